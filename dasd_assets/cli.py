@@ -1,0 +1,100 @@
+"""The `dasd` command. It and definitions.py are the only readers of the environment."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import polars as pl
+
+from dasd_assets.console import console
+from dasd_assets.definitions import build_definitions, home_from_environment, recipe_from_environment
+from dasd_assets.run import RunFailed, bring_up_to_date, materialize_selected
+from dasd_assets.summary import summary
+from dasd_resources.engines import Engines
+from dasd_resources.home import prepare_home
+from dasd_resources.recipe import RecipeError, load_recipe
+from dasd_resources.warehouse import Warehouse
+
+FAILED, MISUSED = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.command(args))
+    except RecipeError as error:
+        return _complain(str(error), MISUSED)
+    except (RunFailed, duckdb.Error, FileNotFoundError) as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`dasd run`."""
+    started = time.monotonic()
+    home = home_from_environment()
+    recipe = load_recipe(args.recipe or recipe_from_environment())
+    os.environ["DAGSTER_HOME"] = str(prepare_home(home, os.environ.get("DAGSTER_HOME")))
+    engines = Engines(home=str(home))
+    definitions = dg.Definitions.merge(
+        build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
+    )
+    with dg.DagsterInstance.get() as instance:
+        if args.select:
+            done = materialize_selected(instance, definitions, args.select, home, _echo)
+        else:
+            done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
+        _echo(f"{done} materializations in {time.monotonic() - started:.0f} s")
+        if not args.select:
+            print(summary(instance, Warehouse(home=str(home)), engines, recipe))
+    return 0
+
+
+def sql(args: argparse.Namespace) -> int:
+    """`dasd sql`."""
+    warehouse = Warehouse(home=str(home_from_environment()))
+    if not warehouse.catalog.is_file():
+        raise FileNotFoundError(f"{warehouse.catalog} does not exist: run `dasd run` first, or set DASD_HOME")
+    table = warehouse.read(args.query, at=args.at)
+    if args.json:
+        print(json.dumps(table.to_dicts(), ensure_ascii=False, default=str))
+    else:
+        with pl.Config(tbl_rows=200, tbl_cols=-1, fmt_str_lengths=80, tbl_width_chars=160):
+            print(table)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dasd", description="Distribution-aligned sequence distillation.")
+    commands = parser.add_subparsers(required=True)
+    runs = commands.add_parser("run", help="bring everything up to date; nothing that already is is redone")
+    runs.add_argument("--recipe", help="name of a shipped recipe or path of a YAML file (default: $DASD_RECIPE or demo)")
+    runs.add_argument("--select", help="materialize exactly these assets, e.g. 'response_scores+'")
+    runs.set_defaults(command=run)
+    queries = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")
+    queries.add_argument("query")
+    queries.add_argument("--json", action="store_true", help="print a JSON array of objects")
+    queries.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
+    queries.set_defaults(command=sql)
+    return parser
+
+
+def _echo(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"dasd: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""The run log in a terminal: our own messages, one line each; Dagster's events stay in its event log."""
+
+import logging
+
+import dagster as dg
+from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+
+
+@dg.logger(description="Messages of the assets, one line each.")
+def console(init_context: dg.InitLoggerContext) -> logging.Logger:
+    """The logger `dasd run` gives its runs."""
+    logger = logging.Logger("dasd")
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_of_an_asset)
+    handler.setFormatter(logging.Formatter("%(asctime)s   %(step)s: %(told)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    return logger
+
+
+def _is_of_an_asset(record: logging.LogRecord) -> bool:
+    if has_log_record_event(record) or not has_log_record_metadata(record):
+        return False
+    metadata = get_log_record_metadata(record)
+    record.step, record.told = metadata.get("step_key"), metadata.get("orig_message")
+    return record.levelno >= logging.INFO and record.step is not None

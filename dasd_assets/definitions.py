@@ -1,0 +1,74 @@
+"""Binds assets, jobs and resources: what `dagster dev`, `dg dev` and the `dasd` command load.
+
+The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`), DASD_RECIPE (default `demo`).
+"""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from dasd_assets import (
+    divergence,
+    evaluation,
+    generations,
+    mixed_policy,
+    models,
+    probabilities,
+    prompts,
+    report,
+    selection,
+    sft_datasets,
+    training,
+    verdicts,
+)
+from dasd_assets.training import Train
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.trainer import train as train_in_child
+from dasd_resources.warehouse import Warehouse
+
+STAGES = (
+    models,
+    prompts,
+    generations,
+    verdicts,
+    probabilities,
+    divergence,
+    selection,
+    sft_datasets,
+    training,
+    mixed_policy,
+    evaluation,
+    report,
+)
+
+
+def home_from_environment() -> Path:
+    """DASD_HOME, absolute."""
+    return Path(os.environ.get("DASD_HOME", ".dasd")).resolve()
+
+
+def recipe_from_environment() -> str:
+    """DASD_RECIPE: a shipped recipe's name or a path."""
+    return os.environ.get("DASD_RECIPE", "demo")
+
+
+def build_definitions(
+    recipe: Recipe, home: Path, engines: Engines | None = None, train: Train = train_in_child
+) -> dg.Definitions:
+    """The asset graph of a recipe over a home; tests pass their own engines and training."""
+    return dg.Definitions(
+        assets=[asset for stage in STAGES for asset in stage.build(recipe)],
+        resources={
+            "warehouse": Warehouse(home=str(home)),
+            "engines": engines or Engines(home=str(home)),
+            "train": train,
+        },
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location, from the environment."""
+    return build_definitions(load_recipe(recipe_from_environment()), home_from_environment())

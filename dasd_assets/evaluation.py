@@ -1,0 +1,235 @@
+"""Accuracy of the teacher, the student and every stage on held-out questions (report §7): avg@k.
+
+Benchmark files -> `benchmark_questions`; with `checkpoints` -> `evaluations`, a ledger with one row per sampled answer.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.filters import Verdict
+from dasd_assets.generations import seed_of
+from dasd_assets.progress import logged
+from dasd_assets.provenance import content_version, origin
+from dasd_assets.training import current_checkpoints, stages
+from dasd_resources.chat import split_thinking
+from dasd_resources.engine import Completion, GenerationRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.ledger import Ledger, missing
+from dasd_resources.recipe import Benchmark, Recipe, RecipeError, content_hash
+from dasd_resources.verifiers import VERIFIER_VERSION, verify
+from dasd_resources.warehouse import Row, Warehouse
+
+EVALUATION_VERSION = "1"
+
+
+def question_rows(benchmark: Benchmark) -> list[Row]:
+    """The `benchmark_questions` rows of a file. Raises RecipeError unless every line is a question with a verifier."""
+    path = Path(benchmark.path)
+    key = f"evaluation.benchmarks {benchmark.name}: path {benchmark.path}"
+    if not path.is_file():
+        raise RecipeError(f"{key}: there is no such file; give a .jsonl file in the format of the prompt files")
+    return [_question_row(record, benchmark, key) for record in read_prompts(path)]
+
+
+def _question_row(record: Prompt | RejectedPrompt, benchmark: Benchmark, key: str) -> Row:
+    if isinstance(record, RejectedPrompt):
+        raise RecipeError(f"{key}, line {record.source_line}: {record.reason}; correct or remove the line")
+    if record.verifier is None:
+        raise RecipeError(f"{key}, line {record.source_line}: no verifier, so no answer could be judged; name one")
+    return {
+        "benchmark": benchmark.name,
+        "question_id": record.prompt_id,
+        "question": record.question,
+        "reference_answer": record.reference_answer,
+        "verifier": record.verifier,
+        "metadata": record.metadata,
+        "source_line": record.source_line,
+    }
+
+
+def benchmark_version(recipe: Recipe) -> str:
+    """Identifies the benchmarks by what their files hold."""
+    rows = [row for benchmark in recipe.evaluation.benchmarks for row in question_rows(benchmark)]
+    return content_hash([[row[key] for key in ("benchmark", "question_id", "metadata")] for row in rows])[:16]
+
+
+def wanted_answers(
+    questions: pl.DataFrame, checkpoint: str, model: PromptedModel, recipe: Recipe
+) -> dict[str, Row]:
+    """evaluation_id -> question and sampling choices, for every answer avg@k asks of a checkpoint."""
+    max_tokens = {benchmark.name: benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks}
+    wanted: dict[str, Row] = {}
+    for question in questions.iter_rows(named=True):
+        for temperature in recipe.evaluation.temperatures:
+            for index in range(recipe.evaluation.samples_per_question):
+                row = {
+                    "checkpoint_id": checkpoint,
+                    "benchmark": question["benchmark"],
+                    "temperature": temperature,
+                    "top_p": recipe.evaluation.top_p,
+                    "max_tokens": max_tokens[question["benchmark"]],
+                    "question_id": question["question_id"],
+                    "sample_index": index,
+                    "verifier_version": VERIFIER_VERSION,
+                }
+                wanted[content_hash([row, model.chat.template_version])[:32]] = {**row, "asked": question}
+    return wanted
+
+
+def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row:
+    """The `evaluations` row of an answer; one without a final answer is wrong."""
+    text = model.chat.read_response(completion.token_ids).text
+    verdict = judge_answer(text, wanted["asked"])  # type: ignore[arg-type]
+    return {
+        **{key: value for key, value in wanted.items() if key != "asked"},
+        "evaluation_id": completion.request_id,
+        "correct": verdict.passed,
+        "reason": verdict.reason,
+        "response_text": text,
+        "num_tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def judge_answer(text: str, question: Row) -> Verdict:
+    """The verifier's word on the final answer of a canonical text."""
+    _, answer = split_thinking(text)
+    if answer is None or not answer.strip():
+        return Verdict(False, "no final answer")
+    fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
+    return Verdict(*verify(*map(str, fields)))
+
+
+def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Mean accuracy per group, with its standard error clustered by question, and counts.
+
+    answers: correct, question_id and the columns of `by`. All samples of a question count as one observation.
+    """
+    per_question = answers.group_by([*by, "question_id"]).agg(pl.col("correct").mean(), num_answers=pl.len())
+    return (
+        per_question.group_by(by)
+        .agg(
+            accuracy=pl.col("correct").mean(),
+            standard_error=pl.col("correct").std() / pl.len().sqrt(),
+            num_questions=pl.len(),
+            num_answers=pl.col("num_answers").sum(),
+        )
+        .sort(by)
+    )
+
+
+def stage_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """`accuracy` of every current checkpoint by stage, benchmark and temperature, in the order of training."""
+    chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", "stage")
+    query = """SELECT checkpoint_id, benchmark, temperature, question_id, correct FROM evaluations
+        WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
+          AND list_contains($temperatures, temperature) AND verifier_version = $verifier"""
+    params = {
+        "ids": chain["checkpoint_id"].to_list(),
+        "top_p": recipe.evaluation.top_p,
+        "samples": recipe.evaluation.samples_per_question,
+        "temperatures": list(recipe.evaluation.temperatures),
+        "verifier": VERIFIER_VERSION,
+    }
+    answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
+    order = pl.Enum(["teacher", "student", *stages(recipe)])
+    return accuracy(answers.with_columns(pl.col("stage").cast(order)), ["stage", "benchmark", "temperature"])
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`benchmark_questions` and `evaluations`."""
+    return [_questions(recipe), _evaluations(recipe)]
+
+
+def _questions(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="evaluation",
+        kinds={"duckdb"},
+        code_version=EVALUATION_VERSION,
+        description="One row per held-out question of the recipe's benchmarks.",
+    )
+    def benchmark_questions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        counts = {}
+        with warehouse.commit(origin(context)) as transaction:
+            for benchmark in recipe.evaluation.benchmarks:
+                rows = question_rows(benchmark)
+                transaction.replace("benchmark_questions", {"benchmark": benchmark.name}, pl.DataFrame(rows))
+                counts[benchmark.name] = len(rows)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(benchmark_version(recipe)),
+            metadata={"dagster/row_count": sum(counts.values()), **{f"num_{k}": v for k, v in counts.items()}},
+        )
+
+    return benchmark_questions
+
+
+def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        deps=["benchmark_questions", "teacher_model", "student_model", *[f"checkpoint_{s}" for s in stages(recipe)]],
+        group_name="evaluation",
+        kinds={"duckdb"},
+        pool="engine",
+        code_version=content_hash([EVALUATION_VERSION, VERIFIER_VERSION, recipe.version("evaluation")])[:12],
+        description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
+    )
+    def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
+        questions = warehouse.read(
+            "SELECT * FROM benchmark_questions WHERE list_contains($names, benchmark) ORDER BY benchmark, question_id",
+            {"names": [benchmark.name for benchmark in recipe.evaluation.benchmarks]},
+        )
+        ids: list[str] = []
+        for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
+            spec = recipe.teacher if row["stage"] == "teacher" else recipe.student
+            spec = spec.model_copy(update={"model": row["path"]})
+            model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
+            wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
+            _evaluate(context, warehouse, engines, row["stage"], model, wanted)
+            ids += wanted
+        return _evaluation_result(warehouse, recipe, ids)
+
+    return evaluations
+
+
+def _evaluate(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    engines: Engines,
+    stage: str,
+    model: PromptedModel,
+    wanted: dict[str, Row],
+) -> None:
+    checkpoint = next(iter(wanted.values()))["checkpoint_id"]
+    query = "SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint"
+    present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
+    requests = [_request(key, wanted[key], model) for key in missing(wanted, present)]
+    with Ledger(warehouse, "evaluations", ("evaluation_id",), origin(context)) as ledger:
+        answers = logged(engines.generate(model, requests), len(requests), f"answers of {stage}", context.log.info)
+        ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
+
+
+def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
+    question = str(wanted["asked"]["question"])  # type: ignore[index]
+    return GenerationRequest(
+        request_id=key,
+        prompt_token_ids=tuple(model.chat.prompt_ids(question)),
+        temperature=float(str(wanted["temperature"])),
+        top_p=float(str(wanted["top_p"])),
+        max_tokens=int(str(wanted["max_tokens"])),
+        seed=seed_of(key),
+        stop_token_ids=model.chat.stop_token_ids,
+    )
+
+
+def _evaluation_result(warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> dg.MaterializeResult:
+    table = stage_accuracy(warehouse, recipe)
+    metadata = {
+        f"accuracy/{row['stage']}/{row['benchmark']}/T={row['temperature']:g}": round(row["accuracy"], 4)
+        for row in table.iter_rows(named=True)
+    }
+    return dg.MaterializeResult(
+        data_version=content_version(ids), metadata={"dagster/row_count": len(ids), **metadata}
+    )

@@ -1,0 +1,176 @@
+"""Teacher responses (report §3): n candidates for every question at every temperature.
+
+`prompts` -> `responses`, one asset per temperature. A ledger: only responses that are not there yet are sampled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.progress import logged
+from dasd_assets.provenance import content_version, origin
+from dasd_resources.engine import Completion, GenerationRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.ledger import Ledger, missing
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.warehouse import Row, Warehouse
+
+GENERATION_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class WantedResponse:
+    """A response that a recipe asks for; its id names everything that decides the text, its seed derives from the id."""
+
+    response_id: str
+    prompt_id: str
+    sample_index: int
+
+    @property
+    def seed(self) -> int:
+        return seed_of(self.response_id)
+
+
+def seed_of(row_id: str) -> int:
+    """A 62-bit seed that depends on the row alone, so that neither order nor batching moves its noise."""
+    return int(content_hash(["seed", row_id])[:16], 16) >> 2
+
+
+def wanted_responses(
+    prompt_ids: Sequence[str], recipe: Recipe, temperature: float, teacher: PromptedModel
+) -> list[WantedResponse]:
+    """`num_candidates` responses per prompt; ids do not depend on n, engine, batching or order (design: ledgers)."""
+    sampling = recipe.generation
+    wanted = []
+    for prompt_id in prompt_ids:
+        for index in range(sampling.num_candidates):
+            key = {
+                "prompt_id": prompt_id,
+                "teacher_fingerprint": teacher.fingerprint,
+                "template_version": teacher.chat.template_version,
+                "system_prompt": teacher.spec.system_prompt,
+                "temperature": temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": sampling.max_tokens,
+                "sample_index": index,
+            }
+            wanted.append(WantedResponse(content_hash(key)[:32], prompt_id, index))
+    return wanted
+
+
+def response_row(
+    completion: Completion, wanted: WantedResponse, batch: str, recipe: Recipe, temperature: float, teacher: PromptedModel
+) -> Row:
+    """The `responses` row of a completion: canonical text with one raw logprob and one offset per token."""
+    aligned = teacher.chat.read_response(completion.token_ids)
+    return {
+        "response_id": wanted.response_id,
+        "prompt_id": wanted.prompt_id,
+        "batch": batch,
+        "temperature": temperature,
+        "top_p": recipe.generation.top_p,
+        "max_tokens": recipe.generation.max_tokens,
+        "sample_index": wanted.sample_index,
+        "seed": wanted.seed,
+        "teacher_fingerprint": teacher.fingerprint,
+        "template_version": teacher.chat.template_version,
+        "engine": teacher.spec.engine,
+        "dtype": teacher.spec.dtype,
+        "text": aligned.text,
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "offsets": aligned.offsets,
+        "tool_call": aligned.tool_call,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """One generation asset per temperature of the recipe."""
+    return [_generations(recipe, name, temperature) for name, temperature in recipe.datasets.items()]
+
+
+def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"teacher_generations_{dataset}",
+        partitions_def=PROMPT_BATCH,
+        deps=["prompts", "teacher_model"],
+        group_name="teacher",
+        kinds={"duckdb"},
+        pool="engine",
+        code_version=GENERATION_VERSION
+        + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens"),
+        description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
+    )
+    def teacher_generations(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        teacher = engines.find(recipe.teacher, "teacher.model")
+        batch = context.partition_key
+        questions = _questions(warehouse, batch)
+        wanted = {w.response_id: w for w in wanted_responses(list(questions), recipe, temperature, teacher)}
+        todo = missing(wanted, _present(warehouse, batch, temperature, teacher))
+        requests = [_request(wanted[key], questions, recipe, temperature, teacher) for key in todo]
+        with Ledger(warehouse, "responses", ("response_id",), origin(context), batch) as ledger:
+            completions = logged(engines.generate(teacher, requests), len(requests), "responses", context.log.info)
+            ledger.collect(
+                completions, lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher)
+            )
+        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger)
+
+    return teacher_generations
+
+
+def _questions(warehouse: Warehouse, batch: str) -> dict[str, str]:
+    query = "SELECT prompt_id, question FROM prompts WHERE batch = $batch ORDER BY prompt_id"
+    return dict(warehouse.read(query, {"batch": batch}).iter_rows())
+
+
+def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:
+    query = """SELECT response_id FROM responses
+        WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher"""
+    params = {"batch": batch, "temperature": temperature, "teacher": teacher.fingerprint}
+    return warehouse.read(query, params)["response_id"].to_list()
+
+
+def _request(
+    wanted: WantedResponse, questions: dict[str, str], recipe: Recipe, temperature: float, teacher: PromptedModel
+) -> GenerationRequest:
+    return GenerationRequest(
+        request_id=wanted.response_id,
+        prompt_token_ids=tuple(teacher.chat.prompt_ids(questions[wanted.prompt_id])),
+        temperature=temperature,
+        top_p=recipe.generation.top_p,
+        max_tokens=recipe.generation.max_tokens,
+        seed=wanted.seed,
+        stop_token_ids=teacher.chat.stop_token_ids,
+    )
+
+
+def _result(
+    warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel, wanted: list[str], ledger: Ledger
+) -> dg.MaterializeResult:
+    present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
+    if wanted and not present:
+        reasons = warehouse.read("SELECT DISTINCT reason FROM failed_requests WHERE batch = $batch", {"batch": batch})
+        raise dg.Failure(f"the teacher answered none of {len(wanted)} requests: {'; '.join(reasons['reason'][:3])}")
+    statistics = _statistics(warehouse, batch, temperature, teacher)
+    return dg.MaterializeResult(
+        data_version=content_version(present),
+        metadata={
+            "dagster/row_count": len(present),
+            "num_new": ledger.num_added,
+            "num_failed": ledger.num_failed,
+            **statistics.row(0, named=True),
+        },
+    )
+
+
+def _statistics(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> pl.DataFrame:
+    query = """SELECT coalesce(sum(len(token_ids)), 0)::BIGINT AS num_tokens,
+            coalesce(avg((finish_reason = 'length')::INT), 0) AS truncated_share
+        FROM responses WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher"""
+    return warehouse.read(query, {"batch": batch, "temperature": temperature, "teacher": teacher.fingerprint})

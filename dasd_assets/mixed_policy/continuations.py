@@ -1,0 +1,176 @@
+"""The teacher takes over: `prefix_cuts` -> `teacher_continuations` -> `continuation_verdicts`.
+
+The teacher continues the prefix *text*, in its own tokens, inside the thinking or the answer as the cut falls, with
+what is left of its token budget. The quality filters then judge the whole: prefix and continuation.
+"""
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.generations import seed_of
+from dasd_assets.mixed_policy.cuts import CUT_VERSION
+from dasd_assets.mixed_policy.rollouts import current_rollouts
+from dasd_assets.progress import logged
+from dasd_assets.provenance import content_version, origin
+from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
+from dasd_resources.engine import Completion, Failure, GenerationRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.ledger import Ledger, missing
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.warehouse import Row, Warehouse
+
+
+def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Recipe) -> str:
+    """Names everything that decides a continuation."""
+    sampling = [recipe.mixed_policy.continuation_temperature, recipe.generation.top_p, recipe.generation.max_tokens]
+    return content_hash([rollout_id, prefix_text, teacher, *sampling])[:32]
+
+
+def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
+    """Continue a prefix (continuation_id, question, prefix_text); a Failure if the prefix used up the token budget."""
+    identity, question, prefix = (str(row[key]) for key in ("continuation_id", "question", "prefix_text"))
+    tokens = teacher.chat.continuation_ids(question, prefix)
+    num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question)))
+    if num_left < 1:
+        return Failure(identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}")
+    return GenerationRequest(
+        request_id=identity,
+        prompt_token_ids=tuple(tokens),
+        temperature=recipe.mixed_policy.continuation_temperature,
+        top_p=recipe.generation.top_p,
+        max_tokens=num_left,
+        seed=seed_of(identity),
+        stop_token_ids=teacher.chat.stop_token_ids,
+    )
+
+
+def continuation_row(completion: Completion, row: Row, asked: GenerationRequest, teacher: PromptedModel) -> Row:
+    """The `teacher_continuations` row: `text` is the whole canonical response, offsets (continuation tokens) are into it."""
+    prefix = str(row["prefix_text"])
+    aligned = teacher.chat.read_continuation(prefix, completion.token_ids)
+    return {
+        "continuation_id": completion.request_id,
+        "rollout_id": row["rollout_id"],
+        "prompt_id": row["prompt_id"],
+        "prefix_text": prefix,
+        "continuation_text": aligned.text[prefix_end(aligned.text, prefix) :],
+        "text": aligned.text,
+        "temperature": asked.temperature,
+        "max_tokens": asked.max_tokens,
+        "seed": asked.seed,
+        "teacher_fingerprint": teacher.fingerprint,
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "offsets": aligned.offsets,
+        "tool_call": aligned.tool_call,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def prefix_end(text: str, prefix_text: str) -> int:
+    """Code point where the teacher's part of `text` begins: the length of what `text` and the prefix share."""
+    differs = (index for index, (a, b) in enumerate(zip(text, prefix_text, strict=False)) if a != b)
+    return next(differs, min(len(text), len(prefix_text)))
+
+
+def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions."""
+    teacher = engines.find(recipe.teacher, "teacher.model")
+    ids = [row["continuation_id"] for row in _prefixes(warehouse, engines, recipe, teacher.fingerprint)]
+    query = """SELECT c.*, p.question, p.reference_answer, p.verifier, p.metadata
+        FROM teacher_continuations c JOIN prompts p USING (prompt_id)
+        WHERE list_contains($ids, c.continuation_id) ORDER BY c.continuation_id"""
+    return warehouse.read(query, {"ids": ids})
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`teacher_continuations` and `continuation_verdicts`."""
+    return [_continuations(recipe), _verdicts(recipe)]
+
+
+def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        deps=["prefix_cuts", "teacher_model"],
+        group_name="mixed_policy",
+        kinds={"duckdb"},
+        pool="engine",
+        code_version=recipe.version(
+            "mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"
+        ),
+        description="One row per prefix that the teacher continued, with raw logprobs of the continuation.",
+    )
+    def teacher_continuations(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        teacher = engines.find(recipe.teacher, "teacher.model")
+        wanted = {str(r["continuation_id"]): r for r in _prefixes(warehouse, engines, recipe, teacher.fingerprint)}
+        present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
+        asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
+        requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
+        with Ledger(warehouse, "teacher_continuations", ("continuation_id",), origin(context)) as ledger:
+            for refused in asked:
+                if isinstance(refused, Failure):
+                    ledger.fail(refused)
+            completions = engines.generate(teacher, list(requests.values()))
+            ledger.collect(
+                logged(completions, len(requests), "continuations", context.log.info),
+                lambda c: continuation_row(c, wanted[c.request_id], requests[c.request_id], teacher),
+            )
+        rows = current_continuations(warehouse, engines, recipe)
+        return dg.MaterializeResult(
+            data_version=content_version(rows["continuation_id"]),
+            metadata={
+                "dagster/row_count": rows.height,
+                "num_new": ledger.num_added,
+                "num_failed": ledger.num_failed,
+            },
+        )
+
+    return teacher_continuations
+
+
+def _prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
+    """Rows rollout_id, prompt_id, question, prefix_text, continuation_id of the current cuts."""
+    rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
+    query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
+    cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
+    rows = []
+    for row in rollouts.select("rollout_id", "prompt_id", "question", "text").iter_rows(named=True):
+        if row["rollout_id"] in cuts:
+            prefix = row.pop("text")[: cuts[row["rollout_id"]]]
+            identity = continuation_id(row["rollout_id"], prefix, teacher, recipe)
+            rows.append({**row, "prefix_text": prefix, "continuation_id": identity})
+    return rows
+
+
+def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
+    @dg.asset(
+        deps=["teacher_continuations"],
+        group_name="mixed_policy",
+        kinds={"duckdb"},
+        code_version=recipe.version("filters"),
+        description="One row per continuation and filter: whether prefix and continuation together pass, and why not.",
+    )
+    def continuation_verdicts(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        version = filter_version(recipe, student)
+        continuations = current_continuations(warehouse, engines, recipe)
+        rows = [
+            verdict
+            for row in continuations.iter_rows(named=True)
+            for verdict in verdict_rows(
+                {"continuation_id": row["continuation_id"]}, judge_row(row, student.chat, recipe.filters), version
+            )
+        ]
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        with warehouse.commit(origin(context)) as transaction:
+            key = ("continuation_id", "filter", "filter_version")
+            transaction.append_missing("continuation_verdicts", key, table)
+        return dg.MaterializeResult(
+            data_version=content_version([*continuations["continuation_id"], version]),
+            metadata={"dagster/row_count": len(rows), "num_failed_verdicts": sum(not row["passed"] for row in rows)},
+        )
+
+    return continuation_verdicts

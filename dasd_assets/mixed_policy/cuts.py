@@ -1,0 +1,69 @@
+"""Where the student's part ends: `student_rollouts` that were cut off -> `prefix_cuts`.
+
+A rollout of L tokens keeps a number of them drawn uniformly from [⌈L/2⌉, L-1] (report: a random position beyond half),
+moved back to the nearest token that starts a new character outside a delimiter, so that the prefix is whole text.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.generations import seed_of
+from dasd_assets.mixed_policy.rollouts import current_rollouts
+from dasd_assets.provenance import content_version, origin
+from dasd_resources.chat import Aligned, cut_points
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.warehouse import Row, Warehouse
+
+CUT_VERSION = "1"
+
+
+def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | None:
+    """How many of a rollout's tokens to keep, or None if there is no admissible point to move back to.
+
+    admissible: indices of the tokens before which the rollout may be cut.
+    """
+    half = math.ceil(num_tokens / 2)
+    drawn = random.Random(seed).randint(half, max(num_tokens - 1, half))
+    return max((point for point in admissible if 0 < point <= drawn), default=None)
+
+
+def cut_row(rollout: Row) -> Row:
+    """The `prefix_cuts` row of a rollout: tokens and code points kept, or the reason why it cannot be cut."""
+    seed = seed_of(f"cut {rollout['rollout_id']}")
+    text, offsets = str(rollout["text"]), list(rollout["offsets"])
+    cut = draw_cut(len(offsets), cut_points(Aligned(text, offsets, tool_call=False)), seed)
+    return {
+        "rollout_id": rollout["rollout_id"],
+        "cut_token": cut,
+        "cut_char": None if cut is None else offsets[cut],
+        "seed": seed,
+        "reason": None if cut is not None else "no token before the drawn one starts a character of the text",
+        "cut_version": CUT_VERSION,
+    }
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`prefix_cuts`."""
+
+    @dg.asset(
+        deps=["student_rollouts"],
+        group_name="mixed_policy",
+        kinds={"duckdb"},
+        code_version=CUT_VERSION,
+        description="One row per rollout that was cut off: how much of it the teacher is given to continue.",
+    )
+    def prefix_cuts(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
+        rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
+        rows = pl.DataFrame([cut_row(row) for row in rollouts.iter_rows(named=True)], infer_schema_length=None)
+        with warehouse.commit(origin(context)) as transaction:
+            transaction.append_missing("prefix_cuts", ("rollout_id", "cut_version"), rows)
+        return dg.MaterializeResult(
+            data_version=content_version(rollouts["rollout_id"]), metadata={"dagster/row_count": rows.height}
+        )
+
+    return [prefix_cuts]

@@ -1,0 +1,103 @@
+"""The mixed-policy dataset: accepted continuations, kept in balance by off-policy rows of the latest stage's dataset.
+
+-> `selected_responses` and `sft_examples` of dataset `mixed`. Loss is on the whole response by default: masking the
+student's prefix did worse in the report (Table 5).
+"""
+
+import math
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end
+from dasd_assets.pool import QUALITY_FILTERS
+from dasd_assets.provenance import content_version, origin
+from dasd_assets.sft_datasets import example_row, selected_texts, write_examples
+from dasd_assets.training import MIXED
+from dasd_assets.verdicts import filter_version
+from dasd_resources.chat import Chat
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.warehouse import Row, Warehouse
+
+MIXTURE_VERSION = "1"
+
+
+def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: int) -> list[str]:
+    """⌈ratio · num_on_policy⌉ of the ids (all, if there are fewer), drawn by a hash of seed and id."""
+    num_wanted = math.ceil(round(ratio * num_on_policy, 6))
+    return sorted(ids, key=lambda key: content_hash([seed, "off-policy", key]))[:num_wanted]
+
+
+def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
+    """The `sft_examples` row of a continuation: loss on all of it, or only from where the teacher's text begins."""
+    start = 0 if loss_on_prefix else prefix_end(str(row["text"]), str(row["prefix_text"]))
+    return example_row(chat, {key: row[key] for key in ("continuation_id", "question", "text")}, loss_from=start)
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`mixed_policy_dataset`."""
+
+    @dg.asset(
+        deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],
+        group_name="mixed_policy",
+        kinds={"duckdb"},
+        code_version=MIXTURE_VERSION
+        + recipe.version(
+            "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"
+        ),
+        description="One row per training example of the last stage: accepted continuations and off-policy responses.",
+    )
+    def mixed_policy_dataset(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        accepted = _accepted(warehouse, engines, recipe, student)
+        texts = selected_texts(warehouse, recipe, recipe.last_dataset, "das")
+        ratio = recipe.mixed_policy.off_policy_ratio
+        drawn = off_policy_draw(texts["response_id"].to_list(), accepted.height, ratio, recipe.seed)
+        off_policy = texts.filter(pl.col("response_id").is_in(drawn))
+        _write_off_policy(context, warehouse, recipe, drawn)
+        examples = [
+            continuation_example(student.chat, row, recipe.mixed_policy.loss_on_prefix)
+            for row in accepted.iter_rows(named=True)
+        ] + [example_row(student.chat, row) for row in off_policy.iter_rows(named=True)]
+        write_examples(context, warehouse, recipe, MIXED, "das", examples)
+        return dg.MaterializeResult(
+            data_version=content_version(row["example_id"] for row in examples),
+            metadata={
+                "dagster/row_count": len(examples),
+                "num_on_policy": accepted.height,
+                "num_off_policy": off_policy.height,
+            },
+        )
+
+    return [mixed_policy_dataset]
+
+
+def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: PromptedModel) -> pl.DataFrame:
+    """Current continuations that passed every required filter."""
+    filters = list(QUALITY_FILTERS) + (["correctness"] if recipe.mixed_policy.require_correct else [])
+    query = """SELECT continuation_id FROM continuation_verdicts
+        WHERE filter_version = $version AND list_contains($filters, filter)
+        GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
+    params = {"version": filter_version(recipe, student), "filters": filters}
+    passed = warehouse.read(query, params)["continuation_id"]
+    return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
+
+
+def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> None:
+    """Record the off-policy rows as the selection of dataset `mixed`; rank and score are those they were selected with."""
+    query = """SELECT * REPLACE ($mixed AS dataset, $dataset_id AS dataset_id) FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' AND list_contains($ids, response_id)"""
+    params = {
+        "mixed": MIXED,
+        "dataset_id": content_hash([MIXED, recipe.name, sorted(ids)])[:16],
+        "recipe": recipe.name,
+        "dataset": recipe.last_dataset,
+        "ids": ids,
+    }
+    with warehouse.commit(origin(context)) as transaction:
+        rows = transaction.read(query, params)
+        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": "das"}, rows)

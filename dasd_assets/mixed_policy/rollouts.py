@@ -1,0 +1,159 @@
+"""Answers of the distilled student to the questions of its latest dataset -> `student_rollouts`.
+
+The reference is the selected response of the question; a rollout may have ⌈1.5 · its length⌉ tokens, both counted in
+student tokens. One that hits the cap is cut off: there the student has strayed (report Figure 7).
+"""
+
+import math
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.generations import seed_of
+from dasd_assets.progress import logged
+from dasd_assets.provenance import content_version, origin
+from dasd_assets.training import current_checkpoints
+from dasd_resources.engine import Completion, GenerationRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.ledger import Ledger, missing
+from dasd_resources.recipe import MixedPolicy, Recipe, content_hash
+from dasd_resources.warehouse import Row, Warehouse
+
+
+def length_cap(num_reference_tokens: int, cap: float) -> int:
+    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 10 is 11."""
+    return math.ceil(round(cap * num_reference_tokens, 6))
+
+
+def draw_questions(references: pl.DataFrame, num_questions: int | None, seed: int) -> pl.DataFrame:
+    """One reference per question; of all questions, or of `num_questions` drawn by a hash of seed and prompt id."""
+    ordered = sorted(references["prompt_id"].unique(), key=lambda key: content_hash([seed, "rollout", key]))
+    drawn = references.filter(pl.col("prompt_id").is_in(ordered[:num_questions]))
+    return drawn.unique("prompt_id", keep="first", maintain_order=True)
+
+
+def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPolicy) -> list[Row]:
+    """Rows with rollout_id and max_tokens added; the id names everything that decides the rollout.
+
+    references: prompt_id, question, response_id, reference_num_tokens.
+    """
+    wanted = []
+    for row in references.iter_rows(named=True):
+        cap = length_cap(row["reference_num_tokens"], policy.length_cap)
+        key = [checkpoint, row["prompt_id"], row["response_id"], cap, policy.rollout_temperature, policy.rollout_top_p]
+        wanted.append({**row, "rollout_id": content_hash(key)[:32], "max_tokens": cap})
+    return wanted
+
+
+def rollout_row(
+    completion: Completion, wanted: Row, checkpoint: str, student: PromptedModel, policy: MixedPolicy
+) -> Row:
+    """The `student_rollouts` row of a completion."""
+    aligned = student.chat.read_response(completion.token_ids)
+    return {
+        "rollout_id": completion.request_id,
+        "checkpoint_id": checkpoint,
+        "prompt_id": wanted["prompt_id"],
+        "reference_response_id": wanted["response_id"],
+        "reference_num_tokens": wanted["reference_num_tokens"],
+        "max_tokens": wanted["max_tokens"],
+        "temperature": policy.rollout_temperature,
+        "top_p": policy.rollout_top_p,
+        "seed": seed_of(completion.request_id),
+        "text": aligned.text,
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "offsets": aligned.offsets,
+        "finish_reason": completion.finish_reason,
+        "cut_off": completion.finish_reason == "length",
+    }
+
+
+def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """The `student_rollouts` this recipe wants now, in the order of rollout_id, with their questions."""
+    checkpoint, _ = distilled_student(warehouse, engines, recipe)
+    ids = [row["rollout_id"] for row in _wanted(warehouse, engines, recipe, checkpoint)]
+    query = """SELECT r.*, p.question, p.reference_answer, p.verifier, p.metadata
+        FROM student_rollouts r JOIN prompts p USING (prompt_id)
+        WHERE r.checkpoint_id = $checkpoint AND list_contains($ids, r.rollout_id) ORDER BY r.rollout_id"""
+    return warehouse.read(query, {"checkpoint": checkpoint, "ids": ids})
+
+
+def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[str, PromptedModel]:
+    """Checkpoint id and model of the last off-policy stage."""
+    stage = f"stage{len(recipe.datasets)}"
+    chain = current_checkpoints(warehouse, recipe).filter(pl.col("stage") == stage)
+    if chain.is_empty():
+        raise dg.Failure(f"there is no checkpoint of {stage} that descends from the student: materialize checkpoint_{stage}")
+    row = chain.row(0, named=True)
+    spec = recipe.student.model_copy(update={"model": row["path"]})
+    return row["checkpoint_id"], engines.find(spec, f"checkpoint {row['checkpoint_id']}")
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`student_rollouts`."""
+    policy = recipe.mixed_policy
+
+    @dg.asset(
+        deps=[f"checkpoint_stage{len(recipe.datasets)}", f"sft_dataset_{recipe.last_dataset}"],
+        group_name="mixed_policy",
+        kinds={"duckdb"},
+        pool="engine",
+        code_version=recipe.version(
+            "seed",
+            "mixed_policy.num_questions",
+            "mixed_policy.length_cap",
+            "mixed_policy.rollout_temperature",
+            "mixed_policy.rollout_top_p",
+        ),
+        description="One row per answer of the distilled student, capped relative to the teacher's answer.",
+    )
+    def student_rollouts(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        checkpoint, student = distilled_student(warehouse, engines, recipe)
+        wanted = {str(row["rollout_id"]): row for row in _wanted(warehouse, engines, recipe, checkpoint)}
+        present = warehouse.read("SELECT rollout_id FROM student_rollouts")["rollout_id"]
+        requests = [_request(wanted[key], student, policy) for key in missing(wanted, present)]
+        with Ledger(warehouse, "student_rollouts", ("rollout_id",), origin(context)) as ledger:
+            completions = logged(engines.generate(student, requests), len(requests), "rollouts", context.log.info)
+            ledger.collect(
+                completions, lambda c: rollout_row(c, wanted[c.request_id], checkpoint, student, policy)
+            )
+        rollouts = current_rollouts(warehouse, engines, recipe)
+        return dg.MaterializeResult(
+            data_version=content_version(rollouts["rollout_id"]),
+            metadata={
+                "dagster/row_count": rollouts.height,
+                "num_new": ledger.num_added,
+                "num_failed": ledger.num_failed,
+                "cut_off_share": float(rollouts["cut_off"].cast(pl.Float64).mean() or 0.0),
+            },
+        )
+
+    return [student_rollouts]
+
+
+def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: str) -> list[Row]:
+    """The reference's length is that of its scored tokens, end of turn (offset -1) excluded."""
+    query = """SELECT s.prompt_id, s.response_id, p.question,
+            len(list_filter(l.offsets, lambda o: o >= 0)) AS reference_num_tokens
+        FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_logprobs l USING (response_id)
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND l.student_fingerprint = $student
+        ORDER BY s.rank, s.response_id"""
+    student = engines.find(recipe.student, "student.model")
+    params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student.fingerprint}
+    references = draw_questions(warehouse.read(query, params), recipe.mixed_policy.num_questions, recipe.seed)
+    return wanted_rollouts(references, checkpoint, recipe.mixed_policy)
+
+
+def _request(wanted: Row, student: PromptedModel, policy: MixedPolicy) -> GenerationRequest:
+    return GenerationRequest(
+        request_id=str(wanted["rollout_id"]),
+        prompt_token_ids=tuple(student.chat.prompt_ids(str(wanted["question"]))),
+        temperature=policy.rollout_temperature,
+        top_p=policy.rollout_top_p,
+        max_tokens=int(str(wanted["max_tokens"])),
+        seed=seed_of(str(wanted["rollout_id"])),
+        stop_token_ids=student.chat.stop_token_ids,
+    )

@@ -1,0 +1,56 @@
+"""The two models a distillation starts from, registered as checkpoints so that everything later has a parent.
+
+Recipe -> `checkpoints` (stages `teacher` and `student`). The data version is the model's fingerprint: new weights, a
+new tokenizer, template or system prompt make everything that used the old ones stale.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.provenance import origin
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe
+from dasd_resources.warehouse import Warehouse
+
+
+def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFrame:
+    """The `checkpoints` row of an untrained model: its id is its fingerprint."""
+    return pl.DataFrame(
+        {
+            "checkpoint_id": [model.fingerprint],
+            "recipe": [recipe.name],
+            "stage": [role],
+            "path": [str(model.path)],
+            "content_hash": [model.fingerprint],
+            "materialized_at": [datetime.now(UTC)],
+        }
+    )
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`teacher_model` and `student_model`."""
+    return [_model(recipe, "teacher"), _model(recipe, "student")]
+
+
+def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
+    spec = recipe.teacher if role == "teacher" else recipe.student
+
+    @dg.asset(
+        name=f"{role}_model",
+        group_name="models",
+        kinds={"safetensors"},
+        description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
+    )
+    def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
+        found = engines.find(spec, f"{role}.model")
+        with warehouse.commit(origin(context)) as transaction:
+            key = {"checkpoint_id": found.fingerprint, "recipe": recipe.name, "stage": role}
+            transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(found.fingerprint),
+            metadata={"fingerprint": found.fingerprint, "path": str(found.path), "engine": spec.engine},
+        )
+
+    return model

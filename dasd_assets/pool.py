@@ -1,0 +1,97 @@
+"""The pool: which of the responses in the warehouse this recipe may score and select from.
+
+The warehouse may hold responses of other recipes, teachers and candidate counts, and of batches that were removed; the
+queries here are the only place that tells them apart.
+"""
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.divergence import threshold_version
+from dasd_assets.filters import FILTERS, dropping
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.verdicts import filter_version
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe
+from dasd_resources.warehouse import Value, Warehouse
+
+QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
+
+OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
+    AND r.sample_index < $num_candidates AND list_contains($temperatures, r.temperature)"""
+_VERDICTS = """SELECT response_id, bool_and(passed) AND count(*) = len($filters) AS accepted
+    FROM response_verdicts WHERE filter_version = $filter_version AND list_contains($filters, filter)
+    GROUP BY response_id"""
+
+
+def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel) -> dict[str, Value]:
+    """The query parameters that pick out a recipe's responses."""
+    return {
+        "teacher": teacher.fingerprint,
+        "top_p": recipe.generation.top_p,
+        "max_tokens": recipe.generation.max_tokens,
+        "num_candidates": recipe.generation.num_candidates,
+        "temperatures": list(recipe.generation.temperatures),
+        "filter_version": filter_version(recipe, student),
+    }
+
+
+def responses_to_score(
+    warehouse: Warehouse, recipe: Recipe, teacher: PromptedModel, student: PromptedModel, batch: str
+) -> pl.DataFrame:
+    """(response_id, question, text) of a batch's responses that the student must score.
+
+    Those of good quality where filters come before selection, else all. Correctness never matters here: without wrong
+    answers nothing could be said of the right ones.
+    """
+    filters: list[str] = list(QUALITY_FILTERS) if recipe.filters.apply == "before_selection" else []
+    query = f"""SELECT r.response_id, p.question, r.text
+        FROM responses r JOIN prompts p USING (prompt_id) LEFT JOIN ({_VERDICTS}) v USING (response_id)
+        WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND (len($filters) = 0 OR v.accepted)
+        ORDER BY r.response_id"""
+    params = recipe_params(recipe, teacher, student)
+    return warehouse.read(query, {**params, "batch": batch, "filters": filters})
+
+
+def scored_responses(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, recipe: Recipe, dataset: str
+) -> pl.DataFrame:
+    """(response_id, prompt_id, domain, score, accepted) of a dataset's scored responses in the batches that exist.
+
+    Only accepted ones where filters come before selection.
+    """
+    query = f"""SELECT r.response_id, r.prompt_id, p.domain, s.score, coalesce(v.accepted, FALSE) AS accepted
+        FROM responses r JOIN prompts p USING (prompt_id) JOIN response_scores s USING (response_id)
+            LEFT JOIN ({_VERDICTS}) v USING (response_id)
+        WHERE {OF_RECIPE} AND r.temperature = $temperature AND list_contains($batches, r.batch)
+          AND s.student_fingerprint = $student AND s.score_name = $score_name
+          AND s.threshold_version = $threshold_version AND (v.accepted OR NOT $only_accepted)
+        ORDER BY r.response_id"""
+    teacher = engines.find(recipe.teacher, "teacher.model")
+    student = engines.find(recipe.student, "student.model")
+    params = recipe_params(recipe, teacher, student) | {
+        "temperature": recipe.datasets[dataset],
+        "batches": batches(context.instance),
+        "student": student.fingerprint,
+        "score_name": recipe.selection.score,
+        "threshold_version": threshold_version(recipe),
+        "filters": list(dropping(recipe.filters)),
+        "only_accepted": recipe.filters.apply == "before_selection",
+    }
+    return warehouse.read(query, params)
+
+
+def drop_counts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """(temperature, filter, num_dropped, num_judged) over this recipe's responses, for every filter."""
+    query = f"""SELECT r.temperature, v.filter, count(*) FILTER (NOT v.passed) AS num_dropped, count(*) AS num_judged
+        FROM responses r JOIN response_verdicts v USING (response_id)
+        WHERE {OF_RECIPE} AND v.filter_version = $filter_version GROUP BY ALL ORDER BY ALL"""
+    teacher = engines.find(recipe.teacher, "teacher.model")
+    student = engines.find(recipe.student, "student.model")
+    return warehouse.read(query, recipe_params(recipe, teacher, student))
+
+
+def batches(instance: dg.DagsterInstance) -> list[str]:
+    """The prompt batches that exist now; rows of removed ones stay in the warehouse but are not used."""
+    assert PROMPT_BATCH.name is not None
+    return list(instance.get_dynamic_partitions(PROMPT_BATCH.name))

@@ -1,0 +1,104 @@
+"""Landed prompt files -> `prompts`, and `rejected_prompts` with the reason for every line that is no prompt.
+
+One batch is one landed file. The first batch to bring a question owns it; later copies are rejected with their twin's id.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.provenance import content_version, origin
+from dasd_resources.landing import Prompt, RejectedPrompt, batch_key, landed_files, read_prompts
+from dasd_resources.recipe import Recipe
+from dasd_resources.warehouse import Row, Transaction, Warehouse
+
+PROMPTS_VERSION = "1"
+LANDING_FOLDER = "prompts"
+
+
+def landed_batches(home: Path) -> dict[str, Path]:
+    """Batch key -> file, for every complete file in the landing folder."""
+    folder = home / LANDING_FOLDER
+    return {batch_key(path): path for path in landed_files(folder)} if folder.is_dir() else {}
+
+
+def find_landed(home: Path, batch: str) -> Path:
+    """The landed file of a batch; only files whose name fits are hashed. Raises dg.Failure if it is gone or has changed."""
+    folder = home / LANDING_FOLDER
+    for path in landed_files(folder) if folder.is_dir() else []:
+        if batch_key(path) == batch:
+            return path
+    raise dg.Failure(
+        f"batch {batch}: no file in {folder} has this name and content; "
+        "it was removed or edited after landing. Put it back, or delete the partition"
+    )
+
+
+def split_owned(
+    records: Iterable[Prompt | RejectedPrompt], batch: str, owners: Mapping[str, str]
+) -> tuple[list[Row], list[Row]]:
+    """Rows of `prompts` and of `rejected_prompts`; `owners` maps prompt ids of other batches to their batch."""
+    prompts: list[Row] = []
+    rejected: list[Row] = []
+    for record in records:
+        if isinstance(record, RejectedPrompt):
+            rejected.append(_rejected(record, batch, record.reason))
+        elif record.prompt_id in owners:
+            twin = f"duplicate of prompt {record.prompt_id} in batch {owners[record.prompt_id]}"
+            rejected.append(_rejected(record, batch, twin))
+        else:
+            prompts.append(_prompt(record, batch))
+    return prompts, rejected
+
+
+def _prompt(record: Prompt, batch: str) -> Row:
+    return {
+        "prompt_id": record.prompt_id,
+        "batch": batch,
+        "domain": record.domain,
+        "question": record.question,
+        "reference_answer": record.reference_answer,
+        "verifier": record.verifier,
+        "metadata": record.metadata,
+        "source_file": record.source_file,
+        "source_line": record.source_line,
+    }
+
+
+def _rejected(record: Prompt | RejectedPrompt, batch: str, reason: str) -> Row:
+    return {"batch": batch, "source_file": record.source_file, "source_line": record.source_line, "reason": reason}
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`prompts`; the recipe plays no part in it."""
+    return [prompts]
+
+
+@dg.asset(
+    partitions_def=PROMPT_BATCH,
+    group_name="prompts",
+    kinds={"duckdb"},
+    code_version=PROMPTS_VERSION,
+    description="One row per question of a landed file; lines that are none are in rejected_prompts, with the reason.",
+)
+def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    batch = context.partition_key
+    records = list(read_prompts(find_landed(Path(warehouse.home), batch)))
+    with warehouse.commit(origin(context)) as transaction:
+        rows, rejected = split_owned(records, batch, _owners(transaction, batch))
+        transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
+        transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
+    if rejected:
+        context.log.warning(f"{len(rejected)} lines rejected; the first: {rejected[0]['reason']}")
+    return dg.MaterializeResult(
+        data_version=content_version(row["prompt_id"] for row in rows),
+        metadata={"dagster/row_count": len(rows), "num_rejected": len(rejected)},
+    )
+
+
+def _owners(transaction: Transaction, batch: str) -> dict[str, str]:
+    owned = transaction.read("SELECT prompt_id, batch FROM prompts WHERE batch <> $batch", {"batch": batch})
+    return dict(owned.iter_rows())

@@ -1,0 +1,158 @@
+"""What came of it: plots, counts and accuracies of a distillation, as one asset and as the summary `dasd run` prints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets import plots
+from dasd_assets.divergence import threshold_version
+from dasd_assets.evaluation import stage_accuracy
+from dasd_assets.mixed_policy.rollouts import current_rollouts
+from dasd_assets.pool import OF_RECIPE, drop_counts, recipe_params
+from dasd_assets.training import current_checkpoints
+from dasd_assets.verdicts import filter_version
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.trainer import Trained
+from dasd_resources.warehouse import Value, Warehouse
+
+REPORT_VERSION = "1"
+NUM_POSITIONS = 8
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Tables behind the plots and the summary.
+
+    drops: temperature, filter, num_dropped, num_judged. shares: position, correct, teacher_share.
+    teacher_share: correct, num_responses, teacher_share. accuracies: see `evaluation.accuracy`.
+    """
+
+    drops: pl.DataFrame
+    shares: pl.DataFrame
+    teacher_share: pl.DataFrame
+    accuracies: pl.DataFrame
+    checkpoints: pl.DataFrame
+
+
+def find(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> Findings:
+    """Read what the recipe's pipeline has made so far."""
+    return Findings(
+        drops=drop_counts(warehouse, engines, recipe),
+        shares=_shares(warehouse, engines, recipe),
+        teacher_share=_teacher_share(warehouse, engines, recipe),
+        accuracies=stage_accuracy(warehouse, recipe),
+        checkpoints=current_checkpoints(warehouse, recipe),
+    )
+
+
+def pictures(warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings) -> dict[str, bytes]:
+    """Plot name -> PNG."""
+    rollouts = current_rollouts(warehouse, engines, recipe)
+    trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
+    losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
+    return {
+        "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe)),
+        "sentence_probabilities": plots.sentence_bars(_one_response(warehouse, engines, recipe)),
+        "teacher_sentences_by_position": plots.teacher_share_by_position(findings.shares),
+        "cut_off_rate": plots.cut_off_rates(
+            rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()
+        ),
+        "training_loss": plots.loss_curve(losses),
+        "accuracy": plots.accuracy_bars(findings.accuracies),
+    }
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`distillation_report`."""
+
+    @dg.asset(
+        deps=["evaluations", "random_responses", "mixed_policy_dataset"],
+        group_name="evaluation",
+        kinds={"matplotlib"},
+        code_version=REPORT_VERSION,
+        description="The figures of the report for this distillation; files in DASD_HOME/reports.",
+    )
+    def distillation_report(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        findings = find(warehouse, engines, recipe)
+        folder = Path(warehouse.home) / "reports" / recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
+        metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder))}
+        for name, png in pictures(warehouse, engines, recipe, findings).items():
+            (folder / f"{name}.png").write_bytes(png)
+            metadata[name] = plots.inline(png)
+        metadata["accuracies"] = dg.MetadataValue.md(_markdown(findings.accuracies))
+        metadata["drops"] = dg.MetadataValue.md(_markdown(findings.drops))
+        return dg.MaterializeResult(metadata=metadata)
+
+    return [distillation_report]
+
+
+def _params(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, Value]:
+    teacher = engines.find(recipe.teacher, "teacher.model")
+    student = engines.find(recipe.student, "student.model")
+    return {
+        **recipe_params(recipe, teacher, student),
+        "student": student.fingerprint,
+        "threshold_version": threshold_version(recipe),
+    }
+
+
+_TYPED = f"""responses r JOIN sentence_types t USING (response_id)
+    JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = 'correctness'
+    WHERE {OF_RECIPE} AND v.filter_version = $filter_version AND t.student_fingerprint = $student
+      AND t.threshold_version = $threshold_version AND t.sentence_type IS NOT NULL
+      AND v.reason IS DISTINCT FROM 'no verifier'"""
+
+
+def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    query = f"""WITH each AS (SELECT r.response_id, v.passed, avg((t.sentence_type = 'teacher')::INT) AS share
+            FROM {_TYPED} GROUP BY ALL)
+        SELECT passed AS correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
+        GROUP BY ALL ORDER BY correct DESC"""
+    return warehouse.read(query, _params(warehouse, engines, recipe))
+
+
+def _shares(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    query = f"""WITH each AS (SELECT v.passed AS correct, (t.sentence_type = 'teacher')::INT AS is_teacher,
+            floor({NUM_POSITIONS} * t.sentence_index / count(*) OVER (PARTITION BY r.response_id)) AS eighth
+            FROM {_TYPED})
+        SELECT (eighth + 0.5) / {NUM_POSITIONS} AS position, correct, avg(is_teacher) AS teacher_share FROM each
+        GROUP BY ALL ORDER BY ALL"""
+    return warehouse.read(query, _params(warehouse, engines, recipe))
+
+
+def _response_probs(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, list[float]]:
+    query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
+            r.response_id IN (SELECT response_id FROM selected_responses
+                WHERE recipe = $recipe AND policy = 'das' AND dataset <> 'mixed') AS selected
+        FROM responses r WHERE {OF_RECIPE}"""
+    params = _params(warehouse, engines, recipe) | {"recipe": recipe.name}
+    probs = warehouse.read(query, params)
+    groups: dict[str, list[float]] = {}
+    for temperature in recipe.generation.temperatures:
+        part = probs.filter(pl.col("temperature") == temperature)
+        groups[f"T={temperature:g}"] = part["prob"].to_list()
+        groups[f"T={temperature:g}, selected"] = part.filter("selected")["prob"].to_list()
+    return groups
+
+
+def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """Sentences of the best-ranked selected response of the highest temperature."""
+    query = """SELECT p.sentence_index, p.teacher_prob, p.student_prob, t.sentence_type
+        FROM selected_responses s JOIN sentence_probabilities p USING (response_id)
+        JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND s.rank = 1
+          AND p.student_fingerprint = $student AND t.threshold_version = $threshold_version
+        QUALIFY dense_rank() OVER (ORDER BY response_id) = 1 ORDER BY p.sentence_index"""
+    params = _params(warehouse, engines, recipe) | {"recipe": recipe.name, "dataset": recipe.last_dataset}
+    return warehouse.read(query, params)
+
+
+def _markdown(table: pl.DataFrame) -> str:
+    with pl.Config(tbl_formatting="ASCII_MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_rows=-1):
+        return str(table)

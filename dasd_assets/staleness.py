@@ -1,0 +1,116 @@
+"""What is out of date, and why: every asset and batch compared with what it should have been made from.
+
+Level-triggered: the answer depends on the event log alone, so nothing that happened before, during or between runs is
+missed. Dagster records with each materialization its code version (which holds the recipe's part) and the data version
+of each input. Where an unpartitioned asset reads all batches, it records their versions itself (`batches_tag`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dasd_resources.recipe import content_hash
+
+DATA_VERSION = "dagster/data_version"
+CODE_VERSION = "dagster/code_version"
+INPUT_VERSION = "dagster/input_data_version/"
+BATCHES_VERSION = "dasd/batches_version/"
+
+Tags = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stale:
+    """An asset, and the batch of it, that is out of date."""
+
+    asset: str
+    batch: str | None
+    reason: str
+
+
+def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
+    """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
+    tags = _latest_tags(instance, dg.AssetKey(asset), partitioned=True)
+    return content_hash({batch: tags.get(batch, {}).get(DATA_VERSION) for batch in batches})[:16]
+
+
+def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
+    """The tag by which an asset that reads all batches records what it read; take it before reading."""
+    return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
+
+
+def stale_assets(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, batches: list[str], roots: Mapping[str, str]
+) -> list[Stale]:
+    """Everything out of date, upstream first.
+
+    roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
+    """
+    graph = definitions.resolve_asset_graph()
+    found: dict[tuple[str, str | None], Stale] = {}
+    latest: dict[str, Mapping[str | None, Tags]] = {}
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        name = key.to_user_string()
+        latest[name] = _latest_tags(instance, key, node.is_partitioned)
+        for batch in batches if node.is_partitioned else [None]:
+            parents = [parent.to_user_string() for parent in sorted(node.parent_keys)]
+            reason = _own_reason(latest[name].get(batch), node.code_version, roots.get(name)) or _input_reason(
+                name, batch, parents, latest, found, batches
+            )
+            if reason:
+                found[name, batch] = Stale(name, batch, reason)
+    return list(found.values())
+
+
+def _own_reason(tags: Tags | None, code_version: str | None, root_version: str | None) -> str | None:
+    if tags is None:
+        return "never materialized"
+    if code_version is not None and tags.get(CODE_VERSION) != code_version:
+        return "code or recipe changed"
+    if root_version is not None and tags.get(DATA_VERSION) != root_version:
+        return "files changed"
+    return None
+
+
+def _input_reason(
+    name: str,
+    batch: str | None,
+    parents: list[str],
+    latest: Mapping[str, Mapping[str | None, Tags]],
+    found: Mapping[tuple[str, str | None], Stale],
+    batches: list[str],
+) -> str | None:
+    tags = latest[name][batch]
+    for parent in parents:
+        fan_in = batch is None and None not in latest[parent]
+        sources = batches if fan_in else [batch if batch in latest[parent] else None]
+        if any((parent, source) in found for source in sources):
+            return f"{parent} is out of date"
+        if fan_in:
+            versions = {source: latest[parent].get(source, {}).get(DATA_VERSION) for source in batches}
+            changed = tags.get(BATCHES_VERSION + parent) != content_hash(versions)[:16]
+        else:
+            changed = tags.get(INPUT_VERSION + parent) != latest[parent][sources[0]].get(DATA_VERSION)
+        if changed:
+            return f"{parent} changed"
+    return None
+
+
+def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, partitioned: bool) -> Mapping[str | None, Tags]:
+    """Tags of the latest materialization, by batch (None for an unpartitioned asset)."""
+    if not partitioned:
+        event = instance.get_latest_materialization_event(key)
+        return {None: _tags(event)} if event else {}
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    ids = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+    if not ids:
+        return {}
+    wanted = dg.EventRecordsFilter(kind, key, storage_ids=list(ids.values()))
+    return {record.partition_key: _tags(record.event_log_entry) for record in instance.get_event_records(wanted)}
+
+
+def _tags(event: dg.EventLogEntry) -> Tags:
+    materialization = event.asset_materialization
+    return dict(materialization.tags or {}) if materialization else {}

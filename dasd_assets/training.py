@@ -1,0 +1,211 @@
+"""Student checkpoints (report §3, §6.4.1): stage 1 on the lowest temperature, each later stage from the one before.
+
+`sft_examples` -> `checkpoints`. Every stage starts a fresh optimiser and schedule from its parent's weights; the last
+stage trains on the mixed-policy dataset (report §5) and is skipped, with its reason, when that dataset is empty. A
+checkpoint's id names its parent, data and settings, so a checkpoint that exists is never trained again.
+"""
+
+import json
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.plots import inline, loss_curve
+from dasd_assets.provenance import origin
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.trainer import Progress, SftJob, Trained
+from dasd_resources.warehouse import Warehouse
+
+TRAINING_VERSION = "1"
+MIXED = "mixed"
+Train = Callable[[SftJob, Callable[[Progress], None]], Trained]
+
+
+def stages(recipe: Recipe) -> dict[str, str]:
+    """Stage name -> the dataset it trains on, in order: one stage per temperature, then the mixed-policy stage."""
+    return {f"stage{number}": dataset for number, dataset in enumerate([*recipe.datasets, MIXED], start=1)}
+
+
+def epochs(recipe: Recipe, dataset: str) -> int:
+    """The mixed-policy stage has a number of epochs of its own."""
+    return recipe.mixed_policy.epochs if dataset == MIXED else recipe.training.epochs
+
+
+def training_version(recipe: Recipe, dataset: str) -> str:
+    """Identifies everything but data and parent that a checkpoint's weights depend on."""
+    settings = recipe.version("training", "seed", "student.dtype")
+    return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
+
+
+def checkpoint_id(parent: str, example_ids: list[str], settings: str) -> str:
+    """A checkpoint is its parent, the examples it saw (ids name their content) and the training settings."""
+    return content_hash([parent, sorted(example_ids), settings])[:16]
+
+
+def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """The `checkpoints` rows now in force, in order: teacher, student, and each stage that descends from that student.
+
+    A stage trained on an earlier parent is left out: it is not of this chain.
+    """
+    query = """SELECT * FROM checkpoints WHERE recipe = $recipe
+        QUALIFY row_number() OVER (PARTITION BY stage ORDER BY materialized_at DESC) = 1"""
+    newest = {row["stage"]: row for row in warehouse.read(query, {"recipe": recipe.name}).to_dicts()}
+    chain = [newest[role] for role in ("teacher", "student") if role in newest]
+    for stage in stages(recipe):
+        if stage not in newest or newest[stage]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
+            break
+        chain.append(newest[stage])
+    return pl.DataFrame(chain, infer_schema_length=None)
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`checkpoint_stage1`, `checkpoint_stage2`, … and the mixed-policy stage."""
+    return [_checkpoint(recipe, stage, dataset) for stage, dataset in stages(recipe).items()]
+
+
+def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition:
+    names = list(stages(recipe))
+    previous = names.index(stage)
+    parent_asset = f"checkpoint_{names[previous - 1]}" if previous else "student_model"
+    dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
+
+    @dg.asset(
+        name=f"checkpoint_{stage}",
+        deps=[dataset_asset, parent_asset],
+        group_name="training",
+        kinds={"pytorch", "huggingface"},
+        pool="engine",
+        code_version=training_version(recipe, dataset),
+        description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
+    )
+    def checkpoint(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, train: dg.ResourceParam[Train]
+    ) -> dg.MaterializeResult:
+        chain = current_checkpoints(warehouse, recipe)
+        parent = chain.row(previous + 1, named=True)
+        rows, snapshot = _examples(warehouse, recipe, dataset)
+        if rows.is_empty():
+            return _skipped(dataset)
+        job = _job(warehouse, recipe, dataset, parent, rows, snapshot)
+        context.log.info(f"{stage}: {rows.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
+        trained = train(job, lambda progress: context.log.info(_progress_line(stage, progress)))
+        _register(context, warehouse, recipe, stage, dataset, parent, job, trained, rows, snapshot)
+        return _result(job, trained, rows)
+
+    return checkpoint
+
+
+def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.DataFrame, int]:
+    query = """SELECT example_id, dataset_id, input_ids, labels FROM sft_examples
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"""
+    return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
+
+
+def _skipped(dataset: str) -> dg.MaterializeResult:
+    reason = f"the {dataset} dataset has no examples"
+    if dataset != MIXED:
+        raise dg.Failure(f"{reason}: nothing to train on")
+    reason = f"{reason}: no rollout was cut off and continued by the teacher, so there is nothing to learn from"
+    return dg.MaterializeResult(data_version=dg.DataVersion("skipped"), metadata={"skipped": reason})
+
+
+def _job(
+    warehouse: Warehouse, recipe: Recipe, dataset: str, parent: dict[str, object], rows: pl.DataFrame, snapshot: int
+) -> SftJob:
+    settings = training_version(recipe, dataset)
+    identity = checkpoint_id(str(parent["checkpoint_id"]), rows["example_id"].to_list(), settings)
+    folder = Path(warehouse.home) / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{identity}.rows.parquet"
+    rows.select("input_ids", "labels").write_parquet(file)
+    return SftJob(
+        checkpoint_id=identity,
+        model=Path(str(parent["path"])),
+        rows=file,
+        training=recipe.training,
+        epochs=epochs(recipe, dataset),
+        seed=recipe.seed,
+        destination=folder / identity,
+        record={
+            "recipe": json.loads(recipe.model_dump_json()),
+            "parent_checkpoint_id": parent["checkpoint_id"],
+            "dataset": dataset,
+            "dataset_id": rows["dataset_id"][0],
+            "snapshot_id": snapshot,
+            "training_version": settings,
+            "environment": environment(),
+        },
+    )
+
+
+def environment() -> dict[str, str]:
+    """The versions a checkpoint was trained with."""
+    packages = ("dasd", "torch", "transformers", "trl", "accelerate", "datasets")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _register(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    recipe: Recipe,
+    stage: str,
+    dataset: str,
+    parent: dict[str, object],
+    job: SftJob,
+    trained: Trained,
+    rows: pl.DataFrame,
+    snapshot: int,
+) -> None:
+    key = {"checkpoint_id": job.checkpoint_id, "recipe": recipe.name, "stage": stage}
+    row = pl.DataFrame(
+        {
+            **{name: [value] for name, value in key.items()},
+            "parent_checkpoint_id": [parent["checkpoint_id"]],
+            "dataset": [dataset],
+            "dataset_id": [rows["dataset_id"][0]],
+            "snapshot_id": [snapshot],
+            "path": [str(trained.path)],
+            "content_hash": [trained.content_hash],
+            "training_version": [training_version(recipe, dataset)],
+            "num_examples": [rows.height],
+            "num_steps": [trained.num_steps],
+            "seconds": [trained.seconds],
+            "final_loss": [trained.losses[-1].loss],
+            "materialized_at": [datetime.now(UTC)],
+        }
+    )
+    with warehouse.commit(origin(context)) as transaction:
+        known = transaction.read("SELECT snapshot_id FROM checkpoints WHERE checkpoint_id = $id", {"id": job.checkpoint_id})
+        if not known.is_empty():  # trained before: it saw the rows of that snapshot
+            row = row.with_columns(snapshot_id=pl.lit(known["snapshot_id"][0]))
+        transaction.replace("checkpoints", key, row)
+    job.rows.unlink(missing_ok=True)
+
+
+def _progress_line(stage: str, progress: Progress) -> str:
+    return (
+        f"{stage}: step {progress.step}/{progress.num_steps}, loss {progress.loss:.3f}, "
+        f"learning rate {progress.learning_rate:.2e}"
+    )
+
+
+def _result(job: SftJob, trained: Trained, rows: pl.DataFrame) -> dg.MaterializeResult:
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(job.checkpoint_id),
+        metadata={
+            "dagster/row_count": 1,
+            "checkpoint_id": job.checkpoint_id,
+            "path": dg.MetadataValue.path(str(trained.path)),
+            "num_examples": rows.height,
+            "num_steps": trained.num_steps,
+            "training_seconds": trained.seconds,
+            "final_loss": trained.losses[-1].loss,
+            "loss": inline(loss_curve({job.checkpoint_id: trained.losses})),
+        },
+    )

@@ -1,0 +1,91 @@
+"""The filters' word on every response: `responses` -> `response_verdicts`.
+
+Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.progress import logged
+from dasd_assets.provenance import content_version, origin
+from dasd_resources.chat import Chat
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.ledger import Ledger
+from dasd_resources.recipe import Filters, Recipe, content_hash
+from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.warehouse import Row, Warehouse
+
+
+def filter_version(recipe: Recipe, student: PromptedModel) -> str:
+    """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length."""
+    limits = recipe.version("filters.max_student_tokens", "filters.repetition")
+    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student.fingerprint])[:12]
+
+
+def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
+    """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt."""
+    encoded = student.encode_response(str(row["question"]), str(row["text"]))
+    fields = {name: row[name] for name in Response.__annotations__ if name != "num_student_tokens"}
+    return judge(Response(**fields, num_student_tokens=len(encoded.token_ids)), filters)  # type: ignore[arg-type]
+
+
+def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
+    """One row per filter, each with the columns of `key`."""
+    return [
+        {**key, "filter": name, "passed": verdict.passed, "reason": verdict.reason, "filter_version": version}
+        for name, verdict in verdicts.items()
+    ]
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`response_verdicts`."""
+
+    @dg.asset(
+        partitions_def=PROMPT_BATCH,
+        deps=["prompts", *[f"teacher_generations_{dataset}" for dataset in recipe.datasets], "student_model"],
+        group_name="filters",
+        kinds={"duckdb"},
+        code_version=content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version("filters")])[:12],
+        description="One row per response and filter: whether it passed, and if not, why.",
+    )
+    def response_verdicts(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        version, batch = filter_version(recipe, student), context.partition_key
+        todo = _unjudged(warehouse, batch, version)
+        key = ("response_id", "filter", "filter_version")
+        with Ledger(warehouse, "response_verdicts", key, origin(context), batch, max_rows=50_000) as ledger:
+            for row in logged(todo.iter_rows(named=True), todo.height, "responses judged", context.log.info):
+                verdicts = judge_row(row, student.chat, recipe.filters)
+                for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, verdicts, version):
+                    ledger.add(verdict)
+        return _result(warehouse, batch, version)
+
+    return [response_verdicts]
+
+
+def _unjudged(warehouse: Warehouse, batch: str, version: str) -> pl.DataFrame:
+    query = """SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
+            p.question, p.reference_answer, p.verifier, p.metadata
+        FROM responses r JOIN prompts p USING (prompt_id)
+        WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
+            SELECT response_id FROM response_verdicts WHERE batch = $batch AND filter_version = $version
+            GROUP BY response_id HAVING count(*) = $num_filters)
+        ORDER BY r.response_id"""
+    return warehouse.read(query, {"batch": batch, "version": version, "num_filters": len(FILTERS)})
+
+
+def _result(warehouse: Warehouse, batch: str, version: str) -> dg.MaterializeResult:
+    query = """SELECT response_id, filter, passed FROM response_verdicts
+        WHERE batch = $batch AND filter_version = $version"""
+    verdicts = warehouse.read(query, {"batch": batch, "version": version})
+    dropped = verdicts.filter(~pl.col("passed"))["filter"].value_counts()
+    return dg.MaterializeResult(
+        data_version=content_version([*verdicts["response_id"].unique(), version]),
+        metadata={"dagster/row_count": verdicts.height} | {f"failed_{name}": count for name, count in dropped.iter_rows()},
+    )

@@ -1,0 +1,194 @@
+"""Chat: text to the token ids a model is given, and the ids it generates back to canonical text with offsets.
+
+A Chat is a tokenizer with its template, system prompt and thinking format; everything else in the project sees ids,
+canonical text (`canonical.py`) and code-point offsets. Left out: several turns, tools and images; a distillation prompt
+is one question.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from dasd_resources.chat.canonical import CLOSE, OPEN, Aligned, Part, cut_points, decode, has_tool_call, split_thinking
+from dasd_resources.chat.harmony import MARKERS, PROMPT_END, Harmony
+from dasd_resources.chat.think_tags import ThinkTags
+from dasd_resources.chat.token_bytes import Spec, TokenBytes, continuing_encoder, read_spec
+from dasd_resources.recipe import Model, RecipeError, content_hash
+
+if TYPE_CHECKING:  # the import loads torch: seconds that reading a recipe need not cost
+    from transformers import TokenizersBackend
+
+__all__ = ["Aligned", "Chat", "Encoded", "cut_points", "has_tool_call", "split_thinking"]
+
+# What templates that print today's date (gpt-oss, Llama) print instead: a question has the same ids on every day.
+PROMPT_DAY = datetime(2026, 1, 1)
+PROBE = "What is 1 + 1?"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompt and response ids; offsets of the response's tokens in its canonical text, the last, end of turn, -1."""
+
+    token_ids: list[int]
+    num_prompt_tokens: int
+    offsets: list[int]
+
+
+class Chat:
+    """A tokenizer with its chat template, system prompt and thinking format."""
+
+    def __init__(self, tokenizer: "TokenizersBackend", model: Model, generation_stops: Sequence[int] = ()) -> None:
+        """generation_stops: eos ids of generation_config.json. Raises RecipeError naming what the tokenizer lacks."""
+        spec = read_spec(tokenizer.backend_tokenizer)
+        self._tokenizer = tokenizer
+        self._model = model
+        self._encoder = continuing_encoder(spec)
+        self._token_bytes = TokenBytes(tokenizer.backend_tokenizer, spec)
+        self.template_version = _template_version(tokenizer, model)
+        self.tokenizer_hash = content_hash(spec)[:12]
+        self.end_of_turn_id = _end_of_turn_id(tokenizer)
+        self._markers = _markers(tokenizer) if model.thinking_format == "harmony" else {}
+        calls = (self._markers[name] for name in ("<|return|>", "<|call|>") if self._markers)
+        self.stop_token_ids = tuple(sorted({*generation_stops, self.end_of_turn_id, *calls}))
+        self._format = self._thinking_format(spec)
+
+    @classmethod
+    def load(cls, path: Path, spec: Model) -> "Chat":
+        """The chat of a model folder; RecipeError if its tokenizer or template is missing or cannot serve."""
+        try:
+            return cls(_load_tokenizer(path), spec, _generation_stops(path))
+        except RecipeError as error:
+            raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """System prompt (if the recipe has one), question and generation prompt."""
+        return self._encode_markers(self._prompt(question))
+
+    def continuation_ids(self, question: str, prefix_text: str) -> list[int]:
+        """Prompt ids and the start of a response to go on from, thinking present exactly once."""
+        return self.prompt_ids(question) + self._encode(self._format.parts(prefix_text))[0]
+
+    def read_response(self, token_ids: Sequence[int]) -> Aligned:
+        """Canonical text of the ids generated after a prompt, with an offset per id."""
+        return self._format.read_response(token_ids, self._token_bytes.first_pieces(token_ids))
+
+    def read_continuation(self, prefix_text: str, token_ids: Sequence[int]) -> Aligned:
+        """Canonical text of a prefix and the ids generated after it, with an offset per id."""
+        if not prefix_text:
+            return self.read_response(token_ids)
+        return self._format.read_continuation(prefix_text, token_ids, self._token_bytes.pieces(token_ids))
+
+    def encode_response(self, question: str, text: str) -> Encoded:
+        """Prompt, canonical text and end of turn as the model generates them: the text is tokenised on its own."""
+        prompt = self.prompt_ids(question)
+        token_ids, offsets = self._encode(self._format.parts(text))
+        return Encoded([*prompt, *token_ids, self.end_of_turn_id], len(prompt), [*offsets, -1])
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of a canonical text alone, without end of turn."""
+        return len(self._encoder.encode(text, add_special_tokens=False))
+
+    def _prompt(self, question: str) -> str:
+        messages = [{"role": "user", "content": question}]
+        if self._model.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": self._model.system_prompt})
+        variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **self._model.chat_template_options}
+        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
+        assert isinstance(prompt, str)
+        return prompt
+
+    def _encode_markers(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def _encode(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+        token_ids: list[int] = []
+        offsets: list[int] = []
+        for text, begin in parts:
+            ids, starts = self._encode_text(text) if begin is not None else (self._encode_markers(text), [])
+            token_ids += ids
+            offsets += [-1 if begin is None or start < 0 else begin + start for start in starts or [-1] * len(ids)]
+        return token_ids, offsets
+
+    def _encode_text(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids and where each starts in the text.
+
+        From the tokens' bytes where these say the text; where a normalizer rewrote it (NFC), from the encoder, which
+        knows the original characters but gives a whole run of Unigram byte tokens one offset.
+        """
+        encoding = self._encoder.encode(text, add_special_tokens=False)
+        raw = decode(self._token_bytes.pieces(encoding.ids))
+        if raw.text == text:
+            return encoding.ids, raw.starts()
+        return encoding.ids, [start if start < end else -1 for start, end in encoding.offsets]
+
+    def _thinking_format(self, spec: Spec) -> ThinkTags | Harmony:
+        prompt = self._probe()
+        if self._model.thinking_format == "think_tags":
+            special = (t["id"] for t in spec["added_tokens"] if t["special"] and t["content"] not in (OPEN, CLOSE))
+            return ThinkTags.after(prompt, frozenset((*special, *self.stop_token_ids)))
+        if not prompt.endswith(PROMPT_END):
+            raise RecipeError(
+                f"thinking_format: harmony needs a template whose generation prompt ends with {PROMPT_END!r}, not "
+                f"{prompt[-30:]!r}; use the template of the original model"
+            )
+        return Harmony(self._markers, frozenset(self.stop_token_ids))
+
+    def _probe(self) -> str:
+        try:
+            return self._prompt(PROBE)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"its chat template cannot render system_prompt {self._model.system_prompt!r} with "
+                f"chat_template_options {self._model.chat_template_options}: {error}; change one of the two"
+            ) from error
+
+
+def _load_tokenizer(path: Path) -> "TokenizersBackend":
+    from transformers import AutoTokenizer, TokenizersBackend
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RecipeError(f"no tokenizer can be read from {path}; put the model's tokenizer.json there") from error
+    if not isinstance(tokenizer, TokenizersBackend):
+        kind = type(tokenizer).__name__
+        raise RecipeError(f"its tokenizer is a {kind}, without known offsets; put its tokenizer.json into {path}")
+    return tokenizer
+
+
+def _generation_stops(path: Path) -> list[int]:
+    config = path / "generation_config.json"
+    eos = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") if config.is_file() else None
+    return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+
+
+def _template_version(tokenizer: "TokenizersBackend", model: Model) -> str:
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise RecipeError("it has no chat template; add its instruct version's chat_template.jinja") from error
+    version = [template, model.chat_template_options, model.system_prompt, model.thinking_format]
+    return content_hash(version)[:12]
+
+
+def _markers(tokenizer: "TokenizersBackend") -> dict[str, int]:
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    missing = [name for name in MARKERS if name not in vocabulary]
+    if missing:
+        raise RecipeError(
+            f"thinking_format: harmony needs the tokens {', '.join(missing)}, which its tokenizer has not; "
+            "set thinking_format: think_tags"
+        )
+    return {name: vocabulary[name] for name in MARKERS}
+
+
+def _end_of_turn_id(tokenizer: "TokenizersBackend") -> int:
+    if not isinstance(tokenizer.eos_token_id, int):
+        raise RecipeError("its tokenizer has no end-of-turn token; set eos_token in tokenizer_config.json")
+    return tokenizer.eos_token_id

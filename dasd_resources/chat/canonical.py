@@ -1,0 +1,200 @@
+"""Canonical text: one form for every response, and the place in it of every token that was sampled.
+
+    <think>\\nBODY\\n</think>\\nANSWER      finished thinking (BODY and ANSWER may be empty)
+    <think>\\nBODY                         unfinished thinking, trailing whitespace kept
+    ANSWER                                no thinking, all whitespace kept
+
+Whitespace goes only where BODY or ANSWER touches a delimiter. A response is first raw text (its tokens' bytes), then a
+map from raw to canonical characters; a token's offset is where its first surviving character went. Left out: any
+knowledge of tokenizers (`token_bytes.py`) and of who wrote the delimiters (`think_tags.py`, `harmony.py`).
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPEN, CLOSE = "<think>", "</think>"
+OPENING, CLOSING = f"{OPEN}\n", f"\n{CLOSE}\n"
+TOOL_CALL_MARKERS = (
+    "<tool_call>",
+    "<function_call>",
+    "<|python_tag|>",
+    "[TOOL_CALLS]",
+    "<|tool_call",
+    "<｜tool▁call",
+)
+
+Array = NDArray[np.int64]
+Span = tuple[int, int]
+Part = tuple[str, int | None]  # text to encode and its offset in the canonical text; None: markers that are not in it
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A canonical text and a code-point offset into it per token, -1 if none of the token's characters is in it."""
+
+    text: str
+    offsets: list[int]
+    tool_call: bool = False
+
+
+@dataclass(frozen=True)
+class Delimiters:
+    """Raw spans of `<think>` and `</think>`: empty where the raw text lacks one it needs, None where there is none."""
+
+    opening: Span | None
+    closing: Span | None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The text of a token sequence; first, last: (T,) index of the character holding a token's first and last byte.
+
+    A token without bytes has last < first.
+    """
+
+    text: str
+    first: Array
+    last: Array
+
+    def starts(self) -> list[int]:
+        """(T,) index of the character a token starts with or within, -1 for a token without bytes."""
+        starts: list[int] = np.where(self.first <= self.last, self.first, -1).tolist()
+        return starts
+
+
+def split_thinking(text: str) -> tuple[str | None, str | None]:
+    """Thinking body and answer body of a canonical text; None for a part that is absent."""
+    if not text.startswith(OPENING):
+        return None, text
+    body, closing, answer = text[len(OPENING) :].partition(CLOSING)
+    return body, answer if closing else None
+
+
+def cut_points(aligned: Aligned) -> list[int]:
+    """Indices of the tokens before which a response may be cut: each starts a character outside any delimiter."""
+    closing = aligned.text.find(CLOSING, len(OPENING)) if aligned.text.startswith(OPENING) else -1
+    inside = set(range(1, len(OPENING))) if aligned.text.startswith(OPENING) else set()
+    if closing >= 0:
+        inside |= set(range(closing + 1, closing + len(CLOSING)))
+    points, furthest = [], -1
+    for index, offset in enumerate(aligned.offsets):
+        if offset > furthest and offset not in inside:
+            points.append(index)
+        furthest = max(furthest, offset)
+    return points
+
+
+def has_tool_call(text: str) -> bool:
+    """Whether the text holds the marker of a tool or function call, as instruct models write them."""
+    return any(marker in text for marker in TOOL_CALL_MARKERS)
+
+
+def decode(pieces: Sequence[bytes]) -> Raw:
+    """Raw text of tokens given as bytes; invalid UTF-8 reads as bytes.decode(errors="replace") reads it."""
+    data = b"".join(pieces)
+    begins = _character_starts(data)
+    character = np.append(np.cumsum(begins) - 1, np.count_nonzero(begins))
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    ends = np.cumsum(lengths)
+    first = character[ends - lengths]
+    last = np.where(lengths > 0, character[ends - 1], first - 1)
+    return Raw(data.decode("utf-8", errors="replace"), first, last)
+
+
+def canonical(raw: Raw, delimiters: Delimiters) -> tuple[str, list[int]]:
+    """Canonical text, and per token the offset in it of its first raw character that is still there, or -1."""
+    text, where = _rewrite(raw.text, delimiters)
+    size = len(where)
+    positions = np.where(where >= 0, np.arange(size), size)
+    surviving = np.append(np.minimum.accumulate(positions[::-1])[::-1], size)[raw.first]
+    offsets = np.where(surviving <= raw.last, np.append(where, -1)[surviving], -1)
+    return text, offsets.tolist()
+
+
+def _character_starts(data: bytes) -> NDArray[np.bool_]:
+    """Per byte, whether it begins a character; a run of invalid bytes that becomes one U+FFFD begins one."""
+    begins: NDArray[np.bool_] = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
+    for start, end in _invalid_utf8(data):
+        begins[start:end] = False
+        begins[start] = True
+    return begins
+
+
+def _invalid_utf8(data: bytes) -> Iterator[Span]:
+    view, position = memoryview(data), 0
+    while True:
+        try:
+            codecs.utf_8_decode(view[position:], "strict", True)
+            return
+        except UnicodeDecodeError as fault:
+            yield position + fault.start, position + fault.end
+            position += fault.end
+
+
+def _rewrite(raw: str, delimiters: Delimiters) -> tuple[str, Array]:
+    """Canonical text, and per raw character its place there or -1."""
+    if delimiters.opening is None:
+        return raw, np.arange(len(raw))
+    writer = _Writer(raw)
+    body_end, answer_start = delimiters.closing or (len(raw), len(raw))
+    body = _body(raw, delimiters.opening[1], body_end, delimiters.closing is not None)
+    writer.tag(OPEN, delimiters.opening)
+    writer.newline(delimiters.opening[1], body[0])
+    writer.keep(*body)
+    if delimiters.closing is not None:
+        answer = _skip_whitespace(raw, answer_start, len(raw))
+        writer.newline(body[1], body_end)
+        writer.tag(CLOSE, delimiters.closing)
+        writer.newline(answer_start, answer)
+        writer.keep(answer, len(raw))
+    return "".join(writer.written), writer.where
+
+
+def _body(raw: str, start: int, end: int, closed: bool) -> Span:
+    """Span of the body inside its whitespace; the run around an empty one is shared out, its first newline in front."""
+    stripped = _skip_whitespace(raw, start, end)
+    if stripped < end:
+        return stripped, start + len(raw[start:end].rstrip()) if closed else end
+    newline = raw.find("\n", start, end) if closed else -1
+    middle = newline + 1 if newline >= 0 else end
+    return middle, middle
+
+
+def _skip_whitespace(raw: str, start: int, end: int) -> int:
+    return end - len(raw[start:end].lstrip())
+
+
+class _Writer:
+    """Canonical text under construction, with the place of each raw character written so far."""
+
+    def __init__(self, raw: str) -> None:
+        self.raw = raw
+        self.where = np.full(len(raw), -1, np.int64)
+        self.written: list[str] = []
+        self.length = 0
+
+    def keep(self, start: int, end: int) -> None:
+        self.where[start:end] = np.arange(self.length, self.length + end - start)
+        self._write(self.raw[start:end])
+
+    def tag(self, tag: str, span: Span) -> None:
+        """Write a delimiter: the raw one, or where the raw text lacks it a new one that no token owns."""
+        if span[0] < span[1]:
+            self.keep(*span)
+        else:
+            self._write(tag)
+
+    def newline(self, start: int, end: int) -> None:
+        """Write the newline beside a delimiter: the first one of the raw whitespace there, else a new one."""
+        found = self.raw.find("\n", start, end)
+        if found >= 0:
+            self.where[found] = self.length
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self.written.append(text)
+        self.length += len(text)

@@ -1,0 +1,117 @@
+"""A published checkpoint: a folder of weights that is complete or absent, with what made it beside them.
+
+Safetensors, config and tokenizer, `dasd.json` (ids, file hashes, counts, the caller's record) and `losses.json` (the
+loss curve). A folder is filled elsewhere, flushed to disk, and renamed into place; nothing in it changes afterwards.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from dasd_resources.recipe import content_hash
+
+RECORD, LOSSES = "dasd.json", "losses.json"
+PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
+
+
+class CheckpointError(RuntimeError):
+    """A folder that is not the checkpoint it should be; the message says how to get that one."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A point of the loss curve: mean loss since the last one, learning rate of `step`, tokens since the start."""
+
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A published checkpoint; `content_hash` is that of its weights, config and tokenizer, whatever made them.
+
+    `num_bins` is `num_samples` without packing; `seconds` are those of the run that completed it.
+    """
+
+    path: Path
+    content_hash: str
+    losses: list[Progress]
+    seconds: float
+    num_steps: int
+    num_samples: int
+    num_bins: int
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The checkpoint in a published folder."""
+        record = json.loads((path / RECORD).read_text())
+        losses = [Progress(**point) for point in json.loads((path / LOSSES).read_text())]
+        kept = {key: record[key] for key in ("content_hash", "seconds", "num_steps", "num_samples", "num_bins")}
+        return cls(path=path, losses=losses, **kept)
+
+
+def publish(weights: Path, destination: Path, record: Mapping[str, object], losses: Sequence[Progress]) -> Trained:
+    """Write record and losses beside the weights, flush all to disk, and rename the folder to `destination`.
+
+    `record` holds at least checkpoint_id, seconds, num_steps, num_samples and num_bins.
+    """
+    unexpected = [path.name for path in weights.iterdir() if path.suffix not in PUBLISHED_SUFFIXES]
+    assert not unexpected, f"{weights}: {unexpected} must not be published"
+    files = _file_hashes(weights)
+    document = {**record, "content_hash": content_hash(files), "files": files}
+    (weights / RECORD).write_text(json.dumps(document, indent=1, ensure_ascii=False))
+    (weights / LOSSES).write_text(json.dumps([dataclasses.asdict(point) for point in losses], indent=1))
+    flush(weights)
+    weights.rename(destination)
+    _fsync(destination.parent)
+    return Trained.load(destination)
+
+
+def published(destination: Path, checkpoint_id: str) -> Trained | None:
+    """The checkpoint at `destination`, if there is one.
+
+    Raises CheckpointError if what is there is another checkpoint, or its files are not those that were published.
+    """
+    if not destination.exists():
+        return None
+    cure = f"move or delete {destination} to have it trained again"
+    if not (destination / RECORD).is_file():
+        raise CheckpointError(f"{destination} is no published checkpoint (it has no {RECORD}); {cure}")
+    record = json.loads((destination / RECORD).read_text())
+    if record["checkpoint_id"] != checkpoint_id:
+        raise CheckpointError(f"{destination} holds checkpoint {record['checkpoint_id']}, not {checkpoint_id}; {cure}")
+    if _file_hashes(destination) != record["files"]:
+        raise CheckpointError(f"{destination}: its files are not those that were published; {cure}")
+    return Trained.load(destination)
+
+
+def flush(folder: Path) -> None:
+    """Bring a folder and the files in it to disk."""
+    for path in [*folder.iterdir(), folder]:
+        _fsync(path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name not in (RECORD, LOSSES)}
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,131 @@
+"""Demo questions: reasoning-gym's `chain_sum` as landing files of prompts and a held-out test file.
+
+Left out: any list of used seeds. chain_sum repeats itself across seeds, so the three uses of a question (test, prompts,
+training of the demo models) are told apart by a hash of its text, which keeps them disjoint whatever their sizes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from itertools import count, islice
+from pathlib import Path
+from typing import Literal
+
+from reasoning_gym.dataset import ProceduralDataset
+from reasoning_gym.factory import create_dataset, get_score_answer_fn
+
+Split = Literal["test", "prompts", "models"]
+JsonValue = str | int | list[int] | dict[str, "JsonValue"]
+Row = dict[str, JsonValue]
+
+VERIFIER = "reasoning_gym:chain_sum"
+TEST_FILE = Path(__file__).parent / "chain_sum_test.jsonl"
+PROMPT_FILES = ("chain_sum_a.jsonl", "chain_sum_b.jsonl")
+NUM_PROMPTS = 800
+NUM_TEST = 320
+SEED = 42
+ROWS_PER_SEED = 1_000_000  # chain_sum seeds row i with seed + i, so two streams overlap unless this far apart
+
+
+def split_of(question: str) -> Split:
+    """The only use a question may be put to, from its text: 1/8 test, 3/8 prompts, 4/8 training of the demo models."""
+    bucket = hashlib.sha256(question.encode()).digest()[0] % 8
+    return "test" if bucket == 0 else "prompts" if bucket < 4 else "models"
+
+
+@cache
+def chain_sum(min_terms: int, max_terms: int, seed: int) -> ProceduralDataset:
+    """reasoning-gym's chain_sum with one-digit operands."""
+    config = {"min_terms": min_terms, "max_terms": max_terms, "min_digits": 1, "max_digits": 1}
+    return create_dataset("chain_sum", seed=seed, size=ROWS_PER_SEED, **config)
+
+
+def questions(split: Split, seed: int = SEED) -> Iterator[Row]:
+    """Endless rows of one split (3-6 terms), each question text once."""
+    seen: set[str] = set()
+    entries = chain_sum(3, 6, seed)
+    for index in count():
+        row = prompt_row(entries[index])
+        question = str(row["question"])
+        if split_of(question) == split and question not in seen:
+            seen.add(question)
+            yield row
+
+
+def prompt_row(entry: Row) -> Row:
+    """A reasoning-gym entry as a row of a prompt file; `metadata` is what its verifier needs back."""
+    return {
+        "question": entry["question"],
+        "reference_answer": entry["answer"],
+        "domain": "math",
+        "verifier": VERIFIER,
+        "metadata": entry["metadata"],
+    }
+
+
+def score(answer: str, row: Row) -> float:
+    """reasoning-gym's own score of an extracted final answer; 1.0, and only that, is correct."""
+    entry = {"question": row["question"], "answer": row["reference_answer"], "metadata": row["metadata"]}
+    return float(get_score_answer_fn("chain_sum")(answer, entry))
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Write JSONL atomically; a file that already holds exactly these rows is left untouched."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    if path.exists() and path.read_bytes() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(text)
+    os.replace(aside, path)
+
+
+def write_prompt_files(folder: Path, num_prompts: int = NUM_PROMPTS) -> list[Path]:
+    """Land the demo's prompts as two files of equal size; returns their paths."""
+    rows = list(islice(questions("prompts"), num_prompts))
+    half = (num_prompts + 1) // 2
+    paths = [folder / name for name in PROMPT_FILES]
+    for path, part in zip(paths, (rows[:half], rows[half:]), strict=True):
+        write_rows(path, part)
+    return paths
+
+
+def write_test_file(path: Path = TEST_FILE, num_test: int = NUM_TEST) -> Path:
+    """Write the held-out questions; the shipped file is made by this."""
+    write_rows(path, list(islice(questions("test"), num_test)))
+    return path
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a prompt or test file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def assert_disjoint(*files: Path) -> None:
+    """Raise if a question text occurs twice in these files, or in one the demo models may have been trained on."""
+    texts = [str(row["question"]) for file in files for row in read_rows(file)]
+    repeated = sorted({text for text in texts if texts.count(text) > 1})
+    assert not repeated, f"questions occur more than once: {repeated}"
+    trained = [text for text in texts if split_of(text) == "models"]
+    assert not trained, f"questions are reserved for training the demo models: {trained}"
+
+
+def main() -> None:
+    """Write the prompt files and, where asked, a test file of another size or place."""
+    parser = argparse.ArgumentParser(description="Write the demo's chain_sum questions as landing files.")
+    parser.add_argument("prompts_dir", type=Path, help="folder in which the prompt files land")
+    parser.add_argument("eval_file", type=Path, nargs="?", default=TEST_FILE, help="default: the shipped file")
+    parser.add_argument("--num-prompts", type=int, default=NUM_PROMPTS)
+    parser.add_argument("--num-eval", type=int, default=NUM_TEST)
+    args = parser.parse_args()
+    paths = [*write_prompt_files(args.prompts_dir, args.num_prompts), write_test_file(args.eval_file, args.num_eval)]
+    assert_disjoint(*paths)
+    for path in paths:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

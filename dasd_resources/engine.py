@@ -1,0 +1,85 @@
+"""The InferenceEngine protocol: token ids in, token ids and raw natural-log probabilities out.
+
+Nothing here knows of text, templates or tables; `chat.py` turns text into ids and back. Log-probabilities are those of
+the untempered distribution (temperature 1, before top-p), whatever temperature sampled the token.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One response to sample; `seed` alone decides its noise, whatever it is batched with."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished response: the sampled token ids (the stop token included) and one raw logprob in nats for each."""
+
+    request_id: str
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+
+    def __post_init__(self) -> None:
+        check_logprobs(self.request_id, self.logprobs, len(self.token_ids))
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """A sequence to score: logprobs are wanted for the tokens after the first `num_prompt_tokens` (at least 1)."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One raw logprob in nats per token of the sequence after its prompt."""
+
+    request_id: str
+    logprobs: list[float]
+
+    def __post_init__(self) -> None:
+        check_logprobs(self.request_id, self.logprobs, len(self.logprobs))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that ended without a result, and why; the next materialization tries it again."""
+
+    request_id: str
+    reason: str
+
+
+class InferenceEngine(Protocol):
+    """A loaded model. Results come as they finish, in any order, exactly one per request."""
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]: ...
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]: ...
+
+    def close(self) -> None: ...
+
+
+def check_logprobs(request_id: str, logprobs: list[float], num_tokens: int) -> None:
+    """Raise ValueError unless there is one finite, non-positive logprob per token: a wrong logprob is worse than none."""
+    if len(logprobs) != num_tokens:
+        raise ValueError(f"{request_id}: {num_tokens} tokens but {len(logprobs)} logprobs")
+    for position, logprob in enumerate(logprobs):
+        if not math.isfinite(logprob) or logprob > 1e-4:
+            raise ValueError(f"{request_id}: logprob {logprob} at token {position} is not a log-probability")

@@ -1,0 +1,73 @@
+"""From a model named in the recipe to its verified files, its tokenizer, and a loaded engine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster import ConfigurableResource
+
+from dasd_resources.chat import Chat
+from dasd_resources.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.models import find_model, fingerprint
+from dasd_resources.recipe import Model, content_hash
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt."""
+
+    path: Path
+    fingerprint: str
+    chat: Chat
+    spec: Model
+
+
+class Engines(ConfigurableResource):
+    """Finds models and loads them, one at a time; nothing is loaded until a step asks."""
+
+    home: str
+
+    def find(self, spec: Model, key: str) -> PromptedModel:
+        """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
+        path = find_model(spec.model, key)
+        chat = Chat.load(path, spec)
+        files = fingerprint(path, Path(self.home) / "fingerprints.json")
+        return PromptedModel(path, content_hash([files, chat.template_version])[:16], chat, spec)
+
+    @contextmanager
+    def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+        """The model loaded in the engine its recipe names, freed on leaving."""
+        with closing(_load(model)) as engine:
+            yield engine
+
+    def generate(
+        self, model: PromptedModel, requests: Sequence[GenerationRequest]
+    ) -> Iterator[Completion | Failure]:
+        """Completions as they finish; with nothing to do, nothing is loaded."""
+        if requests:
+            with self.open(model) as engine:
+                yield from engine.generate(requests)
+
+    def score(self, model: PromptedModel, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        """Scores as they finish; with nothing to do, nothing is loaded."""
+        if requests:
+            with self.open(model) as engine:
+                yield from engine.score(requests)
+
+
+def _load(model: PromptedModel) -> InferenceEngine:
+    if model.spec.engine == "vllm":
+        from dasd_resources.vllm_engine import VLLMEngine
+
+        return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
+    from dasd_resources.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)

@@ -1,0 +1,95 @@
+"""The ledger: finished rows of expensive work, committed in small transactions, each id at most once.
+
+An asset computes the ids it wants, subtracts those present, and adds each row as it finishes. A crash loses at most
+the rows since the last flush; a repeated run does only what is missing; of two runs at once, one commits each id.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+import polars as pl
+
+from dasd_resources.engine import Failure
+from dasd_resources.warehouse import Row, Warehouse
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Ledger:
+    """Rows of `table`, unique in `key`; flushed every `max_rows` rows or `max_seconds` seconds, and on leaving."""
+
+    warehouse: Warehouse
+    table: str
+    key: Sequence[str]
+    origin: str
+    batch: str | None = None
+    max_rows: int = 512
+    max_seconds: float = 20.0
+    num_added: int = 0
+    num_failed: int = 0
+    _rows: list[Row] = field(default_factory=list)
+    _failures: list[Failure] = field(default_factory=list)
+    _flushed_at: float = field(default_factory=time.monotonic)
+
+    def add(self, row: Row) -> None:
+        """Take a finished row; it is durable after the next flush."""
+        self._rows.append(row)
+        self._flush_if_due()
+
+    def fail(self, failure: Failure) -> None:
+        """Store why a request ended without a row, so that nothing is dropped silently."""
+        self._failures.append(failure)
+        self._flush_if_due()
+
+    def collect(self, results: Iterable[Result | Failure], to_row: Callable[[Result], Row]) -> None:
+        """Take every result as it comes, a row for each that is no failure."""
+        for result in results:
+            if isinstance(result, Failure):
+                self.fail(result)
+            else:
+                self.add(to_row(result))
+
+    def flush(self) -> None:
+        """Commit what has been added: new ids only, and the failures of ids that are still missing."""
+        if self._rows or self._failures:
+            with self.warehouse.commit(self.origin) as transaction:
+                rows = pl.DataFrame(self._rows, infer_schema_length=None)
+                added = transaction.append_missing(self.table, self.key, rows, self.batch)
+                failed = [f.request_id for f in self._failures]
+                settled = failed + [str(row[self.key[0]]) for row in self._rows]
+                transaction.delete_keys("failed_requests", "request_id", settled)
+                transaction.append_missing("failed_requests", ("request_id",), self._failed_rows())
+            self.num_added += added
+            self.num_failed += len(failed)
+        self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
+
+    def _failed_rows(self) -> pl.DataFrame:
+        now = datetime.now(UTC)
+        return pl.DataFrame(
+            [
+                {"request_id": f.request_id, "asset": self.table, "batch": self.batch, "reason": f.reason, "failed_at": now}
+                for f in self._failures
+            ]
+        )
+
+    def _flush_if_due(self) -> None:
+        num_waiting = len(self._rows) + len(self._failures)
+        if num_waiting >= self.max_rows or time.monotonic() - self._flushed_at >= self.max_seconds:
+            self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.flush()
+
+
+def missing(wanted: Iterable[str], present: Iterable[str]) -> list[str]:
+    """The wanted ids that are not present, in their own order."""
+    have = set(present)
+    return [key for key in wanted if key not in have]

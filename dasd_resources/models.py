@@ -1,0 +1,131 @@
+"""Model folders: where a recipe's model lies on this machine, what it contains, how much context it takes.
+
+A model is known by its content, never by its path, so a moved or re-downloaded checkpoint keeps its rows and a changed
+one starts new ones. Left out: downloads (a run must not start one by surprise) and pickled weights (loading one runs
+code).
+"""
+
+import hashlib
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from dasd_resources.recipe import RecipeError, content_hash
+
+WEIGHTS = "*.safetensors"
+INDEX = "*.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Everything that decides what a model says: configuration, weights, tokenizer and chat template.
+CONTENT = (
+    WEIGHTS,
+    INDEX,
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template*",
+    "additional_chat_templates/*",
+)
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+def find_model(name: str, key: str) -> Path:
+    """The folder of a model given as a path or as the name of a hub model already on this machine.
+
+    Raises RecipeError naming the recipe key (`teacher.model`), its value and what to do; it never downloads.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise RecipeError(f"{key}: {name} is a file; give the folder of a model in safetensors format")
+    if not HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise RecipeError(f"{key}: no folder {name}; give the path of a model folder or the name of a hub model")
+    return _hub_snapshot(name, key)
+
+
+def _hub_snapshot(name: str, key: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = snapshot_download(name, local_files_only=True, allow_patterns=list(CONTENT), ignore_patterns="*/*")
+    except (HFValidationError, LocalEntryNotFoundError) as error:
+        raise RecipeError(
+            f"{key}: {name} is no folder and not (wholly) among this machine's hub models; "
+            f"run `hf download {name}` or give the path of a model folder"
+        ) from error
+    return Path(path)
+
+
+def fingerprint(path: Path, cache: Path) -> str:
+    """Hash of the names and contents of everything that decides what a model says; 16 hex digits.
+
+    cache: a SQLite file of content hashes by (real path, size, mtime), so that unchanged weights are read once; any
+    number of processes may share it. Raises RecipeError for a folder without whole safetensors weights.
+    """
+    check_weights(path)
+    files = sorted({file for pattern in CONTENT for file in path.glob(pattern) if file.is_file()})
+    hashes = {file.relative_to(path).as_posix(): _file_hash(file.resolve(), cache) for file in files}
+    return content_hash(hashes)[:16]
+
+
+def check_weights(path: Path) -> None:
+    """Raise RecipeError unless the folder holds a configuration and all its weights as safetensors."""
+    if not (path / "config.json").is_file():
+        raise RecipeError(f"no config.json in {path}; give the folder of a model in Hugging Face format")
+    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if not any(path.glob(WEIGHTS)):
+        found = f" ({', '.join(pickles)}: convert to safetensors, pickles are never loaded)" if pickles else ""
+        raise RecipeError(f"no *.safetensors weights in {path}{found}; give a folder that has them")
+    missing = sorted(shard for shard in _shards(path) if not (path / shard).is_file())
+    if missing:
+        raise RecipeError(f"{path} lacks {', '.join(missing)}, named in its index; copy or download the model again")
+
+
+def context_length(path: Path) -> int:
+    """Most tokens the model takes, prompt included: max_position_embeddings of config.json, or of its text_config."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        for key in CONTEXT_KEYS:
+            if isinstance(part.get(key), int):
+                return int(part[key])
+    raise RecipeError(f"{path / 'config.json'} names no context length; set max_position_embeddings in it")
+
+
+def _shards(path: Path) -> set[str]:
+    indexes = [json.loads(file.read_text(encoding="utf-8")) for file in path.glob(INDEX)]
+    return {shard for index in indexes for shard in index["weight_map"].values()}
+
+
+def _file_hash(file: Path, cache: Path) -> str:
+    before = file.stat()
+    key = (str(file), before.st_size, before.st_mtime_ns)
+    known = _query(cache, "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?", key)
+    if known:
+        return known[0]
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    after = file.stat()
+    if (after.st_size, after.st_mtime_ns) != key[1:]:
+        raise RecipeError(f"{file} changed while it was read; run again when it is written")
+    _query(cache, "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*key, sha256))
+    return sha256
+
+
+def _query(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[str]:
+    """First column of one statement, each in its own transaction: no lock is held while a file is read."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(cache, timeout=60, isolation_level=None)) as connection:
+        connection.execute(TABLE)
+        return [row[0] for row in connection.execute(sql, values)]

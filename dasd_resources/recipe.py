@@ -1,0 +1,302 @@
+"""The Recipe: every choice of a distillation, validated once, frozen, and hashed part by part.
+
+A recipe is a YAML file, chosen by name (one of those shipped in `recipes/`) or by path. Its shape is checked here, at
+load; whether its models exist and fit is checked when a run starts (`models.py`, `chat.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Option = str | int | float | bool | None
+Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Per = Literal["token", "character"]
+Measure = Literal["probability", "log"]
+ScoreName = Literal[
+    "teacher_share",
+    "mean_probability_token",
+    "sum_probability_token",
+    "mean_log_token",
+    "sum_log_token",
+    "mean_probability_character",
+    "sum_probability_character",
+    "mean_log_character",
+    "sum_log_character",
+]
+SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names key, value and remedy."""
+
+
+class Part(BaseModel):
+    """A frozen section of the recipe; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Model(Part):
+    """A teacher or student: where its files are, which engine runs it, how it is prompted."""
+
+    model: str
+    engine: Literal["transformers", "vllm"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    thinking_format: Literal["think_tags", "harmony"] = "think_tags"
+    system_prompt: str | None = None
+    chat_template_options: dict[str, Option] = {}
+    engine_options: dict[str, Option] = {}
+
+    @field_validator("engine_options")
+    @classmethod
+    def _no_remote_code(cls, options: dict[str, Option]) -> dict[str, Option]:
+        if options.get("trust_remote_code"):
+            raise ValueError("trust_remote_code is never allowed; convert the model to a supported architecture")
+        return options
+
+
+class Generation(Part):
+    """Candidates sampled from the teacher for every question, at each temperature (report §3)."""
+
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(min_length=1, strict=False)
+    num_candidates: Positive
+    top_p: Probability
+    max_tokens: Positive
+
+    @field_validator("temperatures")
+    @classmethod
+    def _ascending(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        names = [dataset_name(t) for t in temperatures]
+        if list(temperatures) != sorted(temperatures) or len(set(names)) < len(names):
+            raise ValueError("must ascend, at least 0.01 apart: training goes from the lowest to the highest")
+        return temperatures
+
+
+class Repetition(Part):
+    """A response is dropped when repeated n-grams or a repeating tail cover more than these shares of it (report §6.2)."""
+
+    ngram_sizes: tuple[Positive, ...] = Field(strict=False)
+    max_duplicate_share: Probability
+    tail_tokens: Positive
+    max_tail_share: Probability
+
+
+class Filters(Part):
+    """Quality filters (report §6.2), before or after selection; correctness is recorded, and required only on request."""
+
+    max_student_tokens: Positive
+    repetition: Repetition
+    require_correct: bool
+    apply: Literal["before_selection", "after_selection"]
+
+
+class Divergence(Part):
+    """When a sentence is a teacher (student) sentence: the difference of the two models beyond `threshold` (report §4)."""
+
+    measure: Measure
+    threshold: Annotated[float, Field(gt=0)]
+    per: Per
+
+
+class Selection(Part):
+    """Divergence-aware sampling (report §4): the score that ranks responses, and how many are kept per domain."""
+
+    divergence: Divergence
+    score: ScoreName
+    policy: Literal["best_per_question", "top_k"]
+    budgets: dict[str, dict[str, Positive]]
+
+
+class Training(Part):
+    """Full-parameter SFT, the same for every stage (report §6.4.1); stage 3 overrides the epochs."""
+
+    launcher: tuple[str, ...] = Field(strict=False)
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    min_learning_rate: Annotated[float, Field(ge=0)]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta1: Probability
+    adam_beta2: Probability
+    adam_epsilon: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    global_batch_size: Positive
+    batch_counts: Literal["samples", "bins"]
+    per_device_batch_size: Positive
+    max_length: Positive
+    packing: bool
+    group_by_length: bool
+    gradient_checkpointing: bool
+    dtype: Literal["float32", "bfloat16"]
+    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
+    use_kernels: bool
+    save_every_steps: Positive | None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.global_batch_size % self.per_device_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is no multiple of "
+                f"per_device_batch_size {self.per_device_batch_size}"
+            )
+        if self.batch_counts == "bins" and not self.packing:
+            raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
+        if self.packing and self.group_by_length:
+            raise ValueError("packing makes bins of equal length; set group_by_length: false")
+        return self
+
+
+class MixedPolicy(Part):
+    """Rollouts of the distilled student, cut off at `length_cap` and continued by the teacher (report §5)."""
+
+    num_questions: Positive | None
+    rollout_temperature: Annotated[float, Field(gt=0, le=2)]
+    rollout_top_p: Probability
+    length_cap: Annotated[float, Field(ge=1)]
+    continuation_temperature: Annotated[float, Field(gt=0, le=2)]
+    off_policy_ratio: Annotated[float, Field(ge=0)]
+    require_correct: bool
+    loss_on_prefix: bool
+    epochs: Positive
+
+
+class Benchmark(Part):
+    """Held-out questions, in the format of the prompt files."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    path: str
+    max_tokens: Positive
+
+
+class Evaluation(Part):
+    """avg@k: the mean accuracy over `samples_per_question` responses a question (report §7)."""
+
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(strict=False, min_length=1)
+    top_p: Probability
+    samples_per_question: Positive
+    benchmarks: tuple[Benchmark, ...] = Field(strict=False, min_length=1)
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _unique(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+        if len({b.name for b in benchmarks}) < len(benchmarks):
+            raise ValueError("two benchmarks have the same name")
+        return benchmarks
+
+
+class Recipe(Part):
+    """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Annotated[int, Field(ge=0)]
+    teacher: Model
+    student: Model
+    generation: Generation
+    filters: Filters
+    selection: Selection
+    training: Training
+    mixed_policy: MixedPolicy
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.student.thinking_format != "think_tags":
+            raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
+        unknown = set(self.selection.budgets) - set(self.datasets)
+        if unknown:
+            raise ValueError(f"selection.budgets names {sorted(unknown)}; generation makes {list(self.datasets)}")
+        if self.filters.max_student_tokens > self.training.max_length:
+            raise ValueError(
+                f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
+                f"{self.training.max_length}: such rows would be cut while training"
+            )
+        return self
+
+    @property
+    def datasets(self) -> dict[str, float]:
+        """Dataset name (`t060`) to sampling temperature, ascending: the order of the training stages."""
+        return {dataset_name(t): t for t in self.generation.temperatures}
+
+    @property
+    def last_dataset(self) -> str:
+        """The highest temperature's dataset: the last off-policy stage, from which rollout questions are drawn."""
+        return list(self.datasets)[-1]
+
+    def version(self, *parts: str) -> str:
+        """Hash of the named parts, each a dotted path such as `selection.divergence`; 12 hex digits."""
+        return content_hash({part: self._part(part) for part in parts})[:12]
+
+    def _part(self, path: str) -> object:
+        value: object = self.model_dump(mode="json")
+        for key in path.split("."):
+            assert isinstance(value, Mapping), path
+            value = value[key]
+        return value
+
+
+def dataset_name(temperature: float) -> str:
+    """0.6 -> `t060`."""
+    return f"t{round(temperature * 100):03d}"
+
+
+def content_hash(value: object) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: the project's only way to make an id."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that shipped name or file; relative model and benchmark paths start at the file's folder.
+
+    Raises RecipeError with one line per fault: the key, what is wrong with it, the value found.
+    """
+    path = _find(name_or_path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_fault(path, fault) for fault in error.errors())) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a YAML file: {error}") from None
+    return _resolve_paths(recipe, path.parent)
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = RECIPES / f"{name_or_path}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_path).expanduser().resolve()
+    if path.is_file():
+        return path
+    names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    raise RecipeError(f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({names})")
+
+
+def _fault(path: Path, fault: Mapping[str, object]) -> str:
+    location = fault["loc"]
+    key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
+    value = fault["input"]
+    shown = "" if isinstance(value, Mapping) else f" (found {value!r})"
+    return f"{path.name}: {key}: {fault['msg']}{shown}"
+
+
+def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def resolve(path: str) -> str:
+        return str((folder / path).resolve()) if path.startswith(".") else path
+
+    benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
+    return recipe.model_copy(
+        update={
+            "teacher": recipe.teacher.model_copy(update={"model": resolve(recipe.teacher.model)}),
+            "student": recipe.student.model_copy(update={"model": resolve(recipe.student.model)}),
+            "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
+        }
+    )

@@ -1,0 +1,132 @@
+"""Rows of .jsonl, .jsonl.zst and .parquet files as JSON texts, streamed; a row or file that cannot be read says why.
+
+A Parquet row becomes the JSON line it stands for, so everything after this module knows one format. Left out: what a
+row must hold, which is for `landing.py` to say.
+"""
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dasd_resources.verifiers import excerpt
+
+SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
+MAX_ROW_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row's JSON text, not yet parsed, or the fault for which it could not be read; lines count from 1."""
+
+    line: int
+    text: str
+    fault: str | None = None
+
+
+class DamagedFile(ValueError):
+    """A file that breaks off or is not of its format; rows before the damage (Parquet: batches) have been read."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The non-blank rows of a file in order; memory is bounded by MAX_ROW_BYTES, or by a page of a Parquet file.
+
+    Raises DamagedFile, and OSError only where the system, not the content, is at fault.
+    """
+    try:
+        yield from _rows(path)
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedFile(str(error)) from error
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if path.name.endswith(".parquet"):
+        return _parquet_rows(path)
+    return _lines(_decompressed(path) if path.name.endswith(".zst") else _chunks(path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _decompressed(path: Path) -> Iterator[bytes]:
+    """Chunks of a zstd file; pyarrow drops the bytes of a read that meets damage, so that one is repeated singly."""
+    position = 0
+    try:
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                position += len(chunk)
+                yield chunk
+    except OSError:
+        yield from _until_damage(path, position)
+
+
+def _until_damage(path: Path, position: int) -> Iterator[bytes]:
+    """What can be read after `position`, then the error that stops it."""
+    rest = bytearray()
+    with pa.input_stream(str(path), compression="zstd") as stream:
+        while position:
+            position -= len(stream.read(min(position, CHUNK_BYTES)))
+        try:
+            while byte := stream.read(1):
+                rest += byte
+        except OSError:
+            yield bytes(rest)
+            raise
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[Row]:
+    """Rows up to each newline and the end; an overlong one is passed over, never held. A leading BOM is dropped."""
+    line, start, length = 1, b"", 0
+    for chunk in chunks:
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            yield from _row(line, start + part, length + len(part))
+            line, start, length = line + 1, b"", 0
+        start, length = start + rest if length <= MAX_ROW_BYTES else start, length + len(rest)
+    yield from _row(line, start, length)
+
+
+def _row(line: int, content: bytes, length: int) -> Iterator[Row]:
+    """The row, or nothing if it is blank; of an overlong one, `content` is but the start."""
+    if line == 1:
+        content = content.removeprefix(codecs.BOM_UTF8)
+    shown = excerpt(content[:200].decode("utf-8", "replace"))
+    if length > MAX_ROW_BYTES:
+        yield Row(line, "", f"row has {length} bytes, at most {MAX_ROW_BYTES} are accepted: {shown}")
+    elif content.strip():
+        try:
+            yield Row(line, content.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield Row(line, "", f"not UTF-8 at byte {error.start}: {shown}")
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    line = 0
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise pa.ArrowInvalid(f"two columns have the same name: {excerpt(names)}")
+        for batch in file.iter_batches(batch_size=256):
+            for index in range(batch.num_rows):
+                line += 1
+                yield from _parquet_row(line, names, batch, index)
+
+
+def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[Row]:
+    try:
+        row = {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
+        content = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, OverflowError) as error:
+        yield Row(line, "", f"row has no JSON form: {error}")
+    else:
+        yield from _row(line, content, len(content))

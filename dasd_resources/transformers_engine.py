@@ -1,0 +1,211 @@
+"""TransformersEngine: the InferenceEngine in plain PyTorch, for any attention-only causal model, with no compiler.
+
+Generation is continuous: rows end one by one, leave the batch, and waiting requests take their places. Left out: paged
+memory, shared prefixes, several devices, recurrent models; the vLLM engine has them.
+"""
+
+import gc
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.generation_rows import Rows, left_padded
+from dasd_resources.limits import check_generation, check_scoring, too_long_to_generate, too_long_to_score
+
+LOGITS_AT_ONCE = 2**22  # while scoring: 16 MB in float32, so that reducing them is done in cache
+
+
+@dataclass(frozen=True)
+class Options:
+    """The recipe's `engine_options`: how much is in memory at once."""
+
+    max_batch_size: int = 256  # rows generated at once
+    max_batch_tokens: int = 131_072  # rows x longest (prompt + max_tokens): the most the key-value cache grows to
+    max_scoring_tokens: int = 16_384  # tokens of a forward pass while scoring, padding included
+    packed_scoring: bool = False  # one block-causal row, not a padded batch; slower with sdpa, equal to 1e-5
+
+
+class TransformersEngine:
+    """A checkpoint of safetensors on the GPU, or on the CPU where there is none."""
+
+    def __init__(self, path: Path, dtype: str, options: Mapping[str, object]) -> None:
+        self.options = _parse(options)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = _load(path, dtype, self.device)
+        self.config = self.model.config.get_text_config()
+        self._check_supported(path)
+        self.context: int = self.config.max_position_embeddings
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        """Sample every request, longest first, so that memory peaks at the start."""
+        for request in requests:
+            check_generation(request)
+        failures = {r.request_id: failure for r in requests if (failure := too_long_to_generate(r, self.context))}
+        yield from failures.values()
+        fitting = [r for r in requests if r.request_id not in failures]
+        yield from self._generate(deque(sorted(fitting, key=_num_reserved, reverse=True)))
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        """Score every sequence, longest first, batched with others of about its length."""
+        for request in requests:
+            check_scoring(request)
+        failures = {r.request_id: failure for r in requests if (failure := too_long_to_score(r, self.context))}
+        yield from failures.values()
+        fitting = [r for r in requests if r.request_id not in failures]
+        for batch in self._scoring_batches(sorted(fitting, key=lambda r: len(r.token_ids), reverse=True)):
+            yield from self._score(batch)
+
+    def close(self) -> None:
+        """Free the weights."""
+        del self.model
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _check_supported(self, path: Path) -> None:
+        """Raise ValueError for a model whose logprobs would be wrong here: recurrent, or with an unknown last step."""
+        model = self.config.model_type
+        layers = set(getattr(self.config, "layer_types", None) or ())
+        if self.model._is_stateful or layers - {"full_attention", "sliding_attention", "chunked_attention"}:
+            raise ValueError(f"{path}: {model} keeps a recurrent state, which padding would spoil; set engine: vllm")
+        token_ids = torch.arange(4, device=self.device)[None]
+        expected = self.model(input_ids=token_ids, use_cache=False).logits[0].float()
+        if not torch.allclose(self._project(self._hidden(input_ids=token_ids)[0]), expected, rtol=1e-2, atol=1e-2):
+            raise ValueError(f"{path}: {model} does not end in a plain projection to the vocabulary; set engine: vllm")
+
+    def _hidden(self, **inputs: object) -> Tensor:
+        """(B, T, H) final states, normed, not yet projected."""
+        states: Tensor = self.model.base_model(**{"use_cache": False, **inputs}).last_hidden_state
+        return states
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """(N, H) states -> (N, V) logits in float32, scaled and capped as the model's config says."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        scale = (getattr(self.config, "logit_scale", None) or 1) / (getattr(self.config, "logits_scaling", None) or 1)
+        if scale != 1:  # Cohere multiplies, Granite divides
+            logits *= scale
+        if cap := getattr(self.config, "final_logit_softcapping", None):  # Gemma
+            logits.div_(cap).tanh_().mul_(cap)
+        return logits
+
+    def _generate(self, queue: deque[GenerationRequest]) -> Iterator[Completion]:
+        size = max((r.max_tokens for r in queue), default=0)
+        num_stops = max((len(r.stop_token_ids) for r in queue), default=0)
+        rows: Rows | None = None
+        while queue or rows:
+            admitted = self._admit(queue, rows.requests if rows else [])
+            if admitted:
+                added = Rows.start(admitted, size, num_stops, self.device)
+                yield from self._advance(added, left_padded([r.prompt_token_ids for r in admitted], self.device))
+                rows = rows.merge(added) if rows else added
+            assert rows
+            while not rows.is_sparse():
+                yield from self._advance(rows, rows.last[:, None])
+            rows = rows.drop_ended()
+
+    def _admit(self, queue: deque[GenerationRequest], running: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Take the requests there is room for, at least one if nothing runs."""
+        longest = max(_num_reserved(r) for r in [*running, *list(queue)[:1]])
+        room = min(self.options.max_batch_size, self.options.max_batch_tokens // longest) - len(running)
+        if not running:
+            room = max(room, 1)
+        return [queue.popleft() for _ in range(min(room, len(queue)))]
+
+    @torch.inference_mode()
+    def _advance(self, rows: Rows, token_ids: Tensor) -> list[Completion]:
+        """Feed (B, T) token ids, sample the next token of every row, and return the rows that end with it."""
+        start = rows.cache.get_seq_length()
+        columns = torch.arange(start + token_ids.shape[1], device=self.device)
+        hidden = self._hidden(
+            input_ids=token_ids,
+            attention_mask=columns >= rows.padding[:, None],
+            position_ids=(columns[start:] - rows.padding[:, None]).clamp(0, self.context - 1),
+            past_key_values=rows.cache,
+            use_cache=True,
+        )
+        return rows.sample(self._project(hidden[:, -1]))
+
+    def _scoring_batches(self, requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
+        """Cut descending lengths into batches of at most `max_scoring_tokens`, padding included."""
+        batch: list[ScoringRequest] = []
+        for request in requests:
+            if batch and (len(batch) + 1) * len(batch[0].token_ids) > self.options.max_scoring_tokens:
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _score(self, batch: Sequence[ScoringRequest]) -> list[Score]:
+        """Only the states that predict a scored token are projected."""
+        layout = _packed if self.options.packed_scoring else _padded
+        inputs, starts = layout([r.token_ids for r in batch], self.device)
+        spans = [
+            torch.arange(start + r.num_prompt_tokens, start + len(r.token_ids))
+            for r, start in zip(batch, starts, strict=True)
+        ]
+        scored = torch.cat(spans).to(self.device)
+        hidden = self._hidden(**inputs).flatten(0, 1)
+        logprobs = self._token_logprobs(hidden, scored - 1, inputs["input_ids"].flatten()[scored])
+        parts = logprobs.cpu().split([len(span) for span in spans])
+        return [Score(r.request_id, part.tolist()) for r, part in zip(batch, parts, strict=True)]
+
+    def _token_logprobs(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time."""
+        logprobs = torch.empty(len(rows), device=self.device)
+        chunk = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
+        for out, row, target in zip(logprobs.split(chunk), rows.split(chunk), targets.split(chunk), strict=True):
+            logits = self._project(hidden[row])
+            logits -= logits.amax(-1, keepdim=True)
+            out.copy_(logits.gather(1, target[:, None])[:, 0])
+            out -= logits.exp_().sum(-1).log_()
+        return logprobs
+
+
+def _load(path: Path, dtype: str, device: torch.device) -> PreTrainedModel:
+    disable_progress_bar()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    torch.nn.Module.to(model, device)
+    return model.eval()
+
+
+def _parse(options: Mapping[str, object]) -> Options:
+    known = [option.name for option in fields(Options)]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"engine_options {unknown} are unknown to engine: transformers, which takes {known}")
+    return Options(**options)  # type: ignore[arg-type]
+
+
+def _num_reserved(request: GenerationRequest) -> int:
+    return len(request.prompt_token_ids) + request.max_tokens
+
+
+def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[dict[str, Tensor], list[int]]:
+    """A batch padded on the right, which causal attention never sees, and each sequence's start in it, flattened."""
+    longest = max(map(len, sequences))
+    token_ids = torch.tensor([[*s, *[0] * (longest - len(s))] for s in sequences], device=device)
+    return {"input_ids": token_ids}, [row * longest for row in range(len(sequences))]
+
+
+def _packed(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[dict[str, Tensor], list[int]]:
+    """All in one row, and each sequence's start in it; restarting positions make transformers keep them apart."""
+    token_ids = torch.tensor([[token for s in sequences for token in s]], device=device)
+    positions = torch.cat([torch.arange(len(s)) for s in sequences])[None].to(device)
+    starts = [int(start) for start in (positions[0] == 0).nonzero()[:, 0]]
+    return {"input_ids": token_ids, "position_ids": positions}, starts

@@ -1,0 +1,177 @@
+"""The warehouse: one DuckLake catalog (SQLite + Parquet) under DASD_HOME; readers never wait, writers queue briefly.
+
+A commit is a DuckDB transaction inside a file lock held only around it, so tables are never seen half-written. Every
+commit is a snapshot tagged with its origin; `read(…, at=snapshot)` sees the tables exactly as they were then.
+Left out: a server. With several machines the catalog becomes PostgreSQL and the lock its own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from dagster import ConfigurableResource
+from filelock import FileLock
+
+from dasd_resources.schema import MIGRATIONS
+
+Value = str | int | float | bool | None | Sequence[str] | Sequence[float]
+Row = Mapping[str, object]
+
+
+class Transaction:
+    """Writes of one commit; it is all in the next snapshot or none of it is."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def read(self, query: str, params: Mapping[str, Value] | None = None) -> pl.DataFrame:
+        return _query(self._connection, query, params)
+
+    def append_missing(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None = None) -> int:
+        """Insert the rows whose key the table lacks (DuckLake has no unique keys); returns how many were new.
+
+        `batch` limits the look-up to that batch's files; its rows must all belong to it.
+        """
+        if rows.is_empty():
+            return 0
+        keys = ", ".join(key)
+        scope = "" if batch is None else "WHERE batch = $batch"
+        self._connection.register("incoming", rows.unique(subset=list(key), keep="first", maintain_order=True))
+        inserted = self._connection.execute(
+            f"INSERT INTO {table} BY NAME SELECT * FROM incoming "
+            f"ANTI JOIN (SELECT {keys} FROM {table} {scope}) AS present USING ({keys})",
+            {} if batch is None else {"batch": batch},
+        ).fetchone()
+        self._connection.unregister("incoming")
+        assert inserted is not None
+        return int(inserted[0])
+
+    def replace(self, table: str, where: Mapping[str, Value], rows: pl.DataFrame) -> None:
+        """Delete the rows equal to `where` in every column it names, then insert `rows`."""
+        condition = " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
+        self._connection.execute(f"DELETE FROM {table} WHERE {condition}", dict(where))
+        if not rows.is_empty():
+            self._connection.register("incoming", rows)
+            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+            self._connection.unregister("incoming")
+
+    def delete_keys(self, table: str, column: str, keys: Sequence[str]) -> None:
+        """Delete the rows whose `column` is one of `keys`."""
+        if keys:
+            self._connection.execute(f"DELETE FROM {table} WHERE list_contains($keys, {column})", {"keys": list(keys)})
+
+
+class Warehouse(ConfigurableResource):
+    """The tables under `home`; connections are opened for a read or a commit and closed at once."""
+
+    home: str
+
+    @property
+    def catalog(self) -> Path:
+        return Path(self.home) / "catalog.sqlite"
+
+    def read(self, query: str, params: Mapping[str, Value] | None = None, at: int | None = None) -> pl.DataFrame:
+        """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` in it takes the value of that parameter."""
+        self.migrate()
+        with self._connect(at=at, read_only=True) as connection:
+            return _query(connection, query, params)
+
+    def read_latest(self, query: str, params: Mapping[str, Value] | None = None) -> tuple[pl.DataFrame, int]:
+        """Rows of a query and the id of the snapshot they were read from."""
+        snapshot = self.snapshot_id()
+        return self.read(query, params, at=snapshot), snapshot
+
+    def snapshot_id(self) -> int:
+        """The newest snapshot's id."""
+        return int(self.read("SELECT max(snapshot_id) AS id FROM dasd.snapshots()").item())
+
+    @contextmanager
+    def commit(self, origin: str) -> Iterator[Transaction]:
+        """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
+        self.migrate()
+        with self._locked(), self._connect() as connection:
+            yield from _transaction(connection, origin)
+
+    def migrate(self) -> None:
+        """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
+        _migrate_once(self.catalog)
+
+    def _locked(self) -> FileLock:
+        return FileLock(Path(self.home) / "catalog.lock")
+
+    @contextmanager
+    def _connect(self, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        with attach(self.catalog, at=at, read_only=read_only) as connection:
+            yield connection
+
+
+@contextmanager
+def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given."""
+    options = [f"DATA_PATH '{_quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
+    if read_only:
+        options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+        for package, extension in _EXTENSIONS.items():
+            connection.execute(f"LOAD '{_extension_file(package, extension)}'")
+        connection.execute(f"ATTACH 'ducklake:sqlite:{_quoted(catalog)}' AS dasd ({', '.join(options)})")
+        connection.execute("USE dasd")
+        yield connection
+
+
+def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, Value] | None) -> pl.DataFrame:
+    """DuckDB refuses parameters that a query does not name, so that those of a recipe can be passed whole, pick them out."""
+    named = set(re.findall(r"\$([a-z_]+)", query))
+    return connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named}).pl()
+
+
+_EXTENSIONS = {"duckdb_extension_sqlite_scanner": "sqlite_scanner", "duckdb_extension_ducklake": "ducklake"}
+
+
+@cache
+def _extension_file(package: str, extension: str) -> str:
+    """The signed extension inside its PyPI package, so nothing is downloaded at run time."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed: pip install {package.replace('_', '-')}")
+    file = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{extension}.duckdb_extension"
+    if not file.is_file():
+        raise RuntimeError(f"{package} has no build for duckdb {duckdb.__version__}: install the same version of both")
+    return str(file)
+
+
+def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[Transaction]:
+    connection.execute("BEGIN")
+    try:
+        yield Transaction(connection)
+        connection.execute("CALL dasd.set_commit_message('dasd', $origin)", {"origin": origin})
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@cache
+def _migrate_once(catalog: Path) -> None:
+    catalog.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(catalog.parent / "catalog.lock"), attach(catalog) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)")
+        found = connection.sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+        version = int(found[0]) if found else 0
+        if version > len(MIGRATIONS):
+            raise RuntimeError(f"{catalog} has schema version {version}; this release knows {len(MIGRATIONS)}: upgrade")
+        for number in range(version + 1, len(MIGRATIONS) + 1):
+            for _ in _transaction(connection, f"schema {number}"):
+                connection.execute(MIGRATIONS[number - 1])
+                connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,50 @@
+"""Published checkpoints: complete or absent, known by their content, and refused when they are not what they claim."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dasd_resources.checkpoint import CheckpointError, Progress, publish, published
+from dasd_resources.recipe import content_hash
+
+RECORD = {"checkpoint_id": "c1", "seconds": 1.5, "num_steps": 2, "num_samples": 3, "num_bins": 3, "parent": "c0"}
+LOSSES = [Progress(1, 2, 0.5, 0.1, 10), Progress(2, 2, 0.25, 0.0, 20)]
+HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # sha256 of "hello"
+
+
+def weights(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("hello")
+    return folder
+
+
+def test_publishing_moves_weights_losses_and_record(tmp_path: Path) -> None:
+    trained = publish(weights(tmp_path / "w"), tmp_path / "c1", RECORD, LOSSES)
+    assert not (tmp_path / "w").exists()
+    assert trained.content_hash == content_hash({"model.safetensors": HELLO})
+    assert (trained.losses, trained.num_steps, trained.num_samples, trained.seconds) == (LOSSES, 2, 3, 1.5)
+    assert json.loads((tmp_path / "c1" / "dasd.json").read_text())["parent"] == "c0"
+    assert published(tmp_path / "c1", "c1") == trained
+
+
+def test_pickles_are_not_published(tmp_path: Path) -> None:
+    (weights(tmp_path / "w") / "training_args.bin").touch()
+    with pytest.raises(AssertionError, match=r"training_args\.bin"):
+        publish(tmp_path / "w", tmp_path / "c1", RECORD, LOSSES)
+
+
+def test_an_absent_checkpoint_is_none(tmp_path: Path) -> None:
+    assert published(tmp_path / "c1", "c1") is None
+
+
+def test_a_folder_that_is_not_the_checkpoint_is_an_error(tmp_path: Path) -> None:
+    publish(weights(tmp_path / "w"), tmp_path / "c1", RECORD, LOSSES)
+    with pytest.raises(CheckpointError, match="holds checkpoint c1, not c2; move or delete"):
+        published(tmp_path / "c1", "c2")
+    (tmp_path / "c1" / "model.safetensors").write_text("hullo")
+    with pytest.raises(CheckpointError, match="its files are not those that were published"):
+        published(tmp_path / "c1", "c1")
+    (tmp_path / "c1" / "dasd.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no dasd\.json"):
+        published(tmp_path / "c1", "c1")

@@ -1,0 +1,140 @@
+"""Rows of files: line ends, bounds, and what is read before damage."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dasd_resources.row_files import MAX_ROW_BYTES, DamagedFile, Row, _lines, read_rows
+
+ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def zstd(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return bytes(sink.getvalue())
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def until_damage(path: Path) -> list[str]:
+    rows = []
+    with pytest.raises(DamagedFile):
+        for row in read_rows(path):
+            rows.append(row.text)
+    return rows
+
+
+@given(st.binary(max_size=300), st.integers(1, 40))
+@settings(deadline=None)
+def test_lines_do_not_depend_on_chunks_and_each_non_blank_one_is_one_row(content: bytes, size: int) -> None:
+    chunks = [content[i : i + size] for i in range(0, len(content), size)]
+    rows = list(_lines(chunks))
+    assert rows == list(_lines([content]))
+    body = content.removeprefix(b"\xef\xbb\xbf")
+    assert [row.line for row in rows] == [i for i, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+
+
+def test_byte_order_mark_blank_lines_and_carriage_returns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", b"\xef\xbb\xbf{}\r\n\r\n  \n[1]")
+    assert list(read_rows(path)) == [Row(1, "{}\r"), Row(4, "[1]")]
+
+
+def test_an_overlong_line_is_rejected_with_its_length_and_the_next_is_read(tmp_path: Path) -> None:
+    content = b"x" * 10_000_000 + b"\n{}\n" + b"y" * MAX_ROW_BYTES + b"\n" + b"z" * (MAX_ROW_BYTES + 1)
+    rows = list(read_rows(written(tmp_path / "a.jsonl", content)))
+    assert [(row.line, row.fault and row.fault[:22]) for row in rows] == [
+        (1, "row has 10000000 bytes"),
+        (2, None),
+        (3, None),
+        (4, "row has 1048577 bytes,"),
+    ]
+
+
+def test_wrong_encoding_names_the_byte(tmp_path: Path) -> None:
+    rows = list(read_rows(written(tmp_path / "a.jsonl", "{}\ncafé\n{}".encode("latin-1"))))
+    assert [row.fault for row in rows] == [None, "not UTF-8 at byte 3: 'caf\ufffd'", None]
+
+
+def test_zstd_rows_before_a_cut_are_read(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": f"{i} " + "q" * 50}) for i in range(20_000)]
+    whole = zstd("\n".join(lines).encode())
+    assert [row.text for row in read_rows(written(tmp_path / "a.jsonl.zst", whole))] == lines
+    rows = until_damage(written(tmp_path / "a.jsonl.zst", whole[:-100]))
+    assert len(rows) > 10_000
+    assert rows[:-1] == lines[: len(rows) - 1]
+
+
+def test_zstd_rows_of_whole_frames_survive_damage_after_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl.zst", zstd(b"{}\n[1]\n") + zstd(b"[2]\n") + b"no frame")
+    assert until_damage(path) == ["{}", "[1]", "[2]"]
+
+
+def test_parquet_rows_are_json_lines_in_order(tmp_path: Path) -> None:
+    table = pa.table({"question": ["a", None, "é"], "metadata": [{"k": 1}, None, {"k": None}]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    assert [(row.line, json.loads(row.text)) for row in read_rows(tmp_path / "a.parquet")] == [
+        (1, {"question": "a", "metadata": {"k": 1}}),
+        (2, {"question": None, "metadata": None}),
+        (3, {"question": "é", "metadata": {"k": None}}),
+    ]
+
+
+def test_parquet_values_without_a_json_form_are_faults_of_their_row(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffa")]
+    )
+    pq.write_table(pa.table({"question": bad}), tmp_path / "a.parquet")
+    first, second = read_rows(tmp_path / "a.parquet")
+    assert "utf-8" in (first.fault or "")
+    assert second.text == '{"question": "a"}'
+    pq.write_table(pa.table({"x": [float("nan"), 1.0], "y": [b"b", None]}), tmp_path / "b.parquet")
+    first, second = read_rows(tmp_path / "b.parquet")
+    assert "row has no JSON form" in (first.fault or "")
+    assert json.loads(second.text) == {"x": 1.0, "y": None}
+
+
+def test_parquet_with_a_column_twice_is_damaged(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], ["b"]], names=["question", "question"]), tmp_path / "a.parquet")
+    with pytest.raises(DamagedFile, match=r"same name: \['question', 'question'\]"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+@ANY_TMP
+@given(st.binary(max_size=200), st.sampled_from([".jsonl", ".jsonl.zst", ".parquet"]))
+def test_any_bytes_are_rows_or_damage(tmp_path: Path, content: bytes, suffix: str) -> None:
+    try:
+        rows = list(read_rows(written(tmp_path / f"a{suffix}", content)))
+    except DamagedFile:
+        assert suffix != ".jsonl"
+    else:
+        assert suffix != ".parquet"
+        assert all(row.line >= 1 for row in rows)
+
+
+@ANY_TMP
+@given(st.data(), st.sampled_from([".jsonl.zst", ".parquet"]))
+def test_a_changed_byte_is_rows_or_damage(tmp_path: Path, data: st.DataObject, suffix: str) -> None:
+    pq.write_table(pa.table({"question": ["a", "b"] * 20}), tmp_path / "whole.parquet")
+    whole = zstd(b'{"question": "a"}\n' * 40) if suffix == ".jsonl.zst" else (tmp_path / "whole.parquet").read_bytes()
+    content = bytearray(whole)
+    content[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        list(read_rows(written(tmp_path / f"a{suffix}", bytes(content))))
+    except DamagedFile as error:
+        assert str(error)
+
+
+def test_a_missing_file_is_the_systems_fault(tmp_path: Path) -> None:
+    for suffix in (".jsonl", ".jsonl.zst", ".parquet"):
+        with pytest.raises(FileNotFoundError):
+            list(read_rows(tmp_path / f"a{suffix}"))

@@ -1,0 +1,345 @@
+"""Training for real: TRL children on a tiny random Qwen3, their loss and schedule against numbers computed here."""
+
+import fcntl
+import math
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from dasd_resources.checkpoint import PUBLISHED_SUFFIXES, Progress, Trained
+from dasd_resources.recipe import Training
+from dasd_resources.sft_child import EpochOrder, StageTrainer, accumulation_steps, load_rows, num_rows, sft_config
+from dasd_resources.trainer import SftJob, TrainingError, check_rows, train
+
+NUM_ROWS, PROMPT = 48, 8
+TRAINING = Training(
+    launcher=(),
+    epochs=20,
+    learning_rate=4e-3,
+    min_learning_rate=4e-4,
+    warmup_ratio=0.1,
+    adam_beta1=0.9,
+    adam_beta2=0.95,
+    adam_epsilon=1e-8,
+    weight_decay=0.1,
+    max_grad_norm=1.0,
+    global_batch_size=16,
+    batch_counts="samples",
+    per_device_batch_size=16,
+    max_length=64,
+    packing=False,
+    group_by_length=True,
+    gradient_checkpointing=False,
+    dtype="float32",
+    attn_implementation="sdpa",
+    use_kernels=False,
+    save_every_steps=5,
+)
+
+
+def row(index: int) -> tuple[list[int], list[int]]:
+    """A prompt of 8 tokens without loss, then 20 to 43 tokens counting upwards."""
+    length = 20 + index % 24
+    response = [2 + (index + position) % 200 for position in range(length)]
+    prompt = [2 + (7 * index + position) % 300 for position in range(PROMPT)]
+    return prompt + response, [-100] * PROMPT + response
+
+
+def write_rows(path: Path, rows: list[tuple[list[int], list[int]]]) -> Path:
+    frame = pl.DataFrame(
+        {
+            "example_id": [f"e{i}" for i in range(len(rows))],
+            "input_ids": [r[0] for r in rows],
+            "labels": [r[1] for r in rows],
+        },
+        schema={"example_id": pl.String, "input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Int32)},
+    )
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe = trainers.BpeTrainer(vocab_size=320, special_tokens=["<|im_end|>", "<|pad|>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["one two three four five six seven eight nine ten"] * 2, bpe)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>")
+    fast.chat_template = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.parquet", [row(i) for i in range(NUM_ROWS)])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+JobMaker = Callable[..., SftJob]
+
+
+@pytest.fixture(scope="module")
+def make_job(student: Path, rows: Path, home: Path) -> JobMaker:
+    def make(name: str, model: Path = student, epochs: int = 20, **changes: object) -> SftJob:
+        training = TRAINING.model_copy(update=changes)
+        return SftJob(name, model, rows, training, epochs, 42, home / name, {"recipe": "tiny", "dataset": "t060"})
+
+    return make
+
+
+def ignore(point: Progress) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def stage1(make_job: JobMaker) -> tuple[Trained, list[Progress]]:
+    points: list[Progress] = []
+    return train(make_job("stage1"), points.append), points
+
+
+def mean_loss(model_path: Path) -> float:
+    """Mean over every token that carries loss, row by row, with a plain log_softmax."""
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+    total, count = 0.0, 0
+    for input_ids, labels in map(row, range(NUM_ROWS)):
+        with torch.no_grad():
+            logprobs = torch.log_softmax(model(torch.tensor([input_ids])).logits[0], dim=-1)
+        for position in range(1, len(labels)):
+            if labels[position] != -100:
+                total -= logprobs[position - 1, labels[position]].item()
+                count += 1
+    return total / count
+
+
+def learning_rate(step: int, num_steps: int, num_warmup: int) -> float:
+    """The rate of a step counted from 1: linear from 0 to 4e-3, then a half cosine down to 4e-4."""
+    done = step - 1
+    if done < num_warmup:
+        return 4e-3 * done / num_warmup
+    return 4e-4 + 3.6e-3 * 0.5 * (1 + math.cos(math.pi * (done - num_warmup) / (num_steps - num_warmup)))
+
+
+def test_a_stage_learns_and_streams_its_loss(stage1: tuple[Trained, list[Progress]], student: Path) -> None:
+    trained, points = stage1
+    assert points == trained.losses
+    assert [point.step for point in points] == list(range(1, 61))
+    assert (trained.num_steps, trained.num_samples, trained.num_bins) == (60, 48, 48)
+    assert points[-1].tokens == 20 * sum(len(row(i)[0]) for i in range(NUM_ROWS))
+    assert points[-1].loss < 0.5 * points[0].loss
+    assert mean_loss(trained.path) < 0.5 * mean_loss(student)
+
+
+def test_learning_rate_warms_up_and_ends_at_the_minimum(stage1: tuple[Trained, list[Progress]]) -> None:
+    rates = [point.learning_rate for point in stage1[1]]
+    assert rates == pytest.approx([learning_rate(step, 60, 6) for step in range(1, 61)])
+    assert max(rates) == rates[6] == pytest.approx(4e-3)
+    assert rates[-1] == pytest.approx(4.03e-4, abs=1e-6)
+
+
+def test_only_weights_config_and_tokenizer_are_published(stage1: tuple[Trained, list[Progress]], home: Path) -> None:
+    path = stage1[0].path
+    assert {file.suffix for file in path.iterdir()} <= PUBLISHED_SUFFIXES
+    wanted = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"}
+    assert wanted | {"dasd.json", "losses.json"} <= {file.name for file in path.iterdir()}
+    assert AutoModelForCausalLM.from_pretrained(path).config.use_cache
+    assert not list(home.glob("stage1.partial"))
+    assert Trained.load(path) == stage1[0]
+
+
+def test_a_complete_checkpoint_is_not_trained_again(stage1: tuple[Trained, list[Progress]], make_job: JobMaker) -> None:
+    points: list[Progress] = []
+    assert train(make_job("stage1", launcher=("false",)), points.append) == stage1[0]
+    assert points == []
+
+
+def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
+    stage1: tuple[Trained, list[Progress]], make_job: JobMaker
+) -> None:
+    job = make_job("stage2", model=stage1[0].path, epochs=4, global_batch_size=48, warmup_ratio=0.5)
+    points = train(job, ignore).losses
+    assert [point.learning_rate for point in points] == pytest.approx([0, 2e-3, 4e-3, 2.2e-3])
+    assert points[0].loss == pytest.approx(mean_loss(stage1[0].path), rel=1e-4)
+
+
+def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
+    stage1: tuple[Trained, list[Progress]], make_job: JobMaker
+) -> None:
+    def kill(point: Progress) -> None:
+        if point.step >= 12:
+            os.kill(children(os.getpid())[0], signal.SIGKILL)
+
+    job, resumed = make_job("killed"), list[Progress]()
+    with pytest.raises(TrainingError, match="killed by SIGKILL"):
+        train(job, kill)
+    assert not job.destination.exists()
+    trained = train(job, resumed.append)
+    assert 11 <= resumed[0].step < 60 and resumed[0].step % 5 == 1
+    assert trained.losses == stage1[0].losses
+    assert trained.content_hash == stage1[0].content_hash
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+PARENT = """
+import pickle, sys
+from dasd_resources.trainer import train
+train(pickle.load(open(sys.argv[1], "rb")), lambda point: print(point, flush=True))
+"""
+
+
+def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path) -> None:
+    job = make_job("orphan", epochs=10_000)
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "job")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout and parent.stdout.readline().startswith(b"Progress(step=")
+        parent.kill()
+    assert ends_within(10, job.destination.parent / ".orphan.lock")
+
+
+def ends_within(seconds: int, lock: Path) -> bool:
+    """Whether whoever holds the lock ends in that time."""
+    with lock.open() as file:
+        for _ in range(10 * seconds):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                time.sleep(0.1)
+    return False
+
+
+def test_a_failing_child_shows_its_log(make_job: JobMaker, student: Path, tmp_path: Path) -> None:
+    shutil.copytree(student, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_text("damaged")
+    job = make_job("failing", model=tmp_path / "model")
+    with pytest.raises(TrainingError, match=r"training failing failed \(exit code 1\)") as error:
+        train(job, ignore)
+    assert str(job.partial / "log.txt") in str(error.value)
+    assert "SafetensorError" in str(error.value)
+    assert not job.destination.exists()
+
+
+def test_state_of_another_job_is_never_resumed(make_job: JobMaker) -> None:
+    job = make_job("foreign", launcher=("bash", "-c", 'echo "arguments: $*"; exit 3', "child"))
+    state = job.partial / "state" / "checkpoint-5"
+    state.mkdir(parents=True)
+    (state / "complete").touch()
+    (job.partial / "job.json").write_text('{"seed": 1}')
+    with pytest.raises(TrainingError, match=r"exit code 3") as error:
+        train(job, ignore)
+    assert f"arguments: -m dasd_resources.sft_child {job.partial}/job.json\n" in f"{error.value}\n"
+    assert not state.exists()
+
+
+def test_a_save_that_was_interrupted_is_passed_over(make_job: JobMaker) -> None:
+    job = make_job("half-saved", launcher=("bash", "-c", 'echo "resume: $4"; exit 3', "child"))
+    with pytest.raises(TrainingError, match=r"resume: $"):
+        train(job, ignore)
+    for step in (5, 10, 15):
+        (job.partial / "state" / f"checkpoint-{step}").mkdir(parents=True)
+    (job.partial / "state" / "checkpoint-5" / "complete").touch()
+    (job.partial / "state" / "checkpoint-10" / "complete").touch()
+    with pytest.raises(TrainingError, match=r"resume: .*checkpoint-10$"):
+        train(job, ignore)
+    assert not (job.partial / "state" / "checkpoint-15").exists()
+
+
+@pytest.mark.parametrize(
+    ("input_ids", "labels", "message"),
+    [
+        ([5] * 65, [5] * 65, r"example_id e1 \(65 tokens\) has more tokens than max_length 64"),
+        ([5] * 4, [-100] * 4, r"example_id e1 \(4 tokens\) has no token that carries loss"),
+        ([5] * 4, [5, -100, -100, -100], "has no token that carries loss"),
+        ([5], [5], "has no token that carries loss"),
+        ([5] * 4, [5] * 3, "has not one label per token"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(tmp_path: Path, input_ids: list[int], labels: list[int], message: str) -> None:
+    path = write_rows(tmp_path / "rows.parquet", [([5] * 64, [-100] * 63 + [5]), (input_ids, labels)])
+    with pytest.raises(ValueError, match=message):
+        check_rows(path, 64)
+
+
+def test_rows_that_are_fine_are_counted_and_none_is_an_error(tmp_path: Path) -> None:
+    assert check_rows(write_rows(tmp_path / "rows.parquet", [row(i) for i in range(3)]), 64) == 3
+    with pytest.raises(ValueError, match="has no rows"):
+        check_rows(write_rows(tmp_path / "none.parquet", []), 64)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_rows_reach_the_model_unchanged(student: Path, rows: Path, tmp_path: Path, packing: bool) -> None:
+    training = TRAINING.model_copy(update={"packing": packing, "per_device_batch_size": 4, "group_by_length": False})
+    dataset = load_rows(rows, training, tmp_path / "cache")
+    assert num_rows(dataset) == NUM_ROWS
+    trainer = StageTrainer(str(student), sft_config(training, 1, 42, 1, tmp_path / "state"), train_dataset=dataset)
+    trainer.order = EpochOrder(len(dataset), None, 4, 42)
+    seen = []
+    for batch in trainer.get_train_dataloader():
+        kept = batch["attention_mask"].bool() if not packing else torch.ones_like(batch["input_ids"]).bool()
+        position_ids = kept.cumsum(dim=1) - 1 if not packing else batch["position_ids"]
+        ends = (position_ids[kept] == 0).nonzero().flatten().tolist()[1:]
+        tokens, labels = batch["input_ids"][kept].tensor_split(ends), batch["labels"][kept].tensor_split(ends)
+        seen += [(part.tolist(), loss.tolist()) for part, loss in zip(tokens, labels, strict=True)]
+    assert sorted(seen) == sorted(row(i) for i in range(NUM_ROWS))
+
+
+def test_epoch_order_is_decided_by_seed_and_epoch() -> None:
+    lengths = [index % 10 for index in range(40)]
+    order = EpochOrder(40, lengths, 4, seed=7)
+    first, again = list(order), list(EpochOrder(40, lengths, 4, seed=7))
+    order.epoch = 1
+    assert first == again != list(order)
+    assert sorted(first) == sorted(order) == list(range(40))
+    grouped = sum(
+        max(batch) - min(batch) for batch in ([lengths[i] for i in first[s : s + 4]] for s in range(0, 40, 4))
+    )
+    assert grouped < 40
+
+
+def test_accumulation_steps_hold_the_global_batch() -> None:
+    def steps(num_samples: int, num_bins: int, world_size: int, **changes: object) -> int:
+        return accumulation_steps(TRAINING.model_copy(update=changes), num_samples, num_bins, world_size)
+
+    assert steps(100, 100, 2, per_device_batch_size=2) == 4
+    packed = {"packing": True, "global_batch_size": 64, "per_device_batch_size": 1}
+    assert steps(1000, 100, 2, **packed, batch_counts="bins") == 32
+    assert steps(1000, 100, 2, **packed, batch_counts="samples") == 3  # 10 samples a bin: 6.4 bins, on 2 processes
+    with pytest.raises(
+        ValueError, match="global_batch_size 16 is no multiple of per_device_batch_size 2 x 3 processes"
+    ):
+        steps(100, 100, 3, per_device_batch_size=2)
