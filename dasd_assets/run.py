@@ -105,6 +105,7 @@ def execute(instance: dg.DagsterInstance, definitions: dg.Definitions, assets: S
         asset_selection=[dg.AssetKey(name) for name in assets],
         partition_key=batch,
         raise_on_error=False,
+        run_config={"loggers": {"console": {}}},
     )
     if not result.success:
         raise RunFailed(_first_error(result))

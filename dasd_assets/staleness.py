@@ -5,7 +5,8 @@ missed. Dagster records with each materialization its code version (which holds 
 of each input. Where an unpartitioned asset reads all batches, it records their versions itself (`batches_tag`).
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import dagster as dg
@@ -15,7 +16,8 @@ from dasd_resources.recipe import content_hash
 DATA_VERSION = "dagster/data_version"
 CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
-BATCHES_VERSION = "dasd/batches_version/"
+BATCHES_VERSION = "dasd.batches_version/"
+RECORDS_PER_QUERY = 500
 
 Tags = Mapping[str, str]
 
@@ -92,10 +94,15 @@ def _input_reason(
             versions = {source: latest[parent].get(source, {}).get(DATA_VERSION) for source in batches}
             changed = tags.get(BATCHES_VERSION + parent) != content_hash(versions)[:16]
         else:
-            changed = tags.get(INPUT_VERSION + parent) != latest[parent][sources[0]].get(DATA_VERSION)
+            changed = tags.get(INPUT_VERSION + parent) not in _recordings(latest[parent][sources[0]][DATA_VERSION])
         if changed:
             return f"{parent} changed"
     return None
+
+
+def _recordings(data_version: str) -> tuple[str, str]:
+    """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
+    return data_version, hashlib.sha256(data_version.encode()).hexdigest()
 
 
 def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, partitioned: bool) -> Mapping[str | None, Tags]:
@@ -104,11 +111,17 @@ def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, partitioned: bo
         event = instance.get_latest_materialization_event(key)
         return {None: _tags(event)} if event else {}
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    ids = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
-    if not ids:
-        return {}
-    wanted = dg.EventRecordsFilter(kind, key, storage_ids=list(ids.values()))
-    return {record.partition_key: _tags(record.event_log_entry) for record in instance.get_event_records(wanted)}
+    ids = list(instance.event_log_storage.get_latest_storage_id_by_partition(key, kind).values())
+    return {partition: tags for partition, tags in _materializations(instance, key, ids)}
+
+
+def _materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, storage_ids: list[int]
+) -> Iterator[tuple[str | None, Tags]]:
+    for start in range(0, len(storage_ids), RECORDS_PER_QUERY):
+        wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=storage_ids[start : start + RECORDS_PER_QUERY])
+        for record in instance.fetch_materializations(wanted, limit=RECORDS_PER_QUERY).records:
+            yield record.partition_key, _tags(record.event_log_entry)
 
 
 def _tags(event: dg.EventLogEntry) -> Tags:

@@ -96,7 +96,7 @@ def test_a_trace_ends_in_the_right_answer(seed: int) -> None:
     sentences, slipped, separator = worked_body("4 - 7 + 9", Random(seed), slip_at=1)
     text = canonical(separator.join(sentences), 6)
     assert check_models.final_answer(text) == "6"
-    assert "6." not in sentences[slipped - 1]
+    assert " 6." not in sentences[slipped - 1]
     assert any("9" in sentence and "6." in sentence for sentence in sentences[slipped:])
 
 
