@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dasd", description="Distribution-aligned sequence distillation.")
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="bring everything up to date; nothing that already is is redone")
-    runs.add_argument("--recipe", help="name of a shipped recipe or path of a YAML file (default: $DASD_RECIPE or demo)")
+    runs.add_argument("--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)")
     runs.add_argument("--select", help="materialize exactly these assets, e.g. 'response_scores+'")
     runs.set_defaults(command=run)
     queries = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")

@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
 
 
-@dg.logger(description="Messages of the assets, one line each.")
+@dg.logger(None, description="Messages of the assets, one line each.")
 def console(init_context: dg.InitLoggerContext) -> logging.Logger:
     """The logger `dasd run` gives its runs."""
     logger = logging.Logger("dasd")
@@ -21,5 +21,5 @@ def _is_of_an_asset(record: logging.LogRecord) -> bool:
     if has_log_record_event(record) or not has_log_record_metadata(record):
         return False
     metadata = get_log_record_metadata(record)
-    record.step, record.told = metadata.get("step_key"), metadata.get("orig_message")
-    return record.levelno >= logging.INFO and record.step is not None
+    record.__dict__.update(step=metadata.get("step_key"), told=metadata.get("orig_message"))
+    return record.levelno >= logging.INFO and metadata.get("step_key") is not None

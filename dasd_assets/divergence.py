@@ -75,7 +75,9 @@ def response_scores(sentences: pl.DataFrame) -> pl.DataFrame:
         *[score_expression(name).cast(pl.Float64).alias(name) for name in SCORE_NAMES],
         num_sentences=pl.col("sentence_type").count().cast(pl.Int32),
     )
-    long = wide.unpivot(SCORE_NAMES, index=["response_id", "num_sentences"], variable_name="score_name", value_name="score")
+    long = wide.unpivot(
+        SCORE_NAMES, index=["response_id", "num_sentences"], variable_name="score_name", value_name="score"
+    )
     return long.sort("response_id", "score_name")
 
 
@@ -163,5 +165,10 @@ def _typed_sentences(warehouse: Warehouse, batch: str, student: str, recipe: Rec
         FROM sentence_probabilities p JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
         WHERE p.batch = $batch AND t.batch = $batch AND p.student_fingerprint = $student
           AND p.segmenter_version = $segmenter AND t.threshold_version = $threshold"""
-    params = {"batch": batch, "student": student, "segmenter": SEGMENTER_VERSION, "threshold": threshold_version(recipe)}
+    params = {
+        "batch": batch,
+        "student": student,
+        "segmenter": SEGMENTER_VERSION,
+        "threshold": threshold_version(recipe),
+    }
     return warehouse.read(query, params)

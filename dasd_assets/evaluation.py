@@ -57,9 +57,7 @@ def benchmark_version(recipe: Recipe) -> str:
     return content_hash([[row[key] for key in ("benchmark", "question_id", "metadata")] for row in rows])[:16]
 
 
-def wanted_answers(
-    questions: pl.DataFrame, checkpoint: str, model: PromptedModel, recipe: Recipe
-) -> dict[str, Row]:
+def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedModel, recipe: Recipe) -> dict[str, Row]:
     """evaluation_id -> question and sampling choices, for every answer avg@k asks of a checkpoint."""
     max_tokens = {benchmark.name: benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks}
     wanted: dict[str, Row] = {}
@@ -83,7 +81,7 @@ def wanted_answers(
 def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row:
     """The `evaluations` row of an answer; one without a final answer is wrong."""
     text = model.chat.read_response(completion.token_ids).text
-    verdict = judge_answer(text, wanted["asked"])  # type: ignore[arg-type]
+    verdict = judge_answer(text, wanted["asked"])
     return {
         **{key: value for key, value in wanted.items() if key != "asked"},
         "evaluation_id": completion.request_id,
@@ -212,13 +210,13 @@ def _evaluate(
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
-    question = str(wanted["asked"]["question"])  # type: ignore[index]
+    question = wanted["asked"]["question"]
     return GenerationRequest(
         request_id=key,
         prompt_token_ids=tuple(model.chat.prompt_ids(question)),
-        temperature=float(str(wanted["temperature"])),
-        top_p=float(str(wanted["top_p"])),
-        max_tokens=int(str(wanted["max_tokens"])),
+        temperature=wanted["temperature"],
+        top_p=wanted["top_p"],
+        max_tokens=wanted["max_tokens"],
         seed=seed_of(key),
         stop_token_ids=model.chat.stop_token_ids,
     )
@@ -230,6 +228,4 @@ def _evaluation_result(warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> 
         f"accuracy/{row['stage']}/{row['benchmark']}/T={row['temperature']:g}": round(row["accuracy"], 4)
         for row in table.iter_rows(named=True)
     }
-    return dg.MaterializeResult(
-        data_version=content_version(ids), metadata={"dagster/row_count": len(ids), **metadata}
-    )
+    return dg.MaterializeResult(data_version=content_version(ids), metadata={"dagster/row_count": len(ids), **metadata})

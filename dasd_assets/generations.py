@@ -23,7 +23,7 @@ GENERATION_VERSION = "1"
 
 @dataclass(frozen=True)
 class WantedResponse:
-    """A response that a recipe asks for; its id names everything that decides the text, its seed derives from the id."""
+    """A response that a recipe asks for; its id names everything that decides the text."""
 
     response_id: str
     prompt_id: str
@@ -62,7 +62,12 @@ def wanted_responses(
 
 
 def response_row(
-    completion: Completion, wanted: WantedResponse, batch: str, recipe: Recipe, temperature: float, teacher: PromptedModel
+    completion: Completion,
+    wanted: WantedResponse,
+    batch: str,
+    recipe: Recipe,
+    temperature: float,
+    teacher: PromptedModel,
 ) -> Row:
     """The `responses` row of a completion: canonical text with one raw logprob and one offset per token."""
     aligned = teacher.chat.read_response(completion.token_ids)

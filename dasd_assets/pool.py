@@ -13,7 +13,7 @@ from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.verdicts import filter_version
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Value, Warehouse
+from dasd_resources.warehouse import Warehouse
 
 QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
 
@@ -24,7 +24,7 @@ _VERDICTS = """SELECT response_id, bool_and(passed) AND count(*) = len($filters)
     GROUP BY response_id"""
 
 
-def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel) -> dict[str, Value]:
+def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel) -> dict[str, object]:
     """The query parameters that pick out a recipe's responses."""
     return {
         "teacher": teacher.fingerprint,

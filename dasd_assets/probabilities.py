@@ -45,7 +45,7 @@ def sentence_rows(response: Row) -> pl.DataFrame:
 
     `response` holds text, and logprobs and offsets of teacher and student (`teacher_logprobs`, `student_offsets`, …).
     """
-    text = str(response["text"])
+    text = response["text"]
     spans = sentence_spans(text)
     where = edges(text, spans)
     teacher_sums, teacher_counts = where.sums(response["teacher_logprobs"], response["teacher_offsets"])
@@ -156,7 +156,12 @@ def _unsplit(warehouse: Warehouse, batch: str, student: PromptedModel) -> Iterat
             WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)
           AND r.response_id > $after
         ORDER BY r.response_id LIMIT $limit"""
-    params = {"batch": batch, "student": student.fingerprint, "version": SEGMENTER_VERSION, "limit": RESPONSES_PER_COMMIT}
+    params = {
+        "batch": batch,
+        "student": student.fingerprint,
+        "version": SEGMENTER_VERSION,
+        "limit": RESPONSES_PER_COMMIT,
+    }
     after = ""
     while not (rows := warehouse.read(query, {**params, "after": after})).is_empty():
         yield rows

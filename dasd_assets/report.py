@@ -12,11 +12,10 @@ from dasd_assets.evaluation import stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.pool import OF_RECIPE, drop_counts, recipe_params
 from dasd_assets.training import current_checkpoints
-from dasd_assets.verdicts import filter_version
+from dasd_resources.checkpoint import Trained
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.trainer import Trained
-from dasd_resources.warehouse import Value, Warehouse
+from dasd_resources.warehouse import Warehouse
 
 REPORT_VERSION = "1"
 NUM_POSITIONS = 8
@@ -57,9 +56,7 @@ def pictures(warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: F
         "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe)),
         "sentence_probabilities": plots.sentence_bars(_one_response(warehouse, engines, recipe)),
         "teacher_sentences_by_position": plots.teacher_share_by_position(findings.shares),
-        "cut_off_rate": plots.cut_off_rates(
-            rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()
-        ),
+        "cut_off_rate": plots.cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()),
         "training_loss": plots.loss_curve(losses),
         "accuracy": plots.accuracy_bars(findings.accuracies),
     }
@@ -92,7 +89,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [distillation_report]
 
 
-def _params(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, Value]:
+def _params(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, object]:
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
     return {
@@ -154,5 +151,7 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
 
 
 def _markdown(table: pl.DataFrame) -> str:
-    with pl.Config(tbl_formatting="ASCII_MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_rows=-1):
+    with pl.Config(
+        tbl_formatting="ASCII_MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_rows=-1
+    ):
         return str(table)

@@ -66,8 +66,7 @@ def register_batches(instance: dg.DagsterInstance, home: Path, echo: Echo) -> No
 
 def next_step(stale: Sequence[Stale], roots: Sequence[str]) -> list[Stale]:
     """The stale assets to materialize in one run: the roots, else those of the first batch, else the unpartitioned rest."""
-    for choose in (lambda s: s.asset in roots, lambda s: s.batch is not None):
-        chosen = [s for s in stale if choose(s)]
+    for chosen in ([s for s in stale if s.asset in roots], [s for s in stale if s.batch is not None]):
         if chosen:
             return [s for s in chosen if s.batch == chosen[0].batch]
     return list(stale)
@@ -82,8 +81,8 @@ def materialize_selected(
     keys = list(graph.toposorted_asset_keys)
     chosen = dg.AssetSelection.from_string(selection).resolve(graph)
     if not chosen:
-        names = ", ".join(key.to_user_string() for key in keys)
-        raise RunFailed(f"--select {selection!r} names no asset; there are: {names}")
+        known = ", ".join(key.to_user_string() for key in keys)
+        raise RunFailed(f"--select {selection!r} names no asset; there are: {known}")
     per_batch = [key for key in keys if key in chosen and graph.get(key).is_partitioned]
     single = [key for key in keys if key in chosen and not graph.get(key).is_partitioned]
     roots = [key for key in single if not graph.get(key).parent_keys]
@@ -97,7 +96,9 @@ def materialize_selected(
     return sum(len(assets) for assets, _ in steps)
 
 
-def execute(instance: dg.DagsterInstance, definitions: dg.Definitions, assets: Sequence[str], batch: str | None) -> None:
+def execute(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, assets: Sequence[str], batch: str | None
+) -> None:
     """One Dagster run in this process. Raises RunFailed with the first error."""
     job = definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
@@ -118,7 +119,9 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
     error = failures[0].step_failure_data.error
     cause = error.cause if error is not None and error.cause is not None else error
     message = failures[0].step_failure_data.user_failure_data
-    told = message.description if message and message.description else (cause.message.strip() if cause else "unknown error")
+    told = (
+        message.description
+        if message and message.description
+        else (cause.message.strip() if cause else "unknown error")
+    )
     return f"{failures[0].step_key}: {told}"
-
-

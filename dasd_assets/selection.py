@@ -38,7 +38,9 @@ def select(pool: pl.DataFrame, policy: str, budget: Mapping[str, int]) -> pl.Dat
 def select_random(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
     """The control: as many responses per domain as `chosen`, drawn by a hash of seed and id (a fixed, orderless draw)."""
     draw = [content_hash([seed, key]) for key in pool["response_id"]]
-    ranked = pool.drop_nulls("score").join(pl.DataFrame({"response_id": pool["response_id"], "draw": draw}), on="response_id")
+    ranked = pool.drop_nulls("score").join(
+        pl.DataFrame({"response_id": pool["response_id"], "draw": draw}), on="response_id"
+    )
     ranked = ranked.sort("draw")
     if policy == "best_per_question":
         ranked = ranked.filter(pl.col("prompt_id").is_in(chosen["prompt_id"].implode()))
@@ -98,7 +100,9 @@ def _selected(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         pool = scored_responses(context, warehouse, engines, recipe, dataset)
         selected = _keep(pool, recipe.selection, dataset)
         if selected.is_empty():
-            raise dg.Failure(f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset)}")
+            raise dg.Failure(
+                f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset)}"
+            )
         write_selection(context, warehouse, recipe, dataset, "das", selected)
         return _selection_result(selected, pool, read)
 
@@ -138,7 +142,9 @@ def _keep(pool: pl.DataFrame, selection: Selection, dataset: str) -> pl.DataFram
 
 def _drops(warehouse: Warehouse, engines: Engines, recipe: Recipe, dataset: str) -> str:
     counts = drop_counts(warehouse, engines, recipe).filter(pl.col("temperature") == recipe.datasets[dataset])
-    listed = ", ".join(f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts())
+    listed = ", ".join(
+        f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts()
+    )
     return listed or "there are no responses: are there prompts in the landing folder?"
 
 
@@ -166,7 +172,7 @@ def _selection_result(selected: pl.DataFrame, pool: pl.DataFrame, tags: dict[str
         metadata={
             "dagster/row_count": selected.height,
             "num_candidates": pool.height,
-            "mean_score": float(selected["score"].mean() or 0.0),
-            "mean_score_of_pool": float(pool["score"].mean() or 0.0),
+            "mean_score": selected.select(pl.mean("score")).item(),
+            "mean_score_of_pool": pool.select(pl.mean("score")).item(),
         },
     )

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Sentences: the unit of divergence-aware sampling (report §4), because it needs no shared vocabulary.
 
 Canonical text -> sentence spans; token logprobs and offsets -> a sum and a count per sentence. Pure: no tables.

@@ -36,7 +36,7 @@ def example_row(chat: Chat, source: Row, loss_from: int = 0) -> Row:
 
     source: response_id or continuation_id (the other absent or None), question, text.
     """
-    tokens = example(chat, str(source["question"]), str(source["text"]), loss_from)
+    tokens = example(chat, source["question"], source["text"], loss_from)
     ids = {"response_id": source.get("response_id"), "continuation_id": source.get("continuation_id")}
     return {"example_id": content_hash([ids, tokens])[:32], **ids, **tokens}
 

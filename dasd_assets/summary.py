@@ -98,7 +98,7 @@ def _times(instance: dg.DagsterInstance) -> list[str]:
 def _places(warehouse: Warehouse, recipe: Recipe, findings: Findings) -> list[str]:
     home = Path(warehouse.home)
     lines = [
-        f"tables       {warehouse.catalog}   (dasd sql \"SELECT … FROM sft_examples\")",
+        f'tables       {warehouse.catalog}   (dasd sql "SELECT … FROM sft_examples")',
         f"plots        {home / 'reports' / recipe.name}",
     ]
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())

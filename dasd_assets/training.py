@@ -17,9 +17,10 @@ import polars as pl
 
 from dasd_assets.plots import inline, loss_curve
 from dasd_assets.provenance import origin
+from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
-from dasd_resources.trainer import Progress, SftJob, Trained
+from dasd_resources.trainer import SftJob
 from dasd_resources.warehouse import Warehouse
 
 TRAINING_VERSION = "1"
@@ -181,7 +182,9 @@ def _register(
         }
     )
     with warehouse.commit(origin(context)) as transaction:
-        known = transaction.read("SELECT snapshot_id FROM checkpoints WHERE checkpoint_id = $id", {"id": job.checkpoint_id})
+        known = transaction.read(
+            "SELECT snapshot_id FROM checkpoints WHERE checkpoint_id = $id", {"id": job.checkpoint_id}
+        )
         if not known.is_empty():  # trained before: it saw the rows of that snapshot
             row = row.with_columns(snapshot_id=pl.lit(known["snapshot_id"][0]))
         transaction.replace("checkpoints", key, row)

@@ -28,9 +28,9 @@ def filter_version(recipe: Recipe, student: PromptedModel) -> str:
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
     """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt."""
-    encoded = student.encode_response(str(row["question"]), str(row["text"]))
+    encoded = student.encode_response(row["question"], row["text"])
     fields = {name: row[name] for name in Response.__annotations__ if name != "num_student_tokens"}
-    return judge(Response(**fields, num_student_tokens=len(encoded.token_ids)), filters)  # type: ignore[arg-type]
+    return judge(Response(**fields, num_student_tokens=len(encoded.token_ids)), filters)
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
@@ -87,5 +87,6 @@ def _result(warehouse: Warehouse, batch: str, version: str) -> dg.MaterializeRes
     dropped = verdicts.filter(~pl.col("passed"))["filter"].value_counts()
     return dg.MaterializeResult(
         data_version=content_version([*verdicts["response_id"].unique(), version]),
-        metadata={"dagster/row_count": verdicts.height} | {f"failed_{name}": count for name, count in dropped.iter_rows()},
+        metadata={"dagster/row_count": verdicts.height}
+        | {f"failed_{name}": count for name, count in dropped.iter_rows()},
     )

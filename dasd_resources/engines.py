@@ -48,9 +48,7 @@ class Engines(ConfigurableResource):
         with closing(_load(model)) as engine:
             yield engine
 
-    def generate(
-        self, model: PromptedModel, requests: Sequence[GenerationRequest]
-    ) -> Iterator[Completion | Failure]:
+    def generate(self, model: PromptedModel, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         """Completions as they finish; with nothing to do, nothing is loaded."""
         if requests:
             with self.open(model) as engine:

@@ -72,7 +72,13 @@ class Ledger:
         now = datetime.now(UTC)
         return pl.DataFrame(
             [
-                {"request_id": f.request_id, "asset": self.table, "batch": self.batch, "reason": f.reason, "failed_at": now}
+                {
+                    "request_id": f.request_id,
+                    "asset": self.table,
+                    "batch": self.batch,
+                    "reason": f.reason,
+                    "failed_at": now,
+                }
                 for f in self._failures
             ]
         )
@@ -85,7 +91,9 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.flush()
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -19,8 +20,8 @@ from filelock import FileLock
 
 from dasd_resources.schema import MIGRATIONS
 
-Value = str | int | float | bool | None | Sequence[str] | Sequence[float]
-Row = Mapping[str, object]
+Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
+Params = Mapping[str, object]
 
 
 class Transaction:
@@ -29,7 +30,7 @@ class Transaction:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def read(self, query: str, params: Mapping[str, Value] | None = None) -> pl.DataFrame:
+    def read(self, query: str, params: Params | None = None) -> pl.DataFrame:
         return _query(self._connection, query, params)
 
     def append_missing(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None = None) -> int:
@@ -51,7 +52,7 @@ class Transaction:
         assert inserted is not None
         return int(inserted[0])
 
-    def replace(self, table: str, where: Mapping[str, Value], rows: pl.DataFrame) -> None:
+    def replace(self, table: str, where: Params, rows: pl.DataFrame) -> None:
         """Delete the rows equal to `where` in every column it names, then insert `rows`."""
         condition = " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
         self._connection.execute(f"DELETE FROM {table} WHERE {condition}", dict(where))
@@ -75,13 +76,13 @@ class Warehouse(ConfigurableResource):
     def catalog(self) -> Path:
         return Path(self.home) / "catalog.sqlite"
 
-    def read(self, query: str, params: Mapping[str, Value] | None = None, at: int | None = None) -> pl.DataFrame:
-        """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` in it takes the value of that parameter."""
+    def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
+        """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""
         self.migrate()
         with self._connect(at=at, read_only=True) as connection:
             return _query(connection, query, params)
 
-    def read_latest(self, query: str, params: Mapping[str, Value] | None = None) -> tuple[pl.DataFrame, int]:
+    def read_latest(self, query: str, params: Params | None = None) -> tuple[pl.DataFrame, int]:
         """Rows of a query and the id of the snapshot they were read from."""
         snapshot = self.snapshot_id()
         return self.read(query, params, at=snapshot), snapshot
@@ -114,6 +115,7 @@ class Warehouse(ConfigurableResource):
 def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given."""
     options = [f"DATA_PATH '{_quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
+    options.append("OVERRIDE_DATA_PATH TRUE")  # the catalog keeps the path it was made with; a home may have moved
     if read_only:
         options.append("READ_ONLY")
     if at is not None:
@@ -126,8 +128,8 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
         yield connection
 
 
-def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, Value] | None) -> pl.DataFrame:
-    """DuckDB refuses parameters that a query does not name, so that those of a recipe can be passed whole, pick them out."""
+def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
+    """DuckDB refuses parameters that the query does not name; leave them out, so that a recipe's can be passed whole."""
     named = set(re.findall(r"\$([a-z_]+)", query))
     return connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named}).pl()
 

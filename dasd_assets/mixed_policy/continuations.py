@@ -28,7 +28,7 @@ def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Rec
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
     """Continue a prefix (continuation_id, question, prefix_text); a Failure if the prefix used up the token budget."""
-    identity, question, prefix = (str(row[key]) for key in ("continuation_id", "question", "prefix_text"))
+    identity, question, prefix = (row[key] for key in ("continuation_id", "question", "prefix_text"))
     tokens = teacher.chat.continuation_ids(question, prefix)
     num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question)))
     if num_left < 1:
@@ -46,7 +46,7 @@ def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationReque
 
 def continuation_row(completion: Completion, row: Row, asked: GenerationRequest, teacher: PromptedModel) -> Row:
     """The `teacher_continuations` row: `text` is the whole canonical response, offsets (continuation tokens) are into it."""
-    prefix = str(row["prefix_text"])
+    prefix = row["prefix_text"]
     aligned = teacher.chat.read_continuation(prefix, completion.token_ids)
     return {
         "continuation_id": completion.request_id,
@@ -103,7 +103,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
-        wanted = {str(r["continuation_id"]): r for r in _prefixes(warehouse, engines, recipe, teacher.fingerprint)}
+        wanted = {r["continuation_id"]: r for r in _prefixes(warehouse, engines, recipe, teacher.fingerprint)}
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
         asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
         requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
@@ -134,7 +134,7 @@ def _prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: s
     rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
     cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
-    rows = []
+    rows: list[Row] = []
     for row in rollouts.select("rollout_id", "prompt_id", "question", "text").iter_rows(named=True):
         if row["rollout_id"] in cuts:
             prefix = row.pop("text")[: cuts[row["rollout_id"]]]

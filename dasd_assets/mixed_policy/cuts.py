@@ -35,7 +35,7 @@ def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | Non
 def cut_row(rollout: Row) -> Row:
     """The `prefix_cuts` row of a rollout: tokens and code points kept, or the reason why it cannot be cut."""
     seed = seed_of(f"cut {rollout['rollout_id']}")
-    text, offsets = str(rollout["text"]), list(rollout["offsets"])
+    text, offsets = rollout["text"], rollout["offsets"]
     cut = draw_cut(len(offsets), cut_points(Aligned(text, offsets, tool_call=False)), seed)
     return {
         "rollout_id": rollout["rollout_id"],

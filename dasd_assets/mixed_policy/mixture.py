@@ -32,7 +32,7 @@ def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: 
 
 def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
     """The `sft_examples` row of a continuation: loss on all of it, or only from where the teacher's text begins."""
-    start = 0 if loss_on_prefix else prefix_end(str(row["text"]), str(row["prefix_text"]))
+    start = 0 if loss_on_prefix else prefix_end(row["text"], row["prefix_text"])
     return example_row(chat, {key: row[key] for key in ("continuation_id", "question", "text")}, loss_from=start)
 
 

@@ -37,7 +37,7 @@ def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPoli
 
     references: prompt_id, question, response_id, reference_num_tokens.
     """
-    wanted = []
+    wanted: list[Row] = []
     for row in references.iter_rows(named=True):
         cap = length_cap(row["reference_num_tokens"], policy.length_cap)
         key = [checkpoint, row["prompt_id"], row["response_id"], cap, policy.rollout_temperature, policy.rollout_top_p]
@@ -84,7 +84,9 @@ def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) ->
     stage = f"stage{len(recipe.datasets)}"
     chain = current_checkpoints(warehouse, recipe).filter(pl.col("stage") == stage)
     if chain.is_empty():
-        raise dg.Failure(f"there is no checkpoint of {stage} that descends from the student: materialize checkpoint_{stage}")
+        raise dg.Failure(
+            f"there is no checkpoint of {stage} that descends from the student: materialize checkpoint_{stage}"
+        )
     row = chain.row(0, named=True)
     spec = recipe.student.model_copy(update={"model": row["path"]})
     return row["checkpoint_id"], engines.find(spec, f"checkpoint {row['checkpoint_id']}")
@@ -112,14 +114,12 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         checkpoint, student = distilled_student(warehouse, engines, recipe)
-        wanted = {str(row["rollout_id"]): row for row in _wanted(warehouse, engines, recipe, checkpoint)}
+        wanted = {row["rollout_id"]: row for row in _wanted(warehouse, engines, recipe, checkpoint)}
         present = warehouse.read("SELECT rollout_id FROM student_rollouts")["rollout_id"]
         requests = [_request(wanted[key], student, policy) for key in missing(wanted, present)]
         with Ledger(warehouse, "student_rollouts", ("rollout_id",), origin(context)) as ledger:
             completions = logged(engines.generate(student, requests), len(requests), "rollouts", context.log.info)
-            ledger.collect(
-                completions, lambda c: rollout_row(c, wanted[c.request_id], checkpoint, student, policy)
-            )
+            ledger.collect(completions, lambda c: rollout_row(c, wanted[c.request_id], checkpoint, student, policy))
         rollouts = current_rollouts(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rollouts["rollout_id"]),
@@ -127,7 +127,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 "dagster/row_count": rollouts.height,
                 "num_new": ledger.num_added,
                 "num_failed": ledger.num_failed,
-                "cut_off_share": float(rollouts["cut_off"].cast(pl.Float64).mean() or 0.0),
+                "cut_off_share": rollouts.select(pl.col("cut_off").cast(pl.Float64).mean()).item() or 0.0,
             },
         )
 
@@ -149,11 +149,11 @@ def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: 
 
 def _request(wanted: Row, student: PromptedModel, policy: MixedPolicy) -> GenerationRequest:
     return GenerationRequest(
-        request_id=str(wanted["rollout_id"]),
-        prompt_token_ids=tuple(student.chat.prompt_ids(str(wanted["question"]))),
+        request_id=wanted["rollout_id"],
+        prompt_token_ids=tuple(student.chat.prompt_ids(wanted["question"])),
         temperature=policy.rollout_temperature,
         top_p=policy.rollout_top_p,
-        max_tokens=int(str(wanted["max_tokens"])),
-        seed=seed_of(str(wanted["rollout_id"])),
+        max_tokens=wanted["max_tokens"],
+        seed=seed_of(wanted["rollout_id"]),
         stop_token_ids=student.chat.stop_token_ids,
     )
