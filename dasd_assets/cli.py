@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.warehouse import Warehouse
 
 FAILED, MISUSED = 1, 2
+LOOPBACK = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +59,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def ui(args: argparse.Namespace) -> int:
+    """`dasd ui`: Dagster's web UI and daemon over the same home, on loopback; ends with it."""
+    home = home_from_environment()
+    load_recipe(recipe_from_environment())
+    environment = os.environ | {
+        "DASD_HOME": str(home),
+        "DAGSTER_HOME": str(prepare_home(home, os.environ.get("DAGSTER_HOME"))),
+    }
+    if args.host != LOOPBACK:
+        _echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "dasd_assets.definitions"]
+    return subprocess.call([*command, "--host", args.host, "--port", str(args.port)], env=environment)
+
+
 def sql(args: argparse.Namespace) -> int:
     """`dasd sql`."""
     warehouse = Warehouse(home=str(home_from_environment()))
@@ -78,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)")
     runs.add_argument("--select", help="materialize exactly these assets, e.g. 'response_scores+'")
     runs.set_defaults(command=run)
+    page = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
+    page.add_argument("--host", default=LOOPBACK, help="anything but loopback is open to whoever can reach it")
+    page.add_argument("--port", type=int, default=3000)
+    page.set_defaults(command=ui)
     queries = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")
     queries.add_argument("query")
     queries.add_argument("--json", action="store_true", help="print a JSON array of objects")

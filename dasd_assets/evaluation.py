@@ -44,6 +44,7 @@ def _question_row(record: Prompt | RejectedPrompt, benchmark: Benchmark, key: st
         "benchmark": benchmark.name,
         "question_id": record.prompt_id,
         "question": record.question,
+        "system_prompt": record.system_prompt,
         "reference_answer": record.reference_answer,
         "verifier": record.verifier,
         "metadata": record.metadata,
@@ -210,10 +211,10 @@ def _evaluate(
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
-    question = wanted["asked"]["question"]
+    asked = wanted["asked"]
     return GenerationRequest(
         request_id=key,
-        prompt_token_ids=tuple(model.chat.prompt_ids(question)),
+        prompt_token_ids=tuple(model.chat.prompt_ids(asked["question"], asked["system_prompt"])),
         temperature=wanted["temperature"],
         top_p=wanted["top_p"],
         max_tokens=wanted["max_tokens"],

@@ -129,9 +129,9 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     return teacher_generations
 
 
-def _questions(warehouse: Warehouse, batch: str) -> dict[str, str]:
-    query = "SELECT prompt_id, question FROM prompts WHERE batch = $batch ORDER BY prompt_id"
-    return dict(warehouse.read(query, {"batch": batch}).iter_rows())
+def _questions(warehouse: Warehouse, batch: str) -> dict[str, Row]:
+    query = "SELECT prompt_id, question, system_prompt FROM prompts WHERE batch = $batch ORDER BY prompt_id"
+    return {row["prompt_id"]: row for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)}
 
 
 def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:
@@ -142,11 +142,12 @@ def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: Prom
 
 
 def _request(
-    wanted: WantedResponse, questions: dict[str, str], recipe: Recipe, temperature: float, teacher: PromptedModel
+    wanted: WantedResponse, questions: dict[str, Row], recipe: Recipe, temperature: float, teacher: PromptedModel
 ) -> GenerationRequest:
+    question = questions[wanted.prompt_id]
     return GenerationRequest(
         request_id=wanted.response_id,
-        prompt_token_ids=tuple(teacher.chat.prompt_ids(questions[wanted.prompt_id])),
+        prompt_token_ids=tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"])),
         temperature=temperature,
         top_p=recipe.generation.top_p,
         max_tokens=recipe.generation.max_tokens,

@@ -39,13 +39,13 @@ def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel
 def responses_to_score(
     warehouse: Warehouse, recipe: Recipe, teacher: PromptedModel, student: PromptedModel, batch: str
 ) -> pl.DataFrame:
-    """(response_id, question, text) of a batch's responses that the student must score.
+    """(response_id, question, text, system_prompt) of a batch's responses that the student must score.
 
     Those of good quality where filters come before selection, else all. Correctness never matters here: without wrong
     answers nothing could be said of the right ones.
     """
     filters: list[str] = list(QUALITY_FILTERS) if recipe.filters.apply == "before_selection" else []
-    query = f"""SELECT r.response_id, p.question, r.text
+    query = f"""SELECT r.response_id, p.question, r.text, p.system_prompt
         FROM responses r JOIN prompts p USING (prompt_id) LEFT JOIN ({_VERDICTS}) v USING (response_id)
         WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND (len($filters) = 0 OR v.accepted)
         ORDER BY r.response_id"""

@@ -90,7 +90,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         pool = responses_to_score(warehouse, recipe, teacher, student, batch)
         present = _present(warehouse, batch, student)
         todo = pool.filter(~pl.col("response_id").is_in(present.implode()))
-        encoded = {key: student.chat.encode_response(question, text) for key, question, text in todo.iter_rows()}
+        encoded = {key: student.chat.encode_response(*texts) for key, *texts in todo.iter_rows()}
         requests = [ScoringRequest(key, tuple(e.token_ids), e.num_prompt_tokens) for key, e in encoded.items()]
         key = ("response_id", "student_fingerprint")
         with Ledger(warehouse, "student_logprobs", key, origin(context), batch) as ledger:

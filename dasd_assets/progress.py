@@ -12,14 +12,25 @@ def logged(
 ) -> Iterator[Item]:
     """Pass items on; every `every` seconds, and at the end, log how many of `total` have come and the time left."""
     started = spoken = time.monotonic()
-    done = 0
-    for item in items:
-        done += 1
+    for done, item in enumerate(items, start=1):
         now = time.monotonic()
         if now - spoken >= every or done == total:
             log(progress_line(done, total, unit, now - started))
             spoken = now
         yield item
+
+
+def seldom(log: Callable[[str], None], every: float = 10.0) -> Callable[[str], None]:
+    """A log that passes on at most one message in `every` seconds."""
+    last = -every
+
+    def say(message: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            log(message)
+
+    return say
 
 
 def progress_line(done: int, total: int, unit: str, seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Landed prompt files -> `prompts`, and `rejected_prompts` with the reason for every line that is no prompt.
 
-One batch is one landed file. The first batch to bring a question owns it; later copies are rejected with their twin's id.
+One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def landed_batches(home: Path) -> dict[str, Path]:
 
 
 def find_landed(home: Path, batch: str) -> Path:
-    """The landed file of a batch; only files whose name fits are hashed. Raises dg.Failure if it is gone or has changed."""
+    """The landed file of a batch. Raises dg.Failure if it is gone or has changed."""
     folder = home / LANDING_FOLDER
     for path in landed_files(folder) if folder.is_dir() else []:
         if batch_key(path) == batch:
@@ -60,6 +60,7 @@ def _prompt(record: Prompt, batch: str) -> Row:
         "batch": batch,
         "domain": record.domain,
         "question": record.question,
+        "system_prompt": record.system_prompt,
         "reference_answer": record.reference_answer,
         "verifier": record.verifier,
         "metadata": record.metadata,

@@ -1,4 +1,4 @@
-"""What came of it: plots, counts and accuracies of a distillation, as one asset and as the summary `dasd run` prints."""
+"""What came of it: plots, counts and accuracies of a distillation, for the asset and for `dasd run`'s summary."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -47,7 +47,7 @@ def bring_up_to_date(
 
 
 def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
-    """Asset -> data version of what lies outside: both models and the benchmark files. Raises RecipeError if one is missing."""
+    """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
     return {
         "teacher_model": engines.find(recipe.teacher, "teacher.model").fingerprint,
         "student_model": engines.find(recipe.student, "student.model").fingerprint,
@@ -65,7 +65,7 @@ def register_batches(instance: dg.DagsterInstance, home: Path, echo: Echo) -> No
 
 
 def next_step(stale: Sequence[Stale], roots: Sequence[str]) -> list[Stale]:
-    """The stale assets to materialize in one run: the roots, else those of the first batch, else the unpartitioned rest."""
+    """The stale assets to materialize in one run: the roots, else one batch's, else the unpartitioned rest."""
     for chosen in ([s for s in stale if s.asset in roots], [s for s in stale if s.batch is not None]):
         if chosen:
             return [s for s in chosen if s.batch == chosen[0].batch]

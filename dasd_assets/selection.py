@@ -36,7 +36,7 @@ def select(pool: pl.DataFrame, policy: str, budget: Mapping[str, int]) -> pl.Dat
 
 
 def select_random(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
-    """The control: as many responses per domain as `chosen`, drawn by a hash of seed and id (a fixed, orderless draw)."""
+    """The control: as many responses per domain as `chosen`, drawn by a hash of seed and id, whatever the order."""
     draw = [content_hash([seed, key]) for key in pool["response_id"]]
     ranked = pool.drop_nulls("score").join(
         pl.DataFrame({"response_id": pool["response_id"], "draw": draw}), on="response_id"
@@ -159,7 +159,8 @@ def write_selection(
     """Replace this recipe's rows of a dataset and policy; an unchanged set makes no commit."""
     rows = selected_rows(selected, recipe, dataset, policy)
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
-    query = "SELECT DISTINCT dataset_id FROM selected_responses WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
+    query = """SELECT DISTINCT dataset_id FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"""
     if warehouse.read(query, key)["dataset_id"].to_list() != rows["dataset_id"].unique().to_list():
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("selected_responses", key, rows)

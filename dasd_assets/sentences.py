@@ -255,4 +255,5 @@ def sentence_logprobs(text: str, logprobs: ArrayLike, offsets: ArrayLike, spans:
 
 def mean_probs(sums: Floats, num_tokens: Ints) -> Floats:
     """Geometric mean of token probabilities, exp(sum / num_tokens) (report §4); (S,), NaN for a sentence without."""
-    return np.exp(sums / np.where(num_tokens > 0, num_tokens, np.nan))
+    means: Floats = np.exp(sums / np.where(num_tokens > 0, num_tokens, np.nan))
+    return means

@@ -17,12 +17,14 @@ SFT_VERSION = "1"
 NO_LOSS = -100
 
 
-def example(chat: Chat, question: str, text: str, loss_from: int = 0) -> dict[str, list[int]]:
+def example(chat: Chat, source: Row, loss_from: int = 0) -> dict[str, list[int]]:
     """input_ids and labels (T,) of a canonical text: loss on each response token that starts at or after `loss_from`.
+
+    source: question, text, system_prompt (or None).
 
     loss_from: code point in the text; the end of turn always carries loss.
     """
-    encoded = chat.encode_response(question, text)
+    encoded = chat.encode_response(source["question"], source["text"], source["system_prompt"])
     response = encoded.token_ids[encoded.num_prompt_tokens :]
     targets = [
         token if offset < 0 or offset >= loss_from else NO_LOSS
@@ -34,9 +36,9 @@ def example(chat: Chat, question: str, text: str, loss_from: int = 0) -> dict[st
 def example_row(chat: Chat, source: Row, loss_from: int = 0) -> Row:
     """The `sft_examples` row of a response or continuation; its id names its source and every token and label.
 
-    source: response_id or continuation_id (the other absent or None), question, text.
+    source: response_id or continuation_id (the other absent or None), question, text, system_prompt.
     """
-    tokens = example(chat, source["question"], source["text"], loss_from)
+    tokens = example(chat, source, loss_from)
     ids = {"response_id": source.get("response_id"), "continuation_id": source.get("continuation_id")}
     return {"example_id": content_hash([ids, tokens])[:32], **ids, **tokens}
 
@@ -72,8 +74,8 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
 
 
 def selected_texts(warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str) -> pl.DataFrame:
-    """(response_id, prompt_id, question, text) of a selected dataset, in the order of response_id."""
-    query = """SELECT s.response_id, s.prompt_id, p.question, r.text
+    """(response_id, prompt_id, question, system_prompt, text) of a selected dataset, in the order of response_id."""
+    query = """SELECT s.response_id, s.prompt_id, p.question, p.system_prompt, r.text
         FROM selected_responses s JOIN responses r USING (response_id) JOIN prompts p ON p.prompt_id = s.prompt_id
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = $policy ORDER BY s.response_id"""
     return warehouse.read(query, {"recipe": recipe.name, "dataset": dataset, "policy": policy})

@@ -112,7 +112,7 @@ def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, partitioned: bo
         return {None: _tags(event)} if event else {}
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     ids = list(instance.event_log_storage.get_latest_storage_id_by_partition(key, kind).values())
-    return {partition: tags for partition, tags in _materializations(instance, key, ids)}
+    return dict(_materializations(instance, key, ids))
 
 
 def _materializations(

@@ -65,14 +65,15 @@ def _drops(findings: Findings) -> list[str]:
 
 def _teacher_shares(findings: Findings) -> list[str]:
     return [
-        f"{'correct' if row['correct'] else 'incorrect':<10} responses: {row['teacher_share']:.3f} (n={row['num_responses']:,})"
+        f"{'correct' if row['correct'] else 'incorrect':<10} {row['teacher_share']:.3f}  (n={row['num_responses']:,})"
         for row in findings.teacher_share.iter_rows(named=True)
     ]
 
 
 def _accuracies(findings: Findings, recipe: Recipe) -> list[str]:
     lines = [
-        f"{row['stage']:<9}{row['benchmark']}, T={row['temperature']:g}: {row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f} "
+        f"{row['stage']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
+        f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
         f"({row['num_questions']} questions, {row['num_answers']} answers)"
         for row in findings.accuracies.iter_rows(named=True)
     ]

@@ -16,6 +16,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.plots import inline, loss_curve
+from dasd_assets.progress import seldom
 from dasd_assets.provenance import origin
 from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.engines import Engines
@@ -94,8 +95,9 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         if rows.is_empty():
             return _skipped(dataset)
         job = _job(warehouse, recipe, dataset, parent, rows, snapshot)
-        context.log.info(f"{stage}: {rows.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
-        trained = train(job, lambda progress: context.log.info(_progress_line(stage, progress)))
+        context.log.info(f"{rows.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
+        say = seldom(context.log.info)
+        trained = train(job, lambda progress: say(_progress_line(progress)))
         _register(context, warehouse, recipe, stage, dataset, parent, job, trained, rows, snapshot)
         return _result(job, trained, rows)
 
@@ -191,9 +193,9 @@ def _register(
     job.rows.unlink(missing_ok=True)
 
 
-def _progress_line(stage: str, progress: Progress) -> str:
+def _progress_line(progress: Progress) -> str:
     return (
-        f"{stage}: step {progress.step}/{progress.num_steps}, loss {progress.loss:.3f}, "
+        f"step {progress.step}/{progress.num_steps}, loss {progress.loss:.3f}, "
         f"learning rate {progress.learning_rate:.2e}"
     )
 

@@ -28,7 +28,7 @@ def filter_version(recipe: Recipe, student: PromptedModel) -> str:
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
     """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt."""
-    encoded = student.encode_response(row["question"], row["text"])
+    encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
     fields = {name: row[name] for name in Response.__annotations__ if name != "num_student_tokens"}
     return judge(Response(**fields, num_student_tokens=len(encoded.token_ids)), filters)
 
@@ -71,7 +71,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _unjudged(warehouse: Warehouse, batch: str, version: str) -> pl.DataFrame:
     query = """SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
-            p.question, p.reference_answer, p.verifier, p.metadata
+            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM responses r JOIN prompts p USING (prompt_id)
         WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
             SELECT response_id FROM response_verdicts WHERE batch = $batch AND filter_version = $version

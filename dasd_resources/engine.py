@@ -77,7 +77,7 @@ class InferenceEngine(Protocol):
 
 
 def check_logprobs(request_id: str, logprobs: list[float], num_tokens: int) -> None:
-    """Raise ValueError unless there is one finite, non-positive logprob per token: a wrong logprob is worse than none."""
+    """Raise ValueError unless there is one finite, non-positive logprob per token; a wrong one is worse than none."""
     if len(logprobs) != num_tokens:
         raise ValueError(f"{request_id}: {num_tokens} tokens but {len(logprobs)} logprobs")
     for position, logprob in enumerate(logprobs):

@@ -81,7 +81,7 @@ class Generation(Part):
 
 
 class Repetition(Part):
-    """A response is dropped when repeated n-grams or a repeating tail cover more than these shares of it (report §6.2)."""
+    """The shares of repeated n-grams and of a repeating tail above which a response is dropped (report §6.2)."""
 
     ngram_sizes: tuple[Positive, ...] = Field(strict=False)
     max_duplicate_share: Probability
@@ -90,7 +90,7 @@ class Repetition(Part):
 
 
 class Filters(Part):
-    """Quality filters (report §6.2), before or after selection; correctness is recorded, and required only on request."""
+    """Quality filters (report §6.2), before or after selection; correctness is always recorded, seldom required."""
 
     max_student_tokens: Positive
     repetition: Repetition
@@ -99,7 +99,7 @@ class Filters(Part):
 
 
 class Divergence(Part):
-    """When a sentence is a teacher (student) sentence: the difference of the two models beyond `threshold` (report §4)."""
+    """A sentence is the teacher's (student's) where the two differ by more than `threshold` (report §4)."""
 
     measure: Measure
     threshold: Annotated[float, Field(gt=0)]

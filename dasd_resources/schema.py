@@ -8,7 +8,7 @@ MIGRATIONS = (
     """
     CREATE TABLE prompts(
         prompt_id VARCHAR NOT NULL, batch VARCHAR NOT NULL, domain VARCHAR NOT NULL, question VARCHAR NOT NULL,
-        reference_answer VARCHAR, verifier VARCHAR, metadata VARCHAR,
+        system_prompt VARCHAR, reference_answer VARCHAR, verifier VARCHAR, metadata VARCHAR,
         source_file VARCHAR NOT NULL, source_line BIGINT NOT NULL);
     CREATE TABLE rejected_prompts(
         batch VARCHAR NOT NULL, source_file VARCHAR NOT NULL, source_line BIGINT NOT NULL, reason VARCHAR NOT NULL);
@@ -79,7 +79,8 @@ MIGRATIONS = (
         filter_version VARCHAR NOT NULL);
     CREATE TABLE benchmark_questions(
         benchmark VARCHAR NOT NULL, question_id VARCHAR NOT NULL, question VARCHAR NOT NULL,
-        reference_answer VARCHAR, verifier VARCHAR, metadata VARCHAR, source_line BIGINT NOT NULL);
+        system_prompt VARCHAR, reference_answer VARCHAR, verifier VARCHAR, metadata VARCHAR,
+        source_line BIGINT NOT NULL);
     CREATE TABLE evaluations(
         evaluation_id VARCHAR NOT NULL, checkpoint_id VARCHAR NOT NULL, benchmark VARCHAR NOT NULL,
         temperature DOUBLE NOT NULL, top_p DOUBLE NOT NULL, max_tokens INTEGER NOT NULL, question_id VARCHAR NOT NULL,

@@ -176,4 +176,4 @@ def _read(request_id: str, token_ids: Sequence[int], logprobs: object) -> list[f
 
     if not isinstance(logprobs, FlatLogprobs) or logprobs.token_ids != list(token_ids):
         raise RuntimeError(f"{request_id}: vLLM did not return the logprobs of its {len(token_ids)} tokens")
-    return logprobs.logprobs
+    return list(logprobs.logprobs)

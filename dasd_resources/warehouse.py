@@ -129,7 +129,7 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
 
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
-    """DuckDB refuses parameters that the query does not name; leave them out, so that a recipe's can be passed whole."""
+    """DuckDB refuses parameters that the query does not name: leave them out, so that callers need not."""
     named = set(re.findall(r"\$([a-z_]+)", query))
     return connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named}).pl()
 

@@ -27,10 +27,12 @@ def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Rec
 
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
-    """Continue a prefix (continuation_id, question, prefix_text); a Failure if the prefix used up the token budget."""
-    identity, question, prefix = (row[key] for key in ("continuation_id", "question", "prefix_text"))
-    tokens = teacher.chat.continuation_ids(question, prefix)
-    num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question)))
+    """Continue a prefix (continuation_id, question, system_prompt, prefix_text); a Failure if it fills the token budget."""
+    identity, question, prefix, system = (
+        row[key] for key in ("continuation_id", "question", "prefix_text", "system_prompt")
+    )
+    tokens = teacher.chat.continuation_ids(question, prefix, system)
+    num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question, system)))
     if num_left < 1:
         return Failure(identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}")
     return GenerationRequest(
@@ -45,7 +47,7 @@ def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationReque
 
 
 def continuation_row(completion: Completion, row: Row, asked: GenerationRequest, teacher: PromptedModel) -> Row:
-    """The `teacher_continuations` row: `text` is the whole canonical response, offsets (continuation tokens) are into it."""
+    """The `teacher_continuations` row: `text` is the whole response, offsets (of the continuation) are into it."""
     prefix = row["prefix_text"]
     aligned = teacher.chat.read_continuation(prefix, completion.token_ids)
     return {
@@ -77,7 +79,7 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions."""
     teacher = engines.find(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in _prefixes(warehouse, engines, recipe, teacher.fingerprint)]
-    query = """SELECT c.*, p.question, p.reference_answer, p.verifier, p.metadata
+    query = """SELECT c.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id)
         WHERE list_contains($ids, c.continuation_id) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
@@ -130,12 +132,12 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
-    """Rows rollout_id, prompt_id, question, prefix_text, continuation_id of the current cuts."""
+    """Rows rollout_id, prompt_id, question, system_prompt, prefix_text, continuation_id of the current cuts."""
     rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
     cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
     rows: list[Row] = []
-    for row in rollouts.select("rollout_id", "prompt_id", "question", "text").iter_rows(named=True):
+    for row in rollouts.select("rollout_id", "prompt_id", "question", "system_prompt", "text").iter_rows(named=True):
         if row["rollout_id"] in cuts:
             prefix = row.pop("text")[: cuts[row["rollout_id"]]]
             identity = continuation_id(row["rollout_id"], prefix, teacher, recipe)

@@ -33,7 +33,9 @@ def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: 
 def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
     """The `sft_examples` row of a continuation: loss on all of it, or only from where the teacher's text begins."""
     start = 0 if loss_on_prefix else prefix_end(row["text"], row["prefix_text"])
-    return example_row(chat, {key: row[key] for key in ("continuation_id", "question", "text")}, loss_from=start)
+    return example_row(
+        chat, {key: row[key] for key in ("continuation_id", "question", "system_prompt", "text")}, loss_from=start
+    )
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -88,7 +90,7 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: P
 
 
 def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> None:
-    """Record the off-policy rows as the selection of dataset `mixed`; rank and score are those they were selected with."""
+    """Record the off-policy rows as the selection of dataset `mixed`, with the rank and score they were selected by."""
     query = """SELECT * REPLACE ($mixed AS dataset, $dataset_id AS dataset_id) FROM selected_responses
         WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' AND list_contains($ids, response_id)"""
     params = {

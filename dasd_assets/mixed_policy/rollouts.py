@@ -35,7 +35,7 @@ def draw_questions(references: pl.DataFrame, num_questions: int | None, seed: in
 def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPolicy) -> list[Row]:
     """Rows with rollout_id and max_tokens added; the id names everything that decides the rollout.
 
-    references: prompt_id, question, response_id, reference_num_tokens.
+    references: prompt_id, question, system_prompt, response_id, reference_num_tokens.
     """
     wanted: list[Row] = []
     for row in references.iter_rows(named=True):
@@ -73,7 +73,7 @@ def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> 
     """The `student_rollouts` this recipe wants now, in the order of rollout_id, with their questions."""
     checkpoint, _ = distilled_student(warehouse, engines, recipe)
     ids = [row["rollout_id"] for row in _wanted(warehouse, engines, recipe, checkpoint)]
-    query = """SELECT r.*, p.question, p.reference_answer, p.verifier, p.metadata
+    query = """SELECT r.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM student_rollouts r JOIN prompts p USING (prompt_id)
         WHERE r.checkpoint_id = $checkpoint AND list_contains($ids, r.rollout_id) ORDER BY r.rollout_id"""
     return warehouse.read(query, {"checkpoint": checkpoint, "ids": ids})
@@ -136,7 +136,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: str) -> list[Row]:
     """The reference's length is that of its scored tokens, end of turn (offset -1) excluded."""
-    query = """SELECT s.prompt_id, s.response_id, p.question,
+    query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
             len(list_filter(l.offsets, lambda o: o >= 0)) AS reference_num_tokens
         FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_logprobs l USING (response_id)
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND l.student_fingerprint = $student
@@ -150,7 +150,7 @@ def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: 
 def _request(wanted: Row, student: PromptedModel, policy: MixedPolicy) -> GenerationRequest:
     return GenerationRequest(
         request_id=wanted["rollout_id"],
-        prompt_token_ids=tuple(student.chat.prompt_ids(wanted["question"])),
+        prompt_token_ids=tuple(student.chat.prompt_ids(wanted["question"], wanted["system_prompt"])),
         temperature=policy.rollout_temperature,
         top_p=policy.rollout_top_p,
         max_tokens=wanted["max_tokens"],

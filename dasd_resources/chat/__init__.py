@@ -65,13 +65,13 @@ class Chat:
         except RecipeError as error:
             raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """System prompt (if the recipe has one), question and generation prompt."""
-        return self._encode_markers(self._prompt(question))
+    def prompt_ids(self, question: str, system_prompt: str | None = None) -> list[int]:
+        """System prompt (the question's own, else the recipe's, if any), question and generation prompt."""
+        return self._encode_markers(self._prompt(question, system_prompt))
 
-    def continuation_ids(self, question: str, prefix_text: str) -> list[int]:
+    def continuation_ids(self, question: str, prefix_text: str, system_prompt: str | None = None) -> list[int]:
         """Prompt ids and the start of a response to go on from, thinking present exactly once."""
-        return self.prompt_ids(question) + self._encode(self._format.parts(prefix_text))[0]
+        return self.prompt_ids(question, system_prompt) + self._encode(self._format.parts(prefix_text))[0]
 
     def read_response(self, token_ids: Sequence[int]) -> Aligned:
         """Canonical text of the ids generated after a prompt, with an offset per id."""
@@ -83,9 +83,9 @@ class Chat:
             return self.read_response(token_ids)
         return self._format.read_continuation(prefix_text, token_ids, self._token_bytes.pieces(token_ids))
 
-    def encode_response(self, question: str, text: str) -> Encoded:
+    def encode_response(self, question: str, text: str, system_prompt: str | None = None) -> Encoded:
         """Prompt, canonical text and end of turn as the model generates them: the text is tokenised on its own."""
-        prompt = self.prompt_ids(question)
+        prompt = self.prompt_ids(question, system_prompt)
         token_ids, offsets = self._encode(self._format.parts(text))
         return Encoded([*prompt, *token_ids, self.end_of_turn_id], len(prompt), [*offsets, -1])
 
@@ -93,10 +93,11 @@ class Chat:
         """Tokens of a canonical text alone, without end of turn."""
         return len(self._encoder.encode(text, add_special_tokens=False))
 
-    def _prompt(self, question: str) -> str:
+    def _prompt(self, question: str, system_prompt: str | None = None) -> str:
         messages = [{"role": "user", "content": question}]
-        if self._model.system_prompt is not None:
-            messages.insert(0, {"role": "system", "content": self._model.system_prompt})
+        system = self._model.system_prompt if system_prompt is None else system_prompt
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **self._model.chat_template_options}
         prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
         assert isinstance(prompt, str)

