@@ -14,7 +14,7 @@ def origin(context: dg.AssetExecutionContext) -> str:
         {
             "asset": context.asset_key.to_user_string(),
             "partition": context.partition_key if context.has_partition_key else None,
-            "run_id": context.run_id,
+            "run_id": context.run.run_id,
         }
     )
 

@@ -32,7 +32,7 @@ CHILD_ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads halve the speed of a machine that has other work
-    # transformers reads resume state with weights_only=True; this holds for whatever else calls torch.load too.
+    # transformers reads resume state with weights_only=True; this holds for whatever else calls torch.load, too.
     # DeepSpeed cannot read its state so: a stage killed under ZeRO starts afresh, one under FSDP2 (full state) goes on.
     "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
 }

@@ -19,7 +19,8 @@ from dasd_resources.engine import Completion, Failure, GenerationRequest, Score,
 from dasd_resources.generation_rows import Rows, left_padded
 from dasd_resources.limits import check_generation, check_scoring, too_long_to_generate, too_long_to_score
 
-LOGITS_AT_ONCE = 2**22  # while scoring: 16 MB in float32, so that reducing them is done in cache
+PROJECTED_BYTES = 160 * 2**20  # logits held at once while scoring; fewer rows make a slower matrix product
+REDUCED_LOGITS = 2**20  # of which this many at a time are reduced, within a core's cache
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ class TransformersEngine:
         return states
 
     def _project(self, hidden: Tensor) -> Tensor:
-        """(N, H) states -> (N, V) logits in float32, scaled and capped as the model's config says."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        """(N, H) states -> (N, V) logits in float32."""
+        return self._finish(self.model.get_output_embeddings()(hidden))
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        """Logits of any dtype as float32, scaled and capped (in place where they are) as the model's config says."""
+        logits = logits.float()
         scale = (getattr(self.config, "logit_scale", None) or 1) / (getattr(self.config, "logits_scaling", None) or 1)
         if scale != 1:  # Cohere multiplies, Granite divides
             logits *= scale
@@ -161,14 +166,14 @@ class TransformersEngine:
 
     def _token_logprobs(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
         """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time."""
-        logprobs = torch.empty(len(rows), device=self.device)
-        chunk = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
-        for out, row, target in zip(logprobs.split(chunk), rows.split(chunk), targets.split(chunk), strict=True):
-            logits = self._project(hidden[row])
-            logits -= logits.amax(-1, keepdim=True)
-            out.copy_(logits.gather(1, target[:, None])[:, 0])
-            out -= logits.exp_().sum(-1).log_()
-        return logprobs
+        head, num_logits = self.model.get_output_embeddings(), self.config.vocab_size
+        projected = max(32, PROJECTED_BYTES // (num_logits * hidden.element_size()) // 32 * 32)
+        reduced = max(1, REDUCED_LOGITS // num_logits) if self.device.type == "cpu" else projected
+        parts = []
+        for row, target in zip(rows.split(projected), targets[:, None].split(projected), strict=True):
+            for logits, wanted in zip(head(hidden[row]).split(reduced), target.split(reduced), strict=True):
+                parts.append(self._finish(logits).log_softmax(-1).gather(1, wanted)[:, 0])
+        return torch.cat(parts)
 
 
 def _load(path: Path, dtype: str, device: torch.device) -> PreTrainedModel:

@@ -27,7 +27,7 @@ def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Rec
 
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
-    """Continue a prefix (continuation_id, question, system_prompt, prefix_text); a Failure if it fills the token budget."""
+    """Continue a prefix (continuation_id, question, system_prompt, prefix_text); a Failure if it fills the budget."""
     identity, question, prefix, system = (
         row[key] for key in ("continuation_id", "question", "prefix_text", "system_prompt")
     )

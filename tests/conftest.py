@@ -1,0 +1,256 @@
+"""A whole pipeline without a model: a deterministic engine and trainer, passed as arguments, over a temporary home."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import dagster as dg
+import polars as pl
+import pytest
+from tokenizers import Tokenizer
+
+from dasd_assets.definitions import build_definitions
+from dasd_assets.run import bring_up_to_date
+from dasd_resources.checkpoint import LOSSES, RECORD, Progress, Trained, publish
+from dasd_resources.demo.questions import Row, questions, write_rows
+from dasd_resources.demo.traces import canonical, steps_of, worked_body
+from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.home import prepare_home
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.trainer import SftJob
+from dasd_resources.warehouse import Warehouse
+
+EXPRESSION = re.compile(r"problem: (.+?) =")
+TURN = "<|im_start|>assistant\n"
+
+
+@dataclass
+class Fake:
+    """What fake engines and trainings were asked for, and how they are to behave."""
+
+    generated: list[str] = field(default_factory=list)
+    scored: list[str] = field(default_factory=list)
+    trained: list[SftJob] = field(default_factory=list)
+    silent: bool = False  # end every response at once
+    steady: bool = False  # the same, right and short response to a question, whatever the seed
+    fails: Callable[[str], bool] = lambda request_id: False
+    crash_after: int | None = None  # results, counted over all engines
+
+    def crash_if_due(self) -> None:
+        if self.crash_after is not None and len(self.generated) + len(self.scored) >= self.crash_after:
+            raise RuntimeError(f"crashed after {self.crash_after} results")
+
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+        """Publish the parent's weights, with a mark in the configuration, as the real trainer would publish new ones."""
+        if job.destination.exists():
+            return Trained.load(job.destination)
+        self.trained.append(job)
+        shutil.copytree(job.model, job.partial / "weights", ignore=shutil.ignore_patterns(RECORD, LOSSES))
+        config = job.partial / "weights" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "fake_checkpoint": job.checkpoint_id}))
+        losses = [Progress(1, 2, 0.75, 1e-3, 10), Progress(2, 2, 0.5, 1e-4, 20)]
+        on_progress(losses[-1])
+        counts = {"seconds": 0.1, "num_steps": 2, "num_samples": 2, "num_bins": 2}
+        record = {**job.record, "checkpoint_id": job.checkpoint_id, **counts}
+        trained = publish(job.partial / "weights", job.destination, record, losses)
+        job.partial.rmdir()
+        return trained
+
+
+class FakeEngine:
+    """An InferenceEngine that does chain sums by arithmetic; everything it says follows from a request's seed."""
+
+    def __init__(self, model: PromptedModel, fake: Fake) -> None:
+        self._tokenizer = Tokenizer.from_file(str(model.path / "tokenizer.json"))
+        self._end_of_turn = model.chat.end_of_turn_id
+        self._fake = fake
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        for request in reversed(requests):  # results may come in any order
+            self._fake.crash_if_due()
+            self._fake.generated.append(request.request_id)
+            if self._fake.fails(request.request_id):
+                yield Failure(request.request_id, "told to fail")
+            else:
+                yield self._completion(request)
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        for request in reversed(requests):
+            self._fake.crash_if_due()
+            self._fake.scored.append(request.request_id)
+            if self._fake.fails(request.request_id):
+                yield Failure(request.request_id, "told to fail")
+            else:
+                yield Score(request.request_id, self._logprobs(request.token_ids[request.num_prompt_tokens :]))
+
+    def close(self) -> None: ...
+
+    def _completion(self, request: GenerationRequest) -> Completion:
+        said = self._tokenizer.encode(self._text(request), add_special_tokens=False).ids
+        token_ids = [*said, self._end_of_turn][: request.max_tokens]
+        reason = "stop" if token_ids[-1] == self._end_of_turn else "length"
+        return Completion(request.request_id, token_ids, self._logprobs(token_ids), reason)
+
+    def _text(self, request: GenerationRequest) -> str:
+        prompt = self._tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)
+        question, _, begun = prompt.rpartition(TURN)
+        found = EXPRESSION.search(question)
+        expression = found[1] if found else "1 + 1"
+        if self._fake.silent:
+            return ""
+        if begun:
+            return continuation(expression, begun)
+        return response(expression, Random(0 if self._fake.steady else request.seed), self._fake.steady)
+
+    def _logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Of the token id alone; the vocabulary's size tells teacher from student."""
+        return [-((31 * token + self._tokenizer.get_vocab_size()) % 97) / 48 for token in token_ids]
+
+
+def response(expression: str, rng: Random, steady: bool) -> str:
+    """A canonical text: mostly right, else wrong, without an answer, or too long to end."""
+    (sentences, _, separator), right = worked_body(expression, rng), steps_of(expression)[-1].c
+    body, draw = separator.join(sentences), 1.0 if steady else rng.random()
+    if draw < 0.1:
+        return f"<think>\n{body}"
+    if draw < 0.2:
+        return canonical(separator.join(sentences * 6), right)
+    return canonical(body, right + 1 if draw < 0.4 else right)
+
+
+def continuation(expression: str, begun: str) -> str:
+    """The end of a response: of its thinking, if that has not ended, and its answer, right."""
+    right = steps_of(expression)[-1].c
+    return f" It is {right}." if "</think>" in begun else f" So it is {right}.\n</think>\nThe answer is {right}."
+
+
+def fake_engines(home: Path, fake: Fake) -> Engines:
+    """Engines that find the real models and open fake ones."""
+
+    class FakeEngines(Engines):
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            yield FakeEngine(model, fake)
+
+    return FakeEngines(home=str(home))
+
+
+@dataclass
+class Project:
+    """A home with a recipe and a fake behind it; `run` is `dasd run`."""
+
+    home: Path
+    recipe: Recipe
+    fake: Fake = field(default_factory=Fake)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def engines(self) -> Engines:
+        return fake_engines(self.home, self.fake)
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        loggers = dg.Definitions(loggers={"console": silent_log})
+        return dg.Definitions.merge(build_definitions(self.recipe, self.home, self.engines, self.fake.train), loggers)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(home=str(self.home))
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        with dg.DagsterInstance.from_config(str(prepare_home(self.home, None))) as instance:
+            yield instance
+
+    def land(self, name: str, rows: Sequence[Row]) -> None:
+        write_rows(self.home / "prompts" / name, list(rows))
+
+    def run(self) -> int:
+        """Bring everything up to date; returns the number of materializations."""
+        with self.instance() as instance:
+            return bring_up_to_date(
+                instance, self.definitions, self.recipe, self.engines, self.home, self.said.append
+            )
+
+    def read(self, query: str, **params: object) -> pl.DataFrame:
+        return self.warehouse.read(query, params)
+
+    def count(self, table: str) -> int:
+        return int(self.read(f"SELECT count(*) FROM {table}").item())
+
+
+@dg.logger(None)
+def silent_log(init_context: dg.InitLoggerContext) -> object:
+    """The `console` logger that a run's configuration names, saying nothing."""
+    import logging
+
+    logger = logging.Logger("silent")
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+def change(recipe: Recipe, path: str, value: object) -> Recipe:
+    """The recipe with one value at a dotted path replaced, and validated anew."""
+    document = recipe.model_dump()
+    *parents, last = path.split(".")
+    part = document
+    for parent in parents:
+        part = part[parent]
+    assert last in part, path
+    part[last] = value
+    return Recipe.model_validate(document)
+
+
+def prompt_rows(start: int, stop: int) -> list[Row]:
+    """Questions of the demo, every third in a domain of its own."""
+    rows = islice(questions("prompts"), start, stop)
+    return [{**row, "domain": "sums"} if index % 3 == 2 else row for index, row in enumerate(rows)]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The demo recipe with few candidates, short responses and five held-out questions."""
+    held_out = tmp_path_factory.mktemp("held_out") / "held_out.jsonl"
+    write_rows(held_out, list(islice(questions("test"), 5)))
+    recipe = load_recipe("demo")
+    for path, value in {
+        "name": "tiny",
+        "generation.num_candidates": 2,
+        "generation.max_tokens": 200,
+        "mixed_policy.off_policy_ratio": 1.5,
+        "evaluation.samples_per_question": 2,
+        "evaluation.temperatures": [1.0],
+        "evaluation.benchmarks": [{"name": "held_out", "path": str(held_out), "max_tokens": 200}],
+    }.items():
+        recipe = change(recipe, path, value)
+    return recipe
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny: Recipe) -> Project:
+    """An empty home."""
+    return Project(tmp_path / "home", tiny)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Project:
+    """A home on which everything has run, with two batches; to be read, never to be run again."""
+    project = Project(tmp_path_factory.mktemp("finished"), tiny)
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.land("b.jsonl", prompt_rows(9, 15))
+    project.run()
+    return project
+
+
+@pytest.fixture
+def copy(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished home, to change and run again; its fake has not been asked for anything yet."""
+    shutil.copytree(finished.home, tmp_path / "home")
+    return Project(tmp_path / "home", finished.recipe)
