@@ -49,8 +49,9 @@ def sentence_bars(sentences: pl.DataFrame) -> bytes:
     axes.bar(position + 0.2, sentences["student_prob"].fill_null(0), 0.38, color=colours, alpha=0.45)
     for kind in ("teacher", "student", "close"):
         axes.bar([0], [0], color=TYPE_COLOURS[kind], label=f"{kind} sentence")
-    axes.set_title("full colour: teacher, pale: student", fontsize=8)
-    return _png(figure, axes)
+    axes.set_ylim(0, 1.2)
+    axes.set_title("left bar: under the teacher, right and pale: under the student", fontsize=8)
+    return _png(figure, axes, columns=3)
 
 
 def teacher_share_by_position(shares: pl.DataFrame) -> bytes:
@@ -86,8 +87,8 @@ def accuracy_bars(table: pl.DataFrame) -> bytes:
         errors = group["standard_error"].fill_null(0)
         axes.bar(position, group["accuracy"], 0.75 / len(groups), yerr=errors, capsize=2, label=label)
         axes.set_xticks(np.arange(group.height), list(group["stage"]), fontsize=8)
-    axes.set_ylim(0, 1)
-    return _png(figure, axes)
+    axes.set_ylim(0, 1.15)
+    return _png(figure, axes, columns=2)
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -100,9 +101,9 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure, axes: Axes) -> bytes:
+def _png(figure: Figure, axes: Axes, columns: int = 1) -> bytes:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, ncols=columns)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -166,13 +166,16 @@ class TransformersEngine:
 
     def _token_logprobs(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
         """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time."""
-        head, num_logits = self.model.get_output_embeddings(), self.config.vocab_size
-        projected = max(32, PROJECTED_BYTES // (num_logits * hidden.element_size()) // 32 * 32)
-        reduced = max(1, REDUCED_LOGITS // num_logits) if self.device.type == "cpu" else projected
-        parts = []
+        head, vocabulary = self.model.get_output_embeddings(), self.config.vocab_size
+        projected = max(32, PROJECTED_BYTES // (vocabulary * hidden.element_size()) // 32 * 32)
+        reduced = max(1, REDUCED_LOGITS // vocabulary) if self.device.type == "cpu" else projected
+        scratch = torch.empty(2, min(reduced, len(rows)), vocabulary, device=self.device)
+        parts = [torch.empty(0, device=self.device)]
         for row, target in zip(rows.split(projected), targets[:, None].split(projected), strict=True):
             for logits, wanted in zip(head(hidden[row]).split(reduced), target.split(reduced), strict=True):
-                parts.append(self._finish(logits).log_softmax(-1).gather(1, wanted)[:, 0])
+                raw, logprobs = scratch[:, : len(logits)]
+                torch.log_softmax(self._finish(raw.copy_(logits)), -1, out=logprobs)
+                parts.append(logprobs.gather(1, wanted)[:, 0])
         return torch.cat(parts)
 
 

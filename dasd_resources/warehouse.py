@@ -120,12 +120,28 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
-    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
-        for package, extension in _EXTENSIONS.items():
-            connection.execute(f"LOAD '{_extension_file(package, extension)}'")
+    connection = _idle.pop() if _idle else _loaded()
+    try:
         connection.execute(f"ATTACH 'ducklake:sqlite:{_quoted(catalog)}' AS dasd ({', '.join(options)})")
         connection.execute("USE dasd")
         yield connection
+        connection.execute("USE memory")
+        connection.execute("DETACH dasd")
+    except BaseException:
+        connection.close()
+        raise
+    _idle.append(connection)
+
+
+# Connections with the extensions loaded and nothing attached: loading checks 70 MB of signatures, 0.15 s each time.
+_idle: list[duckdb.DuckDBPyConnection] = []
+
+
+def _loaded() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    for package, extension in _EXTENSIONS.items():
+        connection.execute(f"LOAD '{_extension_file(package, extension)}'")
+    return connection
 
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:

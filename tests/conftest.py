@@ -175,9 +175,7 @@ class Project:
     def run(self) -> int:
         """Bring everything up to date; returns the number of materializations."""
         with self.instance() as instance:
-            return bring_up_to_date(
-                instance, self.definitions, self.recipe, self.engines, self.home, self.said.append
-            )
+            return bring_up_to_date(instance, self.definitions, self.recipe, self.engines, self.home, self.said.append)
 
     def read(self, query: str, **params: object) -> pl.DataFrame:
         return self.warehouse.read(query, params)

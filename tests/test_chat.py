@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from dasd_resources.chat import Aligned, Chat, cut_points, has_tool_call, split_thinking
@@ -130,6 +130,7 @@ def nfc() -> Chat:
     """A byte-level tokenizer that composes characters first, as Qwen's."""
     tokenizer = byte_level()
     tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     return chat_of(tokenizer)
 
 
@@ -250,7 +251,7 @@ def test_split_thinking() -> None:
 
 def test_cut_points_begin_characters_outside_delimiters() -> None:
     emoji = "😀".encode()
-    pieces = ["<think>", "\n", "Hi", emoji[:2], emoji[2:], "\n", "</think>", "\n\n", "42"]
+    pieces: list[str | bytes] = ["<think>", "\n", "Hi", emoji[:2], emoji[2:], "\n", "</think>", "\n\n", "42"]
     assert read(pieces).offsets == [0, 7, 8, 10, 10, 11, 12, 20, 21, -1]
     assert cut_points(read(pieces)) == [0, 2, 3, 5, 8]
 
@@ -325,11 +326,30 @@ def test_unknown_ids_are_no_text() -> None:
     assert chat("byte_level").read_response([9999]) == Aligned("", [-1])
 
 
-def test_unsupported_decoders_are_refused() -> None:
-    tokenizer = byte_level()
-    tokenizer.decoder = decoders.WordPiece()
-    with pytest.raises(RecipeError, match=r"decoder \{'type': 'WordPiece'.*ByteLevel, Metaspace"):
+@pytest.mark.parametrize(
+    ("decoder", "named"),
+    [
+        (decoders.WordPiece(), "WordPiece"),
+        (decoders.Replace(Regex("▁"), " "), "Replace"),
+        (decoders.Sequence([decoders.Strip(" ", 1, 0), decoders.Fuse()]), "Strip"),
+        (decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 0, 1)]), "Strip"),
+        (None, "none"),
+    ],
+)
+def test_unsupported_decoders_are_refused(decoder: decoders.Decoder | None, named: str) -> None:
+    spec = json.loads(byte_level().to_str())
+    tokenizer = Tokenizer.from_str(json.dumps({**spec, "decoder": None}))
+    if decoder is not None:
+        tokenizer.decoder = decoder
+    with pytest.raises(RecipeError, match=rf"decoder \{{'type': '{named}'.*ByteLevel, Metaspace"):
         chat_of(tokenizer)
+
+
+def test_no_space_is_put_in_front_of_a_response() -> None:
+    tokenizer = byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    encoded = chat_of(tokenizer).encode_response("What?", "the")
+    assert tokenizer.decode(encoded.token_ids[encoded.num_prompt_tokens : -1]) == "the"
 
 
 @every_tokenizer
@@ -377,6 +397,15 @@ def test_a_continued_prompt_says_the_prefix_once(name: str, template: str) -> No
     assert chat_.continuation_ids("What?", "") == chat_.prompt_ids("What?")
 
 
+def test_a_prompt_opening_without_newline_leaves_it_to_the_response() -> None:
+    chat_ = chat("byte_level", CHATML + "{{- '<think>' }}")
+    encoded = chat_.encode_response("What?", "<think>\n42")
+    assert tokenizer_of("byte_level").decode(encoded.token_ids).endswith("<think>\n42")
+    assert encoded.offsets[0] == 7 and chat_.read_response(encoded.token_ids[encoded.num_prompt_tokens :]) == Aligned(
+        "<think>\n42", encoded.offsets
+    )
+
+
 def test_an_answer_alone_follows_empty_thinking_where_the_prompt_opened_it() -> None:
     chat_ = chat("byte_level", OPENED)
     encoded = chat_.encode_response("What?", "42")
@@ -400,6 +429,7 @@ def test_tags_in_a_continued_answer_are_only_text() -> None:
 def test_offsets_hold_where_a_normalizer_rewrites_the_text() -> None:
     encoded = nfc().encode_response("What?", "xe\u0301z")
     assert encoded.offsets == [0, 1, 1, 3, -1]  # é is two bytes of one character made of two
+    assert nfc().encode_response("What?", "e\u0301 the").offsets == [0, 0, 2, -1]  # " the" begins with its space
 
 
 @unhurried
@@ -474,6 +504,7 @@ def test_harmony_reads_as_think_tags() -> None:
         (f"{THINKING}A<|end|><|start|>assistant{THINKING}C{ANSWER}B", "<think>\nA\n\nC\n</think>\nB"),
         (f"{THINKING}A{ANSWER}B<|end|><|start|>assistant{THINKING}C", "<think>\nA\n\nB\n\nC"),
         (f"{THINKING}A{ANSWER}B{ANSWER}C", "<think>\nA\n</think>\nB\n\nC"),
+        (f"{THINKING}A<|message|>B<|constrain|>C", "<think>\nABC"),
         (f"{THINKING}A </think> B{ANSWER}C", "<think>\nA </think> B\n</think>\nC"),
         (f"{THINKING}A<|end|><|start|>user<|message|>D<|end|><|start|>assistant", "<think>\nA"),
     ],
@@ -545,6 +576,11 @@ def test_harmony_continues_thinking_in_the_analysis_channel() -> None:
     assert continued("What?", "<think>\nA\n</think>\nB") == prompt + harmony_ids(f"{THINKING}A{ANSWER}B")
     assert continued("What?", "B") == prompt + harmony_ids("<|channel|>final<|message|>B")
     assert continued("What?", "") == prompt
+
+
+def test_harmony_markers_in_a_prefix_are_only_text() -> None:
+    prefix = "<think>\nsay <|end|>"
+    assert harmony().read_continuation(prefix, harmony_ids("A")) == Aligned(f"{prefix}A", [len(prefix)])
 
 
 def test_harmony_continuation_may_finish_thinking_and_answer() -> None:

@@ -158,7 +158,9 @@ def test_models_load_and_answer_with_a_thinking_part(name: str) -> None:
     assert model.config.vocab_size == len(TOKENIZERS[name])
     prompt = {"teacher": None, "student": make_models.STUDENT_SYSTEM_PROMPT}[name]
     speaker = check_models.Speaker(model, TOKENIZERS[name], prompt)
-    texts = speaker.tokenizer.batch_decode(check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6))
+    texts = speaker.tokenizer.batch_decode(
+        check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6)
+    )
     assert sum(text.startswith("<think>\n") and "\n</think>\nThe answer is " in text for text in texts) >= 6
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 import json
 import math
 from hashlib import sha256
@@ -26,9 +25,55 @@ LABELLED = Path(__file__).parent / "data" / "sentences"  # rows of {domain, sent
 
 # Pieces that meet every rule, so that random texts do too.
 PIECES = (
-    "a", "Wait", "e.g", "U.S", "B", "3", "1", ".", "...", "…", "!", "?", "。", "？", "，", "”", "“", '"', "(", ")", "*",
-    "$", "$$", "\\[", "\\]", "\\(", "\\)", "\\begin{align}", "\\end{align}", "`", "```", "~~~", "\n", "\n\n", " ", "  ",
-    "\u3000", "\xa0", "- ", "1. ", "Step 1. ", "答案", "𝛑", "🎉", "✓", "e\u0301", "\ud800", "<think>\n", "\n</think>\n",
+    "a",
+    "Wait",
+    "e.g",
+    "U.S",
+    "B",
+    "3",
+    "1",
+    ".",
+    "...",
+    "…",
+    "!",
+    "?",
+    "。",
+    "？",
+    "，",
+    "”",
+    "“",
+    '"',
+    "(",
+    ")",
+    "*",
+    "$",
+    "$$",
+    "\\[",
+    "\\]",
+    "\\(",
+    "\\)",
+    "\\begin{align}",
+    "\\end{align}",
+    "`",
+    "```",
+    "~~~",
+    "\n",
+    "\n\n",
+    " ",
+    "  ",
+    "\u3000",
+    "\xa0",
+    "- ",
+    "1. ",
+    "Step 1. ",
+    "答案",
+    "𝛑",
+    "🎉",
+    "✓",
+    "e\u0301",
+    "\ud800",
+    "<think>\n",
+    "\n</think>\n",
 )
 texts = st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=40)
 

@@ -118,20 +118,20 @@ def canonical(raw: Raw, delimiters: Delimiters) -> tuple[str, list[int]]:
 def _character_starts(data: bytes) -> NDArray[np.bool_]:
     """Per byte, whether it begins a character; a run of invalid bytes that becomes one U+FFFD begins one."""
     begins: NDArray[np.bool_] = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
-    for start, end in _invalid_utf8(data):
-        begins[start:end] = False
-        begins[start] = True
+    for start in _invalid_utf8(data):
+        begins[start] = True  # the rest of the run are continuation bytes
     return begins
 
 
-def _invalid_utf8(data: bytes) -> Iterator[Span]:
+def _invalid_utf8(data: bytes) -> Iterator[int]:
+    """Where each run of bytes begins that the codec replaces by one U+FFFD."""
     view, position = memoryview(data), 0
     while True:
         try:
             codecs.utf_8_decode(view[position:], "strict", True)
             return
         except UnicodeDecodeError as fault:
-            yield position + fault.start, position + fault.end
+            yield position + fault.start
             position += fault.end
 
 

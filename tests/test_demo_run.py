@@ -1,0 +1,84 @@
+"""The demo recipe, once, for real: tiny models, the transformers engine and TRL in a child process, as `make demo` runs it.
+
+The README's queries run on what it made, and a second run finds nothing to do.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Runs a Python module in a home of its own, without the caller's Dagster and DASD settings."""
+    home = tmp_path_factory.mktemp("demo")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "DASD"))}
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        words = [word.replace("$HOME", str(home)) for word in args]
+        environment = {**clean, "DASD_HOME": str(home)}
+        return subprocess.run([sys.executable, "-m", *words], env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first_run(command: Command) -> subprocess.CompletedProcess[str]:
+    landed = command("dasd_resources.demo.questions", "$HOME/prompts")
+    assert landed.returncode == 0, landed.stderr
+    return command("dasd_assets.cli", "run", "--recipe", "demo")
+
+
+def rows(command: Command, query: str) -> list[dict[str, float]]:
+    told = command("dasd_assets.cli", "sql", query, "--json")
+    assert told.returncode == 0, told.stderr
+    return list(json.loads(told.stdout))
+
+
+def test_it_succeeds_and_prints_the_summary(first_run: subprocess.CompletedProcess[str]) -> None:
+    assert first_run.returncode == 0, first_run.stderr[-3000:]
+    titles = (
+        "Rows",
+        "Responses dropped",
+        "Share of teacher sentences",
+        "Accuracy",
+        "Time per stage",
+        "Where things lie",
+    )
+    assert all(re.search(rf"^{title}", first_run.stdout, re.MULTILINE) for title in titles)
+
+
+def test_distillation_reaches_the_bar(first_run: subprocess.CompletedProcess[str], command: Command) -> None:
+    query = """SELECT stage, temperature, avg(correct::INT) AS accuracy, count(*) AS num_answers,
+        count(DISTINCT question_id) AS num_questions
+        FROM evaluations JOIN checkpoints USING (checkpoint_id) GROUP BY ALL"""
+    table = rows(command, query)
+    accuracy = {(row["stage"], row["temperature"]): row["accuracy"] for row in table}
+    assert all(row["num_questions"] >= 256 and row["num_answers"] == 4 * row["num_questions"] for row in table)
+    assert accuracy["teacher", 0.6] >= 0.90
+    assert accuracy["student", 1.0] <= 0.35
+    assert accuracy["stage2", 1.0] >= accuracy["student", 1.0] + 0.25
+    assert ("stage3", 1.0) in accuracy
+
+
+def test_the_readmes_queries_run(first_run: subprocess.CompletedProcess[str], command: Command) -> None:
+    queries = re.findall(r'dasd sql ("[^"]+")(.*)', README)
+    assert len(queries) >= 3
+    for query, options in queries:
+        told = command("dasd_assets.cli", "sql", query.strip('"'), *options.partition("#")[0].split())
+        assert told.returncode == 0, told.stderr
+
+
+def test_a_second_run_finds_nothing_to_do(first_run: subprocess.CompletedProcess[str], command: Command) -> None:
+    again = command("dasd_assets.cli", "run", "--recipe", "demo")
+    assert again.returncode == 0
+    assert " 0 materializations" in again.stderr
