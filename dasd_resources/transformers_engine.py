@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class TransformersEngine:
         self.options = _parse(options)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = _load(path, dtype, self.device)
+        self.head = cast(torch.nn.Linear, self.model.get_output_embeddings())
         self.config = self.model.config.get_text_config()
         self._check_supported(path)
         self.context: int = self.config.max_position_embeddings
@@ -65,7 +67,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Free the weights."""
-        del self.model
+        del self.model, self.head
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -79,7 +81,9 @@ class TransformersEngine:
             raise ValueError(f"{path}: {model} keeps a recurrent state, which padding would spoil; set engine: vllm")
         token_ids = torch.arange(4, device=self.device)[None]
         expected = self.model(input_ids=token_ids, use_cache=False).logits[0].float()
-        if not torch.allclose(self._project(self._hidden(input_ids=token_ids)[0]), expected, rtol=1e-2, atol=1e-2):
+        if not torch.allclose(
+            self._logits(self._project(self._hidden(input_ids=token_ids)[0])), expected, rtol=1e-2, atol=1e-2
+        ):
             raise ValueError(f"{path}: {model} does not end in a plain projection to the vocabulary; set engine: vllm")
 
     def _hidden(self, **inputs: object) -> Tensor:
@@ -87,13 +91,14 @@ class TransformersEngine:
         states: Tensor = self.model.base_model(**{"use_cache": False, **inputs}).last_hidden_state
         return states
 
-    def _project(self, hidden: Tensor) -> Tensor:
-        """(N, H) states -> (N, V) logits in float32."""
-        return self._finish(self.model.get_output_embeddings()(hidden))
+    def _project(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """(N, H) states -> (N, V) scores in the model's dtype, written to `out` if given."""
+        scores = torch.mm(hidden, self.head.weight.t(), out=out)
+        return scores if self.head.bias is None else scores.add_(self.head.bias)
 
-    def _finish(self, logits: Tensor) -> Tensor:
-        """Logits of any dtype as float32, scaled and capped (in place where they are) as the model's config says."""
-        logits = logits.float()
+    def _logits(self, scores: Tensor) -> Tensor:
+        """Scores as float32, scaled and capped as the model's config says; in place where they are float32 already."""
+        logits = scores.float()
         scale = (getattr(self.config, "logit_scale", None) or 1) / (getattr(self.config, "logits_scaling", None) or 1)
         if scale != 1:  # Cohere multiplies, Granite divides
             logits *= scale
@@ -136,7 +141,7 @@ class TransformersEngine:
             past_key_values=rows.cache,
             use_cache=True,
         )
-        return rows.sample(self._project(hidden[:, -1]))
+        return rows.sample(self._logits(self._project(hidden[:, -1])))
 
     def _scoring_batches(self, requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
         """Cut descending lengths into batches of at most `max_scoring_tokens`, padding included."""
@@ -165,18 +170,23 @@ class TransformersEngine:
         return [Score(r.request_id, part.tolist()) for r, part in zip(batch, parts, strict=True)]
 
     def _token_logprobs(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-        """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time."""
-        head, vocabulary = self.model.get_output_embeddings(), self.config.vocab_size
-        projected = max(32, PROJECTED_BYTES // (vocabulary * hidden.element_size()) // 32 * 32)
+        """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time.
+
+        The two buffers are reused: on a CPU, touching fresh memory would cost a sixth of the matrix product.
+        """
+        vocabulary = len(self.head.weight)
+        projected = min(len(rows), max(32, PROJECTED_BYTES // (vocabulary * hidden.element_size()) // 32 * 32))
         reduced = max(1, REDUCED_LOGITS // vocabulary) if self.device.type == "cpu" else projected
-        scratch = torch.empty(2, min(reduced, len(rows)), vocabulary, device=self.device)
-        parts = [torch.empty(0, device=self.device)]
-        for row, target in zip(rows.split(projected), targets[:, None].split(projected), strict=True):
-            for logits, wanted in zip(head(hidden[row]).split(reduced), target.split(reduced), strict=True):
-                raw, logprobs = scratch[:, : len(logits)]
-                torch.log_softmax(self._finish(raw.copy_(logits)), -1, out=logprobs)
-                parts.append(logprobs.gather(1, wanted)[:, 0])
-        return torch.cat(parts)
+        scores = torch.empty(projected, vocabulary, dtype=hidden.dtype, device=self.device)
+        scratch = torch.empty(2, min(reduced, projected), vocabulary, device=self.device)
+        logprobs = torch.empty(len(rows), 1, device=self.device)
+        for row, target, out in zip(*(t.split(projected) for t in (rows, targets[:, None], logprobs)), strict=True):
+            part = self._project(hidden[row], scores[: len(row)])
+            for values, wanted, to in zip(*(t.split(reduced) for t in (part, target, out)), strict=True):
+                raw, normed = scratch[:, : len(values)]
+                torch.log_softmax(self._logits(raw.copy_(values)), -1, out=normed)
+                torch.gather(normed, 1, wanted, out=to)
+        return logprobs[:, 0]
 
 
 def _load(path: Path, dtype: str, device: torch.device) -> PreTrainedModel:

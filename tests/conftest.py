@@ -48,7 +48,7 @@ class Fake:
             raise RuntimeError(f"crashed after {self.crash_after} results")
 
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
-        """Publish the parent's weights, with a mark in the configuration, as the real trainer would publish new ones."""
+        """Publish the parent's weights, with a mark in the configuration, as the real trainer does."""
         if job.destination.exists():
             return Trained.load(job.destination)
         self.trained.append(job)

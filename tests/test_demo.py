@@ -31,8 +31,8 @@ def test_prompts_test_and_model_questions_are_disjoint(prompt_files: list[Path])
     rng = Random(0)
     draws = [make_models.draw_expression(rng) for _ in range(5000)]
     trained = {make_models.QUESTION.format(expression=expression) for expression in draws}
-    assert len(prompts) == 800
-    assert len(test) == 320
+    assert len(prompts) == demo_questions.NUM_PROMPTS
+    assert len(test) == demo_questions.NUM_TEST
     assert not prompts & test
     assert not (prompts | test) & trained
     demo_questions.assert_disjoint(TEST_FILE, *prompt_files)

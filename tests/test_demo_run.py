@@ -1,4 +1,4 @@
-"""The demo recipe, once, for real: tiny models, the transformers engine and TRL in a child process, as `make demo` runs it.
+"""The demo recipe, once, for real: tiny models, the transformers engine and TRL in a child, as `make demo` runs it.
 
 The README's queries run on what it made, and a second run finds nothing to do.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -18,9 +19,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from dasd_resources.engine import Completion, Failure, GenerationRequest, ScoringRequest
+from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.generation_rows import sample
-from dasd_resources.transformers_engine import LOGITS_AT_ONCE, TransformersEngine
+from dasd_resources.transformers_engine import PROJECTED_BYTES, TransformersEngine
 
 VOCABULARY = 300
 CONTEXT = 128
@@ -253,17 +254,28 @@ def test_a_sequence_beyond_the_context_fails(engine: TransformersEngine) -> None
     assert "129" in failure.reason
 
 
-def test_scoring_never_projects_a_whole_sequence(tmp_path: Path) -> None:
-    sizes = {**SIZES, "vocab_size": 151_936, "hidden_size": 32, "num_hidden_layers": 1}
-    engine = TransformersEngine(save(Qwen3Config(**sizes), tmp_path), "float32", {})
-    projected: list[int] = []
-    engine.model.get_output_embeddings().register_forward_hook(
-        lambda module, inputs, logits: projected.append(logits.numel())
-    )
-    (score,) = engine.score([ScoringRequest("a", tuple(range(CONTEXT)), 28)])
-    assert len(score.logprobs) == 100
-    assert sum(projected) == 100 * 151_936
-    assert max(projected) <= LOGITS_AT_ONCE
+class LargestResult(TorchDispatchMode):
+    """Notes the size of the largest tensor any operation returns."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.num_bytes = max(self.num_bytes, result.nbytes)
+        return result
+
+
+def test_scoring_never_holds_the_logits_of_a_whole_sequence(tmp_path: Path) -> None:
+    sizes = {**SIZES, "vocab_size": 151_936, "hidden_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 1024}
+    path = save(Qwen3Config(**sizes), tmp_path)
+    engine = TransformersEngine(path, "float32", {})
+    token_ids = tuple(7 * i % 151_936 for i in range(600))
+    with LargestResult() as largest:
+        (score,) = engine.score([ScoringRequest("a", token_ids, 28)])
+    assert largest.num_bytes <= PROJECTED_BYTES < 600 * 151_936 * 4
+    assert isinstance(score, Score)
+    assert score.logprobs == pytest.approx(reference(path, list(token_ids), 28), abs=1e-5)
 
 
 ARCHITECTURES = [
