@@ -133,8 +133,9 @@ def assert_drawn_from(token_ids: list[int], probs: list[float]) -> None:
 @pytest.mark.parametrize("options", [{}, {"max_batch_size": 7}, {"max_batch_tokens": 200}], ids=str)
 def test_generated_logprobs_are_raw_and_exact(checkpoint: Path, options: dict[str, object]) -> None:
     engine = TransformersEngine(checkpoint, "float32", options)
-    requests = mixed_requests()
-    for made, completion in ((r, generate(engine, requests)[r.request_id]) for r in requests[::6]):
+    completions = generate(engine, mixed_requests())
+    for made in mixed_requests()[::6]:
+        completion = completions[made.request_id]
         sequence = [*made.prompt_token_ids, *completion.token_ids]
         assert completion.logprobs == pytest.approx(
             reference(checkpoint, sequence, len(made.prompt_token_ids)), abs=1e-5

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dasd_assets.definitions import build_definitions
+from dasd_resources.recipe import load_recipe
+
+NAMED = [
+    "prompts",
+    "teacher_generations_t060",
+    "teacher_generations_t100",
+    "response_verdicts",
+    "student_logprobs",
+    "sentence_probabilities",
+    "response_scores",
+    "selected_responses_t060",
+    "selected_responses_t100",
+    "random_responses",
+    "sft_dataset_t060",
+    "sft_dataset_t100",
+    "checkpoint_stage1",
+    "checkpoint_stage2",
+    "checkpoint_stage3",
+    "student_rollouts",
+    "prefix_cuts",
+    "teacher_continuations",
+    "mixed_policy_dataset",
+    "evaluations",
+    "distillation_report",
+]
+
+
+@pytest.mark.parametrize("name", ["demo", "dasd-4b"])
+def test_definitions_load_without_any_model(name: str, tmp_path: Path) -> None:
+    definitions = build_definitions(load_recipe(name), tmp_path)
+    dg.Definitions.validate_loadable(definitions)
+    graph = definitions.resolve_asset_graph()
+    assert set(NAMED) <= {key.to_user_string() for key in graph.toposorted_asset_keys}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_asset_says_what_a_row_is(tmp_path: Path) -> None:
+    graph = build_definitions(load_recipe("demo"), tmp_path).resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        assert node.group_name != "default"
+        assert node.description is not None
+        assert node.description.startswith("One row") or key.to_user_string() == "distillation_report"
+
+
+def test_a_third_temperature_is_a_third_stage(tmp_path: Path) -> None:
+    recipe = load_recipe("demo")
+    generation = recipe.generation.model_copy(update={"temperatures": (0.6, 0.8, 1.0)})
+    graph = build_definitions(recipe.model_copy(update={"generation": generation}), tmp_path).resolve_asset_graph()
+    names = {key.to_user_string() for key in graph.toposorted_asset_keys}
+    assert {"teacher_generations_t080", "selected_responses_t080", "checkpoint_stage4"} <= names

@@ -1,0 +1,128 @@
+"""Which responses a recipe wants, and the row a completion becomes."""
+
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from dasd_assets.generations import WantedResponse, response_row, seed_of, wanted_responses
+from dasd_resources.engine import Completion
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe, load_recipe
+
+RECIPE = load_recipe("demo")
+TEXT = "<think>\nWe start with 4. 4 + 3 = 7.\n</think>\nThe answer is 7."
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> PromptedModel:
+    return Engines(home=str(tmp_path_factory.mktemp("home"))).find(RECIPE.teacher, "teacher.model")
+
+
+def sampling(**values: object) -> Recipe:
+    return RECIPE.model_copy(update={"generation": RECIPE.generation.model_copy(update=values)})
+
+
+def ids(
+    teacher: PromptedModel, recipe: Recipe = RECIPE, temperature: float = 0.6, prompts: tuple[str, ...] = ("p1", "p2")
+) -> set[str]:
+    return {wanted.response_id for wanted in wanted_responses(prompts, recipe, temperature, teacher)}
+
+
+def test_n_candidates_of_every_prompt(teacher: PromptedModel) -> None:
+    wanted = wanted_responses(["p1", "p2"], RECIPE, 0.6, teacher)
+    assert [(w.prompt_id, w.sample_index) for w in wanted] == [
+        ("p1", 0), ("p1", 1), ("p1", 2), ("p2", 0), ("p2", 1), ("p2", 2)
+    ]  # fmt: skip
+    assert len({w.response_id for w in wanted}) == len({w.seed for w in wanted}) == 6
+    assert {len(w.response_id) for w in wanted} == {32}
+
+
+def test_ids_do_not_depend_on_order_company_or_n(teacher: PromptedModel) -> None:
+    assert ids(teacher) == ids(teacher, prompts=("p2", "p1"))
+    assert ids(teacher) == ids(teacher, prompts=("p1",)) | ids(teacher, prompts=("p2",))
+    assert ids(teacher) < ids(teacher, sampling(num_candidates=5))
+    assert len(ids(teacher, sampling(num_candidates=5))) == 10
+
+
+def test_ids_do_not_depend_on_engine_or_dtype(teacher: PromptedModel) -> None:
+    spec = teacher.spec.model_copy(update={"engine": "vllm", "dtype": "bfloat16", "engine_options": {"seed": 1}})
+    assert ids(teacher) == ids(replace(teacher, spec=spec))
+
+
+def test_ids_differ_with_everything_that_decides_the_text(teacher: PromptedModel) -> None:
+    terse = replace(teacher, spec=teacher.spec.model_copy(update={"system_prompt": "Be terse."}))
+    sets = [
+        ids(teacher),
+        ids(teacher, temperature=1.0),
+        ids(teacher, sampling(top_p=0.9)),
+        ids(teacher, sampling(max_tokens=255)),
+        ids(replace(teacher, fingerprint="0" * 16)),
+        ids(terse),
+        ids(teacher, prompts=("p3", "p4")),
+    ]
+    assert len(set().union(*sets)) == sum(len(part) for part in sets)
+
+
+@given(st.text(max_size=40))
+def test_a_seed_is_62_bits_of_a_hash_of_the_row_alone(row_id: str) -> None:
+    assert 0 <= seed_of(row_id) < 2**62
+    assert seed_of(row_id) == seed_of(row_id)
+
+
+def test_a_seed_by_hand_and_no_two_alike() -> None:
+    assert seed_of("r1") == int(sha256(b'["seed","r1"]').hexdigest()[:16], 16) // 4
+    seeds = {seed_of(f"r{number}") for number in range(5000)}
+    assert len(seeds) == 5000
+    assert max(seeds) > 2**61
+
+
+def completion(teacher: PromptedModel, text: str = TEXT) -> Completion:
+    """The teacher's own tokens of a text, with a different logprob each."""
+    encoded = teacher.chat.encode_response("4 + 3?", text)
+    token_ids = encoded.token_ids[encoded.num_prompt_tokens :]
+    return Completion("r1", token_ids, [-0.25 * index for index in range(len(token_ids))], "stop")
+
+
+def test_a_row_holds_one_logprob_and_one_offset_per_sampled_token(teacher: PromptedModel) -> None:
+    sampled = completion(teacher)
+    row = response_row(sampled, WantedResponse("r1", "p1", 2), "b1", RECIPE, 0.6, teacher)
+    assert (row["text"], row["token_ids"], row["logprobs"]) == (TEXT, sampled.token_ids, sampled.logprobs)
+    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    pieces = [tokenizer.decode([token], skip_special_tokens=False) for token in sampled.token_ids[:-1]]
+    assert "".join(pieces) == TEXT
+    starts = [sum(map(len, pieces[:index])) for index in range(len(pieces))]
+    assert row["offsets"] == [*starts, -1]  # the end of turn is not in the text
+
+
+def test_a_row_says_how_it_was_sampled(teacher: PromptedModel) -> None:
+    wanted = WantedResponse("r1", "p1", 2)
+    row = response_row(completion(teacher), wanted, "b1", RECIPE, 0.6, teacher)
+    expected = {
+        "response_id": "r1",
+        "prompt_id": "p1",
+        "batch": "b1",
+        "temperature": 0.6,
+        "top_p": 1.0,
+        "max_tokens": 256,
+        "sample_index": 2,
+        "seed": seed_of("r1"),
+        "teacher_fingerprint": teacher.fingerprint,
+        "engine": "transformers",
+        "dtype": "float32",
+        "tool_call": False,
+        "finish_reason": "stop",
+    }
+    assert {key: row[key] for key in expected} == expected
+
+
+def test_a_truncated_response_keeps_every_token(teacher: PromptedModel) -> None:
+    whole = completion(teacher)
+    cut = Completion("r1", whole.token_ids[:6], whole.logprobs[:6], "length")
+    row = response_row(cut, WantedResponse("r1", "p1", 0), "b1", RECIPE, 1.0, teacher)
+    assert len(row["token_ids"]) == len(row["logprobs"]) == len(row["offsets"]) == 6
+    assert TEXT.startswith(row["text"])
+    assert row["finish_reason"] == "length"
