@@ -1,6 +1,5 @@
-"""Models as a recipe prompts them: what their fingerprint covers, and that nothing is loaded without need."""
+"""The demo's own models, found and loaded as the pipeline does it, under both engines."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,9 @@ from dasd_resources.engine import Completion, GenerationRequest, Score, ScoringR
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Model, RecipeError, load_recipe
 
-RECIPE = load_recipe("demo")
+TEACHER = load_recipe("demo").teacher
+QUESTION = "State the final answer to the following arithmetic problem: {} ="
+OF_VLLM = {"max_model_len": 512}
 
 
 @pytest.fixture
@@ -17,47 +18,42 @@ def engines(tmp_path: Path) -> Engines:
     return Engines(home=str(tmp_path))
 
 
-def changed(**values: object) -> Model:
-    return Model.model_validate({**RECIPE.student.model_dump(), **values})
+def test_nothing_is_loaded_when_there_is_nothing_to_do(engines: Engines) -> None:
+    model = engines.find(TEACHER, "teacher.model")
+    nowhere = type(model)(Path("nowhere"), model.fingerprint, model.chat, model.spec)
+    assert list(engines.generate(nowhere, [])) == list(engines.score(nowhere, [])) == []
 
 
-def test_a_fingerprint_covers_how_the_model_is_prompted(engines: Engines) -> None:
-    specs = [
-        RECIPE.student,
-        RECIPE.teacher,
-        changed(system_prompt=None),
-        changed(system_prompt="You are terse."),
-        changed(chat_template_options={"enable_thinking": True}),
+def test_a_fingerprint_follows_the_prompting_not_the_path_or_engine(engines: Engines) -> None:
+    first = engines.find(TEACHER, "teacher.model").fingerprint
+    assert engines.find(TEACHER.model_copy(update={"engine": "vllm"}), "teacher.model").fingerprint == first
+    prompted = TEACHER.model_copy(update={"system_prompt": "Be brief."})
+    assert engines.find(prompted, "teacher.model").fingerprint != first
+
+
+def test_a_missing_model_names_the_recipes_key(engines: Engines) -> None:
+    absent = TEACHER.model_copy(update={"model": "/no/such/model"})
+    with pytest.raises(RecipeError, match=r"teacher\.model.*/no/such/model"):
+        engines.find(absent, "teacher.model")
+
+
+def test_the_demos_teacher_answers_alike_under_vllm_and_transformers(engines: Engines) -> None:
+    spec: Model = TEACHER.model_copy(update={"engine": "vllm", "engine_options": OF_VLLM})
+    vllm, transformers = engines.find(spec, "teacher.model"), engines.find(TEACHER, "teacher.model")
+    prompts = [tuple(vllm.chat.prompt_ids(QUESTION.format(sum))) for sum in ("4 + 5 - 2", "9 - 8 + 7 + 1")]
+    requests = [
+        GenerationRequest(str(i), prompt, 0.6, 1.0, 200, seed, vllm.chat.stop_token_ids)
+        for i, (prompt, seed) in enumerate(zip(prompts, (11, 12), strict=True))
     ]
-    fingerprints = {engines.find(spec, "student.model").fingerprint for spec in specs}
-    assert len(fingerprints) == len(specs)
-    assert {len(fingerprint) for fingerprint in fingerprints} == {16}
-
-
-def test_a_fingerprint_ignores_engine_and_dtype(engines: Engines) -> None:
-    other = changed(engine="vllm", dtype="bfloat16", engine_options={"max_model_len": 64})
-    assert engines.find(RECIPE.student, "k").fingerprint == engines.find(other, "k").fingerprint
-
-
-def test_a_model_that_is_not_there_is_an_error_with_its_key(engines: Engines) -> None:
-    with pytest.raises(RecipeError, match=r"teacher\.model: no folder \./nowhere; give the path"):
-        engines.find(changed(model="./nowhere"), "teacher.model")
-
-
-def test_without_requests_nothing_is_loaded(engines: Engines, tmp_path: Path) -> None:
-    gone = replace(engines.find(RECIPE.student, "student.model"), path=tmp_path / "gone")
-    assert list(engines.generate(gone, [])) == []
-    assert list(engines.score(gone, [])) == []
-    with pytest.raises(OSError):
-        list(engines.score(gone, [ScoringRequest("r", (1, 2), 1)]))
-
-
-def test_a_loaded_engine_generates_and_scores(engines: Engines) -> None:
-    student = engines.find(RECIPE.student, "student.model")
-    prompt = tuple(student.chat.prompt_ids("1 + 2 ="))
-    [completion] = engines.generate(student, [GenerationRequest("g", prompt, 1.0, 1.0, 4, 7, ())])
-    assert isinstance(completion, Completion)
-    assert (completion.request_id, len(completion.token_ids), completion.finish_reason) == ("g", 4, "length")
-    [score] = engines.score(student, [ScoringRequest("s", (*prompt, *completion.token_ids), len(prompt))])
-    assert isinstance(score, Score)
-    assert score.logprobs == pytest.approx(completion.logprobs, abs=1e-4)
+    completions = {c.request_id: c for c in engines.generate(vllm, requests) if isinstance(c, Completion)}
+    assert set(completions) == {"0", "1"}
+    texts = [vllm.chat.read_response(c.token_ids).text for c in completions.values()]
+    assert all(text.startswith("<think>\n") and "The answer is" in text for text in texts)
+    to_score = [
+        ScoringRequest(key, prompts[int(key)] + tuple(c.token_ids), len(prompts[int(key)]))
+        for key, c in completions.items()
+    ]
+    for model in (vllm, transformers):
+        scores = {s.request_id: s for s in engines.score(model, to_score) if isinstance(s, Score)}
+        for key, completion in completions.items():
+            assert scores[key].logprobs == pytest.approx(completion.logprobs, abs=1e-4)
