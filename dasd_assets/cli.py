@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), MISUSED)
     except (RunFailed, duckdb.Error, FileNotFoundError) as error:
         return _complain(str(error), FAILED)
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
 

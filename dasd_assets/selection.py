@@ -156,12 +156,12 @@ def write_selection(
     policy: str,
     selected: pl.DataFrame,
 ) -> None:
-    """Replace this recipe's rows of a dataset and policy; an unchanged set makes no commit."""
+    """Replace this recipe's rows of a dataset and policy; unchanged ones, rank and score included, make no commit."""
     rows = selected_rows(selected, recipe, dataset, policy)
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
-    query = """SELECT DISTINCT dataset_id FROM selected_responses
-        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"""
-    if warehouse.read(query, key)["dataset_id"].to_list() != rows["dataset_id"].unique().to_list():
+    query = f"""SELECT {", ".join(rows.columns)} FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY response_id"""
+    if not warehouse.read(query, key).equals(rows.sort("response_id")):
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("selected_responses", key, rows)
 

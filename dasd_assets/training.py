@@ -57,13 +57,14 @@ def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     """
     query = """SELECT * FROM checkpoints WHERE recipe = $recipe
         QUALIFY row_number() OVER (PARTITION BY stage ORDER BY materialized_at DESC) = 1"""
-    newest = {row["stage"]: row for row in warehouse.read(query, {"recipe": recipe.name}).to_dicts()}
+    known = warehouse.read(query, {"recipe": recipe.name})
+    newest = {row["stage"]: row for row in known.to_dicts()}
     chain = [newest[role] for role in ("teacher", "student") if role in newest]
     for stage in stages(recipe):
         if stage not in newest or newest[stage]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
             break
         chain.append(newest[stage])
-    return pl.DataFrame(chain, infer_schema_length=None)
+    return pl.DataFrame(chain, schema=known.schema)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
