@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster import DagsterError
 
 from dasd_assets.evaluation import benchmark_version
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.pool import batches
 from dasd_assets.prompts import landed_batches
+from dasd_assets.recovery import fail_abandoned_runs, owner
 from dasd_assets.staleness import Stale, stale_assets
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -41,7 +43,7 @@ def bring_up_to_date(
         reasons = {s.asset: s.reason for s in step}
         where = f" of batch {step[0].batch}" if step[0].batch else ""
         echo(f"materializing {len(step)} assets{where}: " + ", ".join(f"{a} ({r})" for a, r in reasons.items()))
-        execute(instance, definitions, list(reasons), step[0].batch)
+        execute(instance, definitions, list(reasons), step[0].batch, home)
         done += len(step)
     return done
 
@@ -79,7 +81,13 @@ def materialize_selected(
     register_batches(instance, home, echo)
     graph = definitions.resolve_asset_graph()
     keys = list(graph.toposorted_asset_keys)
-    chosen = dg.AssetSelection.from_string(selection).resolve(graph)
+    try:
+        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
+        chosen = set().union(*[part.resolve(graph) for part in parts])
+    except DagsterError as error:
+        raise RunFailed(
+            f"--select {selection!r}: {error}; write names, 'a,b', or 'a+' for a and all below it"
+        ) from None
     if not chosen:
         known = ", ".join(key.to_user_string() for key in keys)
         raise RunFailed(f"--select {selection!r} names no asset; there are: {known}")
@@ -92,22 +100,25 @@ def materialize_selected(
         if assets:
             names = [key.to_user_string() for key in assets]
             echo(f"materializing {', '.join(names)}" + (f" of batch {batch}" if batch else ""))
-            execute(instance, definitions, names, batch)
+            execute(instance, definitions, names, batch, home)
     return sum(len(assets) for assets, _ in steps)
 
 
 def execute(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, assets: Sequence[str], batch: str | None
+    instance: dg.DagsterInstance, definitions: dg.Definitions, assets: Sequence[str], batch: str | None, home: Path
 ) -> None:
     """One Dagster run in this process. Raises RunFailed with the first error."""
+    fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in assets],
-        partition_key=batch,
-        raise_on_error=False,
-        run_config={"loggers": {"console": {}}},
-    )
+    with owner(home) as tags:
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            partition_key=batch,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}},
+            tags=tags,
+        )
     if not result.success:
         raise RunFailed(_first_error(result))
 

@@ -55,15 +55,15 @@ class Ledger:
                 self.add(to_row(result))
 
     def flush(self) -> None:
-        """Commit what has been added: new ids only, and the failures of ids that are still missing."""
+        """Commit what has been added: new ids only. A failure is kept until its id fails or succeeds again."""
         if self._rows or self._failures:
             with self.warehouse.commit(self.origin) as transaction:
                 rows = pl.DataFrame(self._rows, infer_schema_length=None)
                 added = transaction.append_missing(self.table, self.key, rows, self.batch)
                 failed = [f.request_id for f in self._failures]
                 settled = failed + [str(row[self.key[0]]) for row in self._rows]
-                transaction.delete_keys("failed_requests", "request_id", settled)
-                transaction.append_missing("failed_requests", ("request_id",), self._failed_rows())
+                transaction.delete_keys("failed_requests", {"asset": self.table}, "request_id", settled)
+                transaction.append_missing("failed_requests", ("asset", "request_id"), self._failed_rows())
             self.num_added += added
             self.num_failed += len(failed)
         self._rows, self._failures, self._flushed_at = [], [], time.monotonic()

@@ -54,17 +54,22 @@ class Transaction:
 
     def replace(self, table: str, where: Params, rows: pl.DataFrame) -> None:
         """Delete the rows equal to `where` in every column it names, then insert `rows`."""
-        condition = " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
-        self._connection.execute(f"DELETE FROM {table} WHERE {condition}", dict(where))
+        self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
         if not rows.is_empty():
             self._connection.register("incoming", rows)
             self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
             self._connection.unregister("incoming")
 
-    def delete_keys(self, table: str, column: str, keys: Sequence[str]) -> None:
-        """Delete the rows whose `column` is one of `keys`."""
+    def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
+        """Delete the rows equal to `where` in every column it names, and whose `column` is one of `keys`."""
         if keys:
-            self._connection.execute(f"DELETE FROM {table} WHERE list_contains($keys, {column})", {"keys": list(keys)})
+            query = f"DELETE FROM {table} WHERE {_equal(where)} AND list_contains($keys, {column})"
+            self._connection.execute(query, {**where, "keys": list(keys)})
+
+
+def _equal(where: Params) -> str:
+    """The condition that every named column equals its parameter, NULL equal to NULL."""
+    return " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
 
 
 class Warehouse(ConfigurableResource):
@@ -100,7 +105,7 @@ class Warehouse(ConfigurableResource):
 
     def migrate(self) -> None:
         """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
-        _migrate_once(self.catalog)
+        migrate(self.catalog)
 
     def _locked(self) -> FileLock:
         return FileLock(Path(self.home) / "catalog.lock")
@@ -177,17 +182,21 @@ def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator
 
 
 @cache
-def _migrate_once(catalog: Path) -> None:
+def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+    """Create a catalog or bring it forward, each step whole or not at all; looked at once in a process.
+
+    Raises RuntimeError for a catalog that a later release has written.
+    """
     catalog.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(catalog.parent / "catalog.lock"), attach(catalog) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)")
         found = connection.sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
         version = int(found[0]) if found else 0
-        if version > len(MIGRATIONS):
-            raise RuntimeError(f"{catalog} has schema version {version}; this release knows {len(MIGRATIONS)}: upgrade")
-        for number in range(version + 1, len(MIGRATIONS) + 1):
+        if version > len(migrations):
+            raise RuntimeError(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
+        for number in range(version + 1, len(migrations) + 1):
             for _ in _transaction(connection, f"schema {number}"):
-                connection.execute(MIGRATIONS[number - 1])
+                connection.execute(migrations[number - 1])
                 connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
 
 

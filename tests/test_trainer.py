@@ -206,11 +206,13 @@ def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
 def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     stage1: tuple[Trained, list[Progress]], make_job: JobMaker
 ) -> None:
-    def kill(point: Progress) -> None:
-        if point.step >= 12:
-            os.kill(children(os.getpid())[0], signal.SIGKILL)
+    job, resumed, killed = make_job("killed"), list[Progress](), set[int]()
 
-    job, resumed = make_job("killed"), list[Progress]()
+    def kill(point: Progress) -> None:
+        if point.step >= 12 and not killed:
+            killed.add(child_of(os.getpid(), job))
+            os.kill(min(killed), signal.SIGKILL)
+
     with pytest.raises(TrainingError, match="killed by SIGKILL"):
         train(job, kill)
     assert not job.destination.exists()
@@ -220,8 +222,10 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert trained.content_hash == stage1[0].content_hash
 
 
-def children(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+def child_of(process: int, job: SftJob) -> int:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    (child,) = (c for c in children if str(job.partial) in Path(f"/proc/{c}/cmdline").read_text())
+    return int(child)
 
 
 PARENT = """

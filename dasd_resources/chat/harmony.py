@@ -97,8 +97,9 @@ class Harmony:
 
     def _chunks(self, part: Part) -> list[tuple[int, bytes]]:
         text, start = part
-        chunks = [text] if start is not None else MARKER.split(text)
-        return [(PLAIN if start is not None else self.markers.get(c, PLAIN), c.encode()) for c in chunks]
+        if start is not None:
+            return [(PLAIN, text.encode())]
+        return [(self.markers.get(chunk, PLAIN), chunk.encode()) for chunk in MARKER.split(text)]
 
     def _messages(self, token_ids: Sequence[int], pieces: Sequence[bytes]) -> tuple[list[Message], str]:
         """The messages begun, and the header after them that no <|message|> ended."""

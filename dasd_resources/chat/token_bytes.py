@@ -107,7 +107,8 @@ class TokenBytes:
     def __init__(self, tokenizer: Tokenizer, spec: Spec) -> None:
         steps = _flatten(spec["decoder"])
         check_decoder(steps)
-        literal = {t["id"] for t in spec["added_tokens"]} if steps[-1]["type"] == "ByteLevel" else set()
+        byte_level = any(step["type"] == "ByteLevel" for step in steps)
+        literal = {t["id"] for t in spec["added_tokens"] if byte_level}
         self._steps = steps
         self._tokens = {id: token for token, id in tokenizer.get_vocab(with_added_tokens=True).items()}
         self._table = {
