@@ -39,7 +39,7 @@ class Engines(ConfigurableResource):
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
         path = find_model(spec.model, key)
         chat = Chat.load(path, spec)
-        files = fingerprint(path, Path(self.home) / "fingerprints.json")
+        files = fingerprint(path, Path(self.home) / "fingerprints.sqlite")
         return PromptedModel(path, content_hash([files, chat.template_version])[:16], chat, spec)
 
     @contextmanager
