@@ -42,7 +42,9 @@ def test_a_killed_dasd_run_does_not_block_the_next(project: Project) -> None:
     ]
     process = subprocess.Popen(begun, env={**clean, "DASD_HOME": str(project.home)}, stderr=subprocess.DEVNULL)
     with project.instance() as instance:
+        deadline = time.monotonic() + 300
         while not _slot_is_held(instance):
+            assert time.monotonic() < deadline, "the generation never began"
             assert process.poll() is None, f"{begun} ended before it was killed"
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
