@@ -32,7 +32,7 @@ def probability_densities(probs: Mapping[str, Sequence[float]]) -> bytes:
     """Density of response probabilities, the geometric mean over tokens, one curve per group (Figure 3)."""
     figure, axes = _figure("response probability (geometric mean of its tokens')", "density")
     for name, values in probs.items():
-        heights, edges = np.histogram(values, bins=40, range=(0.0, 1.0), density=True)
+        heights, edges = np.histogram(values, bins=40, range=(0.0, 1.0), density=len(values) > 0)
         axes.stairs(heights, edges, label=f"{name} (n={len(values):,})", fill=False)
     return _png(figure, axes)
 

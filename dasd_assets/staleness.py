@@ -57,7 +57,7 @@ def stale_assets(
         name = key.to_user_string()
         latest[name] = _latest_tags(instance, key, node.is_partitioned)
         for batch in batches if node.is_partitioned else [None]:
-            parents = [parent.to_user_string() for parent in sorted(node.parent_keys)]
+            parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}
             reason = _own_reason(latest[name].get(batch), node.code_version, roots.get(name)) or _input_reason(
                 name, batch, parents, latest, found, batches
             )
@@ -79,15 +79,16 @@ def _own_reason(tags: Tags | None, code_version: str | None, root_version: str |
 def _input_reason(
     name: str,
     batch: str | None,
-    parents: list[str],
+    parents: Mapping[str, bool],
     latest: Mapping[str, Mapping[str | None, Tags]],
     found: Mapping[tuple[str, str | None], Stale],
     batches: list[str],
 ) -> str | None:
+    """parents: whether each is partitioned, by name."""
     tags = latest[name][batch]
-    for parent in parents:
-        fan_in = batch is None and None not in latest[parent]
-        sources = batches if fan_in else [batch if batch in latest[parent] else None]
+    for parent, partitioned in parents.items():
+        fan_in = batch is None and partitioned
+        sources = batches if fan_in else [batch if partitioned else None]
         if any((parent, source) in found for source in sources):
             return f"{parent} is out of date"
         if fan_in:

@@ -53,9 +53,10 @@ def checkpoint_id(parent: str, example_ids: list[str], settings: str) -> str:
 def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     """The `checkpoints` rows now in force, in order: teacher, student, and each stage that descends from that student.
 
-    A stage trained on an earlier parent is left out: it is not of this chain.
+    A stage trained on an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now.
     """
-    query = """SELECT * FROM checkpoints WHERE recipe = $recipe
+    query = """SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
+            FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset))
         QUALIFY row_number() OVER (PARTITION BY stage ORDER BY materialized_at DESC) = 1"""
     known = warehouse.read(query, {"recipe": recipe.name})
     newest = {row["stage"]: row for row in known.to_dicts()}

@@ -143,11 +143,13 @@ class Training(Part):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.min_learning_rate > self.learning_rate:
-            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
+            )
         if self.global_batch_size % self.per_device_batch_size:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is no multiple of "
-                f"per_device_batch_size {self.per_device_batch_size}"
+                f"per_device_batch_size {self.per_device_batch_size}; make it one"
             )
         if self.batch_counts == "bins" and not self.packing:
             raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
@@ -190,7 +192,7 @@ class Evaluation(Part):
     @classmethod
     def _unique(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
         if len({b.name for b in benchmarks}) < len(benchmarks):
-            raise ValueError("two benchmarks have the same name")
+            raise ValueError("two benchmarks have the same name; rename one")
         return benchmarks
 
 
@@ -214,11 +216,13 @@ class Recipe(Part):
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
-            raise ValueError(f"selection.budgets names {sorted(unknown)}; generation makes {list(self.datasets)}")
+            raise ValueError(
+                f"selection.budgets names {sorted(unknown)}; generation makes {list(self.datasets)}: name only these"
+            )
         if self.filters.max_student_tokens > self.training.max_length:
             raise ValueError(
                 f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
-                f"{self.training.max_length}: such rows would be cut while training"
+                f"{self.training.max_length}; lower it, such rows would be cut while training"
             )
         return self
 
@@ -284,8 +288,12 @@ def _fault(path: Path, fault: Mapping[str, object]) -> str:
     location = fault["loc"]
     key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
     value = fault["input"]
+    told = str(fault["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(fault["type"]), "")
     shown = "" if isinstance(value, Mapping) else f" (found {value!r})"
-    return f"{path.name}: {key}: {fault['msg']}{shown}"
+    return f"{path.name}: {key}: {told}{shown}"
+
+
+_REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}
 
 
 def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:

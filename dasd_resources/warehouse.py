@@ -152,7 +152,8 @@ def _loaded() -> duckdb.DuckDBPyConnection:
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
     """DuckDB refuses parameters that the query does not name: leave them out, so that callers need not."""
     named = set(re.findall(r"\$([a-z_]+)", query))
-    return connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named}).pl()
+    rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
+    return pl.DataFrame() if rows is None else rows.pl()  # None: a statement without rows, such as COPY
 
 
 _EXTENSIONS = {"duckdb_extension_sqlite_scanner": "sqlite_scanner", "duckdb_extension_ducklake": "ducklake"}

@@ -1,6 +1,7 @@
 """A whole pipeline without a model: a deterministic engine and trainer, passed as arguments, over a temporary home."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.run import bring_up_to_date
+from dasd_assets.run import bring_up_to_date, materialize_selected
 from dasd_resources.checkpoint import LOSSES, RECORD, Progress, Trained, publish
 from dasd_resources.demo.questions import Row, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
@@ -177,6 +178,17 @@ class Project:
         with self.instance() as instance:
             return bring_up_to_date(instance, self.definitions, self.recipe, self.engines, self.home, self.said.append)
 
+    def materialize(self, selection: str) -> int:
+        """Materialize exactly these assets, in every batch."""
+        with self.instance() as instance:
+            return materialize_selected(instance, self.definitions, selection, self.home, self.said.append)
+
+    @property
+    def materialized(self) -> set[str]:
+        """The assets that `run` has announced."""
+        steps = [line.partition(": ")[2] for line in self.said if line.startswith("materializing")]
+        return {part.partition(" (")[0] for step in steps for part in step.split(", ")}
+
     def read(self, query: str, **params: object) -> pl.DataFrame:
         return self.warehouse.read(query, params)
 
@@ -185,10 +197,8 @@ class Project:
 
 
 @dg.logger(None)
-def silent_log(init_context: dg.InitLoggerContext) -> object:
+def silent_log(init_context: dg.InitLoggerContext) -> logging.Logger:
     """The `console` logger that a run's configuration names, saying nothing."""
-    import logging
-
     logger = logging.Logger("silent")
     logger.addHandler(logging.NullHandler())
     return logger

@@ -1,3 +1,5 @@
+"""The `dasd` command in this process: what it prints, its exit codes, and one sentence where something is amiss."""
+
 import json
 from pathlib import Path
 
@@ -23,10 +25,91 @@ def test_sql_reads_an_earlier_snapshot(home: Project, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out) == [{"n": 0}]
 
 
-def test_sql_refuses_to_write(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sql", "DELETE FROM prompts"]) == 1
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM prompts",
+        "UPDATE prompts SET domain = 'x'",
+        "INSERT INTO prompts SELECT * FROM prompts",
+        "CREATE TABLE mine(x INT)",
+        "DROP TABLE prompts",
+        "SELECT 1; DELETE FROM prompts",
+    ],
+)
+def test_sql_refuses_to_write(home: Project, capsys: pytest.CaptureFixture[str], statement: str) -> None:
+    before = home.warehouse.snapshot_id()
+    assert main(["sql", statement]) == 1
     assert "read-only" in capsys.readouterr().err
+    assert home.warehouse.snapshot_id() == before
     assert home.count("prompts") == 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["SELEKT 1"], "syntax error"),
+        (["SELECT nothing FROM prompts"], 'Referenced column "nothing" not found'),
+        (["SELECT 1", "--at", "99999"], "No snapshot found at version 99999"),
+    ],
+)
+def test_a_query_at_fault_is_told_without_a_traceback(
+    home: Project, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert main(["sql", *arguments]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("dasd: ")
+    assert told in error
+
+
+def test_sql_prints_a_table(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", "SELECT 'één' AS word, [1, 2] AS list"]) == 0
+    assert "één" in capsys.readouterr().out
+
+
+def test_sql_without_rows_prints_none(home: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["sql", f"COPY (SELECT 1 AS x) TO '{tmp_path / 'x.csv'}'", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+    assert (tmp_path / "x.csv").read_text() == "x\n1\n"
+
+
+def test_run_with_an_unknown_asset_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    assert main(["run", "--select", "nonsense"]) == 1
+    assert "dasd: --select 'nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("seed: 42", "seed: 42\nsede: 1", "mine.yaml: sede: "),
+        ("seed: 42", "seed: many", "mine.yaml: seed: "),
+        ("length_cap: 1.5", "length_cap: 0.5", "mine.yaml: mixed_policy.length_cap: "),
+        ("temperatures: [0.6, 1.0]\n  num", "temperatures: [1.0, 0.6]\n  num", "must ascend"),
+    ],
+)
+def test_a_fault_in_a_recipe_names_the_key(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    told: str,
+) -> None:
+    text = (Path(__file__).parents[1] / "dasd_resources/recipes/demo.yaml").read_text()
+    assert old in text
+    (tmp_path / "mine.yaml").write_text(text.replace(old, new))
+    monkeypatch.setenv("DASD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DASD_RECIPE", str(tmp_path / "mine.yaml"))
+    assert main(["run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dasd: ")
+    assert told in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "home").exists()
 
 
 def test_sql_without_a_warehouse_says_what_to_do(
@@ -50,7 +133,7 @@ def test_a_missing_model_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))  # `main` sets it; this brings it back
     text = (Path(__file__).parents[1] / "dasd_resources/recipes/demo.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("../demo/teacher", "./no-such-folder"))
     assert main(["run", "--recipe", str(tmp_path / "mine.yaml")]) == 2

@@ -1,10 +1,13 @@
+"""The asset graph of a recipe: loads without a model, has the contract's assets, each says what its rows are."""
+
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from conftest import change
 
 from dasd_assets.definitions import build_definitions
-from dasd_resources.recipe import load_recipe
+from dasd_resources.recipe import Recipe, load_recipe
 
 NAMED = [
     "prompts",
@@ -29,6 +32,7 @@ NAMED = [
     "evaluations",
     "distillation_report",
 ]
+SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
 @pytest.mark.parametrize("name", ["demo", "dasd-4b"])
@@ -47,6 +51,37 @@ def test_every_asset_says_what_a_row_is(tmp_path: Path) -> None:
         assert node.group_name != "default"
         assert node.description is not None
         assert node.description.startswith("One row") or key.to_user_string() == "distillation_report"
+
+
+def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) -> None:
+    """The two models are known by their files alone."""
+    graph = build_definitions(load_recipe("demo"), tmp_path).resolve_asset_graph()
+    without = {key.to_user_string() for key in graph.toposorted_asset_keys if graph.get(key).code_version is None}
+    assert without == {"teacher_model", "student_model"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "changed"),
+    [
+        ("selection.divergence.threshold", 0.3, {"sentence_types", "response_scores", "random_responses", *SELECTED}),
+        ("generation.num_candidates", 4, {"teacher_generations_t060", "teacher_generations_t100"}),
+        ("training.learning_rate", 1e-3, {"checkpoint_stage1", "checkpoint_stage2", "checkpoint_stage3"}),
+        ("mixed_policy.epochs", 9, {"checkpoint_stage3"}),
+        ("mixed_policy.length_cap", 2.0, {"student_rollouts"}),
+        ("mixed_policy.off_policy_ratio", 2.0, {"mixed_policy_dataset"}),
+        ("evaluation.samples_per_question", 8, {"evaluations"}),
+    ],
+)
+def test_a_recipes_value_touches_only_the_assets_it_is_for(
+    tmp_path: Path, path: str, value: object, changed: set[str]
+) -> None:
+    def versions(recipe: Recipe) -> dict[str, str | None]:
+        graph = build_definitions(recipe, tmp_path).resolve_asset_graph()
+        return {key.to_user_string(): graph.get(key).code_version for key in graph.toposorted_asset_keys}
+
+    demo = load_recipe("demo")
+    before, after = versions(demo), versions(change(demo, path, value))
+    assert {name for name in before if before[name] != after[name]} == changed
 
 
 def test_a_third_temperature_is_a_third_stage(tmp_path: Path) -> None:

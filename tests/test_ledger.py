@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dasd_resources.engine import Failure
@@ -62,3 +63,54 @@ def test_a_failure_is_stored_until_its_id_succeeds(warehouse: Warehouse) -> None
 
 def test_missing_keeps_the_order() -> None:
     assert missing(["c", "a", "b"], ["a"]) == ["c", "b"]
+
+
+def failures(warehouse: Warehouse) -> list[tuple[str, str, str | None]]:
+    return warehouse.read("SELECT asset, request_id, batch FROM failed_requests ORDER BY ALL").rows()
+
+
+def test_a_success_clears_the_failures_of_its_own_asset_alone(warehouse: Warehouse) -> None:
+    scoring = Ledger(warehouse, "student_logprobs", ("response_id", "student_fingerprint"), "test", "b1")
+    with scoring, ledger(warehouse) as cutting:
+        scoring.fail(Failure("a", "too long"))
+        cutting.fail(Failure("a", "no point"))
+    assert failures(warehouse) == [("prefix_cuts", "a", None), ("student_logprobs", "a", "b1")]
+    with ledger(warehouse) as cutting:
+        cutting.add(row("a"))
+    assert failures(warehouse) == [("student_logprobs", "a", "b1")]
+
+
+def test_rows_and_failures_are_durable_after_max_seconds(warehouse: Warehouse) -> None:
+    with Ledger(warehouse, "prefix_cuts", ("rollout_id",), "test", max_seconds=0.0) as book:
+        book.add(row("a"))
+        assert present(warehouse) == ["a"]
+        book.fail(Failure("b", "too long"))
+        assert failures(warehouse) == [("prefix_cuts", "b", None)]
+
+
+def test_results_are_counted_as_rows_added_and_failures(warehouse: Warehouse) -> None:
+    with ledger(warehouse, max_rows=2) as book:
+        book.collect(["a", Failure("b", "too long"), "c", "a", "d"], row)
+    assert (book.num_added, book.num_failed) == (3, 1)
+    assert present(warehouse) == ["a", "c", "d"]
+
+
+def test_nothing_added_makes_no_commit(warehouse: Warehouse) -> None:
+    before = warehouse.snapshot_id()
+    with ledger(warehouse):
+        pass
+    assert warehouse.snapshot_id() == before
+
+
+def test_a_commit_carries_the_ledgers_origin(warehouse: Warehouse) -> None:
+    with ledger(warehouse) as book:
+        book.add(row("a"))
+    messages = warehouse.read("SELECT commit_message FROM dasd.snapshots() ORDER BY snapshot_id")["commit_message"]
+    assert messages[-1] == "test"
+
+
+def test_a_row_that_cannot_be_stored_keeps_its_companions_out(warehouse: Warehouse) -> None:
+    with pytest.raises(duckdb.Error), ledger(warehouse) as book:
+        book.add(row("a"))
+        book.add({**row("b"), "seed": None})
+    assert present(warehouse) == []

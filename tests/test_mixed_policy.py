@@ -5,14 +5,16 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from dasd_assets.mixed_policy.continuations import prefix_end, request
+from dasd_assets.generations import seed_of
+from dasd_assets.mixed_policy.continuations import continuation_id, continuation_row, prefix_end, request
 from dasd_assets.mixed_policy.cuts import cut_row, draw_cut
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
-from dasd_assets.mixed_policy.rollouts import draw_questions, length_cap, wanted_rollouts
+from dasd_assets.mixed_policy.rollouts import draw_questions, length_cap, rollout_row, wanted_rollouts
 from dasd_resources.chat import Chat
-from dasd_resources.engine import Failure, GenerationRequest
-from dasd_resources.engines import Engines
+from dasd_resources.engine import Completion, Failure, FinishReason, GenerationRequest
+from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import load_recipe
 
 RECIPE = load_recipe("demo")
@@ -112,3 +114,198 @@ def test_loss_on_the_whole_continuation_or_on_the_teachers_part(loss_on_prefix: 
     assert labels[-1] == STUDENT.end_of_turn_id
     assert (labels[0] == -100) is not loss_on_prefix
     assert (example["response_id"], example["continuation_id"]) == (None, "c")
+
+
+@given(st.integers(1, 5000), st.integers(100, 300))
+def test_the_cap_is_the_ceiling_of_the_exact_product(length: int, hundredths: int) -> None:
+    assert length_cap(length, hundredths / 100) == -(-length * hundredths // 100)
+
+
+@given(st.integers(0, 200), st.sets(st.integers(0, 199)), st.integers(0, 2**62))
+def test_a_cut_is_the_last_admissible_point_up_to_a_draw_beyond_half(
+    num_tokens: int, admissible: set[int], seed: int
+) -> None:
+    points = sorted(point for point in admissible if point < num_tokens)
+    cut = draw_cut(num_tokens, points, seed)
+    drawn = draw_cut(num_tokens, range(num_tokens), seed)
+    assert cut == draw_cut(num_tokens, points[::-1], seed)
+    if drawn is None:
+        assert num_tokens < 2
+    assert cut == max((point for point in points if drawn is not None and 0 < point <= drawn), default=None)
+
+
+@pytest.mark.parametrize(("num_tokens", "cuts"), [(0, {None}), (1, {None}), (2, {1}), (3, {2}), (4, {2, 3})])
+def test_cuts_of_the_shortest_rollouts(num_tokens: int, cuts: set[int | None]) -> None:
+    assert {draw_cut(num_tokens, range(num_tokens), seed) for seed in range(50)} == cuts
+
+
+def test_a_cut_keeps_no_half_character_and_no_half_delimiter() -> None:
+    text = "<think>\n👩‍🚀👩‍🚀\n</think>\n漢字漢字"
+    encoded = STUDENT.encode_response("q", text)
+    tokens = encoded.token_ids[encoded.num_prompt_tokens : -1]
+    offsets = encoded.offsets[:-1]
+    rows = [cut_row({"rollout_id": f"r{i}", "text": text, "offsets": offsets}) for i in range(400)]
+    closing = range(text.index("</think>"), text.index("</think>") + len("</think>\n"))
+    assert len({row["cut_token"] for row in rows}) > 3
+    for row in rows:
+        kept = STUDENT.read_response(tokens[: row["cut_token"]]).text
+        assert kept == text[: row["cut_char"]]
+        assert "\ufffd" not in kept
+        assert row["cut_char"] not in closing
+        assert (row["reason"], row["cut_version"]) == (None, "1")
+
+
+def test_a_rollout_that_cannot_be_cut_says_why() -> None:
+    row = cut_row({"rollout_id": "r", "text": "🎉", "offsets": [0, 0, 0, 0]})
+    assert (row["cut_token"], row["cut_char"]) == (None, None)
+    assert row["reason"] == "no token before the drawn one starts a character of the text"
+    assert row["seed"] == seed_of("cut r")
+
+
+@pytest.mark.parametrize(
+    "other", [{"length_cap": 2.0}, {"rollout_temperature": 0.9}, {"rollout_top_p": 0.9}, {"num_questions": 1}]
+)
+def test_a_rollout_id_follows_its_sampling(other: dict[str, float]) -> None:
+    policy = RECIPE.mixed_policy.model_copy(update=other)
+    ids = [{row["rollout_id"] for row in wanted_rollouts(references(), "c1", p)} for p in (RECIPE.mixed_policy, policy)]
+    assert (ids[0] == ids[1]) is ("num_questions" in other)
+    assert ids[0] == ids[1] or not ids[0] & ids[1]
+
+
+def test_a_rollout_id_follows_its_reference() -> None:
+    other = references().with_columns(response_id=pl.lit("x"))
+    longer = references().with_columns(pl.col("reference_num_tokens") + 10)
+    tables = (references(), other, longer)
+    ids = [row["rollout_id"] for table in tables for row in wanted_rollouts(table, "c1", RECIPE.mixed_policy)]
+    assert len(set(ids)) == 6
+    assert wanted_rollouts(references().clear(), "c1", RECIPE.mixed_policy) == []
+
+
+def test_the_first_reference_of_a_question_is_drawn_whatever_the_order_of_questions() -> None:
+    rows = [(f"p{number % 20}", f"r{number}") for number in range(60)]
+    table = pl.DataFrame(rows, schema=["prompt_id", "response_id"], orient="row")
+    drawn = draw_questions(table, 7, 1)
+    assert drawn["prompt_id"].n_unique() == drawn.height == 7
+    assert all(int(response[1:]) < 20 for response in drawn["response_id"])
+    swapped = pl.concat([table[10:20], table[:10], table[20:]])
+    assert set(draw_questions(swapped, 7, 1)["response_id"]) == set(drawn["response_id"])
+    assert set(draw_questions(table, 7, 2)["response_id"]) != set(drawn["response_id"])
+    assert set(drawn["response_id"]) < set(draw_questions(table, 8, 1)["response_id"])
+    assert draw_questions(table.clear(), 7, 1).is_empty()
+
+
+@given(st.sets(st.text("abc", min_size=1, max_size=4)), st.integers(0, 20), st.integers(0, 40), st.integers(0, 5))
+def test_any_ratio_of_off_policy_rows(ids: set[str], count: int, tenths: int, seed: int) -> None:
+    drawn = off_policy_draw(sorted(ids), count, tenths / 10, seed)
+    assert len(drawn) == min(len(ids), -(-count * tenths // 10))
+    assert set(drawn) <= ids
+    more = off_policy_draw(sorted(ids), count + 1, tenths / 10, seed)
+    assert more[: len(drawn)] == drawn  # a larger draw only adds
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    return Engines(home=str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="module")
+def teacher(engines: Engines) -> PromptedModel:
+    return engines.find(RECIPE.teacher, "teacher.model")
+
+
+@pytest.fixture(scope="module")
+def student(engines: Engines) -> PromptedModel:
+    return engines.find(RECIPE.student, "student.model")
+
+
+def completion(token_ids: list[int], reason: FinishReason) -> Completion:
+    return Completion("k", token_ids, [-0.5] * len(token_ids), reason)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_rollout_is_cut_off_exactly_if_it_hit_the_cap(student: PromptedModel, reason: FinishReason) -> None:
+    [wanted, _] = wanted_rollouts(references(), "c1", RECIPE.mixed_policy)
+    encoded = STUDENT.encode_response("q", "<think>\n4 + 3")
+    sampled = completion(encoded.token_ids[encoded.num_prompt_tokens : -1], reason)
+    row = rollout_row(sampled, wanted, "c1", student, RECIPE.mixed_policy)
+    assert row["cut_off"] is (reason == "length")
+    assert (row["text"], row["offsets"]) == ("<think>\n4 + 3", encoded.offsets[:-1])
+    assert (row["max_tokens"], row["reference_num_tokens"], row["reference_response_id"]) == (15, 10, "r")
+    assert (row["seed"], row["temperature"], row["checkpoint_id"]) == (seed_of("k"), 1.0, "c1")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said", "text"),
+    [
+        ("<think>\n4 + 3", " = 7.\n</think>\n7", "<think>\n4 + 3 = 7.\n</think>\n7"),
+        ("<think>\n4 + 3 = 7.", "\n</think>\nThe answer is 7.", "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."),
+        ("<think>\n4.\n</think>\nThe", " answer is 7.", "<think>\n4.\n</think>\nThe answer is 7."),
+    ],
+)
+def test_a_continuation_row_joins_both_parts(teacher: PromptedModel, prefix: str, said: str, text: str) -> None:
+    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    token_ids = [*tokenizer.encode(said, add_special_tokens=False).ids, teacher.chat.end_of_turn_id]
+    row = {**PREFIX, "prefix_text": prefix}
+    asked = request(row, teacher, RECIPE)
+    assert isinstance(asked, GenerationRequest)
+    made = continuation_row(completion(token_ids, "stop"), row, asked, teacher)
+    assert (made["text"], made["continuation_text"], made["prefix_text"]) == (text, said, prefix)
+    assert made["text"] == made["prefix_text"] + made["continuation_text"]
+    assert made["offsets"][0] == len(prefix)
+    assert made["offsets"][-1] == -1
+    assert len(made["token_ids"]) == len(made["logprobs"]) == len(made["offsets"])
+    assert made["max_tokens"] == asked.max_tokens < RECIPE.generation.max_tokens
+
+
+PREFIX = {"continuation_id": "k", "rollout_id": "r", "prompt_id": "p", "question": "q", "system_prompt": None}
+
+
+def test_a_continuation_goes_on_from_the_prefix_text_in_the_teachers_tokens(teacher: PromptedModel) -> None:
+    asked = request({**PREFIX, "prefix_text": "<think>\n4 + 3"}, teacher, RECIPE)
+    assert isinstance(asked, GenerationRequest)
+    prompt = teacher.chat.prompt_ids("q")
+    assert list(asked.prompt_token_ids[: len(prompt)]) == prompt
+    assert teacher.chat.read_response(asked.prompt_token_ids[len(prompt) :]).text == "<think>\n4 + 3"
+    assert (asked.temperature, asked.seed) == (0.6, seed_of("k"))
+    assert asked.stop_token_ids == teacher.chat.stop_token_ids
+
+
+def test_a_prefix_may_leave_the_teacher_one_token_but_not_none(teacher: PromptedModel) -> None:
+    row = {**PREFIX, "prefix_text": "<think>\n4 + 3 = 7. 7"}
+    size = len(teacher.chat.continuation_ids("q", row["prefix_text"])) - len(teacher.chat.prompt_ids("q"))
+
+    def with_budget(max_tokens: int) -> GenerationRequest | Failure:
+        generation = RECIPE.generation.model_copy(update={"max_tokens": max_tokens})
+        return request(row, teacher, RECIPE.model_copy(update={"generation": generation}))
+
+    one = with_budget(size + 1)
+    assert isinstance(one, GenerationRequest)
+    assert one.max_tokens == 1
+    assert with_budget(size) == Failure("k", f"the prefix alone fills generation.max_tokens {size}")
+
+
+def test_a_continuation_id_follows_what_decides_it() -> None:
+    hot = RECIPE.model_copy(update={"mixed_policy": RECIPE.mixed_policy.model_copy(update={"off_policy_ratio": 2.0})})
+    cold = RECIPE.mixed_policy.model_copy(update={"continuation_temperature": 0.3})
+    others = [
+        continuation_id("r2", "p", "t", RECIPE),
+        continuation_id("r1", "q", "t", RECIPE),
+        continuation_id("r1", "p", "u", RECIPE),
+        continuation_id("r1", "p", "t", RECIPE.model_copy(update={"mixed_policy": cold})),
+    ]
+    first = continuation_id("r1", "p", "t", RECIPE)
+    assert len({first, *others}) == 5
+    assert continuation_id("r1", "p", "t", hot) == first
+
+
+@given(st.text("ab \n", max_size=8), st.text("ab \n", max_size=8))
+def test_the_shared_part_is_the_longest(text: str, prefix: str) -> None:
+    end = prefix_end(text, prefix)
+    assert text[:end] == prefix[:end]
+    assert end == min(len(text), len(prefix)) or text[end] != prefix[end]
+
+
+def test_a_ratio_is_rounded_before_it_is_rounded_up() -> None:
+    assert 50 * 1.1 > 55  # in floating point
+    assert len(off_policy_draw([f"r{i}" for i in range(60)], 50, 1.1, seed=1)) == 55
+    assert length_cap(50, 1.1) == 55

@@ -3,12 +3,16 @@
 from math import ceil
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import Project, change, prompt_rows
 
+from dasd_assets.pool import batches
 from dasd_assets.run import RunFailed
 from dasd_assets.sentences import edges, sentence_spans
+from dasd_assets.staleness import stale_assets
 from dasd_assets.summary import summary
+from dasd_assets.training import current_checkpoints
 
 CONTRACT = {
     "prompts": "prompt_id batch domain question reference_answer verifier source_file source_line",
@@ -30,7 +34,23 @@ CONTRACT = {
     "teacher_continuations": "continuation_id rollout_id prefix_text continuation_text",
     "continuation_verdicts": "continuation_id",
 }
-PER_ROW = (("responses", "response_id"), ("student_rollouts", "rollout_id"), ("evaluations", "evaluation_id"))
+KEYS = {
+    "prompts": "prompt_id",
+    "responses": "response_id",
+    "response_verdicts": "response_id filter filter_version",
+    "student_logprobs": "response_id student_fingerprint",
+    "sentence_probabilities": "response_id student_fingerprint sentence_index segmenter_version",
+    "sentence_types": "response_id student_fingerprint sentence_index threshold_version",
+    "response_scores": "response_id student_fingerprint score_name threshold_version",
+    "selected_responses": "recipe dataset policy response_id",
+    "sft_examples": "recipe dataset policy example_id",
+    "student_rollouts": "rollout_id",
+    "prefix_cuts": "rollout_id cut_version",
+    "teacher_continuations": "continuation_id",
+    "continuation_verdicts": "continuation_id filter filter_version",
+    "evaluations": "evaluation_id",
+}
+GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
 
 
 @pytest.mark.parametrize("table", CONTRACT)
@@ -38,6 +58,11 @@ def test_every_table_of_the_contract_has_its_columns(finished: Project, table: s
     rows = finished.read(f"SELECT * FROM {table}")
     assert set(CONTRACT[table].split()) <= set(rows.columns)
     assert rows.height > 0 or table == "rejected_prompts"
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_every_key_occurs_once(finished: Project, table: str) -> None:
+    assert not finished.read(f"SELECT {KEYS[table].replace(' ', ', ')} FROM {table}").is_duplicated().any()
 
 
 def test_token_lists_are_aligned(finished: Project) -> None:
@@ -136,14 +161,20 @@ def test_a_new_threshold_costs_no_forward_pass(copy: Project) -> None:
     assert not set(copy.fake.generated) & ids(copy, "responses", "response_id")
     assert copy.fake.scored == []
     assert copy.count("sentence_probabilities") == before
-    versions = copy.read("SELECT threshold_version, count(*) FROM sentence_types GROUP BY ALL")
-    assert versions.height == 2
+    versions = copy.read("SELECT threshold_version, count(*) AS n FROM sentence_types GROUP BY ALL")
+    assert versions["n"].to_list() == [before, before]
+    assert {"sentence_types", "response_scores", "selected_responses_t060"} <= copy.materialized
+    assert not copy.materialized & {"prompts", "response_verdicts", "student_logprobs", "sentence_probabilities"}
+    assert not any(name.startswith("teacher_generations") for name in copy.materialized)
 
 
 def test_a_new_filter_never_regenerates(copy: Project) -> None:
     responses = ids(copy, "responses", "response_id")
-    copy.recipe = change(copy.recipe, "filters.max_student_tokens", 150)
+    limit = int(copy.read("SELECT median(len(input_ids))::INT FROM sft_examples").item())
+    copy.recipe = change(copy.recipe, "filters.max_student_tokens", limit)
     copy.run()
+    judged = copy.read("SELECT DISTINCT filter_version, passed FROM response_verdicts WHERE filter = 'length'")
+    assert judged.height == 3  # all passed the old one; the new one passes some
     assert not set(copy.fake.generated) & responses
     assert ids(copy, "responses", "response_id") == responses
 
@@ -151,11 +182,25 @@ def test_a_new_filter_never_regenerates(copy: Project) -> None:
 def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
     before = ids(copy, "responses", "response_id")
     copy.recipe = change(copy.recipe, "generation.num_candidates", 4)
-    copy.run()
+    with copy.instance() as instance:
+        found = stale_assets(instance, copy.definitions, batches(instance), {})
+    assert {s.asset for s in found if s.reason == "code or recipe changed"} == set(GENERATIONS)
+    copy.materialize(",".join(GENERATIONS))
     after = ids(copy, "responses", "response_id")
     assert before < after
     assert len(after) == 2 * len(before)
-    assert sorted(set(copy.fake.generated) & after) == sorted(after - before)
+    assert sorted(copy.fake.generated) == sorted(after - before)
+
+
+def test_a_new_temperature_is_a_new_set_and_a_new_stage(copy: Project) -> None:
+    before = ids(copy, "responses", "response_id")
+    copy.recipe = change(copy.recipe, "generation.temperatures", [0.6, 0.8, 1.0])
+    copy.run()
+    new = copy.read("SELECT response_id, temperature FROM responses").filter(~pl.col("response_id").is_in(list(before)))
+    assert set(new["temperature"]) == {0.8}
+    assert new.height == 15 * 2
+    assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == set(new["response_id"])
+    assert [job.record["dataset"] for job in copy.fake.trained] == ["t080", "t100", "mixed"]  # not stage 1
 
 
 def test_a_new_batch_is_the_only_one_generated(copy: Project) -> None:
@@ -169,25 +214,31 @@ def test_a_new_batch_is_the_only_one_generated(copy: Project) -> None:
 
 def test_a_crash_loses_nothing_that_was_finished(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
+    selection = ",".join(["teacher_model", "prompts", *GENERATIONS])
     project.fake.crash_after = 25
-    with pytest.raises(RunFailed, match="crashed after 25 results"):
-        project.run()
+    with pytest.raises(RunFailed, match=r"teacher_generations_t\d+: .*crashed after 25 results"):
+        project.materialize(selection)
     kept = ids(project, "responses", "response_id")
     assert len(kept) == 25
     project.fake.crash_after = None
     project.fake.generated.clear()
-    project.run()
-    assert not kept & set(project.fake.generated)
-    for table, key in PER_ROW:
-        assert project.read(f"SELECT {key} FROM {table}")[key].is_unique().all()
+    project.materialize(selection)
+    responses = project.read("SELECT response_id FROM responses")["response_id"].to_list()
+    assert len(responses) == len(set(responses)) == 9 * 2 * 2
+    assert sorted(project.fake.generated) == sorted(set(responses) - kept)
 
 
 def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
-    project.land("a.jsonl", prompt_rows(0, 9))
+    project.land("a.jsonl", prompt_rows(0, 3))
     refused: list[str] = []
     project.fake.fails = lambda key: not refused and not refused.append(key)
-    project.run()
+    project.materialize("teacher_model,prompts,teacher_generations_t060")
     assert project.read("SELECT request_id, reason FROM failed_requests").rows() == [(refused[0], "told to fail")]
+    assert project.count("responses") == 5
+    project.fake.generated.clear()
+    project.materialize("teacher_generations_t060")
+    assert project.fake.generated == refused
+    assert (project.count("responses"), project.count("failed_requests")) == (6, 0)
 
 
 def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> None:
@@ -195,11 +246,12 @@ def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> No
     project.fake.silent = True
     with pytest.raises(RunFailed, match=r"no response of t060 is left to select; .*structure dropped 12 of 12"):
         project.run()
-    assert (project.count("responses"), project.count("selected_responses"), project.count("sft_examples")) == (
-        24,
-        0,
-        0,
-    )
+    tables = ("prompts", "responses", "student_logprobs", "response_scores", "selected_responses", "sft_examples")
+    assert [project.count(table) for table in tables] == [6, 24, 0, 0, 0, 0]
+    assert project.read("SELECT DISTINCT stage FROM checkpoints ORDER BY 1")["stage"].to_list() == [
+        "student",
+        "teacher",
+    ]
 
 
 def test_without_a_cut_off_rollout_stage_3_is_skipped(project: Project) -> None:
@@ -207,13 +259,20 @@ def test_without_a_cut_off_rollout_stage_3_is_skipped(project: Project) -> None:
     project.fake.steady = True
     project.run()
     assert project.count("prefix_cuts") == 0
-    stages = set(project.read("SELECT stage FROM checkpoints")["stage"])
-    assert stages == {"teacher", "student", "stage1", "stage2"}
+    assert ids(project, "checkpoints", "stage") == {"teacher", "student", "stage1", "stage2"}
     with project.instance() as instance:
         page = summary(instance, project.warehouse, project.engines, project.recipe)
     assert "stage3" in page
     assert "skipped: the mixed dataset is empty" in page
     assert project.read("SELECT count(DISTINCT checkpoint_id) FROM evaluations").item() == 4
+
+
+def test_when_no_rollout_is_cut_off_any_more_stage_3_is_of_the_past(copy: Project) -> None:
+    copy.recipe = change(copy.recipe, "mixed_policy.length_cap", 8.0)
+    copy.run()
+    assert copy.count("checkpoints") == 5
+    chain = current_checkpoints(copy.warehouse, copy.recipe)
+    assert chain["stage"].to_list() == ["teacher", "student", "stage1", "stage2"]
 
 
 def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:
@@ -230,13 +289,24 @@ def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:
     ]
     (landing / "b.jsonl").write_bytes(b"\n".join([*lines, good]))
     (landing / "empty.jsonl").write_bytes(b"")
-    project.run()
+    project.materialize("prompts")
     rejected = project.read("SELECT * FROM rejected_prompts ORDER BY source_file, source_line")
     assert rejected.select("source_file", "source_line").rows() == [
         *[("b.jsonl", line) for line in range(1, 6)],
         ("empty.jsonl", 0),
     ]
-    assert rejected["reason"][4].startswith("duplicate of prompt ")
+    told = (
+        "not JSON",
+        "question is missing",
+        "has 10000016 bytes, at most",
+        "not UTF-8",
+        "duplicate of prompt",
+        "file is empty",
+    )
+    for reason, words in zip(rejected["reason"], told, strict=True):
+        assert words in reason
+    [owner] = project.read("SELECT prompt_id FROM prompts WHERE source_file = 'a.jsonl' AND source_line = 1").row(0)
+    assert owner in rejected["reason"][4]
     assert project.count("prompts") == 7
 
 

@@ -1,7 +1,11 @@
+import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dasd_resources.recipe import RECIPES, Recipe, RecipeError, dataset_name, load_recipe
@@ -74,3 +78,99 @@ def test_a_recipe_is_frozen() -> None:
 
 def test_datasets_are_named_for_their_temperature() -> None:
     assert [dataset_name(t) for t in (0.6, 1.0, 0.05)] == ["t060", "t100", "t005"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("filters.typo", 1, "filters.typo: Extra inputs are not permitted; remove the key or correct its spelling"),
+        ("seed", True, "seed: Input should be a valid integer (found True)"),
+        ("generation.num_candidates", 2.0, "generation.num_candidates: Input should be a valid integer (found 2.0)"),
+        ("generation.temperatures", [0.6, "1.0"], "generation.temperatures.1: Input should be a valid number"),
+        ("generation.temperatures", [0.6, 0.6], "at least 0.01 apart: training goes from the lowest to the highest"),
+        ("generation.temperatures", [], "generation.temperatures: Tuple should have at least 1 item"),
+        ("selection.divergence.threshold", float("nan"), "threshold: Input should be a finite number (found nan)"),
+        ("selection.divergence.threshold", 0.0, "threshold: Input should be greater than 0 (found 0.0)"),
+        ("selection.score", "best", "selection.score: Input should be 'teacher_share', 'mean_probability_token',"),
+        ("selection.budgets", {"t060": {"math": 0}}, "selection.budgets.t060.math: Input should be greater than"),
+        ("training.packing", True, "training: packing makes bins of equal length; set group_by_length: false"),
+        ("training.min_learning_rate", 0.1, "training: min_learning_rate 0.1 is above learning_rate 0.003; lower it"),
+        ("student.thinking_format", "harmony", "student.thinking_format must be think_tags"),
+        ("teacher", "x", "teacher: Input should be a valid dictionary or instance of Model (found 'x')"),
+        ("name", "Ä", "name: String should match pattern"),
+    ],
+)
+def test_a_fault_names_key_value_and_remedy(tmp_path: Path, path: str, value: object, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"^mine.yaml: .*{re.escape(message)}"):
+        load_recipe(changed(tmp_path, path, value))
+
+
+def test_every_fault_has_its_line(tmp_path: Path) -> None:
+    document = {key: value for key, value in DEMO.items() if key != "seed"} | {"typo": 1}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(tmp_path / "mine.yaml"))
+    assert sorted(str(error.value).splitlines()) == [
+        "mine.yaml: seed: Field required; add the key",
+        "mine.yaml: typo: Extra inputs are not permitted; remove the key or correct its spelling (found 1)",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"a: [", b"\xff\xfe\x00", b"\x00", b"!!python/object:os.system {}"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"mine\.yaml: (not a YAML file|recipe: Input should be a valid dictionary)"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_version_is_a_hash_of_the_named_values(tmp_path: Path) -> None:
+    demo = load_recipe("demo")
+    canonical = '{"generation.top_p":1.0,"seed":42}'
+    assert demo.version("seed", "generation.top_p") == sha256(canonical.encode()).hexdigest()[:12]
+    assert demo.version("generation.top_p", "seed") == demo.version("seed", "generation.top_p")
+
+
+PARTS = [key for key in DEMO if key != "name"]
+CHANGES = {
+    "seed": 43,
+    "teacher.dtype": "bfloat16",
+    "student.system_prompt": None,
+    "generation.num_candidates": 4,
+    "filters.require_correct": False,
+    "selection.policy": "top_k",
+    "training.epochs": 9,
+    "mixed_policy.length_cap": 2.0,
+    "evaluation.top_p": 0.9,
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_a_change_moves_the_version_of_its_own_part_alone(path: str) -> None:
+    document = yaml.safe_load(yaml.safe_dump(DEMO))
+    part, _, key = path.partition(".")
+    (document[part] if key else document)[key or part] = CHANGES[path]
+    before, after = Recipe.model_validate(DEMO), Recipe.model_validate(document)
+    assert [name for name in PARTS if before.version(name) != after.version(name)] == [part]
+
+
+def test_paths_that_are_not_relative_are_kept(tmp_path: Path) -> None:
+    assert load_recipe(changed(tmp_path, "teacher.model", "Qwen/Qwen3-4B")).teacher.model == "Qwen/Qwen3-4B"
+    assert load_recipe(changed(tmp_path, "teacher.model", "/models/t")).teacher.model == "/models/t"
+    benchmark = {"name": "b", "path": "../held_out.jsonl", "max_tokens": 1}
+    recipe = load_recipe(changed(tmp_path, "evaluation.benchmarks", [benchmark]))
+    assert recipe.evaluation.benchmarks[0].path == str(tmp_path.parent / "held_out.jsonl")
+
+
+def test_a_section_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_recipe("demo").training.epochs = 1
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=5))
+def test_temperatures_ascend_or_are_refused(hundredths: list[int]) -> None:
+    document = {**DEMO, "generation": {**DEMO["generation"], "temperatures": [h / 100 for h in hundredths]}}
+    if hundredths == sorted(set(hundredths)):
+        assert list(Recipe.model_validate(document).datasets) == [f"t{h:03d}" for h in hundredths]
+    else:
+        with pytest.raises(ValidationError, match="must ascend"):
+            Recipe.model_validate(document)

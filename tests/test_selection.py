@@ -1,7 +1,15 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dasd_assets.selection import select, select_random
+from dasd_assets.selection import select, select_random, write_selection
+from dasd_resources.recipe import load_recipe
+from dasd_resources.warehouse import Warehouse
 
 
 def pool() -> pl.DataFrame:
@@ -57,3 +65,83 @@ def test_another_seed_draws_another_control() -> None:
 
 def test_an_empty_pool_selects_nothing() -> None:
     assert select(pool().clear(), "top_k", {}).is_empty()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[pl.DataFrame], Warehouse]:
+    """Writes a selection as an asset does; returns the warehouse."""
+    warehouse = Warehouse(home=str(tmp_path))
+
+    def materialize(selected: pl.DataFrame) -> Warehouse:
+        @dg.asset
+        def selection(context: dg.AssetExecutionContext) -> None:
+            write_selection(context, warehouse, load_recipe("demo"), "t060", "das", selected)
+
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([selection], instance=instance)
+        return warehouse
+
+    return materialize
+
+
+def test_an_unchanged_selection_makes_no_commit(write: Callable[[pl.DataFrame], Warehouse]) -> None:
+    selected = select(pool(), "top_k", {})
+    before = write(selected).snapshot_id()
+    assert write(selected.reverse()).snapshot_id() == before
+
+
+def test_new_scores_of_the_same_responses_are_written(write: Callable[[pl.DataFrame], Warehouse]) -> None:
+    write(select(pool(), "top_k", {}))
+    rescored = pool().with_columns(score=1 - pl.col("score"))  # as under another student
+    stored = write(select(rescored, "top_k", {})).read("SELECT response_id, rank FROM selected_responses ORDER BY ALL")
+    assert stored.rows() == [("a1", 1), ("a2", 2), ("b1", 3), ("b2", 4), ("c1", 1)]
+
+
+def test_a_smaller_selection_drops_the_rest(write: Callable[[pl.DataFrame], Warehouse]) -> None:
+    write(select(pool(), "top_k", {}))
+    stored = write(select(pool(), "top_k", {"math": 1})).read("SELECT response_id FROM selected_responses ORDER BY ALL")
+    assert stored["response_id"].to_list() == ["a2", "c1"]
+
+
+pools = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from(["math", "code"]), st.sampled_from([None, 0.0, 0.5, 1.0])), max_size=25
+).map(
+    lambda rows: pl.DataFrame(
+        [
+            {"response_id": f"r{i:02d}", "prompt_id": f"{domain}{question}", "domain": domain, "score": score}
+            for i, (question, domain, score) in enumerate(rows)
+        ],
+        schema={"response_id": pl.String, "prompt_id": pl.String, "domain": pl.String, "score": pl.Float64},
+    )
+)
+policies = st.sampled_from(["best_per_question", "top_k"])
+budgets = st.dictionaries(st.sampled_from(["math", "code"]), st.integers(1, 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools, policies, budgets)
+def test_a_selection_is_what_a_plain_loop_selects(pool: pl.DataFrame, policy: str, budget: dict[str, int]) -> None:
+    expected: list[tuple[str, int]] = []
+    for domain in ("code", "math"):
+        rows = [row for row in pool.to_dicts() if row["domain"] == domain and row["score"] is not None]
+        rows.sort(key=lambda row: (-row["score"], row["response_id"]))
+        if policy == "best_per_question":
+            rows = [row for i, row in enumerate(rows) if row["prompt_id"] not in {r["prompt_id"] for r in rows[:i]}]
+        expected += [(row["response_id"], rank) for rank, row in enumerate(rows[: budget.get(domain)], start=1)]
+    assert kept(select(pool, policy, budget)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools, policies, budgets, st.integers(0, 3))
+def test_the_control_matches_any_selection(pool: pl.DataFrame, policy: str, budget: dict[str, int], seed: int) -> None:
+    chosen = select(pool, policy, budget)
+    drawn = select_random(pool, chosen, policy, seed)
+    assert sorted(drawn["domain"]) == sorted(chosen["domain"])
+    assert drawn["response_id"].is_unique().all()
+    assert drawn["score"].null_count() == 0
+    for domain in ("code", "math"):
+        ranks = drawn.filter(domain=domain)["rank"].to_list()
+        assert ranks == list(range(1, len(ranks) + 1))
+    if policy == "best_per_question":
+        assert sorted(drawn["prompt_id"]) == sorted(chosen["prompt_id"])
+    assert kept(select_random(pool.reverse(), chosen, policy, seed)) == kept(drawn)

@@ -1,11 +1,20 @@
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from dasd_resources.warehouse import Warehouse, attach
+from dasd_resources.schema import MIGRATIONS
+from dasd_resources.warehouse import Warehouse, attach, migrate
 
 
 @pytest.fixture
@@ -95,7 +104,7 @@ def test_a_home_can_be_moved(warehouse: Warehouse) -> None:
 
 
 def write_many(home: str, name: str) -> None:
-    for number in range(5):
+    for number in range(3):
         append(Warehouse(home=home), f"{name}{number}", f"both{number}")
 
 
@@ -108,7 +117,7 @@ def test_processes_that_write_at_once_lose_and_double_nothing(warehouse: Warehou
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert present(warehouse) == sorted(f"{name}{number}" for name in ("a", "b", "both") for number in range(5))
+    assert present(warehouse) == sorted(f"{name}{number}" for name in ("a", "b", "both") for number in range(3))
 
 
 def die_inside_a_commit(home: str) -> None:
@@ -128,3 +137,138 @@ def test_a_process_killed_inside_a_commit_leaves_the_table_whole(warehouse: Ware
     assert process.exitcode == -9
     assert present(warehouse) == ["a"]
     assert append(warehouse, "b") == 1
+
+
+def test_a_migration_keeps_the_rows_and_runs_once(warehouse: Warehouse) -> None:
+    append(warehouse, "a")
+    added = (*MIGRATIONS, "ALTER TABLE prefix_cuts ADD COLUMN note VARCHAR")
+    migrate(warehouse.catalog, added)
+    migrate.cache_clear()  # as in another process
+    migrate(warehouse.catalog, added)
+    with attach(warehouse.catalog, read_only=True) as connection:
+        assert connection.sql("SELECT rollout_id, note FROM prefix_cuts").fetchall() == [("a", None)]
+        assert connection.sql("SELECT version FROM schema_version ORDER BY ALL").fetchall() == [(1,), (2,)]
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(warehouse: Warehouse) -> None:
+    append(warehouse, "a")
+    broken = (*MIGRATIONS, "CREATE TABLE new_table(id INTEGER); ALTER TABLE nowhere ADD COLUMN note VARCHAR")
+    with pytest.raises(duckdb.Error, match="nowhere"):
+        migrate(warehouse.catalog, broken)
+    assert warehouse.read("SELECT max(version) FROM schema_version").item() == 1
+    with pytest.raises(duckdb.Error, match="new_table"):
+        warehouse.read("SELECT * FROM new_table")
+    assert present(warehouse) == ["a"]
+
+
+def test_a_home_with_odd_characters_in_its_name(tmp_path: Path) -> None:
+    warehouse = Warehouse(home=str(tmp_path / "it's a home, 100% 漢字"))
+    append(warehouse, *[f"r{i:03d}" for i in range(300)])  # enough for a file
+    assert len(present(warehouse)) == 300
+
+
+def failure(request: str, batch: str | None, asset: str = "x") -> dict[str, object]:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return {"request_id": request, "asset": asset, "batch": batch, "reason": "r", "failed_at": now}
+
+
+def keys(warehouse: Warehouse) -> list[tuple[str, str | None, str]]:
+    return warehouse.read("SELECT request_id, batch, asset FROM failed_requests ORDER BY ALL NULLS FIRST").rows()
+
+
+def test_a_batch_looks_for_its_keys_in_its_own_rows(warehouse: Warehouse) -> None:
+    with warehouse.commit("test") as transaction:
+        for batch in ("b1", "b2", "b1"):
+            rows = pl.DataFrame([failure("a", batch)])
+            transaction.append_missing("failed_requests", ("request_id",), rows, batch)
+    assert keys(warehouse) == [("a", "b1", "x"), ("a", "b2", "x")]
+
+
+def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: Warehouse) -> None:
+    with warehouse.commit("test") as transaction:
+        rows = [failure("a", None), failure("b", "b1"), failure("c", None, "y")]
+        transaction.append_missing("failed_requests", ("request_id",), pl.DataFrame(rows))
+        transaction.replace("failed_requests", {"batch": None, "asset": "x"}, pl.DataFrame([failure("d", None)]))
+    assert keys(warehouse) == [("b", "b1", "x"), ("c", None, "y"), ("d", None, "x")]
+    with warehouse.commit("test") as transaction:
+        transaction.replace("failed_requests", {"batch": None, "asset": "x"}, pl.DataFrame())
+    assert keys(warehouse) == [("b", "b1", "x"), ("c", None, "y")]
+
+
+def test_keys_are_deleted_where_all_else_is_equal(warehouse: Warehouse) -> None:
+    with warehouse.commit("test") as transaction:
+        rows = [failure("a", None), failure("b", None), failure("a", None, "y")]
+        transaction.append_missing("failed_requests", ("request_id", "asset"), pl.DataFrame(rows))
+        transaction.delete_keys("failed_requests", {"asset": "x"}, "request_id", ["a", "nobody"])
+        transaction.delete_keys("failed_requests", {"asset": "y"}, "request_id", [])
+    assert keys(warehouse) == [("a", None, "y"), ("b", None, "x")]
+
+
+floats32 = st.floats(max_value=0, width=32, allow_nan=False, allow_infinity=False)
+floats64 = st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(floats32, max_size=4), min_size=1, max_size=60),
+    st.lists(floats64, min_size=1, max_size=60),
+    st.lists(texts, min_size=1, max_size=60),
+)
+def test_any_numbers_and_texts_come_back_exactly(
+    warehouse: Warehouse, lists: list[list[float]], doubles: list[float], words: list[str]
+) -> None:
+    words = ["a\0b", "👩‍🚀", "'\"$x;--", "", *words]
+    scored = {"student_fingerprint": "s", "engine": "e", "dtype": "d", "token_ids": [], "offsets": []}
+    by_id = {f"{i:03d}": {**scored, "batch": "b", "logprobs": values} for i, values in enumerate(lists)}
+    scores = {"batch": "b", "student_fingerprint": "s", "num_sentences": 1, "threshold_version": "v"}
+    with warehouse.commit("test") as transaction:
+        logprobs = pl.DataFrame([{"response_id": key, **row} for key, row in by_id.items()])
+        transaction.replace("student_logprobs", {"batch": "b"}, logprobs.cast({"logprobs": pl.List(pl.Float64)}))
+        pairs = [{**scores, "response_id": f"{i:03d}", "score_name": "n", "score": v} for i, v in enumerate(doubles)]
+        transaction.replace("response_scores", {"batch": "b"}, pl.DataFrame(pairs))
+        reasons = [{**failure(f"{i:03d}", None), "reason": word} for i, word in enumerate(words)]
+        transaction.replace("failed_requests", {"asset": "x"}, pl.DataFrame(reasons))
+    for table, column, expected in (
+        ("student_logprobs", "logprobs", lists),
+        ("response_scores", "score", doubles),
+        ("failed_requests", "reason", words),
+    ):
+        key = "request_id" if table == "failed_requests" else "response_id"
+        found = warehouse.read(f"SELECT {column} FROM {table} ORDER BY {key}")[column].to_list()
+        assert repr(found) == repr(expected)  # repr tells -0.0 from 0.0
+
+
+ROWS_PER_COMMIT = 400
+
+
+def write_until_killed(home: str) -> None:
+    """Commits of equally many rows in two tables, a line for each."""
+    warehouse = Warehouse(home=home)
+    for number in count():
+        ids = [f"{number:04d}-{i:03d}" for i in range(ROWS_PER_COMMIT)]
+        failures = pl.DataFrame([failure(key, str(number)) for key in ids])
+        with warehouse.commit("test") as transaction:
+            transaction.append_missing("prefix_cuts", ("rollout_id",), cuts(*ids))
+            transaction.append_missing("failed_requests", ("request_id",), failures)
+        print(number, file=sys.stderr, flush=True)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_a_process_killed_anywhere_leaves_whole_commits(warehouse: Warehouse, delay: float) -> None:
+    warehouse.migrate()
+    code = f"import test_warehouse; test_warehouse.write_until_killed({warehouse.home!r})"
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=os.environ | path) as process:
+        assert process.stderr is not None
+        assert [process.stderr.readline() for _ in range(2)] == [b"0\n", b"1\n"]
+        time.sleep(delay)
+        process.kill()
+    tables = [
+        warehouse.read("SELECT left(rollout_id, 4) AS number, count(*) FROM prefix_cuts GROUP BY ALL ORDER BY ALL"),
+        warehouse.read("SELECT left(request_id, 4) AS number, count(*) FROM failed_requests GROUP BY ALL ORDER BY ALL"),
+    ]
+    assert tables[0].rows() == tables[1].rows()
+    assert set(tables[0]["count_star()"]) == {ROWS_PER_COMMIT}
+    assert tables[0].height >= 2
+    assert append(warehouse, "after") == 1

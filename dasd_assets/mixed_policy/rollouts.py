@@ -21,7 +21,7 @@ from dasd_resources.warehouse import Row, Warehouse
 
 
 def length_cap(num_reference_tokens: int, cap: float) -> int:
-    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 10 is 11."""
+    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 is 55."""
     return math.ceil(round(cap * num_reference_tokens, 6))
 
 

@@ -1,0 +1,174 @@
+"""avg@k: which answers are asked for, how one is judged, and the standard error clustered by question."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Project, change
+
+from dasd_assets.evaluation import (
+    accuracy,
+    answer_row,
+    benchmark_version,
+    judge_answer,
+    question_rows,
+    stage_accuracy,
+    wanted_answers,
+)
+from dasd_assets.filters import Verdict
+from dasd_resources.engine import Completion
+from dasd_resources.engines import PromptedModel
+from dasd_resources.recipe import Benchmark, Recipe, RecipeError
+from dasd_resources.warehouse import Row
+
+SUM = {"question": "What is 2 + 3?", "reference_answer": "5", "verifier": "math"}
+
+
+def benchmark(folder: Path, *lines: str | dict[str, str]) -> Benchmark:
+    """A benchmark file of these lines; a dict is dumped."""
+    path = folder / "held_out.jsonl"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return Benchmark(name="sums", path=str(path), max_tokens=50)
+
+
+def question(**values: str) -> Row:
+    return {"system_prompt": None, "metadata": "{}", **SUM, **values}
+
+
+@pytest.fixture
+def student(project: Project) -> PromptedModel:
+    return project.engines.find(project.recipe.student, "student.model")
+
+
+def test_question_rows(tmp_path: Path) -> None:
+    [row, other] = question_rows(benchmark(tmp_path, {**SUM, "source": "book"}, {**SUM, "question": "2 + 3 = ?"}))
+    assert (row["benchmark"], row["question"], row["source_line"]) == ("sums", "What is 2 + 3?", 1)
+    assert (row["reference_answer"], row["verifier"], row["metadata"]) == ("5", "math", '{"source":"book"}')
+    assert row["question_id"] != other["question_id"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "line 2: not JSON"),
+        ({"question": "What is 1 + 1?"}, "line 2: no verifier, so no answer could be judged; name one"),
+        (SUM, r"line 2: duplicate of prompt \w+ \(line 1\); correct or remove the line"),
+    ],
+)
+def test_a_line_that_cannot_be_judged_is_refused(tmp_path: Path, line: str | dict[str, str], told: str) -> None:
+    with pytest.raises(RecipeError, match=f"evaluation.benchmarks sums: path .*{told}"):
+        question_rows(benchmark(tmp_path, SUM, line))
+
+
+def test_a_missing_file_names_key_value_and_remedy(tmp_path: Path) -> None:
+    absent = Benchmark(name="sums", path=str(tmp_path / "none.jsonl"), max_tokens=50)
+    with pytest.raises(RecipeError, match=r"benchmarks sums: path .*none\.jsonl: there is no such file; give a"):
+        question_rows(absent)
+
+
+def test_benchmark_version_is_of_the_content(tmp_path: Path, tiny: Recipe) -> None:
+    def version(*lines: str | dict[str, str]) -> str:
+        return benchmark_version(change(tiny, "evaluation.benchmarks", [benchmark(tmp_path, *lines).model_dump()]))
+
+    assert version(SUM) == version("", SUM)
+    assert len({version(SUM), version({**SUM, "reference_answer": "5.0"}), version({**SUM, "level": "1"})}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("<think>\n2 + 3 is 5.\n</think>\nThe answer is 5.", Verdict(True)),
+        ("The answer is 5.", Verdict(True)),
+        ("<think>\n5\n</think>\nThe answer is 6.", Verdict(False, "math: answer '6', expected '5'")),
+        ("<think>\nThe answer is 5.", Verdict(False, "no final answer")),
+        ("<think>\n5\n</think>\n", Verdict(False, "no final answer")),
+        ("", Verdict(False, "no final answer")),
+    ],
+)
+def test_only_the_final_answer_is_judged(text: str, verdict: Verdict) -> None:
+    assert judge_answer(text, question()) == verdict
+
+
+def test_wanted_answers_are_questions_times_temperatures_times_samples(tiny: Recipe, student: PromptedModel) -> None:
+    recipe = change(tiny, "evaluation.temperatures", [0.6, 1.0])
+    questions = pl.DataFrame([{"benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")])
+    wanted = wanted_answers(questions, "c1", student, recipe)
+    asked = {(row["question_id"], row["temperature"], row["sample_index"]) for row in wanted.values()}
+    assert len(wanted) == len(asked) == 3 * 2 * 2
+    assert {row["max_tokens"] for row in wanted.values()} == {200}
+
+
+def test_answer_ids_depend_on_what_is_asked_alone(tiny: Recipe, student: PromptedModel) -> None:
+    questions = pl.DataFrame([{"benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")])
+    ids = set(wanted_answers(questions, "c1", student, tiny))
+    assert set(wanted_answers(questions.reverse(), "c1", student, tiny)) == ids
+    assert ids < set(wanted_answers(questions, "c1", student, change(tiny, "evaluation.samples_per_question", 3)))
+    for other in (
+        wanted_answers(questions, "c2", student, tiny),
+        wanted_answers(questions, "c1", student, change(tiny, "evaluation.top_p", 0.9)),
+        wanted_answers(questions, "c1", student, change(tiny, "evaluation.temperatures", [0.7])),
+    ):
+        assert not ids & set(other)
+
+
+def test_answer_row(tiny: Recipe, student: PromptedModel) -> None:
+    text = "<think>\n2 + 3 = 5.\n</think>\nThe answer is 5."
+    encoded = student.chat.encode_response("", text)
+    token_ids = encoded.token_ids[encoded.num_prompt_tokens :]
+    [(key, wanted)] = wanted_answers(
+        pl.DataFrame([{"benchmark": "held_out", "question_id": "q1", **question()}]),
+        "c1",
+        student,
+        change(tiny, "evaluation.samples_per_question", 1),
+    ).items()
+    row = answer_row(Completion(key, token_ids, [-0.5] * len(token_ids), "stop"), wanted, student)
+    assert (row["evaluation_id"], row["checkpoint_id"], row["question_id"]) == (key, "c1", "q1")
+    assert (row["correct"], row["reason"], row["response_text"]) == (True, None, text)
+    assert row["num_tokens"] == len(token_ids)
+    assert "asked" not in row
+
+
+def test_accuracy_clusters_by_question() -> None:
+    """Questions at 1, 1/2 and 0: mean 1/2, their standard deviation 1/2, over √3 questions 0.2887 (not √12 answers)."""
+    answers = [("q1", [1, 1, 1, 1]), ("q2", [1, 1, 0, 0]), ("q3", [0, 0, 0, 0])]
+    rows = [("stage1", key, bool(mark)) for key, marks in answers for mark in marks]
+    table = pl.DataFrame(rows, schema=["stage", "question_id", "correct"], orient="row")
+    [row] = accuracy(table, ["stage"]).to_dicts()
+    assert row == {
+        "stage": "stage1",
+        "accuracy": pytest.approx(0.5),
+        "standard_error": pytest.approx(0.28867513),
+        "num_questions": 3,
+        "num_answers": 12,
+    }
+
+
+def test_accuracy_weighs_questions_not_answers() -> None:
+    """q1 has one right answer, q2 three wrong ones: 1/2, although 1 of 4 answers is right."""
+    rows = [("q1", True), ("q2", False), ("q2", False), ("q2", False)]
+    table = pl.DataFrame(rows, schema=["question_id", "correct"], orient="row").with_columns(stage=pl.lit("s"))
+    assert accuracy(table, ["stage"])["accuracy"].item() == 0.5
+
+
+def test_accuracy_keeps_groups_apart_and_one_question_has_no_error() -> None:
+    rows = [("a", 0.6, "q1", True), ("a", 1.0, "q1", False), ("b", 0.6, "q1", False)]
+    table = pl.DataFrame(rows, schema=["stage", "temperature", "question_id", "correct"], orient="row")
+    found = accuracy(table, ["stage", "temperature"])
+    assert found["accuracy"].to_list() == [1.0, 0.0, 0.0]
+    assert found["standard_error"].to_list() == [None, None, None]
+
+
+def test_stage_accuracy_is_in_the_order_of_training(finished: Project) -> None:
+    table = stage_accuracy(finished.warehouse, finished.recipe)
+    assert table["stage"].to_list() == ["teacher", "student", "stage1", "stage2", "stage3"]
+    assert set(table["num_questions"]) == {5}
+    assert set(table["num_answers"]) == {10}
+    for stage, checkpoint in finished.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows():
+        marks = finished.read("SELECT correct FROM evaluations WHERE checkpoint_id = $id", id=checkpoint)["correct"]
+        assert table.filter(pl.col("stage") == stage)["accuracy"].item() == pytest.approx(marks.mean())
+
+
+def test_stage_accuracy_is_of_the_samples_the_recipe_asks_for(finished: Project) -> None:
+    fewer = change(finished.recipe, "evaluation.samples_per_question", 1)
+    assert set(stage_accuracy(finished.warehouse, fewer)["num_answers"]) == {5}

@@ -1,0 +1,72 @@
+"""What the report finds in a finished home, counted again here in plain Python, and the pictures it leaves there."""
+
+import dagster as dg
+import polars as pl
+import pytest
+from conftest import Project
+
+from dasd_assets.report import NUM_POSITIONS, Findings, find, pictures
+
+PICTURES = {
+    "response_probabilities",
+    "sentence_probabilities",
+    "teacher_sentences_by_position",
+    "cut_off_rate",
+    "training_loss",
+    "accuracy",
+}
+
+
+@pytest.fixture(scope="session")
+def findings(finished: Project) -> Findings:
+    return find(finished.warehouse, finished.engines, finished.recipe)
+
+
+def test_drops_are_per_temperature_and_filter(findings: Findings, finished: Project) -> None:
+    assert findings.drops.height == 2 * 5
+    assert set(findings.drops["num_judged"]) == {30}
+    dropped = finished.read("SELECT filter FROM response_verdicts WHERE NOT passed")["filter"].to_list()
+    told = findings.drops.group_by("filter").agg(pl.col("num_dropped").sum())
+    assert {name: count for name, count in told.iter_rows() if count} == {n: dropped.count(n) for n in set(dropped)}
+
+
+def test_shares_by_position_put_every_sentence_in_its_eighth(findings: Findings, finished: Project) -> None:
+    query = """SELECT t.response_id, v.passed, t.sentence_type FROM sentence_types t
+        JOIN response_verdicts v USING (response_id) WHERE v.filter = 'correctness'
+        ORDER BY t.response_id, t.sentence_index"""
+    sentences = finished.read(query)
+    assert sentences["sentence_type"].null_count() == 0
+    eighths: dict[tuple[float, bool], list[bool]] = {}
+    for (_, passed), part in sentences.group_by("response_id", "passed"):
+        for index, kind in enumerate(part["sentence_type"]):
+            position = (NUM_POSITIONS * index // part.height + 0.5) / NUM_POSITIONS
+            eighths.setdefault((position, bool(passed)), []).append(kind == "teacher")
+    told = {(row["position"], row["correct"]): row["teacher_share"] for row in findings.shares.to_dicts()}
+    assert told == {key: pytest.approx(sum(values) / len(values)) for key, values in eighths.items()}
+
+
+def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: Findings) -> None:
+    stages = ["teacher", "student", "stage1", "stage2", "stage3"]
+    assert findings.accuracies["stage"].to_list() == findings.checkpoints["stage"].to_list() == stages
+
+
+def test_every_picture_is_a_small_png(findings: Findings, finished: Project) -> None:
+    made = pictures(finished.warehouse, finished.engines, finished.recipe, findings)
+    assert set(made) == PICTURES
+    for png in made.values():
+        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(png) < 50_000
+
+
+def test_the_report_leaves_files_and_shows_them(finished: Project) -> None:
+    folder = finished.home / "reports" / "tiny"
+    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in PICTURES}
+    with finished.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("distillation_report"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert set(metadata) >= PICTURES
+    for name in PICTURES:
+        assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
+    assert "| stage3 " in str(metadata["accuracies"].value)

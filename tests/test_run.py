@@ -1,0 +1,121 @@
+"""`dasd run`: which step comes next, which files become batches, and what is said when something fails."""
+
+import dagster as dg
+import pytest
+from conftest import Project, change, prompt_rows
+
+from dasd_assets.pool import batches
+from dasd_assets.run import RunFailed, next_step, register_batches, root_versions
+from dasd_assets.staleness import Stale
+from dasd_resources.recipe import RecipeError
+
+ROOTS = ["model", "questions"]
+
+
+def stale(asset: str, batch: str | None = None) -> Stale:
+    return Stale(asset, batch, "never materialized")
+
+
+def test_roots_come_first_then_one_batch_then_the_rest() -> None:
+    work = [
+        stale("model"),
+        stale("prompts", "b"),
+        stale("prompts", "a"),
+        stale("responses", "b"),
+        stale("questions"),
+        stale("selected"),
+        stale("report"),
+    ]
+    taken = []
+    while work:
+        step = next_step(work, ROOTS)
+        taken.append([(s.asset, s.batch) for s in step])
+        work = [s for s in work if s not in step]
+    assert taken == [
+        [("model", None), ("questions", None)],
+        [("prompts", "b"), ("responses", "b")],
+        [("prompts", "a")],
+        [("selected", None), ("report", None)],
+    ]
+
+
+def test_a_landed_file_becomes_a_batch_once(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 1))
+    (project.home / "prompts" / "b.jsonl.tmp").write_text("{}")
+    said: list[str] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        register_batches(instance, project.home, said.append)
+        register_batches(instance, project.home, said.append)
+        [first] = batches(instance)
+        assert said == [f"1 new prompt batches: {first}"]
+        project.land("a.jsonl", prompt_rows(0, 2))
+        register_batches(instance, project.home, said.append)
+        assert batches(instance)[0] == first
+        assert len(batches(instance)) == 2  # other content, another batch
+
+
+def test_a_home_without_prompts_has_no_batches(project: Project) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        register_batches(instance, project.home, project.said.append)
+        assert batches(instance) == []
+    assert project.said == []
+
+
+def test_root_versions_are_those_the_assets_take(finished: Project) -> None:
+    with finished.instance() as instance:
+        for asset, version in root_versions(finished.engines, finished.recipe).items():
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event is not None
+            assert event.asset_materialization is not None
+            assert event.asset_materialization.tags is not None
+            assert event.asset_materialization.tags["dagster/data_version"] == version
+
+
+def test_a_missing_model_is_told_before_anything_runs(project: Project) -> None:
+    project.recipe = change(project.recipe, "teacher.model", "./no-such-folder")
+    with pytest.raises(RecipeError, match=r"teacher\.model: no folder \./no-such-folder"):
+        project.run()
+    with project.instance() as instance:
+        assert instance.get_runs_count() == 0
+
+
+def test_selected_assets_are_made_in_every_batch_and_nothing_else(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 2))
+    project.land("b.jsonl", prompt_rows(2, 5))
+    assert project.materialize("prompts") == 2
+    assert project.count("prompts") == 5
+    with project.instance() as instance:
+        assert instance.all_asset_keys() == [dg.AssetKey("prompts")]
+
+
+def test_selected_assets_are_made_though_nothing_has_changed(project: Project) -> None:
+    assert project.materialize("teacher_model, student_model") == 2
+    assert project.materialize("teacher_model") == 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        ("nonsense", "'nonsense'"),
+        ("prompts+ and (", "write names, 'a,b', or 'a\\+' for a and all below it"),
+        ("key:nonsense*", "names no asset; there are: .*prompts"),
+    ],
+)
+def test_a_selection_of_nothing_says_what_there_is(project: Project, selection: str, told: str) -> None:
+    with pytest.raises(RunFailed, match=rf"--select .*{told}"):
+        project.materialize(selection)
+
+
+def test_a_failed_asset_is_named_with_its_reason(project: Project) -> None:
+    told = "selected_responses_t060: no response of t060 is left to select; there are no responses: are there prompts"
+    with pytest.raises(RunFailed, match=told):
+        project.run()
+
+
+def test_a_file_that_was_removed_after_landing_is_named(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 1))
+    with project.instance() as instance:
+        register_batches(instance, project.home, project.said.append)
+    (project.home / "prompts" / "a.jsonl").unlink()
+    with pytest.raises(RunFailed, match=r"prompts: batch a-\w{12}: no file in .* has this name and content"):
+        project.materialize("prompts")

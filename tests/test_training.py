@@ -1,0 +1,120 @@
+"""Stages and checkpoint ids, and which checkpoints are of the current chain."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dasd_assets.training import checkpoint_id, current_checkpoints, epochs, stages, training_version
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.warehouse import Row, Warehouse
+
+RECIPE = load_recipe("demo")
+
+
+def changed(part: str, **values: object) -> Recipe:
+    return RECIPE.model_copy(update={part: getattr(RECIPE, part).model_copy(update=values)})
+
+
+def test_stages_go_from_the_lowest_temperature_to_the_mixed_policy() -> None:
+    assert stages(RECIPE) == {"stage1": "t060", "stage2": "t100", "stage3": "mixed"}
+    one = changed("generation", temperatures=(1.0,))
+    assert list(stages(one).items()) == [("stage1", "t100"), ("stage2", "mixed")]
+
+
+def test_the_mixed_policy_stage_has_its_own_epochs() -> None:
+    assert [epochs(RECIPE, dataset) for dataset in ("t060", "t100", "mixed")] == [8, 8, 4]
+
+
+def test_a_version_changes_with_the_settings_of_its_stage_alone() -> None:
+    fewer = changed("mixed_policy", epochs=3)
+    assert training_version(fewer, "t060") == training_version(RECIPE, "t060")
+    assert training_version(fewer, "mixed") != training_version(RECIPE, "mixed")
+    for same in (changed("selection", score="sum_log_token"), changed("evaluation", top_p=0.9)):
+        assert training_version(same, "t060") == training_version(RECIPE, "t060")
+    others = [
+        changed("training", learning_rate=1e-3),
+        changed("training", epochs=9),
+        changed("student", dtype="bfloat16"),
+        RECIPE.model_copy(update={"seed": 43}),
+    ]
+    versions = [training_version(recipe, "t060") for recipe in (RECIPE, *others)]
+    assert len(set(versions)) == 5
+
+
+def test_an_id_changes_with_parent_examples_and_settings_alone() -> None:
+    first = checkpoint_id("c0", ["e1", "e2"], "v1")
+    assert first == checkpoint_id("c0", ["e2", "e1"], "v1")
+    others = [
+        checkpoint_id("c1", ["e1", "e2"], "v1"),
+        checkpoint_id("c0", ["e1"], "v1"),
+        checkpoint_id("c0", ["e1", "e2", "e2"], "v1"),
+        checkpoint_id("c0", ["e1", "e2"], "v2"),
+    ]
+    assert len({first, *others}) == 5
+    assert len(first) == 16
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(home=str(tmp_path))
+
+
+def row(checkpoint: str, stage: str, parent: str | None = None, age: int = 0, recipe: str = "demo") -> Row:
+    """A `checkpoints` row; age: hours since it was materialized."""
+    return {
+        "checkpoint_id": checkpoint,
+        "recipe": recipe,
+        "stage": stage,
+        "parent_checkpoint_id": parent,
+        "path": f"/{checkpoint}",
+        "content_hash": checkpoint,
+        "materialized_at": datetime(2026, 1, 2, tzinfo=UTC) - timedelta(hours=age),
+    }
+
+
+def chain(warehouse: Warehouse, *rows: Row) -> list[str]:
+    with warehouse.commit("test") as transaction:
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        transaction.append_missing("checkpoints", ("checkpoint_id", "recipe", "stage"), table)
+    return current_checkpoints(warehouse, RECIPE)["checkpoint_id"].to_list()
+
+
+MODELS = (row("T", "teacher"), row("S", "student"))
+
+
+def test_the_chain_descends_from_the_student(warehouse: Warehouse) -> None:
+    rows = [row("c3", "stage3", "c2"), row("c1", "stage1", "S"), row("c2", "stage2", "c1"), *MODELS]
+    assert chain(warehouse, *rows) == ["T", "S", "c1", "c2", "c3"]
+
+
+def test_the_newest_of_a_stage_counts_and_stages_of_its_forerunner_do_not(warehouse: Warehouse) -> None:
+    rows = [row("old1", "stage1", "S", age=2), row("c1", "stage1", "S"), row("old2", "stage2", "old1", age=1)]
+    assert chain(warehouse, *MODELS, *rows) == ["T", "S", "c1"]
+
+
+def test_a_stage_that_was_trained_again_replaces_the_one_before(warehouse: Warehouse) -> None:
+    rows = [row("old1", "stage1", "S", age=3), row("old2", "stage2", "old1", age=2)]
+    assert chain(warehouse, *MODELS, *rows) == ["T", "S", "old1", "old2"]
+    again = [row("c1", "stage1", "S", age=1), row("c2", "stage2", "c1")]
+    assert chain(warehouse, *again) == ["T", "S", "c1", "c2"]
+
+
+def test_a_new_student_leaves_every_stage_behind(warehouse: Warehouse) -> None:
+    assert chain(warehouse, *MODELS, row("c1", "stage1", "S"), row("S2", "student", age=-1)) == ["T", "S2"]
+
+
+def test_other_recipes_have_their_own_chains(warehouse: Warehouse) -> None:
+    others = [row("O", "student", recipe="other"), row("c9", "stage1", "O", recipe="other")]
+    assert chain(warehouse, *MODELS, row("c1", "stage1", "S", age=5), *others) == ["T", "S", "c1"]
+
+
+def test_a_gap_ends_the_chain(warehouse: Warehouse) -> None:
+    assert chain(warehouse, *MODELS, row("c2", "stage2", "c1")) == ["T", "S"]
+
+
+def test_an_empty_warehouse_has_an_empty_chain_with_its_columns(warehouse: Warehouse) -> None:
+    found = current_checkpoints(warehouse, RECIPE)
+    assert found.is_empty()
+    assert {"checkpoint_id", "stage", "path"} <= set(found.columns)
