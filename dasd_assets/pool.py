@@ -9,7 +9,7 @@ import polars as pl
 
 from dasd_assets.divergence import threshold_version
 from dasd_assets.filters import FILTERS, dropping
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import batches
 from dasd_assets.verdicts import filter_version
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -89,9 +89,3 @@ def drop_counts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.Da
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
     return warehouse.read(query, recipe_params(recipe, teacher, student))
-
-
-def batches(instance: dg.DagsterInstance) -> list[str]:
-    """The prompt batches that exist now; rows of removed ones stay in the warehouse but are not used."""
-    assert PROMPT_BATCH.name is not None
-    return list(instance.get_dynamic_partitions(PROMPT_BATCH.name))

@@ -1,6 +1,7 @@
 """Landed prompt files -> `prompts`, and `rejected_prompts` with the reason for every line that is no prompt.
 
 One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
+A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
 from dasd_resources.landing import Prompt, RejectedPrompt, batch_key, landed_files, read_prompts
 from dasd_resources.recipe import Recipe
@@ -17,6 +18,14 @@ from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
 LANDING_FOLDER = "prompts"
+PER_RESPONSE = (
+    "responses",
+    "response_verdicts",
+    "student_logprobs",
+    "sentence_probabilities",
+    "sentence_types",
+    "response_scores",
+)
 
 
 def landed_batches(home: Path) -> dict[str, Path]:
@@ -33,7 +42,8 @@ def find_landed(home: Path, batch: str) -> Path:
             return path
     raise dg.Failure(
         f"batch {batch}: no file in {folder} has this name and content; "
-        "it was removed or edited after landing. Put it back, or delete the partition"
+        "it was removed or edited after landing. Put it back, or delete the partition and run "
+        "`dasd run --select prompts+`"
     )
 
 
@@ -89,7 +99,8 @@ def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Mater
     batch = context.partition_key
     records = list(read_prompts(find_landed(Path(warehouse.home), batch)))
     with warehouse.commit(origin(context)) as transaction:
-        rows, rejected = split_owned(records, batch, _owners(transaction, batch))
+        rows, rejected = split_owned(records, batch, _owners(transaction, batch, batches(context.instance)))
+        _take_over(transaction, batch, [str(row["prompt_id"]) for row in rows])
         transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
         transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
     if rejected:
@@ -100,6 +111,19 @@ def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Mater
     )
 
 
-def _owners(transaction: Transaction, batch: str) -> dict[str, str]:
-    owned = transaction.read("SELECT prompt_id, batch FROM prompts WHERE batch <> $batch", {"batch": batch})
-    return dict(owned.iter_rows())
+def _owners(transaction: Transaction, batch: str, existing: list[str]) -> dict[str, str]:
+    """Prompt id -> the other existing batch that owns it."""
+    query = "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND list_contains($existing, batch)"
+    return dict(transaction.read(query, {"batch": batch, "existing": existing}).iter_rows())
+
+
+def _take_over(transaction: Transaction, batch: str, prompt_ids: list[str]) -> None:
+    """Give the batch what removed batches left of these prompts, so that no response is made or kept twice."""
+    query = "SELECT prompt_id FROM prompts WHERE batch <> $batch AND list_contains($ids, prompt_id)"
+    ids = transaction.read(query, {"batch": batch, "ids": prompt_ids})["prompt_id"].to_list()
+    if ids:
+        transaction.move_to_batch("prompts", "prompt_id", ids, batch)
+        query = "SELECT response_id FROM responses WHERE list_contains($ids, prompt_id)"
+        responses = transaction.read(query, {"ids": ids})["response_id"].to_list()
+        for table in PER_RESPONSE:
+            transaction.move_to_batch(table, "response_id", responses, batch)

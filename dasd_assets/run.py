@@ -11,8 +11,7 @@ import dagster as dg
 from dagster import DagsterError
 
 from dasd_assets.evaluation import benchmark_version
-from dasd_assets.partitions import PROMPT_BATCH
-from dasd_assets.pool import batches
+from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.prompts import landed_batches
 from dasd_assets.recovery import fail_abandoned_runs, owner
 from dasd_assets.staleness import Stale, stale_assets

@@ -11,7 +11,8 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.pool import batches, drop_counts, scored_responses
+from dasd_assets.partitions import batches
+from dasd_assets.pool import drop_counts, scored_responses
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import batches_tag
 from dasd_resources.engines import Engines

@@ -66,6 +66,11 @@ class Transaction:
             query = f"DELETE FROM {table} WHERE {_equal(where)} AND list_contains($keys, {column})"
             self._connection.execute(query, {**where, "keys": list(keys)})
 
+    def move_to_batch(self, table: str, column: str, keys: Sequence[str], batch: str) -> None:
+        """Give `batch` the rows whose `column` is one of `keys`."""
+        query = f"UPDATE {table} SET batch = $batch WHERE list_contains($keys, {column})"
+        self._connection.execute(query, {"batch": batch, "keys": list(keys)})
+
 
 def _equal(where: Params) -> str:
     """The condition that every named column equals its parameter, NULL equal to NULL."""

@@ -310,5 +310,21 @@ def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:
     assert project.count("prompts") == 7
 
 
+def test_an_edited_file_takes_over_what_its_removed_batch_made(copy: Project) -> None:
+    responses = ids(copy, "responses", "response_id")
+    old = copy.read("SELECT DISTINCT batch FROM prompts WHERE source_file = 'a.jsonl'")["batch"].item()
+    copy.land("a.jsonl", prompt_rows(0, 10)[:9] + prompt_rows(15, 16))
+    with copy.instance() as instance:
+        instance.delete_dynamic_partition("prompt_batch", old)
+    copy.run()
+    assert copy.count("prompts") == 16
+    assert copy.count("rejected_prompts") == 0
+    new = ids(copy, "responses", "response_id") - responses
+    assert len(new) == 4
+    assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == new
+    assert copy.read("SELECT response_id FROM responses")["response_id"].is_unique().all()
+    assert old not in ids(copy, "sentence_probabilities", "batch")
+
+
 def ids(project: Project, table: str, key: str) -> set[str]:
     return set(project.read(f"SELECT {key} FROM {table}")[key])
