@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.filters import Verdict
-from dasd_assets.generations import seed_of
+from dasd_assets.generations import sampling_request
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.training import current_checkpoints, stages
@@ -212,15 +212,8 @@ def _evaluate(
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
     asked = wanted["asked"]
-    return GenerationRequest(
-        request_id=key,
-        prompt_token_ids=tuple(model.chat.prompt_ids(asked["question"], asked["system_prompt"])),
-        temperature=wanted["temperature"],
-        top_p=wanted["top_p"],
-        max_tokens=wanted["max_tokens"],
-        seed=seed_of(key),
-        stop_token_ids=model.chat.stop_token_ids,
-    )
+    prompt = model.chat.prompt_ids(asked["question"], asked["system_prompt"])
+    return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])
 
 
 def _evaluation_result(warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> dg.MaterializeResult:

@@ -39,6 +39,26 @@ def seed_of(row_id: str) -> int:
     return int(content_hash(["seed", row_id])[:16], 16) >> 2
 
 
+def sampling_request(
+    model: PromptedModel,
+    row_id: str,
+    prompt_token_ids: Sequence[int],
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+) -> GenerationRequest:
+    """The request of a row: its seed comes from its id, its stop tokens from the model."""
+    return GenerationRequest(
+        request_id=row_id,
+        prompt_token_ids=tuple(prompt_token_ids),
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed_of(row_id),
+        stop_token_ids=model.chat.stop_token_ids,
+    )
+
+
 def wanted_responses(
     prompt_ids: Sequence[str], recipe: Recipe, temperature: float, teacher: PromptedModel
 ) -> list[WantedResponse]:
@@ -144,16 +164,9 @@ def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: Prom
 def _request(
     wanted: WantedResponse, questions: dict[str, Row], recipe: Recipe, temperature: float, teacher: PromptedModel
 ) -> GenerationRequest:
-    question = questions[wanted.prompt_id]
-    return GenerationRequest(
-        request_id=wanted.response_id,
-        prompt_token_ids=tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"])),
-        temperature=temperature,
-        top_p=recipe.generation.top_p,
-        max_tokens=recipe.generation.max_tokens,
-        seed=wanted.seed,
-        stop_token_ids=teacher.chat.stop_token_ids,
-    )
+    question, sampling = questions[wanted.prompt_id], recipe.generation
+    prompt = teacher.chat.prompt_ids(question["question"], question["system_prompt"])
+    return sampling_request(teacher, wanted.response_id, prompt, temperature, sampling.top_p, sampling.max_tokens)
 
 
 def _result(

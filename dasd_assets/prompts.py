@@ -12,12 +12,12 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
+from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.landing import Prompt, RejectedPrompt, batch_key, landed_files, read_prompts
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
-LANDING_FOLDER = "prompts"
 PER_RESPONSE = (
     "responses",
     "response_verdicts",

@@ -21,7 +21,6 @@ def example(chat: Chat, source: Row, loss_from: int = 0) -> dict[str, list[int]]
     """input_ids and labels (T,) of a canonical text: loss on each response token that starts at or after `loss_from`.
 
     source: question, text, system_prompt (or None).
-
     loss_from: code point in the text; the end of turn always carries loss.
     """
     encoded = chat.encode_response(source["question"], source["text"], source["system_prompt"])

@@ -33,8 +33,7 @@ class Stale:
 
 def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
     """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
-    tags = _latest_tags(instance, dg.AssetKey(asset), partitioned=True)
-    return content_hash({batch: tags.get(batch, {}).get(DATA_VERSION) for batch in batches})[:16]
+    return _hash_of_batches(_latest_tags(instance, dg.AssetKey(asset), partitioned=True), batches)
 
 
 def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
@@ -56,8 +55,8 @@ def stale_assets(
         node = graph.get(key)
         name = key.to_user_string()
         latest[name] = _latest_tags(instance, key, node.is_partitioned)
+        parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}
         for batch in batches if node.is_partitioned else [None]:
-            parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}
             reason = _own_reason(latest[name].get(batch), node.code_version, roots.get(name)) or _input_reason(
                 name, batch, parents, latest, found, batches
             )
@@ -92,13 +91,16 @@ def _input_reason(
         if any((parent, source) in found for source in sources):
             return f"{parent} is out of date"
         if fan_in:
-            versions = {source: latest[parent].get(source, {}).get(DATA_VERSION) for source in batches}
-            changed = tags.get(BATCHES_VERSION + parent) != content_hash(versions)[:16]
+            changed = tags.get(BATCHES_VERSION + parent) != _hash_of_batches(latest[parent], batches)
         else:
             changed = tags.get(INPUT_VERSION + parent) not in _recordings(latest[parent][sources[0]][DATA_VERSION])
         if changed:
             return f"{parent} changed"
     return None
+
+
+def _hash_of_batches(tags: Mapping[str | None, Tags], batches: list[str]) -> str:
+    return content_hash({batch: tags.get(batch, {}).get(DATA_VERSION) for batch in batches})[:16]
 
 
 def _recordings(data_version: str) -> tuple[str, str]:

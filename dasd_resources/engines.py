@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dagster import ConfigurableResource
@@ -38,8 +39,8 @@ class Engines(ConfigurableResource):
     def find(self, spec: Model, key: str) -> PromptedModel:
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
         path = find_model(spec.model, key)
-        chat = Chat.load(path, spec)
         files = fingerprint(path, Path(self.home) / "fingerprints.sqlite")
+        chat = _chat(path, files, spec.model_dump_json())
         return PromptedModel(path, content_hash([files, chat.template_version])[:16], chat, spec)
 
     @contextmanager
@@ -59,6 +60,12 @@ class Engines(ConfigurableResource):
         if requests:
             with self.open(model) as engine:
                 yield from engine.score(requests)
+
+
+@lru_cache(maxsize=16)
+def _chat(path: Path, files: str, spec: str) -> Chat:
+    """Read once as long as the files' fingerprint stays: it covers tokenizer and template. spec: Model as JSON."""
+    return Chat.load(path, Model.model_validate_json(spec))
 
 
 def _load(model: PromptedModel) -> InferenceEngine:

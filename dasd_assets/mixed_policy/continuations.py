@@ -7,7 +7,7 @@ what is left of its token budget. The quality filters then judge the whole: pref
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import seed_of
+from dasd_assets.generations import sampling_request
 from dasd_assets.mixed_policy.cuts import CUT_VERSION
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.progress import logged
@@ -35,15 +35,8 @@ def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationReque
     num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question, system)))
     if num_left < 1:
         return Failure(identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}")
-    return GenerationRequest(
-        request_id=identity,
-        prompt_token_ids=tuple(tokens),
-        temperature=recipe.mixed_policy.continuation_temperature,
-        top_p=recipe.generation.top_p,
-        max_tokens=num_left,
-        seed=seed_of(identity),
-        stop_token_ids=teacher.chat.stop_token_ids,
-    )
+    temperature = recipe.mixed_policy.continuation_temperature
+    return sampling_request(teacher, identity, tokens, temperature, recipe.generation.top_p, num_left)
 
 
 def continuation_row(completion: Completion, row: Row, asked: GenerationRequest, teacher: PromptedModel) -> Row:

@@ -9,7 +9,7 @@ import math
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import seed_of
+from dasd_assets.generations import sampling_request, seed_of
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.training import current_checkpoints
@@ -148,12 +148,6 @@ def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: 
 
 
 def _request(wanted: Row, student: PromptedModel, policy: MixedPolicy) -> GenerationRequest:
-    return GenerationRequest(
-        request_id=wanted["rollout_id"],
-        prompt_token_ids=tuple(student.chat.prompt_ids(wanted["question"], wanted["system_prompt"])),
-        temperature=policy.rollout_temperature,
-        top_p=policy.rollout_top_p,
-        max_tokens=wanted["max_tokens"],
-        seed=seed_of(wanted["rollout_id"]),
-        stop_token_ids=student.chat.stop_token_ids,
-    )
+    prompt = student.chat.prompt_ids(wanted["question"], wanted["system_prompt"])
+    temperature, top_p = policy.rollout_temperature, policy.rollout_top_p
+    return sampling_request(student, wanted["rollout_id"], prompt, temperature, top_p, wanted["max_tokens"])
