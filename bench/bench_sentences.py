@@ -1,7 +1,5 @@
 """Sentence splitting and reduction against the alternatives: F1 on the labelled sets, MB/s, M tokens/s; ratios last.
 
-    pip install pysbd sentencex syntok && python bench/bench_sentences.py
-
 CPU seconds of one process, best of several: a busy machine blurs them less than the wall clock. The same texts for all,
 one document per call. A boundary is the first non-whitespace character of a sentence, so nobody pays for where the
 whitespace goes. Chinese text is announced as such to the tools that take a language.
@@ -19,6 +17,7 @@ from typing import TypedDict
 import numpy as np
 import pysbd
 import sentencex
+from results import against, table
 from syntok import segmenter
 
 from dasd_assets.sentences import SEGMENTER_VERSION, Span, edges, sentence_spans, split
@@ -106,14 +105,13 @@ def bench_split() -> dict[str, float]:
     dev, heldout = rows("dev"), rows("heldout")
     domains = list(dict.fromkeys(row["domain"] for row in dev))
     seen, unseen = (sum(len(row["sentences"]) - 1 for row in data) for data in (dev, heldout))
-    print(f"F1 over {seen} boundaries seen while tuning (dev) and {unseen} unseen (held-out, also by domain)\n")
-    print(f"{'splitter':22}{'dev':>7}{'held-out':>10}", *(f"{domain:>12}" for domain in domains), f"{'MB/s':>8}")
-    speeds = {}
+    print(f"F1 over {seen} boundaries seen while tuning (dev) and {unseen} unseen (held-out, also by domain):\n")
+    speeds, scores = {}, []
     for name, split_with in SPLITTERS.items():
         speeds[name] = megabytes_per_second(split_with, dev + heldout)
-        parts = [f1(split_with, [row for row in heldout if row["domain"] == domain]) for domain in domains]
-        scores = f"{name:22}{f1(split_with, dev):7.3f}{f1(split_with, heldout):10.3f}"
-        print(scores, *(f"{part:12.3f}" for part in parts), f"{speeds[name]:8.2f}")
+        sets = [dev, heldout, *([row for row in heldout if row["domain"] == domain] for domain in domains)]
+        scores.append([name, *(f"{f1(split_with, labelled):.3f}" for labelled in sets), speeds[name]])
+    print(table(["splitter", "dev", "held-out", *domains, "MB/s"], scores))
     return speeds
 
 
@@ -153,8 +151,7 @@ def bench_reduce() -> tuple[float, float]:
         "attribution": len(starts) / 1e6 / cpu_seconds(lambda: where.attribute(starts)),
         "Python loop": len(starts) / 1e6 / cpu_seconds(lambda: loop_sums(*plain)),
     }
-    print("\nreduction              M tokens/s")
-    print(*(f"{name:22}{speed:11.1f}" for name, speed in speeds.items()), sep="\n")
+    print(table(["reduction, one response of 20,000 tokens", "M tokens/s"], list(speeds.items())))
     return speeds["sums, edges at hand"], speeds["sums, edges at hand"] / speeds["Python loop"]
 
 
@@ -165,12 +162,17 @@ def bench_long() -> float:
 
 
 def main() -> None:
+    print("## Sentences: splitting text, and reducing token logprobs\n")
     speeds = bench_split()
     ours, pysbd_speed = next(iter(speeds.values())), speeds[f"pysbd {version('pysbd')}"]
-    print(f"\none long response: {bench_long():.1f} MB/s")
     tokens, ratio = bench_reduce()
-    print(f"\nsplit: {ours:.1f} MB/s (goal 8), {ours / pysbd_speed:.0f} x pysbd (goal 50)")
-    print(f"reduction: {tokens:.0f} M tokens/s (goal 80), {ratio:.0f} x Python loop")
+    goals = [
+        ["split, MB/s", ours, pysbd_speed, "pysbd", against(ours / pysbd_speed, 50)],
+        ["split of one long response, MB/s", bench_long(), 8.0, "the goal", against(bench_long() / 8, 1)],
+        ["reduction, M tokens/s", tokens, tokens / ratio, "Python loop", f"{ratio:.0f} ×"],
+        ["reduction, M tokens/s", tokens, 80.0, "the goal", against(tokens / 80, 1)],
+    ]
+    print(table(["", "ours", "other", "which", "ratio"], goals))
 
 
 if __name__ == "__main__":

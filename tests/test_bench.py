@@ -1,0 +1,35 @@
+"""The frame of the benches: what a script prints lands in the page, and one that fails is named there."""
+
+import runpy
+from pathlib import Path
+
+FRAME = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "run_all.py"))
+RESULTS = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "results.py"))
+
+
+def test_a_script_becomes_a_section(tmp_path: Path) -> None:
+    script = tmp_path / "bench_x.py"
+    script.write_text("import dasd_assets\nprint('## X')")
+    text, succeeded = FRAME["section"](script)
+    assert succeeded
+    assert text.startswith("## X\n\n`bench_x.py`, ")
+
+
+def test_a_script_that_fails_is_named_beside_what_it_printed(tmp_path: Path) -> None:
+    script = tmp_path / "bench_x.py"
+    script.write_text("import sys\nprint('## X')\nsys.exit(3)")
+    text, succeeded = FRAME["section"](script)
+    assert not succeeded
+    assert "## X" in text
+    assert "bench_x.py" in text and "exit code 3" in text
+
+
+def test_the_heading_names_machine_and_versions() -> None:
+    heading = FRAME["heading"]()
+    assert all(part in heading for part in ("cores", "torch 2", "duckdb 1.5.5", "dagster 1."))
+
+
+def test_ratios_say_whether_they_meet_the_bar() -> None:
+    assert RESULTS["against"](1.2, 0.9) == "1.20 × (bar 0.9 ×)"
+    assert RESULTS["against"](0.8, 0.9) == "0.80 × (bar 0.9 ×, MISSED)"
+    assert RESULTS["table"](["a", "b"], [["x", 1234.5]]) == "| a | b |\n| :-- | --: |\n| x | 1,234 |\n"
