@@ -19,7 +19,8 @@ from dasd_assets.summary import summary
 from dasd_resources.engines import Engines
 from dasd_resources.home import prepare_home
 from dasd_resources.recipe import RecipeError, load_recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.sql_sandbox import RefusedQuery, select
+from dasd_resources.warehouse import UnknownSnapshot, Warehouse
 
 FAILED, MISUSED = 1, 2
 LOOPBACK = "127.0.0.1"
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.command(args))
     except RecipeError as error:
         return _complain(str(error), MISUSED)
-    except (RunFailed, duckdb.Error, FileNotFoundError) as error:
+    except (RunFailed, RefusedQuery, UnknownSnapshot, duckdb.Error, FileNotFoundError) as error:
         return _complain(str(error), FAILED)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +82,7 @@ def sql(args: argparse.Namespace) -> int:
     warehouse = Warehouse(home=str(home_from_environment()))
     if not warehouse.catalog.is_file():
         raise FileNotFoundError(f"{warehouse.catalog} does not exist: run `dasd run` first, or set DASD_HOME")
-    table = warehouse.read(args.query, at=args.at)
+    table = select(warehouse.catalog, args.query, at=args.at)
     if args.json:
         print(json.dumps(table.to_dicts(), ensure_ascii=False, default=str))
     else:

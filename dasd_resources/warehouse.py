@@ -24,6 +24,10 @@ Row = Mapping[str, Any]  # a table's row: each value is what its column's type s
 Params = Mapping[str, object]
 
 
+class UnknownSnapshot(LookupError):
+    """A snapshot that never was or has been expired; the message says which."""
+
+
 class Transaction:
     """Writes of one commit; it is all in the next snapshot or none of it is."""
 
@@ -124,16 +128,9 @@ class Warehouse(ConfigurableResource):
 @contextmanager
 def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given."""
-    options = [f"DATA_PATH '{_quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
-    options.append("OVERRIDE_DATA_PATH TRUE")  # the catalog keeps the path it was made with; a home may have moved
-    if read_only:
-        options.append("READ_ONLY")
-    if at is not None:
-        options.append(f"SNAPSHOT_VERSION {at}")
-    connection = _idle.pop() if _idle else _loaded()
+    connection = _idle.pop() if _idle else loaded()
     try:
-        connection.execute(f"ATTACH 'ducklake:sqlite:{_quoted(catalog)}' AS dasd ({', '.join(options)})")
-        connection.execute("USE dasd")
+        attach_to(connection, catalog, at, read_only)
         yield connection
         connection.execute("USE memory")
         connection.execute("DETACH dasd")
@@ -143,11 +140,37 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
     _idle.append(connection)
 
 
+def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None, read_only: bool) -> None:
+    """Make the catalog the connection's default database. Raises UnknownSnapshot if `at` does not exist (any more)."""
+    options = [f"DATA_PATH '{quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
+    options.append("OVERRIDE_DATA_PATH TRUE")  # the catalog keeps the path it was made with; a home may have moved
+    if read_only:
+        options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
+    try:
+        connection.execute(f"ATTACH 'ducklake:sqlite:{quoted(catalog)}' AS dasd ({', '.join(options)})")
+    except duckdb.InvalidInputException as error:
+        if "No snapshot found" in str(error):
+            raise UnknownSnapshot(_no_snapshot(catalog, at)) from None
+        raise
+    connection.execute("USE dasd")
+
+
+def _no_snapshot(catalog: Path, at: int | None) -> str:
+    with attach(catalog, read_only=True) as connection:
+        found = connection.sql("SELECT min(snapshot_id), max(snapshot_id) FROM dasd.snapshots()").fetchone()
+    assert found is not None
+    why = "it has been expired by maintenance" if 0 <= (at or 0) < found[1] else f"the newest is {found[1]}"
+    return f"there is no snapshot {at}: {why}; those that exist are listed by FROM dasd.snapshots()"
+
+
 # Connections with the extensions loaded and nothing attached: loading checks 70 MB of signatures, 0.15 s each time.
 _idle: list[duckdb.DuckDBPyConnection] = []
 
 
-def _loaded() -> duckdb.DuckDBPyConnection:
+def loaded() -> duckdb.DuckDBPyConnection:
+    """A new in-memory connection with the extensions loaded and nothing attached."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     for package, extension in _EXTENSIONS.items():
         connection.execute(f"LOAD '{_extension_file(package, extension)}'")
@@ -206,5 +229,6 @@ def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
                 connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path inside an SQL string literal."""
     return str(path).replace("'", "''")
