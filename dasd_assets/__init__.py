@@ -14,6 +14,7 @@
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
 | report | `report`, `plots` | `distillation_report` | | Figures 3, 5, 6, 7 |
+| upkeep | `maintenance` | `maintenance` | | |
 
 Everything down to `response_scores` is partitioned by prompt batch; what follows reads all batches.
 """

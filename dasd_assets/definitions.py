@@ -12,6 +12,7 @@ from dasd_assets import (
     divergence,
     evaluation,
     generations,
+    maintenance,
     mixed_policy,
     models,
     probabilities,
@@ -41,6 +42,7 @@ STAGES = (
     mixed_policy,
     evaluation,
     report,
+    maintenance,
 )
 
 
@@ -60,6 +62,7 @@ def build_definitions(
     """The asset graph of a recipe over a home; tests pass their own engines and training."""
     return dg.Definitions(
         assets=[asset for stage in STAGES for asset in stage.build(recipe)],
+        schedules=maintenance.build_schedules(recipe),
         resources={
             "warehouse": Warehouse(home=str(home)),
             "engines": engines or Engines(home=str(home)),

@@ -18,6 +18,7 @@ CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
 BATCHES_VERSION = "dasd.batches_version/"
 RECORDS_PER_QUERY = 500
+UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
 
 Tags = Mapping[str, str]
 
@@ -53,6 +54,8 @@ def stale_assets(
     latest: dict[str, Mapping[str | None, Tags]] = {}
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
+        if node.group_name == UPKEEP:
+            continue
         name = key.to_user_string()
         latest[name] = _latest_tags(instance, key, node.is_partitioned)
         parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}

@@ -20,6 +20,7 @@ from dasd_assets.progress import seldom
 from dasd_assets.provenance import origin
 from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.engines import Engines
+from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.trainer import SftJob
 from dasd_resources.warehouse import Warehouse
@@ -128,6 +129,7 @@ def _job(
     folder = Path(warehouse.home) / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{identity}.rows.parquet"
+    pin_snapshot(file, snapshot)
     rows.select("input_ids", "labels").write_parquet(file)
     return SftJob(
         checkpoint_id=identity,
@@ -193,6 +195,7 @@ def _register(
             row = row.with_columns(snapshot_id=pl.lit(known["snapshot_id"][0]))
         transaction.replace("checkpoints", key, row)
     job.rows.unlink(missing_ok=True)
+    job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)
 
 
 def _progress_line(progress: Progress) -> str:

@@ -196,6 +196,22 @@ class Evaluation(Part):
         return benchmarks
 
 
+class Maintenance(Part):
+    """Upkeep of the home: when, how old snapshots may grow, how long what nothing names is left alone."""
+
+    cron: str | None = "30 4 * * *"
+    keep_snapshots_days: Annotated[float, Field(ge=1)] = 30
+    grace_hours: Annotated[float, Field(ge=1)] = 24
+    keep_unfinished_days: Annotated[float, Field(ge=1)] = 14
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str | None) -> str | None:
+        if cron is not None and len(cron.split()) != 5:
+            raise ValueError("is no cron expression; write five fields, such as '30 4 * * *' for half past four")
+        return cron
+
+
 class Recipe(Part):
     """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
 
@@ -209,6 +225,7 @@ class Recipe(Part):
     training: Training
     mixed_policy: MixedPolicy
     evaluation: Evaluation
+    maintenance: Maintenance = Maintenance()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from dasd_resources.warehouse import attach_to, loaded, quoted
+from dasd_resources.warehouse import attach_to, check_snapshot, loaded, quoted
 
 TABLE_FUNCTIONS = frozenset(
     {
@@ -51,7 +51,9 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
     with tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill, closing(loaded()) as connection:
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.parent / "data", Path(spill))
-        return connection.sql(query).pl()
+        rows = connection.sql(query).pl()
+        check_snapshot(connection, catalog, at)
+        return rows
 
 
 def check_select(query: str) -> None:

@@ -132,6 +132,7 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
     try:
         attach_to(connection, catalog, at, read_only)
         yield connection
+        check_snapshot(connection, catalog, at)
         connection.execute("USE memory")
         connection.execute("DETACH dasd")
     except BaseException:
@@ -148,20 +149,33 @@ def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | No
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
-    try:
+    with _told_of_expiry(catalog, at):
         connection.execute(f"ATTACH 'ducklake:sqlite:{quoted(catalog)}' AS dasd ({', '.join(options)})")
-    except duckdb.InvalidInputException as error:
-        if "No snapshot found" in str(error):
-            raise UnknownSnapshot(_no_snapshot(catalog, at)) from None
-        raise
     connection.execute("USE dasd")
+
+
+def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None) -> None:
+    """Raise UnknownSnapshot if `at` was expired while it was read: what was read may lack rows."""
+    if at is not None:
+        with _told_of_expiry(catalog, at):
+            connection.execute("FROM dasd.current_snapshot()").fetchall()
+
+
+@contextmanager
+def _told_of_expiry(catalog: Path, at: int | None) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.InvalidInputException as error:
+        if "No snapshot found" not in str(error):
+            raise
+        raise UnknownSnapshot(_no_snapshot(catalog, at)) from None
 
 
 def _no_snapshot(catalog: Path, at: int | None) -> str:
     with attach(catalog, read_only=True) as connection:
-        found = connection.sql("SELECT min(snapshot_id), max(snapshot_id) FROM dasd.snapshots()").fetchone()
+        found = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchone()
     assert found is not None
-    why = "it has been expired by maintenance" if 0 <= (at or 0) < found[1] else f"the newest is {found[1]}"
+    why = "it has been expired by maintenance" if 0 <= (at or 0) < found[0] else f"the newest is {found[0]}"
     return f"there is no snapshot {at}: {why}; those that exist are listed by FROM dasd.snapshots()"
 
 
@@ -172,6 +186,7 @@ _idle: list[duckdb.DuckDBPyConnection] = []
 def loaded() -> duckdb.DuckDBPyConnection:
     """A new in-memory connection with the extensions loaded and nothing attached."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection.execute("SET TimeZone = 'UTC'")  # DuckLake writes some times as text, in the session's zone
     for package, extension in _EXTENSIONS.items():
         connection.execute(f"LOAD '{_extension_file(package, extension)}'")
     return connection

@@ -50,7 +50,7 @@ def test_every_asset_says_what_a_row_is(tmp_path: Path) -> None:
         node = graph.get(key)
         assert node.group_name != "default"
         assert node.description is not None
-        assert node.description.startswith("One row") or key.to_user_string() == "distillation_report"
+        assert node.description.startswith("One row") or key.to_user_string() in ("distillation_report", "maintenance")
 
 
 def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) -> None:

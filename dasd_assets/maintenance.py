@@ -1,0 +1,75 @@
+"""Upkeep of a home, daily and at will: small files merged, old snapshots expired, leftovers deleted (no table).
+
+A snapshot that a checkpoint or any other row names is never expired, so the rows a checkpoint was trained on stay
+readable. What is deleted has lain unused for the recipe's grace period: readers and writers may be at work. It is not
+part of the data path: nothing depends on it, and it is never out of date.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from dasd_assets.provenance import origin
+from dasd_assets.staleness import UPKEEP
+from dasd_resources.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks
+from dasd_resources.recipe import Maintenance, Recipe
+from dasd_resources.upkeep import data_files, delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.warehouse import Warehouse
+
+MAINTENANCE_VERSION = "1"
+
+
+def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[str, int]:
+    """Do everything once; counts by name."""
+    home, now = Path(warehouse.home), datetime.now(UTC)
+    grace = timedelta(hours=settings.grace_hours)
+    unfinished = timedelta(days=settings.keep_unfinished_days)
+    merged = merge_small_files(warehouse, origin)
+    before = now - timedelta(days=settings.keep_snapshots_days)
+    expired, kept = expire_snapshots(warehouse, origin, before, pinned_snapshots(home))
+    files = delete_unreferenced(warehouse, origin, now - grace)
+    leftovers = sweep_checkpoints(home, grace.total_seconds(), unfinished.total_seconds())
+    leftovers += sweep_owner_locks(home, grace.total_seconds())
+    present = data_files(warehouse)
+    return {
+        "num_files_merged": sum(merged.values()),
+        "num_snapshots_expired": expired,
+        "num_old_snapshots_kept": kept,
+        "num_data_files_deleted": files.num_files,
+        "data_bytes_deleted": files.num_bytes,
+        "num_leftovers_deleted": leftovers.num_files,
+        "leftover_bytes_deleted": leftovers.num_bytes,
+        "num_data_files": int(present["num_files"].sum()),
+        "data_bytes": int(present["num_bytes"].sum()),
+    }
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`maintenance`."""
+
+    @dg.asset(
+        group_name=UPKEEP,
+        kinds={"ducklake"},
+        code_version=MAINTENANCE_VERSION,
+        description="Upkeep of the home: merges small data files, expires old snapshots that nothing refers to, and "
+        "deletes what no snapshot has named for the recipe's grace period.",
+    )
+    def maintenance(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata=maintain(warehouse, recipe.maintenance, origin(context)))
+
+    return [maintenance]
+
+
+def build_schedules(recipe: Recipe) -> list[dg.ScheduleDefinition]:
+    """`maintenance_schedule`, running unless the recipe's cron is null."""
+    if recipe.maintenance.cron is None:
+        return []
+    job = dg.define_asset_job("maintenance_job", selection=["maintenance"], description="Upkeep of the home.")
+    schedule = dg.ScheduleDefinition(
+        name="maintenance_schedule",
+        cron_schedule=recipe.maintenance.cron,
+        job=job,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    return [schedule]

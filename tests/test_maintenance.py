@@ -1,0 +1,57 @@
+"""The upkeep of a whole home: its counts, its schedule, and that nothing the data path needs is touched."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+from conftest import Project, change
+
+from dasd_assets.maintenance import build_schedules
+from dasd_assets.training import current_checkpoints
+from dasd_resources.recipe import Recipe
+from dasd_resources.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+
+EXAMPLES = "SELECT * FROM sft_examples WHERE dataset = $dataset ORDER BY ALL"
+
+
+def rows_trained_on(project: Project) -> dict[str, pl.DataFrame]:
+    chain = current_checkpoints(project.warehouse, project.recipe).drop_nulls("snapshot_id")
+    return {
+        row["stage"]: project.warehouse.read(EXAMPLES, {"dataset": row["dataset"]}, at=row["snapshot_id"])
+        for row in chain.to_dicts()
+    }
+
+
+def test_checkpoints_keep_their_rows_and_nothing_goes_stale(copy: Project) -> None:
+    before, tables = rows_trained_on(copy), copy.read("SELECT * FROM responses ORDER BY response_id")
+    num_snapshots = copy.count("dasd.snapshots()")
+    merge_small_files(copy.warehouse, "upkeep")
+    later = datetime.now(UTC) + timedelta(days=2)
+    _, num_kept = expire_snapshots(copy.warehouse, "upkeep", later, [])
+    assert delete_unreferenced(copy.warehouse, "upkeep", later).num_files > 0
+    assert num_kept > 0
+    assert copy.count("dasd.snapshots()") < num_snapshots
+    after = rows_trained_on(copy)
+    assert list(after) == list(before) == ["stage1", "stage2", "stage3"]
+    assert all(after[stage].equals(before[stage]) and not before[stage].is_empty() for stage in before)
+    assert copy.read("SELECT * FROM responses ORDER BY response_id").equals(tables)
+    assert copy.run() == 0
+
+
+def test_the_asset_counts_what_it_does(copy: Project) -> None:
+    assert copy.materialize("maintenance") == 1
+    with copy.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("maintenance"))
+    assert event is not None and event.asset_materialization is not None
+    counts = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert counts["num_files_merged"] > 0
+    assert counts["num_data_files"] > 0
+    assert counts["num_snapshots_expired"] == counts["num_data_files_deleted"] == 0
+    assert copy.run() == 0
+
+
+def test_it_is_scheduled_unless_the_recipe_says_never(tiny: Recipe) -> None:
+    (schedule,) = build_schedules(tiny)
+    assert schedule.cron_schedule == tiny.maintenance.cron
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert build_schedules(change(tiny, "maintenance.cron", None)) == []

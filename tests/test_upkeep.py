@@ -1,0 +1,244 @@
+"""Every kept snapshot reads the same after merging, expiring and deleting; what is in use or young is left alone."""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+
+from dasd_resources.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.warehouse import UnknownSnapshot, Warehouse, attach
+
+TABLES = ("student_logprobs", "failed_requests")  # one partitioned by batch, one not
+CONTENT = "SELECT count(*), sum(hash(t)) FROM {table} t"
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(home=str(tmp_path))
+
+
+def scored(name: str, batch: str, num_rows: int) -> pl.DataFrame:
+    rows = {"response_id": [f"{name}-{i}" for i in range(num_rows)], "batch": batch, "student_fingerprint": "s"}
+    lists = {"token_ids": [1, 2], "logprobs": [-0.5, -1.0], "offsets": [0, 4]}
+    rows = pl.DataFrame({**rows, "engine": "e", "dtype": "f"})
+    return rows.with_columns(pl.lit(pl.Series([value])).first().alias(key) for key, value in lists.items())
+
+
+def failed(name: str, batch: str, num_rows: int) -> pl.DataFrame:
+    rows = pl.DataFrame({"request_id": [f"{name}-{i}" for i in range(num_rows)], "asset": "a", "batch": batch})
+    return rows.with_columns(reason=pl.lit("r"), failed_at=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+def change_at_random(warehouse: Warehouse, number: int, rng: Random) -> None:
+    """One commit that appends to, replaces or thins out a batch; small ones stay in the catalog."""
+    batch, num_rows = f"b{rng.randrange(3)}", rng.choice([2, 40])
+    with warehouse.commit("change") as transaction:
+        if rng.random() < 0.6:
+            transaction.append_missing("student_logprobs", ("response_id",), scored(f"r{number}", batch, num_rows))
+            transaction.append_missing("failed_requests", ("request_id",), failed(f"r{number}", batch, num_rows))
+        elif rng.random() < 0.6:
+            transaction.replace("student_logprobs", {"batch": batch}, scored(f"r{number}", batch, num_rows))
+        else:
+            ids = [f"r{n}-{i}" for n in range(number) for i in range(0, num_rows, 3)]
+            transaction.delete_keys("student_logprobs", {"batch": batch}, "response_id", ids)
+            transaction.delete_keys("failed_requests", {"batch": batch}, "request_id", ids)
+
+
+def contents(warehouse: Warehouse, snapshot: int) -> list[tuple[object, ...]]:
+    return [warehouse.read(CONTENT.format(table=table), at=snapshot).row(0) for table in TABLES]
+
+
+def snapshots(warehouse: Warehouse) -> list[int]:
+    return warehouse.read("SELECT snapshot_id FROM dasd.snapshots() ORDER BY 1")["snapshot_id"].to_list()
+
+
+def data_files(warehouse: Warehouse) -> set[Path]:
+    return set((Path(warehouse.home) / "data").rglob("*.parquet"))
+
+
+def soon() -> datetime:
+    """Later than everything done so far."""
+    return datetime.now(UTC) + timedelta(seconds=1)
+
+
+def past_grace() -> datetime:
+    """Of files once named by a snapshot, whole days are deleted."""
+    return datetime.now(UTC) + timedelta(days=2)
+
+
+def register_checkpoint(warehouse: Warehouse, snapshot: int) -> None:
+    row = {"checkpoint_id": f"c{snapshot}", "stage": "s", "snapshot_id": snapshot, "path": "p", "content_hash": "h"}
+    with warehouse.commit("checkpoint") as transaction:
+        rows = pl.DataFrame([{**row, "materialized_at": datetime.now(UTC)}])
+        transaction.append_missing("checkpoints", ("checkpoint_id",), rows)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_kept_snapshots_read_the_same_whatever_is_done(warehouse: Warehouse, seed: int) -> None:
+    rng = Random(seed)
+    for number in range(10):
+        change_at_random(warehouse, number, rng)
+    first = 3
+    pinned, named = rng.sample(snapshots(warehouse)[first:-1], 2)
+    register_checkpoint(warehouse, named)
+    before = {snapshot: contents(warehouse, snapshot) for snapshot in snapshots(warehouse)[first:]}
+    merge_small_files(warehouse, "upkeep")
+    assert {snapshot: contents(warehouse, snapshot) for snapshot in before} == before
+    newest = snapshots(warehouse)[-1]
+    num_old = len(snapshots(warehouse)) - 1
+    assert expire_snapshots(warehouse, "upkeep", soon(), [pinned]) == (num_old - 2, 2)
+    delete_unreferenced(warehouse, "upkeep", past_grace())
+    kept = {pinned, named}
+    assert {snapshot: contents(warehouse, snapshot) for snapshot in kept} == {s: before[s] for s in kept}
+    assert contents(warehouse, newest) == before[max(before)]
+    assert set(snapshots(warehouse)) >= {pinned, named, newest}
+    change_at_random(warehouse, 99, Random(0))  # goes on as ever
+
+
+def test_young_snapshots_and_files_are_left_alone(warehouse: Warehouse) -> None:
+    for number in range(3):
+        with warehouse.commit("change") as transaction:
+            transaction.replace("student_logprobs", {"batch": "b"}, scored(f"r{number}", "b", 40))
+    before = snapshots(warehouse), data_files(warehouse)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert expire_snapshots(warehouse, "upkeep", yesterday, []) == (0, 0)
+    assert delete_unreferenced(warehouse, "upkeep", yesterday) == Swept()
+    assert (snapshots(warehouse), data_files(warehouse)) == before
+
+
+def test_expired_files_outlive_the_snapshot_by_the_grace_period(warehouse: Warehouse) -> None:
+    for number in range(3):
+        with warehouse.commit("change") as transaction:
+            transaction.replace("student_logprobs", {"batch": "b"}, scored(f"r{number}", "b", 40))
+    files = data_files(warehouse)
+    assert expire_snapshots(warehouse, "upkeep", soon(), [])[0] > 0
+    assert delete_unreferenced(warehouse, "upkeep", datetime.now(UTC)) == Swept()
+    assert data_files(warehouse) == files
+    swept = delete_unreferenced(warehouse, "upkeep", past_grace())
+    assert swept.num_files == 2
+    assert swept.num_bytes > 500
+    assert len(data_files(warehouse)) == 1
+
+
+def test_a_reader_of_an_old_snapshot_finishes_or_is_told(warehouse: Warehouse) -> None:
+    for number in range(3):
+        with warehouse.commit("change") as transaction:
+            transaction.replace("student_logprobs", {"batch": "b"}, scored(f"r{number}", "b", 40))
+    old = snapshots(warehouse)[-2]
+    rows = "SELECT count(*) FROM student_logprobs WHERE response_id LIKE 'r1-%'"
+    with attach(warehouse.catalog, at=old, read_only=True) as connection:
+        result = connection.execute(rows)  # its files are known, and stay for the grace period
+        assert delete_unreferenced(warehouse, "upkeep", datetime.now(UTC)) == Swept()
+        assert result.fetchall() == [(40,)]
+    with (
+        pytest.raises(UnknownSnapshot, match="expired"),
+        attach(warehouse.catalog, at=old, read_only=True) as connection,
+    ):
+        connection.execute("BEGIN")
+        assert connection.sql(rows).fetchall() == [(40,)]
+        assert expire_snapshots(warehouse, "upkeep", soon(), [])[0] > 0
+        assert connection.sql(rows).fetchall() == [(0,)]  # DuckLake would go on silently
+        connection.execute("ROLLBACK")
+    with pytest.raises(UnknownSnapshot, match="expired"):
+        warehouse.read(rows, at=old)
+
+
+def test_a_snapshot_is_as_old_as_its_successor(warehouse: Warehouse) -> None:
+    """The newest may have been read until a moment ago, whenever it was made."""
+    warehouse.migrate()
+    time.sleep(0.5)
+    before = datetime.now(UTC)
+    with warehouse.commit("change") as transaction:
+        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+    newest = snapshots(warehouse)[-1]
+    expire_snapshots(warehouse, "upkeep", before, [])
+    assert snapshots(warehouse) == [newest - 1, newest]
+
+
+def test_only_old_orphans_are_deleted(warehouse: Warehouse) -> None:
+    with warehouse.commit("change") as transaction:
+        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+    (used,) = data_files(warehouse)
+    young, old = used.with_name("young.parquet"), used.with_name("old.parquet")
+    for orphan in (young, old):
+        orphan.write_bytes(b"x" * 100)
+    for path in (old, used):
+        os.utime(path, (time.time() - 7200,) * 2)
+    swept = delete_unreferenced(warehouse, "upkeep", datetime.now(UTC) - timedelta(hours=1))
+    assert swept == Swept(1, 100)
+    assert data_files(warehouse) == {used, young}
+
+
+def test_a_moved_home_loses_nothing(warehouse: Warehouse, tmp_path: Path) -> None:
+    with warehouse.commit("change") as transaction:
+        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+    moved = Path(warehouse.home).rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    there = Warehouse(home=str(moved))
+    assert delete_unreferenced(there, "upkeep", past_grace()) == Swept()
+    assert there.read("SELECT count(*) FROM student_logprobs").item() == 40
+
+
+def test_writers_go_on_beside_it(warehouse: Warehouse) -> None:
+    """Another process appends while this one merges, expires and deletes, without any grace."""
+    code = "import sys, test_upkeep; test_upkeep.append_for_a_while(sys.argv[1])"
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    warehouse.migrate()
+    writer = subprocess.Popen([sys.executable, "-c", code, warehouse.home], env={**os.environ, "PYTHONPATH": path})
+    rounds = 0
+    while writer.poll() is None:
+        merge_small_files(warehouse, "upkeep")
+        expire_snapshots(warehouse, "upkeep", soon(), [])
+        delete_unreferenced(warehouse, "upkeep", past_grace())
+        rounds += 1
+    assert writer.returncode == 0
+    assert rounds > 0
+    assert warehouse.read("SELECT count(*), count(DISTINCT response_id) FROM student_logprobs").row(0) == (400, 400)
+
+
+def append_for_a_while(home: str) -> None:
+    for number in range(10):
+        with Warehouse(home=home).commit("append") as transaction:
+            transaction.append_missing("student_logprobs", ("response_id",), scored(f"r{number}", f"b{number % 2}", 40))
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3])
+def test_killed_anywhere_it_loses_nothing(warehouse: Warehouse, delay: float) -> None:
+    rng = Random(7)
+    for number in range(10):
+        change_at_random(warehouse, number, rng)
+    named = snapshots(warehouse)[5]
+    register_checkpoint(warehouse, named)
+    before = contents(warehouse, named), contents(warehouse, snapshots(warehouse)[-1])
+    code = "import sys, test_upkeep; test_upkeep.upkeep_for_ever(sys.argv[1])"
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", code, warehouse.home]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+    upkeep_once(warehouse)
+    assert (contents(warehouse, named), contents(warehouse, snapshots(warehouse)[-1])) == before
+    with attach(warehouse.catalog, read_only=True) as connection:
+        query = "SELECT count(*) FROM __ducklake_metadata_dasd.ducklake_files_scheduled_for_deletion"
+        assert connection.sql(query).fetchall() == [(0,)]
+
+
+def upkeep_once(warehouse: Warehouse) -> None:
+    merge_small_files(warehouse, "upkeep")
+    expire_snapshots(warehouse, "upkeep", soon(), [])
+    delete_unreferenced(warehouse, "upkeep", past_grace())
+
+
+def upkeep_for_ever(home: str) -> None:
+    warehouse = Warehouse(home=home)
+    warehouse.read("SELECT 1")
+    print("started", flush=True)
+    while True:
+        upkeep_once(warehouse)
