@@ -13,10 +13,14 @@ import duckdb
 import polars as pl
 
 from dasd_assets.console import console
-from dasd_assets.definitions import build_definitions, home_from_environment, recipe_from_environment
+from dasd_assets.definitions import (
+    EnvironmentEngines,
+    build_definitions,
+    home_from_environment,
+    recipe_from_environment,
+)
 from dasd_assets.run import RunFailed, bring_up_to_date, materialize_selected
 from dasd_assets.summary import summary
-from dasd_resources.engines import Engines
 from dasd_resources.home import prepare_home
 from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.sql_sandbox import RefusedQuery, select
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     home = home_from_environment()
     recipe = load_recipe(args.recipe or recipe_from_environment())
     os.environ["DAGSTER_HOME"] = str(prepare_home(home, os.environ.get("DAGSTER_HOME")))
-    engines = Engines(home=str(home))
+    engines = EnvironmentEngines(home=str(home))
     definitions = dg.Definitions.merge(
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )

@@ -1,6 +1,7 @@
 """Binds assets, jobs and resources: what `dagster dev`, `dg dev` and the `dasd` command load.
 
-The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`), DASD_RECIPE (default `demo`).
+The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`), DASD_RECIPE (default `demo`), and the
+API keys whose variables a recipe names.
 """
 
 import os
@@ -46,6 +47,14 @@ STAGES = (
 )
 
 
+class EnvironmentEngines(Engines):
+    """Engines whose servers' API keys are in the environment variables that the recipe names."""
+
+    def api_key(self, variable: str) -> str | None:
+        """Read anew each time and passed on to the engine alone."""
+        return os.environ.get(variable)
+
+
 def home_from_environment() -> Path:
     """DASD_HOME, absolute."""
     return Path(os.environ.get("DASD_HOME", ".dasd")).resolve()
@@ -65,7 +74,7 @@ def build_definitions(
         schedules=maintenance.build_schedules(recipe),
         resources={
             "warehouse": Warehouse(home=str(home)),
-            "engines": engines or Engines(home=str(home)),
+            "engines": engines or EnvironmentEngines(home=str(home)),
             "train": train,
         },
     )

@@ -17,13 +17,16 @@ from dasd_resources.engine import (
     Score,
     ScoringRequest,
 )
-from dasd_resources.models import find_model, fingerprint
-from dasd_resources.recipe import Model, content_hash
+from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
+from dasd_resources.recipe import Model, Server, content_hash
 
 
 @dataclass(frozen=True)
 class PromptedModel:
-    """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt."""
+    """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt.
+
+    For weights behind a server, their declared revision and the id they are served under stand in.
+    """
 
     path: Path
     fingerprint: str
@@ -39,14 +42,25 @@ class Engines(ConfigurableResource):
     def find(self, spec: Model, key: str) -> PromptedModel:
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
         path = find_model(spec.model, key)
+        if spec.server is not None:
+            return self._find_served(spec, spec.server, path)
         files = fingerprint(path, Path(self.home) / "fingerprints.sqlite")
         chat = _chat(path, files, spec.model_dump_json())
         return PromptedModel(path, content_hash([files, chat.template_version])[:16], chat, spec)
 
+    def api_key(self, variable: str) -> str | None:
+        """The server's key that an environment variable holds: none here, the code location knows the environment."""
+        return None
+
+    def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
+        chat = _chat(path, prompting_fingerprint(path, Path(self.home) / "fingerprints.sqlite"), spec.model_dump_json())
+        known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
+        return PromptedModel(path, content_hash(known)[:16], chat, spec)
+
     @contextmanager
     def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
         """The model loaded in the engine its recipe names, freed on leaving."""
-        with closing(_load(model)) as engine:
+        with closing(self._load(model)) as engine:
             yield engine
 
     def generate(self, model: PromptedModel, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
@@ -61,18 +75,22 @@ class Engines(ConfigurableResource):
             with self.open(model) as engine:
                 yield from engine.score(requests)
 
+    def _load(self, model: PromptedModel) -> InferenceEngine:
+        if model.spec.server is not None:
+            from dasd_resources.openai_engine import OpenAIEngine
+
+            variable = model.spec.server.api_key_env
+            return OpenAIEngine(model.spec.server, model.chat, variable and self.api_key(variable))
+        if model.spec.engine == "vllm":
+            from dasd_resources.vllm_engine import VLLMEngine
+
+            return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
+        from dasd_resources.transformers_engine import TransformersEngine
+
+        return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
 
 @lru_cache(maxsize=16)
 def _chat(path: Path, files: str, spec: str) -> Chat:
     """Read once as long as the files' fingerprint stays: it covers tokenizer and template. spec: Model as JSON."""
     return Chat.load(path, Model.model_validate_json(spec))
-
-
-def _load(model: PromptedModel) -> InferenceEngine:
-    if model.spec.engine == "vllm":
-        from dasd_resources.vllm_engine import VLLMEngine
-
-        return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
-    from dasd_resources.transformers_engine import TransformersEngine
-
-    return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)

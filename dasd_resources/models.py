@@ -35,6 +35,8 @@ CONTENT = (
     "additional_chat_templates/*",
 )
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Of these, what decides how a model is prompted and where it stops: all that is here of a model behind a server.
+PROMPTING = tuple(pattern for pattern in CONTENT if pattern not in (WEIGHTS, INDEX, "config.json"))
 TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
@@ -75,9 +77,12 @@ def fingerprint(path: Path, cache: Path) -> str:
     number of processes may share it. Raises RecipeError for a folder without whole safetensors weights.
     """
     check_weights(path)
-    files = sorted({file for pattern in CONTENT for file in path.glob(pattern) if file.is_file()})
-    hashes = {file.relative_to(path).as_posix(): _file_hash(file.resolve(), cache) for file in files}
-    return content_hash(hashes)[:16]
+    return _hash_of_files(path, CONTENT, cache)
+
+
+def prompting_fingerprint(path: Path, cache: Path) -> str:
+    """Hash of tokenizer, chat template and stop tokens alone; no weights need to be there. 16 hex digits."""
+    return _hash_of_files(path, PROMPTING, cache)
 
 
 def check_weights(path: Path) -> None:
@@ -106,6 +111,12 @@ def context_length(path: Path) -> int:
 def _shards(path: Path) -> set[str]:
     indexes = [json.loads(file.read_text(encoding="utf-8")) for file in path.glob(INDEX)]
     return {shard for index in indexes for shard in index["weight_map"].values()}
+
+
+def _hash_of_files(path: Path, patterns: tuple[str, ...], cache: Path) -> str:
+    files = sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
+    hashes = {file.relative_to(path).as_posix(): _file_hash(file.resolve(), cache) for file in files}
+    return content_hash(hashes)[:16]
 
 
 def _file_hash(file: Path, cache: Path) -> str:

@@ -6,7 +6,9 @@ load; whether its models exist and fit is checked when a run starts (`models.py`
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -14,10 +16,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 RECIPES = Path(__file__).parent / "recipes"
+# Strict, so that nothing that reads as one host is taken for another, and no password hides in it.
+BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>(?:[a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>\d{1,5}))?(?:/[\w.~-]+)*/?",
+    re.ASCII | re.IGNORECASE,
+)
 
 Option = str | int | float | bool | None
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
 ScoreName = Literal[
@@ -44,16 +53,75 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Server(Part):
+    """Where a remote model is served, as what, and how hard it may be pressed; the key itself is never written here.
+
+    Limits per minute hold for all base URLs together, `max_concurrency` for each.
+    """
+
+    base_urls: tuple[str, ...] = Field(strict=False, min_length=1)
+    model: Annotated[str, Field(min_length=1)]  # its id in the server's /v1/models
+    revision: Annotated[str, Field(min_length=1)]  # of its weights, which nobody can see from here
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    allow_key_over_http: bool = False
+    max_concurrency: Positive = 256
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    connect_timeout_s: Seconds = 10.0
+    request_timeout_s: Seconds = 3600.0  # of a whole response, its waiting in the server's queue included
+    max_attempts: Positive = 5
+    patience_s: Seconds = 600.0  # how long to wait for a server that is busy, or for any that lives
+
+    @field_validator("base_urls")
+    @classmethod
+    def _plain_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            match = BASE_URL.fullmatch(url)
+            if not match or not 0 < int(match["port"] or 1) < 2**16:
+                raise ValueError(
+                    "each must read http(s)://host[:port]/v1, without user, password or query; the key of a server "
+                    "comes from the environment variable that api_key_env names"
+                )
+        plain = tuple(url.rstrip("/") for url in urls)
+        if len(set(plain)) < len(plain):
+            raise ValueError("two are the same; remove one")
+        return plain
+
+    @model_validator(mode="after")
+    def _no_key_in_the_clear(self) -> Self:
+        open_to_all = [url for url in self.base_urls if not _is_private(url)]
+        if self.api_key_env and open_to_all and not self.allow_key_over_http:
+            raise ValueError(
+                f"the key in {self.api_key_env} would cross the network in the clear to {', '.join(open_to_all)}; "
+                "use https, or set allow_key_over_http: true"
+            )
+        return self
+
+
 class Model(Part):
-    """A teacher or student: where its files are, which engine runs it, how it is prompted."""
+    """A teacher or student: where its files are, which engine runs it, how it is prompted.
+
+    Of a model behind a server (`engine: openai`) only tokenizer and chat template need be here.
+    """
 
     model: str
-    engine: Literal["transformers", "vllm"]
+    engine: Literal["transformers", "vllm", "openai"]
     dtype: Literal["float32", "bfloat16", "float16"]
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
     system_prompt: str | None = None
     chat_template_options: dict[str, Option] = {}
     engine_options: dict[str, Option] = {}
+    server: Server | None = None
+
+    @model_validator(mode="after")
+    def _server_where_there_is_one(self) -> Self:
+        if self.engine == "openai" and self.server is None:
+            raise ValueError("engine: openai needs a server part; add server: {base_urls: …, model: …, revision: …}")
+        if self.engine != "openai" and self.server is not None:
+            raise ValueError(f"server is for engine: openai; this model runs on {self.engine}: remove one of the two")
+        if self.engine == "openai" and self.engine_options:
+            raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
+        return self
 
     @field_validator("engine_options")
     @classmethod
@@ -231,6 +299,8 @@ class Recipe(Part):
     def _consistent(self) -> Self:
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
+        if self.student.engine == "openai":
+            raise ValueError("student.engine must be vllm or transformers: its checkpoints are made here, not served")
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
             raise ValueError(
@@ -292,6 +362,19 @@ def load_recipe(name_or_path: str) -> Recipe:
     return _resolve_paths(recipe, path.parent)
 
 
+def _is_private(url: str) -> bool:
+    """Whether nobody can read on the way what is sent there: it goes by TLS, or stays on this machine."""
+    match = BASE_URL.fullmatch(url)
+    assert match
+    scheme, host = match["scheme"], match["host"].strip("[]")
+    if scheme == "https" or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _find(name_or_path: str) -> Path:
     shipped = RECIPES / f"{name_or_path}.yaml"
     path = shipped if shipped.is_file() else Path(name_or_path).expanduser().resolve()
@@ -306,7 +389,8 @@ def _fault(path: Path, fault: Mapping[str, object]) -> str:
     key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
     value = fault["input"]
     told = str(fault["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(fault["type"]), "")
-    shown = "" if isinstance(value, Mapping) else f" (found {value!r})"
+    secret = isinstance(location, tuple) and "server" in location  # a key may have been put there by mistake
+    shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
     return f"{path.name}: {key}: {told}{shown}"
 
 

@@ -1,12 +1,13 @@
 """The demo's own models, found and loaded as the pipeline does it, under both engines."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dasd_resources.engine import Completion, GenerationRequest, Score, ScoringRequest
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Model, RecipeError, load_recipe
+from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
 
 TEACHER = load_recipe("demo").teacher
 QUESTION = "State the final answer to the following arithmetic problem: {} ="
@@ -35,6 +36,39 @@ def test_a_missing_model_names_the_recipes_key(engines: Engines) -> None:
     absent = TEACHER.model_copy(update={"model": "/no/such/model"})
     with pytest.raises(RecipeError, match=r"teacher\.model.*/no/such/model"):
         engines.find(absent, "teacher.model")
+
+
+SERVED = Server.model_validate({"base_urls": ["http://127.0.0.1:1/v1"], "model": "t", "revision": "1"})
+
+
+def served(**changes: object) -> Model:
+    return TEACHER.model_copy(update={"engine": "openai", "server": SERVED.model_copy(update=changes)})
+
+
+def test_a_served_model_needs_its_tokenizer_here_but_no_weights(engines: Engines, tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(TEACHER.model, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    here = engines.find(served(), "teacher.model")
+    assert engines.find(served().model_copy(update={"model": str(folder)}), "teacher.model").fingerprint == (
+        here.fingerprint
+    )
+    assert here.fingerprint != engines.find(TEACHER, "teacher.model").fingerprint
+
+
+def test_the_fingerprint_of_a_served_model_is_of_what_is_declared(engines: Engines) -> None:
+    first = engines.find(served(), "teacher.model").fingerprint
+    assert engines.find(served(base_urls=("http://other/v1",), max_attempts=9), "teacher.model").fingerprint == first
+    assert engines.find(served(revision="2"), "teacher.model").fingerprint != first
+    assert engines.find(served(model="u"), "teacher.model").fingerprint != first
+    prompted = served().model_copy(update={"system_prompt": "Be brief."})
+    assert engines.find(prompted, "teacher.model").fingerprint != first
+
+
+def test_a_server_that_is_down_is_a_fault_of_the_recipe_and_only_when_it_is_needed(engines: Engines) -> None:
+    model = engines.find(served(), "teacher.model")
+    assert list(engines.generate(model, [])) == []
+    with pytest.raises(RecipeError, match=r"http://127\.0\.0\.1:1/v1 cannot be reached"):
+        list(engines.generate(model, [GenerationRequest("a", (5,), 1.0, 1.0, 1, 0, ())]))
 
 
 def test_the_demos_teacher_answers_alike_under_vllm_and_transformers(engines: Engines) -> None:

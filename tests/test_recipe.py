@@ -174,3 +174,85 @@ def test_temperatures_ascend_or_are_refused(hundredths: list[int]) -> None:
     else:
         with pytest.raises(ValidationError, match="must ascend"):
             Recipe.model_validate(document)
+
+
+SERVER = {"base_urls": ["http://127.0.0.1:8000/v1/"], "model": "t", "revision": "1"}
+
+
+def with_server(folder: Path, engine: str = "openai", role: str = "teacher", **server: object) -> str:
+    model = {**DEMO[role], "engine": engine, "server": {**SERVER, **server}}
+    return changed(folder, role, model)
+
+
+def test_a_served_teacher(tmp_path: Path) -> None:
+    teacher = load_recipe(with_server(tmp_path, api_key_env="TEACHER_KEY")).teacher
+    assert teacher.server is not None
+    assert teacher.server.base_urls == ("http://127.0.0.1:8000/v1",)
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        ({"base_urls": []}, "server.base_urls: Tuple should have at least 1 item"),
+        ({"base_urls": ["http://a/v1", "http://a/v1/"]}, "base_urls: two are the same; remove one"),
+        ({"base_urls": ["127.0.0.1:8000"]}, r"base_urls: each must read http(s)://host[:port]/v1"),
+        (
+            {"base_urls": ["http://me:sk-secret@a/v1"]},
+            r"base_urls: each must read http(s)://host[:port]/v1, without user",
+        ),
+        (
+            {"base_urls": ["https://a/v1?key=sk-secret"]},
+            r"base_urls: each must read http(s)://host[:port]/v1, without user",
+        ),
+        ({"base_urls": ["http://127.0.0.1\\@sk-secret/v1"]}, "base_urls: each must read"),
+        ({"base_urls": ["http://a:0/v1"]}, "base_urls: each must read"),
+        ({"base_urls": ["http://a:65536/v1"]}, "base_urls: each must read"),
+        ({"base_urls": ["ftp://a/v1"]}, "base_urls: each must read"),
+        ({"revision": ""}, "server.revision: String should have at least 1 character"),
+        ({"api_key": "sk-secret"}, "server.api_key: Extra inputs are not permitted; remove the key"),
+        ({"api_key_env": "sk-secret"}, "server.api_key_env: String should match pattern"),
+        (
+            {"api_key_env": "K", "base_urls": ["http://10.0.0.9/v1"]},
+            "the key in K would cross the network in the clear to ",
+        ),
+        ({"max_concurrency": 0}, "server.max_concurrency: Input should be greater than or equal to 1"),
+        ({"request_timeout_s": 0.0}, "server.request_timeout_s: Input should be greater than 0"),
+    ],
+)
+def test_a_fault_of_a_server_is_told_without_what_may_be_a_key(
+    tmp_path: Path, server: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as error:
+        load_recipe(with_server(tmp_path, **server))
+    assert "sk-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["https://a.b/v1", "http://localhost:1/v1", "http://127.8.0.1", "http://[::1]:8000/v1"])
+def test_a_key_may_go_by_tls_or_stay_on_this_machine(tmp_path: Path, url: str) -> None:
+    assert load_recipe(with_server(tmp_path, api_key_env="K", base_urls=[url]))
+
+
+def test_a_key_goes_in_the_clear_only_if_told_to(tmp_path: Path) -> None:
+    urls = ["http://10.0.0.9/v1"]
+    assert load_recipe(with_server(tmp_path, base_urls=urls))
+    assert load_recipe(with_server(tmp_path, api_key_env="K", base_urls=urls, allow_key_over_http=True))
+
+
+def test_a_server_part_goes_with_its_engine(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="teacher: engine: openai needs a server part; add server"):
+        load_recipe(changed(tmp_path, "teacher.engine", "openai"))
+    with pytest.raises(RecipeError, match="server is for engine: openai; this model runs on vllm"):
+        load_recipe(with_server(tmp_path, engine="vllm"))
+    with pytest.raises(RecipeError, match=r"teacher\.server\.revision: Field required; add the key"):
+        load_recipe(
+            changed(
+                tmp_path,
+                "teacher",
+                {**DEMO["teacher"], "engine": "openai", "server": {"base_urls": ["http://a/v1"], "model": "t"}},
+            )
+        )
+    with pytest.raises(RecipeError, match=r"student\.engine must be vllm or transformers"):
+        load_recipe(with_server(tmp_path, role="student"))
+    served = {**DEMO["teacher"], "engine": "openai", "server": SERVER, "engine_options": {"max_model_len": 8}}
+    with pytest.raises(RecipeError, match="engine_options mean nothing to a server"):
+        load_recipe(changed(tmp_path, "teacher", served))

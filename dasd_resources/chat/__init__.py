@@ -65,9 +65,20 @@ class Chat:
         except RecipeError as error:
             raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
 
+    def prompt(self, question: str, system_prompt: str | None = None) -> str:
+        """The text that `prompt_ids` encodes, special tokens written out."""
+        messages = [{"role": "user", "content": question}]
+        system = self._model.system_prompt if system_prompt is None else system_prompt
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **self._model.chat_template_options}
+        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
+        assert isinstance(prompt, str)
+        return prompt
+
     def prompt_ids(self, question: str, system_prompt: str | None = None) -> list[int]:
         """System prompt (the question's own, else the recipe's, if any), question and generation prompt."""
-        return self._encode_markers(self._prompt(question, system_prompt))
+        return self._encode_markers(self.prompt(question, system_prompt))
 
     def continuation_ids(self, question: str, prefix_text: str, system_prompt: str | None = None) -> list[int]:
         """Prompt ids and the start of a response to go on from, thinking present exactly once."""
@@ -92,16 +103,6 @@ class Chat:
     def num_tokens(self, text: str) -> int:
         """Tokens of a canonical text alone, without end of turn."""
         return len(self._encoder.encode(text, add_special_tokens=False))
-
-    def _prompt(self, question: str, system_prompt: str | None = None) -> str:
-        messages = [{"role": "user", "content": question}]
-        system = self._model.system_prompt if system_prompt is None else system_prompt
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **self._model.chat_template_options}
-        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
-        assert isinstance(prompt, str)
-        return prompt
 
     def _encode_markers(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -142,7 +143,7 @@ class Chat:
 
     def _probe(self) -> str:
         try:
-            return self._prompt(PROBE)
+            return self.prompt(PROBE)
         except (TemplateError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"its chat template cannot render system_prompt {self._model.system_prompt!r} with "

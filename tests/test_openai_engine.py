@@ -1,0 +1,243 @@
+"""OpenAIEngine against a stub on the network's edge, a stub on a socket, and a real `vllm serve`."""
+
+import json
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import pytest
+from stub_server import BROKEN, MODEL, Json, Stub, listening, logprob, sampled
+
+from dasd_resources.chat import Chat
+from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.openai_engine import OpenAIEngine
+from dasd_resources.recipe import RecipeError, Server, load_recipe
+
+TEACHER = load_recipe("demo").teacher
+KEY = "sk-very-secret-7f"
+Change = Callable[[Json], object]
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return Chat.load(Path(TEACHER.model), TEACHER)
+
+
+def served(*urls: str, **settings: object) -> Server:
+    document = {"base_urls": urls or ("http://a.test/v1",), "model": MODEL, "revision": "1", **settings}
+    return Server.model_validate(document)
+
+
+def engine(stub: Stub, secret: str | None = None, **settings: object) -> OpenAIEngine:
+    return OpenAIEngine(served(**settings), stub.chat, secret, httpx.MockTransport(stub.over_network))
+
+
+def samples(count: int) -> list[GenerationRequest]:
+    return [GenerationRequest(f"r{i}", (5, 6, i), (0.6, 1.0)[i % 2], 1.0, 8 + i % 5, i, (3,)) for i in range(count)]
+
+
+def sequences(count: int) -> list[ScoringRequest]:
+    return [ScoringRequest(f"s{i}", tuple(range(1, 12 + i)), 5) for i in range(count)]
+
+
+def ids(results: list[Completion | Failure] | list[Score | Failure]) -> list[str]:
+    return sorted(result.request_id for result in results)
+
+
+def test_every_row_comes_once_with_what_was_sampled_for_its_seed(chat: Chat) -> None:
+    stub = Stub(chat)
+    with closing(engine(stub)) as opened:
+        results = list(opened.generate(samples(300)))
+    assert ids(results) == sorted(f"r{i}" for i in range(300))
+    by_id = {r.request_id: r for r in results if isinstance(r, Completion)}
+    for body in stub.asked:
+        (made,) = [r for r in samples(300) if list(r.prompt_token_ids) == body["prompt"]]
+        completion = by_id[made.request_id]
+        assert completion.token_ids == sampled(body)
+        assert completion.logprobs == [logprob(t) for t in completion.token_ids]
+        assert (body["seed"], body["temperature"]) == (made.seed, made.temperature)
+
+
+def test_every_sequence_is_scored_after_its_prompt(chat: Chat) -> None:
+    with closing(engine(Stub(chat))) as opened:
+        scores = {s.request_id: s for s in opened.score(sequences(20)) if isinstance(s, Score)}
+    assert len(scores) == 20
+    for made in sequences(20):
+        assert scores[made.request_id].logprobs == [logprob(t) for t in made.token_ids[5:]]
+
+
+def test_results_come_as_they_finish_and_an_early_stop_ends_the_rest(chat: Chat) -> None:
+    stub = Stub(chat, delay_s=0.01)
+    with closing(engine(stub, max_concurrency=4)) as opened:
+        assert len(list(islice(opened.generate(samples(300)), 3))) == 3
+        assert len(stub.asked) < 100
+        assert len(list(opened.generate(samples(5)))) == 5
+    assert stub.most_at_once == 4
+
+
+def test_what_exceeds_the_context_the_server_names_is_not_sent(chat: Chat) -> None:
+    stub = Stub(chat)
+    long = [GenerationRequest(f"{n}", (5,) * 500, 1.0, 1.0, n, 0, ()) for n in (12, 13)]
+    with closing(engine(stub)) as opened:
+        kinds = {r.request_id: type(r) for r in opened.generate(long)}
+        scored = opened.score([ScoringRequest(f"{n}", (5,) * n, 1) for n in (511, 512)])
+        assert kinds | {r.request_id: type(r) for r in scored} == {
+            "12": Completion,
+            "13": Failure,
+            "511": Score,
+            "512": Failure,
+        }
+    assert len(stub.asked) == 2
+
+
+def test_requests_without_a_meaning_are_errors(chat: Chat) -> None:
+    with closing(engine(Stub(chat))) as opened:
+        with pytest.raises(ValueError, match="both must be at least 1"):
+            list(opened.generate([GenerationRequest("a", (), 1.0, 1.0, 1, 0, ())]))
+        with pytest.raises(ValueError, match="num_prompt_tokens"):
+            list(opened.score([ScoringRequest("a", (5, 6), 0)]))
+
+
+def nan(reply: Json) -> None:
+    reply["choices"][0]["logprobs"]["token_logprobs"][2] = float("nan")
+
+
+def one_too_few(reply: Json) -> None:
+    reply["choices"][0]["logprobs"]["token_logprobs"].pop()
+
+
+def other_ids(reply: Json) -> None:
+    reply["choices"][0]["token_ids"][0] += 1
+
+
+def other_prompt(reply: Json) -> None:
+    reply["choices"][0]["prompt_token_ids"][-1] += 1
+
+
+def changed(reply: Json, change: Change) -> httpx.Response:
+    change(reply)
+    return httpx.Response(200, content=json.dumps(reply))
+
+
+@pytest.mark.parametrize("change", [nan, one_too_few, other_ids, other_prompt])
+def test_a_lie_is_a_failure_of_its_row_alone(chat: Chat, change: Change) -> None:
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response | None:
+        return changed(reply, change) if json.loads(request.content)["prompt"][-1] % 4 == 0 else None
+
+    with closing(engine(Stub(chat, fault), max_attempts=2)) as opened:
+        results = list(opened.generate(samples(12)))
+    assert ids(results) == sorted(f"r{i}" for i in range(12))
+    assert {r.request_id for r in results if isinstance(r, Failure)} == {"r0", "r4", "r8"}
+
+
+@pytest.mark.parametrize("broken", ["drop", "hang"])
+def test_over_a_socket_answers_that_break_off_are_asked_for_again(chat: Chat, broken: str) -> None:
+    seen = Counter[int]()
+
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response | None:
+        row = json.loads(request.content)["prompt"][-1]
+        seen[row] += 1
+        headers = {BROKEN: broken} if row % 3 == 0 and seen[row] == 1 else {}
+        return httpx.Response(200, content=json.dumps(reply), headers=headers)
+
+    stub = Stub(chat, fault)
+    with listening(stub) as url, closing(OpenAIEngine(served(url, request_timeout_s=1.0), chat, None)) as opened:
+        results = list(opened.generate(samples(9)))
+    assert all(isinstance(r, Completion) for r in results) and len(results) == 9
+    assert seen == {row: 2 if row % 3 == 0 else 1 for row in range(9)}
+
+
+def test_over_a_socket_truncated_json_is_not_believed(chat: Chat) -> None:
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response:
+        return httpx.Response(200, content=json.dumps(reply)[:-20])
+
+    with listening(Stub(chat, fault)) as url, closing(OpenAIEngine(served(url, max_attempts=2), chat, None)) as opened:
+        (failure,) = opened.generate(samples(1))
+    assert isinstance(failure, Failure) and "is not what was asked for" in failure.reason
+
+
+def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
+    """Two servers; one dies after ten rows, the other after thirty: every row ends, once."""
+    with ExitStack() as alive:
+        first, second = ExitStack(), ExitStack()
+        urls = [stack.enter_context(listening(Stub(chat, delay_s=0))) for stack in (first, second)]
+        alive.callback(first.close)
+        alive.callback(second.close)
+        opened = alive.enter_context(
+            closing(OpenAIEngine(served(*urls, max_concurrency=2, patience_s=1.0), chat, None))
+        )
+        results = []
+        for number, result in enumerate(opened.generate(samples(400)), 1):
+            results.append(result)
+            if number == 10:
+                first.close()
+            if number == 30:
+                second.close()
+    assert ids(results) == sorted(f"r{i}" for i in range(400))
+    failures = [r for r in results if isinstance(r, Failure)]
+    assert 0 < len(failures) < 380
+    assert all("cannot be reached" in f.reason or "broke off" in f.reason for f in failures)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c.pop("logprobs"), "returned no token logprobs"),
+        (lambda c: c.pop("token_ids"), "returned no token ids"),
+        (lambda c: c.pop("prompt_token_ids"), "does not say which token ids it was given"),
+        (lambda c: c["prompt_token_ids"].append(1), "answered another prompt"),
+        (lambda c: c.update(prompt_logprobs=None), "returned no prompt_logprobs"),
+    ],
+)
+def test_a_server_that_cannot_serve_is_refused_before_any_row(chat: Chat, change: Change, reason: str) -> None:
+    def change_probe(reply: Json) -> None:
+        (choice,) = reply["choices"]
+        if ("prompt_logprobs" in choice) == ("prompt_logprobs" in reason):
+            change(choice)
+
+    stub = Stub(chat, change_probe=change_probe)
+    with pytest.raises(RecipeError, match=rf"a\.test/v1 cannot serve {MODEL}: it {reason}.*, as `vllm serve`"):
+        engine(stub)
+    assert stub.asked == []
+
+
+def test_a_server_with_tempered_logprobs_is_refused_with_the_remedy(chat: Chat) -> None:
+    with pytest.raises(RecipeError, match="start it with --logprobs-mode raw_logprobs"):
+        engine(Stub(chat, tempered=True))
+
+
+def test_a_server_of_another_model_is_refused(chat: Chat) -> None:
+    with pytest.raises(RecipeError, match=r"cannot serve teacher-as-served: it serves other; name one of these"):
+        engine(Stub(chat, models={"data": [{"id": "other"}]}))
+
+
+def test_no_server_is_a_clear_error(chat: Chat) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(RecipeError, match=f"no server of {MODEL} can be used: {url} cannot be reached.*; start it"):
+            OpenAIEngine(served(url), chat, None)
+
+
+def test_the_key_is_sent_and_shown_nowhere(chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response:
+        return httpx.Response(400, json={"error": {"message": f"wrong {request.headers['authorization']}"}})
+
+    stub = Stub(chat, fault)
+    with closing(engine(stub, KEY, api_key_env="TEACHER_KEY", base_urls=("https://a.test/v1",))) as opened:
+        (failure,) = opened.generate(samples(1))
+        assert KEY not in repr((opened, vars(opened), opened.server))
+    assert {r.headers["authorization"] for r in stub.requests} == {f"Bearer {KEY}"}
+    assert isinstance(failure, Failure) and "wrong Bearer ***" in failure.reason
+    assert KEY not in caplog.text
+
+
+def test_a_key_that_is_not_set_is_named(chat: Chat) -> None:
+    with pytest.raises(RecipeError, match="environment variable TEACHER_KEY is not set"):
+        engine(Stub(chat), None, api_key_env="TEACHER_KEY", base_urls=("https://a.test/v1",))
