@@ -1,4 +1,8 @@
-"""The `dasd` command. It and definitions.py are the only readers of the environment."""
+"""The `dasd` command. It and definitions.py are the only readers of the environment.
+
+Modules with commands of their own add them by `add_commands`. Dagster and the models' libraries take seconds to import,
+so a command that needs them imports them itself: an audit answers sooner than they would load.
+"""
 
 import argparse
 import json
@@ -8,23 +12,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-import dagster as dg
 import duckdb
 import polars as pl
 
-from dasd_assets.console import console
-from dasd_assets.definitions import (
-    EnvironmentEngines,
-    build_definitions,
-    home_from_environment,
-    recipe_from_environment,
-)
-from dasd_assets.run import RunFailed, bring_up_to_date, materialize_selected
-from dasd_assets.summary import summary
-from dasd_resources.home import prepare_home
+from dasd_resources.home import home_of, prepare_home, recipe_of
+from dasd_resources.lake import Lake, UnknownSnapshot
 from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.sql_sandbox import RefusedQuery, select
-from dasd_resources.warehouse import UnknownSnapshot, Warehouse
 
 FAILED, MISUSED = 1, 2
 LOOPBACK = "127.0.0.1"
@@ -33,11 +27,13 @@ LOOPBACK = "127.0.0.1"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault."""
     args = _parser().parse_args(argv)
+    args.home, args.dagster_home = home_of(os.environ), os.environ.get("DAGSTER_HOME")
+    args.default_recipe = recipe_of(os.environ)
     try:
         return int(args.command(args))
     except RecipeError as error:
         return _complain(str(error), MISUSED)
-    except (RunFailed, RefusedQuery, UnknownSnapshot, duckdb.Error, FileNotFoundError) as error:
+    except (RefusedQuery, UnknownSnapshot, duckdb.Error, FileNotFoundError) as error:
         return _complain(str(error), FAILED)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,19 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """`dasd run`."""
+    import dagster as dg
+
+    from dasd_assets.console import console
+    from dasd_assets.definitions import EnvironmentEngines, build_definitions
+    from dasd_assets.run import RunFailed, bring_up_to_date, materialize_selected
+    from dasd_assets.summary import summary
+    from dasd_resources.warehouse import Warehouse
+
     started = time.monotonic()
-    home = home_from_environment()
-    recipe = load_recipe(args.recipe or recipe_from_environment())
-    os.environ["DAGSTER_HOME"] = str(prepare_home(home, os.environ.get("DAGSTER_HOME")))
+    home = args.home
+    recipe = load_recipe(args.recipe or args.default_recipe)
+    os.environ["DAGSTER_HOME"] = str(prepare_home(home, args.dagster_home))
     engines = EnvironmentEngines(home=str(home))
     definitions = dg.Definitions.merge(
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
     with dg.DagsterInstance.get() as instance:
-        if args.select:
-            done = materialize_selected(instance, definitions, args.select, home, _echo)
-        else:
-            done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
+        try:
+            if args.select:
+                done = materialize_selected(instance, definitions, args.select, home, _echo)
+            else:
+                done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
+        except RunFailed as error:
+            return _complain(str(error), FAILED)
         _echo(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
             print(summary(instance, Warehouse(home=str(home)), engines, recipe))
@@ -69,11 +76,10 @@ def run(args: argparse.Namespace) -> int:
 
 def ui(args: argparse.Namespace) -> int:
     """`dasd ui`: Dagster's web UI and daemon over the same home, on loopback; ends with it."""
-    home = home_from_environment()
-    load_recipe(recipe_from_environment())
+    load_recipe(args.default_recipe)
     environment = os.environ | {
-        "DASD_HOME": str(home),
-        "DAGSTER_HOME": str(prepare_home(home, os.environ.get("DAGSTER_HOME"))),
+        "DASD_HOME": str(args.home),
+        "DAGSTER_HOME": str(prepare_home(args.home, args.dagster_home)),
     }
     if args.host != LOOPBACK:
         _echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
@@ -83,10 +89,9 @@ def ui(args: argparse.Namespace) -> int:
 
 def sql(args: argparse.Namespace) -> int:
     """`dasd sql`."""
-    warehouse = Warehouse(home=str(home_from_environment()))
-    if not warehouse.catalog.is_file():
-        raise FileNotFoundError(f"{warehouse.catalog} does not exist: run `dasd run` first, or set DASD_HOME")
-    table = select(warehouse.catalog, args.query, at=args.at)
+    lake = Lake(home=str(args.home))
+    lake.require()
+    table = select(lake.catalog, args.query, at=args.at)
     if args.json:
         print(json.dumps(table.to_dicts(), ensure_ascii=False, default=str))
     else:

@@ -26,6 +26,7 @@ from dasd_assets import (
 )
 from dasd_assets.training import Train
 from dasd_resources.engines import Engines
+from dasd_resources.home import home_of, recipe_of
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.trainer import train as train_in_child
 from dasd_resources.warehouse import Warehouse
@@ -55,16 +56,6 @@ class EnvironmentEngines(Engines):
         return os.environ.get(variable)
 
 
-def home_from_environment() -> Path:
-    """DASD_HOME, absolute."""
-    return Path(os.environ.get("DASD_HOME", ".dasd")).resolve()
-
-
-def recipe_from_environment() -> str:
-    """DASD_RECIPE: a shipped recipe's name or a path."""
-    return os.environ.get("DASD_RECIPE", "demo")
-
-
 def build_definitions(
     recipe: Recipe, home: Path, engines: Engines | None = None, train: Train = train_in_child
 ) -> dg.Definitions:
@@ -83,4 +74,4 @@ def build_definitions(
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location, from the environment."""
-    return build_definitions(load_recipe(recipe_from_environment()), home_from_environment())
+    return build_definitions(load_recipe(recipe_of(os.environ)), home_of(os.environ))

@@ -2,10 +2,21 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 LANDING_FOLDER = "prompts"
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
+
+
+def home_of(environment: Mapping[str, str]) -> Path:
+    """DASD_HOME (default `.dasd`), absolute."""
+    return Path(environment.get("DASD_HOME", ".dasd")).resolve()
+
+
+def recipe_of(environment: Mapping[str, str]) -> str:
+    """DASD_RECIPE (default `demo`): a shipped recipe's name or a path."""
+    return environment.get("DASD_RECIPE", "demo")
 
 
 def prepare_home(home: Path, dagster_home: str | None) -> Path:

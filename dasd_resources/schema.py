@@ -87,4 +87,64 @@ MIGRATIONS = (
         sample_index INTEGER NOT NULL, correct BOOLEAN NOT NULL, reason VARCHAR, response_text VARCHAR NOT NULL,
         num_tokens INTEGER NOT NULL, finish_reason VARCHAR NOT NULL, verifier_version VARCHAR NOT NULL);
     """,
+    # Who wrote each row; which prompts are withdrawn; which rule selected; what every checkpoint was trained on.
+    """
+    ALTER TABLE prompts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE rejected_prompts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE responses ADD COLUMN run_id VARCHAR;
+    ALTER TABLE failed_requests ADD COLUMN run_id VARCHAR;
+    ALTER TABLE response_verdicts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE student_logprobs ADD COLUMN run_id VARCHAR;
+    ALTER TABLE sentence_probabilities ADD COLUMN run_id VARCHAR;
+    ALTER TABLE sentence_types ADD COLUMN run_id VARCHAR;
+    ALTER TABLE response_scores ADD COLUMN run_id VARCHAR;
+    ALTER TABLE selected_responses ADD COLUMN run_id VARCHAR;
+    ALTER TABLE sft_examples ADD COLUMN run_id VARCHAR;
+    ALTER TABLE checkpoints ADD COLUMN run_id VARCHAR;
+    ALTER TABLE student_rollouts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE prefix_cuts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE teacher_continuations ADD COLUMN run_id VARCHAR;
+    ALTER TABLE continuation_verdicts ADD COLUMN run_id VARCHAR;
+    ALTER TABLE benchmark_questions ADD COLUMN run_id VARCHAR;
+    ALTER TABLE evaluations ADD COLUMN run_id VARCHAR;
+    ALTER TABLE rejected_prompts ADD COLUMN prompt_id VARCHAR;
+    CREATE TABLE withdrawn_prompts(
+        prompt_id VARCHAR NOT NULL, question_hash VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+        withdrawn_at TIMESTAMPTZ NOT NULL, run_id VARCHAR);
+    CREATE TABLE selection_rules(
+        recipe VARCHAR NOT NULL, dataset VARCHAR NOT NULL, rule VARCHAR NOT NULL, selected_at TIMESTAMPTZ NOT NULL,
+        run_id VARCHAR);
+    CREATE TABLE checkpoint_examples(
+        checkpoint_id VARCHAR NOT NULL, example_id VARCHAR NOT NULL, prompt_id VARCHAR NOT NULL,
+        response_id VARCHAR, continuation_id VARCHAR, run_id VARCHAR);
+    ALTER TABLE checkpoints ADD COLUMN recipe_document VARCHAR;
+    ALTER TABLE checkpoints ADD COLUMN environment VARCHAR;
+    CREATE VIEW lineage_examples AS
+        SELECT e.recipe, e.dataset, e.policy, e.example_id, e.response_id, e.continuation_id, c.rollout_id,
+            coalesce(r.prompt_id, c.prompt_id) AS prompt_id, p.batch, p.source_file, p.source_line, e.run_id
+        FROM sft_examples e LEFT JOIN responses r ON r.response_id = e.response_id
+            LEFT JOIN teacher_continuations c ON c.continuation_id = e.continuation_id
+            LEFT JOIN prompts p ON p.prompt_id = coalesce(r.prompt_id, c.prompt_id);
+    CREATE VIEW lineage_checkpoints AS
+        WITH RECURSIVE chain AS (
+            SELECT checkpoint_id, recipe, stage, checkpoint_id AS ancestor_id, 0 AS distance, parent_checkpoint_id
+            FROM checkpoints
+            UNION SELECT c.checkpoint_id, c.recipe, c.stage, p.checkpoint_id, c.distance + 1, p.parent_checkpoint_id
+            FROM chain c JOIN checkpoints p ON p.checkpoint_id = c.parent_checkpoint_id)
+        SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.distance, c.ancestor_id, a.stage AS ancestor_stage,
+            a.dataset, a.dataset_id, a.snapshot_id, a.run_id
+        FROM chain c JOIN checkpoints a ON a.checkpoint_id = c.ancestor_id AND a.recipe = c.recipe;
+    CREATE VIEW lineage_runs AS
+        SELECT 'prompts' AS table_name, prompt_id AS row_id, run_id FROM prompts
+        UNION ALL SELECT 'responses' AS table_name, response_id AS row_id, run_id FROM responses
+        UNION ALL SELECT 'student_logprobs' AS table_name, response_id AS row_id, run_id FROM student_logprobs
+        UNION ALL SELECT 'selected_responses' AS table_name, response_id AS row_id, run_id FROM selected_responses
+        UNION ALL SELECT 'sft_examples' AS table_name, example_id AS row_id, run_id FROM sft_examples
+        UNION ALL SELECT 'checkpoints' AS table_name, checkpoint_id AS row_id, run_id FROM checkpoints
+        UNION ALL SELECT 'student_rollouts' AS table_name, rollout_id AS row_id, run_id FROM student_rollouts
+        UNION ALL SELECT 'prefix_cuts' AS table_name, rollout_id AS row_id, run_id FROM prefix_cuts
+        UNION ALL
+        SELECT 'teacher_continuations' AS table_name, continuation_id AS row_id, run_id FROM teacher_continuations
+        UNION ALL SELECT 'evaluations' AS table_name, evaluation_id AS row_id, run_id FROM evaluations;
+    """,
 )
