@@ -16,6 +16,7 @@ from dasd_assets import (
     maintenance,
     mixed_policy,
     models,
+    parity,
     probabilities,
     prompts,
     report,
@@ -62,6 +63,7 @@ def build_definitions(
     """The asset graph of a recipe over a home; tests pass their own engines and training."""
     return dg.Definitions(
         assets=[asset for stage in STAGES for asset in stage.build(recipe)],
+        asset_checks=parity.build(recipe),
         schedules=maintenance.build_schedules(recipe),
         resources={
             "warehouse": Warehouse(home=str(home)),

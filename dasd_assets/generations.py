@@ -127,7 +127,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         kinds={"duckdb"},
         pool="engine",
         code_version=GENERATION_VERSION
-        + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens"),
+        + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity"),
         description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
     )
     def teacher_generations(

@@ -78,7 +78,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         group_name="probabilities",
         kinds={"duckdb"},
         pool="engine",
-        code_version=SCORING_VERSION + recipe.version("filters.apply"),
+        code_version=SCORING_VERSION + recipe.version("filters.apply", "parity"),
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
     )
     def student_logprobs(

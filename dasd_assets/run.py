@@ -19,6 +19,7 @@ from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
 
 Echo = Callable[[str], None]
+MAX_ATTEMPTS = 3  # of the same step for the same reasons: beyond, materializing does not help
 
 
 class RunFailed(RuntimeError):
@@ -37,8 +38,15 @@ def bring_up_to_date(
     roots = root_versions(engines, recipe)
     register_batches(instance, home, echo)
     done = 0
+    tried: list[list[Stale]] = []
     while stale := stale_assets(instance, definitions, batches(instance), roots):
         step = next_step(stale, list(roots))
+        tried.append(step)
+        if tried.count(step) > MAX_ATTEMPTS:
+            first = step[0]
+            raise RunFailed(
+                f"{first.asset} is still out of date ({first.reason}) after {MAX_ATTEMPTS} materializations"
+            )
         reasons = {s.asset: s.reason for s in step}
         where = f" of batch {step[0].batch}" if step[0].batch else ""
         echo(f"materializing {len(step)} assets{where}: " + ", ".join(f"{a} ({r})" for a, r in reasons.items()))
@@ -123,6 +131,10 @@ def execute(
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.get_asset_check_evaluations():
+        if event.blocking and not event.passed:
+            asset = event.asset_key.to_user_string()
+            return f"{asset}: check {event.check_name} failed, so nothing is made from it: {event.description}"
     failures = [event for event in result.all_events if event.is_step_failure]
     if not failures:
         return f"run {result.run_id} failed before its first step"

@@ -183,6 +183,27 @@ class Selection(Part):
     budgets: dict[str, dict[str, Positive]]
 
 
+class Rescoring(Part):
+    """How a model's stored logprobs are re-made, and by how many nats a token's may differ, on average and at most."""
+
+    engine: Literal["own", "transformers", "vllm"]
+    max_mean_difference: Annotated[float, Field(gt=0)]
+    max_difference: Annotated[float, Field(gt=0)]
+
+
+class Parity(Part):
+    """The gate before anything is made from logprobs: a sample of them is re-made by prefill, and must agree.
+
+    `own` is the engine that the model has anyway; transformers is one sequence at a time, unpadded. The defaults suit
+    bfloat16, where decode and prefill round differently; float32 allows a thousandth of them.
+    """
+
+    num_responses: Positive = 16
+    max_tokens: Positive = 4096
+    teacher: Rescoring = Rescoring(engine="own", max_mean_difference=0.05, max_difference=1.0)
+    student: Rescoring = Rescoring(engine="transformers", max_mean_difference=0.05, max_difference=1.0)
+
+
 class Training(Part):
     """Full-parameter SFT, the same for every stage (report §6.4.1); stage 3 overrides the epochs."""
 
@@ -288,6 +309,7 @@ class Recipe(Part):
     teacher: Model
     student: Model
     generation: Generation
+    parity: Parity = Parity()
     filters: Filters
     selection: Selection
     training: Training

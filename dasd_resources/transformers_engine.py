@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.generation_rows import Rows, left_padded
 from dasd_resources.limits import check_generation, check_scoring, too_long_to_generate, too_long_to_score
+from dasd_resources.plain_scoring import plain_logprobs
 
 PROJECTED_BYTES = 160 * 2**20  # logits held at once while scoring; fewer rows make a slower matrix product
 REDUCED_LOGITS = 2**20  # of which this many at a time are reduced, within a core's cache
@@ -32,6 +33,7 @@ class Options:
     max_batch_tokens: int = 131_072  # rows x longest (prompt + max_tokens): the most the key-value cache grows to
     max_scoring_tokens: int = 16_384  # tokens of a forward pass while scoring, padding included
     packed_scoring: bool = False  # one block-causal row, not a padded batch; slower with sdpa, equal to 1e-5
+    plain_scoring: bool = False  # one sequence at a time by other code: what the parity check compares with
 
 
 class TransformersEngine:
@@ -62,6 +64,10 @@ class TransformersEngine:
         failures = {r.request_id: failure for r in requests if (failure := too_long_to_score(r, self.context))}
         yield from failures.values()
         fitting = [r for r in requests if r.request_id not in failures]
+        if self.options.plain_scoring:
+            for r in fitting:
+                yield Score(r.request_id, plain_logprobs(self.model, r.token_ids, r.num_prompt_tokens))
+            return
         for batch in self._scoring_batches(sorted(fitting, key=lambda r: len(r.token_ids), reverse=True)):
             yield from self._score(batch)
 

@@ -38,10 +38,13 @@ class Fake:
 
     generated: list[str] = field(default_factory=list)
     scored: list[str] = field(default_factory=list)
+    rescored: list[str] = field(default_factory=list)  # by the parity check
     trained: list[SftJob] = field(default_factory=list)
     silent: bool = False  # end every response at once
     steady: bool = False  # the same, right and short response to a question, whatever the seed
     fails: Callable[[str], bool] = lambda request_id: False
+    misreport: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what sampling says of its tokens
+    misscore: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what scoring says, first time
     crash_after: int | None = None  # results, counted over all engines
 
     def crash_if_due(self) -> None:
@@ -71,6 +74,7 @@ class FakeEngine:
     def __init__(self, model: PromptedModel, fake: Fake) -> None:
         self._tokenizer = Tokenizer.from_file(str(model.path / "tokenizer.json"))
         self._end_of_turn = model.chat.end_of_turn_id
+        self._rescores = model.spec.engine_options.get("plain_scoring") is True
         self._fake = fake
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
@@ -85,11 +89,12 @@ class FakeEngine:
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         for request in reversed(requests):
             self._fake.crash_if_due()
-            self._fake.scored.append(request.request_id)
+            (self._fake.rescored if self._rescores else self._fake.scored).append(request.request_id)
+            logprobs = self._logprobs(request.token_ids[request.num_prompt_tokens :])
             if self._fake.fails(request.request_id):
                 yield Failure(request.request_id, "told to fail")
             else:
-                yield Score(request.request_id, self._logprobs(request.token_ids[request.num_prompt_tokens :]))
+                yield Score(request.request_id, logprobs if self._rescores else self._fake.misscore(logprobs))
 
     def close(self) -> None: ...
 
@@ -97,7 +102,8 @@ class FakeEngine:
         said = self._tokenizer.encode(self._text(request), add_special_tokens=False).ids
         token_ids = [*said, self._end_of_turn][: request.max_tokens]
         reason = "stop" if token_ids[-1] == self._end_of_turn else "length"
-        return Completion(request.request_id, token_ids, self._logprobs(token_ids), reason)
+        logprobs = self._fake.misreport(self._logprobs(token_ids))
+        return Completion(request.request_id, token_ids, logprobs, reason)
 
     def _text(self, request: GenerationRequest) -> str:
         prompt = self._tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)

