@@ -207,7 +207,7 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
     return engine_parity
 
 
-def _sample(warehouse: Warehouse, query: str, recipe: Recipe, params: Row) -> list[Row]:
+def _sample(warehouse: Warehouse, query: str, recipe: Recipe, params: Row) -> Sequence[Row]:
     """The responses whose ids hash lowest: the same ones every time, from anywhere in the batch."""
     rows = warehouse.read(query, {**params, "num_responses": recipe.parity.num_responses})
     return rows.sort("response_id").to_dicts()

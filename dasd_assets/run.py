@@ -11,6 +11,7 @@ import dagster as dg
 from dagster import DagsterError
 
 from dasd_assets.evaluation import benchmark_version
+from dasd_assets.gates import closed_gate
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.prompts import landed_batches
 from dasd_assets.recovery import fail_abandoned_runs, owner
@@ -131,10 +132,8 @@ def execute(
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    for event in result.get_asset_check_evaluations():
-        if event.blocking and not event.passed:
-            asset = event.asset_key.to_user_string()
-            return f"{asset}: check {event.check_name} failed, so nothing is made from it: {event.description}"
+    if told := closed_gate(result):
+        return told
     failures = [event for event in result.all_events if event.is_step_failure]
     if not failures:
         return f"run {result.run_id} failed before its first step"

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from dasd_assets.gates import gate_reason, gates
 from dasd_resources.recipe import content_hash
 
 DATA_VERSION = "dagster/data_version"
@@ -62,13 +61,13 @@ def stale_assets(
             continue
         name = key.to_user_string()
         latest[name] = _latest_tags(instance, key, node.is_partitioned)
-        gates = _gates(instance, graph, key)
+        closed = gates(instance, graph, key)
         parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}
         for batch in batches if node.is_partitioned else [None]:
             reason = (
                 _own_reason(latest[name].get(batch), node.code_version, roots.get(name))
                 or _input_reason(name, batch, parents, latest, found, batches)
-                or _gate_reason(gates, batch)
+                or gate_reason(closed, batch)
             )
             if reason:
                 found[name, batch] = Stale(name, batch, reason)
@@ -107,25 +106,6 @@ def _input_reason(
         if changed:
             return f"{parent} changed"
     return None
-
-
-def _gates(
-    instance: dg.DagsterInstance, graph: BaseAssetGraph, key: dg.AssetKey
-) -> Mapping[str, Mapping[str | None, bool]]:
-    """Blocking check -> per batch, whether it has passed on the latest materialization."""
-    partitioned = graph.get(key).is_partitioned
-    checks = [graph.get(check) for check in graph.get(key).check_keys]
-    blocking = [check.key for check in checks if check.blocking and bool(check.partitions_def) == partitioned]
-    passed: dict[str, dict[str | None, bool]] = {check.name: {} for check in blocking}
-    for info in instance.event_log_storage.get_asset_check_partition_info(blocking) if blocking else []:
-        succeeded = info.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
-        passed[info.check_key.name][info.partition_key] = succeeded and info.is_current
-    return passed
-
-
-def _gate_reason(gates: Mapping[str, Mapping[str | None, bool]], batch: str | None) -> str | None:
-    """A blocking check that has not passed makes its asset stale, so that nothing below it is made."""
-    return next((f"check {name} has not passed" for name, passed in gates.items() if not passed.get(batch)), None)
 
 
 def _hash_of_batches(tags: Mapping[str | None, Tags], batches: list[str]) -> str:

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 
 from dasd_resources.chat.canonical import CLOSE, OPEN, Aligned, Part, cut_points, decode, has_tool_call, split_thinking
 from dasd_resources.chat.harmony import MARKERS, PROMPT_END, Harmony
+from dasd_resources.chat.quoting import Quoting
 from dasd_resources.chat.think_tags import ThinkTags
 from dasd_resources.chat.token_bytes import Spec, TokenBytes, continuing_encoder, read_spec
 from dasd_resources.recipe import Model, RecipeError, content_hash
@@ -56,6 +57,7 @@ class Chat:
         calls = (self._markers[name] for name in ("<|return|>", "<|call|>") if self._markers)
         self.stop_token_ids = tuple(sorted({*generation_stops, self.end_of_turn_id, *calls}))
         self._format = self._thinking_format(spec)
+        self._quoting = Quoting(spec, self._controls(spec))
 
     @classmethod
     def load(cls, path: Path, spec: Model) -> "Chat":
@@ -77,8 +79,12 @@ class Chat:
         return prompt
 
     def prompt_ids(self, question: str, system_prompt: str | None = None) -> list[int]:
-        """System prompt (the question's own, else the recipe's, if any), question and generation prompt."""
-        return self._encode_markers(self.prompt(question, system_prompt))
+        """System prompt (the question's own, else the recipe's, if any), question and generation prompt.
+
+        A control token quoted in either is spelled out, as text: only the template speaks for the conversation.
+        """
+        system = self._model.system_prompt if system_prompt is None else system_prompt
+        return self._quoting.prompt_ids(question, system, self.prompt, self._encode_markers)
 
     def continuation_ids(self, question: str, prefix_text: str, system_prompt: str | None = None) -> list[int]:
         """Prompt ids and the start of a response to go on from, thinking present exactly once."""
@@ -144,6 +150,19 @@ class Chat:
                 f"{prompt[-30:]!r}; use the template of the original model"
             )
         return Harmony(self._markers, frozenset(self.stop_token_ids))
+
+    def _controls(self, spec: Spec) -> dict[str, int]:
+        """Id by text of the tokens that structure a conversation: special ones, stops, and those the template writes.
+
+        Some tokenizers (DeepSeek's) mark theirs as plain added tokens.
+        """
+        prompt = self._probe()
+        return {
+            token["content"]: token["id"]
+            for token in spec["added_tokens"]
+            if (token["special"] or token["id"] in self.stop_token_ids or token["content"] in prompt)
+            and token["content"].strip()
+        }
 
     def _probe(self) -> str:
         try:

@@ -1,0 +1,39 @@
+"""Blocking asset checks: whether they have passed, batch by batch, and what a failed one says.
+
+Dagster holds back what is downstream of a failed blocking check in the same run; across runs, whoever decides what to
+materialize must ask here.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+Gates = Mapping[str, Mapping[str | None, bool]]
+
+
+def gates(instance: dg.DagsterInstance, graph: BaseAssetGraph, key: dg.AssetKey) -> Gates:
+    """Blocking check of an asset -> batch (None for an unpartitioned asset) -> passed on its last materialization."""
+    partitioned = graph.get(key).is_partitioned
+    checks = [graph.get(check) for check in graph.get(key).check_keys]
+    blocking = [check.key for check in checks if check.blocking and bool(check.partitions_def) == partitioned]
+    passed: dict[str, dict[str | None, bool]] = {check.name: {} for check in blocking}
+    for info in instance.event_log_storage.get_asset_check_partition_info(blocking) if blocking else []:
+        succeeded = info.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
+        passed[info.check_key.name][info.partition_key] = succeeded and info.is_current
+    return passed
+
+
+def gate_reason(found: Gates, batch: str | None) -> str | None:
+    """Why nothing may be made from a batch of an asset; None if every gate is open."""
+    return next((f"check {name} has not passed" for name, passed in found.items() if not passed.get(batch)), None)
+
+
+def closed_gate(result: dg.ExecuteInProcessResult) -> str | None:
+    """What the first blocking check that failed in a run says; None if none did."""
+    for event in result.get_asset_check_evaluations():
+        if event.blocking and not event.passed:
+            asset = event.asset_key.to_user_string()
+            return f"{asset}: check {event.check_name} failed, so nothing is made from it: {event.description}"
+    return None
