@@ -115,7 +115,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
             transaction.append_missing("sentence_types", key, types, batch)
         counts = types["sentence_type"].value_counts()
         return dg.MaterializeResult(
-            data_version=content_version([*types["response_id"].unique(), threshold_version(recipe)]),
+            data_version=content_version([*types["response_id"].unique(), student, threshold_version(recipe)]),
             metadata={"dagster/row_count": types.height}
             | {f"num_{kind or 'untyped'}": count for kind, count in counts.iter_rows()},
         )
@@ -147,7 +147,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
             key = ("response_id", "student_fingerprint", "threshold_version", "score_name")
             transaction.append_missing("response_scores", key, scores, batch)
         return dg.MaterializeResult(
-            data_version=content_version([*scores["response_id"].unique(), version]),
+            data_version=content_version([*scores["response_id"].unique(), student, version]),
             metadata={"dagster/row_count": scores.height},
         )
 

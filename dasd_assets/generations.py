@@ -182,7 +182,7 @@ def _result(
         metadata={
             "dagster/row_count": len(present),
             "num_new": ledger.num_added,
-            "num_failed": ledger.num_failed,
+            "num_failed": len(wanted) - len(present),
             **statistics.row(0, named=True),
         },
     )

@@ -96,12 +96,13 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         with Ledger(warehouse, "student_logprobs", key, origin(context), batch) as ledger:
             scores = logged(engines.score(student, requests), len(requests), "responses scored", context.log.info)
             ledger.collect(scores, lambda score: student_row(score, encoded[score.request_id], batch, student))
+        done = set(pool["response_id"]) & set(_present(warehouse, batch, student))
         return dg.MaterializeResult(
-            data_version=content_version(pool["response_id"]),
+            data_version=content_version([*done, student.fingerprint]),
             metadata={
-                "dagster/row_count": pool.height - ledger.num_failed,
+                "dagster/row_count": len(done),
                 "num_new": ledger.num_added,
-                "num_failed": ledger.num_failed,
+                "num_failed": pool.height - len(done),
                 "num_tokens": sum(len(e.token_ids) for e in encoded.values()),
             },
         )
@@ -139,7 +140,9 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
                 transaction.append_missing("sentence_probabilities", key, table, batch)
         sentences = _sentences(warehouse, batch, student)
         return dg.MaterializeResult(
-            data_version=content_version([*_present(warehouse, batch, student), SEGMENTER_VERSION]),
+            data_version=content_version(
+                [*_present(warehouse, batch, student), student.fingerprint, SEGMENTER_VERSION]
+            ),
             metadata={"dagster/row_count": sentences},
         )
 

@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from dagster import ConfigurableResource
 
@@ -19,6 +20,8 @@ from dasd_resources.engine import (
 )
 from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server, content_hash
+
+Result = TypeVar("Result", bound=Completion | Score | Failure)
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,26 @@ class Engines(ConfigurableResource):
         """Completions as they finish; with nothing to do, nothing is loaded."""
         if requests:
             with self.open(model) as engine:
-                yield from engine.generate(requests)
+                yield from once_each(requests, engine.generate(requests))
 
     def score(self, model: PromptedModel, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Scores as they finish; with nothing to do, nothing is loaded."""
         if requests:
             with self.open(model) as engine:
-                yield from engine.score(requests)
+                yield from once_each(requests, engine.score(requests))
+
+
+def once_each(
+    requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
+) -> Iterator[Result | Failure]:
+    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
+    pending = {request.request_id for request in requests}
+    for result in results:
+        if result.request_id not in pending:
+            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
+        pending.remove(result.request_id)
+        yield result
+    yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
 
     def _load(self, model: PromptedModel) -> InferenceEngine:
         if model.spec.server is not None:

@@ -117,7 +117,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": rows.height,
                 "num_new": ledger.num_added,
-                "num_failed": ledger.num_failed,
+                "num_failed": len(wanted) - rows.height,
             },
         )
 

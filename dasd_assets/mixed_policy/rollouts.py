@@ -126,7 +126,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             metadata={
                 "dagster/row_count": rollouts.height,
                 "num_new": ledger.num_added,
-                "num_failed": ledger.num_failed,
+                "num_failed": len(wanted) - rollouts.height,
                 "cut_off_share": rollouts.select(pl.col("cut_off").cast(pl.Float64).mean()).item() or 0.0,
             },
         )
