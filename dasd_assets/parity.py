@@ -140,10 +140,11 @@ def _reason(result: Score | Failure | None, one: Stored) -> str:
 def by_another_path(model: PromptedModel, rescoring: Rescoring) -> PromptedModel:
     """The same model in the engine that re-scores it; transformers always scores plainly, one sequence at a time."""
     engine = model.spec.engine if rescoring.engine == "own" else rescoring.engine
-    options = model.spec.engine_options if engine == model.spec.engine else {}
-    if engine == "transformers":
-        options = {"plain_scoring": True}
-    return replace(model, spec=model.spec.model_copy(update={"engine": engine, "engine_options": options}))
+    if engine == model.spec.engine and engine != "transformers":
+        return model
+    options = {"plain_scoring": True} if engine == "transformers" else {}
+    other = {"engine": engine, "engine_options": options, "server": None}
+    return replace(model, spec=model.spec.model_copy(update=other))
 
 
 def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:

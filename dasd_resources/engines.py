@@ -78,19 +78,6 @@ class Engines(ConfigurableResource):
             with self.open(model) as engine:
                 yield from once_each(requests, engine.score(requests))
 
-
-def once_each(
-    requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
-) -> Iterator[Result | Failure]:
-    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
-    pending = {request.request_id for request in requests}
-    for result in results:
-        if result.request_id not in pending:
-            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
-        pending.remove(result.request_id)
-        yield result
-    yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
-
     def _load(self, model: PromptedModel) -> InferenceEngine:
         if model.spec.server is not None:
             from dasd_resources.openai_engine import OpenAIEngine
@@ -104,6 +91,19 @@ def once_each(
         from dasd_resources.transformers_engine import TransformersEngine
 
         return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
+
+def once_each(
+    requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
+) -> Iterator[Result | Failure]:
+    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
+    pending = {request.request_id for request in requests}
+    for result in results:
+        if result.request_id not in pending:
+            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
+        pending.remove(result.request_id)
+        yield result
+    yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
 
 
 @lru_cache(maxsize=16)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dasd_resources.engine import Completion, GenerationRequest, Score, ScoringRequest
-from dasd_resources.engines import Engines
+from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.engines import Engines, once_each
 from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
 
 TEACHER = load_recipe("demo").teacher
@@ -23,6 +23,15 @@ def test_nothing_is_loaded_when_there_is_nothing_to_do(engines: Engines) -> None
     model = engines.find(TEACHER, "teacher.model")
     nowhere = type(model)(Path("nowhere"), model.fingerprint, model.chat, model.spec)
     assert list(engines.generate(nowhere, [])) == list(engines.score(nowhere, [])) == []
+
+
+def test_every_request_ends_once() -> None:
+    requests = [ScoringRequest(key, (1, 2), 1) for key in "abc"]
+    said = list(once_each(requests, iter([Score("b", [-1.0]), Failure("a", "too long")])))
+    assert said[:2] == [Score("b", [-1.0]), Failure("a", "too long")]
+    assert said[2:] == [Failure("c", "the engine ended without a result for it")]
+    with pytest.raises(RuntimeError, match="a second result, or an unasked one, for b"):
+        list(once_each(requests, iter([Score("b", [-1.0]), Score("b", [-1.0])])))
 
 
 def test_a_fingerprint_follows_the_prompting_not_the_path_or_engine(engines: Engines) -> None:
