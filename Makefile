@@ -15,7 +15,7 @@ NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test ui check bench models clean
+.PHONY: demo test drill ui check bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -27,6 +27,9 @@ ui: $(VENV)/.installed-ui
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+drill: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m drill -s
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
