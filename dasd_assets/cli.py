@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import duckdb
 import polars as pl
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     with dg.DagsterInstance.get() as instance:
         try:
             if args.select:
-                done = materialize_selected(instance, definitions, args.select, home, _echo)
+                done = materialize_selected(instance, definitions, recipe, args.select, home, _echo)
             else:
                 done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
         except RunFailed as error:
@@ -83,8 +84,42 @@ def ui(args: argparse.Namespace) -> int:
     }
     if args.host != LOOPBACK:
         _echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
+    import dagster as dg
+
+    from dasd_assets.recovery import fail_abandoned_runs
+
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        abandoned = fail_abandoned_runs(instance, args.home)
+    if abandoned:
+        _echo(f"{abandoned} runs that a killed service left behind are failed; it goes on from what was committed")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "dasd_assets.definitions"]
     return subprocess.call([*command, "--host", args.host, "--port", str(args.port)], env=environment)
+
+
+def quarantine(args: argparse.Namespace) -> int:
+    """`dasd quarantine`: what is set aside and why, or bring it back."""
+    from dasd_assets.quarantine import quarantine as of_warehouse
+    from dasd_assets.quarantine import release
+    from dasd_resources.warehouse import Warehouse
+
+    Lake(home=str(args.home)).require()
+    warehouse = Warehouse(home=str(args.home))
+    aside = of_warehouse(warehouse).now
+    if args.release:
+        wanted = list(aside) if args.release == ["all"] else args.release
+        unknown = sorted(set(wanted) - set(aside))
+        if unknown:
+            known = ", ".join(aside) or "none"
+            return _complain(f"not quarantined: {', '.join(unknown)}; quarantined are: {known}", FAILED)
+        for batch in release(warehouse, wanted):
+            _echo(f"released {batch}; the service, or the next `dasd run`, tries it again")
+    elif args.json:
+        print(json.dumps([asdict(row) for row in aside.values()], ensure_ascii=False, default=str))
+    else:
+        for row in aside.values():
+            print(f"{row.batch}  since {row.quarantined_at:%Y-%m-%d %H:%M}, {row.num_attempts} attempts: {row.reason}")
+        _echo(f"{len(aside)} batches are quarantined")
+    return 0
 
 
 def sql(args: argparse.Namespace) -> int:
@@ -111,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--host", default=LOOPBACK, help="anything but loopback is open to whoever can reach it")
     page.add_argument("--port", type=int, default=3000)
     page.set_defaults(command=ui)
+    aside = commands.add_parser("quarantine", help="list the batches set aside because they keep failing, and why")
+    aside.add_argument("--release", nargs="+", metavar="BATCH", help="bring these back, or all with the word 'all'")
+    aside.add_argument("--list", action="store_true", help="the default")
+    aside.add_argument("--json", action="store_true", help="print a JSON array of objects")
+    aside.set_defaults(command=quarantine)
     queries = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")
     queries.add_argument("query")
     queries.add_argument("--json", action="store_true", help="print a JSON array of objects")

@@ -10,15 +10,18 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets import (
+    automation,
     divergence,
     evaluation,
     generations,
+    jobs,
     maintenance,
     mixed_policy,
     models,
     parity,
     probabilities,
     prompts,
+    quarantine,
     report,
     selection,
     sft_datasets,
@@ -60,17 +63,18 @@ class EnvironmentEngines(Engines):
 def build_definitions(
     recipe: Recipe, home: Path, engines: Engines | None = None, train: Train = train_in_child
 ) -> dg.Definitions:
-    """The asset graph of a recipe over a home; tests pass their own engines and training."""
-    return dg.Definitions(
+    """The asset graph of a recipe over a home, with jobs and automation; tests pass their own engines and training."""
+    engines = engines or EnvironmentEngines(home=str(home))
+    assets = dg.Definitions(
         assets=[asset for stage in STAGES for asset in stage.build(recipe)],
-        asset_checks=parity.build(recipe),
-        schedules=maintenance.build_schedules(recipe),
-        resources={
-            "warehouse": Warehouse(home=str(home)),
-            "engines": engines or EnvironmentEngines(home=str(home)),
-            "train": train,
-        },
+        asset_checks=[*parity.build(recipe), *quarantine.build()],
+        resources={"warehouse": Warehouse(home=str(home)), "engines": engines, "train": train},
+        executor=jobs.executor(recipe, home),
     )
+    sensors, schedules = automation.build(recipe, home, engines, assets)
+    schedules += maintenance.build_schedules(recipe)
+    service = dg.Definitions(jobs=jobs.build(recipe), sensors=sensors, schedules=schedules)
+    return dg.Definitions.merge(assets, service)
 
 
 @dg.definitions

@@ -9,7 +9,7 @@ import polars as pl
 
 from dasd_assets.divergence import threshold_version
 from dasd_assets.filters import FILTERS, dropping
-from dasd_assets.partitions import batches
+from dasd_assets.quarantine import usable_batches
 from dasd_assets.verdicts import filter_version
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -71,7 +71,7 @@ def scored_responses(
     student = engines.find(recipe.student, "student.model")
     params = recipe_params(recipe, teacher, student) | {
         "temperature": recipe.datasets[dataset],
-        "batches": batches(context.instance),
+        "batches": usable_batches(context.instance, warehouse),
         "student": student.fingerprint,
         "score_name": recipe.selection.score,
         "threshold_version": threshold_version(recipe),

@@ -12,8 +12,8 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
-from dasd_resources.home import LANDING_FOLDER
-from dasd_resources.landing import Prompt, RejectedPrompt, batch_key, landed_files, read_prompts
+from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Transaction, Warehouse
 
@@ -28,23 +28,15 @@ PER_RESPONSE = (
 )
 
 
-def landed_batches(home: Path) -> dict[str, Path]:
-    """Batch key -> file, for every complete file in the landing folder."""
-    folder = home / LANDING_FOLDER
-    return {batch_key(path): path for path in landed_files(folder)} if folder.is_dir() else {}
-
-
-def find_landed(home: Path, batch: str) -> Path:
+def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
     """The landed file of a batch. Raises dg.Failure if it is gone or has changed."""
-    folder = home / LANDING_FOLDER
-    for path in landed_files(folder) if folder.is_dir() else []:
-        if batch_key(path) == batch:
-            return path
-    raise dg.Failure(
-        f"batch {batch}: no file in {folder} has this name and content; "
-        "it was removed or edited after landing. Put it back, or delete the partition and run "
-        "`dasd run --select prompts+`"
-    )
+    found = folder.find(batch)
+    if found is None:
+        raise dg.Failure(
+            f"batch {batch}: no file in {folder.shown} has this content; it was removed or edited after landing. "
+            "Put it back, or delete the partition and run `dasd run --select prompts+`"
+        )
+    return found
 
 
 def split_owned(
@@ -84,31 +76,34 @@ def _rejected(record: Prompt | RejectedPrompt, batch: str, reason: str) -> Row:
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`prompts`; the recipe plays no part in it."""
-    return [prompts]
+    """`prompts`; of the recipe, only the landing folder plays a part in it."""
 
-
-@dg.asset(
-    partitions_def=PROMPT_BATCH,
-    group_name="prompts",
-    kinds={"duckdb"},
-    code_version=PROMPTS_VERSION,
-    description="One row per question of a landed file; lines that are none are in rejected_prompts, with the reason.",
-)
-def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-    batch = context.partition_key
-    records = list(read_prompts(find_landed(Path(warehouse.home), batch)))
-    with warehouse.commit(origin(context)) as transaction:
-        rows, rejected = split_owned(records, batch, _owners(transaction, batch, batches(context.instance)))
-        _take_over(transaction, batch, [str(row["prompt_id"]) for row in rows])
-        transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
-        transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
-    if rejected:
-        context.log.warning(f"{len(rejected)} lines rejected; the first: {rejected[0]['reason']}")
-    return dg.MaterializeResult(
-        data_version=content_version(row["prompt_id"] for row in rows),
-        metadata={"dagster/row_count": len(rows), "num_rejected": len(rejected)},
+    @dg.asset(
+        partitions_def=PROMPT_BATCH,
+        group_name="prompts",
+        kinds={"duckdb"},
+        code_version=PROMPTS_VERSION,
+        description="One row per question of a landed file; lines that are none are in rejected_prompts, and why.",
     )
+    def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        batch = context.partition_key
+        folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
+        file = find_landed(folder, batch)
+        with folder.local_copy(file, batch) as path:
+            records = list(read_prompts(path, file.name))
+        with warehouse.commit(origin(context)) as transaction:
+            rows, rejected = split_owned(records, batch, _owners(transaction, batch, batches(context.instance)))
+            _take_over(transaction, batch, [str(row["prompt_id"]) for row in rows])
+            transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
+            transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
+        if rejected:
+            context.log.warning(f"{len(rejected)} lines rejected; the first: {rejected[0]['reason']}")
+        return dg.MaterializeResult(
+            data_version=content_version(row["prompt_id"] for row in rows),
+            metadata={"dagster/row_count": len(rows), "num_rejected": len(rejected)},
+        )
+
+    return [prompts]
 
 
 def _owners(transaction: Transaction, batch: str, existing: list[str]) -> dict[str, str]:

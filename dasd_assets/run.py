@@ -1,26 +1,34 @@
 """`dasd run`: bring everything up to date in this process, and nothing that already is.
 
-Landed files become batches; every stale asset is materialized, first what all batches need, then batch by batch, then
-what reads them all. Asked for certain assets, it materializes exactly these.
+Landed files become batches; every step of the plan (planning.py) is carried out: first what all batches need, then
+batch by batch, then what reads them all. Asked for certain assets, it materializes exactly these.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterError
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
-from dasd_assets.evaluation import benchmark_version
+from dasd_assets.attempts import step_error
 from dasd_assets.gates import closed_gate
+from dasd_assets.landed import look
 from dasd_assets.partitions import PROMPT_BATCH, batches
-from dasd_assets.prompts import landed_batches
+from dasd_assets.planning import Planner, root_versions
+from dasd_assets.quarantine import quarantine
 from dasd_assets.recovery import fail_abandoned_runs, owner
-from dasd_assets.staleness import Stale, stale_assets
+from dasd_assets.steps import LEVELS, Step
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Recipe
+from dasd_resources.landing_folder import LandingFolder
+from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.warehouse import Warehouse
 
+MAX_FAILED_BATCHES = 3  # different ones, after which it is hardly the batches' fault
+GROWING_SECONDS = 0.5
+WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
-MAX_ATTEMPTS = 3  # of the same step for the same reasons: beyond, materializing does not help
 
 
 class RunFailed(RuntimeError):
@@ -35,58 +43,85 @@ def bring_up_to_date(
     home: Path,
     echo: Echo,
 ) -> int:
-    """Materialize what is stale; returns the number of materializations. Raises RunFailed or RecipeError."""
-    roots = root_versions(engines, recipe)
-    register_batches(instance, home, echo)
+    """Materialize what is out of date; returns the number of materializations. Raises RunFailed or RecipeError.
+
+    A batch that fails does not stop the others, but what reads all batches then waits; too many of them, or one that
+    is to be tried no more, end it or are quarantined. What the service is making is waited for.
+    """
+    planner = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
+    root_versions(engines, recipe)
+    register_batches(instance, recipe, home, echo)
     done = 0
-    tried: list[list[Stale]] = []
-    while stale := stale_assets(instance, definitions, batches(instance), roots):
-        step = next_step(stale, list(roots))
-        tried.append(step)
-        if tried.count(step) > MAX_ATTEMPTS:
-            first = step[0]
-            raise RunFailed(
-                f"{first.asset} is still out of date ({first.reason}) after {MAX_ATTEMPTS} materializations"
-            )
-        reasons = {s.asset: s.reason for s in step}
-        where = f" of batch {step[0].batch}" if step[0].batch else ""
-        echo(f"materializing {len(step)} assets{where}: " + ", ".join(f"{a} ({r})" for a, r in reasons.items()))
-        execute(instance, definitions, list(reasons), step[0].batch, home)
-        done += len(step)
+    failed: dict[str, RunFailed | RecipeError] = {}
+    told: set[str] = set()
+    while step := _next(planner, failed, home, told, echo):
+        echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
+        try:
+            execute(instance, definitions, step.assets, step.batch, home, step.tags)
+        except (RunFailed, RecipeError) as error:
+            failed[step.target] = error
+            if step.batch is None or len(failed) >= MAX_FAILED_BATCHES:
+                raise
+            echo(f"batch {step.batch} failed, going on with the others: {error}")
+        else:
+            done += len(step.assets)
+    if failed:
+        raise RunFailed("\n".join(f"batch {batch}: {error}" for batch, error in failed.items()))
     return done
 
 
-def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
-    """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
-    return {
-        "teacher_model": engines.find(recipe.teacher, "teacher.model").fingerprint,
-        "student_model": engines.find(recipe.student, "student.model").fingerprint,
-        "benchmark_questions": benchmark_version(recipe),
-    }
+def _next(planner: Planner, failed: Collection[str], home: Path, told: set[str], echo: Echo) -> Step | None:
+    """The next step that nobody else is making; waits while somebody is, and returns None if none is left."""
+    while True:
+        fail_abandoned_runs(planner.instance, home)
+        plan = planner.plan(LEVELS, patient=False)
+        for batch, row in quarantine(planner.warehouse).now.items():
+            if batch not in told:
+                told.add(batch)
+                echo(f"batch {batch} is quarantined, and left out: {row.reason} (see `dasd quarantine`)")
+        steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
+        if steps:
+            return steps[0]
+        if plan.exhausted:
+            step, verdict = plan.exhausted[0]
+            raise RunFailed(f"{step.why}, after {verdict.number - 1} attempts: {verdict.why}")
+        if not plan.making:
+            return None
+        if told.isdisjoint(plan.making):
+            told.update(plan.making)
+            echo(f"waiting for what the service is making: {', '.join(run_id[:8] for run_id in plan.making)}")
+        time.sleep(WAIT_SECONDS)
 
 
-def register_batches(instance: dg.DagsterInstance, home: Path, echo: Echo) -> None:
-    """Make a partition of every landed file that has none."""
+def _of(batch: str | None) -> str:
+    return f" of batch {batch}" if batch else ""
+
+
+def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, echo: Echo) -> None:
+    """Make a partition of every landed file whose content no batch has; a file that is still growing is left alone."""
     assert PROMPT_BATCH.name is not None
-    new = sorted(set(landed_batches(home)) - set(batches(instance)))
-    if new:
-        instance.add_dynamic_partitions(PROMPT_BATCH.name, new)
-        echo(f"{len(new)} new prompt batches: {', '.join(new)}")
-
-
-def next_step(stale: Sequence[Stale], roots: Sequence[str]) -> list[Stale]:
-    """The stale assets to materialize in one run: the roots, else one batch's, else the unpartitioned rest."""
-    for chosen in ([s for s in stale if s.asset in roots], [s for s in stale if s.batch is not None]):
-        if chosen:
-            return [s for s in chosen if s.batch == chosen[0].batch]
-    return list(stale)
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    landed = look(folder, batches(instance), {}, time.time())
+    if landed.growing:
+        time.sleep(GROWING_SECONDS)
+        landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
+    if landed.new:
+        instance.add_dynamic_partitions(PROMPT_BATCH.name, landed.new)
+        echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
+    if landed.growing:
+        echo(f"left alone, still being written: {', '.join(file.name for file in landed.growing)}")
 
 
 def materialize_selected(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, selection: str, home: Path, echo: Echo
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    selection: str,
+    home: Path,
+    echo: Echo,
 ) -> int:
     """Materialize the assets of a Dagster selection (`response_scores+`), stale or not, in every batch."""
-    register_batches(instance, home, echo)
+    register_batches(instance, recipe, home, echo)
     graph = definitions.resolve_asset_graph()
     keys = list(graph.toposorted_asset_keys)
     try:
@@ -107,25 +142,30 @@ def materialize_selected(
     for assets, batch in steps:
         if assets:
             names = [key.to_user_string() for key in assets]
-            echo(f"materializing {', '.join(names)}" + (f" of batch {batch}" if batch else ""))
+            echo(f"materializing {', '.join(names)}{_of(batch)}")
             execute(instance, definitions, names, batch, home)
     return sum(len(assets) for assets, _ in steps)
 
 
 def execute(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, assets: Sequence[str], batch: str | None, home: Path
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    assets: Sequence[str],
+    batch: str | None,
+    home: Path,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """One Dagster run in this process. Raises RunFailed with the first error."""
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
-    with owner(home) as tags:
+    with owner(home) as owned:
         result = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in assets],
             partition_key=batch,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
-            tags=tags,
+            tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # for the service: this is not its to retry
         )
     if not result.success:
         raise RunFailed(_first_error(result))
@@ -137,12 +177,4 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
     failures = [event for event in result.all_events if event.is_step_failure]
     if not failures:
         return f"run {result.run_id} failed before its first step"
-    error = failures[0].step_failure_data.error
-    cause = error.cause if error is not None and error.cause is not None else error
-    message = failures[0].step_failure_data.user_failure_data
-    told = (
-        message.description
-        if message and message.description
-        else (cause.message.strip() if cause else "unknown error")
-    )
-    return f"{failures[0].step_key}: {told}"
+    return step_error(failures[0])

@@ -11,9 +11,9 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.partitions import batches
 from dasd_assets.pool import drop_counts, scored_responses
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.quarantine import usable_batches
 from dasd_assets.staleness import batches_tag
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, Selection, content_hash
@@ -97,7 +97,7 @@ def _selected(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     def selected_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        read = batches_tag(context.instance, "response_scores", batches(context.instance))
+        read = batches_tag(context.instance, "response_scores", usable_batches(context.instance, warehouse))
         pool = scored_responses(context, warehouse, engines, recipe, dataset)
         selected = _keep(pool, recipe.selection, dataset)
         if selected.is_empty():

@@ -8,36 +8,45 @@ nothing below it is made. Where an unpartitioned asset reads all batches, it rec
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
-from dasd_assets.gates import gate_reason, gates
+from dasd_assets.gates import Gates, gate_reason, gates
+from dasd_assets.materializations import Latest, latest_materializations
 from dasd_resources.recipe import content_hash
 
 DATA_VERSION = "dagster/data_version"
 CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
 BATCHES_VERSION = "dasd.batches_version/"
-RECORDS_PER_QUERY = 500
 UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
+RETRY = "dasd.retry"
+NEVER = "never materialized"
 
 Tags = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Stale:
-    """An asset, and the batch of it, that is out of date."""
+    """An asset, and the batch of it, that is out of date.
+
+    wanted: identifies what it is to be made from; while that stays the same, so does the outcome.
+    retry: it was made from just that, but some of its rows failed; what follows need not wait for them.
+    """
 
     asset: str
     batch: str | None
     reason: str
+    wanted: str = field(default="", compare=False)
+    retry: bool = field(default=False, compare=False)
 
 
 def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
     """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
-    return _hash_of_batches(_latest_tags(instance, dg.AssetKey(asset), partitioned=True), batches)
+    return _hash_of_batches(latest_materializations(instance, {asset: True})[asset], batches)
 
 
 def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
@@ -45,97 +54,119 @@ def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) ->
     return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
 
 
+def retry_tag(num_retryable: int, num_wanted: int) -> dict[str, str]:
+    """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
+    return {RETRY: f"{num_retryable} of {num_wanted} failed"} if num_retryable else {}
+
+
 def stale_assets(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, batches: list[str], roots: Mapping[str, str]
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    batches: Sequence[str],
+    roots: Mapping[str, str],
+    aside: Collection[str] = (),
+    given: Collection[str] = (),
 ) -> list[Stale]:
     """Everything out of date, upstream first.
 
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
+    aside: those of the batches that assets which read all batches do without.
+    given: assets that are taken as they are, out of date or not.
     """
     graph = definitions.resolve_asset_graph()
-    found: dict[tuple[str, str | None], Stale] = {}
-    latest: dict[str, Mapping[str | None, Tags]] = {}
-    for key in graph.toposorted_asset_keys:
-        node = graph.get(key)
-        if node.group_name == UPKEEP:
+    every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
+    nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
+    latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
+    closed = {name: gates(instance, graph, node.key) for name, node in nodes.items()}
+    look = _Look(nodes, latest, closed, roots, [batch for batch in batches if batch not in aside])
+    for name, node in nodes.items():
+        if name in given:
             continue
-        name = key.to_user_string()
-        latest[name] = _latest_tags(instance, key, node.is_partitioned)
-        closed = gates(instance, graph, key)
-        parents = {parent.to_user_string(): graph.get(parent).is_partitioned for parent in sorted(node.parent_keys)}
         for batch in batches if node.is_partitioned else [None]:
-            reason = (
-                _own_reason(latest[name].get(batch), node.code_version, roots.get(name))
-                or _input_reason(name, batch, parents, latest, found, batches)
-                or gate_reason(closed, batch)
-            )
-            if reason:
-                found[name, batch] = Stale(name, batch, reason)
-    return list(found.values())
+            look.at(name, batch)
+    return look.found
 
 
-def _own_reason(tags: Tags | None, code_version: str | None, root_version: str | None) -> str | None:
-    if tags is None:
-        return "never materialized"
-    if code_version is not None and tags.get(CODE_VERSION) != code_version:
-        return "code or recipe changed"
-    if root_version is not None and tags.get(DATA_VERSION) != root_version:
-        return "files changed"
-    return None
+@dataclass
+class _Look:
+    """One pass over assets and batches, upstream first."""
+
+    nodes: Mapping[str, BaseAssetNode]
+    latest: Mapping[str, Latest]
+    gates: Mapping[str, Gates]
+    roots: Mapping[str, str]
+    usable: list[str]
+    found: list[Stale] = field(default_factory=list)
+    _outdated: set[tuple[str, str | None]] = field(default_factory=set)
+    _hashes: dict[str, str] = field(default_factory=dict)
+
+    def at(self, name: str, batch: str | None) -> None:
+        """Note an asset, or a batch of it, if it is out of date."""
+        made = self.latest[name].get(batch)
+        tags = None if made is None else made.tags
+        reason = (
+            self._own_reason(name, tags)
+            or self._input_reason(name, batch, tags or {})
+            or gate_reason(self.gates[name], batch)
+        )
+        if reason:
+            self._outdated.add((name, batch))
+            self.found.append(Stale(name, batch, reason, self._wanted(name, batch)))
+        elif tags and RETRY in tags:
+            self.found.append(Stale(name, batch, tags[RETRY], self._wanted(name, batch), retry=True))
+
+    def _own_reason(self, name: str, tags: Tags | None) -> str | None:
+        if tags is None:
+            return NEVER
+        code_version, root_version = self.nodes[name].code_version, self.roots.get(name)
+        if code_version is not None and tags.get(CODE_VERSION) != code_version:
+            return "code or recipe changed"
+        if root_version is not None and tags.get(DATA_VERSION) != root_version:
+            return "files changed"
+        return None
+
+    def _input_reason(self, name: str, batch: str | None, tags: Tags) -> str | None:
+        for parent in self._parents(name):
+            if self._reads_all(parent, batch):
+                if any((parent, source) in self._outdated for source in self.usable):
+                    return f"{parent} is out of date"
+                changed = tags.get(BATCHES_VERSION + parent) != self._version(parent, batch)
+            else:
+                if (parent, self._source(parent, batch)) in self._outdated:
+                    return f"{parent} is out of date"
+                changed = tags.get(INPUT_VERSION + parent) not in _recordings(self._version(parent, batch))
+            if changed:
+                return f"{parent} changed"
+        return None
+
+    def _parents(self, name: str) -> list[str]:
+        return sorted(key.to_user_string() for key in self.nodes[name].parent_keys)
+
+    def _reads_all(self, parent: str, batch: str | None) -> bool:
+        return batch is None and self.nodes[parent].is_partitioned
+
+    def _source(self, parent: str, batch: str | None) -> str | None:
+        return batch if self.nodes[parent].is_partitioned else None
+
+    def _version(self, parent: str, batch: str | None) -> str:
+        """Data version of what an asset reads of its parent; empty if it was never made."""
+        if not self._reads_all(parent, batch):
+            made = self.latest[parent].get(self._source(parent, batch))
+            return "" if made is None else made.tags[DATA_VERSION]
+        if parent not in self._hashes:
+            self._hashes[parent] = _hash_of_batches(self.latest[parent], self.usable)
+        return self._hashes[parent]
+
+    def _wanted(self, name: str, batch: str | None) -> str:
+        inputs = {parent: self._version(parent, batch) for parent in self._parents(name)}
+        return content_hash([name, batch, self.nodes[name].code_version, self.roots.get(name), inputs])[:16]
 
 
-def _input_reason(
-    name: str,
-    batch: str | None,
-    parents: Mapping[str, bool],
-    latest: Mapping[str, Mapping[str | None, Tags]],
-    found: Mapping[tuple[str, str | None], Stale],
-    batches: list[str],
-) -> str | None:
-    """parents: whether each is partitioned, by name."""
-    tags = latest[name][batch]
-    for parent, partitioned in parents.items():
-        fan_in = batch is None and partitioned
-        sources = batches if fan_in else [batch if partitioned else None]
-        if any((parent, source) in found for source in sources):
-            return f"{parent} is out of date"
-        if fan_in:
-            changed = tags.get(BATCHES_VERSION + parent) != _hash_of_batches(latest[parent], batches)
-        else:
-            changed = tags.get(INPUT_VERSION + parent) not in _recordings(latest[parent][sources[0]][DATA_VERSION])
-        if changed:
-            return f"{parent} changed"
-    return None
-
-
-def _hash_of_batches(tags: Mapping[str | None, Tags], batches: list[str]) -> str:
-    return content_hash({batch: tags.get(batch, {}).get(DATA_VERSION) for batch in batches})[:16]
+def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
+    versions = {batch: latest[batch].tags.get(DATA_VERSION) if batch in latest else None for batch in batches}
+    return content_hash(versions)[:16]
 
 
 def _recordings(data_version: str) -> tuple[str, str]:
     """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
     return data_version, hashlib.sha256(data_version.encode()).hexdigest()
-
-
-def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, partitioned: bool) -> Mapping[str | None, Tags]:
-    """Tags of the latest materialization, by batch (None for an unpartitioned asset)."""
-    if not partitioned:
-        event = instance.get_latest_materialization_event(key)
-        return {None: _tags(event)} if event else {}
-    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    ids = list(instance.event_log_storage.get_latest_storage_id_by_partition(key, kind).values())
-    return dict(_materializations(instance, key, ids))
-
-
-def _materializations(
-    instance: dg.DagsterInstance, key: dg.AssetKey, storage_ids: list[int]
-) -> Iterator[tuple[str | None, Tags]]:
-    for start in range(0, len(storage_ids), RECORDS_PER_QUERY):
-        wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=storage_ids[start : start + RECORDS_PER_QUERY])
-        for record in instance.fetch_materializations(wanted, limit=RECORDS_PER_QUERY).records:
-            yield record.partition_key, _tags(record.event_log_entry)
-
-
-def _tags(event: dg.EventLogEntry) -> Tags:
-    materialization = event.asset_materialization
-    return dict(materialization.tags or {}) if materialization else {}

@@ -6,7 +6,6 @@ absent. Other keys, an `id` say, are kept in the metadata. Rows are streamed; fi
 of memory each. Left out: duplicates across files, which only the warehouse can tell.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -51,12 +50,13 @@ class BadRow(ValueError):
     """A row that is no prompt; the message is its reason."""
 
 
-def read_prompts(path: Path) -> Iterator[Prompt | RejectedPrompt]:
+def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
+    name: the source file's, where `path` is but a copy of it.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line = _name(path), 0
+    name, line = _name(name or path.name), 0
     seen: dict[bytes, int] = {}
     try:
         for row in read_rows(path):
@@ -69,13 +69,11 @@ def read_prompts(path: Path) -> Iterator[Prompt | RejectedPrompt]:
             yield RejectedPrompt(name, 0, "file is empty")
 
 
-def batch_key(path: Path) -> str:
-    """A landed file's prompt batch: its stem in [A-Za-z0-9._-], at most 64 long, and 12 hex digits of its SHA-256."""
-    stem = path.name.removesuffix(next((s for s in SUFFIXES if path.name.endswith(s)), path.suffix))
+def safe_stem(name: str) -> str:
+    """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 long: how its prompt batch is called."""
+    stem = name.removesuffix(next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix))
     safe = re.sub(r"[^A-Za-z0-9._-]|\.(?=\.)", "_", stem)  # Dagster forbids "..." in a partition key
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{safe[:64].lstrip('-.') or 'batch'}-{digest[:12]}"
+    return safe[:64].lstrip("-.") or "batch"
 
 
 def landed_files(folder: Path) -> list[Path]:
@@ -97,8 +95,8 @@ def prompt_id(
     return content_hash([normalised, system_prompt, domain, verifier, reference_answer])[:32]
 
 
-def _name(path: Path) -> str:
-    return os.fsencode(path.name).decode("utf-8", "replace")
+def _name(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _record(name: str, row: Row, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:

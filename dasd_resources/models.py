@@ -8,10 +8,9 @@ code).
 import hashlib
 import json
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
+from dasd_resources.file_hashes import known_hashes, remember_hash
 from dasd_resources.recipe import RecipeError, content_hash
 
 WEIGHTS = "*.safetensors"
@@ -37,7 +36,6 @@ CONTENT = (
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Of these, what decides how a model is prompted and where it stops: all that is here of a model behind a server.
 PROMPTING = tuple(pattern for pattern in CONTENT if pattern not in (WEIGHTS, INDEX, "config.json"))
-TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
@@ -122,21 +120,13 @@ def _hash_of_files(path: Path, patterns: tuple[str, ...], cache: Path) -> str:
 def _file_hash(file: Path, cache: Path) -> str:
     before = file.stat()
     key = (str(file), before.st_size, before.st_mtime_ns)
-    known = _query(cache, "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?", key)
+    known = known_hashes(cache, [key])
     if known:
-        return known[0]
+        return known[key]
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     after = file.stat()
     if (after.st_size, after.st_mtime_ns) != key[1:]:
         raise RecipeError(f"{file} changed while it was read; run again when it is written")
-    _query(cache, "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*key, sha256))
+    remember_hash(cache, key, sha256)
     return sha256
-
-
-def _query(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[str]:
-    """First column of one statement, each in its own transaction: no lock is held while a file is read."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(cache, timeout=60, isolation_level=None)) as connection:
-        connection.execute(TABLE)
-        return [row[0] for row in connection.execute(sql, values)]

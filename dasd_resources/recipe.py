@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+CRON = re.compile(r"@(hourly|daily|weekly|monthly|yearly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
 RECIPES = Path(__file__).parent / "recipes"
 # Strict, so that nothing that reads as one host is taken for another, and no password hides in it.
 BASE_URL = re.compile(
@@ -301,6 +302,22 @@ class Maintenance(Part):
         return cron
 
 
+class Automation(Part):
+    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails."""
+
+    landing: str | None = None
+    training_cron: str | None = None
+    max_attempts: Positive = 3
+    retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    @field_validator("training_cron")
+    @classmethod
+    def _is_cron(cls, cron: str | None) -> str | None:
+        if cron is not None and not CRON.fullmatch(cron):
+            raise ValueError("is no cron expression; write five fields, such as '0 2 * * *' for two o'clock each night")
+        return cron
+
+
 class Recipe(Part):
     """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
 
@@ -316,6 +333,7 @@ class Recipe(Part):
     mixed_policy: MixedPolicy
     evaluation: Evaluation
     maintenance: Maintenance = Maintenance()
+    automation: Automation = Automation()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -423,11 +441,13 @@ def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     def resolve(path: str) -> str:
         return str((folder / path).resolve()) if path.startswith(".") else path
 
+    landing = None if recipe.automation.landing is None else resolve(recipe.automation.landing)
     benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
     return recipe.model_copy(
         update={
             "teacher": recipe.teacher.model_copy(update={"model": resolve(recipe.teacher.model)}),
             "student": recipe.student.model_copy(update={"model": resolve(recipe.student.model)}),
             "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
+            "automation": recipe.automation.model_copy(update={"landing": landing}),
         }
     )

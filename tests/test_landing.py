@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.landing import Prompt, RejectedPrompt, batch_key, landed_files, prompt_id, read_prompts
+from dasd_resources.landing import Prompt, RejectedPrompt, landed_files, prompt_id, read_prompts, safe_stem
 from dasd_resources.recipe import content_hash
 
 
@@ -201,12 +201,8 @@ def test_every_non_blank_line_is_one_storable_record(tmp_path: Path, lines: list
         ("n" * 100 + ".jsonl", "n" * 64),
     ],
 )
-def test_a_batch_key_is_safe_and_follows_name_and_content(tmp_path: Path, name: str, stem: str) -> None:
-    path = landed(tmp_path, "{}", name=name)
-    key = batch_key(path)
-    assert key == f"{stem}-ca3d163bab05"  # sha256 of b"{}\n"
-    path.write_bytes(b"[]\n")
-    assert batch_key(path) != key
+def test_a_stem_is_safe_in_a_partition_key(name: str, stem: str) -> None:
+    assert safe_stem(name) == stem
 
 
 def test_landed_files_are_complete_regular_and_inside(tmp_path: Path) -> None:

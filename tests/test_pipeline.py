@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from conftest import Project, change, prompt_rows
 
-from dasd_assets.pool import batches
+from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
 from dasd_assets.sentences import edges, sentence_spans
 from dasd_assets.staleness import stale_assets

@@ -5,21 +5,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dasd_assets.prompts import find_landed, landed_batches, split_owned
+from dasd_assets.prompts import find_landed, split_owned
 from dasd_resources.landing import Prompt, RejectedPrompt
+from dasd_resources.landing_folder import LandingFolder
 
 
 def prompt(key: str, line: int) -> Prompt:
     return Prompt(key, "math", "1 + 1?", "2", "exact", "Be brief.", '{"k":1}', "a.jsonl", line)
-
-
-def land(home: Path, content: str) -> str:
-    """The batch of `prompts/a.jsonl` with this content."""
-    file = home / "prompts" / "a.jsonl"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(content)
-    [batch] = landed_batches(home)
-    return batch
 
 
 def test_a_prompt_keeps_every_field() -> None:
@@ -55,21 +47,6 @@ def test_no_records_make_no_rows() -> None:
     assert split_owned([], "b1", {"p1": "b0"}) == ([], [])
 
 
-def test_a_batch_is_found_by_name_and_content(tmp_path: Path) -> None:
-    batch = land(tmp_path, '{"question": "a"}\n')
-    assert batch.startswith("a")
-    assert find_landed(tmp_path, batch) == tmp_path / "prompts" / "a.jsonl"
-
-
-def test_an_edited_file_is_another_batch_and_the_old_one_is_gone(tmp_path: Path) -> None:
-    old = land(tmp_path, '{"question": "a"}\n')
-    new = land(tmp_path, '{"question": "b"}\n')
-    assert old != new
-    with pytest.raises(dg.Failure, match=rf"batch {old}: no file in .*prompts has this name and content.*Put it back"):
-        find_landed(tmp_path, old)
-
-
-def test_without_a_landing_folder_there_are_no_batches(tmp_path: Path) -> None:
-    assert landed_batches(tmp_path) == {}
-    with pytest.raises(dg.Failure, match="batch b1: no file in"):
-        find_landed(tmp_path, "b1")
+def test_a_batch_whose_file_is_gone_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(dg.Failure, match=r"batch b-000000000000: no file in .*prompts has this content.*Put it back"):
+        find_landed(LandingFolder.of(None, tmp_path), "b-000000000000")

@@ -4,39 +4,9 @@ import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
 
-from dasd_assets.pool import batches
-from dasd_assets.run import RunFailed, next_step, register_batches, root_versions
-from dasd_assets.staleness import Stale
+from dasd_assets.partitions import batches
+from dasd_assets.run import RunFailed, register_batches, root_versions
 from dasd_resources.recipe import RecipeError
-
-ROOTS = ["model", "questions"]
-
-
-def stale(asset: str, batch: str | None = None) -> Stale:
-    return Stale(asset, batch, "never materialized")
-
-
-def test_roots_come_first_then_one_batch_then_the_rest() -> None:
-    work = [
-        stale("model"),
-        stale("prompts", "b"),
-        stale("prompts", "a"),
-        stale("responses", "b"),
-        stale("questions"),
-        stale("selected"),
-        stale("report"),
-    ]
-    taken = []
-    while work:
-        step = next_step(work, ROOTS)
-        taken.append([(s.asset, s.batch) for s in step])
-        work = [s for s in work if s not in step]
-    assert taken == [
-        [("model", None), ("questions", None)],
-        [("prompts", "b"), ("responses", "b")],
-        [("prompts", "a")],
-        [("selected", None), ("report", None)],
-    ]
 
 
 def test_a_landed_file_becomes_a_batch_once(project: Project) -> None:
@@ -44,19 +14,19 @@ def test_a_landed_file_becomes_a_batch_once(project: Project) -> None:
     (project.home / "prompts" / "b.jsonl.tmp").write_text("{}")
     said: list[str] = []
     with dg.DagsterInstance.ephemeral() as instance:
-        register_batches(instance, project.home, said.append)
-        register_batches(instance, project.home, said.append)
+        register_batches(instance, project.recipe, project.home, said.append)
+        register_batches(instance, project.recipe, project.home, said.append)
         [first] = batches(instance)
         assert said == [f"1 new prompt batches: {first}"]
         project.land("a.jsonl", prompt_rows(0, 2))
-        register_batches(instance, project.home, said.append)
+        register_batches(instance, project.recipe, project.home, said.append)
         assert batches(instance)[0] == first
         assert len(batches(instance)) == 2  # other content, another batch
 
 
 def test_a_home_without_prompts_has_no_batches(project: Project) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        register_batches(instance, project.home, project.said.append)
+        register_batches(instance, project.recipe, project.home, project.said.append)
         assert batches(instance) == []
     assert project.said == []
 
@@ -115,7 +85,7 @@ def test_a_failed_asset_is_named_with_its_reason(project: Project) -> None:
 def test_a_file_that_was_removed_after_landing_is_named(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 1))
     with project.instance() as instance:
-        register_batches(instance, project.home, project.said.append)
+        register_batches(instance, project.recipe, project.home, project.said.append)
     (project.home / "prompts" / "a.jsonl").unlink()
-    with pytest.raises(RunFailed, match=r"prompts: batch a-\w{12}: no file in .* has this name and content"):
+    with pytest.raises(RunFailed, match=r"prompts: batch a-\w{12}: no file in .* has this content"):
         project.materialize("prompts")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from dasd_assets.partitions import PROMPT_BATCH
-from dasd_assets.pool import batches
+from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.staleness import batches_tag, batches_version, stale_assets
 
 

@@ -1,0 +1,148 @@
+"""How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
+
+An attempt fails by an error of a step, or by the death of its process; deaths are often the machine's fault, so many
+more of them are allowed. Runs that the service took with it when it died count for nothing.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from typing import Literal
+
+import dagster as dg
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    PARTITION_NAME_TAG,
+    RUN_FAILURE_REASON_TAG,
+    WILL_RETRY_TAG,
+)
+
+from dasd_assets.recovery import ABANDONED
+from dasd_assets.steps import STEP, TARGET, Step
+from dasd_resources.recipe import Automation
+
+MAX_DEATHS = 10
+AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+DEATHS = {RunFailureReason.UNEXPECTED_TERMINATION, RunFailureReason.RUN_WORKER_RESTART, RunFailureReason.UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a step may be tried; `number` is the next attempt's, `run_id` the last one's.
+
+    fruitless: it was made often enough, and is out of date all the same.
+    """
+
+    kind: Literal["due", "wait", "exhausted"]
+    number: int
+    why: str = ""
+    run_id: str = ""
+    fruitless: bool = False
+
+
+def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
+    """Runs queued, begun, or died a moment ago so that Dagster is about to start them again."""
+    running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
+    since = datetime.fromtimestamp(now - AUTO_RETRY_SECONDS).astimezone()
+    died = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"}, updated_after=since)
+    )
+    return running + [run for run in died if AUTO_RETRY_RUN_ID_TAG not in run.tags]
+
+
+def maker(step: Step, runs: Iterable[tuple[dg.DagsterRun, set[str]]]) -> str | None:
+    """The id of a run that makes something of the step, or None. runs: each with the assets it makes."""
+    for run, assets in runs:
+        batch = run.tags.get(PARTITION_NAME_TAG)
+        if not assets.isdisjoint(step.assets) and (step.batch is None or batch in (None, step.batch)):
+            return run.run_id
+    return None
+
+
+def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The assets that a run makes; each of ours has a step of its name."""
+    if run.asset_selection:
+        return {key.to_user_string() for key in run.asset_selection}
+    if run.step_keys_to_execute or run.execution_plan_snapshot_id is None:
+        return set(run.step_keys_to_execute or [])
+    return set(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
+
+
+def attempts_of(instance: dg.DagsterInstance, steps: Sequence[Step]) -> dict[str, list[dg.RunRecord]]:
+    """Target of each step -> its runs, newest first, back to the last run that was to make something else."""
+    wanted = {step.target: step.identity for step in steps}
+    records: dict[str, list[dg.RunRecord]] = {target: [] for target in wanted}
+    if wanted:
+        for record in instance.get_run_records(dg.RunsFilter(tags={TARGET: list(wanted)})):
+            records[record.dagster_run.tags[TARGET]].append(record)
+    return {target: list(takewhile(_is_of(wanted[target]), found)) for target, found in records.items()}
+
+
+def judge(
+    instance: dg.DagsterInstance,
+    step: Step,
+    records: Sequence[dg.RunRecord],
+    policy: Automation,
+    released: datetime | None,
+    now: float,
+) -> Verdict:
+    """Whether a step may be tried now. released: when its batch last left quarantine; what was before is void."""
+    records = [r for r in records if released is None or r.create_timestamp.timestamp() > released.timestamp()]
+    ended = [r for r in records if r.dagster_run.is_finished and not _was_abandoned(r.dagster_run)]
+    number = len(records) + 1
+    if not ended:
+        return Verdict("due", number)
+    last = ended[0]
+    deaths = sum(_died(r.dagster_run) for r in ended)
+    others = len(ended) - deaths
+    if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
+        made = last.dagster_run.is_success
+        return Verdict("exhausted", number, explain(instance, last.dagster_run), last.dagster_run.run_id, made)
+    wait = (last.end_time or now) + policy.retry_delay_seconds * 4 ** max(others - 1, 0) - now
+    if wait > 0 and not _died(last.dagster_run):
+        why = f"{step.target}: attempt {number} in {wait:.0f} s; {explain(instance, last.dagster_run)}"
+        return Verdict("wait", number, why, last.dagster_run.run_id)
+    return Verdict("due", number)
+
+
+def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why a run ended as it did: the first failed step and its error, else what Dagster says of the run."""
+    if run.is_success:
+        return "it is still out of date though it was made"
+    failure = dg.DagsterEventType.STEP_FAILURE
+    for record in instance.get_records_for_run(run.run_id, of_type=failure, limit=1, ascending=True).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None:
+            return step_error(event)
+    return f"run {run.run_id[:8]} {run.tags.get(RUN_FAILURE_REASON_TAG, run.status.value).lower().replace('_', ' ')}"
+
+
+def step_error(event: dg.DagsterEvent) -> str:
+    """`asset: error` of a step failure, without its traceback."""
+    data = event.step_failure_data
+    cause = data.error.cause if data.error is not None and data.error.cause is not None else data.error
+    told = data.user_failure_data.description if data.user_failure_data else None
+    return f"{event.step_key}: {told or (cause.message.strip() if cause else 'unknown error')}"
+
+
+def _is_of(identity: str) -> Callable[[dg.RunRecord], bool]:
+    return lambda record: record.dagster_run.tags.get(STEP) == identity
+
+
+def _died(run: dg.DagsterRun) -> bool:
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
+
+
+def _was_abandoned(run: dg.DagsterRun) -> bool:
+    """The tag holds the run's own id: Dagster gives a run that it starts again the tags of the one before."""
+    return run.tags.get(ABANDONED) == run.run_id

@@ -1,0 +1,74 @@
+"""A job per way of working, and how their steps are executed.
+
+| job | makes |
+| --- | --- |
+| `data_only` | a batch's data, then selection and datasets over all batches; the service's rebuilds run as this |
+| `train_only` | checkpoints, mixed policy, evaluations and the report from the datasets; the schedule runs as this |
+| `everything` | both |
+
+A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
+transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where a
+model runs in vLLM, each step is a process: one that owns a GPU engine gives its memory back by ending, and dies alone.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from dasd_assets.quarantine import QUARANTINE_CHECK
+from dasd_assets.recovery import OwnedExecutor
+from dasd_assets.staleness import UPKEEP
+from dasd_assets.steps import data_selection
+from dasd_resources.recipe import Recipe
+
+DATA_ONLY = "data_only"
+TRAIN_ONLY = "train_only"
+
+
+def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
+    """In process, or a process per step where a model of the recipe runs in vLLM."""
+    inner = dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor
+
+    def create(init_context: dg.InitExecutorContext) -> OwnedExecutor:
+        assert inner.executor_creation_fn is not None
+        return OwnedExecutor(inner.executor_creation_fn(init_context), home)
+
+    return dg.ExecutorDefinition(
+        name=inner.name,
+        config_schema=inner.config_schema,  # type: ignore[arg-type]  # as Dagster's own copies of executors do
+        requirements=inner.get_requirements,
+        executor_creation_fn=create,
+        description=inner.description,
+    )
+
+
+def owns_gpu_engine(recipe: Recipe) -> bool:
+    """Whether a model runs in an engine that holds a GPU until its process ends."""
+    return "vllm" in (recipe.teacher.engine, recipe.student.engine)
+
+
+def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of a recipe."""
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # by the service, whenever the quarantine changes
+    data, every = (
+        data_selection(recipe) - reported,
+        dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
+    )
+    return [
+        dg.define_asset_job(
+            DATA_ONLY,
+            data,
+            description="A batch's data, and with it the selection and the datasets over all batches; no training.",
+        ),
+        dg.define_asset_job(
+            TRAIN_ONLY,
+            every - data,
+            description="Every stage of training, mixed policy, evaluations and report, from the datasets as they are.",
+        ),
+        dg.define_asset_job(
+            "everything",
+            every,
+            description="A batch's data, then selection, training and evaluation over all batches.",
+        ),
+    ]

@@ -1,0 +1,37 @@
+"""Which landed files are new batches: those that are complete and whose content no batch has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dasd_resources.landing_folder import LandedFile, LandingFolder, content_of, settled
+
+
+@dataclass(frozen=True)
+class Landed:
+    """new: keys of batches to register. growing: files to look at again. num_files: in the folder."""
+
+    new: list[str]
+    growing: list[LandedFile]
+    num_files: int
+
+    @property
+    def told(self) -> str:
+        """What there was to see."""
+        waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
+        return f"{self.num_files} landed files{waiting}; {len(self.new)} new"
+
+
+def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
+    """Compare the folder with the batches that exist; the same content under two names is one batch.
+
+    seen: name -> stamp of the files that were growing at an earlier look.
+    """
+    files = folder.files()
+    growing = [file for file in files if not settled(file, seen, now)]
+    contents = {content_of(batch) for batch in existing}
+    new = []
+    for key in folder.keys([file for file in files if file not in growing]):
+        if content_of(key) not in contents:
+            contents.add(content_of(key))
+            new.append(key)
+    return Landed(new, growing, len(files))

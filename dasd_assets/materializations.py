@@ -1,0 +1,101 @@
+"""The latest materialization of every asset and batch, read from Dagster's event log at little cost.
+
+Which event is the latest is asked of the log each time; what an event says never changes, so that is kept in a SQLite
+file beside the log, and a thousand batches cost one query an asset. A log that was restored to an earlier state may use
+ids again: the file is dropped when its newest event is not in the log.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+FILE = "materializations.sqlite"
+EVENTS_PER_QUERY = 500
+KIND = dg.DagsterEventType.ASSET_MATERIALIZATION
+TABLE = """CREATE TABLE IF NOT EXISTS materializations(
+    storage_id INTEGER PRIMARY KEY, asset TEXT NOT NULL, run_id TEXT NOT NULL, timestamp REAL NOT NULL,
+    tags TEXT NOT NULL)"""
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """One event: its place in the log, its run, when (seconds since the epoch), and Dagster's and our tags."""
+
+    storage_id: int
+    run_id: str
+    timestamp: float
+    tags: Mapping[str, str]
+
+
+Latest = Mapping[str | None, Materialization]  # by batch; None for an unpartitioned asset
+
+
+def latest_materializations(instance: dg.DagsterInstance, partitioned: Mapping[str, bool]) -> dict[str, Latest]:
+    """Asset -> its latest materialization per batch. partitioned: every asset asked for, and whether it has batches."""
+    ids = {name: _latest_ids(instance, name, batches) for name, batches in partitioned.items()}
+    with _kept(instance) as kept:
+        known = _load(instance, kept)
+        missing = {name: [i for i in found.values() if i not in known] for name, found in ids.items()}
+        new = [event for name, wanted in missing.items() for event in _fetch(instance, name, wanted)]
+        if new:
+            known |= {event.storage_id: event for _, event in new}
+            _store(kept, new, ids)
+    return {name: {batch: known[i] for batch, i in found.items() if i in known} for name, found in ids.items()}
+
+
+def _latest_ids(instance: dg.DagsterInstance, name: str, partitioned: bool) -> dict[str | None, int]:
+    key = dg.AssetKey(name)
+    if partitioned:
+        found = instance.event_log_storage.get_latest_storage_id_by_partition(key, KIND)
+        return {batch: storage_id for batch, storage_id in found.items()}  # noqa: C416  # widens the key's type
+    records = instance.fetch_materializations(key, limit=1).records
+    return {None: records[0].storage_id} if records else {}
+
+
+def _fetch(instance: dg.DagsterInstance, name: str, ids: Sequence[int]) -> Iterator[tuple[str, Materialization]]:
+    for start in range(0, len(ids), EVENTS_PER_QUERY):
+        some = list(ids[start : start + EVENTS_PER_QUERY])
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), storage_ids=some)
+        for record in instance.fetch_materializations(wanted, limit=EVENTS_PER_QUERY).records:
+            event = record.asset_materialization
+            tags = dict(event.tags or {}) if event else {}
+            yield name, Materialization(record.storage_id, record.run_id, record.timestamp, tags)
+
+
+@contextmanager
+def _kept(instance: dg.DagsterInstance) -> Iterator[sqlite3.Connection]:
+    """The file beside the log; in memory for an instance that has none."""
+    place = str(Path(instance.root_directory) / FILE) if instance.is_persistent else ":memory:"
+    with closing(sqlite3.connect(place, timeout=60)) as connection:
+        connection.execute(TABLE)
+        yield connection
+
+
+def _load(instance: dg.DagsterInstance, kept: sqlite3.Connection) -> dict[int, Materialization]:
+    newest = kept.execute("SELECT * FROM materializations ORDER BY storage_id DESC LIMIT 1").fetchone()
+    if newest is None:
+        return {}
+    storage_id, asset, run_id, timestamp, _ = newest
+    now = [event for _, event in _fetch(instance, asset, [storage_id])]
+    if [(event.run_id, event.timestamp) for event in now] != [(run_id, timestamp)]:
+        with kept:
+            kept.execute("DELETE FROM materializations")
+        return {}
+    rows = kept.execute("SELECT storage_id, run_id, timestamp, tags FROM materializations")
+    return {row[0]: Materialization(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
+
+
+def _store(
+    kept: sqlite3.Connection, new: Sequence[tuple[str, Materialization]], latest: Mapping[str, Mapping[str | None, int]]
+) -> None:
+    rows = [(e.storage_id, name, e.run_id, e.timestamp, json.dumps(dict(e.tags))) for name, e in new]
+    superseded = "DELETE FROM materializations WHERE asset = ? AND storage_id NOT IN (SELECT value FROM json_each(?))"
+    with kept:
+        kept.executemany("INSERT OR REPLACE INTO materializations VALUES (?, ?, ?, ?, ?)", rows)
+        for name in {name for name, _ in new}:
+            kept.execute(superseded, (name, json.dumps(sorted(latest[name].values()))))

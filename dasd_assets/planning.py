@@ -1,0 +1,163 @@
+"""What should exist and does not, and what of it may be made now: the one plan of `dasd run` and of the service.
+
+Level-triggered: every look starts from what there is (event log, runs, tables), so nothing that happened in between is
+missed, and two who plan for one home at once do not fight: each leaves alone what a run of the other is making. A step
+that fails is tried a bounded number of times, ever more seldom; then its batch is quarantined, or its reason is told.
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+from dasd_assets.attempts import Verdict, assets_of, attempts_of, judge, maker, unfinished_runs
+from dasd_assets.evaluation import benchmark_version
+from dasd_assets.partitions import batches
+from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
+from dasd_assets.staleness import NEVER, Stale, stale_assets
+from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.warehouse import Warehouse
+
+STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun at a time
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A step that may run now, and the number that this attempt has."""
+
+    step: Step
+    number: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """due: what may run now, in order. waiting: why other steps do not. making: runs that make some of them.
+
+    exhausted: steps without a batch that are given up, with the reason. changed: whether the quarantine did.
+    """
+
+    due: list[Attempt] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    making: list[str] = field(default_factory=list)
+    exhausted: list[tuple[Step, Verdict]] = field(default_factory=list)
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything that a plan is made from. now: seconds since the epoch; the clock's unless given."""
+
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+    recipe: Recipe
+    engines: Engines
+    warehouse: Warehouse
+
+    def plan(self, levels: Collection[Level], now: float | None = None, patient: bool = True) -> Plan:
+        """What may run now on these levels; quarantines batches that are exhausted, frees those with a new chance.
+
+        patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
+        """
+        aside = quarantine(self.warehouse)
+        stale = self._stale(batches(self.instance), aside.now)
+        steps, freed = self._free(self._steps(stale), aside)
+        found = ready(steps)
+        first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
+        plan = Plan(changed=freed, waiting=[f"{len(first)} steps for models and batches come first"] if first else [])
+        return self._judge(plan, [step for step in found if step.level in levels], aside, now, patient)
+
+    def training_plan(self, now: float | None = None) -> Plan:
+        """The training that the datasets call for as they are now, whatever of the data is out of date."""
+        aside = quarantine(self.warehouse)
+        data = self._data()
+        unmade = [s for s in self._stale([], given=()) if s.asset.startswith("sft_dataset_") and s.reason == NEVER]
+        if unmade:
+            return Plan(waiting=[f"{unmade[0].asset} was never materialized"])
+        stale = self._stale(batches(self.instance), aside.now, given=data)
+        return self._judge(Plan(), self._steps(stale), aside, now)
+
+    def first_runs(self, new: Sequence[str]) -> list[Attempt]:
+        """The first run of each new batch; it brings the models along if they are not registered yet."""
+        steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]
+        models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
+        first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
+        return [Attempt(step, 1) for step in first]
+
+    def _stale(self, known: Sequence[str], aside: Collection[str] = (), given: Collection[str] = ()) -> list[Stale]:
+        roots = root_versions(self.engines, self.recipe)
+        return stale_assets(self.instance, self.definitions, known, roots, aside, given)
+
+    def _steps(self, stale: Sequence[Stale]) -> list[Step]:
+        roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}
+        return steps_of(stale, self._data(), roots)
+
+    def _data(self) -> set[str]:
+        return {key.to_user_string() for key in data_selection(self.recipe).resolve(self._graph)}
+
+    @property
+    def _graph(self) -> BaseAssetGraph:
+        return self.definitions.resolve_asset_graph()
+
+    def _free(self, steps: Sequence[Step], aside: Quarantine) -> tuple[list[Step], bool]:
+        """The steps without those of quarantined batches; these are released if they are up to date or changed."""
+        now = {step.batch: step.identity for step in steps}
+        free = [batch for batch, row in aside.now.items() if now.get(batch) != row.step]
+        if free:
+            release(self.warehouse, free)
+        return [step for step in steps if step.batch not in aside.now], bool(free)
+
+    def _judge(
+        self, plan: Plan, steps: Sequence[Step], aside: Quarantine, now: float | None, patient: bool = True
+    ) -> Plan:
+        """The plan with these steps sorted into those that are due, made, waiting or given up."""
+        now = time.time() if now is None else now
+        runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
+        makers = {step.target: maker(step, runs) for step in steps}
+        idle = [step for step in steps if makers[step.target] is None][:STEPS_PER_LOOK]
+        records = attempts_of(self.instance, idle)
+        for step in idle:
+            released = aside.released.get(step.target)
+            verdict = judge(self.instance, step, records[step.target], self.recipe.automation, released, now)
+            plan = self._sort(plan, step, verdict, patient)
+        return replace(plan, making=sorted({run_id for run_id in makers.values() if run_id is not None}))
+
+    def _sort(self, plan: Plan, step: Step, verdict: Verdict, patient: bool) -> Plan:
+        hopeless = verdict.kind == "exhausted" and (patient or verdict.fruitless or step.batch is not None)
+        if verdict.kind == "wait" and patient:
+            return replace(plan, waiting=[*plan.waiting, verdict.why])
+        if not hopeless:
+            return replace(plan, due=[*plan.due, Attempt(step, verdict.number)])
+        if step.batch is None:
+            return replace(plan, exhausted=[*plan.exhausted, (step, verdict)])
+        set_aside(self.warehouse, step.batch, verdict.why, step.identity, verdict.number - 1, verdict.run_id)
+        return replace(plan, changed=True)
+
+
+def _last(levels: Collection[Level]) -> int:
+    return max(LEVELS.index(level) for level in levels)
+
+
+def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
+    """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
+    return {
+        "teacher_model": engines.find(recipe.teacher, "teacher.model").fingerprint,
+        "student_model": engines.find(recipe.student, "student.model").fingerprint,
+        "benchmark_questions": _benchmark_version(recipe.model_dump_json(), _stamps(recipe)),
+    }
+
+
+@lru_cache(maxsize=4)
+def _benchmark_version(recipe: str, stamps: tuple[tuple[int, int], ...]) -> str:
+    """Read once as long as the files stay as they are."""
+    return benchmark_version(Recipe.model_validate_json(recipe))
+
+
+def _stamps(recipe: Recipe) -> tuple[tuple[int, int], ...]:
+    files = [Path(benchmark.path) for benchmark in recipe.evaluation.benchmarks]
+    return tuple((file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0) for file in files)

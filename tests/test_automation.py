@@ -1,0 +1,341 @@
+"""The service without Dagster's daemon: its ticks, their requests carried out here, engine calls counted."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import Project, change, prompt_rows
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from dasd_assets.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, training_tick
+from dasd_assets.partitions import batches
+from dasd_assets.planning import Planner
+from dasd_assets.quarantine import quarantine, release
+from dasd_resources.landing_folder import LandingFolder
+
+GENERATIONS = {"teacher_generations_t060", "teacher_generations_t100"}
+
+
+@dataclass
+class Service:
+    """Ticks as the daemon has them; requests are run one after another, each run key once."""
+
+    project: Project
+    instance: dg.DagsterInstance
+    cursors: dict[str, str | None] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    made: list[tuple[str | None, list[str]]] = field(default_factory=list)
+
+    @property
+    def planner(self) -> Planner:
+        project = self.project
+        return Planner(self.instance, project.definitions, project.recipe, project.engines, project.warehouse)
+
+    @property
+    def folder(self) -> LandingFolder:
+        return LandingFolder.of(self.project.recipe.automation.landing, self.project.home)
+
+    def landing(self) -> list[dg.RunRequest]:
+        return self._apply("landing", landing_tick(self.planner, self.folder, self.cursors.get("landing")))
+
+    def rebuild(self) -> list[dg.RunRequest]:
+        return self._apply("batch", batch_tick(self.planner, self.cursors.get("batch")))
+
+    def selection(self) -> list[dg.RunRequest]:
+        from dasd_assets.automation import requests
+
+        return requests(self.planner.plan(["selection"]).due)
+
+    def training(self) -> list[dg.RunRequest] | dg.SkipReason:
+        return training_tick(self.planner)
+
+    def run(self, requests: Iterable[dg.RunRequest], job: str = "data_only") -> None:
+        for request in requests:
+            assert request.run_key not in self.keys, "requested twice"
+            self.keys.add(str(request.run_key))
+            names = [key.to_user_string() for key in request.asset_selection or []]
+            self.made.append((request.partition_key, names))
+            self.project.definitions.resolve_job_def(job).execute_in_process(
+                instance=self.instance,
+                asset_selection=request.asset_selection,
+                partition_key=request.partition_key,
+                tags=dict(request.tags),
+                raise_on_error=False,
+                run_config={"loggers": {"console": {}}},
+            )
+
+    def settle(self) -> None:
+        """Tick until nothing is requested, training apart."""
+        for _ in range(30):
+            requests = [*self.landing(), *self.rebuild(), *self.selection()]
+            self.run(requests)
+            if not requests and self.cursors.get("batch") == (batches(self.instance) or [None])[-1]:
+                return
+        raise AssertionError(f"never settles: {self.made}")
+
+    def _apply(self, name: str, result: dg.SensorResult) -> list[dg.RunRequest]:
+        self.cursors[name] = result.cursor
+        for request in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions("prompt_batch", list(request.partition_keys))
+        return list(result.run_requests or [])
+
+
+@pytest.fixture
+def service(project: Project) -> Iterable[Service]:
+    with project.instance() as instance:
+        yield Service(project, instance)
+
+
+@pytest.fixture
+def standing(copy: Project) -> Iterable[Service]:
+    """Over a home on which everything has run."""
+    with copy.instance() as instance:
+        yield Service(copy, instance)
+
+
+def impatient(project: Project, max_attempts: int = 2) -> None:
+    """Let failures be tried again at once."""
+    project.recipe = change(project.recipe, "automation.retry_delay_seconds", 0.0)
+    project.recipe = change(project.recipe, "automation.max_attempts", max_attempts)
+
+
+def test_what_lands_before_the_first_tick_is_made_with_the_models_in_one_run(service: Service) -> None:
+    service.project.land("a.jsonl", prompt_rows(0, 3))
+    [request] = service.landing()
+    assert batches(service.instance) == [request.partition_key]
+    service.run([request])
+    assert set(service.made[0][1]) >= {"teacher_model", "student_model", "prompts", "response_scores", *GENERATIONS}
+    service.settle()
+    assert [made for made in service.made if made[0] is not None] == service.made[:1]
+    assert service.project.count("sft_examples") > 0
+    assert service.project.fake.trained == []
+
+
+def test_a_new_batch_runs_only_its_own(standing: Service) -> None:
+    standing.project.land("c.jsonl", prompt_rows(15, 18))
+    standing.settle()
+    new = standing.project.read("SELECT response_id FROM responses WHERE batch LIKE 'c-%'")["response_id"]
+    assert len(new) == 3 * 2 * 2
+    assert sorted(standing.project.fake.generated) == sorted(new)
+    assert set(standing.project.fake.scored) <= set(new)
+    assert {batch for batch, _ in standing.made if batch} == set(batches(standing.instance)[-1:])
+
+
+def test_what_lands_while_a_run_is_on_is_not_missed(service: Service) -> None:
+    service.project.land("a.jsonl", prompt_rows(0, 3))
+    first = service.landing()
+    service.project.land("b.jsonl", prompt_rows(3, 6))  # while the run of the first is about to begin
+    service.run(first)
+    service.settle()
+    selected = service.project.read("SELECT DISTINCT batch FROM response_scores")["batch"]
+    assert sorted(selected) == sorted(batches(service.instance))
+    assert len(selected) == 2
+
+
+def test_a_lost_cursor_and_a_lost_request_cost_nothing(service: Service) -> None:
+    """As when the service is killed between registering a batch and beginning its run."""
+    service.project.land("a.jsonl", prompt_rows(0, 3))
+    assert len(service.landing()) == 1  # and never run
+    service.cursors.clear()
+    assert service.landing() == []
+    assert service.rebuild() == []  # a tick's grace for the landing sensor's own request
+    [request] = service.rebuild()
+    assert request.partition_key == batches(service.instance)[0]
+
+
+def test_the_same_content_twice_is_one_batch(service: Service) -> None:
+    service.project.land("a.jsonl", prompt_rows(0, 2))
+    service.project.land("z.jsonl", prompt_rows(0, 2))
+    assert len(service.landing()) == 1
+    service.project.land("later.jsonl", prompt_rows(0, 2))
+    assert service.landing() == []
+    [batch] = batches(service.instance)
+    assert batch.startswith("a-")
+
+
+def test_a_growing_file_is_left_alone_until_it_has_stopped(service: Service) -> None:
+    file = service.project.home / "prompts" / "a.jsonl"
+    for number in range(3):
+        with file.open("a") as lines:
+            lines.write(f'{{"question": "{number} + 1 ="}}\n')
+        result = landing_tick(service.planner, service.folder, service.cursors.get("landing"))
+        service.cursors["landing"] = result.cursor
+        assert not result.run_requests
+        assert result.skip_reason is not None
+        assert "still being written" in str(result.skip_reason.skip_message)
+    assert len(service.landing()) == 1  # as it was at the look before
+    (service.project.home / "prompts" / "b.jsonl.tmp").write_text("{}")
+    assert service.landing() == []
+
+
+def test_many_files_at_once_are_registered_at_once_and_run_a_few_at_a_time(service: Service) -> None:
+    for number in range(RUNS_AT_A_TIME + 3):
+        service.project.land(f"{number}.jsonl", prompt_rows(number, number + 1))
+    assert len(service.landing()) == RUNS_AT_A_TIME
+    assert len(batches(service.instance)) == RUNS_AT_A_TIME + 3
+
+
+def test_prompts_land_in_any_store(service: Service, tmp_path: Path) -> None:
+    import fsspec
+
+    url = f"memory://{tmp_path.name}/landing"
+    service.project.recipe = change(service.project.recipe, "automation.landing", url)
+    rows = "".join(json.dumps(row) + "\n" for row in prompt_rows(0, 2))
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/landing/a.jsonl", rows.encode())
+    service.landing()
+    service.run(service.landing())
+    assert service.project.count("prompts") == 2
+
+
+def test_a_new_threshold_costs_no_forward_pass(standing: Service) -> None:
+    standing.project.recipe = change(standing.project.recipe, "selection.divergence.threshold", 0.3)
+    standing.settle()
+    assert (standing.project.fake.generated, standing.project.fake.scored) == ([], [])
+    per_batch = [names for batch, names in standing.made if batch]
+    assert per_batch == [["sentence_types", "response_scores"]] * 2
+    assert any("selected_responses_t060" in names for batch, names in standing.made if not batch)
+
+
+def test_a_new_filter_never_regenerates(standing: Service) -> None:
+    standing.project.recipe = change(standing.project.recipe, "filters.max_student_tokens", 60)
+    standing.settle()
+    assert standing.project.fake.generated == []
+    assert not any(GENERATIONS & set(names) for _, names in standing.made)
+
+
+def test_what_another_run_is_making_is_left_alone(standing: Service) -> None:
+    standing.project.recipe = change(standing.project.recipe, "selection.divergence.threshold", 0.3)
+    first, second = batches(standing.instance)
+    standing.rebuild()
+    job = standing.project.definitions.resolve_job_def("data_only")
+    run = standing.instance.create_run_for_job(
+        job, tags={PARTITION_NAME_TAG: first}, asset_selection=frozenset([dg.AssetKey("sentence_types")])
+    )
+    assert [request.partition_key for request in standing.rebuild()] == [second]
+    standing.instance.delete_run(run.run_id)
+    assert [request.partition_key for request in standing.rebuild()] == [first, second]
+
+
+def fails_in(project: Project, batch: str) -> Callable[[str], bool]:
+    """Whether a request is of that batch's prompts: no teacher answers them."""
+    wanted: set[str] = set()
+
+    def fails(request_id: str) -> bool:
+        if not wanted:
+            from dasd_assets.generations import wanted_responses
+
+            teacher = project.engines.find(project.recipe.teacher, "teacher.model")
+            prompts = project.read("SELECT prompt_id FROM prompts WHERE batch LIKE $batch", batch=f"{batch}-%")
+            for temperature in project.recipe.generation.temperatures:
+                ids = wanted_responses(prompts["prompt_id"].to_list(), project.recipe, temperature, teacher)
+                wanted.update(row.response_id for row in ids)
+        return request_id in wanted
+
+    return fails
+
+
+def test_a_batch_that_keeps_failing_is_set_aside_and_comes_back(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    project.land("bad.jsonl", prompt_rows(0, 3))
+    project.land("good.jsonl", prompt_rows(3, 9))
+    project.fake.fails = fails_in(project, "bad")
+    service.settle()
+    bad, good = batches(service.instance)
+    assert [batch for batch, _ in service.made].count(bad) == 2
+    [row] = quarantine(project.warehouse).now.values()
+    assert (row.batch, row.num_attempts) == (bad, 2)
+    assert "the teacher answered none of 6 requests: told to fail" in row.reason
+    assert set(project.read("SELECT DISTINCT batch FROM response_scores")["batch"]) == {good}
+    assert project.count("sft_examples") > 0  # selection went on without it
+    before = project.read("SELECT prompt_id FROM selected_responses")
+
+    project.fake.fails = lambda request_id: False
+    assert [*service.rebuild(), *service.selection()] == []  # it stays aside though the teacher answers again
+    assert release(project.warehouse, [bad]) == [bad]
+    service.settle()
+    assert quarantine(project.warehouse).now == {}
+    assert project.read("SELECT prompt_id FROM selected_responses").height > before.height
+
+
+def test_a_mended_recipe_brings_a_batch_back_without_a_release(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    project.land("bad.jsonl", prompt_rows(0, 3))
+    project.fake.fails = lambda request_id: True
+    for _ in range(5):
+        service.run([*service.landing(), *service.rebuild()])
+    assert len(quarantine(project.warehouse).now) == 1
+    project.fake.fails = lambda request_id: False
+    project.recipe = change(project.recipe, "generation.max_tokens", 201)
+    service.settle()
+    assert quarantine(project.warehouse).now == {}
+    assert project.count("sft_examples") > 0
+
+
+def test_the_pause_between_attempts_grows(service: Service) -> None:
+    project = service.project
+    project.land("bad.jsonl", prompt_rows(0, 3))
+    project.fake.fails = lambda request_id: True
+    service.run(service.landing())
+    now = time.time()
+    assert service.planner.plan(["batch"], now).due == []
+    [told] = service.planner.plan(["batch"], now).waiting
+    assert "attempt 2 in " in told
+    assert "told to fail" in told
+    [second] = service.planner.plan(["batch"], now + 61).due
+    assert second.number == 2
+    from dasd_assets.automation import requests
+
+    service.run(requests([second]))
+    assert service.planner.plan(["batch"], time.time() + 61).due == []
+    assert [attempt.number for attempt in service.planner.plan(["batch"], time.time() + 241).due] == [3]
+
+
+def test_training_waits_for_its_hour_and_for_a_change(standing: Service) -> None:
+    skipped = standing.training()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "everything is up to date"
+    standing.project.land("c.jsonl", prompt_rows(15, 18))
+    standing.settle()
+    assert standing.project.fake.trained == []
+    requested = standing.training()
+    assert isinstance(requested, list)
+    standing.run(requested, "train_only")
+    assert len(standing.project.fake.trained) == 3
+    assert isinstance(standing.training(), dg.SkipReason)
+
+
+def test_training_follows_its_part_of_the_recipe_and_no_other(standing: Service) -> None:
+    standing.project.recipe = change(standing.project.recipe, "automation.max_attempts", 9)
+    assert isinstance(standing.training(), dg.SkipReason)
+    standing.project.recipe = change(standing.project.recipe, "training.learning_rate", 1e-4)
+    [request] = standing.training()
+    assert {key.to_user_string() for key in request.asset_selection or []} >= {"checkpoint_stage1", "evaluations"}
+
+
+def test_the_same_selection_made_again_trains_nothing(standing: Service) -> None:
+    standing.project.materialize("selected_responses_t060+")
+    standing.project.fake.trained.clear()
+    assert isinstance(standing.training(), dg.SkipReason)
+
+
+def test_training_without_a_dataset_says_so(service: Service) -> None:
+    skipped = service.training()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "sft_dataset_t060 was never materialized"
+
+
+def test_a_manual_materialization_always_works(standing: Service) -> None:
+    [batch, _] = batches(standing.instance)
+    result = standing.project.definitions.resolve_job_def("everything").execute_in_process(
+        instance=standing.instance, partition_key=batch, run_config={"loggers": {"console": {}}}
+    )
+    assert result.success
+    assert (standing.project.fake.generated, standing.project.fake.trained) == ([], [])
+    assert [*standing.landing(), *standing.rebuild(), *standing.rebuild(), *standing.selection()] == []
+    assert isinstance(standing.training(), dg.SkipReason)

@@ -1,0 +1,139 @@
+"""Local and remote landing folders: what is landed, what it is called, what is read once, what cannot get out."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from dasd_resources.landing import read_prompts
+from dasd_resources.landing_folder import ChangedWhileRead, LandedFile, LandingFolder, content_of, settled
+
+BRACES = "ca3d163bab05"  # sha256 of b"{}\n"
+Write = Callable[[str, bytes], None]
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LandingFolder, Write]:
+    """A folder of each kind, and how to put a file into it."""
+    inside = tmp_path / "prompts"
+    urls = {"local": str(inside), "file": f"file://{inside}", "memory": f"memory://{tmp_path.name}/prompts"}
+    url = urls[request.param]
+    store, root = fsspec.core.url_to_fs(url)
+
+    def write(name: str, content: bytes) -> None:
+        store.makedirs(root, exist_ok=True)
+        with store.open(f"{root}/{name}", "wb") as file:
+            file.write(content)
+
+    return LandingFolder(url, tmp_path / "hashes.sqlite"), write
+
+
+def test_a_folder_that_is_not_there_is_empty(place: tuple[LandingFolder, Write]) -> None:
+    folder, _ = place
+    assert folder.files() == []
+    assert folder.find(f"a-{BRACES}") is None
+
+
+def test_complete_files_are_batches_by_stem_and_content(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    for name in ("b.jsonl", "a.v2.jsonl.zst", "c.parquet", ".hidden.jsonl", "d.jsonl.tmp", "e.jsonl.part", "f.csv"):
+        write(name, b"{}\n")
+    assert [file.name for file in folder.files()] == ["a.v2.jsonl.zst", "b.jsonl", "c.parquet"]
+    assert list(folder.keys(folder.files())) == [f"{stem}-{BRACES}" for stem in ("a.v2", "b", "c")]
+
+
+def test_a_batch_is_found_by_content_first_under_its_name(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    for name in ("a.jsonl", "b.jsonl"):
+        write(name, b"{}\n")
+    write("c.jsonl", b"[]\n")
+    for stem, name in (("b", "b.jsonl"), ("renamed", "a.jsonl")):
+        found = folder.find(f"{stem}-{BRACES}")
+        assert found is not None
+        assert found.name == name
+    write("b.jsonl", b"edited\n")
+    assert folder.find("b-000000000000") is None
+
+
+def test_a_files_rows_are_read_under_its_own_name(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    write("été.jsonl", b'{"question": "1 + 1?"}\n')
+    [(batch, file)] = folder.keys(folder.files()).items()
+    with folder.local_copy(file, batch) as path:
+        [prompt] = read_prompts(path, file.name)
+    assert prompt.source_file == "été.jsonl"
+
+
+def test_a_copy_that_is_not_the_batchs_is_refused(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    write("a.jsonl", b"{}\n")
+    [file] = folder.files()
+    with (
+        pytest.raises(ChangedWhileRead, match="batch a-000000000000 was changed"),
+        folder.local_copy(file, "a-000000000000"),
+    ):
+        pass
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path) -> None:
+    folder = LandingFolder(str(tmp_path / "prompts"), tmp_path / "hashes.sqlite")
+    path = tmp_path / "prompts" / "a.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b"{}\n")
+    [file] = folder.files()
+    assert list(folder.keys([file])) == [f"a-{BRACES}"]
+    path.write_bytes(b"[]\n")  # the same size, and by the next line the same time: nothing tells it from the old
+    os.utime(path, ns=(0, round(file.modified * 1e9)))
+    assert list(LandingFolder(folder.url, folder.cache).keys(folder.files())) == [f"a-{BRACES}"]
+    os.utime(path, (0, 0))
+    assert list(folder.keys(folder.files())) != [f"a-{BRACES}"]
+
+
+def test_a_file_that_goes_away_while_it_is_looked_at_is_left_out(tmp_path: Path) -> None:
+    folder = LandingFolder(str(tmp_path), tmp_path / "hashes.sqlite")
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n")
+    files = [*folder.files(), LandedFile("gone.jsonl", 3, 0.0)]
+    assert list(folder.keys(files)) == [f"a-{BRACES}"]
+
+
+def test_what_a_store_lists_cannot_leave_the_folder(tmp_path: Path) -> None:
+    root = f"/{tmp_path.name}/prompts"
+    store = fsspec.filesystem("memory")
+    store.makedirs(root)
+    for name in ("..\\up.jsonl", "line\nbreak.jsonl", "ok.jsonl"):
+        store.pipe(f"{root}/{name}", b"{}\n")
+    store.pipe(f"{root}/deeper/x.jsonl", b"{}\n")
+    folder = LandingFolder(f"memory:/{root}", tmp_path / "hashes.sqlite")
+    assert [file.name for file in folder.files()] == ["ok.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("age", "seen", "expected"),
+    [
+        (60.0, {}, True),
+        (1.0, {}, False),
+        (1.0, {"a.jsonl": (2, 0)}, False),  # grown since
+        (1.0, {"a.jsonl": (3, 1_000_000_000_000)}, True),
+        (-60.0, {}, False),  # its clock is ahead: it takes two looks
+    ],
+)
+def test_a_file_is_settled_when_it_has_stopped_growing(
+    age: float, seen: dict[str, tuple[int, int]], expected: bool
+) -> None:
+    assert settled(LandedFile("a.jsonl", 3, 1000.0), seen, 1000.0 + age) == expected
+
+
+def test_the_clock_is_the_systems_unless_given() -> None:
+    assert not settled(LandedFile("a.jsonl", 3, time.time()), {})
+
+
+def test_secrets_of_a_url_are_not_shown(tmp_path: Path) -> None:
+    assert LandingFolder("sftp://me:secret@host/prompts", tmp_path).shown == "sftp://host/prompts"
+    assert LandingFolder("s3://bucket/prompts", tmp_path).shown == "s3://bucket/prompts"
+
+
+def test_the_content_of_a_batch_is_the_end_of_its_key() -> None:
+    assert content_of(f"a-b-{BRACES}") == BRACES
