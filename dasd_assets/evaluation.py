@@ -13,6 +13,7 @@ from dasd_assets.filters import Verdict
 from dasd_assets.generations import sampling_request
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.staleness import retry_tag
 from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
 from dasd_resources.engine import Completion, GenerationRequest
@@ -181,14 +182,15 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             {"names": [benchmark.name for benchmark in recipe.evaluation.benchmarks]},
         )
         ids: list[str] = []
+        num_retryable = 0
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
             spec = recipe.teacher if row["stage"] == "teacher" else recipe.student
             spec = spec.model_copy(update={"model": row["path"]})
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
-            _evaluate(context, warehouse, engines, row["stage"], model, wanted)
+            num_retryable += _evaluate(context, warehouse, engines, row["stage"], model, wanted)
             ids += wanted
-        return _evaluation_result(warehouse, recipe, ids)
+        return _evaluation_result(warehouse, recipe, ids, num_retryable)
 
     return evaluations
 
@@ -200,7 +202,8 @@ def _evaluate(
     stage: str,
     model: PromptedModel,
     wanted: dict[str, Row],
-) -> None:
+) -> int:
+    """Have what is missing answered; returns the number of requests that failed and are worth another attempt."""
     checkpoint = next(iter(wanted.values()))["checkpoint_id"]
     query = "SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint"
     present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
@@ -208,6 +211,7 @@ def _evaluate(
     with Ledger(warehouse, "evaluations", ("evaluation_id",), origin(context)) as ledger:
         answers = logged(engines.generate(model, requests), len(requests), f"answers of {stage}", context.log.info)
         ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
+    return ledger.num_retryable
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
@@ -216,10 +220,16 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
     return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])
 
 
-def _evaluation_result(warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> dg.MaterializeResult:
+def _evaluation_result(
+    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int
+) -> dg.MaterializeResult:
     table = stage_accuracy(warehouse, recipe)
     metadata = {
         f"accuracy/{row['stage']}/{row['benchmark']}/T={row['temperature']:g}": round(row["accuracy"], 4)
         for row in table.iter_rows(named=True)
     }
-    return dg.MaterializeResult(data_version=content_version(ids), metadata={"dagster/row_count": len(ids), **metadata})
+    return dg.MaterializeResult(
+        data_version=content_version(ids),
+        tags=retry_tag(num_retryable),
+        metadata={"dagster/row_count": len(ids), **metadata},
+    )

@@ -12,6 +12,7 @@ import polars as pl
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.staleness import retry_tag
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger, missing
@@ -179,6 +180,7 @@ def _result(
     statistics = _statistics(warehouse, batch, temperature, teacher)
     return dg.MaterializeResult(
         data_version=content_version(present),
+        tags=retry_tag(ledger.num_retryable),
         metadata={
             "dagster/row_count": len(present),
             "num_new": ledger.num_added,

@@ -15,6 +15,7 @@ from dasd_assets.pool import responses_to_score
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION, edges, mean_probs, sentence_spans
+from dasd_assets.staleness import retry_tag
 from dasd_resources.chat import Encoded
 from dasd_resources.engine import Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -99,6 +100,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         done = set(pool["response_id"]) & set(_present(warehouse, batch, student))
         return dg.MaterializeResult(
             data_version=content_version([*done, student.fingerprint]),
+            tags=retry_tag(ledger.num_retryable),
             metadata={
                 "dagster/row_count": len(done),
                 "num_new": ledger.num_added,

@@ -91,9 +91,12 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         file = find_landed(folder, batch)
         with folder.local_copy(file, batch) as path:
             records = list(read_prompts(path, file.name))
+        ids, existing = [r.prompt_id for r in records if isinstance(r, Prompt)], set(batches(context.instance))
         with warehouse.commit(origin(context)) as transaction:
-            rows, rejected = split_owned(records, batch, _owners(transaction, batch, batches(context.instance)))
-            _take_over(transaction, batch, [str(row["prompt_id"]) for row in rows])
+            others = _owners(transaction, batch, ids)
+            owners = {key: other for key, other in others.items() if other in existing}
+            rows, rejected = split_owned(records, batch, owners)
+            _take_over(transaction, batch, [key for key in others if key not in owners])
             transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
             transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
         if rejected:
@@ -106,16 +109,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [prompts]
 
 
-def _owners(transaction: Transaction, batch: str, existing: list[str]) -> dict[str, str]:
-    """Prompt id -> the other existing batch that owns it."""
-    query = "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND list_contains($existing, batch)"
-    return dict(transaction.read(query, {"batch": batch, "existing": existing}).iter_rows())
+def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
+    """Which other batch, existing or removed, has each of these prompts that another one has."""
+    query = "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND list_contains($ids, prompt_id)"
+    return dict(transaction.read(query, {"batch": batch, "ids": prompt_ids}).iter_rows())
 
 
-def _take_over(transaction: Transaction, batch: str, prompt_ids: list[str]) -> None:
+def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
     """Give the batch what removed batches left of these prompts, so that no response is made or kept twice."""
-    query = "SELECT prompt_id FROM prompts WHERE batch <> $batch AND list_contains($ids, prompt_id)"
-    ids = transaction.read(query, {"batch": batch, "ids": prompt_ids})["prompt_id"].to_list()
     if ids:
         transaction.move_to_batch("prompts", "prompt_id", ids, batch)
         query = "SELECT response_id FROM responses WHERE list_contains($ids, prompt_id)"

@@ -54,9 +54,9 @@ def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) ->
     return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
 
 
-def retry_tag(num_retryable: int, num_wanted: int) -> dict[str, str]:
+def retry_tag(num_retryable: int) -> dict[str, str]:
     """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
-    return {RETRY: f"{num_retryable} of {num_wanted} failed"} if num_retryable else {}
+    return {RETRY: f"{num_retryable} requests failed"} if num_retryable else {}
 
 
 def stale_assets(

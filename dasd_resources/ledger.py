@@ -14,9 +14,10 @@ from typing import Self, TypeVar
 import polars as pl
 
 from dasd_resources.engine import Failure
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 Result = TypeVar("Result")
+MAX_ATTEMPTS = 3  # at a request, after which it is left as failed unless somebody asks for it
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Ledger:
     max_seconds: float = 20.0
     num_added: int = 0
     num_failed: int = 0
+    num_retryable: int = 0  # of those that failed: tried fewer than MAX_ATTEMPTS times, over all runs
     _rows: list[Row] = field(default_factory=list)
     _failures: list[Failure] = field(default_factory=list)
     _flushed_at: float = field(default_factory=time.monotonic)
@@ -60,16 +62,21 @@ class Ledger:
             with self.warehouse.commit(self.origin) as transaction:
                 rows = pl.DataFrame(self._rows, infer_schema_length=None)
                 added = transaction.append_missing(self.table, self.key, rows, self.batch)
-                failed = [f.request_id for f in self._failures]
-                settled = failed + [str(row[self.key[0]]) for row in self._rows]
+                failed = self._failed_rows(transaction)
+                settled = [f.request_id for f in self._failures] + [str(row[self.key[0]]) for row in self._rows]
                 transaction.delete_keys("failed_requests", {"asset": self.table}, "request_id", settled)
-                transaction.append_missing("failed_requests", ("asset", "request_id"), self._failed_rows())
+                transaction.append_missing("failed_requests", ("asset", "request_id"), failed)
             self.num_added += added
-            self.num_failed += len(failed)
+            self.num_failed += len(self._failures)
+            self.num_retryable += sum(number < MAX_ATTEMPTS for number in failed["num_attempts"]) if len(failed) else 0
         self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
 
-    def _failed_rows(self) -> pl.DataFrame:
-        now = datetime.now(UTC)
+    def _failed_rows(self, transaction: Transaction) -> pl.DataFrame:
+        """Rows of `failed_requests`, each with the number of times it has been tried."""
+        now, ids = datetime.now(UTC), [f.request_id for f in self._failures]
+        query = """SELECT request_id, coalesce(num_attempts, 1) FROM failed_requests
+            WHERE asset = $asset AND list_contains($ids, request_id)"""
+        before = dict(transaction.read(query, {"asset": self.table, "ids": ids}).iter_rows()) if ids else {}
         return pl.DataFrame(
             [
                 {
@@ -78,6 +85,7 @@ class Ledger:
                     "batch": self.batch,
                     "reason": f.reason,
                     "failed_at": now,
+                    "num_attempts": before.get(f.request_id, 0) + 1,
                 }
                 for f in self._failures
             ]

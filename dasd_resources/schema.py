@@ -148,6 +148,7 @@ MIGRATIONS = (
         UNION ALL SELECT 'evaluations' AS table_name, evaluation_id AS row_id, run_id FROM evaluations;
     """,
     """
+    ALTER TABLE failed_requests ADD COLUMN num_attempts INTEGER;
     CREATE TABLE quarantined_batches(
         batch VARCHAR NOT NULL, reason VARCHAR NOT NULL, step VARCHAR NOT NULL, num_attempts INTEGER NOT NULL,
         failed_run_id VARCHAR NOT NULL, quarantined_at TIMESTAMPTZ NOT NULL, released_at TIMESTAMPTZ, run_id VARCHAR);

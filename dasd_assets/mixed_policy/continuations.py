@@ -12,6 +12,7 @@ from dasd_assets.mixed_policy.cuts import CUT_VERSION
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.staleness import retry_tag
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.engine import Completion, Failure, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -114,6 +115,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         rows = current_continuations(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
+            tags=retry_tag(ledger.num_retryable),
             metadata={
                 "dagster/row_count": rows.height,
                 "num_new": ledger.num_added,

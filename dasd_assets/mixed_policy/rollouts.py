@@ -12,6 +12,7 @@ import polars as pl
 from dasd_assets.generations import sampling_request, seed_of
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.staleness import retry_tag
 from dasd_assets.training import current_checkpoints
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -123,6 +124,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         rollouts = current_rollouts(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rollouts["rollout_id"]),
+            tags=retry_tag(ledger.num_retryable),
             metadata={
                 "dagster/row_count": rollouts.height,
                 "num_new": ledger.num_added,
