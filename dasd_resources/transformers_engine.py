@@ -2,6 +2,9 @@
 
 Generation is continuous: rows end one by one, leave the batch, and waiting requests take their places. Left out: paged
 memory, shared prefixes, several devices, recurrent models; the vLLM engine has them.
+
+Scoring never holds the logits of a sequence: the vocabulary goes by in blocks, and of each only the sum and the wanted
+logits are kept.
 """
 
 import gc
@@ -16,13 +19,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from dasd_resources import half_precision
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.generation_rows import Rows, left_padded
 from dasd_resources.limits import check_generation, check_scoring, too_long_to_generate, too_long_to_score
 from dasd_resources.plain_scoring import plain_logprobs
 
-PROJECTED_BYTES = 160 * 2**20  # logits held at once while scoring; fewer rows make a slower matrix product
-REDUCED_LOGITS = 2**20  # of which this many at a time are reduced, within a core's cache
+PROJECTED_LOGITS = 2**24  # held at once while scoring: 64 MB in float32
+REDUCED_LOGITS = 2**20  # of which a CPU reduces this many at a time, within its cache
+MAX_ROWS = 2**14  # projected at once; more would make the blocks of the vocabulary too narrow for a matrix product
+# On a CPU, larger activations leave the cache and malloc's heap, and touching fresh memory for every layer costs a
+# fifth of the time (docs/log.md).
+SCORING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Options:
 
     max_batch_size: int = 256  # rows generated at once
     max_batch_tokens: int = 131_072  # rows x longest (prompt + max_tokens): the most the key-value cache grows to
-    max_scoring_tokens: int = 16_384  # tokens of a forward pass while scoring, padding included
+    max_scoring_tokens: int | None = None  # of a forward pass while scoring, padding included; see SCORING_TOKENS
     packed_scoring: bool = False  # one block-causal row, not a padded batch; slower with sdpa, equal to 1e-5
     plain_scoring: bool = False  # one sequence at a time by other code: what the parity check compares with
 
@@ -44,6 +52,10 @@ class TransformersEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = _load(path, dtype, self.device)
         self.head = cast(torch.nn.Linear, self.model.get_output_embeddings())
+        self.scoring_tokens = self.options.max_scoring_tokens or SCORING_TOKENS[self.device.type]
+        self.emulated = half_precision.is_missing(self.device, self.model.dtype)
+        if self.emulated:
+            half_precision.emulate(self.model)
         self.config = self.model.config.get_text_config()
         self._check_supported(path)
         self.context: int = self.config.max_position_embeddings
@@ -88,7 +100,7 @@ class TransformersEngine:
         token_ids = torch.arange(4, device=self.device)[None]
         expected = self.model(input_ids=token_ids, use_cache=False).logits[0].float()
         if not torch.allclose(
-            self._logits(self._project(self._hidden(input_ids=token_ids)[0])), expected, rtol=1e-2, atol=1e-2
+            self._logits(self.head(self._hidden(input_ids=token_ids)[0])), expected, rtol=1e-2, atol=1e-2
         ):
             raise ValueError(f"{path}: {model} does not end in a plain projection to the vocabulary; set engine: vllm")
 
@@ -97,10 +109,12 @@ class TransformersEngine:
         states: Tensor = self.model.base_model(**{"use_cache": False, **inputs}).last_hidden_state
         return states
 
-    def _project(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """(N, H) states -> (N, V) scores in the model's dtype, written to `out` if given."""
-        scores = torch.mm(hidden, self.head.weight.t(), out=out)
-        return scores if self.head.bias is None else scores.add_(self.head.bias)
+    def _project_block(self, hidden: Tensor, block: slice, buffer: Tensor) -> Tensor:
+        """(N, H) states -> (N, B) scores of a block of the vocabulary, in their dtype, written to `buffer`."""
+        weight = self.head.weight[block].to(hidden.dtype)
+        scores = buffer[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        torch.mm(hidden, weight.t(), out=scores)
+        return scores if self.head.bias is None else scores.add_(self.head.bias[block])
 
     def _logits(self, scores: Tensor) -> Tensor:
         """Scores as float32, scaled and capped as the model's config says; in place where they are float32 already."""
@@ -147,13 +161,19 @@ class TransformersEngine:
             past_key_values=rows.cache,
             use_cache=True,
         )
-        return rows.sample(self._logits(self._project(hidden[:, -1])))
+        return rows.sample(self._logits(self.head(hidden[:, -1])))
 
     def _scoring_batches(self, requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
-        """Cut descending lengths into batches of at most `max_scoring_tokens`, padding included."""
+        """Cut descending lengths into batches of at most `scoring_tokens`, of which little is padding.
+
+        A batch ends early at a sequence an eighth shorter than its longest, once it is large enough to be fast.
+        """
         batch: list[ScoringRequest] = []
         for request in requests:
-            if batch and (len(batch) + 1) * len(batch[0].token_ids) > self.options.max_scoring_tokens:
+            longest = len(batch[0].token_ids) if batch else 0
+            full = (len(batch) + 1) * longest > self.scoring_tokens
+            ragged = 4 * len(batch) * longest > self.scoring_tokens and 8 * len(request.token_ids) < 7 * longest
+            if batch and (full or ragged):
                 yield batch
                 batch = []
             batch.append(request)
@@ -170,29 +190,39 @@ class TransformersEngine:
             for r, start in zip(batch, starts, strict=True)
         ]
         scored = torch.cat(spans).to(self.device)
-        hidden = self._hidden(**inputs).flatten(0, 1)
-        logprobs = self._token_logprobs(hidden, scored - 1, inputs["input_ids"].flatten()[scored])
-        parts = logprobs.cpu().split([len(span) for span in spans])
-        return [Score(r.request_id, part.tolist()) for r, part in zip(batch, parts, strict=True)]
+        hidden = self._hidden(**inputs).flatten(0, 1)[scored - 1]
+        targets = inputs["input_ids"].flatten()[scored]
+        parts = zip(hidden.split(MAX_ROWS), targets.split(MAX_ROWS), strict=True)
+        logprobs = torch.cat([self._token_logprobs(*part) for part in parts])
+        rows = logprobs.cpu().split([len(span) for span in spans])
+        return [Score(r.request_id, row.tolist()) for r, row in zip(batch, rows, strict=True)]
 
-    def _token_logprobs(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-        """(N,) logprobs of `targets` (N,) after the states `rows` (N,) of hidden (M, H), some rows at a time.
+    def _token_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """(N,) logprobs of `targets` (N,) after the states (N, H): their logit less the log of the running sum.
 
-        The two buffers are reused: on a CPU, touching fresh memory would cost a sixth of the matrix product.
+        Where half precision is emulated, logits stay as exact as they were summed: rounding them would add noise.
         """
+        if self.emulated:
+            hidden = hidden.float()
         vocabulary = len(self.head.weight)
-        projected = min(len(rows), max(32, PROJECTED_BYTES // (vocabulary * hidden.element_size()) // 32 * 32))
-        reduced = max(1, REDUCED_LOGITS // vocabulary) if self.device.type == "cpu" else projected
-        scores = torch.empty(projected, vocabulary, dtype=hidden.dtype, device=self.device)
-        scratch = torch.empty(2, min(reduced, projected), vocabulary, device=self.device)
-        logprobs = torch.empty(len(rows), 1, device=self.device)
-        for row, target, out in zip(*(t.split(projected) for t in (rows, targets[:, None], logprobs)), strict=True):
-            part = self._project(hidden[row], scores[: len(row)])
-            for values, wanted, to in zip(*(t.split(reduced) for t in (part, target, out)), strict=True):
-                raw, normed = scratch[:, : len(values)]
-                torch.log_softmax(self._logits(raw.copy_(values)), -1, out=normed)
-                torch.gather(normed, 1, wanted, out=to)
-        return logprobs[:, 0]
+        width = min(vocabulary, max(1024, PROJECTED_LOGITS // max(len(hidden), 1) // 64 * 64))
+        height = max(1, REDUCED_LOGITS // width) if self.device.type == "cpu" else MAX_ROWS
+        buffer = torch.empty(len(hidden) * width, dtype=hidden.dtype, device=self.device)
+        sums = torch.full((len(hidden),), -torch.inf, device=self.device)
+        logits = torch.empty_like(sums)
+        for start in range(0, vocabulary, width):
+            block = self._project_block(hidden, slice(start, start + width), buffer)
+            for part in zip(*(t.split(height) for t in (block, targets - start, sums, logits)), strict=True):
+                self._reduce(*part)
+        return logits - sums
+
+    def _reduce(self, scores: Tensor, positions: Tensor, sums: Tensor, logits: Tensor) -> None:
+        """Add the scores (N, B) of a block to the log-sums (N,); note the logits at the positions (N,) inside it."""
+        values = self._logits(scores)
+        torch.logaddexp(sums, values.logsumexp(-1), out=sums)
+        inside = (positions >= 0) & (positions < values.shape[1])
+        found = values.gather(1, positions.clamp(0, values.shape[1] - 1)[:, None])[:, 0]
+        torch.where(inside, found, logits, out=logits)
 
 
 def _load(path: Path, dtype: str, device: torch.device) -> PreTrainedModel:

