@@ -19,6 +19,7 @@ import torch
 from models import smollm2, wide
 from results import against, table
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dasd_resources.engine import Score, ScoringRequest
 from dasd_resources.transformers_engine import TransformersEngine
@@ -163,8 +164,7 @@ def ours(dtype: str) -> Scorer:
 
 def bare(dtype: str) -> Scorer:
     """The floor: the model's own forward pass, one sequence at a time, projecting no more than is scored."""
-    model = TransformersEngine(smollm2(), "float32", {}).model  # not emulated in half precision
-    model = model.to(getattr(torch, dtype))
+    model = plain_model(smollm2(), dtype)
 
     @torch.inference_mode()
     def logits(s: ScoringRequest) -> torch.Tensor:
@@ -181,6 +181,11 @@ def bare(dtype: str) -> Scorer:
         return logits(s).float().log_softmax(-1).gather(1, wanted)[:, 0].tolist()
 
     return forward, lambda sequences: {s.request_id: logprobs(s) for s in sequences}
+
+
+def plain_model(path: Path, dtype: str) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    return model.eval()
 
 
 def vllm(dtype: str) -> Scorer:
@@ -222,14 +227,17 @@ def memory() -> list[str]:
 
 def peak(what: str) -> int:
     """MB of resident memory at most, from after the loading."""
-    engine = TransformersEngine(wide(), "float32", {})
+    if what == "score":
+        engine = TransformersEngine(wide(), "float32", {})
+    else:
+        model = plain_model(wide(), "float32").base_model
     token_ids = tuple(7 * i % 151_936 for i in range(LONG))
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     if what == "score":
         list(engine.score([ScoringRequest("long", token_ids, 1)]))
     else:
         with torch.inference_mode():
-            engine._hidden(input_ids=torch.tensor([token_ids]))
+            model(torch.tensor([token_ids]), use_cache=False)
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) * 1024 // MEGABYTE
 

@@ -42,4 +42,4 @@ def rounded_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -
     result = inputs.new_empty(len(rows), len(weight))
     for part, to in zip(rows.split(ROWS_AT_ONCE), result.split(ROWS_AT_ONCE), strict=True):
         to.copy_(linear(part.float(), weight, bias))
-    return result.unflatten(0, inputs.shape[:-1])
+    return result.view(*inputs.shape[:-1], -1)

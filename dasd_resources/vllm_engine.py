@@ -120,6 +120,7 @@ def _prepare_environment(on_gpu: bool) -> None:
     """What vLLM reads from there: no telemetry; on a CPU no child process, which would take 25 s to start."""
     os.environ.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout belongs to the caller's output
     if not on_gpu:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 
