@@ -50,7 +50,12 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
             transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),
-            metadata={"fingerprint": found.fingerprint, "path": str(found.path), "engine": spec.engine},
+            metadata={
+                "fingerprint": found.fingerprint,
+                "path": str(found.path),
+                "engine": spec.engine,
+                **({"server": spec.server.model_dump(mode="json")} if spec.server else {}),
+            },
         )
 
     return model

@@ -177,7 +177,8 @@ def _possible(values: Sequence[float | None], num_tokens: int) -> list[float]:
 
 def _ending(request: GenerationRequest, token_ids: Sequence[int], choice: _Choice) -> FinishReason:
     """Why it ended: at the first stop id, or else at `max_tokens`."""
-    stops = [index for index, token_id in enumerate(token_ids) if token_id in request.stop_token_ids]
+    stop_ids = frozenset(request.stop_token_ids)
+    stops = [index for index, token_id in enumerate(token_ids) if token_id in stop_ids]
     reason: Literal["stop", "length"] = "stop" if stops else "length"
     due = stops[0] + 1 if stops else request.max_tokens
     if choice.finish_reason != reason or len(token_ids) != due:

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from conftest import change
 
-from dasd_assets.definitions import build_definitions
+from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_resources.recipe import Recipe, load_recipe
 
 NAMED = [
@@ -90,3 +90,19 @@ def test_a_third_temperature_is_a_third_stage(tmp_path: Path) -> None:
     graph = build_definitions(recipe.model_copy(update={"generation": generation}), tmp_path).resolve_asset_graph()
     names = {key.to_user_string() for key in graph.toposorted_asset_keys}
     assert {"teacher_generations_t080", "selected_responses_t080", "checkpoint_stage4"} <= names
+
+
+def test_definitions_load_without_the_server_of_the_teacher(tmp_path: Path) -> None:
+    recipe = load_recipe("demo")
+    server = {"base_urls": ["http://127.0.0.1:1/v1"], "model": "t", "revision": "1", "api_key_env": "NOT_SET"}
+    served = change(recipe, "teacher", {**recipe.teacher.model_dump(), "engine": "openai", "server": server})
+    graph = build_definitions(served, tmp_path).resolve_asset_graph()
+    assert dg.AssetKey("teacher_model") in graph.get_all_asset_keys()
+
+
+def test_api_keys_come_from_the_environment_and_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = EnvironmentEngines(home=str(tmp_path))
+    assert engines.api_key("TEACHER_KEY") is None
+    monkeypatch.setenv("TEACHER_KEY", "sk-very-secret-7f")
+    assert engines.api_key("TEACHER_KEY") == "sk-very-secret-7f"
+    assert "sk-very-secret-7f" not in f"{engines!r} {engines.model_dump()}"

