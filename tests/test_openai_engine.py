@@ -366,7 +366,7 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    ends = time.monotonic() + 300
+    ends = time.monotonic() + 600
     while server.poll() is None and time.monotonic() < ends:
         try:
             if httpx.get(url, trust_env=False).is_success:
