@@ -16,6 +16,8 @@ from dataclasses import asdict
 import duckdb
 import polars as pl
 
+from dasd_assets import operations
+from dasd_resources.backup import BackupError
 from dasd_resources.home import home_of, prepare_home, recipe_of
 from dasd_resources.lake import Lake, UnknownSnapshot
 from dasd_resources.recipe import RecipeError, load_recipe
@@ -34,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.command(args))
     except RecipeError as error:
         return _complain(str(error), MISUSED)
-    except (RefusedQuery, UnknownSnapshot, duckdb.Error, FileNotFoundError) as error:
-        return _complain(str(error), FAILED)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (BackupError, RefusedQuery, UnknownSnapshot, duckdb.Error, OSError) as error:
+        return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
 
@@ -156,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     queries.add_argument("--json", action="store_true", help="print a JSON array of objects")
     queries.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
     queries.set_defaults(command=sql)
+    operations.add_commands(commands)
     return parser
 
 

@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+from filelock import Timeout
 
 from dasd_assets.provenance import origin
 from dasd_assets.staleness import UPKEEP
 from dasd_resources.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks
 from dasd_resources.recipe import Maintenance, Recipe
-from dasd_resources.upkeep import data_files, delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.upkeep import data_files, delete_unreferenced, expire_snapshots, merge_small_files, upkeep_lock
 from dasd_resources.warehouse import Warehouse
 
 MAINTENANCE_VERSION = "1"
+SECONDS_TO_WAIT = 60.0
 
 
 def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[str, int]:
@@ -56,7 +58,11 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         "deletes what no snapshot has named for the recipe's grace period.",
     )
     def maintenance(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        return dg.MaterializeResult(metadata=maintain(warehouse, recipe.maintenance, origin(context)))
+        try:
+            with upkeep_lock(Path(warehouse.home), timeout=SECONDS_TO_WAIT):
+                return dg.MaterializeResult(metadata=maintain(warehouse, recipe.maintenance, origin(context)))
+        except Timeout:
+            raise dg.Failure("a backup or another maintenance is under way; run it again when that has ended") from None
 
     return [maintenance]
 

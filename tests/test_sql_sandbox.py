@@ -150,7 +150,7 @@ def test_large_sorts_spill_to_a_folder_that_is_removed(
 
 def test_an_unknown_snapshot_says_so(catalog: Path) -> None:
     assert select(catalog, "SELECT count(*) FROM failed_requests", at=2).item() == 0
-    with pytest.raises(UnknownSnapshot, match="no snapshot 999: the newest is 3"):
+    with pytest.raises(UnknownSnapshot, match="no snapshot 999: the newest is"):
         select(catalog, "SELECT 1", at=999)
 
 

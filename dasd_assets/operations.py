@@ -1,0 +1,51 @@
+"""Commands for whoever runs a home: `dasd backup`, `dasd restore`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dasd_resources.backup import back_up
+from dasd_resources.restore import restore
+
+Subparsers = argparse._SubParsersAction
+
+
+def backup_command(args: argparse.Namespace) -> int:
+    """`dasd backup`."""
+    dagster_home = Path(args.dagster_home or args.home / "dagster")
+    folder, manifest = back_up(args.home, dagster_home, Path(args.folder), args.keep, args.link)
+    for path in manifest.missing:
+        print(f"warning: checkpoint {path} is named in the catalog but gone: not in the backup", file=sys.stderr)
+    print(f"{folder}: {len(manifest.entries)} files, {manifest.num_bytes:,} bytes, snapshot {manifest.snapshot_id}")
+    return 0
+
+
+def restore_command(args: argparse.Namespace) -> int:
+    """`dasd restore`."""
+    manifest, kept = restore(Path(args.folder), args.home, args.replace)
+    print(f"{args.home}: {len(manifest.entries)} files of {manifest.created_at}, snapshot {manifest.snapshot_id}")
+    if kept:
+        print(f"what was there before is in {kept}")
+    return 0
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add `backup` and `restore` to the `dasd` command."""
+    backups = commands.add_parser("backup", help="save the home to a folder, consistent, while writers run")
+    backups.add_argument("folder", help="one subfolder per backup; later ones share files with those before")
+    backups.add_argument("--keep", type=_positive, default=3, help="delete all but this many of the newest (default 3)")
+    backups.add_argument(
+        "--link", action="store_true", help="hard-link files to the home's: fast, but on the same disk"
+    )
+    backups.set_defaults(command=backup_command)
+    restores = commands.add_parser("restore", help="bring a backup to DASD_HOME, every file verified")
+    restores.add_argument("folder", help="a folder of `dasd backup` (its newest) or one backup in it")
+    restores.add_argument("--replace", action="store_true", help="move a home that is there aside first")
+    restores.set_defaults(command=restore_command)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value

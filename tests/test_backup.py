@@ -1,0 +1,244 @@
+"""A backup is consistent while writers run, complete or absent when killed; a restored home is the same home."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Project, prompt_rows
+
+from dasd_assets.cli import main
+from dasd_assets.training import current_checkpoints
+from dasd_resources.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
+from dasd_resources.restore import restore
+from dasd_resources.warehouse import Warehouse
+
+NUM_ROWS = 300  # of each table, per commit
+
+
+def save(home: Path, target: Path, keep: int = 2, link: bool = False) -> tuple[Path, Manifest]:
+    return back_up(home, home / "dagster", target, keep, link)
+
+
+def append(home: Path, number: int) -> None:
+    """One commit of as many rows to each of two tables, in data files of their own."""
+    ids = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(NUM_ROWS)]})
+    cuts = ids.with_columns(seed=pl.lit(1), cut_version=pl.lit("1"))
+    failures = ids.rename({"rollout_id": "request_id"}).with_columns(
+        asset=pl.lit("a"), reason=pl.lit("r"), failed_at=pl.lit(datetime.now(UTC))
+    )
+    with Warehouse(home=str(home)).commit("append") as transaction:
+        transaction.append_missing("prefix_cuts", ("rollout_id",), cuts)
+        transaction.append_missing("failed_requests", ("request_id",), failures)
+
+
+def counts(home: Path) -> list[int]:
+    query = "SELECT count(*), sum(seed) FROM prefix_cuts UNION ALL SELECT count(*), count(*) FROM failed_requests"
+    return [int(value) for row in Warehouse(home=str(home)).read(query).rows() for value in row]
+
+
+def prepared(home: Path) -> Path:
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    append(home, 0)
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return prepared(tmp_path / "home")
+
+
+def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Path) -> None:
+    folder, manifest = save(copy.home, tmp_path / "backups")
+    assert manifest.missing == []
+    assert {"catalog.sqlite", "dagster/dagster.yaml", "prompts/a.jsonl"} <= set(manifest.entries)
+    there = Project(tmp_path / "elsewhere" / "home", copy.recipe)
+    assert restore(folder, there.home) == (manifest, None)
+    copy.home.rename(tmp_path / "gone")
+    assert there.run() == 0
+    for path in current_checkpoints(there.warehouse, there.recipe).drop_nulls("dataset")["path"]:
+        assert Path(path).parent == there.home / "checkpoints"
+        assert Path(path).is_dir()
+    there.land("c.jsonl", prompt_rows(15, 18))
+    assert there.run() > 10
+
+
+def test_a_backup_in_the_middle_of_a_run_restores_to_a_home_that_finishes_it(project: Project, tmp_path: Path) -> None:
+    """Made while a step holds answers that are not committed, and Dagster's history says that it runs."""
+    project.land("a.jsonl", prompt_rows(0, 6))
+    project.materialize("teacher_model,prompts,teacher_generations_t060")
+
+    def save_at_the_fourth(request_id: str) -> bool:
+        if len(project.fake.generated) == num_before + 4:
+            save(project.home, tmp_path / "backups")
+        return False
+
+    num_before, project.fake.fails = len(project.fake.generated), save_at_the_fourth
+    project.materialize("teacher_generations_t100")
+    there = Project(tmp_path / "there", project.recipe)
+    restore(tmp_path / "backups", there.home)
+    assert there.count("responses") == project.count("responses") / 2 == 12
+    there.materialize("teacher_generations_t100")
+    query = "SELECT * EXCLUDE run_id FROM responses ORDER BY response_id"
+    assert there.read(query).equals(project.read(query))
+    assert len(there.fake.generated) == 12
+
+
+def test_a_later_backup_shares_what_has_not_changed(home: Path, tmp_path: Path) -> None:
+    first, manifest = save(home, tmp_path / "backups")
+    append(home, 1)
+    second, later = save(home, tmp_path / "backups")
+    data = [name for name in manifest.entries if name.startswith("data/")]
+    assert data
+    assert all(os.path.samefile(first / name, second / name) for name in data)
+    assert len(later.entries) > len(manifest.entries)
+    third, _ = save(home, tmp_path / "backups")
+    assert complete_backups(tmp_path / "backups") == [second, third]
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_files_are_the_homes_own_only_if_asked(home: Path, tmp_path: Path, link: bool) -> None:
+    folder, manifest = save(home, tmp_path / "backups", link=link)
+    (name, *_) = [name for name in manifest.entries if name.endswith(".parquet")]
+    assert os.path.samefile(home / name, folder / name) == link
+
+
+def test_writers_go_on_beside_it(home: Path, tmp_path: Path) -> None:
+    """Every backup holds whole commits, at most as many as there were when it ended."""
+    writer = child("append_for_a_while", home)
+    number = 0
+    while writer.poll() is None:
+        folder, _ = save(home, tmp_path / "backups")
+        restore(folder, tmp_path / f"restored{number}")
+        cuts, seeds, failures, _ = counts(tmp_path / f"restored{number}")
+        assert cuts == seeds == failures
+        assert cuts % NUM_ROWS == 0
+        number += 1
+    assert writer.returncode == 0
+    assert number > 1
+    assert counts(home) == [NUM_ROWS * 11] * 4
+
+
+def append_for_a_while(home: Path) -> None:
+    for number in range(1, 11):
+        append(home, number)
+
+
+def child(function: str, *folders: Path) -> "subprocess.Popen[bytes]":
+    code = f"import sys, test_backup; from pathlib import Path; test_backup.{function}(*map(Path, sys.argv[1:]))"
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, folders)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    )
+
+
+def test_killed_anywhere_it_is_complete_or_absent(home: Path, tmp_path: Path) -> None:
+    for number in range(1, 8):
+        append(home, number)
+    target = tmp_path / "backups"
+    for number, delay in enumerate((0.0, 0.1, 0.3)):
+        with child("back_up_for_ever", home, target) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        for folder in complete_backups(target):
+            assert set(read_manifest(folder).entries) == files(folder) - {MANIFEST}
+        folder, _ = save(home, target)
+        restore(folder, tmp_path / f"restored{number}")
+        assert counts(tmp_path / f"restored{number}") == [NUM_ROWS * 8] * 4
+        assert {path.name for path in target.glob(".*")} <= {".lock"}
+
+
+def back_up_for_ever(home: Path, target: Path) -> None:
+    print("started", flush=True)
+    while True:
+        save(home, target)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_backups_files_are_used_again_and_its_others_deleted(home: Path, tmp_path: Path) -> None:
+    folder, manifest = save(home, tmp_path / "backups")
+    partial = folder.rename(tmp_path / "backups" / ".partial")
+    (partial / "data" / "stray.parquet.tmp").write_bytes(b"half")
+    name = next(name for name in manifest.entries if name.endswith(".parquet"))
+    inode = (partial / name).stat().st_ino
+    folder, again = save(home, tmp_path / "backups")
+    assert again.entries == manifest.entries
+    assert (folder / name).stat().st_ino == inode
+    assert files(folder) == {*manifest.entries, MANIFEST}
+
+
+def test_a_damaged_backup_is_refused_and_leaves_the_home_alone(home: Path, tmp_path: Path) -> None:
+    folder, manifest = save(home, tmp_path / "backups")
+    name = next(name for name in manifest.entries if name.endswith(".parquet"))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BackupError, match="is damaged"):
+        restore(folder, home, replace=True)
+    (folder / name).unlink()
+    with pytest.raises(BackupError, match="is missing"):
+        restore(folder, home, replace=True)
+    assert counts(home) == [NUM_ROWS] * 4
+
+
+def test_a_backup_that_names_files_outside_is_refused(home: Path, tmp_path: Path) -> None:
+    folder, manifest = save(home, tmp_path / "backups")
+    outside = {"../../evil": manifest.entries["catalog.sqlite"], **manifest.entries}
+    Manifest(str(home), "", manifest.snapshot_id, outside).write(folder)
+    with pytest.raises(BackupError, match="outside"):
+        restore(folder, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_home_that_is_there_is_moved_aside_only_if_asked(home: Path, tmp_path: Path) -> None:
+    save(home, tmp_path / "backups")
+    append(home, 1)
+    with pytest.raises(BackupError, match="is not empty"):
+        restore(tmp_path / "backups", home)
+    _, kept = restore(tmp_path / "backups", home, replace=True)
+    assert kept is not None
+    assert counts(home) == [NUM_ROWS] * 4
+    assert counts(kept) == [2 * NUM_ROWS] * 4
+
+
+def test_a_missing_or_damaged_data_file_stops_the_backup(home: Path, tmp_path: Path) -> None:
+    file = next((home / "data").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BackupError, match="missing or not of"):
+        save(home, tmp_path / "backups")
+    assert complete_backups(tmp_path / "backups") == []
+
+
+def test_a_backup_of_nothing_or_into_the_home_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="give a folder elsewhere"):
+        save(home, home / "backups")
+    with pytest.raises(BackupError, match="has no catalog"):
+        save(tmp_path / "nowhere", tmp_path / "backups")
+    with pytest.raises(BackupError, match="no complete backup"):
+        restore(tmp_path, tmp_path / "new")
+
+
+def test_the_commands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DASD_HOME", str(home))
+    assert main(["backup", str(tmp_path / "backups"), "--keep", "1"]) == 0
+    assert f"snapshot {Warehouse(home=str(home)).snapshot_id()}" in capsys.readouterr().out
+    assert main(["restore", str(tmp_path / "backups")]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    monkeypatch.setenv("DASD_HOME", str(tmp_path / "new"))
+    assert main(["restore", str(tmp_path / "backups")]) == 0
+    assert counts(tmp_path / "new") == [NUM_ROWS] * 4
