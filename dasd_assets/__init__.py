@@ -5,6 +5,7 @@
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
 | prompts | `prompts` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
+| parity gate | `parity`, `gates` | blocking checks on the teacher's and the student's logprobs | | |
 | filters | `filters`, `verdicts` | `response_verdicts` | `response_verdicts` | §6.2 |
 | probabilities | `sentences`, `probabilities` | `student_logprobs`, `sentence_probabilities` | the same | §4 |
 | | `divergence` | `sentence_types`, `response_scores` | the same | §4 |

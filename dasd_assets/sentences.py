@@ -197,9 +197,14 @@ class Edges:
         np.cumsum(values[present], out=running[1:])
         ranges = self._ranges(starts)
         sums = running[ranges[:, 1]] - running[ranges[:, 0]]
-        gaps = running[np.concatenate(([0], ranges.ravel(), [len(starts)]))].reshape(-1, 2)
+        bounds = np.concatenate(([0], ranges.ravel(), [len(starts)]))  # gap, sentence, gap, … gap
+        gaps = running[bounds].reshape(-1, 2)
         unattributed = (gaps[:, 1] - gaps[:, 0]).sum() + values[~present].sum()
-        assert abs(response - sums.sum() - unattributed) < 1e-6, "sentences and unattributed miss the response sum"
+        if (bounds[1:] < bounds[:-1]).any() or not abs(response - sums.sum() - unattributed) < 1e-6:
+            raise ArithmeticError(
+                f"sentences ({sums.sum()}) and unattributed tokens ({unattributed}) are not the response ({response}): "
+                "a token is in two sentences or in none"
+            )
         return sums, ranges[:, 1] - ranges[:, 0]
 
     def _present(self, offsets: ArrayLike) -> tuple[Ints, NDArray[np.bool_]]:

