@@ -19,6 +19,7 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
+from dasd_assets.gates import refusal
 from dasd_assets.recovery import ABANDONED
 from dasd_assets.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
@@ -115,10 +116,14 @@ def judge(
 
 
 def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why a run ended as it did: the first failed step and its error, else what Dagster says of the run."""
+    """Why a run ended: a closed gate, else the first failed step's error, else what Dagster says of the run."""
     if run.is_success:
         return "it is still out of date though it was made"
-    failure = dg.DagsterEventType.STEP_FAILURE
+    evaluation, failure = dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.STEP_FAILURE
+    for record in instance.get_records_for_run(run.run_id, of_type=evaluation, ascending=True).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and (told := refusal(event.asset_check_evaluation_data)):
+            return told
     for record in instance.get_records_for_run(run.run_id, of_type=failure, limit=1, ascending=True).records:
         event = record.event_log_entry.dagster_event
         if event is not None:

@@ -32,8 +32,12 @@ def gate_reason(found: Gates, batch: str | None) -> str | None:
 
 def closed_gate(result: dg.ExecuteInProcessResult) -> str | None:
     """What the first blocking check that failed in a run says; None if none did."""
-    for event in result.get_asset_check_evaluations():
-        if event.blocking and not event.passed:
-            asset = event.asset_key.to_user_string()
-            return f"{asset}: check {event.check_name} failed, so nothing is made from it: {event.description}"
-    return None
+    return next((told for event in result.get_asset_check_evaluations() if (told := refusal(event))), None)
+
+
+def refusal(evaluation: dg.AssetCheckEvaluation) -> str | None:
+    """What a blocking check that failed says; None if it is none, or passed."""
+    if evaluation.passed or not evaluation.blocking:
+        return None
+    asset = evaluation.asset_key.to_user_string()
+    return f"{asset}: check {evaluation.check_name} failed, so nothing is made from it: {evaluation.description}"

@@ -15,7 +15,7 @@ from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
 from dasd_assets.parity import Stored, by_another_path, compare
-from dasd_assets.pool import batches
+from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
 from dasd_assets.staleness import stale_assets
 from dasd_resources.engine import Failure, Score
@@ -219,6 +219,15 @@ def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
         transaction.replace("responses", {"temperature": 0.6}, moved)
     with pytest.raises(RunFailed, match="its tokens no longer read as its stored text and offsets"):
         landed.materialize("teacher_generations_t060")
+
+
+def test_the_services_jobs_run_the_checks(project: Project) -> None:
+    job = project.definitions.resolve_job_def("data_only")
+    part = job.get_subset(asset_selection={dg.AssetKey("teacher_generations_t060")})
+    assert {node.name for node in part.graph.nodes} == {
+        "teacher_generations_t060",
+        "teacher_generations_t060_prefill_parity",
+    }
 
 
 # The gate, on real engines
