@@ -155,7 +155,7 @@ def execute(
     home: Path,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """One Dagster run in this process. Raises RunFailed with the first error."""
+    """One Dagster run in this process. Raises RunFailed with the first error, RecipeError if the recipe is to blame."""
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
     with owner(home) as owned:
@@ -168,13 +168,15 @@ def execute(
             tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # for the service: this is not its to retry
         )
     if not result.success:
-        raise RunFailed(_first_error(result))
+        raise _first_error(result)
 
 
-def _first_error(result: dg.ExecuteInProcessResult) -> str:
+def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:
     if told := closed_gate(result):
-        return told
+        return RunFailed(told)
     failures = [event for event in result.all_events if event.is_step_failure]
     if not failures:
-        return f"run {result.run_id} failed before its first step"
-    return step_error(failures[0])
+        return RunFailed(f"run {result.run_id} failed before its first step")
+    error = failures[0].step_failure_data.error
+    of_recipe = error and error.cause and error.cause.cls_name == RecipeError.__name__  # such as a model not there
+    return (RecipeError if of_recipe else RunFailed)(step_error(failures[0]))

@@ -92,7 +92,7 @@ def write_examples(
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
     ids = sorted(str(row["example_id"]) for row in examples)
     query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
-    if ids and ids == sorted(warehouse.read(query, key)["example_id"]):
+    if ids == sorted(warehouse.read(query, key)["example_id"]):
         return
     named = [{**row, **key, "dataset_id": content_hash([key, ids])[:16]} for row in examples]
     with warehouse.commit(origin(context)) as transaction:

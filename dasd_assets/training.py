@@ -27,6 +27,7 @@ from dasd_resources.warehouse import Warehouse
 
 TRAINING_VERSION = "1"
 MIXED = "mixed"
+ROWS_PER_GROUP = 2048  # of 65,536 tokens: 1 GB; DuckDB's default of 122,880 would be 64 GB
 Train = Callable[[SftJob, Callable[[Progress], None]], Trained]
 
 
@@ -94,22 +95,25 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
     ) -> dg.MaterializeResult:
         chain = current_checkpoints(warehouse, recipe)
         parent = chain.row(previous + 1, named=True)
-        rows, snapshot = _examples(warehouse, recipe, dataset)
-        if rows.is_empty():
+        examples, snapshot = _examples(warehouse, recipe, dataset)
+        if examples.is_empty():
             return _skipped(dataset)
-        job = _job(warehouse, recipe, dataset, parent, rows, snapshot)
-        context.log.info(f"{rows.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
+        job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
+        context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         say = seldom(context.log.info)
         trained = train(job, lambda progress: say(_progress_line(progress)))
-        _register(context, warehouse, recipe, stage, dataset, parent, job, trained, rows, snapshot)
-        return _result(job, trained, rows)
+        _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
+        return _result(job, trained, examples)
 
     return checkpoint
 
 
+_TRAINED_ON = "sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'"
+
+
 def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.DataFrame, int]:
-    query = """SELECT example_id, dataset_id, input_ids, labels FROM sft_examples
-        WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"""
+    """(example_id, dataset_id) of a dataset, and the snapshot they were read from."""
+    query = f"SELECT example_id, dataset_id FROM {_TRAINED_ON} ORDER BY example_id"
     return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
 
 
@@ -122,15 +126,15 @@ def _skipped(dataset: str) -> dg.MaterializeResult:
 
 
 def _job(
-    warehouse: Warehouse, recipe: Recipe, dataset: str, parent: dict[str, object], rows: pl.DataFrame, snapshot: int
+    warehouse: Warehouse, recipe: Recipe, dataset: str, parent: dict[str, object], examples: pl.DataFrame, snapshot: int
 ) -> SftJob:
     settings = training_version(recipe, dataset)
-    identity = checkpoint_id(str(parent["checkpoint_id"]), rows["example_id"].to_list(), settings)
+    identity = checkpoint_id(str(parent["checkpoint_id"]), examples["example_id"].to_list(), settings)
     folder = Path(warehouse.home) / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{identity}.rows.parquet"
     pin_snapshot(file, snapshot)
-    rows.select("input_ids", "labels").write_parquet(file)
+    _write_rows(warehouse, recipe, dataset, snapshot, file)
     return SftJob(
         checkpoint_id=identity,
         model=Path(str(parent["path"])),
@@ -143,12 +147,28 @@ def _job(
             "recipe": json.loads(recipe.model_dump_json()),
             "parent_checkpoint_id": parent["checkpoint_id"],
             "dataset": dataset,
-            "dataset_id": rows["dataset_id"][0],
+            "dataset_id": examples["dataset_id"][0],
             "snapshot_id": snapshot,
             "training_version": settings,
             "environment": environment(),
         },
     )
+
+
+def _write_rows(warehouse: Warehouse, recipe: Recipe, dataset: str, snapshot: int, file: Path) -> None:
+    """The examples' tokens in one file, whole or not at all, without passing through Python's memory.
+
+    A file left by an attempt that was killed is kept: its name holds what is in it, and the trainer resumes only on
+    the very bytes it began with.
+    """
+    if file.is_file():
+        return
+    unfinished = file.with_suffix(".unfinished")
+    target = str(unfinished).replace("'", "''")
+    query = f"""COPY (SELECT example_id, input_ids, labels FROM {_TRAINED_ON} ORDER BY example_id)
+        TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"""
+    warehouse.read(query, {"recipe": recipe.name, "dataset": dataset}, at=snapshot)
+    unfinished.rename(file)
 
 
 def environment() -> dict[str, str]:
@@ -166,7 +186,7 @@ def _register(
     parent: dict[str, object],
     job: SftJob,
     trained: Trained,
-    rows: pl.DataFrame,
+    examples: pl.DataFrame,
     snapshot: int,
 ) -> None:
     key = {"checkpoint_id": job.checkpoint_id, "recipe": recipe.name, "stage": stage}
@@ -175,12 +195,12 @@ def _register(
             **{name: [value] for name, value in key.items()},
             "parent_checkpoint_id": [parent["checkpoint_id"]],
             "dataset": [dataset],
-            "dataset_id": [rows["dataset_id"][0]],
+            "dataset_id": [examples["dataset_id"][0]],
             "snapshot_id": [snapshot],
             "path": [str(trained.path)],
             "content_hash": [trained.content_hash],
             "training_version": [training_version(recipe, dataset)],
-            "num_examples": [rows.height],
+            "num_examples": [examples.height],
             "num_steps": [trained.num_steps],
             "seconds": [trained.seconds],
             "final_loss": [trained.losses[-1].loss],
@@ -205,14 +225,14 @@ def _progress_line(progress: Progress) -> str:
     )
 
 
-def _result(job: SftJob, trained: Trained, rows: pl.DataFrame) -> dg.MaterializeResult:
+def _result(job: SftJob, trained: Trained, examples: pl.DataFrame) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(job.checkpoint_id),
         metadata={
             "dagster/row_count": 1,
             "checkpoint_id": job.checkpoint_id,
             "path": dg.MetadataValue.path(str(trained.path)),
-            "num_examples": rows.height,
+            "num_examples": examples.height,
             "num_steps": trained.num_steps,
             "training_seconds": trained.seconds,
             "final_loss": trained.losses[-1].loss,

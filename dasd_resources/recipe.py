@@ -278,6 +278,13 @@ class Evaluation(Part):
     samples_per_question: Positive
     benchmarks: tuple[Benchmark, ...] = Field(strict=False, min_length=1)
 
+    @field_validator("temperatures")
+    @classmethod
+    def _distinct(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(temperatures)) < len(temperatures):
+            raise ValueError("the same temperature twice would ask for the same answers twice; remove one")
+        return temperatures
+
     @field_validator("benchmarks")
     @classmethod
     def _unique(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:

@@ -136,7 +136,8 @@ def test_a_missing_model_is_one_sentence(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))  # `main` sets it; this brings it back
     text = (Path(__file__).parents[1] / "dasd_resources/recipes/demo.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("../demo/teacher", "./no-such-folder"))
-    assert main(["run", "--recipe", str(tmp_path / "mine.yaml")]) == 2
-    error = capsys.readouterr().err
-    assert "teacher.model" in error
-    assert "no-such-folder" in error
+    for select in ([], ["--select", "teacher_model"]):
+        assert main(["run", "--recipe", str(tmp_path / "mine.yaml"), *select]) == 2
+        error = capsys.readouterr().err
+        assert "teacher.model: no folder" in error
+        assert "no-such-folder" in error

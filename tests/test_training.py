@@ -1,13 +1,19 @@
 """Stages and checkpoint ids, and which checkpoints are of the current chain."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import Fake, Project, change
 
+from dasd_assets.run import RunFailed
 from dasd_assets.training import checkpoint_id, current_checkpoints, epochs, stages, training_version
+from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.trainer import SftJob
 from dasd_resources.warehouse import Row, Warehouse
 
 RECIPE = load_recipe("demo")
@@ -118,3 +124,32 @@ def test_an_empty_warehouse_has_an_empty_chain_with_its_columns(warehouse: Wareh
     found = current_checkpoints(warehouse, RECIPE)
     assert found.is_empty()
     assert {"checkpoint_id", "stage", "path"} <= set(found.columns)
+
+
+class Dying(Fake):
+    """A training that is killed at its first attempt, and remembers the rows of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[Path, bytes, int]] = []
+
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+        self.rows.append((job.rows, job.rows.read_bytes(), job.rows.stat().st_ino))
+        if len(self.rows) == 1:
+            raise RuntimeError("killed")
+        return super().train(job, on_progress)
+
+
+def test_a_second_attempt_trains_on_the_very_file_of_the_first(copy: Project) -> None:
+    copy.recipe, dying = change(copy.recipe, "training.epochs", 9), Dying()
+    copy.fake = dying
+    with pytest.raises(RunFailed, match="killed"):
+        copy.materialize("checkpoint_stage1")
+    copy.materialize("checkpoint_stage1")
+    first, second = dying.rows
+    assert first == second
+    table = pl.read_parquet(BytesIO(first[1]))
+    query = """SELECT example_id, input_ids, labels FROM sft_examples
+        WHERE dataset = 't060' AND policy = 'das' ORDER BY example_id"""
+    assert table.equals(copy.read(query))
+    assert not first[0].exists()  # gone with the training
