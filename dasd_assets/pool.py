@@ -4,24 +4,22 @@ The warehouse may hold responses of other recipes, teachers and candidate counts
 queries here are the only place that tells them apart.
 """
 
-import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
 from dasd_assets.filters import FILTERS, dropping
-from dasd_assets.quarantine import usable_batches
 from dasd_assets.verdicts import filter_version
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.warehouse import Reading, Warehouse
 
 QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
 
 OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
     AND r.sample_index < $num_candidates AND list_contains($temperatures, r.temperature)"""
-_VERDICTS = """SELECT response_id, bool_and(passed) AND count(*) = len($filters) AS accepted
-    FROM response_verdicts WHERE filter_version = $filter_version AND list_contains($filters, filter)
-    GROUP BY response_id"""
+OF_BATCHES = "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # list_contains would compare with each of thousands
+_VERDICTS = """SELECT response_id, count(*) = len($filters) AS accepted FROM response_verdicts
+    WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter)"""
 
 
 def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel) -> dict[str, object]:
@@ -46,46 +44,44 @@ def responses_to_score(
     """
     filters: list[str] = list(QUALITY_FILTERS) if recipe.filters.apply == "before_selection" else []
     query = f"""SELECT r.response_id, p.question, r.text, p.system_prompt
-        FROM responses r JOIN prompts p USING (prompt_id) LEFT JOIN ({_VERDICTS}) v USING (response_id)
+        FROM responses r JOIN prompts p USING (prompt_id) 
+            LEFT JOIN ({_VERDICTS} AND batch = $batch GROUP BY response_id) v USING (response_id)
         WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND (len($filters) = 0 OR v.accepted)
         ORDER BY r.response_id"""
     params = recipe_params(recipe, teacher, student)
     return warehouse.read(query, {**params, "batch": batch, "filters": filters})
 
 
-def scored_responses(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, recipe: Recipe, dataset: str
-) -> pl.DataFrame:
-    """(response_id, prompt_id, domain, score, accepted) of a dataset's scored responses in the batches that exist.
+def keep_pool(reading: Reading, engines: Engines, recipe: Recipe, dataset: str, batches: list[str]) -> None:
+    """Table `pool` of the reading: response_id, prompt_id, domain, score, accepted of a dataset's scored responses.
 
-    Only accepted ones where filters come before selection.
+    Those in `batches` (the ones that exist), and only accepted ones where filters come before selection.
     """
     query = f"""SELECT r.response_id, r.prompt_id, p.domain, s.score, coalesce(v.accepted, FALSE) AS accepted
         FROM responses r JOIN prompts p USING (prompt_id) JOIN response_scores s USING (response_id)
-            LEFT JOIN ({_VERDICTS}) v USING (response_id)
-        WHERE {OF_RECIPE} AND r.temperature = $temperature AND list_contains($batches, r.batch)
+            LEFT JOIN ({_VERDICTS} GROUP BY response_id) v USING (response_id)
+        WHERE {OF_RECIPE} AND r.temperature = $temperature AND {OF_BATCHES}
           AND s.student_fingerprint = $student AND s.score_name = $score_name
-          AND s.threshold_version = $threshold_version AND (v.accepted OR NOT $only_accepted)
-        ORDER BY r.response_id"""
+          AND s.threshold_version = $threshold_version AND (v.accepted OR NOT $only_accepted)"""
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
     params = recipe_params(recipe, teacher, student) | {
         "temperature": recipe.datasets[dataset],
-        "batches": usable_batches(context.instance, warehouse),
+        "batches": batches,
         "student": student.fingerprint,
         "score_name": recipe.selection.score,
         "threshold_version": threshold_version(recipe),
         "filters": list(dropping(recipe.filters)),
         "only_accepted": recipe.filters.apply == "before_selection",
     }
-    return warehouse.read(query, params)
+    reading.keep("pool", query, params)
 
 
-def drop_counts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
-    """(temperature, filter, num_dropped, num_judged) over this recipe's responses, for every filter."""
+def drop_counts(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:
+    """(temperature, filter, num_dropped, num_judged) over this recipe's responses in `batches`, for every filter."""
     query = f"""SELECT r.temperature, v.filter, count(*) FILTER (NOT v.passed) AS num_dropped, count(*) AS num_judged
         FROM responses r JOIN response_verdicts v USING (response_id)
-        WHERE {OF_RECIPE} AND v.filter_version = $filter_version GROUP BY ALL ORDER BY ALL"""
+        WHERE {OF_RECIPE} AND {OF_BATCHES} AND v.filter_version = $filter_version GROUP BY ALL ORDER BY ALL"""
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
-    return warehouse.read(query, recipe_params(recipe, teacher, student))
+    return warehouse.read(query, {**recipe_params(recipe, teacher, student), "batches": batches})

@@ -111,7 +111,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
     """Which other batch, existing or removed, has each of these prompts that another one has."""
-    query = "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND list_contains($ids, prompt_id)"
+    query = (
+        "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
+    )
     return dict(transaction.read(query, {"batch": batch, "ids": prompt_ids}).iter_rows())
 
 
@@ -119,7 +121,7 @@ def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
     """Give the batch what removed batches left of these prompts, so that no response is made or kept twice."""
     if ids:
         transaction.move_to_batch("prompts", "prompt_id", ids, batch)
-        query = "SELECT response_id FROM responses WHERE list_contains($ids, prompt_id)"
+        query = "SELECT response_id FROM responses WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
         responses = transaction.read(query, {"ids": ids})["response_id"].to_list()
         for table in PER_RESPONSE:
             transaction.move_to_batch(table, "response_id", responses, batch)

@@ -10,7 +10,8 @@ from dasd_assets import plots
 from dasd_assets.divergence import threshold_version
 from dasd_assets.evaluation import stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
-from dasd_assets.pool import OF_RECIPE, drop_counts, recipe_params
+from dasd_assets.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
+from dasd_assets.quarantine import usable_batches
 from dasd_assets.training import current_checkpoints
 from dasd_resources.checkpoint import Trained
 from dasd_resources.engines import Engines
@@ -36,24 +37,26 @@ class Findings:
     checkpoints: pl.DataFrame
 
 
-def find(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> Findings:
-    """Read what the recipe's pipeline has made so far."""
+def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> Findings:
+    """Read what the recipe's pipeline has made so far of the batches that exist."""
     return Findings(
-        drops=drop_counts(warehouse, engines, recipe),
-        shares=_shares(warehouse, engines, recipe),
-        teacher_share=_teacher_share(warehouse, engines, recipe),
+        drops=drop_counts(warehouse, engines, recipe, batches),
+        shares=_shares(warehouse, engines, recipe, batches),
+        teacher_share=_teacher_share(warehouse, engines, recipe, batches),
         accuracies=stage_accuracy(warehouse, recipe),
         checkpoints=current_checkpoints(warehouse, recipe),
     )
 
 
-def pictures(warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings) -> dict[str, bytes]:
+def pictures(
+    warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings, batches: list[str]
+) -> dict[str, bytes]:
     """Plot name -> PNG."""
     rollouts = current_rollouts(warehouse, engines, recipe)
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
     return {
-        "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe)),
+        "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe, batches)),
         "sentence_probabilities": plots.sentence_bars(_one_response(warehouse, engines, recipe)),
         "teacher_sentences_by_position": plots.teacher_share_by_position(findings.shares),
         "cut_off_rate": plots.cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()),
@@ -75,11 +78,12 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     def distillation_report(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        findings = find(warehouse, engines, recipe)
+        existing = usable_batches(context.instance, warehouse)
+        findings = find(warehouse, engines, recipe, existing)
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
         metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder))}
-        for name, png in pictures(warehouse, engines, recipe, findings).items():
+        for name, png in pictures(warehouse, engines, recipe, findings, existing).items():
             (folder / f"{name}.png").write_bytes(png)
             metadata[name] = plots.inline(png)
         metadata["accuracies"] = dg.MetadataValue.md(_markdown(findings.accuracies))
@@ -89,46 +93,49 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [distillation_report]
 
 
-def _params(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, object]:
+def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, object]:
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
     return {
         **recipe_params(recipe, teacher, student),
         "student": student.fingerprint,
+        "batches": batches,
         "threshold_version": threshold_version(recipe),
     }
 
 
 _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
     JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = 'correctness'
-    WHERE {OF_RECIPE} AND v.filter_version = $filter_version AND t.student_fingerprint = $student
+    WHERE {OF_RECIPE} AND {OF_BATCHES} AND v.filter_version = $filter_version AND t.student_fingerprint = $student
       AND t.threshold_version = $threshold_version AND t.sentence_type IS NOT NULL
       AND v.reason IS DISTINCT FROM 'no verifier'"""
 
 
-def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:
     query = f"""WITH each AS (SELECT r.response_id, v.passed, avg((t.sentence_type = 'teacher')::INT) AS share
             FROM {_TYPED} GROUP BY ALL)
         SELECT passed AS correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
         GROUP BY ALL ORDER BY correct DESC"""
-    return warehouse.read(query, _params(warehouse, engines, recipe))
+    return warehouse.read(query, _params(engines, recipe, batches))
 
 
-def _shares(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+def _shares(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:
     query = f"""WITH each AS (SELECT v.passed AS correct, (t.sentence_type = 'teacher')::INT AS is_teacher,
             floor({NUM_POSITIONS} * t.sentence_index / count(*) OVER (PARTITION BY r.response_id)) AS eighth
             FROM {_TYPED})
         SELECT (eighth + 0.5) / {NUM_POSITIONS} AS position, correct, avg(is_teacher) AS teacher_share FROM each
         GROUP BY ALL ORDER BY ALL"""
-    return warehouse.read(query, _params(warehouse, engines, recipe))
+    return warehouse.read(query, _params(engines, recipe, batches))
 
 
-def _response_probs(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, list[float]]:
+def _response_probs(
+    warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]
+) -> dict[str, list[float]]:
     query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
             r.response_id IN (SELECT response_id FROM selected_responses
                 WHERE recipe = $recipe AND policy = 'das' AND dataset <> 'mixed') AS selected
-        FROM responses r WHERE {OF_RECIPE}"""
-    params = _params(warehouse, engines, recipe) | {"recipe": recipe.name}
+        FROM responses r WHERE {OF_RECIPE} AND {OF_BATCHES}"""
+    params = _params(engines, recipe, batches) | {"recipe": recipe.name}
     probs = warehouse.read(query, params)
     groups: dict[str, list[float]] = {}
     for temperature in recipe.generation.temperatures:
@@ -146,7 +153,7 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND s.rank = 1
           AND p.student_fingerprint = $student AND t.threshold_version = $threshold_version
         QUALIFY dense_rank() OVER (ORDER BY response_id) = 1 ORDER BY p.sentence_index"""
-    params = _params(warehouse, engines, recipe) | {"recipe": recipe.name, "dataset": recipe.last_dataset}
+    params = _params(engines, recipe, []) | {"recipe": recipe.name, "dataset": recipe.last_dataset}
     return warehouse.read(query, params)
 
 

@@ -120,7 +120,10 @@ def materialize_selected(
     home: Path,
     echo: Echo,
 ) -> int:
-    """Materialize the assets of a Dagster selection (`response_scores+`), stale or not, in every batch."""
+    """Materialize the assets of a Dagster selection (`response_scores+`), stale or not, in every batch.
+
+    Raises RunFailed, or RecipeError where an asset meets a fault of the recipe; models that none needs may be missing.
+    """
     register_batches(instance, recipe, home, echo)
     graph = definitions.resolve_asset_graph()
     keys = list(graph.toposorted_asset_keys)

@@ -11,45 +11,77 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.pool import drop_counts, scored_responses
+from dasd_assets.pool import drop_counts, keep_pool
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.quarantine import usable_batches
 from dasd_assets.staleness import batches_tag
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Recipe, Selection, content_hash
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.warehouse import Reading, Row, Warehouse
 
 SELECTION_VERSION = "1"
+CONTROL_VERSION = "2"
+MAX_HEAP = 1_000_000  # DuckDB's max(key, n) holds fewer
 
 
-def select(pool: pl.DataFrame, policy: str, budget: Mapping[str, int]) -> pl.DataFrame:
-    """The highest scores of the pool, with their rank (from 1) within the domain; ties go to the smaller response_id.
+def best_of_each_question(table: str, key: str) -> str:
+    """SQL for one row a question: that of greatest key, called `key` in it; ties go to the smaller response_id.
 
-    pool: response_id, prompt_id, domain, score. `best_per_question` first keeps one response a question.
-    budget: domain -> most rows to keep; a domain that is not named keeps all.
+    table: response_id, prompt_id, domain, score, accepted, and the key, a DOUBLE.
     """
-    ranked = pool.drop_nulls("score").sort("score", "response_id", descending=[True, False])
-    if policy == "best_per_question":
-        ranked = ranked.unique("prompt_id", keep="first", maintain_order=True)
-    ranked = ranked.with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain"))
-    limit = pl.col("domain").replace_strict(dict(budget), default=None, return_dtype=pl.Int64)
-    return ranked.filter(limit.is_null() | (pl.col("rank") <= limit)).sort("domain", "rank")
+    return f"""SELECT prompt_id, domain, -best.minus_key AS key, best.response_id, best.score, best.accepted
+        FROM (SELECT prompt_id, any_value(domain) AS domain, min({{
+                minus_key: -{key}, response_id: response_id, score: score, accepted: accepted}}) AS best
+            FROM {table} WHERE {key} IS NOT NULL GROUP BY prompt_id)"""
 
 
-def select_random(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
-    """The control: as many responses per domain as `chosen`, drawn by a hash of seed and id, whatever the order."""
-    draw = [content_hash([seed, key]) for key in pool["response_id"]]
-    ranked = pool.drop_nulls("score").join(
-        pl.DataFrame({"response_id": pool["response_id"], "draw": draw}), on="response_id"
-    )
-    ranked = ranked.sort("draw")
+def ranked(table: str, key: str) -> str:
+    """SQL for the rows of greatest key in each domain, with their rank (from 1); ties go to the smaller response_id.
+
+    table: as for `best_of_each_question`. `$domains` and `$most`: how many rows
+    to keep of which domain; all of the others. The least key that can be kept is found first, so that only the rows
+    at or above it are sorted: a tenth of the time over millions of rows.
+    """
+    return f"""WITH budget AS (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($most::BIGINT[]) AS most),
+            bound AS (SELECT domain, list_min(max({key}, most)) AS least FROM {table} JOIN budget USING (domain)
+                WHERE most < {MAX_HEAP} GROUP BY domain)
+        SELECT response_id, prompt_id, domain, score, accepted,
+            row_number() OVER (PARTITION BY domain ORDER BY {key} DESC, response_id) AS rank
+        FROM {table} LEFT JOIN bound USING (domain) LEFT JOIN budget USING (domain)
+        WHERE {key} >= coalesce(least, '-inf'::DOUBLE) QUALIFY rank <= coalesce(most, rank)"""
+
+
+def select(reading: Reading, policy: str, budget: Mapping[str, int]) -> pl.DataFrame:
+    """The highest scores of table `pool`, with their rank within the domain; of the accepted ones, where not all are.
+
+    `best_per_question` first keeps one response a question. budget: domain -> most rows to keep; a domain that is not
+    named keeps all.
+    """
     if policy == "best_per_question":
-        ranked = ranked.filter(pl.col("prompt_id").is_in(chosen["prompt_id"].implode()))
-        ranked = ranked.unique("prompt_id", keep="first", maintain_order=True)
-    ranked = ranked.with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain"))
-    counts = chosen.group_by("domain").len("count")
-    kept = ranked.join(counts, on="domain").filter(pl.col("rank") <= pl.col("count"))
-    return kept.drop("draw", "count").sort("domain", "rank")
+        reading.keep("best", best_of_each_question("pool", "score"))
+        return _accepted(reading, ranked("best", "key"), budget)
+    return _accepted(reading, ranked("pool", "score"), budget)
+
+
+def draw_control(reading: Reading, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
+    """The control: of table `pool`, as many responses per domain as `chosen`, drawn by a hash of seed and id.
+
+    `best_per_question` draws one response of each chosen question; otherwise the questions are drawn, too.
+    """
+    same = "prompt_id" if policy == "best_per_question" else "domain"
+    query = f"""SELECT *, md5_number_lower($seed || ' ' || response_id) / 2.0 ** 64 AS draw
+        FROM pool WHERE accepted AND score IS NOT NULL AND {same} IN (SELECT unnest($same::VARCHAR[]))"""
+    reading.keep("drawn", query, {"seed": str(seed), "same": chosen[same].unique().to_list()})
+    budget = dict(chosen.group_by("domain").len().iter_rows())
+    if policy == "best_per_question":
+        reading.keep("best", best_of_each_question("drawn", "draw"))
+        return _accepted(reading, ranked("best", "key"), budget)
+    return _accepted(reading, ranked("drawn", "draw"), budget)
+
+
+def _accepted(reading: Reading, query: str, budget: Mapping[str, int]) -> pl.DataFrame:
+    params = {"domains": list(budget), "most": list(budget.values())}
+    return reading.read(f"SELECT * EXCLUDE (accepted) FROM ({query}) WHERE accepted ORDER BY domain, rank", params)
 
 
 def selection_version(recipe: Recipe) -> str:
@@ -82,10 +114,10 @@ def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`selected_responses_…` per temperature, and `random_responses`."""
-    return [*[_selected(recipe, dataset) for dataset in recipe.datasets], _random(recipe)]
+    return [*[_selection(recipe, dataset) for dataset in recipe.datasets], _random(recipe)]
 
 
-def _selected(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
+def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"selected_responses_{dataset}",
         deps=["response_scores"],
@@ -97,15 +129,18 @@ def _selected(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     def selected_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        read = batches_tag(context.instance, "response_scores", usable_batches(context.instance, warehouse))
-        pool = scored_responses(context, warehouse, engines, recipe, dataset)
-        selected = _keep(pool, recipe.selection, dataset)
+        existing = usable_batches(context.instance, warehouse)
+        read = batches_tag(context.instance, "response_scores", existing)
+        with warehouse.reading() as reading:
+            keep_pool(reading, engines, recipe, dataset, existing)
+            selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
+            statistics = reading.read("SELECT count(*) AS num_candidates, avg(score) AS mean_score_of_pool FROM pool")
         if selected.is_empty():
             raise dg.Failure(
-                f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset)}"
+                f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset, existing)}"
             )
         write_selection(context, warehouse, recipe, dataset, "das", selected)
-        return _selection_result(selected, pool, read)
+        return _selection_result(selected, statistics.row(0, named=True), read)
 
     return selected_responses
 
@@ -115,7 +150,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         deps=[f"selected_responses_{dataset}" for dataset in recipe.datasets],
         group_name="selection",
         kinds={"duckdb", "polars"},
-        code_version=content_hash([selection_version(recipe), recipe.version("seed")])[:12],
+        code_version=content_hash([CONTROL_VERSION, selection_version(recipe), recipe.version("seed")])[:12],
         description="One row per response of the random control: same pool, budget and questions as the selection.",
     )
     def random_responses(
@@ -123,9 +158,9 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         drawn = []
         for dataset in recipe.datasets:
-            pool = scored_responses(context, warehouse, engines, recipe, dataset)
-            chosen = _keep(pool, recipe.selection, dataset)
-            rows = select_random(pool.filter("accepted"), chosen, recipe.selection.policy, recipe.seed)
+            with warehouse.reading() as reading:
+                keep_pool(reading, engines, recipe, dataset, usable_batches(context.instance, warehouse))
+                rows = draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
             write_selection(context, warehouse, recipe, dataset, "random", rows)
             drawn.append(rows)
         table = pl.concat(drawn)
@@ -136,13 +171,14 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     return random_responses
 
 
-def _keep(pool: pl.DataFrame, selection: Selection, dataset: str) -> pl.DataFrame:
-    selected = select(pool, selection.policy, selection.budgets.get(dataset, {}))
-    return selected.filter("accepted")
+def _selected(reading: Reading, recipe: Recipe, dataset: str) -> pl.DataFrame:
+    query = """SELECT prompt_id, domain FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'"""
+    return reading.read(query, {"recipe": recipe.name, "dataset": dataset})
 
 
-def _drops(warehouse: Warehouse, engines: Engines, recipe: Recipe, dataset: str) -> str:
-    counts = drop_counts(warehouse, engines, recipe).filter(pl.col("temperature") == recipe.datasets[dataset])
+def _drops(warehouse: Warehouse, engines: Engines, recipe: Recipe, dataset: str, existing: list[str]) -> str:
+    counts = drop_counts(warehouse, engines, recipe, existing).filter(pl.col("temperature") == recipe.datasets[dataset])
     listed = ", ".join(
         f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts()
     )
@@ -167,14 +203,13 @@ def write_selection(
             transaction.replace("selected_responses", key, rows)
 
 
-def _selection_result(selected: pl.DataFrame, pool: pl.DataFrame, tags: dict[str, str]) -> dg.MaterializeResult:
+def _selection_result(selected: pl.DataFrame, pool: Row, tags: dict[str, str]) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=content_version(selected["response_id"]),
         tags=tags,
         metadata={
             "dagster/row_count": selected.height,
-            "num_candidates": pool.height,
             "mean_score": selected.select(pl.mean("score")).item(),
-            "mean_score_of_pool": pool.select(pl.mean("score")).item(),
+            **pool,
         },
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.quarantine import usable_batches
 from dasd_assets.report import Findings, find
 from dasd_assets.training import MIXED, stages
 from dasd_resources.engines import Engines
@@ -35,7 +36,7 @@ TABLES = (
 
 def summary(instance: dg.DagsterInstance, warehouse: Warehouse, engines: Engines, recipe: Recipe) -> str:
     """The whole page as text."""
-    findings = find(warehouse, engines, recipe)
+    findings = find(warehouse, engines, recipe, usable_batches(instance, warehouse))
     parts = [
         _section("Rows", _row_counts(warehouse)),
         _section("Responses dropped", _drops(findings)),

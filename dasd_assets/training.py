@@ -163,7 +163,7 @@ def _write_rows(warehouse: Warehouse, recipe: Recipe, dataset: str, snapshot: in
     """
     if file.is_file():
         return
-    unfinished = file.with_suffix(".unfinished")
+    unfinished = file.with_name(file.name.replace(".", ".unfinished.", 1))
     target = str(unfinished).replace("'", "''")
     query = f"""COPY (SELECT example_id, input_ids, labels FROM {_TRAINED_ON} ORDER BY example_id)
         TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"""

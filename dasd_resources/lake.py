@@ -39,6 +39,10 @@ class Reading:
         """Rows of a query; `$name` takes the parameter of that name."""
         return _query(self._connection, query, params)
 
+    def keep(self, name: str, query: str, params: Params | None = None) -> None:
+        """Make a query's rows the temporary table `name` of this reading: large ones stay in DuckDB, out of Python."""
+        self.read(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", params)
+
 
 class Transaction(Reading):
     """Writes of one commit; it is all in the next snapshot or none of it is. Every row gets `run_id`."""
@@ -77,12 +81,12 @@ class Transaction(Reading):
     def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
         """Delete the rows equal to `where` in every column it names, and whose `column` is one of `keys`."""
         if keys:
-            query = f"DELETE FROM {table} WHERE {_equal(where)} AND list_contains($keys, {column})"
+            query = f"DELETE FROM {table} WHERE {_equal(where)} AND {column} IN (SELECT unnest($keys::VARCHAR[]))"
             self._connection.execute(query, {**where, "keys": list(keys)})
 
     def move_to_batch(self, table: str, column: str, keys: Sequence[str], batch: str) -> None:
         """Give `batch` the rows whose `column` is one of `keys`."""
-        query = f"UPDATE {table} SET batch = $batch WHERE list_contains($keys, {column})"
+        query = f"UPDATE {table} SET batch = $batch WHERE {column} IN (SELECT unnest($keys::VARCHAR[]))"
         self._connection.execute(query, {"batch": batch, "keys": list(keys)})
 
     def _register(self, rows: pl.DataFrame) -> None:
@@ -124,7 +128,7 @@ class Lake:
         with self._connect(at=at, read_only=True) as connection:
             connection.execute("BEGIN")
             yield Reading(connection)
-            connection.execute("COMMIT")
+            connection.execute("ROLLBACK")  # of temporary tables
 
     def read_latest(self, query: str, params: Params | None = None) -> tuple[pl.DataFrame, int]:
         """Rows of a query and the id of the snapshot they were read from."""

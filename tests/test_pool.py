@@ -10,7 +10,8 @@ import pytest
 
 from dasd_assets.divergence import threshold_version
 from dasd_assets.filters import FILTERS
-from dasd_assets.pool import drop_counts, responses_to_score, scored_responses
+from dasd_assets.partitions import batches
+from dasd_assets.pool import drop_counts, keep_pool, responses_to_score
 from dasd_assets.verdicts import filter_version
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
@@ -44,8 +45,12 @@ class Home:
         return found["response_id"].to_list()
 
     def scored(self, recipe: Recipe = RECIPE, dataset: str = "t060") -> pl.DataFrame:
-        context = dg.build_asset_context(instance=self.instance)
-        return scored_responses(context, self.warehouse, self.engines, recipe, dataset)
+        with self.warehouse.reading() as reading:
+            keep_pool(reading, self.engines, recipe, dataset, batches(self.instance))
+            return reading.read("FROM pool ORDER BY response_id")
+
+    def drops(self) -> pl.DataFrame:
+        return drop_counts(self.warehouse, self.engines, RECIPE, batches(self.instance))
 
 
 # Every response differs from `good` in what its name says.
@@ -220,13 +225,22 @@ def test_a_removed_batch_comes_back_with_its_partition(home: Home) -> None:
 
 
 def test_drops_are_counted_per_temperature_and_filter(home: Home) -> None:
-    counts = {row[:2]: row[2:] for row in drop_counts(home.warehouse, home.engines, RECIPE).iter_rows()}
+    counts = {row[:2]: row[2:] for row in home.drops().iter_rows()}
     assert {key: dropped for key, (dropped, _) in counts.items() if dropped} == {
         (0.6, "correctness"): 1,
         (0.6, "repetition"): 1,
     }
     assert counts[0.6, "length"][1] == counts[0.6, "correctness"][1] + 1  # `unjudged` was judged for length
     assert counts[1.0, "length"] == (0, 1)
+
+
+def test_drops_of_a_removed_batch_are_not_counted(home: Home) -> None:
+    judged = home.drops()["num_judged"].sum()
+    home.instance.add_dynamic_partitions("prompt_batch", [REMOVED])
+    try:
+        assert home.drops()["num_judged"].sum() == judged + len(FILTERS)
+    finally:
+        home.instance.delete_dynamic_partition("prompt_batch", REMOVED)
 
 
 def test_a_home_without_rows_has_an_empty_pool(home: Home, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from conftest import Project
 
+from dasd_assets.partitions import batches
 from dasd_assets.report import NUM_POSITIONS, Findings, find, pictures
 
 PICTURES = {
@@ -19,7 +20,8 @@ PICTURES = {
 
 @pytest.fixture(scope="session")
 def findings(finished: Project) -> Findings:
-    return find(finished.warehouse, finished.engines, finished.recipe)
+    with finished.instance() as instance:
+        return find(finished.warehouse, finished.engines, finished.recipe, batches(instance))
 
 
 def test_drops_are_per_temperature_and_filter(findings: Findings, finished: Project) -> None:
@@ -51,7 +53,9 @@ def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: Findings) -
 
 
 def test_every_picture_is_a_small_png(findings: Findings, finished: Project) -> None:
-    made = pictures(finished.warehouse, finished.engines, finished.recipe, findings)
+    with finished.instance() as instance:
+        existing = batches(instance)
+    made = pictures(finished.warehouse, finished.engines, finished.recipe, findings, existing)
     assert set(made) == PICTURES
     for png in made.values():
         assert png.startswith(b"\x89PNG\r\n\x1a\n")

@@ -1,15 +1,17 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.selection import select, select_random, write_selection
+from dasd_assets.selection import draw_control, select, write_selection
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.warehouse import Reading, Warehouse
 
 
 def pool() -> pl.DataFrame:
@@ -24,30 +26,50 @@ def pool() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["response_id", "prompt_id", "domain", "score"], orient="row")
 
 
+@contextmanager
+def reading_of(pool: pl.DataFrame) -> Iterator[Reading]:
+    """A reading whose table `pool` holds these rows, all accepted unless they say otherwise."""
+    with duckdb.connect() as connection:
+        connection.register("rows", pool if "accepted" in pool.columns else pool.with_columns(accepted=True))
+        reading = Reading(connection)
+        reading.keep("pool", "FROM rows")
+        yield reading
+
+
+def chosen_of(pool: pl.DataFrame, policy: str, budget: dict[str, int]) -> pl.DataFrame:
+    with reading_of(pool) as reading:
+        return select(reading, policy, budget)
+
+
+def control_of(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
+    with reading_of(pool) as reading:
+        return draw_control(reading, chosen, policy, seed)
+
+
 def kept(table: pl.DataFrame) -> list[tuple[str, int]]:
     return table.select("response_id", "rank").rows()
 
 
 def test_the_best_of_each_question_ranked_within_its_domain() -> None:
-    assert kept(select(pool(), "best_per_question", {})) == [("c1", 1), ("a2", 1), ("b1", 2)]
+    assert kept(chosen_of(pool(), "best_per_question", {})) == [("c1", 1), ("a2", 1), ("b1", 2)]
 
 
 def test_top_k_takes_several_of_one_question() -> None:
-    assert kept(select(pool(), "top_k", {"math": 3})) == [("c1", 1), ("a2", 1), ("b1", 2), ("b2", 3)]
+    assert kept(chosen_of(pool(), "top_k", {"math": 3})) == [("c1", 1), ("a2", 1), ("b1", 2), ("b2", 3)]
 
 
 def test_ties_go_to_the_smaller_id_whatever_the_order() -> None:
     shuffled = pool().sample(fraction=1.0, shuffle=True, seed=3)
-    assert kept(select(shuffled, "top_k", {"math": 1, "code": 1})) == [("c1", 1), ("a2", 1)]
+    assert kept(chosen_of(shuffled, "top_k", {"math": 1, "code": 1})) == [("c1", 1), ("a2", 1)]
 
 
 @pytest.mark.parametrize("policy", ["best_per_question", "top_k"])
 def test_the_control_is_as_large_per_domain_and_a_fixed_draw(policy: str) -> None:
-    chosen = select(pool(), policy, {"math": 2})
-    drawn = select_random(pool(), chosen, policy, seed=7)
+    chosen = chosen_of(pool(), policy, {"math": 2})
+    drawn = control_of(pool(), chosen, policy, seed=7)
     counts = [table.group_by("domain").len().sort("domain").rows() for table in (chosen, drawn)]
     assert counts[0] == counts[1]
-    again = select_random(pool().sample(fraction=1.0, shuffle=True, seed=1), chosen, policy, seed=7)
+    again = control_of(pool().sample(fraction=1.0, shuffle=True, seed=1), chosen, policy, seed=7)
     assert kept(drawn) == kept(again)
     if policy == "best_per_question":
         assert sorted(drawn["prompt_id"]) == sorted(chosen["prompt_id"])
@@ -57,14 +79,14 @@ def test_another_seed_draws_another_control() -> None:
     many = pl.DataFrame(
         {"response_id": [f"r{i:03d}" for i in range(200)], "prompt_id": [f"p{i}" for i in range(200)], "domain": "math"}
     ).with_columns(score=pl.lit(1.0))
-    chosen = select(many, "top_k", {"math": 20})
-    draws = [set(select_random(many, chosen, "top_k", seed)["response_id"]) for seed in (1, 2)]
+    chosen = chosen_of(many, "top_k", {"math": 20})
+    draws = [set(control_of(many, chosen, "top_k", seed)["response_id"]) for seed in (1, 2)]
     assert draws[0] != draws[1]
     assert len(draws[0]) == len(draws[1]) == 20
 
 
 def test_an_empty_pool_selects_nothing() -> None:
-    assert select(pool().clear(), "top_k", {}).is_empty()
+    assert chosen_of(pool().clear(), "top_k", {}).is_empty()
 
 
 @pytest.fixture
@@ -85,21 +107,25 @@ def write(tmp_path: Path) -> Callable[[pl.DataFrame], Warehouse]:
 
 
 def test_an_unchanged_selection_makes_no_commit(write: Callable[[pl.DataFrame], Warehouse]) -> None:
-    selected = select(pool(), "top_k", {})
+    selected = chosen_of(pool(), "top_k", {})
     before = write(selected).snapshot_id()
     assert write(selected.reverse()).snapshot_id() == before
 
 
 def test_new_scores_of_the_same_responses_are_written(write: Callable[[pl.DataFrame], Warehouse]) -> None:
-    write(select(pool(), "top_k", {}))
+    write(chosen_of(pool(), "top_k", {}))
     rescored = pool().with_columns(score=1 - pl.col("score"))  # as under another student
-    stored = write(select(rescored, "top_k", {})).read("SELECT response_id, rank FROM selected_responses ORDER BY ALL")
+    stored = write(chosen_of(rescored, "top_k", {})).read(
+        "SELECT response_id, rank FROM selected_responses ORDER BY ALL"
+    )
     assert stored.rows() == [("a1", 1), ("a2", 2), ("b1", 3), ("b2", 4), ("c1", 1)]
 
 
 def test_a_smaller_selection_drops_the_rest(write: Callable[[pl.DataFrame], Warehouse]) -> None:
-    write(select(pool(), "top_k", {}))
-    stored = write(select(pool(), "top_k", {"math": 1})).read("SELECT response_id FROM selected_responses ORDER BY ALL")
+    write(chosen_of(pool(), "top_k", {}))
+    stored = write(chosen_of(pool(), "top_k", {"math": 1})).read(
+        "SELECT response_id FROM selected_responses ORDER BY ALL"
+    )
     assert stored["response_id"].to_list() == ["a2", "c1"]
 
 
@@ -128,14 +154,14 @@ def test_a_selection_is_what_a_plain_loop_selects(pool: pl.DataFrame, policy: st
         if policy == "best_per_question":
             rows = [row for i, row in enumerate(rows) if row["prompt_id"] not in {r["prompt_id"] for r in rows[:i]}]
         expected += [(row["response_id"], rank) for rank, row in enumerate(rows[: budget.get(domain)], start=1)]
-    assert kept(select(pool, policy, budget)) == expected
+    assert kept(chosen_of(pool, policy, budget)) == expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(pools, policies, budgets, st.integers(0, 3))
 def test_the_control_matches_any_selection(pool: pl.DataFrame, policy: str, budget: dict[str, int], seed: int) -> None:
-    chosen = select(pool, policy, budget)
-    drawn = select_random(pool, chosen, policy, seed)
+    chosen = chosen_of(pool, policy, budget)
+    drawn = control_of(pool, chosen, policy, seed)
     assert sorted(drawn["domain"]) == sorted(chosen["domain"])
     assert drawn["response_id"].is_unique().all()
     assert drawn["score"].null_count() == 0
@@ -144,4 +170,4 @@ def test_the_control_matches_any_selection(pool: pl.DataFrame, policy: str, budg
         assert ranks == list(range(1, len(ranks) + 1))
     if policy == "best_per_question":
         assert sorted(drawn["prompt_id"]) == sorted(chosen["prompt_id"])
-    assert kept(select_random(pool.reverse(), chosen, policy, seed)) == kept(drawn)
+    assert kept(control_of(pool.reverse(), chosen, policy, seed)) == kept(drawn)

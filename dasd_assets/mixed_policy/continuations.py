@@ -75,7 +75,7 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     ids = [row["continuation_id"] for row in _prefixes(warehouse, engines, recipe, teacher.fingerprint)]
     query = """SELECT c.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id)
-        WHERE list_contains($ids, c.continuation_id) ORDER BY c.continuation_id"""
+        WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
 
 

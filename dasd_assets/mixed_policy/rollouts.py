@@ -76,7 +76,8 @@ def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> 
     ids = [row["rollout_id"] for row in _wanted(warehouse, engines, recipe, checkpoint)]
     query = """SELECT r.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM student_rollouts r JOIN prompts p USING (prompt_id)
-        WHERE r.checkpoint_id = $checkpoint AND list_contains($ids, r.rollout_id) ORDER BY r.rollout_id"""
+        WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
+        ORDER BY r.rollout_id"""
     return warehouse.read(query, {"checkpoint": checkpoint, "ids": ids})
 
 
