@@ -1,13 +1,32 @@
-"""Commands for whoever runs a home: `dasd backup`, `dasd restore`."""
+"""Commands for whoever runs a home: `dasd check`, `dasd backup`, `dasd restore`."""
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from dasd_resources.backup import back_up
+from dasd_resources.recipe import load_recipe
 from dasd_resources.restore import restore
 
 Subparsers = argparse._SubParsersAction
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """`dasd check`: exit code 1 if anything would stop a run."""
+    from dasd_assets.definitions import EnvironmentEngines
+    from dasd_assets.preflight import Finding, check
+
+    recipe = load_recipe(args.recipe or args.default_recipe)
+    findings: list[Finding] = []
+    for finding in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
+        findings.append(finding)
+        if not args.json:
+            print(f"{finding.status:8}{finding.check:22}{finding.told}", flush=True)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    return int(any(finding.status == "failed" for finding in findings))
 
 
 def backup_command(args: argparse.Namespace) -> int:
@@ -30,7 +49,14 @@ def restore_command(args: argparse.Namespace) -> int:
 
 
 def add_commands(commands: Subparsers) -> None:
-    """Add `backup` and `restore` to the `dasd` command."""
+    """Add them to the `dasd` command."""
+    checks = commands.add_parser("check", help="look at all that a recipe needs, before hours are spent on it")
+    checks.add_argument(
+        "--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)"
+    )
+    checks.add_argument("--quick", action="store_true", help="load no model: leave out what the engines really return")
+    checks.add_argument("--json", action="store_true", help="print a JSON array of objects")
+    checks.set_defaults(command=check_command)
     backups = commands.add_parser("backup", help="save the home to a folder, consistent, while writers run")
     backups.add_argument("folder", help="one subfolder per backup; later ones share files with those before")
     backups.add_argument("--keep", type=_positive, default=3, help="delete all but this many of the newest (default 3)")

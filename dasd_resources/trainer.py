@@ -186,11 +186,20 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
         raise TrainingError(_failure(job, child.returncode))
 
 
+def executable(command: str) -> str | None:
+    """Where a launcher's command is, as the child process would find it."""
+    return shutil.which(command, path=_path())
+
+
+def _path() -> str:
+    """This venv's commands before others."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def _environment() -> dict[str, str]:
     """Ours, with this venv's commands on the path, and a thread per CPU where `accelerate launch` would choose one."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     defaults = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    return {**defaults, **os.environ, **CHILD_ENVIRONMENT, "PATH": path}
+    return {**defaults, **os.environ, **CHILD_ENVIRONMENT, "PATH": _path()}
 
 
 def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Iterator[str]:

@@ -1,0 +1,125 @@
+"""Preflight: a sound recipe passes; every fault is found by the look that is for it, without stopping the others."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import FakeEngine, Project, change, prompt_rows
+
+from dasd_assets.cli import main
+from dasd_assets.preflight import Finding, check
+from dasd_resources.engine import Completion, Failure, InferenceEngine, Score
+from dasd_resources.engines import Engines, PromptedModel
+
+
+def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, Finding]:
+    return {found.check: found for found in check(project.recipe, project.home, engines or project.engines, quick)}
+
+
+def failed(found: dict[str, Finding]) -> dict[str, str]:
+    return {name: finding.told for name, finding in found.items() if finding.status == "failed"}
+
+
+def test_a_sound_recipe_passes(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    found = findings(project)
+    assert {finding.status for finding in found.values()} == {"ok"}
+    assert found["prompts"].told.startswith("9 in ")
+    assert "for 36 responses of at most 200 tokens" in found["disk"].told
+    assert found["teacher logprobs"].told.startswith("8 tokens sampled and scored again, 0 nats")
+    assert not (project.home / "catalog.sqlite").exists()
+
+
+def test_quick_loads_no_engine(project: Project) -> None:
+    found = findings(project, quick=True)
+    assert project.fake.generated == project.fake.scored == []
+    assert {name for name in found if name.endswith("logprobs")} == set()
+    assert found["prompts"].status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "look", "told"),
+    [
+        ("teacher.model", "/nowhere", "teacher", "no folder /nowhere"),
+        ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
+        ("training.max_length", 10**6, "student context", "training.max_length 1,000,000 exceeds the context"),
+        ("training.launcher", ["no-such-launcher"], "launcher", "no command no-such-launcher"),
+        ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
+        ("generation.num_candidates", 10**9, "disk", "make room"),
+        ("evaluation.benchmarks", [{"name": "x", "path": "/no.jsonl", "max_tokens": 9}], "benchmark x", "no such file"),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(project: Project, path: str, value: object, look: str, told: str) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, path, value)
+    (found,) = failed(findings(project, quick=True)).items()
+    assert found[0] == look
+    assert told in found[1]
+
+
+def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -> None:
+    folder = project.home / "prompts"
+    folder.mkdir(parents=True)
+    good = json.dumps(prompt_rows(0, 1)[0])
+    (folder / "a.jsonl").write_text("\n".join([good, *["{}"] * 5, "nonsense"]))
+    told = findings(project, quick=True)["prompts"].told
+    assert told.startswith("1 in ")
+    assert "6 rejected: a.jsonl:2: question is missing" in told
+    assert told.count("a.jsonl:") == 3
+
+
+def faulty(project: Project, kind: str) -> Engines:
+    """Engines whose student fails in one way."""
+
+    class Faulty(FakeEngine):
+        def generate(self, requests):  # type: ignore[no-untyped-def]
+            for result in super().generate(requests):
+                yield Failure("check", "out of memory") if kind == "fails" else result
+
+        def score(self, requests):  # type: ignore[no-untyped-def]
+            for result in super().score(requests):
+                assert isinstance(result, Score)
+                yield replace(result, logprobs=[p - 1 for p in result.logprobs]) if kind == "lies" else result
+
+        def _completion(self, request):  # type: ignore[no-untyped-def]
+            made = super()._completion(request)
+            return Completion(made.request_id, made.token_ids, made.logprobs[:-1], "stop") if kind == "lacks" else made
+
+    class FaultyEngines(Engines):
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            if kind == "is absent":
+                raise ConnectionError("connection refused")
+            yield Faulty(model, project.fake)
+
+    return FaultyEngines(home=str(project.home))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("fails", "it generated nothing: out of memory"),
+        ("lies", "1 nats apart on average: more than 0.3"),
+        ("lacks", "8 tokens but 7 logprobs"),
+        ("is absent", "ConnectionError: connection refused"),
+    ],
+)
+def test_an_engine_is_asked_for_logprobs(project: Project, kind: str, told: str) -> None:
+    found = failed(findings(project, faulty(project, kind)))
+    assert set(found) == {"teacher logprobs", "student logprobs"}
+    assert all(told in reason for reason in found.values())
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    assert main(["check", "--recipe", "demo", "--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 25
+    assert all(line.startswith(("ok ", "warning ")) for line in lines)
+    assert main(["check", "--recipe", "dasd-4b", "--quick", "--json"]) == 1
+    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["teacher"]["status"] == "failed"
+    assert found["disk"]["status"] == "ok"
