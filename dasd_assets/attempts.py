@@ -4,7 +4,7 @@ An attempt fails by an error of a step, or by the death of its process; deaths a
 more of them are allowed. Runs that the service took with it when it died count for nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -25,6 +25,7 @@ from dasd_assets.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
 
 MAX_DEATHS = 10
+RUNS_PER_STEP = 20  # that are looked at
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -78,40 +79,43 @@ def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     return set(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
 
 
-def attempts_of(instance: dg.DagsterInstance, steps: Sequence[Step]) -> dict[str, list[dg.RunRecord]]:
-    """Target of each step -> its runs, newest first, back to the last run that was to make something else."""
-    wanted = {step.target: step.identity for step in steps}
-    records: dict[str, list[dg.RunRecord]] = {target: [] for target in wanted}
-    if wanted:
-        for record in instance.get_run_records(dg.RunsFilter(tags={TARGET: list(wanted)})):
+def runs_of(instance: dg.DagsterInstance, steps: Sequence[Step]) -> dict[str, list[dg.RunRecord]]:
+    """Target of each step -> its latest runs, newest first, whatever they were to make."""
+    records: dict[str, list[dg.RunRecord]] = {step.target: [] for step in steps}
+    if records:
+        wanted = dg.RunsFilter(tags={TARGET: list(records)})
+        for record in instance.get_run_records(wanted, limit=RUNS_PER_STEP * len(steps)):
             records[record.dagster_run.tags[TARGET]].append(record)
-    return {target: list(takewhile(_is_of(wanted[target]), found)) for target, found in records.items()}
+    return records
 
 
 def judge(
     instance: dg.DagsterInstance,
     step: Step,
-    records: Sequence[dg.RunRecord],
+    runs: Sequence[dg.RunRecord],
     policy: Automation,
     released: datetime | None,
     now: float,
 ) -> Verdict:
-    """Whether a step may be tried now. released: when its batch last left quarantine; what was before is void."""
-    records = [r for r in records if released is None or r.create_timestamp.timestamp() > released.timestamp()]
-    ended = [r for r in records if r.dagster_run.is_finished and not _was_abandoned(r.dagster_run)]
-    number = len(records) + 1
+    """Whether a step may be tried now: attempts are its latest runs, back to one that was to make something else.
+
+    runs: of its target. released: when its batch last left quarantine; what was before is void.
+    """
+    runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
+    ended = [r for r in runs if r.dagster_run.is_finished and not _was_abandoned(r.dagster_run)]
+    tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
+    number = len(tried) + 1
     if not ended:
         return Verdict("due", number)
-    last = ended[0]
-    deaths = sum(_died(r.dagster_run) for r in ended)
-    others = len(ended) - deaths
+    last = ended[0].dagster_run
+    deaths = sum(_died(record.dagster_run) for record in tried)
+    others = len(tried) - deaths
     if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
-        made = last.dagster_run.is_success
-        return Verdict("exhausted", number, explain(instance, last.dagster_run), last.dagster_run.run_id, made)
-    wait = (last.end_time or now) + policy.retry_delay_seconds * 4 ** max(others - 1, 0) - now
-    if wait > 0 and not _died(last.dagster_run):
-        why = f"{step.target}: attempt {number} in {wait:.0f} s; {explain(instance, last.dagster_run)}"
-        return Verdict("wait", number, why, last.dagster_run.run_id)
+        return Verdict("exhausted", number, explain(instance, last), last.run_id, last.is_success)
+    wait = (ended[0].end_time or now) + policy.retry_delay_seconds * 4 ** max(others - 1, 0) - now
+    if wait > 0 and (tried or not last.is_success) and not _died(last):
+        why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
+        return Verdict("wait", number, why, last.run_id)
     return Verdict("due", number)
 
 
@@ -137,10 +141,6 @@ def step_error(event: dg.DagsterEvent) -> str:
     cause = data.error.cause if data.error is not None and data.error.cause is not None else data.error
     told = data.user_failure_data.description if data.user_failure_data else None
     return f"{event.step_key}: {told or (cause.message.strip() if cause else 'unknown error')}"
-
-
-def _is_of(identity: str) -> Callable[[dg.RunRecord], bool]:
-    return lambda record: record.dagster_run.tags.get(STEP) == identity
 
 
 def _died(run: dg.DagsterRun) -> bool:

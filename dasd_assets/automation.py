@@ -127,7 +127,7 @@ def requests(due: Iterable[Attempt]) -> list[dg.RunRequest]:
     """A run per step. The run key keeps one attempt from being begun twice if the service dies in between."""
     return [
         dg.RunRequest(
-            run_key=f"{attempt.step.target}/{attempt.step.identity}/{attempt.number}",
+            run_key=attempt.key,
             partition_key=attempt.step.batch,
             asset_selection=[dg.AssetKey(name) for name in attempt.step.assets],
             tags={**attempt.step.tags, "dasd.why": attempt.step.why[:500]},

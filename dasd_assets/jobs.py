@@ -5,6 +5,7 @@
 | `data_only` | a batch's data, then selection and datasets over all batches; the service's rebuilds run as this |
 | `train_only` | checkpoints, mixed policy, evaluations and the report from the datasets; the schedule runs as this |
 | `everything` | both |
+| `ablation` | selection and control, datasets, off-policy stages, evaluations: what a changed selection is worth |
 
 A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
 transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where a
@@ -20,6 +21,7 @@ from dasd_assets.quarantine import QUARANTINE_CHECK
 from dasd_assets.recovery import OwnedExecutor
 from dasd_assets.staleness import UPKEEP
 from dasd_assets.steps import data_selection
+from dasd_assets.training import MIXED, stages
 from dasd_resources.recipe import Recipe
 
 DATA_ONLY = "data_only"
@@ -71,4 +73,15 @@ def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
             every,
             description="A batch's data, then selection, training and evaluation over all batches.",
         ),
+        dg.define_asset_job(
+            "ablation",
+            _ablation(recipe) - reported,
+            description="Selection, control, off-policy stages, evaluation: what a changed selection does to accuracy.",
+        ),
     ]
+
+
+def _ablation(recipe: Recipe) -> dg.AssetSelection:
+    chosen = [f"{kind}_{name}" for kind in ("selected_responses", "sft_dataset") for name in recipe.datasets]
+    trained = [f"checkpoint_{stage}" for stage, dataset in stages(recipe).items() if dataset != MIXED]
+    return dg.AssetSelection.assets(*chosen, "random_responses", *trained, "benchmark_questions", "evaluations")

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
-from dasd_assets.attempts import Verdict, assets_of, attempts_of, judge, maker, unfinished_runs
+from dasd_assets.attempts import Verdict, assets_of, judge, maker, runs_of, unfinished_runs
 from dasd_assets.evaluation import benchmark_version
 from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
@@ -29,10 +29,16 @@ STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun a
 
 @dataclass(frozen=True)
 class Attempt:
-    """A step that may run now, and the number that this attempt has."""
+    """A step that may run now, the number of this attempt, and the run of its target before it, if any."""
 
     step: Step
     number: int
+    after: str = ""
+
+    @property
+    def key(self) -> str:
+        """The same as long as no run of the step's target has come: two requests of one key are one."""
+        return "/".join([self.step.target, self.step.identity, str(self.number), self.after])
 
 
 @dataclass(frozen=True)
@@ -120,19 +126,22 @@ class Planner:
         runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
         makers = {step.target: maker(step, runs) for step in steps}
         idle = [step for step in steps if makers[step.target] is None][:STEPS_PER_LOOK]
-        records = attempts_of(self.instance, idle)
+        records = runs_of(self.instance, idle)
         for step in idle:
             released = aside.released.get(step.target)
-            verdict = judge(self.instance, step, records[step.target], self.recipe.automation, released, now)
-            plan = self._sort(plan, step, verdict, patient)
+            found = records[step.target]
+            verdict = judge(self.instance, step, found, self.recipe.automation, released, now)
+            attempt = Attempt(step, verdict.number, found[0].dagster_run.run_id if found else "")
+            plan = self._sort(plan, attempt, verdict, patient)
         return replace(plan, making=sorted({run_id for run_id in makers.values() if run_id is not None}))
 
-    def _sort(self, plan: Plan, step: Step, verdict: Verdict, patient: bool) -> Plan:
+    def _sort(self, plan: Plan, attempt: Attempt, verdict: Verdict, patient: bool) -> Plan:
+        step = attempt.step
         hopeless = verdict.kind == "exhausted" and (patient or verdict.fruitless or step.batch is not None)
         if verdict.kind == "wait" and patient:
             return replace(plan, waiting=[*plan.waiting, verdict.why])
         if not hopeless:
-            return replace(plan, due=[*plan.due, Attempt(step, verdict.number)])
+            return replace(plan, due=[*plan.due, attempt])
         if step.batch is None:
             return replace(plan, exhausted=[*plan.exhausted, (step, verdict)])
         set_aside(self.warehouse, step.batch, verdict.why, step.identity, verdict.number - 1, verdict.run_id)

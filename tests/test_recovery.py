@@ -3,11 +3,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dagster as dg
 from conftest import Project, prompt_rows
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import create_execution_plan, execute_run_iterator
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from dasd_assets.recovery import OWNER, fail_abandoned_runs, owner
+from dasd_assets.jobs import executor
+from dasd_assets.recovery import ABANDONED, OWNER, fail_abandoned_runs, owner, owners
+from dasd_resources.recipe import load_recipe
 
 
 def test_a_run_is_abandoned_only_when_its_owner_is_gone(project: Project) -> None:
@@ -20,6 +27,44 @@ def test_a_run_is_abandoned_only_when_its_owner_is_gone(project: Project) -> Non
         failed = instance.get_run_by_id(run.run_id)
         assert failed is not None
         assert failed.status == dg.DagsterRunStatus.FAILURE
+
+
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="x.py")), "repository"), "job"
+)
+
+
+def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project: Project) -> None:
+    with project.instance() as instance:
+        job = project.definitions.resolve_job_def("data_only")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
+        assert fail_abandoned_runs(instance, project.home) == 0  # its worker may not have come to lock
+        with owner(project.home, run.run_id):
+            assert fail_abandoned_runs(instance, project.home) == 0
+        (owners(project.home) / run.run_id).touch()  # what a worker leaves that is killed
+        assert fail_abandoned_runs(instance, project.home) == 1
+        failed = instance.get_run_by_id(run.run_id)
+        assert failed is not None
+        assert failed.status == dg.DagsterRunStatus.FAILURE
+        assert failed.tags[ABANDONED] == run.run_id
+        assert list(owners(project.home).iterdir()) == []
+
+
+def test_the_executor_holds_the_lock_while_it_executes(tmp_path: Path) -> None:
+    held: list[list[str]] = []
+
+    @dg.asset
+    def watcher() -> None:
+        held.append([path.name for path in owners(tmp_path).iterdir()])
+
+    definitions = dg.Definitions(assets=[watcher], executor=executor(load_recipe("demo"), tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        plan = create_execution_plan(job)
+        run = instance.create_run_for_job(job, execution_plan=plan)
+        list(execute_run_iterator(InMemoryJob(job), run, instance))
+    assert held == [[run.run_id]]
+    assert list(owners(tmp_path).iterdir()) == []
 
 
 def test_runs_of_others_are_left_alone(project: Project) -> None:

@@ -1,0 +1,221 @@
+"""A home with 1,000 batches: what one more costs, and what the service's ticks cost, on the fake engine.
+
+    python bench/bench_rebuild.py
+
+The home is one batch made by a run and multiplied: rows, landed files, and events of Dagster's log. Ticks are timed in
+a process of their own, which has seen nothing before.
+"""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import dagster as dg
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+
+from conftest import Project, prompt_rows, silent_log  # noqa: E402, F401
+from results import against, table  # noqa: E402
+
+from dasd_assets.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
+from dasd_assets.partitions import batches  # noqa: E402
+from dasd_assets.planning import Planner  # noqa: E402
+from dasd_resources.lake import attach  # noqa: E402
+from dasd_resources.landing_folder import LandingFolder  # noqa: E402
+from dasd_resources.recipe import load_recipe  # noqa: E402
+
+NUM_BATCHES = 1000
+NUM_QUESTIONS = 12
+IDS = {
+    "prompts": ["prompt_id"],
+    "responses": ["response_id", "prompt_id"],
+    "response_verdicts": ["response_id"],
+    "student_logprobs": ["response_id"],
+    "sentence_probabilities": ["response_id"],
+    "sentence_types": ["response_id"],
+    "response_scores": ["response_id"],
+}
+
+
+@dataclass
+class Costs:
+    """Seconds of a new batch: landing tick, its run, rebuild tick; and of selection and datasets over all batches."""
+
+    batch: float
+    selection: float
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(json.dumps(ticks(Path(sys.argv[1]))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        warm = Project(Path(folder) / "warm", load_recipe("demo"))
+        new_batch(warm, "warm.jsonl", 0)
+        empty, full = (Project(Path(folder) / name, load_recipe("demo")) for name in ("empty", "full"))
+        new_batch(full, "first.jsonl", 0)
+        started = time.perf_counter()
+        multiply(full, NUM_BATCHES)
+        print(f"{NUM_BATCHES} batches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        seen = fresh_ticks(full.home)
+        again = ticks(full.home)
+        alone, among = new_batch(empty, "new.jsonl", 100), new_batch(full, "new.jsonl", 100)
+    print(page(alone, among, seen, again))
+
+
+def new_batch(project: Project, name: str, start: int) -> Costs:
+    """Land a file and let the service do what it does."""
+    project.land(name, prompt_rows(start, start + NUM_QUESTIONS))
+    with project.instance() as instance:
+        planner = planner_of(project, instance)
+        started = time.perf_counter()
+        landed = landing_tick(planner, LandingFolder.of(None, project.home), None)
+        [added] = landed.dynamic_partitions_requests or []
+        instance.add_dynamic_partitions("prompt_batch", list(added.partition_keys))
+        carry_out(project, instance, landed.run_requests or [])
+        batch_tick(planner, None)
+        made = time.perf_counter()
+        carry_out(project, instance, requests(planner.plan(["selection"]).due))
+        return Costs(made - started, time.perf_counter() - made)
+
+
+def carry_out(project: Project, instance: dg.DagsterInstance, wanted: list[dg.RunRequest]) -> None:
+    for request in wanted:
+        result = project.definitions.resolve_job_def("data_only").execute_in_process(
+            instance=instance,
+            asset_selection=request.asset_selection,
+            partition_key=request.partition_key,
+            tags=dict(request.tags),
+            run_config={"loggers": {"console": {}}},
+        )
+        assert result.success
+
+
+def planner_of(project: Project, instance: dg.DagsterInstance) -> Planner:
+    return Planner(instance, project.definitions, project.recipe, project.engines, project.warehouse)
+
+
+def fresh_ticks(home: Path) -> dict[str, float]:
+    """`ticks` in a new process."""
+    done = subprocess.run([sys.executable, __file__, str(home)], check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def ticks(home: Path) -> dict[str, float]:
+    """Seconds of each tick."""
+    project = Project(home, load_recipe("demo"))
+    with project.instance() as instance:
+        planner = planner_of(project, instance)
+        folder = LandingFolder.of(None, home)
+        looks: dict[str, Callable[[], object]] = {
+            "landed_prompts": lambda: landing_tick(planner, folder, None),
+            "batch_rebuilds": lambda: batch_tick(planner, None),
+            "selection_rebuilds": lambda: planner.plan(["selection"]),
+            "training": lambda: training_tick(planner),
+        }
+        planner.definitions.resolve_asset_graph()  # the code location is loaded before the first tick
+        return {name: seconds(look) for name, look in looks.items()}
+
+
+def seconds(look: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    look()
+    return time.perf_counter() - started
+
+
+def multiply(project: Project, number: int) -> None:
+    """Copy the one batch there is `number` times."""
+    with project.instance() as instance:
+        [first] = batches(instance)
+        keys = list(land_copies(project.home / "prompts", number))
+        instance.add_dynamic_partitions("prompt_batch", keys)
+    copy_rows(project.home / "catalog.sqlite", first, keys)
+    copy_events(project.home / "dagster" / "history" / "runs" / "index.db", first, keys)
+
+
+def land_copies(folder: Path, number: int) -> Iterator[str]:
+    """Files of one line each, and the batches that they are."""
+    for index in range(number):
+        content = json.dumps({"question": f"copy {index}"}).encode()
+        (folder / f"copy{index}.jsonl").write_bytes(content)
+        yield f"copy{index}-{sha256(content).hexdigest()[:12]}"
+
+
+def copy_rows(catalog: Path, first: str, keys: list[str]) -> None:
+    """Every batch's rows in files of their own, as separate runs would leave them."""
+    with attach(catalog) as connection:
+        connection.execute("CREATE TEMP TABLE copies AS SELECT unnest($keys) AS key", {"keys": keys})
+        for name, ids in IDS.items():
+            partitioned = name in ("responses", "student_logprobs", "sentence_probabilities")
+            if not partitioned:
+                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (batch)")
+            changed = ", ".join(f"md5({column} || key) AS {column}" for column in ids)
+            connection.execute(
+                f"INSERT INTO {name} SELECT * EXCLUDE (key) REPLACE ({changed}, key AS batch) "
+                f"FROM {name} CROSS JOIN copies WHERE batch = $first",
+                {"first": first},
+            )
+            if not partitioned:
+                connection.execute(f"ALTER TABLE {name} RESET PARTITIONED BY")
+
+
+def copy_events(index: Path, first: str, keys: list[str]) -> None:
+    with closing(sqlite3.connect(index)) as log, log:
+        events = log.execute("SELECT * FROM event_logs WHERE partition = ? ORDER BY id", (first,)).fetchall()
+        [(free,)] = log.execute("SELECT max(id) + 1 FROM event_logs")
+        checks = log.execute("SELECT * FROM asset_check_executions WHERE partition = ?", (first,)).fetchall()
+        places = {event[0]: offset for offset, event in enumerate(events)}
+        for number, key in enumerate(keys):
+            base = free + number * len(events)
+            rows = [(base + places[e[0]], e[1], e[2].replace(first, key), *e[3:7], key) for e in events]
+            log.executemany("INSERT INTO event_logs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for check in checks:
+                moved = [base + places[i] if i in places else None for i in check[8:10]]
+                row = (
+                    None,
+                    check[1],
+                    check[2],
+                    key,
+                    check[4],
+                    check[5],
+                    check[6].replace(first, key),
+                    check[7],
+                    *moved,
+                )
+                log.execute("INSERT INTO asset_check_executions VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, check[10]))
+
+
+def page(alone: Costs, among: Costs, seen: dict[str, float], again: dict[str, float]) -> str:
+    costs = [
+        ("batch, with its ticks", among.batch, alone.batch, against(alone.batch / among.batch, 0.5)),
+        (
+            "selection and datasets over all",
+            among.selection,
+            alone.selection,
+            f"{among.selection / alone.selection:.1f} ×",
+        ),
+    ]
+    looks = [(name, seen[name], again[name], against(1 / seen[name], 1)) for name in seen]
+    return "\n".join(
+        [
+            "## Rebuilds\n",
+            f"One new batch of {NUM_QUESTIONS} questions on the fake engine, seconds, beside {NUM_BATCHES:,} batches",
+            "and in an empty project; the ratio is the latter over the former.\n",
+            table(["cost of", f"beside {NUM_BATCHES:,}", "empty project", "ratio"], costs),
+            f"A tick with {NUM_BATCHES:,} batches present, seconds; the ratio is one second over the first.\n",
+            table(["sensor or schedule", "first, new process", "next", "ratio"], looks),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
