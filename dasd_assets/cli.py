@@ -17,6 +17,8 @@ import duckdb
 import polars as pl
 
 from dasd_assets import operations
+from dasd_assets.audit.command import add_commands as add_audit_commands
+from dasd_assets.audit.ids import AuditError
 from dasd_resources.backup import BackupError
 from dasd_resources.home import home_of, prepare_home, recipe_of
 from dasd_resources.lake import Lake, UnknownSnapshot
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (BackupError, RefusedQuery, UnknownSnapshot, duckdb.Error, OSError) as error:
+    except (AuditError, BackupError, RefusedQuery, UnknownSnapshot, duckdb.Error, OSError) as error:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
@@ -159,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     queries.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
     queries.set_defaults(command=sql)
     operations.add_commands(commands)
+    add_audit_commands(commands)
     return parser
 
 

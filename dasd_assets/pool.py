@@ -63,9 +63,14 @@ def keep_pool(reading: Reading, engines: Engines, recipe: Recipe, dataset: str, 
         WHERE {OF_RECIPE} AND r.temperature = $temperature AND {OF_BATCHES}
           AND s.student_fingerprint = $student AND s.score_name = $score_name
           AND s.threshold_version = $threshold_version AND (v.accepted OR NOT $only_accepted)"""
+    reading.keep("pool", query, pool_params(engines, recipe, dataset, batches))
+
+
+def pool_params(engines: Engines, recipe: Recipe, dataset: str, batches: list[str]) -> dict[str, object]:
+    """The query parameters that pick out a dataset's scored responses in the batches that exist."""
     teacher = engines.find(recipe.teacher, "teacher.model")
     student = engines.find(recipe.student, "student.model")
-    params = recipe_params(recipe, teacher, student) | {
+    return recipe_params(recipe, teacher, student) | {
         "temperature": recipe.datasets[dataset],
         "batches": batches,
         "student": student.fingerprint,
@@ -74,7 +79,6 @@ def keep_pool(reading: Reading, engines: Engines, recipe: Recipe, dataset: str, 
         "filters": list(dropping(recipe.filters)),
         "only_accepted": recipe.filters.apply == "before_selection",
     }
-    reading.keep("pool", query, params)
 
 
 def drop_counts(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:

@@ -11,9 +11,10 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.pool import drop_counts, keep_pool
+from dasd_assets.pool import drop_counts, keep_pool, pool_params
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.quarantine import usable_batches
+from dasd_assets.selection_rules import record_rule, selection_rule
 from dasd_assets.staleness import batches_tag
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
@@ -140,6 +141,8 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset, existing)}"
             )
         write_selection(context, warehouse, recipe, dataset, "das", selected)
+        rule = selection_rule(recipe, dataset, pool_params(engines, recipe, dataset, existing))
+        record_rule(context, warehouse, recipe, dataset, rule)
         return _selection_result(selected, statistics.row(0, named=True), read)
 
     return selected_responses

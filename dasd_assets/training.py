@@ -7,6 +7,7 @@ checkpoint's id names its parent, data and settings, so a checkpoint that exists
 
 import json
 import platform
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -112,8 +113,12 @@ _TRAINED_ON = "sft_examples WHERE recipe = $recipe AND dataset = $dataset AND po
 
 
 def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.DataFrame, int]:
-    """(example_id, dataset_id) of a dataset, and the snapshot they were read from."""
-    query = f"SELECT example_id, dataset_id FROM {_TRAINED_ON} ORDER BY example_id"
+    """(example_id, dataset_id, response_id, continuation_id, prompt_id) of a dataset, and the snapshot read from."""
+    query = """SELECT e.example_id, e.dataset_id, e.response_id, e.continuation_id,
+            coalesce(r.prompt_id, c.prompt_id) AS prompt_id
+        FROM sft_examples e LEFT JOIN responses r ON r.response_id = e.response_id
+            LEFT JOIN teacher_continuations c ON c.continuation_id = e.continuation_id
+        WHERE e.recipe = $recipe AND e.dataset = $dataset AND e.policy = 'das' ORDER BY e.example_id"""
     return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
 
 
@@ -144,7 +149,7 @@ def _job(
         seed=recipe.seed,
         destination=folder / identity,
         record={
-            "recipe": json.loads(recipe.model_dump_json()),
+            "recipe": described(recipe),
             "parent_checkpoint_id": parent["checkpoint_id"],
             "dataset": dataset,
             "dataset_id": examples["dataset_id"][0],
@@ -171,10 +176,38 @@ def _write_rows(warehouse: Warehouse, recipe: Recipe, dataset: str, snapshot: in
     unfinished.rename(file)
 
 
+def described(recipe: Recipe) -> dict[str, object]:
+    """The recipe as plain values, for a record that others may see: of this machine's paths only the last part."""
+    document = dict(json.loads(recipe.model_dump_json()))
+    for part in (document["teacher"], document["student"]):
+        part["model"] = Path(part["model"]).name if Path(part["model"]).is_absolute() else part["model"]
+    for benchmark in document["evaluation"]["benchmarks"]:
+        benchmark["path"] = Path(benchmark["path"]).name
+    return document
+
+
 def environment() -> dict[str, str]:
-    """The versions a checkpoint was trained with."""
+    """The versions a checkpoint was trained with, and this code's commit where it runs from a git checkout."""
     packages = ("dasd", "torch", "transformers", "trl", "accelerate", "datasets")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return versions | git_commit(Path(__file__).parents[1])
+
+
+def git_commit(checkout: Path) -> dict[str, str]:
+    """`git_commit` of a checkout, with `+changes` if files differ from it; nothing where there is none, or no git."""
+    if not (checkout / ".git").exists():
+        return {}
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git_commit": told.stdout.strip()}
 
 
 def _register(
@@ -204,8 +237,13 @@ def _register(
             "num_steps": [trained.num_steps],
             "seconds": [trained.seconds],
             "final_loss": [trained.losses[-1].loss],
+            "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],
+            "environment": [json.dumps(job.record["environment"])],
             "materialized_at": [datetime.now(UTC)],
         }
+    )
+    trained_on = examples.select(
+        "example_id", "prompt_id", "response_id", "continuation_id", checkpoint_id=pl.lit(job.checkpoint_id)
     )
     with warehouse.commit(origin(context)) as transaction:
         known = transaction.read(
@@ -214,6 +252,7 @@ def _register(
         if not known.is_empty():  # trained before: it saw the rows of that snapshot
             row = row.with_columns(snapshot_id=pl.lit(known["snapshot_id"][0]))
         transaction.replace("checkpoints", key, row)
+        transaction.append_missing("checkpoint_examples", ("checkpoint_id", "example_id"), trained_on)
     job.rows.unlink(missing_ok=True)
     job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)
 

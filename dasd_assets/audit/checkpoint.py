@@ -1,0 +1,144 @@
+"""A checkpoint: the exact rows it was trained on, what trained it, and every model it descends from.
+
+The rows are those of its snapshot; their ids must give the dataset id and the checkpoint id that were recorded, so
+nobody can have added, removed or changed one.
+"""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from dasd_assets.audit.ids import AuditError
+from dasd_assets.audit.prompt import Record
+from dasd_resources.checkpoint import RECORD
+from dasd_resources.lake import Lake, Reading, UnknownSnapshot
+from dasd_resources.recipe import content_hash
+
+MAX_TOKENS = 2_000_000  # of which an audit recomputes the examples' ids unasked: half a second's work
+
+
+def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_tokens: bool = False) -> Record:
+    """What made a checkpoint; `faults` lists what does not agree, each with what to do.
+
+    all_tokens: recompute the examples' ids from their tokens however many they are.
+    """
+    rows = reading.read(
+        "SELECT * FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC", {"id": checkpoint_id}
+    ).to_dicts()
+    row, faults = rows[0], list[str]()
+    made, folder_faults = read_record(Path(row["path"]), checkpoint_id, trained=row["dataset"] is not None)
+    faults += folder_faults
+    trained_on = None
+    if row["dataset"] is not None:
+        trained_on, row_faults = trained_rows(lake, row, all_tokens)
+        faults += row_faults
+    return {
+        **{key: value for key, value in row.items() if key not in ("recipe_document", "environment")},
+        "recipes": [{key: other[key] for key in ("recipe", "stage")} for other in rows],
+        "trained_on": trained_on,
+        "recipe_document": json.loads(row["recipe_document"]) if row["recipe_document"] else made.get("recipe"),
+        "environment": json.loads(row["environment"]) if row["environment"] else made.get("environment"),
+        "chain": chain(reading, checkpoint_id),
+        "evaluations": reading.read(_EVALUATIONS, {"id": checkpoint_id}).to_dicts(),
+        "num_rollouts": int(reading.read(_NUM_ROLLOUTS, {"id": checkpoint_id}).item()),
+        "faults": faults,
+    }
+
+
+def chain(reading: Reading, checkpoint_id: str) -> list[Record]:
+    """The checkpoint and its ancestors, up to the untrained student. Raises AuditError where a parent is missing."""
+    links: list[Record] = []
+    wanted: object = checkpoint_id
+    while wanted is not None:
+        found = reading.read(_LINK, {"id": wanted}).to_dicts()
+        if not found:
+            raise AuditError(
+                f"checkpoint {links[-1]['checkpoint_id']} has the parent {wanted}, which the table checkpoints lacks; "
+                "`dasd audit verify` lists all such rows"
+            )
+        links.append(found[0])
+        wanted = found[0]["parent_checkpoint_id"]
+    return links
+
+
+def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record, list[str]]:
+    """The record published in a checkpoint's folder, and what is wrong with that folder."""
+    if not folder.is_dir():
+        return {}, [f"its folder {folder} is gone: restore it from a backup, or materialize it again"]
+    if not trained:
+        return {}, []
+    if not (folder / RECORD).is_file():
+        return {}, [f"its folder {folder} has no {RECORD}: move the folder away and materialize the checkpoint again"]
+    record = json.loads((folder / RECORD).read_text())
+    if record.get("checkpoint_id") != checkpoint_id:
+        return record, [f"its folder {folder} holds checkpoint {record.get('checkpoint_id')}: move it away"]
+    return record, []
+
+
+def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, list[str]]:
+    """Count, ids and hashes of the examples at the checkpoint's snapshot, and what does not agree with the record."""
+    try:
+        with lake.reading(at=int(str(row["snapshot_id"]))) as then:
+            params = {"recipe": row["recipe"], "dataset": row["dataset"]}
+            examples = then.read(_EXAMPLES, params)
+            num_tokens = int(examples["num_tokens"].sum())
+            check = all_tokens or num_tokens <= MAX_TOKENS
+            changed = changed_examples(then.read(_TOKENS, params)) if check else []
+    except UnknownSnapshot as error:
+        return {"num_examples": None, "example_ids": []}, [f"the rows it was trained on cannot be shown: {error}"]
+    found: Record = {
+        "snapshot_id": row["snapshot_id"],
+        "num_examples": examples.height,
+        "num_tokens": num_tokens,
+        "tokens_checked": check,
+        "dataset_id": dataset_id(row, examples["example_id"].to_list()),
+        "checkpoint_id": trained_id(row, examples["example_id"].to_list()),
+        "example_ids": examples["example_id"].to_list(),
+    }
+    return found, [*_disagreements(row, found), *changed]
+
+
+def changed_examples(examples: pl.DataFrame) -> list[str]:
+    """A line for each example whose id is not that of its tokens."""
+    return [
+        f"example {row['example_id']}: its tokens are not those that gave it this id"
+        for row in examples.iter_rows(named=True)
+        if example_id(row) != row["example_id"]
+    ]
+
+
+def example_id(row: Record) -> str:
+    """The id that `sft_datasets` gives an example of these tokens, labels and source."""
+    ids = {"response_id": row["response_id"], "continuation_id": row["continuation_id"]}
+    return content_hash([ids, {"input_ids": row["input_ids"], "labels": row["labels"]}])[:32]
+
+
+def dataset_id(row: Record, example_ids: list[str]) -> str:
+    """The id that `sft_datasets` gives a dataset of these examples."""
+    key = {"recipe": row["recipe"], "dataset": row["dataset"], "policy": "das"}
+    return content_hash([key, sorted(example_ids)])[:16]
+
+
+def trained_id(row: Record, example_ids: list[str]) -> str:
+    """The id that `training` gives a checkpoint with this parent, these examples and these settings."""
+    return content_hash([row["parent_checkpoint_id"], sorted(example_ids), row["training_version"]])[:16]
+
+
+def _disagreements(row: Record, found: Record) -> list[str]:
+    names = ("num_examples", "dataset_id", "checkpoint_id")
+    return [
+        f"{name} of the rows at snapshot {row['snapshot_id']} is {found[name]}, the record says {row[name]}"
+        for name in names
+        if found[name] != row[name]
+    ]
+
+
+_LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, stage, dataset, snapshot_id, num_examples,
+    training_version, path, run_id FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC LIMIT 1"""
+_OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"
+_EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
+_TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
+_EVALUATIONS = """SELECT benchmark, temperature, count(*) AS num_answers, avg(correct::INT) AS accuracy
+    FROM evaluations WHERE checkpoint_id = $id GROUP BY ALL ORDER BY ALL"""
+_NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"

@@ -1,0 +1,120 @@
+"""A response, from the landed line to the checkpoints that learned from it; and a training example, by its source."""
+
+from dasd_assets.audit.prompt import Record, prompt_record
+from dasd_assets.audit.ranking import selections
+from dasd_resources.lake import Reading
+
+
+def audit_response(reading: Reading, response_id: str) -> Record:
+    """Everything known of a response, each fact with the Dagster run that wrote it (`run_id`)."""
+    response = reading.read(_RESPONSE, {"id": response_id}).row(0, named=True)
+    key = {"id": response_id, "batch": response["batch"]}
+    prompt = prompt_record(reading, response["prompt_id"])
+    verdicts = reading.read(_VERDICTS, key).to_dicts()
+    domain = prompt.get("domain")
+    examples = reading.read(_EXAMPLES, key).to_dicts()
+    return {
+        "response_id": response_id,
+        "prompt": prompt,
+        "generation": {k: v for k, v in response.items() if k not in ("response_id", "text")},
+        "teacher": _teacher(reading, response["teacher_fingerprint"]),
+        "text": response["text"],
+        "verdicts": verdicts,
+        "student_logprobs": reading.read(_STUDENT, key).to_dicts(),
+        "sentences": _sentences(reading, key, response["text"]),
+        "scores": reading.read(_SCORES, key).to_dicts(),
+        "selections": selections(reading, response, verdicts, None if domain is None else str(domain)),
+        "examples": examples,
+        "checkpoints": reading.read(_CHECKPOINTS, key).to_dicts(),
+        "rollouts": reading.read(_ROLLOUTS, key).to_dicts(),
+    }
+
+
+def audit_example(reading: Reading, example_id: str) -> Record:
+    """A training example: the datasets and checkpoints that hold it, and the response or continuation it is made of."""
+    now = reading.read(_EXAMPLE, {"id": example_id}).to_dicts()
+    learned = reading.read(_TRAINED_ON, {"id": example_id}).to_dicts()
+    source = (now or learned)[0]
+    record: Record = {
+        "example_id": example_id,
+        "response_id": source["response_id"],
+        "continuation_id": source["continuation_id"],
+        "datasets": now,
+        "checkpoints": learned,
+    }
+    if source["response_id"] is not None:
+        return {**record, "response": audit_response(reading, source["response_id"])}
+    return {**record, **audit_continuation(reading, source["continuation_id"])}
+
+
+def audit_continuation(reading: Reading, continuation_id: str) -> Record:
+    """A continuation back to its cut, rollout, checkpoint, reference response and question."""
+    key = {"id": continuation_id}
+    continuation = reading.read(_CONTINUATION, key).row(0, named=True)
+    rollout = reading.read(_ROLLOUT, {"id": continuation["rollout_id"]}).to_dicts()
+    return {
+        "continuation": continuation,
+        "cut": reading.read(_CUT, {"id": continuation["rollout_id"]}).to_dicts(),
+        "rollout": rollout[0] if rollout else None,
+        "verdicts": reading.read(_CONTINUATION_VERDICTS, key).to_dicts(),
+        "teacher": _teacher(reading, continuation["teacher_fingerprint"]),
+        "prompt": prompt_record(reading, continuation["prompt_id"]),
+    }
+
+
+def _teacher(reading: Reading, fingerprint: str) -> list[Record]:
+    """Where the model of that fingerprint is registered: recipe, folder, run."""
+    query = "SELECT recipe, path, run_id FROM checkpoints WHERE checkpoint_id = $id AND stage = 'teacher' ORDER BY ALL"
+    return reading.read(query, {"id": fingerprint}).to_dicts()
+
+
+def _sentences(reading: Reading, key: Record, text: str) -> list[Record]:
+    """The sentences under each student and segmenter version, with their type under each threshold version."""
+    rows = reading.read(_SENTENCES, key).to_dicts()
+    types = reading.read(_TYPES, key).to_dicts()
+    known: dict[tuple[str, int], dict[str, Record]] = {}
+    for row in types:
+        kinds = known.setdefault((row["student_fingerprint"], row["sentence_index"]), {})
+        kinds[row["threshold_version"]] = {"sentence_type": row["sentence_type"], "threshold": row["threshold"]}
+    return [
+        {
+            **row,
+            "text": text[row["start"] : row["stop"]],
+            "types": known.get((row["student_fingerprint"], row["sentence_index"]), {}),
+        }
+        for row in rows
+    ]
+
+
+_RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens,
+    list_sum(logprobs::DOUBLE[]) AS sum_logprob FROM responses WHERE response_id = $id"""
+_OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
+_VERDICTS = f"SELECT filter_version, filter, passed, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
+_STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(token_ids) AS num_tokens,
+    list_sum(logprobs::DOUBLE[]) AS sum_logprob, run_id FROM student_logprobs {_OF_RESPONSE}"""
+_SENTENCES = f"""SELECT student_fingerprint, segmenter_version, sentence_index, start, stop, teacher_prob, student_prob,
+    teacher_sum_logprob, teacher_num_tokens, student_sum_logprob, student_num_tokens, run_id
+    FROM sentence_probabilities {_OF_RESPONSE}"""
+_TYPES = f"""SELECT student_fingerprint, threshold_version, sentence_index, sentence_type, threshold
+    FROM sentence_types {_OF_RESPONSE}"""
+_SCORES = f"""SELECT student_fingerprint, threshold_version, score_name, score, num_sentences, run_id
+    FROM response_scores {_OF_RESPONSE}"""
+_EXAMPLES = """SELECT recipe, dataset, policy, example_id, dataset_id, len(input_ids) AS num_tokens, snapshot_id, run_id
+    FROM sft_examples WHERE response_id = $id ORDER BY ALL"""
+_TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.dataset, c.snapshot_id, e.example_id,
+    e.response_id, e.continuation_id, c.run_id
+    FROM checkpoint_examples e JOIN checkpoints c USING (checkpoint_id)"""
+_CHECKPOINTS = f"{_TRAINED} WHERE e.response_id = $id ORDER BY ALL"
+_TRAINED_ON = f"{_TRAINED} WHERE e.example_id = $id ORDER BY ALL"
+_EXAMPLE = """SELECT recipe, dataset, policy, response_id, continuation_id, dataset_id, len(input_ids) AS num_tokens,
+    len(list_filter(labels, lambda t: t >= 0)) AS num_loss_tokens, snapshot_id, run_id
+    FROM sft_examples WHERE example_id = $id ORDER BY ALL"""
+_ROLLOUTS = """SELECT rollout_id, checkpoint_id, cut_off, run_id FROM student_rollouts
+    WHERE reference_response_id = $id ORDER BY ALL"""
+_CONTINUATION = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+    FROM teacher_continuations WHERE continuation_id = $id"""
+_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+    FROM student_rollouts WHERE rollout_id = $id"""
+_CUT = "SELECT * FROM prefix_cuts WHERE rollout_id = $id ORDER BY ALL"
+_CONTINUATION_VERDICTS = """SELECT filter_version, filter, passed, reason, run_id FROM continuation_verdicts
+    WHERE continuation_id = $id ORDER BY ALL"""

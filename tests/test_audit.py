@@ -1,0 +1,183 @@
+"""Audits of a finished home: every fact is there, in text and in JSON, and ids are forgiving but never ambiguous."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project, change
+
+from dasd_assets.audit.ids import AuditError, find_id
+from dasd_assets.audit.response import audit_response
+from dasd_assets.cli import main
+from dasd_assets.pool import pool_params
+from dasd_assets.selection_rules import selection_rule
+from dasd_resources.lake import Lake
+
+
+@pytest.fixture
+def home(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("DASD_HOME", str(finished.home))
+    return finished
+
+
+def audit(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+    """The JSON of an audit, after its page was printed without complaint."""
+    assert main(["audit", *words]) == code
+    assert capsys.readouterr().out.strip()
+    assert main(["audit", *words, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def one(project: Project, query: str) -> Any:
+    return project.read(query).item()
+
+
+def test_a_chosen_response_from_line_to_checkpoint(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = one(home, "SELECT min(response_id) FROM selected_responses WHERE dataset = 't100' AND policy = 'das'")
+    record = audit(capsys, "response", chosen)
+    line = record["prompt"]["source_line"]
+    landed = (home.home / "prompts" / record["prompt"]["source_file"]).read_text().splitlines()
+    assert json.loads(landed[line - 1])["question"] == record["prompt"]["question"]
+    assert {v["filter"] for v in record["verdicts"]} == {
+        *("correctness", "length", "repetition", "structure", "truncation")
+    }
+    assert " ".join(s["text"] for s in record["sentences"]).split() == [
+        word for word in record["text"].split() if word not in ("<think>", "</think>")
+    ]
+    das = [s for s in record["selections"] if (s["dataset"], s["policy"]) == ("t100", "das")]
+    assert das[0]["chosen"]
+    assert {c["stage"] for c in record["checkpoints"]} >= {"stage2"}
+    assert {e["dataset"] for e in record["examples"]} >= {"t100"}
+    runs = {record["generation"]["run_id"], record["prompt"]["run_id"], das[0]["run_id"]}
+    with home.instance() as instance:
+        assert all(instance.get_run_by_id(run) is not None for run in runs)
+
+
+def test_every_response_is_explained_by_the_rules_of_selection(home: Project) -> None:
+    """Chosen exactly where the table says so, and every other one with the reason that a look at the tables gives."""
+    chosen = set(home.read("SELECT response_id FROM selected_responses WHERE policy = 'das'")["response_id"])
+    failed = set(home.read("SELECT response_id FROM response_verdicts WHERE NOT passed")["response_id"])
+    reasons = []
+    with Lake(str(home.home)).reading() as reading:
+        for response in home.read("SELECT response_id FROM responses")["response_id"]:
+            for found in audit_response(reading, response)["selections"]:
+                if found["policy"] == "das" and found["dataset"] != "mixed":
+                    assert found["chosen"] == (response in chosen)
+                    assert ("filter" in found["why"]) == (response in failed)
+                    reasons.append(found["why"])
+    assert any("not the best of its question" in reason for reason in reasons)
+    assert not any("should be chosen" in reason for reason in reasons)
+
+
+def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pool under a smaller budget: ranks are counted as selection counts them."""
+    recipe = change(copy.recipe, "selection.budgets", {"t100": {"math": 1}})
+    existing = copy.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
+    rule = selection_rule(recipe, "t100", pool_params(copy.engines, recipe, "t100", existing))
+    ranked = copy.read(
+        "SELECT response_id, rank FROM selected_responses WHERE dataset = 't100' AND policy = 'das' AND domain = 'math'"
+    )
+    with copy.warehouse.commit("a test") as transaction:
+        key = {"recipe": recipe.name, "dataset": "t100"}
+        row = transaction.read("SELECT * FROM selection_rules WHERE recipe = $recipe AND dataset = $dataset", key)
+        transaction.replace(
+            "selection_rules", key, row.with_columns(rule=row["rule"].clear(1).fill_null(json.dumps(rule)))
+        )
+        transaction.replace("selected_responses", {"dataset": "t100"}, ranked.clear())
+    with Lake(str(copy.home)).reading() as reading:
+        for response, rank in ranked.iter_rows():
+            why = next(s["why"] for s in audit_response(reading, response)["selections"] if s["policy"] == "das")
+            assert f"ranked {rank} " in why if rank > 1 else "should be chosen now" in why
+    assert ranked["rank"].max() > 1
+
+
+def test_examples_name_their_response_or_their_cut(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = one(home, "SELECT min(example_id) FROM sft_examples WHERE response_id IS NOT NULL")
+    assert audit(capsys, "example", plain)["response"]["prompt"]["source_line"] > 0
+    mixed = one(home, "SELECT min(example_id) FROM sft_examples WHERE continuation_id IS NOT NULL")
+    record = audit(capsys, "example", mixed)
+    assert record["continuation"]["text"].startswith(record["continuation"]["prefix_text"])
+    assert record["rollout"]["checkpoint_id"] == one(
+        home, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage2'"
+    )
+    assert record["cut"][0]["cut_char"] == len(record["continuation"]["prefix_text"])
+
+
+def test_a_checkpoint_shows_the_rows_it_saw(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    last = one(home, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage3'")
+    record = audit(capsys, "checkpoint", last)
+    assert record["faults"] == []
+    assert [link["stage"] for link in record["chain"]] == ["stage3", "stage2", "stage1", "student"]
+    rows = home.warehouse.read("SELECT example_id FROM sft_examples WHERE dataset = 'mixed'", at=record["snapshot_id"])
+    assert record["trained_on"]["example_ids"] == sorted(rows["example_id"])
+    assert record["environment"]["torch"]
+    assert str(home.home) not in json.dumps([record["environment"], record["recipe_document"]])
+
+
+def test_changed_rows_and_a_missing_folder_are_told(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage1'")
+    folder = Path(one(copy, "SELECT path FROM checkpoints WHERE stage = 'stage1'"))
+    with copy.warehouse.commit("a hand") as transaction:
+        row = transaction.read("SELECT * FROM checkpoints WHERE stage = 'stage1'")
+        missing = str(copy.home / "elsewhere" / folder.name)
+        edited = row.with_columns(num_examples=row["num_examples"] + 1, path=row["path"].clear(1).fill_null(missing))
+        transaction.replace("checkpoints", {"stage": "stage1"}, edited)
+    faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
+    assert "num_examples" in faults
+    assert f"{missing} is gone" in faults
+
+
+def test_a_question_names_all_it_touched(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = one(home, "SELECT min(prompt_id) FROM selected_responses WHERE dataset = 't060' AND policy = 'das'")
+    below = audit(capsys, "prompt", prompt, "--downstream")["downstream"]
+    assert len(below["responses"]) == 4
+    assert {c["stage"] for c in below["checkpoints"]} == {"stage1", "stage2", "stage3"}
+    assert [c["num_examples"] for c in below["checkpoints"] if c["stage"] == "stage1"] == [1]
+    assert {d["dataset"] for d in below["datasets"]} >= {"t060"}
+
+
+def test_lineage_joins_in_sql(home: Project) -> None:
+    examples = home.read("SELECT * FROM lineage_examples")
+    assert examples.height == home.count("sft_examples")
+    assert examples["source_line"].null_count() == 0
+    chain = home.read("SELECT ancestor_stage FROM lineage_checkpoints WHERE stage = 'stage3' ORDER BY distance")
+    assert chain["ancestor_stage"].to_list() == ["stage3", "stage2", "stage1", "student"]
+    assert home.read("SELECT count(*) AS n FROM lineage_runs WHERE run_id IS NULL").item() == 0
+
+
+def test_a_prefix_does_where_one_row_has_it(home: Project) -> None:
+    whole = one(home, "SELECT min(response_id) FROM responses")
+    with Lake(str(home.home)).reading() as reading:
+        assert find_id(reading, "response", whole[:12].upper()) == whole
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("xyz", "response ids are 32 hexadecimal digits"),
+        ("ab", "4 or more of the first"),
+        ("0000000000000000", "there is no response 0000000000000000"),
+    ],
+)
+def test_an_unknown_id_is_told_what_ids_look_like(home: Project, given: str, told: str) -> None:
+    with Lake(str(home.home)).reading() as reading, pytest.raises(AuditError, match=told):
+        find_id(reading, "response", given)
+
+
+def test_an_id_of_another_kind_says_so(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = one(home, "SELECT min(prompt_id) FROM prompts")
+    assert main(["audit", "response", prompt]) == 1
+    assert f"but a prompt {prompt} (see: dasd audit prompt)" in capsys.readouterr().err
+
+
+def test_an_empty_home_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    assert main(["audit", "response", "abcd"]) == 1
+    assert "run `dasd run` first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
