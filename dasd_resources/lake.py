@@ -45,7 +45,7 @@ class Reading:
 
 
 class Transaction(Reading):
-    """Writes of one commit; it is all in the next snapshot or none of it is. Every row gets `run_id`."""
+    """Writes of one commit; it is all in the next snapshot or none of it is. Its rows name its Dagster run."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, run_id: str | None) -> None:
         super().__init__(connection)
@@ -60,7 +60,7 @@ class Transaction(Reading):
             return 0
         keys = ", ".join(key)
         scope = "" if batch is None else "WHERE batch = $batch"
-        self._register(rows.unique(subset=list(key), keep="first", maintain_order=True))
+        self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
         inserted = self._connection.execute(
             f"INSERT INTO {table} BY NAME SELECT * FROM incoming "
             f"ANTI JOIN (SELECT {keys} FROM {table} {scope}) AS present USING ({keys})",
@@ -74,7 +74,7 @@ class Transaction(Reading):
         """Delete the rows equal to `where` in every column it names, then insert `rows`."""
         self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
         if not rows.is_empty():
-            self._register(rows)
+            self._register(table, rows)
             self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
             self._connection.unregister("incoming")
 
@@ -89,8 +89,12 @@ class Transaction(Reading):
         query = f"UPDATE {table} SET batch = $batch WHERE {column} IN (SELECT unnest($keys::VARCHAR[]))"
         self._connection.execute(query, {"batch": batch, "keys": list(keys)})
 
-    def _register(self, rows: pl.DataFrame) -> None:
-        self._connection.register("incoming", rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String)))
+    def _register(self, table: str, rows: pl.DataFrame) -> None:
+        """Show the rows to DuckDB as `incoming`, with this transaction's run where the table names one and they not."""
+        columns = self._connection.sql(f"SELECT * FROM {table} LIMIT 0").columns
+        if "run_id" in columns and "run_id" not in rows.columns:
+            rows = rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
+        self._connection.register("incoming", rows)
 
 
 def _equal(where: Params) -> str:
