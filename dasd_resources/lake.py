@@ -39,6 +39,11 @@ class Reading:
         """Rows of a query; `$name` takes the parameter of that name."""
         return _query(self._connection, query, params)
 
+    def stream(self, query: str, params: Params, num_rows: int) -> Iterator[pl.DataFrame]:
+        """Rows of a query, about `num_rows` at a time, as DuckDB finds them: never all in memory."""
+        for batch in self._connection.execute(query, dict(params)).fetch_record_batch(num_rows):
+            yield pl.DataFrame(batch)
+
     def keep(self, name: str, query: str, params: Params | None = None) -> None:
         """Make a query's rows the temporary table `name` of this reading: large ones stay in DuckDB, out of Python."""
         self.read(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", params)

@@ -3,11 +3,12 @@
 import math
 from itertools import pairwise
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.probabilities import sentence_rows, student_row
+from dasd_assets.probabilities import sentence_table, student_row
 from dasd_assets.sentences import Span, sentence_spans
 from dasd_resources.chat import Encoded
 from dasd_resources.engine import Score
@@ -32,12 +33,24 @@ def response(text: str, teacher: list[tuple[int, float]], student: list[tuple[in
     }
 
 
+SCHEMA = {
+    "response_id": pl.String,
+    "text": pl.String,
+    **{f"{model}_{name}": pl.List(kind)
+       for model in ("teacher", "student") for name, kind in (("offsets", pl.Int32), ("logprobs", pl.Float64))},
+}  # fmt: skip
+
+
+def table_of(*rows: Row) -> pl.DataFrame:
+    return sentence_table(pl.DataFrame(rows, schema=SCHEMA))
+
+
 def test_probabilities_by_hand() -> None:
     text = "<think>\nOne. Two.\n</think>\nYes."  # One. at 8, Two. at 13, the delimiter at 17, Yes. at 27
     half, eighth = math.log(1 / 2), math.log(1 / 8)
     teacher = [(0, -9.0), (8, half), (11, eighth), (12, eighth), (17, -9.0), (27, 0.0), (-1, -9.0)]
     student = [(0, -9.0), (8, half), (13, eighth), (15, eighth), (16, half), (17, -9.0), (-1, -9.0)]
-    rows = sentence_rows(response(text, teacher, student))
+    rows = table_of(response(text, teacher, student))
     assert rows.select("response_id", "sentence_index", "start", "stop").rows() == [
         ("r1", 0, 8, 13),
         ("r1", 1, 13, 17),
@@ -54,15 +67,26 @@ def test_probabilities_by_hand() -> None:
 
 @pytest.mark.parametrize("text", ["", "<think>\n\n</think>\n"])
 def test_a_response_without_a_sentence_has_no_rows(text: str) -> None:
-    rows = sentence_rows(response(text, [(-1, -1.0)], [(-1, -2.0)]))
+    rows = table_of(response(text, [(-1, -1.0)], [(-1, -2.0)]))
     assert rows.is_empty()
-    filled = sentence_rows(response("One.", [(0, -1.0)], [(0, -2.0)]))
+    filled = table_of(response("One.", [(0, -1.0)], [(0, -2.0)]))
     assert rows.schema == filled.schema
+
+
+def test_responses_do_not_mix() -> None:
+    one = response("One. Two.", [(0, -1.0), (4, -2.0)], [(0, -0.5)])
+    none = response("<think>\n\n</think>\n", [(-1, -7.0)], [])
+    other = response("Three.", [(0, -4.0)], [(-1, -9.0), (0, -0.25), (2, -0.25)])
+    rows = [{**row, "response_id": name} for name, row in (("a", one), ("b", none), ("c", other), ("d", one))]
+    parts = [table_of(row) for row in rows]
+    assert table_of(*rows).equals(pl.concat(parts))
+    assert [part.height for part in parts] == [2, 0, 1, 2]
+    assert table_of().schema == parts[0].schema
 
 
 def test_a_missing_logprob_raises() -> None:
     with pytest.raises(ValueError, match="each token needs one finite value"):
-        sentence_rows({**response("One.", [(0, -1.0)], [(0, -2.0)]), "student_logprobs": []})
+        table_of({**response("One.", [(0, -1.0)], [(0, -2.0)]), "student_logprobs": []})
 
 
 @st.composite
@@ -111,7 +135,7 @@ def by_loop(row: Row, model: str) -> list[tuple[float, int, float | None]]:
 @settings(max_examples=300, deadline=None)
 @given(responses())
 def test_rows_equal_a_plain_loop(row: Row) -> None:
-    table = sentence_rows(row)
+    table = table_of(row)
     assert table.select("start", "stop").rows() == sentence_spans(row["text"])
     for model in ("teacher", "student"):
         found = table.select([f"{model}_{name}" for name in COLUMNS]).rows()

@@ -1,0 +1,185 @@
+"""The sentence table from token lists: M tokens/s of the reduction, and of the whole stage against a per-token loop.
+
+    python bench/bench_sentence_table.py [responses]
+
+Responses of 2,000 to 8,000 tokens of reasoning text, with other tokens for the student. The loop
+does the stage's work, reading and committing included, token by token on Python lists, and splits with the same scanner
+and must end with the same table. CPU seconds of one thread: others may use the machine.
+"""
+
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+os.environ["POLARS_MAX_THREADS"] = "1"
+
+import numpy as np
+import polars as pl
+from results import table
+
+from dasd_assets.divergence import response_scores, sentence_type
+from dasd_assets.probabilities import write_sentences
+from dasd_assets.sentences import SEGMENTER_VERSION, Span, edges, sentence_spans
+from dasd_resources.recipe import load_recipe
+from dasd_resources.warehouse import Row, Warehouse, attach
+
+TEXTS = Path(__file__).parents[1] / "tests" / "data" / "sentences"
+READ = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
+    s.logprobs AS student_logprobs, s.offsets AS student_offsets
+    FROM student_logprobs s JOIN responses r USING (response_id)"""
+
+
+def reasoning_text() -> str:
+    """The labelled texts, one after the other."""
+    files = [TEXTS / name for name in ("dev.jsonl", "heldout.jsonl")]
+    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    return "\n\n".join("".join(row["sentences"]) for row in rows)
+
+
+def fill(warehouse: Warehouse, num_responses: int) -> int:
+    """Scored responses of a batch; returns the number of their tokens, both models counted."""
+    random, source = np.random.default_rng(0), reasoning_text() * 10
+    responses: list[Row] = []
+    scored: list[Row] = []
+    for number in range(num_responses):
+        num_tokens = int(random.integers(2000, 8001))
+        start = int(random.integers(0, len(source) - 4 * num_tokens))
+        text = f"<think>\n{source[start : start + 4 * num_tokens]}\n</think>\nThe answer is 7."
+        shared = {"response_id": f"r{number:06d}", "batch": "b", "engine": "e", "dtype": "float32"}
+        responses.append({**shared, **tokens(text, num_tokens, random), **RESPONSE, "text": text, "seed": number})
+        scored.append({**shared, **tokens(text, num_tokens - 100, random), "student_fingerprint": "s"})
+    with warehouse.commit("bench") as transaction:
+        for name, rows in (("responses", responses), ("student_logprobs", scored)):
+            transaction.append_missing(name, ("response_id",), pl.DataFrame(rows))
+    return sum(len(row["offsets"]) for row in responses + scored)
+
+
+RESPONSE = {
+    "prompt_id": "p", "temperature": 1.0, "top_p": 1.0, "max_tokens": 8000, "sample_index": 0, "finish_reason": "stop",
+    "teacher_fingerprint": "t", "template_version": "v", "tool_call": False,
+}  # fmt: skip
+
+
+def tokens(text: str, num_tokens: int, random: np.random.Generator) -> Row:
+    starts = np.sort(random.choice(len(text), num_tokens, replace=False)).astype(np.int32)
+    logprobs = -random.exponential(0.5, num_tokens).astype(np.float32)
+    return {"token_ids": np.zeros(num_tokens, np.int32), "logprobs": logprobs, "offsets": starts}
+
+
+def loop_sums(text: str, logprobs: list[float], starts: list[int], spans: list[Span]) -> tuple[list[float], list[int]]:
+    """Sum and number of the tokens of each sentence, token by token: a token is its first visible character's."""
+    sums, counts, sentence = [0.0] * len(spans), [0] * len(spans), 0
+    for logprob, start, stop in zip(logprobs, starts, [*starts[1:], len(text)], strict=True):
+        decides = start
+        while decides < stop and text[decides].isspace():
+            decides += 1
+        decides = start if decides == stop else decides
+        while sentence < len(spans) and decides >= spans[sentence][1]:
+            sentence += 1
+        if sentence < len(spans) and decides >= spans[sentence][0]:
+            sums[sentence] += logprob
+            counts[sentence] += 1
+    return sums, counts
+
+
+def loop_rows(response: Row) -> list[Row]:
+    text, spans = response["text"], sentence_spans(response["text"])
+    rows = [{"sentence_index": i, "start": span[0], "stop": span[1]} for i, span in enumerate(spans)]
+    for model in ("teacher", "student"):
+        sums, counts = loop_sums(text, response[f"{model}_logprobs"], response[f"{model}_offsets"], spans)
+        for row, total, count in zip(rows, sums, counts, strict=True):
+            row |= {f"{model}_sum_logprob": total, f"{model}_num_tokens": count}
+            row[f"{model}_prob"] = math.exp(total / count) if count else None
+    fixed = {"response_id": response["response_id"], "batch": "b", "student_fingerprint": "s"}
+    return [{**row, **fixed, "segmenter_version": SEGMENTER_VERSION} for row in rows]
+
+
+def by_loop(warehouse: Warehouse) -> None:
+    rows = [row for response in warehouse.read(READ).iter_rows(named=True) for row in loop_rows(response)]
+    with warehouse.commit("loop") as transaction:
+        key = ("response_id", "student_fingerprint", "segmenter_version", "sentence_index")
+        transaction.append_missing("sentence_probabilities", key, pl.DataFrame(rows, infer_schema_length=None), "b")
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def reduction() -> tuple[float, float]:
+    """M tokens/s of one response of 20,000 tokens, 27 to a sentence, under both models: ours, and the loop's."""
+    random = np.random.default_rng(0)
+    starts = np.append(0, np.cumsum(random.integers(1, 8, 19_999)))
+    text = ("word " * int(starts[-1] // 5 + 1))[: int(starts[-1]) + 4]
+    spans = list(pairwise([0, *starts[27::27].tolist(), len(text)]))
+    logprobs = -random.exponential(1.0, len(starts)).astype(np.float32)
+    where, lists = edges(text, spans), (logprobs.tolist(), starts.tolist())
+    assert np.allclose(where.sums(logprobs, starts)[0], loop_sums(text, *lists, spans)[0])
+    ours = min(cpu_seconds(lambda: [where.sums(logprobs, starts) for _ in range(200)]) for _ in range(5)) / 200
+    loop = min(cpu_seconds(lambda: loop_sums(text, *lists, spans)) for _ in range(5))
+    return len(starts) / ours / 1e6, len(starts) / loop / 1e6
+
+
+def divergence_rate(warehouse: Warehouse) -> float:
+    """M sentences/s of types and nine scores."""
+    sentences, divergence = warehouse.read("FROM sentence_probabilities"), load_recipe("demo").selection.divergence
+    seconds = cpu_seconds(
+        lambda: response_scores(sentences.with_columns(sentence_type(divergence).alias("sentence_type")))
+    )
+    return sentences.height / seconds / 1e6
+
+
+def stage(work: Callable[[Warehouse], None], num_responses: int) -> tuple[pl.DataFrame, int, float, float]:
+    """The table a way of working leaves, tokens, its CPU seconds, and the rate of `divergence` over that table."""
+    with tempfile.TemporaryDirectory() as home:
+        warehouse = Warehouse(home=home)
+        num_tokens = fill(warehouse, num_responses)
+        with attach(warehouse.catalog) as connection:  # the connection that `reading` and `commit` take up again
+            connection.execute("SET threads = 1")
+        seconds = cpu_seconds(lambda: work(warehouse))
+        made = warehouse.read("SELECT * EXCLUDE (run_id) FROM sentence_probabilities ORDER BY ALL")
+        return made, num_tokens, seconds, divergence_rate(warehouse)
+
+
+def main(num_responses: int) -> None:
+    ours_reduced, loop_reduced = reduction()
+    ours, num_tokens, seconds, rate = stage(lambda w: write_sentences(w, "b", "s", "bench"), num_responses)
+    loop, _, loop_seconds, _ = stage(by_loop, num_responses)
+    exact = [name for name in ours.columns if not name.endswith(("prob", "sum_logprob"))]
+    assert ours.select(exact).equals(loop.select(exact)), "the loop makes other sentences"
+    for name in set(ours.columns) - set(exact):
+        assert (ours[name] - loop[name]).abs().max() < 1e-9, f"the loop makes other values of {name}"
+    splitting = cpu_seconds(lambda: [sentence_spans(text) for text in texts(num_responses)])
+    print("## Sentence table\n")
+    print(
+        f"{num_responses:,} responses, {num_tokens:,} tokens of both models, {ours.height:,} sentences; one thread, CPU"
+    )
+    print("seconds; rows identical, sums to 1e-9.\n")
+    bar = "80 M tokens/s" + ("" if ours_reduced >= 80 else ", MISSED")
+    ratio = loop_seconds / seconds
+    rows = [
+        ["reduction", f"{ours_reduced:.0f}", f"{loop_reduced:.1f}", bar, f"{ours_reduced / loop_reduced:.0f} ×"],
+        ["read, split, reduce, commit", f"{num_tokens / seconds / 1e6:.1f}", f"{num_tokens / loop_seconds / 1e6:.1f}",
+         "10 ×" + ("" if ratio >= 10 else ", MISSED"), f"{ratio:.1f} ×"],
+    ]  # fmt: skip
+    print(table(["", "ours, M tokens/s", "per-token loop, M tokens/s", "bar", "ratio"], rows))
+    print(f"Of the stage's {seconds:.1f} s the scanner, which both share, takes {splitting:.1f} s. ", end="")
+    print(f"Types and nine scores: {rate:.1f} M sentences/s.")
+
+
+def texts(num_responses: int) -> list[str]:
+    with tempfile.TemporaryDirectory() as home:
+        warehouse = Warehouse(home=home)
+        fill(warehouse, num_responses)
+        return warehouse.read("SELECT text FROM responses")["text"].to_list()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
