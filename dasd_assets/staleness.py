@@ -56,7 +56,7 @@ def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) ->
 
 def retry_tag(num_retryable: int) -> dict[str, str]:
     """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
-    return {RETRY: f"{num_retryable} requests failed"} if num_retryable else {}
+    return {RETRY: str(num_retryable)} if num_retryable else {}
 
 
 def stale_assets(
@@ -113,7 +113,9 @@ class _Look:
             self._outdated.add((name, batch))
             self.found.append(Stale(name, batch, reason, self._wanted(name, batch)))
         elif tags and RETRY in tags:
-            self.found.append(Stale(name, batch, tags[RETRY], self._wanted(name, batch), retry=True))
+            self.found.append(
+                Stale(name, batch, f"{tags[RETRY]} requests failed", self._wanted(name, batch), retry=True)
+            )
 
     def _own_reason(self, name: str, tags: Tags | None) -> str | None:
         if tags is None:
