@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterError
 from dagster._core.storage.tags import MAX_RETRIES_TAG
+from sqlalchemy.exc import IntegrityError
 
 from dasd_assets.attempts import step_error
 from dasd_assets.gates import closed_gate
@@ -106,10 +107,18 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
         time.sleep(GROWING_SECONDS)
         landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
     if landed.new:
-        instance.add_dynamic_partitions(PROMPT_BATCH.name, landed.new)
+        _add(instance, PROMPT_BATCH.name, landed.new)
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
     if landed.growing:
         echo(f"left alone, still being written: {', '.join(file.name for file in landed.growing)}")
+
+
+def _add(instance: dg.DagsterInstance, name: str, new: Sequence[str]) -> None:
+    """Dagster looks and then inserts, so two processes that start at once may both insert: the second looks again."""
+    try:
+        instance.add_dynamic_partitions(name, new)
+    except IntegrityError:
+        instance.add_dynamic_partitions(name, sorted(set(new) - set(batches(instance))))
 
 
 def materialize_selected(
