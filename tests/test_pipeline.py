@@ -5,7 +5,6 @@ from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -273,46 +272,6 @@ def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
     project.materialize("teacher_generations_t060")
     assert project.fake.generated == refused
     assert (project.count("responses"), project.count("failed_requests")) == (6, 0)
-
-
-def metadata(project: Project, asset: str) -> dict[str, object]:
-    """What the last materialization of an asset says of itself, and its data version."""
-    with project.instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    assert event is not None
-    assert event.asset_materialization is not None
-    said = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    return {**said, "version": (event.asset_materialization.tags or {})["dagster/data_version"]}
-
-
-def counts(project: Project, asset: str) -> tuple[object, object, object]:
-    said = metadata(project, asset)
-    return said["dagster/row_count"], said["num_new"], said["num_failed"]
-
-
-def test_what_failed_is_counted_until_it_succeeds_and_then_goes_all_the_way(project: Project) -> None:
-    project.recipe = change(project.recipe, "generation.num_candidates", 1)
-    project.fake.steady = True
-    project.land("a.jsonl", prompt_rows(0, 2))
-    refused: list[str] = []
-    project.fake.fails = lambda key: key == (refused or refused.append(key) or refused)[0]
-    project.materialize("teacher_model,student_model,prompts,teacher_generations_t060")
-    assert counts(project, "teacher_generations_t060") == (1, 1, 1)
-    project.materialize("teacher_generations_t060")
-    assert counts(project, "teacher_generations_t060") == (1, 0, 1)
-    project.fake.fails = lambda key: False
-    project.materialize("teacher_generations_t060")
-    assert counts(project, "teacher_generations_t060") == (2, 1, 0)
-    project.fake.fails = lambda key: key == refused[0]
-    project.materialize("response_verdicts,student_logprobs,sentence_probabilities")
-    assert counts(project, "student_logprobs") == (1, 1, 1)
-    partial = metadata(project, "student_logprobs")["version"]
-    project.fake.fails = lambda key: False
-    project.materialize("student_logprobs,sentence_probabilities")
-    assert counts(project, "student_logprobs") == (2, 1, 0)
-    assert metadata(project, "student_logprobs")["version"] != partial  # so that sentences follow
-    assert project.read("SELECT count(DISTINCT response_id) FROM sentence_probabilities").item() == 2
-    assert project.count("failed_requests") == 0
 
 
 def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> None:
