@@ -118,3 +118,16 @@ def test_killed_twenty_times_nothing_is_lost_or_doubled(project: Project, tmp_pa
     assert kills == 20
     run.finish()
     run.check_end(2400)
+
+
+def test_two_runs_of_one_batch_at_once_write_each_id_once(project: Project, tmp_path: Path) -> None:
+    run = drill(project, tmp_path, 12)
+    children = [run.start(), run.start()]
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    for table in TABLES.values():
+        ids = project.read(f"SELECT response_id FROM {table}")["response_id"]
+        assert ids.is_unique().all()
+    assert project.count("responses") == 12
+    assert set(run.results()) == run.committed()
