@@ -5,12 +5,14 @@ API keys whose variables a recipe names.
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
 
 from dasd_assets import (
     automation,
+    checks,
     divergence,
     evaluation,
     generations,
@@ -28,6 +30,7 @@ from dasd_assets import (
     training,
     verdicts,
 )
+from dasd_assets.freshness import freshness_policy
 from dasd_assets.training import Train
 from dasd_resources.engines import Engines
 from dasd_resources.home import home_of, recipe_of
@@ -66,8 +69,8 @@ def build_definitions(
     """The asset graph of a recipe over a home, with jobs and automation; tests pass their own engines and training."""
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
-        assets=[asset for stage in STAGES for asset in stage.build(recipe)],
-        asset_checks=[*parity.build(recipe), *quarantine.build()],
+        assets=_with_code_references([_owned(asset, recipe) for stage in STAGES for asset in stage.build(recipe)]),
+        asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build()],
         resources={"warehouse": Warehouse(home=str(home)), "engines": engines, "train": train},
         executor=jobs.executor(recipe, home),
     )
@@ -75,6 +78,19 @@ def build_definitions(
     schedules += maintenance.build_schedules(recipe)
     service = dg.Definitions(jobs=jobs.build(recipe), sensors=sensors, schedules=schedules)
     return dg.Definitions.merge(assets, service)
+
+
+def _owned(asset: dg.AssetsDefinition, recipe: Recipe) -> dg.AssetsDefinition:
+    """With the recipe's owners, and when the web UI is to call it overdue."""
+    return asset.map_asset_specs(
+        lambda spec: spec.replace_attributes(owners=recipe.owners, freshness_policy=freshness_policy(recipe, spec.key))
+    )
+
+
+def _with_code_references(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [asset for asset in dg.with_source_code_references(assets) if isinstance(asset, dg.AssetsDefinition)]
 
 
 @dg.definitions

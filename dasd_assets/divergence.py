@@ -15,14 +15,21 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION
+from dasd_assets.table_metadata import table
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe, content_hash
 from dasd_resources.warehouse import Warehouse
 
 TYPES_VERSION = "1"
+TYPES = table("sentence_types", sentence_probabilities="sentence_probabilities")
 SCORES_VERSION = "1"
+SCORES = table("response_scores", sentence_types="sentence_types", sentence_probabilities="sentence_probabilities")
+
+
+TYPE_NAMES = ("teacher", "student", "close")
 
 
 def threshold_version(recipe: Recipe) -> str:
@@ -90,8 +97,9 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
         partitions_def=PROMPT_BATCH,
         deps=["sentence_probabilities"],
-        group_name="probabilities",
-        kinds={"duckdb", "polars"},
+        group_name="scores",
+        kinds={"ducklake", "polars"},
+        metadata=TYPES.definition,
         code_version=threshold_version(recipe),
         description="One row per sentence: teacher, student or close, under the recipe's threshold.",
     )
@@ -113,11 +121,17 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
         with warehouse.commit(origin(context)) as transaction:
             key = ("response_id", "student_fingerprint", "threshold_version", "sentence_index")
             transaction.append_missing("sentence_types", key, types, batch)
-        counts = types["sentence_type"].value_counts()
+        counts = dict(types["sentence_type"].value_counts().iter_rows())
+        num_typed = types.height - counts.pop(None, 0)
         return dg.MaterializeResult(
             data_version=content_version([*types["response_id"].unique(), student, threshold_version(recipe)]),
-            metadata={"dagster/row_count": types.height}
-            | {f"num_{kind or 'untyped'}": count for kind, count in counts.iter_rows()},
+            metadata=TYPES.result(
+                warehouse,
+                types.height,
+                {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)},
+                num_untyped=types.height - num_typed,
+                **{f"{kind}_share": counts.get(kind, 0) / max(num_typed, 1) for kind in TYPE_NAMES},
+            ),
         )
 
     return sentence_types
@@ -130,8 +144,9 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         name="response_scores",
         partitions_def=PROMPT_BATCH,
         deps=["sentence_types"],
-        group_name="probabilities",
-        kinds={"duckdb", "polars"},
+        group_name="scores",
+        kinds={"ducklake", "polars"},
+        metadata=SCORES.definition,
         code_version=version,
         description="One row per response and score; the recipe's score ranks the responses.",
     )
@@ -146,9 +161,24 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         with warehouse.commit(origin(context)) as transaction:
             key = ("response_id", "student_fingerprint", "threshold_version", "score_name")
             transaction.append_missing("response_scores", key, scores, batch)
+        ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
         return dg.MaterializeResult(
             data_version=content_version([*scores["response_id"].unique(), student, version]),
-            metadata={"dagster/row_count": scores.height},
+            metadata=SCORES.result(
+                warehouse,
+                scores.height,
+                {
+                    "batch": batch,
+                    "student_fingerprint": student,
+                    "threshold_version": threshold_version(recipe),
+                    "score_name": recipe.selection.score,
+                },
+                num_responses=ranking.height,
+                mean_score=ranking.select(pl.mean("score")).item(),
+                scores=inline(
+                    histogram({recipe.selection.score: ranking["score"].drop_nulls().to_list()}, recipe.selection.score)
+                ),
+            ),
         )
 
     return scores_asset

@@ -10,10 +10,12 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.filters import Verdict
-from dasd_assets.generations import sampling_request
+from dasd_assets.generations import KINDS, sampling_request
+from dasd_assets.plots import accuracy_bars, inline
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
+from dasd_assets.table_metadata import TableAsset, table
 from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
 from dasd_resources.engine import Completion, GenerationRequest
@@ -25,6 +27,7 @@ from dasd_resources.verifiers import VERIFIER_VERSION, verify
 from dasd_resources.warehouse import Row, Warehouse
 
 EVALUATION_VERSION = "1"
+QUESTIONS = table("benchmark_questions")
 
 
 def question_rows(benchmark: Benchmark) -> list[Row]:
@@ -124,6 +127,11 @@ def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 
 def stage_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     """`accuracy` of every current checkpoint by stage, benchmark and temperature, in the order of training."""
+    return accuracy(stage_answers(warehouse, recipe), ["stage", "benchmark", "temperature"])
+
+
+def stage_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """(stage, benchmark, temperature, question_id, correct) for every answer of the current checkpoints."""
     chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", "stage")
     query = """SELECT checkpoint_id, benchmark, temperature, question_id, correct FROM evaluations
         WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
@@ -137,7 +145,7 @@ def stage_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     }
     answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
     order = pl.Enum(["teacher", "student", *stages(recipe)])
-    return accuracy(answers.with_columns(pl.col("stage").cast(order)), ["stage", "benchmark", "temperature"])
+    return answers.with_columns(pl.col("stage").cast(order))
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -147,8 +155,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _questions(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
-        group_name="evaluation",
-        kinds={"duckdb"},
+        group_name="inputs",
+        kinds={"ducklake"},
+        metadata=QUESTIONS.definition,
         code_version=EVALUATION_VERSION,
         description="One row per held-out question of the recipe's benchmarks.",
     )
@@ -161,17 +170,27 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
                 counts[benchmark.name] = len(rows)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(benchmark_version(recipe)),
-            metadata={"dagster/row_count": sum(counts.values()), **{f"num_{k}": v for k, v in counts.items()}},
+            metadata=QUESTIONS.result(
+                warehouse,
+                sum(counts.values()),
+                {"benchmark": recipe.evaluation.benchmarks[0].name},
+                **{f"num_{name}": count for name, count in counts.items()},
+                **{f"file_{b.name}": dg.MetadataValue.path(b.path) for b in recipe.evaluation.benchmarks},
+            ),
         )
 
     return benchmark_questions
 
 
 def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
+    models = ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]]
+    answers = table("evaluations", benchmark_questions="benchmark_questions", checkpoints=models)
+
     @dg.asset(
-        deps=["benchmark_questions", "teacher_model", "student_model", *[f"checkpoint_{s}" for s in stages(recipe)]],
-        group_name="evaluation",
-        kinds={"duckdb"},
+        deps=["benchmark_questions", *models],
+        group_name="training_results",
+        kinds={"ducklake", KINDS[recipe.student.engine]},
+        metadata=answers.definition,
         pool="engine",
         code_version=content_hash([EVALUATION_VERSION, VERIFIER_VERSION, recipe.version("evaluation")])[:12],
         description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
@@ -190,7 +209,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
             num_retryable += _evaluate(context, warehouse, engines, row["stage"], model, wanted)
             ids += wanted
-        return _evaluation_result(warehouse, recipe, ids, num_retryable)
+        return _evaluation_result(warehouse, recipe, ids, num_retryable, answers)
 
     return evaluations
 
@@ -221,15 +240,31 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
 
 
 def _evaluation_result(
-    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int
+    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int, table_asset: TableAsset
 ) -> dg.MaterializeResult:
-    table = stage_accuracy(warehouse, recipe)
-    metadata = {
-        f"accuracy/{row['stage']}/{row['benchmark']}/T={row['temperature']:g}": round(row["accuracy"], 4)
-        for row in table.iter_rows(named=True)
-    }
+    scores = stage_accuracy(warehouse, recipe)
+    newest = scores.filter(pl.col("stage") == pl.col("stage").max())
     return dg.MaterializeResult(
         data_version=content_version(ids),
         tags=retry_tag(num_retryable),
-        metadata={"dagster/row_count": len(ids), **metadata},
+        metadata=table_asset.result(
+            warehouse,
+            len(ids),
+            {"checkpoint_id": current_checkpoints(warehouse, recipe)["checkpoint_id"][-1]},
+            **{f"accuracy/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"] for r in newest.to_dicts()},
+            accuracies=dg.MetadataValue.md(accuracy_table(scores)),
+            accuracy=inline(accuracy_bars(scores)),
+        ),
     )
+
+
+def accuracy_table(scores: pl.DataFrame) -> str:
+    """Markdown: a row per stage, a column per benchmark and temperature, each accuracy ± its standard error in %."""
+    groups = scores.partition_by("benchmark", "temperature", maintain_order=True)
+    names = [f"{group['benchmark'][0]}, T={group['temperature'][0]:g}" for group in groups]
+    lines = [f"| stage | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for stage in scores["stage"].unique(maintain_order=True):
+        rows = [group.filter(pl.col("stage") == stage).to_dicts() for group in groups]
+        cells = [f"{r[0]['accuracy']:.1%} ± {r[0]['standard_error'] or 0:.1%}" if r else "–" for r in rows]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return "\n".join(lines)

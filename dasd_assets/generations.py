@@ -10,9 +10,11 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.plots import histogram, inline
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
+from dasd_assets.table_metadata import table
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger, missing
@@ -20,6 +22,14 @@ from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.warehouse import Row, Warehouse
 
 GENERATION_VERSION = "1"
+RESPONSES = table("responses", prompts="prompts", checkpoints="teacher_model")
+
+
+KINDS = {
+    "transformers": "huggingface",
+    "vllm": "vllm",
+    "openai": "openai",
+}  # of the engine, as the web UI names and draws them
 
 
 @dataclass(frozen=True)
@@ -124,8 +134,9 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         name=f"teacher_generations_{dataset}",
         partitions_def=PROMPT_BATCH,
         deps=["prompts", "teacher_model"],
-        group_name="teacher",
-        kinds={"duckdb"},
+        group_name="responses",
+        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        metadata=RESPONSES.definition,
         pool="engine",
         code_version=GENERATION_VERSION
         + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity"),
@@ -177,21 +188,25 @@ def _result(
     if wanted and not present:
         reasons = warehouse.read("SELECT DISTINCT reason FROM failed_requests WHERE batch = $batch", {"batch": batch})
         raise dg.Failure(f"the teacher answered none of {len(wanted)} requests: {'; '.join(reasons['reason'][:3])}")
-    statistics = _statistics(warehouse, batch, temperature, teacher)
+    rows = {"batch": batch, "temperature": temperature, "teacher_fingerprint": teacher.fingerprint}
+    lengths = _lengths(warehouse, rows)
     return dg.MaterializeResult(
         data_version=content_version(present),
         tags=retry_tag(ledger.num_retryable),
-        metadata={
-            "dagster/row_count": len(present),
-            "num_new": ledger.num_added,
-            "num_failed": len(wanted) - len(present),
-            **statistics.row(0, named=True),
-        },
+        metadata=RESPONSES.result(
+            warehouse,
+            len(present),
+            rows,
+            num_new=ledger.num_added,
+            num_failed=len(wanted) - len(present),
+            num_tokens=int(lengths["num_tokens"].sum()),
+            truncated_share=lengths.select(pl.col("truncated").mean()).item(),
+            lengths=inline(histogram({f"T={temperature:g}": lengths["num_tokens"].to_list()}, "tokens per response")),
+        ),
     )
 
 
-def _statistics(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> pl.DataFrame:
-    query = """SELECT coalesce(sum(len(token_ids)), 0)::BIGINT AS num_tokens,
-            coalesce(avg((finish_reason = 'length')::INT), 0) AS truncated_share
-        FROM responses WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher"""
-    return warehouse.read(query, {"batch": batch, "temperature": temperature, "teacher": teacher.fingerprint})
+def _lengths(warehouse: Warehouse, rows: Row) -> pl.DataFrame:
+    query = """SELECT len(token_ids) AS num_tokens, finish_reason = 'length' AS truncated FROM responses
+        WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher_fingerprint"""
+    return warehouse.read(query, rows)

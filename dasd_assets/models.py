@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.provenance import origin
+from dasd_assets.table_metadata import table
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Warehouse
@@ -36,11 +37,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     spec = recipe.teacher if role == "teacher" else recipe.student
+    checkpoints = table("checkpoints")
 
     @dg.asset(
         name=f"{role}_model",
-        group_name="models",
-        kinds={"safetensors"},
+        group_name="inputs",
+        kinds={"huggingface"},
+        metadata=checkpoints.definition,
         description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -50,12 +53,15 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
             transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),
-            metadata={
-                "fingerprint": found.fingerprint,
-                "path": str(found.path),
-                "engine": spec.engine,
-                **({"server": spec.server.model_dump(mode="json")} if spec.server else {}),
-            },
+            metadata=checkpoints.result(
+                warehouse,
+                1,
+                key,
+                path=dg.MetadataValue.path(str(found.path)),
+                engine=spec.engine,
+                dtype=spec.dtype,
+                server=dg.MetadataValue.json(spec.server.model_dump(mode="json")) if spec.server else None,
+            ),
         )
 
     return model

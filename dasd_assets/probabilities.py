@@ -12,12 +12,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dasd_assets.generations import KINDS
 from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.plots import inline, probability_densities
 from dasd_assets.pool import responses_to_score
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
 from dasd_assets.staleness import retry_tag
+from dasd_assets.table_metadata import table
 from dasd_resources.chat import Encoded
 from dasd_resources.engine import Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -27,6 +30,8 @@ from dasd_resources.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
 RESPONSES_PER_COMMIT = 2000
+PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
+    AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
 
 
 def student_row(score: Score, encoded: Encoded, batch: str, student: PromptedModel) -> Row:
@@ -96,11 +101,15 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    logprobs = table("student_logprobs", responses=generations, prompts="prompts", checkpoints="student_model")
+
     @dg.asset(
         partitions_def=PROMPT_BATCH,
         deps=["response_verdicts", "student_model"],
-        group_name="probabilities",
-        kinds={"duckdb"},
+        group_name="scores",
+        kinds={"ducklake", KINDS[recipe.student.engine]},
+        metadata=logprobs.definition,
         pool="engine",
         code_version=SCORING_VERSION + recipe.version("filters.apply", "parity"),
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
@@ -124,12 +133,14 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=content_version([*done, student.fingerprint]),
             tags=retry_tag(ledger.num_retryable),
-            metadata={
-                "dagster/row_count": len(done),
-                "num_new": ledger.num_added,
-                "num_failed": pool.height - len(done),
-                "num_tokens": sum(len(e.token_ids) for e in encoded.values()),
-            },
+            metadata=logprobs.result(
+                warehouse,
+                len(done),
+                {"batch": batch, "student_fingerprint": student.fingerprint},
+                num_new=ledger.num_added,
+                num_failed=pool.height - len(done),
+                num_new_tokens=sum(len(e.token_ids) for e in encoded.values()),
+            ),
         )
 
     return student_logprobs
@@ -141,11 +152,15 @@ def _present(warehouse: Warehouse, batch: str, student: PromptedModel) -> pl.Ser
 
 
 def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    probabilities = table("sentence_probabilities", responses=generations, student_logprobs="student_logprobs")
+
     @dg.asset(
         partitions_def=PROMPT_BATCH,
         deps=["student_logprobs"],
-        group_name="probabilities",
-        kinds={"duckdb", "polars"},
+        group_name="scores",
+        kinds={"ducklake", "polars"},
+        metadata=probabilities.definition,
         code_version=SEGMENTER_VERSION,
         description="One row per sentence of a scored response: its logprob sum and token count under both models.",
     )
@@ -155,12 +170,22 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         student = engines.find(recipe.student, "student.model")
         batch = context.partition_key
         write_sentences(warehouse, batch, student.fingerprint, origin(context))
-        sentences = _sentences(warehouse, batch, student)
+        current = {"batch": batch, "student_fingerprint": student.fingerprint, "segmenter_version": SEGMENTER_VERSION}
+        probs = warehouse.read(PROBS, current)
         return dg.MaterializeResult(
             data_version=content_version(
                 [*_present(warehouse, batch, student), student.fingerprint, SEGMENTER_VERSION]
             ),
-            metadata={"dagster/row_count": sentences},
+            metadata=probabilities.result(
+                warehouse,
+                probs.height,
+                current,
+                mean_teacher_prob=probs.select(pl.mean("teacher")).item(),
+                mean_student_prob=probs.select(pl.mean("student")).item(),
+                densities=inline(
+                    probability_densities({name: probs[name].drop_nulls().to_list() for name in probs.columns})
+                ),
+            ),
         )
 
     return sentence_probabilities
@@ -190,10 +215,3 @@ def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.Data
     params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
         yield from reading.stream(query, params, RESPONSES_PER_COMMIT)
-
-
-def _sentences(warehouse: Warehouse, batch: str, student: PromptedModel) -> int:
-    query = """SELECT count(*) FROM sentence_probabilities
-        WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version"""
-    params = {"batch": batch, "student": student.fingerprint, "version": SEGMENTER_VERSION}
-    return int(warehouse.read(query, params).item())

@@ -4,6 +4,7 @@ One batch is one landed file. The first batch to bring a question owns it; a lat
 A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.table_metadata import table
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
+PROMPTS = table("prompts")
 PER_RESPONSE = (
     "responses",
     "response_verdicts",
@@ -80,8 +83,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         partitions_def=PROMPT_BATCH,
-        group_name="prompts",
-        kinds={"duckdb"},
+        group_name="inputs",
+        kinds={"ducklake"},
+        metadata=PROMPTS.definition,
         code_version=PROMPTS_VERSION,
         description="One row per question of a landed file; lines that are none are in rejected_prompts, and why.",
     )
@@ -103,10 +107,22 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             context.log.warning(f"{len(rejected)} lines rejected; the first: {rejected[0]['reason']}")
         return dg.MaterializeResult(
             data_version=content_version(row["prompt_id"] for row in rows),
-            metadata={"dagster/row_count": len(rows), "num_rejected": len(rejected)},
+            metadata=PROMPTS.result(
+                warehouse,
+                len(rows),
+                {"batch": batch},
+                num_rejected=len(rejected),
+                domains=_per_domain(rows),
+                landed_file=dg.MetadataValue.path(f"{folder.shown}/{file.name}"),
+            ),
         )
 
     return [prompts]
+
+
+def _per_domain(rows: list[Row]) -> str:
+    """`math 120, code 30`."""
+    return ", ".join(f"{domain} {count:,}" for domain, count in Counter(row["domain"] for row in rows).most_common())
 
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
@@ -123,5 +139,5 @@ def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
         transaction.move_to_batch("prompts", "prompt_id", ids, batch)
         query = "SELECT response_id FROM responses WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
         responses = transaction.read(query, {"ids": ids})["response_id"].to_list()
-        for table in PER_RESPONSE:
-            transaction.move_to_batch(table, "response_id", responses, batch)
+        for name in PER_RESPONSE:
+            transaction.move_to_batch(name, "response_id", responses, batch)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from matplotlib.figure import Figure
 
 from dasd_assets import plots
 from dasd_assets.divergence import threshold_version
-from dasd_assets.evaluation import stage_accuracy
+from dasd_assets.evaluation import accuracy_table, stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
 from dasd_assets.quarantine import usable_batches
@@ -50,8 +51,8 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
 
 def pictures(
     warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings, batches: list[str]
-) -> dict[str, bytes]:
-    """Plot name -> PNG."""
+) -> dict[str, Figure]:
+    """Plot name -> figure."""
     rollouts = current_rollouts(warehouse, engines, recipe)
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
@@ -70,7 +71,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         deps=["evaluations", "random_responses", "mixed_policy_dataset"],
-        group_name="evaluation",
+        group_name="training_results",
         kinds={"matplotlib"},
         code_version=REPORT_VERSION,
         description="The figures of the report for this distillation; files in DASD_HOME/reports.",
@@ -83,11 +84,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
         metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder))}
-        for name, png in pictures(warehouse, engines, recipe, findings, existing).items():
-            (folder / f"{name}.png").write_bytes(png)
-            metadata[name] = plots.inline(png)
-        metadata["accuracies"] = dg.MetadataValue.md(_markdown(findings.accuracies))
-        metadata["drops"] = dg.MetadataValue.md(_markdown(findings.drops))
+        for name, figure in pictures(warehouse, engines, recipe, findings, existing).items():
+            file = folder / f"{name}.png"
+            file.write_bytes(plots.png(figure))
+            metadata[name] = plots.inline(figure)
+            metadata[f"{name}_file"] = dg.MetadataValue.path(str(file))
+        metadata["accuracies"] = dg.MetadataValue.md(accuracy_table(findings.accuracies))
+        metadata["drops"] = dg.MetadataValue.md(drop_table(findings.drops))
         return dg.MaterializeResult(metadata=metadata)
 
     return [distillation_report]
@@ -157,8 +160,14 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
     return warehouse.read(query, params)
 
 
-def _markdown(table: pl.DataFrame) -> str:
-    with pl.Config(
-        tbl_formatting="ASCII_MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_rows=-1
-    ):
-        return str(table)
+def drop_table(drops: pl.DataFrame) -> str:
+    """Markdown: a row per filter, a column per temperature, each with the share and number of responses that fail."""
+    temperatures = drops["temperature"].unique(maintain_order=True)
+    lines = [f"| filter | {' | '.join(f'T={t:g}' for t in temperatures)} |", f"| --- |{' ---: |' * len(temperatures)}"]
+    for (name,), part in drops.group_by("filter", maintain_order=True):
+        cells = [
+            f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,} of {row['num_judged']:,})"
+            for row in part.sort("temperature").to_dicts()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -5,23 +5,26 @@
 questions where the policy is best-per-question. Table 3 of the report compares the two at equal budget.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
+from dasd_assets.plots import histogram, inline
 from dasd_assets.pool import drop_counts, keep_pool, pool_params
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.quarantine import usable_batches
 from dasd_assets.selection_rules import record_rule, selection_rule
 from dasd_assets.staleness import batches_tag
+from dasd_assets.table_metadata import TableAsset, table
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
-from dasd_resources.warehouse import Reading, Row, Warehouse
+from dasd_resources.warehouse import Reading, Warehouse
 
 SELECTION_VERSION = "1"
 CONTROL_VERSION = "2"
+PLOTTED = 100_000  # of the pool's scores
 MAX_HEAP = 1_000_000  # DuckDB's max(key, n) holds fewer
 
 
@@ -118,12 +121,20 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [*[_selection(recipe, dataset) for dataset in recipe.datasets], _random(recipe)]
 
 
+def _table(recipe: Recipe, datasets: Iterable[str]) -> TableAsset:
+    generations = [f"teacher_generations_{dataset}" for dataset in datasets]
+    return table("selected_responses", responses=generations, prompts="prompts", response_scores="response_scores")
+
+
 def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
+    chosen_table = _table(recipe, [dataset])
+
     @dg.asset(
         name=f"selected_responses_{dataset}",
         deps=["response_scores"],
         group_name="selection",
-        kinds={"duckdb", "polars"},
+        kinds={"ducklake", "polars"},
+        metadata=chosen_table.definition,
         code_version=selection_version(recipe),
         description=f"One row per response of {dataset} that divergence-aware sampling keeps, with rank and score.",
     )
@@ -136,6 +147,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             keep_pool(reading, engines, recipe, dataset, existing)
             selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
             statistics = reading.read("SELECT count(*) AS num_candidates, avg(score) AS mean_score_of_pool FROM pool")
+            sample = reading.read(f"SELECT score FROM (SELECT score FROM pool LIMIT {PLOTTED}) WHERE score IS NOT NULL")
         if selected.is_empty():
             raise dg.Failure(
                 f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset, existing)}"
@@ -143,16 +155,32 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         write_selection(context, warehouse, recipe, dataset, "das", selected)
         rule = selection_rule(recipe, dataset, pool_params(engines, recipe, dataset, existing))
         record_rule(context, warehouse, recipe, dataset, rule)
-        return _selection_result(selected, statistics.row(0, named=True), read)
+        densities = {"pool": sample["score"].to_list(), "selected": selected["score"].to_list()}
+        return dg.MaterializeResult(
+            data_version=content_version(selected["response_id"]),
+            tags=read,
+            metadata=chosen_table.result(
+                warehouse,
+                selected.height,
+                {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
+                num_questions=selected["prompt_id"].n_unique(),
+                mean_score=selected.select(pl.mean("score")).item(),
+                **statistics.row(0, named=True),
+                scores=inline(histogram(densities, recipe.selection.score)),
+            ),
+        )
 
     return selected_responses
 
 
 def _random(recipe: Recipe) -> dg.AssetsDefinition:
+    drawn_table = _table(recipe, recipe.datasets)
+
     @dg.asset(
         deps=[f"selected_responses_{dataset}" for dataset in recipe.datasets],
         group_name="selection",
-        kinds={"duckdb", "polars"},
+        kinds={"ducklake", "polars"},
+        metadata=drawn_table.definition,
         code_version=content_hash([CONTROL_VERSION, selection_version(recipe), recipe.version("seed")])[:12],
         description="One row per response of the random control: same pool, budget and questions as the selection.",
     )
@@ -166,9 +194,15 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
                 rows = draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
             write_selection(context, warehouse, recipe, dataset, "random", rows)
             drawn.append(rows)
-        table = pl.concat(drawn)
+        every = pl.concat(drawn)
         return dg.MaterializeResult(
-            data_version=content_version(table["response_id"]), metadata={"dagster/row_count": table.height}
+            data_version=content_version(every["response_id"]),
+            metadata=drawn_table.result(
+                warehouse,
+                every.height,
+                {"recipe": recipe.name, "policy": "random"},
+                mean_score=every.select(pl.mean("score")).item(),
+            ),
         )
 
     return random_responses
@@ -204,15 +238,3 @@ def write_selection(
     if not warehouse.read(query, key).equals(rows.sort("response_id")):
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("selected_responses", key, rows)
-
-
-def _selection_result(selected: pl.DataFrame, pool: Row, tags: dict[str, str]) -> dg.MaterializeResult:
-    return dg.MaterializeResult(
-        data_version=content_version(selected["response_id"]),
-        tags=tags,
-        metadata={
-            "dagster/row_count": selected.height,
-            "mean_score": selected.select(pl.mean("score")).item(),
-            **pool,
-        },
-    )

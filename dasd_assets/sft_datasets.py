@@ -7,7 +7,9 @@ and its end of turn, never on the prompt (report §6.4.1).
 import dagster as dg
 import polars as pl
 
+from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.table_metadata import table
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
@@ -48,25 +50,40 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
+    examples_table = table(
+        "sft_examples",
+        selected_responses=[f"selected_responses_{dataset}", "random_responses"],
+        responses=f"teacher_generations_{dataset}",
+        prompts="prompts",
+    )
+
     @dg.asset(
         name=f"sft_dataset_{dataset}",
         deps=[f"selected_responses_{dataset}", "random_responses", "student_model"],
-        group_name="datasets",
-        kinds={"duckdb"},
+        group_name="sft_datasets",
+        kinds={"ducklake"},
+        metadata=examples_table.definition,
         code_version=SFT_VERSION,
         description=f"One row per training example of {dataset}: token ids and labels, for selection and control.",
     )
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         chat = engines.find(recipe.student, "student.model").chat
-        ids = {}
+        made = {}
         for policy in ("das", "random"):
             rows = selected_texts(warehouse, recipe, dataset, policy)
-            examples = [example_row(chat, row) for row in rows.iter_rows(named=True)]
-            write_examples(context, warehouse, recipe, dataset, policy, examples)
-            ids[policy] = [row["example_id"] for row in examples]
+            made[policy] = [example_row(chat, row) for row in rows.iter_rows(named=True)]
+            write_examples(context, warehouse, recipe, dataset, policy, made[policy])
+        lengths = [len(row["input_ids"]) for row in made["das"]]
         return dg.MaterializeResult(
-            data_version=content_version(ids["das"]),
-            metadata={"dagster/row_count": len(ids["das"]), "num_random": len(ids["random"])},
+            data_version=content_version(row["example_id"] for row in made["das"]),
+            metadata=examples_table.result(
+                warehouse,
+                len(made["das"]),
+                {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
+                num_random=len(made["random"]),
+                num_tokens=sum(lengths),
+                lengths=inline(histogram({dataset: lengths}, "tokens per example")),
+            ),
         )
 
     return sft_dataset

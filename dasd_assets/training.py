@@ -19,7 +19,8 @@ import polars as pl
 from dasd_assets.plots import inline, loss_curve
 from dasd_assets.progress import seldom
 from dasd_assets.provenance import origin
-from dasd_resources.checkpoint import Progress, Trained
+from dasd_assets.table_metadata import TableAsset, table
+from dasd_resources.checkpoint import RECORD, Progress, Trained
 from dasd_resources.engines import Engines
 from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.recipe import Recipe, content_hash
@@ -81,12 +82,14 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
     previous = names.index(stage)
     parent_asset = f"checkpoint_{names[previous - 1]}" if previous else "student_model"
     dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
+    checkpoints = table("checkpoints", sft_examples=dataset_asset, checkpoints=parent_asset)
 
     @dg.asset(
         name=f"checkpoint_{stage}",
         deps=[dataset_asset, parent_asset],
-        group_name="training",
+        group_name="training_mixed_policy" if dataset == MIXED else "training",
         kinds={"pytorch", "huggingface"},
+        metadata=checkpoints.definition,
         pool="engine",
         code_version=training_version(recipe, dataset),
         description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
@@ -104,7 +107,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         say = seldom(context.log.info)
         trained = train(job, lambda progress: say(_progress_line(progress)))
         _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
-        return _result(job, trained, examples)
+        return _result(warehouse, checkpoints, job, trained, examples)
 
     return checkpoint
 
@@ -264,17 +267,23 @@ def _progress_line(progress: Progress) -> str:
     )
 
 
-def _result(job: SftJob, trained: Trained, examples: pl.DataFrame) -> dg.MaterializeResult:
+def _result(
+    warehouse: Warehouse, table_asset: TableAsset, job: SftJob, trained: Trained, examples: pl.DataFrame
+) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(job.checkpoint_id),
-        metadata={
-            "dagster/row_count": 1,
-            "checkpoint_id": job.checkpoint_id,
-            "path": dg.MetadataValue.path(str(trained.path)),
-            "num_examples": examples.height,
-            "num_steps": trained.num_steps,
-            "training_seconds": trained.seconds,
-            "final_loss": trained.losses[-1].loss,
-            "loss": inline(loss_curve({job.checkpoint_id: trained.losses})),
-        },
+        metadata=table_asset.result(
+            warehouse,
+            1,
+            {"checkpoint_id": job.checkpoint_id},
+            checkpoint_id=job.checkpoint_id,
+            checkpoint=dg.MetadataValue.path(str(trained.path)),
+            record=dg.MetadataValue.path(str(trained.path / RECORD)),
+            num_examples=examples.height,
+            num_tokens=trained.losses[-1].tokens,
+            num_steps=trained.num_steps,
+            training_seconds=trained.seconds,
+            final_loss=trained.losses[-1].loss,
+            loss=inline(loss_curve({job.checkpoint_id: trained.losses})),
+        ),
     )

@@ -12,6 +12,7 @@ from dasd_assets.filters import FILTER_VERSION, FILTERS, Response, Verdict, judg
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.table_metadata import TableAsset, table
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger
@@ -44,11 +45,15 @@ def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> lis
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`response_verdicts`."""
 
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    verdicts = table("response_verdicts", responses=generations, prompts="prompts", checkpoints="student_model")
+
     @dg.asset(
         partitions_def=PROMPT_BATCH,
-        deps=["prompts", *[f"teacher_generations_{dataset}" for dataset in recipe.datasets], "student_model"],
-        group_name="filters",
-        kinds={"duckdb"},
+        deps=["prompts", *generations, "student_model"],
+        group_name="responses",
+        kinds={"ducklake"},
+        metadata=verdicts.definition,
         code_version=content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version("filters")])[:12],
         description="One row per response and filter: whether it passed, and if not, why.",
     )
@@ -61,10 +66,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         key = ("response_id", "filter", "filter_version")
         with Ledger(warehouse, "response_verdicts", key, origin(context), batch, max_rows=50_000) as ledger:
             for row in logged(todo.iter_rows(named=True), todo.height, "responses judged", context.log.info):
-                verdicts = judge_row(row, student.chat, recipe.filters)
-                for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, verdicts, version):
+                judged = judge_row(row, student.chat, recipe.filters)
+                for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
-        return _result(warehouse, batch, version)
+        return _result(warehouse, batch, version, verdicts)
 
     return [response_verdicts]
 
@@ -80,13 +85,18 @@ def _unjudged(warehouse: Warehouse, batch: str, version: str) -> pl.DataFrame:
     return warehouse.read(query, {"batch": batch, "version": version, "num_filters": len(FILTERS)})
 
 
-def _result(warehouse: Warehouse, batch: str, version: str) -> dg.MaterializeResult:
+def _result(warehouse: Warehouse, batch: str, version: str, table_asset: TableAsset) -> dg.MaterializeResult:
     query = """SELECT response_id, filter, passed FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
-    dropped = verdicts.filter(~pl.col("passed"))["filter"].value_counts()
+    failed = {name: verdicts.filter(~pl.col("passed") & (pl.col("filter") == name)).height for name in FILTERS}
     return dg.MaterializeResult(
         data_version=content_version([*verdicts["response_id"].unique(), version]),
-        metadata={"dagster/row_count": verdicts.height}
-        | {f"failed_{name}": count for name, count in dropped.iter_rows()},
+        metadata=table_asset.result(
+            warehouse,
+            verdicts.height,
+            {"batch": batch, "filter_version": version, "passed": False},
+            num_responses=verdicts["response_id"].n_unique(),
+            **{f"failed_{name}": count for name, count in failed.items()},
+        ),
     )

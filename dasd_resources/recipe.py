@@ -28,6 +28,9 @@ Option = str | int | float | bool | None
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
+FilterName = Literal["length", "truncation", "structure", "repetition", "correctness"]
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
 ScoreName = Literal[
@@ -325,6 +328,32 @@ class Automation(Part):
         return cron
 
 
+class Checks(Part):
+    """Limits beyond which an asset check in the web UI warns; none of them stops a run."""
+
+    max_duplicate_question_share: Share = 0.05
+    max_duplicate_response_share: Share = 0.5
+    max_failed_request_share: Share = 0.01
+    max_drop_share: dict[FilterName, Share] = {
+        "length": 0.1,
+        "truncation": 0.2,
+        "structure": 0.1,
+        "repetition": 0.1,
+        "correctness": 0.7,
+    }
+    min_teacher_sentence_share: Share = 0.02
+    max_teacher_sentence_share: Share = 0.9
+    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the difference to the previous stage
+
+
+class Freshness(Part):
+    """Days without a materialization after which the web UI warns of an asset; null: never."""
+
+    prompts_days: Positive | None = None
+    selection_days: Positive | None = None
+    training_days: Positive | None = None
+
+
 class Recipe(Part):
     """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
 
@@ -341,6 +370,9 @@ class Recipe(Part):
     evaluation: Evaluation
     maintenance: Maintenance = Maintenance()
     automation: Automation = Automation()
+    checks: Checks = Checks()
+    freshness: Freshness = Freshness()
+    owners: tuple[Owner, ...] = Field(default=("team:distillation",), strict=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

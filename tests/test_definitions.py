@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 from conftest import change
 
+import dasd_assets
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_resources.recipe import Recipe, load_recipe
 
@@ -106,3 +107,34 @@ def test_api_keys_come_from_the_environment_and_are_not_kept(tmp_path: Path, mon
     monkeypatch.setenv("TEACHER_KEY", "sk-very-secret-7f")
     assert engines.api_key("TEACHER_KEY") == "sk-very-secret-7f"
     assert "sk-very-secret-7f" not in f"{engines!r} {engines.model_dump()}"
+
+
+def test_groups_read_in_the_order_of_the_data(tmp_path: Path) -> None:
+    """The web UI sorts groups by name: no asset may come before what it is made from."""
+    graph = build_definitions(load_recipe("demo"), tmp_path).resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        for parent in graph.get(key).parent_keys:
+            assert str(graph.get(parent).group_name) <= str(graph.get(key).group_name), (parent, key)
+    assert len({graph.get(key).group_name for key in graph.toposorted_asset_keys}) == 9
+
+
+def test_every_asset_has_the_recipes_owners_kinds_and_a_place_in_the_code(tmp_path: Path) -> None:
+    recipe = change(load_recipe("demo"), "owners", ["team:data", "ada@example.org"])
+    graph = build_definitions(recipe, tmp_path).resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        assert list(node.owners) == ["team:data", "ada@example.org"]
+        assert node.kinds
+        (reference,) = node.metadata["dagster/code_references"].code_references
+        assert Path(reference.file_path).is_relative_to(Path(dasd_assets.__file__).parent)
+
+
+def test_freshness_is_the_recipes_days(tmp_path: Path) -> None:
+    recipe = change(load_recipe("demo"), "freshness", {"prompts_days": 3, "selection_days": None, "training_days": 9})
+    graph = build_definitions(recipe, tmp_path).resolve_asset_graph()
+    fresh = {
+        key.to_user_string(): node.freshness_policy.warn_window.to_timedelta().days
+        for key in graph.toposorted_asset_keys
+        if (node := graph.get(key)).freshness_policy
+    }
+    assert fresh == {"prompts": 3, "checkpoint_stage1": 9, "checkpoint_stage2": 9, "checkpoint_stage3": 9}

@@ -3,8 +3,10 @@
 import base64
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
 from dasd_assets import plots
 from dasd_resources.checkpoint import Progress
@@ -36,9 +38,10 @@ def sentences(types: Sequence[str | None]) -> pl.DataFrame:
     )
 
 
-PICTURES = {
+FIGURES = {
     "loss": plots.loss_curve({f"stage{n}": progress(MANY) for n in (1, 2, 3)}),
     "densities": plots.probability_densities({"T=0.6": [n / MANY for n in range(MANY)], "T=1": [0.5] * MANY}),
+    "histogram": plots.histogram({"pool": [n / MANY for n in range(MANY)], "selected": [0.5] * MANY}, "score"),
     "sentences": plots.sentence_bars(sentences(["teacher", "student", "close", None] * 50)),
     "positions": plots.teacher_share_by_position(shares(*[n / 8 for n in range(8)])),
     "cut_off": plots.cut_off_rates(list(range(MANY)), [n % 3 == 0 for n in range(MANY)]),
@@ -46,24 +49,44 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_is_a_small_png(name: str) -> None:
-    assert PICTURES[name].startswith(PNG)
-    assert len(PICTURES[name]) < 50_000
+def decoded(figure: Figure) -> bytes:
+    shown = plots.inline(figure).md_str
+    assert shown is not None
+    return base64.b64decode(shown.removeprefix("![plot](data:image/png;base64,").removesuffix(")"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_inline_is_a_small_png(name: str) -> None:
+    assert decoded(FIGURES[name]).startswith(PNG)
+    assert len(decoded(FIGURES[name])) < 12_000
+
+
+def test_a_file_is_larger_than_what_is_inline() -> None:
+    file = plots.png(FIGURES["loss"])
+    assert file.startswith(PNG)
+    assert len(file) > 2 * len(decoded(FIGURES["loss"]))
+
+
+def test_a_picture_too_rich_for_the_event_log_is_refused() -> None:
+    figure = Figure(figsize=(9, 9))
+    figure.add_subplot().imshow(np.random.default_rng(0).random((900, 900)), interpolation="nearest")
+    with pytest.raises(ValueError, match="does not belong in the event log"):
+        plots.inline(figure)
 
 
 def test_pictures_differ() -> None:
-    assert len(set(PICTURES.values())) == len(PICTURES)
+    assert len({decoded(figure) for figure in FIGURES.values()}) == len(FIGURES)
 
 
 def test_what_is_drawn_depends_on_the_values() -> None:
-    assert plots.loss_curve({"a": progress(9)}) != plots.loss_curve({"a": progress(20)})
-    assert plots.cut_off_rates([1, 2], [True, False]) != plots.cut_off_rates([1, 2], [False, True])
-    assert plots.accuracy_bars(accuracies(0.02)) != plots.accuracy_bars(accuracies(0.2))
+    assert decoded(plots.loss_curve({"a": progress(9)})) != decoded(plots.loss_curve({"a": progress(20)}))
+    one, other = plots.cut_off_rates([1, 2], [True, False]), plots.cut_off_rates([1, 2], [False, True])
+    assert decoded(one) != decoded(other)
+    assert decoded(plots.accuracy_bars(accuracies(0.02))) != decoded(plots.accuracy_bars(accuracies(0.2)))
 
 
 def test_a_single_question_has_no_standard_error() -> None:
-    assert plots.accuracy_bars(accuracies(None)) == plots.accuracy_bars(accuracies(0.0))
+    assert decoded(plots.accuracy_bars(accuracies(None))) == decoded(plots.accuracy_bars(accuracies(0.0)))
 
 
 @pytest.mark.filterwarnings("error")
@@ -71,19 +94,14 @@ def test_nothing_to_draw_is_an_empty_picture() -> None:
     empty = [
         plots.loss_curve({}),
         plots.probability_densities({"T=1": [], "T=1, selected": []}),
+        plots.histogram({"pool": [], "selected": []}, "score"),
         plots.sentence_bars(sentences([])),
         plots.teacher_share_by_position(shares()),
         plots.cut_off_rates([], []),
     ]
-    assert all(png.startswith(PNG) for png in empty)
+    assert all(decoded(figure).startswith(PNG) for figure in empty)
 
 
 def test_cut_off_rates_stand_in_the_order_of_length() -> None:
     shuffled = plots.cut_off_rates([30, 10, 20], [True, False, True])
-    assert shuffled == plots.cut_off_rates([10, 20, 30], [False, True, True])
-
-
-def test_inline_is_the_picture_itself() -> None:
-    shown = plots.inline(PNG + b"rest").md_str
-    assert shown is not None
-    assert base64.b64decode(shown.removeprefix("![plot](data:image/png;base64,").removesuffix(")")) == PNG + b"rest"
+    assert decoded(shuffled) == decoded(plots.cut_off_rates([10, 20, 30], [False, True, True]))

@@ -7,18 +7,34 @@ what is left of its token budget. The quality filters then judge the whole: pref
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import sampling_request
+from dasd_assets.filters import FILTERS
+from dasd_assets.generations import KINDS, sampling_request
 from dasd_assets.mixed_policy.cuts import CUT_VERSION
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
+from dasd_assets.table_metadata import table
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.engine import Completion, Failure, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger, missing
 from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.warehouse import Row, Warehouse
+
+CONTINUATIONS = table(
+    "teacher_continuations",
+    student_rollouts="student_rollouts",
+    prefix_cuts="prefix_cuts",
+    prompts="prompts",
+    checkpoints="teacher_model",
+)
+VERDICTS = table(
+    "continuation_verdicts",
+    teacher_continuations="teacher_continuations",
+    prompts="prompts",
+    checkpoints="student_model",
+)
 
 
 def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Recipe) -> str:
@@ -72,7 +88,7 @@ def prefix_end(text: str, prefix_text: str) -> int:
 def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
     """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions."""
     teacher = engines.find(recipe.teacher, "teacher.model")
-    ids = [row["continuation_id"] for row in _prefixes(warehouse, engines, recipe, teacher.fingerprint)]
+    ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher.fingerprint)]
     query = """SELECT c.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id)
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
@@ -87,8 +103,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
         deps=["prefix_cuts", "teacher_model"],
-        group_name="mixed_policy",
-        kinds={"duckdb"},
+        group_name="training_mixed_policy",
+        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        metadata=CONTINUATIONS.definition,
         pool="engine",
         code_version=recipe.version(
             "mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"
@@ -99,7 +116,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
-        wanted = {r["continuation_id"]: r for r in _prefixes(warehouse, engines, recipe, teacher.fingerprint)}
+        wanted = {r["continuation_id"]: r for r in current_prefixes(warehouse, engines, recipe, teacher.fingerprint)}
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
         asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
         requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
@@ -116,17 +133,20 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
             tags=retry_tag(ledger.num_retryable),
-            metadata={
-                "dagster/row_count": rows.height,
-                "num_new": ledger.num_added,
-                "num_failed": len(wanted) - rows.height,
-            },
+            metadata=CONTINUATIONS.result(
+                warehouse,
+                rows.height,
+                {"teacher_fingerprint": teacher.fingerprint},
+                num_new=ledger.num_added,
+                num_failed=len(wanted) - rows.height,
+                num_tokens=sum(len(ids) for ids in rows["token_ids"]),
+            ),
         )
 
     return teacher_continuations
 
 
-def _prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
+def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
     """Rows rollout_id, prompt_id, question, system_prompt, prefix_text, continuation_id of the current cuts."""
     rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
@@ -143,8 +163,9 @@ def _prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: s
 def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
         deps=["teacher_continuations"],
-        group_name="mixed_policy",
-        kinds={"duckdb"},
+        group_name="training_mixed_policy",
+        kinds={"ducklake"},
+        metadata=VERDICTS.definition,
         code_version=recipe.version("filters"),
         description="One row per continuation and filter: whether prefix and continuation together pass, and why not.",
     )
@@ -167,7 +188,16 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
             transaction.append_missing("continuation_verdicts", key, table)
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], version]),
-            metadata={"dagster/row_count": len(rows), "num_failed_verdicts": sum(not row["passed"] for row in rows)},
+            metadata=VERDICTS.result(
+                warehouse,
+                len(rows),
+                {"filter_version": version, "passed": False},
+                num_continuations=continuations.height,
+                **{
+                    f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)
+                    for name in FILTERS
+                },
+            ),
         )
 
     return continuation_verdicts

@@ -14,12 +14,14 @@ import polars as pl
 from dasd_assets.generations import seed_of
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.provenance import content_version, origin
+from dasd_assets.table_metadata import table
 from dasd_resources.chat import Aligned, cut_points
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 CUT_VERSION = "1"
+CUTS = table("prefix_cuts", student_rollouts="student_rollouts")
 
 
 def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | None:
@@ -52,8 +54,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         deps=["student_rollouts"],
-        group_name="mixed_policy",
-        kinds={"duckdb"},
+        group_name="training_mixed_policy",
+        kinds={"ducklake"},
+        metadata=CUTS.definition,
         code_version=CUT_VERSION,
         description="One row per rollout that was cut off: how much of it the teacher is given to continue.",
     )
@@ -63,7 +66,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("prefix_cuts", ("rollout_id", "cut_version"), rows)
         return dg.MaterializeResult(
-            data_version=content_version(rollouts["rollout_id"]), metadata={"dagster/row_count": rows.height}
+            data_version=content_version(rollouts["rollout_id"]),
+            metadata=CUTS.result(
+                warehouse,
+                rows.height,
+                {"cut_version": CUT_VERSION},
+                num_not_cut=rows["cut_token"].null_count() if rows.height else 0,
+            ),
         )
 
     return [prefix_cuts]

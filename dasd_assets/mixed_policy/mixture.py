@@ -14,6 +14,7 @@ from dasd_assets.mixed_policy.continuations import current_continuations, prefix
 from dasd_assets.pool import QUALITY_FILTERS
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sft_datasets import example_row, selected_texts, write_examples
+from dasd_assets.table_metadata import table
 from dasd_assets.training import MIXED
 from dasd_assets.verdicts import filter_version
 from dasd_resources.chat import Chat
@@ -40,11 +41,19 @@ def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`mixed_policy_dataset`."""
+    examples_table = table(
+        "sft_examples",
+        teacher_continuations="teacher_continuations",
+        selected_responses=f"selected_responses_{recipe.last_dataset}",
+        responses=f"teacher_generations_{recipe.last_dataset}",
+        prompts="prompts",
+    )
 
     @dg.asset(
         deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],
-        group_name="mixed_policy",
-        kinds={"duckdb"},
+        group_name="training_mixed_policy",
+        kinds={"ducklake"},
+        metadata=examples_table.definition,
         code_version=MIXTURE_VERSION
         + recipe.version(
             "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"
@@ -68,11 +77,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         write_examples(context, warehouse, recipe, MIXED, "das", examples)
         return dg.MaterializeResult(
             data_version=content_version(row["example_id"] for row in examples),
-            metadata={
-                "dagster/row_count": len(examples),
-                "num_on_policy": accepted.height,
-                "num_off_policy": off_policy.height,
-            },
+            metadata=examples_table.result(
+                warehouse,
+                len(examples),
+                {"recipe": recipe.name, "dataset": MIXED, "policy": "das"},
+                num_on_policy=accepted.height,
+                num_off_policy=off_policy.height,
+                num_tokens=sum(len(row["input_ids"]) for row in examples),
+            ),
         )
 
     return [mixed_policy_dataset]

@@ -9,10 +9,12 @@ import math
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import sampling_request, seed_of
+from dasd_assets.generations import KINDS, sampling_request, seed_of
+from dasd_assets.plots import cut_off_rates, inline
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
+from dasd_assets.table_metadata import table
 from dasd_assets.training import current_checkpoints
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -73,7 +75,7 @@ def rollout_row(
 def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
     """The `student_rollouts` this recipe wants now, in the order of rollout_id, with their questions."""
     checkpoint, _ = distilled_student(warehouse, engines, recipe)
-    ids = [row["rollout_id"] for row in _wanted(warehouse, engines, recipe, checkpoint)]
+    ids = [row["rollout_id"] for row in current_wanted(warehouse, engines, recipe, checkpoint)]
     query = """SELECT r.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM student_rollouts r JOIN prompts p USING (prompt_id)
         WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
@@ -97,11 +99,20 @@ def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) ->
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`student_rollouts`."""
     policy = recipe.mixed_policy
+    checkpoint_asset = f"checkpoint_stage{len(recipe.datasets)}"
+    rollouts_table = table(
+        "student_rollouts",
+        selected_responses=f"selected_responses_{recipe.last_dataset}",
+        prompts="prompts",
+        student_logprobs="student_logprobs",
+        checkpoints=checkpoint_asset,
+    )
 
     @dg.asset(
-        deps=[f"checkpoint_stage{len(recipe.datasets)}", f"sft_dataset_{recipe.last_dataset}"],
-        group_name="mixed_policy",
-        kinds={"duckdb"},
+        deps=[checkpoint_asset, f"sft_dataset_{recipe.last_dataset}"],
+        group_name="training_mixed_policy",
+        kinds={"ducklake", KINDS[recipe.student.engine]},
+        metadata=rollouts_table.definition,
         pool="engine",
         code_version=recipe.version(
             "seed",
@@ -116,7 +127,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         checkpoint, student = distilled_student(warehouse, engines, recipe)
-        wanted = {row["rollout_id"]: row for row in _wanted(warehouse, engines, recipe, checkpoint)}
+        wanted = {row["rollout_id"]: row for row in current_wanted(warehouse, engines, recipe, checkpoint)}
         present = warehouse.read("SELECT rollout_id FROM student_rollouts")["rollout_id"]
         requests = [_request(wanted[key], student, policy) for key in missing(wanted, present)]
         with Ledger(warehouse, "student_rollouts", ("rollout_id",), origin(context)) as ledger:
@@ -126,19 +137,27 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             data_version=content_version(rollouts["rollout_id"]),
             tags=retry_tag(ledger.num_retryable),
-            metadata={
-                "dagster/row_count": rollouts.height,
-                "num_new": ledger.num_added,
-                "num_failed": len(wanted) - rollouts.height,
-                "cut_off_share": rollouts.select(pl.col("cut_off").cast(pl.Float64).mean()).item() or 0.0,
-            },
+            metadata=rollouts_table.result(
+                warehouse,
+                rollouts.height,
+                {"checkpoint_id": checkpoint},
+                num_new=ledger.num_added,
+                num_failed=len(wanted) - rollouts.height,
+                cut_off_share=rollouts.select(pl.col("cut_off").mean()).item(),
+                cut_off_rate=inline(
+                    cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list())
+                ),
+            ),
         )
 
     return [student_rollouts]
 
 
-def _wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: str) -> list[Row]:
-    """The reference's length is that of its scored tokens, end of turn (offset -1) excluded."""
+def current_wanted(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: str) -> list[Row]:
+    """The rollouts this recipe wants of a checkpoint now, made or not.
+
+    The reference's length is that of its scored tokens, end of turn (offset -1) excluded.
+    """
     query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
             len(list_filter(l.offsets, lambda o: o >= 0)) AS reference_num_tokens
         FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_logprobs l USING (response_id)

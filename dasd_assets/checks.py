@@ -1,0 +1,305 @@
+"""Asset checks where a person would look: shares that say whether the data is sound, against the recipe's limits.
+
+They warn and never stop anything (the parity gate, which does, is in `parity`). Each tells what it found and, where it
+fails, what to look at. Those of a batch run together after it, in one step; the others each after its asset.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.divergence import threshold_version
+from dasd_assets.evaluation import stage_answers
+from dasd_assets.filters import FILTERS
+from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
+from dasd_assets.mixed_policy.rollouts import current_rollouts, current_wanted, distilled_student
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.pool import OF_RECIPE, recipe_params
+from dasd_assets.table_metadata import tidy
+from dasd_assets.training import stages
+from dasd_resources.engines import Engines
+from dasd_resources.recipe import Checks, Recipe
+from dasd_resources.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: a sentence, and the figures behind it."""
+
+    passed: bool
+    told: str
+    figures: Mapping[str, int | float | str]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a check looks at; `batch` is empty for what is of no batch."""
+
+    warehouse: Warehouse
+    engines: Engines
+    recipe: Recipe
+    batch: str = ""
+
+    def read(self, query: str, **params: object) -> pl.DataFrame:
+        teacher = self.engines.find(self.recipe.teacher, "teacher.model")
+        student = self.engines.find(self.recipe.student, "student.model")
+        known = recipe_params(self.recipe, teacher, student)
+        return self.warehouse.read(query, {**known, "student": student.fingerprint, "batch": self.batch, **params})
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of an asset, by name, and what evaluates it."""
+
+    asset: str
+    name: str
+    description: str
+    evaluate: Callable[[Scope], Finding]
+
+    @property
+    def key(self) -> dg.AssetCheckKey:
+        return dg.AssetCheckKey(dg.AssetKey(self.asset), self.name)
+
+
+def share(count: int, total: int, limit: float, what: str, key: str, look: str) -> Finding:
+    """Whether `count` of `total` is at most the limit that the recipe sets at `key`; `look` is said where it is not."""
+    found = count / total if total else 0.0
+    passed = found <= limit
+    told = f"{count:,} of {total:,} {what} ({found:.1%}; limit {limit:.1%}, recipe key {key})"
+    figures = {"share": found, "limit": limit, "count": count, "total": total}
+    return Finding(passed, told if passed else f"{told}. {look}", figures)
+
+
+def teacher_sentence_share(num_teacher: int, num_typed: int, limits: Checks) -> Finding:
+    """Whether the share of teacher sentences lies within the recipe's limits; without sentences there is none."""
+    low, high = limits.min_teacher_sentence_share, limits.max_teacher_sentence_share
+    found = num_teacher / num_typed if num_typed else 0.0
+    told = f"{num_teacher:,} of {num_typed:,} sentences are the teacher's ({found:.1%}; limits {low:.1%} to {high:.1%})"
+    figures: dict[str, int | float | str] = {"share": found, "low": low, "high": high, "num_sentences": num_typed}
+    if not num_typed or low <= found <= high:
+        return Finding(True, told, figures)
+    look = (
+        "The student knows what the teacher says: lower selection.divergence.threshold, or take harder questions"
+        if found < low
+        else "The models hardly agree on anything: look at the parity checks, both chat templates and system prompts"
+    )
+    return Finding(False, f"{told}. {look}; limits: recipe key checks.min_teacher_sentence_share, max_….", figures)
+
+
+def accuracy_change(before: pl.DataFrame, after: pl.DataFrame, stage: str, previous: str, limit: float) -> Finding:
+    """Whether a stage is as accurate as the one before it, but for `limit` standard errors, on every benchmark.
+
+    before, after: benchmark, temperature, question_id, correct. Questions are paired, so that only what changed counts.
+    """
+    failed, figures = [], {}
+    for benchmark, temperature, mean, error, num in _paired(before, after).iter_rows():
+        where = f"{benchmark}, T={temperature:g}"
+        figures[where] = f"{mean:+.1%} ± {error or 0:.1%} ({num} questions)"
+        if mean < 0 and mean < -limit * (error or 0) and num > 1:
+            failed.append(where)
+    told = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
+    if failed:
+        told = (
+            f"{stage} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
+            f"({told}). Look at checkpoint_{stage}'s loss, at its dataset's samples, and at the answers: SELECT * FROM "
+            f"evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
+        )
+    return Finding(not failed, told, figures)
+
+
+def _paired(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """(benchmark, temperature, mean change of accuracy, its standard error over questions, number of questions)."""
+    key = ["benchmark", "temperature", "question_id"]
+    old, new = (rows.group_by(key).agg(pl.col("correct").mean()) for rows in (before, after))
+    change = new.join(old, on=key, suffix="_before").with_columns(change=pl.col("correct") - pl.col("correct_before"))
+    grouped = change.group_by("benchmark", "temperature")
+    mean, error = pl.col("change").mean(), pl.col("change").std() / pl.len().sqrt()
+    return grouped.agg(mean.alias("mean"), error.alias("error"), pl.len().alias("num")).sort("benchmark", "temperature")
+
+
+def batch_checks(recipe: Recipe) -> list[Check]:
+    """The checks of what is made batch by batch."""
+    per_dataset = [check for dataset in recipe.datasets for check in _generation_checks(dataset)]
+    return [
+        Check("prompts", "duplicate_questions", "Few questions were landed before.", _duplicate_questions),
+        *per_dataset,
+        *[
+            Check("response_verdicts", f"drop_rate_{name}", f"The filter {name} drops few responses.", _drop_rate(name))
+            for name in FILTERS
+        ],
+        Check("student_logprobs", "failed_requests", "Nearly every response was scored.", _unscored),
+        Check(
+            "sentence_types", "teacher_sentence_share", "Some sentences are the teacher's own, not all.", _teacher_share
+        ),
+    ]
+
+
+def later_checks(recipe: Recipe) -> list[Check]:
+    """The checks of what reads all batches."""
+    names = ["student", *stages(recipe)]
+    return [
+        Check("student_rollouts", "failed_requests", "Nearly every rollout was made.", _missing_rollouts),
+        Check("teacher_continuations", "failed_requests", "Nearly every prefix was continued.", _missing_continuations),
+        *[
+            Check(
+                "evaluations",
+                f"accuracy_{stage}_not_below_{previous}",
+                f"{stage} answers held-out questions no worse than {previous}.",
+                _accuracy_not_below(stage, previous),
+            )
+            for previous, stage in pairwise(names)
+        ],
+    ]
+
+
+def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
+    """One step for the checks of a batch, and one for each later asset that has some."""
+    later = later_checks(recipe)
+    assets = dict.fromkeys(check.asset for check in later)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks; the pinned Dagster has them
+        return [
+            _step(recipe, "batch_checks", batch_checks(recipe), PROMPT_BATCH),
+            *[_step(recipe, f"{asset}_checks", [c for c in later if c.asset == asset], None) for asset in assets],
+        ]
+
+
+def _step(
+    recipe: Recipe, name: str, checks: Sequence[Check], partitions: dg.PartitionsDefinition | None
+) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(check.name, asset=check.asset, description=check.description, partitions_def=partitions)
+        for check in checks
+    ]
+
+    @dg.multi_asset_check(name=name, specs=specs, can_subset=True)
+    def evaluate(
+        context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> Iterator[dg.AssetCheckResult]:
+        scope = Scope(warehouse, engines, recipe, context.partition_key if partitions else "")
+        for check in checks:
+            if check.key in context.selected_asset_check_keys:
+                yield _result(check, check.evaluate(scope))
+
+    return evaluate
+
+
+def _result(check: Check, finding: Finding) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=check.asset,
+        check_name=check.name,
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=finding.told,
+        metadata={name: tidy(value) for name, value in finding.figures.items()},
+    )
+
+
+def _duplicate_questions(scope: Scope) -> Finding:
+    query = """SELECT count(*) FILTER (reason LIKE 'duplicate of prompt %') AS twins, count(*) AS rejected,
+            (SELECT count(*) FROM prompts WHERE batch = $batch) AS accepted
+        FROM rejected_prompts WHERE batch = $batch"""
+    twins, rejected, accepted = scope.read(query).row(0)
+    key, limit = "checks.max_duplicate_question_share", scope.recipe.checks.max_duplicate_question_share
+    look = f"Was a file landed twice? SELECT * FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    return share(twins, rejected + accepted, limit, "lines repeat a question", key, look)
+
+
+def _generation_checks(dataset: str) -> list[Check]:
+    asset = f"teacher_generations_{dataset}"
+    return [
+        Check(
+            asset, "failed_requests", "Nearly every request was answered.", lambda scope: _unanswered(scope, dataset)
+        ),
+        Check(
+            asset,
+            "duplicate_responses",
+            "Few candidates of a question say the same, word for word.",
+            lambda scope: _duplicate_responses(scope, dataset),
+        ),
+    ]
+
+
+_RESPONSES = f"""FROM responses r WHERE r.batch = $batch AND {OF_RECIPE} AND r.temperature = $temperature"""
+
+
+def _unanswered(scope: Scope, dataset: str) -> Finding:
+    query = f"""SELECT (SELECT count(*) FROM prompts WHERE batch = $batch) * $num_candidates AS wanted,
+        (SELECT count(*) {_RESPONSES}) AS present"""
+    wanted, present = scope.read(query, temperature=scope.recipe.datasets[dataset]).row(0)
+    return _failed(scope, "responses", wanted - present, wanted)
+
+
+def _duplicate_responses(scope: Scope, dataset: str) -> Finding:
+    query = f"SELECT count(*) AS total, count(DISTINCT (r.prompt_id, hash(r.text))) AS texts {_RESPONSES}"
+    total, texts = scope.read(query, temperature=scope.recipe.datasets[dataset]).row(0)
+    key, limit = "checks.max_duplicate_response_share", scope.recipe.checks.max_duplicate_response_share
+    look = "More candidates cost much and bring little: raise the temperature, or lower generation.num_candidates"
+    return share(total - texts, total, limit, "responses repeat another of their question", key, look)
+
+
+def _drop_rate(name: str) -> Callable[[Scope], Finding]:
+    def evaluate(scope: Scope) -> Finding:
+        query = f"""SELECT count(*) FILTER (NOT v.passed) AS dropped, count(*) AS judged
+            FROM responses r JOIN response_verdicts v USING (response_id)
+            WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND v.filter = $filter
+              AND v.filter_version = $filter_version AND v.reason IS DISTINCT FROM 'no verifier'"""
+        dropped, judged = scope.read(query, filter=name).row(0)
+        look = (
+            f"SELECT reason, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
+            "NOT passed GROUP BY ALL"
+        )
+        limit = {str(key): limit for key, limit in scope.recipe.checks.max_drop_share.items()}.get(name, 1.0)
+        return share(dropped, judged, limit, f"responses fail {name}", f"checks.max_drop_share.{name}", look)
+
+    return evaluate
+
+
+def _unscored(scope: Scope) -> Finding:
+    query = """SELECT (SELECT count(*) FROM failed_requests WHERE asset = 'student_logprobs' AND batch = $batch),
+        (SELECT count(*) FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student)"""
+    failed, scored = scope.read(query).row(0)
+    return _failed(scope, "student_logprobs", failed, failed + scored)
+
+
+def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> Finding:
+    query = """SELECT DISTINCT reason FROM failed_requests
+        WHERE asset = $asset AND (batch = $batch OR $batch = '') ORDER BY reason LIMIT 3"""
+    reasons = scope.read(query, asset=table)["reason"].to_list() if num_failed else list[str]()
+    look = f"Another run asks again. Reasons, in failed_requests: {'; '.join(reasons) or 'none stored'}"
+    key, limit = "checks.max_failed_request_share", scope.recipe.checks.max_failed_request_share
+    return share(num_failed, num_wanted, limit, "requests ended without a row", key, look)
+
+
+def _teacher_share(scope: Scope) -> Finding:
+    query = """SELECT count(*) FILTER (sentence_type = 'teacher'), count(sentence_type) FROM sentence_types
+        WHERE batch = $batch AND student_fingerprint = $student AND threshold_version = $threshold_version"""
+    num_teacher, num_typed = scope.read(query, threshold_version=threshold_version(scope.recipe)).row(0)
+    return teacher_sentence_share(num_teacher, num_typed, scope.recipe.checks)
+
+
+def _missing_rollouts(scope: Scope) -> Finding:
+    checkpoint, _ = distilled_student(scope.warehouse, scope.engines, scope.recipe)
+    wanted = len(current_wanted(scope.warehouse, scope.engines, scope.recipe, checkpoint))
+    made = current_rollouts(scope.warehouse, scope.engines, scope.recipe).height
+    return _failed(scope, "student_rollouts", wanted - made, wanted)
+
+
+def _missing_continuations(scope: Scope) -> Finding:
+    teacher = scope.engines.find(scope.recipe.teacher, "teacher.model").fingerprint
+    wanted = len(current_prefixes(scope.warehouse, scope.engines, scope.recipe, teacher))
+    made = current_continuations(scope.warehouse, scope.engines, scope.recipe).height
+    return _failed(scope, "teacher_continuations", wanted - made, wanted)
+
+
+def _accuracy_not_below(stage: str, previous: str) -> Callable[[Scope], Finding]:
+    def evaluate(scope: Scope) -> Finding:
+        answers = stage_answers(scope.warehouse, scope.recipe)
+        before, after = (answers.filter(pl.col("stage") == name) for name in (previous, stage))
+        return accuracy_change(before, after, stage, previous, scope.recipe.checks.max_accuracy_drop)
+
+    return evaluate

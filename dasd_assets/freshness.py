@@ -1,0 +1,28 @@
+"""When an asset is overdue: days without a materialization, as the recipe sets them for each kind of work.
+
+It says that nothing new has come, not that something is out of date: `staleness` knows that, whatever the clock says.
+"""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from dasd_resources.recipe import Recipe
+
+
+def freshness_policy(recipe: Recipe, key: dg.AssetKey) -> dg.FreshnessPolicy | None:
+    """The policy of an asset: it warns after the recipe's days, and fails after twice as many."""
+    days = _days(recipe, key.to_user_string())
+    if days is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2 * days), warn_window=timedelta(days=days))
+
+
+def _days(recipe: Recipe, asset: str) -> int | None:
+    if asset == "prompts":
+        return recipe.freshness.prompts_days
+    if asset.startswith("selected_responses_"):
+        return recipe.freshness.selection_days
+    if asset.startswith("checkpoint_"):
+        return recipe.freshness.training_days
+    return None

@@ -1,0 +1,139 @@
+"""What the web UI shows of a table's asset: columns with meaning and lineage, row count, a few rows, tidy figures.
+
+Used by every asset in two lines: `metadata=table.definition` where it is defined, `table.result(…)` where it returns.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dasd_assets.column_lineage import Sources, column_lineage
+from dasd_resources.columns import tables
+from dasd_resources.warehouse import Warehouse
+
+Figure = str | int | float | bool | dg.MetadataValue | None
+
+NUM_SAMPLES = 3
+CELL_CHARS = 72
+INLINE_CHARS = 1000  # the web UI shows longer Markdown only in a dialog
+
+# The telling columns of each table: no system prompts and no free-form metadata, which may hold what is not to be seen.
+SHOWN = {
+    "prompts": ("prompt_id", "domain", "question", "reference_answer"),
+    "responses": ("response_id", "text", "finish_reason"),
+    "response_verdicts": ("response_id", "filter", "passed", "reason"),
+    "student_logprobs": ("response_id", "engine", "token_ids", "logprobs"),
+    "sentence_probabilities": ("response_id", "sentence_index", "teacher_prob", "student_prob"),
+    "sentence_types": ("response_id", "sentence_index", "sentence_type"),
+    "response_scores": ("response_id", "score_name", "score", "num_sentences"),
+    "selected_responses": ("response_id", "domain", "rank", "score"),
+    "sft_examples": ("example_id", "response_id", "continuation_id", "input_ids"),
+    "checkpoints": ("checkpoint_id", "stage", "parent_checkpoint_id", "num_examples"),
+    "student_rollouts": ("rollout_id", "text", "cut_off"),
+    "prefix_cuts": ("rollout_id", "cut_token", "cut_char", "reason"),
+    "teacher_continuations": ("continuation_id", "prefix_text", "continuation_text"),
+    "continuation_verdicts": ("continuation_id", "filter", "passed", "reason"),
+    "benchmark_questions": ("benchmark", "question", "reference_answer"),
+    "evaluations": ("benchmark", "response_text", "correct", "reason"),
+}
+
+
+@dataclass(frozen=True)
+class TableAsset:
+    """An asset's table, and the assets that wrote the tables it is made from."""
+
+    name: str
+    sources: Sources
+
+    @property
+    def lineage(self) -> dg.TableColumnLineage:
+        return column_lineage(self.name, self.sources)
+
+    @property
+    def definition(self) -> dict[str, Figure | dg.TableSchema | dg.TableColumnLineage]:
+        """Metadata of the definition."""
+        lineage = self.lineage
+        columns = [
+            dg.TableColumn(
+                name=column.name,
+                type=column.type,
+                description=column.description + _origin(lineage.deps_by_column.get(column.name, ())),
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in tables()[self.name]
+        ]
+        return {
+            "dagster/table_name": f"dasd.{self.name}",
+            "dagster/column_schema": dg.TableSchema(columns=columns),
+            "dagster/column_lineage": lineage,
+        }
+
+    def result(
+        self, warehouse: Warehouse, num_rows: int, rows: Mapping[str, object], **figures: Figure
+    ) -> dict[str, Figure | dg.TableColumnLineage]:
+        """Metadata of a materialization: the row count, figures, and a few rows equal to `rows` in what it names."""
+        return {
+            "dagster/row_count": num_rows,
+            "dagster/column_lineage": self.lineage,
+            **{name: tidy(value) for name, value in figures.items() if value is not None},
+            "sample": dg.MetadataValue.md(self._sample(warehouse, rows)),
+        }
+
+    def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
+        where = " AND ".join(f"{column} = ${column}" for column in rows) or "TRUE"
+        query = f"SELECT {', '.join(SHOWN[self.name])} FROM {self.name} WHERE {where} LIMIT {NUM_SAMPLES}"
+        return markdown_table(warehouse.read(query, rows).to_dicts())
+
+
+def table(name: str, **sources: str | list[str]) -> TableAsset:
+    """`table("responses", prompts="prompts")`: the table, then each table it is made from and the assets of that."""
+    return TableAsset(name, sources)
+
+
+def tidy(value: Figure) -> Figure:
+    """Four significant digits of a float, all else as it is."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def markdown_table(rows: list[dict[str, object]]) -> str:
+    """Rows as a Markdown table short enough for the web UI to show in place: long values cut, all of them as code."""
+    if not rows:
+        return "no rows"
+    head = f"| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}"
+    lines = [f"| {' | '.join(cell(value) for value in row.values())} |" for row in rows]
+    while len(lines) > 1 and len(head) + sum(len(line) + 1 for line in lines) >= INLINE_CHARS:
+        lines.pop()
+    return "\n".join([head, *lines])
+
+
+def cell(value: object) -> str:
+    """A value as the code span of a table's cell: nothing in it is markup, a link or a new line."""
+    if value is None:
+        return "–"
+    text = _text(value)
+    text = text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    padded = f" {text} " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else text
+    return f"{fence}{padded}{fence}".replace("|", "\\|") if text.strip() else "–"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        begun = ", ".join(_text(item) for item in value[:4])
+        return f"[{begun}]" if len(value) <= 4 else f"{len(value)} × [{begun}, …]"
+    text = re.sub(r"\s*\n\s*", " ⏎ ", str(value))
+    text = "".join(char if char.isprintable() else "�" for char in text)
+    return text[:12] + "…" if re.fullmatch("[0-9a-f]{16,}", text) else text
+
+
+def _origin(deps: Sequence[dg.TableColumnDep]) -> str:
+    """Links to the columns a column comes from: the open-source web UI does not show lineage elsewhere."""
+    columns: dict[str, list[str]] = {}
+    for dep in deps:
+        columns.setdefault(dep.asset_key.to_user_string(), []).append(f"`{dep.column_name}`")
+    parts = [f"[{asset}](/assets/{asset}) {', '.join(names)}" for asset, names in columns.items()]
+    return f" ← {'; '.join(parts)}" if parts else ""

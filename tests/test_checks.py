@@ -1,0 +1,175 @@
+"""Every check passes on sound data, fails on planted data, and then says what to look at."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import dagster as dg
+import polars as pl
+import pytest
+from conftest import Project, change
+
+from dasd_assets.checks import (
+    Check,
+    Scope,
+    accuracy_change,
+    batch_checks,
+    build,
+    later_checks,
+    share,
+    teacher_sentence_share,
+)
+from dasd_assets.partitions import PROMPT_BATCH
+from dasd_resources.recipe import Checks, Recipe
+
+LENIENT = {
+    "max_duplicate_response_share": 1.0,
+    "max_drop_share": dict.fromkeys(("length", "truncation", "structure", "repetition", "correctness"), 1.0),
+    "min_teacher_sentence_share": 0.0,
+    "max_teacher_sentence_share": 1.0,
+    "max_accuracy_drop": 9.0,
+}
+STRICT = {
+    "max_duplicate_question_share": 0.0,
+    "max_duplicate_response_share": 0.0,
+    "max_failed_request_share": 0.0,
+    "max_drop_share": dict.fromkeys(LENIENT["max_drop_share"], 0.0),  # type: ignore[call-overload]
+    "min_teacher_sentence_share": 1.0,
+    "max_accuracy_drop": 0.0,
+}
+
+
+def named(checks: list[Check], asset: str, name: str) -> Check:
+    (found,) = [check for check in checks if (check.asset, check.name) == (asset, name)]
+    return found
+
+
+def limited(project: Project, limits: dict[str, object]) -> Recipe:
+    recipe = project.recipe
+    for key, value in limits.items():
+        recipe = change(recipe, f"checks.{key}", value)
+    return recipe
+
+
+def scope(project: Project, recipe: Recipe) -> Scope:
+    with project.instance() as instance:
+        batch = sorted(instance.get_dynamic_partitions(str(PROMPT_BATCH.name)))[0]
+    return Scope(project.warehouse, project.engines, recipe, batch)
+
+
+def plant(project: Project, query: str) -> None:
+    with project.warehouse.commit("planted") as transaction:
+        transaction._connection.execute(query)
+
+
+def test_a_share_above_its_limit_says_what_to_look_at() -> None:
+    assert share(1, 10, 0.1, "rows are bad", "checks.x", "Look here").passed
+    finding = share(2, 10, 0.1, "rows are bad", "checks.x", "Look here")
+    assert not finding.passed
+    assert finding.told == "2 of 10 rows are bad (20.0%; limit 10.0%, recipe key checks.x). Look here"
+    assert share(0, 0, 0.0, "rows", "checks.x", "").passed
+
+
+def test_teacher_sentences_may_be_too_few_or_too_many() -> None:
+    limits = Checks(min_teacher_sentence_share=0.1, max_teacher_sentence_share=0.9)
+    assert teacher_sentence_share(5, 10, limits).passed
+    assert teacher_sentence_share(0, 0, limits).passed
+    few, many = teacher_sentence_share(0, 10, limits), teacher_sentence_share(10, 10, limits)
+    assert (few.passed, many.passed) == (False, False)
+    assert "selection.divergence.threshold" in few.told
+    assert "chat templates" in many.told
+
+
+def answers(*correct: tuple[str, list[bool]]) -> pl.DataFrame:
+    rows = [("math", 1.0, question, right) for question, samples in correct for right in samples]
+    return pl.DataFrame(rows, schema=["benchmark", "temperature", "question_id", "correct"], orient="row")
+
+
+def test_accuracy_is_compared_question_by_question() -> None:
+    """Changes 0, -0.5, -0.5, -0.5: mean -0.375, standard deviation 0.25, over 4 questions an error of 0.125."""
+    before = answers(*[(q, [True, True]) for q in "abcd"])
+    after = answers(("a", [True, True]), *[(q, [True, False]) for q in "bcd"])
+    assert accuracy_change(before, after, "stage2", "stage1", limit=3.1).passed
+    finding = accuracy_change(before, after, "stage2", "stage1", limit=2.9)
+    assert not finding.passed
+    assert finding.figures == {"math, T=1": "-37.5% ± 12.5% (4 questions)"}
+    assert "checkpoint_stage2's loss" in finding.told
+    assert accuracy_change(after, before, "stage2", "stage1", limit=0.0).passed  # better
+
+
+def test_nothing_evaluated_is_no_drop() -> None:
+    assert accuracy_change(answers(), answers(), "stage1", "student", 0.0).told == "nothing to compare yet"
+
+
+@pytest.fixture(scope="module")
+def checks(finished: Project) -> list[Check]:
+    return [*batch_checks(finished.recipe), *later_checks(finished.recipe)]
+
+
+def test_all_pass_on_a_finished_home_with_lenient_limits(finished: Project, checks: list[Check]) -> None:
+    look = scope(finished, limited(finished, LENIENT))
+    failed = {f"{check.asset}:{check.name}": check.evaluate(look).told for check in checks}
+    assert {key for key, check in zip(failed, checks, strict=True) if not check.evaluate(look).passed} == set()
+    assert len(checks) == 1 + 2 * 2 + 5 + 1 + 1 + 2 + 3
+
+
+@pytest.fixture(scope="module")
+def spoilt(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The finished home, copied, with something wrong in every table."""
+    import shutil
+
+    home = tmp_path_factory.mktemp("spoilt") / "home"
+    shutil.copytree(finished.home, home)
+    project = Project(home, finished.recipe)
+    batch = scope(project, project.recipe).batch
+    plant(
+        project,
+        f"""INSERT INTO rejected_prompts (batch, source_file, source_line, reason)
+            VALUES ('{batch}', 'a.jsonl', 2, 'duplicate of prompt x in batch y');
+        INSERT INTO failed_requests (request_id, asset, batch, reason, failed_at) VALUES
+            ('x', 'responses', '{batch}', 'out of memory', now()), ('y', 'student_logprobs', '{batch}', 'oom', now());
+        DELETE FROM responses WHERE response_id IN (SELECT min(response_id) FROM responses GROUP BY temperature, batch);
+        UPDATE responses SET text = 'same';
+        UPDATE response_verdicts SET passed = FALSE, reason = 'planted';
+        UPDATE sentence_types SET sentence_type = 'close';
+        DELETE FROM student_rollouts WHERE rollout_id = (SELECT min(rollout_id) FROM student_rollouts);
+        DELETE FROM teacher_continuations;
+        UPDATE evaluations SET correct = FALSE WHERE checkpoint_id IN (
+            SELECT checkpoint_id FROM checkpoints WHERE stage IN ('stage1', 'stage3'));
+        UPDATE evaluations SET correct = TRUE WHERE checkpoint_id IN (
+            SELECT checkpoint_id FROM checkpoints WHERE stage IN ('student', 'stage2'))""",
+    )
+    yield project
+
+
+def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks: list[Check]) -> None:
+    look = scope(spoilt, limited(spoilt, STRICT))
+    findings = {(check.asset, check.name): check.evaluate(look) for check in checks}
+    passed = {key for key, finding in findings.items() if finding.passed}
+    assert passed == {("evaluations", "accuracy_stage2_not_below_stage1")}  # it got better
+    for key, finding in findings.items():
+        assert key in passed or ". " in finding.told or ") " in finding.told, key
+    assert "out of memory" in findings["teacher_generations_t060", "failed_requests"].told
+    assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].told
+
+
+def test_checks_run_with_their_batch_and_warn(spoilt: Project) -> None:
+    """One step evaluates the checks of what was materialized, for its batch, and no failed check fails the run."""
+    with spoilt.instance() as instance:
+        look = scope(spoilt, limited(spoilt, STRICT))
+        definitions = replace(spoilt, recipe=look.recipe).definitions
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey("sentence_types"), dg.AssetKey("response_scores")],
+            partition_key=look.batch,
+        )
+        (evaluation,) = result.get_asset_check_evaluations()
+    assert result.success
+    assert evaluation.asset_check_key == dg.AssetCheckKey(dg.AssetKey("sentence_types"), "teacher_sentence_share")
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert evaluation.partition == look.batch
+
+
+def test_names_are_unique_and_described(finished: Project) -> None:
+    specs = [spec for definition in build(finished.recipe) for spec in definition.check_specs]
+    assert len({spec.key for spec in specs}) == len(specs)
+    assert all(spec.description for spec in specs)

@@ -1,0 +1,79 @@
+"""Lineage names real columns of real ancestors, and a column taken over as it is holds only values of its source."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import Project
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+from dasd_assets.column_lineage import LINEAGE, column_lineage
+from dasd_assets.definitions import build_definitions
+from dasd_resources.columns import tables
+from dasd_resources.recipe import load_recipe
+
+
+def graph_of(name: str) -> BaseAssetGraph:
+    return build_definitions(load_recipe(name), Path("/nonexistent")).resolve_asset_graph()
+
+
+def lineage(graph: BaseAssetGraph, key: dg.AssetKey) -> dict[str, list[tuple[dg.AssetKey, str]]]:
+    found = graph.get(key).metadata["dagster/column_lineage"]
+    assert isinstance(found, dg.TableColumnLineage)
+    return {c: [(dep.asset_key, dep.column_name) for dep in deps] for c, deps in found.deps_by_column.items()}
+
+
+def ancestors(graph: BaseAssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
+    parents = graph.get(key).parent_keys
+    return set(parents).union(*[ancestors(graph, parent) for parent in parents])
+
+
+def columns_of(graph: BaseAssetGraph, key: dg.AssetKey) -> set[str]:
+    table = str(graph.get(key).metadata["dagster/table_name"]).removeprefix("dasd.")
+    return {column.name for column in tables()[table]}
+
+
+@pytest.mark.parametrize("name", ["demo", "dasd-4b"])
+def test_every_source_is_a_column_of_an_asset_upstream(name: str) -> None:
+    graph = graph_of(name)
+    for key in graph.toposorted_asset_keys:
+        if "dagster/column_lineage" in graph.get(key).metadata:
+            above = ancestors(graph, key)
+            for column, deps in lineage(graph, key).items():
+                assert column in columns_of(graph, key)
+                for source, source_column in deps:
+                    assert source in above, (key, column)
+                    assert source_column in columns_of(graph, source), (key, column)
+
+
+def test_a_training_token_leads_back_to_the_question() -> None:
+    """Following lineage up from the labels of a dataset reaches the landed question, and the other dataset never."""
+    graph = graph_of("demo")
+    reached, waiting = set(), [(dg.AssetKey("sft_dataset_t060"), "labels")]
+    while waiting:
+        key, column = waiting.pop()
+        reached.add((key.to_user_string(), column))
+        waiting += lineage(graph, key).get(column, [])
+    assert {("prompts", "question"), ("teacher_generations_t060", "text")} <= reached
+    assert not any(asset.endswith("t100") for asset, _ in reached)
+
+
+def test_a_columns_own_name_upstream_means_the_same_values(finished: Project) -> None:
+    compared = 0
+    for table, columns in LINEAGE.items():
+        for column, sources in columns.items():
+            for source in sources:
+                source_table, _, source_column = source.partition(".")
+                if source_column == column and len(sources) == 1:
+                    query = (
+                        f"SELECT count(*) FROM {table} WHERE {column} IS NOT NULL AND {column} NOT IN (FROM (SELECT "
+                    )
+                    query += f"{column} FROM {source_table} WHERE {column} IS NOT NULL))"
+                    assert finished.read(query).item() == 0, (table, column, source)
+                    compared += 1
+    assert compared > 15
+
+
+def test_a_wrong_source_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"no column of prompts comes from \['responses'\]"):
+        column_lineage("prompts", {"responses": "a"})
