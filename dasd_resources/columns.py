@@ -96,7 +96,16 @@ OF_TABLE = {
         "asset": "Table the row would be in.",
         "batch": "Prompt batch of the request, if it has one.",
         "reason": "What the engine said.",
+        "num_attempts": "How often it has failed.",
         "failed_at": "When it failed last; the row goes when a later run succeeds.",
+    },
+    "quarantined_batches": {
+        "reason": "Why the batch was set aside.",
+        "step": "What kept failing.",
+        "num_attempts": "How often it was tried.",
+        "failed_run_id": "The last Dagster run that failed.",
+        "quarantined_at": "When it was set aside.",
+        "released_at": "When it was brought back; NULL while it is aside.",
     },
     "student_logprobs": {"token_ids": "The student's own tokens of the same text, end of turn included."},
     "sentence_probabilities": {
