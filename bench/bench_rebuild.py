@@ -28,7 +28,7 @@ from results import against, table  # noqa: E402
 
 from dasd_assets.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
 from dasd_assets.partitions import batches  # noqa: E402
-from dasd_assets.planning import Planner  # noqa: E402
+from dasd_assets.planning import Planner, root_versions  # noqa: E402
 from dasd_resources.lake import attach  # noqa: E402
 from dasd_resources.landing_folder import LandingFolder  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
@@ -122,7 +122,8 @@ def ticks(home: Path) -> dict[str, float]:
             "selection_rebuilds": lambda: planner.plan(["selection"]),
             "training": lambda: training_tick(planner),
         }
-        planner.definitions.resolve_asset_graph()  # the code location is loaded before the first tick
+        planner.definitions.resolve_asset_graph()  # the code location, and what reads models, are loaded by then
+        root_versions(project.engines, project.recipe)
         return {name: seconds(look) for name, look in looks.items()}
 
 
@@ -151,21 +152,16 @@ def land_copies(folder: Path, number: int) -> Iterator[str]:
 
 
 def copy_rows(catalog: Path, first: str, keys: list[str]) -> None:
-    """Every batch's rows in files of their own, as separate runs would leave them."""
+    """A file per batch where the table is partitioned, few files elsewhere: as maintenance leaves them."""
     with attach(catalog) as connection:
         connection.execute("CREATE TEMP TABLE copies AS SELECT unnest($keys) AS key", {"keys": keys})
         for name, ids in IDS.items():
-            partitioned = name in ("responses", "student_logprobs", "sentence_probabilities")
-            if not partitioned:
-                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (batch)")
             changed = ", ".join(f"md5({column} || key) AS {column}" for column in ids)
             connection.execute(
                 f"INSERT INTO {name} SELECT * EXCLUDE (key) REPLACE ({changed}, key AS batch) "
                 f"FROM {name} CROSS JOIN copies WHERE batch = $first",
                 {"first": first},
             )
-            if not partitioned:
-                connection.execute(f"ALTER TABLE {name} RESET PARTITIONED BY")
 
 
 def copy_events(index: Path, first: str, keys: list[str]) -> None:
@@ -179,7 +175,7 @@ def copy_events(index: Path, first: str, keys: list[str]) -> None:
             rows = [(base + places[e[0]], e[1], e[2].replace(first, key), *e[3:7], key) for e in events]
             log.executemany("INSERT INTO event_logs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             for check in checks:
-                moved = [base + places[i] if i in places else None for i in check[8:10]]
+                moved = [base + places[i] if i in places else i for i in check[8:10]]
                 row = (
                     None,
                     check[1],

@@ -18,7 +18,7 @@ from dasd_assets.attempts import Verdict, assets_of, judge, maker, runs_of, unfi
 from dasd_assets.evaluation import benchmark_version
 from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
-from dasd_assets.staleness import NEVER, Stale, stale_assets
+from dasd_assets.staleness import Stale, stale_assets
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -71,20 +71,21 @@ class Planner:
         patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
         """
         aside = quarantine(self.warehouse)
-        stale = self._stale(batches(self.instance), aside.now)
-        steps, freed = self._free(self._steps(stale), aside)
-        found = ready(steps)
+        steps = self._steps(self._stale(batches(self.instance), aside.now))
+        if self._free(steps, aside):
+            return replace(self.plan(levels, now, patient), changed=True)
+        found = ready([step for step in steps if step.batch not in aside.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
-        plan = Plan(changed=freed, waiting=[f"{len(first)} steps for models and batches come first"] if first else [])
+        plan = Plan(waiting=[f"{len(first)} steps for models and batches come first"] if first else [])
         return self._judge(plan, [step for step in found if step.level in levels], aside, now, patient)
 
     def training_plan(self, now: float | None = None) -> Plan:
         """The training that the datasets call for as they are now, whatever of the data is out of date."""
         aside = quarantine(self.warehouse)
         data = self._data()
-        unmade = [s for s in self._stale([], given=()) if s.asset.startswith("sft_dataset_") and s.reason == NEVER]
-        if unmade:
-            return Plan(waiting=[f"{unmade[0].asset} was never materialized"])
+        for name in self.recipe.datasets:
+            if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
+                return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
         stale = self._stale(batches(self.instance), aside.now, given=data)
         return self._judge(Plan(), self._steps(stale), aside, now)
 
@@ -110,13 +111,11 @@ class Planner:
     def _graph(self) -> BaseAssetGraph:
         return self.definitions.resolve_asset_graph()
 
-    def _free(self, steps: Sequence[Step], aside: Quarantine) -> tuple[list[Step], bool]:
-        """The steps without those of quarantined batches; these are released if they are up to date or changed."""
+    def _free(self, steps: Sequence[Step], aside: Quarantine) -> list[str]:
+        """Release the quarantined batches that are up to date, or would be made from something else now."""
         now = {step.batch: step.identity for step in steps}
         free = [batch for batch, row in aside.now.items() if now.get(batch) != row.step]
-        if free:
-            release(self.warehouse, free)
-        return [step for step in steps if step.batch not in aside.now], bool(free)
+        return release(self.warehouse, free) if free else []
 
     def _judge(
         self, plan: Plan, steps: Sequence[Step], aside: Quarantine, now: float | None, patient: bool = True

@@ -83,6 +83,8 @@ def _next(planner: Planner, failed: Collection[str], home: Path, told: set[str],
         steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
         if steps:
             return steps[0]
+        if plan.changed:  # without the batches that were set aside just now, there may be more to do
+            continue
         if plan.exhausted:
             step, verdict = plan.exhausted[0]
             raise RunFailed(f"{step.why}, after {verdict.number - 1} attempts: {verdict.why}")

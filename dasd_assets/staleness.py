@@ -99,6 +99,7 @@ class _Look:
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
+    _parent_names: dict[str, list[str]] = field(default_factory=dict)
 
     def at(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
@@ -142,7 +143,9 @@ class _Look:
         return None
 
     def _parents(self, name: str) -> list[str]:
-        return sorted(key.to_user_string() for key in self.nodes[name].parent_keys)
+        if name not in self._parent_names:
+            self._parent_names[name] = sorted(key.to_user_string() for key in self.nodes[name].parent_keys)
+        return self._parent_names[name]
 
     def _reads_all(self, parent: str, batch: str | None) -> bool:
         return batch is None and self.nodes[parent].is_partitioned

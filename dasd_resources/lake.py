@@ -41,7 +41,7 @@ class Reading:
 
     def stream(self, query: str, params: Params, num_rows: int) -> Iterator[pl.DataFrame]:
         """Rows of a query, about `num_rows` at a time, as DuckDB finds them: never all in memory."""
-        for batch in self._connection.execute(query, dict(params)).fetch_record_batch(num_rows):
+        for batch in self._connection.execute(query, dict(params)).to_arrow_reader(num_rows):
             yield pl.DataFrame(batch)
 
     def keep(self, name: str, query: str, params: Params | None = None) -> None:

@@ -140,9 +140,19 @@ def test_a_lost_cursor_and_a_lost_request_cost_nothing(service: Service) -> None
     assert len(service.landing()) == 1  # and never run
     service.cursors.clear()
     assert service.landing() == []
-    assert service.rebuild() == []  # a tick's grace for the landing sensor's own request
+    [models] = service.rebuild()
+    assert models.partition_key is None
+    service.run([models])
     [request] = service.rebuild()
     assert request.partition_key == batches(service.instance)[0]
+
+
+def test_a_batch_is_left_to_the_landing_sensors_own_request_for_a_tick(standing: Service) -> None:
+    standing.project.land("c.jsonl", prompt_rows(15, 16))
+    [request] = standing.landing()
+    assert standing.rebuild() == []
+    [same] = standing.rebuild()  # the request was lost
+    assert same.partition_key == request.partition_key
 
 
 def test_the_same_content_twice_is_one_batch(service: Service) -> None:
@@ -258,6 +268,23 @@ def test_a_batch_that_keeps_failing_is_set_aside_and_comes_back(service: Service
     service.settle()
     assert quarantine(project.warehouse).now == {}
     assert project.read("SELECT prompt_id FROM selected_responses").height > before.height
+
+
+def test_rows_that_failed_are_tried_again_and_hold_nothing_up(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    project.land("a.jsonl", prompt_rows(0, 6))
+    refused: list[str] = []
+    project.fake.fails = lambda key: key in refused or (not refused and not refused.append(key))
+    service.run(service.landing())
+    plan = service.planner.plan(["batch", "selection"])
+    assert {attempt.step.level for attempt in plan.due} == {"batch", "selection"}, (
+        plan
+    )  # it does not wait for the one that failed
+    service.settle()
+    assert project.fake.generated.count(refused[0]) == 3
+    assert project.read("SELECT request_id, num_attempts FROM failed_requests").rows() == [(refused[0], 3)]
+    assert quarantine(project.warehouse).now == {}
 
 
 def test_a_mended_recipe_brings_a_batch_back_without_a_release(service: Service) -> None:

@@ -114,3 +114,12 @@ def test_a_row_that_cannot_be_stored_keeps_its_companions_out(warehouse: Warehou
         book.add(row("a"))
         book.add({**row("b"), "seed": None})
     assert present(warehouse) == []
+
+
+def test_failures_are_worth_another_attempt_three_times(warehouse: Warehouse) -> None:
+    for attempt, num_retryable in ((1, 2), (2, 1), (3, 0), (4, 0)):
+        with ledger(warehouse) as book:
+            book.collect([Failure("a", "refused"), *[Failure("b", "busy")] * (attempt == 1)], row)
+        assert (book.num_failed, book.num_retryable) == (2 if attempt == 1 else 1, num_retryable)
+        counted = "SELECT num_attempts FROM failed_requests WHERE request_id = 'a'"
+        assert warehouse.read(counted).item() == attempt
