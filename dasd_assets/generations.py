@@ -162,7 +162,8 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
 
 
 def _questions(warehouse: Warehouse, batch: str) -> dict[str, Row]:
-    query = "SELECT prompt_id, question, system_prompt FROM prompts WHERE batch = $batch ORDER BY prompt_id"
+    query = """SELECT prompt_id, question, system_prompt FROM prompts WHERE batch = $batch
+        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts) ORDER BY prompt_id"""
     return {row["prompt_id"]: row for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)}
 
 

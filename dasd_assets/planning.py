@@ -20,6 +20,7 @@ from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.staleness import Stale, stale_assets
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
+from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Warehouse
@@ -98,7 +99,8 @@ class Planner:
 
     def _stale(self, known: Sequence[str], aside: Collection[str] = (), given: Collection[str] = ()) -> list[Stale]:
         roots = root_versions(self.engines, self.recipe)
-        return stale_assets(self.instance, self.definitions, known, roots, aside, given)
+        withdrawn = outdated_batches(self.warehouse)
+        return stale_assets(self.instance, self.definitions, known, roots, aside, given, withdrawn)
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
         roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}

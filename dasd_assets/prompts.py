@@ -2,6 +2,7 @@
 
 One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
 A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all.
+A withdrawn question is rejected, too (withdrawals.py).
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ import polars as pl
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import table
+from dasd_assets.withdrawals import outdated_batches, without_withdrawn
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
@@ -92,14 +94,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
-        file = find_landed(folder, batch)
-        with folder.local_copy(file, batch) as path:
-            records = list(read_prompts(path, file.name))
+        records = list(_landed_or_stored(folder, warehouse, batch))
         ids, existing = [r.prompt_id for r in records if isinstance(r, Prompt)], set(batches(context.instance))
         with warehouse.commit(origin(context)) as transaction:
             others = _owners(transaction, batch, ids)
             owners = {key: other for key, other in others.items() if other in existing}
             rows, rejected = split_owned(records, batch, owners)
+            rows, withdrawn = without_withdrawn(transaction, rows)
+            rejected += withdrawn
             _take_over(transaction, batch, [key for key in others if key not in owners])
             transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
             transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
@@ -123,6 +125,23 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _per_domain(rows: list[Row]) -> str:
     """`math 120, code 30`."""
     return ", ".join(f"{domain} {count:,}" for domain, count in Counter(row["domain"] for row in rows).most_common())
+
+
+def _landed_or_stored(folder: LandingFolder, warehouse: Warehouse, batch: str) -> list[Prompt | RejectedPrompt]:
+    """The records of the landed file; of a file that is gone, those it had brought, if only to withdraw some."""
+    if folder.find(batch) is None and batch in outdated_batches(warehouse):
+        query = """SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch
+            AND EXISTS (FROM prompts p JOIN withdrawn_prompts USING (prompt_id) WHERE p.batch = $batch)"""
+        stored: list[Prompt | RejectedPrompt] = [
+            Prompt(**row) for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)
+        ]
+        query = "SELECT source_file, source_line, reason FROM rejected_prompts WHERE batch = $batch"
+        if stored:
+            rejected = warehouse.read(query, {"batch": batch})
+            return [*stored, *[RejectedPrompt(**row) for row in rejected.iter_rows(named=True)]]
+    file = find_landed(folder, batch)
+    with folder.local_copy(file, batch) as path:
+        return list(read_prompts(path, file.name))
 
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:

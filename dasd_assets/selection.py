@@ -5,7 +5,7 @@
 questions where the policy is best-per-question. Table 3 of the report compares the two at equal budget.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 import polars as pl
@@ -131,7 +131,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=f"selected_responses_{dataset}",
-        deps=["response_scores"],
+        deps=["response_scores", "prompts"],
         group_name="selection",
         kinds={"ducklake", "polars"},
         metadata=chosen_table.definition,
@@ -142,7 +142,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
-        read = batches_tag(context.instance, "response_scores", existing)
+        read = _read_tags(context.instance, ("response_scores", "prompts"), existing)
         with warehouse.reading() as reading:
             keep_pool(reading, engines, recipe, dataset, existing)
             selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
@@ -177,7 +177,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     drawn_table = _table(recipe, recipe.datasets)
 
     @dg.asset(
-        deps=[f"selected_responses_{dataset}" for dataset in recipe.datasets],
+        deps=[*[f"selected_responses_{dataset}" for dataset in recipe.datasets], "prompts"],
         group_name="selection",
         kinds={"ducklake", "polars"},
         metadata=drawn_table.definition,
@@ -187,10 +187,11 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     def random_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        drawn = []
+        drawn, existing = [], usable_batches(context.instance, warehouse)
+        read = _read_tags(context.instance, ("prompts",), existing)
         for dataset in recipe.datasets:
             with warehouse.reading() as reading:
-                keep_pool(reading, engines, recipe, dataset, usable_batches(context.instance, warehouse))
+                keep_pool(reading, engines, recipe, dataset, existing)
                 rows = draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
             write_selection(context, warehouse, recipe, dataset, "random", rows)
             drawn.append(rows)
@@ -203,9 +204,15 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
                 {"recipe": recipe.name, "policy": "random"},
                 mean_score=every.select(pl.mean("score")).item(),
             ),
+            tags=read,
         )
 
     return random_responses
+
+
+def _read_tags(instance: dg.DagsterInstance, assets: Sequence[str], batches: list[str]) -> dict[str, str]:
+    """What was read of each asset; `prompts` is one, for a withdrawal changes the pool and nothing in between."""
+    return {key: value for asset in assets for key, value in batches_tag(instance, asset, batches).items()}
 
 
 def _selected(reading: Reading, recipe: Recipe, dataset: str) -> pl.DataFrame:

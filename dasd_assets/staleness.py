@@ -66,19 +66,21 @@ def stale_assets(
     roots: Mapping[str, str],
     aside: Collection[str] = (),
     given: Collection[str] = (),
+    withdrawn: Mapping[str, str] | None = None,
 ) -> list[Stale]:
     """Everything out of date, upstream first.
 
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
     aside: those of the batches that assets which read all batches do without.
     given: assets that are taken as they are, out of date or not.
+    withdrawn: batch -> why its `prompts` differ from the withdrawals (`withdrawals.outdated_batches`).
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
     nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = {name: gates(instance, graph, node.key) for name, node in nodes.items()}
-    look = _Look(nodes, latest, closed, roots, [batch for batch in batches if batch not in aside])
+    look = _Look(nodes, latest, closed, roots, [batch for batch in batches if batch not in aside], withdrawn or {})
     for name, node in nodes.items():
         if name in given:
             continue
@@ -96,6 +98,7 @@ class _Look:
     gates: Mapping[str, Gates]
     roots: Mapping[str, str]
     usable: list[str]
+    withdrawn: Mapping[str, str]
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -106,7 +109,7 @@ class _Look:
         made = self.latest[name].get(batch)
         tags = None if made is None else made.tags
         reason = (
-            self._own_reason(name, tags)
+            self._own_reason(name, batch, tags)
             or self._input_reason(name, batch, tags or {})
             or gate_reason(self.gates[name], batch)
         )
@@ -118,9 +121,11 @@ class _Look:
                 Stale(name, batch, f"{tags[RETRY]} requests failed", self._wanted(name, batch), retry=True)
             )
 
-    def _own_reason(self, name: str, tags: Tags | None) -> str | None:
+    def _own_reason(self, name: str, batch: str | None, tags: Tags | None) -> str | None:
         if tags is None:
             return NEVER
+        if name == "prompts" and batch is not None and batch in self.withdrawn:
+            return self.withdrawn[batch]
         code_version, root_version = self.nodes[name].code_version, self.roots.get(name)
         if code_version is not None and tags.get(CODE_VERSION) != code_version:
             return "code or recipe changed"
@@ -164,7 +169,8 @@ class _Look:
 
     def _wanted(self, name: str, batch: str | None) -> str:
         inputs = {parent: self._version(parent, batch) for parent in self._parents(name)}
-        return content_hash([name, batch, self.nodes[name].code_version, self.roots.get(name), inputs])[:16]
+        own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
+        return content_hash([name, batch, self.nodes[name].code_version, own, inputs])[:16]
 
 
 def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:

@@ -91,8 +91,12 @@ def prompt_id(
 
     Metadata is not part of it: two copies that differ only in a row number are one prompt.
     """
-    normalised = " ".join(unicodedata.normalize("NFC", question).split())
-    return content_hash([normalised, system_prompt, domain, verifier, reference_answer])[:32]
+    return content_hash([normalised(question), system_prompt, domain, verifier, reference_answer])[:32]
+
+
+def normalised(question: str) -> str:
+    """A question's text in composed Unicode, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", question).split())
 
 
 def _name(name: str) -> str:

@@ -2,15 +2,27 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
-from dasd_assets.audit.ids import find_id
-from dasd_assets.audit.pages import checkpoint_page, example_page, prompt_page, response_page
+from dasd_assets.audit.ids import AuditError, find_id
+from dasd_assets.audit.pages import (
+    checkpoint_page,
+    example_page,
+    prompt_page,
+    response_page,
+    staleness_page,
+    takedown_page,
+)
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
+from dasd_assets.audit.takedown import read_names, take_down
+from dasd_resources.home import prepare_home
 from dasd_resources.lake import Lake
+from dasd_resources.recipe import load_recipe
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1
@@ -26,6 +38,18 @@ def add_commands(commands: Subparsers) -> None:
     prompt = _add(kinds, "prompt", _prompt, "a question, and all that it touched")
     for parser in (response, example, checkpoint, prompt):
         parser.add_argument("id", help="an id, or its first digits")
+    stale = _add(kinds, "staleness", _staleness, "what is out of date, and why")
+    stale.add_argument("--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)")
+    truth = _add(kinds, "verify", _verify, "recompute hashes, references, sums and files; name what disagrees")
+    truth.add_argument("--sample", type=int, metavar="N", help="recompute only N rows of each table")
+    takedown = commands.add_parser(
+        "takedown", help="withdraw questions from all that is made from now on, or bring them back"
+    )
+    takedown.add_argument("file", help="prompt ids or questions, one a line, plain or as JSON; - reads standard input")
+    takedown.add_argument("--reason", help="kept with every row that it keeps out")
+    takedown.add_argument("--undo", action="store_true", help="bring them back")
+    takedown.add_argument("--json", action="store_true", help="print one JSON object")
+    takedown.set_defaults(command=_takedown)
     checkpoint.add_argument("--tokens", action="store_true", help="hash every token, however many there are")
     prompt.add_argument("--downstream", action="store_true", help="list every row and checkpoint that it touched")
 
@@ -66,6 +90,39 @@ def _prompt(args: argparse.Namespace) -> int:
         if args.downstream:
             record["downstream"] = downstream(reading, identity)
     return say(args, record, prompt_page)
+
+
+def _staleness(args: argparse.Namespace) -> int:
+    from dasd_assets.audit.outdated import staleness  # imports Dagster and every stage
+
+    _open(args)
+    dagster_home = prepare_home(args.home, args.dagster_home)
+    record = staleness(load_recipe(args.recipe or args.default_recipe), args.home, dagster_home)
+    return say(args, record, staleness_page)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from dasd_assets.audit.verify import as_record, verify  # imports every stage
+
+    faults = []
+    for fault in verify(_open(args), args.sample, lambda title: print(title, file=sys.stderr, flush=True)):
+        faults.append(fault)
+        if not args.json:
+            print(fault, flush=True)
+    if args.json:
+        print(json.dumps(as_record(faults), ensure_ascii=False))
+    elif not faults:
+        print("Everything agrees.")
+    return DISAGREES if faults else 0
+
+
+def _takedown(args: argparse.Namespace) -> int:
+    if not args.undo and not args.reason:
+        raise AuditError("give a --reason: it is kept with every row that the takedown keeps out")
+    lake = _open(args)
+    with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8") as lines:
+        ids, questions = read_names(lines)
+    return say(args, take_down(lake, ids, questions, args.reason or "", args.undo), takedown_page)
 
 
 def say(args: argparse.Namespace, record: Record, page: Callable[[Record], str]) -> int:

@@ -118,6 +118,44 @@ def prompt_page(record: Record) -> str:
     return _page(f"Prompt {record['prompt_id']}", _prompt_lines(record), *sections)
 
 
+def staleness_page(record: Record) -> str:
+    """What is out of date: a line per asset and reason, with its batches."""
+    groups: dict[tuple[str, str], list[str | None]] = {}
+    for row in record["stale"]:
+        groups.setdefault((row["asset"], row["reason"]), []).append(row["batch"])
+    lines = [f"{asset:<28}{reason}{_batches(named)}" for (asset, reason), named in groups.items()]
+    aside = [f"{row['batch']}: {row['reason']}" for row in record["quarantined"]]
+    parts = [_section(f"Out of date for recipe {record['recipe']}: {len(record['stale'])}", lines)]
+    return "\n\n".join([*parts, *([_section("Quarantined batches", aside)] if aside else [])])
+
+
+def _batches(named: list[str | None]) -> str:
+    known = [batch for batch in named if batch is not None]
+    if not known:
+        return ""
+    return f" [{', '.join(known[:3])}{f', … {len(known)} batches' if len(known) > 3 else ''}]"
+
+
+def takedown_page(record: Record) -> str:
+    """What a takedown withdrew, and the checkpoints that had learned from it."""
+    verb = "Brought back" if record["undone"] else "Withdrawn"
+    already = f"{record['num_already']} were {'not withdrawn' if record['undone'] else 'withdrawn'} already"
+    prompts = [
+        f"{r['prompt_id']}" + (f"  {r['source_file']}, line {r['source_line']}" if "source_file" in r else "")
+        for r in record["prompts"]
+    ]
+    sections = [_section(f"{verb}: {len(prompts)} prompts; {already}", prompts)]
+    if record["unlanded"]:
+        sections.append(_section("Not landed yet; refused when they land", map(str, record["unlanded"])))
+    sections.append(
+        _section("Checkpoints trained on them, or descended from one", touched_lines(record["checkpoints"]))
+    )
+    sections.append(
+        "The next `dasd run`, or the service, rebuilds everything accordingly; old checkpoints stay on disk."
+    )
+    return "\n\n".join(sections)
+
+
 def touched_lines(rows: Rows) -> list[str]:
     """A line for each checkpoint that a question touched: trained on it, or descended from one that was."""
     return [

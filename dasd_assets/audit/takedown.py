@@ -1,0 +1,59 @@
+"""`dasd takedown FILE`: withdraw questions, or bring them back, and say which checkpoints were trained on them."""
+
+import json
+from collections.abc import Iterable
+
+from dasd_assets.audit.ids import HEX, AuditError
+from dasd_assets.audit.prompt import Record, touched_checkpoints
+from dasd_assets.withdrawals import Taken, UnknownPrompts, restore, withdraw
+from dasd_resources.lake import Lake
+
+ID_LENGTH = 32
+
+
+def read_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Prompt ids and questions of a file: one a line, plain or as JSON (`{"prompt_id": …}` or `{"question": …}`).
+
+    A landed prompt file will do. Raises AuditError naming the line that is neither.
+    """
+    ids: list[str] = []
+    questions: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if text:
+            is_id, name = _name(text, number)
+            (ids if is_id else questions).append(name)
+    if not ids and not questions:
+        raise AuditError("the file names no prompt: give a prompt id or a question a line")
+    return ids, questions
+
+
+def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, undo: bool) -> Record:
+    """Withdraw or restore, and list what the questions had touched."""
+    try:
+        taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
+    except UnknownPrompts as error:
+        raise AuditError(str(error)) from None
+    with lake.reading() as reading:
+        touched = touched_checkpoints(reading, [row["prompt_id"] for row in taken.prompts])
+    return {"undone": undo, "reason": reason, **_told(taken), "checkpoints": touched}
+
+
+def _told(taken: Taken) -> Record:
+    return {"prompts": list(taken.prompts), "unlanded": taken.unlanded, "num_already": taken.num_already}
+
+
+def _name(text: str, number: int) -> tuple[bool, str]:
+    """Whether it is an id, and the id or question."""
+    if text[0] not in '{"':
+        return len(text) == ID_LENGTH and HEX.fullmatch(text) is not None, text
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise AuditError(f"line {number} is not JSON: {error}; nothing was changed") from None
+    if isinstance(value, str) and value.strip():
+        return False, value
+    for key in ("prompt_id", "question"):
+        if isinstance(value, dict) and isinstance(value.get(key), str) and value[key].strip():
+            return key == "prompt_id", value[key]
+    raise AuditError(f'line {number} has neither "prompt_id" nor "question"; nothing was changed')

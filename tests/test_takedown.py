@@ -1,0 +1,111 @@
+"""A takedown: kept out of everything made from then on, named with the checkpoints that learned from it, and undone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from dasd_assets.audit.ids import AuditError
+from dasd_assets.audit.takedown import read_names
+from dasd_assets.cli import main
+from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, restore, withdraw
+
+MADE = ("selected_responses", "lineage_examples", "prompts")
+
+
+def selected_prompt(project: Project) -> tuple[str, str]:
+    """A question of stage 1, so that every checkpoint has to be trained anew."""
+    query = """SELECT p.prompt_id, p.question FROM prompts p JOIN selected_responses s USING (prompt_id)
+        WHERE s.dataset = 't060' AND s.policy = 'das' ORDER BY p.prompt_id LIMIT 1"""
+    return project.read(query).row(0)
+
+
+def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing(
+    copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    prompt, question = selected_prompt(copy)
+    before = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
+    responses = copy.count("responses")
+    (tmp_path / "names.txt").write_text(f"{prompt}\n")
+    assert main(["takedown", str(tmp_path / "names.txt"), "--reason", "a claim", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["question"] for row in told["prompts"]] == [question]
+    assert {row["stage"] for row in told["checkpoints"]} == {"stage1", "stage2", "stage3"}
+
+    copy.land("copy.jsonl", [{"question": f"  {question}", "domain": "elsewhere"}])  # another id, the same text
+    copy.run()
+    assert {"prompts", "selected_responses_t060", "checkpoint_stage1"} <= copy.materialized
+    for table in MADE:
+        assert copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).is_empty()
+    rejected = copy.read("SELECT source_file FROM rejected_prompts WHERE reason = 'withdrawn: a claim'")
+    assert sorted(rejected["source_file"]) in (["a.jsonl", "copy.jsonl"], ["b.jsonl", "copy.jsonl"])
+    assert copy.count("responses") == responses
+    assert outdated_batches(copy.warehouse) == {}
+
+    capsys.readouterr()
+    assert main(["takedown", str(tmp_path / "names.txt"), "--undo"]) == 0
+    assert "Brought back: 2 prompts" in capsys.readouterr().out
+    copy.run()
+    after = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
+    assert after == before
+
+
+def test_a_takedown_survives_the_file_it_came_from(copy: Project) -> None:
+    prompt, _ = selected_prompt(copy)
+    withdraw(copy.warehouse, [prompt], [], "a claim")
+    for file in (copy.home / "prompts").iterdir():
+        file.unlink()
+    copy.run()
+    assert copy.read("SELECT 1 FROM prompts WHERE prompt_id = $id", id=prompt).is_empty()
+    assert copy.count("prompts") == 14
+
+
+def test_withdrawing_twice_changes_nothing(copy: Project) -> None:
+    prompt, question = selected_prompt(copy)
+    assert len(withdraw(copy.warehouse, [prompt], [], "first").prompts) == 1
+    again = withdraw(copy.warehouse, [prompt], [question], "second")
+    assert (list(again.prompts), again.num_already) == ([], 1)
+    assert copy.read("SELECT reason FROM withdrawn_prompts")["reason"].to_list() == ["first"]
+    assert len(restore(copy.warehouse, [prompt], []).prompts) == 1
+    assert restore(copy.warehouse, [prompt], []).num_already == 1
+    assert copy.count("withdrawn_prompts") == 0
+
+
+def test_a_question_that_has_not_landed_is_refused_when_it_does(project: Project) -> None:
+    taken = withdraw(project.warehouse, [], ["Never  ask this"], "a claim")
+    assert (list(taken.prompts), taken.unlanded) == ([], ["Never  ask this"])
+
+
+def test_an_unknown_id_changes_nothing(copy: Project) -> None:
+    prompt, _ = selected_prompt(copy)
+    with pytest.raises(UnknownPrompts, match="nothing was changed: there is no prompt 0000"):
+        withdraw(copy.warehouse, [prompt, "0" * 32], [], "a claim")
+    assert copy.count("withdrawn_prompts") == 0
+
+
+def test_a_file_names_prompts_in_any_way() -> None:
+    lines = [
+        "0" * 32,
+        "",
+        "What is 2 + 2?",
+        '"What is 3?"',
+        '{"question": "Why?", "domain": "x"}',
+        '{"prompt_id": "ab"}',
+    ]
+    assert read_names(lines) == (["0" * 32, "ab"], ["What is 2 + 2?", "What is 3?", "Why?"])
+    with pytest.raises(AuditError, match="line 2 is not JSON"):
+        read_names(["x", "{"])
+    with pytest.raises(AuditError, match="line 1 has neither"):
+        read_names(['{"id": 3}'])
+    with pytest.raises(AuditError, match="names no prompt"):
+        read_names(["", " "])
+
+
+def test_a_takedown_needs_a_reason(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(finished.home))
+    assert main(["takedown", "names.txt"]) == 1
+    assert "give a --reason" in capsys.readouterr().err
