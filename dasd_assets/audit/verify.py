@@ -233,7 +233,9 @@ _SUMS = ("teacher_sum_logprob", "student_sum_logprob")
 _TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
         r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, s.offsets AS student_offsets
     FROM responses r JOIN student_logprobs s USING (response_id) WHERE r.batch = $batch AND s.batch = $batch
-        AND s.student_fingerprint = $student"""
+        AND s.student_fingerprint = $student AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(s.offsets)
+        AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
+        AND greatest(list_max(r.offsets), list_max(s.offsets)) < length(r.text)"""  # the others are told already
 _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 

@@ -1,0 +1,81 @@
+"""What `dasd audit verify` finds: nothing in a whole home, and each planted fault by its row or file."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Project
+
+from dasd_assets.audit.files import file_faults
+from dasd_assets.audit.verify import verify
+from dasd_assets.cli import main
+
+
+def edit(project: Project, statement: str) -> None:
+    """A hand on the tables, past every rule."""
+    with project.warehouse.commit("a hand") as transaction:
+        transaction.read(statement)
+
+
+def faults(project: Project) -> str:
+    return "\n".join(map(str, verify(project.warehouse)))
+
+
+def test_a_whole_home_agrees(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(finished.home))
+    assert main(["audit", "verify"]) == 0
+    assert capsys.readouterr().out == "Everything agrees.\n"
+
+
+def test_planted_faults_are_named(copy: Project) -> None:
+    first = "(SELECT min(response_id) FROM sentence_probabilities)"
+    response = copy.read(f"SELECT {first} AS id").item()
+    example = copy.read("SELECT min(example_id) FROM sft_examples").item()
+    edit(copy, f"UPDATE sentence_probabilities SET student_sum_logprob = -9 WHERE response_id = '{response}'")
+    edit(copy, f"UPDATE response_scores SET score = 0.123 WHERE response_id = '{response}'")
+    edit(copy, f"UPDATE sft_examples SET labels = [1] WHERE example_id = '{example}'")
+    edit(copy, "INSERT INTO student_rollouts SELECT * FROM student_rollouts ORDER BY rollout_id LIMIT 1")
+    edit(copy, f"UPDATE response_verdicts SET response_id = 'nobody' WHERE response_id = '{response}'")
+    edit(copy, "UPDATE prompts SET question = 'another' WHERE source_file = 'b.jsonl' AND source_line = 1")
+    edit(
+        copy,
+        "UPDATE responses SET seed = 5, logprobs = [0.5] WHERE response_id = (SELECT max(response_id) FROM responses)",
+    )
+    found = faults(copy)
+    assert f"sentence_probabilities response_id {response}: its sentences are not those" in found
+    assert f"response_scores response_id {response}: its teacher_share is 0.123" in found
+    assert f"sft_examples {example}: its token ids and labels differ in number" in found
+    assert f"sft_examples {example}: its example_id is" in found
+    assert "there are 2 rows of this key; delete all but one of them" in found
+    assert "response_verdicts response_id nobody: responses has no such row" in found
+    assert "its prompt_id is" in found
+    assert "its seed is 5" in found
+    assert "it has a logprob that is above 0 or not finite" in found
+
+
+def test_a_checkpoint_without_its_folder_or_with_other_weights(copy: Project) -> None:
+    rows = copy.read("SELECT checkpoint_id, path FROM checkpoints WHERE dataset IS NOT NULL ORDER BY stage")
+    moved = copy.home / "moved"
+    moved.mkdir()
+    edit(copy, f"UPDATE checkpoints SET path = '{moved / 'gone'}' WHERE checkpoint_id = '{rows['checkpoint_id'][0]}'")
+    edit(copy, f"UPDATE checkpoints SET content_hash = 'other' WHERE checkpoint_id = '{rows['checkpoint_id'][1]}'")
+    found = faults(copy)
+    assert f"checkpoints {rows['checkpoint_id'][0]}: its folder {moved / 'gone'} is gone" in found
+    assert f"checkpoints {rows['checkpoint_id'][1]}: its weights hash to" in found
+
+
+def test_missing_and_damaged_files_are_named(copy: Project) -> None:
+    wide = pl.DataFrame({"source_file": ["x"] * 5000, "source_line": range(5000)})
+    wide = wide.with_columns(batch=pl.lit("x"), reason=pl.lit("a test"))
+    for _ in range(2):
+        with copy.warehouse.commit("rows enough for a file") as transaction:
+            transaction.replace("rejected_prompts", {"batch": "y"}, wide)
+    one, two = sorted((copy.home / "data" / "main" / "rejected_prompts").glob("*.parquet"))[-2:]
+    one.unlink()
+    content = two.read_bytes()
+    two.write_bytes(content[:4] + b"\xff" * 200 + content[204:])
+    found = {Path(fault.row).name: fault.what for fault in file_faults(copy.warehouse, ["rejected_prompts"])}
+    assert found[one.name] == "the data file is gone"
+    assert "the data file is damaged" in found[two.name]
