@@ -94,7 +94,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
-        records = list(_landed_or_stored(folder, warehouse, batch))
+        records = _landed_or_stored(folder, warehouse, batch)
         ids, existing = [r.prompt_id for r in records if isinstance(r, Prompt)], set(batches(context.instance))
         with warehouse.commit(origin(context)) as transaction:
             others = _owners(transaction, batch, ids)
@@ -115,7 +115,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 {"batch": batch},
                 num_rejected=len(rejected),
                 domains=_per_domain(rows),
-                landed_file=dg.MetadataValue.path(f"{folder.shown}/{file.name}"),
+                landed_file=dg.MetadataValue.path(f"{folder.shown}/{records[0].source_file}"),
             ),
         )
 
