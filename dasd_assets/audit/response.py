@@ -106,8 +106,8 @@ _TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.dataset, c.s
     FROM checkpoint_examples e JOIN checkpoints c USING (checkpoint_id)"""
 _CHECKPOINTS = f"{_TRAINED} WHERE e.response_id = $id ORDER BY ALL"
 _TRAINED_ON = f"{_TRAINED} WHERE e.example_id = $id ORDER BY ALL"
-_EXAMPLE = """SELECT recipe, dataset, policy, response_id, continuation_id, dataset_id, len(input_ids) AS num_tokens,
-    len(list_filter(labels, lambda t: t >= 0)) AS num_loss_tokens, snapshot_id, run_id
+_EXAMPLE = """SELECT recipe, dataset, policy, example_id, response_id, continuation_id, dataset_id,
+    len(input_ids) AS num_tokens, len(list_filter(labels, lambda t: t >= 0)) AS num_loss_tokens, snapshot_id, run_id
     FROM sft_examples WHERE example_id = $id ORDER BY ALL"""
 _ROLLOUTS = """SELECT rollout_id, checkpoint_id, cut_off, run_id FROM student_rollouts
     WHERE reference_response_id = $id ORDER BY ALL"""
