@@ -19,7 +19,6 @@ import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, MODEL, Json, Stub, listening, logprob, sampled
 
-from dasd_assets.run import RunFailed
 from dasd_resources.chat import Chat
 from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -333,10 +332,12 @@ def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(
     project = served_project("http://127.0.0.1:1/v1")
     assert project.definitions.resolve_asset_graph()
     assert project.materialize("teacher_model") == 1
-    with pytest.raises(RunFailed, match=r"no server of teacher-as-served can be used: http://127\.0\.0\.1:1/v1 cannot"):
+    with pytest.raises(RecipeError, match=r"no server of teacher-as-served can be used: http://127\.0\.0\.1:1/v1"):
+        RecipeError, match=r"no server of teacher-as-served can be used: http://127\.0\.0\.1:1/v1 cannot"
+    ):
         project.materialize(GENERATIONS)
     project.key = None
-    with pytest.raises(RunFailed, match="the environment variable TEACHER_KEY is not set"):
+    with pytest.raises(RecipeError, match="the environment variable TEACHER_KEY is not set"):
         project.materialize(GENERATIONS)
     assert project.count("responses") == project.count("failed_requests") == 0
 
