@@ -71,7 +71,12 @@ def build_definitions(
     assets = dg.Definitions(
         assets=_with_code_references([_owned(asset, recipe) for stage in STAGES for asset in stage.build(recipe)]),
         asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build()],
-        resources={"warehouse": Warehouse(home=str(home)), "engines": engines, "train": train},
+        resources={
+            "warehouse": _fixed(Warehouse(home=str(home))),
+            "engines": _fixed(engines),
+            "train": _fixed(train),
+            "io_manager": dg.IOManagerDefinition(lambda _: NoValues(), config_schema={}),
+        },
         executor=jobs.executor(recipe, home),
     )
     sensors, schedules = automation.build(recipe, home, engines, assets)
@@ -91,6 +96,23 @@ def _with_code_references(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDe
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         return [asset for asset in dg.with_source_code_references(assets) if isinstance(asset, dg.AssetsDefinition)]
+
+
+class NoValues(dg.IOManager):
+    """Assets hand nothing to each other but tables, so no value is ever pickled to a file or read from one."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        raise TypeError(
+            f"{context.step_key} returned a {type(obj).__name__}: write a table, return dg.MaterializeResult"
+        )
+
+    def load_input(self, context: dg.InputContext) -> None:
+        raise TypeError(f"{context.name}: read the table; depend on assets by deps=[...]")
+
+
+def _fixed(value: object) -> dg.ResourceDefinition:
+    """A resource without configuration, so that no run's configuration can point it at another file or folder."""
+    return dg.ResourceDefinition(lambda _: value, config_schema={})
 
 
 @dg.definitions
