@@ -4,7 +4,7 @@ Dagster holds back what is downstream of a failed blocking check in the same run
 materialize must ask here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
@@ -13,16 +13,20 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 Gates = Mapping[str, Mapping[str | None, bool]]
 
 
-def gates(instance: dg.DagsterInstance, graph: BaseAssetGraph, key: dg.AssetKey) -> Gates:
-    """Blocking check of an asset -> batch (None for an unpartitioned asset) -> passed on its last materialization."""
-    partitioned = graph.get(key).is_partitioned
-    checks = [graph.get(check) for check in graph.get(key).check_keys]
-    blocking = [check.key for check in checks if check.blocking and bool(check.partitions_def) == partitioned]
-    passed: dict[str, dict[str | None, bool]] = {check.name: {} for check in blocking}
+def gates(instance: dg.DagsterInstance, graph: BaseAssetGraph, keys: Iterable[dg.AssetKey]) -> dict[str, Gates]:
+    """Asset -> its blocking checks -> batch (None for an unpartitioned asset) -> passed on its last materialization."""
+    found: dict[str, dict[str, dict[str | None, bool]]] = {}
+    blocking: list[dg.AssetCheckKey] = []
+    for key in keys:
+        checks = [graph.get(check) for check in graph.get(key).check_keys]
+        of_asset = [c.key for c in checks if c.blocking and bool(c.partitions_def) == graph.get(key).is_partitioned]
+        found[key.to_user_string()] = {check.name: {} for check in of_asset}
+        blocking += of_asset
     for info in instance.event_log_storage.get_asset_check_partition_info(blocking) if blocking else []:
         succeeded = info.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
-        passed[info.check_key.name][info.partition_key] = succeeded and info.is_current
-    return passed
+        of_batch = found[info.check_key.asset_key.to_user_string()][info.check_key.name]
+        of_batch[info.partition_key] = succeeded and info.is_current
+    return dict(found)
 
 
 def gate_reason(found: Gates, batch: str | None) -> str | None:

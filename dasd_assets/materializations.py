@@ -90,8 +90,9 @@ def _load(instance: dg.DagsterInstance, kept: sqlite3.Connection) -> dict[int, M
         with kept:
             kept.execute("DELETE FROM materializations")
         return {}
-    rows = kept.execute("SELECT storage_id, run_id, timestamp, tags FROM materializations")
-    return {row[0]: Materialization(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
+    rows = kept.execute("SELECT storage_id, run_id, timestamp, tags FROM materializations").fetchall()
+    tags = json.loads(f"[{','.join(row[3] for row in rows)}]")  # at once: a third of the time of each by itself
+    return {row[0]: Materialization(row[0], row[1], row[2], of) for row, of in zip(rows, tags, strict=True)}
 
 
 def _store(

@@ -6,7 +6,7 @@ that fails is tried a bounded number of times, ever more seldom; then its batch 
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -71,8 +71,8 @@ class Planner:
 
         patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
         """
-        aside = quarantine(self.warehouse)
-        steps = self._steps(self._stale(batches(self.instance), aside.now))
+        aside, withdrawn = self._tables()
+        steps = self._steps(self._stale(batches(self.instance), withdrawn, aside.now))
         if self._free(steps, aside):
             return replace(self.plan(levels, now, patient), changed=True)
         found = ready([step for step in steps if step.batch not in aside.now])
@@ -82,24 +82,34 @@ class Planner:
 
     def training_plan(self, now: float | None = None) -> Plan:
         """The training that the datasets call for as they are now, whatever of the data is out of date."""
-        aside = quarantine(self.warehouse)
+        aside, withdrawn = self._tables()
         data = self._data()
         for name in self.recipe.datasets:
             if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
                 return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
-        stale = self._stale(batches(self.instance), aside.now, given=data)
+        stale = self._stale(batches(self.instance), withdrawn, aside.now, given=data)
         return self._judge(Plan(), self._steps(stale), aside, now)
 
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
         """The first run of each new batch; it brings the models along if they are not registered yet."""
-        steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]
+        steps = [s for s in self._steps(self._stale(new, {})) if s.level in ("models", "batch")]
         models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
         first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
         return [Attempt(step, 1) for step in first]
 
-    def _stale(self, known: Sequence[str], aside: Collection[str] = (), given: Collection[str] = ()) -> list[Stale]:
+    def _tables(self) -> tuple[Quarantine, dict[str, str]]:
+        """What is set aside, and the batches that have to follow a withdrawal, of one moment."""
+        with self.warehouse.reading() as reading:
+            return quarantine(reading), outdated_batches(reading)
+
+    def _stale(
+        self,
+        known: Sequence[str],
+        withdrawn: Mapping[str, str],
+        aside: Collection[str] = (),
+        given: Collection[str] = (),
+    ) -> list[Stale]:
         roots = root_versions(self.engines, self.recipe)
-        withdrawn = outdated_batches(self.warehouse)
         return stale_assets(self.instance, self.definitions, known, roots, aside, given, withdrawn)
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:

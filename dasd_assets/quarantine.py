@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.partitions import batches
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.warehouse import Reading, Warehouse
 
 QUARANTINE_CHECK = dg.AssetCheckKey(dg.AssetKey("prompts"), "no_quarantined_batches")
 
@@ -42,7 +42,7 @@ class Quarantine:
     released: dict[str, datetime]
 
 
-def quarantine(warehouse: Warehouse) -> Quarantine:
+def quarantine(warehouse: Warehouse | Reading) -> Quarantine:
     """As the tables have it."""
     rows = warehouse.read("SELECT * FROM quarantined_batches ORDER BY quarantined_at").to_dicts()
     released = {row["batch"]: row["released_at"] for row in rows if row["released_at"] is not None}

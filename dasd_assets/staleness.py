@@ -79,7 +79,7 @@ def stale_assets(
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
     nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
-    closed = {name: gates(instance, graph, node.key) for name, node in nodes.items()}
+    closed = gates(instance, graph, [node.key for node in nodes.values()])
     look = _Look(nodes, latest, closed, roots, [batch for batch in batches if batch not in aside], withdrawn or {})
     for name, node in nodes.items():
         if name in given:

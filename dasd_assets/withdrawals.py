@@ -90,7 +90,7 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
     ]
 
 
-def outdated_batches(lake: Lake) -> dict[str, str]:
+def outdated_batches(lake: Lake | Reading) -> dict[str, str]:
     """Batch -> reason, for those whose `prompts` differ from the withdrawals; the reason names this difference."""
     rows = lake.read(_OUTDATED, {"rejected": f"{REJECTED}%"})
     return {
