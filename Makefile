@@ -26,7 +26,7 @@ ui: $(VENV)/.installed-ui
 	$(BIN)/dasd ui
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 drill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m drill -s
