@@ -224,10 +224,7 @@ def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
 def test_the_services_jobs_run_the_checks(project: Project) -> None:
     job = project.definitions.resolve_job_def("data_only")
     part = job.get_subset(asset_selection={dg.AssetKey("teacher_generations_t060")})
-    assert {node.name for node in part.graph.nodes} == {
-        "teacher_generations_t060",
-        "teacher_generations_t060_prefill_parity",
-    }
+    assert {"teacher_generations_t060", "teacher_generations_t060_prefill_parity"} <= {n.name for n in part.graph.nodes}
 
 
 # The gate, on real engines
