@@ -55,8 +55,10 @@ class Bench:
         self.llm = self.engine._load("generate")
         self.engines = keeping(self.engine, home)
         self.teacher = self.engines.find(recipe.teacher, "teacher.model")
-        loggers = dg.Definitions(loggers={"console": silent_log})
-        self.definitions = dg.Definitions.merge(build_definitions(recipe, home, self.engines), loggers)
+        built = build_definitions(recipe, home, self.engines)
+        self.definitions = dg.Definitions(  # without the parity checks, which would load the model anew
+            assets=built.assets, resources=built.resources, loggers={"console": silent_log}
+        )
 
     def requests(self, batch: str) -> list[GenerationRequest]:
         """What the asset will ask for."""
@@ -110,7 +112,7 @@ def land(bench: Bench, instance: dg.DagsterInstance) -> None:
     for number in range(NUM_BATCHES):
         batch = [{**row, "question": f"{TASK} {row['question']}"} for row in islice(rows, QUESTIONS_PER_BATCH)]
         write_rows(bench.home / "prompts" / f"{number}.jsonl", batch)
-    register_batches(instance, bench.home, lambda _: None)
+    register_batches(instance, bench.recipe, bench.home, lambda _: None)
     for name in batches(instance):
         execute(instance, bench.definitions, ["prompts"], name, bench.home)
 
