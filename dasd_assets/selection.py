@@ -6,6 +6,7 @@ questions where the policy is best-per-question. Table 3 of the report compares 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 import dagster as dg
 import polars as pl
@@ -25,7 +26,7 @@ from dasd_resources.warehouse import Reading, Warehouse
 SELECTION_VERSION = "1"
 CONTROL_VERSION = "2"
 PLOTTED = 100_000  # of the pool's scores
-MAX_HEAP = 1_000_000  # DuckDB's max(key, n) holds fewer
+NUM_BUCKETS = 4096  # of equal width, from the least key to the greatest
 
 
 def best_of_each_question(table: str, key: str) -> str:
@@ -39,22 +40,6 @@ def best_of_each_question(table: str, key: str) -> str:
             FROM {table} WHERE {key} IS NOT NULL GROUP BY prompt_id)"""
 
 
-def ranked(table: str, key: str) -> str:
-    """SQL for the rows of greatest key in each domain, with their rank (from 1); ties go to the smaller response_id.
-
-    table: as for `best_of_each_question`. `$domains` and `$most`: how many rows
-    to keep of which domain; all of the others. The least key that can be kept is found first, so that only the rows
-    at or above it are sorted: a tenth of the time over millions of rows.
-    """
-    return f"""WITH budget AS (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($most::BIGINT[]) AS most),
-            bound AS (SELECT domain, list_min(max({key}, most)) AS least FROM {table} JOIN budget USING (domain)
-                WHERE most < {MAX_HEAP} GROUP BY domain)
-        SELECT response_id, prompt_id, domain, score, accepted,
-            row_number() OVER (PARTITION BY domain ORDER BY {key} DESC, response_id) AS rank
-        FROM {table} LEFT JOIN bound USING (domain) LEFT JOIN budget USING (domain)
-        WHERE {key} >= coalesce(least, '-inf'::DOUBLE) QUALIFY rank <= coalesce(most, rank)"""
-
-
 def select(reading: Reading, policy: str, budget: Mapping[str, int]) -> pl.DataFrame:
     """The highest scores of table `pool`, with their rank within the domain; of the accepted ones, where not all are.
 
@@ -63,8 +48,8 @@ def select(reading: Reading, policy: str, budget: Mapping[str, int]) -> pl.DataF
     """
     if policy == "best_per_question":
         reading.keep("best", best_of_each_question("pool", "score"))
-        return _accepted(reading, ranked("best", "key"), budget)
-    return _accepted(reading, ranked("pool", "score"), budget)
+        return _rank(reading, "best", "key", budget)
+    return _rank(reading, "pool", "score", budget)
 
 
 def draw_control(reading: Reading, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
@@ -79,13 +64,51 @@ def draw_control(reading: Reading, chosen: pl.DataFrame, policy: str, seed: int)
     budget = dict(chosen.group_by("domain").len().iter_rows())
     if policy == "best_per_question":
         reading.keep("best", best_of_each_question("drawn", "draw"))
-        return _accepted(reading, ranked("best", "key"), budget)
-    return _accepted(reading, ranked("drawn", "draw"), budget)
+        return _rank(reading, "best", "key", budget)
+    return _rank(reading, "drawn", "draw", budget)
 
 
-def _accepted(reading: Reading, query: str, budget: Mapping[str, int]) -> pl.DataFrame:
-    params = {"domains": list(budget), "most": list(budget.values())}
-    return reading.read(f"SELECT * EXCLUDE (accepted) FROM ({query}) WHERE accepted ORDER BY domain, rank", params)
+def _rank(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> pl.DataFrame:
+    """The accepted among the rows of greatest key in each domain, with their rank from 1; ties as above.
+
+    table: as for `best_of_each_question`. budget: domain -> how many rows to rank; all of a domain that is not named.
+    """
+    least = _least_keys(reading, table, key, budget)
+    named = {"domain": list(budget), "most": list(budget.values()), "least": [least.get(name) for name in budget]}
+    limits = pl.DataFrame(named, {"domain": pl.String, "most": pl.Int64, "least": pl.Float64})
+    unbounded = [
+        name for (name,) in reading.read(f"SELECT DISTINCT domain FROM {table}").iter_rows() if name not in least
+    ]
+    floor = -inf if unbounded else min(least.values(), default=-inf)
+    rows = reading.read(  # a literal: with a parameter, DuckDB reads every column of every row
+        f"""SELECT response_id, prompt_id, domain, score, accepted, {key} AS key FROM {table}
+            WHERE {key} >= '{floor!r}'::DOUBLE"""
+    )
+    return (
+        rows.join(limits, on="domain", how="left")
+        .filter(pl.col("key") >= pl.col("least").fill_null(-inf))
+        .sort("domain", "key", "response_id", descending=[False, True, False], nulls_last=True)
+        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain"))
+        .filter((pl.col("rank") <= pl.col("most")).fill_null(True), "accepted")
+        .select("response_id", "prompt_id", "domain", "score", "rank")
+    )
+
+
+def _least_keys(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> dict[str, float]:
+    """A key for each domain that has more rows than its budget: no row below it can be among so many greatest.
+
+    It is the least of a histogram's bucket, so that few more rows than are kept need to be sorted.
+    """
+    limits = reading.read(f"SELECT min({key}) AS low, max({key}) AS high FROM {table}").row(0, named=True)
+    bucket = f"coalesce(try_cast(({key} - $low) / ($high - $low) * {NUM_BUCKETS} AS INTEGER), 0)"  # NaN: all in one
+    query = f"""WITH budget AS (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($most::BIGINT[]) AS most),
+            buckets AS (SELECT domain, {bucket} AS bucket, count(*) AS number, min({key}) AS least FROM {table}
+                WHERE {key} IS NOT NULL GROUP BY ALL),
+            above AS (SELECT domain, least, sum(number) OVER (PARTITION BY domain ORDER BY bucket DESC) AS number
+                FROM buckets)
+        SELECT domain, max(least) FROM above JOIN budget USING (domain) WHERE number >= most GROUP BY domain"""
+    params = {**limits, "domains": list(budget), "most": list(budget.values())}
+    return dict(reading.read(query, params).iter_rows())
 
 
 def selection_version(recipe: Recipe) -> str:

@@ -193,19 +193,19 @@ class Edges:
         values = np.asarray(logprobs, np.float64)
         if values.shape != present.shape or not np.isfinite(response := values.sum()):
             raise ValueError(f"{values.shape} logprobs for {present.shape} tokens; each token needs one finite value")
-        running = np.zeros(len(starts) + 1)  # unlike reduceat, its differences are right for a sentence without tokens
-        np.cumsum(values[present], out=running[1:])
         ranges = self._ranges(starts)
-        sums = running[ranges[:, 1]] - running[ranges[:, 0]]
-        bounds = np.concatenate(([0], ranges.ravel(), [len(starts)]))  # gap, sentence, gap, … gap
-        gaps = running[bounds].reshape(-1, 2)
-        unattributed = (gaps[:, 1] - gaps[:, 0]).sum() + values[~present].sum()
-        if (bounds[1:] < bounds[:-1]).any() or not abs(response - sums.sum() - unattributed) < 1e-6:
+        bounds = np.concatenate(([0], ranges.ravel(), [len(starts)]))  # of gap, sentence, gap, … gap
+        counts = np.diff(bounds)
+        parts = np.zeros(len(counts))
+        holding = counts > 0  # reduceat would give an empty part the value after it
+        parts[holding] = np.add.reduceat(values[present], bounds[:-1][holding]) if len(starts) else 0
+        sums, unattributed = parts[1::2], parts[::2].sum() + values[~present].sum()
+        if (counts < 0).any() or not abs(response - sums.sum() - unattributed) < 1e-6:
             raise ArithmeticError(
                 f"sentences ({sums.sum()}) and unattributed tokens ({unattributed}) are not the response ({response}): "
                 "a token is in two sentences or in none"
             )
-        return sums, ranges[:, 1] - ranges[:, 0]
+        return sums, counts[1::2]
 
     def _present(self, offsets: ArrayLike) -> tuple[Ints, NDArray[np.bool_]]:
         every = np.asarray(offsets, np.int64)
