@@ -131,12 +131,20 @@ def stage_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
 
 
 def stage_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """(stage, benchmark, temperature, question_id, correct) for every answer of the current checkpoints."""
+    """(stage, benchmark, temperature, question_id, correct) for every answer the recipe asks of a current checkpoint.
+
+    Answers to questions that have left their benchmark, or under another token limit, stay stored and do not count.
+    """
     chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", "stage")
-    query = """SELECT checkpoint_id, benchmark, temperature, question_id, correct FROM evaluations
+    query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
+        SELECT checkpoint_id, benchmark, temperature, question_id, correct
+        FROM evaluations JOIN asked USING (benchmark, max_tokens)
+            SEMI JOIN benchmark_questions USING (benchmark, question_id)
         WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
           AND list_contains($temperatures, temperature) AND verifier_version = $verifier"""
     params = {
+        "names": [benchmark.name for benchmark in recipe.evaluation.benchmarks],
+        "limits": [benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks],
         "ids": chain["checkpoint_id"].to_list(),
         "top_p": recipe.evaluation.top_p,
         "samples": recipe.evaluation.samples_per_question,

@@ -13,6 +13,7 @@ from dasd_assets.evaluation import accuracy_table, stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
 from dasd_assets.quarantine import usable_batches
+from dasd_assets.sentences import SEGMENTER_VERSION
 from dasd_assets.training import current_checkpoints
 from dasd_resources.checkpoint import Trained
 from dasd_resources.engines import Engines
@@ -104,13 +105,14 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
         "student": student.fingerprint,
         "batches": batches,
         "threshold_version": threshold_version(recipe),
+        "segmenter_version": SEGMENTER_VERSION,
     }
 
 
 _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
     JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = 'correctness'
     WHERE {OF_RECIPE} AND {OF_BATCHES} AND v.filter_version = $filter_version AND t.student_fingerprint = $student
-      AND t.threshold_version = $threshold_version AND t.sentence_type IS NOT NULL
+      AND t.threshold_version = $threshold_version
       AND v.reason IS DISTINCT FROM 'no verifier'"""
 
 
@@ -118,7 +120,7 @@ def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe, batch
     query = f"""WITH each AS (SELECT r.response_id, v.passed, avg((t.sentence_type = 'teacher')::INT) AS share
             FROM {_TYPED} GROUP BY ALL)
         SELECT passed AS correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
-        GROUP BY ALL ORDER BY correct DESC"""
+        WHERE share IS NOT NULL GROUP BY ALL ORDER BY correct DESC"""
     return warehouse.read(query, _params(engines, recipe, batches))
 
 
@@ -127,7 +129,7 @@ def _shares(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: lis
             floor({NUM_POSITIONS} * t.sentence_index / count(*) OVER (PARTITION BY r.response_id)) AS eighth
             FROM {_TYPED})
         SELECT (eighth + 0.5) / {NUM_POSITIONS} AS position, correct, avg(is_teacher) AS teacher_share FROM each
-        GROUP BY ALL ORDER BY ALL"""
+        WHERE is_teacher IS NOT NULL GROUP BY ALL ORDER BY ALL"""
     return warehouse.read(query, _params(engines, recipe, batches))
 
 
@@ -154,7 +156,8 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
         FROM selected_responses s JOIN sentence_probabilities p USING (response_id)
         JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND s.rank = 1
-          AND p.student_fingerprint = $student AND t.threshold_version = $threshold_version
+          AND p.student_fingerprint = $student AND p.segmenter_version = $segmenter_version
+          AND t.threshold_version = $threshold_version
         QUALIFY dense_rank() OVER (ORDER BY response_id) = 1 ORDER BY p.sentence_index"""
     params = _params(engines, recipe, []) | {"recipe": recipe.name, "dataset": recipe.last_dataset}
     return warehouse.read(query, params)

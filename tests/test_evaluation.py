@@ -172,3 +172,16 @@ def test_stage_accuracy_is_in_the_order_of_training(finished: Project) -> None:
 def test_stage_accuracy_is_of_the_samples_the_recipe_asks_for(finished: Project) -> None:
     fewer = change(finished.recipe, "evaluation.samples_per_question", 1)
     assert set(stage_accuracy(finished.warehouse, fewer)["num_answers"]) == {5}
+
+
+def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Project) -> None:
+    with copy.warehouse.commit("test") as transaction:
+        kept = transaction.read("SELECT * FROM benchmark_questions ORDER BY question_id LIMIT 3")
+        transaction.replace("benchmark_questions", {"benchmark": "held_out"}, kept)
+        longer = transaction.read("SELECT * FROM evaluations").with_columns(
+            max_tokens=pl.lit(300, pl.Int32), correct=pl.lit(True), evaluation_id="x" + pl.col("evaluation_id")
+        )
+        transaction.append_missing("evaluations", ("evaluation_id",), longer)
+    table = stage_accuracy(copy.warehouse, copy.recipe)
+    assert set(table["num_questions"]) == {3}
+    assert set(table["num_answers"]) == {6}

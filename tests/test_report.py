@@ -47,6 +47,19 @@ def test_shares_by_position_put_every_sentence_in_its_eighth(findings: Findings,
     assert told == {key: pytest.approx(sum(values) / len(values)) for key, values in eighths.items()}
 
 
+def test_sentences_without_a_type_keep_their_place_but_are_no_share(copy: Project) -> None:
+    with copy.warehouse.commit("test") as transaction:
+        rows = transaction.read("SELECT * FROM sentence_types")
+        untyped = rows.with_columns(
+            sentence_type=pl.when(pl.col("sentence_index") > 0).then(pl.col("sentence_type")).otherwise(None)
+        )
+        transaction.replace("sentence_types", {"threshold_version": rows["threshold_version"][0]}, untyped)
+    with copy.instance() as instance:
+        found = find(copy.warehouse, copy.engines, copy.recipe, batches(instance))
+    assert found.shares["position"].max() < 1
+    assert found.shares["teacher_share"].null_count() == 0
+
+
 def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: Findings) -> None:
     stages = ["teacher", "student", "stage1", "stage2", "stage3"]
     assert findings.accuracies["stage"].to_list() == findings.checkpoints["stage"].to_list() == stages
