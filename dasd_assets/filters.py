@@ -39,7 +39,8 @@ _PHRASE_RUN = re.compile(r"(?<!\w)(\w.{3,60}?)\1{7,}", re.DOTALL)
 class Response:
     """A teacher response and its question, as far as the filters look at them.
 
-    text is canonical; token_ids are the teacher's, as sampled; num_student_tokens counts the text in the student's.
+    text is canonical; token_ids are the teacher's, as sampled, or of a text that both models wrote the student's;
+    num_student_tokens counts the text in the student's.
     """
 
     text: str

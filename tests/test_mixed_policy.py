@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -5,13 +6,15 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_chat import harmony, harmony_ids
 from tokenizers import Tokenizer
 
 from dasd_assets.generations import seed_of
 from dasd_assets.mixed_policy.continuations import continuation_id, continuation_row, prefix_end, request
-from dasd_assets.mixed_policy.cuts import cut_row, draw_cut
+from dasd_assets.mixed_policy.cuts import CUT_VERSION, cut_row, draw_cut
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import draw_questions, length_cap, rollout_row, wanted_rollouts
+from dasd_assets.sentences import sentence_logprobs, sentence_spans
 from dasd_resources.chat import Chat
 from dasd_resources.engine import Completion, Failure, FinishReason, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -37,9 +40,10 @@ def test_every_point_beyond_half_is_drawn() -> None:
     assert {draw_cut(9, range(9), seed) for seed in range(300)} == {5, 6, 7, 8}
 
 
-def test_a_cut_moves_back_to_an_admissible_point() -> None:
-    assert {draw_cut(9, [0, 3, 6], seed) for seed in range(300)} == {3, 6}
-    assert draw_cut(9, [0], 1) is None
+def test_a_cut_moves_to_an_admissible_point_beyond_half() -> None:
+    assert {draw_cut(9, [0, 3, 6], seed) for seed in range(300)} == {6}  # also from 5, which has none before it
+    assert {draw_cut(9, [0, 5, 7], seed) for seed in range(300)} == {5, 7}
+    assert draw_cut(9, [0, 3, 4], 1) is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,16 +126,20 @@ def test_the_cap_is_the_ceiling_of_the_exact_product(length: int, hundredths: in
 
 
 @given(st.integers(0, 200), st.sets(st.integers(0, 199)), st.integers(0, 2**62))
-def test_a_cut_is_the_last_admissible_point_up_to_a_draw_beyond_half(
+def test_a_cut_is_the_admissible_point_next_to_a_draw_beyond_half(
     num_tokens: int, admissible: set[int], seed: int
 ) -> None:
     points = sorted(point for point in admissible if point < num_tokens)
     cut = draw_cut(num_tokens, points, seed)
     drawn = draw_cut(num_tokens, range(num_tokens), seed)
     assert cut == draw_cut(num_tokens, points[::-1], seed)
-    if drawn is None:
-        assert num_tokens < 2
-    assert cut == max((point for point in points if drawn is not None and 0 < point <= drawn), default=None)
+    beyond = [point for point in points if point >= max(num_tokens / 2, 1)]
+    assert (cut is None) == (not beyond)
+    if cut is None or drawn is None:
+        assert drawn is not None or num_tokens < 2
+        return
+    assert cut in beyond
+    assert not any(cut < point <= drawn or (cut > drawn and point < cut) for point in beyond)
 
 
 @pytest.mark.parametrize(("num_tokens", "cuts"), [(0, {None}), (1, {None}), (2, {1}), (3, {2}), (4, {2, 3})])
@@ -152,13 +160,13 @@ def test_a_cut_keeps_no_half_character_and_no_half_delimiter() -> None:
         assert kept == text[: row["cut_char"]]
         assert "\ufffd" not in kept
         assert row["cut_char"] not in closing
-        assert (row["reason"], row["cut_version"]) == (None, "1")
+        assert (row["reason"], row["cut_version"]) == (None, CUT_VERSION)
 
 
 def test_a_rollout_that_cannot_be_cut_says_why() -> None:
     row = cut_row({"rollout_id": "r", "text": "🎉", "offsets": [0, 0, 0, 0]})
     assert (row["cut_token"], row["cut_char"]) == (None, None)
-    assert row["reason"] == "no token before the drawn one starts a character of the text"
+    assert row["reason"] == "no token beyond half starts a character outside a delimiter"
     assert row["seed"] == seed_of("cut r")
 
 
@@ -281,7 +289,7 @@ def test_a_prefix_may_leave_the_teacher_one_token_but_not_none(teacher: Prompted
     one = with_budget(size + 1)
     assert isinstance(one, GenerationRequest)
     assert one.max_tokens == 1
-    assert with_budget(size) == Failure("k", f"the prefix alone fills generation.max_tokens {size}")
+    assert with_budget(size) == Failure("k", f"the prefix alone fills generation.max_tokens {size}; raise it")
 
 
 def test_a_continuation_id_follows_what_decides_it() -> None:
@@ -309,3 +317,29 @@ def test_a_ratio_is_rounded_before_it_is_rounded_up() -> None:
     assert 50 * 1.1 > 55  # in floating point
     assert len(off_policy_draw([f"r{i}" for i in range(60)], 50, 1.1, seed=1)) == 55
     assert length_cap(50, 1.1) == 55
+
+
+def test_a_harmony_teacher_goes_on_in_its_analysis_channel_and_every_logprob_keeps_its_characters(
+    teacher: PromptedModel,
+) -> None:
+    model = replace(teacher, chat=harmony())
+    row = {**PREFIX, "prefix_text": "<think>\nWe start with 4. 4 + 3"}
+    asked = request(row, model, RECIPE)
+    assert isinstance(asked, GenerationRequest)
+    begun = harmony_ids("<|channel|>analysis<|message|>We start with 4. 4 + 3")
+    assert list(asked.prompt_token_ids) == harmony().prompt_ids("q") + begun
+    assert asked.max_tokens == RECIPE.generation.max_tokens - len(begun)
+
+    header = "<|end|><|start|>assistant<|channel|>final<|message|>"
+    token_ids = harmony_ids(f" = 7. Done.{header}7<|return|>")
+    logprobs = [-0.125 * (index + 1) for index in range(len(token_ids))]
+    made = continuation_row(Completion("k", token_ids, logprobs, "stop"), row, asked, model)
+    assert made["text"] == "<think>\nWe start with 4. 4 + 3 = 7. Done.\n</think>\n7"
+    assert made["continuation_text"] == " = 7. Done.\n</think>\n7"
+    spans = sentence_spans(made["text"])
+    assert [made["text"][a:b] for a, b in spans] == ["We start with 4. ", "4 + 3 = 7. ", "Done.", "7"]
+    sums, counts = sentence_logprobs(made["text"], made["logprobs"], made["offsets"], spans)
+    apart = [lp for lp, offset in zip(logprobs, made["offsets"], strict=True) if offset < 0]
+    assert len(apart) == len(harmony_ids(header)) + 1  # and the end of turn
+    assert counts[0] == 0 and counts[-1] == 1
+    assert sums.sum() + sum(apart) == pytest.approx(sum(logprobs), abs=1e-9)

@@ -1,7 +1,8 @@
 """The teacher takes over: `prefix_cuts` -> `teacher_continuations` -> `continuation_verdicts`.
 
 The teacher continues the prefix *text*, in its own tokens, inside the thinking or the answer as the cut falls, with
-what is left of its token budget. The quality filters then judge the whole: prefix and continuation.
+what is left of its token budget. The quality filters then judge the whole, prefix and continuation: what was cut off is
+often a loop.
 """
 
 import dagster as dg
@@ -22,6 +23,7 @@ from dasd_resources.ledger import Ledger, missing
 from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.warehouse import Row, Warehouse
 
+VERDICTS_VERSION = "2"
 CONTINUATIONS = table(
     "teacher_continuations",
     student_rollouts="student_rollouts",
@@ -35,6 +37,11 @@ VERDICTS = table(
     prompts="prompts",
     checkpoints="student_model",
 )
+
+
+def whole_filter_version(recipe: Recipe, student: PromptedModel) -> str:
+    """Identifies the rules that judged a continuation: the filters, on the student's tokens of the whole text."""
+    return content_hash(["whole", filter_version(recipe, student)])[:12]
 
 
 def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Recipe) -> str:
@@ -51,7 +58,9 @@ def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationReque
     tokens = teacher.chat.continuation_ids(question, prefix, system)
     num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question, system)))
     if num_left < 1:
-        return Failure(identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}")
+        return Failure(
+            identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}; raise it"
+        )
     temperature = recipe.mixed_policy.continuation_temperature
     return sampling_request(teacher, identity, tokens, temperature, recipe.generation.top_p, num_left)
 
@@ -166,18 +175,18 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         group_name="training_mixed_policy",
         kinds={"ducklake"},
         metadata=VERDICTS.definition,
-        code_version=recipe.version("filters"),
+        code_version=VERDICTS_VERSION + recipe.version("filters"),
         description="One row per continuation and filter: whether prefix and continuation together pass, and why not.",
     )
     def continuation_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
-        version = filter_version(recipe, student)
+        version = whole_filter_version(recipe, student)
         continuations = current_continuations(warehouse, engines, recipe)
         rows = [
             verdict
-            for row in continuations.iter_rows(named=True)
+            for row in continuations.drop("token_ids").iter_rows(named=True)
             for verdict in verdict_rows(
                 {"continuation_id": row["continuation_id"]}, judge_row(row, student.chat, recipe.filters), version
             )

@@ -1,7 +1,8 @@
 """Where the student's part ends: `student_rollouts` that were cut off -> `prefix_cuts`.
 
 A rollout of L tokens keeps a number of them drawn uniformly from [⌈L/2⌉, L-1] (report: a random position beyond half),
-moved back to the nearest token that starts a new character outside a delimiter, so that the prefix is whole text.
+moved to the nearest token before it, else after it, that starts a new character outside a delimiter, so that the prefix
+is whole text; never to before the half.
 """
 
 import math
@@ -20,18 +21,20 @@ from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
-CUT_VERSION = "1"
+CUT_VERSION = "2"
 CUTS = table("prefix_cuts", student_rollouts="student_rollouts")
 
 
 def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | None:
-    """How many of a rollout's tokens to keep, or None if there is no admissible point to move back to.
+    """How many of a rollout's tokens to keep, or None if there is no admissible point beyond half.
 
     admissible: indices of the tokens before which the rollout may be cut.
     """
     half = math.ceil(num_tokens / 2)
     drawn = random.Random(seed).randint(half, max(num_tokens - 1, half))
-    return max((point for point in admissible if 0 < point <= drawn), default=None)
+    points = [point for point in admissible if max(half, 1) <= point < num_tokens]
+    before = [point for point in points if point <= drawn]
+    return max(before) if before else min(points, default=None)
 
 
 def cut_row(rollout: Row) -> Row:
@@ -44,7 +47,7 @@ def cut_row(rollout: Row) -> Row:
         "cut_token": cut,
         "cut_char": None if cut is None else offsets[cut],
         "seed": seed,
-        "reason": None if cut is not None else "no token before the drawn one starts a character of the text",
+        "reason": None if cut is not None else "no token beyond half starts a character outside a delimiter",
         "cut_version": CUT_VERSION,
     }
 
