@@ -37,6 +37,16 @@ class Completion:
     def __post_init__(self) -> None:
         check_logprobs(self.request_id, self.logprobs, len(self.token_ids))
 
+    @classmethod
+    def of(
+        cls, request_id: str, token_ids: list[int], logprobs: list[float], finish_reason: FinishReason
+    ) -> "Completion | Failure":
+        """A completion, or a Failure if a logprob is none: one row that overflowed must not end all others."""
+        try:
+            return cls(request_id, token_ids, logprobs, finish_reason)
+        except ValueError as error:
+            return Failure(request_id, str(error))
+
 
 @dataclass(frozen=True)
 class ScoringRequest:
@@ -57,13 +67,25 @@ class Score:
     def __post_init__(self) -> None:
         check_logprobs(self.request_id, self.logprobs, len(self.logprobs))
 
+    @classmethod
+    def of(cls, request_id: str, logprobs: list[float]) -> "Score | Failure":
+        """A score, or a Failure if a logprob is none."""
+        try:
+            return cls(request_id, logprobs)
+        except ValueError as error:
+            return Failure(request_id, str(error))
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that ended without a result, and why; the next materialization tries it again."""
+    """A request that ended without a result, and why; the next materialization tries it again.
+
+    counts: as an attempt at this request; not where nothing could have been had, as no server was there.
+    """
 
     request_id: str
     reason: str
+    counts: bool = True
 
 
 class InferenceEngine(Protocol):
@@ -82,4 +104,7 @@ def check_logprobs(request_id: str, logprobs: list[float], num_tokens: int) -> N
         raise ValueError(f"{request_id}: {num_tokens} tokens but {len(logprobs)} logprobs")
     for position, logprob in enumerate(logprobs):
         if not math.isfinite(logprob) or logprob > 1e-4:
-            raise ValueError(f"{request_id}: logprob {logprob} at token {position} is not a log-probability")
+            raise ValueError(
+                f"{request_id}: logprob {logprob} at token {position} is not a log-probability; where a model "
+                "overflows, dtype: bfloat16 or float32 may help"
+            )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from dasd_resources.engine import Completion, GenerationRequest
+from dasd_resources.engine import Completion, Failure, GenerationRequest
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
@@ -37,7 +37,8 @@ def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probs.cumsum(-1)
     mass = cumulative[:, -1]
     target = torch.minimum(uniform * mass, mass.nextafter(torch.zeros_like(mass)))
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    found = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    return found.clamp_max(probs.shape[-1] - 1)  # a row of NaN has no such index; it ends as a Failure
 
 
 class RoomyLayer(DynamicLayer):
@@ -125,7 +126,7 @@ class Rows:
                 ended=torch.zeros(rows, dtype=torch.bool),
             )
 
-    def sample(self, logits: Tensor) -> list[Completion]:
+    def sample(self, logits: Tensor) -> list[Completion | Failure]:
         """Append one token to every row that has not ended, given (B, V) float32 logits; return the rows that end."""
         column = self.counts.clamp(max=self.noise.shape[1] - 1)[:, None]
         self.last = sample(logits, self.temperature, self.top_p, self.noise.gather(1, column)[:, 0])
@@ -135,16 +136,16 @@ class Rows:
         self.counts += ~self.ended
         return self._end()
 
-    def _end(self) -> list[Completion]:
+    def _end(self) -> list[Completion | Failure]:
         stopped = (self.last[:, None] == self.stops).any(-1)
         ending = (stopped | (self.counts >= self.max_tokens)) & ~self.ended
         self.ended |= ending
         return [self._completion(row, bool(stopped[row])) for row in ending.nonzero()[:, 0].tolist()]
 
-    def _completion(self, row: int, stopped: bool) -> Completion:
+    def _completion(self, row: int, stopped: bool) -> Completion | Failure:
         count = int(self.counts[row])
         token_ids, logprobs = self.token_ids[row, :count].tolist(), self.logprobs[row, :count].tolist()
-        return Completion(self.requests[row].request_id, token_ids, logprobs, "stop" if stopped else "length")
+        return Completion.of(self.requests[row].request_id, token_ids, logprobs, "stop" if stopped else "length")
 
     def is_sparse(self) -> bool:
         """Whether an eighth of the rows has ended: then moving the rest costs less than carrying them along."""

@@ -32,7 +32,7 @@ from dasd_resources.openai_replies import (
     scoring_body,
 )
 from dasd_resources.recipe import RecipeError, Server
-from dasd_resources.replica import Busy, Fault, Refused, Replica, checked_secret
+from dasd_resources.replica import Busy, Fault, Outage, Refused, Replica, Unreachable, checked_secret
 from dasd_resources.replicas import Limits, open_replicas
 
 Request = TypeVar("Request", GenerationRequest, ScoringRequest)
@@ -151,7 +151,7 @@ class OpenAIEngine:
         try:
             return await self._replicas.ask(job.body, job.num_tokens, limits, job.read)
         except (Fault, Busy, Refused) as error:
-            return Failure(job.request_id, str(error))
+            return Failure(job.request_id, str(error), counts=not isinstance(error, (Busy, Outage, Unreachable)))
 
     async def _check(self, replica: Replica) -> None:
         """Raise RecipeError unless the server gives ids and raw logprobs of the model whose tokenizer is here."""

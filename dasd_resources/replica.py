@@ -1,8 +1,8 @@
 """One server of a remote model: a request to it over HTTP, and what its answer means.
 
 Three things can go wrong: a Fault (another attempt may succeed), Busy (the server says to come back later) and Refused
-(no attempt will succeed). Redirects are not followed and proxies of the environment not used, so the key goes to the
-recipe's hosts alone; it is struck out of whatever a server says.
+(no attempt will succeed; in an Outage, none at any other request either). Redirects are not followed and proxies of the
+environment not used, so the key goes to the recipe's hosts alone; it is struck out of whatever a server says.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from dasd_resources.recipe import RecipeError, Server
 MAX_FAULTS = 3  # in a row, after which a server is left aside; if it cannot be connected to, one is enough
 TOLD = 300  # characters of a server's own words that are passed on
 SHOWN_BYTES = 65536  # read of an error
+REMEDIES = {401: "is the key right?", 403: "is the key right?", 404: "does its base URL end with /v1?"}
 
 
 class Fault(Exception):
@@ -44,6 +45,10 @@ class Busy(Exception):
 
 class Refused(Exception):
     """No further attempt would succeed."""
+
+
+class Outage(Refused):
+    """Nor would any other request: the server is away, or does not know us."""
 
 
 @dataclass
@@ -110,9 +115,10 @@ class Replica:
             raise Fault(said)
         if response.is_redirect:
             target = self.told(response.headers.get("location", "nowhere"))
-            raise Refused(f"{said}; a redirect to {target} is not followed: put the final address in base_urls")
-        remedy = {401: "; is the key right?", 403: "; is the key right?", 404: "; does its base URL end with /v1?"}
-        raise Refused(said + remedy.get(status, ""))
+            raise Outage(f"{said}; a redirect to {target} is not followed: put the final address in base_urls")
+        if status in REMEDIES:
+            raise Outage(f"{said}; {REMEDIES[status]}")
+        raise Refused(said)
 
 
 def http_client(server: Server, secret: str | None, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:

@@ -26,7 +26,7 @@ from tenacity import (
 
 from dasd_resources.openai_replies import BadReply, Body
 from dasd_resources.recipe import RecipeError, Server
-from dasd_resources.replica import Busy, Fault, Refused, Replica, TimedOut, http_client
+from dasd_resources.replica import Busy, Fault, Outage, Refused, Replica, TimedOut, http_client
 
 Result = TypeVar("Result")
 Check = Callable[[Replica], Awaitable[None]]
@@ -132,14 +132,14 @@ class Replicas:
                 replica.num_waiting -= 1
 
     async def _living(self) -> Replica:
-        """Raises Refused if none lives, or is free, within `patience_s`."""
+        """Raises Outage if none lives, or is free, within `patience_s`."""
         while not (living := [replica for replica in self.replicas if replica.lives]):
             await self._some_revival()
         now, patience_s = time.monotonic(), self.server.patience_s
         chosen = min(living, key=lambda replica: (max(replica.free_at, now), replica.num_waiting))
         if chosen.free_at - now > patience_s:
             pause = f"{chosen.free_at - now:.0f} s; patience_s is {patience_s:g}"
-            raise Refused(f"{chosen.url} is busy, and says to come back in {pause}")
+            raise Outage(f"{chosen.url} is busy, and says to come back in {pause}")
         return chosen
 
     async def _some_revival(self) -> None:
@@ -151,7 +151,7 @@ class Replicas:
         except TimeoutError:
             reasons = "; ".join(replica.reason for replica in self.replicas)
             waited = f"{self.server.patience_s:g} s (patience_s)"
-            raise Refused(f"no server was to be had for {waited}: {reasons}") from None
+            raise Outage(f"no server was to be had for {waited}: {reasons}") from None
 
     def _leave_aside(self, replica: Replica) -> None:
         log.warning("left aside for now: %s", replica.reason)

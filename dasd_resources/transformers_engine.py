@@ -78,7 +78,7 @@ class TransformersEngine:
         fitting = [r for r in requests if r.request_id not in failures]
         if self.options.plain_scoring:
             for r in fitting:
-                yield Score(r.request_id, plain_logprobs(self.model, r.token_ids, r.num_prompt_tokens))
+                yield Score.of(r.request_id, plain_logprobs(self.model, r.token_ids, r.num_prompt_tokens))
             return
         for batch in self._scoring_batches(sorted(fitting, key=lambda r: len(r.token_ids), reverse=True)):
             yield from self._score(batch)
@@ -126,7 +126,7 @@ class TransformersEngine:
             logits.div_(cap).tanh_().mul_(cap)
         return logits
 
-    def _generate(self, queue: deque[GenerationRequest]) -> Iterator[Completion]:
+    def _generate(self, queue: deque[GenerationRequest]) -> Iterator[Completion | Failure]:
         size = max((r.max_tokens for r in queue), default=0)
         num_stops = max((len(r.stop_token_ids) for r in queue), default=0)
         rows: Rows | None = None
@@ -150,7 +150,7 @@ class TransformersEngine:
         return [queue.popleft() for _ in range(min(room, len(queue)))]
 
     @torch.inference_mode()
-    def _advance(self, rows: Rows, token_ids: Tensor) -> list[Completion]:
+    def _advance(self, rows: Rows, token_ids: Tensor) -> list[Completion | Failure]:
         """Feed (B, T) token ids, sample the next token of every row, and return the rows that end with it."""
         start = rows.cache.get_seq_length()
         columns = torch.arange(start + token_ids.shape[1], device=self.device)
@@ -181,7 +181,7 @@ class TransformersEngine:
             yield batch
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[ScoringRequest]) -> list[Score]:
+    def _score(self, batch: Sequence[ScoringRequest]) -> list[Score | Failure]:
         """Only the states that predict a scored token are projected."""
         layout = _packed if self.options.packed_scoring else _padded
         inputs, starts = layout([r.token_ids for r in batch], self.device)
@@ -195,7 +195,7 @@ class TransformersEngine:
         parts = zip(hidden.split(MAX_ROWS), targets.split(MAX_ROWS), strict=True)
         logprobs = torch.cat([self._token_logprobs(*part) for part in parts])
         rows = logprobs.cpu().split([len(span) for span in spans])
-        return [Score(r.request_id, row.tolist()) for r, row in zip(batch, rows, strict=True)]
+        return [Score.of(r.request_id, row.tolist()) for r, row in zip(batch, rows, strict=True)]
 
     def _token_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """(N,) logprobs of `targets` (N,) after the states (N, H): their logit less the log of the running sum.

@@ -199,19 +199,19 @@ def _completion(output: "RequestOutput") -> Completion | Failure:
         return Failure(output.request_id, f"vLLM ended the request with finish_reason {sampled.finish_reason!r}")
     token_ids = list(sampled.token_ids)
     logprobs = _read(output.request_id, token_ids, sampled.logprobs)
-    return Completion(output.request_id, token_ids, logprobs, cast(FinishReason, sampled.finish_reason))
+    return Completion.of(output.request_id, token_ids, logprobs, cast(FinishReason, sampled.finish_reason))
 
 
-def _sequence_score(request: ScoringRequest, output: "RequestOutput") -> Score:
+def _sequence_score(request: ScoringRequest, output: "RequestOutput") -> Score | Failure:
     logprobs = _read(request.request_id, request.token_ids[1:], output.prompt_logprobs)
-    return Score(request.request_id, logprobs[request.num_prompt_tokens - 1 :])
+    return Score.of(request.request_id, logprobs[request.num_prompt_tokens - 1 :])
 
 
-def _response_score(request: ScoringRequest, output: "RequestOutput") -> Score:
+def _response_score(request: ScoringRequest, output: "RequestOutput") -> Score | Failure:
     logprobs, expected = output.prompt_token_id_logprobs, len(request.token_ids) - request.num_prompt_tokens
     if logprobs is None or logprobs.shape != (expected, 1):
         raise RuntimeError(f"{request.request_id}: vLLM did not return the logprobs of its {expected} response tokens")
-    return Score(request.request_id, logprobs[:, 0].tolist())
+    return Score.of(request.request_id, logprobs[:, 0].tolist())
 
 
 def _read(request_id: str, token_ids: Sequence[int], logprobs: object) -> list[float]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd_resources.engine import Completion, Score, check_logprobs
+from dasd_resources.engine import Completion, Failure, Score, check_logprobs
 
 
 @given(st.lists(st.floats(max_value=0, allow_nan=False, allow_infinity=False), max_size=20))
@@ -32,3 +32,13 @@ def test_a_value_that_is_no_logprob_is_refused_with_its_row_and_position(wrong: 
 def test_a_wrong_number_of_logprobs_is_refused(logprobs: list[float]) -> None:
     with pytest.raises(ValueError, match=rf"r1: 2 tokens but {len(logprobs)} logprobs"):
         Completion("r1", [7, 8], logprobs, "length")
+
+
+def test_a_row_whose_logprobs_are_none_can_end_as_a_failure() -> None:
+    scored, sampled = Score.of("r1", [math.nan]), Completion.of("r2", [7], [math.nan], "stop")
+    for result, request_id in ((scored, "r1"), (sampled, "r2")):
+        assert isinstance(result, Failure)
+        assert result.request_id == request_id
+        assert "logprob nan at token 0 is not a log-probability; where a model overflows" in result.reason
+    assert Score.of("r1", [-1.0]) == Score("r1", [-1.0])
+    assert Completion.of("r2", [7], [-1.0], "stop") == Completion("r2", [7], [-1.0], "stop")

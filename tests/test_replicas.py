@@ -11,7 +11,7 @@ import pytest
 
 from dasd_resources.openai_replies import BadReply
 from dasd_resources.recipe import RecipeError, Server
-from dasd_resources.replica import Busy, Fault, Refused, Replica
+from dasd_resources.replica import Busy, Fault, Outage, Refused, Replica
 from dasd_resources.replicas import Limits, Replicas, open_replicas
 
 OK = httpx.Response(200, content=b"yes")
@@ -137,7 +137,7 @@ def test_patience_with_a_busy_server_ends() -> None:
 def test_a_server_that_asks_for_too_much_patience_is_not_waited_for() -> None:
     network = Network({"a": always(httpx.Response(429, headers={"retry-after": "86400"}))})
     answers = network.ask(times=5)
-    assert all(isinstance(a, Refused) and "busy, and says to come back in 86" in str(a) for a in answers)
+    assert all(isinstance(a, Outage) and "busy, and says to come back in 86" in str(a) for a in answers)
 
 
 def test_a_dead_server_is_left_aside_and_its_work_goes_to_the_other() -> None:
@@ -172,7 +172,7 @@ def test_when_all_are_dead_the_rest_fails_at_once_after_patience() -> None:
     network = Network({"a": always(httpx.ConnectError("refused"))})
     errors = network.run(task, patience_s=0.5)
     assert isinstance(errors, list) and len(errors) == 50
-    assert all(isinstance(e, Refused) and "no server was to be had for 0.5 s (patience_s)" in str(e) for e in errors)
+    assert all(isinstance(e, Outage) and "no server was to be had for 0.5 s (patience_s)" in str(e) for e in errors)
 
 
 def test_at_the_start_a_server_may_be_away_but_not_all() -> None:

@@ -310,6 +310,19 @@ def test_models_it_would_get_wrong_are_refused(config: PreTrainedConfig, reason:
         TransformersEngine(save(config, tmp_path), "float32", {})
 
 
+def test_a_row_that_overflows_fails_alone(checkpoint: Path) -> None:
+    engine = TransformersEngine(checkpoint, "float32", {})
+    engine.model.get_input_embeddings().weight.data[299] = torch.nan
+    rows = [ScoringRequest("good", (5, 9, 7), 1), ScoringRequest("bad", (5, 299, 7), 1)]
+    scores = {result.request_id: result for result in engine.score(rows)}
+    asked = [request("good", [5, 9], 1, max_tokens=3), request("bad", [299], 1, max_tokens=3)]
+    said = {result.request_id: result for result in engine.generate(asked)}
+    assert isinstance(scores["good"], Score) and isinstance(said["good"], Completion)
+    for result in (scores["bad"], said["bad"]):
+        assert isinstance(result, Failure)
+        assert "bad: logprob nan at token 0 is not a log-probability" in result.reason
+
+
 def test_an_unknown_option_is_named_beside_the_known_ones(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"\['batch'\].*max_batch_size"):
         TransformersEngine(checkpoint, "float32", {"batch": 4})
