@@ -14,7 +14,7 @@ response open: both are recipe choices, stored with every row. All scores are co
 import dagster as dg
 import polars as pl
 
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION
@@ -120,7 +120,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
         )
         with warehouse.commit(origin(context)) as transaction:
             key = ("response_id", "student_fingerprint", "threshold_version", "sentence_index")
-            transaction.append_missing("sentence_types", key, types, batch)
+            transaction.append_missing("sentence_types", key, types, batch, OF_RESPONSE)
         counts = dict(types["sentence_type"].value_counts().iter_rows())
         num_typed = types.height - counts.pop(None, 0)
         return dg.MaterializeResult(
@@ -160,7 +160,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         )
         with warehouse.commit(origin(context)) as transaction:
             key = ("response_id", "student_fingerprint", "threshold_version", "score_name")
-            transaction.append_missing("response_scores", key, scores, batch)
+            transaction.append_missing("response_scores", key, scores, batch, OF_RESPONSE)
         ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
         return dg.MaterializeResult(
             data_version=content_version([*scores["response_id"].unique(), student, version]),

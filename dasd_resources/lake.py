@@ -8,7 +8,7 @@ import. Left out: a server. With several machines the catalog becomes PostgreSQL
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -58,13 +58,38 @@ class Transaction(Reading):
         super().__init__(connection)
         self._run_id = run_id
 
-    def append_missing(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None = None) -> int:
+    def append_missing(
+        self,
+        table: str,
+        key: Sequence[str],
+        rows: pl.DataFrame,
+        batch: str | None = None,
+        owner: tuple[str, str] | None = None,
+    ) -> int:
         """Insert the rows whose key the table lacks (DuckLake has no unique keys); returns how many were new.
 
-        `batch` limits the look-up to that batch's files; its rows must all belong to it.
+        `batch` limits the look-up to that batch's files; its rows must all belong to it. owner: a table and the column
+        by which a row belongs to one of its rows; where that has passed to another batch since the work began, so does
+        the row.
         """
         if rows.is_empty():
             return 0
+        if batch is None or owner is None:
+            return self._append(table, key, rows, batch)
+        return sum(self._append(table, key, part, name) for name, part in self._by_owner(rows, batch, *owner))
+
+    def _by_owner(self, rows: pl.DataFrame, batch: str, table: str, column: str) -> list[tuple[str, pl.DataFrame]]:
+        """The rows by the batch that has their owner now; `batch` where there is no owner any more."""
+        query = f"SELECT {column}, min(batch) AS now FROM {table} WHERE {column} IN (SELECT unnest($ids::VARCHAR[]))"
+        ids = rows[column].unique().to_list()
+        here = self.read(f"{query} AND batch = $batch GROUP BY ALL", {"ids": ids, "batch": batch})
+        if here.height == len(ids):
+            return [(batch, rows)]
+        away = self.read(f"{query} GROUP BY ALL", {"ids": list(set(ids) - set(here[column]))})
+        moved = rows.join(away, on=column, how="left").with_columns(batch=pl.col("now").fill_null(batch)).drop("now")
+        return [(part["batch"][0], part) for part in moved.partition_by("batch")]
+
+    def _append(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None) -> int:
         keys = ", ".join(key)
         scope = "" if batch is None else "WHERE batch = $batch"
         self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
@@ -77,13 +102,14 @@ class Transaction(Reading):
         assert inserted is not None
         return int(inserted[0])
 
-    def replace(self, table: str, where: Params, rows: pl.DataFrame) -> None:
-        """Delete the rows equal to `where` in every column it names, then insert `rows`."""
+    def replace(self, table: str, where: Params, rows: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
+        """Delete the rows equal to `where` in every column it names, then insert `rows`, which may come in parts."""
         self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
-        if not rows.is_empty():
-            self._register(table, rows)
-            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-            self._connection.unregister("incoming")
+        for part in [rows] if isinstance(rows, pl.DataFrame) else rows:
+            if not part.is_empty():
+                self._register(table, part)
+                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+                self._connection.unregister("incoming")
 
     def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
         """Delete the rows equal to `where` in every column it names, and whose `column` is one of `keys`."""

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import duckdb
@@ -88,6 +89,33 @@ def test_rows_and_failures_are_durable_after_max_seconds(warehouse: Warehouse) -
         assert failures(warehouse) == [("prefix_cuts", "b", None)]
 
 
+def test_a_row_is_durable_after_max_seconds_though_no_other_follows(warehouse: Warehouse) -> None:
+    with Ledger(warehouse, "prefix_cuts", ("rollout_id",), "test", max_seconds=0.2) as book:
+        book.add(row("a"))
+        assert present(warehouse) == []
+        for _ in range(200):
+            if present(warehouse):
+                break
+            time.sleep(0.05)
+        assert present(warehouse) == ["a"]
+        book.add(row("b"))
+    assert (present(warehouse), book.num_added) == (["a", "b"], 2)
+
+
+def test_a_flush_that_failed_between_rows_is_raised_by_the_next(warehouse: Warehouse) -> None:
+    with pytest.raises(duckdb.Error), Ledger(warehouse, "prefix_cuts", ("rollout_id",), "t", max_seconds=0.05) as book:
+        book.add({**row("a"), "seed": None})
+        time.sleep(0.5)
+    assert present(warehouse) == []
+
+
+def test_a_reason_that_is_no_text_is_stored_as_what_can_be(warehouse: Warehouse) -> None:
+    with ledger(warehouse) as book:
+        book.collect(["b", Failure("a", "it said \ud800")], row)
+    assert present(warehouse) == ["b"]
+    assert warehouse.read("SELECT reason FROM failed_requests").item() == "it said ?"
+
+
 def test_results_are_counted_as_rows_added_and_failures(warehouse: Warehouse) -> None:
     with ledger(warehouse, max_rows=2) as book:
         book.collect(["a", Failure("b", "too long"), "c", "a", "d"], row)
@@ -123,3 +151,11 @@ def test_failures_are_worth_another_attempt_three_times(warehouse: Warehouse) ->
         assert (book.num_failed, book.num_retryable) == (2 if attempt == 1 else 1, num_retryable)
         counted = "SELECT num_attempts FROM failed_requests WHERE request_id = 'a'"
         assert warehouse.read(counted).item() == attempt
+
+
+def test_what_nobody_was_there_to_answer_counts_as_no_attempt(warehouse: Warehouse) -> None:
+    for counts, attempts in ((True, 1), (False, 1), (True, 2), (False, 2)):
+        with ledger(warehouse) as book:
+            book.collect([Failure("a", "no server", counts)], row)
+        assert warehouse.read("SELECT num_attempts FROM failed_requests").item() == attempts
+        assert book.num_retryable == 1

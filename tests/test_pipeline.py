@@ -135,7 +135,7 @@ def test_only_cut_off_rollouts_are_cut_beyond_half(finished: Project) -> None:
             assert row["cut_token"] is None
         else:
             assert len(row["token_ids"]) == row["max_tokens"]
-            assert 0 < row["cut_token"] < len(row["token_ids"])
+            assert len(row["token_ids"]) / 2 <= row["cut_token"] < len(row["token_ids"])
             assert row["cut_char"] == row["offsets"][row["cut_token"]]
 
 
@@ -357,6 +357,24 @@ def test_an_edited_file_takes_over_what_its_removed_batch_made(copy: Project) ->
     assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == new
     assert copy.read("SELECT response_id FROM responses")["response_id"].is_unique().all()
     assert old not in ids(copy, "sentence_probabilities", "batch")
+
+
+def test_what_is_being_generated_follows_its_question_to_another_batch(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    moved: list[str] = []
+
+    def take_over(_: str) -> bool:
+        """An edited file's new batch takes the questions, while the old one's responses come in."""
+        if not moved:
+            moved.extend(ids(project, "prompts", "prompt_id"))
+            with project.warehouse.commit("test") as transaction:
+                transaction.move_to_batch("prompts", "prompt_id", moved, "new")
+        return False
+
+    project.fake.fails = take_over
+    with pytest.raises(RunFailed, match="answered none of 6 requests: their questions have passed to another batch"):
+        project.materialize("teacher_model,prompts,teacher_generations_t060")
+    assert project.read("SELECT batch, count(*) FROM responses GROUP BY ALL").rows() == [("new", 6)]
 
 
 def ids(project: Project, table: str, key: str) -> set[str]:

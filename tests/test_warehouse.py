@@ -186,6 +186,24 @@ def test_a_batch_looks_for_its_keys_in_its_own_rows(warehouse: Warehouse) -> Non
     assert keys(warehouse) == [("a", "b1", "x"), ("a", "b2", "x")]
 
 
+def test_rows_whose_owner_has_passed_to_another_batch_go_there(warehouse: Warehouse) -> None:
+    def lines(*ids: str) -> pl.DataFrame:
+        same = {"batch": "b1", "source_file": "f", "source_line": 1, "reason": "r"}
+        return pl.DataFrame([{**same, "prompt_id": key} for key in ids])
+
+    owners = {"domain": "d", "question": "q", "source_file": "f", "source_line": 1}
+    with warehouse.commit("test") as transaction:
+        rows = [{**owners, "prompt_id": key, "batch": batch} for key, batch in (("stayed", "b1"), ("moved", "b2"))]
+        transaction.replace("prompts", {"batch": "b1"}, pl.DataFrame(rows))
+        transaction.append_missing("rejected_prompts", ("prompt_id",), lines("moved").with_columns(batch=pl.lit("b2")))
+        of_prompt = ("prompts", "prompt_id")
+        args = ("rejected_prompts", ("prompt_id",))
+        assert transaction.append_missing(*args, lines("stayed", "moved", "gone"), "b1", of_prompt) == 2
+        assert transaction.append_missing(*args, lines("stayed"), "b1", of_prompt) == 0
+    found = warehouse.read("SELECT prompt_id, batch FROM rejected_prompts ORDER BY ALL").rows()
+    assert found == [("gone", "b1"), ("moved", "b2"), ("stayed", "b1")]
+
+
 def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: Warehouse) -> None:
     with warehouse.commit("test") as transaction:
         rows = [failure("a", None), failure("b", "b1"), failure("c", None, "y")]
