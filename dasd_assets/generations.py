@@ -3,19 +3,22 @@
 `prompts` -> `responses`, one asset per temperature. A ledger: only responses that are not there yet are sampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import OF_PROMPT, PROMPT_BATCH
 from dasd_assets.plots import histogram, inline
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
 from dasd_assets.table_metadata import table
-from dasd_resources.engine import Completion, GenerationRequest
+from dasd_resources.chat import UnfitQuestion
+from dasd_resources.engine import Completion, Failure, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger, missing
 from dasd_resources.recipe import Recipe, content_hash
@@ -149,12 +152,13 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         batch = context.partition_key
         questions = _questions(warehouse, batch)
         wanted = {w.response_id: w for w in wanted_responses(list(questions), recipe, temperature, teacher)}
-        todo = missing(wanted, _present(warehouse, batch, temperature, teacher))
-        requests = [_request(wanted[key], questions, recipe, temperature, teacher) for key in todo]
-        with Ledger(warehouse, "responses", ("response_id",), origin(context), batch) as ledger:
+        todo = [wanted[key] for key in missing(wanted, _present(warehouse, batch, temperature, teacher))]
+        requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
+        with Ledger(warehouse, "responses", ("response_id",), origin(context), batch, OF_PROMPT) as ledger:
             completions = logged(engines.generate(teacher, requests), len(requests), "responses", context.log.info)
             ledger.collect(
-                completions, lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher)
+                chain(refused, completions),
+                lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher),
             )
         return _result(warehouse, batch, temperature, teacher, list(wanted), ledger)
 
@@ -174,12 +178,33 @@ def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: Prom
     return warehouse.read(query, params)["response_id"].to_list()
 
 
-def _request(
-    wanted: WantedResponse, questions: dict[str, Row], recipe: Recipe, temperature: float, teacher: PromptedModel
-) -> GenerationRequest:
-    question, sampling = questions[wanted.prompt_id], recipe.generation
-    prompt = teacher.chat.prompt_ids(question["question"], question["system_prompt"])
-    return sampling_request(teacher, wanted.response_id, prompt, temperature, sampling.top_p, sampling.max_tokens)
+def requests_for(
+    todo: Iterable[WantedResponse],
+    questions: dict[str, Row],
+    recipe: Recipe,
+    temperature: float,
+    teacher: PromptedModel,
+) -> tuple[list[GenerationRequest], list[Failure]]:
+    """What to ask, candidates of a question sharing its token ids; and a Failure for what cannot be asked."""
+
+    @cache
+    def prompt(prompt_id: str) -> tuple[int, ...] | str:
+        question = questions[prompt_id]
+        try:
+            return tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"]))
+        except UnfitQuestion as error:
+            return str(error)
+
+    requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation
+    for one in todo:
+        ids = prompt(one.prompt_id)
+        if isinstance(ids, str):
+            refused.append(Failure(one.response_id, ids))
+        else:
+            requests.append(
+                sampling_request(teacher, one.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)
+            )
+    return requests, refused
 
 
 def _result(
@@ -187,10 +212,13 @@ def _result(
 ) -> dg.MaterializeResult:
     present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
     if wanted and not present:
-        reasons = warehouse.read("SELECT DISTINCT reason FROM failed_requests WHERE batch = $batch", {"batch": batch})
-        raise dg.Failure(f"the teacher answered none of {len(wanted)} requests: {'; '.join(reasons['reason'][:3])}")
+        query = """SELECT reason FROM failed_requests WHERE asset = 'responses' AND batch = $batch
+            AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY reason ORDER BY count(*) DESC"""
+        reasons = "; ".join(warehouse.read(query, {"batch": batch, "ids": wanted})["reason"][:3])
+        moved = "their questions have passed to another batch, and so have the responses"
+        raise dg.Failure(f"the teacher answered none of {len(wanted)} requests: {reasons or moved}")
     rows = {"batch": batch, "temperature": temperature, "teacher_fingerprint": teacher.fingerprint}
-    lengths = _lengths(warehouse, rows)
+    lengths = _lengths(warehouse, batch, present)
     return dg.MaterializeResult(
         data_version=content_version(present),
         tags=retry_tag(ledger.num_retryable),
@@ -207,7 +235,7 @@ def _result(
     )
 
 
-def _lengths(warehouse: Warehouse, rows: Row) -> pl.DataFrame:
+def _lengths(warehouse: Warehouse, batch: str, response_ids: Iterable[str]) -> pl.DataFrame:
     query = """SELECT len(token_ids) AS num_tokens, finish_reason = 'length' AS truncated FROM responses
-        WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher_fingerprint"""
-    return warehouse.read(query, rows)
+        WHERE batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    return warehouse.read(query, {"batch": batch, "ids": list(response_ids)})

@@ -22,13 +22,15 @@ from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server, content_hash
 
 Result = TypeVar("Result", bound=Completion | Score | Failure)
+QUANTISATION = ("quantization", "kv_cache_dtype")  # engine_options that change what a model says
 
 
 @dataclass(frozen=True)
 class PromptedModel:
     """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt.
 
-    For weights behind a server, their declared revision and the id they are served under stand in.
+    It also covers the quantisation that the recipe asks of the engine, if any. For weights behind a server, their
+    declared revision and the id they are served under stand in.
     """
 
     path: Path
@@ -49,7 +51,8 @@ class Engines(ConfigurableResource):
             return self._find_served(spec, spec.server, path)
         files = fingerprint(path, Path(self.home) / "fingerprints.sqlite")
         chat = _chat(path, files, spec.model_dump_json())
-        return PromptedModel(path, content_hash([files, chat.template_version])[:16], chat, spec)
+        known = [files, chat.template_version, *_quantisation(spec)]
+        return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     def api_key(self, variable: str) -> str | None:
         """The server's key that an environment variable holds: none here, the code location knows the environment."""
@@ -91,6 +94,12 @@ class Engines(ConfigurableResource):
         from dasd_resources.transformers_engine import TransformersEngine
 
         return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
+
+def _quantisation(spec: Model) -> list[object]:
+    """What an engine makes of the weights before it uses them: a model of other numbers, so another model."""
+    chosen = {name: value for name, value in spec.engine_options.items() if name in QUANTISATION and value}
+    return [chosen] if chosen else []
 
 
 def once_each(

@@ -735,6 +735,15 @@ def test_a_tokenizer_without_end_of_turn_is_refused() -> None:
         Chat(tokenizer, model())
 
 
+def test_a_turn_ends_as_the_template_ends_it_where_that_is_a_stop() -> None:
+    tokenizer = byte_level([*SPECIAL, "<eos>"])
+    eos, end = tokenizer.token_to_id("<eos>"), tokenizer.token_to_id("<|im_end|>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", chat_template=CHATML)
+    assert Chat(fast, model(), [eos, end]).end_of_turn_id == end
+    assert Chat(fast, model(), [eos]).end_of_turn_id == eos
+    assert Chat(fast, model(), [eos, end]).encode_response("What?", "42").token_ids[-1] == end
+
+
 def test_versions_follow_what_the_model_is_shown() -> None:
     tokenizer = tokenizer_of("byte_level")
     versions = [

@@ -41,6 +41,14 @@ def test_a_fingerprint_follows_the_prompting_not_the_path_or_engine(engines: Eng
     assert engines.find(prompted, "teacher.model").fingerprint != first
 
 
+def test_a_quantised_model_is_another_model(engines: Engines) -> None:
+    def fingerprint(**options: object) -> str:
+        return engines.find(TEACHER.model_copy(update={"engine_options": options}), "teacher.model").fingerprint
+
+    assert fingerprint(max_batch_size=8) == fingerprint(quantization=None) == fingerprint()
+    assert len({fingerprint(), fingerprint(quantization="fp8"), fingerprint(kv_cache_dtype="fp8")}) == 3
+
+
 def test_a_missing_model_names_the_recipes_key(engines: Engines) -> None:
     absent = TEACHER.model_copy(update={"model": "/no/such/model"})
     with pytest.raises(RecipeError, match=r"teacher\.model.*/no/such/model"):

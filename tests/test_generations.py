@@ -1,14 +1,17 @@
 """Which responses a recipe wants, and the row a completion becomes."""
 
+import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from dasd_assets.generations import WantedResponse, response_row, seed_of, wanted_responses
+from dasd_assets.generations import WantedResponse, requests_for, response_row, seed_of, wanted_responses
+from dasd_resources.chat import Chat
 from dasd_resources.engine import Completion
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
@@ -125,3 +128,27 @@ def test_a_truncated_response_keeps_every_token(teacher: PromptedModel) -> None:
     assert len(row["token_ids"]) == len(row["logprobs"]) == len(row["offsets"]) == 6
     assert TEXT.startswith(row["text"])
     assert row["finish_reason"] == "length"
+
+
+def test_candidates_share_their_prompt_and_a_question_the_template_refuses_fails_alone(
+    teacher: PromptedModel, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(teacher.path, tmp_path / "model")
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
+    chat = Chat.load(folder, teacher.spec.model_copy(update={"system_prompt": None}))
+    asked = replace(teacher, chat=chat)
+    questions = {
+        "p1": {"question": "4 + 3?", "system_prompt": None},
+        "p2": {"question": "4 + 3?", "system_prompt": "Be kind."},
+    }
+    wanted = wanted_responses(list(questions), RECIPE, 0.6, asked)
+    requests, refused = requests_for(wanted, questions, RECIPE, 0.6, asked)
+    assert [r.request_id for r in requests] == [w.response_id for w in wanted if w.prompt_id == "p1"]
+    assert len({id(r.prompt_token_ids) for r in requests}) == 1
+    assert [r.seed for r in requests] == [w.seed for w in wanted if w.prompt_id == "p1"]
+    assert [f.request_id for f in refused] == [w.response_id for w in wanted if w.prompt_id == "p2"]
+    assert refused[0].reason == (
+        "the model's chat template refuses the question with a system prompt of its own: land it without one "
+        "(no system role)"
+    )

@@ -24,11 +24,15 @@ from dasd_resources.recipe import Model, RecipeError, content_hash
 if TYPE_CHECKING:  # the import loads torch: seconds that reading a recipe need not cost
     from transformers import TokenizersBackend
 
-__all__ = ["Aligned", "Chat", "Encoded", "cut_points", "has_tool_call", "split_thinking"]
+__all__ = ["Aligned", "Chat", "Encoded", "UnfitQuestion", "cut_points", "has_tool_call", "split_thinking"]
 
 # What templates that print today's date (gpt-oss, Llama) print instead: a question has the same ids on every day.
 PROMPT_DAY = datetime(2026, 1, 1)
-PROBE = "What is 1 + 1?"
+PROBE, PROBE_ANSWER = "What is 1 + 1?", "It is 2."
+
+
+class UnfitQuestion(ValueError):
+    """A question, or its own system prompt, that the chat template refuses; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Chat:
         self._token_bytes = TokenBytes(tokenizer.backend_tokenizer, spec)
         self.template_version = _template_version(tokenizer, model)
         self.tokenizer_hash = content_hash(spec)[:12]
-        self.end_of_turn_id = _end_of_turn_id(tokenizer)
+        self.end_of_turn_id = _end_of_turn_id(tokenizer, spec, model, generation_stops)
         self._markers = _markers(tokenizer) if model.thinking_format == "harmony" else {}
         calls = (self._markers[name] for name in ("<|return|>", "<|call|>") if self._markers)
         self.stop_token_ids = tuple(sorted({*generation_stops, self.end_of_turn_id, *calls}))
@@ -68,13 +72,19 @@ class Chat:
             raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
 
     def prompt(self, question: str, system_prompt: str | None = None) -> str:
-        """The text that `prompt_ids` encodes, special tokens written out."""
+        """The text that `prompt_ids` encodes, special tokens written out. Raises UnfitQuestion."""
         messages = [{"role": "user", "content": question}]
         system = self._model.system_prompt if system_prompt is None else system_prompt
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **self._model.chat_template_options}
-        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
+        try:
+            prompt = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **variables
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            of_question = " with a system prompt of its own: land it without one" if system_prompt is not None else ""
+            raise UnfitQuestion(f"the model's chat template refuses the question{of_question} ({error})") from error
         assert isinstance(prompt, str)
         return prompt
 
@@ -82,6 +92,7 @@ class Chat:
         """System prompt (the question's own, else the recipe's, if any), question and generation prompt.
 
         A control token quoted in either is spelled out, as text: only the template speaks for the conversation.
+        Raises UnfitQuestion.
         """
         system = self._model.system_prompt if system_prompt is None else system_prompt
         return self._quoting.prompt_ids(question, system, self.prompt, self._encode_markers)
@@ -167,10 +178,10 @@ class Chat:
     def _probe(self) -> str:
         try:
             return self.prompt(PROBE)
-        except (TemplateError, TypeError, ValueError) as error:
+        except UnfitQuestion as error:
             raise RecipeError(
                 f"its chat template cannot render system_prompt {self._model.system_prompt!r} with "
-                f"chat_template_options {self._model.chat_template_options}: {error}; change one of the two"
+                f"chat_template_options {self._model.chat_template_options}: {error.__cause__}; change one of the two"
             ) from error
 
 
@@ -213,7 +224,20 @@ def _markers(tokenizer: "TokenizersBackend") -> dict[str, int]:
     return {name: vocabulary[name] for name in MARKERS}
 
 
-def _end_of_turn_id(tokenizer: "TokenizersBackend") -> int:
-    if not isinstance(tokenizer.eos_token_id, int):
+def _end_of_turn_id(tokenizer: "TokenizersBackend", spec: Spec, model: Model, stops: Sequence[int]) -> int:
+    """The token that the template writes after an answer, if it ends a response, else the tokenizer's own last one.
+
+    Gemma's and Phi's templates end a turn with another token than their tokenizers end a text.
+    """
+    eos = tokenizer.eos_token_id
+    if not isinstance(eos, int):
         raise RecipeError("its tokenizer has no end-of-turn token; set eos_token in tokenizer_config.json")
-    return tokenizer.eos_token_id
+    turns = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE_ANSWER}]
+    variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **model.chat_template_options}
+    try:
+        said = tokenizer.apply_chat_template(turns, tokenize=False, **variables)
+    except (TemplateError, TypeError, ValueError):  # it takes no answers, or only with a system prompt
+        return eos
+    after = str(said).rpartition(PROBE_ANSWER)[2].lstrip()
+    written = (t["id"] for t in spec["added_tokens"] if t["id"] in stops and after.startswith(t["content"]))
+    return next(written, eos)
