@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dasd_assets.generations import KINDS
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.plots import inline, probability_densities
 from dasd_assets.pool import responses_to_score
 from dasd_assets.progress import logged
@@ -21,15 +21,16 @@ from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
 from dasd_assets.staleness import retry_tag
 from dasd_assets.table_metadata import table
-from dasd_resources.chat import Encoded
-from dasd_resources.engine import Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.chat import Encoded, UnfitQuestion
+from dasd_resources.engine import Failure, Score, ScoringRequest
+from dasd_resources.engines import Engines, PromptedModel, once_each
 from dasd_resources.ledger import Ledger
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
 RESPONSES_PER_COMMIT = 2000
+RESPONSES_PER_SCORING = 1024
 PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
     AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
 
@@ -46,6 +47,38 @@ def student_row(score: Score, encoded: Encoded, batch: str, student: PromptedMod
         "logprobs": score.logprobs,
         "offsets": encoded.offsets,
     }
+
+
+def scored_rows(
+    engines: Engines, student: PromptedModel, responses: pl.DataFrame, batch: str
+) -> Iterator[Row | Failure]:
+    """The `student_logprobs` row of each response, or why it has none; with nothing to do, no model is loaded.
+
+    responses: response_id, question, text, system_prompt. Token ids are made for a part of them at a time: as Python
+    objects they take twenty times as much memory as the text.
+    """
+    if responses.is_empty():
+        return
+    with engines.open(student) as engine:
+        for part in responses.iter_slices(RESPONSES_PER_SCORING):
+            encoded, refused = _encode(part, student)
+            yield from refused
+            requests = [ScoringRequest(key, tuple(e.token_ids), e.num_prompt_tokens) for key, e in encoded.items()]
+            for result in once_each(requests, engine.score(requests)):
+                if isinstance(result, Failure):
+                    yield result
+                else:
+                    yield student_row(result, encoded[result.request_id], batch, student)
+
+
+def _encode(responses: pl.DataFrame, student: PromptedModel) -> tuple[dict[str, Encoded], list[Failure]]:
+    encoded, refused = dict[str, Encoded](), list[Failure]()
+    for key, question, text, system_prompt in responses.iter_rows():
+        try:
+            encoded[key] = student.chat.encode_response(question, text, system_prompt)
+        except UnfitQuestion as error:
+            refused.append(Failure(key, str(error)))
+    return encoded, refused
 
 
 def sentence_table(responses: pl.DataFrame) -> pl.DataFrame:
@@ -123,12 +156,15 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         pool = responses_to_score(warehouse, recipe, teacher, student, batch)
         present = _present(warehouse, batch, student)
         todo = pool.filter(~pl.col("response_id").is_in(present.implode()))
-        encoded = {key: student.chat.encode_response(*texts) for key, *texts in todo.iter_rows()}
-        requests = [ScoringRequest(key, tuple(e.token_ids), e.num_prompt_tokens) for key, e in encoded.items()]
-        key = ("response_id", "student_fingerprint")
-        with Ledger(warehouse, "student_logprobs", key, origin(context), batch) as ledger:
-            scores = logged(engines.score(student, requests), len(requests), "responses scored", context.log.info)
-            ledger.collect(scores, lambda score: student_row(score, encoded[score.request_id], batch, student))
+        key, num_new_tokens = ("response_id", "student_fingerprint"), 0
+        with Ledger(warehouse, "student_logprobs", key, origin(context), batch, OF_RESPONSE) as ledger:
+            rows = scored_rows(engines, student, todo, batch)
+            for row in logged(rows, todo.height, "responses scored", context.log.info):
+                if isinstance(row, Failure):
+                    ledger.fail(row)
+                else:
+                    ledger.add(row)
+                    num_new_tokens += len(row["token_ids"])
         done = set(pool["response_id"]) & set(_present(warehouse, batch, student))
         return dg.MaterializeResult(
             data_version=content_version([*done, student.fingerprint]),
@@ -139,7 +175,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
                 {"batch": batch, "student_fingerprint": student.fingerprint},
                 num_new=ledger.num_added,
                 num_failed=pool.height - len(done),
-                num_new_tokens=sum(len(e.token_ids) for e in encoded.values()),
+                num_new_tokens=num_new_tokens,
             ),
         )
 
@@ -201,7 +237,7 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
             segmenter_version=pl.lit(SEGMENTER_VERSION),
         )
         with warehouse.commit(origin) as transaction:
-            transaction.append_missing("sentence_probabilities", key, table, batch)
+            transaction.append_missing("sentence_probabilities", key, table, batch, OF_RESPONSE)
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:

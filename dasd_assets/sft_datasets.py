@@ -1,11 +1,18 @@
 """Selected responses -> `sft_examples`: the student's own token ids, with a label for every token that carries loss.
 
 `sft_dataset_…`, one asset per temperature, for the selection and for its random control. Loss is on the whole response
-and its end of turn, never on the prompt (report §6.4.1).
+and its end of turn, never on the prompt (report §6.4.1). The report's largest set is 5.8 G tokens: examples are made a
+part at a time, kept in a file that vanishes with the process, and committed from there all at once.
 """
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import IO
 
 import dagster as dg
 import polars as pl
+import pyarrow as pa
 
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
@@ -17,6 +24,16 @@ from dasd_resources.warehouse import Row, Warehouse
 
 SFT_VERSION = "1"
 NO_LOSS = -100
+EXAMPLES_AT_ONCE = 1024  # of 65,536 tokens, as Python objects: 4 GB
+SPOOLED = pa.schema(
+    {
+        "example_id": pa.string(),
+        "response_id": pa.string(),
+        "continuation_id": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+    }
+)
 
 
 def example(chat: Chat, source: Row, loss_from: int = 0) -> dict[str, list[int]]:
@@ -70,31 +87,45 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         chat = engines.find(recipe.student, "student.model").chat
         made = {}
         for policy in ("das", "random"):
-            rows = selected_texts(warehouse, recipe, dataset, policy)
-            made[policy] = [example_row(chat, row) for row in rows.iter_rows(named=True)]
-            write_examples(context, warehouse, recipe, dataset, policy, made[policy])
-        lengths = [len(row["input_ids"]) for row in made["das"]]
+            rows = selected_texts(warehouse, recipe, dataset, policy, selected_ids(warehouse, recipe, dataset, policy))
+            made[policy] = write_examples(
+                context, warehouse, recipe, dataset, policy, (example_row(chat, row) for row in rows)
+            )
         return dg.MaterializeResult(
-            data_version=content_version(row["example_id"] for row in made["das"]),
+            data_version=content_version(made["das"]["example_id"]),
             metadata=examples_table.result(
                 warehouse,
-                len(made["das"]),
+                made["das"].height,
                 {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
-                num_random=len(made["random"]),
-                num_tokens=sum(lengths),
-                lengths=inline(histogram({dataset: lengths}, "tokens per example")),
+                num_random=made["random"].height,
+                num_tokens=int(made["das"]["num_tokens"].sum()),
+                lengths=inline(histogram({dataset: made["das"]["num_tokens"].to_list()}, "tokens per example")),
             ),
         )
 
     return sft_dataset
 
 
-def selected_texts(warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str) -> pl.DataFrame:
-    """(response_id, prompt_id, question, system_prompt, text) of a selected dataset, in the order of response_id."""
-    query = """SELECT s.response_id, s.prompt_id, p.question, p.system_prompt, r.text
+def selected_ids(warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str) -> list[str]:
+    """The response ids of a selected dataset, in order."""
+    query = """SELECT response_id FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY response_id"""
+    key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
+    return warehouse.read(query, key)["response_id"].to_list()
+
+
+def selected_texts(
+    warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str, ids: Sequence[str]
+) -> Iterator[Row]:
+    """(response_id, question, system_prompt, text) of these responses of a selected dataset, in any order."""
+    query = """SELECT s.response_id, p.question, p.system_prompt, r.text
         FROM selected_responses s JOIN responses r USING (response_id) JOIN prompts p ON p.prompt_id = s.prompt_id
-        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = $policy ORDER BY s.response_id"""
-    return warehouse.read(query, {"recipe": recipe.name, "dataset": dataset, "policy": policy})
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = $policy
+          AND s.response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    key = {"recipe": recipe.name, "dataset": dataset, "policy": policy, "ids": list(ids)}
+    with warehouse.reading() as reading:
+        for part in reading.stream(query, key, EXAMPLES_AT_ONCE):
+            yield from part.iter_rows(named=True)
 
 
 def write_examples(
@@ -103,14 +134,38 @@ def write_examples(
     recipe: Recipe,
     dataset: str,
     policy: str,
-    examples: list[Row],
-) -> None:
-    """Replace this recipe's examples of a dataset and policy; unchanged ones make no commit."""
+    examples: Iterable[Row],
+) -> pl.DataFrame:
+    """Replace this recipe's examples of a dataset and policy; unchanged ones make no commit.
+
+    examples: rows of `example_row`. Returns example_id and num_tokens of each.
+    """
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
-    ids = sorted(str(row["example_id"]) for row in examples)
-    query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
-    if ids == sorted(warehouse.read(query, key)["example_id"]):
-        return
-    named = [{**row, **key, "dataset_id": content_hash([key, ids])[:16]} for row in examples]
-    with warehouse.commit(origin(context)) as transaction:
-        transaction.replace("sft_examples", key, pl.DataFrame(named, infer_schema_length=None))
+    with TemporaryFile(dir=warehouse.home) as file:
+        made = spool(file, examples)
+        ids = sorted(made["example_id"])
+        query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
+        if ids != sorted(warehouse.read(query, key)["example_id"]):
+            named = {**key, "dataset_id": content_hash([key, ids])[:16]}
+            columns = [pl.lit(value).alias(name) for name, value in named.items()]
+            with warehouse.commit(origin(context)) as transaction:
+                parts = (part.with_columns(columns) for part in spooled(file))
+                transaction.replace("sft_examples", key, parts)
+    return made
+
+
+def spool(file: IO[bytes], examples: Iterable[Row]) -> pl.DataFrame:
+    """Write examples to a file, a part at a time; returns example_id and num_tokens of each."""
+    left, told = iter(examples), list[tuple[str, int]]()
+    with pa.ipc.new_stream(file, SPOOLED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        while part := list(islice(left, EXAMPLES_AT_ONCE)):
+            stream.write_batch(pa.RecordBatch.from_pylist(part, SPOOLED))
+            told += [(str(row["example_id"]), len(row["input_ids"])) for row in part]
+    return pl.DataFrame(told, schema={"example_id": pl.String, "num_tokens": pl.Int64}, orient="row")
+
+
+def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:
+    """The parts that `spool` has written."""
+    file.seek(0)
+    with pa.ipc.open_stream(file) as stream:
+        yield from (pl.DataFrame(batch) for batch in stream)

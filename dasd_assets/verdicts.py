@@ -3,22 +3,24 @@
 Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import polars as pl
 
 from dasd_assets.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import TableAsset, table
-from dasd_resources.chat import Chat
+from dasd_resources.chat import Chat, UnfitQuestion
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger
 from dasd_resources.recipe import Filters, Recipe, content_hash
 from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Row, Warehouse
+
+RESPONSES_AT_ONCE = 1024
 
 
 def filter_version(recipe: Recipe, student: PromptedModel) -> str:
@@ -28,10 +30,17 @@ def filter_version(recipe: Recipe, student: PromptedModel) -> str:
 
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
-    """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt."""
-    encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
-    fields = {name: row[name] for name in Response.__annotations__ if name != "num_student_tokens"}
-    return judge(Response(**fields, num_student_tokens=len(encoded.token_ids)), filters)
+    """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt.
+
+    A row without token ids of its whole text (a continuation's are only of its end) is judged on the student's.
+    """
+    try:
+        encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
+    except UnfitQuestion as error:
+        return dict.fromkeys(FILTERS, Verdict(False, f"the student cannot be asked: {error}"))
+    fields = {"token_ids": encoded.token_ids[encoded.num_prompt_tokens :], **row}
+    known = {name: fields[name] for name in Response.__annotations__ if name != "num_student_tokens"}
+    return judge(Response(**known, num_student_tokens=len(encoded.token_ids)), filters)
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
@@ -62,10 +71,12 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
         version, batch = filter_version(recipe, student), context.partition_key
-        todo = _unjudged(warehouse, batch, version)
         key = ("response_id", "filter", "filter_version")
-        with Ledger(warehouse, "response_verdicts", key, origin(context), batch, max_rows=50_000) as ledger:
-            for row in logged(todo.iter_rows(named=True), todo.height, "responses judged", context.log.info):
+        with Ledger(
+            warehouse, "response_verdicts", key, origin(context), batch, OF_RESPONSE, max_rows=50_000
+        ) as ledger:
+            num_todo, todo = unjudged(warehouse, batch, version)
+            for row in logged(todo, num_todo, "responses judged", context.log.info):
                 judged = judge_row(row, student.chat, recipe.filters)
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
@@ -74,15 +85,22 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [response_verdicts]
 
 
-def _unjudged(warehouse: Warehouse, batch: str, version: str) -> pl.DataFrame:
-    query = """SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
-            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
-        FROM responses r JOIN prompts p USING (prompt_id)
+def unjudged(warehouse: Warehouse, batch: str, version: str) -> tuple[int, Iterator[Row]]:
+    """How many responses of a batch lack verdicts of these rules, and each with its prompt, few in memory at a time."""
+    todo = """FROM responses r JOIN prompts p USING (prompt_id)
         WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
             SELECT response_id FROM response_verdicts WHERE batch = $batch AND filter_version = $version
-            GROUP BY response_id HAVING count(*) = $num_filters)
-        ORDER BY r.response_id"""
-    return warehouse.read(query, {"batch": batch, "version": version, "num_filters": len(FILTERS)})
+            GROUP BY response_id HAVING count(*) = $num_filters)"""
+    params = {"batch": batch, "version": version, "num_filters": len(FILTERS)}
+
+    def rows() -> Iterator[Row]:
+        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
+            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata {todo}"""
+        with warehouse.reading() as reading:
+            for part in reading.stream(query, params, RESPONSES_AT_ONCE):
+                yield from part.iter_rows(named=True)
+
+    return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
 
 
 def _result(warehouse: Warehouse, batch: str, version: str, table_asset: TableAsset) -> dg.MaterializeResult:

@@ -1,10 +1,13 @@
 """Which tokens of a training example carry loss, and what its id depends on."""
 
+from tempfile import TemporaryFile
+
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.sft_datasets import NO_LOSS, example, example_row
+from dasd_assets.sft_datasets import EXAMPLES_AT_ONCE, NO_LOSS, example, example_row, spool, spooled
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import load_recipe
@@ -98,3 +101,17 @@ def test_an_id_follows_source_tokens_and_labels_alone(chat: Chat) -> None:
         example_row(chat, {"continuation_id": "r1", **SOURCE}),
     ]
     assert len({first["example_id"], *[other["example_id"] for other in others]}) == 6
+
+
+def test_any_number_of_examples_is_spooled_a_part_at_a_time(chat: Chat) -> None:
+    first = example_row(chat, row())
+    rows = [{**first, "example_id": f"e{i}", "input_ids": [*range(i % 7)]} for i in range(EXAMPLES_AT_ONCE + 3)]
+    with TemporaryFile() as file:
+        made = spool(file, iter(rows))
+        parts = list(spooled(file))
+    assert made.rows() == [(one["example_id"], len(one["input_ids"])) for one in rows]
+    assert [part.height for part in parts] == [EXAMPLES_AT_ONCE, 3]
+    assert pl.concat(parts).to_dicts() == rows
+    with TemporaryFile() as file:
+        assert spool(file, []).is_empty()
+        assert list(spooled(file)) == []

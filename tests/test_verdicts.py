@@ -1,11 +1,14 @@
 """How a stored response is judged, and under which version of the rules."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dasd_assets.filters import FILTERS, Verdict
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
+from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe
 from dasd_resources.warehouse import Row
@@ -55,6 +58,29 @@ def test_each_fault_fails_its_own_filter(student: PromptedModel) -> None:
     assert failed(student, row(tool_call=True)) == ["structure"]
     assert failed(student, row(reference_answer="8")) == ["correctness"]
     assert failed(student, row(token_ids=[5, 6] * 200)) == ["repetition"]
+
+
+def test_a_text_whose_token_ids_are_not_all_there_is_judged_on_the_students(student: PromptedModel) -> None:
+    loop = "".join(f"Now {'+'.join(str(i % 7) for i in range(j % 3, 30))}. " for j in range(12))
+    whole = row(text=f"<think>\n{loop}\n</think>\nThe answer is 7.")
+    del whole["token_ids"]
+    verdict = judge_row(whole, student.chat, RECIPE.filters)["repetition"]
+    assert not verdict.passed
+    assert "-grams make up" in str(verdict.reason)
+    assert judge_row({key: row()[key] for key in row() if key != "token_ids"}, student.chat, RECIPE.filters)[
+        "repetition"
+    ].passed
+
+
+def test_a_question_the_students_template_refuses_fails_every_filter(student: PromptedModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(student.path, tmp_path / "model")
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
+    chat = Chat.load(folder, student.spec.model_copy(update={"system_prompt": None}))
+    verdicts = judge_row(row(system_prompt="Be kind."), chat, RECIPE.filters)
+    told = "the student cannot be asked: the model's chat template refuses the question with a system prompt of its own"
+    assert {str(v.reason).startswith(told) for v in verdicts.values()} == {True}
+    assert judge_row(row(), chat, RECIPE.filters)["length"].passed
 
 
 def test_length_counts_the_whole_training_row_in_student_tokens(student: PromptedModel) -> None:

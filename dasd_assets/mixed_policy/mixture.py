@@ -6,17 +6,17 @@ student's prefix did worse in the report (Table 5).
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end
+from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
 from dasd_assets.pool import QUALITY_FILTERS
 from dasd_assets.provenance import content_version, origin
-from dasd_assets.sft_datasets import example_row, selected_texts, write_examples
+from dasd_assets.sft_datasets import example_row, selected_ids, selected_texts, write_examples
 from dasd_assets.table_metadata import table
 from dasd_assets.training import MIXED
-from dasd_assets.verdicts import filter_version
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, content_hash
@@ -65,25 +65,26 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
         accepted = _accepted(warehouse, engines, recipe, student)
-        texts = selected_texts(warehouse, recipe, recipe.last_dataset, "das")
+        ids = selected_ids(warehouse, recipe, recipe.last_dataset, "das")
         ratio = recipe.mixed_policy.off_policy_ratio
-        drawn = off_policy_draw(texts["response_id"].to_list(), accepted.height, ratio, recipe.seed)
-        off_policy = texts.filter(pl.col("response_id").is_in(drawn))
+        drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
+        off_policy = selected_texts(warehouse, recipe, recipe.last_dataset, "das", drawn)
         _write_off_policy(context, warehouse, recipe, drawn)
-        examples = [
+        on_policy = (
             continuation_example(student.chat, row, recipe.mixed_policy.loss_on_prefix)
             for row in accepted.iter_rows(named=True)
-        ] + [example_row(student.chat, row) for row in off_policy.iter_rows(named=True)]
-        write_examples(context, warehouse, recipe, MIXED, "das", examples)
+        )
+        examples = chain(on_policy, (example_row(student.chat, row) for row in off_policy))
+        made = write_examples(context, warehouse, recipe, MIXED, "das", examples)
         return dg.MaterializeResult(
-            data_version=content_version(row["example_id"] for row in examples),
+            data_version=content_version(made["example_id"]),
             metadata=examples_table.result(
                 warehouse,
-                len(examples),
+                made.height,
                 {"recipe": recipe.name, "dataset": MIXED, "policy": "das"},
                 num_on_policy=accepted.height,
-                num_off_policy=off_policy.height,
-                num_tokens=sum(len(row["input_ids"]) for row in examples),
+                num_off_policy=len(drawn),
+                num_tokens=int(made["num_tokens"].sum()),
             ),
         )
 
@@ -96,7 +97,7 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: P
     query = """SELECT continuation_id FROM continuation_verdicts
         WHERE filter_version = $version AND list_contains($filters, filter)
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
-    params = {"version": filter_version(recipe, student), "filters": filters}
+    params = {"version": whole_filter_version(recipe, student), "filters": filters}
     passed = warehouse.read(query, params)["continuation_id"]
     return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
 
