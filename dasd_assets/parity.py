@@ -26,15 +26,17 @@ COLUMNS = ["response_id", "num_tokens", "mean_difference", "max_difference", "to
 _TEACHER = f"""SELECT r.response_id, p.question, p.system_prompt, r.text, r.token_ids, r.logprobs, r.offsets
     FROM responses r JOIN prompts p USING (prompt_id)
     WHERE r.batch = $batch AND p.batch = $batch AND r.response_id IN (
-        SELECT r.response_id FROM responses r
+        SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
         WHERE r.batch = $batch AND r.temperature = $temperature AND {OF_RECIPE}
         ORDER BY md5(r.response_id) LIMIT $num_responses)"""
 _STUDENT = """SELECT r.response_id, p.question, p.system_prompt, r.text, s.token_ids, s.logprobs, s.offsets
     FROM student_logprobs s JOIN responses r USING (response_id) JOIN prompts p USING (prompt_id)
     WHERE s.batch = $batch AND r.batch = $batch AND p.batch = $batch AND s.student_fingerprint = $student
       AND s.response_id IN (
-        SELECT response_id FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student
-        ORDER BY md5(response_id) LIMIT $num_responses)"""
+        SELECT s.response_id FROM student_logprobs s JOIN responses r USING (batch, response_id)
+            SEMI JOIN prompts USING (batch, prompt_id)
+        WHERE s.batch = $batch AND s.student_fingerprint = $student
+        ORDER BY md5(s.response_id) LIMIT $num_responses)"""
 
 
 @dataclass(frozen=True)

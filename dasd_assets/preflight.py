@@ -50,10 +50,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The landed prompts: how many there are, and the tokens of the longest question as the teacher is asked it."""
+    """The landed prompts: how many, of which domains, and the tokens of the longest one as the teacher is asked it."""
 
     num_prompts: int
     longest: int
+    domains: frozenset[str]
 
 
 def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[Finding]:
@@ -63,7 +64,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _look(role, _find, role, spec, engines, models)
     landed: list[Prompts] = []
     yield _look("prompts", _prompts, recipe, home, models.get("teacher"), landed)
-    prompts = landed[0] if landed else Prompts(0, 0)
+    prompts = landed[0] if landed else Prompts(0, 0, frozenset())
+    yield _look("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _look(f"{role} template", _template, model)
         yield _look(f"{role} context", _context, recipe, role, model, prompts)
@@ -115,7 +117,7 @@ def _template(model: PromptedModel) -> str:
 
 def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
     folder = LandingFolder.of(recipe.automation.landing, home)
-    num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
+    num_prompts, num_rejected, reasons, longest, domains = 0, 0, list[str](), None, set[str]()
     for record in _records(folder):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
@@ -123,15 +125,28 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
                 reasons.append(f"{record.source_file}:{record.source_line}: {record.reason}")
         else:
             num_prompts += 1
+            domains.add(record.domain)
             longest = max(longest or record, record, key=lambda prompt: len(prompt.question))
     length = len(teacher.chat.prompt_ids(longest.question, longest.system_prompt)) if teacher and longest else 0
-    landed.append(Prompts(num_prompts, length))
+    landed.append(Prompts(num_prompts, length, frozenset(domains)))
     told = f"{num_prompts:,} in {folder.shown}, the longest of {length:,} tokens"
     if num_rejected:
         raise Doubt(f"{told}; {num_rejected:,} rejected: {'; '.join(reasons)}")
     if not num_prompts:
         raise Doubt(f"none in {folder.shown}: put .jsonl, .jsonl.zst or .parquet files there")
     return told
+
+
+def _budgets(recipe: Recipe, prompts: Prompts) -> str:
+    """A domain that is spelled another way in the files than in the budgets would be kept whole."""
+    named = {domain for budget in recipe.selection.budgets.values() for domain in budget}
+    without, unnamed = sorted(named - prompts.domains), sorted(prompts.domains - named)
+    if without and prompts.domains:
+        raise Doubt(
+            f"selection.budgets names {', '.join(without)}, of which nothing has landed; there are "
+            f"{', '.join(sorted(prompts.domains))}. Domains it does not name keep all their responses"
+        )
+    return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 
 
 def _records(folder: LandingFolder) -> Iterator[Prompt | RejectedPrompt]:

@@ -164,13 +164,20 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     def selected_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        existing = usable_batches(context.instance, warehouse)
+        budget, existing = recipe.selection.budgets.get(dataset, {}), usable_batches(context.instance, warehouse)
         read = _read_tags(context.instance, ("response_scores", "prompts"), existing)
         with warehouse.reading() as reading:
             keep_pool(reading, engines, recipe, dataset, existing)
-            selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
+            selected = select(reading, recipe.selection.policy, budget)
             statistics = reading.read("SELECT count(*) AS num_candidates, avg(score) AS mean_score_of_pool FROM pool")
+            domains = reading.read("SELECT DISTINCT domain FROM pool ORDER BY domain")["domain"].to_list()
             sample = reading.read(f"SELECT score FROM (SELECT score FROM pool LIMIT {PLOTTED}) WHERE score IS NOT NULL")
+        without = ", ".join(sorted(set(budget) - set(domains)))
+        if without:
+            context.log.warning(
+                f"selection.budgets.{dataset} names {without}, of which there is no response; of domains that it does "
+                f"not name all are kept; there are {', '.join(domains)}"
+            )
         if selected.is_empty():
             raise dg.Failure(
                 f"no response of {dataset} is left to select; {_drops(warehouse, engines, recipe, dataset, existing)}"
@@ -188,6 +195,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
                 num_questions=selected["prompt_id"].n_unique(),
                 mean_score=selected.select(pl.mean("score")).item(),
+                domains_without_responses=without or None,
                 **statistics.row(0, named=True),
                 scores=inline(histogram(densities, recipe.selection.score)),
             ),

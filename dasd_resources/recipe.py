@@ -7,7 +7,7 @@ load; whether its models exist and fit is checked when a run starts (`models.py`
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -358,7 +358,7 @@ class Recipe(Part):
     """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take
     teacher: Model
     student: Model
     generation: Generation
@@ -432,13 +432,28 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     path = _find(name_or_path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
         raise RecipeError("\n".join(_fault(path, fault) for fault in error.errors())) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
     return _resolve_paths(recipe, path.parent)
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which no key is said twice; of two, YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen = set[Hashable]()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                continue  # SafeLoader refuses it
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name} is said twice; remove one", problem_mark=key.start_mark)
+            seen.add(name)
+        return dict(super().construct_mapping(node, deep))
 
 
 def _is_private(url: str) -> bool:

@@ -211,6 +211,19 @@ def test_the_sample_is_bounded_and_the_same_every_time(landed: Project) -> None:
     assert set(first) < set(landed.fake.generated)
 
 
+def test_the_sample_is_of_questions_that_are_still_there(landed: Project) -> None:
+    landed.recipe = change(landed.recipe, "parity.num_responses", 2)
+    landed.materialize(TEACHER)
+    with landed.warehouse.commit("test") as transaction:  # as a withdrawal does
+        gone = transaction.read("SELECT prompt_id FROM responses ORDER BY md5(response_id) LIMIT 1").item()
+        transaction.replace("prompts", {"prompt_id": gone}, pl.DataFrame())
+    landed.fake.rescored.clear()
+    landed.materialize("teacher_generations_t060")
+    left = landed.read("SELECT response_id FROM responses JOIN prompts USING (prompt_id)")["response_id"].to_list()
+    assert len(landed.fake.rescored) == 2
+    assert set(landed.fake.rescored) <= set(left)
+
+
 def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
     landed.materialize(TEACHER)
     with landed.warehouse.commit("test") as transaction:

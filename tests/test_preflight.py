@@ -60,6 +60,16 @@ def test_each_fault_is_found_and_nothing_else(project: Project, path: str, value
     assert told in found[1]
 
 
+def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}})
+    found = findings(project, quick=True)["budgets"]
+    assert found.status == "warning"
+    assert found.told.startswith("selection.budgets names maths, of which nothing has landed; there are ")
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}})
+    assert findings(project, quick=True)["budgets"].told.startswith("all of ")
+
+
 def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -> None:
     folder = project.home / "prompts"
     folder.mkdir(parents=True)

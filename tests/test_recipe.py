@@ -35,6 +35,7 @@ def test_every_shipped_recipe_loads(name: str) -> None:
     [
         ("nonsense", 1, "nonsense: Extra inputs are not permitted"),
         ("seed", "x", r"seed: .*integer.*\(found 'x'\)"),
+        ("seed", 2**32, r"seed: Input should be less than 4294967296"),
         ("generation.temperatures", [1.0, 0.6], "generation.temperatures: .*must ascend"),
         ("generation.temperatures", [0.6, 0.601], "generation.temperatures: .*must ascend"),
         ("mixed_policy.length_cap", 0.9, "mixed_policy.length_cap: .*greater than or equal to 1.*0.9"),
@@ -122,6 +123,13 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> 
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(RecipeError, match=r"mine\.yaml: (not a YAML file|recipe: Input should be a valid dictionary)"):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_key_said_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((RECIPES / "demo.yaml").read_text() + "seed: 7\n")
+    with pytest.raises(RecipeError, match=r"not a YAML file: seed is said twice; remove one"):
+        load_recipe(str(path))
 
 
 def test_a_version_is_a_hash_of_the_named_values(tmp_path: Path) -> None:
