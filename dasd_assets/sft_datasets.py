@@ -79,7 +79,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         deps=[f"selected_responses_{dataset}", "random_responses", "student_model"],
         group_name="sft_datasets",
         kinds={"ducklake"},
-        metadata=examples_table.definition,
+        metadata=examples_table.part(f"dataset = '{dataset}'"),
         code_version=SFT_VERSION,
         description=f"One row per training example of {dataset}: token ids and labels, for selection and control.",
     )

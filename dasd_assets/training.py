@@ -17,10 +17,10 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.plots import inline, loss_curve
-from dasd_assets.progress import seldom
+from dasd_assets.progress import TrainingLog
 from dasd_assets.provenance import origin
 from dasd_assets.table_metadata import TableAsset, table
-from dasd_resources.checkpoint import RECORD, Progress, Trained
+from dasd_resources.checkpoint import RECORD, Pace, Progress, Trained
 from dasd_resources.engines import Engines
 from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.recipe import Recipe, content_hash
@@ -30,7 +30,7 @@ from dasd_resources.warehouse import Warehouse
 TRAINING_VERSION = "1"
 MIXED = "mixed"
 ROWS_PER_GROUP = 2048  # of 65,536 tokens: 1 GB; DuckDB's default of 122,880 would be 64 GB
-Train = Callable[[SftJob, Callable[[Progress], None]], Trained]
+Train = Callable[[SftJob, Callable[[Progress | Pace], None]], Trained]
 
 
 def stages(recipe: Recipe) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         deps=[dataset_asset, parent_asset],
         group_name="training_mixed_policy" if dataset == MIXED else "training",
         kinds={"pytorch", "huggingface"},
-        metadata=checkpoints.definition,
+        metadata=checkpoints.part(f"stage = '{stage}'"),
         pool="engine",
         code_version=training_version(recipe, dataset),
         description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
@@ -104,8 +104,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
             return _skipped(dataset)
         job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
-        say = seldom(context.log.info)
-        trained = train(job, lambda progress: say(_progress_line(progress)))
+        trained = train(job, TrainingLog(context.log.info))
         _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
         return _result(warehouse, checkpoints, job, trained, examples)
 
@@ -258,13 +257,6 @@ def _register(
         transaction.append_missing("checkpoint_examples", ("checkpoint_id", "example_id"), trained_on)
     job.rows.unlink(missing_ok=True)
     job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)
-
-
-def _progress_line(progress: Progress) -> str:
-    return (
-        f"step {progress.step}/{progress.num_steps}, loss {progress.loss:.3f}, "
-        f"learning rate {progress.learning_rate:.2e}"
-    )
 
 
 def _result(

@@ -24,6 +24,15 @@ class CheckpointError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Where a training is between two points of its loss curve: steps done, of how many, tokens since the start."""
+
+    step: int
+    num_steps: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """A point of the loss curve: mean loss since the last one, learning rate of `step`, tokens since the start."""
 

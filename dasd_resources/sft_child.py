@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +30,10 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
-from dasd_resources.checkpoint import Progress, flush
+from dasd_resources.checkpoint import Pace, Progress, flush
 from dasd_resources.recipe import Training
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(description: Path, resume: str | None) -> None:
@@ -43,7 +46,7 @@ def main(description: Path, resume: str | None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False, local_files_only=True)
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training.group_by_length)
-    trainer.add_callback(Reporter(partial / "progress.jsonl", trainer.order))
+    trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
     trainer.train(resume_from_checkpoint=resume)
     save_weights(trainer, tokenizer, training.dtype, partial / "weights")
     if trainer.is_world_process_zero():
@@ -164,42 +167,59 @@ class StageTrainer(SFTTrainer):
 
     order: EpochOrder
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens seen by all processes, counted from 0 in a resumed run."""
+        return int(self._total_train_tokens)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
 
 
 class Reporter(TrainerCallback):
-    """Appends each point of the loss curve to `progress`, with every save too, and marks saves that are complete."""
+    """Appends each point of the loss curve to `progress`, with every save too, and marks saves that are complete.
 
-    def __init__(self, progress: Path, order: EpochOrder) -> None:
-        self.progress, self.order = progress, order
-        self.tokens_before = 0  # a resumed trainer counts its tokens from 0
+    Between the points, which lie hours apart in a long training, it tells the pace. The points are of fixed steps and
+    never of a clock: a run that was killed and resumed ends with the curve of one that was not.
+    """
+
+    def __init__(self, progress: Path, trainer: StageTrainer) -> None:
+        self.progress, self.trainer = progress, trainer
+        self.tokens_before = 0
+        self.told = 0.0  # when the last line was written
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         points = self.progress.read_text().splitlines()
         self.tokens_before = json.loads(points[-1])["tokens"] if points else 0
+        self._write(Pace(state.global_step, state.max_steps, self.tokens_before))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        self.order.epoch = int(state.epoch or 0)
+        self.trainer.order.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         control.should_log |= control.should_save
+        if not control.should_log and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+            self._write(Pace(state.global_step, state.max_steps, self.tokens_before + self.trainer.num_tokens))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         control.should_log |= control.should_save
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         logs = state.log_history[-1]
-        if not state.is_world_process_zero or "loss" not in logs:
+        if "loss" not in logs:
             return
-        tokens = self.tokens_before + int(logs["num_tokens"])
-        point = Progress(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], tokens)
-        with self.progress.open("a") as lines:
-            lines.write(json.dumps(asdict(point)) + "\n")
+        tokens = self.tokens_before + self.trainer.num_tokens
+        self._write(Progress(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], tokens))
+
+    def _write(self, reading: Progress | Pace) -> None:
+        self.told = time.monotonic()
+        if self.trainer.is_world_process_zero():
+            with self.progress.open("a") as lines:
+                lines.write(json.dumps(asdict(reading)) + "\n")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.is_world_process_zero:

@@ -22,7 +22,7 @@ from typing import TextIO
 
 import polars as pl
 
-from dasd_resources.checkpoint import Progress, Trained, file_hash, publish, published
+from dasd_resources.checkpoint import Pace, Progress, Trained, file_hash, publish, published
 from dasd_resources.recipe import Training
 
 CHILD_ENVIRONMENT = {
@@ -60,10 +60,11 @@ class SftJob:
         return self.destination.with_name(self.destination.name + ".partial")
 
 
-def train(job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Trained:
     """Train, publish and return the checkpoint; at once if it is there, from its last saved step if it was begun.
 
-    `on_progress` gets every new point of the loss curve. Two trainings of one checkpoint wait for each other.
+    `on_progress` gets the step it begins at, every new point of the loss curve, and the pace between those. Two
+    trainings of one checkpoint wait for each other.
     Raises ValueError for rows that cannot be trained on, TrainingError if the child fails, CheckpointError if something
     else is at the destination.
     """
@@ -160,10 +161,16 @@ def _points(partial: Path) -> list[Progress]:
     """The loss curve so far, but for a line the child was killed in."""
     progress = partial / "progress.jsonl"
     lines = progress.read_text().splitlines(keepends=True) if progress.exists() else []
-    return [Progress(**json.loads(line)) for line in lines if line.endswith("\n")]
+    readings = [_reading(line) for line in lines if line.endswith("\n")]
+    return [reading for reading in readings if isinstance(reading, Progress)]
 
 
-def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callable[[Progress], None]) -> None:
+def _reading(line: str) -> Progress | Pace:
+    fields = json.loads(line)
+    return Progress(**fields) if "loss" in fields else Pace(**fields)
+
+
+def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callable[[Progress | Pace], None]) -> None:
     command = [*(job.training.launcher or [sys.executable]), "-m", "dasd_resources.sft_child"]
     command += [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
     with (job.partial / "log.txt").open("ab") as log, (job.partial / "progress.jsonl").open() as progress:
@@ -179,7 +186,7 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
         )
         try:
             for line in _lines_until_exit(child, progress):
-                on_progress(Progress(**json.loads(line)))
+                on_progress(_reading(line))
         finally:
             _end(child)
     if child.returncode:

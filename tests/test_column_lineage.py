@@ -29,7 +29,7 @@ def ancestors(graph: BaseAssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
 
 
 def columns_of(graph: BaseAssetGraph, key: dg.AssetKey) -> set[str]:
-    table = str(graph.get(key).metadata["dagster/table_name"]).removeprefix("dasd.")
+    table = str(graph.get(key).metadata["dagster/table_name"]).removeprefix("dasd.").split()[0]
     return {column.name for column in tables()[table]}
 
 

@@ -54,6 +54,15 @@ def test_every_asset_says_what_a_row_is(tmp_path: Path) -> None:
         assert node.description.startswith("One row") or key.to_user_string() in ("distillation_report", "maintenance")
 
 
+@pytest.mark.parametrize("name", ["demo", "dasd-4b"])
+def test_no_two_assets_have_one_table_name(name: str, tmp_path: Path) -> None:
+    """The web UI would link them, as though one were loaded from elsewhere."""
+    graph = build_definitions(load_recipe(name), tmp_path).resolve_asset_graph()
+    names = [graph.get(key).metadata.get("dagster/table_name") for key in graph.toposorted_asset_keys]
+    known = [table for table in names if table is not None]
+    assert len(known) == len(set(known)) == len(names) - 2
+
+
 def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) -> None:
     """The two models are known by their files alone."""
     graph = build_definitions(load_recipe("demo"), tmp_path).resolve_asset_graph()

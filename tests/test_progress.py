@@ -1,6 +1,9 @@
 """Progress lines: every item passes, and the end is always told."""
 
-from dasd_assets.progress import logged, progress_line, seldom
+import pytest
+
+from dasd_assets.progress import TrainingLog, duration, logged, pause, progress_line
+from dasd_resources.checkpoint import Pace, Progress
 
 
 def test_a_line_says_share_rate_and_time_left() -> None:
@@ -31,17 +34,38 @@ def test_items_are_not_taken_ahead_of_the_reader() -> None:
     assert taken == [0]
 
 
-def test_a_seldom_log_passes_the_first_message_and_drops_those_that_follow_at_once() -> None:
-    said: list[str] = []
-    say = seldom(said.append, every=1000)
-    say("first")
-    say("second")
-    assert said == ["first"]
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7170, "2 h 0 min"), (12_000, "3 h 20 min"), (190_000, "2 d 4 h")],
+)
+def test_a_duration_is_told_in_units_that_fit_it(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
 
 
-def test_a_seldom_log_passes_all_where_time_allows() -> None:
-    said: list[str] = []
-    say = seldom(said.append, every=0)
-    say("first")
-    say("second")
-    assert said == ["first", "second"]
+def test_pauses_grow_with_the_work() -> None:
+    assert [pause(elapsed, 10.0) for elapsed in (0, 600, 1800, 3600, 1e6)] == [10, 10, 30, 60, 60]
+
+
+def test_a_training_tells_step_loss_rate_and_time_left_at_a_calm_rhythm() -> None:
+    """From step 100, where it went on after a kill: what was done before counts in no rate."""
+    lines: list[str] = []
+    seconds = iter([50.0, 55.0, 60.0, 65.0, 70.0])
+    say = TrainingLog(lines.append, clock=lambda: next(seconds))
+    say(Pace(100, 500, 1_000_000))
+    say(Progress(150, 500, 0.75, 3e-3, 1_050_000))
+    say(Pace(200, 500, 1_100_000))
+    say(Pace(500, 500, 1_400_000))
+    say(Progress(500, 500, 0.5, 3e-4, 1_400_000))
+    assert lines == [
+        "training begins after step 100 of 500",
+        "step 200/500 (40 %), loss 0.750, learning rate 3.00e-03, 10,000 tokens/s, 30 s left",
+        "step 500/500 (100 %), loss 0.500, learning rate 3.00e-04, 20,000 tokens/s",
+    ]
+
+
+def test_a_training_that_has_just_begun_tells_no_rate() -> None:
+    lines: list[str] = []
+    say = TrainingLog(lines.append, every=0, clock=lambda: 1.0)
+    say(Pace(0, 10, 0))
+    say(Pace(0, 10, 0))
+    assert lines == ["training begins after step 0 of 10", "step 0/10 (0 %)"]

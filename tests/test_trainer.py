@@ -1,6 +1,7 @@
 """Training for real: TRL children on a tiny random Qwen3, their loss and schedule against numbers computed here."""
 
 import fcntl
+import json
 import math
 import os
 import pickle
@@ -10,17 +11,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from dasd_resources.checkpoint import PUBLISHED_SUFFIXES, Progress, Trained
+from dasd_resources.checkpoint import PUBLISHED_SUFFIXES, Pace, Progress, Trained
 from dasd_resources.recipe import Training
-from dasd_resources.sft_child import EpochOrder, StageTrainer, accumulation_steps, load_rows, num_rows, sft_config
+from dasd_resources.sft_child import (
+    EpochOrder,
+    Reporter,
+    StageTrainer,
+    accumulation_steps,
+    load_rows,
+    num_rows,
+    sft_config,
+)
 from dasd_resources.trainer import SftJob, TrainingError, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
@@ -129,14 +147,23 @@ def make_job(student: Path, rows: Path, home: Path) -> JobMaker:
     return make
 
 
-def ignore(point: Progress) -> None:
+Reading = Progress | Pace
+
+
+def ignore(reading: Reading) -> None:
     pass
 
 
 @pytest.fixture(scope="module")
 def stage1(make_job: JobMaker) -> tuple[Trained, list[Progress]]:
-    points: list[Progress] = []
-    return train(make_job("stage1"), points.append), points
+    readings: list[Reading] = []
+    trained = train(make_job("stage1"), readings.append)
+    assert readings[0] == Pace(0, 60, 0)
+    return trained, points_of(readings)
+
+
+def points_of(readings: list[Reading]) -> list[Progress]:
+    return [reading for reading in readings if isinstance(reading, Progress)]
 
 
 def mean_loss(model_path: Path) -> float:
@@ -171,6 +198,29 @@ def test_a_stage_learns_and_streams_its_loss(stage1: tuple[Trained, list[Progres
     assert mean_loss(trained.path) < 0.5 * mean_loss(student)
 
 
+class OneProcess:
+    """As much of a trainer as its reporter asks."""
+
+    num_tokens = 700
+
+    def is_world_process_zero(self) -> bool:
+        return True
+
+
+def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Path) -> None:
+    progress, args = tmp_path / "progress.jsonl", TrainingArguments(tmp_path)
+    progress.write_text(json.dumps(asdict(Progress(5, 90, 0.5, 1e-3, 3000))) + "\n")
+    reporter = Reporter(progress, OneProcess())
+    reporter.on_train_begin(args, TrainerState(global_step=5, max_steps=90), TrainerControl())
+    reporter.on_step_end(args, TrainerState(global_step=6, max_steps=90), TrainerControl())
+    reporter.told -= 11
+    reporter.on_step_end(args, TrainerState(global_step=7, max_steps=90), TrainerControl(should_log=True))
+    reporter.on_step_end(args, TrainerState(global_step=8, max_steps=90), TrainerControl())
+    reporter.on_step_end(args, TrainerState(global_step=9, max_steps=90), TrainerControl())
+    told = [json.loads(line) for line in progress.read_text().splitlines()[1:]]
+    assert told == [asdict(Pace(5, 90, 3000)), asdict(Pace(8, 90, 3700))]
+
+
 def test_learning_rate_warms_up_and_ends_at_the_minimum(stage1: tuple[Trained, list[Progress]]) -> None:
     rates = [point.learning_rate for point in stage1[1]]
     assert rates == pytest.approx([learning_rate(step, 60, 6) for step in range(1, 61)])
@@ -189,9 +239,9 @@ def test_only_weights_config_and_tokenizer_are_published(stage1: tuple[Trained, 
 
 
 def test_a_complete_checkpoint_is_not_trained_again(stage1: tuple[Trained, list[Progress]], make_job: JobMaker) -> None:
-    points: list[Progress] = []
-    assert train(make_job("stage1", launcher=("false",)), points.append) == stage1[0]
-    assert points == []
+    readings: list[Reading] = []
+    assert train(make_job("stage1", launcher=("false",)), readings.append) == stage1[0]
+    assert readings == []
 
 
 def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
@@ -206,10 +256,10 @@ def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
 def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     stage1: tuple[Trained, list[Progress]], make_job: JobMaker
 ) -> None:
-    job, resumed, killed = make_job("killed"), list[Progress](), set[int]()
+    job, resumed, killed = make_job("killed"), list[Reading](), set[int]()
 
-    def kill(point: Progress) -> None:
-        if point.step >= 12 and not killed:
+    def kill(reading: Reading) -> None:
+        if reading.step >= 12 and not killed:
             killed.add(child_of(os.getpid(), job))
             os.kill(min(killed), signal.SIGKILL)
 
@@ -217,7 +267,9 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
         train(job, kill)
     assert not job.destination.exists()
     trained = train(job, resumed.append)
-    assert 11 <= resumed[0].step < 60 and resumed[0].step % 5 == 1
+    begun, first = resumed[0], points_of(resumed)[0]
+    assert isinstance(begun, Pace) and 10 <= begun.step < 60 and begun.step % 5 == 0
+    assert first.step == begun.step + 1 and first.tokens > begun.tokens > 0
     assert trained.losses == stage1[0].losses
     assert trained.content_hash == stage1[0].content_hash
 
@@ -239,7 +291,7 @@ def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path) -> N
     job = make_job("orphan", epochs=10_000)
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "job")], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout and parent.stdout.readline().startswith(b"Progress(step=")
+        assert parent.stdout and parent.stdout.readline().startswith(b"Pace(step=0")
         parent.kill()
     assert ends_within(10, job.destination.parent / ".orphan.lock")
 

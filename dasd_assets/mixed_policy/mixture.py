@@ -53,7 +53,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],
         group_name="training_mixed_policy",
         kinds={"ducklake"},
-        metadata=examples_table.definition,
+        metadata=examples_table.part(f"dataset = '{MIXED}'"),
         code_version=MIXTURE_VERSION
         + recipe.version(
             "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"

@@ -1,0 +1,204 @@
+"""The web UI as a person uses it, in headless Chromium: the graph, a batch materialized by clicks, what its pages show.
+
+`make test-ui` runs it (marker `ui`). The service is the real one, over a home in which a file has landed: it makes the
+batch by itself, and only then does the person come. DASD_SCREENSHOTS names a folder to keep pictures in.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from dasd_assets.definitions import build_definitions
+from dasd_resources.demo.questions import questions, write_rows
+from dasd_resources.recipe import SCORE_NAMES, load_recipe
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.ui
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SLOW = 180.0  # seconds: two busy cores
+NUM_QUESTIONS = 6
+WINDOW = {"width": 1600, "height": 900}
+RECIPE = load_recipe("demo")
+NUM_RESPONSES = NUM_QUESTIONS * RECIPE.generation.num_candidates * len(RECIPE.generation.temperatures)
+GRAPH = build_definitions(RECIPE, Path()).resolve_asset_graph()
+ASSETS = {key.to_user_string(): GRAPH.get(key).group_name for key in GRAPH.toposorted_asset_keys}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `dasd ui`; what the test waits for is asked of its API, what a person does is done in the page."""
+
+    url: str
+    log: Path
+
+    def ask(self, query: str) -> dict[str, object]:
+        request = urllib.request.Request(
+            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answer: dict[str, dict[str, object]] = json.load(reply)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def is_settled(self) -> bool:
+        """Whether the service has made the batch's data and selected from it, and has nothing in hand."""
+        data = self.ask("""{
+            runsOrError { ... on Runs { results { status } } }
+            assetOrError(assetKey: {path: ["sft_dataset_t100"]}) { ... on Asset { assetMaterializations { runId } } }
+        }""")
+        runs, asset = data["runsOrError"], data["assetOrError"]
+        assert isinstance(runs, dict) and isinstance(asset, dict)
+        statuses = {run["status"] for run in runs["results"]}
+        assert "FAILURE" not in statuses, data
+        return bool(asset.get("assetMaterializations")) and statuses == {"SUCCESS"}
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + SLOW
+        while time.monotonic() < end:
+            try:
+                if condition():
+                    return
+            except OSError:  # not listening yet
+                pass
+            time.sleep(1)
+        pytest.fail(f"no {what} within {SLOW:.0f} s; the end of the service's log:\n{self.log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`dasd ui` with the demo recipe over a fresh home, when it has made the data of six questions that landed."""
+    home = tmp_path_factory.mktemp("ui") / "home"
+    write_rows(home / "prompts" / "sums.jsonl", list(islice(questions("prompts"), NUM_QUESTIONS)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = home.parent / "log.txt"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DASD_", "DAGSTER_"))}
+    command = [sys.executable, "-m", "dasd_assets.cli", "ui", "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, env={**environment, "DASD_HOME": str(home)}, stdout=out, stderr=out, start_new_session=True
+        )
+    started = Service(f"http://127.0.0.1:{port}", log)
+    try:
+        started.wait_for(lambda: urllib.request.urlopen(f"{started.url}/server_info").status == 200, "web UI")
+        started.wait_for(started.is_settled, "finished batch")
+        yield started
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator["Page"]:
+    """A page of 1600 × 900 in headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "no Chromium found: install it (Debian: apt-get install chromium)"
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
+        opened = browser.new_page(viewport=WINDOW)
+        opened.set_default_timeout(SLOW * 1000)
+        yield opened
+        browser.close()
+
+
+def keep(page: "Page", name: str) -> None:
+    """A picture of the page, if DASD_SCREENSHOTS names a folder; few colours keep it small."""
+    if folder := os.environ.get("DASD_SCREENSHOTS"):
+        path = Path(folder) / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.wait_for_load_state("networkidle")
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def test_the_graph_shows_every_group_and_asset(service: Service, page: "Page") -> None:
+    expanded = "%2C".join(f"global%40global%3A{group}" for group in dict.fromkeys(ASSETS.values()))
+    page.goto(f"{service.url}/asset-groups?expanded={expanded}")
+    page.get_by_text("Hide navigation").click()
+    page.evaluate("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
+    page.set_viewport_size({"width": 1200, "height": 1800})  # the UI draws no names where they would be too small
+    page.reload()
+
+    def all_drawn() -> bool:
+        drawn = page.locator("svg foreignObject").evaluate_all("nodes => nodes.map(node => node.textContent)")
+        return all(any(is_short_for(text, name) for text in drawn) for name in [*ASSETS, *ASSETS.values()])
+
+    service.wait_for(all_drawn, "whole graph")
+    keep(page, "graph")
+    page.set_viewport_size(WINDOW)
+
+
+def is_short_for(text: str, name: str) -> bool:
+    """Whether a node of the graph shows a name, whole or with its middle left out."""
+    head, cut, tail = text.partition("…")
+    return name.startswith(head) and name.endswith(tail) if cut else text == name
+
+
+def test_a_batch_is_materialized_by_clicks(service: Service, page: "Page") -> None:
+    page.goto(f"{service.url}/assets/response_scores")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_text("All", exact=True).click()
+    page.get_by_role("button", name=re.compile("Launch 1 run")).click()
+    page.get_by_role("link", name="View", exact=True).click()
+    page.get_by_text("Success", exact=True).first.wait_for()
+    page.get_by_text("Materialized response_scores").first.wait_for()
+    keep(page, "run")
+
+
+def test_an_assets_page_shows_count_plot_and_checks(service: Service, page: "Page") -> None:
+    page.goto(f"{service.url}/assets/response_scores")
+    page.get_by_text("Row count").first.wait_for()
+    page.get_by_text(str(NUM_RESPONSES * len(SCORE_NAMES)), exact=True).first.wait_for()
+    page.get_by_text("One row per response and score").first.wait_for()
+    keep(page, "asset")
+    page.get_by_text("[Show Markdown]").first.click()
+    assert width_of(page.locator("img[alt=plot]").first) > 300
+    keep(page, "plot")
+
+
+def test_the_checks_of_an_asset_have_passed(service: Service, page: "Page") -> None:
+    page.goto(f"{service.url}/assets/teacher_generations_t100?view=checks")
+    page.get_by_text("prefill_parity", exact=True).first.click()
+    page.get_by_text(re.compile("tokens of .* responses agree")).first.wait_for()
+    page.get_by_text("Passed", exact=True).first.wait_for()
+    keep(page, "checks")
+
+
+def width_of(picture: "Locator") -> int:
+    """Pixels of a picture that the browser could decode; 0 for one that it could not."""
+    picture.wait_for()
+    width: int = picture.evaluate("image => image.decode().then(() => image.naturalWidth, () => 0)")
+    return width
