@@ -95,10 +95,14 @@ def prefix_end(text: str, prefix_text: str) -> int:
 
 
 def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
-    """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions."""
+    """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions.
+
+    Columns of both, but for the token lists, of which num_tokens is the length.
+    """
     teacher = engines.find(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher.fingerprint)]
-    query = """SELECT c.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
+    query = """SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
+            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id)
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
@@ -148,7 +152,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
                 {"teacher_fingerprint": teacher.fingerprint},
                 num_new=ledger.num_added,
                 num_failed=len(wanted) - rows.height,
-                num_tokens=sum(len(ids) for ids in rows["token_ids"]),
+                num_tokens=int(rows["num_tokens"].sum()),
             ),
         )
 
@@ -186,7 +190,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         continuations = current_continuations(warehouse, engines, recipe)
         rows = [
             verdict
-            for row in continuations.drop("token_ids").iter_rows(named=True)
+            for row in continuations.iter_rows(named=True)
             for verdict in verdict_rows(
                 {"continuation_id": row["continuation_id"]}, judge_row(row, student.chat, recipe.filters), version
             )

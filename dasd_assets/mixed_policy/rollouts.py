@@ -73,10 +73,15 @@ def rollout_row(
 
 
 def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
-    """The `student_rollouts` this recipe wants now, in the order of rollout_id, with their questions."""
+    """The `student_rollouts` this recipe wants now, in the order of rollout_id, with their questions.
+
+    Columns rollout_id, prompt_id, reference_num_tokens, cut_off, text, offsets, question, system_prompt: the token ids
+    of 50,000 rollouts need not be in memory.
+    """
     checkpoint, _ = distilled_student(warehouse, engines, recipe)
     ids = [row["rollout_id"] for row in current_wanted(warehouse, engines, recipe, checkpoint)]
-    query = """SELECT r.*, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
+    query = """SELECT r.rollout_id, r.prompt_id, r.reference_num_tokens, r.cut_off, r.text, r.offsets,
+            p.question, p.system_prompt
         FROM student_rollouts r JOIN prompts p USING (prompt_id)
         WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
         ORDER BY r.rollout_id"""
