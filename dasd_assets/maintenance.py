@@ -13,7 +13,7 @@ from filelock import Timeout
 
 from dasd_assets.provenance import origin
 from dasd_assets.staleness import UPKEEP
-from dasd_resources.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks
+from dasd_resources.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
 from dasd_resources.recipe import Maintenance, Recipe
 from dasd_resources.upkeep import data_files, delete_unreferenced, expire_snapshots, merge_small_files, upkeep_lock
 from dasd_resources.warehouse import Warehouse
@@ -32,7 +32,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
     expired, kept = expire_snapshots(warehouse, origin, before, pinned_snapshots(home))
     files = delete_unreferenced(warehouse, origin, now - grace)
     leftovers = sweep_checkpoints(home, grace.total_seconds(), unfinished.total_seconds())
-    leftovers += sweep_owner_locks(home, grace.total_seconds())
+    leftovers += sweep_owner_locks(home, grace.total_seconds()) + sweep_spilled(home, grace.total_seconds())
     present = data_files(warehouse)
     return {
         "num_files_merged": sum(merged.values()),

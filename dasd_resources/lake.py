@@ -9,12 +9,13 @@ import. Left out: a server. With several machines the catalog becomes PostgreSQL
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import polars as pl
@@ -25,6 +26,7 @@ from dasd_resources.schema import MIGRATIONS
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
 Params = Mapping[str, object]
 FileId = tuple[str, int, int]  # path, device, inode
+SPILL = ".spill-"
 
 
 class UnknownSnapshot(LookupError):
@@ -255,9 +257,21 @@ def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | No
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
+    _spill_into(connection, catalog.parent.resolve())
     with _told_of_expiry(catalog, at):
         connection.execute(f"ATTACH 'ducklake:sqlite:{quoted(catalog)}' AS dasd ({', '.join(options)})")
     connection.execute("USE dasd")
+
+
+def _spill_into(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
+    """Let what exceeds memory go to a folder of the connection's own under the home, made when it is needed.
+
+    DuckDB's default is `.tmp` where the process was started, shared by name with every other process there.
+    """
+    now = connection.execute("SELECT current_setting('temp_directory')").fetchone()
+    if now is None or Path(str(now[0])).parent != home:
+        with suppress(duckdb.Error):  # it cannot be moved once it is used
+            connection.execute(f"SET temp_directory = '{quoted(home / (SPILL + uuid4().hex))}'")
 
 
 def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What dead processes left under a home, outside the warehouse: half-made checkpoints, training rows, owners' locks.
+"""What dead processes left under a home, outside the warehouse: half-made checkpoints, training rows, locks, spills.
 
 A half-made checkpoint is what a killed training goes on from, so it lives long; one whose checkpoint was published is
 waste. Nothing that a living process holds locked is touched. Published checkpoints are never deleted.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dasd_resources.lake import SPILL
 from dasd_resources.upkeep import Swept
 
 PARTIAL, DOOMED, ROWS, SNAPSHOT = ".partial", ".deleting", ".rows.parquet", ".snapshot"
@@ -55,6 +56,15 @@ def sweep_owner_locks(home: Path, grace_seconds: float) -> Swept:
     for lock in (home / "dagster" / "owners").glob("*"):
         if _age(lock) > grace_seconds and _is_free(lock):
             swept += _delete(lock)
+    return swept
+
+
+def sweep_spilled(home: Path, grace_seconds: float) -> Swept:
+    """Delete what queries of dead processes had spilled to disk."""
+    swept = Swept()
+    for folder in home.glob(f"{SPILL}*"):
+        if _age(folder) > grace_seconds:
+            swept += _delete(folder)
     return swept
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from dasd_resources.leftovers import pin_snapshot, pinned_snapshots, sweep_checkpoints, sweep_owner_locks
+from dasd_resources.leftovers import pin_snapshot, pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
 from dasd_resources.upkeep import Swept
 
 HOUR, DAY = 3600.0, 86400.0
@@ -86,6 +86,17 @@ def test_locks_of_the_dead_are_deleted(tmp_path: Path) -> None:
             grow_old(owners / name, 2 * HOUR)
         assert sweep_owner_locks(tmp_path, HOUR).num_files == 1
     assert {path.name for path in owners.iterdir()} == {"living", "young"}
+
+
+def test_spills_of_the_dead_are_deleted(tmp_path: Path) -> None:
+    for name, age in (("old", 2 * HOUR), ("young", 0)):
+        file = tmp_path / f".spill-{name}" / "duckdb_temp_storage-0.tmp"
+        file.parent.mkdir()
+        file.write_bytes(b"spilt")
+        for path in (file, file.parent):
+            grow_old(path, age)
+    assert sweep_spilled(tmp_path, HOUR) == Swept(1, 5)
+    assert [path.name for path in tmp_path.iterdir()] == [".spill-young"]
 
 
 def test_an_empty_home_has_none(tmp_path: Path) -> None:

@@ -186,6 +186,21 @@ def test_a_batch_looks_for_its_keys_in_its_own_rows(warehouse: Warehouse) -> Non
     assert keys(warehouse) == [("a", "b1", "x"), ("a", "b2", "x")]
 
 
+def test_what_exceeds_memory_is_spilled_under_the_home(warehouse: Warehouse) -> None:
+    append(warehouse, "a")
+    home, seen = Path(warehouse.home), set[str]()
+    with warehouse.reading() as reading, warehouse.reading() as other:
+        folders = {r.read("SELECT current_setting('temp_directory')").item() for r in (reading, other)}
+        assert {Path(folder).parent for folder in folders} == {home.resolve()}
+        assert len(folders) == 2
+        reading.read("SET memory_limit = '40MB'")
+        query = "SELECT i, md5(i::VARCHAR) AS text FROM range(1_000_000) t(i) ORDER BY text"
+        for _ in reading.stream(query, {}, 250_000):
+            seen |= {path.name for path in home.glob(".spill-*")}
+        reading.read("RESET memory_limit")
+    assert len(seen) == 1
+
+
 def test_rows_whose_owner_has_passed_to_another_batch_go_there(warehouse: Warehouse) -> None:
     def lines(*ids: str) -> pl.DataFrame:
         same = {"batch": "b1", "source_file": "f", "source_line": 1, "reason": "r"}
