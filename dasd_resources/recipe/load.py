@@ -1,0 +1,81 @@
+"""A recipe from its YAML file, chosen by name (one of those shipped in `recipes/`) or by path."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from dasd_resources.recipe.parts import RecipeError
+from dasd_resources.recipe.recipe import Recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that shipped name or file; relative model and benchmark paths start at the file's folder.
+
+    Raises RecipeError with one line per fault: the key, what is wrong with it, the value found.
+    """
+    path = _find(name_or_path)
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_fault(path, fault) for fault in error.errors())) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a YAML file: {error}") from None
+    return _resolve_paths(recipe, path.parent)
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which no key is said twice; of two, YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen = set[Hashable]()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                continue  # SafeLoader refuses it
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name} is said twice; remove one", problem_mark=key.start_mark)
+            seen.add(name)
+        return dict(super().construct_mapping(node, deep))
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = RECIPES / f"{name_or_path}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_path).expanduser().resolve()
+    if path.is_file():
+        return path
+    names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    raise RecipeError(f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({names})")
+
+
+def _fault(path: Path, fault: Mapping[str, object]) -> str:
+    location = fault["loc"]
+    key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
+    value = fault["input"]
+    told = str(fault["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(fault["type"]), "")
+    secret = isinstance(location, tuple) and "server" in location  # a key may have been put there by mistake
+    shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
+    return f"{path.name}: {key}: {told}{shown}"
+
+
+_REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}
+
+
+def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def resolve(path: str) -> str:
+        return str((folder / path).resolve()) if path.startswith(".") else path
+
+    landing = None if recipe.automation.landing is None else resolve(recipe.automation.landing)
+    benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
+    return recipe.model_copy(
+        update={
+            "teacher": recipe.teacher.model_copy(update={"model": resolve(recipe.teacher.model)}),
+            "student": recipe.student.model_copy(update={"model": resolve(recipe.student.model)}),
+            "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
+            "automation": recipe.automation.model_copy(update={"landing": landing}),
+        }
+    )

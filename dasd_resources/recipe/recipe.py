@@ -1,0 +1,73 @@
+"""The Recipe: all sections together, what must hold between them, and the hash of any part of it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from dasd_resources.recipe.automation import Automation, Checks, Freshness, Maintenance, Owner
+from dasd_resources.recipe.generation import Generation, Parity, dataset_name
+from dasd_resources.recipe.models import Model
+from dasd_resources.recipe.parts import Part, content_hash
+from dasd_resources.recipe.selection import Filters, Selection
+from dasd_resources.recipe.training import Evaluation, MixedPolicy, Training
+
+
+class Recipe(Part):
+    """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take
+    teacher: Model
+    student: Model
+    generation: Generation
+    parity: Parity = Parity()
+    filters: Filters
+    selection: Selection
+    training: Training
+    mixed_policy: MixedPolicy
+    evaluation: Evaluation
+    maintenance: Maintenance = Maintenance()
+    automation: Automation = Automation()
+    checks: Checks = Checks()
+    freshness: Freshness = Freshness()
+    owners: tuple[Owner, ...] = Field(default=("team:distillation",), strict=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.student.thinking_format != "think_tags":
+            raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
+        if self.student.engine == "openai":
+            raise ValueError("student.engine must be vllm or transformers: its checkpoints are made here, not served")
+        unknown = set(self.selection.budgets) - set(self.datasets)
+        if unknown:
+            raise ValueError(
+                f"selection.budgets names {sorted(unknown)}; generation makes {list(self.datasets)}: name only these"
+            )
+        if self.filters.max_student_tokens > self.training.max_length:
+            raise ValueError(
+                f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
+                f"{self.training.max_length}; lower it, such rows would be cut while training"
+            )
+        return self
+
+    @property
+    def datasets(self) -> dict[str, float]:
+        """Dataset name (`t060`) to sampling temperature, ascending: the order of the training stages."""
+        return {dataset_name(t): t for t in self.generation.temperatures}
+
+    @property
+    def last_dataset(self) -> str:
+        """The highest temperature's dataset: the last off-policy stage, from which rollout questions are drawn."""
+        return list(self.datasets)[-1]
+
+    def version(self, *parts: str) -> str:
+        """Hash of the named parts, each a dotted path such as `selection.divergence`; 12 hex digits."""
+        return content_hash({part: self._part(part) for part in parts})[:12]
+
+    def _part(self, path: str) -> object:
+        value: object = self.model_dump(mode="json")
+        for key in path.split("."):
+            assert isinstance(value, Mapping), path
+            value = value[key]
+        return value

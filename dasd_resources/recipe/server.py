@@ -1,0 +1,74 @@
+"""Where a remote model is served; its key is never written in a recipe, nor sent where others could read it."""
+
+import re
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dasd_resources.recipe.parts import Part, Positive, Seconds
+
+# Strict, so that nothing that reads as one host is taken for another, and no password hides in it.
+BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>(?:[a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>\d{1,5}))?(?:/[\w.~-]+)*/?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+class Server(Part):
+    """Where a remote model is served, as what, and how hard it may be pressed; the key itself is never written here.
+
+    Limits per minute hold for all base URLs together, `max_concurrency` for each.
+    """
+
+    base_urls: tuple[str, ...] = Field(strict=False, min_length=1)
+    model: Annotated[str, Field(min_length=1)]  # its id in the server's /v1/models
+    revision: Annotated[str, Field(min_length=1)]  # of its weights, which nobody can see from here
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    allow_key_over_http: bool = False
+    max_concurrency: Positive = 256
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    connect_timeout_s: Seconds = 10.0
+    request_timeout_s: Seconds = 3600.0  # of a whole response, its waiting in the server's queue included
+    max_attempts: Positive = 5
+    patience_s: Seconds = 600.0  # how long to wait for a server that is busy, or for any that lives
+
+    @field_validator("base_urls")
+    @classmethod
+    def _plain_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            match = BASE_URL.fullmatch(url)
+            if not match or not 0 < int(match["port"] or 1) < 2**16:
+                raise ValueError(
+                    "each must read http(s)://host[:port]/v1, without user, password or query; the key of a server "
+                    "comes from the environment variable that api_key_env names"
+                )
+        plain = tuple(url.rstrip("/") for url in urls)
+        if len(set(plain)) < len(plain):
+            raise ValueError("two are the same; remove one")
+        return plain
+
+    @model_validator(mode="after")
+    def _no_key_in_the_clear(self) -> Self:
+        open_to_all = [url for url in self.base_urls if not _is_private(url)]
+        if self.api_key_env and open_to_all and not self.allow_key_over_http:
+            raise ValueError(
+                f"the key in {self.api_key_env} would cross the network in the clear to {', '.join(open_to_all)}; "
+                "use https, or set allow_key_over_http: true"
+            )
+        return self
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody can read on the way what is sent there: it goes by TLS, or stays on this machine."""
+    match = BASE_URL.fullmatch(url)
+    assert match
+    scheme, host = match["scheme"], match["host"].strip("[]")
+    if scheme == "https" or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

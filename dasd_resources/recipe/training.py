@@ -1,0 +1,95 @@
+"""Supervised fine-tuning (report §6.4.1), the mixed-policy stage (§5) and the evaluation of every stage (§7)."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dasd_resources.recipe.parts import Part, Positive, Probability
+
+
+class Training(Part):
+    """Full-parameter SFT, the same for every stage (report §6.4.1); stage 3 overrides the epochs."""
+
+    launcher: tuple[str, ...] = Field(strict=False)
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    min_learning_rate: Annotated[float, Field(ge=0)]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta1: Probability
+    adam_beta2: Probability
+    adam_epsilon: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    global_batch_size: Positive
+    batch_counts: Literal["samples", "bins"]
+    per_device_batch_size: Positive
+    max_length: Positive
+    packing: bool
+    group_by_length: bool
+    gradient_checkpointing: bool
+    dtype: Literal["float32", "bfloat16"]
+    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
+    use_kernels: bool
+    save_every_steps: Positive | None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
+            )
+        if self.global_batch_size % self.per_device_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is no multiple of "
+                f"per_device_batch_size {self.per_device_batch_size}; make it one"
+            )
+        if self.batch_counts == "bins" and not self.packing:
+            raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
+        if self.packing and self.group_by_length:
+            raise ValueError("packing makes bins of equal length; set group_by_length: false")
+        return self
+
+
+class MixedPolicy(Part):
+    """Rollouts of the distilled student, cut off at `length_cap` and continued by the teacher (report §5)."""
+
+    num_questions: Positive | None
+    rollout_temperature: Annotated[float, Field(gt=0, le=2)]
+    rollout_top_p: Probability
+    length_cap: Annotated[float, Field(ge=1)]
+    continuation_temperature: Annotated[float, Field(gt=0, le=2)]
+    off_policy_ratio: Annotated[float, Field(ge=0)]
+    require_correct: bool
+    loss_on_prefix: bool
+    epochs: Positive
+
+
+class Benchmark(Part):
+    """Held-out questions, in the format of the prompt files."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    path: str
+    max_tokens: Positive
+
+
+class Evaluation(Part):
+    """avg@k: the mean accuracy over `samples_per_question` responses a question (report §7)."""
+
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(strict=False, min_length=1)
+    top_p: Probability
+    samples_per_question: Positive
+    benchmarks: tuple[Benchmark, ...] = Field(strict=False, min_length=1)
+
+    @field_validator("temperatures")
+    @classmethod
+    def _distinct(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(temperatures)) < len(temperatures):
+            raise ValueError("the same temperature twice would ask for the same answers twice; remove one")
+        return temperatures
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _unique(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+        if len({b.name for b in benchmarks}) < len(benchmarks):
+            raise ValueError("two benchmarks have the same name; rename one")
+        return benchmarks
