@@ -159,7 +159,9 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
     """The longest sequence the recipe asks of a model, against what it takes."""
     if model.spec.server is not None:
         return "known to the server, which refuses what is longer"
-    context = context_length(model.path)
+    limit, context = model.spec.engine_options.get("max_model_len"), context_length(model.path)
+    if isinstance(limit, int) and 0 < limit < context:
+        context = limit
     asked = {f"{b.name}'s max_tokens": b.max_tokens for b in recipe.evaluation.benchmarks}
     if role == "teacher":
         asked["generation.max_tokens"] = recipe.generation.max_tokens

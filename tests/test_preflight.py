@@ -45,6 +45,7 @@ def test_quick_loads_no_engine(project: Project) -> None:
     [
         ("teacher.model", "/nowhere", "teacher", "no folder /nowhere"),
         ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
+        ("teacher.engine_options", {"max_model_len": 200}, "teacher context", "exceed the context of 200"),
         ("training.max_length", 10**6, "student context", "training.max_length 1,000,000 exceeds the context"),
         ("training.launcher", ["no-such-launcher"], "launcher", "no command no-such-launcher"),
         ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
