@@ -5,6 +5,7 @@ batch by batch, then what reads them all. Asked for certain assets, it materiali
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dasd_assets.recovery import fail_abandoned_runs, owner
 from dasd_assets.steps import LEVELS, Step
 from dasd_resources.engines import Engines
 from dasd_resources.landing_folder import LandingFolder
+from dasd_resources.ledger import MAX_ATTEMPTS
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.warehouse import Warehouse
 
@@ -55,7 +57,9 @@ def bring_up_to_date(
     done = 0
     failed: dict[str, RunFailed | RecipeError] = {}
     told: set[str] = set()
-    while step := _next(planner, failed, home, told, echo):
+    retried: Counter[str] = Counter()  # of one step, failed rows are asked again a few times in a run, then left
+    while step := _next(planner, failed, retried, home, told, echo):
+        retried[step.identity] += step.retry
         echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
         try:
             execute(instance, definitions, step.assets, step.batch, home, step.tags)
@@ -71,7 +75,9 @@ def bring_up_to_date(
     return done
 
 
-def _next(planner: Planner, failed: Collection[str], home: Path, told: set[str], echo: Echo) -> Step | None:
+def _next(
+    planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, told: set[str], echo: Echo
+) -> Step | None:
     """The next step that nobody else is making; waits while somebody is, and returns None if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
@@ -81,8 +87,13 @@ def _next(planner: Planner, failed: Collection[str], home: Path, told: set[str],
                 told.add(batch)
                 echo(f"batch {batch} is quarantined, and left out: {row.reason} (see `dasd quarantine`)")
         steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
-        if steps:
-            return steps[0]
+        due = [step for step in steps if retried.get(step.identity, 0) < MAX_ATTEMPTS]
+        for step in steps:
+            if step not in due and step.target not in told:
+                told.add(step.target)
+                echo(f"{step.why}{_of(step.batch)}: left for a later run (see failed_requests)")
+        if due:
+            return due[0]
         if plan.changed:  # without the batches that were set aside just now, there may be more to do
             continue
         if plan.exhausted:

@@ -42,6 +42,7 @@ class Fake:
     scored: list[str] = field(default_factory=list)
     rescored: list[str] = field(default_factory=list)  # by the parity check
     trained: list[SftJob] = field(default_factory=list)
+    away: bool = False  # what fails was never attempted, as no server was there
     silent: bool = False  # end every response at once
     steady: bool = False  # the same, right and short response to a question, whatever the seed
     fails: Callable[[str], bool] = lambda request_id: False
@@ -84,7 +85,7 @@ class FakeEngine:
             self._fake.crash_if_due()
             self._fake.generated.append(request.request_id)
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail")
+                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
             else:
                 yield self._completion(request)
 
@@ -94,7 +95,7 @@ class FakeEngine:
             (self._fake.rescored if self._rescores else self._fake.scored).append(request.request_id)
             logprobs = self._logprobs(request.token_ids[request.num_prompt_tokens :])
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail")
+                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
             else:
                 yield Score(request.request_id, logprobs if self._rescores else self._fake.misscore(logprobs))
 

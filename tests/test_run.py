@@ -6,6 +6,7 @@ from conftest import Project, change, prompt_rows
 
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed, register_batches, root_versions
+from dasd_resources.ledger import MAX_ATTEMPTS
 from dasd_resources.recipe import RecipeError
 
 
@@ -89,3 +90,15 @@ def test_a_file_that_was_removed_after_landing_is_named(project: Project) -> Non
     (project.home / "prompts" / "a.jsonl").unlink()
     with pytest.raises(RunFailed, match=r"prompts: batch a-\w{12}: no file in .* has this content"):
         project.materialize("prompts")
+
+
+def test_rows_that_no_server_was_there_for_do_not_keep_a_run_from_ending(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 2))
+    missed = set[str]()
+    project.fake.away = project.fake.silent = True
+    project.fake.fails = lambda key: key in missed or (len(missed) < 2 and not missed.add(key))
+    with pytest.raises(RunFailed, match="no response of t060 is left to select"):
+        project.run()
+    assert sum(key in missed for key in project.fake.generated) == 2 * (1 + MAX_ATTEMPTS)
+    assert any("requests failed" in line and line.endswith("(see failed_requests)") for line in project.said)
+    assert set(project.read("SELECT request_id FROM failed_requests")["request_id"]) == missed
