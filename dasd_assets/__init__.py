@@ -19,7 +19,8 @@
 
 Everything down to `response_scores` is partitioned by prompt batch; what follows reads all batches.
 
-What is made and when: `staleness` says what is out of date (over `materializations`), `steps` puts it in order,
+What is made and when: `staleness` says what is out of date (over `materializations` and `code_versions`), `steps` puts
+it in order,
 `planning` says what of it may run now (with `attempts`, `quarantine`, `recovery`); `run` (the command) and
 `automation` (the service) have it made.
 """

@@ -14,6 +14,7 @@ response open: both are recipe choices, stored with every row. All scores are co
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import CodeVersion
 from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
@@ -35,6 +36,12 @@ TYPE_NAMES = ("teacher", "student", "close")
 def threshold_version(recipe: Recipe) -> str:
     """Identifies the rule that typed a sentence: segmenter, measure, threshold, and this code."""
     return content_hash([TYPES_VERSION, SEGMENTER_VERSION, recipe.version("selection.divergence")])[:12]
+
+
+def types_version(recipe: Recipe) -> CodeVersion:
+    """What `threshold_version` stands for."""
+    code = {"types": TYPES_VERSION, "segmenter": SEGMENTER_VERSION}
+    return CodeVersion(threshold_version(recipe), code, recipe.parts("selection.divergence"))
 
 
 def difference(measure: Measure, per: Per) -> pl.Expr:
@@ -94,13 +101,15 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
+    types_table = TYPES.made_with(types_version(recipe))
+
     @dg.asset(
         partitions_def=PROMPT_BATCH,
         deps=["sentence_probabilities"],
         group_name="scores",
         kinds={"ducklake", "polars"},
-        metadata=TYPES.definition,
-        code_version=threshold_version(recipe),
+        metadata=types_table.definition,
+        code_version=types_table.code_version,
         description="One row per sentence: teacher, student or close, under the recipe's threshold.",
     )
     def sentence_types(
@@ -125,7 +134,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
         num_typed = types.height - counts.pop(None, 0)
         return dg.MaterializeResult(
             data_version=content_version([*types["response_id"].unique(), student, threshold_version(recipe)]),
-            metadata=TYPES.result(
+            metadata=types_table.result(
                 warehouse,
                 types.height,
                 {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)},
@@ -139,6 +148,8 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
 
 def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
     version = content_hash([SCORES_VERSION, threshold_version(recipe)])[:12]
+    below = types_version(recipe)
+    scores_table = SCORES.made_with(CodeVersion(version, {"scores": SCORES_VERSION, **below.code}, below.recipe))
 
     @dg.asset(
         name="response_scores",
@@ -146,8 +157,8 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         deps=["sentence_types"],
         group_name="scores",
         kinds={"ducklake", "polars"},
-        metadata=SCORES.definition,
-        code_version=version,
+        metadata=scores_table.definition,
+        code_version=scores_table.code_version,
         description="One row per response and score; the recipe's score ranks the responses.",
     )
     def scores_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -164,7 +175,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
         return dg.MaterializeResult(
             data_version=content_version([*scores["response_id"].unique(), student, version]),
-            metadata=SCORES.result(
+            metadata=scores_table.result(
                 warehouse,
                 scores.height,
                 {

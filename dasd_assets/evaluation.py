@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import CodeVersion, of_code
 from dasd_assets.filters import Verdict
 from dasd_assets.generations import KINDS, sampling_request
 from dasd_assets.plots import accuracy_bars, inline
@@ -27,7 +28,17 @@ from dasd_resources.verifiers import VERIFIER_VERSION, verify
 from dasd_resources.warehouse import Row, Warehouse
 
 EVALUATION_VERSION = "1"
-QUESTIONS = table("benchmark_questions")
+DECISIVE = (
+    "checkpoint_id",
+    "benchmark",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "question_id",
+    "sample_index",
+    "verifier_version",
+)
+QUESTIONS = table("benchmark_questions").made_with(of_code(evaluation=EVALUATION_VERSION))
 
 
 def question_rows(benchmark: Benchmark) -> list[Row]:
@@ -78,9 +89,15 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "question_id": question["question_id"],
                     "sample_index": index,
                     "verifier_version": VERIFIER_VERSION,
+                    "template_version": model.chat.template_version,
                 }
-                wanted[content_hash([row, model.chat.template_version])[:32]] = {**row, "asked": question}
+                wanted[evaluation_id(row)] = {**row, "asked": question}
     return wanted
+
+
+def evaluation_id(key: Row) -> str:
+    """Names everything that decides an answer and how it is judged; key: the columns of its row."""
+    return content_hash([{name: key[name] for name in DECISIVE}, key["template_version"]])[:32]
 
 
 def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row:
@@ -166,7 +183,7 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
         group_name="training_results",
         kinds={"ducklake"},
         metadata=QUESTIONS.definition,
-        code_version=EVALUATION_VERSION,
+        code_version=QUESTIONS.code_version,
         description="One row per held-out question of the recipe's benchmarks.",
     )
     def benchmark_questions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -193,6 +210,7 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
 def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
     models = ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]]
     answers = table("evaluations", benchmark_questions="benchmark_questions", checkpoints=models)
+    answers = answers.made_with(_code_version(recipe))
 
     @dg.asset(
         deps=["benchmark_questions", *models],
@@ -200,7 +218,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"ducklake", KINDS[recipe.student.engine]},
         metadata=answers.definition,
         pool="engine",
-        code_version=content_hash([EVALUATION_VERSION, VERIFIER_VERSION, recipe.version("evaluation")])[:12],
+        code_version=answers.code_version,
         description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
     )
     def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -220,6 +238,13 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         return _evaluation_result(warehouse, recipe, ids, num_retryable, answers)
 
     return evaluations
+
+
+def _code_version(recipe: Recipe) -> CodeVersion:
+    text = content_hash([EVALUATION_VERSION, VERIFIER_VERSION, recipe.version("evaluation")])[:12]
+    return CodeVersion(
+        text, {"evaluation": EVALUATION_VERSION, "verifiers": VERIFIER_VERSION}, recipe.parts("evaluation")
+    )
 
 
 def _evaluate(

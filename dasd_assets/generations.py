@@ -11,12 +11,13 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import code_version
 from dasd_assets.partitions import OF_PROMPT, PROMPT_BATCH
 from dasd_assets.plots import histogram, inline
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import table
+from dasd_assets.table_metadata import TableAsset, table
 from dasd_resources.chat import UnfitQuestion
 from dasd_resources.engine import Completion, Failure, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -26,7 +27,16 @@ from dasd_resources.warehouse import Row, Warehouse
 
 GENERATION_VERSION = "1"
 RESPONSES = table("responses", prompts="prompts", checkpoints="teacher_model")
-
+DECISIVE = (
+    "prompt_id",
+    "teacher_fingerprint",
+    "template_version",
+    "system_prompt",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "sample_index",
+)
 
 KINDS = {
     "transformers": "huggingface",
@@ -46,6 +56,11 @@ class WantedResponse:
     @property
     def seed(self) -> int:
         return seed_of(self.response_id)
+
+
+def response_id(key: Row) -> str:
+    """Names everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
+    return content_hash({name: key[name] for name in DECISIVE})[:32]
 
 
 def seed_of(row_id: str) -> int:
@@ -91,7 +106,7 @@ def wanted_responses(
                 "max_tokens": sampling.max_tokens,
                 "sample_index": index,
             }
-            wanted.append(WantedResponse(content_hash(key)[:32], prompt_id, index))
+            wanted.append(WantedResponse(response_id(key), prompt_id, index))
     return wanted
 
 
@@ -133,16 +148,18 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefinition:
+    parts = ("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity")
+    responses = RESPONSES.made_with(code_version(recipe, *parts, generation=GENERATION_VERSION))
+
     @dg.asset(
         name=f"teacher_generations_{dataset}",
         partitions_def=PROMPT_BATCH,
         deps=["prompts", "teacher_model"],
         group_name="responses",
         kinds={"ducklake", KINDS[recipe.teacher.engine]},
-        metadata=RESPONSES.part(f"temperature = {temperature:g}"),
+        metadata=responses.part(f"temperature = {temperature:g}"),
         pool="engine",
-        code_version=GENERATION_VERSION
-        + recipe.version("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity"),
+        code_version=responses.code_version,
         description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
     )
     def teacher_generations(
@@ -160,7 +177,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
                 chain(refused, completions),
                 lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher),
             )
-        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger)
+        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger, responses)
 
     return teacher_generations
 
@@ -208,7 +225,13 @@ def requests_for(
 
 
 def _result(
-    warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel, wanted: list[str], ledger: Ledger
+    warehouse: Warehouse,
+    batch: str,
+    temperature: float,
+    teacher: PromptedModel,
+    wanted: list[str],
+    ledger: Ledger,
+    table_asset: TableAsset,
 ) -> dg.MaterializeResult:
     present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
     if wanted and not present:
@@ -222,7 +245,7 @@ def _result(
     return dg.MaterializeResult(
         data_version=content_version(present),
         tags=retry_tag(ledger.num_retryable),
-        metadata=RESPONSES.result(
+        metadata=table_asset.result(
             warehouse,
             len(present),
             rows,

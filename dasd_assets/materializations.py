@@ -32,6 +32,7 @@ class Materialization:
     tags: Mapping[str, str]
 
 
+Metadata = Mapping[str, dg.MetadataValue]
 Latest = Mapping[str | None, Materialization]  # by batch; None for an unpartitioned asset
 
 
@@ -46,6 +47,26 @@ def latest_materializations(instance: dg.DagsterInstance, partitioned: Mapping[s
             known |= {event.storage_id: event for _, event in new}
             _store(kept, new, ids)
     return {name: {batch: known[i] for batch, i in found.items() if i in known} for name, found in ids.items()}
+
+
+def metadata_of(instance: dg.DagsterInstance, asset: str, storage_ids: Sequence[int]) -> dict[int, Metadata]:
+    """Place in the log -> the metadata of that materialization of an asset; of those that are still there."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), storage_ids=list(storage_ids))
+    found = instance.fetch_materializations(wanted, limit=max(len(storage_ids), 1)).records if storage_ids else []
+    return {r.storage_id: r.asset_materialization.metadata for r in found if r.asset_materialization is not None}
+
+
+def tags_until(
+    instance: dg.DagsterInstance, asset: str, batch: str | None, storage_id: int
+) -> Mapping[str, str] | None:
+    """Tags of an asset's last materialization up to a place in the log, in one batch; None if there was none."""
+    partitions = None if batch is None else [batch]
+    wanted = dg.AssetRecordsFilter(
+        asset_key=dg.AssetKey(asset), asset_partitions=partitions, before_storage_id=storage_id + 1
+    )
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        return (record.asset_materialization and record.asset_materialization.tags) or {}
+    return None
 
 
 def _latest_ids(instance: dg.DagsterInstance, partitioned: Mapping[str, bool]) -> dict[str, dict[str | None, int]]:

@@ -4,6 +4,7 @@ Recipe -> `checkpoints` (stages `teacher` and `student`). The data version is th
 new tokenizer, template or system prompt make everything that used the old ones stale.
 """
 
+import json
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -11,6 +12,7 @@ import polars as pl
 
 from dasd_assets.provenance import origin
 from dasd_assets.table_metadata import table
+from dasd_assets.training import described
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Warehouse
@@ -25,6 +27,7 @@ def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFr
             "stage": [role],
             "path": [str(model.path)],
             "content_hash": [model.fingerprint],
+            "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],
             "materialized_at": [datetime.now(UTC)],
         }
     )

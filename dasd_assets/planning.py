@@ -166,8 +166,8 @@ def _last(levels: Collection[Level]) -> int:
 def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
     """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
     return {
-        "teacher_model": engines.find(recipe.teacher, "teacher.model").fingerprint,
-        "student_model": engines.find(recipe.student, "student.model").fingerprint,
+        "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
+        "student_model": engines.fingerprint(recipe.student, "student.model"),
         "benchmark_questions": _benchmark_version(recipe.model_dump_json(), _stamps(recipe)),
     }
 

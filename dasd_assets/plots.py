@@ -6,21 +6,24 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from dasd_resources.checkpoint import Progress
+
+if TYPE_CHECKING:  # half a second that whoever loads the code location, but draws nothing, need not pay
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INLINE_BYTES, INLINE_COLOURS, INLINE_DPI, FILE_DPI = 50_000, 32, 90, 200
 TYPE_COLOURS = {"teacher": "#2a7f62", "student": "#c8553d", "close": "#9aa0a6", None: "#e3e3e3"}
 
 
-def inline(figure: Figure) -> dg.MarkdownMetadataValue:
+def inline(figure: "Figure") -> dg.MarkdownMetadataValue:
     """A figure as metadata that the web UI shows in place, of few colours: some 5 kB, and never above 50.
 
     Raises ValueError for a figure too rich for that: give it `png` in a file instead.
@@ -34,14 +37,14 @@ def inline(figure: Figure) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def png(figure: Figure, dpi: int = FILE_DPI) -> bytes:
+def png(figure: "Figure", dpi: int = FILE_DPI) -> bytes:
     """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def loss_curve(losses: Mapping[str, Sequence[Progress]]) -> Figure:
+def loss_curve(losses: Mapping[str, Sequence[Progress]]) -> "Figure":
     """Training loss against the step, one line per stage."""
     figure, axes = _figure("step", "loss (nats per token)")
     for name, points in losses.items():
@@ -49,7 +52,7 @@ def loss_curve(losses: Mapping[str, Sequence[Progress]]) -> Figure:
     return _finished(figure, axes)
 
 
-def probability_densities(probs: Mapping[str, Sequence[float]]) -> Figure:
+def probability_densities(probs: Mapping[str, Sequence[float]]) -> "Figure":
     """Density of response probabilities, the geometric mean over tokens, one curve per group (Figure 3)."""
     figure, axes = _figure("response probability (geometric mean of its tokens')", "density")
     for name, values in probs.items():
@@ -58,7 +61,7 @@ def probability_densities(probs: Mapping[str, Sequence[float]]) -> Figure:
     return _finished(figure, axes)
 
 
-def histogram(groups: Mapping[str, Sequence[float]], x_label: str) -> Figure:
+def histogram(groups: Mapping[str, Sequence[float]], x_label: str) -> "Figure":
     """How values are distributed, one outline per group, each of area 1 over the bins they share."""
     figure, axes = _figure(x_label, "density")
     every = np.concatenate([np.asarray(values, dtype=np.float64) for values in groups.values()] or [np.zeros(0)])
@@ -69,7 +72,7 @@ def histogram(groups: Mapping[str, Sequence[float]], x_label: str) -> Figure:
     return _finished(figure, axes)
 
 
-def sentence_bars(sentences: pl.DataFrame) -> Figure:
+def sentence_bars(sentences: pl.DataFrame) -> "Figure":
     """Each sentence's probability under both models, coloured by its type (Figure 5).
 
     sentences: teacher_prob, student_prob, sentence_type, in order.
@@ -86,7 +89,7 @@ def sentence_bars(sentences: pl.DataFrame) -> Figure:
     return _finished(figure, axes, columns=3)
 
 
-def teacher_share_by_position(shares: pl.DataFrame) -> Figure:
+def teacher_share_by_position(shares: pl.DataFrame) -> "Figure":
     """Share of teacher sentences at each relative position, in right and wrong responses (Figure 6).
 
     shares: position (0 to 1), correct, teacher_share.
@@ -98,7 +101,7 @@ def teacher_share_by_position(shares: pl.DataFrame) -> Figure:
     return _finished(figure, axes)
 
 
-def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> Figure:
+def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> "Figure":
     """Share of rollouts cut off against the length of their reference, in eight groups of equal size (Figure 7)."""
     figure, axes = _figure("tokens of the teacher's response", "share of rollouts cut off")
     order = np.argsort(lengths, kind="stable")
@@ -109,7 +112,7 @@ def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> Figure:
     return _finished(figure, axes)
 
 
-def accuracy_bars(table: pl.DataFrame) -> Figure:
+def accuracy_bars(table: pl.DataFrame) -> "Figure":
     """Accuracy with one standard error per stage, one group of bars per benchmark and temperature."""
     figure, axes = _figure("", "accuracy")
     groups = table.partition_by("benchmark", "temperature", maintain_order=True)
@@ -123,7 +126,9 @@ def accuracy_bars(table: pl.DataFrame) -> Figure:
     return _finished(figure, axes, columns=2)
 
 
-def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def _figure(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 3.1))  # fixed margins: a layout engine costs as much as all the drawing
     figure.subplots_adjust(left=0.12, right=0.97, top=0.92, bottom=0.15)
     axes = figure.add_subplot()
@@ -134,7 +139,7 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finished(figure: Figure, axes: Axes, columns: int = 1) -> Figure:
+def _finished(figure: "Figure", axes: "Axes", columns: int = 1) -> "Figure":
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, frameon=False, ncols=columns)
     return figure

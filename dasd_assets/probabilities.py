@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dasd_assets.code_versions import code_version, of_code
 from dasd_assets.generations import KINDS
 from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.plots import inline, probability_densities
@@ -136,6 +137,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
     generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
     logprobs = table("student_logprobs", responses=generations, prompts="prompts", checkpoints="student_model")
+    logprobs = logprobs.made_with(code_version(recipe, "filters.apply", "parity", scoring=SCORING_VERSION))
 
     @dg.asset(
         partitions_def=PROMPT_BATCH,
@@ -144,7 +146,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"ducklake", KINDS[recipe.student.engine]},
         metadata=logprobs.definition,
         pool="engine",
-        code_version=SCORING_VERSION + recipe.version("filters.apply", "parity"),
+        code_version=logprobs.code_version,
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
     )
     def student_logprobs(
@@ -190,6 +192,7 @@ def _present(warehouse: Warehouse, batch: str, student: PromptedModel) -> pl.Ser
 def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
     generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
     probabilities = table("sentence_probabilities", responses=generations, student_logprobs="student_logprobs")
+    probabilities = probabilities.made_with(of_code(segmenter=SEGMENTER_VERSION))
 
     @dg.asset(
         partitions_def=PROMPT_BATCH,
@@ -197,7 +200,7 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         group_name="scores",
         kinds={"ducklake", "polars"},
         metadata=probabilities.definition,
-        code_version=SEGMENTER_VERSION,
+        code_version=probabilities.code_version,
         description="One row per sentence of a scored response: its logprob sum and token count under both models.",
     )
     def sentence_probabilities(

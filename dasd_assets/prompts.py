@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import of_code
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import table
@@ -22,7 +23,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
-PROMPTS = table("prompts")
+PROMPTS = table("prompts").made_with(of_code(prompts=PROMPTS_VERSION))
 PER_RESPONSE = (
     "responses",
     "response_verdicts",
@@ -88,7 +89,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group_name="inputs",
         kinds={"ducklake"},
         metadata=PROMPTS.definition,
-        code_version=PROMPTS_VERSION,
+        code_version=PROMPTS.code_version,
         description="One row per question of a landed file; lines that are none are in rejected_prompts, and why.",
     )
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:

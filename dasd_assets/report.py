@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
 from dasd_assets import plots
+from dasd_assets.code_versions import of_code
 from dasd_assets.divergence import threshold_version
 from dasd_assets.evaluation import accuracy_table, stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
@@ -19,6 +20,9 @@ from dasd_resources.checkpoint import Trained
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPORT_VERSION = "1"
 NUM_POSITIONS = 8
@@ -52,7 +56,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
 
 def pictures(
     warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings, batches: list[str]
-) -> dict[str, Figure]:
+) -> dict[str, "Figure"]:
     """Plot name -> figure."""
     rollouts = current_rollouts(warehouse, engines, recipe)
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
@@ -69,12 +73,14 @@ def pictures(
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`distillation_report`."""
+    version = of_code(report=REPORT_VERSION)
 
     @dg.asset(
         deps=["evaluations", "random_responses", "mixed_policy_dataset"],
         group_name="training_results",
         kinds={"matplotlib"},
-        code_version=REPORT_VERSION,
+        code_version=version.text,
+        metadata=version.metadata,
         description="The figures of the report for this distillation; files in DASD_HOME/reports.",
     )
     def distillation_report(
@@ -84,7 +90,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         findings = find(warehouse, engines, recipe, existing)
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
-        metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder))}
+        metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder)), **version.metadata}
         for name, figure in pictures(warehouse, engines, recipe, findings, existing).items():
             file = folder / f"{name}.png"
             file.write_bytes(plots.png(figure))

@@ -11,14 +11,15 @@ from math import inf
 import dagster as dg
 import polars as pl
 
-from dasd_assets.divergence import threshold_version
+from dasd_assets.code_versions import CodeVersion
+from dasd_assets.divergence import threshold_version, types_version
 from dasd_assets.plots import histogram, inline
 from dasd_assets.pool import drop_counts, keep_pool, pool_params
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.quarantine import usable_batches
 from dasd_assets.selection_rules import record_rule, selection_rule
 from dasd_assets.staleness import batches_tag
-from dasd_assets.table_metadata import TableAsset, table
+from dasd_assets.table_metadata import Figure, TableAsset, audited, table
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.warehouse import Reading, Warehouse
@@ -116,6 +117,19 @@ def selection_version(recipe: Recipe) -> str:
     return content_hash([SELECTION_VERSION, threshold_version(recipe), recipe.version("selection", "filters")])[:12]
 
 
+def _code_version(recipe: Recipe) -> CodeVersion:
+    """What `selection_version` stands for."""
+    below = types_version(recipe)
+    parts = recipe.parts("selection", "filters")
+    return CodeVersion(selection_version(recipe), {"selection": SELECTION_VERSION, **below.code}, parts)
+
+
+def _control_version(recipe: Recipe) -> CodeVersion:
+    below, seed = _code_version(recipe), recipe.parts("seed")
+    text = content_hash([CONTROL_VERSION, below.text, recipe.version("seed")])[:12]
+    return CodeVersion(text, {"control": CONTROL_VERSION, **below.code}, {**below.recipe, **seed})
+
+
 def dataset_id(recipe: Recipe, dataset: str, policy: str, ids: pl.Series) -> str:
     """Identifies a dataset by its content and the parts of the recipe that made it."""
     return content_hash([dataset, policy, selection_version(recipe), sorted(ids)])[:16]
@@ -150,7 +164,7 @@ def _table(recipe: Recipe, datasets: Iterable[str]) -> TableAsset:
 
 
 def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
-    chosen_table = _table(recipe, [dataset])
+    chosen_table = _table(recipe, [dataset]).made_with(_code_version(recipe))
 
     @dg.asset(
         name=f"selected_responses_{dataset}",
@@ -158,7 +172,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         group_name="selection",
         kinds={"ducklake", "polars"},
         metadata=chosen_table.part(f"dataset = '{dataset}' AND policy = 'das'"),
-        code_version=selection_version(recipe),
+        code_version=chosen_table.code_version,
         description=f"One row per response of {dataset} that divergence-aware sampling keeps, with rank and score.",
     )
     def selected_responses(
@@ -198,6 +212,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 domains_without_responses=without or None,
                 **statistics.row(0, named=True),
                 scores=inline(histogram(densities, recipe.selection.score)),
+                **_audited(warehouse, recipe, f"dataset = '{dataset}' AND policy = 'das'"),
             ),
         )
 
@@ -205,14 +220,14 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
 
 
 def _random(recipe: Recipe) -> dg.AssetsDefinition:
-    drawn_table = _table(recipe, recipe.datasets)
+    drawn_table = _table(recipe, recipe.datasets).made_with(_control_version(recipe))
 
     @dg.asset(
         deps=[*[f"selected_responses_{dataset}" for dataset in recipe.datasets], "prompts"],
         group_name="selection",
         kinds={"ducklake", "polars"},
         metadata=drawn_table.part("policy = 'random'"),
-        code_version=content_hash([CONTROL_VERSION, selection_version(recipe), recipe.version("seed")])[:12],
+        code_version=drawn_table.code_version,
         description="One row per response of the random control: same pool, budget and questions as the selection.",
     )
     def random_responses(
@@ -234,6 +249,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
                 every.height,
                 {"recipe": recipe.name, "policy": "random"},
                 mean_score=every.select(pl.mean("score")).item(),
+                **_audited(warehouse, recipe, "policy = 'random'"),
             ),
             tags=read,
         )
@@ -244,6 +260,11 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
 def _read_tags(instance: dg.DagsterInstance, assets: Sequence[str], batches: list[str]) -> dict[str, str]:
     """What was read of each asset; `prompts` is one, for a withdrawal changes the pool and nothing in between."""
     return {key: value for asset in assets for key, value in batches_tag(instance, asset, batches).items()}
+
+
+def _audited(warehouse: Warehouse, recipe: Recipe, where: str) -> dict[str, Figure]:
+    query = f"SELECT * FROM selected_responses WHERE recipe = '{recipe.name}' AND {where}"
+    return audited("response RESPONSE_ID", query, warehouse.snapshot_id())
 
 
 def _selected(reading: Reading, recipe: Recipe, dataset: str) -> pl.DataFrame:

@@ -29,6 +29,18 @@ def selection_rule(recipe: Recipe, dataset: str, pool: Mapping[str, object]) -> 
     }
 
 
+def mixture_rule(recipe: Recipe, num_on_policy: int, num_drawn: int) -> dict[str, object]:
+    """What decides which selected responses the mixed-policy dataset draws."""
+    return {
+        "drawn_from": recipe.last_dataset,
+        "temperature": recipe.datasets[recipe.last_dataset],
+        "ratio": recipe.mixed_policy.off_policy_ratio,
+        "seed": recipe.seed,
+        "num_on_policy": num_on_policy,
+        "num_drawn": num_drawn,
+    }
+
+
 def record_rule(
     context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, dataset: str, rule: Mapping[str, object]
 ) -> None:

@@ -14,9 +14,10 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
+from dasd_assets.code_versions import of_code
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import table
+from dasd_assets.table_metadata import Figure, audited, table
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Recipe, content_hash
@@ -72,7 +73,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         selected_responses=[f"selected_responses_{dataset}", "random_responses"],
         responses=f"teacher_generations_{dataset}",
         prompts="prompts",
-    )
+    ).made_with(of_code(examples=SFT_VERSION))
 
     @dg.asset(
         name=f"sft_dataset_{dataset}",
@@ -80,7 +81,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         group_name="sft_datasets",
         kinds={"ducklake"},
         metadata=examples_table.part(f"dataset = '{dataset}'"),
-        code_version=SFT_VERSION,
+        code_version=examples_table.code_version,
         description=f"One row per training example of {dataset}: token ids and labels, for selection and control.",
     )
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -100,6 +101,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 num_random=made["random"].height,
                 num_tokens=int(made["das"]["num_tokens"].sum()),
                 lengths=inline(histogram({dataset: made["das"]["num_tokens"].to_list()}, "tokens per example")),
+                **audit_figures(warehouse, recipe, dataset, made["das"]),
             ),
         )
 
@@ -146,7 +148,7 @@ def write_examples(
         ids = sorted(made["example_id"])
         query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
         if ids != sorted(warehouse.read(query, key)["example_id"]):
-            named = {**key, "dataset_id": content_hash([key, ids])[:16]}
+            named = {**key, "dataset_id": dataset_id(key, ids)}
             columns = [pl.lit(value).alias(name) for name, value in named.items()]
             with warehouse.commit(origin(context)) as transaction:
                 parts = (part.with_columns(columns) for part in spooled(file))
@@ -169,3 +171,17 @@ def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:
     file.seek(0)
     with pa.ipc.open_stream(file) as stream:
         yield from (pl.DataFrame(batch) for batch in stream)
+
+
+def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str, made: pl.DataFrame) -> dict[str, Figure]:
+    """Figures of a dataset that lead to its audit. made: as `write_examples` returns it."""
+    key = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
+    where = " AND ".join(f"{name} = '{value}'" for name, value in key.items())
+    query = f"SELECT * FROM lineage_examples WHERE {where}"
+    identity = dataset_id(key, made["example_id"].to_list())
+    return {"dataset_id": identity, **audited("example EXAMPLE_ID", query, warehouse.snapshot_id())}
+
+
+def dataset_id(key: Row, example_ids: Sequence[str]) -> str:
+    """Names a dataset by recipe, dataset and policy, and by its examples."""
+    return content_hash([key, sorted(example_ids)])[:16]

@@ -8,8 +8,9 @@ nothing below it is made. Where an unpartitioned asset reads all batches, it rec
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
@@ -21,6 +22,7 @@ from dasd_resources.recipe import content_hash
 DATA_VERSION = "dagster/data_version"
 CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
+INPUT_EVENT = "dagster/input_event_pointer/"  # the input's last event, of any batch, when the step began
 BATCHES_VERSION = "dasd.batches_version/"
 UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
 RETRY = "dasd.retry"
@@ -30,8 +32,20 @@ Tags = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class Cause:
+    """One way in which an asset differs from what it should be made from; `upstream` names the input that does.
+
+    upstream: of the kinds `upstream` (that asset is itself out of date) and `input` (it has another version by now).
+    """
+
+    kind: Literal["never", "withdrawals", "code", "files", "upstream", "input", "check", "failed"]
+    reason: str
+    upstream: str = ""
+
+
+@dataclass(frozen=True)
 class Stale:
-    """An asset, and the batch of it, that is out of date.
+    """An asset, and the batch of it, that is out of date; `reason` is the first of its causes.
 
     wanted: identifies what it is to be made from; while that stays the same, so does the outcome.
     retry: it was made from just that, but some of its rows failed; what follows need not wait for them.
@@ -42,6 +56,7 @@ class Stale:
     reason: str
     wanted: str = field(default="", compare=False)
     retry: bool = field(default=False, compare=False)
+    causes: tuple[Cause, ...] = field(default=(), compare=False)
 
 
 def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
@@ -107,45 +122,43 @@ class _Look:
     def at(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
         made = self.latest[name].get(batch)
-        tags = None if made is None else made.tags
-        reason = (
-            self._own_reason(name, batch, tags)
-            or self._input_reason(name, batch, tags or {})
-            or gate_reason(self.gates[name], batch)
-        )
-        if reason:
+        tags: Tags = {} if made is None else made.tags
+        causes = [Cause("never", NEVER)] if made is None else list(self._causes(name, batch, tags))
+        if causes:
             self._outdated.add((name, batch))
-            self.found.append(Stale(name, batch, reason, self._wanted(name, batch)))
-        elif tags and RETRY in tags:
+        elif RETRY in tags:
+            causes = [Cause("failed", f"{tags[RETRY]} requests failed")]
+        if causes:
+            retry = causes[0].kind == "failed"
             self.found.append(
-                Stale(name, batch, f"{tags[RETRY]} requests failed", self._wanted(name, batch), retry=True)
+                Stale(name, batch, causes[0].reason, self._wanted(name, batch), retry, tuple(causes)),
             )
 
-    def _own_reason(self, name: str, batch: str | None, tags: Tags | None) -> str | None:
-        if tags is None:
-            return NEVER
+    def _causes(self, name: str, batch: str | None, tags: Tags) -> Iterator[Cause]:
         if name == "prompts" and batch is not None and batch in self.withdrawn:
-            return self.withdrawn[batch]
+            yield Cause("withdrawals", self.withdrawn[batch])
         code_version, root_version = self.nodes[name].code_version, self.roots.get(name)
         if code_version is not None and tags.get(CODE_VERSION) != code_version:
-            return "code or recipe changed"
+            yield Cause("code", "code or recipe changed")
         if root_version is not None and tags.get(DATA_VERSION) != root_version:
-            return "files changed"
-        return None
-
-    def _input_reason(self, name: str, batch: str | None, tags: Tags) -> str | None:
+            yield Cause("files", "files changed")
         for parent in self._parents(name):
-            if self._reads_all(parent, batch):
-                if any((parent, source) in self._outdated for source in self.usable):
-                    return f"{parent} is out of date"
-                changed = tags.get(BATCHES_VERSION + parent) != self._version(parent, batch)
-            else:
-                if (parent, self._source(parent, batch)) in self._outdated:
-                    return f"{parent} is out of date"
-                changed = tags.get(INPUT_VERSION + parent) not in _recordings(self._version(parent, batch))
-            if changed:
-                return f"{parent} changed"
-        return None
+            if cause := self._input_cause(parent, batch, tags):
+                yield cause
+        if told := gate_reason(self.gates[name], batch):
+            yield Cause("check", told)
+
+    def _input_cause(self, parent: str, batch: str | None, tags: Tags) -> Cause | None:
+        reads_all = self._reads_all(parent, batch)
+        sources = self.usable if reads_all else [self._source(parent, batch)]
+        if any((parent, source) in self._outdated for source in sources):
+            return Cause("upstream", f"{parent} is out of date", parent)
+        version = self._version(parent, batch)
+        if reads_all:
+            changed = tags.get(BATCHES_VERSION + parent) != version
+        else:
+            changed = tags.get(INPUT_VERSION + parent) not in recordings(version)
+        return Cause("input", f"{parent} changed", parent) if changed else None
 
     def _parents(self, name: str) -> list[str]:
         if name not in self._parent_names:
@@ -174,10 +187,14 @@ class _Look:
 
 
 def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
-    versions = {batch: latest[batch].tags.get(DATA_VERSION) if batch in latest else None for batch in batches}
+    return hash_of_versions({b: latest[b].tags.get(DATA_VERSION) if b in latest else None for b in batches})
+
+
+def hash_of_versions(versions: Mapping[str, str | None]) -> str:
+    """Of an asset's batches: batch -> data version, None where it was never made."""
     return content_hash(versions)[:16]
 
 
-def _recordings(data_version: str) -> tuple[str, str]:
+def recordings(data_version: str) -> tuple[str, str]:
     """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
     return data_version, hashlib.sha256(data_version.encode()).hexdigest()

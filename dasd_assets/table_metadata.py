@@ -5,10 +5,12 @@ Used by every asset in two lines: `metadata=table.definition` where it is define
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import dagster as dg
 
+from dasd_assets.code_versions import CodeVersion
 from dasd_assets.column_lineage import Sources, column_lineage
 from dasd_resources.columns import tables
 from dasd_resources.warehouse import Warehouse
@@ -42,10 +44,20 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class TableAsset:
-    """An asset's table, and the assets that wrote the tables it is made from."""
+    """An asset's table, the assets that wrote the tables it is made from, and the code and recipe that make it."""
 
     name: str
     sources: Sources
+    version: CodeVersion | None = None
+
+    def made_with(self, version: CodeVersion) -> Self:
+        """The same, for the asset of this code version."""
+        return replace(self, version=version)
+
+    @property
+    def code_version(self) -> str | None:
+        """As Dagster is told."""
+        return None if self.version is None else self.version.text
 
     @property
     def lineage(self) -> dg.TableColumnLineage:
@@ -68,6 +80,7 @@ class TableAsset:
             "dagster/table_name": f"dasd.{self.name}",
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/column_lineage": lineage,
+            **self._made_with,
         }
 
     def part(self, rows: str) -> dict[str, Figure | dg.TableSchema | dg.TableColumnLineage]:
@@ -85,8 +98,13 @@ class TableAsset:
             "dagster/row_count": num_rows,
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
+            **self._made_with,
             "sample": dg.MetadataValue.md(self._sample(warehouse, rows)),
         }
+
+    @property
+    def _made_with(self) -> Mapping[str, dg.JsonMetadataValue]:
+        return {} if self.version is None else self.version.metadata
 
     def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
         where = " AND ".join(f"{column} = ${column}" for column in rows) or "TRUE"
@@ -97,6 +115,15 @@ class TableAsset:
 def table(name: str, **sources: str | list[str]) -> TableAsset:
     """`table("responses", prompts="prompts")`: the table, then each table it is made from and the assets of that."""
     return TableAsset(name, sources)
+
+
+def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
+    """Figures that lead to the audit: what to run to have a row explained or followed, and the snapshot of the rows."""
+    return {
+        "audit": dg.MetadataValue.md(f"`dasd audit {command}`"),
+        "lineage": dg.MetadataValue.md(f'`dasd sql "{query}"`'),
+        "snapshot_id": snapshot_id,
+    }
 
 
 def tidy(value: Figure) -> Figure:

@@ -16,10 +16,11 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import CodeVersion
 from dasd_assets.plots import inline, loss_curve
 from dasd_assets.progress import TrainingLog
 from dasd_assets.provenance import origin
-from dasd_assets.table_metadata import TableAsset, table
+from dasd_assets.table_metadata import TableAsset, audited, table
 from dasd_resources.checkpoint import RECORD, Pace, Progress, Trained
 from dasd_resources.engines import Engines
 from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
@@ -47,6 +48,13 @@ def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
     settings = recipe.version("training", "seed", "student.dtype")
     return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
+
+
+def _code_version(recipe: Recipe, dataset: str) -> CodeVersion:
+    """What `training_version` stands for."""
+    number = {"mixed_policy.epochs": recipe.mixed_policy.epochs} if dataset == MIXED else {}
+    parts = recipe.parts("training", "seed", "student.dtype") | number
+    return CodeVersion(training_version(recipe, dataset), {"training": TRAINING_VERSION}, parts)
 
 
 def checkpoint_id(parent: str, example_ids: list[str], settings: str) -> str:
@@ -83,6 +91,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
     parent_asset = f"checkpoint_{names[previous - 1]}" if previous else "student_model"
     dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
     checkpoints = table("checkpoints", sft_examples=dataset_asset, checkpoints=parent_asset)
+    checkpoints = checkpoints.made_with(_code_version(recipe, dataset))
 
     @dg.asset(
         name=f"checkpoint_{stage}",
@@ -91,7 +100,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         kinds={"pytorch", "huggingface"},
         metadata=checkpoints.part(f"stage = '{stage}'"),
         pool="engine",
-        code_version=training_version(recipe, dataset),
+        code_version=checkpoints.code_version,
         description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
     )
     def checkpoint(
@@ -101,12 +110,12 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         parent = chain.row(previous + 1, named=True)
         examples, snapshot = _examples(warehouse, recipe, dataset)
         if examples.is_empty():
-            return _skipped(dataset)
+            return _skipped(dataset, _code_version(recipe, dataset))
         job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
-        _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
-        return _result(warehouse, checkpoints, job, trained, examples)
+        snapshot = _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
+        return _result(warehouse, checkpoints, job, trained, examples, snapshot)
 
     return checkpoint
 
@@ -124,12 +133,14 @@ def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.Da
     return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
 
 
-def _skipped(dataset: str) -> dg.MaterializeResult:
+def _skipped(dataset: str, version: CodeVersion) -> dg.MaterializeResult:
     reason = f"the {dataset} dataset has no examples"
     if dataset != MIXED:
         raise dg.Failure(f"{reason}: nothing to train on")
     reason = f"{reason}: no rollout was cut off and continued by the teacher, so there is nothing to learn from"
-    return dg.MaterializeResult(data_version=dg.DataVersion("skipped"), metadata={"skipped": reason})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion("skipped"), metadata={"skipped": reason, **version.metadata}
+    )
 
 
 def _job(
@@ -223,7 +234,8 @@ def _register(
     trained: Trained,
     examples: pl.DataFrame,
     snapshot: int,
-) -> None:
+) -> int:
+    """Returns the snapshot that the checkpoint saw: an earlier one, if it was trained before."""
     key = {"checkpoint_id": job.checkpoint_id, "recipe": recipe.name, "stage": stage}
     row = pl.DataFrame(
         {
@@ -252,16 +264,24 @@ def _register(
             "SELECT snapshot_id FROM checkpoints WHERE checkpoint_id = $id", {"id": job.checkpoint_id}
         )
         if not known.is_empty():  # trained before: it saw the rows of that snapshot
-            row = row.with_columns(snapshot_id=pl.lit(known["snapshot_id"][0]))
+            snapshot = int(known["snapshot_id"][0])
+            row = row.with_columns(snapshot_id=pl.lit(snapshot))
         transaction.replace("checkpoints", key, row)
         transaction.append_missing("checkpoint_examples", ("checkpoint_id", "example_id"), trained_on)
     job.rows.unlink(missing_ok=True)
     job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)
+    return snapshot
 
 
 def _result(
-    warehouse: Warehouse, table_asset: TableAsset, job: SftJob, trained: Trained, examples: pl.DataFrame
+    warehouse: Warehouse,
+    table_asset: TableAsset,
+    job: SftJob,
+    trained: Trained,
+    examples: pl.DataFrame,
+    snapshot: int,
 ) -> dg.MaterializeResult:
+    query = f"SELECT * FROM lineage_checkpoints WHERE checkpoint_id = '{job.checkpoint_id}' ORDER BY distance"
     return dg.MaterializeResult(
         data_version=dg.DataVersion(job.checkpoint_id),
         metadata=table_asset.result(
@@ -277,5 +297,6 @@ def _result(
             training_seconds=trained.seconds,
             final_loss=trained.losses[-1].loss,
             loss=inline(loss_curve({job.checkpoint_id: trained.losses})),
+            **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import CodeVersion
 from dasd_assets.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
 from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.progress import logged
@@ -56,6 +57,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
     generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
     verdicts = table("response_verdicts", responses=generations, prompts="prompts", checkpoints="student_model")
+    verdicts = verdicts.made_with(_code_version(recipe))
 
     @dg.asset(
         partitions_def=PROMPT_BATCH,
@@ -63,7 +65,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group_name="responses",
         kinds={"ducklake"},
         metadata=verdicts.definition,
-        code_version=content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version("filters")])[:12],
+        code_version=verdicts.code_version,
         description="One row per response and filter: whether it passed, and if not, why.",
     )
     def response_verdicts(
@@ -83,6 +85,11 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         return _result(warehouse, batch, version, verdicts)
 
     return [response_verdicts]
+
+
+def _code_version(recipe: Recipe) -> CodeVersion:
+    text = content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version("filters")])[:12]
+    return CodeVersion(text, {"filters": FILTER_VERSION, "verifiers": VERIFIER_VERSION}, recipe.parts("filters"))
 
 
 def unjudged(warehouse: Warehouse, batch: str, version: str) -> tuple[int, Iterator[Row]]:

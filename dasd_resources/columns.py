@@ -155,6 +155,7 @@ OF_TABLE = {
         "reason": "Why it cannot be cut.",
     },
     "teacher_continuations": {
+        "max_response_tokens": "Token limit of prefix and continuation together; NULL in rows of earlier releases.",
         "prefix_text": "The student's part.",
         "continuation_text": "The teacher's part.",
         "text": "Both together, canonical.",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,11 @@ from dasd_resources.engine import (
     Score,
     ScoringRequest,
 )
+from dasd_resources.file_hashes import known_hashes, remember_hash
 from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server, content_hash
 
+FINGERPRINT_VERSION = "1"  # of how a fingerprint is made of a model's files and prompting
 Result = TypeVar("Result", bound=Completion | Score | Failure)
 QUANTISATION = ("quantization", "kv_cache_dtype")  # engine_options that change what a model says
 
@@ -49,17 +52,33 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         if spec.server is not None:
             return self._find_served(spec, spec.server, path)
-        files = fingerprint(path, Path(self.home) / "fingerprints.sqlite")
+        files = fingerprint(path, self._cache)
         chat = _chat(path, files, spec.model_dump_json())
         known = [files, chat.template_version, *_quantisation(spec)]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
+
+    def fingerprint(self, spec: Model, key: str) -> str:
+        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it was found out before."""
+        path = find_model(spec.model, key)
+        files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self._cache)
+        made_of = [FINGERPRINT_VERSION, files, spec.model_dump(mode="json"), version("transformers")]
+        kept = (f"fingerprint of {content_hash(made_of)}", 0, 0)  # beside those of files, which it is made of
+        known = known_hashes(self._cache, [kept])
+        if kept not in known:
+            known[kept] = self.find(spec, key).fingerprint
+            remember_hash(self._cache, kept, known[kept])
+        return known[kept]
+
+    @property
+    def _cache(self) -> Path:
+        return Path(self.home) / "fingerprints.sqlite"
 
     def api_key(self, variable: str) -> str | None:
         """The server's key that an environment variable holds: none here, the code location knows the environment."""
         return None
 
     def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
-        chat = _chat(path, prompting_fingerprint(path, Path(self.home) / "fingerprints.sqlite"), spec.model_dump_json())
+        chat = _chat(path, prompting_fingerprint(path, self._cache), spec.model_dump_json())
         known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 

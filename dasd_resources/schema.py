@@ -153,4 +153,10 @@ MIGRATIONS = (
         batch VARCHAR NOT NULL, reason VARCHAR NOT NULL, step VARCHAR NOT NULL, num_attempts INTEGER NOT NULL,
         failed_run_id VARCHAR NOT NULL, quarantined_at TIMESTAMPTZ NOT NULL, released_at TIMESTAMPTZ, run_id VARCHAR);
     """,
+    # What an id is the hash of, where the row did not hold it: `dasd audit verify` recomputes it.
+    """
+    ALTER TABLE teacher_continuations ADD COLUMN top_p DOUBLE;
+    ALTER TABLE teacher_continuations ADD COLUMN max_response_tokens INTEGER;
+    ALTER TABLE evaluations ADD COLUMN template_version VARCHAR;
+    """,
 )

@@ -1,9 +1,12 @@
 """Audits of a finished home: every fact is there, in text and in JSON, and ids are forgiving but never ambiguous."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from conftest import Project, change
 
@@ -129,6 +132,71 @@ def test_changed_rows_and_a_missing_folder_are_told(
     faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
     assert "num_examples" in faults
     assert f"{missing} is gone" in faults
+
+
+def test_an_expired_snapshot_is_told(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    identity, snapshot = copy.read("SELECT checkpoint_id, snapshot_id FROM checkpoints WHERE stage = 'stage1'").row(0)
+    with copy.warehouse.commit("a hand") as transaction:
+        transaction.read(f"CALL ducklake_expire_snapshots('dasd', versions => [{snapshot}])")
+    [fault] = audit(capsys, "checkpoint", identity, code=1)["faults"]
+    assert f"there is no snapshot {snapshot}: it has been expired by maintenance" in fault
+
+
+def test_a_damaged_record_is_told(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage2'")
+    copied = copy.home / "checkpoints" / identity
+    (copied / "dasd.json").write_text("{")
+    with copy.warehouse.commit("a hand") as transaction:
+        transaction.read(f"UPDATE checkpoints SET path = '{copied}', snapshot_id = NULL WHERE stage = 'stage2'")
+    faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
+    assert "dasd.json cannot be read" in faults
+    assert "its snapshot is not recorded" in faults
+
+
+def test_what_the_mixed_dataset_did_not_draw_is_explained(copy: Project) -> None:
+    """With fewer off-policy rows than there are, every row of the mixed pool is drawn or is told its place."""
+    copy.recipe = change(copy.recipe, "mixed_policy.off_policy_ratio", 0.5)
+    copy.materialize("mixed_policy_dataset")
+    chosen = set(copy.read("SELECT response_id FROM selected_responses WHERE dataset = 'mixed'")["response_id"])
+    pool = copy.read("SELECT response_id FROM selected_responses WHERE dataset = 't100' AND policy = 'das'")
+    others = copy.read("SELECT response_id FROM responses WHERE temperature = 1.0")["response_id"]
+    places = []
+    with Lake(str(copy.home)).reading() as reading:
+        for response in others:
+            found = [s for s in audit_response(reading, response)["selections"] if s["dataset"] == "mixed"]
+            assert [s["chosen"] for s in found] == [response in chosen]
+            if response not in set(pool["response_id"]):
+                assert found[0]["why"] == "not selected for t100, of which the mixed-policy dataset draws"
+            elif response not in chosen:
+                places.append(re.search(r"not drawn: number (\d+) of (\d+) in the draw", found[0]["why"]).groups())
+    assert sorted(int(place) for place, _ in places) == list(range(len(chosen) + 1, pool.height + 1))
+    assert places
+
+
+def test_materializations_lead_to_the_audit(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands in their metadata run, with a real id in place of the word."""
+    assets = ("selected_responses_t060", "random_responses", "sft_dataset_t100", "mixed_policy_dataset")
+    for asset in (*assets, "checkpoint_stage2"):
+        with home.instance() as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+        assert event is not None and event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+        snapshot = metadata["snapshot_id"].value
+        commands = [shlex.split(str(metadata[name].value).strip("`")) for name in ("audit", "lineage")]
+        assert home.warehouse.read(commands[1][2], at=int(str(snapshot))).height > 0
+        ids = {"RESPONSE_ID": "responses", "EXAMPLE_ID": "sft_examples"}
+        words = [
+            one(home, f"SELECT min({word.lower()}) FROM {ids[word]}") if word in ids else word for word in commands[0]
+        ]
+        assert main(words[1:]) == 0
+        assert main(commands[1][1:]) == 0
+    capsys.readouterr()
 
 
 def test_a_question_names_all_it_touched(home: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The demo's own models, found and loaded as the pipeline does it, under both engines."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,32 @@ def test_every_request_ends_once() -> None:
     assert said[2:] == [Failure("c", "the engine ended without a result for it")]
     with pytest.raises(RuntimeError, match="a second result, or an unasked one, for b"):
         list(once_each(requests, iter([Score("b", [-1.0]), Score("b", [-1.0])])))
+
+
+def test_a_known_fingerprint_needs_no_tokenizer(tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    shutil.copytree(TEACHER.model, folder)
+    spec = TEACHER.model_copy(update={"model": str(folder)})
+    code = f"""if True:
+        import sys
+        from dasd_resources.engines import Engines
+        from dasd_resources.recipe import Model
+        spec = Model.model_validate_json({spec.model_dump_json()!r})
+        print(Engines(home={str(tmp_path)!r}).fingerprint(spec, "teacher.model"), "transformers" in sys.modules)"""
+
+    def found() -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout.split()
+
+    first = found()
+    assert first == [Engines(home=str(tmp_path)).find(spec, "teacher.model").fingerprint, "True"]
+    assert found() == [first[0], "False"]
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# otherwise #}")
+    changed = found()
+    assert changed[0] not in (first[0], "") and changed[1] == "True"
+    other = spec.model_copy(update={"system_prompt": "Be brief."})
+    assert Engines(home=str(tmp_path)).fingerprint(other, "teacher.model") != changed[0]
 
 
 def test_a_fingerprint_follows_the_prompting_not_the_path_or_engine(engines: Engines) -> None:

@@ -265,7 +265,10 @@ def test_a_continuation_row_joins_both_parts(teacher: PromptedModel, prefix: str
     assert made["max_tokens"] == asked.max_tokens < RECIPE.generation.max_tokens
 
 
-PREFIX = {"continuation_id": "k", "rollout_id": "r", "prompt_id": "p", "question": "q", "system_prompt": None}
+PREFIX = {
+    **{"continuation_id": "k", "rollout_id": "r", "prompt_id": "p", "question": "q", "system_prompt": None},
+    "max_response_tokens": RECIPE.generation.max_tokens,
+}
 
 
 def test_a_continuation_goes_on_from_the_prefix_text_in_the_teachers_tokens(teacher: PromptedModel) -> None:
@@ -293,17 +296,19 @@ def test_a_prefix_may_leave_the_teacher_one_token_but_not_none(teacher: Prompted
 
 
 def test_a_continuation_id_follows_what_decides_it() -> None:
-    hot = RECIPE.model_copy(update={"mixed_policy": RECIPE.mixed_policy.model_copy(update={"off_policy_ratio": 2.0})})
-    cold = RECIPE.mixed_policy.model_copy(update={"continuation_temperature": 0.3})
-    others = [
-        continuation_id("r2", "p", "t", RECIPE),
-        continuation_id("r1", "q", "t", RECIPE),
-        continuation_id("r1", "p", "u", RECIPE),
-        continuation_id("r1", "p", "t", RECIPE.model_copy(update={"mixed_policy": cold})),
+    key = {"rollout_id": "r1", "prefix_text": "p", "teacher_fingerprint": "t"}
+    key |= {"temperature": 0.6, "top_p": 1.0, "max_response_tokens": 99}
+    others: list[dict[str, str | float]] = [
+        {"rollout_id": "r2"},
+        {"prefix_text": "q"},
+        {"teacher_fingerprint": "u"},
+        {"temperature": 0.3},
+        {"top_p": 0.9},
+        {"max_response_tokens": 98},
     ]
-    first = continuation_id("r1", "p", "t", RECIPE)
-    assert len({first, *others}) == 5
-    assert continuation_id("r1", "p", "t", hot) == first
+    ids = {continuation_id(key), *[continuation_id({**key, **other}) for other in others]}
+    assert len(ids) == 7
+    assert continuation_id({**key, "max_tokens": 5}) == continuation_id(key)
 
 
 @given(st.text("ab \n", max_size=8), st.text("ab \n", max_size=8))

@@ -11,6 +11,7 @@ import pytest
 from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
+from dasd_assets.materializations import latest_materializations, metadata_of
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
 from dasd_assets.sentences import edges, sentence_spans
@@ -272,6 +273,49 @@ def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
     project.materialize("teacher_generations_t060")
     assert project.fake.generated == refused
     assert (project.count("responses"), project.count("failed_requests")) == (6, 0)
+
+
+@pytest.mark.parametrize(
+    ("asset", "table"), [("teacher_generations_t060", "responses"), ("student_logprobs", "student_logprobs")]
+)
+def test_failed_rows_are_counted_and_exactly_they_are_tried_again(copy: Project, asset: str, table: str) -> None:
+    """Once by materializing the asset again, and once by the next run, which knows that rows are missing."""
+    copy.land("c.jsonl", prompt_rows(15, 24))
+    copy.materialize("prompts,teacher_generations_t100")
+    if asset == "student_logprobs":
+        copy.materialize("teacher_generations_t060,response_verdicts")
+    asked = copy.fake.scored if asset == "student_logprobs" else copy.fake.generated
+    asked.clear()
+    before = ids(copy, table, "response_id")
+    copy.fake.fails = lambda key: key not in before and key[0] in "01234567"
+    copy.materialize(asset)
+    failed = {key for key in asked if key[0] in "01234567"}
+    assert 0 < len(failed) < len(asked)
+    assert num_failed(copy, asset) == len(failed)
+    assert ids(copy, "failed_requests", "request_id") == failed
+    assert not failed & ids(copy, table, "response_id")
+    again = sorted(failed)[0]
+    copy.fake.fails = lambda key: key == again
+    asked.clear()
+    copy.materialize(asset)
+    assert (sorted(asked), num_failed(copy, asset)) == (sorted(failed), 1)
+    copy.fake.fails = lambda key: False
+    asked.clear()
+    copy.run()
+    assert [key for key in asked if key in failed] == [again]
+    assert num_failed(copy, asset) == 0
+    assert ids(copy, "failed_requests", "request_id") == set()
+    assert failed <= ids(copy, table, "response_id")
+
+
+def num_failed(project: Project, asset: str) -> int:
+    """By the metadata of the asset's latest materializations."""
+    with project.instance() as instance:
+        return sum(
+            int(str(values["num_failed"].value))
+            for made in latest_materializations(instance, {asset: True})[asset].values()
+            for values in metadata_of(instance, asset, [made.storage_id]).values()
+        )
 
 
 def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> None:

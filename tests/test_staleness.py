@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
+from dasd_assets.audit.changes import NUM_LOOKED_UP, Changes
+from dasd_assets.code_versions import CodeVersion
+from dasd_assets.materializations import latest_materializations
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.staleness import batches_tag, batches_version, stale_assets
 
@@ -17,13 +20,17 @@ class Graph:
     instance: dg.DagsterInstance
     versions: dict[str, str] = field(default_factory=dict)
     code: str = "1"
+    settings: Mapping[str, object] | None = None  # of rows, as a recipe's
     root: str = "m1"
     widened: bool = False  # with an asset per batch between model and rows that was not there before
 
     @property
     def definitions(self) -> dg.Definitions:
+        made = CodeVersion(self.code, {"rules": self.code}, self.settings or {}).metadata if self.settings else {}
+
         def result(name: str, tags: Mapping[str, str] | None = None) -> dg.MaterializeResult:
-            return dg.MaterializeResult(data_version=dg.DataVersion(self.versions.get(name, f"{name} 1")), tags=tags)
+            version = dg.DataVersion(self.versions.get(name, f"{name} 1"))
+            return dg.MaterializeResult(data_version=version, tags=tags, metadata=made)
 
         @dg.asset
         def model() -> dg.MaterializeResult:
@@ -33,7 +40,9 @@ class Graph:
         def extra(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return result("extra")
 
-        @dg.asset(partitions_def=PROMPT_BATCH, deps=[model, *[extra] * self.widened], code_version=self.code)
+        @dg.asset(
+            partitions_def=PROMPT_BATCH, deps=[model, *[extra] * self.widened], code_version=self.code, metadata=made
+        )
         def rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return result(context.partition_key)
 
@@ -61,6 +70,16 @@ class Graph:
             self.make("rows", batch)
         self.make("total")
         self.make("page")
+
+    def explain(self) -> dict[tuple[str, str | None], list[str]]:
+        """Asset and batch -> what `audit staleness` tells of each cause."""
+        roots, known = {"model": self.root}, batches(self.instance)
+        found = stale_assets(self.instance, self.definitions, known, roots)
+        graph = self.definitions.resolve_asset_graph()
+        nodes = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
+        latest = latest_materializations(self.instance, {name: node.is_partitioned for name, node in nodes.items()})
+        changes = Changes(self.instance, nodes, latest, roots, known)
+        return {(s.asset, s.batch): [record["told"] for record in changes.of(s)] for s in found}
 
     @property
     def stale(self) -> list[tuple[str, str | None, str]]:
@@ -179,3 +198,70 @@ def test_more_batches_than_one_query_returns(empty: Graph) -> None:
         report(changed, f"changed {number}")
         seen.add(batches_version(empty.instance, "rows", names))
     assert len(seen) == 4
+
+
+def test_changed_files_and_inputs_are_told_with_their_versions(fresh: Graph) -> None:
+    fresh.root = "m2"
+    assert fresh.explain()["model", None] == ["its files changed: version m1 → m2"]
+    fresh.make("model")
+    assert fresh.explain()["rows", "a"] == ["model changed: version m1 → m2"]
+
+
+def test_of_batches_read_together_those_that_changed_are_told(fresh: Graph) -> None:
+    fresh.versions["a"] = "a 2"
+    fresh.make("rows", "a")
+    fresh.make("rows", "b")  # the same again
+    fresh.land("c")
+    fresh.make("rows", "c")
+    assert fresh.explain()["total", None] == ["rows of batch a: version a 1 → a 2", "rows of batch c: new"]
+
+
+def test_a_removed_batch_is_told(fresh: Graph) -> None:
+    fresh.instance.delete_dynamic_partition("prompt_batch", "a")
+    told = "rows: other batches are read than before (removed or set aside: a)"
+    assert fresh.explain()["total", None] == [told]
+
+
+def test_a_new_input_is_told_and_an_input_of_the_same_batch(fresh: Graph) -> None:
+    fresh.widened = True
+    for batch in ("a", "b"):
+        fresh.make("extra", batch)
+    assert fresh.explain()["rows", "a"] == ["extra is a new input"]
+    fresh.make("rows", "a")
+    fresh.versions["extra"] = "extra 2"
+    fresh.make("extra", "a")
+    assert fresh.explain()["rows", "a"] == ["extra changed: version extra 1 → extra 2"]
+
+
+def test_every_cause_is_told_and_the_parts_of_the_recipe(empty: Graph) -> None:
+    empty.settings = {"selection": {"budgets": {"math": 1000}, "policy": "top_k"}, "seed": 1}
+    empty.make_all()
+    empty.settings, empty.code, empty.root = {"selection": {"budgets": {"math": 2000}, "policy": "top_k"}}, "2", "m2"
+    empty.make("model")
+    assert empty.explain()["rows", "b"] == [
+        "seed 1 → unset",
+        "selection.budgets.math 1000 → 2000",
+        "code version of rules 1 → 2",
+        "model changed: version m1 → m2",
+    ]
+
+
+def test_what_an_earlier_release_did_not_record_is_said(fresh: Graph) -> None:
+    fresh.code = "2"
+    assert fresh.explain()["rows", "a"] == ["recipe or code (not recorded which): code version 1 → 2"]
+    fresh.settings = {"seed": 1}  # recorded from now on, but not by what was made before
+    assert fresh.explain()["rows", "a"] == ["recipe or code (not recorded which): code version 1 → 2"]
+
+
+def test_no_more_batches_than_these_are_looked_up(empty: Graph) -> None:
+    names = [f"batch {number:02d}" for number in range(NUM_LOOKED_UP + 3)]
+    for name in names:
+        empty.land(name)
+    empty.make_all()
+    for name in names:
+        tags = {"dagster/data_version": "2", "dagster/code_version": "1", "dagster/input_data_version/model": "m1"}
+        empty.instance.report_runless_asset_event(dg.AssetMaterialization("rows", partition=name, tags=tags))
+    told = empty.explain()["total", None]
+    assert told[0] == "rows of batch batch 00: version batch 00 1 → 2"
+    assert told[-1] == "rows of 3 more batches: made since"
+    assert len(told) == NUM_LOOKED_UP + 1

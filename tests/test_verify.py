@@ -7,7 +7,7 @@ import pytest
 from conftest import Project
 
 from dasd_assets.audit.files import file_faults
-from dasd_assets.audit.verify import verify
+from dasd_assets.audit.verify import NUM_TOLD, verify
 from dasd_assets.cli import main
 
 
@@ -64,6 +64,63 @@ def test_a_checkpoint_without_its_folder_or_with_other_weights(copy: Project) ->
     found = faults(copy)
     assert f"checkpoints {rows['checkpoint_id'][0]}: its folder {moved / 'gone'} is gone" in found
     assert f"checkpoints {rows['checkpoint_id'][1]}: its weights hash to" in found
+
+
+IDS = {
+    "responses": ("response_id", "sample_index = sample_index + 7"),
+    "teacher_continuations": ("continuation_id", "top_p = 0.123"),
+    "evaluations": ("evaluation_id", "template_version = 'another'"),
+    "student_rollouts": ("rollout_id", "max_tokens = max_tokens + 1"),
+}
+
+
+def test_ids_are_recomputed_from_what_decides_them(copy: Project) -> None:
+    ids = {table: copy.read(f"SELECT min({key}) FROM {table}").item() for table, (key, _) in IDS.items()}
+    for table, (key, hand) in IDS.items():
+        edit(copy, f"UPDATE {table} SET {hand} WHERE {key} = '{ids[table]}'")
+    edit(copy, "DELETE FROM selected_responses WHERE dataset = 't060' AND policy = 'random' AND rank = 1")
+    found = faults(copy)
+    for table, (key, _) in IDS.items():
+        assert f"{table} {ids[table]}: its {key} is {ids[table]}, its content gives" in found
+    assert "selected_responses tiny t060 random: its dataset_id is" in found
+    assert "materialize random_responses again" in found
+
+
+def test_rows_of_an_earlier_release_are_counted_not_accused(copy: Project) -> None:
+    edit(copy, "UPDATE evaluations SET template_version = NULL")
+    edit(copy, "UPDATE teacher_continuations SET top_p = NULL, max_response_tokens = NULL")
+    edit(copy, "UPDATE checkpoints SET recipe_document = NULL WHERE stage = 'teacher'")
+    said: list[str] = []
+    assert list(verify(copy.warehouse, say=said.append)) == []
+    for table in ("evaluations", "teacher_continuations", "responses"):
+        assert f"  {copy.count(table):,} rows of {table} are of an earlier release" in "\n".join(said)
+
+
+def test_checkpoints_that_lack_their_examples_their_snapshot_or_their_parent(copy: Project) -> None:
+    ids = dict(copy.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows())
+    edit(copy, f"DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids['stage1']}'")
+    edit(
+        copy,
+        f"""DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids["stage2"]}'
+        AND example_id = (SELECT min(example_id) FROM checkpoint_examples WHERE checkpoint_id = '{ids["stage2"]}')""",
+    )
+    edit(copy, f"UPDATE checkpoints SET parent_checkpoint_id = 'nobody' WHERE checkpoint_id = '{ids['stage3']}'")
+    edit(copy, "UPDATE checkpoints SET recipe_document = 'no JSON' WHERE stage = 'stage3'")
+    snapshot = copy.read("SELECT snapshot_id FROM checkpoints WHERE stage = 'stage1'").item()
+    edit(copy, f"CALL ducklake_expire_snapshots('dasd', versions => [{snapshot}])")
+    found = faults(copy)
+    assert f"checkpoints {ids['stage1']}: checkpoint_examples has no row of it" in found
+    assert f"checkpoints {ids['stage2']}: checkpoint_examples has" in found
+    assert f"{ids['stage1']}: the rows it was trained on cannot be shown: there is no snapshot {snapshot}" in found
+    assert f"{ids['stage3']}: the table checkpoints lacks nobody, the parent of {ids['stage3']}" in found
+    assert f"{ids['stage3']}: its recipe_document is no JSON object" in found
+
+
+def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:
+    edit(copy, "UPDATE responses SET seed = 5")
+    of_seeds = [str(fault) for fault in verify(copy.warehouse) if fault.table == "responses"]
+    assert len(of_seeds) == NUM_TOLD + 1
+    assert of_seeds[-1].startswith(f"responses {copy.count('responses') - NUM_TOLD} more rows: the same; ")
 
 
 def test_missing_and_damaged_files_are_named(copy: Project) -> None:

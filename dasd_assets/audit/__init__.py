@@ -7,11 +7,11 @@
 | `ranking` | why a response was chosen, or why not, by the rules of `selection` | |
 | `checkpoint` | the exact rows trained on, recipe, code, environment, parents | `audit checkpoint` |
 | `prompt` | all that a question touched, through chains of checkpoints | `audit prompt` |
-| `outdated` | what is out of date and why | `audit staleness` |
+| `outdated`, `changes` | what is out of date and why: inputs, code, recipe | `audit staleness` |
 | `verify`, `files` | which rows, files and folders disagree with what made them | `audit verify` |
 | `takedown` | withdraws questions | `takedown` |
 | `ids`, `pages`, `command` | ids and their prefixes; text; arguments | |
 
-Each answer is a record of plain values, so that `--json` and the page say the same. Nothing but `outdated` imports
-Dagster or a model's library: an audit of a million responses is to answer sooner than those would load.
+Each answer is a record of plain values, so that `--json` and the page say the same. Nothing but `outdated`,
+`changes` and `verify` imports Dagster: an audit of a million responses is to answer sooner than that would load.
 """

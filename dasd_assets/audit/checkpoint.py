@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars as pl
 
-from dasd_assets.audit.ids import AuditError
 from dasd_assets.audit.prompt import Record
 from dasd_resources.checkpoint import RECORD
 from dasd_resources.lake import Lake, Reading, UnknownSnapshot
@@ -29,6 +28,8 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
     row, faults = rows[0], list[str]()
     made, folder_faults = read_record(Path(row["path"]), checkpoint_id, trained=row["dataset"] is not None)
     faults += folder_faults
+    links, chain_faults = chain(reading, checkpoint_id)
+    faults += chain_faults
     trained_on = None
     if row["dataset"] is not None:
         trained_on, row_faults = trained_rows(lake, row, all_tokens)
@@ -37,29 +38,38 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
         **{key: value for key, value in row.items() if key not in ("recipe_document", "environment")},
         "recipes": [{key: other[key] for key in ("recipe", "stage")} for other in rows],
         "trained_on": trained_on,
-        "recipe_document": json.loads(row["recipe_document"]) if row["recipe_document"] else made.get("recipe"),
-        "environment": json.loads(row["environment"]) if row["environment"] else made.get("environment"),
-        "chain": chain(reading, checkpoint_id),
+        "recipe_document": document(row, "recipe_document", faults) or made.get("recipe"),
+        "environment": document(row, "environment", faults) or made.get("environment"),
+        "chain": links,
         "evaluations": reading.read(_EVALUATIONS, {"id": checkpoint_id}).to_dicts(),
         "num_rollouts": int(reading.read(_NUM_ROLLOUTS, {"id": checkpoint_id}).item()),
         "faults": faults,
     }
 
 
-def chain(reading: Reading, checkpoint_id: str) -> list[Record]:
-    """The checkpoint and its ancestors, up to the untrained student. Raises AuditError where a parent is missing."""
+def document(row: Record, column: str, faults: list[str]) -> Record | None:
+    """The JSON object in a column of `checkpoints`; None, with a fault, for what is none."""
+    try:
+        return None if row[column] is None else dict(json.loads(row[column]))
+    except (ValueError, TypeError):
+        faults.append(f"its {column} is no JSON object: restore a backup, or materialize it again")
+        return None
+
+
+def chain(reading: Reading, checkpoint_id: str) -> tuple[list[Record], list[str]]:
+    """The checkpoint and its ancestors, up to the untrained student; and what is wrong with them."""
     links: list[Record] = []
     wanted: object = checkpoint_id
     while wanted is not None:
         found = reading.read(_LINK, {"id": wanted}).to_dicts()
         if not found:
-            raise AuditError(
-                f"checkpoint {links[-1]['checkpoint_id']} has the parent {wanted}, which the table checkpoints lacks; "
-                "`dasd audit verify` lists all such rows"
-            )
+            child = links[-1]["checkpoint_id"]
+            return links, [f"the table checkpoints lacks {wanted}, the parent of {child}: restore it from a backup"]
+        if found[0] in links:
+            return links, [f"checkpoint {wanted} descends from itself: restore the table checkpoints from a backup"]
         links.append(found[0])
         wanted = found[0]["parent_checkpoint_id"]
-    return links
+    return links, []
 
 
 def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record, list[str]]:
@@ -70,7 +80,11 @@ def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record
         return {}, []
     if not (folder / RECORD).is_file():
         return {}, [f"its folder {folder} has no {RECORD}: move the folder away and materialize the checkpoint again"]
-    record = json.loads((folder / RECORD).read_text())
+    try:
+        record = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        told = f"{folder / RECORD} cannot be read ({error}): move the folder away and materialize the checkpoint again"
+        return {}, [told]
     if record.get("checkpoint_id") != checkpoint_id:
         return record, [f"its folder {folder} holds checkpoint {record.get('checkpoint_id')}: move it away"]
     return record, []
@@ -78,15 +92,17 @@ def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record
 
 def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, list[str]]:
     """Count, ids and hashes of the examples at the checkpoint's snapshot, and what does not agree with the record."""
+    if row["snapshot_id"] is None:
+        return dict(_UNSEEN), ["its snapshot is not recorded, so the rows it was trained on cannot be shown"]
     try:
-        with lake.reading(at=int(str(row["snapshot_id"]))) as then:
+        with lake.reading(at=row["snapshot_id"]) as then:
             params = {"recipe": row["recipe"], "dataset": row["dataset"]}
             examples = then.read(_EXAMPLES, params)
             num_tokens = int(examples["num_tokens"].sum())
             check = all_tokens or num_tokens <= MAX_TOKENS
             changed = changed_examples(then.read(_TOKENS, params)) if check else []
     except UnknownSnapshot as error:
-        return {"num_examples": None, "example_ids": []}, [f"the rows it was trained on cannot be shown: {error}"]
+        return dict(_UNSEEN), [f"the rows it was trained on cannot be shown: {error}"]
     found: Record = {
         "snapshot_id": row["snapshot_id"],
         "num_examples": examples.height,
@@ -134,6 +150,7 @@ def _disagreements(row: Record, found: Record) -> list[str]:
     ]
 
 
+_UNSEEN: Record = {"num_examples": None, "example_ids": []}
 _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, stage, dataset, snapshot_id, num_examples,
     training_version, path, run_id FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC LIMIT 1"""
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"

@@ -4,33 +4,45 @@ from pathlib import Path
 
 import dagster as dg
 
+from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.materializations import latest_materializations
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.quarantine import quarantine
 from dasd_assets.staleness import stale_assets
 from dasd_assets.withdrawals import outdated_batches
+from dasd_resources.engines import Engines
+from dasd_resources.lake import Lake
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Warehouse
 
 
 def staleness(recipe: Recipe, home: Path, dagster_home: Path) -> Record:
     """Every asset, and batch of it, that a run would make again; batches that landed but are unregistered are not."""
-    engines, warehouse = EnvironmentEngines(home=str(home)), Warehouse(home=str(home))
+    engines = EnvironmentEngines(home=str(home))
     definitions = build_definitions(recipe, home, engines)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        aside = quarantine(warehouse).now
-        stale = stale_assets(
-            instance,
-            definitions,
-            batches(instance),
-            root_versions(engines, recipe),
-            aside,
-            withdrawn=outdated_batches(warehouse),
-        )
+        return explained(instance, definitions, recipe, engines, Lake(home=str(home)))
+
+
+def explained(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, recipe: Recipe, engines: Engines, lake: Lake
+) -> Record:
+    """What is out of date in an instance, each with all its causes."""
+    with lake.reading() as reading:
+        aside, withdrawn = quarantine(reading).now, outdated_batches(reading)
+    known, roots = batches(instance), root_versions(engines, recipe)
+    stale = stale_assets(instance, definitions, known, roots, aside, withdrawn=withdrawn)
+    graph = definitions.resolve_asset_graph()
+    nodes = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
+    latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
+    changes = Changes(instance, nodes, latest, roots, [batch for batch in known if batch not in aside])
     return {
         "recipe": recipe.name,
-        "stale": [{"asset": s.asset, "batch": s.batch, "reason": s.reason, "retry": s.retry} for s in stale],
+        "stale": [
+            {"asset": s.asset, "batch": s.batch, "reason": s.reason, "retry": s.retry, "causes": changes.of(s)}
+            for s in stale
+        ],
         "quarantined": [{"batch": batch, "reason": row.reason} for batch, row in aside.items()],
     }

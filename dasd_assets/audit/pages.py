@@ -9,6 +9,7 @@ from dasd_assets.audit.prompt import Record
 
 WIDTH = 120
 LABEL = 14
+MAX_LINES = 5  # of one asset that is out of date
 Rows = Sequence[Record]
 
 
@@ -119,14 +120,29 @@ def prompt_page(record: Record) -> str:
 
 
 def staleness_page(record: Record) -> str:
-    """What is out of date: a line per asset and reason, with its batches."""
-    groups: dict[tuple[str, str], list[str | None]] = {}
+    """What is out of date: a line per asset and its causes, with the batches they are the same for."""
+    assets: dict[str, list[Record]] = {}
     for row in record["stale"]:
-        groups.setdefault((row["asset"], row["reason"]), []).append(row["batch"])
-    lines = [f"{asset:<28}{reason}{_batches(named)}" for (asset, reason), named in groups.items()]
+        assets.setdefault(row["asset"], []).append(row)
+    lines = [f"{asset:<28}{line}" for asset, rows in assets.items() for line in _causes(rows)]
     aside = [f"{row['batch']}: {row['reason']}" for row in record["quarantined"]]
     parts = [_section(f"Out of date for recipe {record['recipe']}: {len(record['stale'])}", lines)]
     return "\n\n".join([*parts, *([_section("Quarantined batches", aside)] if aside else [])])
+
+
+def _causes(rows: Rows) -> list[str]:
+    """In full where few batches differ in their causes, else by their reasons alone."""
+    full = _by_batch(rows, [("; ".join(cause["told"] for cause in row["causes"])) for row in rows])
+    if len(full) <= MAX_LINES:
+        return full
+    return [f"{line} (each in --json)" for line in _by_batch(rows, [row["reason"] for row in rows])]
+
+
+def _by_batch(rows: Rows, told: Sequence[str]) -> list[str]:
+    groups: dict[str, list[str | None]] = {}
+    for row, line in zip(rows, told, strict=True):
+        groups.setdefault(line, []).append(row["batch"])
+    return [f"{line}{_batches(named)}" for line, named in groups.items()]
 
 
 def _batches(named: list[str | None]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dasd_assets.audit.prompt import Record
 from dasd_resources.lake import Reading
+from dasd_resources.recipe import content_hash
 
 SAMPLING = {"teacher": "teacher_fingerprint", "top_p": "top_p", "max_tokens": "max_tokens"}
 
@@ -27,8 +28,14 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
         if rule["temperature"] != response["temperature"]:
             continue
         key = (kept["recipe"], kept["dataset"])
+        if "drawn_from" in rule:
+            row = chosen.pop((*key, "das"), None)
+            found.append(
+                _outcome(*key, "das", row, "" if row else _why_not_mixed(reading, key[0], rule, response, domain))
+            )
+            continue
         why = next(_reasons(reading, rule, response, verdicts, domain), None)
-        found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or _pending(rule)))
+        found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or _pending()))
         row = chosen.pop((*key, "random"), None)
         found.append(_outcome(*key, "random", row, _why_not_drawn(reading, key, rule, response, why)))
     found += [_outcome(*key, row, "") for key, row in chosen.items()]
@@ -122,7 +129,7 @@ def _outranked(reading: Reading, rule: Record, response: Record, score: float, d
             yield f"ranked {rank:,} by {rule['score_name']} {score:.4f}; the budget of domain {domain} is {budget:,}"
 
 
-def _pending(rule: Record) -> str:
+def _pending() -> str:
     return "it should be chosen now, but is not yet: run `dasd run`"
 
 
@@ -140,6 +147,26 @@ def _why_not_drawn(reading: Reading, key: tuple[str, str], rule: Record, respons
     return "not drawn: the control takes as many responses of its domain as the selection"
 
 
+def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record, domain: str | None) -> str:
+    """The mixed-policy dataset draws off-policy rows by a hash of seed and id, of the selected responses alone."""
+    if domain is None:
+        return "its question is withdrawn"
+    params = {"recipe": recipe, "dataset": rule["drawn_from"]}
+    ids = reading.read(_SELECTED, params)["response_id"].to_list()
+    if response["response_id"] not in ids:
+        return f"not selected for {rule['drawn_from']}, of which the mixed-policy dataset draws"
+    drawn = sorted(ids, key=lambda key: content_hash([rule["seed"], "off-policy", key]))
+    place = drawn.index(response["response_id"]) + 1
+    if place <= rule["num_drawn"]:
+        return _pending()
+    return (
+        f"not drawn: number {place:,} of {len(ids):,} in the draw, of which the first {rule['num_drawn']:,} go with "
+        f"{rule['num_on_policy']:,} continuations (ratio {rule['ratio']:g})"
+    )
+
+
+_SELECTED = """SELECT response_id FROM selected_responses
+    WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'"""
 _OF_QUESTION = """SELECT policy, response_id FROM selected_responses
     WHERE recipe = $recipe AND dataset = $dataset AND prompt_id = $prompt"""
 _SCORES = """FROM response_scores s WHERE s.score_name = $score_name AND s.threshold_version = $threshold_version

@@ -2,24 +2,31 @@
 
 Files first: a table with a damaged file is told and left out of the rest. Then keys and references (SQL), lists and
 hashes (rows streamed, a few thousand at a time), sentences and scores (again from tokens and offsets, by the code
-that made them), and checkpoints (weights, snapshots, the rows they saw). Ids that depend on what no row holds (those
-of responses, continuations, evaluations) are only checked as keys. Memory is bounded by a chunk of rows, or by the
+that made them), and checkpoints (weights, snapshots, the rows they saw). Rows of earlier releases that do not hold all
+that their id is the hash of are only checked as keys, and counted. Memory is bounded by a chunk of rows, or by the
 sentences of one batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
-from dasd_assets.audit.checkpoint import audit_checkpoint, example_id
+from dasd_assets.audit.checkpoint import audit_checkpoint, document, example_id
 from dasd_assets.audit.files import Fault, file_faults, tables
 from dasd_assets.audit.prompt import Record
 from dasd_assets.divergence import response_scores
-from dasd_assets.generations import seed_of
+from dasd_assets.evaluation import DECISIVE as EVALUATION
+from dasd_assets.evaluation import evaluation_id
+from dasd_assets.generations import DECISIVE as RESPONSE
+from dasd_assets.generations import response_id, seed_of
+from dasd_assets.mixed_policy.continuations import DECISIVE as CONTINUATION
+from dasd_assets.mixed_policy.continuations import continuation_id
 from dasd_assets.probabilities import sentence_table
 from dasd_assets.sentences import SEGMENTER_VERSION
+from dasd_assets.training import MIXED
 from dasd_resources.checkpoint import CheckpointError, published
 from dasd_resources.lake import Lake, Reading
 from dasd_resources.landing import prompt_id
@@ -27,7 +34,7 @@ from dasd_resources.recipe import content_hash
 
 TOLERANCE = 1e-6
 CHUNK = 2000
-NUM_TOLD = 20  # rows named for each check; the rest are counted
+NUM_TOLD = 20  # faults named of each check; the others are counted
 AGAIN = "delete the row and run `dasd run`, or restore a backup"
 KEYS = {
     "prompts": "prompt_id",
@@ -101,14 +108,24 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
         yield fault
     usable = set(known) - damaged
     with lake.reading() as reading:
-        for title, needs, check in _checks(lake, reading, sample):
+        for title, needs, check in _checks(lake, reading, sample, say):
             if needs <= usable:
                 say(title)
-                yield from check()
+                yield from _first(check())
+
+
+def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
+    """So many of a check's faults, and the number of the others."""
+    last = None
+    for last in islice(faults, NUM_TOLD):
+        yield last
+    num_more = sum(1 for _ in faults)
+    if last is not None and num_more:
+        yield Fault(last.table, f"{num_more:,} more rows", "the same", last.cure)
 
 
 def _checks(
-    lake: Lake, reading: Reading, sample: int | None
+    lake: Lake, reading: Reading, sample: int | None, say: Callable[[str], None]
 ) -> Iterator[tuple[str, set[str], Callable[[], Iterator[Fault]]]]:
     """Title, tables read, and the check."""
     for table, key in KEYS.items():
@@ -120,8 +137,11 @@ def _checks(
         yield f"lists of {condition[0]}", {condition[0]}, lambda c=condition: _wrong(reading, *c)  # type: ignore[misc]
     for table, columns, made in _HASHED:
         title = f"ids of {table}"
-        yield title, {table}, lambda t=table, c=columns, m=made: _rehashed(reading, t, c, m, sample)  # type: ignore[misc]
+        yield title, {table}, lambda t=table, c=columns, m=made: _rehashed(reading, t, c, m, sample, say)  # type: ignore[misc]
+    yield "ids of responses", {"responses", "checkpoints"}, lambda: _responses(reading, sample, say)
     yield "datasets", {"sft_examples"}, lambda: _datasets(reading)
+    yield "selections", {"selected_responses"}, lambda: _selections(reading)
+    yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: _num_examples(reading)
     needs = {"responses", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: _sentences(lake, reading, sample)
     yield "scores", {"sentence_probabilities", "sentence_types", "response_scores"}, lambda: _scores(reading)
@@ -130,7 +150,7 @@ def _checks(
 
 def _doubled(reading: Reading, table: str, key: str) -> Iterator[Fault]:
     query = f"SELECT {key}, count(*) AS num FROM {table} GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"
-    for row in _few(reading, query, table):
+    for row in reading.read(query).iter_rows(named=True):
         name = " ".join(str(value) for column, value in row.items() if column != "num")
         yield Fault(table, name, f"there are {row['num']} rows of this key", "delete all but one of them")
 
@@ -140,31 +160,59 @@ def _orphans(reading: Reading, table: str, column: str, parent: str, parent_colu
     withdrawn = "UNION ALL SELECT prompt_id FROM withdrawn_prompts" if parent == "prompts" else ""
     query = f"""SELECT DISTINCT {column} AS id FROM {table} WHERE {column} IS NOT NULL AND {column} NOT IN (
         SELECT {parent_column} FROM {parent} {withdrawn}) ORDER BY id"""
-    for row in _few(reading, query, table):
+    for row in reading.read(query).iter_rows(named=True):
         yield Fault(table, f"{column} {row['id']}", f"{parent} has no such row", AGAIN)
 
 
 def _wrong(reading: Reading, table: str, key: str, what: str, condition: str) -> Iterator[Fault]:
-    for row in _few(reading, f"SELECT {key} AS id FROM {table} WHERE {condition} ORDER BY id", table):
+    query = f"SELECT {key} AS id FROM {table} WHERE {condition} ORDER BY id"
+    for row in reading.read(query).iter_rows(named=True):
         yield Fault(table, row["id"], what, AGAIN)
 
 
-def _few(reading: Reading, query: str, table: str) -> Iterator[Record]:
-    """The first rows of a query."""
-    yield from reading.read(f"{query} LIMIT {NUM_TOLD}").iter_rows(named=True)
-
-
 def _rehashed(
-    reading: Reading, table: str, columns: str, made: Callable[[Record], Mapping[str, object]], sample: int | None
+    reading: Reading,
+    table: str,
+    columns: str,
+    made: Callable[[Record], Mapping[str, object]],
+    sample: int | None,
+    say: Callable[[str], None],
 ) -> Iterator[Fault]:
-    """Rows whose ids or seeds are not those that their content gives. made: row -> the values it should have."""
-    key = columns.split(", ")[0]
+    """Rows whose ids or seeds are not those that their content gives.
+
+    made: row -> the values it should have; none for a row that does not hold what would be needed.
+    """
+    key, num_unknown = columns.split(", ")[0], 0
     some = "" if sample is None else f" ORDER BY md5({key}) LIMIT {sample}"
     for chunk in reading.stream(f"SELECT {columns} FROM {table}{some}", {}, CHUNK):
         for row in chunk.iter_rows(named=True):
-            for name, value in made(row).items():
+            again = made(row)
+            num_unknown += key not in again and bool(KEYS[table] == key)
+            for name, value in again.items():
                 if row[name] != value:
                     yield Fault(table, str(row[key]), f"its {name} is {row[name]}, its content gives {value}", AGAIN)
+    if num_unknown:
+        say(f"  {num_unknown:,} rows of {table} are of an earlier release, which did not record all that made their id")
+
+
+def _responses(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
+    """Ids of responses; the teacher's system prompt is in the recipe that its model was registered with."""
+    query = "SELECT checkpoint_id, recipe_document FROM checkpoints WHERE stage = 'teacher'"
+    rows = reading.read(query).to_dicts()
+    recipes = {row["checkpoint_id"]: document(row, "recipe_document", []) for row in rows}
+    prompts = {
+        key: recipe["teacher"]["system_prompt"] for key, recipe in recipes.items() if recipe and "teacher" in recipe
+    }
+
+    def made(row: Record) -> Mapping[str, object]:
+        seed = {"seed": seed_of(row["response_id"])}
+        if row["teacher_fingerprint"] not in prompts:
+            return seed
+        again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
+        return {"response_id": response_id(again), **seed}
+
+    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE if name != "system_prompt"]])
+    yield from _rehashed(reading, "responses", columns, made, sample, say)
 
 
 def _rollout(row: Record) -> Mapping[str, object]:
@@ -173,17 +221,26 @@ def _rollout(row: Record) -> Mapping[str, object]:
     return {"rollout_id": identity, "seed": seed_of(identity)}
 
 
+def _continuation(row: Record) -> Mapping[str, object]:
+    seed = {"seed": seed_of(row["continuation_id"])}
+    return seed if row["max_response_tokens"] is None else {"continuation_id": continuation_id(row), **seed}
+
+
+def _evaluation(row: Record) -> Mapping[str, object]:
+    return {} if row["template_version"] is None else {"evaluation_id": evaluation_id(row)}
+
+
 _PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer"
 _HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
     ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
-    ("responses", "response_id, seed", lambda r: {"seed": seed_of(r["response_id"])}),
     (
         "student_rollouts",
         "rollout_id, checkpoint_id, prompt_id, reference_response_id, max_tokens, temperature, top_p, seed",
         _rollout,
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
-    ("teacher_continuations", "continuation_id, seed", lambda r: {"seed": seed_of(r["continuation_id"])}),
+    ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION]), _continuation),
+    ("evaluations", ", ".join(["evaluation_id", "template_version", *EVALUATION]), _evaluation),
     (
         "sft_examples",
         "example_id, response_id, continuation_id, input_ids, labels",
@@ -204,6 +261,43 @@ def _datasets(reading: Reading) -> Iterator[Fault]:
         if found != row["dataset_id"]:
             name, what = " ".join(key.values()), f"its dataset_id is {row['dataset_id']}, its examples give {found}"
             yield Fault("sft_examples", name, what, f"materialize sft_dataset_{row['dataset']} again")
+
+
+def _selections(reading: Reading) -> Iterator[Fault]:
+    """Ids of selected datasets, from the responses in them and the rule that chose these."""
+    query = """SELECT recipe, dataset, policy, selection_version, dataset_id,
+            list(response_id ORDER BY response_id) AS ids
+        FROM selected_responses GROUP BY ALL ORDER BY ALL"""
+    for row in reading.read(query).iter_rows(named=True):
+        made = [row["dataset"], row["policy"], row["selection_version"], row["ids"]]
+        found = content_hash([MIXED, row["recipe"], row["ids"]] if row["dataset"] == MIXED else made)[:16]
+        if found != row["dataset_id"]:
+            name, asset = f"{row['recipe']} {row['dataset']} {row['policy']}", _selected_by(row)
+            what = f"its dataset_id is {row['dataset_id']}, its {len(row['ids']):,} responses give {found}"
+            yield Fault("selected_responses", name, what, f"materialize {asset} again")
+
+
+def _selected_by(row: Record) -> str:
+    """The asset that wrote a selection."""
+    if row["dataset"] == MIXED:
+        return "mixed_policy_dataset"
+    return "random_responses" if row["policy"] == "random" else f"selected_responses_{row['dataset']}"
+
+
+def _num_examples(reading: Reading) -> Iterator[Fault]:
+    """Whether `checkpoint_examples`, which a takedown reads, has all that a checkpoint was trained on."""
+    for row in reading.read(_NUM_EXAMPLES).iter_rows(named=True):
+        what = f"checkpoint_examples has {row['found']:,} rows of it, the record says {row['num_examples']:,} examples"
+        if not row["found"]:
+            what = "checkpoint_examples has no row of it (an earlier release trained it): a takedown cannot name it"
+        cure = f"materialize checkpoint_{row['stage']} again, which trains nothing as long as its dataset is the same"
+        yield Fault("checkpoints", row["checkpoint_id"], what, cure)
+
+
+_NUM_EXAMPLES = """SELECT c.checkpoint_id, c.stage, c.num_examples, count(e.example_id) AS found
+    FROM (SELECT DISTINCT checkpoint_id, stage, num_examples FROM checkpoints WHERE dataset IS NOT NULL) c
+        LEFT JOIN checkpoint_examples e USING (checkpoint_id)
+    GROUP BY ALL HAVING count(e.example_id) <> c.num_examples ORDER BY ALL"""
 
 
 def _sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
@@ -255,7 +349,7 @@ def _scores(reading: Reading) -> Iterator[Fault]:
             ((pl.col("score") - pl.col("score_again")).abs() > TOLERANCE)
             | (pl.col("score").is_null() != pl.col("score_again").is_null())
         )
-        for row in wrong.head(NUM_TOLD).iter_rows(named=True):
+        for row in wrong.iter_rows(named=True):
             what = f"its {row['score_name']} is {row['score']}, its sentences give {row['score_again']}"
             yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
@@ -276,11 +370,10 @@ def _checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
         for what in audit_checkpoint(lake, reading, row["checkpoint_id"], all_tokens=True)["faults"]:
             yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and run `dasd run`")
         if row["dataset"] is not None:
-            yield from _weights(lake, row)
+            yield from _weights(row)
 
 
-def _weights(lake: Lake, row: Record) -> Iterator[Fault]:
-
+def _weights(row: Record) -> Iterator[Fault]:
     try:
         trained = published(Path(row["path"]), row["checkpoint_id"])
     except (CheckpointError, ValueError, KeyError) as error:

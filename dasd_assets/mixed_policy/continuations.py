@@ -8,6 +8,7 @@ often a loop.
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import code_version
 from dasd_assets.filters import FILTERS
 from dasd_assets.generations import KINDS, sampling_request
 from dasd_assets.mixed_policy.cuts import CUT_VERSION
@@ -24,6 +25,7 @@ from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.warehouse import Row, Warehouse
 
 VERDICTS_VERSION = "2"
+DECISIVE = ("rollout_id", "prefix_text", "teacher_fingerprint", "temperature", "top_p", "max_response_tokens")
 CONTINUATIONS = table(
     "teacher_continuations",
     student_rollouts="student_rollouts",
@@ -44,10 +46,9 @@ def whole_filter_version(recipe: Recipe, student: PromptedModel) -> str:
     return content_hash(["whole", filter_version(recipe, student)])[:12]
 
 
-def continuation_id(rollout_id: str, prefix_text: str, teacher: str, recipe: Recipe) -> str:
-    """Names everything that decides a continuation."""
-    sampling = [recipe.mixed_policy.continuation_temperature, recipe.generation.top_p, recipe.generation.max_tokens]
-    return content_hash([rollout_id, prefix_text, teacher, *sampling])[:32]
+def continuation_id(key: Row) -> str:
+    """Names everything that decides a continuation; key: the columns of its row."""
+    return content_hash([key[name] for name in DECISIVE])[:32]
 
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
@@ -77,7 +78,9 @@ def continuation_row(completion: Completion, row: Row, asked: GenerationRequest,
         "continuation_text": aligned.text[prefix_end(aligned.text, prefix) :],
         "text": aligned.text,
         "temperature": asked.temperature,
+        "top_p": asked.top_p,
         "max_tokens": asked.max_tokens,
+        "max_response_tokens": row["max_response_tokens"],
         "seed": asked.seed,
         "teacher_fingerprint": teacher.fingerprint,
         "token_ids": completion.token_ids,
@@ -114,15 +117,16 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
+    parts = ("mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens")
+    continuations = CONTINUATIONS.made_with(code_version(recipe, *parts))
+
     @dg.asset(
         deps=["prefix_cuts", "teacher_model"],
         group_name="training_mixed_policy",
         kinds={"ducklake", KINDS[recipe.teacher.engine]},
-        metadata=CONTINUATIONS.definition,
+        metadata=continuations.definition,
         pool="engine",
-        code_version=recipe.version(
-            "mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"
-        ),
+        code_version=continuations.code_version,
         description="One row per prefix that the teacher continued, with raw logprobs of the continuation.",
     )
     def teacher_continuations(
@@ -146,7 +150,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
             tags=retry_tag(ledger.num_retryable),
-            metadata=CONTINUATIONS.result(
+            metadata=continuations.result(
                 warehouse,
                 rows.height,
                 {"teacher_fingerprint": teacher.fingerprint},
@@ -160,26 +164,34 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
-    """Rows rollout_id, prompt_id, question, system_prompt, prefix_text, continuation_id of the current cuts."""
+    """A row per current cut: continuation_id and what decides it, prompt_id, question, system_prompt."""
     rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
     cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
+    sampling = {
+        "teacher_fingerprint": teacher,
+        "temperature": recipe.mixed_policy.continuation_temperature,
+        "top_p": recipe.generation.top_p,
+        "max_response_tokens": recipe.generation.max_tokens,
+    }
     rows: list[Row] = []
     for row in rollouts.select("rollout_id", "prompt_id", "question", "system_prompt", "text").iter_rows(named=True):
         if row["rollout_id"] in cuts:
             prefix = row.pop("text")[: cuts[row["rollout_id"]]]
-            identity = continuation_id(row["rollout_id"], prefix, teacher, recipe)
-            rows.append({**row, "prefix_text": prefix, "continuation_id": identity})
+            wanted = {**row, **sampling, "prefix_text": prefix}
+            rows.append({**wanted, "continuation_id": continuation_id(wanted)})
     return rows
 
 
 def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
+    verdicts = VERDICTS.made_with(code_version(recipe, "filters", verdicts=VERDICTS_VERSION))
+
     @dg.asset(
         deps=["teacher_continuations"],
         group_name="training_mixed_policy",
         kinds={"ducklake"},
-        metadata=VERDICTS.definition,
-        code_version=VERDICTS_VERSION + recipe.version("filters"),
+        metadata=verdicts.definition,
+        code_version=verdicts.code_version,
         description="One row per continuation and filter: whether prefix and continuation together pass, and why not.",
     )
     def continuation_verdicts(
@@ -201,7 +213,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
             transaction.append_missing("continuation_verdicts", key, table)
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], version]),
-            metadata=VERDICTS.result(
+            metadata=verdicts.result(
                 warehouse,
                 len(rows),
                 {"filter_version": version, "passed": False},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import of_code
 from dasd_assets.generations import seed_of
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.provenance import content_version, origin
@@ -22,7 +23,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 CUT_VERSION = "2"
-CUTS = table("prefix_cuts", student_rollouts="student_rollouts")
+CUTS = table("prefix_cuts", student_rollouts="student_rollouts").made_with(of_code(cuts=CUT_VERSION))
 
 
 def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | None:
@@ -60,7 +61,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group_name="training_mixed_policy",
         kinds={"ducklake"},
         metadata=CUTS.definition,
-        code_version=CUT_VERSION,
+        code_version=CUTS.code_version,
         description="One row per rollout that was cut off: how much of it the teacher is given to continue.",
     )
     def prefix_cuts(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:

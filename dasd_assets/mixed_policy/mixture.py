@@ -11,10 +11,12 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import code_version
 from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
 from dasd_assets.pool import QUALITY_FILTERS
 from dasd_assets.provenance import content_version, origin
-from dasd_assets.sft_datasets import example_row, selected_ids, selected_texts, write_examples
+from dasd_assets.selection_rules import mixture_rule, record_rule
+from dasd_assets.sft_datasets import audit_figures, example_row, selected_ids, selected_texts, write_examples
 from dasd_assets.table_metadata import table
 from dasd_assets.training import MIXED
 from dasd_resources.chat import Chat
@@ -41,23 +43,21 @@ def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`mixed_policy_dataset`."""
+    parts = ("seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix")
     examples_table = table(
         "sft_examples",
         teacher_continuations="teacher_continuations",
         selected_responses=f"selected_responses_{recipe.last_dataset}",
         responses=f"teacher_generations_{recipe.last_dataset}",
         prompts="prompts",
-    )
+    ).made_with(code_version(recipe, *parts, mixture=MIXTURE_VERSION))
 
     @dg.asset(
         deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],
         group_name="training_mixed_policy",
         kinds={"ducklake"},
         metadata=examples_table.part(f"dataset = '{MIXED}'"),
-        code_version=MIXTURE_VERSION
-        + recipe.version(
-            "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"
-        ),
+        code_version=examples_table.code_version,
         description="One row per training example of the last stage: accepted continuations and off-policy responses.",
     )
     def mixed_policy_dataset(
@@ -70,6 +70,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
         off_policy = selected_texts(warehouse, recipe, recipe.last_dataset, "das", drawn)
         _write_off_policy(context, warehouse, recipe, drawn)
+        record_rule(context, warehouse, recipe, MIXED, mixture_rule(recipe, accepted.height, len(drawn)))
         on_policy = (
             continuation_example(student.chat, row, recipe.mixed_policy.loss_on_prefix)
             for row in accepted.iter_rows(named=True)
@@ -85,6 +86,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 num_on_policy=accepted.height,
                 num_off_policy=len(drawn),
                 num_tokens=int(made["num_tokens"].sum()),
+                **audit_figures(warehouse, recipe, MIXED, made),
             ),
         )
 

@@ -9,6 +9,7 @@ import math
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import code_version
 from dasd_assets.generations import KINDS, sampling_request, seed_of
 from dasd_assets.plots import cut_off_rates, inline
 from dasd_assets.progress import logged
@@ -111,6 +112,15 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         prompts="prompts",
         student_logprobs="student_logprobs",
         checkpoints=checkpoint_asset,
+    ).made_with(
+        code_version(
+            recipe,
+            "seed",
+            "mixed_policy.num_questions",
+            "mixed_policy.length_cap",
+            "mixed_policy.rollout_temperature",
+            "mixed_policy.rollout_top_p",
+        )
     )
 
     @dg.asset(
@@ -119,13 +129,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         kinds={"ducklake", KINDS[recipe.student.engine]},
         metadata=rollouts_table.definition,
         pool="engine",
-        code_version=recipe.version(
-            "seed",
-            "mixed_policy.num_questions",
-            "mixed_policy.length_cap",
-            "mixed_policy.rollout_temperature",
-            "mixed_policy.rollout_top_p",
-        ),
+        code_version=rollouts_table.code_version,
         description="One row per answer of the distilled student, capped relative to the teacher's answer.",
     )
     def student_rollouts(

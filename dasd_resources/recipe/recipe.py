@@ -63,7 +63,11 @@ class Recipe(Part):
 
     def version(self, *parts: str) -> str:
         """Hash of the named parts, each a dotted path such as `selection.divergence`; 12 hex digits."""
-        return content_hash({part: self._part(part) for part in parts})[:12]
+        return content_hash(self.parts(*parts))[:12]
+
+    def parts(self, *parts: str) -> dict[str, object]:
+        """The named parts as plain values."""
+        return {part: self._part(part) for part in parts}
 
     def _part(self, path: str) -> object:
         value: object = self.model_dump(mode="json")

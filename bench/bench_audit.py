@@ -1,0 +1,283 @@
+"""Audits over a million responses: each answer in a warm process, each command as a user types it, and a naive scan.
+
+    python bench/bench_audit.py [HOME]
+
+The home is one batch made by a run on the fake engine, multiplied with new questions and true ids, then selected from,
+trained on and evaluated as any other; `dasd audit verify` must find nothing wrong with it. Given a folder, the home is
+kept there and used again. The naive way looks for the same rows in every data file, by polars with its predicates
+pushed down to them.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import median
+
+import polars as pl
+import yaml
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+
+from bench_rebuild import copy_events, land_copies, seconds  # noqa: E402
+from conftest import Project, change, prompt_rows, silent_log  # noqa: E402, F401
+from results import against, table  # noqa: E402
+
+from dasd_assets.audit.checkpoint import audit_checkpoint  # noqa: E402
+from dasd_assets.audit.outdated import explained  # noqa: E402
+from dasd_assets.audit.prompt import downstream, prompt_record  # noqa: E402
+from dasd_assets.audit.response import audit_example, audit_response  # noqa: E402
+from dasd_assets.audit.verify import verify  # noqa: E402
+from dasd_assets.generations import DECISIVE, response_id, seed_of  # noqa: E402
+from dasd_assets.partitions import batches  # noqa: E402
+from dasd_resources.lake import Reading, attach  # noqa: E402
+from dasd_resources.landing import prompt_id  # noqa: E402
+from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
+
+NUM_RESPONSES = 1_000_000
+NUM_BATCHES = 20
+NUM_QUESTIONS = 50  # of the batch that is multiplied
+BUDGET = 20_000  # responses a domain and temperature
+BAR = 2.0  # seconds, of the command as typed
+SCORED = ("student_logprobs", "sentence_probabilities", "sentence_types", "response_scores")
+OF_RESPONSE = ("responses", "response_verdicts", *SCORED, "selected_responses", "sft_examples", "checkpoint_examples")
+
+
+@dataclass
+class Question:
+    """An audit: its arguments, its answer in this process, and the naive way to the same rows."""
+
+    words: list[str]
+    answer: Callable[[], object]
+    naive: Callable[[], object]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = home(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "home")
+        rows = [measured(project, name, asked) for name, asked in questions(project).items()]
+        took = seconds(lambda: check(project))
+        print(page(project, rows, took))
+
+
+def check(project: Project) -> None:
+    faults = [*map(str, verify(project.warehouse))]
+    assert faults == [], "\n".join(faults)
+
+
+def home(folder: Path) -> Project:
+    """The multiplied home; a finished one is taken as it is."""
+    project = Project(folder, recipe())
+    if not (folder / "recipe.yaml").exists():
+        project.land("first.jsonl", prompt_rows(0, NUM_QUESTIONS))
+        project.run()
+        told(f"{NUM_RESPONSES:,} responses", lambda: multiply(project))
+        told("selection, datasets, checkpoints", project.run)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(project.recipe.model_dump_json())))
+    return project
+
+
+def told(what: str, work: Callable[[], object]) -> None:
+    print(f"{what} in {seconds(work):.0f} s", file=sys.stderr, flush=True)
+
+
+def recipe() -> Recipe:
+    """The demo's, with as many candidates as the multiplied home has, and few rollouts and held-out answers."""
+    chosen = load_recipe("demo")
+    budgets = {name: dict.fromkeys(("math", "sums"), BUDGET) for name in chosen.datasets}
+    for path, value in {
+        "name": "million",
+        "generation.num_candidates": 2,
+        "selection.budgets": budgets,
+        "mixed_policy.num_questions": 500,
+        "evaluation.samples_per_question": 1,
+        "evaluation.temperatures": [1.0],
+    }.items():
+        chosen = change(chosen, path, value)
+    return chosen
+
+
+def multiply(project: Project) -> None:
+    """Copy the rows of the one batch there is, its events, and a landed line for each new batch."""
+    with project.instance() as instance:
+        [first] = batches(instance)
+        keys = list(land_copies(project.home / "prompts", NUM_BATCHES - 1))
+        instance.add_dynamic_partitions("prompt_batch", keys)
+    prompts, responses = new_ids(project, keys)
+    with attach(project.home / "catalog.sqlite") as connection:
+        connection.register("new_prompts", prompts)
+        connection.register("new_responses", responses)
+        for batch in keys:
+            for statement in copies():
+                connection.execute(statement, {"batch": batch, "first": first})
+    copy_events(project.home / "dagster" / "history" / "runs" / "index.db", first, keys)
+
+
+def copies() -> Iterator[str]:
+    yield """INSERT INTO prompts SELECT p.* REPLACE (n.prompt_id AS prompt_id, n.question AS question, n.batch AS batch)
+        FROM prompts p JOIN new_prompts n ON n.old = p.prompt_id WHERE n.batch = $batch AND p.batch = $first"""
+    changed = "n.response_id AS response_id, n.batch AS batch"
+    for name in ("responses", "response_verdicts", *SCORED):
+        more = ", n.prompt_id AS prompt_id, n.seed AS seed" if name == "responses" else ""
+        yield f"""INSERT INTO {name} SELECT r.* REPLACE ({changed}{more})
+            FROM {name} r JOIN new_responses n ON n.old = r.response_id WHERE n.batch = $batch AND r.batch = $first"""
+
+
+def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(old, batch, question, prompt_id) and (old, batch, prompt_id, response_id, seed) of every copy, with true ids."""
+    system_prompt = project.recipe.teacher.system_prompt
+    originals = project.read("SELECT * FROM prompts").to_dicts()
+    made = project.read("SELECT * EXCLUDE (text, token_ids, logprobs, offsets) FROM responses").to_dicts()
+    per_batch = ceil(NUM_RESPONSES / (len(keys) * len(made)))
+    prompts, responses = [], []
+    for batch_number, batch in enumerate(keys):
+        for copy in range(per_batch):
+            new = {}
+            for row in originals:
+                question = f"{row['question']} (Sheet {batch_number * per_batch + copy}.)"
+                parts = [row[name] for name in ("system_prompt", "domain", "verifier", "reference_answer")]
+                new[row["prompt_id"]] = prompt_id(question, *parts)
+                prompts.append((row["prompt_id"], batch, question, new[row["prompt_id"]]))
+            for row in made:
+                key = {**row, "prompt_id": new[row["prompt_id"]], "system_prompt": system_prompt}
+                identity = response_id({name: key[name] for name in DECISIVE})
+                responses.append((row["response_id"], batch, key["prompt_id"], identity, seed_of(identity)))
+    return (
+        pl.DataFrame(prompts, ["old", "batch", "question", "prompt_id"], orient="row"),
+        pl.DataFrame(responses, ["old", "batch", "prompt_id", "response_id", "seed"], orient="row"),
+    )
+
+
+def questions(project: Project) -> dict[str, Question]:
+    """Every audit, of rows for which it has the most to look up."""
+    one = {name: project.read(query).item() for name, query in ROWS.items()}
+    lake, files = project.warehouse, data_files(project)
+
+    def ask(answer: Callable[[Reading], object]) -> Callable[[], object]:
+        def answered() -> object:
+            with lake.reading() as reading:
+                return answer(reading)
+
+        return answered
+
+    def scan(column: str, value: str, tables: tuple[str, ...]) -> Callable[[], object]:
+        return lambda: [pl.scan_parquet(files[t]).filter(pl.col(column) == value).collect() for t in tables]
+
+    def response(identity: str, words: list[str]) -> Question:
+        tables = OF_RESPONSE
+        return Question(words, ask(lambda r: audit_response(r, identity)), scan("response_id", identity, tables))
+
+    chosen, outranked, beaten = one["chosen"], one["outranked"], one["beaten"]
+    example, checkpoint, prompt = one["example"], one["checkpoint"], one["prompt"]
+    of_prompt = ("prompts", "responses", "student_rollouts", "selected_responses", "checkpoint_examples")
+    found = {
+        "response, chosen": response(chosen, ["response", chosen]),
+        "response, beyond the budget": response(outranked, ["response", outranked]),
+        "response, not the best": response(beaten, ["response", beaten]),
+        "example": Question(
+            ["example", example],
+            ask(lambda r: audit_example(r, example)),
+            scan("response_id", one["response of example"], OF_RESPONSE),
+        ),
+        "checkpoint": Question(
+            ["checkpoint", checkpoint],
+            ask(lambda r: audit_checkpoint(lake, r, checkpoint)),
+            scan("checkpoint_id", checkpoint, ("checkpoint_examples",)),
+        ),
+        "prompt --downstream": Question(
+            ["prompt", prompt, "--downstream"],
+            ask(lambda r: (prompt_record(r, prompt), downstream(r, prompt))),
+            scan("prompt_id", prompt, of_prompt),
+        ),
+        "staleness": Question(
+            ["staleness", "--recipe", str(project.home / "recipe.yaml")],
+            lambda: stale_by_us(project),
+            lambda: stale_by_dagster(project),
+        ),
+    }
+    return found
+
+
+ROWS = {
+    "chosen": "SELECT max(response_id) FROM selected_responses WHERE policy = 'das' AND dataset = 't100'",
+    "outranked": """SELECT max(response_id) FROM response_scores s WHERE score_name = (
+            SELECT any_value(score_name) FROM selected_responses) AND response_id NOT IN (
+            SELECT response_id FROM selected_responses) AND score > 0 AND score < (SELECT min(score)
+            FROM selected_responses WHERE policy = 'das')""",
+    "beaten": """SELECT max(response_id) FROM responses WHERE prompt_id IN (SELECT prompt_id FROM selected_responses)
+        AND response_id NOT IN (SELECT response_id FROM selected_responses)""",
+    "example": "SELECT max(example_id) FROM sft_examples WHERE policy = 'das' AND dataset = 't060'",
+    "response of example": """SELECT arg_max(response_id, example_id) FROM sft_examples
+        WHERE policy = 'das' AND dataset = 't060'""",
+    "checkpoint": "SELECT max(checkpoint_id) FROM checkpoints WHERE stage = 'stage1'",
+    "prompt": "SELECT max(prompt_id) FROM selected_responses WHERE policy = 'das'",
+}
+
+
+def data_files(project: Project) -> dict[str, list[str]]:
+    """Table -> its data files, of the tables that have any."""
+    names = {*OF_RESPONSE, "prompts", "student_rollouts"}
+    query = "SELECT data_file FROM ducklake_list_files('dasd', '{}')"
+    return {name: project.read(query.format(name))["data_file"].to_list() for name in names}
+
+
+def stale_by_us(project: Project) -> None:
+    with project.instance() as instance:
+        found = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)
+    assert found["stale"] == [], found["stale"][:3]
+
+
+def stale_by_dagster(project: Project) -> None:
+    """Dagster's own staleness, of every asset and batch."""
+    with project.instance() as instance:
+        graph = project.definitions.resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        for key in graph.materializable_asset_keys:
+            for batch in batches(instance) if graph.get(key).is_partitioned else [None]:
+                resolver.get_status(key, batch)
+
+
+def measured(project: Project, name: str, asked: Question) -> tuple[object, ...]:
+    asked.answer()
+    warm = median(seconds(asked.answer) for _ in range(3))
+    typed = median(seconds(lambda: command(project, asked.words)) for _ in range(3))
+    naive = median(seconds(asked.naive) for _ in range(3))
+    return name, warm, typed, naive, naive / warm, against(BAR / typed, 1)
+
+
+def command(project: Project, words: list[str]) -> None:
+    """`dasd audit …` in a new process."""
+    subprocess.run(
+        [sys.executable, "-m", "dasd_assets.cli", "audit", *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={"DASD_HOME": str(project.home), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def page(project: Project, rows: list[tuple[object, ...]], verified: float) -> str:
+    counts = {name: project.count(name) for name in ("responses", "sentence_probabilities", "sft_examples")}
+    head = ["audit", "answer, s", "as typed, s", "naive, s", "naive / answer", f"{BAR:g} s / as typed"]
+    return f"""## Audits
+
+{counts["responses"]:,} responses with {counts["sentence_probabilities"]:,} sentences in {NUM_BATCHES} batches, and
+{counts["sft_examples"]:,} training examples. *Answer*: in a warm process; *as typed*: the command in a new one, with
+Python's start; *naive*: the same rows from every data file by polars; for staleness, Dagster's own.
+
+{table(head, rows)}
+`dasd audit verify` recomputed all of it and found nothing wrong: {verified:.0f} s,
+{counts["responses"] / verified:,.0f} responses a second."""
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main()
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
