@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from conftest import Project, change
 
 from dasd_assets.audit.ids import AuditError, find_id
@@ -199,6 +200,26 @@ def test_materializations_lead_to_the_audit(home: Project, capsys: pytest.Captur
         assert main(words[1:]) == 0
         assert main(commands[1][1:]) == 0
     capsys.readouterr()
+
+
+def test_staleness_names_the_recipes_part(home: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = change(home.recipe, "selection.budgets", {"t100": {"math": 1}})
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump(json.loads(changed.model_dump_json())))
+    assert main(["audit", "staleness", "--recipe", str(file)]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"selected_responses_t100 +selection.budgets.t100.math unset → 1\n", page)
+    assert re.search(
+        r"sft_dataset_t100 +random_responses is out of date; selected_responses_t100 is out of date\n", page
+    )
+    assert "prompts  " not in page
+    assert main(["audit", "staleness", "--recipe", str(file), "--json"]) == 0
+    stale = {row["asset"]: row["causes"] for row in json.loads(capsys.readouterr().out)["stale"]}
+    [cause] = stale["selected_responses_t100"]
+    assert (cause["kind"], cause["what"], cause["before"], cause["now"]) == (
+        *("recipe", "selection.budgets.t100.math"),
+        *(None, 1),
+    )
 
 
 def test_a_question_names_all_it_touched(home: Project, capsys: pytest.CaptureFixture[str]) -> None:

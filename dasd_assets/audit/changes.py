@@ -175,8 +175,8 @@ _UNSET = object()
 
 
 def _leaves(value: object, path: str = "") -> dict[str, object]:
-    """Dotted path -> value of everything in nested mappings; an empty one is a value."""
-    if not isinstance(value, Mapping) or (not value and path):
+    """Dotted path -> value of everything in nested mappings."""
+    if not isinstance(value, Mapping):
         return {path: value}
     nested = [_leaves(part, f"{path}.{name}" if path else str(name)) for name, part in value.items()]
     return {name: leaf for leaves in nested for name, leaf in leaves.items()}

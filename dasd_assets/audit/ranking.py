@@ -182,7 +182,9 @@ _ACCEPTED = """(NOT $only_accepted OR r.response_id IN (SELECT v.response_id FRO
 _ABOVE_OF_QUESTION = f"""SELECT r.response_id, a.score FROM responses r JOIN {_ABOVE} AND s.batch = $batch) a
     USING (response_id) WHERE r.prompt_id = $prompt AND r.batch = $batch AND {_OF_RECIPE}
     AND {_ACCEPTED.format(scope=" AND v.batch = $batch")} ORDER BY a.score DESC, r.response_id"""
-_NUM_ABOVE = f"""SELECT count(*) AS num_responses, count(DISTINCT r.prompt_id) AS num_questions
-    FROM responses r JOIN {_ABOVE}) a USING (response_id) JOIN prompts p ON p.prompt_id = r.prompt_id
-    WHERE {_OF_RECIPE} AND p.domain = $domain AND r.batch IN (SELECT unnest($batches::VARCHAR[]))
-    AND {_ACCEPTED.format(scope="")}"""
+# Those above first: verdicts are then looked up for them alone, not for every response there is.
+_NUM_ABOVE = f"""WITH above AS MATERIALIZED (SELECT r.response_id, r.prompt_id
+        FROM responses r JOIN {_ABOVE}) a USING (response_id) JOIN prompts p ON p.prompt_id = r.prompt_id
+        WHERE {_OF_RECIPE} AND p.domain = $domain AND r.batch IN (SELECT unnest($batches::VARCHAR[])))
+    SELECT count(*) AS num_responses, count(DISTINCT r.prompt_id) AS num_questions FROM above r
+    WHERE {_ACCEPTED.format(scope=" AND v.response_id IN (SELECT response_id FROM above)")}"""

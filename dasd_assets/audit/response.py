@@ -7,8 +7,8 @@ from dasd_resources.lake import Reading
 
 def audit_response(reading: Reading, response_id: str) -> Record:
     """Everything known of a response, each fact with the Dagster run that wrote it (`run_id`)."""
-    response = reading.read(_RESPONSE, {"id": response_id}).row(0, named=True)
-    key = {"id": response_id, "batch": response["batch"]}
+    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
+    response = reading.read(_RESPONSE, key).row(0, named=True)
     prompt = prompt_record(reading, response["prompt_id"])
     verdicts = reading.read(_VERDICTS, key).to_dicts()
     domain = prompt.get("domain")
@@ -86,8 +86,10 @@ def _sentences(reading: Reading, key: Record, text: str) -> list[Record]:
     ]
 
 
+_BATCH = "SELECT batch FROM responses WHERE response_id = $id"  # first: all else is looked up in the batch's own files
 _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens,
-    list_sum(logprobs::DOUBLE[]) AS sum_logprob FROM responses WHERE response_id = $id"""
+    list_sum(logprobs::DOUBLE[]) AS sum_logprob
+    FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
 _VERDICTS = f"SELECT filter_version, filter, passed, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
 _STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(token_ids) AS num_tokens,
