@@ -208,10 +208,12 @@ def questions(project: Project) -> dict[str, Question]:
 
 ROWS = {
     "chosen": "SELECT max(response_id) FROM selected_responses WHERE policy = 'das' AND dataset = 't100'",
-    "outranked": """SELECT max(response_id) FROM response_scores s WHERE score_name = (
-            SELECT any_value(score_name) FROM selected_responses) AND response_id NOT IN (
-            SELECT response_id FROM selected_responses) AND score > 0 AND score < (SELECT min(score)
-            FROM selected_responses WHERE policy = 'das')""",
+    # the best of its question, and the last of all: every other one is above it
+    "outranked": """SELECT response_id FROM (SELECT r.response_id, r.prompt_id, s.score
+            FROM responses r JOIN response_scores s USING (response_id)
+            WHERE r.temperature = 1.0 AND s.score_name = (SELECT any_value(score_name) FROM selected_responses)
+            QUALIFY row_number() OVER (PARTITION BY r.prompt_id ORDER BY s.score DESC, r.response_id) = 1)
+        ORDER BY score, response_id DESC LIMIT 1""",
     "beaten": """SELECT max(response_id) FROM responses WHERE prompt_id IN (SELECT prompt_id FROM selected_responses)
         AND response_id NOT IN (SELECT response_id FROM selected_responses)""",
     "example": "SELECT max(example_id) FROM sft_examples WHERE policy = 'das' AND dataset = 't060'",
