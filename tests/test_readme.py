@@ -25,10 +25,18 @@ def test_ci_runs_the_test_command_it_names() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_file_it_links_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+@pytest.mark.parametrize("page", ["README.md", "docs/ui.md"])
+def test_every_file_it_links_exists(page: str) -> None:
+    found = re.findall(r"""\]\(([^)]+)\)|src="([^"]+)\"""", (ROOT / page).read_text(encoding="utf-8"))
+    links = [link for link in ("".join(pair) for pair in found) if "://" not in link]
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_pictures_are_small() -> None:
+    sizes = {picture.name: picture.stat().st_size for picture in (ROOT / "docs" / "screenshots").iterdir()}
+    assert sizes
+    assert {name: size for name, size in sizes.items() if size > 150_000} == {}
 
 
 def test_its_prompt_line_is_a_prompt(tmp_path: Path) -> None:

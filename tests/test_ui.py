@@ -140,7 +140,7 @@ def keep(page: "Page", name: str) -> None:
         path = Path(folder) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         page.wait_for_load_state("networkidle")
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
         picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
@@ -174,7 +174,7 @@ def test_a_batch_is_materialized_by_clicks(service: Service, page: "Page") -> No
     page.get_by_role("button", name=re.compile("Launch 1 run")).click()
     page.get_by_role("link", name="View", exact=True).click()
     page.get_by_text("Success", exact=True).first.wait_for()
-    page.get_by_text("Materialized response_scores").first.wait_for()
+    page.get_by_text('Finished execution of step "response_scores"').first.wait_for()
     keep(page, "run")
 
 
