@@ -15,7 +15,6 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.pool import OF_RECIPE, recipe_params
-from dasd_assets.table_metadata import four_digits
 from dasd_resources.engine import Failure, Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
@@ -255,16 +254,13 @@ def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.Meta
         "num_responses": dg.MetadataValue.int(comparison.table.height),
         "num_faults": dg.MetadataValue.int(len(comparison.faults)),
         "num_tokens": dg.MetadataValue.int(comparison.num_tokens),
-        "mean_difference": dg.MetadataValue.float(four_digits(comparison.mean_difference)),
-        "max_difference": dg.MetadataValue.float(four_digits(comparison.max_difference)),
-        "mean_signed_difference": dg.MetadataValue.float(four_digits(comparison.bias)),
+        "mean_difference": dg.MetadataValue.float(comparison.mean_difference),
+        "max_difference": dg.MetadataValue.float(comparison.max_difference),
+        "mean_signed_difference": dg.MetadataValue.float(comparison.bias),
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": dg.MetadataValue.table(
-            [
-                dg.TableRecord({name: four_digits(v) if isinstance(v, float) else v for name, v in row.items()})
-                for row in comparison.table.head(NUM_WORST).to_dicts()
-            ],
+            [dg.TableRecord(row) for row in comparison.table.head(NUM_WORST).to_dicts()],
             schema=dg.TableSchema([dg.TableColumn(name) for name in COLUMNS]),
         ),
     }

@@ -128,12 +128,7 @@ def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
 
 def tidy(value: Figure) -> Figure:
     """Four significant digits of a float, all else as it is."""
-    return four_digits(value) if isinstance(value, float) else value
-
-
-def four_digits(value: float) -> float:
-    """As many significant digits as the web UI has room for in a table."""
-    return float(f"{value:.4g}")
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def markdown_table(rows: list[dict[str, object]]) -> str:
