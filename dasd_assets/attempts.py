@@ -25,6 +25,7 @@ from dasd_assets.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
 
 MAX_DEATHS = 10
+MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
 RUNS_PER_STEP = 20  # that are looked at
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
 UNFINISHED = [
@@ -112,11 +113,16 @@ def judge(
     others = len(tried) - deaths
     if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
         return Verdict("exhausted", number, explain(instance, last), last.run_id, last.is_success)
-    wait = (ended[0].end_time or now) + policy.retry_delay_seconds * 4 ** max(others - 1, 0) - now
+    wait = (ended[0].end_time or now) + pause(policy.retry_delay_seconds, others) - now
     if wait > 0 and (tried or not last.is_success) and not _died(last):
         why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
         return Verdict("wait", number, why, last.run_id)
     return Verdict("due", number)
+
+
+def pause(first: float, number: int) -> float:
+    """Seconds to wait after so many attempts: `first`, then four times as long each time, up to an hour."""
+    return max(first, min(first * 4.0 ** min(max(number - 1, 0), 20), MAX_PAUSE))
 
 
 def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

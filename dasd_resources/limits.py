@@ -1,4 +1,9 @@
-"""What every local engine refuses: requests without a meaning (ValueError) and requests beyond the model's context."""
+"""What every local engine refuses: requests without a meaning (ValueError) and requests the model cannot take.
+
+The latter, too long or with tokens that it does not know, fail alone.
+"""
+
+from collections.abc import Sequence
 
 from dasd_resources.engine import Failure, GenerationRequest, ScoringRequest
 
@@ -21,11 +26,11 @@ def check_scoring(request: ScoringRequest) -> None:
         )
 
 
-def too_long_to_generate(request: GenerationRequest, context: int) -> Failure | None:
-    """A Failure if prompt and `max_tokens` together exceed `context` tokens."""
+def unfit_to_generate(request: GenerationRequest, context: int, vocabulary: int | None = None) -> Failure | None:
+    """A Failure if prompt and `max_tokens` together exceed `context` tokens, or one is not in the vocabulary."""
     num_prompt_tokens = len(request.prompt_token_ids)
     if num_prompt_tokens + request.max_tokens <= context:
-        return None
+        return _unknown_token(request.request_id, request.prompt_token_ids, vocabulary)
     return Failure(
         request.request_id,
         f"prompt of {num_prompt_tokens} tokens + max_tokens {request.max_tokens} exceed the model's context of "
@@ -34,12 +39,23 @@ def too_long_to_generate(request: GenerationRequest, context: int) -> Failure | 
     )
 
 
-def too_long_to_score(request: ScoringRequest, context: int) -> Failure | None:
-    """A Failure if the sequence exceeds `context` tokens."""
+def unfit_to_score(request: ScoringRequest, context: int, vocabulary: int | None = None) -> Failure | None:
+    """A Failure if the sequence exceeds `context` tokens, or one of them is not in the vocabulary."""
     if len(request.token_ids) <= context:
-        return None
+        return _unknown_token(request.request_id, request.token_ids, vocabulary)
     return Failure(
         request.request_id,
         f"sequence of {len(request.token_ids)} tokens exceeds the model's context of {context}; lower the recipe's "
         "generation.max_tokens or take a model with a longer context",
+    )
+
+
+def _unknown_token(request_id: str, token_ids: Sequence[int], vocabulary: int | None) -> Failure | None:
+    """A Failure if there is one: on a GPU it would end the process. A server's vocabulary is not told (None)."""
+    if vocabulary is None or (min(token_ids) >= 0 and max(token_ids) < vocabulary):
+        return None
+    return Failure(
+        request_id,
+        f"token ids {min(token_ids)} to {max(token_ids)} leave the model's vocabulary of {vocabulary}: its tokenizer "
+        "is of another model, or has tokens for which its embeddings were not enlarged",
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 
 from dasd_resources.engine import Completion, Failure, FinishReason, GenerationRequest, Score, ScoringRequest
-from dasd_resources.limits import check_generation, check_scoring, too_long_to_generate, too_long_to_score
+from dasd_resources.limits import check_generation, check_scoring, unfit_to_generate, unfit_to_score
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -52,8 +52,8 @@ class VLLMEngine:
         for request in requests:
             check_generation(request)
         llm = self._load("generate")
-        limit = llm.llm_engine.model_config.max_model_len
-        failures = {r.request_id: failure for r in requests if (failure := too_long_to_generate(r, limit))}
+        limits = (_context(llm), _vocabulary(llm))
+        failures = {r.request_id: failure for r in requests if (failure := unfit_to_generate(r, *limits))}
         yield from failures.values()
         fitting = _by_prompt([r for r in requests if r.request_id not in failures])
         for output in _run(llm, ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in fitting)):
@@ -64,8 +64,8 @@ class VLLMEngine:
         for request in requests:
             check_scoring(request)
         llm = self._load("score")
-        limit = llm.llm_engine.model_config.max_model_len - 1  # vLLM insists on sampling one more token
-        failures = {r.request_id: failure for r in requests if (failure := too_long_to_score(r, limit))}
+        limits = (_context(llm) - 1, _vocabulary(llm))  # vLLM insists on sampling one more token
+        failures = {r.request_id: failure for r in requests if (failure := unfit_to_score(r, *limits))}
         yield from failures.values()
         yield from (Score(r.request_id, []) for r in requests if _is_all_prompt(r) and r.request_id not in failures)
         fitting = {r.request_id: r for r in requests if not _is_all_prompt(r) and r.request_id not in failures}
@@ -123,6 +123,14 @@ def _prepare_environment(on_gpu: bool) -> None:
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout belongs to the caller's output
     if not on_gpu:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+def _context(llm: "LLM") -> int:
+    return int(llm.llm_engine.model_config.max_model_len)
+
+
+def _vocabulary(llm: "LLM") -> int:
+    return int(llm.llm_engine.model_config.get_vocab_size())
 
 
 def _run(llm: "LLM", jobs: "Iterable[Job]") -> "Iterator[RequestOutput]":

@@ -136,6 +136,18 @@ def test_stopping_early_leaves_nothing_behind(engine: VLLMEngine) -> None:
     assert result.request_id == "next"
 
 
+def test_a_request_with_a_token_that_the_model_has_not_fails_alone(
+    engine: VLLMEngine, plain: TransformersEngine
+) -> None:
+    ids = {"known": (5, VOCABULARY - 1), "unknown": (5, VOCABULARY), "negative": (-1, 5)}
+    asked = [GenerationRequest(name, tokens, 1.0, 1.0, 3, 0, ()) for name, tokens in ids.items()]
+    scored = [ScoringRequest(name, tokens, 1) for name, tokens in ids.items()]
+    for found in (plain.generate(asked), plain.score(scored), engine.generate(asked), engine.score(scored)):
+        results = {result.request_id: result for result in found}
+        assert not isinstance(results["known"], Failure)
+        assert all("leave the model's vocabulary of 300" in results[name].reason for name in ("unknown", "negative"))
+
+
 def test_a_request_beyond_the_context_fails_and_the_others_go_on(engine: VLLMEngine) -> None:
     long, exact = (GenerationRequest(f"{n}", (5,) * 200, 1.0, 1.0, n, 0, ()) for n in (57, 56))
     results = {r.request_id: r for r in engine.generate([long, exact])}
