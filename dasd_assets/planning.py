@@ -8,21 +8,22 @@ that fails is tried a bounded number of times, ever more seldom; then its batch 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from dasd_assets.attempts import Verdict, assets_of, judge, maker, runs_of, unfinished_runs
-from dasd_assets.evaluation import benchmark_version
+from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
 from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.staleness import Stale, stale_assets
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Recipe
+from dasd_resources.file_hashes import known_hashes, remember_hash
+from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Warehouse
 
 STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun at a time
@@ -168,16 +169,20 @@ def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
     return {
         "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
         "student_model": engines.fingerprint(recipe.student, "student.model"),
-        "benchmark_questions": _benchmark_version(recipe.model_dump_json(), _stamps(recipe)),
+        "benchmark_questions": _benchmark_version(engines.cache, recipe),
     }
 
 
-@lru_cache(maxsize=4)
-def _benchmark_version(recipe: str, stamps: tuple[tuple[int, int], ...]) -> str:
-    """Read once as long as the files stay as they are."""
-    return benchmark_version(Recipe.model_validate_json(recipe))
+def _benchmark_version(cache: Path, recipe: Recipe) -> str:
+    """Found out once as long as the files stay as they are: reading them loads the verifiers' library, for a second."""
+    files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
+    kept = (f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}", 0, 0)
+    known = known_hashes(cache, [kept])
+    if kept not in known:
+        known[kept] = benchmark_version(recipe)
+        remember_hash(cache, kept, known[kept])
+    return known[kept]
 
 
-def _stamps(recipe: Recipe) -> tuple[tuple[int, int], ...]:
-    files = [Path(benchmark.path) for benchmark in recipe.evaluation.benchmarks]
-    return tuple((file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0) for file in files)
+def _stamp(file: Path) -> tuple[int, int]:
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)

@@ -52,7 +52,7 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         if spec.server is not None:
             return self._find_served(spec, spec.server, path)
-        files = fingerprint(path, self._cache)
+        files = fingerprint(path, self.cache)
         chat = _chat(path, files, spec.model_dump_json())
         known = [files, chat.template_version, *_quantisation(spec)]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
@@ -60,17 +60,18 @@ class Engines(ConfigurableResource):
     def fingerprint(self, spec: Model, key: str) -> str:
         """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it was found out before."""
         path = find_model(spec.model, key)
-        files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self._cache)
+        files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
         made_of = [FINGERPRINT_VERSION, files, spec.model_dump(mode="json"), version("transformers")]
         kept = (f"fingerprint of {content_hash(made_of)}", 0, 0)  # beside those of files, which it is made of
-        known = known_hashes(self._cache, [kept])
+        known = known_hashes(self.cache, [kept])
         if kept not in known:
             known[kept] = self.find(spec, key).fingerprint
-            remember_hash(self._cache, kept, known[kept])
+            remember_hash(self.cache, kept, known[kept])
         return known[kept]
 
     @property
-    def _cache(self) -> Path:
+    def cache(self) -> Path:
+        """Where hashes of files, and what follows from them, are kept."""
         return Path(self.home) / "fingerprints.sqlite"
 
     def api_key(self, variable: str) -> str | None:
@@ -78,7 +79,7 @@ class Engines(ConfigurableResource):
         return None
 
     def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
-        chat = _chat(path, prompting_fingerprint(path, self._cache), spec.model_dump_json())
+        chat = _chat(path, prompting_fingerprint(path, self.cache), spec.model_dump_json())
         known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 

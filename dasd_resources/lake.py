@@ -353,6 +353,8 @@ def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
 
     Raises RuntimeError for a catalog that a later release has written.
     """
+    if _has_version(catalog, len(migrations)):
+        return
     catalog.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(catalog.parent / "catalog.lock"), attach(catalog) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)")
@@ -364,6 +366,17 @@ def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
             for _ in _transaction(connection, f"schema {number}"):
                 connection.execute(migrations[number - 1])
                 connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
+
+
+def _has_version(catalog: Path, number: int) -> bool:
+    """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached."""
+    if not catalog.is_file():
+        return False
+    try:
+        with attach(catalog, read_only=True) as connection:
+            return connection.sql("SELECT max(version) FROM schema_version").fetchone() == (number,)
+    except duckdb.Error:  # somebody is making it: look again under the lock
+        return False
 
 
 def _run_id(origin: str) -> str | None:

@@ -34,7 +34,8 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
                 _outcome(*key, "das", row, "" if row else _why_not_mixed(reading, key[0], rule, response, domain))
             )
             continue
-        why = next(_reasons(reading, rule, response, verdicts, domain), None)
+        selected = (*key, "das") in chosen
+        why = None if selected else next(_reasons(reading, rule, response, verdicts, domain), None)
         found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or _pending()))
         row = chosen.pop((*key, "random"), None)
         found.append(_outcome(*key, "random", row, _why_not_drawn(reading, key, rule, response, why)))
