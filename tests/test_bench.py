@@ -24,6 +24,15 @@ def test_a_script_that_fails_is_named_beside_what_it_printed(tmp_path: Path) -> 
     assert "bench_x.py" in text and "exit code 3" in text
 
 
+def test_a_page_falls_apart_into_the_sections_it_was_made_of(tmp_path: Path) -> None:
+    sections = {}
+    for name, prints in (("bench_x.py", "## X\n\n`x.py`, 3 s"), ("bench_y.py", "## Y")):
+        (tmp_path / name).write_text(f"print({prints!r})")
+        sections[name], _ = FRAME["section"](tmp_path / name)
+    page = "\n".join([FRAME["heading"](), *sections.values()])
+    assert FRAME["sections_of"](page) == sections
+
+
 def test_the_heading_names_machine_and_versions() -> None:
     heading = FRAME["heading"]()
     assert all(part in heading for part in ("cores", "torch 2", "duckdb 1.5.5", "dagster 1."))
