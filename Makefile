@@ -27,7 +27,7 @@ ui: $(VENV)/.installed-ui
 
 # Threads that spin while they wait for one another take the cores from the other half of the tests.
 test: $(VENV)/.installed-test
-	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile
+	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md.
 test-ui: $(VENV)/.installed-test-ui

@@ -369,14 +369,19 @@ def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
 
 
 def _has_version(catalog: Path, number: int) -> bool:
-    """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached."""
+    """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached.
+
+    A connection that saw an earlier version is closed: kept, it has been seen to miss the tables made since.
+    """
     if not catalog.is_file():
         return False
     try:
         with attach(catalog, read_only=True) as connection:
-            return connection.sql("SELECT max(version) FROM schema_version").fetchone() == (number,)
-    except duckdb.Error:  # somebody is making it: look again under the lock
+            if connection.sql("SELECT max(version) FROM schema_version").fetchall() != [(number,)]:
+                raise LookupError("another version")
+    except (duckdb.Error, LookupError):  # the former: somebody is making it. Look again under the lock
         return False
+    return True
 
 
 def _run_id(origin: str) -> str | None:

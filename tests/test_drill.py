@@ -34,8 +34,8 @@ from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.upkeep import delete_unreferenced
 
 UNFINISHED = [*BEGUN, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.CANCELING]
-# What two undisturbed runs of the same inputs differ in, too.
-INCIDENTAL = {"run_id", "snapshot_id", "path", "seconds"}
+# What two undisturbed runs of the same inputs differ in, too; the recipe document tells of automation, which does.
+INCIDENTAL = {"run_id", "snapshot_id", "path", "seconds", "recipe_document"}
 SETTLED_SECONDS = 25.0
 DEPENDENTS = {
     "response_verdicts": "response_id",
