@@ -21,7 +21,7 @@ from dasd_assets.staleness import Stale, stale_assets
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.engines import Engines
-from dasd_resources.file_hashes import known_hashes, remember_hash
+from dasd_resources.file_hashes import kept_hash
 from dasd_resources.recipe import Recipe, content_hash
 from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Warehouse
@@ -176,12 +176,8 @@ def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
 def _benchmark_version(cache: Path, recipe: Recipe) -> str:
     """Found out once as long as the files stay as they are: reading them loads the verifiers' library, for a second."""
     files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
-    kept = (f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}", 0, 0)
-    known = known_hashes(cache, [kept])
-    if kept not in known:
-        known[kept] = benchmark_version(recipe)
-        remember_hash(cache, kept, known[kept])
-    return known[kept]
+    name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
+    return kept_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from dasd_resources.engine import (
     Score,
     ScoringRequest,
 )
-from dasd_resources.file_hashes import known_hashes, remember_hash
+from dasd_resources.file_hashes import kept_hash
 from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server, content_hash
 
@@ -62,12 +62,8 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
         made_of = [FINGERPRINT_VERSION, files, spec.model_dump(mode="json"), version("transformers")]
-        kept = (f"fingerprint of {content_hash(made_of)}", 0, 0)  # beside those of files, which it is made of
-        known = known_hashes(self.cache, [kept])
-        if kept not in known:
-            known[kept] = self.find(spec, key).fingerprint
-            remember_hash(self.cache, kept, known[kept])
-        return known[kept]
+        name = f"fingerprint of {content_hash(made_of)}"
+        return kept_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
     @property
     def cache(self) -> Path:

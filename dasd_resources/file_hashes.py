@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +21,18 @@ def known_hashes(cache: Path, files: Sequence[FileIdentity]) -> dict[FileIdentit
 def remember_hash(cache: Path, file: FileIdentity, sha256: str) -> None:
     """Keep the hash of a file."""
     _query(cache, "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*file, sha256))
+
+
+def kept_hash(cache: Path, file: FileIdentity, find: Callable[[], str]) -> str:
+    """The hash of a file, found and kept if it is not known yet.
+
+    What follows from several files may be kept beside theirs, under a name that no file has.
+    """
+    known = known_hashes(cache, [file])
+    if file not in known:
+        known[file] = find()
+        remember_hash(cache, file, known[file])
+    return known[file]
 
 
 def _query(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[tuple[str, int, int, str]]:

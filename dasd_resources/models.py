@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from dasd_resources.file_hashes import known_hashes, remember_hash
+from dasd_resources.file_hashes import kept_hash
 from dasd_resources.recipe import RecipeError, content_hash
 
 WEIGHTS = "*.safetensors"
@@ -119,14 +119,14 @@ def _hash_of_files(path: Path, patterns: tuple[str, ...], cache: Path) -> str:
 
 def _file_hash(file: Path, cache: Path) -> str:
     before = file.stat()
-    key = (str(file), before.st_size, before.st_mtime_ns)
-    known = known_hashes(cache, [key])
-    if known:
-        return known[key]
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    after = file.stat()
-    if (after.st_size, after.st_mtime_ns) != key[1:]:
-        raise RecipeError(f"{file} changed while it was read; run again when it is written")
-    remember_hash(cache, key, sha256)
-    return sha256
+    stamp = (before.st_size, before.st_mtime_ns)
+
+    def read() -> str:
+        with file.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        after = file.stat()
+        if (after.st_size, after.st_mtime_ns) != stamp:
+            raise RecipeError(f"{file} changed while it was read; run again when it is written")
+        return sha256
+
+    return kept_hash(cache, (str(file), *stamp), read)
