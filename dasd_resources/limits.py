@@ -3,9 +3,20 @@
 The latter, too long or with tokens that it does not know, fail alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from dasd_resources.engine import Failure, GenerationRequest, ScoringRequest
+
+Request = TypeVar("Request", GenerationRequest, ScoringRequest)
+
+
+def sort_out(
+    requests: Sequence[Request], unfit: Callable[[Request], Failure | None]
+) -> tuple[list[Request], list[Failure]]:
+    """The requests that a model can take, and a Failure for each of the others."""
+    judged = [(request, unfit(request)) for request in requests]
+    return [request for request, failure in judged if failure is None], [f for _, f in judged if f is not None]
 
 
 def check_generation(request: GenerationRequest) -> None:

@@ -21,7 +21,7 @@ from anyio.from_thread import start_blocking_portal
 
 from dasd_resources.chat import Chat
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.limits import check_generation, check_scoring, unfit_to_generate, unfit_to_score
+from dasd_resources.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
 from dasd_resources.openai_replies import (
     BadReply,
     Body,
@@ -86,18 +86,18 @@ class OpenAIEngine:
         for request in requests:
             check_generation(request)
         context = self._context
-        failures = {r.request_id: failure for r in requests if (failure := unfit_to_generate(r, context))}
-        yield from failures.values()
-        yield from self._run([r for r in requests if r.request_id not in failures], self._generation)
+        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, context))
+        yield from failures
+        yield from self._run(fitting, self._generation)
 
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Score every sequence by prefill."""
         for request in requests:
             check_scoring(request)
         context = self._context - 1  # servers insist on sampling one more token
-        failures = {r.request_id: failure for r in requests if (failure := unfit_to_score(r, context))}
-        yield from failures.values()
-        yield from self._run([r for r in requests if r.request_id not in failures], self._scoring)
+        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, context))
+        yield from failures
+        yield from self._run(fitting, self._scoring)
 
     def close(self) -> None:
         """Let go of the connections; what is still under way is given up."""

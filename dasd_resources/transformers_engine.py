@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from dasd_resources import half_precision
 from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.generation_rows import Rows, left_padded
-from dasd_resources.limits import check_generation, check_scoring, unfit_to_generate, unfit_to_score
+from dasd_resources.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
 from dasd_resources.plain_scoring import plain_logprobs
 
 PROJECTED_LOGITS = 2**24  # held at once while scoring: 64 MB in float32
@@ -65,22 +65,16 @@ class TransformersEngine:
         """Sample every request, longest first, so that memory peaks at the start."""
         for request in requests:
             check_generation(request)
-        failures = {
-            r.request_id: failure for r in requests if (failure := unfit_to_generate(r, self.context, self.vocabulary))
-        }
-        yield from failures.values()
-        fitting = [r for r in requests if r.request_id not in failures]
+        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, self.context, self.vocabulary))
+        yield from failures
         yield from self._generate(deque(sorted(fitting, key=_num_reserved, reverse=True)))
 
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Score every sequence, longest first, batched with others of about its length."""
         for request in requests:
             check_scoring(request)
-        failures = {
-            r.request_id: failure for r in requests if (failure := unfit_to_score(r, self.context, self.vocabulary))
-        }
-        yield from failures.values()
-        fitting = [r for r in requests if r.request_id not in failures]
+        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, self.context, self.vocabulary))
+        yield from failures
         if self.options.plain_scoring:
             for r in fitting:
                 yield Score.of(r.request_id, plain_logprobs(self.model, r.token_ids, r.num_prompt_tokens))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 
 from dasd_resources.engine import Completion, Failure, FinishReason, GenerationRequest, Score, ScoringRequest
-from dasd_resources.limits import check_generation, check_scoring, unfit_to_generate, unfit_to_score
+from dasd_resources.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -53,10 +53,10 @@ class VLLMEngine:
             check_generation(request)
         llm = self._load("generate")
         limits = (_context(llm), _vocabulary(llm))
-        failures = {r.request_id: failure for r in requests if (failure := unfit_to_generate(r, *limits))}
-        yield from failures.values()
-        fitting = _by_prompt([r for r in requests if r.request_id not in failures])
-        for output in _run(llm, ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in fitting)):
+        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, *limits))
+        yield from failures
+        jobs = ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in _by_prompt(fitting))
+        for output in _run(llm, jobs):
             yield _completion(output)
 
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
@@ -65,14 +65,14 @@ class VLLMEngine:
             check_scoring(request)
         llm = self._load("score")
         limits = (_context(llm) - 1, _vocabulary(llm))  # vLLM insists on sampling one more token
-        failures = {r.request_id: failure for r in requests if (failure := unfit_to_score(r, *limits))}
-        yield from failures.values()
-        yield from (Score(r.request_id, []) for r in requests if _is_all_prompt(r) and r.request_id not in failures)
-        fitting = {r.request_id: r for r in requests if not _is_all_prompt(r) and r.request_id not in failures}
+        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, *limits))
+        yield from failures
+        yield from (Score(r.request_id, []) for r in fitting if _is_all_prompt(r))
+        asked = {r.request_id: r for r in fitting if not _is_all_prompt(r)}
         response_alone = llm.llm_engine.vllm_config.use_v2_model_runner
         params, score = (_response_params, _response_score) if response_alone else (_sequence_params, _sequence_score)
-        for output in _run(llm, ((r.request_id, r.token_ids, params(r)) for r in fitting.values())):
-            yield score(fitting[output.request_id], output)
+        for output in _run(llm, ((r.request_id, r.token_ids, params(r)) for r in asked.values())):
+            yield score(asked[output.request_id], output)
 
     def close(self) -> None:
         """Free the model; only then may another be loaded, as vLLM keeps its distributed state per process."""
