@@ -10,7 +10,7 @@
 | probabilities | `sentences`, `probabilities` | `student_logprobs`, `sentence_probabilities` | the same | §4 |
 | | `divergence` | `sentence_types`, `response_scores` | the same | §4 |
 | selection | `pool`, `selection` | `selected_responses_…`, `random_responses` | `selected_responses` | §4 |
-| datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
+| datasets | `sft_datasets`, `dataset_ids` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
 | training | `training` | `checkpoint_stage1`, `checkpoint_stage2`, … | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
@@ -20,7 +20,6 @@
 Everything down to `response_scores` is partitioned by prompt batch; what follows reads all batches.
 
 What is made and when: `staleness` says what is out of date (over `materializations` and `code_versions`), `steps` puts
-it in order,
-`planning` says what of it may run now (with `attempts`, `quarantine`, `recovery`); `run` (the command) and
+it in order, `planning` says what of it may run now (with `attempts`, `quarantine`, `recovery`); `run` (the command) and
 `automation` (the service) have it made.
 """

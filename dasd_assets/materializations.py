@@ -49,11 +49,12 @@ def latest_materializations(instance: dg.DagsterInstance, partitioned: Mapping[s
     return {name: {batch: known[i] for batch, i in found.items() if i in known} for name, found in ids.items()}
 
 
-def metadata_of(instance: dg.DagsterInstance, asset: str, storage_ids: Sequence[int]) -> dict[int, Metadata]:
-    """Place in the log -> the metadata of that materialization of an asset; of those that are still there."""
-    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), storage_ids=list(storage_ids))
-    found = instance.fetch_materializations(wanted, limit=max(len(storage_ids), 1)).records if storage_ids else []
-    return {r.storage_id: r.asset_materialization.metadata for r in found if r.asset_materialization is not None}
+def metadata_of(instance: dg.DagsterInstance, asset: str, storage_id: int) -> Metadata:
+    """The metadata of the materialization of an asset at a place in the log; empty if it is not there any more."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), storage_ids=[storage_id])
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        return record.asset_materialization.metadata if record.asset_materialization else {}
+    return {}
 
 
 def tags_until(

@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.code_versions import CodeVersion
+from dasd_assets.dataset_ids import selection_id
 from dasd_assets.divergence import threshold_version, types_version
 from dasd_assets.plots import histogram, inline
 from dasd_assets.pool import drop_counts, keep_pool, pool_params
@@ -75,19 +76,15 @@ def _rank(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> 
     table: as for `best_of_each_question`. budget: domain -> how many rows to rank; all of a domain that is not named.
     """
     least = _least_keys(reading, table, key, budget)
-    named = {"domain": list(budget), "most": list(budget.values()), "least": [least.get(name) for name in budget]}
+    named = {"domain": list(least), "most": [budget.get(name) for name in least], "least": list(least.values())}
     limits = pl.DataFrame(named, {"domain": pl.String, "most": pl.Int64, "least": pl.Float64})
-    unbounded = [
-        name for (name,) in reading.read(f"SELECT DISTINCT domain FROM {table}").iter_rows() if name not in least
-    ]
-    floor = -inf if unbounded else min(least.values(), default=-inf)
     rows = reading.read(  # a literal: with a parameter, DuckDB reads every column of every row
         f"""SELECT response_id, prompt_id, domain, score, accepted, {key} AS key FROM {table}
-            WHERE {key} >= '{floor!r}'::DOUBLE"""
+            WHERE {key} >= '{min(least.values(), default=-inf)!r}'::DOUBLE"""
     )
     return (
-        rows.join(limits, on="domain", how="left")
-        .filter(pl.col("key") >= pl.col("least").fill_null(-inf))
+        rows.join(limits, on="domain", nulls_equal=True)
+        .filter(pl.col("key") >= pl.col("least"))
         .sort("domain", "key", "response_id", descending=[False, True, False], nulls_last=True)
         .with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain"))
         .filter((pl.col("rank") <= pl.col("most")).fill_null(True), "accepted")
@@ -96,7 +93,7 @@ def _rank(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> 
 
 
 def _least_keys(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> dict[str, float]:
-    """A key for each domain that has more rows than its budget: no row below it can be among so many greatest.
+    """Domain -> a key below which no row of it can be among the greatest it has a budget for; -inf if it keeps all.
 
     It is the least of a histogram's bucket, so that few more rows than are kept need to be sorted.
     """
@@ -107,7 +104,8 @@ def _least_keys(reading: Reading, table: str, key: str, budget: Mapping[str, int
                 WHERE {key} IS NOT NULL GROUP BY ALL),
             above AS (SELECT domain, least, sum(number) OVER (PARTITION BY domain ORDER BY bucket DESC) AS number
                 FROM buckets)
-        SELECT domain, max(least) FROM above JOIN budget USING (domain) WHERE number >= most GROUP BY domain"""
+        SELECT domain, coalesce(max(least) FILTER (number >= most), '-inf'::DOUBLE)
+        FROM above LEFT JOIN budget USING (domain) GROUP BY domain"""
     params = {**limits, "domains": list(budget), "most": list(budget.values())}
     return dict(reading.read(query, params).iter_rows())
 
@@ -130,11 +128,6 @@ def _control_version(recipe: Recipe) -> CodeVersion:
     return CodeVersion(text, {"control": CONTROL_VERSION, **below.code}, {**below.recipe, **seed})
 
 
-def dataset_id(recipe: Recipe, dataset: str, policy: str, ids: pl.Series) -> str:
-    """Identifies a dataset by its content and the parts of the recipe that made it."""
-    return content_hash([dataset, policy, selection_version(recipe), sorted(ids)])[:16]
-
-
 def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: str) -> pl.DataFrame:
     """Rows of `selected_responses`: the choice with the rule, threshold and score that made it."""
     return selected.select(
@@ -149,7 +142,7 @@ def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: 
         score_name=pl.lit(recipe.selection.score),
         threshold=pl.lit(recipe.selection.divergence.threshold),
         selection_version=pl.lit(selection_version(recipe)),
-        dataset_id=pl.lit(dataset_id(recipe, dataset, policy, selected["response_id"])),
+        dataset_id=pl.lit(selection_id(dataset, policy, selection_version(recipe), selected["response_id"])),
     )
 
 

@@ -15,12 +15,13 @@ import polars as pl
 import pyarrow as pa
 
 from dasd_assets.code_versions import of_code
+from dasd_assets.dataset_ids import example_id, sft_dataset_id
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import Figure, audited, table
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 SFT_VERSION = "1"
@@ -59,7 +60,7 @@ def example_row(chat: Chat, source: Row, loss_from: int = 0) -> Row:
     """
     tokens = example(chat, source, loss_from)
     ids = {"response_id": source.get("response_id"), "continuation_id": source.get("continuation_id")}
-    return {"example_id": content_hash([ids, tokens])[:32], **ids, **tokens}
+    return {"example_id": example_id(ids, tokens), **ids, **tokens}
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -148,7 +149,7 @@ def write_examples(
         ids = sorted(made["example_id"])
         query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
         if ids != sorted(warehouse.read(query, key)["example_id"]):
-            named = {**key, "dataset_id": dataset_id(key, ids)}
+            named = {**key, "dataset_id": sft_dataset_id(**key, example_ids=ids)}
             columns = [pl.lit(value).alias(name) for name, value in named.items()]
             with warehouse.commit(origin(context)) as transaction:
                 parts = (part.with_columns(columns) for part in spooled(file))
@@ -178,10 +179,5 @@ def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str, made: pl.D
     key = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
     where = " AND ".join(f"{name} = '{value}'" for name, value in key.items())
     query = f"SELECT * FROM lineage_examples WHERE {where}"
-    identity = dataset_id(key, made["example_id"].to_list())
+    identity = sft_dataset_id(**key, example_ids=made["example_id"])
     return {"dataset_id": identity, **audited("example EXAMPLE_ID", query, warehouse.snapshot_id())}
-
-
-def dataset_id(key: Row, example_ids: Sequence[str]) -> str:
-    """Names a dataset by recipe, dataset and policy, and by its examples."""
-    return content_hash([key, sorted(example_ids)])[:16]

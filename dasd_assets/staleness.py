@@ -192,7 +192,12 @@ class _Look:
 
 
 def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
-    return hash_of_versions({b: latest[b].tags.get(DATA_VERSION) if b in latest else None for b in batches})
+    return hash_of_versions({batch: data_version(latest, batch) for batch in batches})
+
+
+def data_version(latest: Latest, batch: str | None) -> str | None:
+    """Of an asset, in a batch; None if it was never made."""
+    return latest[batch].tags.get(DATA_VERSION) if batch in latest else None
 
 
 def hash_of_versions(versions: Mapping[str, str | None]) -> str:

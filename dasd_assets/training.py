@@ -17,6 +17,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.code_versions import CodeVersion
+from dasd_assets.dataset_ids import checkpoint_id
 from dasd_assets.plots import inline, loss_curve
 from dasd_assets.progress import TrainingLog
 from dasd_assets.provenance import origin
@@ -55,11 +56,6 @@ def _code_version(recipe: Recipe, dataset: str) -> CodeVersion:
     number = {"mixed_policy.epochs": recipe.mixed_policy.epochs} if dataset == MIXED else {}
     parts = recipe.parts("training", "seed", "student.dtype") | number
     return CodeVersion(training_version(recipe, dataset), {"training": TRAINING_VERSION}, parts)
-
-
-def checkpoint_id(parent: str, example_ids: list[str], settings: str) -> str:
-    """A checkpoint is its parent, the examples it saw (ids name their content) and the training settings."""
-    return content_hash([parent, sorted(example_ids), settings])[:16]
 
 
 def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from dasd_assets.staleness import (
     INPUT_VERSION,
     Cause,
     Stale,
+    data_version,
     hash_of_versions,
     recordings,
 )
@@ -78,15 +79,14 @@ class Changes:
         """What the code version of a materialization stands for; all that have the same version say the same."""
         key = (asset, made.tags.get(CODE_VERSION, ""))
         if key not in self._known:
-            found = metadata_of(self.instance, asset, [made.storage_id])
-            self._known[key] = _plain(found.get(made.storage_id, {}))
+            self._known[key] = _plain(metadata_of(self.instance, asset, made.storage_id))
         return self._known[key]
 
     def _input(self, stale: Stale, upstream: str, made: Materialization) -> Record:
         """An input of the same batch, or one that has no batches."""
         source = stale.batch if self.nodes[upstream].is_partitioned else None
         recorded = made.tags.get(INPUT_VERSION + upstream)
-        now = _version(self.latest[upstream], source)
+        now = data_version(self.latest[upstream], source)
         before = recorded
         if recorded is not None and source is not None:  # hashed
             before = self._version_until(stale.asset, upstream, source, _pointer(made, upstream))
@@ -99,13 +99,13 @@ class Changes:
         """An input of which all batches are read: those made since, and those that are gone."""
         latest, pointer = self.latest[upstream], _pointer(made, upstream)
         since = [b for b in self.usable if b in latest and latest[b].storage_id > pointer]
-        then = {b: _version(latest, b) for b in self.usable if b not in since}
+        then = {b: data_version(latest, b) for b in self.usable if b not in since}
         num_untold = 0
         for batch in since:
             if self._num_looked_up.get((asset, upstream), 0) >= NUM_LOOKED_UP:
                 num_untold += 1
                 continue
-            before, now = self._version_until(asset, upstream, batch, pointer), _version(latest, batch)
+            before, now = self._version_until(asset, upstream, batch, pointer), data_version(latest, batch)
             if before is not None:
                 then[batch] = before
             if before != now:
@@ -144,10 +144,6 @@ def _record(
     told: str = "",
 ) -> Record:
     return {"kind": kind, "what": what, "batch": batch, "before": before, "now": now, "told": told}
-
-
-def _version(latest: Latest, batch: str | None) -> str | None:
-    return latest[batch].tags.get(DATA_VERSION) if batch in latest else None
 
 
 def _pointer(made: Materialization, upstream: str) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.dataset_ids import checkpoint_id, example_id, sft_dataset_id
 from dasd_resources.checkpoint import RECORD
 from dasd_resources.lake import Lake, Reading, UnknownSnapshot
-from dasd_resources.recipe import content_hash
 
 MAX_TOKENS = 2_000_000  # of which an audit recomputes the examples' ids unasked: half a second's work
 
@@ -108,8 +108,8 @@ def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, lis
         "num_examples": examples.height,
         "num_tokens": num_tokens,
         "tokens_checked": check,
-        "dataset_id": dataset_id(row, examples["example_id"].to_list()),
-        "checkpoint_id": trained_id(row, examples["example_id"].to_list()),
+        "dataset_id": sft_dataset_id(row["recipe"], row["dataset"], "das", examples["example_id"]),
+        "checkpoint_id": checkpoint_id(row["parent_checkpoint_id"], examples["example_id"], row["training_version"]),
         "example_ids": examples["example_id"].to_list(),
     }
     return found, [*_disagreements(row, found), *changed]
@@ -120,25 +120,8 @@ def changed_examples(examples: pl.DataFrame) -> list[str]:
     return [
         f"example {row['example_id']}: its tokens are not those that gave it this id"
         for row in examples.iter_rows(named=True)
-        if example_id(row) != row["example_id"]
+        if example_id(row, row) != row["example_id"]
     ]
-
-
-def example_id(row: Record) -> str:
-    """The id that `sft_datasets` gives an example of these tokens, labels and source."""
-    ids = {"response_id": row["response_id"], "continuation_id": row["continuation_id"]}
-    return content_hash([ids, {"input_ids": row["input_ids"], "labels": row["labels"]}])[:32]
-
-
-def dataset_id(row: Record, example_ids: list[str]) -> str:
-    """The id that `sft_datasets` gives a dataset of these examples."""
-    key = {"recipe": row["recipe"], "dataset": row["dataset"], "policy": "das"}
-    return content_hash([key, sorted(example_ids)])[:16]
-
-
-def trained_id(row: Record, example_ids: list[str]) -> str:
-    """The id that `training` gives a checkpoint with this parent, these examples and these settings."""
-    return content_hash([row["parent_checkpoint_id"], sorted(example_ids), row["training_version"]])[:16]
 
 
 def _disagreements(row: Record, found: Record) -> list[str]:

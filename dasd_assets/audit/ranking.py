@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.dataset_ids import off_policy_order
 from dasd_resources.lake import Reading
-from dasd_resources.recipe import content_hash
 
 SAMPLING = {"teacher": "teacher_fingerprint", "top_p": "top_p", "max_tokens": "max_tokens"}
 
@@ -156,8 +156,7 @@ def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record
     ids = reading.read(_SELECTED, params)["response_id"].to_list()
     if response["response_id"] not in ids:
         return f"not selected for {rule['drawn_from']}, of which the mixed-policy dataset draws"
-    drawn = sorted(ids, key=lambda key: content_hash([rule["seed"], "off-policy", key]))
-    place = drawn.index(response["response_id"]) + 1
+    place = off_policy_order(ids, rule["seed"]).index(response["response_id"]) + 1
     if place <= rule["num_drawn"]:
         return _pending()
     return (

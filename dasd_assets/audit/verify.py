@@ -14,9 +14,10 @@ from pathlib import Path
 
 import polars as pl
 
-from dasd_assets.audit.checkpoint import audit_checkpoint, document, example_id
+from dasd_assets.audit.checkpoint import audit_checkpoint, document
 from dasd_assets.audit.files import Fault, file_faults, tables
 from dasd_assets.audit.prompt import Record
+from dasd_assets.dataset_ids import example_id, mixed_selection_id, selection_id, sft_dataset_id
 from dasd_assets.divergence import response_scores
 from dasd_assets.evaluation import DECISIVE as EVALUATION
 from dasd_assets.evaluation import evaluation_id
@@ -187,7 +188,7 @@ def _rehashed(
     for chunk in reading.stream(f"SELECT {columns} FROM {table}{some}", {}, CHUNK):
         for row in chunk.iter_rows(named=True):
             again = made(row)
-            num_unknown += key not in again and bool(KEYS[table] == key)
+            num_unknown += KEYS[table] == key and key not in again
             for name, value in again.items():
                 if row[name] != value:
                     yield Fault(table, str(row[key]), f"its {name} is {row[name]}, its content gives {value}", AGAIN)
@@ -244,7 +245,7 @@ _HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] =
     (
         "sft_examples",
         "example_id, response_id, continuation_id, input_ids, labels",
-        lambda r: {"example_id": example_id(r)},
+        lambda r: {"example_id": example_id(r, r)},
     ),
 )
 
@@ -257,7 +258,7 @@ def _datasets(reading: Reading) -> Iterator[Fault]:
         key = {name: row[name] for name in ("recipe", "dataset", "policy")}
         query = """SELECT example_id FROM sft_examples
             WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"""
-        found = content_hash([key, reading.read(query, key)["example_id"].to_list()])[:16]
+        found = sft_dataset_id(**key, example_ids=reading.read(query, key)["example_id"])
         if found != row["dataset_id"]:
             name, what = " ".join(key.values()), f"its dataset_id is {row['dataset_id']}, its examples give {found}"
             yield Fault("sft_examples", name, what, f"materialize sft_dataset_{row['dataset']} again")
@@ -269,8 +270,12 @@ def _selections(reading: Reading) -> Iterator[Fault]:
             list(response_id ORDER BY response_id) AS ids
         FROM selected_responses GROUP BY ALL ORDER BY ALL"""
     for row in reading.read(query).iter_rows(named=True):
-        made = [row["dataset"], row["policy"], row["selection_version"], row["ids"]]
-        found = content_hash([MIXED, row["recipe"], row["ids"]] if row["dataset"] == MIXED else made)[:16]
+        dataset, ids = row["dataset"], row["ids"]
+        found = (
+            mixed_selection_id(MIXED, row["recipe"], ids)
+            if dataset == MIXED
+            else selection_id(dataset, row["policy"], row["selection_version"], ids)
+        )
         if found != row["dataset_id"]:
             name, asset = f"{row['recipe']} {row['dataset']} {row['policy']}", _selected_by(row)
             what = f"its dataset_id is {row['dataset_id']}, its {len(row['ids']):,} responses give {found}"

@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.code_versions import code_version
+from dasd_assets.dataset_ids import mixed_selection_id, off_policy_order
 from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
 from dasd_assets.pool import QUALITY_FILTERS
 from dasd_assets.provenance import content_version, origin
@@ -21,7 +22,7 @@ from dasd_assets.table_metadata import table
 from dasd_assets.training import MIXED
 from dasd_resources.chat import Chat
 from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 MIXTURE_VERSION = "1"
@@ -30,7 +31,7 @@ MIXTURE_VERSION = "1"
 def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: int) -> list[str]:
     """⌈ratio · num_on_policy⌉ of the ids (all, if there are fewer), drawn by a hash of seed and id."""
     num_wanted = math.ceil(round(ratio * num_on_policy, 6))
-    return sorted(ids, key=lambda key: content_hash([seed, "off-policy", key]))[:num_wanted]
+    return off_policy_order(ids, seed)[:num_wanted]
 
 
 def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
@@ -111,7 +112,7 @@ def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, r
           AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
     params = {
         "mixed": MIXED,
-        "dataset_id": content_hash([MIXED, recipe.name, sorted(ids)])[:16],
+        "dataset_id": mixed_selection_id(MIXED, recipe.name, ids),
         "recipe": recipe.name,
         "dataset": recipe.last_dataset,
         "ids": ids,
