@@ -38,7 +38,8 @@ from dasd_assets.audit.response import audit_example, audit_response  # noqa: E4
 from dasd_assets.audit.verify import verify  # noqa: E402
 from dasd_assets.generations import DECISIVE, response_id, seed_of  # noqa: E402
 from dasd_assets.partitions import batches  # noqa: E402
-from dasd_resources.lake import Reading, attach  # noqa: E402
+from dasd_resources.connections import attach  # noqa: E402
+from dasd_resources.lake import Reading  # noqa: E402
 from dasd_resources.landing import prompt_id  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 

@@ -29,7 +29,7 @@ from results import against, table  # noqa: E402
 from dasd_assets.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
 from dasd_assets.partitions import batches  # noqa: E402
 from dasd_assets.planning import Planner, root_versions  # noqa: E402
-from dasd_resources.lake import attach  # noqa: E402
+from dasd_resources.connections import attach  # noqa: E402
 from dasd_resources.landing_folder import LandingFolder  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
 

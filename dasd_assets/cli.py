@@ -20,8 +20,9 @@ from dasd_assets import operations
 from dasd_assets.audit.command import add_commands as add_audit_commands
 from dasd_assets.audit.ids import AuditError
 from dasd_resources.backup import BackupError
+from dasd_resources.connections import UnknownSnapshot
 from dasd_resources.home import home_of, prepare_home, recipe_of
-from dasd_resources.lake import Lake, UnknownSnapshot
+from dasd_resources.lake import Lake
 from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.sql_sandbox import RefusedQuery, select
 

@@ -9,28 +9,20 @@ import. Left out: a server. With several machines the catalog becomes PostgreSQL
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import Any
-from uuid import uuid4
 
 import duckdb
 import polars as pl
 from filelock import FileLock
 
+from dasd_resources.connections import attach
 from dasd_resources.schema import MIGRATIONS
 
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
 Params = Mapping[str, object]
-FileId = tuple[str, int, int]  # path, device, inode
-SPILL = ".spill-"
-
-
-class UnknownSnapshot(LookupError):
-    """A snapshot that never was or has been expired; the message says which."""
 
 
 class Reading:
@@ -157,14 +149,14 @@ class Lake:
     def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
         """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""
         self.migrate()
-        with self._connect(at=at, read_only=True) as connection:
+        with attach(self.catalog, at=at, read_only=True) as connection:
             return _query(connection, query, params)
 
     @contextmanager
     def reading(self, at: int | None = None) -> Iterator[Reading]:
         """Several queries on one snapshot: the newest, or `at`."""
         self.migrate()
-        with self._connect(at=at, read_only=True) as connection:
+        with attach(self.catalog, at=at, read_only=True) as connection:
             connection.execute("BEGIN")
             yield Reading(connection)
             connection.execute("ROLLBACK")  # of temporary tables
@@ -182,7 +174,7 @@ class Lake:
     def commit(self, origin: str) -> Iterator[Transaction]:
         """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
         self.migrate()
-        with self._locked(), self._connect() as connection:
+        with self._locked(), attach(self.catalog) as connection:
             yield from _transaction(connection, origin)
 
     def migrate(self) -> None:
@@ -192,148 +184,12 @@ class Lake:
     def _locked(self) -> FileLock:
         return FileLock(Path(self.home) / "catalog.lock")
 
-    @contextmanager
-    def _connect(self, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        with attach(self.catalog, at=at, read_only=read_only) as connection:
-            yield connection
-
-
-@contextmanager
-def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given.
-
-    A connection that reads the newest snapshot stays attached for the next reader, which sees what is newest then.
-    """
-    stays = _file_id(catalog) if read_only and at is None else None
-    connection, attached = _take(stays)
-    try:
-        if not attached:
-            attach_to(connection, catalog, at, read_only)
-        yield connection
-        check_snapshot(connection, catalog, at)
-        if stays is None:
-            _detach(connection)
-    except BaseException:
-        connection.close()
-        raise
-    _idle.append((connection, stays))
-
-
-def _take(wanted: FileId | None) -> tuple[duckdb.DuckDBPyConnection, bool]:
-    """An idle connection with the wanted catalog attached, or else one with nothing attached; and which it is."""
-    with _taking:
-        for index in reversed(range(len(_idle))):
-            if wanted is not None and _idle[index][1] == wanted:
-                return _idle.pop(index)[0], True
-        connection, attached = _idle.pop() if _idle else (loaded(), None)
-    if attached is not None:
-        try:
-            _detach(connection)
-        except duckdb.Error:  # its catalog is gone
-            connection.close()
-            return loaded(), False
-    return connection, False
-
-
-def _file_id(catalog: Path) -> FileId | None:
-    """Which file lies at the path now: a restored or re-made catalog is another. None if there is none."""
-    try:
-        found = catalog.stat()
-    except FileNotFoundError:
-        return None
-    return str(catalog), found.st_dev, found.st_ino
-
-
-def _detach(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("USE memory")
-    connection.execute("DETACH dasd")
-
-
-def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None, read_only: bool) -> None:
-    """Make the catalog the connection's default database. Raises UnknownSnapshot if `at` does not exist (any more)."""
-    options = [f"DATA_PATH '{quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
-    options.append("OVERRIDE_DATA_PATH TRUE")  # the catalog keeps the path it was made with; a home may have moved
-    if read_only:
-        options.append("READ_ONLY")
-    if at is not None:
-        options.append(f"SNAPSHOT_VERSION {at}")
-    _spill_into(connection, catalog.parent.resolve())
-    with _told_of_expiry(catalog, at):
-        connection.execute(f"ATTACH 'ducklake:sqlite:{quoted(catalog)}' AS dasd ({', '.join(options)})")
-    connection.execute("USE dasd")
-
-
-def _spill_into(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
-    """Let what exceeds memory go to a folder of the connection's own under the home, made when it is needed.
-
-    DuckDB's default is `.tmp` where the process was started, shared by name with every other process there.
-    """
-    now = connection.execute("SELECT current_setting('temp_directory')").fetchone()
-    if now is None or Path(str(now[0])).parent != home:
-        with suppress(duckdb.Error):  # it cannot be moved once it is used
-            connection.execute(f"SET temp_directory = '{quoted(home / (SPILL + uuid4().hex))}'")
-
-
-def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None) -> None:
-    """Raise UnknownSnapshot if `at` was expired while it was read: what was read may lack rows."""
-    if at is not None:
-        with _told_of_expiry(catalog, at):
-            connection.execute("FROM dasd.current_snapshot()").fetchall()
-
-
-@contextmanager
-def _told_of_expiry(catalog: Path, at: int | None) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.InvalidInputException as error:
-        if "No snapshot found" not in str(error):
-            raise
-        raise UnknownSnapshot(_no_snapshot(catalog, at)) from None
-
-
-def _no_snapshot(catalog: Path, at: int | None) -> str:
-    with attach(catalog, read_only=True) as connection:
-        found = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchone()
-    assert found is not None
-    why = "it has been expired by maintenance" if 0 <= (at or 0) < found[0] else f"the newest is {found[0]}"
-    return f"there is no snapshot {at}: {why}; those that exist are listed by FROM dasd.snapshots()"
-
-
-# Connections with the extensions loaded, which checks 70 MB of signatures and takes 0.15 s each time; and the catalog
-# that each has attached, which takes 0.06 s.
-_idle: list[tuple[duckdb.DuckDBPyConnection, FileId | None]] = []
-_taking = Lock()
-
-
-def loaded() -> duckdb.DuckDBPyConnection:
-    """A new in-memory connection with the extensions loaded and nothing attached."""
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
-    connection.execute("SET TimeZone = 'UTC'")  # DuckLake writes some times as text, in the session's zone
-    for package, extension in _EXTENSIONS.items():
-        connection.execute(f"LOAD '{_extension_file(package, extension)}'")
-    return connection
-
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
     """DuckDB refuses parameters that the query does not name: leave them out, so that callers need not."""
     named = set(re.findall(r"\$([a-z_]+)", query))
     rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
     return pl.DataFrame() if rows is None else rows.pl()  # None: a statement without rows, such as COPY
-
-
-_EXTENSIONS = {"duckdb_extension_sqlite_scanner": "sqlite_scanner", "duckdb_extension_ducklake": "ducklake"}
-
-
-@cache
-def _extension_file(package: str, extension: str) -> str:
-    """The signed extension inside its PyPI package, so nothing is downloaded at run time."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} is not installed: pip install {package.replace('_', '-')}")
-    file = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{extension}.duckdb_extension"
-    if not file.is_file():
-        raise RuntimeError(f"{package} has no build for duckdb {duckdb.__version__}: install the same version of both")
-    return str(file)
 
 
 def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[Transaction]:
@@ -390,8 +246,3 @@ def _run_id(origin: str) -> str | None:
         return str(json.loads(origin)["run_id"])
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def quoted(path: Path) -> str:
-    """A path inside an SQL string literal."""
-    return str(path).replace("'", "''")

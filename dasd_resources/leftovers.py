@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dasd_resources.lake import SPILL
+from dasd_resources.connections import SPILL
 from dasd_resources.upkeep import Swept
 
 PARTIAL, DOOMED, ROWS, SNAPSHOT = ".partial", ".deleting", ".rows.parquet", ".snapshot"

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from dasd_resources.lake import attach_to, check_snapshot, loaded, quoted
+from dasd_resources.connections import attach_to, check_snapshot, loaded, quoted
 
 TABLE_FUNCTIONS = frozenset(
     {

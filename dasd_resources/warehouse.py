@@ -2,7 +2,8 @@
 
 from dagster import ConfigurableResource
 
-from dasd_resources.lake import Lake, Params, Reading, Row, Transaction, UnknownSnapshot, attach, migrate
+from dasd_resources.connections import UnknownSnapshot, attach
+from dasd_resources.lake import Lake, Params, Reading, Row, Transaction, migrate
 
 __all__ = ["Params", "Reading", "Row", "Transaction", "UnknownSnapshot", "Warehouse", "attach", "migrate"]
 

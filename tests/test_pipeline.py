@@ -314,7 +314,7 @@ def num_failed(project: Project, asset: str) -> int:
         return sum(
             int(str(values["num_failed"].value))
             for made in latest_materializations(instance, {asset: True})[asset].values()
-            for values in metadata_of(instance, asset, [made.storage_id]).values()
+            for values in metadata_of(instance, asset, made.storage_id).values()
         )
 
 

@@ -12,7 +12,8 @@ import polars as pl
 from dasd_assets.audit.prompt import Record
 from dasd_assets.dataset_ids import checkpoint_id, example_id, sft_dataset_id
 from dasd_resources.checkpoint import RECORD
-from dasd_resources.lake import Lake, Reading, UnknownSnapshot
+from dasd_resources.connections import UnknownSnapshot
+from dasd_resources.lake import Lake, Reading
 
 MAX_TOKENS = 2_000_000  # of which an audit recomputes the examples' ids unasked: half a second's work
 

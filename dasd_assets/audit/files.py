@@ -6,7 +6,8 @@ from pathlib import Path
 
 import duckdb
 
-from dasd_resources.lake import Lake, Reading, attach
+from dasd_resources.connections import attach
+from dasd_resources.lake import Lake, Reading
 
 CURE = "restore it from a backup (`dasd restore`)"
 
