@@ -18,7 +18,7 @@ from dasd_assets.filters import FILTERS
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.rollouts import current_rollouts, current_wanted, distilled_student
 from dasd_assets.partitions import PROMPT_BATCH
-from dasd_assets.pool import OF_RECIPE, recipe_params
+from dasd_assets.pool import OF_RECIPE, num_scored, recipe_params
 from dasd_assets.table_metadata import tidy
 from dasd_assets.training import stages
 from dasd_resources.engines import Engines
@@ -260,10 +260,10 @@ def _drop_rate(name: str) -> Callable[[Scope], Finding]:
 
 
 def _unscored(scope: Scope) -> Finding:
-    query = """SELECT (SELECT count(*) FROM failed_requests WHERE asset = 'student_logprobs' AND batch = $batch),
-        (SELECT count(*) FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student)"""
-    failed, scored = scope.read(query).row(0)
-    return _failed(scope, "student_logprobs", failed, failed + scored)
+    teacher = scope.engines.find(scope.recipe.teacher, "teacher.model")
+    student = scope.engines.find(scope.recipe.student, "student.model")
+    scored, wanted = num_scored(scope.warehouse, scope.recipe, teacher, student, scope.batch)
+    return _failed(scope, "student_logprobs", wanted - scored, wanted)
 
 
 def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> Finding:

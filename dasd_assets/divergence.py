@@ -24,9 +24,8 @@ from dasd_resources.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe, content_hash
 from dasd_resources.warehouse import Warehouse
 
-TYPES_VERSION = "1"
+DIVERGENCE_VERSION = "1"
 TYPES = table("sentence_types", sentence_probabilities="sentence_probabilities")
-SCORES_VERSION = "1"
 SCORES = table("response_scores", sentence_types="sentence_types", sentence_probabilities="sentence_probabilities")
 
 
@@ -34,13 +33,16 @@ TYPE_NAMES = ("teacher", "student", "close")
 
 
 def threshold_version(recipe: Recipe) -> str:
-    """Identifies the rule that typed a sentence: segmenter, measure, threshold, and this code."""
-    return content_hash([TYPES_VERSION, SEGMENTER_VERSION, recipe.version("selection.divergence")])[:12]
+    """Identifies the rule by which sentences are typed and responses scored: segmenter, measure, threshold, this code.
+
+    It is in the key of both tables: rows of another rule stay beside those of this one.
+    """
+    return content_hash([DIVERGENCE_VERSION, SEGMENTER_VERSION, recipe.version("selection.divergence")])[:12]
 
 
-def types_version(recipe: Recipe) -> CodeVersion:
+def divergence_version(recipe: Recipe) -> CodeVersion:
     """What `threshold_version` stands for."""
-    code = {"types": TYPES_VERSION, "segmenter": SEGMENTER_VERSION}
+    code = {"divergence": DIVERGENCE_VERSION, "segmenter": SEGMENTER_VERSION}
     return CodeVersion(threshold_version(recipe), code, recipe.parts("selection.divergence"))
 
 
@@ -101,7 +103,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
-    types_table = TYPES.made_with(types_version(recipe))
+    types_table = TYPES.made_with(divergence_version(recipe))
 
     @dg.asset(
         partitions_def=PROMPT_BATCH,
@@ -147,9 +149,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
-    version = content_hash([SCORES_VERSION, threshold_version(recipe)])[:12]
-    below = types_version(recipe)
-    scores_table = SCORES.made_with(CodeVersion(version, {"scores": SCORES_VERSION, **below.code}, below.recipe))
+    scores_table = SCORES.made_with(divergence_version(recipe))
 
     @dg.asset(
         name="response_scores",
@@ -174,7 +174,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
             transaction.append_missing("response_scores", key, scores, batch, OF_RESPONSE)
         ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
         return dg.MaterializeResult(
-            data_version=content_version([*scores["response_id"].unique(), student, version]),
+            data_version=content_version([*scores["response_id"].unique(), student, threshold_version(recipe)]),
             metadata=scores_table.result(
                 warehouse,
                 scores.height,

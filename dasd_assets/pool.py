@@ -20,6 +20,9 @@ OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_t
 OF_BATCHES = "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # list_contains would compare with each of thousands
 _VERDICTS = """SELECT response_id, count(*) = len($filters) AS accepted FROM response_verdicts
     WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter)"""
+_TO_SCORE = f"""FROM responses r JOIN prompts p USING (prompt_id)
+        LEFT JOIN ({_VERDICTS} AND batch = $batch GROUP BY response_id) v USING (response_id)
+    WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND (len($filters) = 0 OR v.accepted)"""
 
 
 def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel) -> dict[str, object]:
@@ -42,14 +45,26 @@ def responses_to_score(
     Those of good quality where filters come before selection, else all. Correctness never matters here: without wrong
     answers nothing could be said of the right ones.
     """
+    query = f"SELECT r.response_id, p.question, r.text, p.system_prompt {_TO_SCORE} ORDER BY r.response_id"
+    return warehouse.read(query, _to_score(recipe, teacher, student, batch))
+
+
+def num_scored(
+    warehouse: Warehouse, recipe: Recipe, teacher: PromptedModel, student: PromptedModel, batch: str
+) -> tuple[int, int]:
+    """How many of a batch's `responses_to_score` the student has scored, and how many there are."""
+    query = f"""SELECT count(*) FILTER (r.response_id IN (
+            SELECT response_id FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student)), count(*)
+        {_TO_SCORE}"""
+    scored, wanted = warehouse.read(query, _to_score(recipe, teacher, student, batch)).row(0)
+    return scored, wanted
+
+
+def _to_score(recipe: Recipe, teacher: PromptedModel, student: PromptedModel, batch: str) -> dict[str, object]:
+    """The parameters of _TO_SCORE."""
     filters: list[str] = list(QUALITY_FILTERS) if recipe.filters.apply == "before_selection" else []
-    query = f"""SELECT r.response_id, p.question, r.text, p.system_prompt
-        FROM responses r JOIN prompts p USING (prompt_id) 
-            LEFT JOIN ({_VERDICTS} AND batch = $batch GROUP BY response_id) v USING (response_id)
-        WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND (len($filters) = 0 OR v.accepted)
-        ORDER BY r.response_id"""
     params = recipe_params(recipe, teacher, student)
-    return warehouse.read(query, {**params, "batch": batch, "filters": filters})
+    return {**params, "student": student.fingerprint, "batch": batch, "filters": filters}
 
 
 def keep_pool(reading: Reading, engines: Engines, recipe: Recipe, dataset: str, batches: list[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, ParamSpec
 
 from dasd_assets.evaluation import question_rows
 from dasd_assets.generations import sampling_request
+from dasd_assets.mixed_policy.rollouts import length_cap
 from dasd_assets.training import stages
 from dasd_resources.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -172,6 +173,12 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
         )
     if role == "student" and recipe.training.max_length > context:
         raise Unfit(f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it")
+    capped = length_cap(recipe.filters.max_student_tokens, recipe.mixed_policy.length_cap)
+    if role == "student" and capped + prompts.longest > context:
+        raise Doubt(
+            f"a rollout may have {capped:,} tokens (mixed_policy.length_cap times filters.max_student_tokens), which "
+            f"with the longest prompt's {prompts.longest:,} exceed the context of {context:,}: such rollouts will fail"
+        )
     return f"{context:,} tokens, of which {tokens + prompts.longest:,} may be asked"
 
 

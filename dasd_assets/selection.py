@@ -13,7 +13,7 @@ import polars as pl
 
 from dasd_assets.code_versions import CodeVersion
 from dasd_assets.dataset_ids import selection_id
-from dasd_assets.divergence import threshold_version, types_version
+from dasd_assets.divergence import divergence_version, threshold_version
 from dasd_assets.plots import histogram, inline
 from dasd_assets.pool import drop_counts, keep_pool, pool_params
 from dasd_assets.provenance import content_version, origin
@@ -117,7 +117,7 @@ def selection_version(recipe: Recipe) -> str:
 
 def _code_version(recipe: Recipe) -> CodeVersion:
     """What `selection_version` stands for."""
-    below = types_version(recipe)
+    below = divergence_version(recipe)
     parts = recipe.parts("selection", "filters")
     return CodeVersion(selection_version(recipe), {"selection": SELECTION_VERSION, **below.code}, parts)
 

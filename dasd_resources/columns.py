@@ -72,7 +72,7 @@ COMMON = {
     "template_version": "Hash of the chat template that rendered the prompt.",
     "text": "Canonical text: `<think>`, body, `</think>`, answer.",
     "threshold": "How far apart the two models must be for a sentence to be one's own.",
-    "threshold_version": "Hash of segmenter, measure, threshold and code that typed the sentence.",
+    "threshold_version": "Hash of segmenter, measure, threshold and code that typed sentences and scored responses.",
     "token_ids": "Token ids as sampled.",
     "tool_call": "Whether the text calls a tool.",
     "top_p": "Nucleus of the sampling distribution; 1: all of it.",

@@ -129,7 +129,8 @@ def spoilt(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
             ('x', 'responses', '{batch}', 'out of memory', now()), ('y', 'student_logprobs', '{batch}', 'oom', now());
         DELETE FROM responses WHERE response_id IN (SELECT min(response_id) FROM responses GROUP BY temperature, batch);
         UPDATE responses SET text = 'same';
-        UPDATE response_verdicts SET passed = FALSE, reason = 'planted';
+        UPDATE response_verdicts SET passed = FALSE, reason = 'planted' WHERE response_id < '8';
+        DELETE FROM student_logprobs WHERE response_id NOT IN (SELECT response_id FROM selected_responses);
         UPDATE sentence_types SET sentence_type = 'close';
         DELETE FROM student_rollouts WHERE rollout_id = (SELECT min(rollout_id) FROM student_rollouts);
         DELETE FROM teacher_continuations;
@@ -149,7 +150,17 @@ def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks
     for key, finding in findings.items():
         assert key in passed or ". " in finding.told or ") " in finding.told, key
     assert "out of memory" in findings["teacher_generations_t060", "failed_requests"].told
+    unscored = findings["student_logprobs", "failed_requests"]
+    assert 0 < int(unscored.figures["count"]) < int(unscored.figures["total"]) == num_accepted(spoilt, look.batch)
+    assert "oom" in unscored.told
     assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].told
+
+
+def num_accepted(project: Project, batch: str) -> int:
+    """Responses of a batch that no quality filter dropped: what the student is to score."""
+    query = """SELECT count(*) FROM (SELECT response_id FROM response_verdicts JOIN responses USING (response_id)
+        WHERE filter <> 'correctness' AND response_verdicts.batch = $batch GROUP BY ALL HAVING bool_and(passed))"""
+    return int(project.read(query, batch=batch).item())
 
 
 def test_checks_run_with_their_batch_and_warn(spoilt: Project) -> None:

@@ -71,6 +71,14 @@ def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -
     assert findings(project, quick=True)["budgets"].told.startswith("all of ")
 
 
+def test_rollouts_beyond_the_context_are_doubtful(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "mixed_policy.length_cap", 1000.0)
+    found = findings(project, quick=True)["student context"]
+    assert found.status == "warning"
+    assert found.told.startswith("a rollout may have 512,000 tokens (mixed_policy.length_cap times")
+
+
 def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -> None:
     folder = project.home / "prompts"
     folder.mkdir(parents=True)
