@@ -18,15 +18,11 @@ import polars as pl
 
 from dasd_assets import operations
 from dasd_assets.audit.command import add_commands as add_audit_commands
-from dasd_assets.audit.ids import AuditError
-from dasd_resources.backup import BackupError
-from dasd_resources.connections import UnknownSnapshot
-from dasd_resources.home import home_of, prepare_home, recipe_of
+from dasd_resources.errors import UserError
+from dasd_resources.home import WORKSPACE, home_of, prepare_home, recipe_of
 from dasd_resources.lake import Lake
-from dasd_resources.recipe import RecipeError, load_recipe
-from dasd_resources.sql_sandbox import RefusedQuery, select
 
-FAILED, MISUSED = 1, 2
+FAILED = 1
 LOOPBACK = "127.0.0.1"
 
 
@@ -37,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.default_recipe = recipe_of(os.environ)
     try:
         return int(args.command(args))
-    except RecipeError as error:
-        return _complain(str(error), MISUSED)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (AuditError, BackupError, RefusedQuery, UnknownSnapshot, duckdb.Error, OSError) as error:
+    except UserError as error:
+        return _complain(str(error), error.exit_code)
+    except (duckdb.Error, OSError) as error:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
@@ -54,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
     from dasd_assets.console import console
     from dasd_assets.definitions import EnvironmentEngines, build_definitions
-    from dasd_assets.run import RunFailed, bring_up_to_date, materialize_selected
+    from dasd_assets.run import bring_up_to_date, materialize_selected
     from dasd_assets.summary import summary
+    from dasd_resources.recipe import load_recipe
     from dasd_resources.warehouse import Warehouse
 
     started = time.monotonic()
@@ -67,13 +64,10 @@ def run(args: argparse.Namespace) -> int:
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
     with dg.DagsterInstance.get() as instance:
-        try:
-            if args.select:
-                done = materialize_selected(instance, definitions, recipe, args.select, home, _echo)
-            else:
-                done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
-        except RunFailed as error:
-            return _complain(str(error), FAILED)
+        if args.select:
+            done = materialize_selected(instance, definitions, recipe, args.select, home, _echo)
+        else:
+            done = bring_up_to_date(instance, definitions, recipe, engines, home, _echo)
         _echo(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
             print(summary(instance, Warehouse(home=str(home)), engines, recipe))
@@ -82,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def ui(args: argparse.Namespace) -> int:
     """`dasd ui`: Dagster's web UI and daemon over the same home, on loopback; ends with it."""
+    from dasd_resources.recipe import load_recipe
+
     load_recipe(args.default_recipe)
     environment = os.environ | {
         "DASD_HOME": str(args.home),
@@ -97,7 +93,7 @@ def ui(args: argparse.Namespace) -> int:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         _echo(f"{abandoned} runs that a killed service left behind are failed; it goes on from what was committed")
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "dasd_assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE)]
     return subprocess.call([*command, "--host", args.host, "--port", str(args.port)], env=environment)
 
 
@@ -129,6 +125,8 @@ def quarantine(args: argparse.Namespace) -> int:
 
 def sql(args: argparse.Namespace) -> int:
     """`dasd sql`."""
+    from dasd_resources.sql_sandbox import select
+
     lake = Lake(home=str(args.home))
     lake.require()
     table = select(lake.catalog, args.query, at=args.at)

@@ -5,7 +5,7 @@ Pure, and without Dagster: an audit is to answer sooner than that would load.
 
 from collections.abc import Iterable, Mapping
 
-from dasd_resources.recipe import content_hash
+from dasd_resources.content_hash import content_hash
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:

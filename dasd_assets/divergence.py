@@ -20,8 +20,9 @@ from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION
 from dasd_assets.table_metadata import table
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe, content_hash
+from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe
 from dasd_resources.warehouse import Warehouse
 
 DIVERGENCE_VERSION = "1"

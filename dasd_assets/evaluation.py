@@ -19,11 +19,12 @@ from dasd_assets.staleness import retry_tag
 from dasd_assets.table_metadata import TableAsset, table
 from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.ledger import Ledger, missing
-from dasd_resources.recipe import Benchmark, Recipe, RecipeError, content_hash
+from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.verifiers import VERIFIER_VERSION, verify
 from dasd_resources.warehouse import Row, Warehouse
 

@@ -6,10 +6,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dasd_resources.backup import back_up
-from dasd_resources.recipe import load_recipe
-from dasd_resources.restore import restore
-
 Subparsers = argparse._SubParsersAction
 
 
@@ -17,6 +13,7 @@ def check_command(args: argparse.Namespace) -> int:
     """`dasd check`: exit code 1 if anything would stop a run."""
     from dasd_assets.definitions import EnvironmentEngines
     from dasd_assets.preflight import Finding, check
+    from dasd_resources.recipe import load_recipe
 
     recipe = load_recipe(args.recipe or args.default_recipe)
     findings: list[Finding] = []
@@ -31,6 +28,8 @@ def check_command(args: argparse.Namespace) -> int:
 
 def backup_command(args: argparse.Namespace) -> int:
     """`dasd backup`."""
+    from dasd_resources.backup import back_up
+
     dagster_home = Path(args.dagster_home or args.home / "dagster")
     folder, manifest = back_up(args.home, dagster_home, Path(args.folder), args.keep, args.link)
     for path in manifest.missing:
@@ -41,6 +40,8 @@ def backup_command(args: argparse.Namespace) -> int:
 
 def restore_command(args: argparse.Namespace) -> int:
     """`dasd restore`."""
+    from dasd_resources.restore import restore
+
     manifest, kept = restore(Path(args.folder), args.home, args.replace)
     print(f"{args.home}: {len(manifest.entries)} files of {manifest.created_at}, snapshot {manifest.snapshot_id}")
     if kept:

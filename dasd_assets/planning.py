@@ -20,9 +20,10 @@ from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.staleness import Stale, stale_assets
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines
 from dasd_resources.file_hashes import kept_hash
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Warehouse
 

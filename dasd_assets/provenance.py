@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from dasd_resources.recipe import content_hash
+from dasd_resources.content_hash import content_hash
 
 
 def origin(context: dg.AssetExecutionContext) -> str:

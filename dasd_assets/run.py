@@ -23,6 +23,7 @@ from dasd_assets.quarantine import quarantine
 from dasd_assets.recovery import fail_abandoned_runs, owner
 from dasd_assets.steps import LEVELS, Step
 from dasd_resources.engines import Engines
+from dasd_resources.errors import UserError
 from dasd_resources.landing_folder import LandingFolder
 from dasd_resources.ledger import MAX_ATTEMPTS
 from dasd_resources.recipe import Recipe, RecipeError
@@ -34,7 +35,7 @@ WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
 
 
-class RunFailed(RuntimeError):
+class RunFailed(UserError, RuntimeError):
     """A materialization failed; the message names the asset and its error."""
 
 

@@ -21,8 +21,9 @@ from dasd_assets.quarantine import usable_batches
 from dasd_assets.selection_rules import record_rule, selection_rule
 from dasd_assets.staleness import batches_tag
 from dasd_assets.table_metadata import Figure, TableAsset, audited, table
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Reading, Warehouse
 
 SELECTION_VERSION = "1"

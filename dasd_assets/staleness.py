@@ -18,7 +18,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNod
 
 from dasd_assets.gates import Gates, gate_reason, gates
 from dasd_assets.materializations import Latest, latest_materializations
-from dasd_resources.recipe import content_hash
+from dasd_resources.content_hash import content_hash
 
 DATA_VERSION = "dagster/data_version"
 CODE_VERSION = "dagster/code_version"

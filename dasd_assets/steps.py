@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import dagster as dg
 
 from dasd_assets.staleness import Stale
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Recipe
 
 TARGET = "dasd.target"
 STEP = "dasd.step"

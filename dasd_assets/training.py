@@ -23,9 +23,10 @@ from dasd_assets.progress import TrainingLog
 from dasd_assets.provenance import origin
 from dasd_assets.table_metadata import TableAsset, audited, table
 from dasd_resources.checkpoint import RECORD, Pace, Progress, Trained
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines
 from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.trainer import SftJob
 from dasd_resources.warehouse import Warehouse
 

@@ -15,9 +15,10 @@ from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import TableAsset, table
 from dasd_resources.chat import Chat, UnfitQuestion
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger
-from dasd_resources.recipe import Filters, Recipe, content_hash
+from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Row, Warehouse
 

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from dasd_resources.content_hash import content_hash
+from dasd_resources.errors import UserError
 from dasd_resources.lake import Lake, Reading, Row, Transaction
 from dasd_resources.landing import normalised
-from dasd_resources.recipe import content_hash
 
 REJECTED = "withdrawn: "
 
@@ -32,7 +33,7 @@ class Taken:
     num_already: int
 
 
-class UnknownPrompts(LookupError):
+class UnknownPrompts(UserError, LookupError):
     """Ids that no prompt has; nothing was changed."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from dasd_resources.checkpoint import file_hash
+from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.lake import Lake
 from dasd_resources.landing import landed_files
@@ -38,7 +39,7 @@ DATA_FILES = """
 TRAINED_HERE = "path LIKE '%/checkpoints/' || checkpoint_id"  # in whatever place the home was at the time
 
 
-class BackupError(RuntimeError):
+class BackupError(UserError, RuntimeError):
     """A backup that cannot be made, read or restored; the message says what to do."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from dasd_resources.recipe import content_hash
+from dasd_resources.content_hash import content_hash
 
 RECORD, LOSSES = "dasd.json", "losses.json"
 PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})

@@ -13,11 +13,13 @@ from uuid import uuid4
 
 import duckdb
 
+from dasd_resources.errors import UserError
+
 FileId = tuple[str, int, int]  # path, device, inode
 SPILL = ".spill-"
 
 
-class UnknownSnapshot(LookupError):
+class UnknownSnapshot(UserError, LookupError):
     """A snapshot that never was or has been expired; the message says which."""
 
 

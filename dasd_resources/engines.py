@@ -11,6 +11,7 @@ from typing import TypeVar
 from dagster import ConfigurableResource
 
 from dasd_resources.chat import Chat
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engine import (
     Completion,
     Failure,
@@ -21,7 +22,7 @@ from dasd_resources.engine import (
 )
 from dasd_resources.file_hashes import kept_hash
 from dasd_resources.models import find_model, fingerprint, prompting_fingerprint
-from dasd_resources.recipe import Model, Server, content_hash
+from dasd_resources.recipe import Model, Server
 
 FINGERPRINT_VERSION = "1"  # of how a fingerprint is made of a model's files and prompting
 Result = TypeVar("Result", bound=Completion | Score | Failure)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 LANDING_FOLDER = "prompts"
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
+WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: what the UI switches off stays so
 
 
 def home_of(environment: Mapping[str, str]) -> Path:

@@ -189,7 +189,7 @@ def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | N
     """DuckDB refuses parameters that the query does not name: leave them out, so that callers need not."""
     named = set(re.findall(r"\$([a-z_]+)", query))
     rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
-    return pl.DataFrame() if rows is None else rows.pl()  # None: a statement without rows, such as COPY
+    return pl.DataFrame(rows)  # by Arrow, without pyarrow; None is a statement without rows, such as COPY
 
 
 def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[Transaction]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dasd_resources.recipe import content_hash
+from dasd_resources.content_hash import content_hash
 from dasd_resources.row_files import SUFFIXES, DamagedFile, Row, read_rows
 from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
 

@@ -10,8 +10,9 @@ import json
 import re
 from pathlib import Path
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import kept_hash
-from dasd_resources.recipe import RecipeError, content_hash
+from dasd_resources.recipe import RecipeError
 
 WEIGHTS = "*.safetensors"
 INDEX = "*.safetensors.index.json"

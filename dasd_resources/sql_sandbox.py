@@ -16,6 +16,7 @@ import duckdb
 import polars as pl
 
 from dasd_resources.connections import attach_to, check_snapshot, loaded, quoted
+from dasd_resources.errors import UserError
 
 TABLE_FUNCTIONS = frozenset(
     {
@@ -38,7 +39,7 @@ TABLE_FUNCTIONS = frozenset(
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 
-class RefusedQuery(ValueError):
+class RefusedQuery(UserError, ValueError):
     """A query that may do more than read the warehouse's tables; the message says what is accepted."""
 
 
@@ -51,7 +52,7 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
     with tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill, closing(loaded()) as connection:
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.parent / "data", Path(spill))
-        rows = connection.sql(query).pl()
+        rows = pl.DataFrame(connection.sql(query))
         check_snapshot(connection, catalog, at)
         return rows
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.landing import Prompt, RejectedPrompt, landed_files, prompt_id, read_prompts, safe_stem
-from dasd_resources.recipe import content_hash
 
 
 def landed(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:

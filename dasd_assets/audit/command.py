@@ -20,10 +20,8 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
-from dasd_assets.audit.takedown import read_names, take_down
 from dasd_resources.home import prepare_home
 from dasd_resources.lake import Lake
-from dasd_resources.recipe import load_recipe
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1
@@ -113,6 +111,7 @@ def _prompt(args: argparse.Namespace) -> int:
 @_without_pandas()
 def _staleness(args: argparse.Namespace) -> int:
     from dasd_assets.audit.outdated import staleness  # imports Dagster and every stage
+    from dasd_resources.recipe import load_recipe
 
     _open(args)
     dagster_home = prepare_home(args.home, args.dagster_home)
@@ -136,6 +135,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _takedown(args: argparse.Namespace) -> int:
+    from dasd_assets.audit.takedown import read_names, take_down
+
     if not args.undo and not args.reason:
         raise AuditError("give a --reason: it is kept with every row that the takedown keeps out")
     lake = _open(args)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from dasd_resources.errors import UserError
 from dasd_resources.lake import Reading
 
 HEX = re.compile(r"[0-9a-f]+")
@@ -10,7 +11,7 @@ SHORTEST_PREFIX = 4
 NUM_SUGGESTIONS = 5
 
 
-class AuditError(LookupError):
+class AuditError(UserError, LookupError):
     """A question that cannot be answered; the message says what to ask instead."""
 
 

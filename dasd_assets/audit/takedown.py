@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from dasd_assets.audit.ids import HEX, AuditError
 from dasd_assets.audit.prompt import Record, touched_checkpoints
-from dasd_assets.withdrawals import Taken, UnknownPrompts, restore, withdraw
+from dasd_assets.withdrawals import Taken, restore, withdraw
 from dasd_resources.lake import Lake
 
 ID_LENGTH = 32
@@ -30,10 +30,7 @@ def read_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, undo: bool) -> Record:
     """Withdraw or restore, and list what the questions had touched."""
-    try:
-        taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
-    except UnknownPrompts as error:
-        raise AuditError(str(error)) from None
+    taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
     with lake.reading() as reading:
         touched = touched_checkpoints(reading, [row["prompt_id"] for row in taken.prompts])
     return {"undone": undo, "reason": reason, **_told(taken), "checkpoints": touched}

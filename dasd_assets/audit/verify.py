@@ -29,9 +29,9 @@ from dasd_assets.probabilities import sentence_table
 from dasd_assets.sentences import SEGMENTER_VERSION
 from dasd_assets.training import MIXED
 from dasd_resources.checkpoint import CheckpointError, published
+from dasd_resources.content_hash import content_hash
 from dasd_resources.lake import Lake, Reading
 from dasd_resources.landing import prompt_id
-from dasd_resources.recipe import content_hash
 
 TOLERANCE = 1e-6
 CHUNK = 2000

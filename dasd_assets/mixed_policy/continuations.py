@@ -18,10 +18,11 @@ from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
 from dasd_assets.table_metadata import table
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
+from dasd_resources.content_hash import content_hash
 from dasd_resources.engine import Completion, Failure, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.ledger import Ledger, missing
-from dasd_resources.recipe import Recipe, content_hash
+from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
 VERDICTS_VERSION = "2"

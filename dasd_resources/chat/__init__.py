@@ -19,7 +19,8 @@ from dasd_resources.chat.harmony import MARKERS, PROMPT_END, Harmony
 from dasd_resources.chat.quoting import Quoting
 from dasd_resources.chat.think_tags import ThinkTags
 from dasd_resources.chat.token_bytes import Spec, TokenBytes, continuing_encoder, read_spec
-from dasd_resources.recipe import Model, RecipeError, content_hash
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Model, RecipeError
 
 if TYPE_CHECKING:  # the import loads torch: seconds that reading a recipe need not cost
     from transformers import TokenizersBackend

@@ -17,7 +17,7 @@ from dasd_resources.recipe.automation import CRON, Automation, Checks, Freshness
 from dasd_resources.recipe.generation import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.models import Model
-from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share, content_hash
+from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection import (
     SCORE_NAMES,
@@ -69,7 +69,6 @@ __all__ = [
     "Share",
     "Training",
     "UniqueKeys",
-    "content_hash",
     "dataset_name",
     "load_recipe",
 ]

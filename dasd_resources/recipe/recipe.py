@@ -5,10 +5,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe.automation import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.generation import Generation, Parity, dataset_name
 from dasd_resources.recipe.models import Model
-from dasd_resources.recipe.parts import Part, content_hash
+from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.selection import Filters, Selection
 from dasd_resources.recipe.training import Evaluation, MixedPolicy, Training
 
