@@ -84,7 +84,20 @@ def stale_assets(
     given: Collection[str] = (),
     withdrawn: Mapping[str, str] | None = None,
 ) -> list[Stale]:
-    """Everything out of date, upstream first.
+    """Everything out of date, upstream first; the parameters are those of `compare`."""
+    return compare(instance, definitions, batches, roots, aside, given, withdrawn).found
+
+
+def compare(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    batches: Sequence[str],
+    roots: Mapping[str, str],
+    aside: Collection[str] = (),
+    given: Collection[str] = (),
+    withdrawn: Mapping[str, str] | None = None,
+) -> "Comparison":
+    """Every asset and batch compared with what it should have been made from.
 
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
     aside: those of the batches that assets which read all batches do without.
@@ -96,18 +109,19 @@ def stale_assets(
     nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
-    look = _Look(nodes, latest, closed, roots, [batch for batch in batches if batch not in aside], withdrawn or {})
+    usable = [batch for batch in batches if batch not in aside]
+    comparison = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
     for name, node in nodes.items():
         if name in given:
             continue
         for batch in batches if node.is_partitioned else [None]:
-            look.at(name, batch)
-    return look.found
+            comparison.add(name, batch)
+    return comparison
 
 
 @dataclass
-class _Look:
-    """One pass over assets and batches, upstream first."""
+class Comparison:
+    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date."""
 
     nodes: Mapping[str, BaseAssetNode]
     latest: Mapping[str, Latest]
@@ -129,7 +143,7 @@ class _Look:
         self._partitioned = {name for name, node in self.nodes.items() if node.is_partitioned}
         self._code_versions = {name: node.code_version for name, node in self.nodes.items()}
 
-    def at(self, name: str, batch: str | None) -> None:
+    def add(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
         made = self.latest[name].get(batch)
         tags: Tags = {} if made is None else made.tags

@@ -123,6 +123,16 @@ def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:
     assert of_seeds[-1].startswith(f"responses {copy.count('responses') - NUM_TOLD} more rows: the same; ")
 
 
+def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:
+    """Every response is wrong; of each batch the sample has one."""
+    edit(copy, "UPDATE sentence_probabilities SET student_sum_logprob = -9")
+    edit(copy, "UPDATE response_scores SET score = 9 WHERE score_name = 'teacher_share'")
+    num_batches = copy.read("SELECT count(DISTINCT batch) AS num FROM response_scores").item()
+    found = [fault.table for fault in verify(copy.warehouse, sample=1)]
+    assert found.count("sentence_probabilities") == num_batches
+    assert len([f for f in verify(copy.warehouse, 1) if "teacher_share" in f.what]) == num_batches
+
+
 def test_missing_and_damaged_files_are_named(copy: Project) -> None:
     wide = pl.DataFrame({"source_file": ["x"] * 5000, "source_line": range(5000)})
     wide = wide.with_columns(batch=pl.lit("x"), reason=pl.lit("a test"))

@@ -7,11 +7,10 @@ import dagster as dg
 from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
-from dasd_assets.materializations import latest_materializations
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.quarantine import quarantine
-from dasd_assets.staleness import stale_assets
+from dasd_assets.staleness import compare
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.engines import Engines
 from dasd_resources.lake import Lake
@@ -33,16 +32,13 @@ def explained(
     with lake.reading() as reading:
         aside, withdrawn = quarantine(reading).now, outdated_batches(reading)
     known, roots = batches(instance), root_versions(engines, recipe)
-    stale = stale_assets(instance, definitions, known, roots, aside, withdrawn=withdrawn)
-    graph = definitions.resolve_asset_graph()
-    nodes = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
-    latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
-    changes = Changes(instance, nodes, latest, roots, [batch for batch in known if batch not in aside])
+    now = compare(instance, definitions, known, roots, aside, withdrawn=withdrawn)
+    changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,
         "stale": [
             {"asset": s.asset, "batch": s.batch, "reason": s.reason, "retry": s.retry, "causes": changes.of(s)}
-            for s in stale
+            for s in now.found
         ],
         "quarantined": [{"batch": batch, "reason": row.reason} for batch, row in aside.items()],
     }

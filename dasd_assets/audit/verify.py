@@ -145,7 +145,7 @@ def _checks(
     yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: _num_examples(reading)
     needs = {"responses", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: _sentences(lake, reading, sample)
-    yield "scores", {"sentence_probabilities", "sentence_types", "response_scores"}, lambda: _scores(reading)
+    yield "scores", {"sentence_probabilities", "sentence_types", "response_scores"}, lambda: _scores(reading, sample)
     yield "checkpoints", {"checkpoints", "sft_examples"}, lambda: _checkpoints(lake, reading)
 
 
@@ -307,8 +307,8 @@ _NUM_EXAMPLES = """SELECT c.checkpoint_id, c.stage, c.num_examples, count(e.exam
 
 def _sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Sentences split and summed again, for both models: spans, counts and sums must be the stored ones."""
-    some = "" if sample is None else f" ORDER BY md5(response_id) LIMIT {sample}"
     groups = reading.read("SELECT DISTINCT batch, student_fingerprint AS student FROM student_logprobs ORDER BY ALL")
+    some = "" if sample is None else f" ORDER BY md5(response_id) LIMIT {_part(sample, groups)}"
     for key in groups.iter_rows(named=True):
         with lake.reading() as streaming:
             for chunk in streaming.stream(_TOKEN_LISTS + some, key, CHUNK):
@@ -339,13 +339,19 @@ _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segme
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
 
-def _scores(reading: Reading) -> Iterator[Fault]:
-    """Every score again from its sentences and their types, batch by batch."""
+def _part(sample: int, groups: pl.DataFrame) -> int:
+    """Of a sample, the rows that each group gets: together at least as many."""
+    return -(-sample // max(groups.height, 1))
+
+
+def _scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
+    """Scores again from their sentences and types, batch by batch."""
     groups = reading.read(
         "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
     )
+    some = "" if sample is None else _SOME_SCORED.format(number=_part(sample, groups))
     for key in groups.iter_rows(named=True):
-        sentences = reading.read(_TYPED, {**key, "segmenter": SEGMENTER_VERSION})
+        sentences = reading.read(f"{_TYPED} {some}", {**key, "segmenter": SEGMENTER_VERSION})
         stored = reading.read(_SCORED, key)
         if sentences.is_empty():
             continue
@@ -364,6 +370,8 @@ _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
 _TYPED = f"""SELECT p.*, t.sentence_type FROM (FROM sentence_probabilities WHERE {_KEYED}
         AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
         AND threshold_version = $threshold_version) t USING (response_id, student_fingerprint, sentence_index)"""
+_SOME_SCORED = f"""WHERE response_id IN (SELECT response_id FROM response_scores WHERE {_KEYED}
+    GROUP BY response_id ORDER BY md5(response_id) LIMIT {{number}})"""
 _SCORED = f"""SELECT response_id, score_name, score FROM response_scores WHERE {_KEYED}
     AND threshold_version = $threshold_version ORDER BY response_id, score_name"""
 
