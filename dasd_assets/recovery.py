@@ -7,6 +7,7 @@ service that was killed whole and started again, by whatever command, goes on by
 """
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from dagster._core.launcher import DefaultRunLauncher
 from filelock import FileLock, Timeout
 
 OWNER = "dasd.owner"
+OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # nothing else in the tag, which anybody may write, is taken for a file's name
 ABANDONED = "dasd.abandoned"
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
@@ -83,9 +85,10 @@ def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
 
 def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path) -> bool:
     run = record.dagster_run
-    if OWNER in run.tags:
-        return _is_dead(folder / run.tags[OWNER])
-    if run.remote_job_origin is None or not isinstance(instance.run_launcher, DefaultRunLauncher):
+    if run.remote_job_origin is None:
+        name = run.tags.get(OWNER, "")
+        return OWNER_NAME.fullmatch(name) is not None and _is_dead(folder / name)
+    if not isinstance(instance.run_launcher, DefaultRunLauncher):
         return False  # executed by somebody else, or on another machine: nothing is known here of its lock
     if (folder / run.run_id).exists():
         return _is_dead(folder / run.run_id)

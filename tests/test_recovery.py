@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from conftest import Project, prompt_rows
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
@@ -27,6 +28,31 @@ def test_a_run_is_abandoned_only_when_its_owner_is_gone(project: Project) -> Non
         failed = instance.get_run_by_id(run.run_id)
         assert failed is not None
         assert failed.status == dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("name", ["{outside}", "../../catalog", ".", "", "0" * 31, "0" * 32 + "\n"])
+def test_an_owner_of_another_form_than_ours_names_no_file(project: Project, name: str) -> None:
+    outside = project.home / "catalog"
+    with project.instance() as instance:
+        outside.touch()
+        job = project.definitions.resolve_implicit_global_asset_job_def()
+        tags = {OWNER: name.format(outside=outside)}
+        instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert fail_abandoned_runs(instance, project.home) == 0
+    assert outside.exists()
+    assert list(owners(project.home).iterdir()) == []
+
+
+def test_a_run_of_the_service_has_no_other_owner_than_its_worker(project: Project) -> None:
+    """As when somebody starts a run of `dasd run` again, with its tags, from the web UI."""
+    with project.instance() as instance, owner(project.home) as tags:
+        job = project.definitions.resolve_job_def("data_only")
+        dead = {OWNER: "0" * 32}
+        run = instance.create_run_for_job(job, tags=dead, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
+        assert fail_abandoned_runs(instance, project.home) == 0
+        (owners(project.home) / run.run_id).touch()
+        instance.add_run_tags(run.run_id, tags)
+        assert fail_abandoned_runs(instance, project.home) == 1
 
 
 ORIGIN = RemoteJobOrigin(
