@@ -130,11 +130,11 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
             longest = max(longest or record, record, key=lambda prompt: len(prompt.question))
     length = len(teacher.chat.prompt_ids(longest.question, longest.system_prompt)) if teacher and longest else 0
     landed.append(Prompts(num_prompts, length, frozenset(domains)))
-    told = f"{num_prompts:,} in {folder.shown}, the longest of {length:,} tokens"
+    told = f"{num_prompts:,} in {folder.url}, the longest of {length:,} tokens"
     if num_rejected:
         raise Doubt(f"{told}; {num_rejected:,} rejected: {'; '.join(reasons)}")
     if not num_prompts:
-        raise Doubt(f"none in {folder.shown}: put .jsonl, .jsonl.zst or .parquet files there")
+        raise Doubt(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
     return told
 
 

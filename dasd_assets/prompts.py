@@ -39,7 +39,7 @@ def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
     found = folder.find(batch)
     if found is None:
         raise dg.Failure(
-            f"batch {batch}: no file in {folder.shown} has this content; it was removed or edited after landing. "
+            f"batch {batch}: no file in {folder.url} has this content; it was removed or edited after landing. "
             "Put it back, or delete the partition and run `dasd run --select prompts+`"
         )
     return found
@@ -116,7 +116,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 {"batch": batch},
                 num_rejected=len(rejected),
                 domains=_per_domain(rows),
-                landed_file=dg.MetadataValue.path(f"{folder.shown}/{records[0].source_file}"),
+                landed_file=dg.MetadataValue.path(f"{folder.url}/{records[0].source_file}"),
             ),
         )
 

@@ -17,7 +17,6 @@ from datetime import datetime
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -52,7 +51,7 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class LandingFolder:
-    """`url`: a local path or an fsspec URL. `cache`: the SQLite file of content hashes, shared by all processes."""
+    """`url`: a local path or an fsspec URL, without a password. `cache`: the SQLite file of content hashes, shared by all processes."""
 
     url: str
     cache: Path
@@ -61,12 +60,6 @@ class LandingFolder:
     def of(cls, url: str | None, home: Path) -> "LandingFolder":
         """The recipe's landing folder; None is the home's own."""
         return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
-
-    @property
-    def shown(self) -> str:
-        """The URL without user and password."""
-        parts = urlsplit(self.url)
-        return self.url.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else self.url
 
     def files(self) -> list[LandedFile]:
         """By name: none hidden, partial or, in a local folder, linked from outside it."""

@@ -127,7 +127,8 @@ def listening(stub: Stub) -> Iterator[str]:
             self.close_connection = ended.is_set()
             if self.close_connection:
                 return
-            answer = stub(httpx.Request(self.command, f"http://stub{self.path}", content=content))
+            headers = dict(self.headers.items())
+            answer = stub(httpx.Request(self.command, f"http://stub{self.path}", headers=headers, content=content))
             self.send_response(answer.status_code)
             self.send_header("content-length", str(len(answer.content)))
             self.end_headers()

@@ -130,10 +130,5 @@ def test_the_clock_is_the_systems_unless_given() -> None:
     assert not settled(LandedFile("a.jsonl", 3, time.time()), {})
 
 
-def test_secrets_of_a_url_are_not_shown(tmp_path: Path) -> None:
-    assert LandingFolder("sftp://me:secret@host/prompts", tmp_path).shown == "sftp://host/prompts"
-    assert LandingFolder("s3://bucket/prompts", tmp_path).shown == "s3://bucket/prompts"
-
-
 def test_the_content_of_a_batch_is_the_end_of_its_key() -> None:
     assert content_of(f"a-b-{BRACES}") == BRACES

@@ -54,6 +54,39 @@ def test_a_fault_is_one_clear_sentence(tmp_path: Path, path: str, value: object,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sftp://me:secret@host/prompts",
+        "simplecache::ftp://me:secret@host:21/prompts",
+        "filecache::zip://*.jsonl::https://:secret@host/prompts.zip",
+        "ftp://me@corp:secret@host/prompts",
+        "ftp://me:se/secret@host/prompts",
+        "ftp://me:1234secret@host",
+    ],
+)
+def test_a_landing_urls_password_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    with pytest.raises(RecipeError, match=r"automation.landing: a password .* configuration \(~/.config/fsspec\)") as error:
+        load_recipe(changed(tmp_path, "automation.landing", url))
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/prompts",
+        "sftp://me@host:22/prompts@home",
+        "sftp://host:22",
+        "abfs://container@account.dfs.core.windows.net/prompts",
+        "zip://*.jsonl::sftp://me@host/prompts.zip",
+        "file:///data/a:b@c",
+        "/data/a:b@c",
+    ],
+)
+def test_a_landing_url_without_password_is_taken(tmp_path: Path, url: str) -> None:
+    assert load_recipe(changed(tmp_path, "automation.landing", url)).automation.landing == url
+
+
 def test_an_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'nope': .*dasd-4b, demo"):
         load_recipe("nope")

@@ -1,5 +1,6 @@
 """Stages and checkpoint ids, and which checkpoints are of the current chain."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -10,7 +11,7 @@ import pytest
 from conftest import Fake, Project, change
 
 from dasd_assets.run import RunFailed
-from dasd_assets.training import checkpoint_id, current_checkpoints, epochs, stages, training_version
+from dasd_assets.training import checkpoint_id, current_checkpoints, described, epochs, stages, training_version
 from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.trainer import SftJob
@@ -47,6 +48,12 @@ def test_a_version_changes_with_the_settings_of_its_stage_alone() -> None:
     ]
     versions = [training_version(recipe, "t060") for recipe in (RECIPE, *others)]
     assert len(set(versions)) == 5
+
+
+def test_a_record_does_not_tell_where_prompts_land() -> None:
+    document = described(changed("automation", landing="sftp://me@host/secret"))
+    assert "secret" not in str(document)
+    assert Recipe.model_validate_json(json.dumps(document)).automation == RECIPE.automation
 
 
 def test_an_id_changes_with_parent_examples_and_settings_alone() -> None:

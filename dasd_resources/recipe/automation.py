@@ -9,6 +9,7 @@ from dasd_resources.recipe.parts import Part, Positive, Share
 from dasd_resources.recipe.selection import FilterName
 
 CRON = re.compile(r"@(hourly|daily|weekly|monthly|yearly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
+PASSWORD = re.compile(r"://[^/:]*:(?!\d+(?:/|$)).*@")  # after the user's name; digits alone are a port
 Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 
 
@@ -29,12 +30,25 @@ class Maintenance(Part):
 
 
 class Automation(Part):
-    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails."""
+    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails.
+
+    landing: a folder or an fsspec URL, chained ones (`simplecache::ftp://…`) too.
+    """
 
     landing: str | None = None
     training_cron: str | None = None
     max_attempts: Positive = 3
     retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    @field_validator("landing")
+    @classmethod
+    def _holds_no_password(cls, url: str | None) -> str | None:
+        if url is not None and any(PASSWORD.search(part) for part in url.split("::")):
+            raise ValueError(
+                "a password in a URL would be stored and shown; leave it out, and give user and password to fsspec in "
+                "its configuration (~/.config/fsspec) or environment (such as FSSPEC_FTP_PASSWORD)"
+            )
+        return url
 
     @field_validator("training_cron")
     @classmethod

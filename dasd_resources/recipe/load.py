@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
 
+SECRETIVE = {"server", "landing"}  # a key or a password may have been put there by mistake
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -57,7 +58,7 @@ def _fault(path: Path, fault: Mapping[str, object]) -> str:
     key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
     value = fault["input"]
     told = str(fault["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(fault["type"]), "")
-    secret = isinstance(location, tuple) and "server" in location  # a key may have been put there by mistake
+    secret = isinstance(location, tuple) and not SECRETIVE.isdisjoint(location)
     shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
     return f"{path.name}: {key}: {told}{shown}"
 
