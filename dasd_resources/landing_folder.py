@@ -51,7 +51,10 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class LandingFolder:
-    """`url`: a local path or an fsspec URL, without a password. `cache`: the SQLite file of content hashes, shared by all processes."""
+    """`url`: a local path or an fsspec URL, without a password.
+
+    `cache`: the SQLite file of content hashes, shared by all processes.
+    """
 
     url: str
     cache: Path

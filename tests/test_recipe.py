@@ -66,7 +66,8 @@ def test_a_fault_is_one_clear_sentence(tmp_path: Path, path: str, value: object,
     ],
 )
 def test_a_landing_urls_password_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
-    with pytest.raises(RecipeError, match=r"automation.landing: a password .* configuration \(~/.config/fsspec\)") as error:
+    told = r"automation.landing: a password .* configuration \(~/.config/fsspec\)"
+    with pytest.raises(RecipeError, match=told) as error:
         load_recipe(changed(tmp_path, "automation.landing", url))
     assert "secret" not in str(error.value)
 
