@@ -75,7 +75,7 @@ def build_definitions(
             "warehouse": _fixed(Warehouse(home=str(home))),
             "engines": _fixed(engines),
             "train": _fixed(train),
-            "io_manager": dg.IOManagerDefinition(lambda _: NoValues(), config_schema={}),
+            "io_manager": _io_manager(recipe),
         },
         executor=jobs.executor(recipe, home),
     )
@@ -108,6 +108,16 @@ class NoValues(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> None:
         raise TypeError(f"{context.name}: read the table; depend on assets by deps=[...]")
+
+
+def _io_manager(recipe: Recipe) -> dg.IOManagerDefinition:
+    """The one resource that every step has: made where the step will run, before it begins."""
+
+    def create(_: dg.InitResourceContext) -> NoValues:
+        jobs.begin_step(recipe)
+        return NoValues()
+
+    return dg.IOManagerDefinition(create, config_schema={})
 
 
 def _fixed(value: object) -> dg.ResourceDefinition:

@@ -10,6 +10,7 @@
 A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
 transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where a
 model runs in vLLM, each step is a process: one that owns a GPU engine gives its memory back by ending, and dies alone.
+It ends with its run's process, too, or it would go on beside the run that takes over.
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from dasd_assets.recovery import OwnedExecutor
 from dasd_assets.staleness import UPKEEP
 from dasd_assets.steps import data_selection
 from dasd_assets.training import MIXED, stages
+from dasd_resources.orphans import end_with_starter
 from dasd_resources.recipe import Recipe
 
 DATA_ONLY = "data_only"
@@ -43,6 +45,12 @@ def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
         executor_creation_fn=create,
         description=inner.description,
     )
+
+
+def begin_step(recipe: Recipe) -> None:
+    """Called where a step will run: if that is a process of its own, it is to end with the run's process."""
+    if owns_gpu_engine(recipe):
+        end_with_starter()
 
 
 def owns_gpu_engine(recipe: Recipe) -> bool:

@@ -8,7 +8,6 @@ Rows reach the model as they are: no templates, no tokenization, no truncation (
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from dasd_resources.checkpoint import Pace, Progress, flush
+from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -243,16 +243,6 @@ def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtyp
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
 
 
-def end_with_parent() -> None:
-    """End this process once standard input, a pipe that only the parent holds open, closes: the parent is gone.
-
-    `accelerate launch` hands its standard input on, so this holds for each of its processes.
-    """
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_holder(0)  # the trainer, of standard input, which `accelerate launch` hands on to each of its processes
     main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
