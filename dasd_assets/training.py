@@ -77,15 +77,23 @@ def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     return pl.DataFrame(chain, schema=known.schema)
 
 
+def current_checkpoint(warehouse: Warehouse, recipe: Recipe, stage: str, asset: str) -> dict[str, object]:
+    """The row of one stage of that chain. Raises dg.Failure, naming the asset that makes it, where there is none."""
+    chain = current_checkpoints(warehouse, recipe).filter(pl.col("stage") == stage)
+    if chain.is_empty():
+        raise dg.Failure(f"there is no checkpoint of {stage} in force: materialize {asset} first")
+    return chain.row(0, named=True)
+
+
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`checkpoint_stage1`, `checkpoint_stage2`, … and the mixed-policy stage."""
     return [_checkpoint(recipe, stage, dataset) for stage, dataset in stages(recipe).items()]
 
 
 def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition:
-    names = list(stages(recipe))
-    previous = names.index(stage)
-    parent_asset = f"checkpoint_{names[previous - 1]}" if previous else "student_model"
+    names = ["student", *stages(recipe)]
+    parent_stage = names[names.index(stage) - 1]
+    parent_asset = "student_model" if parent_stage == "student" else f"checkpoint_{parent_stage}"
     dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
     checkpoints = table("checkpoints", sft_examples=dataset_asset, checkpoints=parent_asset)
     checkpoints = checkpoints.made_with(_code_version(recipe, dataset))
@@ -103,8 +111,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
     def checkpoint(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, train: dg.ResourceParam[Train]
     ) -> dg.MaterializeResult:
-        chain = current_checkpoints(warehouse, recipe)
-        parent = chain.row(previous + 1, named=True)
+        parent = current_checkpoint(warehouse, recipe, parent_stage, parent_asset)
         examples, snapshot = _examples(warehouse, recipe, dataset)
         if examples.is_empty():
             return _skipped(dataset, _code_version(recipe, dataset))

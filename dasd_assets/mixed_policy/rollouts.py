@@ -16,7 +16,7 @@ from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
 from dasd_assets.table_metadata import table
-from dasd_assets.training import current_checkpoints
+from dasd_assets.training import current_checkpoint
 from dasd_resources.content_hash import content_hash
 from dasd_resources.engine import Completion, GenerationRequest
 from dasd_resources.engines import Engines, PromptedModel
@@ -93,14 +93,9 @@ def current_rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> 
 def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[str, PromptedModel]:
     """Checkpoint id and model of the last off-policy stage."""
     stage = f"stage{len(recipe.datasets)}"
-    chain = current_checkpoints(warehouse, recipe).filter(pl.col("stage") == stage)
-    if chain.is_empty():
-        raise dg.Failure(
-            f"there is no checkpoint of {stage} that descends from the student: materialize checkpoint_{stage}"
-        )
-    row = chain.row(0, named=True)
+    row = current_checkpoint(warehouse, recipe, stage, f"checkpoint_{stage}")
     spec = recipe.student.model_copy(update={"model": row["path"]})
-    return row["checkpoint_id"], engines.find(spec, f"checkpoint {row['checkpoint_id']}")
+    return str(row["checkpoint_id"]), engines.find(spec, f"checkpoint {row['checkpoint_id']}")
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
