@@ -18,7 +18,7 @@ from models import smollm2
 from results import against, table
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.generations import _questions, _request, wanted_responses
+from dasd_assets.generations import _questions, requests_for, wanted_responses
 from dasd_assets.partitions import batches
 from dasd_assets.run import execute, register_batches
 from dasd_resources.demo.questions import questions, write_rows
@@ -64,7 +64,9 @@ class Bench:
         """What the asset will ask for."""
         asked = _questions(self.warehouse, batch)
         wanted = wanted_responses(list(asked), self.recipe, 1.0, self.teacher)
-        return [_request(one, asked, self.recipe, 1.0, self.teacher) for one in wanted]
+        requests, refused = requests_for(wanted, asked, self.recipe, 1.0, self.teacher)
+        assert not refused, refused
+        return requests
 
     def through_the_asset(self, instance: dg.DagsterInstance, batch: str, side: Side) -> None:
         with self._timed(side):

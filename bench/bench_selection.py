@@ -20,9 +20,10 @@ from dasd_assets.divergence import threshold_version
 from dasd_assets.filters import FILTERS
 from dasd_assets.pool import keep_pool, recipe_params
 from dasd_assets.selection import draw_control, select
+from dasd_resources.connections import attach
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Recipe, load_recipe
-from dasd_resources.warehouse import Reading, Warehouse, attach
+from dasd_resources.warehouse import Reading, Warehouse
 
 NUM_ROWS, NUM_BATCHES, NUM_CANDIDATES = 10_000_000, 100, 8
 DATASET = "t100"
@@ -110,8 +111,6 @@ def main(num_rows: int) -> None:
     with tempfile.TemporaryDirectory() as home:
         warehouse, engines = Warehouse(home=home), Engines(home=home)
         fill(warehouse, recipe, engines, num_rows)
-        with attach(warehouse.catalog) as connection:  # the connection that `reading` takes up again
-            connection.execute("SET threads = 1")
         with warehouse.reading() as reading:
             assert reading.read("SELECT current_setting('threads')").item() == 1
             gathering = gather(reading, engines, recipe)

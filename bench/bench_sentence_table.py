@@ -28,7 +28,7 @@ from dasd_assets.divergence import response_scores, sentence_type
 from dasd_assets.probabilities import write_sentences
 from dasd_assets.sentences import SEGMENTER_VERSION, Span, bodies, edges, sentence_spans
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Row, Warehouse, attach
+from dasd_resources.warehouse import Row, Warehouse
 
 Splitter = Callable[[str], list[Span]]
 
@@ -155,8 +155,6 @@ def stage(work: Callable[[Warehouse], None], num_responses: int) -> tuple[pl.Dat
     with tempfile.TemporaryDirectory() as home:
         warehouse = Warehouse(home=home)
         num_tokens = fill(warehouse, num_responses)
-        with attach(warehouse.catalog) as connection:  # the connection that `reading` and `commit` take up again
-            connection.execute("SET threads = 1")
         seconds = cpu_seconds(lambda: work(warehouse))
         made = warehouse.read("SELECT * EXCLUDE (run_id) FROM sentence_probabilities ORDER BY ALL")
         return made, num_tokens, seconds, divergence_rate(warehouse)

@@ -1,6 +1,8 @@
 """How the lake's catalog is opened: DuckDB connections with its extensions, kept for the next who needs one.
 
 Nothing is downloaded: the extensions come from PyPI packages. What a query cannot hold in memory goes to the home.
+Most queries are small, and DuckLake asks its catalog several smaller ones for each: more than one thread only makes
+them slower (by half as much CPU time again in a batch's run), so all cores are for those who ask for them.
 """
 
 from collections.abc import Iterator
@@ -24,7 +26,9 @@ class UnknownSnapshot(UserError, LookupError):
 
 
 @contextmanager
-def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+def attach(
+    catalog: Path, at: int | None = None, read_only: bool = False, all_cores: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given.
 
     A connection that reads the newest snapshot stays attached for the next reader, which sees what is newest then.
@@ -34,7 +38,11 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
     try:
         if not attached:
             attach_to(connection, catalog, at, read_only)
+        if all_cores:
+            connection.execute("RESET threads")
         yield connection
+        if all_cores:
+            connection.execute("SET threads = 1")
         check_snapshot(connection, catalog, at)
         if stays is None:
             _detach(connection)
@@ -131,8 +139,9 @@ _taking = Lock()
 
 
 def loaded() -> duckdb.DuckDBPyConnection:
-    """A new in-memory connection with the extensions loaded and nothing attached."""
+    """A new in-memory connection of one thread, with the extensions loaded and nothing attached."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection.execute("SET threads = 1")
     connection.execute("SET TimeZone = 'UTC'")  # DuckLake writes some times as text, in the session's zone
     for package, extension in _EXTENSIONS.items():
         connection.execute(f"LOAD '{_extension_file(package, extension)}'")

@@ -153,10 +153,10 @@ class Lake:
             return _query(connection, query, params)
 
     @contextmanager
-    def reading(self, at: int | None = None) -> Iterator[Reading]:
-        """Several queries on one snapshot: the newest, or `at`."""
+    def reading(self, at: int | None = None, all_cores: bool = False) -> Iterator[Reading]:
+        """Several queries on one snapshot: the newest, or `at`. all_cores: for queries over millions of rows."""
         self.migrate()
-        with attach(self.catalog, at=at, read_only=True) as connection:
+        with attach(self.catalog, at=at, read_only=True, all_cores=all_cores) as connection:
             connection.execute("BEGIN")
             yield Reading(connection)
             connection.execute("ROLLBACK")  # of temporary tables

@@ -50,6 +50,7 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
     """
     check_select(query)
     with tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill, closing(loaded()) as connection:
+        connection.execute("RESET threads")
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.parent / "data", Path(spill))
         rows = pl.DataFrame(connection.sql(query))

@@ -2,10 +2,9 @@
 
 from dagster import ConfigurableResource
 
-from dasd_resources.connections import UnknownSnapshot, attach
-from dasd_resources.lake import Lake, Params, Reading, Row, Transaction, migrate
+from dasd_resources.lake import Lake, Params, Reading, Row, Transaction
 
-__all__ = ["Params", "Reading", "Row", "Transaction", "UnknownSnapshot", "Warehouse", "attach", "migrate"]
+__all__ = ["Params", "Reading", "Row", "Transaction", "Warehouse"]
 
 
 class Warehouse(ConfigurableResource, Lake):

@@ -1,8 +1,13 @@
 """The frame of the benches: what a script prints lands in the page, and one that fails is named there."""
 
+import ast
+import importlib
 import runpy
 from pathlib import Path
 
+import pytest
+
+BENCHES = sorted((Path(__file__).parents[1] / "bench").glob("bench_*.py"))
 FRAME = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "run_all.py"))
 RESULTS = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "results.py"))
 
@@ -42,3 +47,12 @@ def test_ratios_say_whether_they_meet_the_bar() -> None:
     assert RESULTS["against"](1.2, 0.9) == "1.20 × (bar 0.9 ×)"
     assert RESULTS["against"](0.8, 0.9) == "0.80 × (bar 0.9 ×, MISSED)"
     assert RESULTS["table"](["a", "b"], [["x", 1234.5]]) == "| a | b |\n| :-- | --: |\n| x | 1,234 |\n"
+
+
+@pytest.mark.parametrize("script", BENCHES, ids=lambda path: path.stem)
+def test_what_a_script_takes_from_the_project_is_there(script: Path) -> None:
+    """Nobody runs the benches at every change; they are to run when somebody does."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dasd_"):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []

@@ -312,9 +312,8 @@ def num_failed(project: Project, asset: str) -> int:
     """By the metadata of the asset's latest materializations."""
     with project.instance() as instance:
         return sum(
-            int(str(values["num_failed"].value))
+            int(str(metadata_of(instance, asset, made.storage_id)["num_failed"].value))
             for made in latest_materializations(instance, {asset: True})[asset].values()
-            for values in metadata_of(instance, asset, made.storage_id).values()
         )
 
 

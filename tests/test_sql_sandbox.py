@@ -8,8 +8,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from dasd_resources.connections import UnknownSnapshot
 from dasd_resources.sql_sandbox import RefusedQuery, check_select, select
-from dasd_resources.warehouse import UnknownSnapshot, Warehouse
+from dasd_resources.warehouse import Warehouse
 
 NUM_ROWS = 3000  # enough for a Parquet file of their own
 

@@ -11,8 +11,9 @@ from random import Random
 import polars as pl
 import pytest
 
+from dasd_resources.connections import UnknownSnapshot, attach
 from dasd_resources.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
-from dasd_resources.warehouse import UnknownSnapshot, Warehouse, attach
+from dasd_resources.warehouse import Warehouse
 
 TABLES = ("student_logprobs", "failed_requests")  # one partitioned by batch, one not
 CONTENT = "SELECT count(*), sum(hash(t)) FROM {table} t"

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dasd_resources.connections import attach
+from dasd_resources.lake import migrate
 from dasd_resources.schema import MIGRATIONS
-from dasd_resources.warehouse import Warehouse, attach, migrate
+from dasd_resources.warehouse import Warehouse
 
 
 @pytest.fixture

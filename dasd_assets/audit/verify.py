@@ -108,7 +108,7 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
         damaged.add(fault.table)
         yield fault
     usable = set(known) - damaged
-    with lake.reading() as reading:
+    with lake.reading(all_cores=True) as reading:
         for title, needs, check in _checks(lake, reading, sample, say):
             if needs <= usable:
                 say(title)
