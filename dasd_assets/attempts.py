@@ -1,7 +1,8 @@
 """How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
 
 An attempt fails by an error of a step, or by the death of its process; deaths are often the machine's fault, so many
-more of them are allowed. Runs that the service took with it when it died count for nothing.
+more of them are allowed. Runs that the service took with it when it died count for nothing; a killed `dasd run` may
+have died of its step, so it counts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +43,7 @@ DEATHS = {RunFailureReason.UNEXPECTED_TERMINATION, RunFailureReason.RUN_WORKER_R
 class Verdict:
     """Whether a step may be tried; `number` is the next attempt's, `run_id` the last one's.
 
-    fruitless: it was made often enough, and is out of date all the same.
+    fruitless: it was made often enough, and is out of date all the same. died: the last attempt, by its process.
     """
 
     kind: Literal["due", "wait", "exhausted"]
@@ -50,6 +51,7 @@ class Verdict:
     why: str = ""
     run_id: str = ""
     fruitless: bool = False
+    died: bool = False
 
 
 def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
@@ -103,7 +105,7 @@ def judge(
     runs: of its target. released: when its batch last left quarantine; what was before is void.
     """
     runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
-    ended = [r for r in runs if r.dagster_run.is_finished and not _was_abandoned(r.dagster_run)]
+    ended = [r for r in runs if r.dagster_run.is_finished and not _died_with_service(r.dagster_run)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
     if not ended:
@@ -117,7 +119,7 @@ def judge(
     if wait > 0 and (tried or not last.is_success) and not _died(last):
         why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
         return Verdict("wait", number, why, last.run_id)
-    return Verdict("due", number)
+    return Verdict("due", number, died=bool(tried) and _died(last))
 
 
 def pause(first: float, number: int) -> float:
@@ -138,6 +140,8 @@ def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         event = record.event_log_entry.dagster_event
         if event is not None:
             return step_error(event)
+    if _was_abandoned(run):
+        return f"the process of run {run.run_id[:8]} was killed"
     return f"run {run.run_id[:8]} {run.tags.get(RUN_FAILURE_REASON_TAG, run.status.value).lower().replace('_', ' ')}"
 
 
@@ -152,6 +156,10 @@ def step_error(event: dg.DagsterEvent) -> str:
 def _died(run: dg.DagsterRun) -> bool:
     reason = run.tags.get(RUN_FAILURE_REASON_TAG)
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
+
+
+def _died_with_service(run: dg.DagsterRun) -> bool:
+    return _was_abandoned(run) and run.remote_job_origin is not None
 
 
 def _was_abandoned(run: dg.DagsterRun) -> bool:

@@ -32,11 +32,15 @@ STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun a
 
 @dataclass(frozen=True)
 class Attempt:
-    """A step that may run now, the number of this attempt, and the run of its target before it, if any."""
+    """A step that may run now, the number of this attempt, and the run of its target before it, if any.
+
+    died: whether the attempt before it ended with its process.
+    """
 
     step: Step
     number: int
     after: str = ""
+    died: bool = False
 
     @property
     def key(self) -> str:
@@ -144,9 +148,10 @@ class Planner:
             released = aside.released.get(step.target)
             found = records[step.target]
             verdict = judge(self.instance, step, found, self.recipe.automation, released, now)
-            attempt = Attempt(step, verdict.number, found[0].dagster_run.run_id if found else "")
+            attempt = Attempt(step, verdict.number, found[0].dagster_run.run_id if found else "", verdict.died)
             plan = self._sort(plan, attempt, verdict, patient)
-        return replace(plan, making=sorted({run_id for run_id in makers.values() if run_id is not None}))
+        making = sorted({run_id for run_id in makers.values() if run_id is not None})
+        return replace(plan, due=sorted(plan.due, key=_order), making=making)
 
     def _sort(self, plan: Plan, attempt: Attempt, verdict: Verdict, patient: bool) -> Plan:
         step = attempt.step
@@ -159,6 +164,11 @@ class Planner:
             return replace(plan, exhausted=[*plan.exhausted, (step, verdict)])
         set_aside(self.warehouse, step.batch, verdict.why, step.identity, verdict.number - 1, verdict.run_id)
         return replace(plan, changed=True)
+
+
+def _order(attempt: Attempt) -> tuple[int, bool]:
+    """By level; within it, what may kill this process too comes last."""
+    return LEVELS.index(attempt.step.level), attempt.died
 
 
 def _last(levels: Collection[Level]) -> int:

@@ -1,0 +1,73 @@
+"""Which runs count as attempts at a step, and where a step goes whose process died of it."""
+
+from dataclasses import replace
+
+import dagster as dg
+from conftest import Project, prompt_rows
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from test_recovery import ORIGIN
+
+from dasd_assets.attempts import MAX_DEATHS, Verdict, judge
+from dasd_assets.partitions import batches
+from dasd_assets.planning import Planner
+from dasd_assets.quarantine import quarantine
+from dasd_assets.recovery import OWNER, fail_abandoned_runs, owners
+from dasd_assets.run import register_batches
+from dasd_assets.steps import Step
+
+STEP = Step("batch", "a-0", {"prompts": "never materialized"}, "step0")
+KILLED = {OWNER: "0" * 32, MAX_RETRIES_TAG: "0"}  # the tags of `dasd run`
+
+
+@dg.job
+def some_job() -> None: ...
+
+
+def abandon(project: Project, instance: dg.DagsterInstance, step: Step, of_service: bool) -> None:
+    """A run of the step whose process is killed, and found to be."""
+    tags, origin = (step.tags, ORIGIN) if of_service else ({**step.tags, **KILLED}, None)
+    begun = dg.DagsterRunStatus.STARTED
+    run = instance.create_run_for_job(some_job, tags=tags, status=begun, remote_job_origin=origin)
+    (owners(project.home) / run.run_id).touch()
+    assert fail_abandoned_runs(instance, project.home) == 1
+
+
+def verdict(project: Project, instance: dg.DagsterInstance, step: Step) -> Verdict:
+    return judge(instance, step, instance.get_run_records(), project.recipe.automation, None, 0.0)
+
+
+def test_a_step_that_kills_dasd_run_is_given_up_after_many_deaths(project: Project) -> None:
+    with project.instance() as instance:
+        for number in range(1, MAX_DEATHS):
+            abandon(project, instance, STEP, of_service=False)
+            found = verdict(project, instance, STEP)
+            assert (found.kind, found.number, found.died) == ("due", number + 1, True)
+        assert verdict(project, instance, replace(STEP, identity="step1")) == Verdict("due", 1)
+        abandon(project, instance, STEP, of_service=False)
+        found = verdict(project, instance, STEP)
+        assert found.kind == "exhausted"
+        assert found.why == f"the process of run {found.run_id[:8]} was killed"
+
+
+def test_runs_that_died_with_the_service_count_for_nothing(project: Project) -> None:
+    with project.instance() as instance:
+        for _ in range(MAX_DEATHS + 1):
+            abandon(project, instance, STEP, of_service=True)
+        assert verdict(project, instance, STEP) == Verdict("due", 1)
+
+
+def test_a_batch_that_killed_its_process_comes_after_the_others_and_is_set_aside_in_the_end(project: Project) -> None:
+    for number, name in enumerate("abc"):
+        project.land(f"{name}.jsonl", prompt_rows(number, number + 1))
+    project.materialize("teacher_model,student_model")
+    with project.instance() as instance:
+        register_batches(instance, project.recipe, project.home, project.said.append)
+        deadly, *others = batches(instance)
+        planner = Planner(instance, project.definitions, project.recipe, project.engines, project.warehouse)
+        first = planner.plan(["batch"]).due[0].step
+        assert first.batch == deadly
+        for more_deaths, expected in ((1, [*others, deadly]), (MAX_DEATHS - 1, others)):
+            for _ in range(more_deaths):
+                abandon(project, instance, first, of_service=False)
+            assert [attempt.step.batch for attempt in planner.plan(["batch"], patient=False).due] == expected
+    assert list(quarantine(project.warehouse).now) == [deadly]
