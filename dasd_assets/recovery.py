@@ -29,6 +29,7 @@ OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # nothing else in the tag, which anybo
 ABANDONED = "dasd.abandoned"
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
+END_SECONDS = 5.0  # within which a worker that has let go of its lock has stored how the run ended
 
 
 def owners(home: Path) -> Path:
@@ -72,10 +73,18 @@ class OwnedExecutor(Executor):
             yield from self._inner.execute(plan_context, execution_plan)
 
 
-def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
-    """Fail every unfinished run whose process is dead; returns how many there were."""
+def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, end_seconds: float = END_SECONDS) -> int:
+    """Fail every unfinished run whose process is dead; returns how many there were.
+
+    A run may have ended well since it was looked at, or be about to: what seems dead is looked at again.
+    """
     records = instance.get_run_records(dg.RunsFilter(statuses=BEGUN))
-    abandoned = [record.dagster_run for record in records if _is_abandoned(instance, record, owners(home))]
+    suspects = [record.dagster_run for record in records if _is_abandoned(instance, record, owners(home))]
+    if not suspects:
+        return 0
+    if any(run.remote_job_origin is not None for run in suspects):
+        time.sleep(end_seconds)
+    abandoned = instance.get_runs(dg.RunsFilter(run_ids=[run.run_id for run in suspects], statuses=BEGUN))
     for run in abandoned:
         instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
         instance.report_run_failed(run, "its process was killed; the next run goes on from what was committed")

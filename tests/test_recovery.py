@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_run_of_the_service_has_no_other_owner_than_its_worker(project: Projec
         assert fail_abandoned_runs(instance, project.home) == 0
         (owners(project.home) / run.run_id).touch()
         instance.add_run_tags(run.run_id, tags)
-        assert fail_abandoned_runs(instance, project.home) == 1
+        assert fail_abandoned_runs(instance, project.home, 0) == 1
 
 
 ORIGIN = RemoteJobOrigin(
@@ -68,12 +69,26 @@ def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project
         with owner(project.home, run.run_id):
             assert fail_abandoned_runs(instance, project.home) == 0
         (owners(project.home) / run.run_id).touch()  # what a worker leaves that is killed
-        assert fail_abandoned_runs(instance, project.home) == 1
+        assert fail_abandoned_runs(instance, project.home, 0) == 1
         failed = instance.get_run_by_id(run.run_id)
         assert failed is not None
         assert failed.status == dg.DagsterRunStatus.FAILURE
         assert failed.tags[ABANDONED] == run.run_id
         assert list(owners(project.home).iterdir()) == []
+
+
+def test_a_run_whose_end_is_stored_a_moment_after_its_lock_is_free_is_left_alone(project: Project) -> None:
+    with project.instance() as instance:
+        job = project.definitions.resolve_job_def("data_only")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
+        (owners(project.home) / run.run_id).touch()
+        end = threading.Timer(0.5, instance.report_run_canceled, [run])
+        end.start()
+        assert fail_abandoned_runs(instance, project.home, 3) == 0
+        end.join()
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        assert ended.status == dg.DagsterRunStatus.CANCELED
 
 
 def test_the_executor_holds_the_lock_while_it_executes(tmp_path: Path) -> None:
