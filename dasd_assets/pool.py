@@ -33,7 +33,7 @@ def recipe_params(recipe: Recipe, teacher: PromptedModel, student: PromptedModel
         "max_tokens": recipe.generation.max_tokens,
         "num_candidates": recipe.generation.num_candidates,
         "temperatures": list(recipe.generation.temperatures),
-        "filter_version": filter_version(recipe, student),
+        "filter_version": filter_version(recipe, student.fingerprint),
     }
 
 

@@ -16,19 +16,23 @@ from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import TableAsset, table
 from dasd_resources.chat import Chat, UnfitQuestion
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.engines import Engines
 from dasd_resources.ledger import Ledger
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.verifiers import VERIFIER_VERSION
 from dasd_resources.warehouse import Row, Warehouse
 
 RESPONSES_AT_ONCE = 1024
+UNASKED = "the student cannot be asked: "
 
 
-def filter_version(recipe: Recipe, student: PromptedModel) -> str:
-    """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length."""
+def filter_version(recipe: Recipe, student: str) -> str:
+    """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length.
+
+    student: its fingerprint.
+    """
     limits = recipe.version("filters.max_student_tokens", "filters.repetition")
-    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student.fingerprint])[:12]
+    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student])[:12]
 
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
@@ -39,7 +43,7 @@ def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
     try:
         encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
     except UnfitQuestion as error:
-        return dict.fromkeys(FILTERS, Verdict(False, f"the student cannot be asked: {error}"))
+        return dict.fromkeys(FILTERS, Verdict(False, f"{UNASKED}{error}"))
     fields = {"token_ids": encoded.token_ids[encoded.num_prompt_tokens :], **row}
     known = {name: fields[name] for name in Response.__annotations__ if name != "num_student_tokens"}
     return judge(Response(**known, num_student_tokens=len(encoded.token_ids)), filters)
@@ -73,7 +77,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
-        version, batch = filter_version(recipe, student), context.partition_key
+        version, batch = filter_version(recipe, student.fingerprint), context.partition_key
         key = ("response_id", "filter", "filter_version")
         with Ledger(
             warehouse, "response_verdicts", key, origin(context), batch, OF_RESPONSE, max_rows=50_000

@@ -130,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("home")
     warehouse, engines = Warehouse(home=str(folder)), Engines(home=str(folder))
     teacher, student = engines.find(RECIPE.teacher, "k"), engines.find(RECIPE.student, "k")
-    version = filter_version(RECIPE, student)
+    version = filter_version(RECIPE, student.fingerprint)
     prompts = [prompt("p0", REMOVED, "math"), prompt("p1", CURRENT, "math"), prompt("p2", CURRENT, "code", "Be brief.")]
     with warehouse.commit("test") as transaction:
         for table, rows in {

@@ -1,7 +1,6 @@
 """How a stored response is judged, and under which version of the rules."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,14 +117,14 @@ def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
 def test_the_version_names_the_limits_and_the_tokenizer_that_counts(student: PromptedModel) -> None:
     stricter = RECIPE.filters.repetition.model_copy(update={"max_tail_share": 0.4})
     versions = {
-        filter_version(RECIPE, student),
-        filter_version(recipe(max_student_tokens=511), student),
-        filter_version(recipe(repetition=stricter), student),
-        filter_version(RECIPE, replace(student, fingerprint="0" * 16)),
+        filter_version(RECIPE, student.fingerprint),
+        filter_version(recipe(max_student_tokens=511), student.fingerprint),
+        filter_version(recipe(repetition=stricter), student.fingerprint),
+        filter_version(RECIPE, "0" * 16),
     }
     assert len(versions) == 4
 
 
 def test_what_is_done_with_a_verdict_does_not_change_it(student: PromptedModel) -> None:
     for other in (recipe(require_correct=False), recipe(apply="after_selection")):
-        assert filter_version(other, student) == filter_version(RECIPE, student)
+        assert filter_version(other, student.fingerprint) == filter_version(RECIPE, student.fingerprint)

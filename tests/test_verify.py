@@ -8,7 +8,12 @@ from conftest import Project
 
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import NUM_TOLD, verify
+from dasd_assets.audit.verify.chats import Chats, NoChat
+from dasd_assets.audit.verify.datasets import ranks, selected_scores
+from dasd_assets.audit.verify.judgements import JUDGED, verdicts
+from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_assets.cli import main
+from dasd_resources.chat import Chat
 
 
 def edit(project: Project, statement: str) -> None:
@@ -53,6 +58,109 @@ def test_planted_faults_are_named(copy: Project) -> None:
     assert "its prompt_id is" in found
     assert "its seed is 5" in found
     assert "it has a logprob that is above 0 or not finite" in found
+
+
+TEXTS = {
+    "responses": ("response_id", "text = replace(text, 'The', 'A')", "text"),
+    "student_rollouts": ("rollout_id", "offsets = list_transform(offsets, o -> -1)", "offsets"),
+    "teacher_continuations": ("continuation_id", "continuation_text = 'x' || continuation_text", "continuation_text"),
+}
+
+
+def test_texts_are_read_again_from_their_tokens(copy: Project) -> None:
+    ids = {
+        table: copy.read(f"SELECT min({key}) FROM {table} WHERE text LIKE '%The%'").item()
+        for table, (key, _, _) in TEXTS.items()
+    }
+    for table, (key, hand, _) in TEXTS.items():
+        edit(copy, f"UPDATE {table} SET {hand} WHERE {key} = '{ids[table]}'")
+    found = faults(copy)
+    for table, (_, _, column) in TEXTS.items():
+        assert f"{table} {ids[table]}: its {column} is not what its tokens say" in found
+
+
+def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
+    first = "SELECT min({0}) FROM {1} WHERE filter = '{2}' AND passed"
+    loop = copy.read(first.format("response_id", "response_verdicts", "repetition")).item()
+    wrong = copy.read("SELECT min(response_id) FROM response_verdicts WHERE reason LIKE '%expected%'").item()
+    long = copy.read(first.format("continuation_id", "continuation_verdicts", "length")).item()
+    answer = copy.read("SELECT min(evaluation_id) FROM evaluations WHERE NOT correct").item()
+    edit(
+        copy,
+        f"""UPDATE response_verdicts SET passed = FALSE, reason = 'a hand'
+        WHERE response_id = '{loop}' AND filter = 'repetition'""",
+    )
+    edit(
+        copy,
+        f"""UPDATE response_verdicts SET passed = TRUE, reason = NULL
+        WHERE response_id = '{wrong}' AND filter = 'correctness'""",
+    )
+    edit(
+        copy,
+        f"""UPDATE continuation_verdicts SET reason = 'a hand'
+        WHERE continuation_id = '{long}' AND filter = 'length'""",
+    )
+    edit(copy, f"UPDATE evaluations SET correct = TRUE, reason = NULL WHERE evaluation_id = '{answer}'")
+    found = faults(copy)
+    assert f"response_verdicts {loop} repetition: its verdict is failed (a hand), its text gives passed" in found
+    assert f"response_verdicts {wrong} correctness: its verdict is passed, its text gives failed (" in found
+    assert f"continuation_verdicts {long} length: it passes for a reason, or fails without one" in found
+    assert f"continuation_verdicts {long} length: its verdict is passed (a hand), its text gives passed" in found
+    assert f"evaluations {answer}: it is passed, its answer gives failed (" in found
+
+
+def test_what_needs_a_model_that_is_not_here_is_counted_not_accused(copy: Project) -> None:
+    """But for correctness, which needs none."""
+    wrong = copy.read("SELECT min(response_id) FROM response_verdicts WHERE reason LIKE '%expected%'").item()
+    edit(
+        copy,
+        f"""UPDATE response_verdicts SET passed = TRUE, reason = NULL
+        WHERE response_id = '{wrong}' AND filter = 'correctness'""",
+    )
+    with copy.warehouse.reading() as reading:
+        chats = Chats(copy.warehouse, reading)
+        chats.find = nobody  # type: ignore[method-assign]
+        said: list[str] = []
+        found = [*verdicts(reading, chats, JUDGED[0], None, said.append)]
+        assert [fault.row for fault in found] == [f"{wrong} correctness"]
+        assert [*texts(reading, chats, SAID[0], None, said.append)] == []
+    number = f"{copy.count('responses'):,} responses"
+    assert said == [
+        f"  the verdicts of {number} were not judged again: it is elsewhere",
+        f"  the text of {number} could not be compared with its tokens: it is elsewhere",
+    ]
+
+
+def nobody(checkpoint_id: str) -> Chat:
+    raise NoChat("it is elsewhere")
+
+
+def test_a_model_that_is_gone_or_another_by_now_is_no_judge(copy: Project, tmp_path: Path) -> None:
+    ids = dict(copy.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows())
+    paths = dict(copy.read("SELECT stage, path FROM checkpoints").iter_rows())
+    edit(copy, f"UPDATE checkpoints SET path = '{tmp_path / 'gone'}' WHERE stage = 'teacher'")
+    edit(copy, f"UPDATE checkpoints SET path = '{paths['teacher']}' WHERE stage = 'student'")
+    with copy.warehouse.reading() as reading:
+        chats = Chats(copy.warehouse, reading)
+        with pytest.raises(NoChat, match=f"the folder of model {ids['teacher']}, .* is not here"):
+            chats.find(ids["teacher"])
+        with pytest.raises(NoChat, match=f"holds model .* now, not {ids['student']}"):
+            chats.find(ids["student"])
+
+
+def test_ranks_and_scores_of_a_selection(copy: Project) -> None:
+    key = "recipe = 'tiny' AND dataset = '{}' AND policy = '{}' AND domain = 'math' AND rank = {}"
+    scored = copy.read(f"SELECT response_id FROM selected_responses WHERE {key.format('t060', 'das', 1)}").item()
+    edit(copy, f"UPDATE selected_responses SET rank = 77 WHERE {key.format('t060', 'random', 1)}")
+    edit(copy, f"UPDATE selected_responses SET rank = 2 WHERE {key.format('t100', 'random', 1)}")
+    edit(copy, f"UPDATE selected_responses SET score = -0.5 WHERE {key.format('t060', 'das', 1)}")
+    with copy.warehouse.reading() as reading:
+        found = "\n".join(map(str, [*ranks(reading), *selected_scores(reading, None)]))
+    assert "selected_responses tiny t060 random math: its ranks go to 77, of" in found
+    assert "selected_responses tiny t100 random math: a rank is below 1 or there twice" in found
+    assert "selected_responses tiny t060 das math: the score rises with the rank 1 times" in found
+    assert f"tiny t060 das response_id {scored}: its teacher_share is -0.5, at threshold 0.1" in found
+    assert len(found.splitlines()) == 4
 
 
 def test_a_checkpoint_without_its_folder_or_with_other_weights(copy: Project) -> None:
@@ -124,13 +232,19 @@ def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:
 
 
 def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:
-    """Every response is wrong; of each batch the sample has one."""
+    """Every response is wrong; of sentences and scores the sample has one of each batch."""
     edit(copy, "UPDATE sentence_probabilities SET student_sum_logprob = -9")
     edit(copy, "UPDATE response_scores SET score = 9 WHERE score_name = 'teacher_share'")
     num_batches = copy.read("SELECT count(DISTINCT batch) AS num FROM response_scores").item()
-    found = [fault.table for fault in verify(copy.warehouse, sample=1)]
+    edit(copy, "UPDATE student_rollouts SET offsets = list_transform(offsets, o -> -1)")
+    edit(copy, "UPDATE response_verdicts SET passed = FALSE, reason = 'a hand' WHERE filter = 'truncation'")
+    edit(copy, "UPDATE evaluations SET correct = NOT correct, reason = CASE WHEN correct THEN 'a hand' END")
+    faults = list(verify(copy.warehouse, sample=1))
+    found = [fault.table for fault in faults]
     assert found.count("sentence_probabilities") == num_batches
-    assert len([f for f in verify(copy.warehouse, 1) if "teacher_share" in f.what]) == num_batches
+    assert len([f for f in faults if f.table == "response_scores" and "teacher_share" in f.what]) == num_batches
+    others = ("student_rollouts", "response_verdicts", "evaluations", "selected_responses")
+    assert [found.count(table) for table in others] == [1, 1, 1, 1]
 
 
 def test_missing_and_damaged_files_are_named(copy: Project) -> None:

@@ -8,7 +8,7 @@
 | `checkpoint` | the exact rows trained on, recipe, code, environment, parents | `audit checkpoint` |
 | `prompt` | all that a question touched, through chains of checkpoints | `audit prompt` |
 | `outdated`, `changes` | what is out of date and why: inputs, code, recipe | `audit staleness` |
-| `verify`, `files` | which rows, files and folders disagree with what made them | `audit verify` |
+| `verify/`, `files` | which rows, files and folders disagree with what made them | `audit verify` |
 | `takedown` | withdraws questions | `takedown` |
 | `ids`, `pages`, `command` | ids and their prefixes; text; arguments | |
 

@@ -42,7 +42,7 @@ VERDICTS = table(
 )
 
 
-def whole_filter_version(recipe: Recipe, student: PromptedModel) -> str:
+def whole_filter_version(recipe: Recipe, student: str) -> str:
     """Identifies the rules that judged a continuation: the filters, on the student's tokens of the whole text."""
     return content_hash(["whole", filter_version(recipe, student)])[:12]
 
@@ -199,7 +199,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
-        version = whole_filter_version(recipe, student)
+        version = whole_filter_version(recipe, student.fingerprint)
         continuations = current_continuations(warehouse, engines, recipe)
         rows = [
             verdict

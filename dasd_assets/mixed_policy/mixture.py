@@ -100,7 +100,7 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: P
     query = """SELECT continuation_id FROM continuation_verdicts
         WHERE filter_version = $version AND list_contains($filters, filter)
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
-    params = {"version": whole_filter_version(recipe, student), "filters": filters}
+    params = {"version": whole_filter_version(recipe, student.fingerprint), "filters": filters}
     passed = warehouse.read(query, params)["continuation_id"]
     return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
 

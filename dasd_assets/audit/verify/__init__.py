@@ -1,0 +1,108 @@
+"""Recompute what can be recomputed, and name every row, file or folder that disagrees.
+
+| module | checks |
+| --- | --- |
+| `keys` | keys, references and lists, by queries |
+| `row_ids` | ids and seeds, from the columns that decide them |
+| `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
+| `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
+| `scores` | sentences and scores, from tokens and offsets |
+| `datasets` | datasets and selections: ids, ranks and scores |
+| `checkpoints` | weights, snapshots, the rows they saw |
+
+Files first: a table with a damaged file is told and left out of the rest. Rows are streamed, a few thousand at a time,
+and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on this
+machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the
+sentences of one batch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import islice
+
+from dasd_assets.audit.files import Fault, file_faults, tables
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.chats import Chats
+from dasd_assets.audit.verify.checkpoints import checkpoints
+from dasd_assets.audit.verify.datasets import datasets, num_examples, ranks, selected_scores, selections
+from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
+from dasd_assets.audit.verify.keys import CONDITIONS, KEYS, REFERENCES, doubled, orphans, wrong
+from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
+from dasd_assets.audit.verify.scores import scores, sentences
+from dasd_assets.audit.verify.texts import SAID, texts
+from dasd_resources.lake import Lake, Reading
+
+NUM_TOLD = 20  # faults named of each check; the others are counted
+Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]
+
+
+def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = lambda line: None) -> Iterator[Fault]:
+    """Everything that disagrees. sample: of the rows of a table that are recomputed, only this many."""
+    with lake.reading() as reading:
+        known = tables(reading)
+    say(f"files of {len(known)} tables")
+    damaged = set()
+    for fault in file_faults(lake, known):
+        damaged.add(fault.table)
+        yield fault
+    usable = set(known) - damaged
+    with lake.reading(all_cores=True) as reading:
+        for checks in (_queries(reading), _again(lake, reading, sample, say, usable)):
+            for title, needs, check in checks:
+                if needs <= usable:
+                    say(title)
+                    yield from _first(check())
+
+
+def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
+    """So many of a check's faults, and the number of the others."""
+    last = None
+    for last in islice(faults, NUM_TOLD):
+        yield last
+    num_more = sum(1 for _ in faults)
+    if last is not None and num_more:
+        yield Fault(last.table, f"{num_more:,} more rows", "the same", last.cure)
+
+
+def _queries(reading: Reading) -> Iterator[Check]:
+    """Title, tables read, and the check, of all that a query can tell."""
+    for table, key in KEYS.items():
+        yield f"keys of {table}", {table}, lambda t=table, k=key: doubled(reading, t, k)  # type: ignore[misc]
+    for reference in REFERENCES:
+        needs = {reference[0], reference[2]}
+        yield f"{reference[0]}.{reference[1]}", needs, lambda r=reference: orphans(reading, *r)  # type: ignore[misc]
+    for condition in CONDITIONS:
+        yield f"rows of {condition[0]}", {condition[0]}, lambda c=condition: wrong(reading, *c)  # type: ignore[misc]
+    yield "datasets", {"sft_examples"}, lambda: datasets(reading)
+    yield "selections", {"selected_responses"}, lambda: selections(reading)
+    yield "ranks", {"selected_responses", "selection_rules"}, lambda: ranks(reading)
+    yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: num_examples(reading)
+
+
+def _again(
+    lake: Lake, reading: Reading, sample: int | None, say: Callable[[str], None], usable: set[str]
+) -> Iterator[Check]:
+    """The same, of all that is made again."""
+    for table, columns, made in HASHED:
+        title = f"ids of {table}"
+        yield title, {table}, lambda t=table, c=columns, m=made: rehashed(reading, t, c, m, sample, say)  # type: ignore[misc]
+    yield "ids of responses", {"responses", "checkpoints"}, lambda: responses(reading, sample, say)
+    if "checkpoints" in usable:
+        chats = Chats(lake, reading)
+        for said in SAID:
+            yield f"texts of {said.table}", {said.table}, lambda s=said: texts(reading, chats, s, sample, say)  # type: ignore[misc]
+        for judged in JUDGED:
+            needs = {judged.verdicts, judged.table, "prompts"}
+            yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
+    yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
+    needs = {"responses", "student_logprobs", "sentence_probabilities"}
+    yield "sentences", needs, lambda: sentences(lake, reading, sample)
+    yield "scores", {"sentence_probabilities", "sentence_types", "response_scores"}, lambda: scores(reading, sample)
+    needs = {"selected_responses", "response_scores", "sentence_types"}
+    yield "selected scores", needs, lambda: selected_scores(reading, sample)
+    yield "checkpoints", {"checkpoints", "sft_examples"}, lambda: checkpoints(lake, reading)
+
+
+def as_record(faults: list[Fault]) -> Record:
+    """The faults as plain values."""
+    return {"faults": [asdict(fault) for fault in faults], "num_faults": len(faults)}

@@ -1,0 +1,111 @@
+"""Datasets and selections again, from the rows in them: their ids, ranks and scores, and what a checkpoint saw."""
+
+import json
+from collections.abc import Iterator
+
+from dasd_assets.audit.files import Fault
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.sampling import some
+from dasd_assets.audit.verify.scores import TOLERANCE
+from dasd_assets.dataset_ids import mixed_selection_id, selection_id, sft_dataset_id
+from dasd_assets.training import MIXED
+from dasd_resources.lake import Reading
+
+
+def datasets(reading: Reading) -> Iterator[Fault]:
+    groups = reading.read(
+        "SELECT DISTINCT recipe, dataset, policy, dataset_id FROM sft_examples ORDER BY ALL"
+    ).to_dicts()
+    for row in groups:
+        key = {name: row[name] for name in ("recipe", "dataset", "policy")}
+        query = """SELECT example_id FROM sft_examples
+            WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"""
+        found = sft_dataset_id(**key, example_ids=reading.read(query, key)["example_id"])
+        if found != row["dataset_id"]:
+            name, what = " ".join(key.values()), f"its dataset_id is {row['dataset_id']}, its examples give {found}"
+            yield Fault("sft_examples", name, what, f"materialize sft_dataset_{row['dataset']} again")
+
+
+def selections(reading: Reading) -> Iterator[Fault]:
+    """Ids of selected datasets, from the responses in them and the rule that chose these."""
+    query = """SELECT recipe, dataset, policy, selection_version, dataset_id,
+            list(response_id ORDER BY response_id) AS ids
+        FROM selected_responses GROUP BY ALL ORDER BY ALL"""
+    for row in reading.read(query).iter_rows(named=True):
+        dataset, ids = row["dataset"], row["ids"]
+        found = (
+            mixed_selection_id(MIXED, row["recipe"], ids)
+            if dataset == MIXED
+            else selection_id(dataset, row["policy"], row["selection_version"], ids)
+        )
+        if found != row["dataset_id"]:
+            name, asset = f"{row['recipe']} {row['dataset']} {row['policy']}", _selected_by(row)
+            what = f"its dataset_id is {row['dataset_id']}, its {len(row['ids']):,} responses give {found}"
+            yield Fault("selected_responses", name, what, f"materialize {asset} again")
+
+
+def ranks(reading: Reading) -> Iterator[Fault]:
+    """Ranks of each selection and domain: 1 to n, but for rows that a draw or a later filter has left out."""
+    rules = reading.read("SELECT recipe, dataset, rule FROM selection_rules").to_dicts()
+    gapless = {(row["recipe"], row["dataset"]) for row in rules if json.loads(row["rule"]).get("only_accepted")}
+    for row in reading.read(_RANKS).iter_rows(named=True):
+        whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
+        what = None
+        if row["least"] < 1 or row["distinct"] < row["number"]:
+            what = "a rank is below 1 or there twice"
+        elif whole and row["most"] != row["number"]:
+            what = f"its ranks go to {row['most']}, of {row['number']} rows"
+        elif row["policy"] == "das" and row["rises"]:
+            what = f"the score rises with the rank {row['rises']} times"
+        if what:
+            name = f"{row['recipe']} {row['dataset']} {row['policy']} {row['domain']}"
+            yield Fault("selected_responses", name, what, f"materialize {_selected_by(row)} again")
+
+
+_RANKS = """SELECT recipe, dataset, policy, domain, count(*) AS number, count(DISTINCT rank) AS distinct,
+        min(rank) AS least, max(rank) AS most, count(*) FILTER (score > above) AS rises
+    FROM (SELECT *, lag(score) OVER (PARTITION BY recipe, dataset, policy, domain ORDER BY rank) AS above
+        FROM selected_responses) GROUP BY ALL ORDER BY ALL"""
+
+
+def selected_scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
+    """Selected responses whose score is not the one that `response_scores` has under a rule of their threshold."""
+    for row in reading.read(
+        _SELECTED_SCORES.format(some=some("response_id", sample)), {"tolerance": TOLERANCE}
+    ).iter_rows(named=True):
+        name = f"{row['recipe']} {row['dataset']} {row['policy']} response_id {row['response_id']}"
+        what = f"its {row['score_name']} is {row['score']}, at threshold {row['threshold']} response_scores has another"
+        yield Fault("selected_responses", name, what, f"materialize {_selected_by(row)} again")
+
+
+_SELECTED_SCORES = """SELECT recipe, dataset, policy, response_id, score_name, score, threshold
+    FROM (FROM selected_responses{some}) s ANTI JOIN (
+        SELECT response_id, score_name, threshold, score AS stored
+        FROM response_scores JOIN (SELECT DISTINCT threshold_version, threshold FROM sentence_types)
+            USING (threshold_version)
+        WHERE response_id IN (SELECT response_id FROM selected_responses)) r
+    ON s.response_id = r.response_id AND s.score_name = r.score_name AND s.threshold = r.threshold
+        AND (abs(s.score - r.stored) <= $tolerance OR (s.score IS NULL AND r.stored IS NULL)) ORDER BY ALL"""
+
+
+def _selected_by(row: Record) -> str:
+    """The asset that wrote a selection."""
+    if row["dataset"] == MIXED:
+        return "mixed_policy_dataset"
+    return "random_responses" if row["policy"] == "random" else f"selected_responses_{row['dataset']}"
+
+
+def num_examples(reading: Reading) -> Iterator[Fault]:
+    """Whether `checkpoint_examples`, which a takedown reads, has all that a checkpoint was trained on."""
+    for row in reading.read(_NUM_EXAMPLES).iter_rows(named=True):
+        what = f"checkpoint_examples has {row['found']:,} rows of it, the record says {row['num_examples']:,} examples"
+        if not row["found"]:
+            what = "checkpoint_examples has no row of it (an earlier release trained it): a takedown cannot name it"
+        cure = f"materialize checkpoint_{row['stage']} again, which trains nothing as long as its dataset is the same"
+        yield Fault("checkpoints", row["checkpoint_id"], what, cure)
+
+
+_NUM_EXAMPLES = """SELECT c.checkpoint_id, c.stage, c.num_examples, count(e.example_id) AS found
+    FROM (SELECT DISTINCT checkpoint_id, stage, num_examples FROM checkpoints WHERE dataset IS NOT NULL) c
+        LEFT JOIN checkpoint_examples e USING (checkpoint_id)
+    GROUP BY ALL HAVING count(e.example_id) <> c.num_examples ORDER BY ALL"""

@@ -1,0 +1,140 @@
+"""Verdicts and evaluations again, by the filters and verifiers that gave them, where their rules are recorded."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dasd_assets.audit.files import AGAIN, Fault
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.chats import Chats, NoChat
+from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.evaluation import judge_answer
+from dasd_assets.filters import Response, Verdict, correctness
+from dasd_assets.mixed_policy.continuations import whole_filter_version
+from dasd_assets.verdicts import UNASKED, filter_version, judge_row
+from dasd_resources.lake import Reading
+from dasd_resources.recipe import Filters, Recipe
+from dasd_resources.verifiers import VERIFIER_VERSION
+
+_OF_PROMPT = "p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A table of verdicts, the table of what they judge, its key, the columns judged, and how rules are named."""
+
+    verdicts: str
+    table: str
+    key: str
+    columns: str
+    version: Callable[[Recipe, str], str]
+
+
+JUDGED = (
+    Judged(
+        "response_verdicts",
+        "responses",
+        "response_id",
+        "response_id, t.batch, text, token_ids, finish_reason, tool_call",
+        filter_version,
+    ),
+    Judged(
+        "continuation_verdicts",
+        "teacher_continuations",
+        "continuation_id",
+        "continuation_id, text, finish_reason, tool_call",
+        whole_filter_version,
+    ),
+)
+
+
+def verdicts(
+    reading: Reading, chats: Chats, judged: Judged, sample: int | None, say: Callable[[str], None]
+) -> Iterator[Fault]:
+    """Rows that the filters judge otherwise; those by rules or with models that are not here are counted."""
+    rules, unjudged = _rules(chats, judged), Counter[str]()
+    for row in _rows(reading, judged, sample):
+        stored = {v["filter"]: Verdict(v["passed"], v["reason"]) for v in row["verdicts"]}
+        try:
+            again = _again(row, rules, chats)
+        except NoChat as error:
+            unjudged[str(error)] += 1
+            again = stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
+        for name, found in stored.items():
+            if found != again.get(name):
+                what = f"its verdict is {_told(found)}, its text gives {_told(again.get(name))}"
+                yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
+    for why, number in unjudged.items():
+        say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
+
+
+def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
+    """Filter version -> filters and student, of every recipe that a model was registered or trained with."""
+    return {
+        judged.version(recipe, student): (recipe.filters, student)
+        for recipe in chats.recipes
+        for student in chats.students
+    }
+
+
+def _again(row: Record, rules: dict[str, tuple[Filters, str]], chats: Chats) -> dict[str, Verdict]:
+    if row["filter_version"] not in rules:
+        raise NoChat(f"the rules of filter version {row['filter_version']} are of no recorded recipe, or of older code")
+    filters, student = rules[row["filter_version"]]
+    return judge_row(row, chats.find(student), filters)
+
+
+def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
+    """The one verdict that needs no student's tokens; none where the student could not even be asked."""
+    if any((verdict.reason or "").startswith(UNASKED) for verdict in stored.values()):
+        return {}
+    asked: Record = {name: row.get(name) for name in Response.__annotations__}
+    return {"correctness": correctness(Response(**asked))}
+
+
+def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Record]:
+    """What was judged, with its question and the list `verdicts` of one filter version, batch by batch."""
+    scope = "TRUE"
+    if sample is not None:
+        query = f"SELECT {judged.key} FROM {judged.verdicts} GROUP BY {judged.key}{some(judged.key, sample)}"
+        reading.keep("chosen", query)
+        scope = f"{judged.key} IN (FROM chosen)"
+    batches: list[str | None] = [None]
+    if "batch" in judged.columns:
+        known = f"SELECT DISTINCT batch FROM {judged.verdicts} WHERE {scope} ORDER BY batch"
+        batches = reading.read(known)["batch"].to_list()
+        scope += " AND batch = $batch"
+    query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}
+        FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
+            SELECT {judged.key}, filter_version, list({{filter: filter, passed: passed, reason: reason}}) AS verdicts
+            FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})"""
+    for batch in batches:
+        for chunk in reading.stream(query, {} if batch is None else {"batch": batch}, CHUNK):
+            yield from chunk.iter_rows(named=True)
+
+
+def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
+    """Answers to held-out questions that the verifier judges otherwise."""
+    query = f"""SELECT e.evaluation_id, e.correct, e.reason, e.response_text,
+            q.question, q.reference_answer, q.verifier, q.metadata
+        FROM (FROM evaluations{some("evaluation_id", sample)}) e
+            LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
+                AND e.verifier_version = $verifier"""
+    num_unjudged = 0
+    for chunk in reading.stream(query, {"verifier": VERIFIER_VERSION}, CHUNK):
+        for row in chunk.iter_rows(named=True):
+            if row["verifier"] is None:
+                num_unjudged += 1
+                continue
+            found, again = Verdict(row["correct"], row["reason"]), judge_answer(row["response_text"], row)
+            if found != again:
+                what = f"it is {_told(found)}, its answer gives {_told(again)}"
+                yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
+    if num_unjudged:
+        say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
+
+
+def _told(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "none"
+    return ("passed" if verdict.passed else "failed") + (f" ({verdict.reason})" if verdict.reason else "")

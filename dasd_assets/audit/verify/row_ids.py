@@ -1,0 +1,97 @@
+"""Ids and seeds again, from the columns that decide them."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from dasd_assets.audit.checkpoint import document
+from dasd_assets.audit.files import AGAIN, Fault
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.keys import KEYS
+from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.dataset_ids import example_id
+from dasd_assets.evaluation import DECISIVE as EVALUATION
+from dasd_assets.evaluation import evaluation_id
+from dasd_assets.generations import DECISIVE as RESPONSE
+from dasd_assets.generations import response_id, seed_of
+from dasd_assets.mixed_policy.continuations import DECISIVE as CONTINUATION
+from dasd_assets.mixed_policy.continuations import continuation_id
+from dasd_resources.content_hash import content_hash
+from dasd_resources.lake import Reading
+from dasd_resources.landing import prompt_id
+
+
+def rehashed(
+    reading: Reading,
+    table: str,
+    columns: str,
+    made: Callable[[Record], Mapping[str, object]],
+    sample: int | None,
+    say: Callable[[str], None],
+) -> Iterator[Fault]:
+    """Rows whose ids or seeds are not those that their content gives.
+
+    made: row -> the values it should have; none for a row that does not hold what would be needed.
+    """
+    key, num_unknown = columns.split(", ")[0], 0
+    for chunk in reading.stream(f"SELECT {columns} FROM {table}{some(key, sample)}", {}, CHUNK):
+        for row in chunk.iter_rows(named=True):
+            again = made(row)
+            num_unknown += KEYS[table] == key and key not in again
+            for name, value in again.items():
+                if row[name] != value:
+                    yield Fault(table, str(row[key]), f"its {name} is {row[name]}, its content gives {value}", AGAIN)
+    if num_unknown:
+        say(f"  {num_unknown:,} rows of {table} are of an earlier release, which did not record all that made their id")
+
+
+def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
+    """Ids of responses; the teacher's system prompt is in the recipe that its model was registered with."""
+    query = "SELECT checkpoint_id, recipe_document FROM checkpoints WHERE stage = 'teacher'"
+    rows = reading.read(query).to_dicts()
+    recipes = {row["checkpoint_id"]: document(row, "recipe_document", []) for row in rows}
+    prompts = {
+        key: recipe["teacher"]["system_prompt"] for key, recipe in recipes.items() if recipe and "teacher" in recipe
+    }
+
+    def made(row: Record) -> Mapping[str, object]:
+        seed = {"seed": seed_of(row["response_id"])}
+        if row["teacher_fingerprint"] not in prompts:
+            return seed
+        again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
+        return {"response_id": response_id(again), **seed}
+
+    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE if name != "system_prompt"]])
+    yield from rehashed(reading, "responses", columns, made, sample, say)
+
+
+def _rollout(row: Record) -> Mapping[str, object]:
+    parts = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
+    identity = content_hash([row[part] for part in parts])[:32]
+    return {"rollout_id": identity, "seed": seed_of(identity)}
+
+
+def _continuation(row: Record) -> Mapping[str, object]:
+    seed = {"seed": seed_of(row["continuation_id"])}
+    return seed if row["max_response_tokens"] is None else {"continuation_id": continuation_id(row), **seed}
+
+
+def _evaluation(row: Record) -> Mapping[str, object]:
+    return {} if row["template_version"] is None else {"evaluation_id": evaluation_id(row)}
+
+
+_PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer"
+HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
+    ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
+    (
+        "student_rollouts",
+        "rollout_id, checkpoint_id, prompt_id, reference_response_id, max_tokens, temperature, top_p, seed",
+        _rollout,
+    ),
+    ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
+    ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION]), _continuation),
+    ("evaluations", ", ".join(["evaluation_id", "template_version", *EVALUATION]), _evaluation),
+    (
+        "sft_examples",
+        "example_id, response_id, continuation_id, input_ids, labels",
+        lambda r: {"example_id": example_id(r, r)},
+    ),
+)

@@ -1,0 +1,80 @@
+"""Sentences and scores again, from tokens and offsets, by the code that made them."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from dasd_assets.audit.files import AGAIN, Fault
+from dasd_assets.audit.verify.sampling import CHUNK, part, some
+from dasd_assets.divergence import response_scores
+from dasd_assets.probabilities import sentence_table
+from dasd_assets.sentences import SEGMENTER_VERSION
+from dasd_resources.lake import Lake, Reading
+
+TOLERANCE = 1e-6
+
+
+def sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
+    """Sentences split and summed again, for both models: spans, counts and sums must be the stored ones."""
+    groups = reading.read("SELECT DISTINCT batch, student_fingerprint AS student FROM student_logprobs ORDER BY ALL")
+    query = _TOKEN_LISTS + some("response_id", part(sample, groups))
+    for key in groups.iter_rows(named=True):
+        with lake.reading() as streaming:
+            for chunk in streaming.stream(query, key, CHUNK):
+                params = {**key, "ids": chunk["response_id"].to_list(), "segmenter": SEGMENTER_VERSION}
+                for response in _changed_sentences(reading.read(_STORED, params), chunk):
+                    what = "its sentences are not those that its text, tokens and logprobs give"
+                    yield Fault("sentence_probabilities", f"response_id {response}", what, AGAIN)
+
+
+def _changed_sentences(stored: pl.DataFrame, responses: pl.DataFrame) -> list[str]:
+    """Of the responses that have sentences, those whose sentences come out otherwise."""
+    again = sentence_table(responses.filter(pl.col("response_id").is_in(stored["response_id"].unique().implode())))
+    both = stored.join(again, on=["response_id", "sentence_index"], how="full", coalesce=True, suffix="_again")
+    same = [pl.col(c).eq_missing(pl.col(f"{c}_again")) for c in _COUNTS]
+    same += [((pl.col(c) - pl.col(f"{c}_again")).abs() <= TOLERANCE).fill_null(False) for c in _SUMS]
+    return both.filter(~pl.all_horizontal(same))["response_id"].unique().sort().to_list()
+
+
+_COUNTS = ("start", "stop", "teacher_num_tokens", "student_num_tokens")
+_SUMS = ("teacher_sum_logprob", "student_sum_logprob")
+_TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
+        r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, s.offsets AS student_offsets
+    FROM responses r JOIN student_logprobs s USING (response_id) WHERE r.batch = $batch AND s.batch = $batch
+        AND s.student_fingerprint = $student AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(s.offsets)
+        AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
+        AND greatest(list_max(r.offsets), list_max(s.offsets)) < length(r.text)"""  # the others are told already
+_STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
+    AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+
+
+def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
+    """Scores again from their sentences and types, batch by batch."""
+    groups = reading.read(
+        "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
+    )
+    sampled = "" if sample is None else _SOME_SCORED.format(some=some("response_id", part(sample, groups)))
+    for key in groups.iter_rows(named=True):
+        sentences = reading.read(f"{_TYPED} {sampled}", {**key, "segmenter": SEGMENTER_VERSION})
+        stored = reading.read(_SCORED, key)
+        if sentences.is_empty():
+            continue
+        both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
+        wrong = both.filter(
+            ((pl.col("score") - pl.col("score_again")).abs() > TOLERANCE)
+            | (pl.col("score").is_null() != pl.col("score_again").is_null())
+        )
+        for row in wrong.iter_rows(named=True):
+            what = f"its {row['score_name']} is {row['score']}, its sentences give {row['score_again']}"
+            yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
+
+
+_GROUP = "batch, student_fingerprint, threshold_version"
+_KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
+_TYPED = f"""SELECT p.*, t.sentence_type FROM (FROM sentence_probabilities WHERE {_KEYED}
+        AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
+        AND threshold_version = $threshold_version) t USING (response_id, student_fingerprint, sentence_index)"""
+_SOME_SCORED = f"""WHERE response_id IN (SELECT response_id FROM response_scores WHERE {_KEYED}
+    GROUP BY response_id{{some}})"""
+_SCORED = f"""SELECT response_id, score_name, score FROM response_scores WHERE {_KEYED}
+    AND threshold_version = $threshold_version ORDER BY response_id, score_name"""
