@@ -6,6 +6,7 @@ part at a time, kept in a file that vanishes with the process, and committed fro
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO
@@ -102,7 +103,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 num_random=made["random"].height,
                 num_tokens=int(made["das"]["num_tokens"].sum()),
                 lengths=inline(histogram({dataset: made["das"]["num_tokens"].to_list()}, "tokens per example")),
-                **audit_figures(warehouse, recipe, dataset, made["das"]),
+                **audit_figures(warehouse, recipe, dataset),
             ),
         )
 
@@ -139,7 +140,7 @@ def write_examples(
     policy: str,
     examples: Iterable[Row],
 ) -> pl.DataFrame:
-    """Replace this recipe's examples of a dataset and policy; unchanged ones make no commit.
+    """Replace this recipe's examples of a dataset and policy, and publish them; unchanged ones make no commit.
 
     examples: rows of `example_row`. Returns example_id and num_tokens of each.
     """
@@ -148,13 +149,34 @@ def write_examples(
         made = spool(file, examples)
         ids = sorted(made["example_id"])
         query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
+        named = {**key, "dataset_id": sft_dataset_id(**key, example_ids=ids)}
         if ids != sorted(warehouse.read(query, key)["example_id"]):
-            named = {**key, "dataset_id": sft_dataset_id(**key, example_ids=ids)}
             columns = [pl.lit(value).alias(name) for name, value in named.items()]
             with warehouse.commit(origin(context)) as transaction:
                 parts = (part.with_columns(columns) for part in spooled(file))
                 transaction.replace("sft_examples", key, parts)
+    _publish(context, warehouse, key, named["dataset_id"], len(ids))
     return made
+
+
+def _publish(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, key: dict[str, str], dataset_id: str, num_examples: int
+) -> None:
+    """Record the snapshot of a dataset's rows, which has an id only after their commit; an unchanged one stays.
+
+    A run killed between the two commits records it when it runs again.
+    """
+    query = "SELECT 1 FROM published_datasets WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
+    if warehouse.read(f"{query} AND dataset_id = $dataset_id", {**key, "dataset_id": dataset_id}).is_empty():
+        row = {**key, "dataset_id": dataset_id, "num_examples": num_examples, "published_at": datetime.now(UTC)}
+        with warehouse.commit(origin(context)) as transaction:
+            snapshot = transaction.read(_SNAPSHOT, key).item()
+            transaction.replace("published_datasets", key, pl.DataFrame([{**row, "snapshot_id": snapshot}]))
+
+
+_SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM dasd.snapshots())) AS id
+    FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy
+        AND snapshot_id IN (SELECT snapshot_id FROM dasd.snapshots())"""  # of the rows' commit, as audits tell it
 
 
 def spool(file: IO[bytes], examples: Iterable[Row]) -> pl.DataFrame:
@@ -174,10 +196,10 @@ def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:
         yield from (pl.DataFrame(batch) for batch in stream)
 
 
-def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str, made: pl.DataFrame) -> dict[str, Figure]:
-    """Figures of a dataset that lead to its audit. made: as `write_examples` returns it."""
+def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str) -> dict[str, Figure]:
+    """Figures of a published dataset that lead to its audit."""
     key = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
     where = " AND ".join(f"{name} = '{value}'" for name, value in key.items())
     query = f"SELECT * FROM lineage_examples WHERE {where}"
-    identity = sft_dataset_id(**key, example_ids=made["example_id"])
-    return {"dataset_id": identity, **audited("example EXAMPLE_ID", query, warehouse.snapshot_id())}
+    published = warehouse.read(f"SELECT dataset_id, snapshot_id FROM published_datasets WHERE {where}").row(0)
+    return {"dataset_id": published[0], **audited("example EXAMPLE_ID", query, published[1])}

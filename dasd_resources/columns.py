@@ -129,6 +129,11 @@ OF_TABLE = {
         "input_ids": "The student's token ids: prompt, response, end of turn.",
         "labels": "The same ids where a token carries loss, -100 elsewhere.",
     },
+    "published_datasets": {
+        "snapshot_id": "Snapshot of the warehouse that holds its rows; maintenance keeps it.",
+        "num_examples": "Examples in it.",
+        "published_at": "When its content became this.",
+    },
     "checkpoints": {
         "parent_checkpoint_id": "The model training started from; NULL for an untrained one.",
         "dataset": "Dataset it was trained on; NULL for an untrained one.",

@@ -159,4 +159,10 @@ MIGRATIONS = (
     ALTER TABLE teacher_continuations ADD COLUMN max_response_tokens INTEGER;
     ALTER TABLE evaluations ADD COLUMN template_version VARCHAR;
     """,
+    # Which snapshot holds a dataset's rows: maintenance keeps it.
+    """
+    CREATE TABLE published_datasets(
+        recipe VARCHAR NOT NULL, dataset VARCHAR NOT NULL, policy VARCHAR NOT NULL, dataset_id VARCHAR NOT NULL,
+        snapshot_id BIGINT NOT NULL, num_examples BIGINT NOT NULL, published_at TIMESTAMPTZ NOT NULL, run_id VARCHAR);
+    """,
 )

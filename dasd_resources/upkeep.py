@@ -72,7 +72,11 @@ def expire_snapshots(lake: Lake, origin: str, before: datetime, pinned: Iterable
 
 
 def referenced(transaction: Transaction) -> set[int]:
-    """Every snapshot that a row of any table names in a column `snapshot_id`."""
+    """Every snapshot that a row of any table names in a column `snapshot_id`.
+
+    `checkpoints` names what each was trained on, `published_datasets` the latest version of every dataset. Earlier
+    versions that trained nothing are not kept: each would hold on to all the files of its time.
+    """
     query = "SELECT table_name FROM duckdb_columns() WHERE database_name = 'dasd' AND column_name = 'snapshot_id'"
     ids: set[int] = set()
     for table in transaction.read(query)["table_name"]:

@@ -22,8 +22,24 @@ def rows_trained_on(project: Project) -> dict[str, pl.DataFrame]:
     }
 
 
-def test_checkpoints_keep_their_rows_and_nothing_goes_stale(copy: Project) -> None:
+def published_rows(project: Project) -> dict[str, pl.DataFrame]:
+    """The examples of every published dataset, read at its snapshot."""
+    query = "SELECT example_id FROM sft_examples WHERE dataset_id = $dataset_id ORDER BY ALL"
+    rows = project.read("SELECT * FROM published_datasets ORDER BY dataset, policy").to_dicts()
+    found = {
+        f"{row['dataset']} {row['policy']}": project.warehouse.read(
+            query, {"dataset_id": row["dataset_id"]}, at=row["snapshot_id"]
+        )
+        for row in rows
+    }
+    assert [part.height for part in found.values()] == [row["num_examples"] for row in rows]
+    return found
+
+
+def test_checkpoints_and_datasets_keep_their_rows_and_nothing_goes_stale(copy: Project) -> None:
     before, tables = rows_trained_on(copy), copy.read("SELECT * FROM responses ORDER BY response_id")
+    published = published_rows(copy)
+    assert list(published) == ["mixed das", "t060 das", "t060 random", "t100 das", "t100 random"]
     num_snapshots = copy.count("dasd.snapshots()")
     merge_small_files(copy.warehouse, "upkeep")
     later = datetime.now(UTC) + timedelta(days=2)
@@ -34,6 +50,8 @@ def test_checkpoints_keep_their_rows_and_nothing_goes_stale(copy: Project) -> No
     after = rows_trained_on(copy)
     assert list(after) == list(before) == ["stage1", "stage2", "stage3"]
     assert all(after[stage].equals(before[stage]) and not before[stage].is_empty() for stage in before)
+    kept = published_rows(copy)
+    assert all(kept[name].equals(rows) and not rows.is_empty() for name, rows in published.items())
     assert copy.read("SELECT * FROM responses ORDER BY response_id").equals(tables)
     assert copy.run() == 0
 

@@ -87,7 +87,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 num_on_policy=accepted.height,
                 num_off_policy=len(drawn),
                 num_tokens=int(made["num_tokens"].sum()),
-                **audit_figures(warehouse, recipe, MIXED, made),
+                **audit_figures(warehouse, recipe, MIXED),
             ),
         )
 

@@ -15,6 +15,7 @@ KEYS = {
     "response_scores": "response_id, student_fingerprint, threshold_version, score_name",
     "selected_responses": "recipe, dataset, policy, response_id",
     "sft_examples": "recipe, dataset, policy, example_id",
+    "published_datasets": "recipe, dataset, policy",
     "checkpoints": "checkpoint_id, recipe, stage",
     "checkpoint_examples": "checkpoint_id, example_id",
     "student_rollouts": "rollout_id",
