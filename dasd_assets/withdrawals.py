@@ -26,11 +26,13 @@ class Taken:
     """What a takedown, or its undoing, changed: hashes of questions, and the prompts that have them.
 
     unlanded: questions that no prompt has yet; they are refused when they land.
+    named: ids of every prompt of the questions named, also of those that were withdrawn, or brought back, before.
     """
 
     prompts: Sequence[Row]
     unlanded: list[str]
     num_already: int
+    named: list[str]
 
 
 class UnknownPrompts(UserError, LookupError):
@@ -53,7 +55,8 @@ def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], re
         unlanded = [key for key in new if key not in landed]
         ids = [(row["prompt_id"], row["question_hash"]) for row in prompts] + [(key, key) for key in unlanded]
         transaction.append_missing("withdrawn_prompts", ("prompt_id",), _rows(ids, reason))
-    return Taken(prompts, [new[key] for key in unlanded], len(hashes) - len(new))
+        named = transaction.read(_NAMED, {"hashes": list(hashes)})["prompt_id"].to_list()
+    return Taken(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
 
 
 def restore(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str]) -> Taken:
@@ -64,7 +67,8 @@ def restore(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str]) -> 
         back = [row for row in rows if row["question_hash"] in hashes]
         for key in {row["question_hash"] for row in back}:
             transaction.replace("withdrawn_prompts", {"question_hash": key}, pl.DataFrame())
-    return Taken(back, [], len(hashes) - len({row["question_hash"] for row in back}))
+        named = {row["prompt_id"] for row in [*back, *_prompts_of(transaction, hashes)]}
+    return Taken(back, [], len(hashes) - len({row["question_hash"] for row in back}), sorted(named))
 
 
 def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -131,6 +135,8 @@ def _rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
     )
 
 
+_NAMED = """SELECT prompt_id FROM withdrawn_prompts
+    WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
 _OUTDATED = """SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version FROM (
     SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
     FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)

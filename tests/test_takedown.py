@@ -7,7 +7,7 @@ import pytest
 from conftest import Project
 
 from dasd_assets.audit.ids import AuditError
-from dasd_assets.audit.takedown import read_names
+from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, restore, withdraw
 
@@ -77,6 +77,22 @@ def test_withdrawing_twice_changes_nothing(copy: Project) -> None:
     assert copy.count("withdrawn_prompts") == 0
 
 
+def test_a_shortened_id_is_the_one_it_begins_or_an_error(copy: Project) -> None:
+    prompt, question = selected_prompt(copy)
+    for prefix, told in (("0000", "nothing was changed: there is no prompt 0000"), ("ab", "is no prompt id")):
+        with pytest.raises(AuditError, match=told):
+            take_down(copy.warehouse, [prompt[:12], prefix], [], "a claim", undo=False)
+    assert copy.count("withdrawn_prompts") == 0
+    first = take_down(copy.warehouse, [prompt[:12]], [], "a claim", undo=False)
+    assert [row["question"] for row in first["prompts"]] == [question]
+    again = take_down(copy.warehouse, [prompt[:12]], [], "a claim", undo=False)
+    assert (again["prompts"], again["num_already"]) == ([], 1)
+    undone = take_down(copy.warehouse, [prompt], [], "", undo=True)
+    twice = take_down(copy.warehouse, [prompt], [], "", undo=True)
+    assert {row["stage"] for row in first["checkpoints"]} == {"stage1", "stage2", "stage3"}
+    assert first["checkpoints"] == again["checkpoints"] == undone["checkpoints"] == twice["checkpoints"]
+
+
 def test_a_question_that_has_not_landed_is_refused_when_it_does(project: Project) -> None:
     taken = withdraw(project.warehouse, [], ["Never  ask this"], "a claim")
     assert (list(taken.prompts), taken.unlanded) == ([], ["Never  ask this"])
@@ -96,9 +112,14 @@ def test_a_file_names_prompts_in_any_way() -> None:
         "What is 2 + 2?",
         '"What is 3?"',
         '{"question": "Why?", "domain": "x"}',
-        '{"prompt_id": "ab"}',
+        '{"prompt_id": " AB"}',
+        "C7DAE0E6",
+        "abc",
+        "f" * 33,
+        '"beef"',
     ]
-    assert read_names(lines) == (["0" * 32, "ab"], ["What is 2 + 2?", "What is 3?", "Why?"])
+    questions = ["What is 2 + 2?", "What is 3?", "Why?", "abc", "f" * 33, "beef"]
+    assert read_names(lines) == (["0" * 32, "ab", "c7dae0e6"], questions)
     with pytest.raises(AuditError, match="line 2 is not JSON"):
         read_names(["x", "{"])
     with pytest.raises(AuditError, match="line 1 has neither"):

@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterable
 
-from dasd_assets.audit.ids import HEX, AuditError
+from dasd_assets.audit.ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.audit.prompt import Record, touched_checkpoints
 from dasd_assets.withdrawals import Taken, restore, withdraw
-from dasd_resources.lake import Lake
+from dasd_resources.lake import Lake, Reading
 
-ID_LENGTH = 32
+ID_LENGTH = KINDS["prompt"].length
 
 
 def read_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
     """Prompt ids and questions of a file: one a line, plain or as JSON (`{"prompt_id": …}` or `{"question": …}`).
 
-    A landed prompt file will do. Raises AuditError naming the line that is neither.
+    A landed prompt file will do. A plain line of 4 to 32 hexadecimal digits is an id or the first digits of one; a
+    question that looks like that is written as JSON. Raises AuditError naming the line that is neither.
     """
     ids: list[str] = []
     questions: list[str] = []
@@ -29,11 +30,23 @@ def read_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, undo: bool) -> Record:
-    """Withdraw or restore, and list what the questions had touched."""
+    """Withdraw or restore, and list the checkpoints that the questions touched, also those withdrawn before.
+
+    Raises AuditError or UnknownPrompts for an id that is none or several, and then changes nothing.
+    """
+    with lake.reading() as reading:  # whole ids are looked up together with the change
+        ids = [key if len(key) == ID_LENGTH else _whole(reading, key) for key in ids]
     taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
     with lake.reading() as reading:
-        touched = touched_checkpoints(reading, [row["prompt_id"] for row in taken.prompts])
+        touched = touched_checkpoints(reading, taken.named)
     return {"undone": undo, "reason": reason, **_told(taken), "checkpoints": touched}
+
+
+def _whole(reading: Reading, prefix: str) -> str:
+    try:
+        return find_id(reading, "prompt", prefix)
+    except AuditError as error:
+        raise AuditError(f"nothing was changed: {error}") from None
 
 
 def _told(taken: Taken) -> Record:
@@ -43,7 +56,9 @@ def _told(taken: Taken) -> Record:
 def _name(text: str, number: int) -> tuple[bool, str]:
     """Whether it is an id, and the id or question."""
     if text[0] not in '{"':
-        return len(text) == ID_LENGTH and HEX.fullmatch(text) is not None, text
+        lower = text.lower()
+        is_id = SHORTEST_PREFIX <= len(text) <= ID_LENGTH and HEX.fullmatch(lower) is not None
+        return is_id, lower if is_id else text
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -52,5 +67,5 @@ def _name(text: str, number: int) -> tuple[bool, str]:
         return False, value
     for key in ("prompt_id", "question"):
         if isinstance(value, dict) and isinstance(value.get(key), str) and value[key].strip():
-            return key == "prompt_id", value[key]
+            return key == "prompt_id", value[key].strip().lower() if key == "prompt_id" else value[key]
     raise AuditError(f'line {number} has neither "prompt_id" nor "question"; nothing was changed')
