@@ -103,6 +103,18 @@ def test_a_version_changes_with_its_parts_alone(tmp_path: Path) -> None:
 def test_relative_paths_start_at_the_recipes_folder(tmp_path: Path) -> None:
     recipe = load_recipe(changed(tmp_path, "teacher.model", "./models/teacher"))
     assert recipe.teacher.model == str(tmp_path / "models" / "teacher")
+    (tmp_path / "models" / "student").mkdir(parents=True)
+    for name, expected in (("models/student", str(tmp_path / "models" / "student")), ("models/none", "models/none")):
+        assert load_recipe(changed(tmp_path, "student.model", name)).student.model == expected
+    for path in ("held_out.jsonl", "./held_out.jsonl"):
+        recipe = load_recipe(changed(tmp_path, "evaluation.benchmarks", [{"name": "b", "path": path, "max_tokens": 1}]))
+        assert recipe.evaluation.benchmarks[0].path == str(tmp_path / "held_out.jsonl")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/prompts", "simplecache::ftp://host/prompts", "/srv/prompts"])
+def test_a_landing_path_starts_there_too_but_no_url(tmp_path: Path, url: str) -> None:
+    for landing, expected in (("prompts", str(tmp_path / "prompts")), (url, url)):
+        assert load_recipe(changed(tmp_path, "automation.landing", landing)).automation.landing == expected
 
 
 def test_a_recipe_is_frozen() -> None:

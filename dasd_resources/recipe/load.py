@@ -14,7 +14,9 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """The recipe of that shipped name or file; relative model and benchmark paths start at the file's folder.
+    """The recipe of that shipped name or file; relative paths in it start at the file's folder.
+
+    A model without a leading dot may be the name of a hub model: it is a path if there is such a folder.
 
     Raises RecipeError with one line per fault: the key, what is wrong with it, the value found.
     """
@@ -68,14 +70,19 @@ _REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "mis
 
 def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     def resolve(path: str) -> str:
-        return str((folder / path).resolve()) if path.startswith(".") else path
+        return str((folder / Path(path).expanduser()).resolve())
 
-    landing = None if recipe.automation.landing is None else resolve(recipe.automation.landing)
+    def model(name: str) -> str:
+        return resolve(name) if name.startswith(".") or (folder / name).is_dir() else name
+
+    landing = recipe.automation.landing
+    if landing is not None and "://" not in landing and "::" not in landing:
+        landing = resolve(landing)
     benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
     return recipe.model_copy(
         update={
-            "teacher": recipe.teacher.model_copy(update={"model": resolve(recipe.teacher.model)}),
-            "student": recipe.student.model_copy(update={"model": resolve(recipe.student.model)}),
+            "teacher": recipe.teacher.model_copy(update={"model": model(recipe.teacher.model)}),
+            "student": recipe.student.model_copy(update={"model": model(recipe.student.model)}),
             "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
             "automation": recipe.automation.model_copy(update={"landing": landing}),
         }
