@@ -2,6 +2,7 @@
 
 A file is complete when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and it
 has stopped changing. Its content hash is kept by name, size and time, so that a thousand unchanged files cost no read.
+Where a store has no times, a file has stopped changing when two looks found the same size, and is read at every look.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import fsspec
 from fsspec.core import url_to_fs
 
+from dasd_resources.errors import UserError
 from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
 from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.landing import landed_files, safe_stem
@@ -28,7 +30,12 @@ from dasd_resources.row_files import SUFFIXES
 
 SETTLED_SECONDS = 5.0
 DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
+MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
+
+
+class UnfitStore(UserError, ValueError):
+    """A store whose listing does not say enough of its files; the message names it and what to use instead."""
 
 
 class ChangedWhileRead(RuntimeError):
@@ -65,20 +72,20 @@ class LandingFolder:
         return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
 
     def files(self) -> list[LandedFile]:
-        """By name: none hidden, partial or, in a local folder, linked from outside it."""
+        """By name: none hidden, partial or, in a local folder, linked from outside it. Raises UnfitStore."""
         if self._local is not None:
             return [self._stat(path) for path in landed_files(self._local)]
         if not self._store.isdir(self._root):
             return []
         self._store.invalidate_cache()
         entries = [e for e in self._store.ls(self._root, detail=True) if e["type"] == "file" and self._is_landed(e)]
-        found = [LandedFile(posixpath.basename(str(e["name"])), int(e["size"]), self._modified(e)) for e in entries]
+        found = [LandedFile(posixpath.basename(str(e["name"])), self._size(e), self._modified(e)) for e in entries]
         return sorted(found, key=lambda file: file.name)
 
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
         """Prompt batch -> file: safe stem and content hash. One that is being written or unreadable is left out."""
         found = {}
-        known = known_hashes(self.cache, [self._identity(file) for file in files])
+        known = known_hashes(self.cache, [self._identity(file) for file in files if file.modified])
         for file in files:
             try:
                 digest = known.get(self._identity(file)) or self._read_digest(file)
@@ -97,7 +104,8 @@ class LandingFolder:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if self._local is not None and self._stat(self._local / file.name) != file:
             raise ChangedWhileRead(f"{file.name} changed while it was read")
-        remember_hash(self.cache, self._identity(file), digest)
+        if file.modified:
+            remember_hash(self.cache, self._identity(file), digest)
         return digest
 
     def find(self, batch: str) -> LandedFile | None:
@@ -148,6 +156,14 @@ class LandingFolder:
         inside = parent.strip("/") == self._root.strip("/")
         return inside and bool(PLAIN_NAME.fullmatch(name)) and name.endswith(SUFFIXES) and not name.startswith(".")
 
+    def _size(self, entry: Mapping[str, object]) -> int:
+        if not isinstance(entry.get("size"), int | str):
+            raise UnfitStore(
+                f"automation.landing: {self.url} lists its files without sizes, so none can be known to be whole; land "
+                "them in a folder, or in a store that lists sizes and times (such as s3://, gs://, sftp://)"
+            )
+        return int(str(entry["size"]))
+
     def _modified(self, entry: Mapping[str, object]) -> float:
         for key in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
             value = entry.get(key)
@@ -155,6 +171,10 @@ class LandingFolder:
                 return value.timestamp()
             if isinstance(value, int | float):
                 return float(value)
+        if isinstance(milliseconds := entry.get("modificationTime"), int | float):  # WebHDFS
+            return milliseconds / 1000
+        if match := MLSD_TIME.match(str(entry.get("modify"))):  # FTP
+            return datetime.strptime(match[0], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
         return 0.0
 
     def _stat(self, path: Path) -> LandedFile:
@@ -171,10 +191,12 @@ class LandingFolder:
 def settled(file: LandedFile, seen: Mapping[str, tuple[int, int]], now: float | None = None) -> bool:
     """Whether a file has stopped growing: untouched for some seconds, or the same as when it was `seen` before.
 
+    One of a store without times is settled only if it was seen before.
+
     seen: name -> stamp at an earlier look, at least as long ago.
     """
     age = (time.time() if now is None else now) - file.modified
-    return age >= SETTLED_SECONDS or seen.get(file.name) == file.stamp
+    return (file.modified > 0 and age >= SETTLED_SECONDS) or seen.get(file.name) == file.stamp
 
 
 def content_of(batch: str) -> str:

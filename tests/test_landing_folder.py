@@ -7,9 +7,17 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from dasd_resources.landing import read_prompts
-from dasd_resources.landing_folder import ChangedWhileRead, LandedFile, LandingFolder, content_of, settled
+from dasd_resources.landing_folder import (
+    ChangedWhileRead,
+    LandedFile,
+    LandingFolder,
+    UnfitStore,
+    content_of,
+    settled,
+)
 
 BRACES = "ca3d163bab05"  # sha256 of b"{}\n"
 Write = Callable[[str, bytes], None]
@@ -124,6 +132,60 @@ def test_a_file_is_settled_when_it_has_stopped_growing(
     age: float, seen: dict[str, tuple[int, int]], expected: bool
 ) -> None:
     assert settled(LandedFile("a.jsonl", 3, 1000.0), seen, 1000.0 + age) == expected
+
+
+def test_without_times_a_file_is_settled_when_it_was_seen_before() -> None:
+    file = LandedFile("a.jsonl", 3, 0.0)
+    assert not settled(file, {}, 1e9)
+    assert not settled(file, {"a.jsonl": (2, 0)}, 1e9)
+    assert settled(file, {"a.jsonl": file.stamp}, 1e9)
+
+
+def listing(tmp_path: Path, **details: object) -> LandingFolder:
+    """A folder of one file, in a store that says this of it."""
+
+    class Told(MemoryFileSystem):
+        protocol = "told"
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return f"/{path.removeprefix('told://').strip('/')}"
+
+        def ls(self, path: str, detail: bool = True, **kwargs: object) -> list[dict[str, object]]:
+            return [{"name": f"{path}/a.jsonl", "type": "file", "size": 3, **details}]
+
+    fsspec.register_implementation("told", Told, clobber=True)
+    store = fsspec.filesystem("memory")
+    store.makedirs(f"/{tmp_path.name}", exist_ok=True)
+    store.pipe(f"/{tmp_path.name}/a.jsonl", b"{}\n")
+    return LandingFolder(f"told://{tmp_path.name}", tmp_path / "hashes.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("details", "modified"),
+    [
+        ({"modify": "20260102030405"}, 1767323045.0),
+        ({"modify": "20260102030405.678"}, 1767323045.0),
+        ({"modify": "Jan 02 03:04"}, 0.0),  # of a server without MLSD: no year, or no time of day
+        ({"modificationTime": 1767323045678}, 1767323045.678),
+        ({}, 0.0),
+    ],
+)
+def test_times_of_every_kind_of_store(tmp_path: Path, details: dict[str, object], modified: float) -> None:
+    assert [file.modified for file in listing(tmp_path, **details).files()] == [modified]
+
+
+def test_without_times_an_edit_of_the_same_size_is_seen(tmp_path: Path) -> None:
+    folder = listing(tmp_path)
+    assert list(folder.keys(folder.files())) == [f"a-{BRACES}"]
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/a.jsonl", b"[]\n")
+    assert list(folder.keys(folder.files())) != [f"a-{BRACES}"]
+
+
+def test_a_store_without_sizes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnfitStore, match=r"told://.* lists its files without sizes.*; land them in a folder"):
+        listing(tmp_path, size=None).files()
 
 
 def test_the_clock_is_the_systems_unless_given() -> None:
