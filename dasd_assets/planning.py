@@ -104,9 +104,9 @@ class Planner:
         return [Attempt(step, 1) for step in first]
 
     def _tables(self) -> tuple[Quarantine, dict[str, str]]:
-        """What is set aside, and the batches that have to follow a withdrawal, of one moment."""
+        """What is set aside, and the batches that have to follow a withdrawal or deletion, of one moment."""
         with self.warehouse.reading() as reading:
-            return quarantine(reading), outdated_batches(reading)
+            return quarantine(reading), outdated_batches(reading, batches(self.instance))
 
     def _stale(
         self,

@@ -1,8 +1,8 @@
 """Landed prompt files -> `prompts`, and `rejected_prompts` with the reason for every line that is no prompt.
 
 One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
-A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all.
-A withdrawn question is rejected, too (withdrawals.py).
+A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all;
+one that left it to the removed batch is out of date until then. A withdrawn question is rejected, too (withdrawals.py).
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from dasd_assets.code_versions import of_code
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import table
-from dasd_assets.withdrawals import outdated_batches, without_withdrawn
+from dasd_assets.withdrawals import LEFT, duplicate, outdated_batches, without_withdrawn
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
@@ -55,8 +55,7 @@ def split_owned(
         if isinstance(record, RejectedPrompt):
             rejected.append(_rejected(record, batch, record.reason))
         elif record.prompt_id in owners:
-            twin = f"duplicate of prompt {record.prompt_id} in batch {owners[record.prompt_id]}"
-            rejected.append(_rejected(record, batch, twin))
+            rejected.append(_rejected(record, batch, duplicate(record.prompt_id, owners[record.prompt_id])))
         else:
             prompts.append(_prompt(record, batch))
     return prompts, rejected
@@ -95,8 +94,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
-        records = _landed_or_stored(folder, warehouse, batch)
-        ids, existing = [r.prompt_id for r in records if isinstance(r, Prompt)], set(batches(context.instance))
+        existing = batches(context.instance)
+        records = _landed_or_stored(folder, warehouse, batch, existing)
+        ids = [r.prompt_id for r in records if isinstance(r, Prompt)]
         with warehouse.commit(origin(context)) as transaction:
             others = _owners(transaction, batch, ids)
             owners = {key: other for key, other in others.items() if other in existing}
@@ -128,21 +128,30 @@ def _per_domain(rows: list[Row]) -> str:
     return ", ".join(f"{domain} {count:,}" for domain, count in Counter(row["domain"] for row in rows).most_common())
 
 
-def _landed_or_stored(folder: LandingFolder, warehouse: Warehouse, batch: str) -> list[Prompt | RejectedPrompt]:
-    """The records of the landed file; of a file that is gone, those it had brought, if only to withdraw some."""
-    if folder.find(batch) is None and batch in outdated_batches(warehouse):
-        query = """SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch
-            AND EXISTS (FROM prompts p JOIN withdrawn_prompts USING (prompt_id) WHERE p.batch = $batch)"""
-        stored: list[Prompt | RejectedPrompt] = [
-            Prompt(**row) for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)
-        ]
-        query = "SELECT source_file, source_line, reason FROM rejected_prompts WHERE batch = $batch"
-        if stored:
-            rejected = warehouse.read(query, {"batch": batch})
-            return [*stored, *[RejectedPrompt(**row) for row in rejected.iter_rows(named=True)]]
+def _landed_or_stored(
+    folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
+) -> list[Prompt | RejectedPrompt]:
+    """The records of the landed file; of a file that is gone, those it had brought, to withdraw or take over some."""
+    if folder.find(batch) is None and batch in outdated_batches(warehouse, existing):
+        params = {"batch": batch, "existing": existing}
+        taken_over = [Prompt(**row) for row in warehouse.read(_TAKEN_OVER, params).iter_rows(named=True)]
+        if taken_over or warehouse.read(_HAS_WITHDRAWN, params).item():
+            own = [Prompt(**row) for row in warehouse.read(_OWN, params).iter_rows(named=True)]
+            rejected = [RejectedPrompt(**row) for row in warehouse.read(_REJECTED, params).iter_rows(named=True)]
+            return [*own, *taken_over, *rejected]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
         return list(read_prompts(path, file.name))
+
+
+_OWN = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
+_HAS_WITHDRAWN = "SELECT count(*) > 0 FROM prompts JOIN withdrawn_prompts USING (prompt_id) WHERE batch = $batch"
+_TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
+        REPLACE (l.source_file AS source_file, l.source_line AS source_line)
+    FROM ({LEFT} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
+_REJECTED = f"""SELECT source_file, source_line, CASE WHEN source_line NOT IN (SELECT source_line FROM ({LEFT}
+        AND batch = $batch)) THEN reason ELSE 'duplicate of a prompt whose batch is gone, as is this file' END AS reason
+    FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER}))"""
 
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def compare(
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
     aside: those of the batches that assets which read all batches do without.
     given: assets that are taken as they are, out of date or not.
-    withdrawn: batch -> why its `prompts` differ from the withdrawals (`withdrawals.outdated_batches`).
+    withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}

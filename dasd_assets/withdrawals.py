@@ -95,9 +95,17 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
     ]
 
 
-def outdated_batches(lake: Lake | Reading) -> dict[str, str]:
-    """Batch -> reason, for those whose `prompts` differ from the withdrawals; the reason names this difference."""
-    rows = lake.read(_OUTDATED, {"rejected": f"{REJECTED}%"})
+def duplicate(prompt_id: str, owner: str) -> str:
+    """Why a line is rejected whose question another batch owns; `LEFT` reads it."""
+    return f"duplicate of prompt {prompt_id} in batch {owner}"
+
+
+def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str, str]:
+    """Batch -> reason, for those whose `prompts` differ from the withdrawals; the reason names this difference.
+
+    Also for those that left a question to a batch that does not exist any more: it is theirs, or another's, now.
+    """
+    rows = lake.read(_OUTDATED, {"rejected": f"{REJECTED}%", "existing": list(existing)})
     return {
         batch: f"{num} questions {what} ({version[:8]})"
         for batch, what, num, version in rows.sort("batch", "what").iter_rows()
@@ -137,9 +145,14 @@ def _rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
 
 _NAMED = """SELECT prompt_id FROM withdrawn_prompts
     WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
-_OUTDATED = """SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version FROM (
+LEFT = """SELECT batch, source_file, source_line,
+        regexp_extract(reason, '^duplicate of prompt ([0-9a-f]{32}) in batch', 1) AS prompt_id,
+        regexp_extract(reason, '^duplicate of prompt [0-9a-f]{32} in batch (.+)$', 1) AS owner
+    FROM rejected_prompts WHERE owner <> '' AND owner NOT IN (SELECT unnest($existing::VARCHAR[]))"""
+_OUTDATED = f"""SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version FROM (
     SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
     FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)
     UNION ALL SELECT r.batch, 'restored', r.prompt_id || coalesce(r.run_id, '') FROM rejected_prompts r
-    WHERE r.reason LIKE $rejected AND r.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts))
+    WHERE r.reason LIKE $rejected AND r.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+    UNION ALL SELECT batch, 'left to batches that are gone', owner || ' ' || source_line FROM ({LEFT}))
     GROUP BY batch, what"""

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from conftest import Project, prompt_rows
 
+from dasd_assets.audit.outdated import explained
+from dasd_assets.partitions import batches
 from dasd_assets.prompts import find_landed, split_owned
+from dasd_assets.run import register_batches
+from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.landing import Prompt, RejectedPrompt
 from dasd_resources.landing_folder import LandingFolder
 
@@ -50,3 +55,28 @@ def test_no_records_make_no_rows() -> None:
 def test_a_batch_whose_file_is_gone_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(dg.Failure, match=r"batch b-000000000000: no file in .*prompts has this content.*Put it back"):
         find_landed(LandingFolder.of(None, tmp_path), "b-000000000000")
+
+
+@pytest.mark.parametrize("file_stays", [True, False])
+def test_a_question_left_to_a_batch_that_is_deleted_comes_back(project: Project, file_stays: bool) -> None:
+    """It was a line of both files; the later batch takes it over, even if its own file is gone by now."""
+    project.land("a.jsonl", prompt_rows(0, 2))
+    with project.instance() as instance:
+        register_batches(instance, project.recipe, project.home, project.said.append)
+    project.materialize("prompts")
+    project.land("b.jsonl", prompt_rows(1, 3))
+    project.materialize("prompts")
+    with project.instance() as instance:
+        first, second = batches(instance)
+        assert outdated_batches(project.warehouse, [first, second]) == {}
+        instance.delete_dynamic_partition("prompt_batch", first)
+        for name in ("a.jsonl",) if file_stays else ("a.jsonl", "b.jsonl"):
+            (project.home / "prompts" / name).unlink()
+        stale = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)["stale"]
+    (found,) = [row["reason"] for row in stale if row["asset"] == "prompts"]
+    assert found.startswith("1 questions left to batches that are gone (")
+    project.materialize("prompts")
+    assert outdated_batches(project.warehouse, [second]) == {}
+    kept = project.read("SELECT source_file, source_line FROM prompts WHERE batch = $batch ORDER BY ALL", batch=second)
+    assert kept.rows() == [("b.jsonl", 1), ("b.jsonl", 2)]
+    assert project.count("rejected_prompts WHERE batch = (SELECT max(batch) FROM prompts)") == 0

@@ -9,6 +9,7 @@ from conftest import Project
 from dasd_assets.audit.ids import AuditError
 from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
+from dasd_assets.partitions import batches
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, restore, withdraw
 
 MADE = (
@@ -46,7 +47,8 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     rejected = copy.read("SELECT source_file FROM rejected_prompts WHERE reason = 'withdrawn: a claim'")
     assert sorted(rejected["source_file"]) in (["a.jsonl", "copy.jsonl"], ["b.jsonl", "copy.jsonl"])
     assert copy.count("responses") == responses
-    assert outdated_batches(copy.warehouse) == {}
+    with copy.instance() as instance:
+        assert outdated_batches(copy.warehouse, batches(instance)) == {}
 
     capsys.readouterr()
     assert main(["takedown", str(tmp_path / "names.txt"), "--undo"]) == 0

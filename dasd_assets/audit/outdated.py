@@ -29,9 +29,9 @@ def explained(
     instance: dg.DagsterInstance, definitions: dg.Definitions, recipe: Recipe, engines: Engines, lake: Lake
 ) -> Record:
     """What is out of date in an instance, each with all its causes."""
-    with lake.reading() as reading:
-        aside, withdrawn = quarantine(reading).now, outdated_batches(reading)
     known, roots = batches(instance), root_versions(engines, recipe)
+    with lake.reading() as reading:
+        aside, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
     now = compare(instance, definitions, known, roots, aside, withdrawn=withdrawn)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
