@@ -24,6 +24,7 @@ from dasd_resources.lake import Lake
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandingFolder
 from dasd_resources.models import WEIGHTS, context_length
+from dasd_resources.openai_engine import OpenAIEngine
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
 from dasd_resources.trainer import executable
 
@@ -71,7 +72,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _look(f"{role} template", _template, model)
         yield _look(f"{role} context", _context, recipe, role, model, prompts)
         if not quick:
-            yield _look(f"{role} logprobs", _logprobs, model, engines)
+            yield _look(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
     for benchmark in recipe.evaluation.benchmarks:
         yield _look(f"benchmark {benchmark.name}", _benchmark, benchmark)
     yield _look("launcher", _launcher, recipe)
@@ -159,10 +160,15 @@ def _records(folder: LandingFolder) -> Iterator[Prompt | RejectedPrompt]:
 def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) -> str:
     """The longest sequence the recipe asks of a model, against what it takes."""
     if model.spec.server is not None:
-        return "known to the server, which refuses what is longer"
+        return "known to the server, which is asked with its logprobs and refuses what is longer"
     limit, context = model.spec.engine_options.get("max_model_len"), context_length(model.path)
     if isinstance(limit, int) and 0 < limit < context:
         context = limit
+    return _room(recipe, role, prompts, context)
+
+
+def _room(recipe: Recipe, role: str, prompts: Prompts, context: int) -> str:
+    """What the recipe asks of a context of so many tokens. Raises Unfit or Doubt where that is too much."""
     asked = {f"{b.name}'s max_tokens": b.max_tokens for b in recipe.evaluation.benchmarks}
     if role == "teacher":
         asked["generation.max_tokens"] = recipe.generation.max_tokens
@@ -182,8 +188,8 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
     return f"{context:,} tokens, of which {tokens + prompts.longest:,} may be asked"
 
 
-def _logprobs(model: PromptedModel, engines: Engines) -> str:
-    """Sample a few tokens, score them again, and compare."""
+def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines) -> str:
+    """Sample a few tokens, score them again, and compare; of a server that tells its context, that too."""
     prompt = model.chat.prompt_ids(QUESTION)
     request = sampling_request(model, "check", prompt, 1.0, 1.0, NUM_TOKENS)
     with engines.open(model) as engine:
@@ -191,9 +197,11 @@ def _logprobs(model: PromptedModel, engines: Engines) -> str:
         if isinstance(sampled, Failure):
             raise Unfit(f"it generated nothing: {sampled.reason}")
         (scored,) = engine.score([ScoringRequest("check", (*prompt, *sampled.token_ids), len(prompt))])
+        context = engine.context if isinstance(engine, OpenAIEngine) else None
     if isinstance(scored, Failure):
         raise Unfit(f"it generated {len(sampled.token_ids)} tokens but scored none: {scored.reason}")
-    return _agreement(sampled, scored)
+    told = _agreement(sampled, scored)
+    return told if context is None else f"{told}; {_room(recipe, role, prompts, context)}"
 
 
 def _agreement(sampled: Completion, scored: Score) -> str:

@@ -85,7 +85,7 @@ class OpenAIEngine:
         """Sample every request; as many are under way at once as the recipe allows."""
         for request in requests:
             check_generation(request)
-        context = self._context
+        context = self._most_tokens
         fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, context))
         yield from failures
         yield from self._run(fitting, self._generation)
@@ -94,7 +94,7 @@ class OpenAIEngine:
         """Score every sequence by prefill."""
         for request in requests:
             check_scoring(request)
-        context = self._context - 1  # servers insist on sampling one more token
+        context = self._most_tokens - 1  # servers insist on sampling one more token
         fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, context))
         yield from failures
         yield from self._run(fitting, self._scoring)
@@ -104,9 +104,14 @@ class OpenAIEngine:
         self._resources.close()
 
     @property
-    def _context(self) -> int:
-        """Most tokens that all servers take, as far as they say; where they do not, they refuse what is too long."""
-        return min(self._contexts.values(), default=sys.maxsize)
+    def context(self) -> int | None:
+        """Most tokens that all servers take, as far as they say; None where none does."""
+        return min(self._contexts.values(), default=None)
+
+    @property
+    def _most_tokens(self) -> int:
+        """The same as a number: servers that do not say refuse what is too long."""
+        return sys.maxsize if self.context is None else self.context
 
     def _generation(self, r: GenerationRequest) -> Job[Completion]:
         body = generation_body(self.server.model, r)

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
+from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.preflight import Finding, check
 from dasd_resources.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.openai_engine import OpenAIEngine
 
 
 def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, Finding]:
@@ -130,6 +133,38 @@ def test_an_engine_is_asked_for_logprobs(project: Project, kind: str, told: str)
     found = failed(findings(project, faulty(project, kind)))
     assert set(found) == {"teacher logprobs", "student logprobs"}
     assert all(told in reason for reason in found.values())
+
+
+def served(project: Project) -> Engines:
+    """The student on a fake engine, the teacher behind a server that takes 512 tokens."""
+
+    class ServedEngines(Engines):
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            if model.spec.server is None:
+                yield FakeEngine(model, project.fake)
+                return
+            transport = httpx.MockTransport(Stub(model.chat).over_network)
+            with closing(OpenAIEngine(model.spec.server, model.chat, None, transport)) as engine:
+                yield engine
+
+    return ServedEngines(home=str(project.home))
+
+
+@pytest.mark.parametrize("max_tokens", [200, 600])
+def test_a_servers_context_is_compared_with_what_is_asked_of_it(project: Project, max_tokens: int) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    server = {"base_urls": ["http://a.test/v1"], "model": MODEL, "revision": "1"}
+    teacher = {**project.recipe.teacher.model_dump(), "engine": "openai", "server": server}
+    project.recipe = change(change(project.recipe, "teacher", teacher), "generation.max_tokens", max_tokens)
+    found = findings(project, served(project))["teacher logprobs"]
+    if max_tokens == 200:
+        assert found.status == "ok"
+        assert "; 512 tokens, of which " in found.told
+    else:
+        assert found.status == "failed"
+        assert found.told.startswith("generation.max_tokens 600 and the longest prompt's ")
+        assert found.told.endswith(" exceed the context of 512")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
