@@ -62,7 +62,7 @@ def heading() -> str:
         "# Benchmarks",
         "",
         "Written by `make bench`. Every ratio compares what ran side by side, in one run on one machine. A section",
-        "ends with when it ran, for how long, and the load average just before.",
+        "ends with how long it ran and, but for the oldest, when, and the load average just before.",
         "",
         f"- {cpu_model()}, {os.cpu_count()} cores; Python {sys.version.split()[0]}",
         f"- {', '.join(installed(PACKAGES))}",
