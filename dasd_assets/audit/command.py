@@ -77,7 +77,7 @@ def _without_pandas() -> Iterator[None]:
 
 @_without_pandas()
 def _response(args: argparse.Namespace) -> int:
-    with _open(args).reading(all_cores=True) as reading:  # to find a rank, it counts all that score higher
+    with _open(args).reading() as reading:
         record = audit_response(reading, find_id(reading, "response", args.id))
     return say(args, record, response_page)
 
