@@ -17,7 +17,7 @@ from dasd_assets.attempts import Verdict, assets_of, judge, maker, runs_of, unfi
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
 from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
-from dasd_assets.staleness import Stale, stale_assets
+from dasd_assets.staleness import Stale, comparison
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.content_hash import content_hash
@@ -77,8 +77,9 @@ class Planner:
 
         patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
         """
-        aside, withdrawn = self._tables()
-        steps = self._steps(self._stale(batches(self.instance), withdrawn, aside.now))
+        known = batches(self.instance)
+        aside, withdrawn = self._tables(known)
+        steps = self._steps(self._stale(known, withdrawn, aside.now))
         if self._free(steps, aside):
             return replace(self.plan(levels, now, patient), changed=True)
         found = ready([step for step in steps if step.batch not in aside.now])
@@ -88,12 +89,12 @@ class Planner:
 
     def training_plan(self, now: float | None = None) -> Plan:
         """The training that the datasets call for as they are now, whatever of the data is out of date."""
-        aside, withdrawn = self._tables()
-        data = self._data()
+        known, data = batches(self.instance), self._data()
+        aside, withdrawn = self._tables(known)
         for name in self.recipe.datasets:
             if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
                 return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
-        stale = self._stale(batches(self.instance), withdrawn, aside.now, given=data)
+        stale = self._stale(known, withdrawn, aside.now, given=data)
         return self._judge(Plan(), self._steps(stale), aside, now)
 
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
@@ -103,10 +104,10 @@ class Planner:
         first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
         return [Attempt(step, 1) for step in first]
 
-    def _tables(self) -> tuple[Quarantine, dict[str, str]]:
+    def _tables(self, known: Sequence[str]) -> tuple[Quarantine, dict[str, str]]:
         """What is set aside, and the batches that have to follow a withdrawal or deletion, of one moment."""
         with self.warehouse.reading() as reading:
-            return quarantine(reading), outdated_batches(reading, batches(self.instance))
+            return quarantine(reading), outdated_batches(reading, known)
 
     def _stale(
         self,
@@ -116,7 +117,7 @@ class Planner:
         given: Collection[str] = (),
     ) -> list[Stale]:
         roots = root_versions(self.engines, self.recipe)
-        return stale_assets(self.instance, self.definitions, known, roots, aside, given, withdrawn)
+        return comparison(self.instance, self.definitions, known, roots, aside, given, withdrawn).found
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
         roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}

@@ -75,20 +75,7 @@ def retry_tag(num_retryable: int) -> dict[str, str]:
     return {RETRY: str(num_retryable)} if num_retryable else {}
 
 
-def stale_assets(
-    instance: dg.DagsterInstance,
-    definitions: dg.Definitions,
-    batches: Sequence[str],
-    roots: Mapping[str, str],
-    aside: Collection[str] = (),
-    given: Collection[str] = (),
-    withdrawn: Mapping[str, str] | None = None,
-) -> list[Stale]:
-    """Everything out of date, upstream first; the parameters are those of `compare`."""
-    return compare(instance, definitions, batches, roots, aside, given, withdrawn).found
-
-
-def compare(
+def comparison(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
     batches: Sequence[str],
@@ -110,13 +97,13 @@ def compare(
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in aside]
-    comparison = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
     for name, node in nodes.items():
         if name in given:
             continue
         for batch in batches if node.is_partitioned else [None]:
-            comparison.add(name, batch)
-    return comparison
+            made.add(name, batch)
+    return made
 
 
 @dataclass

@@ -26,7 +26,7 @@ from conftest import Project, prompt_rows
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.recovery import BEGUN
-from dasd_assets.staleness import stale_assets
+from dasd_assets.staleness import comparison
 from dasd_resources.home import prepare_home
 from dasd_resources.lake import Lake
 from dasd_resources.leftovers import sweep_owner_locks
@@ -189,7 +189,7 @@ def is_up_to_date(project: Project, assets: set[str] | None = None) -> bool:
         if instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)):
             return False
         roots = root_versions(project.engines, project.recipe)
-        stale = stale_assets(instance, project.definitions, batches(instance), roots)
+        stale = comparison(instance, project.definitions, batches(instance), roots).found
     return not [one for one in stale if assets is None or one.asset in assets]
 
 

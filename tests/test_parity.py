@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from dasd_assets.parity import Stored, by_another_path, compare
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
-from dasd_assets.staleness import stale_assets
+from dasd_assets.staleness import comparison
 from dasd_resources.engine import Failure, Score
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Rescoring, load_recipe
@@ -142,7 +142,7 @@ def test_wrong_sampling_logprobs_fail_and_block(landed: Project, spoil: Callable
         landed.run()
     assert landed.count("response_verdicts") == 0
     with landed.instance() as instance:
-        found = stale_assets(instance, landed.definitions, batches(instance), {})
+        found = comparison(instance, landed.definitions, batches(instance), {}).found
     reasons = {s.asset: s.reason for s in found if s.batch}
     assert "check prefill_parity has not passed" in reasons.values()
     assert "response_verdicts" in reasons
@@ -165,7 +165,7 @@ def test_a_wider_tolerance_lets_it_through_and_generates_nothing(landed: Project
     landed.recipe = change(landed.recipe, "parity.teacher", limits)
     landed.fake.generated.clear()
     with landed.instance() as instance:
-        found = stale_assets(instance, landed.definitions, batches(instance), {})
+        found = comparison(instance, landed.definitions, batches(instance), {}).found
     assert ("teacher_generations_t060", "code or recipe changed") in {(s.asset, s.reason) for s in found}
     landed.materialize("teacher_generations_t060")
     assert outcome(landed, "teacher_generations_t060", "prefill_parity")[0]
@@ -190,7 +190,7 @@ def test_a_check_that_dies_is_run_again(landed: Project) -> None:
     assert landed.count("responses") == 8
     landed.fake.crash_after = None
     with landed.instance() as instance:
-        found = stale_assets(instance, landed.definitions, batches(instance), {})
+        found = comparison(instance, landed.definitions, batches(instance), {}).found
     assert ("teacher_generations_t060", "check prefill_parity has not passed") in {(s.asset, s.reason) for s in found}
 
 

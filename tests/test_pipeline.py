@@ -15,7 +15,7 @@ from dasd_assets.materializations import latest_materializations, metadata_of
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
 from dasd_assets.sentences import edges, sentence_spans
-from dasd_assets.staleness import stale_assets
+from dasd_assets.staleness import comparison
 from dasd_assets.summary import summary
 from dasd_assets.training import current_checkpoints
 
@@ -188,7 +188,7 @@ def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
     before = ids(copy, "responses", "response_id")
     copy.recipe = change(copy.recipe, "generation.num_candidates", 4)
     with copy.instance() as instance:
-        found = stale_assets(instance, copy.definitions, batches(instance), {})
+        found = comparison(instance, copy.definitions, batches(instance), {}).found
     assert {s.asset for s in found if s.reason == "code or recipe changed"} == set(GENERATIONS)
     copy.materialize(",".join(GENERATIONS))
     after = ids(copy, "responses", "response_id")

@@ -10,7 +10,7 @@ from dasd_assets.audit.changes import NUM_LOOKED_UP, Changes
 from dasd_assets.code_versions import CodeVersion
 from dasd_assets.materializations import latest_materializations
 from dasd_assets.partitions import PROMPT_BATCH, batches
-from dasd_assets.staleness import batches_tag, batches_version, stale_assets
+from dasd_assets.staleness import batches_tag, batches_version, comparison
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Graph:
     def explain(self) -> dict[tuple[str, str | None], list[str]]:
         """Asset and batch -> what `audit staleness` tells of each cause."""
         roots, known = {"model": self.root}, batches(self.instance)
-        found = stale_assets(self.instance, self.definitions, known, roots)
+        found = comparison(self.instance, self.definitions, known, roots).found
         graph = self.definitions.resolve_asset_graph()
         nodes = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
         latest = latest_materializations(self.instance, {name: node.is_partitioned for name, node in nodes.items()})
@@ -83,7 +83,7 @@ class Graph:
 
     @property
     def stale(self) -> list[tuple[str, str | None, str]]:
-        found = stale_assets(self.instance, self.definitions, batches(self.instance), {"model": self.root})
+        found = comparison(self.instance, self.definitions, batches(self.instance), {"model": self.root}).found
         return [(s.asset, s.batch, s.reason) for s in found]
 
 

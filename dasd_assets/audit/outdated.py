@@ -10,7 +10,7 @@ from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.quarantine import quarantine
-from dasd_assets.staleness import compare
+from dasd_assets.staleness import comparison
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.engines import Engines
 from dasd_resources.lake import Lake
@@ -32,7 +32,7 @@ def explained(
     known, roots = batches(instance), root_versions(engines, recipe)
     with lake.reading() as reading:
         aside, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
-    now = compare(instance, definitions, known, roots, aside, withdrawn=withdrawn)
+    now = comparison(instance, definitions, known, roots, aside, withdrawn=withdrawn)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,

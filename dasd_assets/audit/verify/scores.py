@@ -69,7 +69,6 @@ def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
             yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
 
-_GROUP = "batch, student_fingerprint, threshold_version"
 _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
 _TYPED = f"""SELECT p.*, t.sentence_type FROM (FROM sentence_probabilities WHERE {_KEYED}
         AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
