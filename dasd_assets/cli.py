@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dasd_assets.console import console
     from dasd_assets.definitions import EnvironmentEngines, build_definitions
+    from dasd_assets.instance import open_instance
     from dasd_assets.run import bring_up_to_date, materialize_selected
     from dasd_assets.summary import summary
     from dasd_resources.recipe import load_recipe
@@ -58,12 +59,13 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     home = args.home
     recipe = load_recipe(args.recipe or args.default_recipe)
-    os.environ["DAGSTER_HOME"] = str(prepare_home(home, args.dagster_home))
+    dagster_home = prepare_home(home, args.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(dagster_home)
     engines = EnvironmentEngines(home=str(home))
     definitions = dg.Definitions.merge(
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(dagster_home) as instance:
         if args.select:
             done = materialize_selected(instance, definitions, recipe, args.select, home, _echo)
         else:
@@ -79,17 +81,14 @@ def ui(args: argparse.Namespace) -> int:
     from dasd_resources.recipe import load_recipe
 
     load_recipe(args.default_recipe)
-    environment = os.environ | {
-        "DASD_HOME": str(args.home),
-        "DAGSTER_HOME": str(prepare_home(args.home, args.dagster_home)),
-    }
+    dagster_home = prepare_home(args.home, args.dagster_home)
+    environment = os.environ | {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home)}
     if args.host != LOOPBACK:
         _echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
-    import dagster as dg
-
+    from dasd_assets.instance import open_instance
     from dasd_assets.recovery import fail_abandoned_runs
 
-    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+    with open_instance(dagster_home) as instance:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         _echo(f"{abandoned} runs that a killed service left behind are failed; it goes on from what was committed")

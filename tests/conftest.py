@@ -19,6 +19,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from dasd_assets.definitions import build_definitions
+from dasd_assets.instance import open_instance
 from dasd_assets.run import bring_up_to_date, materialize_selected
 from dasd_resources.checkpoint import LOSSES, RECORD, Progress, Trained, publish
 from dasd_resources.demo.questions import Row, questions, write_rows
@@ -176,7 +177,7 @@ class Project:
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(prepare_home(self.home, None))) as instance:
+        with open_instance(prepare_home(self.home, None)) as instance:
             yield instance
 
     def land(self, name: str, rows: Sequence[Row]) -> None:

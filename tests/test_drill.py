@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +21,13 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
-from conftest import Project, prompt_rows
+from conftest import Project, change, prompt_rows
 
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.recovery import BEGUN
 from dasd_assets.staleness import comparison
+from dasd_resources.demo.questions import Row
 from dasd_resources.home import prepare_home
 from dasd_resources.lake import Lake
 from dasd_resources.leftovers import sweep_owner_locks
@@ -37,6 +38,7 @@ UNFINISHED = [*BEGUN, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.CANCELING]
 # What two undisturbed runs of the same inputs differ in, too; the recipe document tells of automation, which does.
 INCIDENTAL = {"run_id", "snapshot_id", "path", "seconds", "recipe_document"}
 SETTLED_SECONDS = 25.0
+Landed = Mapping[str, Sequence[Row]]  # file name -> its lines
 DEPENDENTS = {
     "response_verdicts": "response_id",
     "student_logprobs": "response_id",
@@ -85,7 +87,7 @@ class Service:
             time.sleep(0.1)
 
     def workers(self) -> list[int]:
-        """Processes that execute a run."""
+        """Processes that execute a run, or a step of it where steps have their own."""
         assert self.process is not None
         return [pid for pid in session(self.process.pid) if b"spawn_main" in command_line(pid)]
 
@@ -176,11 +178,28 @@ def wait_until_settled(condition: Callable[[], bool], service: Service, seconds:
 
 
 def kill_a_worker(service: Service, rng: Random, seconds: float) -> None:
-    """At a random moment of a run's life."""
+    """At a random moment of a run's life; of several, and of the processes of their steps, any."""
     wait_until("a run worker", service.workers, service, seconds)
     time.sleep(rng.uniform(0, 6))
-    for pid in service.workers()[:1]:
-        end(pid)
+    if workers := service.workers():
+        end(rng.choice(workers))
+
+
+def kill_while_landing(service: Service, landed: Landed, num_kills: int, rng: Random) -> None:
+    """A batch before each kill, as long as there are any; every third kill is the whole service's."""
+    waiting = list(landed)
+    for number in range(num_kills):
+        if waiting:
+            service.project.land(waiting[0], landed[waiting.pop(0)])
+        if number % 3 == 2:
+            wait_until("a run worker", service.workers, service, 600)
+            time.sleep(rng.uniform(0, 6))
+            service.kill()
+            service.start()
+        else:
+            kill_a_worker(service, rng, 600)
+        print(f"{time.strftime('%H:%M:%S')} kill {number + 1}, {len(waiting)} batches to land", flush=True)
+    assert waiting == []
 
 
 def is_up_to_date(project: Project, assets: set[str] | None = None) -> bool:
@@ -234,6 +253,15 @@ def differences(ours: pl.DataFrame, theirs: pl.DataFrame) -> dict[str, tuple[lis
     return found or {"number of rows": ([ours.height], [theirs.height])}
 
 
+def undisturbed_run(folder: Path, recipe: Recipe, landed: Landed) -> Project:
+    """A home on which the same files landed at once, and one run made everything."""
+    project = Project(folder / "undisturbed", recipe)
+    for name, rows in landed.items():
+        project.land(name, rows)
+    project.run()
+    return project
+
+
 def check_same(project: Project, undisturbed: Project) -> None:
     assert project.run() == 0
     ours, theirs = tables(project.home), tables(undisturbed.home)
@@ -270,10 +298,7 @@ def test_killed_twice_and_restarted_once_nothing_is_lost(tmp_path: Path, tiny: R
         service.kill()
         service.start()
         wait_until_settled(lambda: has_all(project, 2), service, 600)
-    undisturbed = Project(tmp_path / "undisturbed", tiny)
-    for name, rows in landed.items():
-        undisturbed.land(name, rows)
-    undisturbed.run()
+    undisturbed = undisturbed_run(tmp_path, tiny, landed)
     project.run()
     check_same(project, undisturbed)
     check_nothing_is_left(project)
@@ -284,19 +309,8 @@ def test_fifteen_kills_while_batches_land_change_nothing(tmp_path: Path, tiny: R
     rng, num_batches = Random(15), 8
     project = Project(tmp_path / "home", tiny)
     landed = {f"b{number}.jsonl": prompt_rows(2 * number, 2 * number + 2) for number in range(num_batches)}
-    waiting = list(landed)
     with served(project, recipe_file(tmp_path, tiny, None)) as service:
-        for number in range(12):
-            if waiting:
-                project.land(waiting[0], landed[waiting.pop(0)])
-            if number % 3 == 2:
-                wait_until("a run worker", service.workers, service, 600)
-                time.sleep(rng.uniform(0, 6))
-                service.kill()
-                service.start()
-            else:
-                kill_a_worker(service, rng, 600)
-            print(f"{time.strftime('%H:%M:%S')} kill {number + 1}, {len(waiting)} batches to land", flush=True)
+        kill_while_landing(service, landed, 12, rng)
         wait_until_settled(lambda: has_all(project, num_batches), service, 1200)
     training = recipe_file(tmp_path, tiny, "* * * * *")
     project.recipe = load_recipe(str(training))  # each checkpoint keeps the recipe that made it
@@ -305,14 +319,24 @@ def test_fifteen_kills_while_batches_land_change_nothing(tmp_path: Path, tiny: R
             kill_a_worker(service, rng, 600)
             print(f"{time.strftime('%H:%M:%S')} kill {number + 1}, while training", flush=True)
         wait_until_settled(lambda: is_up_to_date(project), service, 1200)
-    undisturbed = Project(tmp_path / "undisturbed", project.recipe)
-    for name, rows in landed.items():
-        undisturbed.land(name, rows)
-    undisturbed.run()
-    check_same(project, undisturbed)
+    check_same(project, undisturbed_run(tmp_path, project.recipe, landed))
     check_nothing_is_left(project)
     counts = {name: rows.height for name, rows in tables(project.home).items()}
     print(f"identical to the undisturbed run: {counts}", flush=True)
+
+
+@pytest.mark.drill
+def test_kills_where_each_step_is_a_process_change_nothing(tmp_path: Path, tiny: Recipe) -> None:
+    """As where a model runs in vLLM: the run's worker, a step of it, or all of the service dies."""
+    project, num_batches = Project(tmp_path / "home", change(tiny, "teacher.engine", "vllm")), 4
+    landed = {f"b{number}.jsonl": prompt_rows(2 * number, 2 * number + 2) for number in range(num_batches)}
+    with served(project, recipe_file(tmp_path, project.recipe, None)) as service:
+        kill_while_landing(service, landed, 9, Random(9))
+        wait_until_settled(lambda: has_all(project, num_batches), service, 1200)
+    undisturbed = undisturbed_run(tmp_path, project.recipe, landed)
+    project.run()
+    check_same(project, undisturbed)
+    check_nothing_is_left(project)
 
 
 @pytest.mark.drill
@@ -324,10 +348,7 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(tmp_path: Path, tiny: Recip
         pytest.skip("mounting a small tmpfs needs root")
     try:
         landed = {"a.jsonl": prompt_rows(0, 6), "b.jsonl": prompt_rows(6, 12)}
-        project, undisturbed = Project(disk / "home", tiny), Project(tmp_path / "undisturbed", tiny)
-        for name, rows in landed.items():
-            undisturbed.land(name, rows)
-        undisturbed.run()
+        project, undisturbed = Project(disk / "home", tiny), undisturbed_run(tmp_path, tiny, landed)
         project.land("a.jsonl", landed["a.jsonl"])
         project.run()
         project.land("b.jsonl", landed["b.jsonl"])

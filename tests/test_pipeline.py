@@ -11,6 +11,7 @@ import pytest
 from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
+from dasd_assets import divergence, probabilities, report, selection_rules
 from dasd_assets.materializations import latest_materializations, metadata_of
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
@@ -171,6 +172,32 @@ def test_a_new_threshold_costs_no_forward_pass(copy: Project) -> None:
     assert {"sentence_types", "response_scores", "selected_responses_t060"} <= copy.materialized
     assert not copy.materialized & {"prompts", "response_verdicts", "student_logprobs", "sentence_probabilities"}
     assert not any(name.startswith("teacher_generations") for name in copy.materialized)
+
+
+def test_a_new_segmenter_never_scores_again(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, responses = copy.count("sentence_probabilities"), ids(copy, "responses", "response_id")
+    for module in (divergence, probabilities, report, selection_rules):
+        monkeypatch.setattr(module, "SEGMENTER_VERSION", "whole bodies")
+    monkeypatch.setattr(probabilities, "sentence_spans", whole_bodies)
+    copy.run()
+    assert copy.fake.scored == []
+    assert not set(copy.fake.generated) & responses
+    assert {"sentence_probabilities", "sentence_types", "response_scores"} <= copy.materialized
+    assert not copy.materialized & {"student_logprobs", *GENERATIONS}
+    counts = copy.read("SELECT segmenter_version, count(*) FROM sentence_probabilities GROUP BY ALL ORDER BY ALL")
+    [(_, old), (version, new)] = counts.rows()
+    assert (old, version) == (before, "whole bodies")
+    assert new == 2 * copy.count("student_logprobs")
+
+
+def whole_bodies(text: str) -> list[tuple[int, int]]:
+    """Spans of a segmenter to which the thinking is one sentence, and the answer another."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sentence_spans(text):
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, stop))
+    return found
 
 
 def test_a_new_filter_never_regenerates(copy: Project) -> None:

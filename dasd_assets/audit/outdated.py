@@ -7,6 +7,7 @@ import dagster as dg
 from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.instance import open_instance
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.quarantine import quarantine
@@ -21,7 +22,7 @@ def staleness(recipe: Recipe, home: Path, dagster_home: Path) -> Record:
     """Every asset, and batch of it, that a run would make again; batches that landed but are unregistered are not."""
     engines = EnvironmentEngines(home=str(home))
     definitions = build_definitions(recipe, home, engines)
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+    with open_instance(dagster_home) as instance:
         return explained(instance, definitions, recipe, engines, Lake(home=str(home)))
 
 

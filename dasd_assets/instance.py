@@ -1,0 +1,17 @@
+"""Dagster's instance over a home: its runs, its event log, its settings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock
+
+
+@contextmanager
+def open_instance(dagster_home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance of DAGSTER_HOME, made if there is none: under a lock, for of two at once one would fail."""
+    with FileLock(dagster_home / "instance.lock"):
+        instance = dg.DagsterInstance.from_config(str(dagster_home))
+    with instance:
+        yield instance
