@@ -216,8 +216,9 @@ ROWS = {
             WHERE r.temperature = 1.0 AND s.score_name = (SELECT any_value(score_name) FROM selected_responses)
             QUALIFY row_number() OVER (PARTITION BY r.prompt_id ORDER BY s.score DESC, r.response_id) = 1)
         ORDER BY score, response_id DESC LIMIT 1""",
-    "beaten": """SELECT max(response_id) FROM responses WHERE prompt_id IN (SELECT prompt_id FROM selected_responses)
-        AND response_id NOT IN (SELECT response_id FROM selected_responses)""",
+    "beaten": """SELECT max(r.response_id) FROM responses r JOIN responses c USING (prompt_id, temperature)
+            JOIN selected_responses s ON s.response_id = c.response_id
+        WHERE s.policy = 'das' AND s.dataset = 't100' AND r.response_id <> c.response_id""",
     "example": "SELECT max(example_id) FROM sft_examples WHERE policy = 'das' AND dataset = 't060'",
     "response of example": """SELECT arg_max(response_id, example_id) FROM sft_examples
         WHERE policy = 'das' AND dataset = 't060'""",

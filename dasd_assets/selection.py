@@ -174,7 +174,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         budget, existing = recipe.selection.budgets.get(dataset, {}), usable_batches(context.instance, warehouse)
         read = _read_tags(context.instance, ("response_scores", "prompts"), existing)
-        with warehouse.reading(all_cores=True) as reading:
+        with warehouse.reading() as reading, reading.all_cores():
             keep_pool(reading, engines, recipe, dataset, existing)
             selected = select(reading, recipe.selection.policy, budget)
             statistics = reading.read("SELECT count(*) AS num_candidates, avg(score) AS mean_score_of_pool FROM pool")
@@ -230,7 +230,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         drawn, existing = [], usable_batches(context.instance, warehouse)
         read = _read_tags(context.instance, ("prompts",), existing)
         for dataset in recipe.datasets:
-            with warehouse.reading(all_cores=True) as reading:
+            with warehouse.reading() as reading, reading.all_cores():
                 keep_pool(reading, engines, recipe, dataset, existing)
                 rows = draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
             write_selection(context, warehouse, recipe, dataset, "random", rows)

@@ -26,9 +26,7 @@ class UnknownSnapshot(UserError, LookupError):
 
 
 @contextmanager
-def attach(
-    catalog: Path, at: int | None = None, read_only: bool = False, all_cores: bool = False
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of snapshot `at` if given.
 
     A connection that reads the newest snapshot stays attached for the next reader, which sees what is newest then.
@@ -38,11 +36,7 @@ def attach(
     try:
         if not attached:
             attach_to(connection, catalog, at, read_only)
-        if all_cores:
-            connection.execute("RESET threads")
         yield connection
-        if all_cores:
-            connection.execute("SET threads = 1")
         check_snapshot(connection, catalog, at)
         if stays is None:
             _detach(connection)
@@ -50,6 +44,14 @@ def attach(
         connection.close()
         raise
     _idle.append((connection, stays))
+
+
+@contextmanager
+def all_cores(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """For queries over millions of rows. After an error the connection is not used again, so it is left as it is."""
+    connection.execute("RESET threads")
+    yield
+    connection.execute("SET threads = 1")
 
 
 def _take(wanted: FileId | None) -> tuple[duckdb.DuckDBPyConnection, bool]:

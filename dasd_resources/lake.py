@@ -9,7 +9,7 @@ import. Left out: a server. With several machines the catalog becomes PostgreSQL
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import duckdb
 import polars as pl
 from filelock import FileLock
 
-from dasd_resources.connections import attach
+from dasd_resources.connections import all_cores, attach
 from dasd_resources.schema import MIGRATIONS
 
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
@@ -34,6 +34,10 @@ class Reading:
     def read(self, query: str, params: Params | None = None) -> pl.DataFrame:
         """Rows of a query; `$name` takes the parameter of that name."""
         return _query(self._connection, query, params)
+
+    def all_cores(self) -> AbstractContextManager[None]:
+        """Queries of the block run on all cores: worth it over millions of rows, and slower for most others."""
+        return all_cores(self._connection)
 
     def stream(self, query: str, params: Params, num_rows: int) -> Iterator[pl.DataFrame]:
         """Rows of a query, about `num_rows` at a time, as DuckDB finds them: never all in memory."""
@@ -153,10 +157,10 @@ class Lake:
             return _query(connection, query, params)
 
     @contextmanager
-    def reading(self, at: int | None = None, all_cores: bool = False) -> Iterator[Reading]:
-        """Several queries on one snapshot: the newest, or `at`. all_cores: for queries over millions of rows."""
+    def reading(self, at: int | None = None) -> Iterator[Reading]:
+        """Several queries on one snapshot: the newest, or `at`."""
         self.migrate()
-        with attach(self.catalog, at=at, read_only=True, all_cores=all_cores) as connection:
+        with attach(self.catalog, at=at, read_only=True) as connection:
             connection.execute("BEGIN")
             yield Reading(connection)
             connection.execute("ROLLBACK")  # of temporary tables

@@ -11,7 +11,7 @@ from random import Random
 import polars as pl
 import pytest
 
-from dasd_resources.connections import UnknownSnapshot, attach
+from dasd_resources.connections import UnknownSnapshot, all_cores, attach
 from dasd_resources.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
 from dasd_resources.warehouse import Warehouse
 
@@ -139,7 +139,8 @@ def test_a_reader_of_an_old_snapshot_finishes_or_is_told(warehouse: Warehouse) -
         assert result.fetchall() == [(40,)]
     with (
         pytest.raises(UnknownSnapshot, match="expired"),
-        attach(warehouse.catalog, at=old, read_only=True, all_cores=True) as connection,
+        attach(warehouse.catalog, at=old, read_only=True) as connection,
+        all_cores(connection),
     ):
         connection.execute("BEGIN")
         assert connection.sql(rows).fetchall() == [(40,)]

@@ -125,7 +125,8 @@ def _outranked(reading: Reading, rule: Record, response: Record, score: float, d
     budget = rule["budget"].get(domain)
     if budget is not None:
         column = "num_questions" if rule["policy"] == "best_per_question" else "num_responses"
-        rank = int(reading.read(_NUM_ABOVE, params)[column].item()) + 1
+        with reading.all_cores():
+            rank = int(reading.read(_NUM_ABOVE, params)[column].item()) + 1
         if rank > budget:
             yield f"ranked {rank:,} by {rule['score_name']} {score:.4f}; the budget of domain {domain} is {budget:,}"
 

@@ -46,7 +46,7 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
         damaged.add(fault.table)
         yield fault
     usable = set(known) - damaged
-    with lake.reading(all_cores=True) as reading:
+    with lake.reading() as reading, reading.all_cores():
         for checks in (_queries(reading), _again(lake, reading, sample, say, usable)):
             for title, needs, check in checks:
                 if needs <= usable:
