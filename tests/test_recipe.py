@@ -63,10 +63,12 @@ def test_a_fault_is_one_clear_sentence(tmp_path: Path, path: str, value: object,
         "ftp://me@corp:secret@host/prompts",
         "ftp://me:se/secret@host/prompts",
         "ftp://me:1234secret@host",
+        "https://host/prompts?token=secret",
+        "simplecache::abfs://container@account.dfs.core.windows.net/prompts?sig=secret",
     ],
 )
-def test_a_landing_urls_password_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
-    told = r"automation.landing: a password .* configuration \(~/.config/fsspec\)"
+def test_a_landing_urls_secret_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    told = r"automation.landing: a password or query .* configuration \(~/.config/fsspec\)"
     with pytest.raises(RecipeError, match=told) as error:
         load_recipe(changed(tmp_path, "automation.landing", url))
     assert "secret" not in str(error.value)
@@ -82,9 +84,11 @@ def test_a_landing_urls_password_is_refused_and_not_repeated(tmp_path: Path, url
         "zip://*.jsonl::sftp://me@host/prompts.zip",
         "file:///data/a:b@c",
         "/data/a:b@c",
+        "/data/what now?",
+        "file:///data/what now?",
     ],
 )
-def test_a_landing_url_without_password_is_taken(tmp_path: Path, url: str) -> None:
+def test_a_landing_url_without_secret_is_taken(tmp_path: Path, url: str) -> None:
     assert load_recipe(changed(tmp_path, "automation.landing", url)).automation.landing == url
 
 

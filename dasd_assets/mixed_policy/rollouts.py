@@ -24,6 +24,8 @@ from dasd_resources.ledger import Ledger, missing
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.warehouse import Row, Warehouse
 
+DECISIVE = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
+
 
 def length_cap(num_reference_tokens: int, cap: float) -> int:
     """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 is 55."""
@@ -37,16 +39,28 @@ def draw_questions(references: pl.DataFrame, num_questions: int | None, seed: in
     return drawn.unique("prompt_id", keep="first", maintain_order=True)
 
 
+def rollout_id(key: Row) -> str:
+    """Names everything that decides a rollout; key: the columns of its row."""
+    return content_hash([key[name] for name in DECISIVE])[:32]
+
+
 def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPolicy) -> list[Row]:
-    """Rows with rollout_id and max_tokens added; the id names everything that decides the rollout.
+    """Rows with rollout_id and max_tokens added.
 
     references: prompt_id, question, system_prompt, response_id, reference_num_tokens.
     """
     wanted: list[Row] = []
     for row in references.iter_rows(named=True):
         cap = length_cap(row["reference_num_tokens"], policy.length_cap)
-        key = [checkpoint, row["prompt_id"], row["response_id"], cap, policy.rollout_temperature, policy.rollout_top_p]
-        wanted.append({**row, "rollout_id": content_hash(key)[:32], "max_tokens": cap})
+        key = {
+            "checkpoint_id": checkpoint,
+            "prompt_id": row["prompt_id"],
+            "reference_response_id": row["response_id"],
+            "max_tokens": cap,
+            "temperature": policy.rollout_temperature,
+            "top_p": policy.rollout_top_p,
+        }
+        wanted.append({**row, "rollout_id": rollout_id(key), "max_tokens": cap})
     return wanted
 
 

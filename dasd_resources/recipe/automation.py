@@ -10,6 +10,7 @@ from dasd_resources.recipe.selection import FilterName
 
 CRON = re.compile(r"@(hourly|daily|weekly|monthly|yearly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
 PASSWORD = re.compile(r"://[^/:]*:(?!\d+(?:/|$)).*@")  # after the user's name; digits alone are a port
+QUERY = re.compile(r"^(?!file:)[^:/]+://.*\?")  # a signature, a token
 Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 
 
@@ -42,11 +43,11 @@ class Automation(Part):
 
     @field_validator("landing")
     @classmethod
-    def _holds_no_password(cls, url: str | None) -> str | None:
-        if url is not None and any(PASSWORD.search(part) for part in url.split("::")):
+    def _holds_no_secret(cls, url: str | None) -> str | None:
+        if url is not None and any(PASSWORD.search(part) or QUERY.search(part) for part in url.split("::")):
             raise ValueError(
-                "a password in a URL would be stored and shown; leave it out, and give user and password to fsspec in "
-                "its configuration (~/.config/fsspec) or environment (such as FSSPEC_FTP_PASSWORD)"
+                "a password or query in a URL would be stored and shown; leave it out, and give user, password or "
+                "token to fsspec in its configuration (~/.config/fsspec) or environment (such as FSSPEC_FTP_PASSWORD)"
             )
         return url
 

@@ -14,7 +14,8 @@ from dasd_assets.generations import DECISIVE as RESPONSE
 from dasd_assets.generations import response_id, seed_of
 from dasd_assets.mixed_policy.continuations import DECISIVE as CONTINUATION
 from dasd_assets.mixed_policy.continuations import continuation_id
-from dasd_resources.content_hash import content_hash
+from dasd_assets.mixed_policy.rollouts import DECISIVE as ROLLOUT
+from dasd_assets.mixed_policy.rollouts import rollout_id
 from dasd_resources.lake import Reading
 from dasd_resources.landing import prompt_id
 
@@ -64,8 +65,7 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
 
 
 def _rollout(row: Record) -> Mapping[str, object]:
-    parts = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
-    identity = content_hash([row[part] for part in parts])[:32]
+    identity = rollout_id(row)
     return {"rollout_id": identity, "seed": seed_of(identity)}
 
 
@@ -83,7 +83,7 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
     ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
     (
         "student_rollouts",
-        "rollout_id, checkpoint_id, prompt_id, reference_response_id, max_tokens, temperature, top_p, seed",
+        ", ".join(["rollout_id", "seed", *ROLLOUT]),
         _rollout,
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
