@@ -1,9 +1,9 @@
 """Runs that a killed process left behind: declared failed, and their places in the pools freed.
 
-Whoever executes a run holds a lock file while it lasts: `dasd run` one that its runs are tagged with, a run worker of
-the service one named after the run. Where the lock can be had, its owner is dead; the system lets go of locks however a
-process ends. Who looks: `dasd run` before each run, `dasd ui` before it starts, and the service at every tick, so a
-service that was killed whole and started again, by whatever command, goes on by itself.
+Whoever executes a run holds a lock file: `dasd run` one that its runs are tagged with, a run worker of the service one
+named after the run, until its process ends. Where the lock can be had, its owner is dead; the system lets go of locks
+however a process ends. Who looks: `dasd run` before each run, `dasd ui` before it starts, and the service at every
+tick, so a service that was killed whole and started again, by whatever command, goes on by itself.
 """
 
 import os
@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import dagster as dg
@@ -22,14 +23,13 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.base import Executor
 from dagster._core.launcher import DefaultRunLauncher
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 OWNER = "dasd.owner"
 OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # nothing else in the tag, which anybody may write, is taken for a file's name
 ABANDONED = "dasd.abandoned"
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
-END_SECONDS = 5.0  # within which a worker that has let go of its lock has stored how the run ended
 
 
 def owners(home: Path) -> Path:
@@ -40,21 +40,34 @@ def owners(home: Path) -> Path:
 
 
 @contextmanager
-def owner(home: Path, name: str | None = None) -> Iterator[dict[str, str]]:
-    """The tags of this process's runs, valid while the block lasts. name: of the lock file.
+def owner(home: Path) -> Iterator[dict[str, str]]:
+    """The tags of this process's runs, valid while the block lasts."""
+    file = owners(home) / uuid.uuid4().hex
+    with _locked(file):
+        yield {OWNER: file.name}
+        file.unlink(missing_ok=True)
 
-    The file is locked before it has its name: whoever sees it unlocked knows that its owner is dead.
-    """
-    lock = owners(home) / (name or uuid.uuid4().hex)
-    unnamed = lock.with_suffix(f".{os.getpid()}")
-    with FileLock(unnamed):
-        unnamed.rename(lock)
-        yield {OWNER: lock.name}
-        lock.unlink(missing_ok=True)
+
+def own_until_the_end(home: Path, run_id: str) -> None:
+    """Hold a run's lock file as long as this process lives: how the run ended is stored after its last step."""
+    file = owners(home) / run_id
+    Finalize(None, _unlink, (file, _locked(file)), exitpriority=0)  # what a killed process leaves, maintenance sweeps
+
+
+def _locked(file: Path) -> AcquireReturnProxy:
+    """The file is locked before it has its name: whoever sees it unlocked knows that its owner is dead."""
+    unnamed = file.with_suffix(f".{os.getpid()}")
+    held = FileLock(unnamed).acquire()
+    unnamed.rename(file)
+    return held
+
+
+def _unlink(file: Path, _: AcquireReturnProxy) -> None:
+    file.unlink(missing_ok=True)
 
 
 class OwnedExecutor(Executor):
-    """An executor of Dagster's that holds the lock file of the run it executes."""
+    """An executor of Dagster's that holds the run's lock file until its process ends, where a run has its own."""
 
     def __init__(self, inner: Executor, home: Path) -> None:
         self._inner = inner
@@ -69,22 +82,19 @@ class OwnedExecutor(Executor):
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        with owner(self._home, plan_context.run_id):
-            yield from self._inner.execute(plan_context, execution_plan)
+        if plan_context.dagster_run.remote_job_origin is not None:
+            own_until_the_end(self._home, plan_context.run_id)
+        yield from self._inner.execute(plan_context, execution_plan)
 
 
-def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, end_seconds: float = END_SECONDS) -> int:
+def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
     """Fail every unfinished run whose process is dead; returns how many there were.
 
-    A run may have ended well since it was looked at, or be about to: what seems dead is looked at again.
+    One may have ended since it was looked at, before its process did: what is dead is looked at again.
     """
     records = instance.get_run_records(dg.RunsFilter(statuses=BEGUN))
-    suspects = [record.dagster_run for record in records if _is_abandoned(instance, record, owners(home))]
-    if not suspects:
-        return 0
-    if any(run.remote_job_origin is not None for run in suspects):
-        time.sleep(end_seconds)
-    abandoned = instance.get_runs(dg.RunsFilter(run_ids=[run.run_id for run in suspects], statuses=BEGUN))
+    dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home))]
+    abandoned = instance.get_runs(dg.RunsFilter(run_ids=dead, statuses=BEGUN)) if dead else []
     for run in abandoned:
         instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
         instance.report_run_failed(run, "its process was killed; the next run goes on from what was committed")

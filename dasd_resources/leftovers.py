@@ -51,7 +51,7 @@ def sweep_checkpoints(home: Path, grace_seconds: float, keep_unfinished_seconds:
 
 
 def sweep_owner_locks(home: Path, grace_seconds: float) -> Swept:
-    """Delete the lock files of `dasd run`s that are dead."""
+    """Delete the lock files of dead processes that executed runs."""
     swept = Swept()
     for lock in (home / "dagster" / "owners").glob("*"):
         if _age(lock) > grace_seconds and _is_free(lock):

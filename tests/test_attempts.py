@@ -29,7 +29,7 @@ def abandon(project: Project, instance: dg.DagsterInstance, step: Step, of_servi
     begun = dg.DagsterRunStatus.STARTED
     run = instance.create_run_for_job(some_job, tags=tags, status=begun, remote_job_origin=origin)
     (owners(project.home) / run.run_id).touch()
-    assert fail_abandoned_runs(instance, project.home, 0) == 1
+    assert fail_abandoned_runs(instance, project.home) == 1
 
 
 def verdict(project: Project, instance: dg.DagsterInstance, step: Step) -> Verdict:

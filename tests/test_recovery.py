@@ -1,9 +1,10 @@
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +14,9 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from filelock import FileLock, Timeout
 
+from dasd_assets import recovery
 from dasd_assets.jobs import executor
 from dasd_assets.recovery import ABANDONED, OWNER, fail_abandoned_runs, owner, owners
 from dasd_resources.recipe import load_recipe
@@ -53,7 +56,7 @@ def test_a_run_of_the_service_has_no_other_owner_than_its_worker(project: Projec
         assert fail_abandoned_runs(instance, project.home) == 0
         (owners(project.home) / run.run_id).touch()
         instance.add_run_tags(run.run_id, tags)
-        assert fail_abandoned_runs(instance, project.home, 0) == 1
+        assert fail_abandoned_runs(instance, project.home) == 1
 
 
 ORIGIN = RemoteJobOrigin(
@@ -66,10 +69,10 @@ def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project
         job = project.definitions.resolve_job_def("data_only")
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
         assert fail_abandoned_runs(instance, project.home) == 0  # its worker may not have come to lock
-        with owner(project.home, run.run_id):
+        with FileLock(owners(project.home) / run.run_id):
             assert fail_abandoned_runs(instance, project.home) == 0
         (owners(project.home) / run.run_id).touch()  # what a worker leaves that is killed
-        assert fail_abandoned_runs(instance, project.home, 0) == 1
+        assert fail_abandoned_runs(instance, project.home) == 1
         failed = instance.get_run_by_id(run.run_id)
         assert failed is not None
         assert failed.status == dg.DagsterRunStatus.FAILURE
@@ -77,35 +80,62 @@ def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project
         assert list(owners(project.home).iterdir()) == []
 
 
-def test_a_run_whose_end_is_stored_a_moment_after_its_lock_is_free_is_left_alone(project: Project) -> None:
+def test_a_run_that_has_ended_since_it_was_looked_at_is_left_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with project.instance() as instance:
         job = project.definitions.resolve_job_def("data_only")
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
-        (owners(project.home) / run.run_id).touch()
-        end = threading.Timer(0.5, instance.report_run_canceled, [run])
-        end.start()
-        assert fail_abandoned_runs(instance, project.home, 3) == 0
-        end.join()
+
+        def end_and_be_dead(*_: object) -> bool:
+            instance.report_run_canceled(run)
+            return True
+
+        monkeypatch.setattr(recovery, "_is_abandoned", end_and_be_dead)
+        assert fail_abandoned_runs(instance, project.home) == 0
         ended = instance.get_run_by_id(run.run_id)
         assert ended is not None
         assert ended.status == dg.DagsterRunStatus.CANCELED
 
 
-def test_the_executor_holds_the_lock_while_it_executes(tmp_path: Path) -> None:
-    held: list[list[str]] = []
+def execute(home: Path, origin: RemoteJobOrigin | None, last: Callable[[list[Path]], None]) -> None:
+    """Execute a run of one step in this process; then `last` is given the lock files that there are."""
 
     @dg.asset
-    def watcher() -> None:
-        held.append([path.name for path in owners(tmp_path).iterdir()])
+    def nothing() -> None: ...
 
-    definitions = dg.Definitions(assets=[watcher], executor=executor(load_recipe("demo"), tmp_path))
+    definitions = dg.Definitions(assets=[nothing], executor=executor(load_recipe("demo"), home))
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_implicit_global_asset_job_def()
         plan = create_execution_plan(job)
-        run = instance.create_run_for_job(job, execution_plan=plan)
+        run = instance.create_run_for_job(job, execution_plan=plan, remote_job_origin=origin)
         list(execute_run_iterator(InMemoryJob(job), run, instance))
-    assert held == [[run.run_id]]
+    last(list(owners(home).iterdir()))
+
+
+def test_a_worker_of_the_service_holds_its_lock_until_its_process_ends(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    found, may_end = fork.Queue(), fork.Event()
+
+    def last(locks: list[Path]) -> None:
+        found.put(locks)
+        may_end.wait()
+
+    worker = fork.Process(target=execute, args=(tmp_path, ORIGIN, last))
+    worker.start()
+    [lock] = found.get(timeout=60)
+    with pytest.raises(Timeout):
+        FileLock(lock, timeout=0).acquire()
+    may_end.set()
+    worker.join()
+    assert worker.exitcode == 0
     assert list(owners(tmp_path).iterdir()) == []
+
+
+def test_a_run_of_dasd_run_needs_no_lock_of_its_own(tmp_path: Path) -> None:
+    found: list[Path] = []
+    execute(tmp_path, None, found.extend)
+    assert found == []
 
 
 def test_runs_of_others_are_left_alone(project: Project) -> None:
