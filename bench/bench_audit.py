@@ -39,7 +39,7 @@ from dasd_assets.audit.verify import verify  # noqa: E402
 from dasd_assets.generations import DECISIVE, response_id, seed_of  # noqa: E402
 from dasd_assets.partitions import batches  # noqa: E402
 from dasd_resources.connections import attach  # noqa: E402
-from dasd_resources.lake import Reading  # noqa: E402
+from dasd_resources.lake import AUTHOR, Reading  # noqa: E402
 from dasd_resources.landing import prompt_id  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 
@@ -118,8 +118,11 @@ def multiply(project: Project) -> None:
         connection.register("new_prompts", prompts)
         connection.register("new_responses", responses)
         for batch in keys:
+            connection.execute("BEGIN")
             for statement in copies():
                 connection.execute(statement, {"batch": batch, "first": first})
+            connection.execute("CALL dasd.set_commit_message($author, 'bench')", {"author": AUTHOR})
+            connection.execute("COMMIT")
     copy_events(project.home / "dagster" / "history" / "runs" / "index.db", first, keys)
 
 

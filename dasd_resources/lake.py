@@ -21,6 +21,7 @@ from filelock import FileLock
 from dasd_resources.connections import all_cores, attach
 from dasd_resources.schema import MIGRATIONS
 
+AUTHOR = "dasd"  # of every commit that is made here
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
 Params = Mapping[str, object]
 
@@ -200,7 +201,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator
     connection.execute("BEGIN")
     try:
         yield Transaction(connection, _run_id(origin))
-        connection.execute("CALL dasd.set_commit_message('dasd', $origin)", {"origin": origin})
+        connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
     except BaseException:
         connection.execute("ROLLBACK")
         raise

@@ -9,11 +9,13 @@ from conftest import Project
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import NUM_TOLD, verify
 from dasd_assets.audit.verify.chats import Chats, NoChat
+from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.datasets import ranks, selected_scores
 from dasd_assets.audit.verify.judgements import JUDGED, verdicts
 from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_assets.cli import main
 from dasd_resources.chat import Chat
+from dasd_resources.connections import attach
 
 
 def edit(project: Project, statement: str) -> None:
@@ -54,7 +56,7 @@ def test_planted_faults_are_named(copy: Project) -> None:
     assert f"sft_examples {example}: its token ids and labels differ in number" in found
     assert f"sft_examples {example}: its example_id is" in found
     assert "there are 2 rows of this key; delete all but one of them" in found
-    assert "response_verdicts response_id nobody: responses has no such row" in found
+    assert "response_verdicts response_id nobody batch" in found
     assert "its prompt_id is" in found
     assert "its seed is 5" in found
     assert "it has a logprob that is above 0 or not finite" in found
@@ -222,6 +224,60 @@ def test_checkpoints_that_lack_their_examples_their_snapshot_or_their_parent(cop
     assert f"{ids['stage1']}: the rows it was trained on cannot be shown: there is no snapshot {snapshot}" in found
     assert f"{ids['stage3']}: the table checkpoints lacks nobody, the parent of {ids['stage3']}" in found
     assert f"{ids['stage3']}: its recipe_document is no JSON object" in found
+
+
+def test_what_was_changed_by_hand_is_named_until_it_is_made_again(copy: Project) -> None:
+    """Whatever the column, and rows that are gone, too."""
+    example = copy.read("SELECT min(example_id) FROM sft_examples WHERE dataset = 'mixed'").item()
+    response = copy.read("SELECT min(response_id) FROM responses").item()
+    evaluation = copy.read("SELECT min(evaluation_id) FROM evaluations").item()
+    with attach(copy.warehouse.catalog) as connection:
+        connection.execute(f"UPDATE responses SET engine = 'another' WHERE response_id = '{response}'")
+        connection.execute(f"DELETE FROM sft_examples WHERE example_id = '{example}' AND dataset = 'mixed'")
+        connection.execute(f"DELETE FROM evaluations WHERE evaluation_id = '{evaluation}'")
+    with copy.warehouse.reading() as reading:
+        found = [f"{fault.table} {fault.row}: {fault.what}" for fault in by_hand(reading)]
+    assert [line.partition(" (")[0] for line in found] == [
+        f"evaluations {evaluation}: it was deleted by hand",
+        f"responses {response}: it was changed by hand",
+        f"sft_examples tiny mixed das {example}: it was deleted by hand",
+    ]
+    copy.materialize("evaluations")
+    with copy.warehouse.reading() as reading:
+        assert "evaluations" not in {fault.table for fault in by_hand(reading)}
+
+
+def test_rows_that_no_verifier_can_judge_are_faults_not_errors(copy: Project) -> None:
+    prompt = copy.read("SELECT min(prompt_id) FROM responses").item()
+    question = copy.read("SELECT min(question_id) FROM benchmark_questions").item()
+    edit(copy, f"UPDATE prompts SET metadata = 'no JSON' WHERE prompt_id = '{prompt}'")
+    edit(copy, f"UPDATE benchmark_questions SET verifier = 'nobody' WHERE question_id = '{question}'")
+    found = faults(copy)
+    assert f"prompts {prompt}: nothing can be judged by it: " in found
+    assert f"benchmark_questions held_out {question}: nothing can be judged by it: unknown verifier" in found
+
+
+REST = {
+    "prefix_cuts": ("rollout_id", "cut_token = cut_token + 1", "its cut_token is"),
+    "published_datasets": ("dataset", "num_examples = num_examples + 1", "it says"),
+    "checkpoint_examples": ("example_id", "prompt_id = 'another'", "has no such row"),
+    "responses": ("response_id", "teacher_fingerprint = 'another'", "checkpoints has no such row"),
+    "sentence_types": ("response_id", "batch = 'another'", "sentence_probabilities has no such row"),
+    "sentence_probabilities": ("response_id", "teacher_prob = teacher_prob / 2", "its sentences are not those"),
+    "response_scores": ("response_id", "num_sentences = num_sentences + 1", "its sentences give"),
+    "selected_responses": ("response_id", "prompt_id = 'another'", "responses has no such row"),
+    "checkpoints": ("checkpoint_id", "num_steps = num_steps + 1", "the record in its folder says"),
+}
+
+
+def test_columns_that_follow_from_others_are_followed_up(copy: Project) -> None:
+    for table, (key, hand, _) in REST.items():
+        one = "max" if table == "sentence_types" else "min"  # another response than the one whose scores are changed
+        wanted = f"SELECT {one}({key}) FROM {table} WHERE {hand.partition(' =')[0]} IS NOT NULL"
+        edit(copy, f"UPDATE {table} SET {hand} WHERE {key} = ({wanted})")
+    found = [str(fault) for fault in verify(copy.warehouse)]
+    for table, (_, _, told) in REST.items():
+        assert any(line.startswith(table) and told in line for line in found), table
 
 
 def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:

@@ -2,11 +2,13 @@
 
 | module | checks |
 | --- | --- |
+| `commits` | rows that were changed by hand |
 | `keys` | keys, references and lists, by queries |
 | `row_ids` | ids and seeds, from the columns that decide them |
 | `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
 | `scores` | sentences and scores, from tokens and offsets |
+| `cuts` | where rollouts were cut |
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
 
@@ -24,7 +26,9 @@ from dasd_assets.audit.files import Fault, file_faults, tables
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.checkpoints import checkpoints
-from dasd_assets.audit.verify.datasets import datasets, num_examples, ranks, selected_scores, selections
+from dasd_assets.audit.verify.commits import by_hand
+from dasd_assets.audit.verify.cuts import cuts
+from dasd_assets.audit.verify.datasets import datasets, num_examples, published, ranks, selected_scores, selections
 from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
 from dasd_assets.audit.verify.keys import CONDITIONS, KEYS, REFERENCES, doubled, orphans, wrong
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
@@ -66,6 +70,7 @@ def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
 
 def _queries(reading: Reading) -> Iterator[Check]:
     """Title, tables read, and the check, of all that a query can tell."""
+    yield "changes by hand", set(), lambda: by_hand(reading)
     for table, key in KEYS.items():
         yield f"keys of {table}", {table}, lambda t=table, k=key: doubled(reading, t, k)  # type: ignore[misc]
     for reference in REFERENCES:
@@ -74,6 +79,7 @@ def _queries(reading: Reading) -> Iterator[Check]:
     for condition in CONDITIONS:
         yield f"rows of {condition[0]}", {condition[0]}, lambda c=condition: wrong(reading, *c)  # type: ignore[misc]
     yield "datasets", {"sft_examples"}, lambda: datasets(reading)
+    yield "published datasets", {"published_datasets", "sft_examples"}, lambda: published(reading)
     yield "selections", {"selected_responses"}, lambda: selections(reading)
     yield "ranks", {"selected_responses", "selection_rules"}, lambda: ranks(reading)
     yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: num_examples(reading)
@@ -94,6 +100,7 @@ def _again(
         for judged in JUDGED:
             needs = {judged.verdicts, judged.table, "prompts"}
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
+    yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
     needs = {"responses", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: sentences(lake, reading, sample)

@@ -1,6 +1,6 @@
 """Checkpoints: weights, snapshots, and the rows they saw."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
@@ -9,23 +9,44 @@ from dasd_assets.audit.prompt import Record
 from dasd_resources.checkpoint import CheckpointError, published
 from dasd_resources.lake import Lake, Reading
 
+CURE = "restore a backup"
+
 
 def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
     """Each trained checkpoint's weights, its record, and the rows it saw."""
     rows = reading.read("SELECT * FROM checkpoints ORDER BY checkpoint_id").to_dicts()
     for row in {row["checkpoint_id"]: row for row in rows}.values():
-        for what in audit_checkpoint(lake, reading, row["checkpoint_id"], all_tokens=True)["faults"]:
+        audit = audit_checkpoint(lake, reading, row["checkpoint_id"], all_tokens=True)
+        for what in audit["faults"]:
             yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and run `dasd run`")
         if row["dataset"] is not None:
-            yield from _weights(row)
+            yield from _folder(row)
+            yield from _examples(reading, row, audit["trained_on"]["example_ids"])
 
 
-def _weights(row: Record) -> Iterator[Fault]:
+def _examples(reading: Reading, row: Record, trained_on: Collection[str]) -> Iterator[Fault]:
+    """Rows of `checkpoint_examples`, which a takedown reads, that are not of its snapshot; others count the missing."""
+    query = "SELECT example_id FROM checkpoint_examples WHERE checkpoint_id = $checkpoint_id ORDER BY example_id"
+    known = set(trained_on)
+    for example in reading.read(query, row)["example_id"] if known else ():
+        if example not in known:
+            name = f"{row['checkpoint_id']} {example}"
+            yield Fault("checkpoint_examples", name, "the checkpoint's snapshot has no such example", CURE)
+
+
+def _folder(row: Record) -> Iterator[Fault]:
     try:
         trained = published(Path(row["path"]), row["checkpoint_id"])
     except (CheckpointError, ValueError, KeyError) as error:
         yield Fault("checkpoints", row["checkpoint_id"], str(error), "then run `dasd run`")
         return
-    if trained is not None and trained.content_hash != row["content_hash"]:
+    if trained is None:
+        return
+    if trained.content_hash != row["content_hash"]:
         what = f"its weights hash to {trained.content_hash[:16]}…, the record says {row['content_hash'][:16]}…"
-        yield Fault("checkpoints", row["checkpoint_id"], what, "restore a backup")
+        yield Fault("checkpoints", row["checkpoint_id"], what, CURE)
+    made = {"num_steps": trained.num_steps, "seconds": trained.seconds, "final_loss": trained.losses[-1].loss}
+    for name, value in made.items():
+        if row[name] != value:
+            what = f"its {name} is {row[name]}, the record in its folder says {value}"
+            yield Fault("checkpoints", row["checkpoint_id"], what, CURE)

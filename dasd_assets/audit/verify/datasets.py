@@ -26,6 +26,20 @@ def datasets(reading: Reading) -> Iterator[Fault]:
             yield Fault("sft_examples", name, what, f"materialize sft_dataset_{row['dataset']} again")
 
 
+def published(reading: Reading) -> Iterator[Fault]:
+    """What `published_datasets` says of the datasets as they are now."""
+    for row in reading.read(_PUBLISHED).iter_rows(named=True):
+        name = f"{row['recipe']} {row['dataset']} {row['policy']}"
+        what = f"sft_examples has {row['found']:,} examples of {row['dataset_id']}, it says {row['num_examples']:,}"
+        yield Fault("published_datasets", name, what, f"materialize sft_dataset_{row['dataset']} again")
+
+
+_PUBLISHED = """SELECT p.*, count(e.example_id) AS found
+    FROM (SELECT recipe, dataset, policy, dataset_id, num_examples FROM published_datasets) p
+        LEFT JOIN sft_examples e USING (recipe, dataset, policy, dataset_id)
+    GROUP BY ALL HAVING count(e.example_id) <> num_examples ORDER BY ALL"""
+
+
 def selections(reading: Reading) -> Iterator[Fault]:
     """Ids of selected datasets, from the responses in them and the rule that chose these."""
     query = """SELECT recipe, dataset, policy, selection_version, dataset_id,

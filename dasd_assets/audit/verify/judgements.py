@@ -16,7 +16,7 @@ from dasd_resources.lake import Reading
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.verifiers import VERIFIER_VERSION
 
-_OF_PROMPT = "p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
+_OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def verdicts(
     for row in _rows(reading, judged, sample):
         stored = {v["filter"]: Verdict(v["passed"], v["reason"]) for v in row["verdicts"]}
         try:
-            again = _again(row, rules, chats)
-        except NoChat as error:
-            unjudged[str(error)] += 1
-            again = stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
+            again = _judged(row, stored, rules, chats, unjudged)
+        except ValueError as error:
+            yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {error}", AGAIN)
+            continue
         for name, found in stored.items():
             if found != again.get(name):
                 what = f"its verdict is {_told(found)}, its text gives {_told(again.get(name))}"
@@ -75,6 +75,21 @@ def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
         for recipe in chats.recipes
         for student in chats.students
     }
+
+
+def _judged(
+    row: Record,
+    stored: dict[str, Verdict],
+    rules: dict[str, tuple[Filters, str]],
+    chats: Chats,
+    unjudged: Counter[str],
+) -> dict[str, Verdict]:
+    """Every verdict again; what cannot be found out here stays as it is stored, and why is counted."""
+    try:
+        return _again(row, rules, chats)
+    except NoChat as error:
+        unjudged[str(error)] += 1
+        return stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
 
 
 def _again(row: Record, rules: dict[str, tuple[Filters, str]], chats: Chats) -> dict[str, Verdict]:
@@ -115,7 +130,7 @@ def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Reco
 
 def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
     """Answers to held-out questions that the verifier judges otherwise."""
-    query = f"""SELECT e.evaluation_id, e.correct, e.reason, e.response_text,
+    query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.reason, e.response_text,
             q.question, q.reference_answer, q.verifier, q.metadata
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
@@ -126,7 +141,13 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
             if row["verifier"] is None:
                 num_unjudged += 1
                 continue
-            found, again = Verdict(row["correct"], row["reason"]), judge_answer(row["response_text"], row)
+            found = Verdict(row["correct"], row["reason"])
+            try:
+                again = judge_answer(row["response_text"], row)
+            except ValueError as error:
+                name = f"{row['benchmark']} {row['question_id']}"
+                yield Fault("benchmark_questions", name, f"nothing can be judged by it: {error}", AGAIN)
+                continue
             if found != again:
                 what = f"it is {_told(found)}, its answer gives {_told(again)}"
                 yield Fault("evaluations", row["evaluation_id"], what, AGAIN)

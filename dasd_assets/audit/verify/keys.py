@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_resources.lake import Reading
+from dasd_resources.recipe import SCORE_NAMES
 
 KEYS = {
     "prompts": "prompt_id",
@@ -25,29 +26,35 @@ KEYS = {
     "evaluations": "evaluation_id",
     "withdrawn_prompts": "prompt_id",
 }
-REFERENCES = (  # table, column, the table it must be in; the column has the same name there unless given
-    ("responses", "prompt_id", "prompts", "prompt_id"),
-    ("response_verdicts", "response_id", "responses", "response_id"),
-    ("student_logprobs", "response_id", "responses", "response_id"),
-    ("sentence_probabilities", "response_id", "student_logprobs", "response_id"),
-    ("sentence_types", "response_id", "sentence_probabilities", "response_id"),
-    ("response_scores", "response_id", "sentence_types", "response_id"),
-    ("selected_responses", "response_id", "responses", "response_id"),
-    ("sft_examples", "response_id", "responses", "response_id"),
-    ("sft_examples", "continuation_id", "teacher_continuations", "continuation_id"),
+REFERENCES = (  # table, columns, the table that must have such a row; its columns have the same names unless given
+    ("responses", "prompt_id", "prompts"),
+    ("responses", "teacher_fingerprint", "checkpoints", "checkpoint_id"),
+    ("response_verdicts", "response_id, batch", "responses"),
+    ("student_logprobs", "response_id, batch", "responses"),
+    ("student_logprobs", "student_fingerprint", "checkpoints", "checkpoint_id"),
+    ("sentence_probabilities", "response_id, batch, student_fingerprint", "student_logprobs"),
+    ("sentence_types", "response_id, batch, student_fingerprint, sentence_index", "sentence_probabilities"),
+    ("response_scores", "response_id, batch, student_fingerprint, threshold_version", "sentence_types"),
+    ("selected_responses", "response_id, prompt_id", "responses"),
+    ("sft_examples", "response_id", "responses"),
+    ("sft_examples", "continuation_id", "teacher_continuations"),
     ("checkpoints", "parent_checkpoint_id", "checkpoints", "checkpoint_id"),
-    ("checkpoint_examples", "checkpoint_id", "checkpoints", "checkpoint_id"),
-    ("student_rollouts", "checkpoint_id", "checkpoints", "checkpoint_id"),
-    ("student_rollouts", "reference_response_id", "responses", "response_id"),
-    ("prefix_cuts", "rollout_id", "student_rollouts", "rollout_id"),
-    ("teacher_continuations", "rollout_id", "student_rollouts", "rollout_id"),
-    ("continuation_verdicts", "continuation_id", "teacher_continuations", "continuation_id"),
-    ("evaluations", "checkpoint_id", "checkpoints", "checkpoint_id"),
+    ("checkpoint_examples", "checkpoint_id", "checkpoints"),
+    ("checkpoint_examples", "response_id, prompt_id", "responses"),
+    ("checkpoint_examples", "continuation_id, prompt_id", "teacher_continuations"),
+    ("student_rollouts", "checkpoint_id", "checkpoints"),
+    ("student_rollouts", "reference_response_id, prompt_id", "responses", "response_id, prompt_id"),
+    ("prefix_cuts", "rollout_id", "student_rollouts"),
+    ("teacher_continuations", "rollout_id, prompt_id", "student_rollouts"),
+    ("teacher_continuations", "teacher_fingerprint", "checkpoints", "checkpoint_id"),
+    ("continuation_verdicts", "continuation_id", "teacher_continuations"),
+    ("evaluations", "checkpoint_id", "checkpoints"),
 )
 _TOKENS = "len(token_ids) <> len(logprobs) OR len(token_ids) <> len(offsets)"
 _VALUES = "NOT coalesce(list_max(logprobs) <= 0 AND isfinite(list_min(logprobs)), len(logprobs) = 0)"
 _OFFSETS = "coalesce(list_max(offsets) >= length(text) OR list_min(offsets) < -1, FALSE)"
 _UNREASONED = "passed = (reason IS NOT NULL AND NOT (filter = 'correctness' AND reason = 'no verifier'))"
+_UNKNOWN_SCORE = f"score_name NOT IN {SCORE_NAMES}"
 CONDITIONS = (  # table, its id, what is wrong where the condition holds
     *[
         (table, key, what, condition)
@@ -72,6 +79,12 @@ CONDITIONS = (  # table, its id, what is wrong where the condition holds
             ("evaluations", "evaluation_id", "correct = (reason IS NOT NULL)"),
         )
     ],
+    (
+        "response_scores",
+        "response_id || ' ' || score_name",
+        "there is no such score",
+        f"score_name NOT IN {SCORE_NAMES}",
+    ),
     ("sft_examples", "example_id", "its token ids and labels differ in number", "len(input_ids) <> len(labels)"),
 )
 
@@ -83,13 +96,16 @@ def doubled(reading: Reading, table: str, key: str) -> Iterator[Fault]:
         yield Fault(table, name, f"there are {row['num']} rows of this key", "delete all but one of them")
 
 
-def orphans(reading: Reading, table: str, column: str, parent: str, parent_column: str) -> Iterator[Fault]:
-    """Rows whose parent is missing; a withdrawn question is no missing one."""
+def orphans(reading: Reading, table: str, columns: str, parent: str, named: str | None = None) -> Iterator[Fault]:
+    """Rows whose parent is missing; a withdrawn question is no missing one, nor is where no parent is named."""
     withdrawn = "UNION ALL SELECT prompt_id FROM withdrawn_prompts" if parent == "prompts" else ""
-    query = f"""SELECT DISTINCT {column} AS id FROM {table} WHERE {column} IS NOT NULL AND {column} NOT IN (
-        SELECT {parent_column} FROM {parent} {withdrawn}) ORDER BY id"""
+    own = columns.split(", ")
+    names = ", ".join(f"{name} AS {column}" for name, column in zip((named or columns).split(", "), own, strict=True))
+    query = f"""SELECT DISTINCT {columns} FROM {table} ANTI JOIN (SELECT {names} FROM {parent} {withdrawn})
+        USING ({columns}) WHERE {own[0]} IS NOT NULL ORDER BY ALL"""
     for row in reading.read(query).iter_rows(named=True):
-        yield Fault(table, f"{column} {row['id']}", f"{parent} has no such row", AGAIN)
+        name = " ".join(f"{column} {value}" for column, value in row.items())
+        yield Fault(table, name, f"{parent} has no such row", AGAIN)
 
 
 def wrong(reading: Reading, table: str, key: str, what: str, condition: str) -> Iterator[Fault]:

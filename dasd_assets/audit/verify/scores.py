@@ -32,12 +32,18 @@ def _changed_sentences(stored: pl.DataFrame, responses: pl.DataFrame) -> list[st
     again = sentence_table(responses.filter(pl.col("response_id").is_in(stored["response_id"].unique().implode())))
     both = stored.join(again, on=["response_id", "sentence_index"], how="full", coalesce=True, suffix="_again")
     same = [pl.col(c).eq_missing(pl.col(f"{c}_again")) for c in _COUNTS]
-    same += [((pl.col(c) - pl.col(f"{c}_again")).abs() <= TOLERANCE).fill_null(False) for c in _SUMS]
+    same += [_close(c) for c in _VALUES]
     return both.filter(~pl.all_horizontal(same))["response_id"].unique().sort().to_list()
 
 
+def _close(column: str) -> pl.Expr:
+    """Whether a column is, but for rounding, what was found again; a value that is missing is so both times."""
+    stored, again = pl.col(column), pl.col(f"{column}_again")
+    return ((stored - again).abs() <= TOLERANCE).fill_null(stored.is_null() & again.is_null())
+
+
 _COUNTS = ("start", "stop", "teacher_num_tokens", "student_num_tokens")
-_SUMS = ("teacher_sum_logprob", "student_sum_logprob")
+_VALUES = ("teacher_sum_logprob", "student_sum_logprob", "teacher_prob", "student_prob")
 _TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
         r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, s.offsets AS student_offsets
     FROM responses r JOIN student_logprobs s USING (response_id) WHERE r.batch = $batch AND s.batch = $batch
@@ -60,12 +66,10 @@ def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
         if sentences.is_empty():
             continue
         both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
-        wrong = both.filter(
-            ((pl.col("score") - pl.col("score_again")).abs() > TOLERANCE)
-            | (pl.col("score").is_null() != pl.col("score_again").is_null())
-        )
+        wrong = both.filter(~_close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
         for row in wrong.iter_rows(named=True):
-            what = f"its {row['score_name']} is {row['score']}, its sentences give {row['score_again']}"
+            told, again = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
+            what = f"its {row['score_name']} is {told}, its sentences give {again}"
             yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
 
@@ -75,5 +79,5 @@ _TYPED = f"""SELECT p.*, t.sentence_type FROM (FROM sentence_probabilities WHERE
         AND threshold_version = $threshold_version) t USING (response_id, student_fingerprint, sentence_index)"""
 _SOME_SCORED = f"""WHERE response_id IN (SELECT response_id FROM response_scores WHERE {_KEYED}
     GROUP BY response_id{{some}})"""
-_SCORED = f"""SELECT response_id, score_name, score FROM response_scores WHERE {_KEYED}
+_SCORED = f"""SELECT response_id, score_name, score, num_sentences FROM response_scores WHERE {_KEYED}
     AND threshold_version = $threshold_version ORDER BY response_id, score_name"""
