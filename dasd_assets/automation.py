@@ -27,6 +27,7 @@ from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.planning import Attempt, Plan, Planner
 from dasd_assets.quarantine import check_evaluation, quarantine
 from dasd_assets.recovery import fail_abandoned_runs
+from dasd_assets.wording import number_of
 from dasd_resources.engines import Engines
 from dasd_resources.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
@@ -139,5 +140,8 @@ def requests(due: Iterable[Attempt]) -> list[dg.RunRequest]:
 def idle(plan: Plan) -> str:
     """Why nothing is requested."""
     given_up = [f"{step.target} is given up: {verdict.why}" for step, verdict in plan.exhausted]
-    making = [f"{len(plan.making)} runs are at it"] if plan.making else []
-    return "; ".join([*given_up, *plan.waiting, *making]) or "everything is up to date"
+    making = [f"{number_of(len(plan.making), 'run')} at work"] if plan.making else []
+    aside = (
+        f", but for {number_of(plan.num_aside, 'quarantined batch', 'quarantined batches')}" if plan.num_aside else ""
+    )
+    return "; ".join([*given_up, *plan.waiting, *making]) or f"everything is up to date{aside}"

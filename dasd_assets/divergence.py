@@ -179,12 +179,8 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
             metadata=scores_table.result(
                 warehouse,
                 scores.height,
-                {
-                    "batch": batch,
-                    "student_fingerprint": student,
-                    "threshold_version": threshold_version(recipe),
-                    "score_name": recipe.selection.score,
-                },
+                {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)},
+                {"score_name": recipe.selection.score},
                 num_responses=ranking.height,
                 mean_score=ranking.select(pl.mean("score")).item(),
                 scores=inline(

@@ -3,22 +3,28 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dasd_assets.wording import number_of
 from dasd_resources.landing_folder import LandedFile, LandingFolder, content_of, settled
 
 
 @dataclass(frozen=True)
 class Landed:
-    """new: keys of batches to register. growing: files to look at again. num_files: in the folder."""
+    """new: keys of batches to register. growing: files to look at again. num_files: in the folder.
+
+    num_copies: files whose content another of them has.
+    """
 
     new: list[str]
     growing: list[LandedFile]
     num_files: int
+    num_copies: int
 
     @property
     def told(self) -> str:
         """What there was to see."""
         waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
-        return f"{self.num_files} landed files{waiting}; {len(self.new)} new"
+        copies = f", {self.num_copies} with the content of another" if self.num_copies else ""
+        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new"
 
 
 def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
@@ -30,8 +36,9 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     growing = [file for file in files if not settled(file, seen, now)]
     contents = {content_of(batch) for batch in existing}
     new = []
-    for key in folder.keys([file for file in files if file not in growing]):
+    keys = folder.keys([file for file in files if file not in growing])
+    for key in keys:
         if content_of(key) not in contents:
             contents.add(content_of(key))
             new.append(key)
-    return Landed(new, growing, len(files))
+    return Landed(new, growing, len(files), len(keys) - len({content_of(key) for key in keys}))

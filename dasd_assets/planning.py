@@ -20,6 +20,7 @@ from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.staleness import Stale, comparison
 from dasd_assets.steps import LEVELS, Level, Step, data_selection, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
+from dasd_assets.wording import number_of
 from dasd_resources.content_hash import content_hash
 from dasd_resources.engines import Engines
 from dasd_resources.file_hashes import kept_hash
@@ -52,13 +53,15 @@ class Attempt:
 class Plan:
     """due: what may run now, in order. waiting: why other steps do not. making: runs that make some of them.
 
-    exhausted: steps without a batch that are given up, with the reason. changed: whether the quarantine did.
+    exhausted: steps without a batch that are given up, with the reason. num_aside: quarantined batches. changed:
+    whether there are others than before.
     """
 
     due: list[Attempt] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     making: list[str] = field(default_factory=list)
     exhausted: list[tuple[Step, Verdict]] = field(default_factory=list)
+    num_aside: int = 0
     changed: bool = False
 
 
@@ -84,7 +87,8 @@ class Planner:
             return replace(self.plan(levels, now, patient), changed=True)
         found = ready([step for step in steps if step.batch not in aside.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
-        plan = Plan(waiting=[f"{len(first)} steps for models and batches come first"] if first else [])
+        waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
+        plan = Plan(waiting=waiting, num_aside=len(aside.now))
         return self._judge(plan, [step for step in found if step.level in levels], aside, now, patient)
 
     def training_plan(self, now: float | None = None) -> Plan:

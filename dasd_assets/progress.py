@@ -19,12 +19,21 @@ EVERY = 10.0  # seconds
 def logged(
     items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], every: float = EVERY
 ) -> Iterator[Item]:
-    """Pass items on; at a calm rhythm, and at the end, log how many of `total` have come and the time left."""
-    started = spoken = time.monotonic()
+    """Pass items on; at a calm rhythm, and at the end, log how many of `total` have come and the time left.
+
+    The rate is that since the first one came: what an engine needs to load a model is none of it.
+    """
+    if total:
+        log(f"0/{total:,} {unit}: the engine begins")
+    began = first = spoken = time.monotonic()
     for done, item in enumerate(items, start=1):
         now = time.monotonic()
-        if now - spoken >= pause(now - started, every) or done == total:
-            log(progress_line(done, total, unit, now - started))
+        if done == 1:
+            first = spoken = now
+        if done == total:
+            log(progress_line(done, total, unit, now - began, done))
+        elif now - spoken >= pause(now - first, every):
+            log(progress_line(done, total, unit, now - first, done - 1))
             spoken = now
         yield item
 
@@ -51,7 +60,8 @@ class TrainingLog:
         seconds = self.clock()
         if self.first is None:
             self.first, self.started, self.spoken = now, seconds, seconds
-            self.log(f"training begins after step {now.step:,} of {now.num_steps:,}")
+            begins = "begins" if now.step == 0 else f"goes on after step {now.step:,}"
+            self.log(f"training {begins}: {now.num_steps:,} steps in all")
         elif seconds - self.spoken >= pause(seconds - self.started, self.every) or is_last:
             self.log(training_line(self.first, now, self.loss, seconds - self.started))
             self.spoken = seconds
@@ -62,10 +72,10 @@ def pause(elapsed: float, every: float) -> float:
     return every * min(max(1.0, elapsed / 600), 6.0)
 
 
-def progress_line(done: int, total: int, unit: str, seconds: float) -> str:
-    """`120/400 responses (30 %), 24.0/s, 12 s left`."""
-    rate = done / max(seconds, 1e-6)
-    left = "" if done >= total else f", {duration((total - done) / rate)} left"
+def progress_line(done: int, total: int, unit: str, seconds: float, made: int) -> str:
+    """`120/400 responses (30 %), 24.0/s, 12 s left`; made: how many of those done have come in so many seconds."""
+    rate = made / max(seconds, 1e-6)
+    left = f", {duration((total - done) / rate)} left" if done < total and made else ""
     return f"{done:,}/{total:,} {unit} ({100 * done / max(total, 1):.0f} %), {rate:.1f}/s{left}"
 
 

@@ -82,9 +82,9 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         deps=[f"selected_responses_{dataset}", "random_responses", "student_model"],
         group_name="sft_datasets",
         kinds={"ducklake"},
-        metadata=examples_table.part(f"dataset = '{dataset}'"),
+        metadata=examples_table.part(f"dataset = '{dataset}' AND policy = 'das'"),
         code_version=examples_table.code_version,
-        description=f"One row per training example of {dataset}: token ids and labels, for selection and control.",
+        description=f"One row per training example of {dataset}: token ids and labels; beside them, the control's.",
     )
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         chat = engines.find(recipe.student, "student.model").chat

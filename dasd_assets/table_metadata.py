@@ -91,25 +91,47 @@ class TableAsset:
         return {**self.definition, "dagster/table_name": f"dasd.{self.name} WHERE {rows}"}
 
     def result(
-        self, warehouse: Warehouse, num_rows: int, rows: Mapping[str, object], **figures: Figure
+        self,
+        warehouse: Warehouse,
+        num_rows: int,
+        rows: Mapping[str, object],
+        shown: Mapping[str, object] | None = None,
+        /,
+        **figures: Figure,
     ) -> dict[str, Figure | dg.TableColumnLineage]:
-        """Metadata of a materialization: the row count, figures, and a few rows equal to `rows` in what it names."""
+        """Metadata of a materialization: row counts, figures, and a few sample rows.
+
+        rows: column -> value of the rows that are counted; the samples are some of them, equal also to `shown`.
+        Where `batch` is among them, num_rows is that batch's, and the row count, which the web UI puts on top of the
+        page, is of all batches together.
+        """
+        counts: dict[str, Figure] = {"dagster/row_count": num_rows}
+        if "batch" in rows:
+            counts = {"dagster/row_count": self._count(warehouse, rows), "num_rows_of_batch": num_rows}
         return {
-            "dagster/row_count": num_rows,
+            **counts,
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
             **self._made_with,
-            "sample": dg.MetadataValue.md(self._sample(warehouse, rows)),
+            "sample": dg.MetadataValue.md(self._sample(warehouse, {**rows, **(shown or {})})),
         }
+
+    def _count(self, warehouse: Warehouse, rows: Mapping[str, object]) -> int:
+        """Rows of all batches, those since removed included."""
+        others = {column: value for column, value in rows.items() if column != "batch"}
+        return int(warehouse.read(f"SELECT count(*) FROM {self.name} WHERE {_equal(others)}", others).item())
 
     @property
     def _made_with(self) -> Mapping[str, dg.JsonMetadataValue]:
         return {} if self.version is None else self.version.metadata
 
     def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
-        where = " AND ".join(f"{column} = ${column}" for column in rows) or "TRUE"
-        query = f"SELECT {', '.join(SHOWN[self.name])} FROM {self.name} WHERE {where} LIMIT {NUM_SAMPLES}"
+        query = f"SELECT {', '.join(SHOWN[self.name])} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
         return markdown_table(warehouse.read(query, rows).to_dicts())
+
+
+def _equal(rows: Mapping[str, object]) -> str:
+    return " AND ".join(f"{column} = ${column}" for column in rows) or "TRUE"
 
 
 def table(name: str, **sources: str | list[str]) -> TableAsset:

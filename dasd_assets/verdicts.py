@@ -125,7 +125,8 @@ def _result(warehouse: Warehouse, batch: str, version: str, table_asset: TableAs
         metadata=table_asset.result(
             warehouse,
             verdicts.height,
-            {"batch": batch, "filter_version": version, "passed": False},
+            {"batch": batch, "filter_version": version},
+            {"passed": False},
             num_responses=verdicts["response_id"].n_unique(),
             **{f"failed_{name}": count for name, count in failed.items()},
         ),

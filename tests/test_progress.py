@@ -7,24 +7,24 @@ from dasd_resources.checkpoint import Pace, Progress
 
 
 def test_a_line_says_share_rate_and_time_left() -> None:
-    assert progress_line(120, 400, "responses", 5.0) == "120/400 responses (30 %), 24.0/s, 12 s left"
-    assert progress_line(1500, 1500, "rows", 3.0) == "1,500/1,500 rows (100 %), 500.0/s"
+    assert progress_line(120, 400, "responses", 5.0, 120) == "120/400 responses (30 %), 24.0/s, 12 s left"
+    assert progress_line(1500, 1500, "rows", 3.0, 1500) == "1,500/1,500 rows (100 %), 500.0/s"
 
 
 def test_a_line_can_be_written_at_the_very_start_and_of_nothing() -> None:
-    assert progress_line(0, 0, "rows", 0.0) == "0/0 rows (0 %), 0.0/s"
+    assert progress_line(0, 0, "rows", 0.0, 0) == "0/0 rows (0 %), 0.0/s"
 
 
 def test_items_pass_unchanged_and_the_end_is_logged_once() -> None:
     lines: list[str] = []
     assert list(logged(iter("abc"), 3, "letters", lines.append, every=1000)) == ["a", "b", "c"]
-    assert [line.split(" (")[0] for line in lines] == ["3/3 letters"]
+    assert [line.split(" (")[0] for line in lines] == ["0/3 letters: the engine begins", "3/3 letters"]
 
 
 def test_a_line_for_every_item_where_time_allows() -> None:
     lines: list[str] = []
     assert len(list(logged("abcd", 4, "letters", lines.append, every=0))) == 4
-    assert [line.split(" ")[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert [line.split(" ")[0] for line in lines] == ["0/4", "1/4", "2/4", "3/4", "4/4"]
 
 
 def test_items_are_not_taken_ahead_of_the_reader() -> None:
@@ -57,7 +57,7 @@ def test_a_training_tells_step_loss_rate_and_time_left_at_a_calm_rhythm() -> Non
     say(Pace(500, 500, 1_400_000))
     say(Progress(500, 500, 0.5, 3e-4, 1_400_000))
     assert lines == [
-        "training begins after step 100 of 500",
+        "training goes on after step 100: 500 steps in all",
         "step 200/500 (40 %), loss 0.750, learning rate 3.00e-03, 10,000 tokens/s, 30 s left",
         "step 500/500 (100 %), loss 0.500, learning rate 3.00e-04, 20,000 tokens/s",
     ]

@@ -217,7 +217,8 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
             metadata=verdicts.result(
                 warehouse,
                 len(rows),
-                {"filter_version": version, "passed": False},
+                {"filter_version": version},
+                {"passed": False},
                 num_continuations=continuations.height,
                 **{
                     f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)

@@ -1,0 +1,44 @@
+"""Changes by hand: rows whose latest change no run and no command of ours made, as long as its snapshot is kept.
+
+A hand that writes our name into its commit is not seen here; what it changed may be, by the other checks.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+
+from dasd_assets.audit.files import Fault
+from dasd_assets.audit.verify.keys import KEYS
+from dasd_resources.lake import AUTHOR, Reading
+
+CURE = "restore a backup; if it was meant: it is told until maintenance expires the snapshot"
+CHANGED_ROWS = ("tables_inserted_into", "tables_deleted_from", "inlined_insert", "inlined_delete")
+DONE = {"insert": "inserted", "update_postimage": "changed", "delete": "deleted"}
+
+
+def by_hand(reading: Reading) -> Iterator[Fault]:
+    """The rows that a commit without our name has inserted, changed or deleted, and that nothing of ours has since."""
+    named: dict[int, str] = dict(
+        reading.read("SELECT table_id, table_name FROM ducklake_table_info('dasd')").iter_rows()
+    )
+    times, commits = dict[int, datetime](), defaultdict[str, list[int]](list)
+    for commit in reading.read(_FOREIGN, {"author": AUTHOR}).to_dicts():
+        times[commit["snapshot_id"]] = commit["snapshot_time"]
+        changed = {int(number) for kind in CHANGED_ROWS for number in commit["changes"].get(kind, [])}
+        for number in changed & named.keys():
+            commits[named[number]].append(commit["snapshot_id"])
+    newest = reading.read("SELECT max(snapshot_id) FROM dasd.snapshots()").item()
+    for table, snapshots in sorted(commits.items()):
+        query = _LATEST.format(table=table, key=KEYS.get(table, "number"), first=min(snapshots), newest=newest)
+        for snapshot, change, *key in reading.read(query).rows():
+            if snapshot in snapshots:
+                what = f"it was {DONE[change]} by hand (snapshot {snapshot}, {times[snapshot]:%Y-%m-%d %H:%M} UTC)"
+                yield Fault(table, " ".join(map(str, key)), what, CURE)
+
+
+_FOREIGN = """SELECT snapshot_id, snapshot_time, changes FROM dasd.snapshots()
+    WHERE author IS DISTINCT FROM $author ORDER BY snapshot_id"""
+_LATEST = """SELECT snapshot, change, {key}
+    FROM dasd.table_changes('{table}', {first}, {newest}) AS c(snapshot, number, change)
+    WHERE change <> 'update_preimage'
+    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY snapshot DESC, change DESC) = 1 ORDER BY ALL"""
