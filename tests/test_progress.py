@@ -68,4 +68,4 @@ def test_a_training_that_has_just_begun_tells_no_rate() -> None:
     say = TrainingLog(lines.append, every=0, clock=lambda: 1.0)
     say(Pace(0, 10, 0))
     say(Pace(0, 10, 0))
-    assert lines == ["training begins after step 0 of 10", "step 0/10 (0 %)"]
+    assert lines == ["training begins: 10 steps in all", "step 0/10 (0 %)"]
