@@ -27,6 +27,8 @@ from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.planning import Attempt, Plan, Planner
 from dasd_assets.quarantine import check_evaluation, quarantine
 from dasd_assets.recovery import fail_abandoned_runs
+from dasd_assets.staleness import NEVER
+from dasd_assets.steps import Step
 from dasd_assets.wording import number_of
 from dasd_resources.engines import Engines
 from dasd_resources.landing_folder import LandingFolder
@@ -131,10 +133,15 @@ def requests(due: Iterable[Attempt]) -> list[dg.RunRequest]:
             run_key=attempt.key,
             partition_key=attempt.step.batch,
             asset_selection=[dg.AssetKey(name) for name in attempt.step.assets],
-            tags={**attempt.step.tags, "dasd.why": attempt.step.why[:500]},
+            tags={**attempt.step.tags, "dasd.why": _why(attempt.step)},
         )
         for attempt in due
     ]
+
+
+def _why(step: Step) -> str:
+    """As short as a run's list needs it."""
+    return "new batch" if step.batch and set(step.reasons.values()) == {NEVER} else step.why[:500]
 
 
 def idle(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 
 MADE_WITH = "made_with"
@@ -31,6 +32,12 @@ class CodeVersion:
 def of_code(**code: str) -> CodeVersion:
     """The version of an asset that reads nothing of the recipe (rule = its version)."""
     return CodeVersion("".join(code.values()), code)
+
+
+def of_recipe(recipe: Recipe, version: CodeVersion) -> CodeVersion:
+    """The version of an asset whose rows are under the recipe's name: another recipe of the home has none of them."""
+    text = content_hash([version.text, recipe.name])[:12]
+    return CodeVersion(text, version.code, {**version.recipe, **recipe.parts("name")})
 
 
 def code_version(recipe: Recipe, *parts: str, **code: str) -> CodeVersion:

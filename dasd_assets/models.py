@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
+from dasd_assets.code_versions import of_code, of_recipe
 from dasd_assets.provenance import origin
 from dasd_assets.table_metadata import table
 from dasd_assets.training import described
@@ -40,13 +41,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     spec = recipe.teacher if role == "teacher" else recipe.student
-    checkpoints = table("checkpoints")
+    checkpoints = table("checkpoints").made_with(of_recipe(recipe, of_code()))
 
     @dg.asset(
         name=f"{role}_model",
         group_name="inputs",
         kinds={"huggingface"},
         metadata=checkpoints.part(f"stage = '{role}'"),
+        code_version=checkpoints.code_version,
         description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:

@@ -15,6 +15,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 
 from dasd_assets.attempts import Verdict, assets_of, judge, maker, runs_of, unfinished_runs
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.lost_tables import require_tables
 from dasd_assets.partitions import batches
 from dasd_assets.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.staleness import Stale, comparison
@@ -111,6 +112,7 @@ class Planner:
     def _tables(self, known: Sequence[str]) -> tuple[Quarantine, dict[str, str]]:
         """What is set aside, and the batches that have to follow a withdrawal or deletion, of one moment."""
         with self.warehouse.reading() as reading:
+            require_tables(self.instance, reading)
             return quarantine(reading), outdated_batches(reading, known)
 
     def _stale(

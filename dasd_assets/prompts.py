@@ -16,7 +16,7 @@ from dasd_assets.code_versions import of_code
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import table
-from dasd_assets.withdrawals import LEFT, duplicate, outdated_batches, without_withdrawn
+from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
@@ -103,7 +103,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             rows, rejected = split_owned(records, batch, owners)
             rows, withdrawn = without_withdrawn(transaction, rows)
             rejected += withdrawn
-            _take_over(transaction, batch, [key for key in others if key not in owners])
+            kept = [row["prompt_id"] for row in rows]
+            left = [key for key in others if key not in owners]
+            _take_over(transaction, batch, [*left, *_once_withdrawn(transaction, kept)])
             transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
             transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
         if rejected:
@@ -131,26 +133,32 @@ def _per_domain(rows: list[Row]) -> str:
 def _landed_or_stored(
     folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
-    """The records of the landed file; of a file that is gone, those it had brought, to withdraw or take over some."""
+    """The records of the landed file; of a file that is gone, those it had brought, to withdraw or take over some.
+
+    Lines whose text is gone with the file cannot come back from here.
+    """
     if folder.find(batch) is None and batch in outdated_batches(warehouse, existing):
-        params = {"batch": batch, "existing": existing}
-        taken_over = [Prompt(**row) for row in warehouse.read(_TAKEN_OVER, params).iter_rows(named=True)]
-        if taken_over or warehouse.read(_HAS_WITHDRAWN, params).item():
-            own = [Prompt(**row) for row in warehouse.read(_OWN, params).iter_rows(named=True)]
-            rejected = [RejectedPrompt(**row) for row in warehouse.read(_REJECTED, params).iter_rows(named=True)]
-            return [*own, *taken_over, *rejected]
+        params = {"batch": batch, "existing": existing, "withdrawn": f"{REJECTED}%"}
+        own, taken_over = (
+            [Prompt(**row) for row in warehouse.read(query, params).iter_rows(named=True)]
+            for query in (_OWN, _TAKEN_OVER)
+        )
+        rejected = [RejectedPrompt(**row) for row in warehouse.read(_REJECTED, params).iter_rows(named=True)]
+        return [*own, *taken_over, *rejected]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
         return list(read_prompts(path, file.name))
 
 
 _OWN = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
-_HAS_WITHDRAWN = "SELECT count(*) > 0 FROM prompts JOIN withdrawn_prompts USING (prompt_id) WHERE batch = $batch"
 _TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
         REPLACE (l.source_file AS source_file, l.source_line AS source_line)
     FROM ({LEFT} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
-_REJECTED = f"""SELECT source_file, source_line, CASE WHEN source_line NOT IN (SELECT source_line FROM ({LEFT}
-        AND batch = $batch)) THEN reason ELSE 'duplicate of a prompt whose batch is gone, as is this file' END AS reason
+_REJECTED = f"""SELECT source_file, source_line, CASE
+        WHEN source_line IN (SELECT source_line FROM ({LEFT} AND batch = $batch))
+        THEN 'duplicate of a prompt whose batch is gone, as is this file'
+        WHEN reason LIKE $withdrawn AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+        THEN 'no more withdrawn, but this file is gone' ELSE reason END AS reason
     FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER}))"""
 
 
@@ -162,11 +170,18 @@ def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict
     return dict(transaction.read(query, {"batch": batch, "ids": prompt_ids}).iter_rows())
 
 
+def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str]:
+    """Those that some batch has rejected as withdrawn: their responses are still of the batch that had them then."""
+    query = "SELECT DISTINCT prompt_id FROM rejected_prompts WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
+    return transaction.read(query, {"ids": prompt_ids})["prompt_id"].to_list()
+
+
 def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
-    """Give the batch what removed batches left of these prompts, so that no response is made or kept twice."""
+    """Give the batch what others have of these prompts, so that no response is made or kept twice."""
     if ids:
         transaction.move_to_batch("prompts", "prompt_id", ids, batch)
-        query = "SELECT response_id FROM responses WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
-        responses = transaction.read(query, {"ids": ids})["response_id"].to_list()
+        query = """SELECT response_id FROM responses
+            WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[])) AND batch <> $batch"""
+        responses = transaction.read(query, {"ids": ids, "batch": batch})["response_id"].to_list()
         for name in PER_RESPONSE:
             transaction.move_to_batch(name, "response_id", responses, batch)

@@ -11,7 +11,7 @@ from math import inf
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion
+from dasd_assets.code_versions import CodeVersion, of_recipe
 from dasd_assets.dataset_ids import selection_id
 from dasd_assets.divergence import divergence_version, threshold_version
 from dasd_assets.plots import histogram, inline
@@ -158,7 +158,7 @@ def _table(recipe: Recipe, datasets: Iterable[str]) -> TableAsset:
 
 
 def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
-    chosen_table = _table(recipe, [dataset]).made_with(_code_version(recipe))
+    chosen_table = _table(recipe, [dataset]).made_with(of_recipe(recipe, _code_version(recipe)))
 
     @dg.asset(
         name=f"selected_responses_{dataset}",
@@ -214,7 +214,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
 
 
 def _random(recipe: Recipe) -> dg.AssetsDefinition:
-    drawn_table = _table(recipe, recipe.datasets).made_with(_control_version(recipe))
+    drawn_table = _table(recipe, recipe.datasets).made_with(of_recipe(recipe, _control_version(recipe)))
 
     @dg.asset(
         deps=[*[f"selected_responses_{dataset}" for dataset in recipe.datasets], "prompts"],

@@ -15,7 +15,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
-from dasd_assets.code_versions import of_code
+from dasd_assets.code_versions import of_code, of_recipe
 from dasd_assets.dataset_ids import example_id, sft_dataset_id
 from dasd_assets.plots import histogram, inline
 from dasd_assets.provenance import content_version, origin
@@ -75,7 +75,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         selected_responses=[f"selected_responses_{dataset}", "random_responses"],
         responses=f"teacher_generations_{dataset}",
         prompts="prompts",
-    ).made_with(of_code(examples=SFT_VERSION))
+    ).made_with(of_recipe(recipe, of_code(examples=SFT_VERSION)))
 
     @dg.asset(
         name=f"sft_dataset_{dataset}",

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion
+from dasd_assets.code_versions import CodeVersion, of_recipe
 from dasd_assets.dataset_ids import checkpoint_id
 from dasd_assets.plots import inline, loss_curve
 from dasd_assets.progress import TrainingLog
@@ -53,10 +53,10 @@ def training_version(recipe: Recipe, dataset: str) -> str:
 
 
 def _code_version(recipe: Recipe, dataset: str) -> CodeVersion:
-    """What `training_version` stands for."""
+    """What `training_version` stands for; and the recipe's name, under which a checkpoint is registered."""
     number = {"mixed_policy.epochs": recipe.mixed_policy.epochs} if dataset == MIXED else {}
     parts = recipe.parts("training", "seed", "student.dtype") | number
-    return CodeVersion(training_version(recipe, dataset), {"training": TRAINING_VERSION}, parts)
+    return of_recipe(recipe, CodeVersion(training_version(recipe, dataset), {"training": TRAINING_VERSION}, parts))
 
 
 def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:

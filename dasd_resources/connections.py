@@ -40,8 +40,11 @@ def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Ite
         check_snapshot(connection, catalog, at)
         if stays is None:
             _detach(connection)
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        cause = error.__cause__ or error.__context__
+        if cause is not None and not isinstance(cause, Exception):  # DuckDB makes an error of an interruption
+            raise cause from None
         raise
     _idle.append((connection, stays))
 

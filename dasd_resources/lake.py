@@ -149,7 +149,10 @@ class Lake:
     def require(self) -> None:
         """Raise FileNotFoundError saying what to do if there is no catalog, so that a look never makes one."""
         if not self.catalog.is_file():
-            raise FileNotFoundError(f"{self.catalog} does not exist: run `dasd run` first, or set DASD_HOME")
+            raise FileNotFoundError(
+                f"{self.catalog} does not exist: run `dasd run` first, or set DASD_HOME; if it was there before, "
+                "restore a backup (`dasd restore`)"
+            )
 
     def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
         """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""

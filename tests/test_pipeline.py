@@ -12,6 +12,7 @@ from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
 from dasd_assets import divergence, probabilities, report, selection_rules
+from dasd_assets.lost_tables import LostTables
 from dasd_assets.materializations import latest_materializations, metadata_of
 from dasd_assets.partitions import batches
 from dasd_assets.run import RunFailed
@@ -19,6 +20,7 @@ from dasd_assets.sentences import edges, sentence_spans
 from dasd_assets.staleness import comparison
 from dasd_assets.summary import summary
 from dasd_assets.training import current_checkpoints
+from dasd_resources.lake import migrate
 
 CONTRACT = {
     "prompts": "prompt_id batch domain question reference_answer verifier source_file source_line",
@@ -198,6 +200,28 @@ def whole_bodies(text: str) -> list[tuple[int, int]]:
             start = found.pop()[0]
         found.append((start, stop))
     return found
+
+
+def test_another_name_is_another_recipe_of_the_same_home(copy: Project) -> None:
+    """What is under the recipe's name is made anew from what is there: nothing is generated, scored or trained."""
+    copy.recipe = change(copy.recipe, "name", "renamed")
+    copy.run()
+    assert (copy.fake.generated, copy.fake.scored, copy.fake.trained) == ([], [], [])
+    for table in ("checkpoints", "selected_responses", "sft_examples"):
+        counts = copy.read(f"SELECT count(*) AS n FROM {table} GROUP BY recipe")
+        assert counts["n"].to_list() == [counts["n"][0]] * 2, table
+    copy.recipe = change(copy.recipe, "training.epochs", copy.recipe.training.epochs + 1)
+    copy.run()
+    assert [job.record["dataset"] for job in copy.fake.trained] == ["t060", "t100", "mixed"]
+    assert copy.run() == 0
+
+
+def test_tables_that_are_gone_are_told(copy: Project) -> None:
+    for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (copy.home / name).unlink(missing_ok=True)
+    migrate.cache_clear()
+    with pytest.raises(LostTables, match="restore a backup"):
+        copy.run()
 
 
 def test_a_new_filter_never_regenerates(copy: Project) -> None:

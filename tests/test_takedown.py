@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, prompt_rows
 
 from dasd_assets.audit.ids import AuditError
 from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
 from dasd_assets.partitions import batches
+from dasd_assets.run import execute
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, restore, withdraw
+from dasd_resources.landing_folder import LandingFolder
 
 MADE = (
     "prompts",
@@ -66,6 +68,38 @@ def test_a_takedown_survives_the_file_it_came_from(copy: Project) -> None:
     copy.run()
     assert copy.read("SELECT 1 FROM prompts WHERE prompt_id = $id", id=prompt).is_empty()
     assert copy.count("prompts") == 14
+
+
+def test_a_question_brought_back_passes_to_the_file_that_has_it_now(project: Project) -> None:
+    """Responses and all; the batch whose file is gone does without it."""
+    selection = "teacher_model,prompts,teacher_generations_t060"
+    rows = prompt_rows(0, 3)
+    project.land("a.jsonl", rows)
+    project.materialize(selection)
+    [prompt] = project.read("SELECT prompt_id FROM prompts WHERE source_line = 1")["prompt_id"]
+    withdraw(project.warehouse, [prompt], [], "a claim")
+    project.materialize("prompts")
+    project.land("a.jsonl", [rows[0], *prompt_rows(5, 6)])
+    folder = LandingFolder.of(None, project.home)
+    [new] = folder.keys(folder.files())
+    made = ["prompts", "teacher_generations_t060"]
+    with project.instance() as instance:
+        [old] = batches(instance)
+        instance.add_dynamic_partitions("prompt_batch", [new])
+        execute(instance, project.definitions, made, new, project.home)
+        restore(project.warehouse, [prompt], [])
+        assert set(outdated_batches(project.warehouse, [old, new])) == {old, new}
+        project.fake.generated.clear()
+        for batch in (new, old):
+            execute(instance, project.definitions, made, batch, project.home)
+    assert project.fake.generated == []
+    responses = project.read("SELECT response_id, batch FROM responses")
+    assert responses["response_id"].is_unique().all()
+    assert sorted(responses.group_by("batch").len()["len"]) == [4, 4]
+    with project.instance() as instance:
+        assert outdated_batches(project.warehouse, batches(instance)) == {}
+    gone = project.read("SELECT reason FROM rejected_prompts")["reason"].to_list()
+    assert gone == ["no more withdrawn, but this file is gone"]
 
 
 def test_withdrawing_twice_changes_nothing(copy: Project) -> None:

@@ -110,6 +110,12 @@ def write_many(home: str, name: str) -> None:
         append(Warehouse(home=home), f"{name}{number}", f"both{number}")
 
 
+def test_an_interruption_is_passed_on_as_it_came(warehouse: Warehouse) -> None:
+    """DuckDB makes an error of it, which a step would fail of."""
+    with pytest.raises(KeyboardInterrupt), warehouse.reading():
+        raise RuntimeError("Query interrupted") from KeyboardInterrupt()
+
+
 def test_processes_that_write_at_once_lose_and_double_nothing(warehouse: Warehouse) -> None:
     warehouse.migrate()
     context = multiprocessing.get_context("spawn")

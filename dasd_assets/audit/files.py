@@ -10,7 +10,7 @@ from dasd_resources.connections import attach
 from dasd_resources.lake import Lake, Reading
 
 CURE = "restore it from a backup (`dasd restore`)"
-AGAIN = "delete the row and run `dasd run`, or restore a backup"
+AGAIN = "delete the row and materialize its asset again (`dasd run --select ASSET`), or restore a backup"
 
 
 @dataclass(frozen=True)

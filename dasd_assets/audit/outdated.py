@@ -8,6 +8,7 @@ from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.instance import open_instance
+from dasd_assets.lost_tables import require_tables
 from dasd_assets.partitions import batches
 from dasd_assets.planning import root_versions
 from dasd_assets.quarantine import quarantine
@@ -32,6 +33,7 @@ def explained(
     """What is out of date in an instance, each with all its causes."""
     known, roots = batches(instance), root_versions(engines, recipe)
     with lake.reading() as reading:
+        require_tables(instance, reading)
         aside, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
     now = comparison(instance, definitions, known, roots, aside, withdrawn=withdrawn)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)

@@ -11,7 +11,7 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import code_version
+from dasd_assets.code_versions import code_version, of_recipe
 from dasd_assets.dataset_ids import mixed_selection_id, off_policy_order
 from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
 from dasd_assets.pool import QUALITY_FILTERS
@@ -51,7 +51,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         selected_responses=f"selected_responses_{recipe.last_dataset}",
         responses=f"teacher_generations_{recipe.last_dataset}",
         prompts="prompts",
-    ).made_with(code_version(recipe, *parts, mixture=MIXTURE_VERSION))
+    ).made_with(of_recipe(recipe, code_version(recipe, *parts, mixture=MIXTURE_VERSION)))
 
     @dg.asset(
         deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],

@@ -7,7 +7,7 @@
 | `row_ids` | ids and seeds, from the columns that decide them |
 | `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
-| `scores` | sentences and scores, from tokens and offsets |
+| `scores` | sentences, types and scores, from tokens and offsets |
 | `cuts` | where rollouts were cut |
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
@@ -100,11 +100,12 @@ def _again(
         for judged in JUDGED:
             needs = {judged.verdicts, judged.table, "prompts"}
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
+        needs = {"sentence_probabilities", "sentence_types", "response_scores"}
+        yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
     needs = {"responses", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: sentences(lake, reading, sample)
-    yield "scores", {"sentence_probabilities", "sentence_types", "response_scores"}, lambda: scores(reading, sample)
     needs = {"selected_responses", "response_scores", "sentence_types"}
     yield "selected scores", needs, lambda: selected_scores(reading, sample)
     yield "checkpoints", {"checkpoints", "sft_examples"}, lambda: checkpoints(lake, reading)

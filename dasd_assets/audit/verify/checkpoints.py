@@ -18,7 +18,7 @@ def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
     for row in {row["checkpoint_id"]: row for row in rows}.values():
         audit = audit_checkpoint(lake, reading, row["checkpoint_id"], all_tokens=True)
         for what in audit["faults"]:
-            yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and run `dasd run`")
+            yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and materialize it again")
         if row["dataset"] is not None:
             yield from _folder(row)
             yield from _examples(reading, row, audit["trained_on"]["example_ids"])

@@ -1,15 +1,16 @@
 """Sentences and scores again, from tokens and offsets, by the code that made them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.sampling import CHUNK, part, some
-from dasd_assets.divergence import response_scores
+from dasd_assets.divergence import response_scores, sentence_type, threshold_version
 from dasd_assets.probabilities import sentence_table
 from dasd_assets.sentences import SEGMENTER_VERSION
 from dasd_resources.lake import Lake, Reading
+from dasd_resources.recipe import Divergence, Recipe
 
 TOLERANCE = 1e-6
 
@@ -54,8 +55,12 @@ _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segme
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
 
-def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
-    """Scores again from their sentences and types, batch by batch."""
+def scores(reading: Reading, recipes: Sequence[Recipe], sample: int | None) -> Iterator[Fault]:
+    """Scores again from their sentences and types, and types from probabilities, batch by batch.
+
+    recipes: those recorded; types by the rule of another one are taken as they are.
+    """
+    rules = {threshold_version(recipe): recipe.selection.divergence for recipe in recipes}
     groups = reading.read(
         "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
     )
@@ -65,6 +70,8 @@ def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
         stored = reading.read(_SCORED, key)
         if sentences.is_empty():
             continue
+        if key["threshold_version"] in rules:
+            yield from _types(sentences, rules[key["threshold_version"]])
         both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
         wrong = both.filter(~_close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
         for row in wrong.iter_rows(named=True):
@@ -73,8 +80,16 @@ def scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
             yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
 
+def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
+    right = pl.col("sentence_type").eq_missing(sentence_type(rule)) & (pl.col("threshold") == rule.threshold)
+    for row in sentences.filter(~right).iter_rows(named=True):
+        name = f"response_id {row['response_id']} sentence_index {row['sentence_index']}"
+        what = f"it is {row['sentence_type']} at threshold {row['threshold']}, which its probabilities do not give"
+        yield Fault("sentence_types", name, what, AGAIN)
+
+
 _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
-_TYPED = f"""SELECT p.*, t.sentence_type FROM (FROM sentence_probabilities WHERE {_KEYED}
+_TYPED = f"""SELECT p.*, t.sentence_type, t.threshold FROM (FROM sentence_probabilities WHERE {_KEYED}
         AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
         AND threshold_version = $threshold_version) t USING (response_id, student_fingerprint, sentence_index)"""
 _SOME_SCORED = f"""WHERE response_id IN (SELECT response_id FROM response_scores WHERE {_KEYED}
