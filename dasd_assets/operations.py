@@ -28,9 +28,16 @@ def check_command(args: argparse.Namespace) -> int:
 
 def backup_command(args: argparse.Namespace) -> int:
     """`dasd backup`."""
+    from dasd_assets.instance import open_instance
+    from dasd_assets.lost_tables import require_tables
     from dasd_resources.backup import back_up
+    from dasd_resources.lake import Lake
 
     dagster_home = Path(args.dagster_home or args.home / "dagster")
+    lake = Lake(home=str(args.home))
+    if lake.catalog.is_file() and (dagster_home / "dagster.yaml").is_file():
+        with open_instance(dagster_home) as instance, lake.reading() as reading:
+            require_tables(instance, reading)  # an empty backup would push out the good ones
     folder, manifest = back_up(args.home, dagster_home, Path(args.folder), args.keep, args.link)
     for path in manifest.missing:
         print(f"warning: checkpoint {path} is named in the catalog but gone: not in the backup", file=sys.stderr)

@@ -12,6 +12,7 @@ from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
 from dasd_assets import divergence, probabilities, report, selection_rules
+from dasd_assets.cli import main
 from dasd_assets.lost_tables import LostTables
 from dasd_assets.materializations import latest_materializations, metadata_of
 from dasd_assets.partitions import batches
@@ -216,12 +217,17 @@ def test_another_name_is_another_recipe_of_the_same_home(copy: Project) -> None:
     assert copy.run() == 0
 
 
-def test_tables_that_are_gone_are_told(copy: Project) -> None:
+def test_tables_that_are_gone_are_told(
+    copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
         (copy.home / name).unlink(missing_ok=True)
     migrate.cache_clear()
     with pytest.raises(LostTables, match="restore a backup"):
         copy.run()
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    assert main(["backup", str(tmp_path / "backups")]) != 0
+    assert "the tables are empty" in capsys.readouterr().err
 
 
 def test_a_new_filter_never_regenerates(copy: Project) -> None:
