@@ -5,7 +5,6 @@ so a command that needs them imports them itself: an audit answers sooner than t
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,12 +17,15 @@ import polars as pl
 
 from dasd_assets import operations
 from dasd_assets.audit.command import add_commands as add_audit_commands
+from dasd_assets.json_text import json_text
+from dasd_assets.wording import number_of
 from dasd_resources.errors import UserError
 from dasd_resources.home import WORKSPACE, home_of, prepare_home, recipe_of
 from dasd_resources.lake import Lake
 
 FAILED = 1
 LOOPBACK = "127.0.0.1"
+DAMAGED = ("sqlite3", "sqlalchemy", "yaml")  # whose errors, where nothing else is said, are of Dagster's files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), error.exit_code)
     except (duckdb.Error, OSError) as error:
         return _complain(str(error), FAILED)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in DAMAGED:
+            raise
+        told = " ".join(str(error).split("\n[")[0].split())
+        return _complain(f"{told}: a file of {args.home} is damaged; `dasd restore` brings a backup back", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the next `dasd run` goes on from there", FAILED)
 
@@ -114,11 +121,11 @@ def quarantine(args: argparse.Namespace) -> int:
         for batch in release(warehouse, wanted):
             _echo(f"released {batch}; the service, or the next `dasd run`, tries it again")
     elif args.json:
-        print(json.dumps([asdict(row) for row in aside.values()], ensure_ascii=False, default=str))
+        print(json_text([asdict(row) for row in aside.values()]))
     else:
         for row in aside.values():
             print(f"{row.batch}  since {row.quarantined_at:%Y-%m-%d %H:%M}, {row.num_attempts} attempts: {row.reason}")
-        _echo(f"{len(aside)} batches are quarantined")
+        _echo(f"{number_of(len(aside), 'batch is', 'batches are')} quarantined")
     return 0
 
 
@@ -128,12 +135,15 @@ def sql(args: argparse.Namespace) -> int:
 
     lake = Lake(home=str(args.home))
     lake.require()
-    table = select(lake.catalog, args.query, at=args.at)
-    if args.json:
-        print(json.dumps(table.to_dicts(), ensure_ascii=False, default=str))
-    else:
-        with pl.Config(tbl_rows=200, tbl_cols=-1, fmt_str_lengths=80, tbl_width_chars=160):
-            print(table)
+    table = select(lake.catalog, args.query.encode("utf-8", "replace").decode(), at=args.at)
+    try:
+        if args.json:
+            print(json_text(table.to_dicts()))
+        else:
+            with pl.Config(tbl_rows=200, tbl_cols=-1, fmt_str_lengths=80, tbl_width_chars=160):
+                print(table)
+    except (ValueError, OverflowError, pl.exceptions.PanicException) as error:
+        return _complain(f"a value cannot be shown, a time beyond the year 9999 perhaps: cast it ({error})", FAILED)
     return 0
 
 

@@ -97,9 +97,23 @@ def _fetch(instance: dg.DagsterInstance, name: str, ids: Sequence[int]) -> Itera
 def _kept(instance: dg.DagsterInstance) -> Iterator[sqlite3.Connection]:
     """The file beside the log; in memory for an instance that has none."""
     place = str(Path(instance.root_directory) / FILE) if instance.is_persistent else ":memory:"
-    with closing(sqlite3.connect(place, timeout=60)) as connection:
-        connection.execute(TABLE)
+    with closing(_opened(place)) as connection:
         yield connection
+
+
+def _opened(place: str) -> sqlite3.Connection:
+    """With its table; a damaged file is thrown away, for it is but a cache."""
+    connection = sqlite3.connect(place, timeout=60)
+    try:
+        connection.execute(TABLE)
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        Path(place).unlink(missing_ok=True)
+        return _opened(place)
+    return connection
 
 
 def _load(instance: dg.DagsterInstance, kept: sqlite3.Connection) -> dict[int, Materialization]:

@@ -67,7 +67,7 @@ def add_commands(commands: Subparsers) -> None:
     checks.set_defaults(command=check_command)
     backups = commands.add_parser("backup", help="save the home to a folder, consistent, while writers run")
     backups.add_argument("folder", help="one subfolder per backup; later ones share files with those before")
-    backups.add_argument("--keep", type=_positive, default=3, help="delete all but this many of the newest (default 3)")
+    backups.add_argument("--keep", type=positive, default=3, help="delete all but this many of the newest (default 3)")
     backups.add_argument(
         "--link", action="store_true", help="hard-link files to the home's: fast, but on the same disk"
     )
@@ -78,7 +78,8 @@ def add_commands(commands: Subparsers) -> None:
     restores.set_defaults(command=restore_command)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")

@@ -38,6 +38,16 @@ def kept_hash(cache: Path, file: FileIdentity, find: Callable[[], str]) -> str:
 def _query(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[tuple[str, int, int, str]]:
     """One statement in its own transaction: no lock is held while a file is read."""
     cache.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _asked(cache, sql, values)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # locked, or a full disk
+            raise
+        cache.unlink(missing_ok=True)  # damaged, and but a cache
+        return _asked(cache, sql, values)
+
+
+def _asked(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[tuple[str, int, int, str]]:
     with closing(sqlite3.connect(cache, timeout=60, isolation_level=None)) as connection:
         connection.execute(TABLE)
         return list(connection.execute(sql, values))

@@ -19,11 +19,16 @@ import polars as pl
 from filelock import FileLock
 
 from dasd_resources.connections import all_cores, attach
+from dasd_resources.errors import UserError
 from dasd_resources.schema import MIGRATIONS
 
 AUTHOR = "dasd"  # of every commit that is made here
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
 Params = Mapping[str, object]
+
+
+class NewerCatalog(UserError, RuntimeError):
+    """A catalog that a later release has written."""
 
 
 class Reading:
@@ -215,7 +220,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator
 def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Create a catalog or bring it forward, each step whole or not at all; looked at once in a process.
 
-    Raises RuntimeError for a catalog that a later release has written.
+    Raises NewerCatalog for one that a later release has written.
     """
     if _has_version(catalog, len(migrations)):
         return
@@ -225,7 +230,7 @@ def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
         found = connection.sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
         version = int(found[0]) if found else 0
         if version > len(migrations):
-            raise RuntimeError(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
+            raise NewerCatalog(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
         for number in range(version + 1, len(migrations) + 1):
             for _ in _transaction(connection, f"schema {number}"):
                 connection.execute(migrations[number - 1])

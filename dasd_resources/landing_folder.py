@@ -82,6 +82,10 @@ class LandingFolder:
         found = [LandedFile(posixpath.basename(str(e["name"])), self._size(e), self._modified(e)) for e in entries]
         return sorted(found, key=lambda file: file.name)
 
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return self._local.is_dir() if self._local is not None else bool(self._store.isdir(self._root))
+
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
         """Prompt batch -> file: safe stem and content hash. One that is being written or unreadable is left out."""
         found = {}

@@ -6,8 +6,11 @@ row must hold, which is for `landing.py` to say.
 
 import codecs
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,7 +93,8 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[Row]:
     for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            yield from _row(line, start + part, length + len(part))
+            if part or length:  # millions of blank lines fit into a small compressed file
+                yield from _row(line, start + part, length + len(part))
             line, start, length = line + 1, b"", 0
         start, length = start + rest if length <= MAX_ROW_BYTES else start, length + len(rest)
     yield from _row(line, start, length)
@@ -122,10 +126,23 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield from _parquet_row(line, names, batch, index)
 
 
+def _plain(value: object) -> object:
+    """What JSON has no form for as text, numbers that are none (NaN, infinity) as null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Decimal | timedelta) else value
+
+
 def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[Row]:
     try:
         row = {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
-        content = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+        content = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, OverflowError) as error:
         yield Row(line, "", f"row has no JSON form: {error}")
     else:

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, count
 from pathlib import Path
 
 import duckdb
@@ -36,6 +37,7 @@ TABLE_FUNCTIONS = frozenset(
         "unnest",
     }
 )
+OWN_TYPES = re.compile(r"\b(INTERVAL|UNION|BIT|VARIANT|GEOMETRY)\b")
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 
@@ -53,9 +55,23 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
         connection.execute("RESET threads")
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.parent / "data", Path(spill))
-        rows = pl.DataFrame(connection.sql(query))
+        rows = pl.DataFrame(_shown(connection.sql(query)))
         check_snapshot(connection, catalog, at)
         return rows
+
+
+def _shown(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same with distinct names (`id`, `id_1`), and as text what only DuckDB has a type for."""
+    odd = [OWN_TYPES.search(str(kind)) is not None for kind in found.types]
+    if len(set(found.columns)) == len(found.columns) and not any(odd):
+        return found
+    names: list[str] = []
+    for name in found.columns:
+        new = next(other for other in chain([name], (f"{name}_{n}" for n in count(1))) if other not in names)
+        names.append(new)
+    places = [f"#{index + 1}::VARCHAR" if is_odd else f"#{index + 1}" for index, is_odd in enumerate(odd)]
+    quoted_names = [f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names]
+    return found.project(", ".join(f"{place} AS {name}" for place, name in zip(places, quoted_names, strict=True)))
 
 
 def check_select(query: str) -> None:

@@ -11,14 +11,20 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from dasd_resources.errors import UserError
+
+
+class NotCopied(UserError, RuntimeError):
+    """A database that is damaged or cannot be read; the message says how."""
+
 
 def copy_apart(source: Path, copy: Path) -> None:
-    """Copy `source` as of one moment, in a child process. Raises RuntimeError with what the child says."""
+    """Copy `source` as of one moment, in a child process. Raises NotCopied with what the child says."""
     command = [sys.executable, "-m", "dasd_resources.sqlite_copy", str(source), str(copy)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise RuntimeError(f"{source} cannot be copied: {done.stderr.strip().splitlines()[-1]}")
+        raise NotCopied(f"{source} cannot be copied: {done.stderr.strip().splitlines()[-1]}")
 
 
 def copy_database(source: Path, copy: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Project
 
 from dasd_assets.cli import main
@@ -65,6 +66,40 @@ def test_a_query_at_fault_is_told_without_a_traceback(
 def test_sql_prints_a_table(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sql", "SELECT 'één' AS word, [1, 2] AS list"]) == 0
     assert "één" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("SELECT 1 AS a, 2 AS a, 3 AS a_1", [{"a": 1, "a_1": 2, "a_1_1": 3}]),
+        ("SELECT INTERVAL 1 DAY AS i, [INTERVAL 2 DAY] AS l", [{"i": "1 day", "l": "[2 days]"}]),
+        ("SELECT 'nan'::DOUBLE AS x, ['-infinity'::DOUBLE, 1.5] AS l", [{"x": None, "l": [None, 1.5]}]),
+        ("SELECT '\\xFF'::BLOB AS b, DATE '2026-01-02' AS d", [{"b": "ff", "d": "2026-01-02"}]),
+    ],
+)
+def test_whatever_sql_gives_is_json(
+    home: Project, capsys: pytest.CaptureFixture[str], query: str, rows: list[dict[str, object]]
+) -> None:
+    assert main(["sql", query, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == rows
+    assert main(["sql", query]) == 0
+
+
+def test_damaged_files_are_one_sentence(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(copy.recipe.model_dump(mode="json")))
+    for file in (copy.home / "dagster" / "history" / "runs.db", copy.home / "dagster" / "dagster.yaml"):
+        whole = file.read_bytes()
+        file.write_text("a: [b")
+        assert main(["audit", "staleness", "--recipe", str(recipe)]) == 1
+        assert "`dasd restore` brings a backup back" in capsys.readouterr().err
+        file.write_bytes(whole)
+    for name in ("fingerprints.sqlite", "dagster/materializations.sqlite"):  # caches only
+        (copy.home / name).write_text("a: [b" * 1000)
+    assert main(["audit", "staleness", "--recipe", str(recipe)]) == 0
 
 
 def test_sql_writes_no_file(home: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("selection.budgets", {"t070": {"math": 1}}, r"budgets names \['t070'\]; generation makes \['t060', 't100'\]"),
         ("filters.max_student_tokens", 4096, "max_student_tokens 4096 is above training.max_length 512"),
         ("teacher.engine_options", {"trust_remote_code": True}, "teacher.engine_options: .*never allowed"),
+        ("automation.training_cron", "99 2 * * *", "no cron expression: 99 is no such field; write five"),
+        ("automation.training_cron", "0 2 * * mon-sun", "no cron expression: mon-sun is no such field"),
+        ("maintenance.cron", "a b c d e", "no cron expression: a is no such field"),
+        ("maintenance.cron", "0 2 * *", "no cron expression: it has 4 fields"),
         ("evaluation.benchmarks", DEMO["evaluation"]["benchmarks"] * 2, "two benchmarks have the same name"),
     ],
 )
@@ -90,6 +94,11 @@ def test_a_landing_urls_secret_is_refused_and_not_repeated(tmp_path: Path, url: 
 )
 def test_a_landing_url_without_secret_is_taken(tmp_path: Path, url: str) -> None:
     assert load_recipe(changed(tmp_path, "automation.landing", url)).automation.landing == url
+
+
+@pytest.mark.parametrize("cron", ["@daily", "*/5 0-23/2 1,15 jan-jun MON,fri", "30 4 * * 7", None])
+def test_a_cron_expression_is_taken(tmp_path: Path, cron: str | None) -> None:
+    assert load_recipe(changed(tmp_path, "automation.training_cron", cron)).automation.training_cron == cron
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:

@@ -1,6 +1,8 @@
 """Rows of files: line ends, bounds, and what is read before damage."""
 
 import json
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,10 +99,28 @@ def test_parquet_values_without_a_json_form_are_faults_of_their_row(tmp_path: Pa
     first, second = read_rows(tmp_path / "a.parquet")
     assert "utf-8" in (first.fault or "")
     assert second.text == '{"question": "a"}'
-    pq.write_table(pa.table({"x": [float("nan"), 1.0], "y": [b"b", None]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"x": [2.0, 1.0], "y": [b"b", None]}), tmp_path / "b.parquet")
     first, second = read_rows(tmp_path / "b.parquet")
     assert "row has no JSON form" in (first.fault or "")
     assert json.loads(second.text) == {"x": 1.0, "y": None}
+
+
+def test_parquet_columns_of_other_types_are_text(tmp_path: Path) -> None:
+    noon, price = datetime(2026, 1, 2, 12), Decimal("1.50")
+    table = pa.table({"question": ["a"], "at": [noon], "price": [price], "score": [[float("nan"), 1.0]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    [row] = read_rows(tmp_path / "a.parquet")
+    assert json.loads(row.text) == {
+        "question": "a",
+        "at": "2026-01-02T12:00:00",
+        "price": "1.50",
+        "score": [None, 1.0],
+    }
+
+
+def test_blank_lines_cost_nothing_and_count(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\n" * 3_000_000 + b"{}")
+    assert [row.line for row in read_rows(tmp_path / "a.jsonl")] == [3_000_001]
 
 
 def test_parquet_with_a_column_twice_is_damaged(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A takedown: kept out of everything made from then on, named with the checkpoints that learned from it, and undone."""
 
 import json
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,12 @@ def test_a_file_names_prompts_in_any_way() -> None:
     ]
     questions = ["What is 2 + 2?", "What is 3?", "Why?", "abc", "f" * 33, "beef"]
     assert read_names(lines) == (["0" * 32, "ab", "c7dae0e6"], questions)
-    with pytest.raises(AuditError, match="line 2 is not JSON"):
-        read_names(["x", "{"])
+    assert read_names(["\ufeffc7dae0e6"]) == (["c7dae0e6"], [])
+    for line in ("{", '{"a":' * 100_000, '{"question": "\\ud800"}'):
+        with pytest.raises(AuditError, match="line 2 is not JSON"):
+            read_names(["x", line])
+    with pytest.raises(AuditError, match="not UTF-8 text: .*; nothing was changed"):
+        read_names(TextIOWrapper(BytesIO("caf\u00e9".encode("latin-1")), encoding="utf-8"))
     with pytest.raises(AuditError, match="line 1 has neither"):
         read_names(['{"id": 3}'])
     with pytest.raises(AuditError, match="names no prompt"):
@@ -168,5 +173,5 @@ def test_a_takedown_needs_a_reason(
     finished: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(finished.home))
-    assert main(["takedown", "names.txt"]) == 1
+    assert main(["takedown", "names.txt", "--reason", " "]) == 1
     assert "give a --reason" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
+from dasd_assets.json_text import json_text
+from dasd_assets.operations import positive
 from dasd_resources.home import prepare_home
 from dasd_resources.lake import Lake
 
@@ -41,7 +42,7 @@ def add_commands(commands: Subparsers) -> None:
     stale = _add(kinds, "staleness", _staleness, "what is out of date, and why")
     stale.add_argument("--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)")
     truth = _add(kinds, "verify", _verify, "recompute hashes, references, sums and files; name what disagrees")
-    truth.add_argument("--sample", type=int, metavar="N", help="recompute only N rows of each table")
+    truth.add_argument("--sample", type=positive, metavar="N", help="recompute only N rows of each table")
     takedown = commands.add_parser(
         "takedown", help="withdraw questions from all that is made from now on, or bring them back"
     )
@@ -137,7 +138,7 @@ def _verify(args: argparse.Namespace) -> int:
         if not args.json:
             print(fault, flush=True)
     if args.json:
-        print(json.dumps(as_record(faults), ensure_ascii=False))
+        print(json_text(as_record(faults)))
     elif not faults:
         print("Everything agrees.")
     return DISAGREES if faults else 0
@@ -146,17 +147,17 @@ def _verify(args: argparse.Namespace) -> int:
 def _takedown(args: argparse.Namespace) -> int:
     from dasd_assets.audit.takedown import read_names, take_down
 
-    if not args.undo and not args.reason:
+    if not args.undo and not (args.reason or "").strip():
         raise AuditError("give a --reason: it is kept with every row that the takedown keeps out")
     lake = _open(args)
-    with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8") as lines:
+    with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8-sig") as lines:
         ids, questions = read_names(lines)
     return say(args, take_down(lake, ids, questions, args.reason or "", args.undo), takedown_page)
 
 
 def say(args: argparse.Namespace, record: Record, page: Callable[[Record], str]) -> int:
     """Print a record as its page, or as JSON."""
-    print(json.dumps(record, ensure_ascii=False, default=str) if args.json else page(record))
+    print(json_text(record) if args.json else page(record))
     return 0
 
 

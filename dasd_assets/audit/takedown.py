@@ -1,7 +1,7 @@
 """`dasd takedown FILE`: withdraw questions, or bring them back, and say which checkpoints were trained on them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from dasd_assets.audit.ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.audit.prompt import Record, touched_checkpoints
@@ -19,14 +19,21 @@ def read_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
     """
     ids: list[str] = []
     questions: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
+    for number, line in enumerate(_text_lines(lines), start=1):
+        text = line.removeprefix("\ufeff").strip()
         if text:
             is_id, name = _name(text, number)
             (ids if is_id else questions).append(name)
     if not ids and not questions:
         raise AuditError("the file names no prompt: give a prompt id or a question a line")
     return ids, questions
+
+
+def _text_lines(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise AuditError(f"the file is not UTF-8 text: {error.reason}; nothing was changed") from None
 
 
 def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, undo: bool) -> Record:
@@ -61,8 +68,9 @@ def _name(text: str, number: int) -> tuple[bool, str]:
         return is_id, lower if is_id else text
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise AuditError(f"line {number} is not JSON: {error}; nothing was changed") from None
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # UnicodeEncodeError, of a lone surrogate, is a ValueError
+        raise AuditError(f"line {number} is not JSON of whole characters: {error}; nothing was changed") from None
     if isinstance(value, str) and value.strip():
         return False, value
     for key in ("prompt_id", "question"):

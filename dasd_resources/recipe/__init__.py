@@ -13,7 +13,7 @@ starts (`dasd_resources/models.py`, `dasd_resources/chat`).
 | `recipe`, `load` | all of them together; from a file |
 """
 
-from dasd_resources.recipe.automation import CRON, Automation, Checks, Freshness, Maintenance, Owner
+from dasd_resources.recipe.automation import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.generation import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.models import Model
@@ -35,7 +35,6 @@ from dasd_resources.recipe.training import Benchmark, Evaluation, MixedPolicy, T
 
 __all__ = [
     "BASE_URL",
-    "CRON",
     "RECIPES",
     "SCORE_NAMES",
     "Automation",

@@ -1,6 +1,7 @@
 """The service and its home: what runs by itself, when, and beyond which limits it warns. No row depends on it."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -8,10 +9,45 @@ from pydantic import Field, field_validator
 from dasd_resources.recipe.parts import Part, Positive, Share
 from dasd_resources.recipe.selection import FilterName
 
-CRON = re.compile(r"@(hourly|daily|weekly|monthly|yearly)|[\d*/,\-]+( [\d*/,\-A-Za-z]+){4}")
+CRON_WORDS = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly"}
+CRON_FIELDS = (  # least and greatest number, and the names that some may have
+    (0, 59, ()),
+    (0, 23, ()),
+    (1, 31, ()),
+    (1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    (0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)
+CRON_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?")
 PASSWORD = re.compile(r"://[^/:]*:(?!\d+(?:/|$)).*@")  # after the user's name; digits alone are a port
 QUERY = re.compile(r"^(?!file:)[^:/]+://.*\?")  # a signature, a token
 Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
+
+
+def checked_cron(cron: str | None) -> str | None:
+    """The expression: a word such as @daily, or five fields of numbers, ranges, lists and steps. Raises ValueError."""
+    fields = (cron or "").split()
+    if cron is None or cron in CRON_WORDS:
+        return cron
+    told = f"it has {len(fields)} fields"
+    if len(fields) == len(CRON_FIELDS):
+        bad = [text for text, rule in zip(fields, CRON_FIELDS, strict=True) if not _is_cron_field(text, *rule)]
+        if not bad:
+            return cron
+        told = f"{bad[0]} is no such field"
+    raise ValueError(f"is no cron expression: {told}; write five, such as '30 4 * * *' for half past four each night")
+
+
+def _is_cron_field(text: str, least: int, greatest: int, names: Sequence[str]) -> bool:
+    for part in text.split(","):
+        match = CRON_PART.fullmatch(part.lower())
+        if match is None:
+            return False
+        ends = [names.index(end) + least if end in names else end for end in match.groups()[:2] if end is not None]
+        if not all(str(end).isdigit() and least <= int(end) <= greatest for end in ends):
+            return False
+        if len(ends) == 2 and int(ends[0]) > int(ends[1]):
+            return False
+    return True
 
 
 class Maintenance(Part):
@@ -25,9 +61,7 @@ class Maintenance(Part):
     @field_validator("cron")
     @classmethod
     def _is_cron(cls, cron: str | None) -> str | None:
-        if cron is not None and len(cron.split()) != 5:
-            raise ValueError("is no cron expression; write five fields, such as '30 4 * * *' for half past four")
-        return cron
+        return checked_cron(cron)
 
 
 class Automation(Part):
@@ -54,9 +88,7 @@ class Automation(Part):
     @field_validator("training_cron")
     @classmethod
     def _is_cron(cls, cron: str | None) -> str | None:
-        if cron is not None and not CRON.fullmatch(cron):
-            raise ValueError("is no cron expression; write five fields, such as '0 2 * * *' for two o'clock each night")
-        return cron
+        return checked_cron(cron)
 
 
 class Checks(Part):

@@ -61,7 +61,14 @@ def selections(reading: Reading) -> Iterator[Fault]:
 def ranks(reading: Reading) -> Iterator[Fault]:
     """Ranks of each selection and domain: 1 to n, but for rows that a draw or a later filter has left out."""
     rules = reading.read("SELECT recipe, dataset, rule FROM selection_rules").to_dicts()
-    gapless = {(row["recipe"], row["dataset"]) for row in rules if json.loads(row["rule"]).get("only_accepted")}
+    gapless = set()
+    for row in rules:
+        try:
+            if json.loads(row["rule"]).get("only_accepted"):
+                gapless.add((row["recipe"], row["dataset"]))
+        except (ValueError, AttributeError):
+            cure = f"materialize what selects {row['dataset']} again"
+            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", cure)
     for row in reading.read(_RANKS).iter_rows(named=True):
         whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
         what = None
