@@ -99,7 +99,9 @@ def ui(args: argparse.Namespace) -> int:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         _echo(f"{abandoned} runs that a killed service left behind are failed; it goes on from what was committed")
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE)]
+    _echo(f"the web UI will be on http://{args.host}:{args.port}; Ctrl-C ends it, and the next start goes on")
+    quiet = ["-W", "ignore::FutureWarning"]  # Dagster's advice to use a command of its own
+    command = [sys.executable, *quiet, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
     return subprocess.call([*command, "--host", args.host, "--port", str(args.port)], env=environment)
 
 

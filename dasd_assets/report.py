@@ -90,15 +90,20 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         findings = find(warehouse, engines, recipe, existing)
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
-        metadata: dict[str, dg.MetadataValue] = {"folder": dg.MetadataValue.path(str(folder)), **version.metadata}
-        for name, figure in pictures(warehouse, engines, recipe, findings, existing).items():
-            file = folder / f"{name}.png"
-            file.write_bytes(plots.png(figure))
-            metadata[name] = plots.inline(figure)
-            metadata[f"{name}_file"] = dg.MetadataValue.path(str(file))
-        metadata["accuracies"] = dg.MetadataValue.md(accuracy_table(findings.accuracies))
-        metadata["drops"] = dg.MetadataValue.md(drop_table(findings.drops))
-        return dg.MaterializeResult(metadata=metadata)
+        figures = pictures(warehouse, engines, recipe, findings, existing)
+        files = {name: folder / f"{name}.png" for name in figures}
+        for name, figure in figures.items():
+            files[name].write_bytes(plots.png(figure))
+        return dg.MaterializeResult(
+            metadata={
+                "accuracies": dg.MetadataValue.md(accuracy_table(findings.accuracies)),
+                "drops": dg.MetadataValue.md(drop_table(findings.drops)),
+                **{name: plots.inline(figure) for name, figure in figures.items()},
+                "folder": dg.MetadataValue.path(str(folder)),
+                **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
+                **version.metadata,
+            }
+        )
 
     return [distillation_report]
 
@@ -171,11 +176,12 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
 
 def drop_table(drops: pl.DataFrame) -> str:
     """Markdown: a row per filter, a column per temperature, each with the share and number of responses that fail."""
-    temperatures = drops["temperature"].unique(maintain_order=True)
-    lines = [f"| filter | {' | '.join(f'T={t:g}' for t in temperatures)} |", f"| --- |{' ---: |' * len(temperatures)}"]
+    judged = drops.group_by("temperature").agg(pl.col("num_judged").max()).sort("temperature").rows()
+    heads = [f"T={temperature:g}, of {number:,}" for temperature, number in judged]
+    lines = [f"| filter | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     for (name,), part in drops.group_by("filter", maintain_order=True):
         cells = [
-            f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,} of {row['num_judged']:,})"
+            f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,})"
             for row in part.sort("temperature").to_dicts()
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -161,7 +161,7 @@ def test_a_file_names_prompts_in_any_way() -> None:
     for line in ("{", '{"a":' * 100_000, '{"question": "\\ud800"}'):
         with pytest.raises(AuditError, match="line 2 is not JSON"):
             read_names(["x", line])
-    with pytest.raises(AuditError, match="not UTF-8 text: .*; nothing was changed"):
+    with pytest.raises(AuditError, match=r"not UTF-8 text: .*; nothing was changed"):
         read_names(TextIOWrapper(BytesIO("caf\u00e9".encode("latin-1")), encoding="utf-8"))
     with pytest.raises(AuditError, match="line 1 has neither"):
         read_names(['{"id": 3}'])
