@@ -17,10 +17,11 @@ from dasd_assets.evaluation import stage_answers
 from dasd_assets.filters import FILTERS
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.rollouts import current_rollouts, current_wanted, distilled_student
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.pool import OF_RECIPE, num_scored, recipe_params
 from dasd_assets.table_metadata import tidy
 from dasd_assets.training import stages
+from dasd_assets.withdrawals import REJECTED
 from dasd_resources.engines import Engines
 from dasd_resources.recipe import Checks, Recipe
 from dasd_resources.warehouse import Warehouse
@@ -98,7 +99,7 @@ def accuracy_change(before: pl.DataFrame, after: pl.DataFrame, stage: str, previ
     failed, figures = [], {}
     for benchmark, temperature, mean, error, num in _paired(before, after).iter_rows():
         where = f"{benchmark}, T={temperature:g}"
-        figures[where] = f"{mean:+.1%} ± {error or 0:.1%} ({num} questions)"
+        figures[where] = f"{100 * mean:+.1f} ± {100 * (error or 0):.1f} points ({num} questions)"
         if mean < 0 and mean < -limit * (error or 0) and num > 1:
             failed.append(where)
     told = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
@@ -126,6 +127,7 @@ def batch_checks(recipe: Recipe) -> list[Check]:
     per_dataset = [check for dataset in recipe.datasets for check in _generation_checks(dataset)]
     return [
         Check("prompts", "duplicate_questions", "Few questions were landed before.", _duplicate_questions),
+        Check("prompts", "rejected_lines", "Nearly every line is a prompt.", _rejected_lines),
         *per_dataset,
         *[
             Check("response_verdicts", f"drop_rate_{name}", f"The filter {name} drops few responses.", _drop_rate(name))
@@ -180,7 +182,7 @@ def _step(
     def evaluate(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> Iterator[dg.AssetCheckResult]:
-        scope = Scope(warehouse, engines, recipe, context.partition_key if partitions else "")
+        scope = Scope(warehouse, engines, recipe, batch_of(context) if partitions else "")
         for check in checks:
             if check.key in context.selected_asset_check_keys:
                 yield _result(check, check.evaluate(scope))
@@ -207,6 +209,19 @@ def _duplicate_questions(scope: Scope) -> Finding:
     key, limit = "checks.max_duplicate_question_share", scope.recipe.checks.max_duplicate_question_share
     look = f"Was a file landed twice? SELECT * FROM rejected_prompts WHERE batch = '{scope.batch}'"
     return share(twins, rejected + accepted, limit, "lines repeat a question", key, look)
+
+
+def _rejected_lines(scope: Scope) -> Finding:
+    query = """SELECT (SELECT count(*) FROM prompts WHERE batch = $batch) AS accepted, count(*) AS rejected,
+            count(*) FILTER (reason NOT LIKE 'duplicate of %' AND reason NOT LIKE $withdrawn) AS bad
+        FROM rejected_prompts WHERE batch = $batch"""
+    accepted, rejected, bad = scope.read(query, withdrawn=f"{REJECTED}%").row(0)
+    key, limit = "checks.max_rejected_line_share", scope.recipe.checks.max_rejected_line_share
+    look = f"SELECT source_line, reason FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    found = share(bad, rejected + accepted, limit, "lines are no prompts", key, look)
+    if bad and not accepted:
+        return Finding(False, f"no line of it is a prompt. {look}", found.figures)
+    return found
 
 
 def _generation_checks(dataset: str) -> list[Check]:

@@ -16,7 +16,7 @@ import polars as pl
 
 from dasd_assets.code_versions import CodeVersion
 from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
-from dasd_assets.plots import histogram, inline
+from dasd_assets.plots import histogram, inline, shape
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.sentences import SEGMENTER_VERSION
 from dasd_assets.table_metadata import table
@@ -183,6 +183,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
                 {"score_name": recipe.selection.score},
                 num_responses=ranking.height,
                 mean_score=ranking.select(pl.mean("score")).item(),
+                scores_shape=shape(ranking["score"].drop_nulls().to_list()),
                 scores=inline(
                     histogram({recipe.selection.score: ranking["score"].drop_nulls().to_list()}, recipe.selection.score)
                 ),

@@ -285,7 +285,10 @@ def _evaluation_result(
             warehouse,
             len(ids),
             {"checkpoint_id": current_checkpoints(warehouse, recipe)["checkpoint_id"][-1]},
-            **{f"accuracy/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"] for r in newest.to_dicts()},
+            **{
+                f"accuracy_of_{r['stage']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
+                for r in newest.to_dicts()
+            },
             accuracies=dg.MetadataValue.md(accuracy_table(scores)),
             accuracy=inline(accuracy_bars(scores)),
         ),

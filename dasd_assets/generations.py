@@ -13,7 +13,7 @@ import polars as pl
 
 from dasd_assets.code_versions import code_version
 from dasd_assets.partitions import OF_PROMPT, PROMPT_BATCH
-from dasd_assets.plots import histogram, inline
+from dasd_assets.plots import histogram, inline, shape
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.staleness import retry_tag
@@ -254,6 +254,7 @@ def _result(
             num_failed=len(wanted) - len(present),
             num_tokens=int(lengths["num_tokens"].sum()),
             truncated_share=lengths.select(pl.col("truncated").mean()).item(),
+            lengths_shape=shape(lengths["num_tokens"].to_list()),
             lengths=inline(histogram({f"T={temperature:g}": lengths["num_tokens"].to_list()}, "tokens per response")),
         ),
     )

@@ -13,7 +13,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.pool import OF_RECIPE, recipe_params
 from dasd_assets.table_metadata import tidy
 from dasd_resources.engine import Failure, Score, ScoringRequest
@@ -171,9 +171,7 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
     ) -> dg.AssetCheckResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
         params = recipe_params(recipe, teacher, engines.find(recipe.student, "student.model"))
-        rows = _sample(
-            warehouse, _TEACHER, recipe, {**params, "batch": context.partition_key, "temperature": temperature}
-        )
+        rows = _sample(warehouse, _TEACHER, recipe, {**params, "batch": batch_of(context), "temperature": temperature})
         stored, faults = [], []
         for row in rows:
             aligned = teacher.chat.read_response(row["token_ids"])
@@ -193,13 +191,13 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
         blocking=True,
         partitions_def=PROMPT_BATCH,
         pool="engine",
-        description="The student's logprobs equal, within the recipe's tolerance, those of another engine.",
+        description="The student's logprobs equal, within the recipe's tolerance, those of another path.",
     )
     def engine_parity(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.AssetCheckResult:
         student = engines.find(recipe.student, "student.model")
-        params = {"batch": context.partition_key, "student": student.fingerprint}
+        params = {"batch": batch_of(context), "student": student.fingerprint}
         stored, faults = [], []
         for row in _sample(warehouse, _STUDENT, recipe, params):
             encoded = student.chat.encode_response(row["question"], row["text"], row["system_prompt"])
@@ -240,6 +238,15 @@ def _check(
     )
 
 
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _short(value: object) -> object:
+    """So that the table is no wider than a page."""
+    return value[:12] if isinstance(value, str) else tidy(value)  # type: ignore[arg-type]
+
+
 def _agreement(comparison: Comparison) -> str:
     return (
         f"{comparison.num_tokens:,} tokens of {comparison.table.height} responses agree: "
@@ -255,14 +262,14 @@ def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.Meta
         "num_responses": dg.MetadataValue.int(comparison.table.height),
         "num_faults": dg.MetadataValue.int(len(comparison.faults)),
         "num_tokens": dg.MetadataValue.int(comparison.num_tokens),
-        "mean_difference": dg.MetadataValue.float(comparison.mean_difference),
-        "max_difference": dg.MetadataValue.float(comparison.max_difference),
-        "mean_signed_difference": dg.MetadataValue.float(comparison.bias),
+        "mean_difference": dg.MetadataValue.float(_digits(comparison.mean_difference)),
+        "max_difference": dg.MetadataValue.float(_digits(comparison.max_difference)),
+        "mean_signed_difference": dg.MetadataValue.float(_digits(comparison.bias)),
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": dg.MetadataValue.table(
             [
-                dg.TableRecord({name: tidy(value) for name, value in row.items()})  # type: ignore[misc]
+                dg.TableRecord({name: _short(value) for name, value in row.items()})  # type: ignore[misc]
                 for row in comparison.table.head(NUM_WORST).to_dicts()
             ],
             schema=dg.TableSchema([dg.TableColumn(name) for name in COLUMNS]),

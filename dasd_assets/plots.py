@@ -1,6 +1,7 @@
 """The pictures people look at first, as in the report's Figures 3, 5, 6 and 7: plain values in, a figure out.
 
-`inline` shows a figure in the web UI; it is kept in the event log, so it is made small. `png` is for a file.
+`inline` shows a figure in the web UI, at a click; it is kept in the event log, so it is made small. `shape` and
+`course` are text, which the page shows at once. `png` is for a file.
 """
 
 import base64
@@ -19,12 +20,14 @@ if TYPE_CHECKING:  # half a second that whoever loads the code location, but dra
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BLOCKS = "▁▂▃▄▅▆▇█"
+NUM_BLOCKS = 24
 INLINE_BYTES, INLINE_COLOURS, INLINE_DPI, FILE_DPI = 50_000, 32, 90, 200
 TYPE_COLOURS = {"teacher": "#2a7f62", "student": "#c8553d", "close": "#9aa0a6", None: "#e3e3e3"}
 
 
 def inline(figure: "Figure") -> dg.MarkdownMetadataValue:
-    """A figure as metadata that the web UI shows in place, of few colours: some 5 kB, and never above 50.
+    """A figure as metadata that the web UI shows in a dialog, of few colours: some 5 kB, and never above 50.
 
     Raises ValueError for a figure too rich for that: give it `png` in a file instead.
     """
@@ -35,6 +38,29 @@ def inline(figure: "Figure") -> dg.MarkdownMetadataValue:
     if len(encoded) > INLINE_BYTES:
         raise ValueError(f"a picture of {len(encoded):,} bytes does not belong in the event log; draw less in it")
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+
+
+def shape(values: Sequence[float]) -> str:
+    """How values are distributed, at a glance: `0.1 ▁▂▅█▆▃▁ 0.97`, from the least to the greatest."""
+    finite = np.asarray([value for value in values if value is not None], dtype=np.float64)
+    if not len(finite):
+        return "no values"
+    heights, edges = np.histogram(finite, bins=NUM_BLOCKS)
+    return f"{edges[0]:.3g} {_blocks(heights)} {edges[-1]:.3g}"
+
+
+def course(values: Sequence[float]) -> str:
+    """How a series went, at a glance: `2.31 █▅▃▂▁▁ 0.29`, from its first value to its last."""
+    if not len(values):
+        return "no values"
+    parts = np.array_split(np.asarray(values, dtype=np.float64), min(NUM_BLOCKS, len(values)))
+    return f"{values[0]:.3g} {_blocks(np.asarray([part.mean() for part in parts]))} {values[-1]:.3g}"
+
+
+def _blocks(heights: "np.ndarray") -> str:
+    low, high = heights.min(), heights.max()
+    scaled = (heights - low) / (high - low if high > low else 1) * (len(BLOCKS) - 1)
+    return "".join(BLOCKS[round(height)] for height in scaled)
 
 
 def png(figure: "Figure", dpi: int = FILE_DPI) -> bytes:

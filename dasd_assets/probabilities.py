@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dasd_assets.code_versions import code_version, of_code
 from dasd_assets.generations import KINDS
 from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
-from dasd_assets.plots import inline, probability_densities
+from dasd_assets.plots import inline, probability_densities, shape
 from dasd_assets.pool import responses_to_score
 from dasd_assets.progress import logged
 from dasd_assets.provenance import content_version, origin
@@ -221,6 +221,8 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
                 current,
                 mean_teacher_prob=probs.select(pl.mean("teacher")).item(),
                 mean_student_prob=probs.select(pl.mean("student")).item(),
+                teacher_prob_shape=shape(probs["teacher"].drop_nulls().to_list()),
+                student_prob_shape=shape(probs["student"].drop_nulls().to_list()),
                 densities=inline(
                     probability_densities({name: probs[name].drop_nulls().to_list() for name in probs.columns})
                 ),

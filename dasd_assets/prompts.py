@@ -15,14 +15,16 @@ import polars as pl
 from dasd_assets.code_versions import of_code
 from dasd_assets.partitions import PROMPT_BATCH, batches
 from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import table
+from dasd_assets.table_metadata import markdown_table, table
 from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
+from dasd_assets.wording import number_of
 from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.landing_folder import LandedFile, LandingFolder
 from dasd_resources.recipe import Recipe
 from dasd_resources.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
+NUM_REASONS = 5
 PROMPTS = table("prompts").made_with(of_code(prompts=PROMPTS_VERSION))
 PER_RESPONSE = (
     "responses",
@@ -109,7 +111,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
             transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
         if rejected:
-            context.log.warning(f"{len(rejected)} lines rejected; the first: {rejected[0]['reason']}")
+            context.log.warning(f"{number_of(len(rejected), 'line')} rejected; the first: {rejected[0]['reason']}")
         return dg.MaterializeResult(
             data_version=content_version(row["prompt_id"] for row in rows),
             metadata=PROMPTS.result(
@@ -117,12 +119,19 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 len(rows),
                 {"batch": batch},
                 num_rejected=len(rejected),
+                rejected=_reasons(rejected) if rejected else None,
                 domains=_per_domain(rows),
                 landed_file=dg.MetadataValue.path(f"{folder.url}/{records[0].source_file}"),
             ),
         )
 
     return [prompts]
+
+
+def _reasons(rejected: list[Row]) -> dg.MarkdownMetadataValue:
+    """The first lines that are rejected, and why."""
+    rows = [{"line": row["source_line"], "reason": row["reason"]} for row in rejected[:NUM_REASONS]]
+    return dg.MetadataValue.md(markdown_table(rows))
 
 
 def _per_domain(rows: list[Row]) -> str:

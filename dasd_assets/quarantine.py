@@ -97,6 +97,10 @@ def check_evaluation(aside: Quarantine) -> dg.AssetCheckEvaluation:
         check_name=QUARANTINE_CHECK.name,
         passed=not aside.now,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(aside.now)} quarantined; see `dasd quarantine`" if aside.now else "none is quarantined",
+        description=(
+            f"{len(aside.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` brings one back"
+            if aside.now
+            else "none is quarantined"
+        ),
         metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in aside.now.items()},
     )

@@ -14,7 +14,7 @@ import polars as pl
 from dasd_assets.code_versions import CodeVersion, of_recipe
 from dasd_assets.dataset_ids import selection_id
 from dasd_assets.divergence import divergence_version, threshold_version
-from dasd_assets.plots import histogram, inline
+from dasd_assets.plots import histogram, inline, shape
 from dasd_assets.pool import drop_counts, keep_pool, pool_params
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.quarantine import usable_batches
@@ -205,6 +205,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 mean_score=selected.select(pl.mean("score")).item(),
                 domains_without_responses=without or None,
                 **statistics.row(0, named=True),
+                scores_shape=shape(selected["score"].drop_nulls().to_list()),
                 scores=inline(histogram(densities, recipe.selection.score)),
                 **_audited(warehouse, recipe, f"dataset = '{dataset}' AND policy = 'das'"),
             ),

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dasd_assets.code_versions import of_code, of_recipe
 from dasd_assets.dataset_ids import example_id, sft_dataset_id
-from dasd_assets.plots import histogram, inline
+from dasd_assets.plots import histogram, inline, shape
 from dasd_assets.provenance import content_version, origin
 from dasd_assets.table_metadata import Figure, audited, table
 from dasd_resources.chat import Chat
@@ -102,6 +102,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
                 num_random=made["random"].height,
                 num_tokens=int(made["das"]["num_tokens"].sum()),
+                lengths_shape=shape(made["das"]["num_tokens"].to_list()),
                 lengths=inline(histogram({dataset: made["das"]["num_tokens"].to_list()}, "tokens per example")),
                 **audit_figures(warehouse, recipe, dataset),
             ),

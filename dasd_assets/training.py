@@ -18,7 +18,7 @@ import polars as pl
 
 from dasd_assets.code_versions import CodeVersion, of_recipe
 from dasd_assets.dataset_ids import checkpoint_id
-from dasd_assets.plots import inline, loss_curve
+from dasd_assets.plots import course, inline, loss_curve
 from dasd_assets.progress import TrainingLog
 from dasd_assets.provenance import origin
 from dasd_assets.table_metadata import TableAsset, audited, table
@@ -119,7 +119,7 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
         snapshot = _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
-        return _result(warehouse, checkpoints, job, trained, examples, snapshot)
+        return _result(warehouse, checkpoints, stage, job, trained, examples, snapshot)
 
     return checkpoint
 
@@ -284,6 +284,7 @@ def _register(
 def _result(
     warehouse: Warehouse,
     table_asset: TableAsset,
+    stage: str,
     job: SftJob,
     trained: Trained,
     examples: pl.DataFrame,
@@ -300,11 +301,12 @@ def _result(
             checkpoint=dg.MetadataValue.path(str(trained.path)),
             record=dg.MetadataValue.path(str(trained.path / RECORD)),
             num_examples=examples.height,
-            num_tokens=trained.losses[-1].tokens,
+            num_tokens_seen=trained.losses[-1].tokens,
             num_steps=trained.num_steps,
             training_seconds=trained.seconds,
             final_loss=trained.losses[-1].loss,
-            loss=inline(loss_curve({job.checkpoint_id: trained.losses})),
+            loss=inline(loss_curve({stage: trained.losses})),
+            loss_course=course([point.loss for point in trained.losses]),
             **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

@@ -124,7 +124,7 @@ def _object(text: str) -> dict[str, object]:
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise BadRow(f"not JSON: {error.msg} at column {error.colno}: {excerpt(text)}") from None
+        raise BadRow(f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}") from None
     except ValueError as error:
         raise BadRow(f"{error}: {excerpt(text)}") from None
     if not isinstance(value, dict):

@@ -18,6 +18,7 @@ from dasd_assets.checks import (
     share,
     teacher_sentence_share,
 )
+from dasd_assets.gates import gates
 from dasd_assets.partitions import PROMPT_BATCH
 from dasd_resources.recipe import Checks, Recipe
 
@@ -30,6 +31,7 @@ LENIENT = {
 }
 STRICT = {
     "max_duplicate_question_share": 0.0,
+    "max_rejected_line_share": 0.0,
     "max_duplicate_response_share": 0.0,
     "max_failed_request_share": 0.0,
     "max_drop_share": dict.fromkeys(LENIENT["max_drop_share"], 0.0),  # type: ignore[call-overload]
@@ -91,7 +93,7 @@ def test_accuracy_is_compared_question_by_question() -> None:
     assert accuracy_change(before, after, "stage2", "stage1", limit=3.1).passed
     finding = accuracy_change(before, after, "stage2", "stage1", limit=2.9)
     assert not finding.passed
-    assert finding.figures == {"math, T=1": "-37.5% ± 12.5% (4 questions)"}
+    assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions)"}
     assert "checkpoint_stage2's loss" in finding.told
     assert accuracy_change(after, before, "stage2", "stage1", limit=0.0).passed  # better
 
@@ -109,7 +111,7 @@ def test_all_pass_on_a_finished_home_with_lenient_limits(finished: Project, chec
     look = scope(finished, limited(finished, LENIENT))
     failed = {f"{check.asset}:{check.name}": check.evaluate(look).told for check in checks}
     assert {key for key, check in zip(failed, checks, strict=True) if not check.evaluate(look).passed} == set()
-    assert len(checks) == 1 + 2 * 2 + 5 + 1 + 1 + 2 + 3
+    assert len(checks) == 2 + 2 * 2 + 5 + 1 + 1 + 2 + 3
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def spoilt(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
     plant(
         project,
         f"""INSERT INTO rejected_prompts (batch, source_file, source_line, reason)
-            VALUES ('{batch}', 'a.jsonl', 2, 'duplicate of prompt x in batch y');
+            VALUES ('{batch}', 'a.jsonl', 2, 'duplicate of prompt x in batch y'), ('{batch}', 'a.jsonl', 3, 'not JSON');
         INSERT INTO failed_requests (request_id, asset, batch, reason, failed_at) VALUES
             ('x', 'responses', '{batch}', 'out of memory', now()), ('y', 'student_logprobs', '{batch}', 'oom', now());
         DELETE FROM responses WHERE response_id IN (SELECT min(response_id) FROM responses GROUP BY temperature, batch);
@@ -178,6 +180,24 @@ def test_checks_run_with_their_batch_and_warn(spoilt: Project) -> None:
     assert evaluation.asset_check_key == dg.AssetCheckKey(dg.AssetKey("sentence_types"), "teacher_sentence_share")
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluation.partition == look.batch
+
+
+def test_without_a_batch_they_say_what_to_do_and_no_gate_moves(copy: Project) -> None:
+    """As by "Execute all" in the web UI, which names no batch."""
+    asset = dg.AssetKey("student_logprobs")
+    with copy.instance() as instance:
+        job = copy.definitions.resolve_implicit_global_asset_job_def()
+        graph = copy.definitions.resolve_asset_graph()
+        before = gates(instance, graph, [asset])
+        selection = {dg.AssetCheckKey(asset, "failed_requests"), dg.AssetCheckKey(asset, "engine_parity")}
+        part = job.get_subset(asset_check_selection=selection)
+        result = part.execute_in_process(instance=instance, raise_on_error=False)
+        after = gates(instance, graph, [asset])
+    failures = [event.step_failure_data.error_display_string for event in result.get_step_failure_events()]
+    assert len(failures) == 2
+    assert all("choose batches in the asset's Materialize dialog" in told for told in failures)
+    passed = after["student_logprobs"]["engine_parity"]
+    assert {batch: done for batch, done in passed.items() if batch} == before["student_logprobs"]["engine_parity"]
 
 
 def test_names_are_unique_and_described(finished: Project) -> None:

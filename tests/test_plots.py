@@ -105,3 +105,11 @@ def test_nothing_to_draw_is_an_empty_picture() -> None:
 def test_cut_off_rates_stand_in_the_order_of_length() -> None:
     shuffled = plots.cut_off_rates([30, 10, 20], [True, False, True])
     assert decoded(shuffled) == decoded(plots.cut_off_rates([10, 20, 30], [False, True, True]))
+
+
+def test_a_shape_and_a_course_are_text_at_a_glance() -> None:
+    assert plots.shape([0.0, 0.0, 0.0, 1.0]) == f"0 █{'▁' * 22}▃ 1"
+    assert plots.shape([]) == plots.course([]) == "no values"
+    assert plots.course([4.0, 3.0, 2.0, 1.0]) == "4 █▆▃▁ 1"
+    assert plots.course([2.0]) == "2 ▁ 2"
+    assert len(plots.course(range(1000)).split()[1]) == plots.NUM_BLOCKS

@@ -95,6 +95,7 @@ class Checks(Part):
     """Limits beyond which an asset check in the web UI warns; none of them stops a run."""
 
     max_duplicate_question_share: Share = 0.05
+    max_rejected_line_share: Share = 0.05
     max_duplicate_response_share: Share = 0.5
     max_failed_request_share: Share = 0.01
     max_drop_share: dict[FilterName, Share] = Field(
