@@ -135,7 +135,7 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
     if num_rejected:
         raise Doubt(f"{told}; {num_rejected:,} rejected: {'; '.join(reasons)}")
     if not num_prompts:
-        if not folder.exists():
+        if recipe.automation.landing is not None and not folder.exists():
             raise Unfit(f"automation.landing: {folder.url} is no folder: mend the recipe, or make it")
         raise Doubt(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
     return told

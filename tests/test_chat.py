@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -378,12 +378,16 @@ def test_tokens_own_every_character_in_order(name: str, text: str) -> None:
 @every_tokenizer
 @unhurried
 @given(text=canonical_texts())
+@example(text="<think>\n\n</think>\nꀡ答案")  # a token has the end of one character and the beginning of the next
 def test_a_response_cut_anywhere_reads_on_as_itself(name: str, text: str) -> None:
     chat_ = chat(name)
     encoded = chat_.encode_response("What?", text)
     ids, whole = encoded.token_ids[encoded.num_prompt_tokens :], Aligned(text, encoded.offsets)
     for k in cut_points(whole):
-        assert chat_.read_continuation(text[: whole.offsets[k]], ids[k:]) == Aligned(text, whole.offsets[k:])
+        prefix = text[: whole.offsets[k]]
+        if chat_.read_response(ids[:k]).text.count("\ufffd") > prefix.count("\ufffd"):
+            continue  # the character at the cut has begun in the token before
+        assert chat_.read_continuation(prefix, ids[k:]) == Aligned(text, whole.offsets[k:])
 
 
 @every_tokenizer

@@ -75,7 +75,11 @@ def split_thinking(text: str) -> tuple[str | None, str | None]:
 
 
 def cut_points(aligned: Aligned) -> list[int]:
-    """Indices of the tokens before which a response may be cut: each starts a character outside any delimiter."""
+    """Indices of the tokens before which a response may be cut: each is the first at a character outside a delimiter.
+
+    The text before that character is the prefix. It is whole also where the token before has the character's first
+    bytes, as byte-level vocabularies allow.
+    """
     closing = aligned.text.find(CLOSING, len(OPENING)) if aligned.text.startswith(OPENING) else -1
     inside = set(range(1, len(OPENING))) if aligned.text.startswith(OPENING) else set()
     if closing >= 0:

@@ -9,6 +9,7 @@ from dasd_assets.audit.verify.sampling import CHUNK, part, some
 from dasd_assets.divergence import response_scores, sentence_type, threshold_version
 from dasd_assets.probabilities import sentence_table
 from dasd_assets.sentences import SEGMENTER_VERSION
+from dasd_assets.wording import number_of
 from dasd_resources.lake import Lake, Reading
 from dasd_resources.recipe import Divergence, Recipe
 
@@ -82,10 +83,10 @@ def scores(reading: Reading, recipes: Sequence[Recipe], sample: int | None) -> I
 
 def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
     right = pl.col("sentence_type").eq_missing(sentence_type(rule)) & (pl.col("threshold") == rule.threshold)
-    for row in sentences.filter(~right).iter_rows(named=True):
-        name = f"response_id {row['response_id']} sentence_index {row['sentence_index']}"
-        what = f"it is {row['sentence_type']} at threshold {row['threshold']}, which its probabilities do not give"
-        yield Fault("sentence_types", name, what, AGAIN)
+    wrong = sentences.filter(~right).group_by("response_id").agg(pl.len(), pl.col("sentence_index").min())
+    for response, number, first in wrong.sort("response_id").iter_rows():
+        what = f"{number_of(number, 'type')} of it its probabilities do not give, the first that of sentence {first}"
+        yield Fault("sentence_types", f"response_id {response}", what, AGAIN)
 
 
 _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
