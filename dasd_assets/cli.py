@@ -17,10 +17,10 @@ import polars as pl
 
 from dasd_assets import operations
 from dasd_assets.audit.command import add_commands as add_audit_commands
-from dasd_assets.json_text import json_text
 from dasd_assets.wording import number_of
 from dasd_resources.errors import UserError
 from dasd_resources.home import WORKSPACE, home_of, prepare_home, recipe_of
+from dasd_resources.json_text import json_text
 from dasd_resources.lake import Lake
 
 FAILED = 1

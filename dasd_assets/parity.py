@@ -15,7 +15,7 @@ import polars as pl
 
 from dasd_assets.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.pool import OF_RECIPE, recipe_params
-from dasd_assets.table_metadata import tidy
+from dasd_assets.table_metadata import Figure, tidy
 from dasd_resources.engine import Failure, Score, ScoringRequest
 from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
@@ -238,10 +238,6 @@ def _check(
     )
 
 
-def _digits(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
 def _short(value: object) -> object:
     """So that the table is no wider than a page."""
     return value[:12] if isinstance(value, str) else tidy(value)  # type: ignore[arg-type]
@@ -254,7 +250,7 @@ def _agreement(comparison: Comparison) -> str:
     )
 
 
-def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.MetadataValue]:
+def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, Figure]:
     plain = ", one sequence at a time" if other.spec.engine == "transformers" else ""
     correlation = comparison.correlation
     return {
@@ -262,9 +258,9 @@ def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, dg.Meta
         "num_responses": dg.MetadataValue.int(comparison.table.height),
         "num_faults": dg.MetadataValue.int(len(comparison.faults)),
         "num_tokens": dg.MetadataValue.int(comparison.num_tokens),
-        "mean_difference": dg.MetadataValue.float(_digits(comparison.mean_difference)),
-        "max_difference": dg.MetadataValue.float(_digits(comparison.max_difference)),
-        "mean_signed_difference": dg.MetadataValue.float(_digits(comparison.bias)),
+        "mean_difference": tidy(comparison.mean_difference),
+        "max_difference": tidy(comparison.max_difference),
+        "mean_signed_difference": tidy(comparison.bias),
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": dg.MetadataValue.table(

@@ -6,7 +6,6 @@ row must hold, which is for `landing.py` to say.
 
 import codecs
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -16,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dasd_resources.json_text import finite
 from dasd_resources.verifiers import excerpt
 
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
@@ -126,23 +126,19 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield from _parquet_row(line, names, batch, index)
 
 
-def _plain(value: object) -> object:
-    """What JSON has no form for as text, numbers that are none (NaN, infinity) as null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
+def _text(value: object) -> str:
+    """Times and decimals, which JSON has no form for. Raises TypeError for anything else."""
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Decimal | timedelta) else value
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[Row]:
     try:
         row = {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
-        content = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False).encode()
+        content = json.dumps(finite(row), ensure_ascii=False, allow_nan=False, default=_text).encode()
     except (ValueError, TypeError, OverflowError) as error:
         yield Row(line, "", f"row has no JSON form: {error}")
     else:

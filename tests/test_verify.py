@@ -39,6 +39,7 @@ def test_a_whole_home_agrees(
 def test_planted_faults_are_named(copy: Project) -> None:
     first = "(SELECT min(response_id) FROM sentence_probabilities)"
     response = copy.read(f"SELECT {first} AS id").item()
+    batch = copy.read("SELECT batch FROM responses WHERE response_id = $id", id=response).item()
     example = copy.read("SELECT min(example_id) FROM sft_examples").item()
     edit(copy, f"UPDATE sentence_probabilities SET student_sum_logprob = -9 WHERE response_id = '{response}'")
     edit(copy, f"UPDATE response_scores SET score = 0.123 WHERE response_id = '{response}'")
@@ -56,7 +57,7 @@ def test_planted_faults_are_named(copy: Project) -> None:
     assert f"sft_examples {example}: its token ids and labels differ in number" in found
     assert f"sft_examples {example}: its example_id is" in found
     assert "there are 2 rows of this key; delete all but one of them" in found
-    assert "response_verdicts response_id nobody batch" in found
+    assert f"response_verdicts response_id nobody batch {batch}: responses has no such row" in found
     assert "its prompt_id is" in found
     assert "its seed is 5" in found
     assert "it has a logprob that is above 0 or not finite" in found

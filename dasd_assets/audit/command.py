@@ -20,9 +20,9 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
-from dasd_assets.json_text import json_text
 from dasd_assets.operations import positive
 from dasd_resources.home import prepare_home
+from dasd_resources.json_text import json_text
 from dasd_resources.lake import Lake
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -150,7 +150,7 @@ def _takedown(args: argparse.Namespace) -> int:
     if not args.undo and not (args.reason or "").strip():
         raise AuditError("give a --reason: it is kept with every row that the takedown keeps out")
     lake = _open(args)
-    with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8-sig") as lines:
+    with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8") as lines:
         ids, questions = read_names(lines)
     return say(args, take_down(lake, ids, questions, args.reason or "", args.undo), takedown_page)
 

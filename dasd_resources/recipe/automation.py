@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from dasd_resources.recipe.parts import Part, Positive, Share
 from dasd_resources.recipe.selection import FilterName
@@ -50,18 +50,16 @@ def _is_cron_field(text: str, least: int, greatest: int, names: Sequence[str]) -
     return True
 
 
+Cron = Annotated[str | None, AfterValidator(checked_cron)]
+
+
 class Maintenance(Part):
     """Upkeep of the home: when, how old snapshots may grow, how long what nothing names is left alone."""
 
-    cron: str | None = "30 4 * * *"
+    cron: Cron = "30 4 * * *"
     keep_snapshots_days: Annotated[float, Field(ge=1)] = 30
     grace_hours: Annotated[float, Field(ge=1)] = 24
     keep_unfinished_days: Annotated[float, Field(ge=1)] = 14
-
-    @field_validator("cron")
-    @classmethod
-    def _is_cron(cls, cron: str | None) -> str | None:
-        return checked_cron(cron)
 
 
 class Automation(Part):
@@ -71,7 +69,7 @@ class Automation(Part):
     """
 
     landing: str | None = None
-    training_cron: str | None = None
+    training_cron: Cron = None
     max_attempts: Positive = 3
     retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
 
@@ -84,11 +82,6 @@ class Automation(Part):
                 "token to fsspec in its configuration (~/.config/fsspec) or environment (such as FSSPEC_FTP_PASSWORD)"
             )
         return url
-
-    @field_validator("training_cron")
-    @classmethod
-    def _is_cron(cls, cron: str | None) -> str | None:
-        return checked_cron(cron)
 
 
 class Checks(Part):

@@ -1,0 +1,22 @@
+"""Values as JSON that every parser takes."""
+
+import json
+import math
+
+
+def json_text(value: object) -> str:
+    """Times as ISO text, bytes in hexadecimal, numbers that are none (NaN, infinity) as null."""
+    return json.dumps(finite(value), ensure_ascii=False, default=_text, allow_nan=False)
+
+
+def finite(value: object) -> object:
+    """The value with null for every number that is none (NaN, infinity), at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
