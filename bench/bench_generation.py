@@ -17,17 +17,17 @@ import dagster as dg
 from models import smollm2
 from results import against, table
 
+from dasd_assets.commands.run import execute, register_batches
 from dasd_assets.definitions import build_definitions
 from dasd_assets.generations import _questions, requests_for, wanted_responses
-from dasd_assets.partitions import batches
-from dasd_assets.run import execute, register_batches
+from dasd_assets.records.partitions import batches
 from dasd_resources.demo.questions import questions, write_rows
-from dasd_resources.engine import GenerationRequest, InferenceEngine
-from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.home import prepare_home
+from dasd_resources.inference.engine import GenerationRequest, InferenceEngine
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.vllm_engine import VLLMEngine, _sampling_params
 from dasd_resources.recipe import Model, Recipe, load_recipe
-from dasd_resources.vllm_engine import VLLMEngine, _sampling_params
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Warehouse
 
 TASK = "Explain slowly, step by step, how to solve this, then write three similar problems with their solutions."
 NUM_BATCHES, QUESTIONS_PER_BATCH, CANDIDATES, MAX_TOKENS = 2, 34, 3, 128

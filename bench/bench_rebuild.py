@@ -26,12 +26,12 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
 from conftest import Project, prompt_rows, silent_log  # noqa: E402, F401
 from results import against, table  # noqa: E402
 
-from dasd_assets.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
-from dasd_assets.partitions import batches  # noqa: E402
-from dasd_assets.planning import Planner, root_versions  # noqa: E402
-from dasd_resources.connections import attach  # noqa: E402
-from dasd_resources.landing_folder import LandingFolder  # noqa: E402
+from dasd_assets.records.partitions import batches  # noqa: E402
+from dasd_assets.service.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
+from dasd_assets.service.planning import Planner, root_versions  # noqa: E402
+from dasd_resources.landing.landing_folder import LandingFolder  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
+from dasd_resources.storage.connections import attach  # noqa: E402
 
 NUM_BATCHES = 1000
 NUM_QUESTIONS = 4

@@ -23,8 +23,8 @@ from results import against, table
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from dasd_resources.engine import Score, ScoringRequest
-from dasd_resources.transformers_engine import TransformersEngine
+from dasd_resources.inference.engine import Score, ScoringRequest
+from dasd_resources.inference.transformers_engine import TransformersEngine
 
 TEXTS = Path(__file__).parents[1] / "tests" / "data" / "sentences"
 LENGTHS = {
@@ -200,7 +200,7 @@ def plain_model(path: Path, dtype: str) -> PreTrainedModel:
 
 def vllm(dtype: str) -> Scorer:
     """As its users call it, in this process, with flat logprobs, which are the fastest it has."""
-    from dasd_resources.vllm_engine import _prepare_environment
+    from dasd_resources.inference.vllm_engine import _prepare_environment
 
     _prepare_environment(on_gpu=False)
     from vllm import LLM, SamplingParams

@@ -17,13 +17,13 @@ import polars as pl
 from results import against, table
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.filters import FILTERS
-from dasd_assets.pool import keep_pool, recipe_params
+from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.pool import keep_pool, recipe_params
 from dasd_assets.selection import draw_control, select
-from dasd_resources.connections import attach
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Recipe, load_recipe
-from dasd_resources.warehouse import Reading, Warehouse
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.warehouse import Reading, Warehouse
 
 NUM_ROWS, NUM_BATCHES, NUM_CANDIDATES = 10_000_000, 100, 8
 DATASET = "t100"

@@ -26,9 +26,9 @@ from results import against, table
 
 from dasd_assets.divergence import response_scores, sentence_type
 from dasd_assets.probabilities import write_sentences
-from dasd_assets.sentences import SEGMENTER_VERSION, Span, bodies, edges, sentence_spans
+from dasd_assets.rules.sentences import SEGMENTER_VERSION, Span, bodies, edges, sentence_spans
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 Splitter = Callable[[str], list[Span]]
 

@@ -20,7 +20,7 @@ import sentencex
 from results import against, table
 from syntok import segmenter
 
-from dasd_assets.sentences import SEGMENTER_VERSION, Span, edges, sentence_spans, split
+from dasd_assets.rules.sentences import SEGMENTER_VERSION, Span, edges, sentence_spans, split
 
 LABELLED = Path(__file__).parents[1] / "tests" / "data" / "sentences"
 TWO_RULES = re.compile(r"\n+|[.!?]\s+")

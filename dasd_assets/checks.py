@@ -14,17 +14,17 @@ import polars as pl
 
 from dasd_assets.divergence import threshold_version
 from dasd_assets.evaluation import stage_answers
-from dasd_assets.filters import FILTERS
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.rollouts import current_rollouts, current_wanted, distilled_student
-from dasd_assets.partitions import PROMPT_BATCH, batch_of
-from dasd_assets.pool import OF_RECIPE, num_scored, recipe_params
-from dasd_assets.table_metadata import tidy
+from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
+from dasd_assets.records.table_metadata import tidy
+from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.pool import OF_RECIPE, num_scored, recipe_params
 from dasd_assets.training import stages
 from dasd_assets.withdrawals import REJECTED
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Checks, Recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Warehouse
 
 
 @dataclass(frozen=True)

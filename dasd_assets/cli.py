@@ -15,13 +15,13 @@ from dataclasses import asdict
 import duckdb
 import polars as pl
 
-from dasd_assets import operations
 from dasd_assets.audit.command import add_commands as add_audit_commands
-from dasd_assets.wording import number_of
+from dasd_assets.commands import operations
+from dasd_assets.records.wording import number_of
 from dasd_resources.errors import UserError
 from dasd_resources.home import WORKSPACE, home_of, prepare_home, recipe_of
 from dasd_resources.json_text import json_text
-from dasd_resources.lake import Lake
+from dasd_resources.storage.lake import Lake
 
 FAILED = 1
 LOOPBACK = "127.0.0.1"
@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
     """`dasd run`."""
     import dagster as dg
 
-    from dasd_assets.console import console
+    from dasd_assets.commands.console import console
+    from dasd_assets.commands.run import bring_up_to_date, materialize_selected
+    from dasd_assets.commands.summary import summary
     from dasd_assets.definitions import EnvironmentEngines, build_definitions
-    from dasd_assets.instance import open_instance
-    from dasd_assets.run import bring_up_to_date, materialize_selected
-    from dasd_assets.summary import summary
+    from dasd_assets.service.instance import open_instance
     from dasd_resources.recipe import load_recipe
-    from dasd_resources.warehouse import Warehouse
+    from dasd_resources.storage.warehouse import Warehouse
 
     started = time.monotonic()
     home = args.home
@@ -92,8 +92,8 @@ def ui(args: argparse.Namespace) -> int:
     environment = os.environ | {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home)}
     if args.host != LOOPBACK:
         _echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
-    from dasd_assets.instance import open_instance
-    from dasd_assets.recovery import fail_abandoned_runs
+    from dasd_assets.service.instance import open_instance
+    from dasd_assets.service.recovery import fail_abandoned_runs
 
     with open_instance(dagster_home) as instance:
         abandoned = fail_abandoned_runs(instance, args.home)
@@ -107,9 +107,9 @@ def ui(args: argparse.Namespace) -> int:
 
 def quarantine(args: argparse.Namespace) -> int:
     """`dasd quarantine`: what is set aside and why, or bring it back."""
-    from dasd_assets.quarantine import quarantine as of_warehouse
-    from dasd_assets.quarantine import release
-    from dasd_resources.warehouse import Warehouse
+    from dasd_assets.records.quarantine import quarantine as of_warehouse
+    from dasd_assets.records.quarantine import release
+    from dasd_resources.storage.warehouse import Warehouse
 
     Lake(home=str(args.home)).require()
     warehouse = Warehouse(home=str(args.home))
@@ -133,7 +133,7 @@ def quarantine(args: argparse.Namespace) -> int:
 
 def sql(args: argparse.Namespace) -> int:
     """`dasd sql`."""
-    from dasd_resources.sql_sandbox import select
+    from dasd_resources.storage.sql_sandbox import select
 
     lake = Lake(home=str(args.home))
     lake.require()

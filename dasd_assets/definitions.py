@@ -11,32 +11,31 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets import (
-    automation,
     checks,
     divergence,
     evaluation,
     generations,
-    jobs,
     maintenance,
     mixed_policy,
     models,
     parity,
     probabilities,
     prompts,
-    quarantine,
     report,
     selection,
     sft_datasets,
     training,
     verdicts,
 )
-from dasd_assets.freshness import freshness_policy
+from dasd_assets.records import quarantine
+from dasd_assets.service import automation, jobs
+from dasd_assets.service.freshness import freshness_policy
 from dasd_assets.training import Train
-from dasd_resources.engines import Engines
 from dasd_resources.home import home_of, recipe_of
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, load_recipe
-from dasd_resources.trainer import train as train_in_child
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.sft.trainer import train as train_in_child
+from dasd_resources.storage.warehouse import Warehouse
 
 STAGES = (
     models,

@@ -14,16 +14,16 @@ response open: both are recipe choices, stored with every row. All scores are co
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion
-from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
-from dasd_assets.plots import histogram, inline, shape
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.sentences import SEGMENTER_VERSION
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
+from dasd_assets.records.plots import histogram, inline, shape
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import table
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Warehouse
 
 DIVERGENCE_VERSION = "1"
 TYPES = table("sentence_types", sentence_probabilities="sentence_probabilities")

@@ -9,24 +9,24 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion, of_code
-from dasd_assets.filters import Verdict
 from dasd_assets.generations import KINDS, sampling_request
-from dasd_assets.plots import accuracy_bars, inline
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import TableAsset, table
+from dasd_assets.records.code_versions import CodeVersion, of_code
+from dasd_assets.records.plots import accuracy_bars, inline
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import TableAsset, table
+from dasd_assets.rules.filters import Verdict
+from dasd_assets.service.staleness import retry_tag
 from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engine import Completion, GenerationRequest
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
-from dasd_resources.ledger import Ledger, missing
+from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
+from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION, verify
-from dasd_resources.warehouse import Row, Warehouse
 
 EVALUATION_VERSION = "1"
 DECISIVE = (

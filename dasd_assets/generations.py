@@ -11,20 +11,20 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import code_version
-from dasd_assets.partitions import OF_PROMPT, PROMPT_BATCH
-from dasd_assets.plots import histogram, inline, shape
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import TableAsset, table
+from dasd_assets.records.code_versions import code_version
+from dasd_assets.records.partitions import OF_PROMPT, PROMPT_BATCH
+from dasd_assets.records.plots import histogram, inline, shape
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import TableAsset, table
+from dasd_assets.service.staleness import retry_tag
 from dasd_resources.chat import UnfitQuestion
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engine import Completion, Failure, GenerationRequest
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.ledger import Ledger, missing
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 GENERATION_VERSION = "1"
 RESPONSES = table("responses", prompts="prompts", checkpoints="teacher_model")

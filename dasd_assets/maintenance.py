@@ -11,12 +11,18 @@ from pathlib import Path
 import dagster as dg
 from filelock import Timeout
 
-from dasd_assets.provenance import origin
-from dasd_assets.staleness import UPKEEP
-from dasd_resources.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
+from dasd_assets.records.provenance import origin
+from dasd_assets.service.staleness import UPKEEP
 from dasd_resources.recipe import Maintenance, Recipe
-from dasd_resources.upkeep import data_files, delete_unreferenced, expire_snapshots, merge_small_files, upkeep_lock
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
+from dasd_resources.storage.upkeep import (
+    data_files,
+    delete_unreferenced,
+    expire_snapshots,
+    merge_small_files,
+    upkeep_lock,
+)
+from dasd_resources.storage.warehouse import Warehouse
 
 MAINTENANCE_VERSION = "1"
 SECONDS_TO_WAIT = 60.0

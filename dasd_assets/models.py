@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import of_code, of_recipe
-from dasd_assets.provenance import origin
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import of_code, of_recipe
+from dasd_assets.records.provenance import origin
+from dasd_assets.records.table_metadata import table
 from dasd_assets.training import described
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Warehouse
 
 
 def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFrame:

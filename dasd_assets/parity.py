@@ -13,13 +13,13 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.partitions import PROMPT_BATCH, batch_of
-from dasd_assets.pool import OF_RECIPE, recipe_params
-from dasd_assets.table_metadata import Figure, tidy
-from dasd_resources.engine import Failure, Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
+from dasd_assets.records.table_metadata import Figure, tidy
+from dasd_assets.rules.pool import OF_RECIPE, recipe_params
+from dasd_resources.inference.engine import Failure, Score, ScoringRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 NUM_WORST = 10  # responses shown
 COLUMNS = ["response_id", "num_tokens", "mean_difference", "max_difference", "token_index", "token", "stored", "again"]

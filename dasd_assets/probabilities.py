@@ -12,22 +12,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dasd_assets.code_versions import code_version, of_code
 from dasd_assets.generations import KINDS
-from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
-from dasd_assets.plots import inline, probability_densities, shape
-from dasd_assets.pool import responses_to_score
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
-from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import code_version, of_code
+from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
+from dasd_assets.records.plots import inline, probability_densities, shape
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import table
+from dasd_assets.rules.pool import responses_to_score
+from dasd_assets.rules.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
+from dasd_assets.service.staleness import retry_tag
 from dasd_resources.chat import Encoded, UnfitQuestion
-from dasd_resources.engine import Failure, Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel, once_each
-from dasd_resources.ledger import Ledger
+from dasd_resources.inference.engine import Failure, Score, ScoringRequest
+from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.ledger import Ledger
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
 RESPONSES_PER_COMMIT = 2000

@@ -12,16 +12,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import of_code
-from dasd_assets.partitions import PROMPT_BATCH, batches
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import markdown_table, table
+from dasd_assets.records.code_versions import of_code
+from dasd_assets.records.partitions import PROMPT_BATCH, batches
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import markdown_table, table
+from dasd_assets.records.wording import number_of
 from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
-from dasd_assets.wording import number_of
-from dasd_resources.landing import Prompt, RejectedPrompt, read_prompts
-from dasd_resources.landing_folder import LandedFile, LandingFolder
+from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Transaction, Warehouse
+from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5

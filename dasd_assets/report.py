@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from dasd_assets import plots
-from dasd_assets.code_versions import of_code
 from dasd_assets.divergence import threshold_version
 from dasd_assets.evaluation import accuracy_table, stage_accuracy
 from dasd_assets.mixed_policy.rollouts import current_rollouts
-from dasd_assets.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
-from dasd_assets.quarantine import usable_batches
-from dasd_assets.sentences import SEGMENTER_VERSION
+from dasd_assets.records import plots
+from dasd_assets.records.code_versions import of_code
+from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.rules.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.training import current_checkpoints
-from dasd_resources.checkpoint import Trained
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.sft.checkpoint import Trained
+from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

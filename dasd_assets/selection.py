@@ -11,20 +11,20 @@ from math import inf
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion, of_recipe
-from dasd_assets.dataset_ids import selection_id
 from dasd_assets.divergence import divergence_version, threshold_version
-from dasd_assets.plots import histogram, inline, shape
-from dasd_assets.pool import drop_counts, keep_pool, pool_params
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.quarantine import usable_batches
-from dasd_assets.selection_rules import record_rule, selection_rule
-from dasd_assets.staleness import batches_tag
-from dasd_assets.table_metadata import Figure, TableAsset, audited, table
+from dasd_assets.records.code_versions import CodeVersion, of_recipe
+from dasd_assets.records.plots import histogram, inline, shape
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.records.selection_rules import record_rule, selection_rule
+from dasd_assets.records.table_metadata import Figure, TableAsset, audited, table
+from dasd_assets.rules.ids import selection_id
+from dasd_assets.rules.pool import drop_counts, keep_pool, pool_params
+from dasd_assets.service.staleness import batches_tag
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Reading, Warehouse
+from dasd_resources.storage.warehouse import Reading, Warehouse
 
 SELECTION_VERSION = "1"
 CONTROL_VERSION = "2"

@@ -15,15 +15,15 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
-from dasd_assets.code_versions import of_code, of_recipe
-from dasd_assets.dataset_ids import example_id, sft_dataset_id
-from dasd_assets.plots import histogram, inline, shape
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import Figure, audited, table
+from dasd_assets.records.code_versions import of_code, of_recipe
+from dasd_assets.records.plots import histogram, inline, shape
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import Figure, audited, table
+from dasd_assets.rules.ids import example_id, sft_dataset_id
 from dasd_resources.chat import Chat
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 SFT_VERSION = "1"
 NO_LOSS = -100

@@ -16,19 +16,19 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion, of_recipe
-from dasd_assets.dataset_ids import checkpoint_id
-from dasd_assets.plots import course, inline, loss_curve
-from dasd_assets.progress import TrainingLog
-from dasd_assets.provenance import origin
-from dasd_assets.table_metadata import TableAsset, audited, table
-from dasd_resources.checkpoint import RECORD, Pace, Progress, Trained
+from dasd_assets.records.code_versions import CodeVersion, of_recipe
+from dasd_assets.records.plots import course, inline, loss_curve
+from dasd_assets.records.progress import TrainingLog
+from dasd_assets.records.provenance import origin
+from dasd_assets.records.table_metadata import TableAsset, audited, table
+from dasd_assets.rules.ids import checkpoint_id
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engines import Engines
-from dasd_resources.leftovers import SNAPSHOT, pin_snapshot
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.trainer import SftJob
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.sft.checkpoint import RECORD, Pace, Progress, Trained
+from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
+from dasd_resources.storage.warehouse import Warehouse
 
 TRAINING_VERSION = "1"
 MIXED = "mixed"

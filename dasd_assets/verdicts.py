@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import CodeVersion
-from dasd_assets.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
-from dasd_assets.partitions import OF_RESPONSE, PROMPT_BATCH
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import TableAsset, table
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import TableAsset, table
+from dasd_assets.rules.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
 from dasd_resources.chat import Chat, UnfitQuestion
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engines import Engines
-from dasd_resources.ledger import Ledger
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
+from dasd_resources.storage.ledger import Ledger
+from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
-from dasd_resources.warehouse import Row, Warehouse
 
 RESPONSES_AT_ONCE = 1024
 UNASKED = "the student cannot be asked: "

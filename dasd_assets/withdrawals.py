@@ -15,8 +15,8 @@ import polars as pl
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
-from dasd_resources.lake import Lake, Reading, Row, Transaction
-from dasd_resources.landing import normalised
+from dasd_resources.landing.prompt_files import normalised
+from dasd_resources.storage.lake import Lake, Reading, Row, Transaction
 
 REJECTED = "withdrawn: "
 

@@ -18,18 +18,25 @@ import polars as pl
 import pytest
 from tokenizers import Tokenizer
 
+from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import build_definitions
-from dasd_assets.instance import open_instance
-from dasd_assets.run import bring_up_to_date, materialize_selected
-from dasd_resources.checkpoint import LOSSES, RECORD, Progress, Trained, publish
+from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import Row, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
-from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.home import prepare_home
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
-from dasd_resources.trainer import SftJob
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.sft.checkpoint import LOSSES, RECORD, Progress, Trained, publish
+from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.warehouse import Warehouse
 
 EXPRESSION = re.compile(r"problem: (.+?) =")
 TURN = "<|im_start|>assistant\n"

@@ -12,8 +12,15 @@ from typing import TypeVar
 
 from conftest import Project
 
-from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import load_recipe
 
 Result = TypeVar("Result", bound=Completion | Score | Failure)

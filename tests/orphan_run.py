@@ -13,8 +13,8 @@ import dagster as dg
 from conftest import change
 
 from dasd_assets.definitions import build_definitions
-from dasd_resources.engines import Engines, PromptedModel
 from dasd_resources.home import prepare_home
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Model, load_recipe
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from dasd_resources.chat import Chat
-from dasd_resources.openai_engine import PROBE
+from dasd_resources.inference.openai_engine import PROBE
 
 MODEL = "teacher-as-served"
 Json = dict[str, Any]

@@ -7,13 +7,13 @@ from conftest import Project, prompt_rows
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from test_recovery import ORIGIN
 
-from dasd_assets.attempts import MAX_DEATHS, Verdict, judge
-from dasd_assets.partitions import batches
-from dasd_assets.planning import Planner
-from dasd_assets.quarantine import quarantine
-from dasd_assets.recovery import OWNER, fail_abandoned_runs, owners
-from dasd_assets.run import register_batches
-from dasd_assets.steps import Step
+from dasd_assets.commands.run import register_batches
+from dasd_assets.records.partitions import batches
+from dasd_assets.records.quarantine import quarantine
+from dasd_assets.service.attempts import MAX_DEATHS, Verdict, judge
+from dasd_assets.service.planning import Planner
+from dasd_assets.service.recovery import OWNER, fail_abandoned_runs, owners
+from dasd_assets.service.steps import Step
 
 STEP = Step("batch", "a-0", {"prompts": "never materialized"}, "step0")
 KILLED = {OWNER: "0" * 32, MAX_RETRIES_TAG: "0"}  # the tags of `dasd run`

@@ -14,9 +14,9 @@ from conftest import Project, change
 from dasd_assets.audit.ids import AuditError, find_id
 from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
-from dasd_assets.pool import pool_params
-from dasd_assets.selection_rules import selection_rule
-from dasd_resources.lake import Lake
+from dasd_assets.records.selection_rules import selection_rule
+from dasd_assets.rules.pool import pool_params
+from dasd_resources.storage.lake import Lake
 
 
 @pytest.fixture

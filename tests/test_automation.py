@@ -11,11 +11,11 @@ import pytest
 from conftest import Project, change, prompt_rows
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from dasd_assets.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
-from dasd_assets.partitions import batches
-from dasd_assets.planning import Planner
-from dasd_assets.quarantine import quarantine, release
-from dasd_resources.landing_folder import LandingFolder
+from dasd_assets.records.partitions import batches
+from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
+from dasd_assets.service.planning import Planner
+from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
 
 GENERATIONS = {"teacher_generations_t060", "teacher_generations_t100"}

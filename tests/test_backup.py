@@ -14,9 +14,9 @@ from conftest import Project, prompt_rows
 
 from dasd_assets.cli import main
 from dasd_assets.training import current_checkpoints
-from dasd_resources.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
-from dasd_resources.restore import restore
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
+from dasd_resources.storage.restore import restore
+from dasd_resources.storage.warehouse import Warehouse
 
 NUM_ROWS = 300  # of each table, per commit
 

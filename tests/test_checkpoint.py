@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dasd_resources.checkpoint import CheckpointError, Progress, publish, published
 from dasd_resources.content_hash import content_hash
+from dasd_resources.sft.checkpoint import CheckpointError, Progress, publish, published
 
 RECORD = {"checkpoint_id": "c1", "seconds": 1.5, "num_steps": 2, "num_samples": 3, "num_bins": 3, "parent": "c0"}
 LOSSES = [Progress(1, 2, 0.5, 0.1, 10), Progress(2, 2, 0.25, 0.0, 20)]

@@ -18,8 +18,8 @@ from dasd_assets.checks import (
     share,
     teacher_sentence_share,
 )
-from dasd_assets.gates import gates
-from dasd_assets.partitions import PROMPT_BATCH
+from dasd_assets.records.partitions import PROMPT_BATCH
+from dasd_assets.service.gates import gates
 from dasd_resources.recipe import Checks, Recipe
 
 LENIENT = {

@@ -3,8 +3,8 @@
 import dagster as dg
 from conftest import change
 
-from dasd_assets.code_versions import MADE_WITH, code_version, of_code
 from dasd_assets.definitions import STAGES
+from dasd_assets.records.code_versions import MADE_WITH, code_version, of_code
 from dasd_resources.recipe import Recipe, load_recipe
 
 RECIPE = load_recipe("demo")

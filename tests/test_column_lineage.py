@@ -7,10 +7,10 @@ import pytest
 from conftest import Project
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
-from dasd_assets.column_lineage import LINEAGE, column_lineage
 from dasd_assets.definitions import build_definitions
-from dasd_resources.columns import tables
+from dasd_assets.records.column_lineage import LINEAGE, column_lineage
 from dasd_resources.recipe import load_recipe
+from dasd_resources.storage.columns import tables
 
 
 def graph_of(name: str) -> BaseAssetGraph:

@@ -2,7 +2,7 @@
 
 from conftest import Project
 
-from dasd_resources.columns import COMMON, OF_TABLE, tables
+from dasd_resources.storage.columns import COMMON, OF_TABLE, tables
 
 
 def test_they_are_those_of_a_real_catalog(finished: Project) -> None:

@@ -23,16 +23,16 @@ import pytest
 import yaml
 from conftest import Project, change, prompt_rows
 
-from dasd_assets.partitions import batches
-from dasd_assets.planning import root_versions
-from dasd_assets.recovery import BEGUN
-from dasd_assets.staleness import comparison
+from dasd_assets.records.partitions import batches
+from dasd_assets.service.planning import root_versions
+from dasd_assets.service.recovery import BEGUN
+from dasd_assets.service.staleness import comparison
 from dasd_resources.demo.questions import Row
 from dasd_resources.home import prepare_home
-from dasd_resources.lake import Lake
-from dasd_resources.leftovers import sweep_owner_locks
 from dasd_resources.recipe import Recipe, load_recipe
-from dasd_resources.upkeep import delete_unreferenced
+from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.leftovers import sweep_owner_locks
+from dasd_resources.storage.upkeep import delete_unreferenced
 
 UNFINISHED = [*BEGUN, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.CANCELING]
 # What two undisturbed runs of the same inputs differ in, too; the recipe document tells of automation, which does.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd_resources.engine import Completion, Failure, Score, check_logprobs
+from dasd_resources.inference.engine import Completion, Failure, Score, check_logprobs
 
 
 @given(st.lists(st.floats(max_value=0, allow_nan=False, allow_infinity=False), max_size=20))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.engines import Engines, once_each
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engines import Engines, once_each
 from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
 
 TEACHER = load_recipe("demo").teacher
@@ -42,7 +42,7 @@ def test_a_known_fingerprint_needs_no_tokenizer(tmp_path: Path) -> None:
     spec = TEACHER.model_copy(update={"model": str(folder)})
     code = f"""if True:
         import sys
-        from dasd_resources.engines import Engines
+        from dasd_resources.inference.engines import Engines
         from dasd_resources.recipe import Model
         spec = Model.model_validate_json({spec.model_dump_json()!r})
         print(Engines(home={str(tmp_path)!r}).fingerprint(spec, "teacher.model"), "transformers" in sys.modules)"""

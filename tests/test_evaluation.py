@@ -16,11 +16,11 @@ from dasd_assets.evaluation import (
     stage_accuracy,
     wanted_answers,
 )
-from dasd_assets.filters import Verdict
-from dasd_resources.engine import Completion
-from dasd_resources.engines import PromptedModel
+from dasd_assets.rules.filters import Verdict
+from dasd_resources.inference.engine import Completion
+from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
-from dasd_resources.warehouse import Row
+from dasd_resources.storage.warehouse import Row
 
 SUM = {"question": "What is 2 + 3?", "reference_answer": "5", "verifier": "math"}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.filters import (
+from dasd_assets.rules.filters import (
     FILTERS,
     Response,
     Verdict,

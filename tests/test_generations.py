@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from dasd_assets.generations import WantedResponse, requests_for, response_row, seed_of, wanted_responses
 from dasd_resources.chat import Chat
-from dasd_resources.engine import Completion
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engine import Completion
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
 
 RECIPE = load_recipe("demo")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from dasd_resources.half_precision import MIN_ROWS, ROWS_AT_ONCE, emulate, is_missing, rounded_linear
+from dasd_resources.inference.half_precision import MIN_ROWS, ROWS_AT_ONCE, emulate, is_missing, rounded_linear
 
 CPU = torch.device("cpu")
 

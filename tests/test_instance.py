@@ -3,7 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
-from dasd_assets.instance import open_instance
+from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
 
 

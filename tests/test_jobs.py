@@ -7,7 +7,7 @@ import pytest
 from conftest import change
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.jobs import executor
+from dasd_assets.service.jobs import executor
 from dasd_resources.recipe import Recipe, load_recipe
 
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from conftest import Project, change, prompt_rows
 
-from dasd_resources.ledger import Ledger
+from dasd_resources.storage.ledger import Ledger
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "dasd_resources.transformers_engine"])
+PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "dasd_resources.inference.transformers_engine"])
 SELECTION = "teacher_model,student_model,prompts,teacher_generations_t060,response_verdicts,student_logprobs"
 TABLES = {"generated": "responses", "scored": "student_logprobs"}
 MAX_ROWS = Ledger.max_rows  # a flush's: the most that a kill can cost

@@ -9,8 +9,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from dasd_resources.landing import read_prompts
-from dasd_resources.landing_folder import (
+from dasd_resources.landing.landing_folder import (
     ChangedWhileRead,
     LandedFile,
     LandingFolder,
@@ -18,6 +17,7 @@ from dasd_resources.landing_folder import (
     content_of,
     settled,
 )
+from dasd_resources.landing.prompt_files import read_prompts
 
 BRACES = "ca3d163bab05"  # sha256 of b"{}\n"
 Write = Callable[[str, bytes], None]

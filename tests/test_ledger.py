@@ -4,9 +4,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dasd_resources.engine import Failure
-from dasd_resources.ledger import Ledger, missing
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.inference.engine import Failure
+from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 
 @pytest.fixture

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from dasd_resources.leftovers import pin_snapshot, pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
-from dasd_resources.upkeep import Swept
+from dasd_resources.storage.leftovers import (
+    pin_snapshot,
+    pinned_snapshots,
+    sweep_checkpoints,
+    sweep_owner_locks,
+    sweep_spilled,
+)
+from dasd_resources.storage.upkeep import Swept
 
 HOUR, DAY = 3600.0, 86400.0
 

@@ -9,7 +9,7 @@ from conftest import Project, change
 from dasd_assets.maintenance import build_schedules
 from dasd_assets.training import current_checkpoints
 from dasd_resources.recipe import Recipe
-from dasd_resources.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
 
 EXAMPLES = "SELECT * FROM sft_examples WHERE dataset = $dataset ORDER BY ALL"
 

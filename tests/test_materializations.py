@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dasd_assets.materializations import FILE, latest_materializations
+from dasd_assets.records.materializations import FILE, latest_materializations
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from dasd_assets.mixed_policy.continuations import continuation_id, continuation
 from dasd_assets.mixed_policy.cuts import CUT_VERSION, cut_row, draw_cut
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import draw_questions, length_cap, rollout_row, wanted_rollouts
-from dasd_assets.sentences import sentence_logprobs, sentence_spans
+from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
 from dasd_resources.chat import Chat
-from dasd_resources.engine import Completion, Failure, FinishReason, GenerationRequest
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import load_recipe
 
 RECIPE = load_recipe("demo")

@@ -20,12 +20,19 @@ from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, MODEL, Json, Stub, listening, logprob, sampled
 
 from dasd_resources.chat import Chat
-from dasd_resources.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score, ScoringRequest
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.openai_engine import OpenAIEngine
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.openai_engine import OpenAIEngine
+from dasd_resources.inference.transformers_engine import TransformersEngine
+from dasd_resources.inference.vllm_engine import VLLMEngine
 from dasd_resources.recipe import Recipe, RecipeError, Server, load_recipe
-from dasd_resources.transformers_engine import TransformersEngine
-from dasd_resources.vllm_engine import VLLMEngine
 
 TEACHER = load_recipe("demo").teacher
 KEY = "sk-very-secret-7f"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dasd_resources.engine import Completion, GenerationRequest, Score, ScoringRequest
-from dasd_resources.openai_replies import (
+from dasd_resources.inference.engine import Completion, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.openai_replies import (
     BadReply,
     generation_body,
     read_completion,

@@ -14,12 +14,12 @@ import pytest
 from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
+from dasd_assets.commands.run import RunFailed
 from dasd_assets.parity import Stored, by_another_path, compare
-from dasd_assets.partitions import batches
-from dasd_assets.run import RunFailed
-from dasd_assets.staleness import comparison
-from dasd_resources.engine import Failure, Score
-from dasd_resources.engines import Engines
+from dasd_assets.records.partitions import batches
+from dasd_assets.service.staleness import comparison
+from dasd_resources.inference.engine import Failure, Score
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Rescoring, load_recipe
 
 LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)

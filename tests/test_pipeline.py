@@ -11,17 +11,18 @@ import pytest
 from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
-from dasd_assets import divergence, probabilities, report, selection_rules
+from dasd_assets import divergence, probabilities, report
 from dasd_assets.cli import main
-from dasd_assets.lost_tables import LostTables
-from dasd_assets.materializations import latest_materializations, metadata_of
-from dasd_assets.partitions import batches
-from dasd_assets.run import RunFailed
-from dasd_assets.sentences import edges, sentence_spans
-from dasd_assets.staleness import comparison
-from dasd_assets.summary import summary
+from dasd_assets.commands.run import RunFailed
+from dasd_assets.commands.summary import summary
+from dasd_assets.records import selection_rules
+from dasd_assets.records.materializations import latest_materializations, metadata_of
+from dasd_assets.records.partitions import batches
+from dasd_assets.rules.sentences import edges, sentence_spans
+from dasd_assets.service.lost_tables import LostTables
+from dasd_assets.service.staleness import comparison
 from dasd_assets.training import current_checkpoints
-from dasd_resources.lake import migrate
+from dasd_resources.storage.lake import migrate
 
 CONTRACT = {
     "prompts": "prompt_id batch domain question reference_answer verifier source_file source_line",

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from dasd_assets import plots
-from dasd_resources.checkpoint import Progress
+from dasd_assets.records import plots
+from dasd_resources.sft.checkpoint import Progress
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MANY = 2000

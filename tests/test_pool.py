@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.filters import FILTERS
-from dasd_assets.partitions import batches
-from dasd_assets.pool import drop_counts, keep_pool, responses_to_score
+from dasd_assets.records.partitions import batches
+from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.pool import drop_counts, keep_pool, responses_to_score
 from dasd_assets.verdicts import filter_version
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 RECIPE = load_recipe("demo")  # temperatures 0.6 and 1.0, three candidates, filters first, correctness required
 SCORE = RECIPE.selection.score

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasd_assets.probabilities import sentence_table, student_row
-from dasd_assets.sentences import Span, sentence_spans
+from dasd_assets.rules.sentences import Span, sentence_spans
 from dasd_resources.chat import Encoded
-from dasd_resources.engine import Score
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engine import Score
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Row
+from dasd_resources.storage.warehouse import Row
 
 COLUMNS = ("sum_logprob", "num_tokens", "prob")
 PIECES = ("We add. ", "So 漢字 it is 🎉! ", "x", " ", "\n", "\n\n", "4 + 3 = 7. ", "e.g. this", "答。", "👩‍🚀")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dasd_assets.progress import TrainingLog, duration, logged, pause, progress_line
-from dasd_resources.checkpoint import Pace, Progress
+from dasd_assets.records.progress import TrainingLog, duration, logged, pause, progress_line
+from dasd_resources.sft.checkpoint import Pace, Progress
 
 
 def test_a_line_says_share_rate_and_time_left() -> None:

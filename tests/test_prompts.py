@@ -7,12 +7,12 @@ import pytest
 from conftest import Project, prompt_rows
 
 from dasd_assets.audit.outdated import explained
-from dasd_assets.partitions import batches
+from dasd_assets.commands.run import register_batches
 from dasd_assets.prompts import find_landed, split_owned
-from dasd_assets.run import register_batches
+from dasd_assets.records.partitions import batches
 from dasd_assets.withdrawals import outdated_batches
-from dasd_resources.landing import Prompt, RejectedPrompt
-from dasd_resources.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt
 
 
 def prompt(key: str, line: int) -> Prompt:

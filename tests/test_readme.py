@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dasd_resources.landing import Prompt, read_prompts
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOr
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from filelock import FileLock, Timeout
 
-from dasd_assets import recovery
-from dasd_assets.jobs import executor
-from dasd_assets.recovery import ABANDONED, OWNER, fail_abandoned_runs, owner, owners
+from dasd_assets.service import recovery
+from dasd_assets.service.jobs import executor
+from dasd_assets.service.recovery import ABANDONED, OWNER, fail_abandoned_runs, owner, owners
 from dasd_resources.recipe import load_recipe
 
 

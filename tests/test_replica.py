@@ -8,8 +8,7 @@ from email.utils import formatdate
 import httpx
 import pytest
 
-from dasd_resources.recipe import RecipeError, Server
-from dasd_resources.replica import (
+from dasd_resources.inference.replica import (
     MAX_FAULTS,
     Busy,
     Fault,
@@ -21,6 +20,7 @@ from dasd_resources.replica import (
     checked_secret,
     http_client,
 )
+from dasd_resources.recipe import RecipeError, Server
 
 URL = "https://a.test/v1"
 KEY = "sk-very-secret-7f"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from dasd_resources.openai_replies import BadReply
+from dasd_resources.inference.openai_replies import BadReply
+from dasd_resources.inference.replica import Busy, Fault, Outage, Refused, Replica
+from dasd_resources.inference.replicas import Limits, Replicas, open_replicas
 from dasd_resources.recipe import RecipeError, Server
-from dasd_resources.replica import Busy, Fault, Outage, Refused, Replica
-from dasd_resources.replicas import Limits, Replicas, open_replicas
 
 OK = httpx.Response(200, content=b"yes")
 Answers = Callable[[int], httpx.Response | Exception]

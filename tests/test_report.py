@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from dasd_assets.partitions import batches
+from dasd_assets.records.partitions import batches
 from dasd_assets.report import NUM_POSITIONS, Findings, find, pictures
 
 PICTURES = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.row_files import MAX_ROW_BYTES, DamagedFile, Row, _lines, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, Row, _lines, read_rows
 
 ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

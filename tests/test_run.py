@@ -4,10 +4,10 @@ import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
 
-from dasd_assets.partitions import batches
-from dasd_assets.run import RunFailed, register_batches, root_versions
-from dasd_resources.ledger import MAX_ATTEMPTS
+from dasd_assets.commands.run import RunFailed, register_batches, root_versions
+from dasd_assets.records.partitions import batches
 from dasd_resources.recipe import RecipeError
+from dasd_resources.storage.ledger import MAX_ATTEMPTS
 
 
 def test_a_landed_file_becomes_a_batch_once(project: Project) -> None:

@@ -19,14 +19,14 @@ from conftest import Fake, FakeEngine, Project, change, prompt_rows
 from stub_server import MODEL, Json, Stub, listening
 
 from dasd_assets.definitions import EnvironmentEngines
-from dasd_assets.partitions import batches
+from dasd_assets.records.partitions import batches
 from dasd_resources.chat import Chat
 from dasd_resources.demo.questions import write_rows
-from dasd_resources.engine import InferenceEngine
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.lake import Lake
-from dasd_resources.landing_folder import LandingFolder
+from dasd_resources.inference.engine import InferenceEngine
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.storage.lake import Lake
 
 KEY = "sk-planted-8f2e71c4"
 OVERRIDES = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dasd_assets.selection import draw_control, select, write_selection
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Reading, Warehouse
+from dasd_resources.storage.warehouse import Reading, Warehouse
 
 
 def pool() -> pl.DataFrame:

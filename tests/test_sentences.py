@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.sentences import (
+from dasd_assets.rules.sentences import (
     SEGMENTER_VERSION,
     Edges,
     Span,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from dasd_assets.sft_datasets import EXAMPLES_AT_ONCE, NO_LOSS, example, example_row, spool, spooled
 from dasd_resources.chat import Chat
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
-from dasd_resources.warehouse import Row
+from dasd_resources.storage.warehouse import Row
 
 TEXT = "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."
 SOURCE = {"question": "4 + 3?", "system_prompt": None, "text": TEXT}

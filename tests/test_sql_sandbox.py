@@ -8,9 +8,9 @@ import duckdb
 import polars as pl
 import pytest
 
-from dasd_resources.connections import UnknownSnapshot
-from dasd_resources.sql_sandbox import RefusedQuery, check_select, select
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.connections import UnknownSnapshot
+from dasd_resources.storage.sql_sandbox import RefusedQuery, check_select, select
+from dasd_resources.storage.warehouse import Warehouse
 
 NUM_ROWS = 3000  # enough for a Parquet file of their own
 

@@ -1,7 +1,7 @@
 """What is out of date as steps: their order, what holds up what, and what their identity follows."""
 
-from dasd_assets.staleness import Stale
-from dasd_assets.steps import Step, ready, steps_of
+from dasd_assets.service.staleness import Stale
+from dasd_assets.service.steps import Step, ready, steps_of
 
 DATA = {"model", "prompts", "responses", "selected"}
 ROOTS = {"model", "questions"}

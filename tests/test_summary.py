@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from dasd_assets.summary import TABLES, summary
+from dasd_assets.commands.summary import TABLES, summary
 
 
 @pytest.fixture(scope="session")

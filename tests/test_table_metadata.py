@@ -7,8 +7,8 @@ import pytest
 from conftest import Project
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.table_metadata import CELL_CHARS, INLINE_CHARS, SHOWN, cell, markdown_table, table, tidy
-from dasd_resources.columns import tables
+from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, SHOWN, cell, markdown_table, table, tidy
+from dasd_resources.storage.columns import tables
 
 
 def test_shown_columns_exist_and_hold_no_system_prompt_or_metadata() -> None:

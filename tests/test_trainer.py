@@ -28,9 +28,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from dasd_resources.checkpoint import PUBLISHED_SUFFIXES, Pace, Progress, Trained
 from dasd_resources.recipe import Training
-from dasd_resources.sft_child import (
+from dasd_resources.sft.checkpoint import PUBLISHED_SUFFIXES, Pace, Progress, Trained
+from dasd_resources.sft.child import (
     EpochOrder,
     Reporter,
     StageTrainer,
@@ -39,7 +39,7 @@ from dasd_resources.sft_child import (
     num_rows,
     sft_config,
 )
-from dasd_resources.trainer import SftJob, TrainingError, check_rows, train
+from dasd_resources.sft.trainer import SftJob, TrainingError, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
 TRAINING = Training(
@@ -282,7 +282,7 @@ def child_of(process: int, job: SftJob) -> int:
 
 PARENT = """
 import pickle, sys
-from dasd_resources.trainer import train
+from dasd_resources.sft.trainer import train
 train(pickle.load(open(sys.argv[1], "rb")), lambda point: print(point, flush=True))
 """
 
@@ -327,7 +327,7 @@ def test_state_of_another_job_is_never_resumed(make_job: JobMaker) -> None:
     (job.partial / "job.json").write_text('{"seed": 1}')
     with pytest.raises(TrainingError, match=r"exit code 3") as error:
         train(job, ignore)
-    assert f"arguments: -m dasd_resources.sft_child {job.partial}/job.json\n" in f"{error.value}\n"
+    assert f"arguments: -m dasd_resources.sft.child {job.partial}/job.json\n" in f"{error.value}\n"
     assert not state.exists()
 
 

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from conftest import Fake, Project, change
 
-from dasd_assets.run import RunFailed
+from dasd_assets.commands.run import RunFailed
 from dasd_assets.training import checkpoint_id, current_checkpoints, described, epochs, stages, training_version
-from dasd_resources.checkpoint import Progress, Trained
 from dasd_resources.recipe import Recipe, load_recipe
-from dasd_resources.trainer import SftJob
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 RECIPE = load_recipe("demo")
 

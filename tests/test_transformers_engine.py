@@ -19,9 +19,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.generation_rows import sample
-from dasd_resources.transformers_engine import PROJECTED_LOGITS, TransformersEngine
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.generation_rows import sample
+from dasd_resources.inference.transformers_engine import PROJECTED_LOGITS, TransformersEngine
 
 VOCABULARY = 300
 CONTEXT = 128

@@ -11,9 +11,9 @@ from random import Random
 import polars as pl
 import pytest
 
-from dasd_resources.connections import UnknownSnapshot, all_cores, attach
-from dasd_resources.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.connections import UnknownSnapshot, all_cores, attach
+from dasd_resources.storage.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.warehouse import Warehouse
 
 TABLES = ("student_logprobs", "failed_requests")  # one partitioned by batch, one not
 CONTENT = "SELECT count(*), sum(hash(t)) FROM {table} t"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dasd_assets.filters import FILTERS, Verdict
+from dasd_assets.rules.filters import FILTERS, Verdict
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.chat import Chat
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe
-from dasd_resources.warehouse import Row
+from dasd_resources.storage.warehouse import Row
 
 RECIPE = load_recipe("demo")
 TEXT = "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."

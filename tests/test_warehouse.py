@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.connections import attach
-from dasd_resources.lake import migrate
-from dasd_resources.schema import MIGRATIONS
-from dasd_resources.warehouse import Warehouse
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.lake import migrate
+from dasd_resources.storage.schema import MIGRATIONS
+from dasd_resources.storage.warehouse import Warehouse
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
 from dasd_assets.audit.prompt import Record
-from dasd_assets.code_versions import MADE_WITH
-from dasd_assets.materializations import Latest, Materialization, metadata_of, tags_until
-from dasd_assets.staleness import (
+from dasd_assets.records.code_versions import MADE_WITH
+from dasd_assets.records.materializations import Latest, Materialization, metadata_of, tags_until
+from dasd_assets.service.staleness import (
     BATCHES_VERSION,
     CODE_VERSION,
     DATA_VERSION,

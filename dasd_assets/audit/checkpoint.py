@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from dasd_assets.audit.prompt import Record
-from dasd_assets.dataset_ids import checkpoint_id, example_id, sft_dataset_id
-from dasd_resources.checkpoint import RECORD
-from dasd_resources.connections import UnknownSnapshot
-from dasd_resources.lake import Lake, Reading
+from dasd_assets.rules.ids import checkpoint_id, example_id, sft_dataset_id
+from dasd_resources.sft.checkpoint import RECORD
+from dasd_resources.storage.connections import UnknownSnapshot
+from dasd_resources.storage.lake import Lake, Reading
 
 MAX_TOKENS = 2_000_000  # of which an audit recomputes the examples' ids unasked: half a second's work
 

@@ -20,10 +20,10 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
-from dasd_assets.operations import positive
+from dasd_assets.commands.operations import positive
 from dasd_resources.home import prepare_home
 from dasd_resources.json_text import json_text
-from dasd_resources.lake import Lake
+from dasd_resources.storage.lake import Lake
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1

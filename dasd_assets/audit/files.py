@@ -6,8 +6,8 @@ from pathlib import Path
 
 import duckdb
 
-from dasd_resources.connections import attach
-from dasd_resources.lake import Lake, Reading
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.lake import Lake, Reading
 
 CURE = "restore it from a backup (`dasd restore`)"
 AGAIN = "delete the row and materialize its asset again (`dasd run --select ASSET`), or restore a backup"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from dasd_resources.errors import UserError
-from dasd_resources.lake import Reading
+from dasd_resources.storage.lake import Reading
 
 HEX = re.compile(r"[0-9a-f]+")
 SHORTEST_PREFIX = 4

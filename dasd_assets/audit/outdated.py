@@ -7,16 +7,16 @@ import dagster as dg
 from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
-from dasd_assets.instance import open_instance
-from dasd_assets.lost_tables import require_tables
-from dasd_assets.partitions import batches
-from dasd_assets.planning import root_versions
-from dasd_assets.quarantine import quarantine
-from dasd_assets.staleness import comparison
+from dasd_assets.records.partitions import batches
+from dasd_assets.records.quarantine import quarantine
+from dasd_assets.service.instance import open_instance
+from dasd_assets.service.lost_tables import require_tables
+from dasd_assets.service.planning import root_versions
+from dasd_assets.service.staleness import comparison
 from dasd_assets.withdrawals import outdated_batches
-from dasd_resources.engines import Engines
-from dasd_resources.lake import Lake
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.lake import Lake
 
 
 def staleness(recipe: Recipe, home: Path, dagster_home: Path) -> Record:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dasd_assets.audit.ids import AuditError
-from dasd_resources.lake import Reading
+from dasd_resources.storage.lake import Reading
 
 Record = dict[str, Any]  # plain values, of the types that the tables' columns have
 

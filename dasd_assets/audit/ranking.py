@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 
 from dasd_assets.audit.prompt import Record
-from dasd_assets.dataset_ids import off_policy_order
-from dasd_resources.lake import Reading
+from dasd_assets.rules.ids import off_policy_order
+from dasd_resources.storage.lake import Reading
 
 SAMPLING = {"teacher": "teacher_fingerprint", "top_p": "top_p", "max_tokens": "max_tokens"}
 

@@ -2,7 +2,7 @@
 
 from dasd_assets.audit.prompt import Record, prompt_record
 from dasd_assets.audit.ranking import selections
-from dasd_resources.lake import Reading
+from dasd_resources.storage.lake import Reading
 
 
 def audit_response(reading: Reading, response_id: str) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dasd_assets.audit.ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.audit.prompt import Record, touched_checkpoints
 from dasd_assets.withdrawals import Taken, restore, withdraw
-from dasd_resources.lake import Lake, Reading
+from dasd_resources.storage.lake import Lake, Reading
 
 ID_LENGTH = KINDS["prompt"].length
 

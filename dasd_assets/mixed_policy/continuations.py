@@ -8,22 +8,22 @@ often a loop.
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import code_version
-from dasd_assets.filters import FILTERS
 from dasd_assets.generations import KINDS, sampling_request
 from dasd_assets.mixed_policy.cuts import CUT_VERSION
 from dasd_assets.mixed_policy.rollouts import current_rollouts
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import code_version
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import table
+from dasd_assets.rules.filters import FILTERS
+from dasd_assets.service.staleness import retry_tag
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engine import Completion, Failure, GenerationRequest
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.ledger import Ledger, missing
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 VERDICTS_VERSION = "2"
 DECISIVE = ("rollout_id", "prefix_text", "teacher_fingerprint", "temperature", "top_p", "max_response_tokens")

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import of_code
 from dasd_assets.generations import seed_of
 from dasd_assets.mixed_policy.rollouts import current_rollouts
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import of_code
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import table
 from dasd_resources.chat import Aligned, cut_points
-from dasd_resources.engines import Engines
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 CUT_VERSION = "2"
 CUTS = table("prefix_cuts", student_rollouts="student_rollouts").made_with(of_code(cuts=CUT_VERSION))

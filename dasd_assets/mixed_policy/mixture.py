@@ -11,19 +11,19 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import code_version, of_recipe
-from dasd_assets.dataset_ids import mixed_selection_id, off_policy_order
 from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
-from dasd_assets.pool import QUALITY_FILTERS
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.selection_rules import mixture_rule, record_rule
+from dasd_assets.records.code_versions import code_version, of_recipe
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.selection_rules import mixture_rule, record_rule
+from dasd_assets.records.table_metadata import table
+from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
+from dasd_assets.rules.pool import QUALITY_FILTERS
 from dasd_assets.sft_datasets import audit_figures, example_row, selected_ids, selected_texts, write_examples
-from dasd_assets.table_metadata import table
 from dasd_assets.training import MIXED
 from dasd_resources.chat import Chat
-from dasd_resources.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 MIXTURE_VERSION = "1"
 

@@ -9,20 +9,20 @@ import math
 import dagster as dg
 import polars as pl
 
-from dasd_assets.code_versions import code_version
 from dasd_assets.generations import KINDS, sampling_request, seed_of
-from dasd_assets.plots import cut_off_rates, inline
-from dasd_assets.progress import logged
-from dasd_assets.provenance import content_version, origin
-from dasd_assets.staleness import retry_tag
-from dasd_assets.table_metadata import table
+from dasd_assets.records.code_versions import code_version
+from dasd_assets.records.plots import cut_off_rates, inline
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import table
+from dasd_assets.service.staleness import retry_tag
 from dasd_assets.training import current_checkpoint
 from dasd_resources.content_hash import content_hash
-from dasd_resources.engine import Completion, GenerationRequest
-from dasd_resources.engines import Engines, PromptedModel
-from dasd_resources.ledger import Ledger, missing
+from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import MixedPolicy, Recipe
-from dasd_resources.warehouse import Row, Warehouse
+from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 DECISIVE = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
 

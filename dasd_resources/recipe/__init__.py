@@ -1,25 +1,24 @@
 """The Recipe: every choice of a distillation, validated once, frozen, and hashed part by part.
 
 A recipe is a YAML file. Its shape is checked here, at load; whether its models exist and fit is checked when a run
-starts (`dasd_resources/models.py`, `dasd_resources/chat`).
+starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 | module | sections |
 | --- | --- |
-| `models`, `server` | `teacher`, `student` |
-| `generation` | `generation`, `parity` |
-| `selection` | `filters`, `selection` |
-| `training` | `training`, `mixed_policy`, `evaluation` |
-| `automation` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
+| `model_settings`, `server_settings` | `teacher`, `student` |
+| `generation_settings` | `generation`, `parity` |
+| `selection_settings` | `filters`, `selection` |
+| `training_settings` | `training`, `mixed_policy`, `evaluation` |
+| `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `recipe`, `load` | all of them together; from a file |
 """
 
-from dasd_resources.recipe.automation import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.generation import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
-from dasd_resources.recipe.models import Model
+from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
-from dasd_resources.recipe.selection import (
+from dasd_resources.recipe.selection_settings import (
     SCORE_NAMES,
     Divergence,
     FilterName,
@@ -30,8 +29,9 @@ from dasd_resources.recipe.selection import (
     ScoreName,
     Selection,
 )
-from dasd_resources.recipe.server import BASE_URL, Server
-from dasd_resources.recipe.training import Benchmark, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.server_settings import BASE_URL, Server
+from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
+from dasd_resources.recipe.training_settings import Benchmark, Evaluation, MixedPolicy, Training
 
 __all__ = [
     "BASE_URL",

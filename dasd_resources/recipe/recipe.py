@@ -6,12 +6,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.recipe.automation import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.generation import Generation, Parity, dataset_name
-from dasd_resources.recipe.models import Model
+from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
+from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Part
-from dasd_resources.recipe.selection import Filters, Selection
-from dasd_resources.recipe.training import Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.selection_settings import Filters, Selection
+from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
+from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
 
 
 class Recipe(Part):

@@ -34,7 +34,7 @@ from dasd_assets.audit.verify.keys import CONDITIONS, KEYS, REFERENCES, doubled,
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
 from dasd_assets.audit.verify.scores import scores, sentences
 from dasd_assets.audit.verify.texts import SAID, texts
-from dasd_resources.lake import Lake, Reading
+from dasd_resources.storage.lake import Lake, Reading
 
 NUM_TOLD = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from dasd_assets.audit.prompt import Record
 from dasd_resources.chat import Chat
-from dasd_resources.engines import Engines
-from dasd_resources.lake import Lake, Reading
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Model, Recipe
+from dasd_resources.storage.lake import Lake, Reading
 
 ROLES = ("teacher", "student")
 

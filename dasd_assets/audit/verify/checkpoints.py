@@ -6,8 +6,8 @@ from pathlib import Path
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
-from dasd_resources.checkpoint import CheckpointError, published
-from dasd_resources.lake import Lake, Reading
+from dasd_resources.sft.checkpoint import CheckpointError, published
+from dasd_resources.storage.lake import Lake, Reading
 
 CURE = "restore a backup"
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from dasd_assets.audit.files import Fault
 from dasd_assets.audit.verify.keys import KEYS
-from dasd_resources.lake import AUTHOR, Reading
+from dasd_resources.storage.lake import AUTHOR, Reading
 
 CURE = "restore a backup; if it was meant: it is told until maintenance expires the snapshot"
 CHANGED_ROWS = ("tables_inserted_into", "tables_deleted_from", "inlined_insert", "inlined_delete")

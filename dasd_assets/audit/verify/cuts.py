@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.mixed_policy.cuts import CUT_VERSION, cut_row
-from dasd_resources.lake import Reading
+from dasd_resources.storage.lake import Reading
 
 
 def cuts(reading: Reading, sample: int | None) -> Iterator[Fault]:

@@ -9,11 +9,11 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.evaluation import judge_answer
-from dasd_assets.filters import Response, Verdict, correctness
 from dasd_assets.mixed_policy.continuations import whole_filter_version
+from dasd_assets.rules.filters import Response, Verdict, correctness
 from dasd_assets.verdicts import UNASKED, filter_version, judge_row
-from dasd_resources.lake import Reading
 from dasd_resources.recipe import Filters, Recipe
+from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
 
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"

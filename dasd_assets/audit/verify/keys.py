@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_resources.lake import Reading
 from dasd_resources.recipe import SCORE_NAMES
+from dasd_resources.storage.lake import Reading
 
 KEYS = {
     "prompts": "prompt_id",

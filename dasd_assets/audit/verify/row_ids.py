@@ -7,7 +7,6 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.keys import KEYS
 from dasd_assets.audit.verify.sampling import CHUNK, some
-from dasd_assets.dataset_ids import example_id
 from dasd_assets.evaluation import DECISIVE as EVALUATION
 from dasd_assets.evaluation import evaluation_id
 from dasd_assets.generations import DECISIVE as RESPONSE
@@ -16,8 +15,9 @@ from dasd_assets.mixed_policy.continuations import DECISIVE as CONTINUATION
 from dasd_assets.mixed_policy.continuations import continuation_id
 from dasd_assets.mixed_policy.rollouts import DECISIVE as ROLLOUT
 from dasd_assets.mixed_policy.rollouts import rollout_id
-from dasd_resources.lake import Reading
-from dasd_resources.landing import prompt_id
+from dasd_assets.rules.ids import example_id
+from dasd_resources.landing.prompt_files import prompt_id
+from dasd_resources.storage.lake import Reading
 
 
 def rehashed(

@@ -10,7 +10,7 @@ from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.mixed_policy.continuations import prefix_end
 from dasd_resources.chat import Aligned, Chat
-from dasd_resources.lake import Reading
+from dasd_resources.storage.lake import Reading
 
 
 @dataclass(frozen=True)

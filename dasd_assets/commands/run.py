@@ -1,0 +1,208 @@
+"""`dasd run`: bring everything up to date in this process, and nothing that already is.
+
+Landed files become batches; every step of the plan (planning.py) is carried out: first what all batches need, then
+batch by batch, then what reads them all. Asked for certain assets, it materializes exactly these.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterError
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from sqlalchemy.exc import IntegrityError
+
+from dasd_assets.records.partitions import PROMPT_BATCH, batches
+from dasd_assets.records.quarantine import quarantine
+from dasd_assets.service.attempts import step_error
+from dasd_assets.service.gates import closed_gate
+from dasd_assets.service.landed import look
+from dasd_assets.service.planning import Planner, root_versions
+from dasd_assets.service.recovery import fail_abandoned_runs, owner
+from dasd_assets.service.steps import LEVELS, Step
+from dasd_resources.errors import UserError
+from dasd_resources.inference.engines import Engines
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.storage.ledger import MAX_ATTEMPTS
+from dasd_resources.storage.warehouse import Warehouse
+
+MAX_FAILED_BATCHES = 3  # different ones, after which it is hardly the batches' fault
+GROWING_SECONDS = 0.5
+WAIT_SECONDS = 1.0
+Echo = Callable[[str], None]
+
+
+class RunFailed(UserError, RuntimeError):
+    """A materialization failed; the message names the asset and its error."""
+
+
+def bring_up_to_date(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    engines: Engines,
+    home: Path,
+    echo: Echo,
+) -> int:
+    """Materialize what is out of date; returns the number of materializations. Raises RunFailed or RecipeError.
+
+    A batch that fails does not stop the others, but what reads all batches then waits; too many of them, or one that
+    is to be tried no more, end it or are quarantined. What the service is making is waited for.
+    """
+    planner = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
+    root_versions(engines, recipe)
+    register_batches(instance, recipe, home, echo)
+    done = 0
+    failed: dict[str, RunFailed | RecipeError] = {}
+    told: set[str] = set()
+    retried: Counter[str] = Counter()  # of one step, failed rows are asked again a few times in a run, then left
+    while step := _next(planner, failed, retried, home, told, echo):
+        retried[step.identity] += step.retry
+        echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
+        try:
+            execute(instance, definitions, step.assets, step.batch, home, step.tags)
+        except (RunFailed, RecipeError) as error:
+            failed[step.target] = error
+            if step.batch is None or len(failed) >= MAX_FAILED_BATCHES:
+                raise
+            echo(f"batch {step.batch} failed, going on with the others: {error}")
+        else:
+            done += len(step.assets)
+    if failed:
+        raise RunFailed("\n".join(f"batch {batch}: {error}" for batch, error in failed.items()))
+    return done
+
+
+def _next(
+    planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, told: set[str], echo: Echo
+) -> Step | None:
+    """The next step that nobody else is making; waits while somebody is, and returns None if none is left."""
+    while True:
+        fail_abandoned_runs(planner.instance, home)
+        plan = planner.plan(LEVELS, patient=False)
+        for batch, row in quarantine(planner.warehouse).now.items():
+            if batch not in told:
+                told.add(batch)
+                echo(f"batch {batch} is quarantined, and left out: {row.reason} (see `dasd quarantine`)")
+        steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
+        due = [step for step in steps if retried.get(step.identity, 0) < MAX_ATTEMPTS]
+        for step in steps:
+            if step not in due and step.target not in told:
+                told.add(step.target)
+                echo(f"{step.why}{_of(step.batch)}: left for a later run (see failed_requests)")
+        if due:
+            return due[0]
+        if plan.changed:  # without the batches that were set aside just now, there may be more to do
+            continue
+        if plan.exhausted:
+            step, verdict = plan.exhausted[0]
+            raise RunFailed(f"{step.why}, after {verdict.number - 1} attempts: {verdict.why}")
+        if not plan.making:
+            return None
+        if told.isdisjoint(plan.making):
+            told.update(plan.making)
+            echo(f"waiting for what the service is making: {', '.join(run_id[:8] for run_id in plan.making)}")
+        time.sleep(WAIT_SECONDS)
+
+
+def _of(batch: str | None) -> str:
+    return f" of batch {batch}" if batch else ""
+
+
+def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, echo: Echo) -> None:
+    """Make a partition of every landed file whose content no batch has; a file that is still growing is left alone."""
+    assert PROMPT_BATCH.name is not None
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    landed = look(folder, batches(instance), {}, time.time())
+    if landed.growing:
+        time.sleep(GROWING_SECONDS)
+        landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
+    if landed.new:
+        _add(instance, PROMPT_BATCH.name, landed.new)
+        echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
+    if landed.growing:
+        echo(f"left alone, still being written: {', '.join(file.name for file in landed.growing)}")
+
+
+def _add(instance: dg.DagsterInstance, name: str, new: Sequence[str]) -> None:
+    """Dagster looks and then inserts, so two processes that start at once may both insert: the second looks again."""
+    try:
+        instance.add_dynamic_partitions(name, new)
+    except IntegrityError:
+        instance.add_dynamic_partitions(name, sorted(set(new) - set(batches(instance))))
+
+
+def materialize_selected(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    selection: str,
+    home: Path,
+    echo: Echo,
+) -> int:
+    """Materialize the assets of a Dagster selection (`response_scores+`), stale or not, in every batch.
+
+    Raises RunFailed, or RecipeError where an asset meets a fault of the recipe; models that none needs may be missing.
+    """
+    register_batches(instance, recipe, home, echo)
+    graph = definitions.resolve_asset_graph()
+    keys = list(graph.toposorted_asset_keys)
+    try:
+        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
+        chosen = set().union(*[part.resolve(graph) for part in parts])
+    except DagsterError as error:
+        raise RunFailed(
+            f"--select {selection!r}: {error}; write names, 'a,b', or 'a+' for a and all below it"
+        ) from None
+    if not chosen:
+        known = ", ".join(key.to_user_string() for key in keys)
+        raise RunFailed(f"--select {selection!r} names no asset; there are: {known}")
+    per_batch = [key for key in keys if key in chosen and graph.get(key).is_partitioned]
+    single = [key for key in keys if key in chosen and not graph.get(key).is_partitioned]
+    roots = [key for key in single if not graph.get(key).parent_keys]
+    steps = [(roots, None), *[(per_batch, batch) for batch in batches(instance)]]
+    steps.append(([key for key in single if key not in roots], None))
+    for assets, batch in steps:
+        if assets:
+            names = [key.to_user_string() for key in assets]
+            echo(f"materializing {', '.join(names)}{_of(batch)}")
+            execute(instance, definitions, names, batch, home)
+    return sum(len(assets) for assets, _ in steps)
+
+
+def execute(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    assets: Sequence[str],
+    batch: str | None,
+    home: Path,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """One Dagster run in this process. Raises RunFailed with the first error, RecipeError if the recipe is to blame."""
+    fail_abandoned_runs(instance, home)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with owner(home) as owned:
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            partition_key=batch,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}},
+            tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # for the service: this is not its to retry
+        )
+    if not result.success:
+        raise _first_error(result)
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:
+    if told := closed_gate(result):
+        return RunFailed(told)
+    failures = [event for event in result.all_events if event.is_step_failure]
+    if not failures:
+        return RunFailed(f"run {result.run_id} failed before its first step")
+    error = failures[0].step_failure_data.error
+    of_recipe = error and error.cause and error.cause.cls_name == RecipeError.__name__  # such as a model not there
+    return (RecipeError if of_recipe else RunFailed)(step_error(failures[0]))

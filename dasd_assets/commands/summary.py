@@ -1,0 +1,109 @@
+"""The page `dasd run` ends with: what was made, what was dropped, what the student gained, where it lies."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.report import Findings, find
+from dasd_assets.training import MIXED, stages
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+TABLES = (
+    "prompts",
+    "rejected_prompts",
+    "responses",
+    "failed_requests",
+    "response_verdicts",
+    "student_logprobs",
+    "sentence_probabilities",
+    "sentence_types",
+    "response_scores",
+    "selected_responses",
+    "sft_examples",
+    "student_rollouts",
+    "prefix_cuts",
+    "teacher_continuations",
+    "continuation_verdicts",
+    "checkpoints",
+    "evaluations",
+)
+
+
+def summary(instance: dg.DagsterInstance, warehouse: Warehouse, engines: Engines, recipe: Recipe) -> str:
+    """The whole page as text."""
+    findings = find(warehouse, engines, recipe, usable_batches(instance, warehouse))
+    parts = [
+        _section("Rows", _row_counts(warehouse)),
+        _section("Responses dropped", _drops(findings)),
+        _section("Share of teacher sentences", _teacher_shares(findings)),
+        _section("Accuracy on held-out questions", _accuracies(findings, recipe)),
+        _section("Time per stage", _times(instance)),
+        _section("Where things lie", _places(warehouse, recipe, findings)),
+    ]
+    return "\n\n".join(["", f"Distillation {recipe.name}", *parts])
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    return "\n".join([title, *[f"  {line}" for line in lines]])
+
+
+def _row_counts(warehouse: Warehouse) -> list[str]:
+    query = " UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS num_rows FROM {table}" for table in TABLES)
+    return [f"{name:<24}{count:>10,}" for name, count in warehouse.read(query).iter_rows()]
+
+
+def _drops(findings: Findings) -> list[str]:
+    return [
+        f"T={row['temperature']:<5g}{row['filter']:<14}{row['num_dropped']:>8,} of {row['num_judged']:,}"
+        for row in findings.drops.iter_rows(named=True)
+    ]
+
+
+def _teacher_shares(findings: Findings) -> list[str]:
+    return [
+        f"{'correct' if row['correct'] else 'incorrect':<10} {row['teacher_share']:.3f}  (n={row['num_responses']:,})"
+        for row in findings.teacher_share.iter_rows(named=True)
+    ]
+
+
+def _accuracies(findings: Findings, recipe: Recipe) -> list[str]:
+    lines = [
+        f"{row['stage']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
+        f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
+        f"({row['num_questions']} questions, {row['num_answers']} answers)"
+        for row in findings.accuracies.iter_rows(named=True)
+    ]
+    *_, before, last = stages(recipe)
+    made = findings.checkpoints["stage"]
+    if before in made and last not in made:
+        lines.append(f"{last:<9}skipped: the {MIXED} dataset is empty, no rollout was cut off and continued")
+    return lines
+
+
+def _times(instance: dg.DagsterInstance) -> list[str]:
+    """Seconds each asset took in the last run that materialized it, over its batches."""
+    seconds: dict[str, float] = {}
+    for key in instance.all_asset_keys():
+        name = key.to_user_string()
+        records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1000).records
+        latest = {record.partition_key: record.run_id for record in reversed(records)}
+        for run_id in set(latest.values()):
+            for step in instance.get_run_step_stats(run_id, [name]):
+                seconds[name] = seconds.get(name, 0.0) + (step.end_time or 0) - (step.start_time or 0)
+    return [f"{name:<28}{value:>8.1f} s" for name, value in sorted(seconds.items(), key=lambda item: -item[1])]
+
+
+def _places(warehouse: Warehouse, recipe: Recipe, findings: Findings) -> list[str]:
+    home = Path(warehouse.home)
+    lines = [
+        f'tables       {warehouse.catalog}   (dasd sql "SELECT … FROM sft_examples")',
+        f"plots        {home / 'reports' / recipe.name}",
+    ]
+    trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
+    lines += [f"{row['stage']:<13}{row['path']}" for row in trained.iter_rows(named=True)]
+    return [*lines, "web UI       make ui, then open the address it prints"]

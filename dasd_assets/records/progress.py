@@ -1,0 +1,99 @@
+"""Progress of long work, in the run log: how much is done, how fast, how long it will take.
+
+A line every ten seconds at first; after ten minutes the pauses grow, to a minute after an hour: whoever looks into the
+log of a training of days must not read ten thousand lines.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dasd_resources.sft.checkpoint import Pace, Progress
+
+Item = TypeVar("Item")
+
+EVERY = 10.0  # seconds
+
+
+def logged(
+    items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], every: float = EVERY
+) -> Iterator[Item]:
+    """Pass items on; at a calm rhythm, and at the end, log how many of `total` have come and the time left.
+
+    The rate is that since the first one came: what an engine needs to load a model is none of it.
+    """
+    if total:
+        log(f"0/{total:,} {unit}: the engine begins")
+    began = first = spoken = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        now = time.monotonic()
+        if done == 1:
+            first = spoken = now
+        if done == total:
+            log(progress_line(done, total, unit, now - began, done))
+        elif now - spoken >= pause(now - first, every):
+            log(progress_line(done, total, unit, now - first, done - 1))
+            spoken = now
+        yield item
+
+
+@dataclass
+class TrainingLog:
+    """Logs what a training tells of itself: its first step, then step, loss, rate and time left, and its last step.
+
+    The rate is that since it began or, after a kill, went on: loading a model is none of it.
+    """
+
+    log: Callable[[str], None]
+    every: float = EVERY
+    clock: Callable[[], float] = time.monotonic
+    first: Progress | Pace | None = field(default=None, init=False)
+    loss: str = field(default="", init=False)
+    started: float = field(default=0.0, init=False)
+    spoken: float = field(default=0.0, init=False)
+
+    def __call__(self, now: Progress | Pace) -> None:
+        is_last = isinstance(now, Progress) and now.step == now.num_steps
+        if isinstance(now, Progress):
+            self.loss = f", loss {now.loss:.3f}, learning rate {now.learning_rate:.2e}"
+        seconds = self.clock()
+        if self.first is None:
+            self.first, self.started, self.spoken = now, seconds, seconds
+            begins = "begins" if now.step == 0 else f"goes on after step {now.step:,}"
+            self.log(f"training {begins}: {now.num_steps:,} steps in all")
+        elif seconds - self.spoken >= pause(seconds - self.started, self.every) or is_last:
+            self.log(training_line(self.first, now, self.loss, seconds - self.started))
+            self.spoken = seconds
+
+
+def pause(elapsed: float, every: float) -> float:
+    """Seconds between two lines of work that has lasted for `elapsed`."""
+    return every * min(max(1.0, elapsed / 600), 6.0)
+
+
+def progress_line(done: int, total: int, unit: str, seconds: float, made: int) -> str:
+    """`120/400 responses (30 %), 24.0/s, 12 s left`; made: how many of those done have come in so many seconds."""
+    rate = made / max(seconds, 1e-6)
+    left = f", {duration((total - done) / rate)} left" if done < total and made else ""
+    return f"{done:,}/{total:,} {unit} ({100 * done / max(total, 1):.0f} %), {rate:.1f}/s{left}"
+
+
+def training_line(first: Progress | Pace, now: Progress | Pace, loss: str, seconds: float) -> str:
+    """`step 120/800 (15 %), loss 0.512, learning rate 3.00e-03, 9,800 tokens/s, 2 min left`."""
+    steps, tokens, left = now.step - first.step, now.tokens - first.tokens, now.num_steps - now.step
+    rate = f", {tokens / seconds:,.0f} tokens/s" if tokens > 0 and seconds > 0 else ""
+    time_left = f", {duration(left * seconds / steps)} left" if left and steps > 0 else ""
+    share = 100 * now.step / max(now.num_steps, 1)
+    return f"step {now.step:,}/{now.num_steps:,} ({share:.0f} %){loss}{rate}{time_left}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,106 @@
+"""Batches that keep failing: set aside with the reason, so that the others go on, and brought back by release.
+
+`quarantined_batches` has one row per time a batch was set aside; `released_at` is empty while it lasts. A quarantined
+batch is read by nothing that reads all batches. It comes back by `dasd quarantine --release`, by a materialization that
+succeeds, or by itself when what it is to be made from changes (`step`): a mended recipe needs no release.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.records.partitions import batches
+from dasd_resources.storage.warehouse import Reading, Warehouse
+
+QUARANTINE_CHECK = dg.AssetCheckKey(dg.AssetKey("prompts"), "no_quarantined_batches")
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A batch set aside: why, at which step, after which run and how many attempts."""
+
+    batch: str
+    reason: str
+    step: str
+    num_attempts: int
+    failed_run_id: str
+    quarantined_at: datetime
+
+
+COLUMNS = [column.name for column in fields(Quarantined)]
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What is set aside now, by batch, and when each batch was last released."""
+
+    now: dict[str, Quarantined]
+    released: dict[str, datetime]
+
+
+def quarantine(warehouse: Warehouse | Reading) -> Quarantine:
+    """As the tables have it."""
+    rows = warehouse.read("SELECT * FROM quarantined_batches ORDER BY quarantined_at").to_dicts()
+    released = {row["batch"]: row["released_at"] for row in rows if row["released_at"] is not None}
+    now = [Quarantined(**{name: row[name] for name in COLUMNS}) for row in rows if row["released_at"] is None]
+    return Quarantine({row.batch: row for row in now}, released)
+
+
+def usable_batches(instance: dg.DagsterInstance, warehouse: Warehouse) -> list[str]:
+    """The batches that assets which read them all may read: existing, and not quarantined."""
+    aside = quarantine(warehouse).now
+    return [batch for batch in batches(instance) if batch not in aside]
+
+
+def set_aside(warehouse: Warehouse, batch: str, reason: str, step: str, num_attempts: int, run_id: str) -> None:
+    """Quarantine a batch, unless it already is. run_id: of the last attempt."""
+    row = Quarantined(batch, reason, step, num_attempts, run_id, datetime.now(UTC))
+    with warehouse.commit(json.dumps({"quarantine": batch})) as transaction:
+        query = "SELECT 1 FROM quarantined_batches WHERE batch = $batch AND released_at IS NULL"
+        if transaction.read(query, {"batch": batch}).is_empty():
+            key = ("batch", "quarantined_at")
+            transaction.append_missing("quarantined_batches", key, pl.DataFrame([asdict(row)]))
+
+
+def release(warehouse: Warehouse, wanted: Collection[str]) -> list[str]:
+    """Bring batches back; returns those that were quarantined."""
+    with warehouse.commit(json.dumps({"release": sorted(wanted)})) as transaction:
+        query = "SELECT * FROM quarantined_batches WHERE released_at IS NULL AND list_contains($batches, batch)"
+        rows = transaction.read(query, {"batches": list(wanted)})
+        for row in rows.with_columns(released_at=pl.lit(datetime.now(UTC))).to_dicts():
+            key = {"batch": row["batch"], "released_at": None}
+            transaction.replace("quarantined_batches", key, pl.DataFrame([row]))
+    return sorted(rows["batch"].to_list())
+
+
+def build() -> list[dg.AssetChecksDefinition]:
+    """The check `no_quarantined_batches` on `prompts`; the service evaluates it whenever the quarantine changes."""
+
+    @dg.asset_check(asset="prompts", description="Every batch takes part; else the reasons why some do not.")
+    def no_quarantined_batches(warehouse: Warehouse) -> dg.AssetCheckResult:
+        found = check_evaluation(quarantine(warehouse))
+        return dg.AssetCheckResult(
+            passed=found.passed, severity=found.severity, description=found.description, metadata=found.metadata
+        )
+
+    return [no_quarantined_batches]
+
+
+def check_evaluation(aside: Quarantine) -> dg.AssetCheckEvaluation:
+    """The check's outcome: a warning with every quarantined batch and its reason."""
+    return dg.AssetCheckEvaluation(
+        asset_key=QUARANTINE_CHECK.asset_key,
+        check_name=QUARANTINE_CHECK.name,
+        passed=not aside.now,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{len(aside.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` brings one back"
+            if aside.now
+            else "none is quarantined"
+        ),
+        metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in aside.now.items()},
+    )

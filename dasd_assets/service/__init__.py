@@ -1,0 +1,1 @@
+"""The service: decides what runs and when. No stage imports it."""

@@ -1,0 +1,167 @@
+"""How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
+
+An attempt fails by an error of a step, or by the death of its process; deaths are often the machine's fault, so many
+more of them are allowed. Runs that the service took with it when it died count for nothing; a killed `dasd run` may
+have died of its step, so it counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from typing import Literal
+
+import dagster as dg
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    PARTITION_NAME_TAG,
+    RUN_FAILURE_REASON_TAG,
+    WILL_RETRY_TAG,
+)
+
+from dasd_assets.service.gates import refusal
+from dasd_assets.service.recovery import ABANDONED
+from dasd_assets.service.steps import STEP, TARGET, Step
+from dasd_resources.recipe import Automation
+
+MAX_DEATHS = 10
+MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
+RUNS_PER_STEP = 20  # that are looked at
+AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+DEATHS = {RunFailureReason.UNEXPECTED_TERMINATION, RunFailureReason.RUN_WORKER_RESTART, RunFailureReason.UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a step may be tried; `number` is the next attempt's, `run_id` the last one's.
+
+    fruitless: it was made often enough, and is out of date all the same. died: the last attempt, by its process.
+    """
+
+    kind: Literal["due", "wait", "exhausted"]
+    number: int
+    why: str = ""
+    run_id: str = ""
+    fruitless: bool = False
+    died: bool = False
+
+
+def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
+    """Runs queued, begun, or died a moment ago so that Dagster is about to start them again."""
+    running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
+    since = datetime.fromtimestamp(now - AUTO_RETRY_SECONDS).astimezone()
+    died = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"}, updated_after=since)
+    )
+    return running + [run for run in died if AUTO_RETRY_RUN_ID_TAG not in run.tags]
+
+
+def maker(step: Step, runs: Iterable[tuple[dg.DagsterRun, set[str]]]) -> str | None:
+    """The id of a run that makes something of the step, or None. runs: each with the assets it makes."""
+    for run, assets in runs:
+        batch = run.tags.get(PARTITION_NAME_TAG)
+        if not assets.isdisjoint(step.assets) and (step.batch is None or batch in (None, step.batch)):
+            return run.run_id
+    return None
+
+
+def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The assets that a run makes; each of ours has a step of its name."""
+    if run.asset_selection:
+        return {key.to_user_string() for key in run.asset_selection}
+    if run.step_keys_to_execute or run.execution_plan_snapshot_id is None:
+        return set(run.step_keys_to_execute or [])
+    return set(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
+
+
+def runs_of(instance: dg.DagsterInstance, steps: Sequence[Step]) -> dict[str, list[dg.RunRecord]]:
+    """Target of each step -> its latest runs, newest first, whatever they were to make."""
+    records: dict[str, list[dg.RunRecord]] = {step.target: [] for step in steps}
+    if records:
+        wanted = dg.RunsFilter(tags={TARGET: list(records)})
+        for record in instance.get_run_records(wanted, limit=RUNS_PER_STEP * len(steps)):
+            records[record.dagster_run.tags[TARGET]].append(record)
+    return records
+
+
+def judge(
+    instance: dg.DagsterInstance,
+    step: Step,
+    runs: Sequence[dg.RunRecord],
+    policy: Automation,
+    released: datetime | None,
+    now: float,
+) -> Verdict:
+    """Whether a step may be tried now: attempts are its latest runs, back to one that was to make something else.
+
+    runs: of its target. released: when its batch last left quarantine; what was before is void.
+    """
+    runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
+    ended = [r for r in runs if r.dagster_run.is_finished and not _died_with_service(r.dagster_run)]
+    tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
+    number = len(tried) + 1
+    if not ended:
+        return Verdict("due", number)
+    last = ended[0].dagster_run
+    deaths = sum(_died(record.dagster_run) for record in tried)
+    others = len(tried) - deaths
+    if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
+        return Verdict("exhausted", number, explain(instance, last), last.run_id, last.is_success)
+    wait = (ended[0].end_time or now) + pause(policy.retry_delay_seconds, others) - now
+    if wait > 0 and (tried or not last.is_success) and not _died(last):
+        why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
+        return Verdict("wait", number, why, last.run_id)
+    return Verdict("due", number, died=bool(tried) and _died(last))
+
+
+def pause(first: float, number: int) -> float:
+    """Seconds to wait after so many attempts: `first`, then four times as long each time, up to an hour."""
+    return max(first, min(first * 4.0 ** min(max(number - 1, 0), 20), MAX_PAUSE))
+
+
+def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why a run ended: a closed gate, else the first failed step's error, else what Dagster says of the run."""
+    if run.is_success:
+        return "it is still out of date though it was made"
+    evaluation, failure = dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.STEP_FAILURE
+    for record in instance.get_records_for_run(run.run_id, of_type=evaluation, ascending=True).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and (told := refusal(event.asset_check_evaluation_data)):
+            return told
+    for record in instance.get_records_for_run(run.run_id, of_type=failure, limit=1, ascending=True).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None:
+            return step_error(event)
+    if _was_abandoned(run):
+        return f"the process of run {run.run_id[:8]} was killed"
+    return f"run {run.run_id[:8]} {run.tags.get(RUN_FAILURE_REASON_TAG, run.status.value).lower().replace('_', ' ')}"
+
+
+def step_error(event: dg.DagsterEvent) -> str:
+    """`asset: error` of a step failure, without its traceback."""
+    data = event.step_failure_data
+    cause = data.error.cause if data.error is not None and data.error.cause is not None else data.error
+    told = data.user_failure_data.description if data.user_failure_data else None
+    return f"{event.step_key}: {told or (cause.message.strip() if cause else 'unknown error')}"
+
+
+def _died(run: dg.DagsterRun) -> bool:
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
+
+
+def _died_with_service(run: dg.DagsterRun) -> bool:
+    return _was_abandoned(run) and run.remote_job_origin is not None
+
+
+def _was_abandoned(run: dg.DagsterRun) -> bool:
+    """The tag holds the run's own id: Dagster gives a run that it starts again the tags of the one before."""
+    return run.tags.get(ABANDONED) == run.run_id

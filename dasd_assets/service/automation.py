@@ -1,0 +1,154 @@
+"""The service's sensors and schedule: what lands becomes a batch, what is out of date is made, training has its hour.
+
+| name | looks every | requests |
+| --- | --- | --- |
+| `landed_prompts` | 10 s | a new batch with its first run, in the same tick |
+| `batch_rebuilds` | 15 s | models, then whatever a batch lacks or has out of date; sets failing batches aside |
+| `selection_rebuilds` | 30 s | selection and datasets, when every batch that is not quarantined is complete |
+| `training` | the recipe's cron | training, mixed policy, evaluation, report, where inputs, code or recipe changed |
+
+Each asks the same plan as `dasd run` (planning.py). The mixed-policy data need a trained student, so they are made with
+the training. All of it is level-triggered; the two cursors only spare or order work. To watch it under faults: start
+`dasd ui`, rename files into the landing folder, kill what you like; after a restart (`dasd ui`, `dagster dev`) the next
+ticks fail what died (recovery.py) and request it again. It is done when no run is unfinished and `dasd run` finds
+nothing to do.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import dagster as dg
+
+from dasd_assets.records.partitions import PROMPT_BATCH, batches
+from dasd_assets.records.quarantine import check_evaluation, quarantine
+from dasd_assets.records.wording import number_of
+from dasd_assets.service.jobs import DATA_ONLY, TRAIN_ONLY
+from dasd_assets.service.landed import look
+from dasd_assets.service.planning import Attempt, Plan, Planner
+from dasd_assets.service.recovery import fail_abandoned_runs
+from dasd_assets.service.staleness import NEVER
+from dasd_assets.service.steps import Step
+from dasd_resources.inference.engines import Engines
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+RUNS_AT_A_TIME = 20  # batch runs begun or queued; the rest are requested as these end
+Tick = Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+
+
+def build(
+    recipe: Recipe, home: Path, engines: Engines, definitions: dg.Definitions
+) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """Sensors and schedules over the assets of `definitions`, all of them running unless stopped in the UI."""
+
+    def planner(instance: dg.DagsterInstance) -> Planner:
+        return Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
+
+    @_sensor(10, "Makes a batch of every complete landed file.")
+    def landed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        folder = LandingFolder.of(recipe.automation.landing, home)
+        return landing_tick(planner(context.instance), folder, context.cursor)
+
+    @_sensor(15, "Makes what batches lack or have out of date; sets aside those that keep failing.")
+    def batch_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        fail_abandoned_runs(context.instance, home)
+        return batch_tick(planner(context.instance), context.cursor)
+
+    @_sensor(30, "Selects anew when all batches are complete.")
+    def selection_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        plan = planner(context.instance).plan(["selection"])
+        return dg.SensorResult(requests(plan.due), skip_reason=None if plan.due else idle(plan))
+
+    sensors = [landed_prompts, batch_rebuilds, selection_rebuilds]
+    if recipe.automation.training_cron is None:
+        return sensors, []
+
+    @dg.schedule(
+        recipe.automation.training_cron,
+        job_name=TRAIN_ONLY,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Trains where a dataset's content, the code or the recipe's training part changed.",
+    )
+    def training(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        return training_tick(planner(context.instance))
+
+    return sensors, [training]
+
+
+def _sensor(seconds: int, description: str) -> Callable[[Tick], dg.SensorDefinition]:
+    running = dg.DefaultSensorStatus.RUNNING
+    return dg.sensor(
+        job_name=DATA_ONLY, minimum_interval_seconds=seconds, default_status=running, description=description
+    )
+
+
+def landing_tick(planner: Planner, folder: LandingFolder, cursor: str | None) -> dg.SensorResult:
+    """Register every complete file that is new, and request its batch's first run.
+
+    cursor: stamps of the files that were still growing at the tick before.
+    """
+    seen = {name: (size, modified) for name, (size, modified) in json.loads(cursor or "{}").items()}
+    landed = look(folder, batches(planner.instance), seen, time.time())
+    due = planner.first_runs(landed.new[:RUNS_AT_A_TIME]) if landed.new else []  # batch_rebuilds requests the others
+    return dg.SensorResult(
+        run_requests=requests(due),
+        skip_reason=None if due else landed.told,
+        dynamic_partitions_requests=[PROMPT_BATCH.build_add_request(landed.new)] if landed.new else None,
+        cursor=json.dumps({file.name: file.stamp for file in landed.growing}),
+    )
+
+
+def batch_tick(planner: Planner, cursor: str | None) -> dg.SensorResult:
+    """Request what models and batches lack, a bounded number of runs at a time.
+
+    cursor: the last batch there was at the tick before. Later ones wait a tick, by which the run that the landing
+    sensor requested with them can be seen.
+    """
+    known = batches(planner.instance)
+    old = known[: known.index(cursor) + 1] if cursor in known else []
+    plan = planner.plan(["models", "batch"])
+    room = max(RUNS_AT_A_TIME - len(plan.making), 0)
+    due = [attempt for attempt in plan.due if attempt.step.batch is None or attempt.step.batch in old][:room]
+    return dg.SensorResult(
+        run_requests=requests(due),
+        skip_reason=None if due else idle(plan),
+        cursor=known[-1] if known else None,
+        asset_events=[check_evaluation(quarantine(planner.warehouse))] if plan.changed else [],
+    )
+
+
+def training_tick(planner: Planner) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request the training that the datasets as they now are call for, or say why there is none."""
+    plan = planner.training_plan()
+    return requests(plan.due) if plan.due else dg.SkipReason(idle(plan))
+
+
+def requests(due: Iterable[Attempt]) -> list[dg.RunRequest]:
+    """A run per step. The run key keeps one attempt from being begun twice if the service dies in between."""
+    return [
+        dg.RunRequest(
+            run_key=attempt.key,
+            partition_key=attempt.step.batch,
+            asset_selection=[dg.AssetKey(name) for name in attempt.step.assets],
+            tags={**attempt.step.tags, "dasd.why": _why(attempt.step)},
+        )
+        for attempt in due
+    ]
+
+
+def _why(step: Step) -> str:
+    """As short as a run's list needs it."""
+    return "new batch" if step.batch and set(step.reasons.values()) == {NEVER} else step.why[:500]
+
+
+def idle(plan: Plan) -> str:
+    """Why nothing is requested."""
+    given_up = [f"{step.target} is given up: {verdict.why}" for step, verdict in plan.exhausted]
+    making = [f"{number_of(len(plan.making), 'run')} at work"] if plan.making else []
+    aside = (
+        f", but for {number_of(plan.num_aside, 'quarantined batch', 'quarantined batches')}" if plan.num_aside else ""
+    )
+    return "; ".join([*given_up, *plan.waiting, *making]) or f"everything is up to date{aside}"

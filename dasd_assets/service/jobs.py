@@ -1,0 +1,95 @@
+"""A job per way of working, and how their steps are executed.
+
+| job | makes |
+| --- | --- |
+| `data_only` | a batch's data, then selection and datasets over all batches; the service's rebuilds run as this |
+| `train_only` | checkpoints, mixed policy, evaluations and the report from the datasets; the schedule runs as this |
+| `everything` | both |
+| `ablation` | selection and control, datasets, off-policy stages, evaluations: what a changed selection is worth |
+
+A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
+transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where a
+model runs in vLLM, each step is a process: one that owns a GPU engine gives its memory back by ending, and dies alone.
+It ends with its run's process, too, or it would go on beside the run that takes over.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from dasd_assets.records.quarantine import QUARANTINE_CHECK
+from dasd_assets.service.recovery import OwnedExecutor
+from dasd_assets.service.staleness import UPKEEP
+from dasd_assets.service.steps import data_selection
+from dasd_assets.training import MIXED, stages
+from dasd_resources.orphans import end_with_starter
+from dasd_resources.recipe import Recipe
+
+DATA_ONLY = "data_only"
+TRAIN_ONLY = "train_only"
+
+
+def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
+    """In process, or a process per step where a model of the recipe runs in vLLM."""
+    inner = dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor
+
+    def create(init_context: dg.InitExecutorContext) -> OwnedExecutor:
+        assert inner.executor_creation_fn is not None
+        return OwnedExecutor(inner.executor_creation_fn(init_context), home)
+
+    return dg.ExecutorDefinition(
+        name=inner.name,
+        config_schema=inner.config_schema,  # type: ignore[arg-type]  # as Dagster's own copies of executors do
+        requirements=inner.get_requirements,
+        executor_creation_fn=create,
+        description=inner.description,
+    )
+
+
+def begin_step(recipe: Recipe) -> None:
+    """Called where a step will run: if that is a process of its own, it is to end with the run's process."""
+    if owns_gpu_engine(recipe):
+        end_with_starter()
+
+
+def owns_gpu_engine(recipe: Recipe) -> bool:
+    """Whether a model runs in an engine that holds a GPU until its process ends."""
+    return "vllm" in (recipe.teacher.engine, recipe.student.engine)
+
+
+def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of a recipe."""
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # by the service, whenever the quarantine changes
+    data, every = (
+        data_selection(recipe) - reported,
+        dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
+    )
+    return [
+        dg.define_asset_job(
+            DATA_ONLY,
+            data,
+            description="A batch's data, and with it the selection and the datasets over all batches; no training.",
+        ),
+        dg.define_asset_job(
+            TRAIN_ONLY,
+            every - data,
+            description="Every stage of training, mixed policy, evaluations and report, from the datasets as they are.",
+        ),
+        dg.define_asset_job(
+            "everything",
+            every,
+            description="A batch's data, then selection, training and evaluation over all batches.",
+        ),
+        dg.define_asset_job(
+            "ablation",
+            _ablation(recipe) - reported,
+            description="Selection, control, off-policy stages, evaluation: what a changed selection does to accuracy.",
+        ),
+    ]
+
+
+def _ablation(recipe: Recipe) -> dg.AssetSelection:
+    chosen = [f"{kind}_{name}" for kind in ("selected_responses", "sft_dataset") for name in recipe.datasets]
+    trained = [f"checkpoint_{stage}" for stage, dataset in stages(recipe).items() if dataset != MIXED]
+    return dg.AssetSelection.assets(*chosen, "random_responses", *trained, "benchmark_questions", "evaluations")

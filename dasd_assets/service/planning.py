@@ -1,0 +1,202 @@
+"""What should exist and does not, and what of it may be made now: the one plan of `dasd run` and of the service.
+
+Level-triggered: every look starts from what there is (event log, runs, tables), so nothing that happened in between is
+missed, and two who plan for one home at once do not fight: each leaves alone what a run of the other is making. A step
+that fails is tried a bounded number of times, ever more seldom; then its batch is quarantined, or its reason is told.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.records.partitions import batches
+from dasd_assets.records.quarantine import Quarantine, quarantine, release, set_aside
+from dasd_assets.records.wording import number_of
+from dasd_assets.service.attempts import Verdict, assets_of, judge, maker, runs_of, unfinished_runs
+from dasd_assets.service.lost_tables import require_tables
+from dasd_assets.service.staleness import Stale, comparison
+from dasd_assets.service.steps import LEVELS, Level, Step, data_selection, ready, steps_of
+from dasd_assets.withdrawals import outdated_batches
+from dasd_resources.content_hash import content_hash
+from dasd_resources.file_hashes import kept_hash
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.verifiers import VERIFIER_VERSION
+
+STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun at a time
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A step that may run now, the number of this attempt, and the run of its target before it, if any.
+
+    died: whether the attempt before it ended with its process.
+    """
+
+    step: Step
+    number: int
+    after: str = ""
+    died: bool = False
+
+    @property
+    def key(self) -> str:
+        """The same as long as no run of the step's target has come: two requests of one key are one."""
+        return "/".join([self.step.target, self.step.identity, str(self.number), self.after])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """due: what may run now, in order. waiting: why other steps do not. making: runs that make some of them.
+
+    exhausted: steps without a batch that are given up, with the reason. num_aside: quarantined batches. changed:
+    whether there are others than before.
+    """
+
+    due: list[Attempt] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    making: list[str] = field(default_factory=list)
+    exhausted: list[tuple[Step, Verdict]] = field(default_factory=list)
+    num_aside: int = 0
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything that a plan is made from. now: seconds since the epoch; the clock's unless given."""
+
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+    recipe: Recipe
+    engines: Engines
+    warehouse: Warehouse
+
+    def plan(self, levels: Collection[Level], now: float | None = None, patient: bool = True) -> Plan:
+        """What may run now on these levels; quarantines batches that are exhausted, frees those with a new chance.
+
+        patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
+        """
+        known = batches(self.instance)
+        aside, withdrawn = self._tables(known)
+        steps = self._steps(self._stale(known, withdrawn, aside.now))
+        if self._free(steps, aside):
+            return replace(self.plan(levels, now, patient), changed=True)
+        found = ready([step for step in steps if step.batch not in aside.now])
+        first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
+        waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
+        plan = Plan(waiting=waiting, num_aside=len(aside.now))
+        return self._judge(plan, [step for step in found if step.level in levels], aside, now, patient)
+
+    def training_plan(self, now: float | None = None) -> Plan:
+        """The training that the datasets call for as they are now, whatever of the data is out of date."""
+        known, data = batches(self.instance), self._data()
+        aside, withdrawn = self._tables(known)
+        for name in self.recipe.datasets:
+            if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
+                return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
+        stale = self._stale(known, withdrawn, aside.now, given=data)
+        return self._judge(Plan(), self._steps(stale), aside, now)
+
+    def first_runs(self, new: Sequence[str]) -> list[Attempt]:
+        """The first run of each new batch; it brings the models along if they are not registered yet."""
+        steps = [s for s in self._steps(self._stale(new, {})) if s.level in ("models", "batch")]
+        models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
+        first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
+        return [Attempt(step, 1) for step in first]
+
+    def _tables(self, known: Sequence[str]) -> tuple[Quarantine, dict[str, str]]:
+        """What is set aside, and the batches that have to follow a withdrawal or deletion, of one moment."""
+        with self.warehouse.reading() as reading:
+            require_tables(self.instance, reading)
+            return quarantine(reading), outdated_batches(reading, known)
+
+    def _stale(
+        self,
+        known: Sequence[str],
+        withdrawn: Mapping[str, str],
+        aside: Collection[str] = (),
+        given: Collection[str] = (),
+    ) -> list[Stale]:
+        roots = root_versions(self.engines, self.recipe)
+        return comparison(self.instance, self.definitions, known, roots, aside, given, withdrawn).found
+
+    def _steps(self, stale: Sequence[Stale]) -> list[Step]:
+        roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}
+        return steps_of(stale, self._data(), roots)
+
+    def _data(self) -> set[str]:
+        return {key.to_user_string() for key in data_selection(self.recipe).resolve(self._graph)}
+
+    @property
+    def _graph(self) -> BaseAssetGraph:
+        return self.definitions.resolve_asset_graph()
+
+    def _free(self, steps: Sequence[Step], aside: Quarantine) -> list[str]:
+        """Release the quarantined batches that are up to date, or would be made from something else now."""
+        now = {step.batch: step.identity for step in steps}
+        free = [batch for batch, row in aside.now.items() if now.get(batch) != row.step]
+        return release(self.warehouse, free) if free else []
+
+    def _judge(
+        self, plan: Plan, steps: Sequence[Step], aside: Quarantine, now: float | None, patient: bool = True
+    ) -> Plan:
+        """The plan with these steps sorted into those that are due, made, waiting or given up."""
+        now = time.time() if now is None else now
+        runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
+        makers = {step.target: maker(step, runs) for step in steps}
+        idle = [step for step in steps if makers[step.target] is None][:STEPS_PER_LOOK]
+        records = runs_of(self.instance, idle)
+        for step in idle:
+            released = aside.released.get(step.target)
+            found = records[step.target]
+            verdict = judge(self.instance, step, found, self.recipe.automation, released, now)
+            attempt = Attempt(step, verdict.number, found[0].dagster_run.run_id if found else "", verdict.died)
+            plan = self._sort(plan, attempt, verdict, patient)
+        making = sorted({run_id for run_id in makers.values() if run_id is not None})
+        return replace(plan, due=sorted(plan.due, key=_order), making=making)
+
+    def _sort(self, plan: Plan, attempt: Attempt, verdict: Verdict, patient: bool) -> Plan:
+        step = attempt.step
+        hopeless = verdict.kind == "exhausted" and (patient or verdict.fruitless or step.batch is not None)
+        if verdict.kind == "wait" and patient:
+            return replace(plan, waiting=[*plan.waiting, verdict.why])
+        if not hopeless:
+            return replace(plan, due=[*plan.due, attempt])
+        if step.batch is None:
+            return replace(plan, exhausted=[*plan.exhausted, (step, verdict)])
+        set_aside(self.warehouse, step.batch, verdict.why, step.identity, verdict.number - 1, verdict.run_id)
+        return replace(plan, changed=True)
+
+
+def _order(attempt: Attempt) -> tuple[int, bool]:
+    """By level; within it, what may kill this process too comes last."""
+    return LEVELS.index(attempt.step.level), attempt.died
+
+
+def _last(levels: Collection[Level]) -> int:
+    return max(LEVELS.index(level) for level in levels)
+
+
+def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
+    """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
+    return {
+        "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
+        "student_model": engines.fingerprint(recipe.student, "student.model"),
+        "benchmark_questions": _benchmark_version(engines.cache, recipe),
+    }
+
+
+def _benchmark_version(cache: Path, recipe: Recipe) -> str:
+    """Found out once as long as the files stay as they are: reading them loads the verifiers' library, for a second."""
+    files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
+    name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
+    return kept_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)

@@ -1,0 +1,212 @@
+"""What is out of date, and why: every asset and batch compared with what it should have been made from.
+
+Level-triggered: the answer depends on the event log alone, so nothing that happened before, during or between runs is
+missed. Dagster records with each materialization its code version (which holds the recipe's part) and the data version
+of each input. An asset whose blocking check has not passed since its last materialization is out of date too, so
+nothing below it is made. Where an unpartitioned asset reads all batches, it records their versions itself
+(`batches_tag`).
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
+
+from dasd_assets.records.materializations import Latest, latest_materializations
+from dasd_assets.service.gates import Gates, gate_reason, gates
+from dasd_resources.content_hash import content_hash
+
+DATA_VERSION = "dagster/data_version"
+CODE_VERSION = "dagster/code_version"
+INPUT_VERSION = "dagster/input_data_version/"
+INPUT_EVENT = "dagster/input_event_pointer/"  # the input's last event, of any batch, when the step began
+BATCHES_VERSION = "dasd.batches_version/"
+UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
+RETRY = "dasd.retry"
+NEVER = "never materialized"
+
+Tags = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One way in which an asset differs from what it should be made from; `upstream` names the input that does.
+
+    upstream: of the kinds `upstream` (that asset is itself out of date) and `input` (it has another version by now).
+    """
+
+    kind: Literal["never", "withdrawals", "code", "files", "upstream", "input", "check", "failed"]
+    reason: str
+    upstream: str = ""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """An asset, and the batch of it, that is out of date; `reason` is the first of its causes.
+
+    wanted: identifies what it is to be made from; while that stays the same, so does the outcome.
+    retry: it was made from just that, but some of its rows failed; what follows need not wait for them.
+    """
+
+    asset: str
+    batch: str | None
+    reason: str
+    wanted: str = field(default="", compare=False)
+    retry: bool = field(default=False, compare=False)
+    causes: tuple[Cause, ...] = field(default=(), compare=False)
+
+
+def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
+    """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
+    return _hash_of_batches(latest_materializations(instance, {asset: True})[asset], batches)
+
+
+def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
+    """The tag by which an asset that reads all batches records what it read; take it before reading."""
+    return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
+
+
+def retry_tag(num_retryable: int) -> dict[str, str]:
+    """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
+    return {RETRY: str(num_retryable)} if num_retryable else {}
+
+
+def comparison(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    batches: Sequence[str],
+    roots: Mapping[str, str],
+    aside: Collection[str] = (),
+    given: Collection[str] = (),
+    withdrawn: Mapping[str, str] | None = None,
+) -> "Comparison":
+    """Every asset and batch compared with what it should have been made from.
+
+    roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
+    aside: those of the batches that assets which read all batches do without.
+    given: assets that are taken as they are, out of date or not.
+    withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
+    """
+    graph = definitions.resolve_asset_graph()
+    every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
+    nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
+    latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
+    closed = gates(instance, graph, [node.key for node in nodes.values()])
+    usable = [batch for batch in batches if batch not in aside]
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
+    for name, node in nodes.items():
+        if name in given:
+            continue
+        for batch in batches if node.is_partitioned else [None]:
+            made.add(name, batch)
+    return made
+
+
+@dataclass
+class Comparison:
+    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date."""
+
+    nodes: Mapping[str, BaseAssetNode]
+    latest: Mapping[str, Latest]
+    gates: Mapping[str, Gates]
+    roots: Mapping[str, str]
+    usable: list[str]
+    withdrawn: Mapping[str, str]
+    found: list[Stale] = field(default_factory=list)
+    _outdated: set[tuple[str, str | None]] = field(default_factory=set)
+    _hashes: dict[str, str] = field(default_factory=dict)
+    _parents: dict[str, list[str]] = field(init=False)  # what Dagster's graph says is asked of it once, not per batch
+    _partitioned: set[str] = field(init=False)
+    _code_versions: dict[str, str | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parents = {
+            name: sorted(key.to_user_string() for key in node.parent_keys) for name, node in self.nodes.items()
+        }
+        self._partitioned = {name for name, node in self.nodes.items() if node.is_partitioned}
+        self._code_versions = {name: node.code_version for name, node in self.nodes.items()}
+
+    def add(self, name: str, batch: str | None) -> None:
+        """Note an asset, or a batch of it, if it is out of date."""
+        made = self.latest[name].get(batch)
+        tags: Tags = {} if made is None else made.tags
+        causes = [Cause("never", NEVER)] if made is None else list(self._causes(name, batch, tags))
+        if causes:
+            self._outdated.add((name, batch))
+        elif RETRY in tags:
+            causes = [Cause("failed", f"{tags[RETRY]} requests failed")]
+        if causes:
+            retry = causes[0].kind == "failed"
+            self.found.append(
+                Stale(name, batch, causes[0].reason, self._wanted(name, batch), retry, tuple(causes)),
+            )
+
+    def _causes(self, name: str, batch: str | None, tags: Tags) -> Iterator[Cause]:
+        if name == "prompts" and batch is not None and batch in self.withdrawn:
+            yield Cause("withdrawals", self.withdrawn[batch])
+        code_version, root_version = self._code_versions[name], self.roots.get(name)
+        if code_version is not None and tags.get(CODE_VERSION) != code_version:
+            yield Cause("code", "code or recipe changed")
+        if root_version is not None and tags.get(DATA_VERSION) != root_version:
+            yield Cause("files", "files changed")
+        for parent in self._parents[name]:
+            if cause := self._input_cause(parent, batch, tags):
+                yield cause
+        if told := gate_reason(self.gates[name], batch):
+            yield Cause("check", told)
+
+    def _input_cause(self, parent: str, batch: str | None, tags: Tags) -> Cause | None:
+        reads_all = self._reads_all(parent, batch)
+        sources = self.usable if reads_all else [self._source(parent, batch)]
+        if any((parent, source) in self._outdated for source in sources):
+            return Cause("upstream", f"{parent} is out of date", parent)
+        version = self._version(parent, batch)
+        if reads_all:
+            changed = tags.get(BATCHES_VERSION + parent) != version
+        else:
+            changed = tags.get(INPUT_VERSION + parent) not in recordings(version)
+        return Cause("input", f"{parent} changed", parent) if changed else None
+
+    def _reads_all(self, parent: str, batch: str | None) -> bool:
+        return batch is None and parent in self._partitioned
+
+    def _source(self, parent: str, batch: str | None) -> str | None:
+        return batch if parent in self._partitioned else None
+
+    def _version(self, parent: str, batch: str | None) -> str:
+        """Data version of what an asset reads of its parent; empty if it was never made."""
+        if not self._reads_all(parent, batch):
+            made = self.latest[parent].get(self._source(parent, batch))
+            return "" if made is None else made.tags[DATA_VERSION]
+        if parent not in self._hashes:
+            self._hashes[parent] = _hash_of_batches(self.latest[parent], self.usable)
+        return self._hashes[parent]
+
+    def _wanted(self, name: str, batch: str | None) -> str:
+        inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
+        own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
+        return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]
+
+
+def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
+    return hash_of_versions({batch: data_version(latest, batch) for batch in batches})
+
+
+def data_version(latest: Latest, batch: str | None) -> str | None:
+    """Of an asset, in a batch; None if it was never made."""
+    return latest[batch].tags.get(DATA_VERSION) if batch in latest else None
+
+
+def hash_of_versions(versions: Mapping[str, str | None]) -> str:
+    """Of an asset's batches: batch -> data version, None where it was never made."""
+    return content_hash(versions)[:16]
+
+
+@lru_cache(maxsize=2**17)
+def recordings(data_version: str) -> tuple[str, str]:
+    """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
+    return data_version, hashlib.sha256(data_version.encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""What is out of date, as steps: the assets that one run materializes, in the order in which they have to be made."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import dagster as dg
+
+from dasd_assets.service.staleness import Stale
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Recipe
+
+TARGET = "dasd.target"
+STEP = "dasd.step"
+Level = Literal["models", "batch", "selection", "training"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Assets to materialize in one run; `identity` names what they are to be made from, not when or how often.
+
+    retry: all that is amiss is that some rows failed.
+    """
+
+    level: Level
+    batch: str | None
+    reasons: Mapping[str, str]
+    identity: str
+    retry: bool = False
+
+    @property
+    def assets(self) -> list[str]:
+        """Upstream first."""
+        return list(self.reasons)
+
+    @property
+    def target(self) -> str:
+        """The batch, or the level of what reads all batches."""
+        return self.batch or self.level
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of the runs that carry the step out."""
+        return {TARGET: self.target, STEP: self.identity}
+
+    @property
+    def why(self) -> str:
+        """Every asset with its reason."""
+        return ", ".join(f"{asset} ({reason})" for asset, reason in self.reasons.items())
+
+
+def data_selection(recipe: Recipe) -> dg.AssetSelection:
+    """The assets that make the training data: the datasets and everything they are made from."""
+    return dg.AssetSelection.assets(*[f"sft_dataset_{name}" for name in recipe.datasets]).upstream()
+
+
+def steps_of(stale: Sequence[Stale], data: Collection[str], roots: Collection[str]) -> list[Step]:
+    """One step per batch, and one for each level of what has no batches. roots: the assets without parents."""
+    groups: dict[tuple[Level, str | None], list[Stale]] = {}
+    for one in stale:
+        groups.setdefault((_level(one, data, roots), one.batch), []).append(one)
+    return [_step(level, batch, groups[level, batch]) for level, batch in sorted(groups, key=_order)]
+
+
+def ready(steps: Sequence[Step]) -> list[Step]:
+    """The steps whose inputs are there: those of the first level that has any; mere retries hold up no later level."""
+    found: list[Step] = []
+    for level in LEVELS:
+        of_level = [step for step in steps if step.level == level]
+        found += of_level
+        if not all(step.retry for step in of_level):
+            break
+    return found
+
+
+def _level(stale: Stale, data: Collection[str], roots: Collection[str]) -> Level:
+    if stale.batch is not None:
+        return "batch"
+    if stale.asset not in data:
+        return "training"
+    return "models" if stale.asset in roots else "selection"
+
+
+def _order(group: tuple[Level, str | None]) -> int:
+    return LEVELS.index(group[0])
+
+
+def _step(level: Level, batch: str | None, stale: Sequence[Stale]) -> Step:
+    identity = content_hash([[one.wanted, one.retry] for one in stale])[:16]
+    return Step(level, batch, {one.asset: one.reason for one in stale}, identity, all(one.retry for one in stale))

@@ -1,0 +1,1 @@
+"""Models asked and scored: the engine protocol, the engines, and model folders."""

@@ -1,0 +1,138 @@
+"""From a model named in the recipe to its verified files, its tokenizer, and a loaded engine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+from dagster import ConfigurableResource
+
+from dasd_resources.chat import Chat
+from dasd_resources.content_hash import content_hash
+from dasd_resources.file_hashes import kept_hash
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.model_files import find_model, fingerprint, prompting_fingerprint
+from dasd_resources.recipe import Model, Server
+
+FINGERPRINT_VERSION = "1"  # of how a fingerprint is made of a model's files and prompting
+Result = TypeVar("Result", bound=Completion | Score | Failure)
+QUANTISATION = ("quantization", "kv_cache_dtype")  # engine_options that change what a model says
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt.
+
+    It also covers the quantisation that the recipe asks of the engine, if any. For weights behind a server, their
+    declared revision and the id they are served under stand in.
+    """
+
+    path: Path
+    fingerprint: str
+    chat: Chat
+    spec: Model
+
+
+class Engines(ConfigurableResource):
+    """Finds models and loads them, one at a time; nothing is loaded until a step asks."""
+
+    home: str
+
+    def find(self, spec: Model, key: str) -> PromptedModel:
+        """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
+        path = find_model(spec.model, key)
+        if spec.server is not None:
+            return self._find_served(spec, spec.server, path)
+        files = fingerprint(path, self.cache)
+        chat = _chat(path, files, spec.model_dump_json())
+        known = [files, chat.template_version, *_quantisation(spec)]
+        return PromptedModel(path, content_hash(known)[:16], chat, spec)
+
+    def fingerprint(self, spec: Model, key: str) -> str:
+        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it was found out before."""
+        path = find_model(spec.model, key)
+        files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
+        made_of = [FINGERPRINT_VERSION, files, spec.model_dump(mode="json"), version("transformers")]
+        name = f"fingerprint of {content_hash(made_of)}"
+        return kept_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
+
+    @property
+    def cache(self) -> Path:
+        """Where hashes of files, and what follows from them, are kept."""
+        return Path(self.home) / "fingerprints.sqlite"
+
+    def api_key(self, variable: str) -> str | None:
+        """The server's key that an environment variable holds: none here, the code location knows the environment."""
+        return None
+
+    def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
+        chat = _chat(path, prompting_fingerprint(path, self.cache), spec.model_dump_json())
+        known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
+        return PromptedModel(path, content_hash(known)[:16], chat, spec)
+
+    @contextmanager
+    def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+        """The model loaded in the engine its recipe names, freed on leaving."""
+        with closing(self._load(model)) as engine:
+            yield engine
+
+    def generate(self, model: PromptedModel, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        """Completions as they finish; with nothing to do, nothing is loaded."""
+        if requests:
+            with self.open(model) as engine:
+                yield from once_each(requests, engine.generate(requests))
+
+    def score(self, model: PromptedModel, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        """Scores as they finish; with nothing to do, nothing is loaded."""
+        if requests:
+            with self.open(model) as engine:
+                yield from once_each(requests, engine.score(requests))
+
+    def _load(self, model: PromptedModel) -> InferenceEngine:
+        if model.spec.server is not None:
+            from dasd_resources.inference.openai_engine import OpenAIEngine
+
+            variable = model.spec.server.api_key_env
+            return OpenAIEngine(model.spec.server, model.chat, variable and self.api_key(variable))
+        if model.spec.engine == "vllm":
+            from dasd_resources.inference.vllm_engine import VLLMEngine
+
+            return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
+        from dasd_resources.inference.transformers_engine import TransformersEngine
+
+        return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
+
+def _quantisation(spec: Model) -> list[object]:
+    """What an engine makes of the weights before it uses them: a model of other numbers, so another model."""
+    chosen = {name: value for name, value in spec.engine_options.items() if name in QUANTISATION and value}
+    return [chosen] if chosen else []
+
+
+def once_each(
+    requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
+) -> Iterator[Result | Failure]:
+    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
+    pending = {request.request_id for request in requests}
+    for result in results:
+        if result.request_id not in pending:
+            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
+        pending.remove(result.request_id)
+        yield result
+    yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
+
+
+@lru_cache(maxsize=16)
+def _chat(path: Path, files: str, spec: str) -> Chat:
+    """Read once as long as the files' fingerprint stays: it covers tokenizer and template. spec: Model as JSON."""
+    return Chat.load(path, Model.model_validate_json(spec))

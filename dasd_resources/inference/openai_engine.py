@@ -1,0 +1,193 @@
+"""OpenAIEngine: the InferenceEngine over HTTP, for a teacher behind `vllm serve` or what speaks its protocol.
+
+Token ids go out and token ids come back, with one raw logprob each (`openai_replies.py`); any number of servers may
+share the work (`replicas.py`). Each is probed before it gets a row. Left out: streaming, and chat completions, whose
+template is the server's.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import Generic, TypeVar
+
+import anyio
+import httpx
+from anyio.abc import ObjectSendStream
+from anyio.from_thread import start_blocking_portal
+
+from dasd_resources.chat import Chat
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
+from dasd_resources.inference.openai_replies import (
+    BadReply,
+    Body,
+    generation_body,
+    read_completion,
+    read_context,
+    read_score,
+    scoring_body,
+)
+from dasd_resources.inference.replica import Busy, Fault, Outage, Refused, Replica, Unreachable, checked_secret
+from dasd_resources.inference.replicas import Limits, open_replicas
+from dasd_resources.recipe import RecipeError, Server
+
+Request = TypeVar("Request", GenerationRequest, ScoringRequest)
+Result = TypeVar("Result", Completion, Score)
+
+BUFFER = 256  # results that may wait for the caller
+# What tokenizers disagree on: letters of several scripts, an emoji, white space, figures.
+PROBE = "Prove that x₁ ≤ 3.14159 for “naïve” 你好 мир 🙂\n\n\tdef f(n): return n**2"
+PROBE_TOKENS = 16
+PROBE_TEMPERATURE = 2.0  # far from 1, so that tempered logprobs are far from raw ones
+PROBE_BYTES = 2**22
+PROBE_TIMEOUT_S = 300.0
+MAX_DIFFERENCE = 0.3  # nats, on average, between raw logprobs of sampling and of prefill; bfloat16 makes some 0.01
+
+
+@dataclass(frozen=True)
+class Job(Generic[Result]):
+    """A request as it is sent; num_tokens: the most it may come to, for limits per minute."""
+
+    request_id: str
+    body: Body
+    num_tokens: int
+    read: Callable[[bytes], Result]
+
+
+class OpenAIEngine:
+    """The servers of a recipe's model."""
+
+    def __init__(
+        self, server: Server, chat: Chat, secret: str | None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """Probe every server. Raises RecipeError if one is unfit, or none can be used.
+
+        secret: the servers' key, sent to them and kept nowhere else; transport: what stands in for the network.
+        """
+        self.server = server
+        self._probe = GenerationRequest(
+            "probe", tuple(chat.prompt_ids(PROBE)), PROBE_TEMPERATURE, 1.0, PROBE_TOKENS, seed=1, stop_token_ids=()
+        )
+        self._probe_text = chat.prompt(PROBE)
+        self._contexts: dict[str, int] = {}
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            opening = open_replicas(server, checked_secret(server, secret), self._check, transport)
+            self._replicas = stack.enter_context(self._portal.wrap_async_context_manager(opening))
+            self._portal.call(self._replicas.start)
+            self._resources = stack.pop_all()
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        """Sample every request; as many are under way at once as the recipe allows."""
+        for request in requests:
+            check_generation(request)
+        context = self._most_tokens
+        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, context))
+        yield from failures
+        yield from self._run(fitting, self._generation)
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        """Score every sequence by prefill."""
+        for request in requests:
+            check_scoring(request)
+        context = self._most_tokens - 1  # servers insist on sampling one more token
+        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, context))
+        yield from failures
+        yield from self._run(fitting, self._scoring)
+
+    def close(self) -> None:
+        """Let go of the connections; what is still under way is given up."""
+        self._resources.close()
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that all servers take, as far as they say; None where none does."""
+        return min(self._contexts.values(), default=None)
+
+    @property
+    def _most_tokens(self) -> int:
+        """The same as a number: servers that do not say refuse what is too long."""
+        return sys.maxsize if self.context is None else self.context
+
+    def _generation(self, r: GenerationRequest) -> Job[Completion]:
+        body = generation_body(self.server.model, r)
+        return Job(r.request_id, body, len(r.prompt_token_ids) + r.max_tokens, partial(read_completion, r))
+
+    def _scoring(self, r: ScoringRequest) -> Job[Score]:
+        return Job(r.request_id, scoring_body(self.server.model, r), len(r.token_ids) + 1, partial(read_score, r))
+
+    def _run(self, requests: Sequence[Request], job: Callable[[Request], Job[Result]]) -> Iterator[Result | Failure]:
+        """Results as they come; the next ones are made in the background, but for an early stop."""
+        limits = Limits.of(self.server, max((job(r).num_tokens for r in requests), default=1))
+        num_workers = min(len(requests), self.server.max_concurrency * len(self.server.base_urls))
+        send, receive = anyio.create_memory_object_stream[Result | Failure](BUFFER)
+        work = self._portal.start_task_soon(self._work, map(job, requests), num_workers, limits, send)
+        try:
+            with suppress(anyio.EndOfStream):
+                while True:
+                    yield self._portal.call(receive.receive)
+            work.result()
+        finally:
+            work.cancel()
+            self._portal.call(receive.aclose)
+
+    async def _work(
+        self,
+        jobs: Iterator[Job[Result]],
+        num_workers: int,
+        limits: Limits,
+        send: ObjectSendStream[Result | Failure],
+    ) -> None:
+        """Workers that share the jobs; each job ends as one result."""
+
+        async def work() -> None:
+            for job in jobs:
+                await send.send(await self._result(job, limits))
+
+        async with send, asyncio.TaskGroup() as group:
+            for _ in range(num_workers):
+                group.create_task(work())
+
+    async def _result(self, job: Job[Result], limits: Limits) -> Result | Failure:
+        try:
+            return await self._replicas.ask(job.body, job.num_tokens, limits, job.read)
+        except (Fault, Busy, Refused) as error:
+            return Failure(job.request_id, str(error), counts=not isinstance(error, (Busy, Outage, Unreachable)))
+
+    async def _check(self, replica: Replica) -> None:
+        """Raise RecipeError unless the server gives ids and raw logprobs of the model whose tokenizer is here."""
+        try:
+            await self._send_probe(replica)
+        except BadReply as error:
+            raise RecipeError(
+                f"{replica.url} cannot serve {self.server.model}: {replica.told(str(error))}; a server must return "
+                "token ids and raw logprobs, as `vllm serve` does with the model and tokenizer of the recipe"
+            ) from None
+
+    async def _send_probe(self, replica: Replica) -> None:
+        """Sample a little from a text that the server has to tokenise as we do, and have it scored again."""
+        model, probe = self.server.model, self._probe
+        timeout_s = min(PROBE_TIMEOUT_S, self.server.request_timeout_s)
+        ask = partial(replica.fetch, max_bytes=PROBE_BYTES, timeout_s=timeout_s)
+        context = read_context(model, await ask("/models", None))
+        sampled = read_completion(probe, await ask("/completions", generation_body(model, probe, self._probe_text)))
+        token_ids = (*probe.prompt_token_ids, *sampled.token_ids)
+        to_score = ScoringRequest(probe.request_id, token_ids, len(probe.prompt_token_ids))
+        scored = read_score(to_score, await ask("/completions", scoring_body(model, to_score)))
+        _check_raw(sampled, scored)
+        if context is not None:
+            self._contexts[replica.url] = context
+
+
+def _check_raw(sampled: Completion, scored: Score) -> None:
+    """Raise BadReply if the logprobs that came with sampling are not those of the untempered distribution."""
+    difference = fmean(abs(a - b) for a, b in zip(sampled.logprobs, scored.logprobs, strict=True))
+    if difference > MAX_DIFFERENCE:
+        raise BadReply(
+            f"the logprobs it samples with at temperature {PROBE_TEMPERATURE:g} are {difference:.2f} nats from what it "
+            "scores the same tokens with; start it with --logprobs-mode raw_logprobs, or else its numbers are wrong"
+        )

@@ -1,0 +1,198 @@
+"""The completions protocol in token ids: what is sent for a request, and when the reply to it is believed.
+
+A reply is believed if it is about the ids that were sent, holds one logprob for each token, and ends where and why it
+should; anything else is a BadReply with the reason. `return_token_ids` and `prompt_logprobs` are vLLM's additions to
+OpenAI's protocol, which knows neither.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dasd_resources.inference.engine import Completion, FinishReason, GenerationRequest, Score, ScoringRequest
+
+Body = dict[str, object]
+# vLLM's stand-in for minus infinity, which JSON cannot say. No token that was sampled or is scored has it.
+IMPOSSIBLE = -9999.0
+
+
+class BadReply(Exception):
+    """A reply that cannot be believed; the message is a sentence about the server."""
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+Shape = TypeVar("Shape", bound=_Shape)
+
+
+class _Logprobs(_Shape):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+
+
+class _PromptLogprob(_Shape):
+    logprob: float
+
+
+class _Choice(_Shape):
+    finish_reason: str | None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+    prompt_logprobs: list[dict[str, _PromptLogprob] | None] | None = None
+
+
+class _Reply(_Shape):
+    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
+
+
+class _ServedModel(_Shape):
+    id: str
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+
+
+class _Models(_Shape):
+    data: list[_ServedModel]
+
+
+# Said outright, as a server takes what is left out from the model's generation_config.json.
+_UNTOUCHED: Body = {
+    "n": 1,
+    "stream": False,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "return_token_ids": True,
+}
+
+
+def generation_body(model: str, request: GenerationRequest, prompt: str | None = None) -> Body:
+    """One sample, ended by the request's own stop ids alone; prompt: a text to send instead of the prompt's ids."""
+    return {
+        **_UNTOUCHED,
+        "model": model,
+        "prompt": list(request.prompt_token_ids) if prompt is None else prompt,
+        "add_special_tokens": False,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_tokens,
+        "seed": request.seed,
+        "stop_token_ids": list(request.stop_token_ids),
+        "ignore_eos": True,
+        "logprobs": 0,
+        "return_tokens_as_token_ids": True,
+        "skip_special_tokens": False,
+    }
+
+
+def scoring_body(model: str, request: ScoringRequest) -> Body:
+    """A prefill, and one more token, as servers insist on sampling one."""
+    return {
+        **_UNTOUCHED,
+        "model": model,
+        "prompt": list(request.token_ids),
+        "temperature": 0.0,
+        "max_tokens": 1,
+        "prompt_logprobs": 0,
+    }
+
+
+def read_completion(request: GenerationRequest, content: bytes) -> Completion:
+    """The sampled ids with their logprobs. Raises BadReply."""
+    choice = _only_choice(content)
+    _check_prompt(request.prompt_token_ids, choice.prompt_token_ids)
+    if choice.logprobs is None:
+        raise BadReply("it returned no token logprobs")
+    if choice.token_ids is None:
+        raise BadReply("it returned no token ids (return_token_ids)")
+    token_ids, logprobs = choice.token_ids, choice.logprobs
+    if logprobs.tokens != [f"token_id:{token_id}" for token_id in token_ids]:
+        raise BadReply(f"it returned logprobs of other tokens than the {len(token_ids)} it sampled")
+    values = _possible(logprobs.token_logprobs, len(token_ids))
+    reason = _ending(request, token_ids, choice)
+    with _doubted():
+        return Completion(request.request_id, token_ids, values, reason)
+
+
+def read_score(request: ScoringRequest, content: bytes) -> Score:
+    """The logprobs of the ids after the prompt. Raises BadReply."""
+    choice = _only_choice(content)
+    _check_prompt(request.token_ids, choice.prompt_token_ids)
+    positions = choice.prompt_logprobs
+    if positions is None:
+        raise BadReply("it returned no prompt_logprobs")
+    if len(positions) != len(request.token_ids):
+        raise BadReply(f"it returned prompt_logprobs of {len(positions)} tokens instead of {len(request.token_ids)}")
+    found = [
+        position.get(str(token_id)) if position else None
+        for token_id, position in list(zip(request.token_ids, positions, strict=True))[request.num_prompt_tokens :]
+    ]
+    values = _possible([value.logprob if value else None for value in found], len(found))
+    with _doubted():
+        return Score(request.request_id, values)
+
+
+def read_context(model: str, content: bytes) -> int | None:
+    """Most tokens the served model takes, if the server says so. Raises BadReply if it does not serve the model."""
+    served = {found.id: found for found in _parsed(_Models, content).data}
+    if model not in served:
+        raise BadReply(f"it serves {', '.join(sorted(served)) or 'nothing'}; name one of these in server.model")
+    return served[model].max_model_len
+
+
+def _parsed(shape: type[Shape], content: bytes) -> Shape:
+    try:
+        return shape.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise BadReply(f"its reply of {len(content)} bytes is not what was asked for: {where} {fault['msg']}") from None
+
+
+def _only_choice(content: bytes) -> _Choice:
+    return _parsed(_Reply, content).choices[0]
+
+
+def _check_prompt(sent: Sequence[int], received: Sequence[int] | None) -> None:
+    if received is None:
+        raise BadReply("it does not say which token ids it was given (return_token_ids)")
+    if list(sent) != received:
+        raise BadReply(f"it answered another prompt, of {len(received)} token ids instead of {len(sent)}")
+
+
+def _possible(values: Sequence[float | None], num_tokens: int) -> list[float]:
+    if len(values) != num_tokens:
+        raise BadReply(f"it returned {len(values)} logprobs for {num_tokens} tokens")
+    missing = [index for index, value in enumerate(values) if value is None or value <= IMPOSSIBLE]
+    if missing:
+        raise BadReply(f"it returned no logprob for the token at {missing[0]} ({values[missing[0]]})")
+    return [value for value in values if value is not None]
+
+
+def _ending(request: GenerationRequest, token_ids: Sequence[int], choice: _Choice) -> FinishReason:
+    """Why it ended: at the first stop id, or else at `max_tokens`."""
+    stop_ids = frozenset(request.stop_token_ids)
+    stops = [index for index, token_id in enumerate(token_ids) if token_id in stop_ids]
+    reason: Literal["stop", "length"] = "stop" if stops else "length"
+    due = stops[0] + 1 if stops else request.max_tokens
+    if choice.finish_reason != reason or len(token_ids) != due:
+        raise BadReply(
+            f"it ended after {len(token_ids)} of at most {request.max_tokens} tokens with finish_reason "
+            f"{choice.finish_reason!r}, where the stop ids say {reason!r} after {due}"
+        )
+    return reason
+
+
+@contextmanager
+def _doubted() -> Iterator[None]:
+    """What the engine's records refuse (NaN, a logprob above 0) is the server's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadReply(f"it returned what cannot be: {error}") from None

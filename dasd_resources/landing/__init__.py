@@ -1,0 +1,1 @@
+"""Files in: the landing folder, and the prompts in its files."""

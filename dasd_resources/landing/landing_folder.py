@@ -1,0 +1,215 @@
+"""The landing folder: prompt files of a local folder or any fsspec URL, and their content, read once.
+
+A file is complete when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and it
+has stopped changing. Its content hash is kept by name, size and time, so that a thousand unchanged files cost no read.
+Where a store has no times, a file has stopped changing when two looks found the same size, and is read at every look.
+"""
+
+import hashlib
+import posixpath
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from io import BufferedIOBase
+from pathlib import Path
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from dasd_resources.errors import UserError
+from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
+from dasd_resources.home import LANDING_FOLDER
+from dasd_resources.landing.prompt_files import landed_files, safe_stem
+from dasd_resources.landing.row_files import SUFFIXES
+
+SETTLED_SECONDS = 5.0
+DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
+MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")
+PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
+
+
+class UnfitStore(UserError, ValueError):
+    """A store whose listing does not say enough of its files; the message names it and what to use instead."""
+
+
+class ChangedWhileRead(RuntimeError):
+    """A landed file is still being written; look again later."""
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A file whose name says that it is complete. modified: seconds since the epoch, 0 where the store has no times."""
+
+    name: str
+    size: int
+    modified: float
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """What changes when the content does."""
+        return self.size, round(self.modified * 1e9)
+
+
+@dataclass(frozen=True)
+class LandingFolder:
+    """`url`: a local path or an fsspec URL, without a password.
+
+    `cache`: the SQLite file of content hashes, shared by all processes.
+    """
+
+    url: str
+    cache: Path
+
+    @classmethod
+    def of(cls, url: str | None, home: Path) -> "LandingFolder":
+        """The recipe's landing folder; None is the home's own."""
+        return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
+
+    def files(self) -> list[LandedFile]:
+        """By name: none hidden, partial or, in a local folder, linked from outside it. Raises UnfitStore."""
+        if self._local is not None:
+            return [self._stat(path) for path in landed_files(self._local)]
+        if not self._store.isdir(self._root):
+            return []
+        self._store.invalidate_cache()
+        entries = [e for e in self._store.ls(self._root, detail=True) if e["type"] == "file" and self._is_landed(e)]
+        found = [LandedFile(posixpath.basename(str(e["name"])), self._size(e), self._modified(e)) for e in entries]
+        return sorted(found, key=lambda file: file.name)
+
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return self._local.is_dir() if self._local is not None else bool(self._store.isdir(self._root))
+
+    def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
+        """Prompt batch -> file: safe stem and content hash. One that is being written or unreadable is left out."""
+        found = {}
+        known = known_hashes(self.cache, [self._identity(file) for file in files if file.modified])
+        for file in files:
+            try:
+                digest = known.get(self._identity(file)) or self._read_digest(file)
+            except (ChangedWhileRead, OSError):
+                continue
+            found[f"{safe_stem(file.name)}-{digest[:DIGEST_LENGTH]}"] = file
+        return found
+
+    def _identity(self, file: LandedFile) -> FileIdentity:
+        name = f"{self.url.rstrip('/')}/{file.name}".encode("utf-8", "backslashreplace").decode()
+        return name, *file.stamp
+
+    def _read_digest(self, file: LandedFile) -> str:
+        """SHA-256 of the content, hex. Raises ChangedWhileRead, and OSError where it cannot be read."""
+        with self._open(file) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if self._local is not None and self._stat(self._local / file.name) != file:
+            raise ChangedWhileRead(f"{file.name} changed while it was read")
+        if file.modified:
+            remember_hash(self.cache, self._identity(file), digest)
+        return digest
+
+    def find(self, batch: str) -> LandedFile | None:
+        """The file with a batch's content, looked for first under the batch's name; None if it is gone or edited."""
+        stem = batch.rpartition("-")[0]
+        files = self.files()
+        named = [file for file in files if safe_stem(file.name) == stem]
+        for some in (named, [file for file in files if file not in named]):
+            for key, file in self.keys(some).items():
+                if content_of(key) == content_of(batch):
+                    return file
+        return None
+
+    @contextmanager
+    def local_copy(self, file: LandedFile, batch: str) -> Iterator[Path]:
+        """A batch's file on this machine, under a name of our own if it had to be fetched; gone after the block.
+
+        Raises ChangedWhileRead if it does not hold the batch's content any more.
+        """
+        if self._local is not None:
+            _check(self._local / file.name, batch)
+            yield self._local / file.name
+            return
+        with tempfile.TemporaryDirectory(prefix="dasd-landed-") as folder:
+            copy = Path(folder) / f"landed{next(s for s in SUFFIXES if file.name.endswith(s))}"
+            with self._open(file) as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            _check(copy, batch)
+            yield copy
+
+    @cached_property
+    def _local(self) -> Path | None:
+        if "::" in self.url or (re.match(r"[a-z][a-z0-9+.-]+://", self.url) and not self.url.startswith("file://")):
+            return None
+        return Path(self.url.removeprefix("file://"))
+
+    @cached_property
+    def _store(self) -> fsspec.AbstractFileSystem:
+        return url_to_fs(self.url)[0]
+
+    @cached_property
+    def _root(self) -> str:
+        return str(url_to_fs(self.url)[1]).rstrip("/") or "/"
+
+    def _is_landed(self, entry: Mapping[str, object]) -> bool:
+        """A direct child with a plain name: what a store lists may hold any bytes, and must not leave the folder."""
+        parent, name = posixpath.split(str(entry["name"]).rstrip("/"))
+        inside = parent.strip("/") == self._root.strip("/")
+        return inside and bool(PLAIN_NAME.fullmatch(name)) and name.endswith(SUFFIXES) and not name.startswith(".")
+
+    def _size(self, entry: Mapping[str, object]) -> int:
+        if not isinstance(entry.get("size"), int | str):
+            raise UnfitStore(
+                f"automation.landing: {self.url} lists its files without sizes, so none can be known to be whole; land "
+                "them in a folder, or in a store that lists sizes and times (such as s3://, gs://, sftp://)"
+            )
+        return int(str(entry["size"]))
+
+    def _modified(self, entry: Mapping[str, object]) -> float:
+        for key in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+            value = entry.get(key)
+            if isinstance(value, datetime):
+                return value.timestamp()
+            if isinstance(value, int | float):
+                return float(value)
+        if isinstance(milliseconds := entry.get("modificationTime"), int | float):  # WebHDFS
+            return milliseconds / 1000
+        if match := MLSD_TIME.match(str(entry.get("modify"))):  # FTP
+            return datetime.strptime(match[0], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
+        return 0.0
+
+    def _stat(self, path: Path) -> LandedFile:
+        found = path.stat()
+        return LandedFile(path.name, found.st_size, found.st_mtime_ns / 1e9)
+
+    def _open(self, file: LandedFile) -> BufferedIOBase:
+        if self._local is not None:
+            return (self._local / file.name).open("rb")
+        stream: BufferedIOBase = self._store.open(posixpath.join(self._root, file.name), "rb")
+        return stream
+
+
+def settled(file: LandedFile, seen: Mapping[str, tuple[int, int]], now: float | None = None) -> bool:
+    """Whether a file has stopped growing: untouched for some seconds, or the same as when it was `seen` before.
+
+    One of a store without times is settled only if it was seen before.
+
+    seen: name -> stamp at an earlier look, at least as long ago.
+    """
+    age = (time.time() if now is None else now) - file.modified
+    return (file.modified > 0 and age >= SETTLED_SECONDS) or seen.get(file.name) == file.stamp
+
+
+def content_of(batch: str) -> str:
+    """The part of a batch key that names its content: equal for two names of one content."""
+    return batch.rpartition("-")[2]
+
+
+def _check(path: Path, batch: str) -> None:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(content_of(batch)):
+        raise ChangedWhileRead(f"the file of batch {batch} was changed a moment ago; run again")

@@ -1,0 +1,203 @@
+"""Landed prompt files -> prompts and rejected rows with reasons.
+
+A row is an object. `question` is required; `domain` (default "general"), `system_prompt`, `reference_answer`,
+`verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
+absent. Other keys, an `id` say, are kept in the metadata. Rows are streamed; finding duplicates takes about 150 bytes
+of memory each. Left out: duplicates across files, which only the warehouse can tell.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dasd_resources.content_hash import content_hash
+from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, Row, read_rows
+from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
+
+TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question to distil; texts are verbatim, `metadata` is a JSON object with sorted keys."""
+
+    prompt_id: str
+    domain: str
+    question: str
+    reference_answer: str | None
+    verifier: str | None
+    system_prompt: str | None
+    metadata: str
+    source_file: str
+    source_line: int
+
+
+@dataclass(frozen=True)
+class RejectedPrompt:
+    """A row that is no prompt, and why; line 0 stands for the file as a whole."""
+
+    source_file: str
+    source_line: int
+    reason: str
+
+
+class BadRow(ValueError):
+    """A row that is no prompt; the message is its reason."""
+
+
+def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
+    """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
+
+    name: the source file's, where `path` is but a copy of it.
+    Raises OSError only where the system, not the file's content, is at fault.
+    """
+    name, line = _name(name or path.name), 0
+    seen: dict[bytes, int] = {}
+    try:
+        for row in read_rows(path):
+            line = row.line
+            yield _record(name, row, seen)
+    except DamagedFile as error:
+        yield RejectedPrompt(name, 0, f"file is damaged after row {line}: {error}")
+    else:
+        if line == 0:
+            yield RejectedPrompt(name, 0, "file is empty")
+
+
+def safe_stem(name: str) -> str:
+    """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 long: how its prompt batch is called."""
+    stem = name.removesuffix(next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix))
+    safe = re.sub(r"[^A-Za-z0-9._-]|\.(?=\.)", "_", stem)  # Dagster forbids "..." in a partition key
+    return safe[:64].lstrip("-.") or "batch"
+
+
+def landed_files(folder: Path) -> list[Path]:
+    """Complete prompt files of a folder by name: none hidden, partial (.tmp, .part) or linked from outside it."""
+    if not folder.is_dir():
+        return []
+    candidates = (p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
+    return sorted(p for p in candidates if p.is_file() and p.resolve().is_relative_to(folder.resolve()))
+
+
+def prompt_id(
+    question: str, system_prompt: str | None, domain: str, verifier: str | None, reference_answer: str | None
+) -> str:
+    """Identity of a prompt, 32 hex digits; the question counts up to Unicode composition and whitespace.
+
+    Metadata is not part of it: two copies that differ only in a row number are one prompt.
+    """
+    return content_hash([normalised(question), system_prompt, domain, verifier, reference_answer])[:32]
+
+
+def normalised(question: str) -> str:
+    """A question's text in composed Unicode, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", question).split())
+
+
+def _name(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _record(name: str, row: Row, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:
+    """The row's prompt or rejection; `seen` gains the prompt's id."""
+    try:
+        if row.fault:
+            raise BadRow(row.fault)
+        prompt = _prompt(name, row.line, _object(row.text))
+        first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
+        if first != row.line:
+            raise BadRow(f"duplicate of prompt {prompt.prompt_id} (line {first})")
+    except BadRow as error:
+        return RejectedPrompt(name, row.line, str(error))
+    except RecursionError:
+        return RejectedPrompt(name, row.line, f"row is nested too deeply: {excerpt(row.text)}")
+    return prompt
+
+
+def _object(text: str) -> dict[str, object]:
+    """A JSON object without repeated keys, NaN or infinity."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise BadRow(f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}") from None
+    except ValueError as error:
+        raise BadRow(f"{error}: {excerpt(text)}") from None
+    if not isinstance(value, dict):
+        raise BadRow(f"not a JSON object: {excerpt(text)}")
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {excerpt(key)}")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
+    question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
+    if question is None:
+        raise BadRow(f"question is missing; the row's keys are {excerpt(sorted(row))}")
+    domain, metadata = domain or "general", _metadata(row)
+    if verifier is not None:
+        _check_verifier(verifier, question, reference_answer, metadata)
+    identity = prompt_id(question, system_prompt, domain, verifier, reference_answer)
+    return Prompt(identity, domain, question, reference_answer, verifier, system_prompt, metadata, name, line)
+
+
+def _text(row: Mapping[str, object], key: str) -> str | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise BadRow(f"{key} must be a string, found {excerpt(value)}")
+    if not value.strip():
+        raise BadRow(f"{key} is empty: {excerpt(value)}")
+    if "\0" in value:
+        raise BadRow(f"{key} holds a NUL character: {excerpt(value)}")
+    return _storable(key, value)
+
+
+def _storable(key: str, value: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRow(f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}") from None
+    return value
+
+
+def _metadata(row: Mapping[str, object]) -> str:
+    """Canonical JSON of the metadata and the row's other keys."""
+    value = row.get("metadata")
+    metadata = _object(value) if isinstance(value, str) else {} if value is None else value
+    if not isinstance(metadata, dict):
+        raise BadRow(f"metadata must be an object, found {excerpt(value)}")
+    others = {k: v for k, v in row.items() if k not in (*TEXT_KEYS, "metadata") and v is not None}
+    if clash := sorted(others.keys() & metadata.keys()):
+        raise BadRow(f"keys both in the row and in its metadata: {excerpt(clash)}")
+    try:
+        canonical = json.dumps(
+            others | metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except ValueError:
+        raise BadRow(f"metadata holds a number too large for JSON: {excerpt(value)}") from None
+    return _storable("metadata", canonical)
+
+
+def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
+    if not known_verifier(verifier):
+        raise BadRow(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
+    if reference_answer is None:
+        raise BadRow(f"verifier {verifier} needs a reference_answer")
+    if fault := reference_fault(verifier, question, reference_answer, metadata):
+        raise BadRow(fault)

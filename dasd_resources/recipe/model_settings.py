@@ -1,0 +1,41 @@
+"""The teacher and the student: where their files are, which engine runs them, how they are prompted."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dasd_resources.recipe.parts import Option, Part
+from dasd_resources.recipe.server_settings import Server
+
+
+class Model(Part):
+    """A teacher or student: where its files are, which engine runs it, how it is prompted.
+
+    Of a model behind a server (`engine: openai`) only tokenizer and chat template need be here.
+    """
+
+    model: str
+    engine: Literal["transformers", "vllm", "openai"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    thinking_format: Literal["think_tags", "harmony"] = "think_tags"
+    system_prompt: str | None = None
+    chat_template_options: dict[str, Option] = Field(default={})
+    engine_options: dict[str, Option] = Field(default={})
+    server: Server | None = None
+
+    @model_validator(mode="after")
+    def _server_where_there_is_one(self) -> Self:
+        if self.engine == "openai" and self.server is None:
+            raise ValueError("engine: openai needs a server part; add server: {base_urls: …, model: …, revision: …}")
+        if self.engine != "openai" and self.server is not None:
+            raise ValueError(f"server is for engine: openai; this model runs on {self.engine}: remove one of the two")
+        if self.engine == "openai" and self.engine_options:
+            raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
+        return self
+
+    @field_validator("engine_options")
+    @classmethod
+    def _no_remote_code(cls, options: dict[str, Option]) -> dict[str, Option]:
+        if options.get("trust_remote_code"):
+            raise ValueError("trust_remote_code is never allowed; convert the model to a supported architecture")
+        return options

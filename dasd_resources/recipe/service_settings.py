@@ -1,0 +1,113 @@
+"""The service and its home: what runs by itself, when, and beyond which limits it warns. No row depends on it."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from dasd_resources.recipe.parts import Part, Positive, Share
+from dasd_resources.recipe.selection_settings import FilterName
+
+CRON_WORDS = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly"}
+CRON_FIELDS = (  # least and greatest number, and the names that some may have
+    (0, 59, ()),
+    (0, 23, ()),
+    (1, 31, ()),
+    (1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    (0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)
+CRON_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?")
+PASSWORD = re.compile(r"://[^/:]*:(?!\d+(?:/|$)).*@")  # after the user's name; digits alone are a port
+QUERY = re.compile(r"^(?!file:)[^:/]+://.*\?")  # a signature, a token
+Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
+
+
+def checked_cron(cron: str | None) -> str | None:
+    """The expression: a word such as @daily, or five fields of numbers, ranges, lists and steps. Raises ValueError."""
+    fields = (cron or "").split()
+    if cron is None or cron in CRON_WORDS:
+        return cron
+    told = f"it has {len(fields)} fields"
+    if len(fields) == len(CRON_FIELDS):
+        bad = [text for text, rule in zip(fields, CRON_FIELDS, strict=True) if not _is_cron_field(text, *rule)]
+        if not bad:
+            return cron
+        told = f"{bad[0]} is no such field"
+    raise ValueError(f"is no cron expression: {told}; write five, such as '30 4 * * *' for half past four each night")
+
+
+def _is_cron_field(text: str, least: int, greatest: int, names: Sequence[str]) -> bool:
+    for part in text.split(","):
+        match = CRON_PART.fullmatch(part.lower())
+        if match is None:
+            return False
+        ends = [names.index(end) + least if end in names else end for end in match.groups()[:2] if end is not None]
+        if not all(str(end).isdigit() and least <= int(end) <= greatest for end in ends):
+            return False
+        if len(ends) == 2 and int(ends[0]) > int(ends[1]):
+            return False
+    return True
+
+
+Cron = Annotated[str | None, AfterValidator(checked_cron)]
+
+
+class Maintenance(Part):
+    """Upkeep of the home: when, how old snapshots may grow, how long what nothing names is left alone."""
+
+    cron: Cron = "30 4 * * *"
+    keep_snapshots_days: Annotated[float, Field(ge=1)] = 30
+    grace_hours: Annotated[float, Field(ge=1)] = 24
+    keep_unfinished_days: Annotated[float, Field(ge=1)] = 14
+
+
+class Automation(Part):
+    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails.
+
+    landing: a folder or an fsspec URL, chained ones (`simplecache::ftp://…`) too.
+    """
+
+    landing: str | None = None
+    training_cron: Cron = None
+    max_attempts: Positive = 3
+    retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    @field_validator("landing")
+    @classmethod
+    def _holds_no_secret(cls, url: str | None) -> str | None:
+        if url is not None and any(PASSWORD.search(part) or QUERY.search(part) for part in url.split("::")):
+            raise ValueError(
+                "a password or query in a URL would be stored and shown; leave it out, and give user, password or "
+                "token to fsspec in its configuration (~/.config/fsspec) or environment (such as FSSPEC_FTP_PASSWORD)"
+            )
+        return url
+
+
+class Checks(Part):
+    """Limits beyond which an asset check in the web UI warns; none of them stops a run."""
+
+    max_duplicate_question_share: Share = 0.05
+    max_rejected_line_share: Share = 0.05
+    max_duplicate_response_share: Share = 0.5
+    max_failed_request_share: Share = 0.01
+    max_drop_share: dict[FilterName, Share] = Field(
+        default={
+            "length": 0.1,
+            "truncation": 0.2,
+            "structure": 0.1,
+            "repetition": 0.1,
+            "correctness": 0.7,
+        }
+    )
+    min_teacher_sentence_share: Share = 0.02
+    max_teacher_sentence_share: Share = 0.9
+    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the difference to the previous stage
+
+
+class Freshness(Part):
+    """Days without a materialization after which the web UI warns of an asset; null: never."""
+
+    prompts_days: Positive | None = None
+    selection_days: Positive | None = None
+    training_days: Positive | None = None

@@ -1,0 +1,248 @@
+"""The child of `trainer.py`: one SFT run in this process, or in as many as `accelerate launch` starts.
+
+`python -m dasd_resources.sft.child <partial>/job.json [<checkpoint to resume from>]` reads job and rows, trains,
+appends to `progress.jsonl`, and leaves the weights in `weights/` and counts in `result.json`, all in the same folder.
+Rows reach the model as they are: no templates, no tokenization, no truncation (`trainer.check_rows` saw to that).
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.compute as pc
+import torch
+from accelerate.state import PartialState
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from trl import SFTConfig, SFTTrainer, pack_dataset
+
+from dasd_resources.orphans import end_with_holder
+from dasd_resources.recipe import Training
+from dasd_resources.sft.checkpoint import Pace, Progress, flush
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def main(description: Path, resume: str | None) -> None:
+    job, partial = json.loads(description.read_text()), description.parent
+    training = Training.model_validate(job["training"])
+    rows = load_rows(Path(job["rows"]), training, partial / "cache")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
+    config = sft_config(training, job["epochs"], job["seed"], accumulation, partial / "state")
+    tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False, local_files_only=True)
+    trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
+    trainer.order = epoch_order(rows, config, training.group_by_length)
+    trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
+    trainer.train(resume_from_checkpoint=resume)
+    save_weights(trainer, tokenizer, training.dtype, partial / "weights")
+    if trainer.is_world_process_zero():
+        result = {"num_steps": trainer.state.max_steps, "num_bins": len(rows)}
+        (partial / "result.json").write_text(json.dumps(result))
+    trainer.accelerator.end_training()
+
+
+def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
+    """The rows, memory-mapped; with packing, bins of whole rows: no row is as long as a bin, so none is split."""
+    dataset = Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=["input_ids", "labels"])
+    if not training.packing:
+        return dataset
+    with PartialState().main_process_first():
+        return pack_dataset(dataset, training.max_length, "bfd_split", {"batch_size": 10_000})
+
+
+def num_rows(dataset: Dataset) -> int:
+    """Rows in a dataset, packed or not."""
+    if "seq_lengths" not in dataset.column_names:
+        return len(dataset)
+    return sum(len(lengths) for lengths in dataset["seq_lengths"])
+
+
+def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:
+    """Forward passes per optimizer step, so that a step sees `global_batch_size` samples (on average) or bins.
+
+    Packed samples come in bins: with `batch_counts: samples` the nearest whole number of bins holds the batch.
+    Raises ValueError if the batch does not divide by the processes.
+    """
+    bins_per_pass = training.per_device_batch_size * world_size
+    if training.packing and training.batch_counts == "samples":
+        return max(1, round(training.global_batch_size * num_bins / num_samples / bins_per_pass))
+    if training.global_batch_size % bins_per_pass:
+        raise ValueError(
+            f"training.global_batch_size {training.global_batch_size} is no multiple of per_device_batch_size "
+            f"{training.per_device_batch_size} x {world_size} processes; change one of them or the launcher"
+        )
+    return training.global_batch_size // bins_per_pass
+
+
+def sft_config(training: Training, epochs: int, seed: int, accumulation: int, state: Path) -> SFTConfig:
+    """The recipe in TRL's words.
+
+    Weights and optimizer state are float32 whatever `dtype` is: bfloat16 is the type computed in (autocast), since at
+    the report's learning rate an update is smaller than a bfloat16 weight can show.
+    """
+    return SFTConfig(
+        output_dir=str(state),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=training.per_device_batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": training.min_learning_rate},
+        warmup_steps=training.warmup_ratio,  # below 1 it is a share of all steps (transformers 5)
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        max_length=training.max_length,
+        packing=training.packing,
+        packing_strategy="bfd_split",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        gradient_checkpointing=training.gradient_checkpointing,
+        bf16=training.dtype == "bfloat16",
+        model_init_kwargs={
+            "dtype": "float32",
+            "attn_implementation": training.attn_implementation,
+            "use_kernels": training.use_kernels,
+            "use_safetensors": True,
+            "local_files_only": True,
+        },
+        trust_remote_code=False,
+        seed=seed,
+        save_strategy="steps" if training.save_every_steps else "epoch",
+        save_steps=training.save_every_steps or 1,
+        save_total_limit=2,  # one may be unfinished when the process is killed
+        logging_steps=1 / 200,  # of all steps
+        disable_tqdm=True,
+        report_to=[],
+        use_cpu=not torch.accelerator.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
+    )
+
+
+class EpochOrder(Sampler[int]):
+    """Row numbers in an order that only `seed` and `epoch` decide, in batches of like length if `lengths` are given.
+
+    The samplers of transformers draw on the global generator or lose count of the epoch when a run is resumed within
+    one: rows would then be seen twice, or never.
+    """
+
+    def __init__(self, num_rows: int, lengths: list[int] | None, batch_size: int, seed: int) -> None:
+        self.num_rows, self.lengths, self.batch_size, self.seed = num_rows, lengths, batch_size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if self.lengths is None:
+            return iter(torch.randperm(self.num_rows, generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+def epoch_order(rows: Dataset, config: SFTConfig, group_by_length: bool) -> EpochOrder:
+    """The order of training, grouped so that all rows of an optimizer step are alike in length."""
+    lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist() if group_by_length else None
+    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return EpochOrder(len(rows), lengths, batch_size, config.seed)
+
+
+class StageTrainer(SFTTrainer):
+    """SFTTrainer whose rows come in an order that survives a restart."""
+
+    order: EpochOrder
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens seen by all processes, counted from 0 in a resumed run."""
+        return int(self._total_train_tokens)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
+        return self.order
+
+
+class Reporter(TrainerCallback):
+    """Appends each point of the loss curve to `progress`, with every save too, and marks saves that are complete.
+
+    Between the points, which lie hours apart in a long training, it tells the pace. The points are of fixed steps and
+    never of a clock: a run that was killed and resumed ends with the curve of one that was not.
+    """
+
+    def __init__(self, progress: Path, trainer: StageTrainer) -> None:
+        self.progress, self.trainer = progress, trainer
+        self.tokens_before = 0
+        self.told = 0.0  # when the last line was written
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        points = self.progress.read_text().splitlines()
+        self.tokens_before = json.loads(points[-1])["tokens"] if points else 0
+        self._write(Pace(state.global_step, state.max_steps, self.tokens_before))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self.trainer.order.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        control.should_log |= control.should_save
+        if not control.should_log and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+            self._write(Pace(state.global_step, state.max_steps, self.tokens_before + self.trainer.num_tokens))
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        control.should_log |= control.should_save
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        logs = state.log_history[-1]
+        if "loss" not in logs:
+            return
+        tokens = self.tokens_before + self.trainer.num_tokens
+        self._write(Progress(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], tokens))
+
+    def _write(self, reading: Progress | Pace) -> None:
+        self.told = time.monotonic()
+        if self.trainer.is_world_process_zero():
+            with self.progress.open("a") as lines:
+                lines.write(json.dumps(asdict(reading)) + "\n")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            flush(folder)
+            (folder / "complete").touch()
+
+
+def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtype: str, folder: Path) -> None:
+    """Model (safetensors, in `dtype`), tokenizer, generation config; all processes take part in gathering shards."""
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    tied = model.all_tied_weights_keys
+    weights = {name: value.to(getattr(torch, dtype)) for name, value in weights.items() if name not in tied}
+    model.config.use_cache = True  # the trainer turned it off
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    end_with_holder(0)  # the trainer, of standard input, which `accelerate launch` hands on to each of its processes
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

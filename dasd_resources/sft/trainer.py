@@ -1,0 +1,239 @@
+"""Train one stage: TRL's SFTTrainer in a child process, its weights published complete or not at all (report §6.4.1).
+
+A folder of starting weights + a Parquet file of `input_ids` and `labels` -> a published checkpoint (`checkpoint.py`).
+The child (`sft_child.py`) works in `<destination>.partial`. One that was killed leaves its last private checkpoint
+there, and the next `train` of the same job goes on from it. Left out: evaluation while training, adapters, hubs.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import polars as pl
+
+from dasd_resources.recipe import Training
+from dasd_resources.sft.checkpoint import Pace, Progress, Trained, file_hash, publish, published
+
+CHILD_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads halve the speed of a machine that has other work
+    # transformers reads resume state with weights_only=True; this holds for whatever else calls torch.load, too.
+    # DeepSpeed cannot read its state so: a stage killed under ZeRO starts afresh, one under FSDP2 (full state) goes on.
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+}
+
+
+class TrainingError(RuntimeError):
+    """The child process failed; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class SftJob:
+    """One stage: `model` is the student or the previous stage, `record` is kept beside the trained weights."""
+
+    checkpoint_id: str
+    model: Path
+    rows: Path
+    training: Training
+    epochs: int
+    seed: int
+    destination: Path
+    record: Mapping[str, object]
+
+    @property
+    def partial(self) -> Path:
+        return self.destination.with_name(self.destination.name + ".partial")
+
+
+def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Trained:
+    """Train, publish and return the checkpoint; at once if it is there, from its last saved step if it was begun.
+
+    `on_progress` gets the step it begins at, every new point of the loss curve, and the pace between those. Two
+    trainings of one checkpoint wait for each other.
+    Raises ValueError for rows that cannot be trained on, TrainingError if the child fails, CheckpointError if something
+    else is at the destination.
+    """
+    with _only_one(job) as lock:
+        trained = published(job.destination, job.checkpoint_id)
+        if trained is None:
+            num_samples = check_rows(job.rows, job.training.max_length)
+            resume = _prepare(job)
+            started = time.monotonic()
+            _run_child(job, resume, lock, on_progress)
+            counts = {**json.loads((job.partial / "result.json").read_text()), "num_samples": num_samples}
+            record = {**job.record, "checkpoint_id": job.checkpoint_id, "seconds": time.monotonic() - started, **counts}
+            trained = publish(job.partial / "weights", job.destination, record, _points(job.partial))
+        shutil.rmtree(job.partial, ignore_errors=True)
+        return trained
+
+
+def check_rows(rows: Path, max_length: int) -> int:
+    """Number of rows; ValueError names the first row that would be cut, has no loss, or has labels of another length.
+
+    The first label never counts: nothing predicts it.
+    """
+    table = pl.scan_parquet(rows)
+    name = "example_id" if "example_id" in table.collect_schema() else "row"
+    losses = pl.col("labels").list.slice(1).list.eval((pl.element() != -100).sum()).list.first()
+    counts = (
+        table.with_row_index("row")
+        .select(name, length=pl.col("input_ids").list.len(), labels=pl.col("labels").list.len(), losses=losses)
+        .collect(engine="streaming")
+    )
+    faults = {
+        f"has more tokens than max_length {max_length}; leave it out of the dataset": pl.col("length") > max_length,
+        "has not one label per token": pl.col("length") != pl.col("labels"),
+        "has no token that carries loss; leave it out of the dataset": pl.col("losses").fill_null(0) == 0,
+    }
+    for fault, condition in faults.items():
+        for found in counts.filter(condition).head(1).iter_rows(named=True):
+            raise ValueError(f"{rows}: {name} {found[name]} ({found['length']} tokens) {fault}")
+    if counts.is_empty():
+        raise ValueError(f"{rows} has no rows: there is nothing to train on")
+    return counts.height
+
+
+@contextmanager
+def _only_one(job: SftJob) -> Iterator[int]:
+    # The child inherits the lock, so one whose parent was killed still holds it until it has ended.
+    job.destination.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(job.destination.with_name(f".{job.destination.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _prepare(job: SftJob) -> Path | None:
+    """The private checkpoint to resume from, if this very job saved one; otherwise an empty partial folder."""
+    document = json.dumps(_document(job), indent=1, sort_keys=True)
+    description = job.partial / "job.json"
+    if not description.is_file() or description.read_text() != document:
+        shutil.rmtree(job.partial, ignore_errors=True)
+        job.partial.mkdir()
+        description.write_text(document)
+    resume = _last_complete(job.partial / "state")
+    step = int(resume.name.removeprefix("checkpoint-")) if resume else 0
+    points = [point for point in _points(job.partial) if point.step <= step]
+    lines = [json.dumps(dataclasses.asdict(point)) + "\n" for point in points]
+    (job.partial / "progress.jsonl").write_text("".join(lines))
+    return resume
+
+
+def _document(job: SftJob) -> dict[str, object]:
+    return {
+        "checkpoint_id": job.checkpoint_id,
+        "model": str(job.model),
+        "rows": str(job.rows),
+        "rows_hash": file_hash(job.rows),
+        "training": job.training.model_dump(mode="json"),
+        "epochs": job.epochs,
+        "seed": job.seed,
+    }
+
+
+def _last_complete(state: Path) -> Path | None:
+    """The newest private checkpoint that was saved to its end; those the child was killed in are deleted."""
+    for folder in state.glob("checkpoint-*"):
+        if not (folder / "complete").is_file():
+            shutil.rmtree(folder)
+    folders = sorted(state.glob("checkpoint-*"), key=lambda f: int(f.name.removeprefix("checkpoint-")))
+    return folders[-1] if folders else None
+
+
+def _points(partial: Path) -> list[Progress]:
+    """The loss curve so far, but for a line the child was killed in."""
+    progress = partial / "progress.jsonl"
+    lines = progress.read_text().splitlines(keepends=True) if progress.exists() else []
+    readings = [_reading(line) for line in lines if line.endswith("\n")]
+    return [reading for reading in readings if isinstance(reading, Progress)]
+
+
+def _reading(line: str) -> Progress | Pace:
+    fields = json.loads(line)
+    return Progress(**fields) if "loss" in fields else Pace(**fields)
+
+
+def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callable[[Progress | Pace], None]) -> None:
+    command = [*(job.training.launcher or [sys.executable]), "-m", "dasd_resources.sft.child"]
+    command += [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
+    with (job.partial / "log.txt").open("ab") as log, (job.partial / "progress.jsonl").open() as progress:
+        progress.seek(0, os.SEEK_END)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends itself
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+        try:
+            for line in _lines_until_exit(child, progress):
+                on_progress(_reading(line))
+        finally:
+            _end(child)
+    if child.returncode:
+        raise TrainingError(_failure(job, child.returncode))
+
+
+def executable(command: str) -> str | None:
+    """Where a launcher's command is, as the child process would find it."""
+    return shutil.which(command, path=_path())
+
+
+def _path() -> str:
+    """This venv's commands before others."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this venv's commands on the path, and a thread per CPU where `accelerate launch` would choose one."""
+    defaults = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    return {**defaults, **os.environ, **CHILD_ENVIRONMENT, "PATH": _path()}
+
+
+def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Iterator[str]:
+    unfinished, running = "", True
+    while running:
+        running = child.poll() is None
+        *lines, unfinished = (unfinished + progress.read()).split("\n")
+        yield from lines
+        if running:
+            time.sleep(0.1)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin
+    child.stdin.close()
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _failure(job: SftJob, returncode: int) -> str:
+    log = job.partial / "log.txt"
+    ended = f"exit code {returncode}" if returncode > 0 else f"killed by {signal.Signals(-returncode).name}"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    return (
+        f"training {job.checkpoint_id} failed ({ended}). Mend the cause and run it again: it goes on from the last "
+        f"saved step; or delete {job.partial} to start afresh. The end of {log}:\n{tail}"
+    )

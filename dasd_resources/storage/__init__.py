@@ -1,0 +1,1 @@
+"""The warehouse: tables in a DuckLake catalog, commits, ledger, upkeep, backup."""

@@ -1,0 +1,231 @@
+"""A home -> a backup: catalog, the data files it names, published checkpoints, landed files, reports, Dagster history.
+
+A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name; it
+is filled as `.partial`, in which a killed backup's files are found again. What a later backup shares with the one
+before is hard-linked. Writers may be at work: history is copied first and the catalog after it, so nothing is called
+made that is not there; files named by the catalog never change, and maintenance waits. `manifest.json` has every hash.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from dasd_resources.errors import UserError
+from dasd_resources.home import LANDING_FOLDER
+from dasd_resources.landing.prompt_files import landed_files
+from dasd_resources.sft.checkpoint import file_hash
+from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.sqlite_copy import copy_apart, copy_database
+from dasd_resources.storage.upkeep import upkeep_lock
+
+MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", "catalog.sqlite"
+FORMAT = 1
+DATA_FILES = """
+    SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative
+        THEN s.path || t.path || f.path END, f.file_size_bytes, f.path
+    FROM (SELECT table_id, path, path_is_relative, file_size_bytes FROM ducklake_data_file
+        UNION SELECT table_id, path, path_is_relative, file_size_bytes FROM ducklake_delete_file) f
+    JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)"""
+
+TRAINED_HERE = "path LIKE '%/checkpoints/' || checkpoint_id"  # in whatever place the home was at the time
+
+
+class BackupError(UserError, RuntimeError):
+    """A backup that cannot be made, read or restored; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a backup."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup holds: entries by relative path; `missing`: checkpoints that the catalog names and nobody has."""
+
+    home: str
+    created_at: str
+    snapshot_id: int
+    entries: dict[str, Entry]
+    missing: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(entry.size for entry in self.entries.values())
+
+    def write(self, folder: Path) -> None:
+        aside = folder / f"{MANIFEST}.tmp"
+        aside.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
+        aside.replace(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a backup. Raises BackupError if there is none, or a later release wrote it."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text())
+        if document["format"] > FORMAT:
+            raise BackupError(f"{folder} was written by a later release (format {document['format']}): upgrade")
+        entries = {name: Entry(**entry) for name, entry in document.pop("entries").items()}
+        return Manifest(entries=entries, **document)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BackupError(f"{folder} is no backup: its {MANIFEST} cannot be read ({error})") from None
+
+
+def complete_backups(target: Path) -> list[Path]:
+    """The backups of a folder, oldest first."""
+    return sorted(path for path in target.glob("*") if (path / MANIFEST).is_file() and not path.name.startswith("."))
+
+
+def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool = False) -> tuple[Path, Manifest]:
+    """Make a backup in `target`, and delete all but the newest `keep` there.
+
+    link: hard-link data and checkpoints to the home's own files where the file system can, instead of copying them.
+    Raises BackupError, and OSError where the disk is full.
+    """
+    assert keep >= 1
+    if target.resolve().is_relative_to(home.resolve()):
+        raise BackupError(f"{target} lies in {home}, which it is to save: give a folder elsewhere")
+    if not (home / CATALOG).is_file():
+        raise BackupError(f"{home} has no {CATALOG}: set DASD_HOME to a home that `dasd run` has made")
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target / ".lock"), upkeep_lock(home):
+        for doomed in target.glob(".2*"):
+            shutil.rmtree(doomed)
+        writer = _Writer(home, target / PARTIAL, complete_backups(target)[-1:], link)
+        manifest = writer.write(dagster_home)
+        finished = target / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        os.sync()
+        (target / PARTIAL).rename(finished)
+        for old in complete_backups(target)[:-keep]:
+            shutil.rmtree(old.rename(target / f".{old.name}"))
+    return finished, manifest
+
+
+class _Writer:
+    """Fills one backup; `entries` grows as files arrive."""
+
+    def __init__(self, home: Path, folder: Path, before: list[Path], link: bool) -> None:
+        self._home, self._folder, self._link = home, folder, link
+        self._before = [(path, read_manifest(path).entries) for path in before]
+        self._entries: dict[str, Entry] = {}
+
+    def write(self, dagster_home: Path) -> Manifest:
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+        for name in _dagster_databases(dagster_home):
+            self._database(dagster_home / name, f"dagster/{name}")
+        self._copy(dagster_home / "dagster.yaml", "dagster/dagster.yaml")
+        copy_apart(self._home / CATALOG, self._folder / CATALOG)
+        self._enter(CATALOG)
+        with closing(sqlite3.connect(self._folder / CATALOG)) as catalog:
+            snapshot = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone()[0]
+            self._data_files(catalog)
+        missing = self._checkpoints(snapshot)
+        for path in [*landed_files(self._home / LANDING_FOLDER), *_files(self._home / "reports")]:
+            self._copy(path, path.relative_to(self._home).as_posix())
+        self._delete_others()
+        manifest = Manifest(str(self._home), datetime.now(UTC).isoformat(), snapshot, self._entries, missing)
+        manifest.write(self._folder)
+        return manifest
+
+    def _database(self, source: Path, name: str) -> None:
+        (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+        copy_database(source, self._folder / name)
+        self._enter(name)
+
+    def _data_files(self, catalog: sqlite3.Connection) -> None:
+        for path, size, shown in catalog.execute(DATA_FILES):
+            if path is None:
+                raise BackupError(f"data file {shown} lies outside the home: only files under it can be backed up")
+            source = self._home / "data" / path
+            if not source.is_file() or source.stat().st_size != size:
+                raise BackupError(f"{source} is missing or not of {size} bytes, as the catalog says")
+            self._share(source, f"data/{path}")
+
+    def _checkpoints(self, snapshot: int) -> list[str]:
+        """Published checkpoints of this home; returns those whose folder is gone."""
+        folder = self._home / "checkpoints"
+        for path in folder.glob("[!.]*"):
+            if path.is_dir() and not path.suffix:
+                for file in _files(path):
+                    self._share(file, file.relative_to(self._home).as_posix())
+        query = f"SELECT DISTINCT checkpoint_id FROM checkpoints WHERE {TRAINED_HERE}"
+        named = Lake(home=str(self._home)).read(query, at=snapshot)["checkpoint_id"]
+        return [checkpoint for checkpoint in sorted(named) if not (folder / checkpoint).is_dir()]
+
+    def _share(self, source: Path, name: str) -> None:
+        """A file that never changes: as the killed backup left it, as in the last backup, from the home, or copied."""
+        size = source.stat().st_size
+        copy = self._folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for folder, entries in self._before:
+            if name in entries and entries[name].size == size and (folder / name).is_file():
+                copy.unlink(missing_ok=True)
+                os.link(folder / name, copy)
+                self._entries[name] = entries[name]
+                return
+        if copy.is_file() and copy.stat().st_size == size:
+            self._enter(name)
+        elif not (self._link and _linked(source, copy)):
+            self._copy(source, name)
+        else:
+            self._enter(name)
+
+    def _copy(self, source: Path, name: str) -> None:
+        copy = self._folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        self._entries[name] = copy_file(source, copy)
+
+    def _enter(self, name: str) -> None:
+        path = self._folder / name
+        self._entries[name] = Entry(path.stat().st_size, file_hash(path))
+
+    def _delete_others(self) -> None:
+        """What a killed backup left and this one does not hold."""
+        for path in _files(self._folder):
+            if path.relative_to(self._folder).as_posix() not in self._entries:
+                path.unlink()
+
+
+def copy_file(source: Path, copy: Path) -> Entry:
+    """Copy a file, whole or not at all; the hash is of what was read."""
+    aside, digest = copy.with_name(f"{copy.name}.tmp"), hashlib.sha256()
+    with source.open("rb") as old, aside.open("wb") as new:
+        while chunk := old.read(1 << 20):
+            digest.update(chunk)
+            new.write(chunk)
+        size = new.tell()
+    aside.replace(copy)
+    return Entry(size, digest.hexdigest())
+
+
+def _linked(source: Path, copy: Path) -> bool:
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(source, copy)
+    except OSError:
+        return False
+    return True
+
+
+def _dagster_databases(dagster_home: Path) -> list[str]:
+    """Every database of the history, the index of events first: a run it names is in those copied after it."""
+    names = [path.relative_to(dagster_home).as_posix() for path in dagster_home.rglob("*.db")]
+    return sorted(names, key=lambda name: (not name.endswith("/index.db"), name))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())

@@ -1,0 +1,261 @@
+"""The lake: one DuckLake catalog (SQLite + Parquet) under DASD_HOME; readers never wait, writers queue briefly.
+
+A commit is a DuckDB transaction inside a file lock held only around it, so tables are never seen half-written. Every
+commit is a snapshot tagged with its origin, and its rows carry the Dagster run that wrote them (`run_id`);
+`read(…, at=snapshot)` sees the tables exactly as they were then. Nothing here needs Dagster, which takes a second to
+import. Left out: a server. With several machines the catalog becomes PostgreSQL and the lock its own.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from filelock import FileLock
+
+from dasd_resources.errors import UserError
+from dasd_resources.storage.connections import all_cores, attach
+from dasd_resources.storage.schema import MIGRATIONS
+
+AUTHOR = "dasd"  # of every commit that is made here
+Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
+Params = Mapping[str, object]
+
+
+class NewerCatalog(UserError, RuntimeError):
+    """A catalog that a later release has written."""
+
+
+class Reading:
+    """Queries on one connection: all of them see the same snapshot."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def read(self, query: str, params: Params | None = None) -> pl.DataFrame:
+        """Rows of a query; `$name` takes the parameter of that name."""
+        return _query(self._connection, query, params)
+
+    def all_cores(self) -> AbstractContextManager[None]:
+        """Queries of the block run on all cores: worth it over millions of rows, and slower for most others."""
+        return all_cores(self._connection)
+
+    def stream(self, query: str, params: Params, num_rows: int) -> Iterator[pl.DataFrame]:
+        """Rows of a query, about `num_rows` at a time, as DuckDB finds them: never all in memory."""
+        for batch in self._connection.execute(query, dict(params)).to_arrow_reader(num_rows):
+            yield pl.DataFrame(batch)
+
+    def keep(self, name: str, query: str, params: Params | None = None) -> None:
+        """Make a query's rows the temporary table `name` of this reading: large ones stay in DuckDB, out of Python."""
+        self.read(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", params)
+
+
+class Transaction(Reading):
+    """Writes of one commit; it is all in the next snapshot or none of it is. Its rows name its Dagster run."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, run_id: str | None) -> None:
+        super().__init__(connection)
+        self._run_id = run_id
+
+    def append_missing(
+        self,
+        table: str,
+        key: Sequence[str],
+        rows: pl.DataFrame,
+        batch: str | None = None,
+        owner: tuple[str, str] | None = None,
+    ) -> int:
+        """Insert the rows whose key the table lacks (DuckLake has no unique keys); returns how many were new.
+
+        `batch` limits the look-up to that batch's files; its rows must all belong to it. owner: a table and the column
+        by which a row belongs to one of its rows; where that has passed to another batch since the work began, so does
+        the row.
+        """
+        if rows.is_empty():
+            return 0
+        if batch is None or owner is None:
+            return self._append(table, key, rows, batch)
+        return sum(self._append(table, key, part, name) for name, part in self._by_owner(rows, batch, *owner))
+
+    def _by_owner(self, rows: pl.DataFrame, batch: str, table: str, column: str) -> list[tuple[str, pl.DataFrame]]:
+        """The rows by the batch that has their owner now; `batch` where there is no owner any more."""
+        query = f"SELECT {column}, min(batch) AS now FROM {table} WHERE {column} IN (SELECT unnest($ids::VARCHAR[]))"
+        ids = rows[column].unique().to_list()
+        here = self.read(f"{query} AND batch = $batch GROUP BY ALL", {"ids": ids, "batch": batch})
+        if here.height == len(ids):
+            return [(batch, rows)]
+        away = self.read(f"{query} GROUP BY ALL", {"ids": list(set(ids) - set(here[column]))})
+        moved = rows.join(away, on=column, how="left").with_columns(batch=pl.col("now").fill_null(batch)).drop("now")
+        return [(part["batch"][0], part) for part in moved.partition_by("batch")]
+
+    def _append(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None) -> int:
+        keys = ", ".join(key)
+        scope = "" if batch is None else "WHERE batch = $batch"
+        self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
+        inserted = self._connection.execute(
+            f"INSERT INTO {table} BY NAME SELECT * FROM incoming "
+            f"ANTI JOIN (SELECT {keys} FROM {table} {scope}) AS present USING ({keys})",
+            {} if batch is None else {"batch": batch},
+        ).fetchone()
+        self._connection.unregister("incoming")
+        assert inserted is not None
+        return int(inserted[0])
+
+    def replace(self, table: str, where: Params, rows: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
+        """Delete the rows equal to `where` in every column it names, then insert `rows`, which may come in parts."""
+        self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
+        for part in [rows] if isinstance(rows, pl.DataFrame) else rows:
+            if not part.is_empty():
+                self._register(table, part)
+                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+                self._connection.unregister("incoming")
+
+    def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
+        """Delete the rows equal to `where` in every column it names, and whose `column` is one of `keys`."""
+        if keys:
+            query = f"DELETE FROM {table} WHERE {_equal(where)} AND {column} IN (SELECT unnest($keys::VARCHAR[]))"
+            self._connection.execute(query, {**where, "keys": list(keys)})
+
+    def move_to_batch(self, table: str, column: str, keys: Sequence[str], batch: str) -> None:
+        """Give `batch` the rows whose `column` is one of `keys`."""
+        query = f"UPDATE {table} SET batch = $batch WHERE {column} IN (SELECT unnest($keys::VARCHAR[]))"
+        self._connection.execute(query, {"batch": batch, "keys": list(keys)})
+
+    def _register(self, table: str, rows: pl.DataFrame) -> None:
+        """Show the rows to DuckDB as `incoming`, with this transaction's run where the table names one and they not."""
+        columns = self._connection.sql(f"SELECT * FROM {table} LIMIT 0").columns
+        if "run_id" in columns and "run_id" not in rows.columns:
+            rows = rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
+        self._connection.register("incoming", rows)
+
+
+def _equal(where: Params) -> str:
+    """The condition that every named column equals its parameter, NULL equal to NULL."""
+    return " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
+
+
+class Lake:
+    """The tables under `home`; connections are opened for a read or a commit and closed at once."""
+
+    home: str
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+
+    @property
+    def catalog(self) -> Path:
+        return Path(self.home) / "catalog.sqlite"
+
+    def require(self) -> None:
+        """Raise FileNotFoundError saying what to do if there is no catalog, so that a look never makes one."""
+        if not self.catalog.is_file():
+            raise FileNotFoundError(
+                f"{self.catalog} does not exist: run `dasd run` first, or set DASD_HOME; if it was there before, "
+                "restore a backup (`dasd restore`)"
+            )
+
+    def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
+        """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""
+        self.migrate()
+        with attach(self.catalog, at=at, read_only=True) as connection:
+            return _query(connection, query, params)
+
+    @contextmanager
+    def reading(self, at: int | None = None) -> Iterator[Reading]:
+        """Several queries on one snapshot: the newest, or `at`."""
+        self.migrate()
+        with attach(self.catalog, at=at, read_only=True) as connection:
+            connection.execute("BEGIN")
+            yield Reading(connection)
+            connection.execute("ROLLBACK")  # of temporary tables
+
+    def read_latest(self, query: str, params: Params | None = None) -> tuple[pl.DataFrame, int]:
+        """Rows of a query and the id of the snapshot they were read from."""
+        snapshot = self.snapshot_id()
+        return self.read(query, params, at=snapshot), snapshot
+
+    def snapshot_id(self) -> int:
+        """The newest snapshot's id."""
+        return int(self.read("SELECT max(snapshot_id) AS id FROM dasd.snapshots()").item())
+
+    @contextmanager
+    def commit(self, origin: str) -> Iterator[Transaction]:
+        """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
+        self.migrate()
+        with self._locked(), attach(self.catalog) as connection:
+            yield from _transaction(connection, origin)
+
+    def migrate(self) -> None:
+        """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
+        migrate(self.catalog)
+
+    def _locked(self) -> FileLock:
+        return FileLock(Path(self.home) / "catalog.lock")
+
+
+def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
+    """DuckDB refuses parameters that the query does not name: leave them out, so that callers need not."""
+    named = set(re.findall(r"\$([a-z_]+)", query))
+    rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
+    return pl.DataFrame(rows)  # by Arrow, without pyarrow; None is a statement without rows, such as COPY
+
+
+def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[Transaction]:
+    connection.execute("BEGIN")
+    try:
+        yield Transaction(connection, _run_id(origin))
+        connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@cache
+def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+    """Create a catalog or bring it forward, each step whole or not at all; looked at once in a process.
+
+    Raises NewerCatalog for one that a later release has written.
+    """
+    if _has_version(catalog, len(migrations)):
+        return
+    catalog.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(catalog.parent / "catalog.lock"), attach(catalog) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)")
+        found = connection.sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+        version = int(found[0]) if found else 0
+        if version > len(migrations):
+            raise NewerCatalog(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
+        for number in range(version + 1, len(migrations) + 1):
+            for _ in _transaction(connection, f"schema {number}"):
+                connection.execute(migrations[number - 1])
+                connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
+
+
+def _has_version(catalog: Path, number: int) -> bool:
+    """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached.
+
+    A connection that saw an earlier version is closed: kept, it has been seen to miss the tables made since.
+    """
+    if not catalog.is_file():
+        return False
+    try:
+        with attach(catalog, read_only=True) as connection:
+            if connection.sql("SELECT max(version) FROM schema_version").fetchall() != [(number,)]:
+                raise LookupError("another version")
+    except (duckdb.Error, LookupError):  # the former: somebody is making it. Look again under the lock
+        return False
+    return True
+
+
+def _run_id(origin: str) -> str | None:
+    """The Dagster run that an asset's commit message names (`provenance.origin`); None in any other message."""
+    try:
+        return str(json.loads(origin)["run_id"])
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,139 @@
+"""The ledger: finished rows of expensive work, committed in small transactions, each id at most once.
+
+An asset computes the ids it wants, subtracts those present, and adds each row as it finishes. A crash loses at most
+the rows of the last seconds, however long the next row is in coming; a repeated run does only what is missing; of two
+runs at once, one commits each id.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from threading import RLock, Timer
+from types import TracebackType
+from typing import Self, TypeVar
+
+import polars as pl
+
+from dasd_resources.inference.engine import Failure
+from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
+
+Result = TypeVar("Result")
+MAX_ATTEMPTS = 3  # at a request, after which it is left as failed unless somebody asks for it
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Ledger:
+    """Rows of `table`, unique in `key`; flushed after `max_rows` rows or `max_seconds` seconds, and on leaving."""
+
+    warehouse: Warehouse
+    table: str
+    key: Sequence[str]
+    origin: str
+    batch: str | None = None
+    owner: tuple[str, str] | None = None  # of a row, see `Transaction.append_missing`
+    max_rows: int = 512
+    max_seconds: float = 20.0
+    num_added: int = 0
+    num_failed: int = 0
+    num_retryable: int = 0  # of those that failed: tried fewer than MAX_ATTEMPTS times, over all runs
+    _rows: list[Row] = field(default_factory=list)
+    _failures: list[Failure] = field(default_factory=list)
+    _flushed_at: float = field(default_factory=time.monotonic)
+    _lock: RLock = field(default_factory=RLock)
+    _timer: Timer | None = None  # flushes what waits while no further row comes
+
+    def add(self, row: Row) -> None:
+        """Take a finished row; it is durable after the next flush."""
+        with self._lock:
+            self._rows.append(row)
+            self._flush_if_due()
+
+    def fail(self, failure: Failure) -> None:
+        """Store why a request ended without a row, so that nothing is dropped silently."""
+        with self._lock:
+            self._failures.append(failure)
+            self._flush_if_due()
+
+    def collect(self, results: Iterable[Result | Failure], to_row: Callable[[Result], Row]) -> None:
+        """Take every result as it comes, a row for each that is no failure."""
+        for result in results:
+            if isinstance(result, Failure):
+                self.fail(result)
+            else:
+                self.add(to_row(result))
+
+    def flush(self) -> None:
+        """Commit what has been added: new ids only. A failure is kept until its id fails or succeeds again."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._rows or self._failures:
+                self._commit()
+            self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
+
+    def _commit(self) -> None:
+        with self.warehouse.commit(self.origin) as transaction:
+            rows = pl.DataFrame(self._rows, infer_schema_length=None)
+            added = transaction.append_missing(self.table, self.key, rows, self.batch, self.owner)
+            failed = self._failed_rows(transaction)
+            settled = [f.request_id for f in self._failures] + [str(row[self.key[0]]) for row in self._rows]
+            transaction.delete_keys("failed_requests", {"asset": self.table}, "request_id", settled)
+            transaction.append_missing("failed_requests", ("asset", "request_id"), failed)
+        self.num_added += added
+        self.num_failed += len(self._failures)
+        self.num_retryable += sum(number < MAX_ATTEMPTS for number in failed["num_attempts"]) if len(failed) else 0
+
+    def _failed_rows(self, transaction: Transaction) -> pl.DataFrame:
+        """Rows of `failed_requests`, each with the number of times it has been tried."""
+        now, ids = datetime.now(UTC), [f.request_id for f in self._failures]
+        query = """SELECT request_id, coalesce(num_attempts, 1) FROM failed_requests
+            WHERE asset = $asset AND list_contains($ids, request_id)"""
+        before = dict(transaction.read(query, {"asset": self.table, "ids": ids}).iter_rows()) if ids else {}
+        return pl.DataFrame(
+            [
+                {
+                    "request_id": f.request_id,
+                    "asset": self.table,
+                    "batch": self.batch,
+                    "reason": f.reason.encode("utf-8", "replace").decode(),  # a server's words may be no characters
+                    "failed_at": now,
+                    "num_attempts": before.get(f.request_id, 0) + f.counts,
+                }
+                for f in self._failures
+            ]
+        )
+
+    def _flush_if_due(self) -> None:
+        num_waiting = len(self._rows) + len(self._failures)
+        if num_waiting >= self.max_rows or time.monotonic() - self._flushed_at >= self.max_seconds:
+            self.flush()
+        elif self._timer is None:
+            self._timer = Timer(self.max_seconds, self._flush_late)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _flush_late(self) -> None:
+        """Flush on the timer's thread. Where that fails the rows are kept, and the next flush raises what is wrong."""
+        try:
+            self.flush()
+        except Exception:
+            log.warning("rows of %s are not committed yet; they are tried again", self.table, exc_info=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+
+def missing(wanted: Iterable[str], present: Iterable[str]) -> list[str]:
+    """The wanted ids that are not present, in their own order."""
+    have = set(present)
+    return [key for key in wanted if key not in have]

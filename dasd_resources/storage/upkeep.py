@@ -1,0 +1,116 @@
+"""Upkeep of the lake: small data files merged, old snapshots expired, files that no snapshot names deleted.
+
+Each step is a commit of its own under the lake's lock, so writers wait for one step at most and readers not at
+all: a file is deleted only when nothing has named it for longer than the grace period. Killed anywhere, nothing that a
+kept snapshot names is lost, and the next run goes on. DuckLake does the work; what may be deleted is decided here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+from filelock import FileLock
+
+from dasd_resources.storage.lake import Lake, Transaction
+
+LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
+DELETED = "CALL {function}('dasd', older_than => $before)"
+UNNAMED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was deleted."""
+
+    num_files: int = 0
+    num_bytes: int = 0
+
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(self.num_files + other.num_files, self.num_bytes + other.num_bytes)
+
+
+def upkeep_lock(home: Path, timeout: float = -1) -> FileLock:
+    """Held while files are deleted, and while they are backed up; taking it raises Timeout after so many seconds."""
+    return FileLock(home / "upkeep.lock", timeout=timeout)
+
+
+def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
+    """Merge adjacent data files up to DuckLake's target size; table -> number of files merged. Snapshots stay whole."""
+    info = lake.read("SELECT table_name, file_count FROM ducklake_table_info('dasd') WHERE file_count > 1")
+    merged: dict[str, int] = {}
+    for table in sorted(info["table_name"]):
+        while num_files := _merge_once(lake, origin, table):
+            merged[table] = merged.get(table, 0) + num_files
+    return merged
+
+
+def _merge_once(lake: Lake, origin: str, table: str) -> int:
+    """One merged file, so that writers wait for no more than that."""
+    with lake.commit(origin) as transaction:
+        query = "CALL ducklake_merge_adjacent_files('dasd', $table, max_compacted_files => 1)"
+        done = transaction.read(query, {"table": table})
+    return 0 if done.is_empty() else int(done["files_processed"].sum())
+
+
+def expire_snapshots(lake: Lake, origin: str, before: datetime, pinned: Iterable[int]) -> tuple[int, int]:
+    """Expire the snapshots followed by another before `before`; returns how many, and how many are kept as referred to.
+
+    A reader of the newest snapshot thus has all that time, however long nothing was written before it came.
+    Kept are the newest, those `pinned`, and those that any row of any table names in a column `snapshot_id`. The rows
+    are read inside the locked transaction, so none is added in between.
+    """
+    with lake.commit(origin) as transaction:
+        kept = referenced(transaction) | set(pinned)
+        query = """SELECT snapshot_id FROM dasd.snapshots()
+            QUALIFY lead(snapshot_time) OVER (ORDER BY snapshot_id) < $before"""
+        old = set(transaction.read(query, {"before": before})["snapshot_id"])
+        if expired := sorted(old - kept):
+            transaction.read(f"CALL ducklake_expire_snapshots('dasd', versions => {expired})")
+    return len(expired), len(old & kept)
+
+
+def referenced(transaction: Transaction) -> set[int]:
+    """Every snapshot that a row of any table names in a column `snapshot_id`.
+
+    `checkpoints` names what each was trained on, `published_datasets` the latest version of every dataset. Earlier
+    versions that trained nothing are not kept: each would hold on to all the files of its time.
+    """
+    query = "SELECT table_name FROM duckdb_columns() WHERE database_name = 'dasd' AND column_name = 'snapshot_id'"
+    ids: set[int] = set()
+    for table in transaction.read(query)["table_name"]:
+        named = f"SELECT DISTINCT snapshot_id FROM {table} WHERE snapshot_id IS NOT NULL"
+        ids.update(transaction.read(named)["snapshot_id"])
+    return ids
+
+
+def delete_unreferenced(lake: Lake, origin: str, before: datetime) -> Swept:
+    """Delete data files that no snapshot has named since `before`: expired, merged, or never committed.
+
+    Those once named wait for the end of that day (UTC): over SQLite, DuckLake 1.5.5 compares these times as texts of
+    two forms, in which every time of a day comes before any other of that day.
+    """
+    yesterday = before.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
+    return _delete(lake, origin, UNNAMED, yesterday) + _delete(lake, origin, ORPHANED, before)
+
+
+def _delete(lake: Lake, origin: str, function: str, before: datetime) -> Swept:
+    with lake.commit(origin) as transaction:
+        listed = transaction.read(LISTED.format(function=function), {"before": before})
+        sizes = [_size(path) for path in listed["path"]] if not listed.is_empty() else []
+        if sizes:
+            transaction.read(DELETED.format(function=function), {"before": before})
+    return Swept(len(sizes), sum(sizes))
+
+
+def _size(path: str) -> int:
+    """0 for a file that an upkeep killed half-way has deleted already."""
+    return Path(path).stat().st_size if Path(path).is_file() else 0
+
+
+def data_files(lake: Lake) -> pl.DataFrame:
+    """num_files and num_bytes of the data files that the newest snapshot names, per table."""
+    return lake.read(
+        "SELECT table_name, file_count AS num_files, file_size_bytes AS num_bytes FROM ducklake_table_info('dasd')"
+    )

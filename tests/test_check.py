@@ -1,0 +1,179 @@
+"""Preflight: a sound recipe passes; every fault is found by the look that is for it, without stopping the others."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import FakeEngine, Project, change, prompt_rows
+from stub_server import MODEL, Stub
+
+from dasd_assets.cli import main
+from dasd_assets.commands.check import Finding, check
+from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.openai_engine import OpenAIEngine
+
+
+def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, Finding]:
+    return {found.check: found for found in check(project.recipe, project.home, engines or project.engines, quick)}
+
+
+def failed(found: dict[str, Finding]) -> dict[str, str]:
+    return {name: finding.told for name, finding in found.items() if finding.status == "failed"}
+
+
+def test_a_sound_recipe_passes(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    found = findings(project)
+    assert {finding.status for finding in found.values()} == {"ok"}
+    assert found["prompts"].told.startswith("9 in ")
+    assert "for 36 responses of at most 200 tokens" in found["disk"].told
+    assert found["teacher logprobs"].told.startswith("8 tokens sampled and scored again, 0 nats")
+    assert not (project.home / "catalog.sqlite").exists()
+
+
+def test_quick_loads_no_engine(project: Project) -> None:
+    found = findings(project, quick=True)
+    assert project.fake.generated == project.fake.scored == []
+    assert {name for name in found if name.endswith("logprobs")} == set()
+    assert found["prompts"].status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "look", "told"),
+    [
+        ("teacher.model", "/nowhere", "teacher", "no folder /nowhere"),
+        ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
+        ("teacher.engine_options", {"max_model_len": 200}, "teacher context", "exceed the context of 200"),
+        ("training.max_length", 10**6, "student context", "training.max_length 1,000,000 exceeds the context"),
+        ("training.launcher", ["no-such-launcher"], "launcher", "no command no-such-launcher"),
+        ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
+        ("generation.num_candidates", 10**9, "disk", "make room"),
+        ("evaluation.benchmarks", [{"name": "x", "path": "/no.jsonl", "max_tokens": 9}], "benchmark x", "no such file"),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(project: Project, path: str, value: object, look: str, told: str) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, path, value)
+    (found,) = failed(findings(project, quick=True)).items()
+    assert found[0] == look
+    assert told in found[1]
+
+
+def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}})
+    found = findings(project, quick=True)["budgets"]
+    assert found.status == "warning"
+    assert found.told.startswith("selection.budgets names maths, of which nothing has landed; there are ")
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}})
+    assert findings(project, quick=True)["budgets"].told.startswith("all of ")
+
+
+def test_rollouts_beyond_the_context_are_doubtful(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "mixed_policy.length_cap", 1000.0)
+    found = findings(project, quick=True)["student context"]
+    assert found.status == "warning"
+    assert found.told.startswith("a rollout may have 512,000 tokens (mixed_policy.length_cap times")
+
+
+def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -> None:
+    folder = project.home / "prompts"
+    folder.mkdir(parents=True)
+    good = json.dumps(prompt_rows(0, 1)[0])
+    (folder / "a.jsonl").write_text("\n".join([good, *["{}"] * 5, "nonsense"]))
+    told = findings(project, quick=True)["prompts"].told
+    assert told.startswith("1 in ")
+    assert "6 rejected: a.jsonl:2: question is missing" in told
+    assert told.count("a.jsonl:") == 3
+
+
+def faulty(project: Project, kind: str) -> Engines:
+    """Engines whose student fails in one way."""
+
+    class Faulty(FakeEngine):
+        def generate(self, requests):  # type: ignore[no-untyped-def]
+            for result in super().generate(requests):
+                yield Failure("check", "out of memory") if kind == "fails" else result
+
+        def score(self, requests):  # type: ignore[no-untyped-def]
+            for result in super().score(requests):
+                assert isinstance(result, Score)
+                yield replace(result, logprobs=[p - 1 for p in result.logprobs]) if kind == "lies" else result
+
+        def _completion(self, request):  # type: ignore[no-untyped-def]
+            made = super()._completion(request)
+            return Completion(made.request_id, made.token_ids, made.logprobs[:-1], "stop") if kind == "lacks" else made
+
+    class FaultyEngines(Engines):
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            if kind == "is absent":
+                raise ConnectionError("connection refused")
+            yield Faulty(model, project.fake)
+
+    return FaultyEngines(home=str(project.home))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("fails", "it generated nothing: out of memory"),
+        ("lies", "1 nats apart on average: more than 0.3"),
+        ("lacks", "8 tokens but 7 logprobs"),
+        ("is absent", "ConnectionError: connection refused"),
+    ],
+)
+def test_an_engine_is_asked_for_logprobs(project: Project, kind: str, told: str) -> None:
+    found = failed(findings(project, faulty(project, kind)))
+    assert set(found) == {"teacher logprobs", "student logprobs"}
+    assert all(told in reason for reason in found.values())
+
+
+def served(project: Project) -> Engines:
+    """The student on a fake engine, the teacher behind a server that takes 512 tokens."""
+
+    class ServedEngines(Engines):
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            if model.spec.server is None:
+                yield FakeEngine(model, project.fake)
+                return
+            transport = httpx.MockTransport(Stub(model.chat).over_network)
+            with closing(OpenAIEngine(model.spec.server, model.chat, None, transport)) as engine:
+                yield engine
+
+    return ServedEngines(home=str(project.home))
+
+
+@pytest.mark.parametrize("max_tokens", [200, 600])
+def test_a_servers_context_is_compared_with_what_is_asked_of_it(project: Project, max_tokens: int) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    server = {"base_urls": ["http://a.test/v1"], "model": MODEL, "revision": "1"}
+    teacher = {**project.recipe.teacher.model_dump(), "engine": "openai", "server": server}
+    project.recipe = change(change(project.recipe, "teacher", teacher), "generation.max_tokens", max_tokens)
+    found = findings(project, served(project))["teacher logprobs"]
+    if max_tokens == 200:
+        assert found.status == "ok"
+        assert "; 512 tokens, of which " in found.told
+    else:
+        assert found.status == "failed"
+        assert found.told.startswith("generation.max_tokens 600 and the longest prompt's ")
+        assert found.told.endswith(" exceed the context of 512")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    assert main(["check", "--recipe", "demo", "--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 25
+    assert all(line.startswith(("ok ", "warning ")) for line in lines)
+    assert main(["check", "--recipe", "dasd-4b", "--quick", "--json"]) == 1
+    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["teacher"]["status"] == "failed"
+    assert found["disk"]["status"] == "ok"

@@ -1,0 +1,229 @@
+"""Landed prompt files: what is a prompt, what is rejected and why."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dasd_resources.content_hash import content_hash
+from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, landed_files, prompt_id, read_prompts, safe_stem
+
+
+def landed(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
+    """A file of these rows; a str or bytes is a line as it is, anything else is dumped."""
+    lines = [
+        row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode() for row in rows
+    ]
+    path = folder / name
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def reason(folder: Path, row: object) -> str:
+    """Why this row is rejected; the good row after it must not be."""
+    bad, good = read_prompts(landed(folder, row, {"question": "good"}))
+    assert isinstance(good, Prompt)
+    assert isinstance(bad, RejectedPrompt)
+    assert (bad.source_file, bad.source_line) == ("a.jsonl", 1)
+    return bad.reason
+
+
+def test_a_full_row(tmp_path: Path) -> None:
+    row = {
+        "question": " What is 2 + 3? ",
+        "domain": "math",
+        "reference_answer": "5",
+        "verifier": "reasoning_gym:chain_sum",
+        "system_prompt": "Be brief.",
+        "metadata": {"b": 1, "a": ["é"]},
+        "id": "row-7",
+    }
+    [prompt] = read_prompts(landed(tmp_path, row))
+    assert prompt == Prompt(
+        content_hash(["What is 2 + 3?", "Be brief.", "math", "reasoning_gym:chain_sum", "5"])[:32],
+        "math",
+        " What is 2 + 3? ",
+        "5",
+        "reasoning_gym:chain_sum",
+        "Be brief.",
+        '{"a":["é"],"b":1,"id":"row-7"}',
+        "a.jsonl",
+        1,
+    )
+
+
+def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
+    [prompt] = read_prompts(landed(tmp_path, {"question": "Why?", "verifier": None, "id": None}))
+    assert isinstance(prompt, Prompt)
+    assert (prompt.domain, prompt.reference_answer, prompt.verifier, prompt.metadata) == ("general", None, None, "{}")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("{", "not JSON: Expecting property name enclosed in double quotes at column 2: '{'"),
+        ("[1]", "not a JSON object: '[1]'"),
+        ('"question"', "not a JSON object"),
+        ('{"question": "a", "question": "b"}', "duplicate key 'question'"),
+        ('{"question": "a", "metadata": {"k": 1, "k": 1}}', "duplicate key 'k'"),
+        ('{"question": "a", "metadata": {"k": NaN}}', "NaN is not JSON"),
+        ('{"question": "a", "metadata": {"k": 1e999}}', "number too large for JSON"),
+        ('{"question": "a", "metadata": {"k": ' + "9" * 5000 + "}}", "Exceeds the limit"),
+        ('{"question": ' + "[" * 100_000, "nested too deeply"),
+        ({"prompt": "a"}, "question is missing; the row's keys are ['prompt']"),
+        ({"question": None}, "question is missing"),
+        ({"question": " \n"}, "question is empty: ' \\n'"),
+        ({"question": 7}, "question must be a string, found 7"),
+        ({"question": ["a"]}, "question must be a string, found ['a']"),
+        ({"question": "a\0b"}, "question holds a NUL character: 'a\\x00b'"),
+        ({"question": "a\ud800"}, "question holds a lone surrogate at character 1: 'a\\ud800'"),
+        ({"question": "a", "metadata": {"k": "\udfff"}}, "metadata holds a lone surrogate"),
+        ({"question": "a", "domain": ""}, "domain is empty"),
+        ({"question": "a", "reference_answer": 5}, "reference_answer must be a string, found 5"),
+        ({"question": "a", "metadata": [1]}, "metadata must be an object, found [1]"),
+        ({"question": "a", "metadata": "[1]"}, "not a JSON object: '[1]'"),
+        ({"question": "a", "id": 1, "metadata": {"id": 2}}, "keys both in the row and in its metadata: ['id']"),
+        (
+            {"question": "a", "verifier": "python", "reference_answer": "5"},
+            "unknown verifier 'python'; known are exact,",
+        ),
+        ({"question": "a", "verifier": "exact"}, "verifier exact needs a reference_answer"),
+        (
+            {"question": "a", "verifier": "multiple_choice", "reference_answer": "42"},
+            "reference_answer '42' fails its own verifier multiple_choice",
+        ),
+        (b'{"question": "\xff"}', "not UTF-8 at byte 14"),
+        (b"x" * 10_000_000, "row has 10000000 bytes, at most 1048576 are accepted"),
+    ],
+)
+def test_a_bad_row_keeps_its_reason(tmp_path: Path, row: object, expected: str) -> None:
+    assert expected in reason(tmp_path, row)
+
+
+def test_a_reason_stays_short(tmp_path: Path) -> None:
+    assert len(reason(tmp_path, {"question": {"k": "v" * 100_000}})) < 200
+    assert len(reason(tmp_path, '{"' + "k" * 100_000 + '": 1, "' + "k" * 100_000 + '": 1}')) < 200
+
+
+def test_a_copy_in_the_same_file_names_its_twin(tmp_path: Path) -> None:
+    rows = {"question": "a  b"}, {"question": "c"}, {"question": "a b ", "id": 2}, {"question": "a b", "domain": "math"}
+    first, second, copy, other = read_prompts(landed(tmp_path, *rows))
+    assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(other, Prompt)
+    assert copy == RejectedPrompt("a.jsonl", 3, f"duplicate of prompt {first.prompt_id} (line 1)")
+
+
+def test_the_identity_ignores_composition_and_whitespace_and_nothing_else() -> None:
+    base = prompt_id("é 1", None, "math", None, None)
+    assert base == prompt_id(" e\u0301\n1", None, "math", None, None)
+    assert len(base) == 32
+    others = [
+        prompt_id("É 1", None, "math", None, None),
+        prompt_id("é 1", "s", "math", None, None),
+        prompt_id("é 1", None, "code", None, None),
+        prompt_id("é 1", None, "math", None, "5"),
+        prompt_id("é 1", None, "math", "math", "5"),
+        prompt_id("é 1", None, "math", "exact", "5"),
+    ]
+    assert len({base, *others}) == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_one_rejection(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    assert list(read_prompts(path)) == [RejectedPrompt("a.jsonl", 0, "file is empty")]
+
+
+def test_parquet_prompts_with_metadata_as_object_or_string(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": ["a"], "metadata": ['{"k": 1}']}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"question": ["a"], "metadata": [{"k": 1}]}), tmp_path / "b.parquet")
+    for name in ("a.parquet", "b.parquet"):
+        [prompt] = read_prompts(tmp_path / name)
+        assert isinstance(prompt, Prompt)
+        assert (prompt.metadata, prompt.source_file, prompt.source_line) == ('{"k":1}', name, 1)
+    pq.write_table(pa.table({"question": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    assert list(read_prompts(tmp_path / "c.parquet")) == [RejectedPrompt("c.parquet", 0, "file is empty")]
+
+
+def test_damage_is_one_rejection_after_the_good_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    with pa.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(b'{"question": "a"}\n{"question": "b"}\n')
+    path.write_bytes(path.read_bytes() + b"no frame")
+    first, second, last = read_prompts(path)
+    assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(last, RejectedPrompt)
+    assert last.source_line == 0
+    assert last.reason.startswith("file is damaged after row 2: ZSTD")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    [damaged] = read_prompts(tmp_path / "b.parquet")
+    assert isinstance(damaged, RejectedPrompt)
+    assert damaged.reason.startswith("file is damaged after row 0: ")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values, max_size=3),
+    max_leaves=8,
+)
+row_keys = st.sampled_from(["question", "domain", "reference_answer", "verifier", "metadata", "system_prompt", "id"])
+row_texts = st.sampled_from(["math", "exact", "multiple_choice", "reasoning_gym:gcd", "5", "\ud800", "\0", ""])
+rows = st.dictionaries(row_keys, row_texts | json_values, max_size=5).map(lambda row: json.dumps(row).encode())
+lines = st.lists(rows | st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=8)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines)
+def test_every_non_blank_line_is_one_storable_record(tmp_path: Path, lines: list[bytes]) -> None:
+    records = list(read_prompts(landed(tmp_path, *lines)))
+    expected = [i for i, line in enumerate(lines, 1) if line.removeprefix(b"\xef\xbb\xbf" if i == 1 else b"").strip()]
+    assert [record.source_line for record in records] == (expected or [0])
+    for record in records:
+        if isinstance(record, RejectedPrompt):
+            record.reason.encode()
+        else:
+            assert json.dumps(json.loads(record.metadata), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            "".join([record.question, record.domain, record.metadata, record.reference_answer or ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("math.jsonl", "math"),
+        ("math.v2.jsonl.zst", "math.v2"),
+        ("été 1.parquet", "_t__1"),
+        ("a...b|c.jsonl", "a__.b_c"),
+        ("--x.jsonl", "x"),
+        ("-.jsonl", "batch"),
+        ("n" * 100 + ".jsonl", "n" * 64),
+    ],
+)
+def test_a_stem_is_safe_in_a_partition_key(name: str, stem: str) -> None:
+    assert safe_stem(name) == stem
+
+
+def test_landed_files_are_complete_regular_and_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    assert landed_files(folder) == []
+    folder.mkdir()
+    outside = landed(tmp_path, "{}", name="outside.jsonl")
+    for name in (
+        "b.jsonl",
+        "a.parquet",
+        "c.jsonl.zst",
+        ".hidden.jsonl",
+        "d.jsonl.tmp",
+        "e.jsonl.part",
+        "f.csv",
+        "g.zst",
+    ):
+        landed(folder, "{}", name=name)
+    (folder / "folder.jsonl").mkdir()
+    (folder / "outward.jsonl").symlink_to(outside)
+    (folder / "inward.jsonl").symlink_to(folder / "b.jsonl")
+    (folder / "loop.jsonl").symlink_to(folder / "loop.jsonl")
+    (folder / "dangling.jsonl").symlink_to(folder / "nothing.jsonl")
+    assert [path.name for path in landed_files(folder)] == ["a.parquet", "b.jsonl", "c.jsonl.zst", "inward.jsonl"]
