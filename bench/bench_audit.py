@@ -36,8 +36,8 @@ from dasd_assets.audit.outdated import explained  # noqa: E402
 from dasd_assets.audit.prompt import downstream, prompt_record  # noqa: E402
 from dasd_assets.audit.response import audit_example, audit_response  # noqa: E402
 from dasd_assets.audit.verify import verify  # noqa: E402
-from dasd_assets.generations import DECISIVE, response_id, seed_of  # noqa: E402
 from dasd_assets.records.partitions import batches  # noqa: E402
+from dasd_assets.rules.ids import RESPONSE_ID_FIELDS, response_id, seed_of  # noqa: E402
 from dasd_resources.landing.prompt_files import prompt_id  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 from dasd_resources.storage.connections import attach  # noqa: E402
@@ -153,7 +153,7 @@ def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFra
                 prompts.append((row["prompt_id"], batch, question, new[row["prompt_id"]]))
             for row in made:
                 key = {**row, "prompt_id": new[row["prompt_id"]], "system_prompt": system_prompt}
-                identity = response_id({name: key[name] for name in DECISIVE})
+                identity = response_id({name: key[name] for name in RESPONSE_ID_FIELDS})
                 responses.append((row["response_id"], batch, key["prompt_id"], identity, seed_of(identity)))
     return (
         pl.DataFrame(prompts, ["old", "batch", "question", "prompt_id"], orient="row"),

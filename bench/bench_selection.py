@@ -16,10 +16,12 @@ from collections.abc import Callable
 import polars as pl
 from results import against, table
 
-from dasd_assets.divergence import threshold_version
+from dasd_assets.rules.candidates import candidate_params
+from dasd_assets.rules.control import draw_control
 from dasd_assets.rules.filters import FILTERS
-from dasd_assets.rules.pool import keep_pool, recipe_params
-from dasd_assets.selection import draw_control, select
+from dasd_assets.rules.pool import create_pool_table
+from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.selection import select
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import SCORE_NAMES, Recipe, load_recipe
 from dasd_resources.storage.connections import attach
@@ -42,7 +44,7 @@ RANKED = """SELECT response_id, prompt_id, domain, score,
 def fill(warehouse: Warehouse, recipe: Recipe, engines: Engines, num_rows: int) -> None:
     """Responses, prompts, verdicts and scores as the assets write them, their texts and token lists tiny."""
     teacher, student = (engines.find(model, "model") for model in (recipe.teacher, recipe.student))
-    params = recipe_params(recipe, teacher, student)
+    params = candidate_params(recipe, teacher, student)
     values = {
         "sampling": f"{recipe.datasets[DATASET]} AS temperature, {params['top_p']} AS top_p, "
         f"{params['max_tokens']} AS max_tokens, '{teacher.fingerprint}' AS teacher_fingerprint",
@@ -96,7 +98,7 @@ def chosen(reading: Reading, policy: str, most: int) -> tuple[pl.DataFrame, list
 
 def gather(reading: Reading, engines: Engines, recipe: Recipe) -> float:
     def gathered() -> pl.DataFrame:
-        keep_pool(reading, engines, recipe, DATASET, [f"batch{number}" for number in range(NUM_BATCHES)])
+        create_pool_table(reading, engines, recipe, DATASET, [f"batch{number}" for number in range(NUM_BATCHES)])
         return reading.read("SELECT count(*) FROM pool")
 
     return timed(gathered)[1]

@@ -24,9 +24,9 @@ import polars as pl
 import pysbd
 from results import against, table
 
-from dasd_assets.divergence import response_scores, sentence_type
-from dasd_assets.probabilities import write_sentences
+from dasd_assets.rules.scores import response_scores, sentence_type
 from dasd_assets.rules.sentences import SEGMENTER_VERSION, Span, bodies, edges, sentence_spans
+from dasd_assets.sentence_probabilities import write_sentences
 from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 

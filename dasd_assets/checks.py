@@ -12,15 +12,23 @@ from itertools import pairwise
 import dagster as dg
 import polars as pl
 
-from dasd_assets.divergence import threshold_version
 from dasd_assets.evaluation import stage_answers
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
-from dasd_assets.mixed_policy.rollouts import current_rollouts, current_wanted, distilled_student
+from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import tidy
-from dasd_assets.rules.filters import FILTERS
-from dasd_assets.rules.pool import OF_RECIPE, num_scored, recipe_params
-from dasd_assets.training import stages
+from dasd_assets.rules.candidates import (
+    AT_ANY_TEMPERATURE,
+    AT_TEMPERATURE,
+    OF_RECIPE,
+    candidate_params,
+    num_scored,
+    to_score_params,
+)
+from dasd_assets.rules.checkpoints import stages
+from dasd_assets.rules.filters import FILTERS, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.rollouts import current_wanted
+from dasd_assets.rules.scores import threshold_version
 from dasd_assets.withdrawals import REJECTED
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Checks, Recipe
@@ -46,10 +54,22 @@ class Scope:
     batch: str = ""
 
     def read(self, query: str, **params: object) -> pl.DataFrame:
-        teacher = self.engines.find(self.recipe.teacher, "teacher.model")
-        student = self.engines.find(self.recipe.student, "student.model")
-        known = recipe_params(self.recipe, teacher, student)
-        return self.warehouse.read(query, {**known, "student": student.fingerprint, "batch": self.batch, **params})
+        known = {
+            **candidate_params(self.recipe, self.teacher),
+            "temperatures": list(self.recipe.generation.temperatures),
+            "filter_version": filter_version(self.recipe, self.student),
+        }
+        return self.warehouse.read(query, {**known, "student": self.student, "batch": self.batch, **params})
+
+    @property
+    def teacher(self) -> str:
+        """Its fingerprint."""
+        return self.engines.find(self.recipe.teacher, "teacher.model").fingerprint
+
+    @property
+    def student(self) -> str:
+        """The undistilled one's fingerprint."""
+        return self.engines.find(self.recipe.student, "student.model").fingerprint
 
 
 @dataclass(frozen=True)
@@ -239,7 +259,7 @@ def _generation_checks(dataset: str) -> list[Check]:
     ]
 
 
-_RESPONSES = f"""FROM responses r WHERE r.batch = $batch AND {OF_RECIPE} AND r.temperature = $temperature"""
+_RESPONSES = f"""FROM responses r WHERE r.batch = $batch AND {OF_RECIPE} AND {AT_TEMPERATURE}"""
 
 
 def _unanswered(scope: Scope, dataset: str) -> Finding:
@@ -261,7 +281,7 @@ def _drop_rate(name: str) -> Callable[[Scope], Finding]:
     def evaluate(scope: Scope) -> Finding:
         query = f"""SELECT count(*) FILTER (NOT v.passed) AS dropped, count(*) AS judged
             FROM responses r JOIN response_verdicts v USING (response_id)
-            WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND v.filter = $filter
+            WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND v.filter = $filter
               AND v.filter_version = $filter_version AND v.reason IS DISTINCT FROM 'no verifier'"""
         dropped, judged = scope.read(query, filter=name).row(0)
         look = (
@@ -275,9 +295,9 @@ def _drop_rate(name: str) -> Callable[[Scope], Finding]:
 
 
 def _unscored(scope: Scope) -> Finding:
-    teacher = scope.engines.find(scope.recipe.teacher, "teacher.model")
-    student = scope.engines.find(scope.recipe.student, "student.model")
-    scored, wanted = num_scored(scope.warehouse, scope.recipe, teacher, student, scope.batch)
+    version = filter_version(scope.recipe, scope.student)
+    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, QUALITY_FILTERS)
+    scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 
 
@@ -298,15 +318,14 @@ def _teacher_share(scope: Scope) -> Finding:
 
 
 def _missing_rollouts(scope: Scope) -> Finding:
-    checkpoint, _ = distilled_student(scope.warehouse, scope.engines, scope.recipe)
-    wanted = len(current_wanted(scope.warehouse, scope.engines, scope.recipe, checkpoint))
-    made = current_rollouts(scope.warehouse, scope.engines, scope.recipe).height
+    checkpoint = str(distilled_checkpoint(scope.warehouse, scope.recipe)["checkpoint_id"])
+    wanted = len(current_wanted(scope.warehouse, scope.recipe, scope.student, checkpoint))
+    made = student_rollouts_now(scope.warehouse, scope.engines, scope.recipe).height
     return _failed(scope, "student_rollouts", wanted - made, wanted)
 
 
 def _missing_continuations(scope: Scope) -> Finding:
-    teacher = scope.engines.find(scope.recipe.teacher, "teacher.model").fingerprint
-    wanted = len(current_prefixes(scope.warehouse, scope.engines, scope.recipe, teacher))
+    wanted = len(current_prefixes(scope.warehouse, scope.engines, scope.recipe, scope.teacher))
     made = current_continuations(scope.warehouse, scope.engines, scope.recipe).height
     return _failed(scope, "teacher_continuations", wanted - made, wanted)
 

@@ -9,15 +9,17 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS, sampling_request
-from dasd_assets.records.code_versions import CodeVersion, of_code
+from dasd_assets.generations import KINDS
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import accuracy_bars, inline
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import TableAsset, table
-from dasd_assets.rules.filters import Verdict
-from dasd_assets.service.staleness import retry_tag
-from dasd_assets.training import current_checkpoints, stages
+from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints, stages
+from dasd_assets.rules.filters import VERIFIERS, Verdict
+from dasd_assets.rules.ids import evaluation_id
+from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
@@ -29,17 +31,7 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION, verify
 
 EVALUATION_VERSION = "1"
-DECISIVE = (
-    "checkpoint_id",
-    "benchmark",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "question_id",
-    "sample_index",
-    "verifier_version",
-)
-QUESTIONS = table("benchmark_questions").made_with(of_code(evaluation=EVALUATION_VERSION))
+EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFIERS,))
 
 
 def question_rows(benchmark: Benchmark) -> list[Row]:
@@ -94,11 +86,6 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                 }
                 wanted[evaluation_id(row)] = {**row, "asked": question}
     return wanted
-
-
-def evaluation_id(key: Row) -> str:
-    """Names everything that decides an answer and how it is judged; key: the columns of its row."""
-    return content_hash([{name: key[name] for name in DECISIVE}, key["template_version"]])[:32]
 
 
 def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row:
@@ -180,11 +167,17 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _questions(recipe: Recipe) -> dg.AssetsDefinition:
-    @dg.asset(
-        group_name="training_results",
+    declared = declare(
+        recipe,
+        "benchmark_questions",
+        "benchmark_questions",
+        rules=[EVALUATION],
+        parts=["evaluation.benchmarks"],
+    )
+
+    @declared.asset(
+        group="training_results",
         kinds={"ducklake"},
-        metadata=QUESTIONS.definition,
-        code_version=QUESTIONS.code_version,
         description="One row per held-out question of the recipe's benchmarks.",
     )
     def benchmark_questions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -196,7 +189,7 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
                 counts[benchmark.name] = len(rows)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(benchmark_version(recipe)),
-            metadata=QUESTIONS.result(
+            metadata=declared.result(
                 warehouse,
                 sum(counts.values()),
                 {"benchmark": recipe.evaluation.benchmarks[0].name},
@@ -210,16 +203,23 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
 
 def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
     models = ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]]
-    answers = table("evaluations", benchmark_questions="benchmark_questions", checkpoints=models)
-    answers = answers.made_with(_code_version(recipe))
+    declared = declare(
+        recipe,
+        "evaluations",
+        ["evaluations", "failed_requests"],
+        reads={
+            "benchmark_questions": "benchmark_questions",
+            "checkpoints": models,
+            "sft_examples": [*[f"sft_dataset_{dataset}" for dataset in recipe.datasets], "mixed_policy_dataset"],
+        },
+        rules=[EVALUATION, CHAIN],
+        parts=["evaluation"],
+    )
 
-    @dg.asset(
-        deps=["benchmark_questions", *models],
-        group_name="training_results",
+    @declared.asset(
+        group="training_results",
         kinds={"ducklake", KINDS[recipe.student.engine]},
-        metadata=answers.definition,
         pool="engine",
-        code_version=answers.code_version,
         description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
     )
     def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -236,16 +236,9 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
             num_retryable += _evaluate(context, warehouse, engines, row["stage"], model, wanted)
             ids += wanted
-        return _evaluation_result(warehouse, recipe, ids, num_retryable, answers)
+        return _evaluation_result(warehouse, recipe, ids, num_retryable, declared)
 
     return evaluations
-
-
-def _code_version(recipe: Recipe) -> CodeVersion:
-    text = content_hash([EVALUATION_VERSION, VERIFIER_VERSION, recipe.version("evaluation")])[:12]
-    return CodeVersion(
-        text, {"evaluation": EVALUATION_VERSION, "verifiers": VERIFIER_VERSION}, recipe.parts("evaluation")
-    )
 
 
 def _evaluate(
@@ -274,14 +267,14 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
 
 
 def _evaluation_result(
-    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int, table_asset: TableAsset
+    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int, declared: Declaration
 ) -> dg.MaterializeResult:
     scores = stage_accuracy(warehouse, recipe)
     newest = scores.filter(pl.col("stage") == pl.col("stage").max())
     return dg.MaterializeResult(
         data_version=content_version(ids),
         tags=retry_tag(num_retryable),
-        metadata=table_asset.result(
+        metadata=declared.result(
             warehouse,
             len(ids),
             {"checkpoint_id": current_checkpoints(warehouse, recipe)["checkpoint_id"][-1]},

@@ -11,15 +11,16 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.code_versions import code_version
-from dasd_assets.records.partitions import OF_PROMPT, PROMPT_BATCH
+from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.partitions import OF_PROMPT
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import TableAsset, table
-from dasd_assets.service.staleness import retry_tag
+from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.ids import response_id, seed_of
+from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnfitQuestion
-from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -27,16 +28,8 @@ from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 GENERATION_VERSION = "1"
-RESPONSES = table("responses", prompts="prompts", checkpoints="teacher_model")
-DECISIVE = (
-    "prompt_id",
-    "teacher_fingerprint",
-    "template_version",
-    "system_prompt",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "sample_index",
+GENERATION = Rule(
+    "generation", GENERATION_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
 )
 
 KINDS = {
@@ -57,36 +50,6 @@ class WantedResponse:
     @property
     def seed(self) -> int:
         return seed_of(self.response_id)
-
-
-def response_id(key: Row) -> str:
-    """Names everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
-    return content_hash({name: key[name] for name in DECISIVE})[:32]
-
-
-def seed_of(row_id: str) -> int:
-    """A 62-bit seed that depends on the row alone, so that neither order nor batching moves its noise."""
-    return int(content_hash(["seed", row_id])[:16], 16) >> 2
-
-
-def sampling_request(
-    model: PromptedModel,
-    row_id: str,
-    prompt_token_ids: Sequence[int],
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-) -> GenerationRequest:
-    """The request of a row: its seed comes from its id, its stop tokens from the model."""
-    return GenerationRequest(
-        request_id=row_id,
-        prompt_token_ids=tuple(prompt_token_ids),
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        seed=seed_of(row_id),
-        stop_token_ids=model.chat.stop_token_ids,
-    )
 
 
 def wanted_responses(
@@ -149,18 +112,21 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefinition:
-    parts = ("generation.num_candidates", "generation.top_p", "generation.max_tokens", "parity")
-    responses = RESPONSES.made_with(code_version(recipe, *parts, generation=GENERATION_VERSION))
+    declared = declare(
+        recipe,
+        f"teacher_generations_{dataset}",
+        ["responses", "failed_requests"],
+        reads={"prompts": "prompts", "withdrawn_prompts": ()},
+        models=["teacher_model"],
+        rules=[GENERATION],
+        parts=["parity"],  # of the check that blocks what follows
+        rows=f"temperature = {temperature:g}",
+    )
 
-    @dg.asset(
-        name=f"teacher_generations_{dataset}",
-        partitions_def=PROMPT_BATCH,
-        deps=["prompts", "teacher_model"],
-        group_name="responses",
+    @declared.asset(
+        group="responses",
         kinds={"ducklake", KINDS[recipe.teacher.engine]},
-        metadata=responses.part(f"temperature = {temperature:g}"),
         pool="engine",
-        code_version=responses.code_version,
         description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
     )
     def teacher_generations(
@@ -178,7 +144,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
                 chain(refused, completions),
                 lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher),
             )
-        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger, responses)
+        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger, declared)
 
     return teacher_generations
 
@@ -232,7 +198,7 @@ def _result(
     teacher: PromptedModel,
     wanted: list[str],
     ledger: Ledger,
-    table_asset: TableAsset,
+    declared: Declaration,
 ) -> dg.MaterializeResult:
     present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
     if wanted and not present:
@@ -246,7 +212,7 @@ def _result(
     return dg.MaterializeResult(
         data_version=content_version(present),
         tags=retry_tag(ledger.num_retryable),
-        metadata=table_asset.result(
+        metadata=declared.result(
             warehouse,
             len(present),
             rows,

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.code_versions import of_code, of_recipe
+from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
-from dasd_assets.records.table_metadata import table
-from dasd_assets.training import described
+from dasd_assets.records.recipe_document import described
+from dasd_assets.rules.rule import Rule
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
+
+MODEL_VERSION = "1"
+MODELS = Rule("models", MODEL_VERSION)
 
 
 def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFrame:
@@ -41,14 +44,11 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     spec = recipe.teacher if role == "teacher" else recipe.student
-    checkpoints = table("checkpoints").made_with(of_recipe(recipe, of_code()))
+    declared = declare(recipe, f"{role}_model", "checkpoints", rules=[MODELS], parts=["name"], rows=f"stage = '{role}'")
 
-    @dg.asset(
-        name=f"{role}_model",
-        group_name="inputs",
+    @declared.asset(
+        group="inputs",
         kinds={"huggingface"},
-        metadata=checkpoints.part(f"stage = '{role}'"),
-        code_version=checkpoints.code_version,
         description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -58,7 +58,7 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
             transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),
-            metadata=checkpoints.result(
+            metadata=declared.result(
                 warehouse,
                 1,
                 key,

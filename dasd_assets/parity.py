@@ -15,7 +15,7 @@ import polars as pl
 
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import Figure, tidy
-from dasd_assets.rules.pool import OF_RECIPE, recipe_params
+from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
@@ -28,7 +28,7 @@ _TEACHER = f"""SELECT r.response_id, p.question, p.system_prompt, r.text, r.toke
     FROM responses r JOIN prompts p USING (prompt_id)
     WHERE r.batch = $batch AND p.batch = $batch AND r.response_id IN (
         SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
-        WHERE r.batch = $batch AND r.temperature = $temperature AND {OF_RECIPE}
+        WHERE r.batch = $batch AND {AT_TEMPERATURE} AND {OF_RECIPE}
         ORDER BY md5(r.response_id) LIMIT $num_responses)"""
 _STUDENT = """SELECT r.response_id, p.question, p.system_prompt, r.text, s.token_ids, s.logprobs, s.offsets
     FROM student_logprobs s JOIN responses r USING (response_id) JOIN prompts p USING (prompt_id)
@@ -170,7 +170,7 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.AssetCheckResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
-        params = recipe_params(recipe, teacher, engines.find(recipe.student, "student.model"))
+        params = candidate_params(recipe, teacher.fingerprint)
         rows = _sample(warehouse, _TEACHER, recipe, {**params, "batch": batch_of(context), "temperature": temperature})
         stored, faults = [], []
         for row in rows:

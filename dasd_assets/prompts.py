@@ -12,11 +12,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.code_versions import of_code
-from dasd_assets.records.partitions import PROMPT_BATCH, batches
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import markdown_table, table
+from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
+from dasd_assets.rules.rule import Rule
 from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
@@ -25,7 +26,7 @@ from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5
-PROMPTS = table("prompts").made_with(of_code(prompts=PROMPTS_VERSION))
+LANDING = Rule("prompts", PROMPTS_VERSION)
 PER_RESPONSE = (
     "responses",
     "response_verdicts",
@@ -85,12 +86,13 @@ def _rejected(record: Prompt | RejectedPrompt, batch: str, reason: str) -> Row:
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`prompts`; of the recipe, only the landing folder plays a part in it."""
 
-    @dg.asset(
-        partitions_def=PROMPT_BATCH,
-        group_name="inputs",
+    declared = declare(
+        recipe, "prompts", ["prompts", "rejected_prompts"], reads={"withdrawn_prompts": ()}, rules=[LANDING]
+    )
+
+    @declared.asset(
+        group="inputs",
         kinds={"ducklake"},
-        metadata=PROMPTS.definition,
-        code_version=PROMPTS.code_version,
         description="One row per question of a landed file; lines that are none are in rejected_prompts, and why.",
     )
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
@@ -114,7 +116,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             context.log.warning(f"{number_of(len(rejected), 'line')} rejected; the first: {rejected[0]['reason']}")
         return dg.MaterializeResult(
             data_version=content_version(row["prompt_id"] for row in rows),
-            metadata=PROMPTS.result(
+            metadata=declared.result(
                 warehouse,
                 len(rows),
                 {"batch": batch},

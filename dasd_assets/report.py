@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from dasd_assets.divergence import threshold_version
-from dasd_assets.evaluation import accuracy_table, stage_accuracy
-from dasd_assets.mixed_policy.rollouts import current_rollouts
+from dasd_assets.evaluation import EVALUATION, accuracy_table, stage_accuracy
+from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
 from dasd_assets.records import plots
-from dasd_assets.records.code_versions import of_code
+from dasd_assets.records.declaration import declare
 from dasd_assets.records.quarantine import usable_batches
-from dasd_assets.rules.pool import OF_BATCHES, OF_RECIPE, drop_counts, recipe_params
+from dasd_assets.rules.candidates import (
+    AT_ANY_TEMPERATURE,
+    CANDIDATES,
+    OF_BATCHES,
+    OF_RECIPE,
+    candidate_params,
+    drop_counts,
+)
+from dasd_assets.rules.checkpoints import current_checkpoints, stages
+from dasd_assets.rules.filters import FILTERING, filter_version
+from dasd_assets.rules.rollouts import ROLLOUTS
+from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.training import current_checkpoints
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT_VERSION = "1"
+REPORT = Rule("report", REPORT_VERSION)
 NUM_POSITIONS = 8
 
 
@@ -46,7 +57,7 @@ class Findings:
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> Findings:
     """Read what the recipe's pipeline has made so far of the batches that exist."""
     return Findings(
-        drops=drop_counts(warehouse, engines, recipe, batches),
+        drops=drop_counts(warehouse, _params(engines, recipe, batches)),
         shares=_shares(warehouse, engines, recipe, batches),
         teacher_share=_teacher_share(warehouse, engines, recipe, batches),
         accuracies=stage_accuracy(warehouse, recipe),
@@ -58,7 +69,7 @@ def pictures(
     warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings, batches: list[str]
 ) -> dict[str, "Figure"]:
     """Plot name -> figure."""
-    rollouts = current_rollouts(warehouse, engines, recipe)
+    rollouts = student_rollouts_now(warehouse, engines, recipe)
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
     return {
@@ -73,20 +84,40 @@ def pictures(
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`distillation_report`."""
-    version = of_code(report=REPORT_VERSION)
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    selections = [f"selected_responses_{dataset}" for dataset in recipe.datasets]
+    sft_datasets = [f"sft_dataset_{dataset}" for dataset in recipe.datasets]
+    declared = declare(
+        recipe,
+        "distillation_report",
+        reads={
+            "responses": generations,
+            "response_verdicts": "response_verdicts",
+            "sentence_types": "sentence_types",
+            "selected_responses": [*selections, "random_responses"],
+            "sft_examples": [*sft_datasets, "mixed_policy_dataset"],
+            "checkpoints": ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]],
+            "student_rollouts": "student_rollouts",
+            "benchmark_questions": "benchmark_questions",
+            "evaluations": "evaluations",
+            "quarantined_batches": (),
+        },
+        looks_up={**LOOKED_UP, "sentence_probabilities": "sentence_probabilities"},
+        models=["teacher_model", "student_model"],
+        rules=[REPORT, EVALUATION, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
+        parts=["evaluation"],
+    )
 
-    @dg.asset(
-        deps=["evaluations", "random_responses", "mixed_policy_dataset"],
-        group_name="training_results",
+    @declared.asset(
+        group="training_results",
         kinds={"matplotlib"},
-        code_version=version.text,
-        metadata=version.metadata,
         description="The figures of the report for this distillation; files in DASD_HOME/reports.",
     )
     def distillation_report(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
+        read = declared.read_tags(context.instance, existing)
         findings = find(warehouse, engines, recipe, existing)
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,25 +126,28 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         for name, figure in figures.items():
             files[name].write_bytes(plots.png(figure))
         return dg.MaterializeResult(
+            tags=read,
             metadata={
                 "accuracies": dg.MetadataValue.md(accuracy_table(findings.accuracies)),
                 "drops": dg.MetadataValue.md(drop_table(findings.drops)),
                 **{name: plots.inline(figure) for name, figure in figures.items()},
                 "folder": dg.MetadataValue.path(str(folder)),
                 **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
-                **version.metadata,
-            }
+                **declared.code_version.metadata,
+            },
         )
 
     return [distillation_report]
 
 
 def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, object]:
-    teacher = engines.find(recipe.teacher, "teacher.model")
-    student = engines.find(recipe.student, "student.model")
+    teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
+    student = engines.find(recipe.student, "student.model").fingerprint
     return {
-        **recipe_params(recipe, teacher, student),
-        "student": student.fingerprint,
+        **candidate_params(recipe, teacher),
+        "temperatures": list(recipe.generation.temperatures),
+        "filter_version": filter_version(recipe, student),
+        "student": student,
         "batches": batches,
         "threshold_version": threshold_version(recipe),
         "segmenter_version": SEGMENTER_VERSION,
@@ -122,7 +156,8 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
 
 _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
     JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = 'correctness'
-    WHERE {OF_RECIPE} AND {OF_BATCHES} AND v.filter_version = $filter_version AND t.student_fingerprint = $student
+    WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
+      AND v.filter_version = $filter_version AND t.student_fingerprint = $student
       AND t.threshold_version = $threshold_version
       AND v.reason IS DISTINCT FROM 'no verifier'"""
 
@@ -150,7 +185,7 @@ def _response_probs(
     query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
             r.response_id IN (SELECT response_id FROM selected_responses
                 WHERE recipe = $recipe AND policy = 'das' AND dataset <> 'mixed') AS selected
-        FROM responses r WHERE {OF_RECIPE} AND {OF_BATCHES}"""
+        FROM responses r WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
     params = _params(engines, recipe, batches) | {"recipe": recipe.name}
     probs = warehouse.read(query, params)
     groups: dict[str, list[float]] = {}

@@ -15,17 +15,19 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
-from dasd_assets.records.code_versions import of_code, of_recipe
+from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import Figure, audited, table
+from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.rules.ids import example_id, sft_dataset_id
+from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-SFT_VERSION = "1"
+EXAMPLES_VERSION = "1"
+EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
 EXAMPLES_AT_ONCE = 1024  # of 65,536 tokens, as Python objects: 4 GB
 SPOOLED = pa.schema(
@@ -70,20 +72,21 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
-    examples_table = table(
-        "sft_examples",
-        selected_responses=[f"selected_responses_{dataset}", "random_responses"],
-        responses=f"teacher_generations_{dataset}",
-        prompts="prompts",
-    ).made_with(of_recipe(recipe, of_code(examples=SFT_VERSION)))
+    declared = declare(
+        recipe,
+        f"sft_dataset_{dataset}",
+        ["sft_examples", "published_datasets"],
+        reads={"selected_responses": [f"selected_responses_{dataset}", "random_responses"]},
+        looks_up={"responses": f"teacher_generations_{dataset}", "prompts": "prompts"},
+        models=["student_model"],
+        rules=[EXAMPLES],
+        parts=["name"],
+        rows=f"dataset = '{dataset}' AND policy = 'das'",
+    )
 
-    @dg.asset(
-        name=f"sft_dataset_{dataset}",
-        deps=[f"selected_responses_{dataset}", "random_responses", "student_model"],
-        group_name="sft_datasets",
+    @declared.asset(
+        group="sft_datasets",
         kinds={"ducklake"},
-        metadata=examples_table.part(f"dataset = '{dataset}' AND policy = 'das'"),
-        code_version=examples_table.code_version,
         description=f"One row per training example of {dataset}: token ids and labels; beside them, the control's.",
     )
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
@@ -96,7 +99,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             )
         return dg.MaterializeResult(
             data_version=content_version(made["das"]["example_id"]),
-            metadata=examples_table.result(
+            metadata=declared.result(
                 warehouse,
                 made["das"].height,
                 {"recipe": recipe.name, "dataset": dataset, "policy": "das"},

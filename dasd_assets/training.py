@@ -16,12 +16,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.code_versions import CodeVersion, of_recipe
+from dasd_assets.records.checkpoint_chain import current_checkpoint
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import course, inline, loss_curve
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
-from dasd_assets.records.table_metadata import TableAsset, audited, table
+from dasd_assets.records.recipe_document import described
+from dasd_assets.records.table_metadata import audited
+from dasd_assets.rules.checkpoints import CHAIN, MIXED, stages
 from dasd_assets.rules.ids import checkpoint_id
+from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -31,14 +35,9 @@ from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.storage.warehouse import Warehouse
 
 TRAINING_VERSION = "1"
-MIXED = "mixed"
+TRAINING = Rule("training", TRAINING_VERSION, ("training", "seed", "student.dtype"))
 ROWS_PER_GROUP = 2048  # of 65,536 tokens: 1 GB; DuckDB's default of 122,880 would be 64 GB
 Train = Callable[[SftJob, Callable[[Progress | Pace], None]], Trained]
-
-
-def stages(recipe: Recipe) -> dict[str, str]:
-    """Stage name -> the dataset it trains on, in order: one stage per temperature, then the mixed-policy stage."""
-    return {f"stage{number}": dataset for number, dataset in enumerate([*recipe.datasets, MIXED], start=1)}
 
 
 def epochs(recipe: Recipe, dataset: str) -> int:
@@ -52,42 +51,18 @@ def training_version(recipe: Recipe, dataset: str) -> str:
     return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
 
 
-def _code_version(recipe: Recipe, dataset: str) -> CodeVersion:
-    """What `training_version` stands for; and the recipe's name, under which a checkpoint is registered."""
-    number = {"mixed_policy.epochs": recipe.mixed_policy.epochs} if dataset == MIXED else {}
-    parts = recipe.parts("training", "seed", "student.dtype") | number
-    return of_recipe(recipe, CodeVersion(training_version(recipe, dataset), {"training": TRAINING_VERSION}, parts))
-
-
-def current_checkpoints(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """The `checkpoints` rows now in force, in order: teacher, student, and each stage that descends from that student.
-
-    A stage trained on an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now.
-    """
-    query = """SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
-            FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset))
-        QUALIFY row_number() OVER (PARTITION BY stage ORDER BY materialized_at DESC) = 1"""
-    known = warehouse.read(query, {"recipe": recipe.name})
-    newest = {row["stage"]: row for row in known.to_dicts()}
-    chain = [newest[role] for role in ("teacher", "student") if role in newest]
-    for stage in stages(recipe):
-        if stage not in newest or newest[stage]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
-            break
-        chain.append(newest[stage])
-    return pl.DataFrame(chain, schema=known.schema)
-
-
-def current_checkpoint(warehouse: Warehouse, recipe: Recipe, stage: str, asset: str) -> dict[str, object]:
-    """The row of one stage of that chain. Raises dg.Failure, naming the asset that makes it, where there is none."""
-    chain = current_checkpoints(warehouse, recipe).filter(pl.col("stage") == stage)
-    if chain.is_empty():
-        raise dg.Failure(f"there is no checkpoint of {stage} in force: materialize {asset} first")
-    return chain.row(0, named=True)
-
-
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`checkpoint_stage1`, `checkpoint_stage2`, … and the mixed-policy stage."""
     return [_checkpoint(recipe, stage, dataset) for stage, dataset in stages(recipe).items()]
+
+
+def _generations(recipe: Recipe, dataset: str) -> list[str]:
+    """The assets whose responses a dataset may hold."""
+    return [f"teacher_generations_{recipe.last_dataset if dataset == MIXED else dataset}"]
+
+
+def _continuations(dataset: str) -> list[str]:
+    return ["teacher_continuations"] if dataset == MIXED else []
 
 
 def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition:
@@ -95,17 +70,21 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
     parent_stage = names[names.index(stage) - 1]
     parent_asset = "student_model" if parent_stage == "student" else f"checkpoint_{parent_stage}"
     dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
-    checkpoints = table("checkpoints", sft_examples=dataset_asset, checkpoints=parent_asset)
-    checkpoints = checkpoints.made_with(_code_version(recipe, dataset))
+    declared = declare(
+        recipe,
+        f"checkpoint_{stage}",
+        ["checkpoints", "checkpoint_examples"],
+        reads={"sft_examples": dataset_asset, "checkpoints": parent_asset},
+        looks_up={"responses": _generations(recipe, dataset), "teacher_continuations": _continuations(dataset)},
+        rules=[TRAINING, CHAIN],
+        parts=["mixed_policy.epochs"] if dataset == MIXED else [],
+        rows=f"stage = '{stage}'",
+    )
 
-    @dg.asset(
-        name=f"checkpoint_{stage}",
-        deps=[dataset_asset, parent_asset],
-        group_name="training_mixed_policy" if dataset == MIXED else "training",
+    @declared.asset(
+        group="training_mixed_policy" if dataset == MIXED else "training",
         kinds={"pytorch", "huggingface"},
-        metadata=checkpoints.part(f"stage = '{stage}'"),
         pool="engine",
-        code_version=checkpoints.code_version,
         description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
     )
     def checkpoint(
@@ -114,12 +93,12 @@ def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition
         parent = current_checkpoint(warehouse, recipe, parent_stage, parent_asset)
         examples, snapshot = _examples(warehouse, recipe, dataset)
         if examples.is_empty():
-            return _skipped(dataset, _code_version(recipe, dataset))
+            return _skipped(dataset, declared)
         job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
         snapshot = _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
-        return _result(warehouse, checkpoints, stage, job, trained, examples, snapshot)
+        return _result(warehouse, declared, stage, job, trained, examples, snapshot)
 
     return checkpoint
 
@@ -137,13 +116,13 @@ def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.Da
     return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
 
 
-def _skipped(dataset: str, version: CodeVersion) -> dg.MaterializeResult:
+def _skipped(dataset: str, declared: Declaration) -> dg.MaterializeResult:
     reason = f"the {dataset} dataset has no examples"
     if dataset != MIXED:
         raise dg.Failure(f"{reason}: nothing to train on")
     reason = f"{reason}: no rollout was cut off and continued by the teacher, so there is nothing to learn from"
     return dg.MaterializeResult(
-        data_version=dg.DataVersion("skipped"), metadata={"skipped": reason, **version.metadata}
+        data_version=dg.DataVersion("skipped"), metadata={"skipped": reason, **declared.code_version.metadata}
     )
 
 
@@ -191,20 +170,6 @@ def _write_rows(warehouse: Warehouse, recipe: Recipe, dataset: str, snapshot: in
         TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"""
     warehouse.read(query, {"recipe": recipe.name, "dataset": dataset}, at=snapshot)
     unfinished.rename(file)
-
-
-def described(recipe: Recipe) -> dict[str, object]:
-    """The recipe as plain values, for a record that others may see: of this machine's paths only the last part.
-
-    Where prompts land is left out: no row depends on it.
-    """
-    document = dict(json.loads(recipe.model_dump_json()))
-    del document["automation"]["landing"]
-    for part in (document["teacher"], document["student"]):
-        part["model"] = Path(part["model"]).name if Path(part["model"]).is_absolute() else part["model"]
-    for benchmark in document["evaluation"]["benchmarks"]:
-        benchmark["path"] = Path(benchmark["path"]).name
-    return document
 
 
 def environment() -> dict[str, str]:
@@ -283,7 +248,7 @@ def _register(
 
 def _result(
     warehouse: Warehouse,
-    table_asset: TableAsset,
+    declared: Declaration,
     stage: str,
     job: SftJob,
     trained: Trained,
@@ -293,7 +258,7 @@ def _result(
     query = f"SELECT * FROM lineage_checkpoints WHERE checkpoint_id = '{job.checkpoint_id}' ORDER BY distance"
     return dg.MaterializeResult(
         data_version=dg.DataVersion(job.checkpoint_id),
-        metadata=table_asset.result(
+        metadata=declared.result(
             warehouse,
             1,
             {"checkpoint_id": job.checkpoint_id},

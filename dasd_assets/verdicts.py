@@ -8,31 +8,19 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.code_versions import CodeVersion
-from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
+from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import TableAsset, table
-from dasd_assets.rules.filters import FILTER_VERSION, FILTERS, Response, Verdict, judge
+from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
 from dasd_resources.chat import Chat, UnfitQuestion
-from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERIFIER_VERSION
 
 RESPONSES_AT_ONCE = 1024
 UNASKED = "the student cannot be asked: "
-
-
-def filter_version(recipe: Recipe, student: str) -> str:
-    """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length.
-
-    student: its fingerprint.
-    """
-    limits = recipe.version("filters.max_student_tokens", "filters.repetition")
-    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student])[:12]
 
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
@@ -61,16 +49,18 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`response_verdicts`."""
 
     generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
-    verdicts = table("response_verdicts", responses=generations, prompts="prompts", checkpoints="student_model")
-    verdicts = verdicts.made_with(_code_version(recipe))
+    declared = declare(
+        recipe,
+        "response_verdicts",
+        "response_verdicts",
+        reads={"responses": generations, "prompts": "prompts"},
+        models=["student_model"],
+        rules=[FILTERING],
+    )
 
-    @dg.asset(
-        partitions_def=PROMPT_BATCH,
-        deps=["prompts", *generations, "student_model"],
-        group_name="responses",
+    @declared.asset(
+        group="responses",
         kinds={"ducklake"},
-        metadata=verdicts.definition,
-        code_version=verdicts.code_version,
         description="One row per response and filter: whether it passed, and if not, why.",
     )
     def response_verdicts(
@@ -87,14 +77,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 judged = judge_row(row, student.chat, recipe.filters)
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
-        return _result(warehouse, batch, version, verdicts)
+        return _result(warehouse, batch, version, declared)
 
     return [response_verdicts]
-
-
-def _code_version(recipe: Recipe) -> CodeVersion:
-    text = content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version("filters")])[:12]
-    return CodeVersion(text, {"filters": FILTER_VERSION, "verifiers": VERIFIER_VERSION}, recipe.parts("filters"))
 
 
 def unjudged(warehouse: Warehouse, batch: str, version: str) -> tuple[int, Iterator[Row]]:
@@ -115,14 +100,14 @@ def unjudged(warehouse: Warehouse, batch: str, version: str) -> tuple[int, Itera
     return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
 
 
-def _result(warehouse: Warehouse, batch: str, version: str, table_asset: TableAsset) -> dg.MaterializeResult:
+def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaration) -> dg.MaterializeResult:
     query = """SELECT response_id, filter, passed FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
     failed = {name: verdicts.filter(~pl.col("passed") & (pl.col("filter") == name)).height for name in FILTERS}
     return dg.MaterializeResult(
         data_version=content_version([*verdicts["response_id"].unique(), version]),
-        metadata=table_asset.result(
+        metadata=declared.result(
             warehouse,
             verdicts.height,
             {"batch": batch, "filter_version": version},

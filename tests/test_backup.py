@@ -13,7 +13,7 @@ import pytest
 from conftest import Project, prompt_rows
 
 from dasd_assets.cli import main
-from dasd_assets.training import current_checkpoints
+from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.warehouse import Warehouse

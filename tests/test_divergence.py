@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.divergence import response_scores, sentence_type, threshold_version
+from dasd_assets.rules.scores import response_scores, sentence_type, threshold_version
 from dasd_resources.recipe import SCORE_NAMES, Divergence, Recipe, load_recipe
 
 # (teacher sum, teacher tokens, student sum, student tokens, characters); the last sentence has no student token.

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from dasd_assets.generations import WantedResponse, requests_for, response_row, seed_of, wanted_responses
+from dasd_assets.generations import WantedResponse, requests_for, response_row, wanted_responses
+from dasd_assets.rules.ids import seed_of
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import Engines, PromptedModel

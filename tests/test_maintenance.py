@@ -7,7 +7,7 @@ import polars as pl
 from conftest import Project, change
 
 from dasd_assets.maintenance import build_schedules
-from dasd_assets.training import current_checkpoints
+from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from test_chat import harmony, harmony_ids
 from tokenizers import Tokenizer
 
-from dasd_assets.generations import seed_of
-from dasd_assets.mixed_policy.continuations import continuation_id, continuation_row, prefix_end, request
-from dasd_assets.mixed_policy.cuts import CUT_VERSION, cut_row, draw_cut
+from dasd_assets.mixed_policy.continuations import continuation_row, prefix_end, request
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
-from dasd_assets.mixed_policy.rollouts import draw_questions, length_cap, rollout_row, wanted_rollouts
+from dasd_assets.mixed_policy.rollouts import rollout_row
+from dasd_assets.rules.cuts import CUT_VERSION, cut_row, draw_cut
+from dasd_assets.rules.ids import continuation_id, seed_of
+from dasd_assets.rules.rollouts import draw_questions, length_cap, wanted_rollouts
 from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest

@@ -18,10 +18,10 @@ from dasd_assets.commands.summary import summary
 from dasd_assets.records import selection_rules
 from dasd_assets.records.materializations import latest_materializations, metadata_of
 from dasd_assets.records.partitions import batches
+from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.sentences import edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison
-from dasd_assets.training import current_checkpoints
 from dasd_resources.storage.lake import migrate
 
 CONTRACT = {

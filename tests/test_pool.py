@@ -8,11 +8,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from dasd_assets.divergence import threshold_version
 from dasd_assets.records.partitions import batches
-from dasd_assets.rules.filters import FILTERS
-from dasd_assets.rules.pool import drop_counts, keep_pool, responses_to_score
-from dasd_assets.verdicts import filter_version
+from dasd_assets.rules.candidates import drop_counts, responses_to_score
+from dasd_assets.rules.filters import FILTERS, filter_version
+from dasd_assets.rules.pool import create_pool_table
+from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -46,7 +46,7 @@ class Home:
 
     def scored(self, recipe: Recipe = RECIPE, dataset: str = "t060") -> pl.DataFrame:
         with self.warehouse.reading() as reading:
-            keep_pool(reading, self.engines, recipe, dataset, batches(self.instance))
+            create_pool_table(reading, self.engines, recipe, dataset, batches(self.instance))
             return reading.read("FROM pool ORDER BY response_id")
 
     def drops(self) -> pl.DataFrame:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.probabilities import sentence_table, student_row
+from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import Span, sentence_spans
+from dasd_assets.student_logprobs import student_row
 from dasd_resources.chat import Encoded
 from dasd_resources.inference.engine import Score
 from dasd_resources.inference.engines import Engines

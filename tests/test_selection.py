@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.selection import draw_control, select, write_selection
+from dasd_assets.rules.control import draw_control
+from dasd_assets.rules.selection import select
+from dasd_assets.selection import write_selection
 from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.warehouse import Reading, Warehouse
 

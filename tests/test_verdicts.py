@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dasd_assets.rules.filters import FILTERS, Verdict
-from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
+from dasd_assets.rules.filters import FILTERS, Verdict, filter_version
+from dasd_assets.verdicts import judge_row, verdict_rows
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
 from dasd_assets.rules.ids import off_policy_order
 from dasd_resources.storage.lake import Reading
 
@@ -175,17 +176,14 @@ _SCORES = """FROM response_scores s WHERE s.score_name = $score_name AND s.thres
 _ABOVE = (
     f"(SELECT s.response_id, s.score {_SCORES} AND (s.score > $score OR (s.score = $score AND s.response_id < $id))"
 )
-_OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
-    AND r.sample_index < $num_candidates AND r.temperature = $temperature"""
-_ACCEPTED = """(NOT $only_accepted OR r.response_id IN (SELECT v.response_id FROM response_verdicts v
-    WHERE v.filter_version = $filter_version AND list_contains($filters, v.filter){scope}
-    GROUP BY v.response_id HAVING bool_and(v.passed) AND count(*) = len($filters)))"""
+_IN_POOL = f"{OF_RECIPE} AND {AT_TEMPERATURE}"
+_ACCEPTED = f"(NOT $only_accepted OR r.response_id IN ({ACCEPTED}))"
 _ABOVE_OF_QUESTION = f"""SELECT r.response_id, a.score FROM responses r JOIN {_ABOVE} AND s.batch = $batch) a
-    USING (response_id) WHERE r.prompt_id = $prompt AND r.batch = $batch AND {_OF_RECIPE}
-    AND {_ACCEPTED.format(scope=" AND v.batch = $batch")} ORDER BY a.score DESC, r.response_id"""
+    USING (response_id) WHERE r.prompt_id = $prompt AND r.batch = $batch AND {_IN_POOL}
+    AND {_ACCEPTED.format(scope=" AND batch = $batch")} ORDER BY a.score DESC, r.response_id"""
 # Those above first: verdicts are then looked up for them alone, not for every response there is.
 _NUM_ABOVE = f"""WITH above AS MATERIALIZED (SELECT r.response_id, r.prompt_id
         FROM responses r JOIN {_ABOVE}) a USING (response_id) JOIN prompts p ON p.prompt_id = r.prompt_id
-        WHERE {_OF_RECIPE} AND p.domain = $domain AND r.batch IN (SELECT unnest($batches::VARCHAR[])))
+        WHERE {_IN_POOL} AND p.domain = $domain AND {OF_BATCHES})
     SELECT count(*) AS num_responses, count(DISTINCT r.prompt_id) AS num_questions FROM above r
-    WHERE {_ACCEPTED.format(scope=" AND v.response_id IN (SELECT response_id FROM above)")}"""
+    WHERE {_ACCEPTED.format(scope=" AND response_id IN (SELECT response_id FROM above)")}"""

@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import Literal, ParamSpec
 
 from dasd_assets.evaluation import question_rows
-from dasd_assets.generations import sampling_request
-from dasd_assets.mixed_policy.rollouts import length_cap
-from dasd_assets.training import stages
+from dasd_assets.rules.checkpoints import stages
+from dasd_assets.rules.rollouts import length_cap
+from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS, context_length

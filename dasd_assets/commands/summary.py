@@ -8,7 +8,7 @@ import polars as pl
 
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.report import Findings, find
-from dasd_assets.training import MIXED, stages
+from dasd_assets.rules.checkpoints import MIXED, stages
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse

@@ -1,55 +1,37 @@
-"""The teacher takes over: `prefix_cuts` -> `teacher_continuations` -> `continuation_verdicts`.
+"""The teacher takes over (report §5): `prefix_cuts` -> `teacher_continuations`.
 
 The teacher continues the prefix *text*, in its own tokens, inside the thinking or the answer as the cut falls, with
-what is left of its token budget. The quality filters then judge the whole, prefix and continuation: what was cut off is
-often a loop.
+what is left of its token budget.
 """
+
+from collections.abc import Mapping
 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS, sampling_request
-from dasd_assets.mixed_policy.cuts import CUT_VERSION
-from dasd_assets.mixed_policy.rollouts import current_rollouts
-from dasd_assets.records.code_versions import code_version
+from dasd_assets.generations import KINDS
+from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now, wanted_by
+from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import table
-from dasd_assets.rules.filters import FILTERS
-from dasd_assets.service.staleness import retry_tag
-from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
-from dasd_resources.content_hash import content_hash
+from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.cuts import CUT_VERSION, CUTS
+from dasd_assets.rules.ids import continuation_id
+from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-VERDICTS_VERSION = "2"
-DECISIVE = ("rollout_id", "prefix_text", "teacher_fingerprint", "temperature", "top_p", "max_response_tokens")
-CONTINUATIONS = table(
-    "teacher_continuations",
-    student_rollouts="student_rollouts",
-    prefix_cuts="prefix_cuts",
-    prompts="prompts",
-    checkpoints="teacher_model",
+CONTINUATION_VERSION = "1"
+CONTINUATIONS = Rule(
+    "continuations",
+    CONTINUATION_VERSION,
+    ("mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"),
+    (CUTS,),
 )
-VERDICTS = table(
-    "continuation_verdicts",
-    teacher_continuations="teacher_continuations",
-    prompts="prompts",
-    checkpoints="student_model",
-)
-
-
-def whole_filter_version(recipe: Recipe, student: str) -> str:
-    """Identifies the rules that judged a continuation: the filters, on the student's tokens of the whole text."""
-    return content_hash(["whole", filter_version(recipe, student)])[:12]
-
-
-def continuation_id(key: Row) -> str:
-    """Names everything that decides a continuation; key: the columns of its row."""
-    return content_hash([key[name] for name in DECISIVE])[:32]
 
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
@@ -112,22 +94,31 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     return warehouse.read(query, {"ids": ids})
 
 
+def prefixes_read(recipe: Recipe) -> Mapping[str, str]:
+    """Table -> asset: what `current_prefixes` reads."""
+    return {**wanted_by(recipe), "student_rollouts": "student_rollouts", "prefix_cuts": "prefix_cuts"}
+
+
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`teacher_continuations` and `continuation_verdicts`."""
-    return [_continuations(recipe), _verdicts(recipe)]
+    """`teacher_continuations`."""
+    return [_continuations(recipe)]
 
 
 def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
-    parts = ("mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens")
-    continuations = CONTINUATIONS.made_with(code_version(recipe, *parts))
+    declared = declare(
+        recipe,
+        "teacher_continuations",
+        ["teacher_continuations", "failed_requests"],
+        reads=prefixes_read(recipe),
+        looks_up=LOOKED_UP,
+        models=["teacher_model", "student_model"],
+        rules=[CONTINUATIONS],
+    )
 
-    @dg.asset(
-        deps=["prefix_cuts", "teacher_model"],
-        group_name="training_mixed_policy",
+    @declared.asset(
+        group="training_mixed_policy",
         kinds={"ducklake", KINDS[recipe.teacher.engine]},
-        metadata=continuations.definition,
         pool="engine",
-        code_version=continuations.code_version,
         description="One row per prefix that the teacher continued, with raw logprobs of the continuation.",
     )
     def teacher_continuations(
@@ -151,7 +142,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
             tags=retry_tag(ledger.num_retryable),
-            metadata=continuations.result(
+            metadata=declared.result(
                 warehouse,
                 rows.height,
                 {"teacher_fingerprint": teacher.fingerprint},
@@ -166,7 +157,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
 
 def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
     """A row per current cut: continuation_id and what decides it, prompt_id, question, system_prompt."""
-    rollouts = current_rollouts(warehouse, engines, recipe).filter("cut_off")
+    rollouts = student_rollouts_now(warehouse, engines, recipe).filter("cut_off")
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
     cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
     sampling = {
@@ -182,49 +173,3 @@ def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, tea
             wanted = {**row, **sampling, "prefix_text": prefix}
             rows.append({**wanted, "continuation_id": continuation_id(wanted)})
     return rows
-
-
-def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
-    verdicts = VERDICTS.made_with(code_version(recipe, "filters", verdicts=VERDICTS_VERSION))
-
-    @dg.asset(
-        deps=["teacher_continuations"],
-        group_name="training_mixed_policy",
-        kinds={"ducklake"},
-        metadata=verdicts.definition,
-        code_version=verdicts.code_version,
-        description="One row per continuation and filter: whether prefix and continuation together pass, and why not.",
-    )
-    def continuation_verdicts(
-        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
-    ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model")
-        version = whole_filter_version(recipe, student.fingerprint)
-        continuations = current_continuations(warehouse, engines, recipe)
-        rows = [
-            verdict
-            for row in continuations.iter_rows(named=True)
-            for verdict in verdict_rows(
-                {"continuation_id": row["continuation_id"]}, judge_row(row, student.chat, recipe.filters), version
-            )
-        ]
-        table = pl.DataFrame(rows, infer_schema_length=None)
-        with warehouse.commit(origin(context)) as transaction:
-            key = ("continuation_id", "filter", "filter_version")
-            transaction.append_missing("continuation_verdicts", key, table)
-        return dg.MaterializeResult(
-            data_version=content_version([*continuations["continuation_id"], version]),
-            metadata=verdicts.result(
-                warehouse,
-                len(rows),
-                {"filter_version": version},
-                {"passed": False},
-                num_continuations=continuations.height,
-                **{
-                    f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)
-                    for name in FILTERS
-                },
-            ),
-        )
-
-    return continuation_verdicts

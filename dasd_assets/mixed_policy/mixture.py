@@ -11,21 +11,32 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuations import current_continuations, prefix_end, whole_filter_version
-from dasd_assets.records.code_versions import code_version, of_recipe
+from dasd_assets.mixed_policy.continuations import (
+    CONTINUATIONS,
+    current_continuations,
+    prefix_end,
+    prefixes_read,
+)
+from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
-from dasd_assets.records.table_metadata import table
+from dasd_assets.rules.checkpoints import MIXED
+from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
-from dasd_assets.rules.pool import QUALITY_FILTERS
-from dasd_assets.sft_datasets import audit_figures, example_row, selected_ids, selected_texts, write_examples
-from dasd_assets.training import MIXED
+from dasd_assets.rules.rule import Rule
+from dasd_assets.sft_datasets import EXAMPLES, audit_figures, example_row, selected_ids, selected_texts, write_examples
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 MIXTURE_VERSION = "1"
+MIXTURE = Rule(
+    "mixture",
+    MIXTURE_VERSION,
+    ("name", "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"),
+)
 
 
 def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: int) -> list[str]:
@@ -44,21 +55,24 @@ def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`mixed_policy_dataset`."""
-    parts = ("seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix")
-    examples_table = table(
-        "sft_examples",
-        teacher_continuations="teacher_continuations",
-        selected_responses=f"selected_responses_{recipe.last_dataset}",
-        responses=f"teacher_generations_{recipe.last_dataset}",
-        prompts="prompts",
-    ).made_with(of_recipe(recipe, code_version(recipe, *parts, mixture=MIXTURE_VERSION)))
+    declared = declare(
+        recipe,
+        "mixed_policy_dataset",
+        ["sft_examples", "selected_responses", "selection_rules", "published_datasets"],
+        reads={
+            **prefixes_read(recipe),
+            "teacher_continuations": "teacher_continuations",
+            "continuation_verdicts": "continuation_verdicts",
+        },
+        looks_up={**LOOKED_UP, "responses": f"teacher_generations_{recipe.last_dataset}"},
+        models=["teacher_model", "student_model"],
+        rules=[MIXTURE, CONTINUATIONS, EXAMPLES, FILTERING],
+        rows=f"dataset = '{MIXED}'",
+    )
 
-    @dg.asset(
-        deps=["continuation_verdicts", f"sft_dataset_{recipe.last_dataset}"],
-        group_name="training_mixed_policy",
+    @declared.asset(
+        group="training_mixed_policy",
         kinds={"ducklake"},
-        metadata=examples_table.part(f"dataset = '{MIXED}'"),
-        code_version=examples_table.code_version,
         description="One row per training example of the last stage: accepted continuations and off-policy responses.",
     )
     def mixed_policy_dataset(
@@ -80,7 +94,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         made = write_examples(context, warehouse, recipe, MIXED, "das", examples)
         return dg.MaterializeResult(
             data_version=content_version(made["example_id"]),
-            metadata=examples_table.result(
+            metadata=declared.result(
                 warehouse,
                 made.height,
                 {"recipe": recipe.name, "dataset": MIXED, "policy": "das"},
@@ -96,11 +110,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: PromptedModel) -> pl.DataFrame:
     """Current continuations that passed every required filter."""
-    filters = list(QUALITY_FILTERS) + (["correctness"] if recipe.mixed_policy.require_correct else [])
     query = """SELECT continuation_id FROM continuation_verdicts
         WHERE filter_version = $version AND list_contains($filters, filter)
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
-    params = {"version": whole_filter_version(recipe, student.fingerprint), "filters": filters}
+    params = {
+        "version": continuation_filter_version(recipe, student.fingerprint),
+        "filters": list(required_filters(recipe.mixed_policy.require_correct)),
+    }
     passed = warehouse.read(query, params)["continuation_id"]
     return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
 

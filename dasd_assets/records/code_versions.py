@@ -1,14 +1,16 @@
-"""What an asset's code version stands for: versions of its code, and the parts of the recipe that it reads.
+"""What an asset's code version stands for: versions of the rules it applies, and the parts of the recipe it reads.
 
 Dagster keeps the code version alone, a hash. What it was made of goes with each materialization as metadata, so that
 the audit can say later which part has changed, from what to what.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import dagster as dg
 
+from dasd_assets.rules.rule import Rule, all_rules
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 
@@ -17,29 +19,24 @@ MADE_WITH = "made_with"
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """text: the version that Dagster compares. code: rule -> its version. recipe: dotted path -> value."""
+    """code: rule -> its version. recipe: dotted path -> value."""
 
-    text: str
     code: Mapping[str, str]
-    recipe: Mapping[str, object] = field(default_factory=dict)
+    recipe: Mapping[str, object]
+
+    @classmethod
+    def of(cls, recipe: Recipe, rules: Iterable[Rule], parts: Iterable[str] = ()) -> Self:
+        """Of rules, and all that these use; parts: of the recipe, besides those that the rules read."""
+        every = all_rules(rules)
+        paths = sorted({part for rule in every for part in rule.parts} | set(parts))
+        return cls({rule.name: rule.version for rule in every}, recipe.parts(*paths))
+
+    @property
+    def text(self) -> str:
+        """The version that Dagster compares; 12 hex digits."""
+        return content_hash([dict(sorted(self.code.items())), dict(self.recipe)])[:12]
 
     @property
     def metadata(self) -> dict[str, dg.JsonMetadataValue]:
         """For the asset's definition and for each of its materializations."""
         return {MADE_WITH: dg.MetadataValue.json({"code": dict(self.code), "recipe": dict(self.recipe)})}
-
-
-def of_code(**code: str) -> CodeVersion:
-    """The version of an asset that reads nothing of the recipe (rule = its version)."""
-    return CodeVersion("".join(code.values()), code)
-
-
-def of_recipe(recipe: Recipe, version: CodeVersion) -> CodeVersion:
-    """The version of an asset whose rows are under the recipe's name: another recipe of the home has none of them."""
-    text = content_hash([version.text, recipe.name])[:12]
-    return CodeVersion(text, version.code, {**version.recipe, **recipe.parts("name")})
-
-
-def code_version(recipe: Recipe, *parts: str, **code: str) -> CodeVersion:
-    """The version of an asset made by this code (rule = its version) from these parts of the recipe."""
-    return CodeVersion("".join(code.values()) + recipe.version(*parts), code, recipe.parts(*parts))

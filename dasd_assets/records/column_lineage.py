@@ -148,12 +148,10 @@ LINEAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
 def column_lineage(table: str, sources: Sources) -> dg.TableColumnLineage:
     """The lineage of a table's columns in an asset that reads other tables from `sources`.
 
-    A column of a table that the asset does not read has no part in it. Raises ValueError for a source that no column
-    comes from: a wrong name would else leave out lineage silently.
+    A column of a table that the asset does not read has no part in it, nor has a table that only says which rows there
+    are. That `sources` are the tables that the asset's queries touch is held by tests/test_declarations.py.
     """
     upstream = LINEAGE.get(table, {})
-    if idle := set(sources) - {part.partition(".")[0] for parts in upstream.values() for part in parts}:
-        raise ValueError(f"no column of {table} comes from {sorted(idle)}; name the tables in LINEAGE[{table!r}]")
     deps = {column: _deps(parts, sources) for column, parts in upstream.items()}
     return dg.TableColumnLineage(deps_by_column={column: found for column, found in deps.items() if found})
 

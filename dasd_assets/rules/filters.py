@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
-from dasd_resources.recipe import Filters, Repetition
-from dasd_resources.verifiers import verify
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Filters, Recipe, Repetition
+from dasd_resources.verifiers import VERIFIER_VERSION, verify
 
 # The report's list (§6.2)                                                 here
 # "filter out samples exceeding the training context", student tokens      length
@@ -24,7 +26,10 @@ from dasd_resources.verifiers import verify
 #   sentences and phrases
 # (not a filter of the report: recorded to compare right with wrong, §4)   correctness
 FILTERS = ("length", "truncation", "structure", "repetition", "correctness")
+QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
 FILTER_VERSION = "1"
+VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
+FILTERING = Rule("filters", FILTER_VERSION, ("filters.max_student_tokens", "filters.repetition"), (VERIFIERS,))
 
 MAX_PERIOD = 512  # a longer loop repeats its 50-grams; searching on would cost more than all else
 MIN_REPEATS = 3  # of a period: twice is how a writer restates a line
@@ -74,9 +79,23 @@ def judge(response: Response, filters: Filters) -> dict[str, Verdict]:
     return dict(zip(FILTERS, verdicts, strict=True))
 
 
-def dropping(filters: Filters) -> tuple[str, ...]:
-    """The filters that must pass for a response to be trained on: correctness only where the recipe requires it."""
-    return FILTERS if filters.require_correct else FILTERS[:-1]
+def filter_version(recipe: Recipe, student: str) -> str:
+    """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length.
+
+    student: its fingerprint.
+    """
+    limits = recipe.version("filters.max_student_tokens", "filters.repetition")
+    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student])[:12]
+
+
+def continuation_filter_version(recipe: Recipe, student: str) -> str:
+    """Identifies the rules that judged a continuation: the filters, on the student's tokens of the whole text."""
+    return content_hash(["whole", filter_version(recipe, student)])[:12]
+
+
+def required_filters(require_correct: bool) -> tuple[str, ...]:
+    """The filters that must pass for a text to be trained on: correctness only where the recipe requires it."""
+    return FILTERS if require_correct else QUALITY_FILTERS
 
 
 def length(num_student_tokens: int, max_student_tokens: int) -> Verdict:

@@ -1,11 +1,67 @@
-"""Ids of examples, datasets and checkpoints, and the draw of off-policy rows: made by the stages, made again by audits.
+"""Ids and seeds of rows, from all that decides them; and the draw of off-policy rows.
 
-Pure, and without Dagster: an audit is to answer sooner than that would load.
+An id names everything that decides its row and nothing else: neither engine nor batch nor order. Rows under the same id
+are the same row, which is what makes ledgers, retries and top-ups safe.
 """
 
 from collections.abc import Iterable, Mapping
 
 from dasd_resources.content_hash import content_hash
+
+RESPONSE_ID_FIELDS = (
+    "prompt_id",
+    "teacher_fingerprint",
+    "template_version",
+    "system_prompt",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "sample_index",
+)
+ROLLOUT_ID_FIELDS = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
+CONTINUATION_ID_FIELDS = (
+    "rollout_id",
+    "prefix_text",
+    "teacher_fingerprint",
+    "temperature",
+    "top_p",
+    "max_response_tokens",
+)
+EVALUATION_ID_FIELDS = (
+    "checkpoint_id",
+    "benchmark",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "question_id",
+    "sample_index",
+    "verifier_version",
+)
+
+
+def seed_of(row_id: str) -> int:
+    """A 62-bit seed that depends on the row alone, so that neither order nor batching moves its noise."""
+    return int(content_hash(["seed", row_id])[:16], 16) >> 2
+
+
+def response_id(key: Mapping[str, object]) -> str:
+    """Names everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
+    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS})[:32]
+
+
+def rollout_id(key: Mapping[str, object]) -> str:
+    """Names everything that decides a rollout; key: the columns of its row."""
+    return content_hash([key[name] for name in ROLLOUT_ID_FIELDS])[:32]
+
+
+def continuation_id(key: Mapping[str, object]) -> str:
+    """Names everything that decides a continuation; key: the columns of its row."""
+    return content_hash([key[name] for name in CONTINUATION_ID_FIELDS])[:32]
+
+
+def evaluation_id(key: Mapping[str, object]) -> str:
+    """Names everything that decides an answer and how it is judged; key: the columns of its row."""
+    return content_hash([{name: key[name] for name in EVALUATION_ID_FIELDS}, key["template_version"]])[:32]
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:

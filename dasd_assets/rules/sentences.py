@@ -17,7 +17,10 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dasd_assets.rules.rule import Rule
+
 SEGMENTER_VERSION = "1"
+SEGMENTER = Rule("segmenter", SEGMENTER_VERSION)
 THINK_OPEN = "<think>\n"
 THINK_CLOSE = "\n</think>\n"
 

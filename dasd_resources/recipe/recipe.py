@@ -1,9 +1,9 @@
 """The Recipe: all sections together, what must hold between them, and the hash of any part of it."""
 
-from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
@@ -71,8 +71,7 @@ class Recipe(Part):
         return {part: self._part(part) for part in parts}
 
     def _part(self, path: str) -> object:
-        value: object = self.model_dump(mode="json")
+        value: object = self
         for key in path.split("."):
-            assert isinstance(value, Mapping), path
-            value = value[key]
-        return value
+            value = getattr(value, key)
+        return to_jsonable_python(value)

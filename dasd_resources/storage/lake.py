@@ -50,7 +50,7 @@ class Reading:
         for batch in self._connection.execute(query, dict(params)).to_arrow_reader(num_rows):
             yield pl.DataFrame(batch)
 
-    def keep(self, name: str, query: str, params: Params | None = None) -> None:
+    def create_temp_table(self, name: str, query: str, params: Params | None = None) -> None:
         """Make a query's rows the temporary table `name` of this reading: large ones stay in DuckDB, out of Python."""
         self.read(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", params)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.sampling import CHUNK, some
-from dasd_assets.mixed_policy.cuts import CUT_VERSION, cut_row
+from dasd_assets.rules.cuts import CUT_VERSION, cut_row
 from dasd_resources.storage.lake import Reading
 
 

@@ -7,8 +7,8 @@ from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
+from dasd_assets.rules.checkpoints import MIXED
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
-from dasd_assets.training import MIXED
 from dasd_resources.storage.lake import Reading
 
 

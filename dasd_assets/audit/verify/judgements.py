@@ -9,9 +9,8 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.evaluation import judge_answer
-from dasd_assets.mixed_policy.continuations import whole_filter_version
-from dasd_assets.rules.filters import Response, Verdict, correctness
-from dasd_assets.verdicts import UNASKED, filter_version, judge_row
+from dasd_assets.rules.filters import Response, Verdict, continuation_filter_version, correctness, filter_version
+from dasd_assets.verdicts import UNASKED, judge_row
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -43,7 +42,7 @@ JUDGED = (
         "teacher_continuations",
         "continuation_id",
         "continuation_id, text, finish_reason, tool_call",
-        whole_filter_version,
+        continuation_filter_version,
     ),
 )
 
@@ -112,7 +111,7 @@ def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Reco
     scope = "TRUE"
     if sample is not None:
         query = f"SELECT {judged.key} FROM {judged.verdicts} GROUP BY {judged.key}{some(judged.key, sample)}"
-        reading.keep("chosen", query)
+        reading.create_temp_table("chosen", query)
         scope = f"{judged.key} IN (FROM chosen)"
     batches: list[str | None] = [None]
     if "batch" in judged.columns:

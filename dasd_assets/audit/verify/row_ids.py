@@ -7,15 +7,18 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.keys import KEYS
 from dasd_assets.audit.verify.sampling import CHUNK, some
-from dasd_assets.evaluation import DECISIVE as EVALUATION
-from dasd_assets.evaluation import evaluation_id
-from dasd_assets.generations import DECISIVE as RESPONSE
-from dasd_assets.generations import response_id, seed_of
-from dasd_assets.mixed_policy.continuations import DECISIVE as CONTINUATION
-from dasd_assets.mixed_policy.continuations import continuation_id
-from dasd_assets.mixed_policy.rollouts import DECISIVE as ROLLOUT
-from dasd_assets.mixed_policy.rollouts import rollout_id
-from dasd_assets.rules.ids import example_id
+from dasd_assets.rules.ids import (
+    CONTINUATION_ID_FIELDS,
+    EVALUATION_ID_FIELDS,
+    RESPONSE_ID_FIELDS,
+    ROLLOUT_ID_FIELDS,
+    continuation_id,
+    evaluation_id,
+    example_id,
+    response_id,
+    rollout_id,
+    seed_of,
+)
 from dasd_resources.landing.prompt_files import prompt_id
 from dasd_resources.storage.lake import Reading
 
@@ -60,7 +63,7 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
         again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
         return {"response_id": response_id(again), **seed}
 
-    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE if name != "system_prompt"]])
+    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]])
     yield from rehashed(reading, "responses", columns, made, sample, say)
 
 
@@ -83,12 +86,12 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
     ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
     (
         "student_rollouts",
-        ", ".join(["rollout_id", "seed", *ROLLOUT]),
+        ", ".join(["rollout_id", "seed", *ROLLOUT_ID_FIELDS]),
         _rollout,
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
-    ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION]), _continuation),
-    ("evaluations", ", ".join(["evaluation_id", "template_version", *EVALUATION]), _evaluation),
+    ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION_ID_FIELDS]), _continuation),
+    ("evaluations", ", ".join(["evaluation_id", "template_version", *EVALUATION_ID_FIELDS]), _evaluation),
     (
         "sft_examples",
         "example_id, response_id, continuation_id, input_ids, labels",

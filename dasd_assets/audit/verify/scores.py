@@ -6,9 +6,9 @@ import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.sampling import CHUNK, part, some
-from dasd_assets.divergence import response_scores, sentence_type, threshold_version
-from dasd_assets.probabilities import sentence_table
 from dasd_assets.records.wording import number_of
+from dasd_assets.rules.scores import response_scores, sentence_type, threshold_version
+from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.lake import Lake, Reading

@@ -1,0 +1,43 @@
+"""The student that rolls out: the checkpoint of the last off-policy stage; and what its rollouts are wanted by."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from dasd_assets.records.checkpoint_chain import current_checkpoint
+from dasd_assets.rules.rollouts import current_rollouts
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+
+def distilled_checkpoint(warehouse: Warehouse, recipe: Recipe) -> dict[str, object]:
+    """Its `checkpoints` row."""
+    stage = f"stage{len(recipe.datasets)}"
+    return current_checkpoint(warehouse, recipe, stage, f"checkpoint_{stage}")
+
+
+def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[str, PromptedModel]:
+    """Its checkpoint id, and the model as the recipe prompts the student."""
+    row = distilled_checkpoint(warehouse, recipe)
+    spec = recipe.student.model_copy(update={"model": row["path"]})
+    return str(row["checkpoint_id"]), engines.find(spec, f"checkpoint {row['checkpoint_id']}")
+
+
+def student_rollouts_now(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """`rules.rollouts.current_rollouts` of this recipe's distilled student."""
+    checkpoint = str(distilled_checkpoint(warehouse, recipe)["checkpoint_id"])
+    undistilled = engines.find(recipe.student, "student.model").fingerprint
+    return current_rollouts(warehouse, recipe, undistilled, checkpoint)
+
+
+def wanted_by(recipe: Recipe) -> Mapping[str, str]:
+    """Table -> asset: what decides which rollouts, cuts and continuations a recipe wants now."""
+    return {
+        "selected_responses": f"selected_responses_{recipe.last_dataset}",
+        "sft_examples": f"sft_dataset_{recipe.last_dataset}",
+        "checkpoints": f"checkpoint_stage{len(recipe.datasets)}",
+    }
+
+
+LOOKED_UP = {"student_logprobs": "student_logprobs", "prompts": "prompts"}  # by the ids in these

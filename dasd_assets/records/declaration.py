@@ -1,0 +1,142 @@
+"""What an asset is made from and with, declared once; all else that is said of it follows from that.
+
+| declared | follows |
+| --- | --- |
+| tables read, and the assets that wrote them | dependencies, column lineage, what is compared for staleness |
+| models | dependencies; columns that come from a model |
+| rules and parts of the recipe | code version, and the figures that say what it stands for |
+| table written | partitions, schema, sample, row counts |
+
+Three guards (tests/test_declarations.py) compare a declaration with what the asset's code does: the rules that it
+reaches, the parts of the recipe that it reads, the tables that its queries touch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.partitions import PROMPT_BATCH
+from dasd_assets.records.table_metadata import Figure, TableAsset
+from dasd_assets.records.tags import batches_tag
+from dasd_assets.rules.rule import Rule
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.columns import tables
+from dasd_resources.storage.warehouse import Warehouse
+
+Sources = Mapping[str, str | Sequence[str]]  # table -> the asset or assets whose rows of it are read
+Compute = Callable[..., dg.MaterializeResult]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One asset. See `declare` for the fields."""
+
+    recipe: Recipe
+    name: str
+    writes: tuple[str, ...]
+    reads: Sources
+    looks_up: Sources
+    models: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    parts: tuple[str, ...]
+    rows: str | None
+
+    @property
+    def deps(self) -> list[str]:
+        """The assets whose change makes this one stale."""
+        return list(dict.fromkeys([*_assets(self.reads), *self.models]))
+
+    @property
+    def is_per_batch(self) -> bool:
+        """Whether it has a partition per prompt batch: its table says so."""
+        return bool(self.writes) and is_per_batch(self.writes[0])
+
+    @property
+    def code_version(self) -> CodeVersion:
+        """Of all rules that it applies and all parts of the recipe that these and the asset itself read."""
+        return CodeVersion.of(self.recipe, self.rules, self.parts)
+
+    @property
+    def table(self) -> TableAsset:
+        """The table that it writes, for metadata."""
+        models = {"checkpoints": list(self.models)} if self.models and "checkpoints" not in self.reads else {}
+        return TableAsset(self.writes[0], {**models, **self.looks_up, **self.reads}, self.code_version)
+
+    def asset(
+        self, *, group: str, kinds: set[str], description: str, pool: str | None = None
+    ) -> Callable[[Compute], dg.AssetsDefinition]:
+        """The decorator that makes a function this asset."""
+        return dg.asset(
+            name=self.name,
+            deps=self.deps,
+            partitions_def=PROMPT_BATCH if self.is_per_batch else None,
+            code_version=self.code_version.text,
+            metadata=self._metadata,
+            group_name=group,
+            kinds=kinds,
+            description=description,
+            pool=pool,
+        )
+
+    def read_tags(self, instance: dg.DagsterInstance, batches: list[str]) -> dict[str, str]:
+        """The tags by which an asset that reads all batches records what it read of each; take them before reading."""
+        per_batch = {table: assets for table, assets in self.reads.items() if is_per_batch(table)}
+        return {k: v for asset in _assets(per_batch) for k, v in batches_tag(instance, asset, batches).items()}
+
+    def result(
+        self,
+        warehouse: Warehouse,
+        num_rows: int,
+        rows: Mapping[str, object],
+        shown: Mapping[str, object] | None = None,
+        /,
+        **figures: Figure,
+    ) -> dict[str, Any]:
+        """Metadata of a materialization, see `TableAsset.result`."""
+        return self.table.result(warehouse, num_rows, rows, shown, **figures)
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        if not self.writes:
+            return {**self.code_version.metadata}
+        return self.table.definition if self.rows is None else self.table.part(self.rows)
+
+
+def declare(
+    recipe: Recipe,
+    name: str,
+    writes: str | Sequence[str] = (),
+    *,
+    reads: Sources | None = None,
+    looks_up: Sources | None = None,
+    models: Sequence[str] = (),
+    rules: Sequence[Rule] = (),
+    parts: Sequence[str] = (),
+    rows: str | None = None,
+) -> Declaration:
+    """An asset's declaration.
+
+    writes: the tables that it writes, its own first.
+    reads: table -> the assets whose rows of it decide what is made; no asset for a table that only commands write.
+    looks_up: the same, where rows are only found by ids that what is read names: an id is the hash of all that decides
+        its row, so such a row never changes, and the asset need not be made again when others come.
+    models: assets of the models that it asks, scores by or names.
+    rules: what its code applies. parts: what it reads of the recipe besides what its rules read, as dotted paths.
+    rows: which rows of the table are its own, in SQL, where several assets share it.
+    """
+    written = (writes,) if isinstance(writes, str) else tuple(writes)
+    return Declaration(
+        recipe, name, written, reads or {}, looks_up or {}, tuple(models), tuple(rules), tuple(parts), rows
+    )
+
+
+def is_per_batch(table: str) -> bool:
+    """Whether a table's rows belong to prompt batches, and the assets that write it have one partition each."""
+    return any(column.name == "batch" for column in tables()[table])
+
+
+def _assets(sources: Sources) -> list[str]:
+    return [name for names in sources.values() for name in ([names] if isinstance(names, str) else names)]

@@ -1,0 +1,91 @@
+"""Candidates: which of the responses in the warehouse are this recipe's, and which of them the student must score.
+
+The warehouse may hold responses of other recipes, teachers and candidate counts, and of batches that were removed; the
+conditions here are the only place that tells them apart, for stages and audits alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from dasd_assets.rules.rule import Rule
+
+if TYPE_CHECKING:  # audits need the conditions alone, and answer sooner than pydantic loads
+    from dasd_resources.recipe import Recipe
+    from dasd_resources.storage.lake import Lake
+
+Params = Mapping[str, object]
+
+CANDIDATES_VERSION = "1"
+CANDIDATES = Rule(
+    "candidates", CANDIDATES_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
+)
+
+# Each expects the alias r of `responses`, or v of `response_verdicts`, and the parameters that it names.
+OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
+    AND r.sample_index < $num_candidates"""
+AT_TEMPERATURE = "r.temperature = $temperature"
+AT_ANY_TEMPERATURE = "list_contains($temperatures, r.temperature)"
+OF_BATCHES = "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # list_contains would compare with each of thousands
+ACCEPTED = """SELECT response_id FROM response_verdicts
+    WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter){scope}
+    GROUP BY response_id HAVING count(*) = len($filters)"""
+_TO_SCORE = f"""FROM responses r JOIN prompts p USING (prompt_id)
+    WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE}
+      AND (len($filters) = 0 OR r.response_id IN ({ACCEPTED.format(scope=" AND batch = $batch")}))"""
+
+
+def candidate_params(recipe: "Recipe", teacher: str) -> dict[str, object]:
+    """The parameters of OF_RECIPE. teacher: its fingerprint."""
+    return {
+        "teacher": teacher,
+        "top_p": recipe.generation.top_p,
+        "max_tokens": recipe.generation.max_tokens,
+        "num_candidates": recipe.generation.num_candidates,
+    }
+
+
+def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: str, filters: Sequence[str]) -> Params:
+    """The parameters of `responses_to_score` and `num_scored`.
+
+    filters: those that a response must pass to be scored. Correctness is never one of them: without wrong answers
+    nothing could be said of the right ones.
+    """
+    return {
+        **candidate_params(recipe, teacher),
+        "temperatures": list(recipe.generation.temperatures),
+        "batch": batch,
+        "filter_version": filter_version,
+        "filters": list(filters) if recipe.filters.apply == "before_selection" else [],
+    }
+
+
+def responses_to_score(lake: "Lake", params: Params) -> pl.DataFrame:
+    """(response_id, question, text, system_prompt) of a batch's responses that the student must score.
+
+    Those of good quality where filters come before selection, else all.
+    """
+    query = f"SELECT r.response_id, p.question, r.text, p.system_prompt {_TO_SCORE} ORDER BY r.response_id"
+    return lake.read(query, params)
+
+
+def num_scored(lake: "Lake", params: Params, student: str) -> tuple[int, int]:
+    """How many of a batch's `responses_to_score` the student has scored, and how many there are."""
+    query = f"""SELECT count(*) FILTER (r.response_id IN (
+            SELECT response_id FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student)), count(*)
+        {_TO_SCORE}"""
+    scored, wanted = lake.read(query, {**params, "student": student}).row(0)
+    return scored, wanted
+
+
+def drop_counts(lake: "Lake", params: Params) -> pl.DataFrame:
+    """(temperature, filter, num_dropped, num_judged) over a recipe's responses in some batches, for every filter.
+
+    params: `candidate_params`, temperatures, batches and filter_version.
+    """
+    query = f"""SELECT r.temperature, v.filter, count(*) FILTER (NOT v.passed) AS num_dropped, count(*) AS num_judged
+        FROM responses r JOIN response_verdicts v USING (response_id)
+        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} AND v.filter_version = $filter_version
+        GROUP BY ALL ORDER BY ALL"""
+    return lake.read(query, params)

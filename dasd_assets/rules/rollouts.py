@@ -1,0 +1,89 @@
+"""Which rollouts a recipe wants of a checkpoint (report §5): questions drawn, answers capped at 1.5 × the reference."""
+
+import math
+
+import polars as pl
+
+from dasd_assets.rules.checkpoints import CHAIN
+from dasd_assets.rules.ids import rollout_id
+from dasd_assets.rules.rule import Rule
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import MixedPolicy, Recipe
+from dasd_resources.storage.lake import Lake, Row
+
+ROLLOUT_VERSION = "1"
+ROLLOUTS = Rule(
+    "rollouts",
+    ROLLOUT_VERSION,
+    (
+        "name",
+        "seed",
+        "mixed_policy.num_questions",
+        "mixed_policy.length_cap",
+        "mixed_policy.rollout_temperature",
+        "mixed_policy.rollout_top_p",
+    ),
+    (CHAIN,),
+)
+
+
+def length_cap(num_reference_tokens: int, cap: float) -> int:
+    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 is 55."""
+    return math.ceil(round(cap * num_reference_tokens, 6))
+
+
+def draw_questions(references: pl.DataFrame, num_questions: int | None, seed: int) -> pl.DataFrame:
+    """One reference per question; of all questions, or of `num_questions` drawn by a hash of seed and prompt id."""
+    ordered = sorted(references["prompt_id"].unique(), key=lambda key: content_hash([seed, "rollout", key]))
+    drawn = references.filter(pl.col("prompt_id").is_in(ordered[:num_questions]))
+    return drawn.unique("prompt_id", keep="first", maintain_order=True)
+
+
+def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPolicy) -> list[Row]:
+    """Rows with rollout_id and max_tokens added.
+
+    references: prompt_id, question, system_prompt, response_id, reference_num_tokens.
+    """
+    wanted: list[Row] = []
+    for row in references.iter_rows(named=True):
+        cap = length_cap(row["reference_num_tokens"], policy.length_cap)
+        key = {
+            "checkpoint_id": checkpoint,
+            "prompt_id": row["prompt_id"],
+            "reference_response_id": row["response_id"],
+            "max_tokens": cap,
+            "temperature": policy.rollout_temperature,
+            "top_p": policy.rollout_top_p,
+        }
+        wanted.append({**row, "rollout_id": rollout_id(key), "max_tokens": cap})
+    return wanted
+
+
+def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> list[Row]:
+    """The rollouts that a recipe wants of a checkpoint now, made or not. student: the untrained one's fingerprint.
+
+    The reference's length is that of its scored tokens, end of turn (offset -1) excluded.
+    """
+    query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
+            len(list_filter(l.offsets, lambda o: o >= 0)) AS reference_num_tokens
+        FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_logprobs l USING (response_id)
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND l.student_fingerprint = $student
+        ORDER BY s.rank, s.response_id"""
+    params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student}
+    references = draw_questions(lake.read(query, params), recipe.mixed_policy.num_questions, recipe.seed)
+    return wanted_rollouts(references, checkpoint, recipe.mixed_policy)
+
+
+def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> pl.DataFrame:
+    """The `student_rollouts` that a recipe wants now, in the order of rollout_id, with their questions.
+
+    Columns rollout_id, prompt_id, reference_num_tokens, cut_off, text, offsets, question, system_prompt: the token ids
+    of 50,000 rollouts need not be in memory.
+    """
+    ids = [row["rollout_id"] for row in current_wanted(lake, recipe, student, checkpoint)]
+    query = """SELECT r.rollout_id, r.prompt_id, r.reference_num_tokens, r.cut_off, r.text, r.offsets,
+            p.question, p.system_prompt
+        FROM student_rollouts r JOIN prompts p USING (prompt_id)
+        WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
+        ORDER BY r.rollout_id"""
+    return lake.read(query, {"checkpoint": checkpoint, "ids": ids})

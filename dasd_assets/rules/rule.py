@@ -1,0 +1,26 @@
+"""A rule: code that decides rows, and the parts of the recipe that it reads, under one name and version.
+
+A rule is a module with one constant `…_VERSION`: raise it whenever the module's functions come to decide otherwise. An
+asset declares the rules that its code reaches (`records/declaration.py`); what a rule uses counts with it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """name and version of the code; parts: dotted paths of the recipe that it reads; uses: the rules it applies."""
+
+    name: str
+    version: str
+    parts: tuple[str, ...] = ()
+    uses: tuple["Rule", ...] = ()
+
+
+def all_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules and all that they use, each once."""
+    found: dict[Rule, None] = {}
+    for rule in rules:
+        found.update(dict.fromkeys((rule, *all_rules(rule.uses))))
+    return tuple(found)

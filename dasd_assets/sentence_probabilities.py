@@ -1,0 +1,105 @@
+"""Both models' probability of every sentence (report §4): sums, from which everything later is cheap to redo.
+
+`responses` and `student_logprobs` -> `sentence_probabilities`, by the segmenter of `rules/sentences.py`.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.partitions import OF_RESPONSE
+from dasd_assets.records.plots import inline, probability_densities, shape
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+RESPONSES_PER_COMMIT = 2000
+PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
+    AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`sentence_probabilities`."""
+    return [_sentence_probabilities(recipe)]
+
+
+def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    declared = declare(
+        recipe,
+        "sentence_probabilities",
+        "sentence_probabilities",
+        reads={"student_logprobs": "student_logprobs"},
+        looks_up={"responses": generations},
+        models=["student_model"],
+        rules=[SENTENCE_SUMS],
+    )
+
+    @declared.asset(
+        group="scores",
+        kinds={"ducklake", "polars"},
+        description="One row per sentence of a scored response: its logprob sum and token count under both models.",
+    )
+    def sentence_probabilities(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        batch = context.partition_key
+        write_sentences(warehouse, batch, student.fingerprint, origin(context))
+        current = {"batch": batch, "student_fingerprint": student.fingerprint, "segmenter_version": SEGMENTER_VERSION}
+        probs = warehouse.read(PROBS, current)
+        return dg.MaterializeResult(
+            data_version=content_version(
+                [*_scored(warehouse, batch, student.fingerprint), student.fingerprint, SEGMENTER_VERSION]
+            ),
+            metadata=declared.result(
+                warehouse,
+                probs.height,
+                current,
+                mean_teacher_prob=probs.select(pl.mean("teacher")).item(),
+                mean_student_prob=probs.select(pl.mean("student")).item(),
+                teacher_prob_shape=shape(probs["teacher"].drop_nulls().to_list()),
+                student_prob_shape=shape(probs["student"].drop_nulls().to_list()),
+                densities=inline(
+                    probability_densities({name: probs[name].drop_nulls().to_list() for name in probs.columns})
+                ),
+            ),
+        )
+
+    return sentence_probabilities
+
+
+def _scored(warehouse: Warehouse, batch: str, student: str) -> list[str]:
+    query = "SELECT response_id FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student"
+    return warehouse.read(query, {"batch": batch, "student": student})["response_id"].to_list()
+
+
+def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str) -> None:
+    """Read, split, sum and commit what the batch's scored responses lack, a commit's worth at a time."""
+    key = ("response_id", "student_fingerprint", "segmenter_version", "sentence_index")
+    for rows in _unsplit(warehouse, batch, student):
+        table = sentence_table(rows).with_columns(
+            batch=pl.lit(batch),
+            student_fingerprint=pl.lit(student),
+            segmenter_version=pl.lit(SEGMENTER_VERSION),
+        )
+        with warehouse.commit(origin) as transaction:
+            transaction.append_missing("sentence_probabilities", key, table, batch, OF_RESPONSE)
+
+
+def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:
+    """Scored responses that have no sentences of this segmenter version yet, a commit's worth at a time."""
+    query = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
+            s.logprobs AS student_logprobs, s.offsets AS student_offsets
+        FROM student_logprobs s JOIN responses r USING (response_id)
+        WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
+          AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
+            WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)"""
+    params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
+    with warehouse.reading() as reading:
+        yield from reading.stream(query, params, RESPONSES_PER_COMMIT)
