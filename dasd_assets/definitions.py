@@ -6,7 +6,9 @@ API keys whose variables a recipe names.
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import dagster as dg
 
@@ -39,7 +41,16 @@ from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.trainer import train as train_in_child
 from dasd_resources.storage.warehouse import Warehouse
 
-STAGES = (
+
+class Stage(Protocol):
+    """A module of the pipeline."""
+
+    def build(self, recipe: Recipe) -> Sequence[dg.AssetsDefinition]:
+        """Its assets, upstream first."""
+        ...
+
+
+STAGES: tuple[Stage, ...] = (
     models,
     prompts,
     generations,
@@ -67,15 +78,24 @@ class EnvironmentEngines(Engines):
 
 
 def build_definitions(
-    recipe: Recipe, home: Path, engines: Engines | None = None, train: Train = train_in_child
+    recipe: Recipe,
+    home: Path,
+    engines: Engines | None = None,
+    train: Train = train_in_child,
+    warehouse: Warehouse | None = None,
+    stages: Sequence[Stage] = STAGES,
 ) -> dg.Definitions:
-    """The asset graph of a recipe over a home, with jobs and automation; tests pass their own engines and training."""
+    """The asset graph of a recipe over a home, with jobs and automation.
+
+    Tests pass their own engines, training and warehouse. stages: modules whose `build(recipe)` makes assets; more of
+    them than ours, to extend the pipeline.
+    """
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
-        assets=_with_code_references([_owned(asset, recipe) for stage in STAGES for asset in stage.build(recipe)]),
+        assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
         asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build()],
         resources={
-            "warehouse": _fixed(Warehouse(home=str(home))),
+            "warehouse": _fixed(warehouse or Warehouse(home=str(home))),
             "engines": _fixed(engines),
             "train": _fixed(train),
             "io_manager": _io_manager(recipe),

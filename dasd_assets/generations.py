@@ -119,7 +119,9 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         reads={"prompts": "prompts", "withdrawn_prompts": ()},
         models=["teacher_model"],
         rules=[GENERATION],
-        parts=["parity"],  # of the check that blocks what follows
+        parts=[
+            f"parity.{part}" for part in ("num_responses", "max_tokens", "teacher")
+        ],  # the check blocks what follows
         rows=f"temperature = {temperature:g}",
     )
 

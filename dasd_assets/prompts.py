@@ -17,6 +17,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
+from dasd_assets.rules.filters import VERIFIERS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
@@ -26,7 +27,7 @@ from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5
-LANDING = Rule("prompts", PROMPTS_VERSION)
+LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,))  # which judge the reference answers
 PER_RESPONSE = (
     "responses",
     "response_verdicts",

@@ -90,7 +90,11 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         looks_up={"responses": generations, "prompts": "prompts"},
         models=["teacher_model", "student_model"],
         rules=[SCORING, CANDIDATES, FILTERING],
-        parts=["filters.apply", "generation.temperatures", "parity"],  # the last, of the check that blocks what follows
+        parts=[
+            "filters.apply",
+            "generation.temperatures",
+            *[f"parity.{part}" for part in ("num_responses", "max_tokens", "student")],  # the check blocks what follows
+        ],
     )
 
     @declared.asset(

@@ -52,7 +52,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     declared = declare(
         recipe,
         "response_verdicts",
-        "response_verdicts",
+        ["response_verdicts", "failed_requests"],
         reads={"responses": generations, "prompts": "prompts"},
         models=["student_model"],
         rules=[FILTERING],

@@ -27,6 +27,7 @@ from dasd_resources.storage.columns import tables
 from dasd_resources.storage.warehouse import Warehouse
 
 Sources = Mapping[str, str | Sequence[str]]  # table -> the asset or assets whose rows of it are read
+DECLARED = "declared"  # metadata of the definition: table -> assets, for reads and look-ups; the tables written
 Compute = Callable[..., dg.MaterializeResult]
 
 
@@ -34,14 +35,12 @@ Compute = Callable[..., dg.MaterializeResult]
 class Declaration:
     """One asset. See `declare` for the fields."""
 
-    recipe: Recipe
     name: str
     writes: tuple[str, ...]
     reads: Sources
     looks_up: Sources
     models: tuple[str, ...]
-    rules: tuple[Rule, ...]
-    parts: tuple[str, ...]
+    code_version: CodeVersion
     rows: str | None
 
     @property
@@ -53,11 +52,6 @@ class Declaration:
     def is_per_batch(self) -> bool:
         """Whether it has a partition per prompt batch: its table says so."""
         return bool(self.writes) and is_per_batch(self.writes[0])
-
-    @property
-    def code_version(self) -> CodeVersion:
-        """Of all rules that it applies and all parts of the recipe that these and the asset itself read."""
-        return CodeVersion.of(self.recipe, self.rules, self.parts)
 
     @property
     def table(self) -> TableAsset:
@@ -100,9 +94,11 @@ class Declaration:
 
     @property
     def _metadata(self) -> dict[str, Any]:
+        names = {"reads": _listed(self.reads), "looks_up": _listed(self.looks_up), "writes": list(self.writes)}
+        tables = {DECLARED: dg.MetadataValue.json(names)}
         if not self.writes:
-            return {**self.code_version.metadata}
-        return self.table.definition if self.rows is None else self.table.part(self.rows)
+            return {**self.code_version.metadata, **tables}
+        return {**(self.table.definition if self.rows is None else self.table.part(self.rows)), **tables}
 
 
 def declare(
@@ -128,9 +124,8 @@ def declare(
     rows: which rows of the table are its own, in SQL, where several assets share it.
     """
     written = (writes,) if isinstance(writes, str) else tuple(writes)
-    return Declaration(
-        recipe, name, written, reads or {}, looks_up or {}, tuple(models), tuple(rules), tuple(parts), rows
-    )
+    version = CodeVersion.of(recipe, rules, parts)
+    return Declaration(name, written, reads or {}, looks_up or {}, tuple(models), version, rows)
 
 
 def is_per_batch(table: str) -> bool:
@@ -138,5 +133,9 @@ def is_per_batch(table: str) -> bool:
     return any(column.name == "batch" for column in tables()[table])
 
 
+def _listed(sources: Sources) -> dict[str, list[str]]:
+    return {table: [names] if isinstance(names, str) else list(names) for table, names in sources.items()}
+
+
 def _assets(sources: Sources) -> list[str]:
-    return [name for names in sources.values() for name in ([names] if isinstance(names, str) else names)]
+    return [name for names in _listed(sources).values() for name in names]

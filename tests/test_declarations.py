@@ -1,0 +1,219 @@
+"""The three guards of an asset's declaration: rules, parts of the recipe and tables are exactly what its code uses.
+
+None of them names a rule, a part or a table: what there is, is found in the package, the recipe and the queries.
+"""
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
+
+import dagster as dg
+import pytest
+from conftest import Fake, fake_engines, prompt_rows, silent_log
+from noted import Notes, NotingWarehouse, leaves, noted
+from pydantic import BaseModel
+from reached import versions_of, versions_reached
+
+import dasd_assets
+import dasd_resources
+from dasd_assets.commands.run import register_batches
+from dasd_assets.definitions import STAGES, build_definitions
+from dasd_assets.records.declaration import DECLARED
+from dasd_assets.records.partitions import batches
+from dasd_assets.records.tags import UPKEEP
+from dasd_assets.service.instance import open_instance
+from dasd_resources.demo.questions import write_rows
+from dasd_resources.home import prepare_home
+from dasd_resources.recipe import Model, Recipe, load_recipe
+from dasd_resources.storage.columns import tables
+
+ROOT = Path(__file__).parents[1]
+SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
+
+
+def rule_constants() -> dict[str, str]:
+    """Every `…_VERSION` of the package -> the module that defines it."""
+    found: dict[str, str] = {}
+    for package in (dasd_assets, dasd_resources):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            spec = info.module_finder.find_spec(info.name, None)  # type: ignore[call-arg]
+            assert spec is not None and spec.origin is not None
+            if "_VERSION = " not in Path(spec.origin).read_text(encoding="utf-8"):
+                continue
+            for constant in versions_of(import_module(info.name)):
+                assert constant not in found, f"{constant} is defined in {found[constant]} and {info.name}"
+                found[constant] = info.name
+    return found
+
+
+def compute_functions(recipe: Recipe) -> dict[str, FunctionType]:
+    """Asset -> the function that makes it."""
+    assets = [asset for stage in STAGES for asset in stage.build(recipe)]
+    return {asset.key.to_user_string(): asset.op.compute_fn.decorated_fn for asset in assets}  # type: ignore[union-attr]
+
+
+def test_raising_a_rules_version_makes_stale_exactly_the_assets_whose_code_reaches_it() -> None:
+    constants = rule_constants()
+    assert len(constants) > 12
+    reached = {name: versions_reached(function) for name, function in compute_functions(load_recipe("demo")).items()}
+    versions = raised(constants)
+    wrong = {}
+    for constant in sorted(constants):
+        stale = {asset for asset, version in versions[constant].items() if version != versions[""][asset]}
+        wanted = {asset for asset, found in reached.items() if constant in found}
+        if stale != wanted:
+            missing, idle = sorted(wanted - stale), sorted(stale - wanted)
+            wrong[constant] = {"reached, not declared": missing, "declared, never reached": idle}
+    assert wrong == {}
+
+
+def raised(constants: dict[str, str]) -> dict[str, dict[str, str | None]]:
+    """Constant -> code version of every asset with it raised; "" -> as it is."""
+    pairs = [f"{module}:{constant}" for constant, module in sorted(constants.items())]
+    command = [sys.executable, str(Path(__file__).with_name("raised_versions.py")), "demo", *pairs]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Notes:
+    """What every asset of a small pipeline read and wrote: each is run by itself, twice, as incremental work would."""
+    home, found, fake = tmp_path_factory.mktemp("noted"), Notes(), Fake()
+    write_rows(home / "prompts" / "a.jsonl", prompt_rows(0, 9))
+    warehouse = NotingWarehouse(home=str(home)).attach_notes(found)
+    recipe = noted(tiny, found)
+    definitions = dg.Definitions.merge(
+        build_definitions(recipe, home, fake_engines(home, fake), fake.train, warehouse),
+        dg.Definitions(loggers={"console": silent_log}),
+    )
+    with open_instance(prepare_home(home, None)) as instance:
+        register_batches(instance, tiny, home, lambda message: None)
+        for _ in range(2):
+            for run in runs(definitions, batches(instance)):
+                found.asset = run.name
+                run.execute(instance)
+                found.asset = None
+    return found
+
+
+class OneAsset:
+    """An asset, or its blocking checks, in one batch or in none."""
+
+    def __init__(self, job: dg.JobDefinition, name: str, batch: str | None) -> None:
+        self._job, self.name, self._batch = job, name, batch
+
+    def execute(self, instance: dg.DagsterInstance) -> None:
+        config = {"loggers": {"console": {}}}
+        result = self._job.execute_in_process(instance=instance, partition_key=self._batch, run_config=config)
+        assert result.success
+
+
+def runs(definitions: dg.Definitions, existing: list[str]) -> Iterator[OneAsset]:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    graph = definitions.resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        if graph.get(key).group_name == UPKEEP:
+            continue
+        blocking = {check for check in graph.get(key).check_keys if graph.get(check).blocking}
+        for batch in existing if graph.get(key).is_partitioned else [None]:
+            alone = job.get_subset(asset_selection={key}, asset_check_selection=set())
+            yield OneAsset(alone, key.to_user_string(), batch)
+            if blocking:
+                yield OneAsset(job.get_subset(asset_check_selection=blocking), key.to_user_string(), batch)
+
+
+def declarations(recipe: Recipe) -> dict[str, dict[str, list[str]]]:
+    """Asset -> names of the tables that it reads or looks up, and of those that it writes, as declared."""
+    found = {}
+    for spec in (spec for stage in STAGES for asset in stage.build(recipe) for spec in asset.specs):
+        declared = spec.metadata.get(DECLARED)
+        if isinstance(declared, dg.JsonMetadataValue) and isinstance(declared.data, dict):
+            read = [*declared.data["reads"], *declared.data["looks_up"]]
+            found[spec.key.to_user_string()] = {"reads": read, "writes": declared.data["writes"]}
+    return found
+
+
+def test_every_asset_is_declared(tiny: Recipe) -> None:
+    assert set(compute_functions(tiny)) - set(declarations(tiny)) == {"maintenance"}  # never out of date
+
+
+def test_an_asset_touches_exactly_the_tables_that_it_declares(notes: Notes, tiny: Recipe) -> None:
+    wrong = {}
+    for name, declared in declarations(tiny).items():
+        own = set(declared["writes"])
+        read, wanted = notes.read.get(name, set()) & set(tables()) - own, set(declared["reads"]) - own
+        written = notes.written.get(name, set())
+        found = {
+            "reads, not declared": read - wanted,
+            "declared, never read": wanted - read,
+            "writes, not declared": written - own,
+            "declared, never written": own - written - {"failed_requests"},  # where no request failed
+        }
+        if any(found.values()):
+            wrong[name] = {what: sorted(tables) for what, tables in found.items() if tables}
+    assert wrong == {}
+
+
+def test_a_leaf_of_the_recipe_makes_stale_exactly_the_assets_that_read_it(notes: Notes, tiny: Recipe) -> None:
+    before, wrong = code_versions(tiny), {}
+    for leaf, value in leaves(tiny).items():
+        if leaf.partition(".")[0] in SERVICE_SECTIONS or isinstance(value, Model):
+            continue
+        after = code_versions(replaced(tiny, leaf, another(value)))
+        stale = {asset for asset in before if asset in after and before[asset] != after[asset]}
+        readers = {asset for asset, read in notes.leaves.items() if leaf in read and asset in after}
+        if stale != readers:
+            wrong[leaf] = {
+                "read, not declared": sorted(readers - stale),
+                "declared, never read": sorted(stale - readers),
+            }
+    assert wrong == {}
+
+
+def test_an_asset_that_reads_a_model_of_the_recipe_depends_on_it(notes: Notes, tiny: Recipe) -> None:
+    """A model counts by its fingerprint, which its own asset carries as data version."""
+    graph = build_definitions(tiny, Path("/nonexistent")).resolve_asset_graph()
+    lacking = []
+    for asset, read in notes.leaves.items():
+        above, waiting = {asset}, [dg.AssetKey(asset)]
+        while waiting:
+            parents = {key for key in graph.get(waiting.pop()).parent_keys if key.to_user_string() not in above}
+            above |= {key.to_user_string() for key in parents}
+            waiting += parents
+        lacking += [(asset, role) for role in {"teacher", "student"} & read if f"{role}_model" not in above]
+    assert lacking == []
+
+
+def code_versions(recipe: Recipe) -> dict[str, str | None]:
+    specs = [spec for stage in STAGES for asset in stage.build(recipe) for spec in asset.specs]
+    return {spec.key.to_user_string(): spec.code_version for spec in specs}
+
+
+def replaced(recipe: Recipe, path: str, value: object) -> Recipe:
+    """The recipe with another value at a dotted path, valid or not: nothing is run by it."""
+    name, _, below = path.partition(".")
+    new = replaced(getattr(recipe, name), below, value) if below else value
+    return recipe.model_copy(update={name: new})
+
+
+def another(value: object) -> object:
+    """A different value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value, another(value[-1])) if value else ("another",)
+    if isinstance(value, dict):
+        return {**value, "another": {}}
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={"name": "another"})
+    return 7 if value is None else f"{value}x"
