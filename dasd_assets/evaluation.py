@@ -15,8 +15,8 @@ from dasd_assets.records.plots import accuracy_bars, inline
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import TableAsset, table
+from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.filters import Verdict
-from dasd_assets.service.staleness import retry_tag
 from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash

@@ -17,7 +17,7 @@ from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import TableAsset, table
-from dasd_assets.service.staleness import retry_tag
+from dasd_assets.records.tags import retry_tag
 from dasd_resources.chat import UnfitQuestion
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest

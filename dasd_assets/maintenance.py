@@ -12,7 +12,7 @@ import dagster as dg
 from filelock import Timeout
 
 from dasd_assets.records.provenance import origin
-from dasd_assets.service.staleness import UPKEEP
+from dasd_assets.records.tags import UPKEEP
 from dasd_resources.recipe import Maintenance, Recipe
 from dasd_resources.storage.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
 from dasd_resources.storage.upkeep import (

@@ -19,9 +19,9 @@ from dasd_assets.records.plots import inline, probability_densities, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import table
+from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.pool import responses_to_score
 from dasd_assets.rules.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
-from dasd_assets.service.staleness import retry_tag
 from dasd_resources.chat import Encoded, UnfitQuestion
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each

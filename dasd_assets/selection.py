@@ -18,9 +18,9 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, TableAsset, audited, table
+from dasd_assets.records.tags import batches_tag
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import drop_counts, keep_pool, pool_params
-from dasd_assets.service.staleness import batches_tag
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe

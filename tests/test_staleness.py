@@ -10,7 +10,8 @@ from dasd_assets.audit.changes import NUM_LOOKED_UP, Changes
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.materializations import latest_materializations
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
-from dasd_assets.service.staleness import batches_tag, batches_version, comparison
+from dasd_assets.records.tags import batches_tag, batches_version
+from dasd_assets.service.staleness import comparison
 
 
 @dataclass

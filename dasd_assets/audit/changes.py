@@ -16,18 +16,17 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNod
 from dasd_assets.audit.prompt import Record
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.materializations import Latest, Materialization, metadata_of, tags_until
-from dasd_assets.service.staleness import (
-    BATCHES_VERSION,
-    CODE_VERSION,
-    DATA_VERSION,
-    INPUT_EVENT,
-    INPUT_VERSION,
-    Cause,
-    Stale,
+from dasd_assets.records.tags import (
+    BATCHES_VERSION_TAG,
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_EVENT_TAG,
+    INPUT_VERSION_TAG,
     data_version,
     hash_of_versions,
     recordings,
 )
+from dasd_assets.service.staleness import Cause, Stale
 
 NUM_LOOKED_UP = 20  # batches of an input, whose earlier versions are fetched from the log; the others are only named
 
@@ -57,7 +56,7 @@ class Changes:
         elif cause.kind == "code":
             yield from self._code(stale.asset, made)
         elif cause.kind == "files":
-            before, now = made.tags.get(DATA_VERSION), self.roots[stale.asset]
+            before, now = made.tags.get(DATA_VERSION_TAG), self.roots[stale.asset]
             yield _record("files", stale.asset, before, now, told=f"its files changed: version {before} → {now}")
         elif stale.batch is None and self.nodes[cause.upstream].is_partitioned:
             yield from self._batches(stale.asset, cause.upstream, made)
@@ -65,7 +64,7 @@ class Changes:
             yield self._input(stale, cause.upstream, made)
 
     def _code(self, asset: str, made: Materialization) -> Iterator[Record]:
-        version = {"before": made.tags.get(CODE_VERSION), "now": self.nodes[asset].code_version}
+        version = {"before": made.tags.get(CODE_VERSION_TAG), "now": self.nodes[asset].code_version}
         arrow = f"code version {version['before']} → {version['now']}"
         before = self._made_with(asset, made)
         now = _plain(self.nodes[asset].metadata)
@@ -77,7 +76,7 @@ class Changes:
 
     def _made_with(self, asset: str, made: Materialization) -> MadeWith | None:
         """What the code version of a materialization stands for; all that have the same version say the same."""
-        key = (asset, made.tags.get(CODE_VERSION, ""))
+        key = (asset, made.tags.get(CODE_VERSION_TAG, ""))
         if key not in self._known:
             self._known[key] = _plain(metadata_of(self.instance, asset, made.storage_id))
         return self._known[key]
@@ -85,7 +84,7 @@ class Changes:
     def _input(self, stale: Stale, upstream: str, made: Materialization) -> Record:
         """An input of the same batch, or one that has no batches."""
         source = stale.batch if self.nodes[upstream].is_partitioned else None
-        recorded = made.tags.get(INPUT_VERSION + upstream)
+        recorded = made.tags.get(INPUT_VERSION_TAG + upstream)
         now = data_version(self.latest[upstream], source)
         before = recorded
         if recorded is not None and source is not None:  # hashed
@@ -114,7 +113,7 @@ class Changes:
         if num_untold:
             told = f"{upstream} of {num_untold} more batches: made since"
             yield _record("input", upstream, told=told)
-        elif hash_of_versions(then) != made.tags.get(BATCHES_VERSION + upstream):
+        elif hash_of_versions(then) != made.tags.get(BATCHES_VERSION_TAG + upstream):
             yield self._gone(upstream, pointer)
 
     def _gone(self, upstream: str, pointer: int) -> Record:
@@ -132,7 +131,7 @@ class Changes:
             return None
         self._num_looked_up[asset, upstream] = number + 1
         tags = tags_until(self.instance, upstream, batch, pointer)
-        return None if tags is None else tags.get(DATA_VERSION)
+        return None if tags is None else tags.get(DATA_VERSION_TAG)
 
 
 def _record(
@@ -148,7 +147,7 @@ def _record(
 
 def _pointer(made: Materialization, upstream: str) -> int:
     """The input's last event when the step began; before this materialization, if Dagster did not say."""
-    told = made.tags.get(INPUT_EVENT + upstream, "")
+    told = made.tags.get(INPUT_EVENT_TAG + upstream, "")
     return int(told) if told.isdigit() else made.storage_id
 
 

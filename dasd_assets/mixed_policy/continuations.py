@@ -15,8 +15,8 @@ from dasd_assets.records.code_versions import code_version
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import table
+from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.filters import FILTERS
-from dasd_assets.service.staleness import retry_tag
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest

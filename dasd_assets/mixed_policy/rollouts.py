@@ -15,7 +15,7 @@ from dasd_assets.records.plots import cut_off_rates, inline
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import table
-from dasd_assets.service.staleness import retry_tag
+from dasd_assets.records.tags import retry_tag
 from dasd_assets.training import current_checkpoint
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest

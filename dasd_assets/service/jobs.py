@@ -19,8 +19,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
+from dasd_assets.records.tags import UPKEEP
 from dasd_assets.service.recovery import OwnedExecutor
-from dasd_assets.service.staleness import UPKEEP
 from dasd_assets.service.steps import data_selection
 from dasd_assets.training import MIXED, stages
 from dasd_resources.orphans import end_with_starter

@@ -4,29 +4,30 @@ Level-triggered: the answer depends on the event log alone, so nothing that happ
 missed. Dagster records with each materialization its code version (which holds the recipe's part) and the data version
 of each input. An asset whose blocking check has not passed since its last materialization is out of date too, so
 nothing below it is made. Where an unpartitioned asset reads all batches, it records their versions itself
-(`batches_tag`).
+(`records.tags.batches_tag`).
 """
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
 from dasd_assets.records.materializations import Latest, latest_materializations
+from dasd_assets.records.tags import (
+    BATCHES_VERSION_TAG,
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_VERSION_TAG,
+    RETRY_TAG,
+    UPKEEP,
+    hash_of_batches,
+    recordings,
+)
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
 
-DATA_VERSION = "dagster/data_version"
-CODE_VERSION = "dagster/code_version"
-INPUT_VERSION = "dagster/input_data_version/"
-INPUT_EVENT = "dagster/input_event_pointer/"  # the input's last event, of any batch, when the step began
-BATCHES_VERSION = "dasd.batches_version/"
-UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
-RETRY = "dasd.retry"
 NEVER = "never materialized"
 
 Tags = Mapping[str, str]
@@ -58,21 +59,6 @@ class Stale:
     wanted: str = field(default="", compare=False)
     retry: bool = field(default=False, compare=False)
     causes: tuple[Cause, ...] = field(default=(), compare=False)
-
-
-def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
-    """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
-    return _hash_of_batches(latest_materializations(instance, {asset: True})[asset], batches)
-
-
-def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
-    """The tag by which an asset that reads all batches records what it read; take it before reading."""
-    return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
-
-
-def retry_tag(num_retryable: int) -> dict[str, str]:
-    """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
-    return {RETRY: str(num_retryable)} if num_retryable else {}
 
 
 def comparison(
@@ -137,8 +123,8 @@ class Comparison:
         causes = [Cause("never", NEVER)] if made is None else list(self._causes(name, batch, tags))
         if causes:
             self._outdated.add((name, batch))
-        elif RETRY in tags:
-            causes = [Cause("failed", f"{tags[RETRY]} requests failed")]
+        elif RETRY_TAG in tags:
+            causes = [Cause("failed", f"{tags[RETRY_TAG]} requests failed")]
         if causes:
             retry = causes[0].kind == "failed"
             self.found.append(
@@ -149,9 +135,9 @@ class Comparison:
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
         code_version, root_version = self._code_versions[name], self.roots.get(name)
-        if code_version is not None and tags.get(CODE_VERSION) != code_version:
+        if code_version is not None and tags.get(CODE_VERSION_TAG) != code_version:
             yield Cause("code", "code or recipe changed")
-        if root_version is not None and tags.get(DATA_VERSION) != root_version:
+        if root_version is not None and tags.get(DATA_VERSION_TAG) != root_version:
             yield Cause("files", "files changed")
         for parent in self._parents[name]:
             if cause := self._input_cause(parent, batch, tags):
@@ -166,9 +152,9 @@ class Comparison:
             return Cause("upstream", f"{parent} is out of date", parent)
         version = self._version(parent, batch)
         if reads_all:
-            changed = tags.get(BATCHES_VERSION + parent) != version
+            changed = tags.get(BATCHES_VERSION_TAG + parent) != version
         else:
-            changed = tags.get(INPUT_VERSION + parent) not in recordings(version)
+            changed = tags.get(INPUT_VERSION_TAG + parent) not in recordings(version)
         return Cause("input", f"{parent} changed", parent) if changed else None
 
     def _reads_all(self, parent: str, batch: str | None) -> bool:
@@ -181,32 +167,12 @@ class Comparison:
         """Data version of what an asset reads of its parent; empty if it was never made."""
         if not self._reads_all(parent, batch):
             made = self.latest[parent].get(self._source(parent, batch))
-            return "" if made is None else made.tags[DATA_VERSION]
+            return "" if made is None else made.tags[DATA_VERSION_TAG]
         if parent not in self._hashes:
-            self._hashes[parent] = _hash_of_batches(self.latest[parent], self.usable)
+            self._hashes[parent] = hash_of_batches(self.latest[parent], self.usable)
         return self._hashes[parent]
 
     def _wanted(self, name: str, batch: str | None) -> str:
         inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
         own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
         return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]
-
-
-def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
-    return hash_of_versions({batch: data_version(latest, batch) for batch in batches})
-
-
-def data_version(latest: Latest, batch: str | None) -> str | None:
-    """Of an asset, in a batch; None if it was never made."""
-    return latest[batch].tags.get(DATA_VERSION) if batch in latest else None
-
-
-def hash_of_versions(versions: Mapping[str, str | None]) -> str:
-    """Of an asset's batches: batch -> data version, None where it was never made."""
-    return content_hash(versions)[:16]
-
-
-@lru_cache(maxsize=2**17)
-def recordings(data_version: str) -> tuple[str, str]:
-    """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
-    return data_version, hashlib.sha256(data_version.encode()).hexdigest()
