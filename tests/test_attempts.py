@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import dagster as dg
 from conftest import Project, prompt_rows
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 from test_recovery import ORIGIN
 
 from dasd_assets.commands.run import register_batches
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import MAX_DEATHS, Verdict, judge

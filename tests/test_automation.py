@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine, release
 from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick

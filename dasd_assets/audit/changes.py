@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
 from dasd_assets.audit.prompt import Record
 from dasd_assets.records.code_versions import MADE_WITH
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.materializations import Latest, Materialization, metadata_of, tags_until
 from dasd_assets.records.tags import (
     BATCHES_VERSION_TAG,

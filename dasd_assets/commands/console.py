@@ -3,7 +3,8 @@
 import logging
 
 import dagster as dg
-from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+
+from dasd_assets.records.dagster_internals import get_log_record_metadata, has_log_record_event, has_log_record_metadata
 
 
 @dg.logger(None, description="Messages of the assets, one line each.")

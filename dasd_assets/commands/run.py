@@ -11,9 +11,9 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterError
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 from sqlalchemy.exc import IntegrityError
 
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import step_error

@@ -12,14 +12,14 @@ from itertools import takewhile
 from typing import Literal
 
 import dagster as dg
-from dagster._core.events import RunFailureReason
-from dagster._core.storage.tags import (
+
+from dasd_assets.records.dagster_internals import (
     AUTO_RETRY_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     RUN_FAILURE_REASON_TAG,
     WILL_RETRY_TAG,
+    RunFailureReason,
 )
-
 from dasd_assets.service.gates import refusal
 from dasd_assets.service.recovery import ABANDONED
 from dasd_assets.service.steps import STEP, TARGET, Step

@@ -7,8 +7,8 @@ materialize must ask here.
 from collections.abc import Iterable, Mapping
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus, BaseAssetGraph
 
 Gates = Mapping[str, Mapping[str | None, bool]]
 

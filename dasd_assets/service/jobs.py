@@ -16,8 +16,8 @@ It ends with its run's process, too, or it would go on beside the run that takes
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from dasd_assets.records.dagster_internals import UnresolvedAssetJobDefinition
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import UPKEEP
 from dasd_assets.service.recovery import OwnedExecutor

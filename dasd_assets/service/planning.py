@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, quarantine, release, set_aside
 from dasd_assets.records.wording import number_of

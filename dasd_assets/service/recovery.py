@@ -16,14 +16,14 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.events import DagsterEvent
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._core.executor.base import Executor
-from dagster._core.launcher import DefaultRunLauncher
 from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from dasd_assets.records.dagster_internals import (
+    ExecutionPlan,
+    PlanOrchestrationContext,
+    RetryMode,
+    StepDependencyConfig,
+)
 
 OWNER = "dasd.owner"
 OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # nothing else in the tag, which anybody may write, is taken for a file's name
@@ -66,10 +66,10 @@ def _unlink(file: Path, _: AcquireReturnProxy) -> None:
     file.unlink(missing_ok=True)
 
 
-class OwnedExecutor(Executor):
+class OwnedExecutor(dg.Executor):
     """An executor of Dagster's that holds the run's lock file until its process ends, where a run has its own."""
 
-    def __init__(self, inner: Executor, home: Path) -> None:
+    def __init__(self, inner: dg.Executor, home: Path) -> None:
         self._inner = inner
         self._home = home
 
@@ -81,7 +81,9 @@ class OwnedExecutor(Executor):
     def step_dependency_config(self) -> StepDependencyConfig:
         return self._inner.step_dependency_config
 
-    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         if plan_context.dagster_run.remote_job_origin is not None:
             own_until_the_end(self._home, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
@@ -107,7 +109,7 @@ def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Pa
     if run.remote_job_origin is None:
         name = run.tags.get(OWNER, "")
         return OWNER_NAME.fullmatch(name) is not None and _is_dead(folder / name)
-    if not isinstance(instance.run_launcher, DefaultRunLauncher):
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         return False  # executed by somebody else, or on another machine: nothing is known here of its lock
     if (folder / run.run_id).exists():
         return _is_dead(folder / run.run_id)

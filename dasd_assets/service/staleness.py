@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.materializations import Latest, latest_materializations
 from dasd_assets.records.tags import (
     BATCHES_VERSION_TAG,
