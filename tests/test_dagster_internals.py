@@ -69,9 +69,7 @@ def some_job() -> None: ...
 DEFINITIONS = dg.Definitions(assets=[upstream, downstream, broken], asset_checks=[is_batch_a])
 
 
-def materialize(
-    instance: dg.DagsterInstance, *keys: dg.AssetKey, batch: str | None = None
-) -> dg.ExecuteInProcessResult:
+def materialize(instance: dg.DagsterInstance, *keys: dg.AssetKey, batch: str = "a") -> dg.ExecuteInProcessResult:
     job = DEFINITIONS.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
         instance=instance, asset_selection=list(keys), partition_key=batch, raise_on_error=False

@@ -60,7 +60,7 @@ def owns_gpu_engine(recipe: Recipe) -> bool:
 
 def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of a recipe."""
-    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # by the service, whenever the quarantine changes
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # evaluated by the service, whenever the quarantine changes
     data, every = (
         data_selection(recipe) - reported,
         dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
@@ -74,7 +74,7 @@ def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             TRAIN_ONLY,
             every - data,
-            description="Every stage of training, mixed policy, evaluations and report, from the datasets as they are.",
+            description="Every stage of training, mixed policy, evaluations and report, from the current datasets.",
         ),
         dg.define_asset_job(
             "everything",

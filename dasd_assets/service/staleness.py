@@ -66,15 +66,15 @@ def comparison(
     definitions: dg.Definitions,
     batches: Sequence[str],
     roots: Mapping[str, str],
-    aside: Collection[str] = (),
-    given: Collection[str] = (),
+    quarantined: Collection[str] = (),
+    assumed_current: Collection[str] = (),
     withdrawn: Mapping[str, str] | None = None,
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
-    aside: those of the batches that assets which read all batches do without.
-    given: assets that are taken as they are, out of date or not.
+    quarantined: batches that the assets which read all batches leave out.
+    assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
     """
     graph = definitions.resolve_asset_graph()
@@ -82,10 +82,10 @@ def comparison(
     nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
-    usable = [batch for batch in batches if batch not in aside]
+    usable = [batch for batch in batches if batch not in quarantined]
     made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
     for name, node in nodes.items():
-        if name in given:
+        if name in assumed_current:
             continue
         for batch in batches if node.is_partitioned else [None]:
             made.add(name, batch)
@@ -94,7 +94,11 @@ def comparison(
 
 @dataclass
 class Comparison:
-    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date."""
+    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date.
+
+    Upstream first, because an asset is out of date as soon as one of its inputs is (`_outdated` grows along the way).
+    Each materialization's tags say what it was made from; they are compared with the versions there are now.
+    """
 
     nodes: Mapping[str, BaseAssetNode]
     latest: Mapping[str, Latest]
@@ -105,7 +109,7 @@ class Comparison:
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
-    _parents: dict[str, list[str]] = field(init=False)  # what Dagster's graph says is asked of it once, not per batch
+    _parents: dict[str, list[str]] = field(init=False)  # the graph is asked once per asset, not per batch
     _partitioned: set[str] = field(init=False)
     _code_versions: dict[str, str | None] = field(init=False)
 
@@ -118,6 +122,8 @@ class Comparison:
 
     def add(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
+        # Differences make it stale, and all that is below it. Failed rows alone ask for a retry, but what follows need
+        # not wait for them: they are not noted in `_outdated`.
         made = self.latest[name].get(batch)
         tags: Tags = {} if made is None else made.tags
         causes = [Cause("never", NEVER)] if made is None else list(self._causes(name, batch, tags))
@@ -132,6 +138,8 @@ class Comparison:
             )
 
     def _causes(self, name: str, batch: str | None, tags: Tags) -> Iterator[Cause]:
+        # Own causes first (withdrawn rows, code and recipe, files outside), then each input, then its blocking checks:
+        # the first cause is the reason that people are shown.
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
         code_version, root_version = self._code_versions[name], self.roots.get(name)
@@ -142,10 +150,12 @@ class Comparison:
         for parent in self._parents[name]:
             if cause := self._input_cause(parent, batch, tags):
                 yield cause
-        if told := gate_reason(self.gates[name], batch):
-            yield Cause("check", told)
+        if reason := gate_reason(self.gates[name], batch):
+            yield Cause("check", reason)
 
     def _input_cause(self, parent: str, batch: str | None, tags: Tags) -> Cause | None:
+        # An asset without batches reads all of a partitioned input, except the quarantined ones; Dagster records no
+        # version of that, so it is compared with the hash that the asset itself has recorded.
         reads_all = self._reads_all(parent, batch)
         sources = self.usable if reads_all else [self._source(parent, batch)]
         if any((parent, source) in self._outdated for source in sources):
