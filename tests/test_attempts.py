@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import dagster as dg
 from conftest import Project, prompt_rows
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 from test_recovery import ORIGIN
 
 from dasd_assets.commands.run import register_batches
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
-from dasd_assets.service.attempts import MAX_DEATHS, Verdict, judge
+from dasd_assets.service.attempts import MAX_DEATHS, AttemptDecision, decide
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.recovery import OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.steps import Step
@@ -32,19 +32,19 @@ def abandon(project: Project, instance: dg.DagsterInstance, step: Step, of_servi
     assert fail_abandoned_runs(instance, project.home) == 1
 
 
-def verdict(project: Project, instance: dg.DagsterInstance, step: Step) -> Verdict:
-    return judge(instance, step, instance.get_run_records(), project.recipe.automation, None, 0.0)
+def decision(project: Project, instance: dg.DagsterInstance, step: Step) -> AttemptDecision:
+    return decide(instance, step, instance.get_run_records(), project.recipe.automation, None, 0.0)
 
 
 def test_a_step_that_kills_dasd_run_is_given_up_after_many_deaths(project: Project) -> None:
     with project.instance() as instance:
         for number in range(1, MAX_DEATHS):
             abandon(project, instance, STEP, of_service=False)
-            found = verdict(project, instance, STEP)
+            found = decision(project, instance, STEP)
             assert (found.kind, found.number, found.died) == ("due", number + 1, True)
-        assert verdict(project, instance, replace(STEP, identity="step1")) == Verdict("due", 1)
+        assert decision(project, instance, replace(STEP, identity="step1")) == AttemptDecision("due", 1)
         abandon(project, instance, STEP, of_service=False)
-        found = verdict(project, instance, STEP)
+        found = decision(project, instance, STEP)
         assert found.kind == "exhausted"
         assert found.why == f"the process of run {found.run_id[:8]} was killed"
 
@@ -53,10 +53,10 @@ def test_runs_that_died_with_the_service_count_for_nothing(project: Project) -> 
     with project.instance() as instance:
         for _ in range(MAX_DEATHS + 1):
             abandon(project, instance, STEP, of_service=True)
-        assert verdict(project, instance, STEP) == Verdict("due", 1)
+        assert decision(project, instance, STEP) == AttemptDecision("due", 1)
 
 
-def test_a_batch_that_killed_its_process_comes_after_the_others_and_is_set_aside_in_the_end(project: Project) -> None:
+def test_a_batch_that_killed_its_process_comes_after_the_others_and_is_quarantined_in_the_end(project: Project) -> None:
     for number, name in enumerate("abc"):
         project.land(f"{name}.jsonl", prompt_rows(number, number + 1))
     project.materialize("teacher_model,student_model")

@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine, release
 from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
@@ -228,7 +228,7 @@ def test_a_new_filter_never_regenerates(standing: Service) -> None:
     assert all("response_verdicts" in names and not GENERATIONS & names for names in per_batch)
 
 
-def test_what_another_run_is_making_is_left_alone(standing: Service) -> None:
+def test_what_an_active_run_is_making_is_not_requested_again(standing: Service) -> None:
     standing.project.recipe = change(standing.project.recipe, "selection.divergence.threshold", 0.3)
     first, second = batches(standing.instance)
     standing.rebuild()
@@ -259,7 +259,7 @@ def fails_in(project: Project, batch: str) -> Callable[[str], bool]:
     return fails
 
 
-def test_a_batch_that_keeps_failing_is_set_aside_and_comes_back(service: Service) -> None:
+def test_a_batch_that_keeps_failing_is_quarantined_and_released_again(service: Service) -> None:
     project = service.project
     impatient(project)
     project.land("bad.jsonl", prompt_rows(0, 3))
@@ -276,7 +276,7 @@ def test_a_batch_that_keeps_failing_is_set_aside_and_comes_back(service: Service
     before = project.read("SELECT prompt_id FROM selected_responses")
 
     project.fake.fails = lambda request_id: False
-    assert [*service.rebuild(), *service.selection()] == []  # it stays aside though the teacher answers again
+    assert [*service.rebuild(), *service.selection()] == []  # it stays quarantined though the teacher answers again
     assert release(project.warehouse, [bad]) == [bad]
     service.settle()
     assert quarantine(project.warehouse).now == {}
@@ -300,7 +300,7 @@ def test_rows_that_failed_are_tried_again_and_hold_nothing_up(service: Service) 
     assert quarantine(project.warehouse).now == {}
 
 
-def test_a_mended_recipe_brings_a_batch_back_without_a_release(service: Service) -> None:
+def test_a_fixed_recipe_releases_a_batch_by_itself(service: Service) -> None:
     project = service.project
     impatient(project)
     project.land("bad.jsonl", prompt_rows(0, 3))
@@ -322,9 +322,9 @@ def test_the_pause_between_attempts_grows(service: Service) -> None:
     service.run(service.landing())
     now = time.time()
     assert service.planner.plan(["batch"], now).due == []
-    [told] = service.planner.plan(["batch"], now).waiting
-    assert "next attempt in " in told
-    assert "told to fail" in told
+    [reason] = service.planner.plan(["batch"], now).waiting
+    assert "next attempt in " in reason
+    assert "told to fail" in reason
     for number, pause in ((1, 60), (2, 60), (3, 240)):  # the first run made the prompts, so it does not count
         [attempt] = service.planner.plan(["batch"], time.time() + pause).due
         assert attempt.number == number

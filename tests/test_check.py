@@ -12,27 +12,27 @@ from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
-from dasd_assets.commands.check import Finding, check
+from dasd_assets.commands.check import PreflightResult, check
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.openai_engine import OpenAIEngine
 
 
-def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, Finding]:
+def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, PreflightResult]:
     return {found.check: found for found in check(project.recipe, project.home, engines or project.engines, quick)}
 
 
-def failed(found: dict[str, Finding]) -> dict[str, str]:
-    return {name: finding.told for name, finding in found.items() if finding.status == "failed"}
+def failed(found: dict[str, PreflightResult]) -> dict[str, str]:
+    return {name: finding.message for name, finding in found.items() if finding.status == "failed"}
 
 
 def test_a_sound_recipe_passes(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     found = findings(project)
     assert {finding.status for finding in found.values()} == {"ok"}
-    assert found["prompts"].told.startswith("9 in ")
-    assert "for 36 responses of at most 200 tokens" in found["disk"].told
-    assert found["teacher logprobs"].told.startswith("8 tokens sampled and scored again, 0 nats")
+    assert found["prompts"].message.startswith("9 in ")
+    assert "for 36 responses of at most 200 tokens" in found["disk"].message
+    assert found["teacher logprobs"].message.startswith("8 tokens sampled and scored again, 0 nats")
     assert not (project.home / "catalog.sqlite").exists()
 
 
@@ -44,7 +44,7 @@ def test_quick_loads_no_engine(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "look", "told"),
+    ("path", "value", "look", "message"),
     [
         ("teacher.model", "/nowhere", "teacher", "no folder /nowhere"),
         ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
@@ -56,12 +56,14 @@ def test_quick_loads_no_engine(project: Project) -> None:
         ("evaluation.benchmarks", [{"name": "x", "path": "/no.jsonl", "max_tokens": 9}], "benchmark x", "no such file"),
     ],
 )
-def test_each_fault_is_found_and_nothing_else(project: Project, path: str, value: object, look: str, told: str) -> None:
+def test_each_fault_is_found_and_nothing_else(
+    project: Project, path: str, value: object, look: str, message: str
+) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     project.recipe = change(project.recipe, path, value)
     (found,) = failed(findings(project, quick=True)).items()
     assert found[0] == look
-    assert told in found[1]
+    assert message in found[1]
 
 
 def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:
@@ -69,9 +71,9 @@ def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -
     project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}})
     found = findings(project, quick=True)["budgets"]
     assert found.status == "warning"
-    assert found.told.startswith("selection.budgets names maths, of which nothing has landed; there are ")
+    assert found.message.startswith("selection.budgets names maths, of which nothing has landed; there are ")
     project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}})
-    assert findings(project, quick=True)["budgets"].told.startswith("all of ")
+    assert findings(project, quick=True)["budgets"].message.startswith("all of ")
 
 
 def test_rollouts_beyond_the_context_are_doubtful(project: Project) -> None:
@@ -79,7 +81,7 @@ def test_rollouts_beyond_the_context_are_doubtful(project: Project) -> None:
     project.recipe = change(project.recipe, "mixed_policy.length_cap", 1000.0)
     found = findings(project, quick=True)["student context"]
     assert found.status == "warning"
-    assert found.told.startswith("a rollout may have 512,000 tokens (mixed_policy.length_cap times")
+    assert found.message.startswith("a rollout may have 512,000 tokens (mixed_policy.length_cap times")
 
 
 def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -> None:
@@ -87,10 +89,10 @@ def test_rejected_prompts_are_counted_with_the_first_reasons(project: Project) -
     folder.mkdir(parents=True)
     good = json.dumps(prompt_rows(0, 1)[0])
     (folder / "a.jsonl").write_text("\n".join([good, *["{}"] * 5, "nonsense"]))
-    told = findings(project, quick=True)["prompts"].told
-    assert told.startswith("1 in ")
-    assert "6 rejected: a.jsonl:2: question is missing" in told
-    assert told.count("a.jsonl:") == 3
+    message = findings(project, quick=True)["prompts"].message
+    assert message.startswith("1 in ")
+    assert "6 rejected: a.jsonl:2: question is missing" in message
+    assert message.count("a.jsonl:") == 3
 
 
 def faulty(project: Project, kind: str) -> Engines:
@@ -121,7 +123,7 @@ def faulty(project: Project, kind: str) -> Engines:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("fails", "it generated nothing: out of memory"),
         ("lies", "1 nats apart on average: more than 0.3"),
@@ -129,10 +131,10 @@ def faulty(project: Project, kind: str) -> Engines:
         ("is absent", "ConnectionError: connection refused"),
     ],
 )
-def test_an_engine_is_asked_for_logprobs(project: Project, kind: str, told: str) -> None:
+def test_an_engine_is_asked_for_logprobs(project: Project, kind: str, message: str) -> None:
     found = failed(findings(project, faulty(project, kind)))
     assert set(found) == {"teacher logprobs", "student logprobs"}
-    assert all(told in reason for reason in found.values())
+    assert all(message in reason for reason in found.values())
 
 
 def served(project: Project) -> Engines:
@@ -160,11 +162,11 @@ def test_a_servers_context_is_compared_with_what_is_asked_of_it(project: Project
     found = findings(project, served(project))["teacher logprobs"]
     if max_tokens == 200:
         assert found.status == "ok"
-        assert "; 512 tokens, of which " in found.told
+        assert "; 512 tokens, of which " in found.message
     else:
         assert found.status == "failed"
-        assert found.told.startswith("generation.max_tokens 600 and the longest prompt's ")
-        assert found.told.endswith(" exceed the context of 512")
+        assert found.message.startswith("generation.max_tokens 600 and the longest prompt's ")
+        assert found.message.endswith(" exceed the context of 512")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import Project
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.column_lineage import LINEAGE
+from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.columns import tables
 

@@ -1,4 +1,4 @@
-"""Progress lines: every item passes, and the end is always told."""
+"""Progress lines: every item passes, and the end is always logged."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_line_can_be_written_at_the_very_start_and_of_nothing() -> None:
 def test_items_pass_unchanged_and_the_end_is_logged_once() -> None:
     lines: list[str] = []
     assert list(logged(iter("abc"), 3, "letters", lines.append, every=1000)) == ["a", "b", "c"]
-    assert [line.split(" (")[0] for line in lines] == ["0/3 letters: the engine begins", "3/3 letters"]
+    assert [line.split(" (")[0] for line in lines] == ["0/3 letters: the engine starts", "3/3 letters"]
 
 
 def test_a_line_for_every_item_where_time_allows() -> None:
@@ -35,11 +35,11 @@ def test_items_are_not_taken_ahead_of_the_reader() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7170, "2 h 0 min"), (12_000, "3 h 20 min"), (190_000, "2 d 4 h")],
 )
-def test_a_duration_is_told_in_units_that_fit_it(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_a_duration_is_told_in_units_that_fit_it(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 def test_pauses_grow_with_the_work() -> None:
@@ -57,7 +57,7 @@ def test_a_training_tells_step_loss_rate_and_time_left_at_a_calm_rhythm() -> Non
     say(Pace(500, 500, 1_400_000))
     say(Progress(500, 500, 0.5, 3e-4, 1_400_000))
     assert lines == [
-        "training goes on after step 100: 500 steps in all",
+        "training continues after step 100: 500 steps in all",
         "step 200/500 (40 %), loss 0.750, learning rate 3.00e-03, 10,000 tokens/s, 30 s left",
         "step 500/500 (100 %), loss 0.500, learning rate 3.00e-04, 20,000 tokens/s",
     ]
@@ -68,4 +68,4 @@ def test_a_training_that_has_just_begun_tells_no_rate() -> None:
     say = TrainingLog(lines.append, every=0, clock=lambda: 1.0)
     say(Pace(0, 10, 0))
     say(Pace(0, 10, 0))
-    assert lines == ["training begins: 10 steps in all", "step 0/10 (0 %)"]
+    assert lines == ["training starts: 10 steps in all", "step 0/10 (0 %)"]

@@ -80,7 +80,7 @@ class Graph:
         nodes = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
         latest = latest_materializations(self.instance, {name: node.is_partitioned for name, node in nodes.items()})
         changes = Changes(self.instance, nodes, latest, roots, known)
-        return {(s.asset, s.batch): [record["told"] for record in changes.of(s)] for s in found}
+        return {(s.asset, s.batch): [record["message"] for record in changes.of(s)] for s in found}
 
     @property
     def stale(self) -> list[tuple[str, str | None, str]]:
@@ -219,8 +219,8 @@ def test_of_batches_read_together_those_that_changed_are_told(fresh: Graph) -> N
 
 def test_a_removed_batch_is_told(fresh: Graph) -> None:
     fresh.instance.delete_dynamic_partition("prompt_batch", "a")
-    told = "rows: other batches are read than before (removed or set aside: a)"
-    assert fresh.explain()["total", None] == [told]
+    message = "rows: other batches are read than before (removed or quarantined: a)"
+    assert fresh.explain()["total", None] == [message]
 
 
 def test_a_new_input_is_told_and_an_input_of_the_same_batch(fresh: Graph) -> None:
@@ -262,7 +262,7 @@ def test_no_more_batches_than_these_are_looked_up(empty: Graph) -> None:
     for name in names:
         tags = {"dagster/data_version": "2", "dagster/code_version": "1", "dagster/input_data_version/model": "m1"}
         empty.instance.report_runless_asset_event(dg.AssetMaterialization("rows", partition=name, tags=tags))
-    told = empty.explain()["total", None]
-    assert told[0] == "rows of batch batch 00: version batch 00 1 → 2"
-    assert told[-1] == "rows of 3 more batches: made since"
-    assert len(told) == NUM_LOOKED_UP + 1
+    message = empty.explain()["total", None]
+    assert message[0] == "rows of batch batch 00: version batch 00 1 → 2"
+    assert message[-1] == "rows of 3 more batches: made since"
+    assert len(message) == NUM_LOOKED_UP + 1

@@ -2,7 +2,7 @@
 
 `staleness` knows that something differs; what it was before is read here, from the tags and metadata of the
 materializations that Dagster's log still has. A home of an earlier release did not record what a code version stands
-for: then that is said.
+for; the message then says so.
 """
 
 import json
@@ -11,23 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
 from dasd_assets.audit.prompt import Record
 from dasd_assets.records.code_versions import MADE_WITH
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.materializations import Latest, Materialization, metadata_of, tags_until
-from dasd_assets.service.staleness import (
-    BATCHES_VERSION,
-    CODE_VERSION,
-    DATA_VERSION,
-    INPUT_EVENT,
-    INPUT_VERSION,
-    Cause,
-    Stale,
+from dasd_assets.records.tags import (
+    BATCHES_VERSION_TAG,
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_EVENT_TAG,
+    INPUT_VERSION_TAG,
     data_version,
     hash_of_versions,
     recordings,
 )
+from dasd_assets.service.staleness import Cause, Stale
 
 NUM_LOOKED_UP = 20  # batches of an input, whose earlier versions are fetched from the log; the others are only named
 
@@ -36,7 +35,7 @@ MadeWith = Mapping[str, Mapping[str, Any]]  # `code` and `recipe`, as code_versi
 
 @dataclass
 class Changes:
-    """Explains causes. roots: data versions that assets made from files should have. usable: batches not set aside."""
+    """Explains causes. roots: data versions that assets made from files should have. usable: unquarantined batches."""
 
     instance: dg.DagsterInstance
     nodes: Mapping[str, BaseAssetNode]
@@ -47,37 +46,37 @@ class Changes:
     _num_looked_up: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def of(self, stale: Stale) -> list[Record]:
-        """One record per change: `kind`, `what` changed, `before`, `now`, `batch` of the input, and all as `told`."""
+        """One record per change: `kind`, `what` changed, `before`, `now`, `batch` of the input, and a `message`."""
         return [record for cause in stale.causes for record in self._explained(stale, cause)]
 
     def _explained(self, stale: Stale, cause: Cause) -> Iterator[Record]:
         made = self.latest[stale.asset].get(stale.batch)
         if made is None or cause.kind in ("never", "withdrawals", "upstream", "check", "failed"):
-            yield _record(cause.kind, cause.upstream or None, told=cause.reason)
+            yield _record(cause.kind, cause.upstream or None, message=cause.reason)
         elif cause.kind == "code":
             yield from self._code(stale.asset, made)
         elif cause.kind == "files":
-            before, now = made.tags.get(DATA_VERSION), self.roots[stale.asset]
-            yield _record("files", stale.asset, before, now, told=f"its files changed: version {before} → {now}")
+            before, now = made.tags.get(DATA_VERSION_TAG), self.roots[stale.asset]
+            yield _record("files", stale.asset, before, now, message=f"its files changed: version {before} → {now}")
         elif stale.batch is None and self.nodes[cause.upstream].is_partitioned:
             yield from self._batches(stale.asset, cause.upstream, made)
         else:
             yield self._input(stale, cause.upstream, made)
 
     def _code(self, asset: str, made: Materialization) -> Iterator[Record]:
-        version = {"before": made.tags.get(CODE_VERSION), "now": self.nodes[asset].code_version}
+        version = {"before": made.tags.get(CODE_VERSION_TAG), "now": self.nodes[asset].code_version}
         arrow = f"code version {version['before']} → {version['now']}"
         before = self._made_with(asset, made)
         now = _plain(self.nodes[asset].metadata)
         if before is None or now is None:
-            yield _record("code or recipe", None, **version, told=f"recipe or code (not recorded which): {arrow}")
+            yield _record("code or recipe", None, **version, message=f"recipe or code (not recorded which): {arrow}")
             return
         changes = [*_differences("recipe", before, now), *_differences("code", before, now)]
-        yield from changes or [_record("code", None, **version, told=arrow)]
+        yield from changes or [_record("code", None, **version, message=arrow)]
 
     def _made_with(self, asset: str, made: Materialization) -> MadeWith | None:
         """What the code version of a materialization stands for; all that have the same version say the same."""
-        key = (asset, made.tags.get(CODE_VERSION, ""))
+        key = (asset, made.tags.get(CODE_VERSION_TAG, ""))
         if key not in self._known:
             self._known[key] = _plain(metadata_of(self.instance, asset, made.storage_id))
         return self._known[key]
@@ -85,45 +84,45 @@ class Changes:
     def _input(self, stale: Stale, upstream: str, made: Materialization) -> Record:
         """An input of the same batch, or one that has no batches."""
         source = stale.batch if self.nodes[upstream].is_partitioned else None
-        recorded = made.tags.get(INPUT_VERSION + upstream)
+        recorded = made.tags.get(INPUT_VERSION_TAG + upstream)
         now = data_version(self.latest[upstream], source)
         before = recorded
         if recorded is not None and source is not None:  # hashed
             before = self._version_until(stale.asset, upstream, source, _pointer(made, upstream))
             before = before if before is not None and recorded in recordings(before) else None
-        told = f"{upstream} changed" if recorded is not None else f"{upstream} is a new input"
+        message = f"{upstream} changed" if recorded is not None else f"{upstream} is a new input"
         versions = f": version {before} → {now}" if before is not None else ""
-        return _record("input", upstream, before, now, source, told + versions)
+        return _record("input", upstream, before, now, source, message + versions)
 
     def _batches(self, asset: str, upstream: str, made: Materialization) -> Iterator[Record]:
         """An input of which all batches are read: those made since, and those that are gone."""
         latest, pointer = self.latest[upstream], _pointer(made, upstream)
         since = [b for b in self.usable if b in latest and latest[b].storage_id > pointer]
         then = {b: data_version(latest, b) for b in self.usable if b not in since}
-        num_untold = 0
+        num_omitted = 0
         for batch in since:
             if self._num_looked_up.get((asset, upstream), 0) >= NUM_LOOKED_UP:
-                num_untold += 1
+                num_omitted += 1
                 continue
             before, now = self._version_until(asset, upstream, batch, pointer), data_version(latest, batch)
             if before is not None:
                 then[batch] = before
             if before != now:
-                told = f"version {before} → {now}" if before is not None else "new"
-                yield _record("input", upstream, before, now, batch, f"{upstream} of batch {batch}: {told}")
-        if num_untold:
-            told = f"{upstream} of {num_untold} more batches: made since"
-            yield _record("input", upstream, told=told)
-        elif hash_of_versions(then) != made.tags.get(BATCHES_VERSION + upstream):
+                message = f"version {before} → {now}" if before is not None else "new"
+                yield _record("input", upstream, before, now, batch, f"{upstream} of batch {batch}: {message}")
+        if num_omitted:
+            message = f"{upstream} of {num_omitted} more batches: made since"
+            yield _record("input", upstream, message=message)
+        elif hash_of_versions(then) != made.tags.get(BATCHES_VERSION_TAG + upstream):
             yield self._gone(upstream, pointer)
 
     def _gone(self, upstream: str, pointer: int) -> Record:
-        """Batches that were there, and are removed or set aside; of all that ever were, if some had gone before."""
+        """Batches that were read, and are removed or quarantined now. Those that were so before are named, too."""
         latest = self.latest[upstream]
         gone = sorted(b for b, event in latest.items() if b and b not in self.usable and event.storage_id <= pointer)
-        told = f"{upstream}: other batches are read than before"
-        named = f" (removed or set aside: {', '.join(gone)})" if gone else ""
-        return _record("input", upstream, told=told + named)
+        message = f"{upstream}: other batches are read than before"
+        named = f" (removed or quarantined: {', '.join(gone)})" if gone else ""
+        return _record("input", upstream, message=message + named)
 
     def _version_until(self, asset: str, upstream: str, batch: str, pointer: int) -> str | None:
         """The data version that a batch of an input had at a place in the log; None, too, beyond NUM_LOOKED_UP."""
@@ -132,7 +131,7 @@ class Changes:
             return None
         self._num_looked_up[asset, upstream] = number + 1
         tags = tags_until(self.instance, upstream, batch, pointer)
-        return None if tags is None else tags.get(DATA_VERSION)
+        return None if tags is None else tags.get(DATA_VERSION_TAG)
 
 
 def _record(
@@ -141,15 +140,15 @@ def _record(
     before: object = None,
     now: object = None,
     batch: str | None = None,
-    told: str = "",
+    message: str = "",
 ) -> Record:
-    return {"kind": kind, "what": what, "batch": batch, "before": before, "now": now, "told": told}
+    return {"kind": kind, "what": what, "batch": batch, "before": before, "now": now, "message": message}
 
 
 def _pointer(made: Materialization, upstream: str) -> int:
-    """The input's last event when the step began; before this materialization, if Dagster did not say."""
-    told = made.tags.get(INPUT_EVENT + upstream, "")
-    return int(told) if told.isdigit() else made.storage_id
+    """The input's last event when the step began; before this materialization, if Dagster did not record it."""
+    pointer = made.tags.get(INPUT_EVENT_TAG + upstream, "")
+    return int(pointer) if pointer.isdigit() else made.storage_id
 
 
 def _plain(metadata: Mapping[str, object]) -> MadeWith | None:
@@ -163,8 +162,8 @@ def _differences(kind: str, before: MadeWith, now: MadeWith) -> Iterator[Record]
     for path in sorted(old.keys() | new.keys()):
         if old.get(path, _UNSET) != new.get(path, _UNSET):
             name = path if kind == "recipe" else f"code version of {path}"
-            told = f"{name} {_shown(old, path)} → {_shown(new, path)}"
-            yield _record(kind, path, old.get(path), new.get(path), told=told)
+            message = f"{name} {_shown(old, path)} → {_shown(new, path)}"
+            yield _record(kind, path, old.get(path), new.get(path), message=message)
 
 
 _UNSET = object()

@@ -20,13 +20,13 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
-from dasd_assets.commands.operations import positive
 from dasd_resources.home import prepare_home
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1
+RECIPE_HELP = "a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)"
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -40,7 +40,7 @@ def add_commands(commands: Subparsers) -> None:
     for parser in (response, example, checkpoint, prompt):
         parser.add_argument("id", help="an id, or its first digits")
     stale = _add(kinds, "staleness", _staleness, "what is out of date, and why")
-    stale.add_argument("--recipe", help="a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)")
+    stale.add_argument("--recipe", help=RECIPE_HELP)
     truth = _add(kinds, "verify", _verify, "recompute hashes, references, sums and files; name what disagrees")
     truth.add_argument("--sample", type=positive, metavar="N", help="recompute only N rows of each table")
     takedown = commands.add_parser(
@@ -56,9 +56,10 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _add(
-    kinds: Subparsers, name: str, command: Callable[[argparse.Namespace], int], told: str
+    kinds: Subparsers, name: str, command: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = kinds.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=command)
     return parser
@@ -153,6 +154,14 @@ def _takedown(args: argparse.Namespace) -> int:
     with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8") as lines:
         ids, questions = read_names(lines)
     return say(args, take_down(lake, ids, questions, args.reason or "", args.undo), takedown_page)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a positive integer."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
 
 
 def say(args: argparse.Namespace, record: Record, page: Callable[[Record], str]) -> int:

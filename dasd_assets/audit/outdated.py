@@ -34,8 +34,8 @@ def explained(
     known, roots = batches(instance), root_versions(engines, recipe)
     with lake.reading() as reading:
         require_tables(instance, reading)
-        aside, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
-    now = comparison(instance, definitions, known, roots, aside, withdrawn=withdrawn)
+        quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
+    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,
@@ -43,5 +43,5 @@ def explained(
             {"asset": s.asset, "batch": s.batch, "reason": s.reason, "retry": s.retry, "causes": changes.of(s)}
             for s in now.found
         ],
-        "quarantined": [{"batch": batch, "reason": row.reason} for batch, row in aside.items()],
+        "quarantined": [{"batch": batch, "reason": row.reason} for batch, row in quarantined.items()],
     }

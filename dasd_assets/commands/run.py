@@ -4,6 +4,8 @@ Landed files become batches; every step of the plan (planning.py) is carried out
 batch by batch, then what reads them all. Asked for certain assets, it materializes exactly these.
 """
 
+import argparse
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,25 +13,31 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterError
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 from sqlalchemy.exc import IntegrityError
 
+from dasd_assets.commands.console import console
+from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.commands.summary import summary
+from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.gates import closed_gate
+from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
+from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
 
-MAX_FAILED_BATCHES = 3  # different ones, after which it is hardly the batches' fault
+MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 GROWING_SECONDS = 0.5
 WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
@@ -37,6 +45,27 @@ Echo = Callable[[str], None]
 
 class RunFailed(UserError, RuntimeError):
     """A materialization failed; the message names the asset and its error."""
+
+
+def command(args: argparse.Namespace) -> int:
+    """Everything, or what --select names; then, of everything, the summary."""
+    started, home = time.monotonic(), args.home
+    recipe = load_recipe(args.recipe or args.default_recipe)
+    dagster_home = prepare_home(home, args.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
+    engines = EnvironmentEngines(home=str(home))
+    definitions = dg.Definitions.merge(
+        build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
+    )
+    with open_instance(dagster_home) as instance:
+        if args.select:
+            done = materialize_selected(instance, definitions, recipe, args.select, home, print_message)
+        else:
+            done = bring_up_to_date(instance, definitions, recipe, engines, home, print_message)
+        print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
+        if not args.select:
+            print(summary(instance, Warehouse(home=str(home)), engines, recipe))
+    return 0
 
 
 def bring_up_to_date(
@@ -49,17 +78,17 @@ def bring_up_to_date(
 ) -> int:
     """Materialize what is out of date; returns the number of materializations. Raises RunFailed or RecipeError.
 
-    A batch that fails does not stop the others, but what reads all batches then waits; too many of them, or one that
-    is to be tried no more, end it or are quarantined. What the service is making is waited for.
+    A batch that fails does not stop the others, but what reads all batches then waits. MAX_FAILED_BATCHES of them end
+    the run; a batch that has no attempts left is quarantined. Active runs of the service are waited for.
     """
     planner = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
     root_versions(engines, recipe)
     register_batches(instance, recipe, home, echo)
     done = 0
     failed: dict[str, RunFailed | RecipeError] = {}
-    told: set[str] = set()
-    retried: Counter[str] = Counter()  # of one step, failed rows are asked again a few times in a run, then left
-    while step := _next(planner, failed, retried, home, told, echo):
+    reported: set[str] = set()
+    retried: Counter[str] = Counter()  # steps that only ask failed rows again: a few times, then left to a later run
+    while step := _next(planner, failed, retried, home, reported, echo):
         retried[step.identity] += step.retry
         echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
         try:
@@ -77,34 +106,34 @@ def bring_up_to_date(
 
 
 def _next(
-    planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, told: set[str], echo: Echo
+    planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, reported: set[str], echo: Echo
 ) -> Step | None:
-    """The next step that nobody else is making; waits while somebody is, and returns None if none is left."""
+    """The next step without an active run; waits while there are only others, and returns None if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
         plan = planner.plan(LEVELS, patient=False)
         for batch, row in quarantine(planner.warehouse).now.items():
-            if batch not in told:
-                told.add(batch)
-                echo(f"batch {batch} is quarantined, and left out: {row.reason} (see `dasd quarantine`)")
+            if batch not in reported:
+                reported.add(batch)
+                echo(f"batch {batch} is quarantined and left out: {row.reason} (see `dasd quarantine`)")
         steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
         due = [step for step in steps if retried.get(step.identity, 0) < MAX_ATTEMPTS]
         for step in steps:
-            if step not in due and step.target not in told:
-                told.add(step.target)
-                echo(f"{step.why}{_of(step.batch)}: left for a later run (see failed_requests)")
+            if step not in due and step.target not in reported:
+                reported.add(step.target)
+                echo(f"{step.why}{_of(step.batch)}: left to a later run (see failed_requests)")
         if due:
             return due[0]
-        if plan.changed:  # without the batches that were set aside just now, there may be more to do
+        if plan.changed:  # without the batches quarantined just now, there may be more to do
             continue
         if plan.exhausted:
-            step, verdict = plan.exhausted[0]
-            raise RunFailed(f"{step.why}, after {verdict.number - 1} attempts: {verdict.why}")
-        if not plan.making:
+            step, decision = plan.exhausted[0]
+            raise RunFailed(f"{step.why}, after {decision.number - 1} attempts: {decision.why}")
+        if not plan.active_runs:
             return None
-        if told.isdisjoint(plan.making):
-            told.update(plan.making)
-            echo(f"waiting for what the service is making: {', '.join(run_id[:8] for run_id in plan.making)}")
+        if reported.isdisjoint(plan.active_runs):
+            reported.update(plan.active_runs)
+            echo(f"waiting for runs of the service: {', '.join(run_id[:8] for run_id in plan.active_runs)}")
         time.sleep(WAIT_SECONDS)
 
 
@@ -113,7 +142,7 @@ def _of(batch: str | None) -> str:
 
 
 def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, echo: Echo) -> None:
-    """Make a partition of every landed file whose content no batch has; a file that is still growing is left alone."""
+    """Make a partition of every landed file whose content no batch has; a file that is still growing is skipped."""
     assert PROMPT_BATCH.name is not None
     folder = LandingFolder.of(recipe.automation.landing, home)
     landed = look(folder, batches(instance), {}, time.time())
@@ -124,7 +153,7 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
         _add(instance, PROMPT_BATCH.name, landed.new)
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
     if landed.growing:
-        echo(f"left alone, still being written: {', '.join(file.name for file in landed.growing)}")
+        echo(f"skipped, still being written: {', '.join(file.name for file in landed.growing)}")
 
 
 def _add(instance: dg.DagsterInstance, name: str, new: Sequence[str]) -> None:
@@ -181,7 +210,7 @@ def execute(
     home: Path,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """One Dagster run in this process. Raises RunFailed with the first error, RecipeError if the recipe is to blame."""
+    """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError."""
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
     with owner(home) as owned:
@@ -191,15 +220,15 @@ def execute(
             partition_key=batch,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
-            tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # for the service: this is not its to retry
+            tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # the service must not start it again
         )
     if not result.success:
         raise _first_error(result)
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:
-    if told := closed_gate(result):
-        return RunFailed(told)
+    if message := closed_gate(result):
+        return RunFailed(message)
     failures = [event for event in result.all_events if event.is_step_failure]
     if not failures:
         return RunFailed(f"run {result.run_id} failed before its first step")

@@ -1,8 +1,8 @@
 """The latest materialization of every asset and batch, read from Dagster's event log at little cost.
 
-Which event is the latest is asked of the log each time; what an event says never changes, so that is kept in a SQLite
-file beside the log, and a thousand batches cost one query an asset. A log that was restored to an earlier state may use
-ids again: the file is dropped when its newest event is not in the log.
+Which event is the latest is asked of the log each time; the content of an event never changes, so it is kept in a
+SQLite file beside the log, and a thousand batches cost one query an asset. A log that was restored to an earlier state
+may use ids again: the file is dropped when its newest event is not in the log.
 """
 
 import json
@@ -102,7 +102,7 @@ def _kept(instance: dg.DagsterInstance) -> Iterator[sqlite3.Connection]:
 
 
 def _opened(place: str) -> sqlite3.Connection:
-    """With its table; a damaged file is thrown away, for it is but a cache."""
+    """With its table; a damaged file is deleted, as it is only a cache."""
     connection = sqlite3.connect(place, timeout=60)
     try:
         connection.execute(TABLE)

@@ -1,7 +1,7 @@
 """Progress of long work, in the run log: how much is done, how fast, how long it will take.
 
-A line every ten seconds at first; after ten minutes the pauses grow, to a minute after an hour: whoever looks into the
-log of a training of days must not read ten thousand lines.
+A line every ten seconds at first; after ten minutes the pauses grow, to a minute after an hour: the log of a training
+of days should not be ten thousand lines long.
 """
 
 import time
@@ -19,30 +19,30 @@ EVERY = 10.0  # seconds
 def logged(
     items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], every: float = EVERY
 ) -> Iterator[Item]:
-    """Pass items on; at a calm rhythm, and at the end, log how many of `total` have come and the time left.
+    """Pass items on; every now and then (`pause`), and at the end, log how many of `total` have come and the time left.
 
-    The rate is that since the first one came: what an engine needs to load a model is none of it.
+    The rate counts from the first item: the time that an engine needs to load a model is not part of it.
     """
     if total:
-        log(f"0/{total:,} {unit}: the engine begins")
-    began = first = spoken = time.monotonic()
+        log(f"0/{total:,} {unit}: the engine starts")
+    began = first = logged_at = time.monotonic()
     for done, item in enumerate(items, start=1):
         now = time.monotonic()
         if done == 1:
-            first = spoken = now
+            first = logged_at = now
         if done == total:
             log(progress_line(done, total, unit, now - began, done))
-        elif now - spoken >= pause(now - first, every):
+        elif now - logged_at >= pause(now - first, every):
             log(progress_line(done, total, unit, now - first, done - 1))
-            spoken = now
+            logged_at = now
         yield item
 
 
 @dataclass
 class TrainingLog:
-    """Logs what a training tells of itself: its first step, then step, loss, rate and time left, and its last step.
+    """Logs what a training reports: its first step, then step, loss, rate and time left, and its last step.
 
-    The rate is that since it began or, after a kill, went on: loading a model is none of it.
+    The rate counts from its start or, after a kill, its continuation: loading a model is not part of it.
     """
 
     log: Callable[[str], None]
@@ -51,7 +51,7 @@ class TrainingLog:
     first: Progress | Pace | None = field(default=None, init=False)
     loss: str = field(default="", init=False)
     started: float = field(default=0.0, init=False)
-    spoken: float = field(default=0.0, init=False)
+    logged_at: float = field(default=0.0, init=False)
 
     def __call__(self, now: Progress | Pace) -> None:
         is_last = isinstance(now, Progress) and now.step == now.num_steps
@@ -59,12 +59,12 @@ class TrainingLog:
             self.loss = f", loss {now.loss:.3f}, learning rate {now.learning_rate:.2e}"
         seconds = self.clock()
         if self.first is None:
-            self.first, self.started, self.spoken = now, seconds, seconds
-            begins = "begins" if now.step == 0 else f"goes on after step {now.step:,}"
-            self.log(f"training {begins}: {now.num_steps:,} steps in all")
-        elif seconds - self.spoken >= pause(seconds - self.started, self.every) or is_last:
+            self.first, self.started, self.logged_at = now, seconds, seconds
+            starts = "starts" if now.step == 0 else f"continues after step {now.step:,}"
+            self.log(f"training {starts}: {now.num_steps:,} steps in all")
+        elif seconds - self.logged_at >= pause(seconds - self.started, self.every) or is_last:
             self.log(training_line(self.first, now, self.loss, seconds - self.started))
-            self.spoken = seconds
+            self.logged_at = seconds
 
 
 def pause(elapsed: float, every: float) -> float:

@@ -1,8 +1,8 @@
-"""Batches that keep failing: set aside with the reason, so that the others go on, and brought back by release.
+"""Batches that keep failing: quarantined with the reason, so that the others can go on, and released later.
 
-`quarantined_batches` has one row per time a batch was set aside; `released_at` is empty while it lasts. A quarantined
-batch is read by nothing that reads all batches. It comes back by `dasd quarantine --release`, by a materialization that
-succeeds, or by itself when what it is to be made from changes (`step`): a mended recipe needs no release.
+`quarantined_batches` has one row per time a batch was quarantined; `released_at` is empty while that lasts. Assets that
+read all batches leave it out. It is released by `dasd quarantine --release`, by a materialization that succeeds, or by
+itself when what it is to be made from changes (`step`): after the recipe was fixed, no release is needed.
 """
 
 import json
@@ -21,7 +21,7 @@ QUARANTINE_CHECK = dg.AssetCheckKey(dg.AssetKey("prompts"), "no_quarantined_batc
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A batch set aside: why, at which step, after which run and how many attempts."""
+    """A quarantined batch: why, at which step, after which run and how many attempts."""
 
     batch: str
     reason: str
@@ -36,7 +36,7 @@ COLUMNS = [column.name for column in fields(Quarantined)]
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What is set aside now, by batch, and when each batch was last released."""
+    """What is quarantined now, by batch, and when each batch was last released."""
 
     now: dict[str, Quarantined]
     released: dict[str, datetime]
@@ -52,11 +52,11 @@ def quarantine(warehouse: Warehouse | Reading) -> Quarantine:
 
 def usable_batches(instance: dg.DagsterInstance, warehouse: Warehouse) -> list[str]:
     """The batches that assets which read them all may read: existing, and not quarantined."""
-    aside = quarantine(warehouse).now
-    return [batch for batch in batches(instance) if batch not in aside]
+    quarantined = quarantine(warehouse).now
+    return [batch for batch in batches(instance) if batch not in quarantined]
 
 
-def set_aside(warehouse: Warehouse, batch: str, reason: str, step: str, num_attempts: int, run_id: str) -> None:
+def quarantine_batch(warehouse: Warehouse, batch: str, reason: str, step: str, num_attempts: int, run_id: str) -> None:
     """Quarantine a batch, unless it already is. run_id: of the last attempt."""
     row = Quarantined(batch, reason, step, num_attempts, run_id, datetime.now(UTC))
     with warehouse.commit(json.dumps({"quarantine": batch})) as transaction:
@@ -67,7 +67,7 @@ def set_aside(warehouse: Warehouse, batch: str, reason: str, step: str, num_atte
 
 
 def release(warehouse: Warehouse, wanted: Collection[str]) -> list[str]:
-    """Bring batches back; returns those that were quarantined."""
+    """Release batches; returns those that were quarantined."""
     with warehouse.commit(json.dumps({"release": sorted(wanted)})) as transaction:
         query = "SELECT * FROM quarantined_batches WHERE released_at IS NULL AND list_contains($batches, batch)"
         rows = transaction.read(query, {"batches": list(wanted)})
@@ -80,7 +80,7 @@ def release(warehouse: Warehouse, wanted: Collection[str]) -> list[str]:
 def build() -> list[dg.AssetChecksDefinition]:
     """The check `no_quarantined_batches` on `prompts`; the service evaluates it whenever the quarantine changes."""
 
-    @dg.asset_check(asset="prompts", description="Every batch takes part; else the reasons why some do not.")
+    @dg.asset_check(asset="prompts", description="No batch is quarantined; else which, and why.")
     def no_quarantined_batches(warehouse: Warehouse) -> dg.AssetCheckResult:
         found = check_evaluation(quarantine(warehouse))
         return dg.AssetCheckResult(
@@ -90,17 +90,17 @@ def build() -> list[dg.AssetChecksDefinition]:
     return [no_quarantined_batches]
 
 
-def check_evaluation(aside: Quarantine) -> dg.AssetCheckEvaluation:
+def check_evaluation(current: Quarantine) -> dg.AssetCheckEvaluation:
     """The check's outcome: a warning with every quarantined batch and its reason."""
     return dg.AssetCheckEvaluation(
         asset_key=QUARANTINE_CHECK.asset_key,
         check_name=QUARANTINE_CHECK.name,
-        passed=not aside.now,
+        passed=not current.now,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
-            f"{len(aside.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` brings one back"
-            if aside.now
+            f"{len(current.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` releases one"
+            if current.now
             else "none is quarantined"
         ),
-        metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in aside.now.items()},
+        metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in current.now.items()},
     )

@@ -1,4 +1,4 @@
-"""Small words of what people read."""
+"""Numbers with their nouns, in messages."""
 
 
 def number_of(count: int, noun: str, plural: str | None = None) -> str:

@@ -1,8 +1,8 @@
 """How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
 
-An attempt fails by an error of a step, or by the death of its process; deaths are often the machine's fault, so many
-more of them are allowed. Runs that the service took with it when it died count for nothing; a killed `dasd run` may
-have died of its step, so it counts.
+An attempt fails by an error of a step, or by the death of its process. Deaths are often the machine's fault, so many
+more of them are allowed. Runs that died together with the service do not count; a killed `dasd run` may have died of
+its step, so it does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ from itertools import takewhile
 from typing import Literal
 
 import dagster as dg
-from dagster._core.events import RunFailureReason
-from dagster._core.storage.tags import (
+
+from dasd_assets.records.dagster_internals import (
     AUTO_RETRY_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     RUN_FAILURE_REASON_TAG,
     WILL_RETRY_TAG,
+    RunFailureReason,
 )
-
 from dasd_assets.service.gates import refusal
 from dasd_assets.service.recovery import ABANDONED
 from dasd_assets.service.steps import STEP, TARGET, Step
@@ -27,7 +27,7 @@ from dasd_resources.recipe import Automation
 
 MAX_DEATHS = 10
 MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
-RUNS_PER_STEP = 20  # that are looked at
+RUNS_PER_STEP = 20  # that are read; must exceed MAX_DEATHS
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -40,22 +40,23 @@ DEATHS = {RunFailureReason.UNEXPECTED_TERMINATION, RunFailureReason.RUN_WORKER_R
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AttemptDecision:
     """Whether a step may be tried; `number` is the next attempt's, `run_id` the last one's.
 
-    fruitless: it was made often enough, and is out of date all the same. died: the last attempt, by its process.
+    still_stale: the last attempt succeeded, and the step is out of date all the same. died: whether the process of the
+    last attempt died.
     """
 
     kind: Literal["due", "wait", "exhausted"]
     number: int
     why: str = ""
     run_id: str = ""
-    fruitless: bool = False
+    still_stale: bool = False
     died: bool = False
 
 
 def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
-    """Runs queued, begun, or died a moment ago so that Dagster is about to start them again."""
+    """Runs that are queued, begun, or died a moment ago and are about to be started again by Dagster."""
     running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
     since = datetime.fromtimestamp(now - AUTO_RETRY_SECONDS).astimezone()
     died = instance.get_runs(
@@ -64,8 +65,8 @@ def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.Dagster
     return running + [run for run in died if AUTO_RETRY_RUN_ID_TAG not in run.tags]
 
 
-def maker(step: Step, runs: Iterable[tuple[dg.DagsterRun, set[str]]]) -> str | None:
-    """The id of a run that makes something of the step, or None. runs: each with the assets it makes."""
+def active_run_for(step: Step, runs: Iterable[tuple[dg.DagsterRun, set[str]]]) -> str | None:
+    """The id of a run that makes an asset of the step, or None. runs: the unfinished ones, each with its assets."""
     for run, assets in runs:
         batch = run.tags.get(PARTITION_NAME_TAG)
         if not assets.isdisjoint(step.assets) and (step.batch is None or batch in (None, step.batch)):
@@ -92,34 +93,40 @@ def runs_of(instance: dg.DagsterInstance, steps: Sequence[Step]) -> dict[str, li
     return records
 
 
-def judge(
+def decide(
     instance: dg.DagsterInstance,
     step: Step,
     runs: Sequence[dg.RunRecord],
     policy: Automation,
     released: datetime | None,
     now: float,
-) -> Verdict:
+) -> AttemptDecision:
     """Whether a step may be tried now: attempts are its latest runs, back to one that was to make something else.
 
-    runs: of its target. released: when its batch last left quarantine; what was before is void.
+    runs: of its target, newest first. released: when its batch last left quarantine; earlier runs do not count.
     """
+    # 1. Which runs were attempts: since the last release, ended, not lost together with the service, and of this very
+    #    step. An earlier run that was to make something else starts the count anew: its errors may be gone with it.
     runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
     ended = [r for r in runs if r.dagster_run.is_finished and not _died_with_service(r.dagster_run)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
     if not ended:
-        return Verdict("due", number)
+        return AttemptDecision("due", number)
+    # 2. Attempts left? Deaths and errors have limits of their own. A step that only asks failed rows again is not
+    #    limited here: the ledger counts the attempts at each row.
     last = ended[0].dagster_run
     deaths = sum(_died(record.dagster_run) for record in tried)
     others = len(tried) - deaths
     if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
-        return Verdict("exhausted", number, explain(instance, last), last.run_id, last.is_success)
+        return AttemptDecision("exhausted", number, explain(instance, last), last.run_id, last.is_success)
+    # 3. The pause, which grows with the errors. None after a death (the machine may be fine again by now), nor after
+    #    a success of another step: then something changed, and this is its first attempt.
     wait = (ended[0].end_time or now) + pause(policy.retry_delay_seconds, others) - now
     if wait > 0 and (tried or not last.is_success) and not _died(last):
         why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
-        return Verdict("wait", number, why, last.run_id)
-    return Verdict("due", number, died=bool(tried) and _died(last))
+        return AttemptDecision("wait", number, why, last.run_id)
+    return AttemptDecision("due", number, died=bool(tried) and _died(last))
 
 
 def pause(first: float, number: int) -> float:
@@ -128,14 +135,14 @@ def pause(first: float, number: int) -> float:
 
 
 def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why a run ended: a closed gate, else the first failed step's error, else what Dagster says of the run."""
+    """Why a run ended: a failed blocking check, else the first failed step's error, else what Dagster recorded."""
     if run.is_success:
         return "it is still out of date though it was made"
     evaluation, failure = dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.STEP_FAILURE
     for record in instance.get_records_for_run(run.run_id, of_type=evaluation, ascending=True).records:
         event = record.event_log_entry.dagster_event
-        if event is not None and (told := refusal(event.asset_check_evaluation_data)):
-            return told
+        if event is not None and (message := refusal(event.asset_check_evaluation_data)):
+            return message
     for record in instance.get_records_for_run(run.run_id, of_type=failure, limit=1, ascending=True).records:
         event = record.event_log_entry.dagster_event
         if event is not None:
@@ -149,8 +156,8 @@ def step_error(event: dg.DagsterEvent) -> str:
     """`asset: error` of a step failure, without its traceback."""
     data = event.step_failure_data
     cause = data.error.cause if data.error is not None and data.error.cause is not None else data.error
-    told = data.user_failure_data.description if data.user_failure_data else None
-    return f"{event.step_key}: {told or (cause.message.strip() if cause else 'unknown error')}"
+    described = data.user_failure_data.description if data.user_failure_data else None
+    return f"{event.step_key}: {described or (cause.message.strip() if cause else 'unknown error')}"
 
 
 def _died(run: dg.DagsterRun) -> bool:

@@ -1,17 +1,17 @@
-"""The service's sensors and schedule: what lands becomes a batch, what is out of date is made, training has its hour.
+"""The service's sensors and schedule: landed files become batches, stale assets are made, training is scheduled.
 
 | name | looks every | requests |
 | --- | --- | --- |
 | `landed_prompts` | 10 s | a new batch with its first run, in the same tick |
-| `batch_rebuilds` | 15 s | models, then whatever a batch lacks or has out of date; sets failing batches aside |
+| `batch_rebuilds` | 15 s | models, then what a batch lacks or has out of date; quarantines failing batches |
 | `selection_rebuilds` | 30 s | selection and datasets, when every batch that is not quarantined is complete |
 | `training` | the recipe's cron | training, mixed policy, evaluation, report, where inputs, code or recipe changed |
 
 Each asks the same plan as `dasd run` (planning.py). The mixed-policy data need a trained student, so they are made with
-the training. All of it is level-triggered; the two cursors only spare or order work. To watch it under faults: start
+the training. All of it is level-triggered; the two cursors only save or order work. To watch it under faults: start
 `dasd ui`, rename files into the landing folder, kill what you like; after a restart (`dasd ui`, `dagster dev`) the next
-ticks fail what died (recovery.py) and request it again. It is done when no run is unfinished and `dasd run` finds
-nothing to do.
+ticks mark dead runs as failed (recovery.py) and request their steps again. It is done when no run is unfinished and
+`dasd run` finds nothing to do.
 """
 
 import json
@@ -52,12 +52,12 @@ def build(
         folder = LandingFolder.of(recipe.automation.landing, home)
         return landing_tick(planner(context.instance), folder, context.cursor)
 
-    @_sensor(15, "Makes what batches lack or have out of date; sets aside those that keep failing.")
+    @_sensor(15, "Makes what batches lack or have out of date; quarantines batches that keep failing.")
     def batch_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         fail_abandoned_runs(context.instance, home)
         return batch_tick(planner(context.instance), context.cursor)
 
-    @_sensor(30, "Selects anew when all batches are complete.")
+    @_sensor(30, "Makes the selection and the datasets again when all batches are complete.")
     def selection_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         plan = planner(context.instance).plan(["selection"])
         return dg.SensorResult(requests(plan.due), skip_reason=None if plan.due else idle(plan))
@@ -95,7 +95,7 @@ def landing_tick(planner: Planner, folder: LandingFolder, cursor: str | None) ->
     due = planner.first_runs(landed.new[:RUNS_AT_A_TIME]) if landed.new else []  # batch_rebuilds requests the others
     return dg.SensorResult(
         run_requests=requests(due),
-        skip_reason=None if due else landed.told,
+        skip_reason=None if due else landed.message,
         dynamic_partitions_requests=[PROMPT_BATCH.build_add_request(landed.new)] if landed.new else None,
         cursor=json.dumps({file.name: file.stamp for file in landed.growing}),
     )
@@ -110,7 +110,7 @@ def batch_tick(planner: Planner, cursor: str | None) -> dg.SensorResult:
     known = batches(planner.instance)
     old = known[: known.index(cursor) + 1] if cursor in known else []
     plan = planner.plan(["models", "batch"])
-    room = max(RUNS_AT_A_TIME - len(plan.making), 0)
+    room = max(RUNS_AT_A_TIME - len(plan.active_runs), 0)
     due = [attempt for attempt in plan.due if attempt.step.batch is None or attempt.step.batch in old][:room]
     return dg.SensorResult(
         run_requests=requests(due),
@@ -121,7 +121,7 @@ def batch_tick(planner: Planner, cursor: str | None) -> dg.SensorResult:
 
 
 def training_tick(planner: Planner) -> list[dg.RunRequest] | dg.SkipReason:
-    """Request the training that the datasets as they now are call for, or say why there is none."""
+    """Request the training that the current datasets call for, or give the reason why there is none."""
     plan = planner.training_plan()
     return requests(plan.due) if plan.due else dg.SkipReason(idle(plan))
 
@@ -140,15 +140,14 @@ def requests(due: Iterable[Attempt]) -> list[dg.RunRequest]:
 
 
 def _why(step: Step) -> str:
-    """As short as a run's list needs it."""
+    """Short enough for the list of runs."""
     return "new batch" if step.batch and set(step.reasons.values()) == {NEVER} else step.why[:500]
 
 
 def idle(plan: Plan) -> str:
     """Why nothing is requested."""
-    given_up = [f"{step.target} is given up: {verdict.why}" for step, verdict in plan.exhausted]
-    making = [f"{number_of(len(plan.making), 'run')} at work"] if plan.making else []
-    aside = (
-        f", but for {number_of(plan.num_aside, 'quarantined batch', 'quarantined batches')}" if plan.num_aside else ""
-    )
-    return "; ".join([*given_up, *plan.waiting, *making]) or f"everything is up to date{aside}"
+    exhausted = [f"no attempts left for {step.target}: {decision.why}" for step, decision in plan.exhausted]
+    active = [f"{number_of(len(plan.active_runs), 'run')} active"] if plan.active_runs else []
+    quarantined = number_of(plan.num_quarantined, "quarantined batch", "quarantined batches")
+    except_for = f", except for {quarantined}" if plan.num_quarantined else ""
+    return "; ".join([*exhausted, *plan.waiting, *active]) or f"everything is up to date{except_for}"

@@ -1,14 +1,14 @@
-"""Blocking asset checks: whether they have passed, batch by batch, and what a failed one says.
+"""Blocking asset checks: whether they have passed, batch by batch, and the message of a failed one.
 
-Dagster holds back what is downstream of a failed blocking check in the same run; across runs, whoever decides what to
-materialize must ask here.
+Dagster holds back what is downstream of a failed blocking check in the same run only; across runs, the planner does,
+by what it learns here.
 """
 
 from collections.abc import Iterable, Mapping
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus, BaseAssetGraph
 
 Gates = Mapping[str, Mapping[str | None, bool]]
 
@@ -35,12 +35,12 @@ def gate_reason(found: Gates, batch: str | None) -> str | None:
 
 
 def closed_gate(result: dg.ExecuteInProcessResult) -> str | None:
-    """What the first blocking check that failed in a run says; None if none did."""
-    return next((told for event in result.get_asset_check_evaluations() if (told := refusal(event))), None)
+    """The message of the first blocking check that failed in a run; None if none did."""
+    return next((message for event in result.get_asset_check_evaluations() if (message := refusal(event))), None)
 
 
 def refusal(evaluation: dg.AssetCheckEvaluation) -> str | None:
-    """What a blocking check that failed says; None if it is none, or passed."""
+    """The message of a blocking check that failed; None if it passed or does not block."""
     if evaluation.passed or not evaluation.blocking:
         return None
     asset = evaluation.asset_key.to_user_string()

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 @contextmanager
 def open_instance(dagster_home: Path) -> Iterator[dg.DagsterInstance]:
-    """The instance of DAGSTER_HOME, made if there is none: under a lock, for of two at once one would fail."""
+    """The instance of DAGSTER_HOME, created if there is none: under a lock, as two at once would collide."""
     with FileLock(dagster_home / "instance.lock"):
         instance = dg.DagsterInstance.from_config(str(dagster_home))
     with instance:

@@ -16,12 +16,12 @@ It ends with its run's process, too, or it would go on beside the run that takes
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from dasd_assets.records.dagster_internals import UnresolvedAssetJobDefinition
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
+from dasd_assets.records.tags import UPKEEP
 from dasd_assets.rules.checkpoints import MIXED, stages
 from dasd_assets.service.recovery import OwnedExecutor
-from dasd_assets.service.staleness import UPKEEP
 from dasd_assets.service.steps import data_selection
 from dasd_resources.orphans import end_with_starter
 from dasd_resources.recipe import Recipe
@@ -60,7 +60,7 @@ def owns_gpu_engine(recipe: Recipe) -> bool:
 
 def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of a recipe."""
-    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # by the service, whenever the quarantine changes
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # evaluated by the service, whenever the quarantine changes
     data, every = (
         data_selection(recipe) - reported,
         dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
@@ -74,7 +74,7 @@ def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             TRAIN_ONLY,
             every - data,
-            description="Every stage of training, mixed policy, evaluations and report, from the datasets as they are.",
+            description="Every stage of training, mixed policy, evaluations and report, from the current datasets.",
         ),
         dg.define_asset_job(
             "everything",

@@ -20,8 +20,8 @@ class Landed:
     num_copies: int
 
     @property
-    def told(self) -> str:
-        """What there was to see."""
+    def message(self) -> str:
+        """How many files there are, and what keeps some from being batches."""
         waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
         copies = f", {self.num_copies} with the content of another" if self.num_copies else ""
         return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new"

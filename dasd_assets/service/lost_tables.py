@@ -1,4 +1,4 @@
-"""Tables that are gone while Dagster's history is not: nothing would be made again, for history says that it was."""
+"""Tables that are gone while Dagster's history is not: nothing would be made again, as the history says it was made."""
 
 import dagster as dg
 
@@ -16,5 +16,5 @@ def require_tables(instance: dg.DagsterInstance, reading: Reading) -> None:
     if registered and reading.read("SELECT count(*) FROM checkpoints").item() == 0:
         raise LostTables(
             "the tables are empty, but Dagster's history says that they were made: restore a backup (`dasd restore`), "
-            "or set DASD_HOME to a new folder and begin again"
+            "or set DASD_HOME to a new folder and start again"
         )

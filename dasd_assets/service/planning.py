@@ -1,8 +1,9 @@
 """What should exist and does not, and what of it may be made now: the one plan of `dasd run` and of the service.
 
-Level-triggered: every look starts from what there is (event log, runs, tables), so nothing that happened in between is
-missed, and two who plan for one home at once do not fight: each leaves alone what a run of the other is making. A step
-that fails is tried a bounded number of times, ever more seldom; then its batch is quarantined, or its reason is told.
+Level-triggered: every plan starts from what there is (event log, runs, tables), so nothing that happened in between is
+missed, and two planners of one home do not conflict: neither requests what an active run of the other is making. A step
+that fails is tried a bounded number of times, with growing pauses; then its batch is quarantined, or the reason is
+reported.
 """
 
 import time
@@ -11,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
-from dasd_assets.records.quarantine import Quarantine, quarantine, release, set_aside
+from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
 from dasd_assets.records.wording import number_of
-from dasd_assets.service.attempts import Verdict, assets_of, judge, maker, runs_of, unfinished_runs
+from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
 from dasd_assets.service.steps import LEVELS, Level, Step, data_selection, ready, steps_of
@@ -52,23 +53,23 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Plan:
-    """due: what may run now, in order. waiting: why other steps do not. making: runs that make some of them.
+    """due: what may run now, in order. waiting: why other steps do not. active_runs: ids of runs that make some.
 
-    exhausted: steps without a batch that are given up, with the reason. num_aside: quarantined batches. changed:
-    whether there are others than before.
+    exhausted: steps without a batch that have no attempts left, with the reason. num_quarantined: batches. changed:
+    whether this plan has quarantined or released any.
     """
 
     due: list[Attempt] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
-    making: list[str] = field(default_factory=list)
-    exhausted: list[tuple[Step, Verdict]] = field(default_factory=list)
-    num_aside: int = 0
+    active_runs: list[str] = field(default_factory=list)
+    exhausted: list[tuple[Step, AttemptDecision]] = field(default_factory=list)
+    num_quarantined: int = 0
     changed: bool = False
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Everything that a plan is made from. now: seconds since the epoch; the clock's unless given."""
+    """Everything that a plan is made from. now: seconds since the epoch; the clock's by default."""
 
     instance: dg.DagsterInstance
     definitions: dg.Definitions
@@ -77,30 +78,34 @@ class Planner:
     warehouse: Warehouse
 
     def plan(self, levels: Collection[Level], now: float | None = None, patient: bool = True) -> Plan:
-        """What may run now on these levels; quarantines batches that are exhausted, frees those with a new chance.
+        """What may run now on these levels; quarantines batches without attempts left, releases those that changed.
 
-        patient: leave time between attempts, and give up what has no batch; else try all that could succeed.
+        patient: keep the pauses between attempts, and the limits of steps without a batch; else try all that could
+        succeed.
         """
+        # Compare everything with what it should be made from; a quarantined batch that would now be made from
+        # something else is released first, and the plan is made again with it.
         known = batches(self.instance)
-        aside, withdrawn = self._tables(known)
-        steps = self._steps(self._stale(known, withdrawn, aside.now))
-        if self._free(steps, aside):
+        quarantined, withdrawn = self._tables(known)
+        steps = self._steps(self._stale(known, withdrawn, quarantined.now))
+        if self._release(steps, quarantined):
             return replace(self.plan(levels, now, patient), changed=True)
-        found = ready([step for step in steps if step.batch not in aside.now])
+        # Only the first level that has steps may run: what is above it would be made from stale inputs.
+        found = ready([step for step in steps if step.batch not in quarantined.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
-        plan = Plan(waiting=waiting, num_aside=len(aside.now))
-        return self._judge(plan, [step for step in found if step.level in levels], aside, now, patient)
+        plan = Plan(waiting=waiting, num_quarantined=len(quarantined.now))
+        return self._sorted(plan, [step for step in found if step.level in levels], quarantined, now, patient)
 
     def training_plan(self, now: float | None = None) -> Plan:
-        """The training that the datasets call for as they are now, whatever of the data is out of date."""
+        """The training that the current datasets call for, even where the data they were made from are out of date."""
         known, data = batches(self.instance), self._data()
-        aside, withdrawn = self._tables(known)
+        quarantined, withdrawn = self._tables(known)
         for name in self.recipe.datasets:
             if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
                 return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
-        stale = self._stale(known, withdrawn, aside.now, given=data)
-        return self._judge(Plan(), self._steps(stale), aside, now)
+        stale = self._stale(known, withdrawn, quarantined.now, assumed_current=data)
+        return self._sorted(Plan(), self._steps(stale), quarantined, now)
 
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
         """The first run of each new batch; it brings the models along if they are not registered yet."""
@@ -110,7 +115,7 @@ class Planner:
         return [Attempt(step, 1) for step in first]
 
     def _tables(self, known: Sequence[str]) -> tuple[Quarantine, dict[str, str]]:
-        """What is set aside, and the batches that have to follow a withdrawal or deletion, of one moment."""
+        """The quarantine, and the batches that have to follow a withdrawal or deletion, from one snapshot."""
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
             return quarantine(reading), outdated_batches(reading, known)
@@ -119,11 +124,11 @@ class Planner:
         self,
         known: Sequence[str],
         withdrawn: Mapping[str, str],
-        aside: Collection[str] = (),
-        given: Collection[str] = (),
+        quarantined: Collection[str] = (),
+        assumed_current: Collection[str] = (),
     ) -> list[Stale]:
         roots = root_versions(self.engines, self.recipe)
-        return comparison(self.instance, self.definitions, known, roots, aside, given, withdrawn).found
+        return comparison(self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn).found
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
         roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}
@@ -136,45 +141,51 @@ class Planner:
     def _graph(self) -> BaseAssetGraph:
         return self.definitions.resolve_asset_graph()
 
-    def _free(self, steps: Sequence[Step], aside: Quarantine) -> list[str]:
+    def _release(self, steps: Sequence[Step], quarantined: Quarantine) -> list[str]:
         """Release the quarantined batches that are up to date, or would be made from something else now."""
         now = {step.batch: step.identity for step in steps}
-        free = [batch for batch, row in aside.now.items() if now.get(batch) != row.step]
-        return release(self.warehouse, free) if free else []
+        changed = [batch for batch, row in quarantined.now.items() if now.get(batch) != row.step]
+        return release(self.warehouse, changed) if changed else []
 
-    def _judge(
-        self, plan: Plan, steps: Sequence[Step], aside: Quarantine, now: float | None, patient: bool = True
+    def _sorted(
+        self, plan: Plan, steps: Sequence[Step], quarantined: Quarantine, now: float | None, patient: bool = True
     ) -> Plan:
-        """The plan with these steps sorted into those that are due, made, waiting or given up."""
+        """The plan with these steps sorted into due, active, waiting and exhausted ones."""
         now = time.time() if now is None else now
         runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
-        makers = {step.target: maker(step, runs) for step in steps}
-        idle = [step for step in steps if makers[step.target] is None][:STEPS_PER_LOOK]
+        # A step with an active run is left to it: two runs of one step would do the same work twice.
+        active = {step.target: active_run_for(step, runs) for step in steps}
+        idle = [step for step in steps if active[step.target] is None][:STEPS_PER_LOOK]
         records = runs_of(self.instance, idle)
         for step in idle:
-            released = aside.released.get(step.target)
+            # What its earlier runs allow; the newest of them is part of the attempt's key.
+            released = quarantined.released.get(step.target)
             found = records[step.target]
-            verdict = judge(self.instance, step, found, self.recipe.automation, released, now)
-            attempt = Attempt(step, verdict.number, found[0].dagster_run.run_id if found else "", verdict.died)
-            plan = self._sort(plan, attempt, verdict, patient)
-        making = sorted({run_id for run_id in makers.values() if run_id is not None})
-        return replace(plan, due=sorted(plan.due, key=_order), making=making)
+            decision = decide(self.instance, step, found, self.recipe.automation, released, now)
+            attempt = Attempt(step, decision.number, found[0].dagster_run.run_id if found else "", decision.died)
+            plan = self._with(plan, attempt, decision, patient)
+        active_runs = sorted({run_id for run_id in active.values() if run_id is not None})
+        return replace(plan, due=sorted(plan.due, key=_order), active_runs=active_runs)
 
-    def _sort(self, plan: Plan, attempt: Attempt, verdict: Verdict, patient: bool) -> Plan:
+    def _with(self, plan: Plan, attempt: Attempt, decision: AttemptDecision, patient: bool) -> Plan:
+        """The plan with one more step. An exhausted batch is quarantined, so that the others can go on without it."""
         step = attempt.step
-        hopeless = verdict.kind == "exhausted" and (patient or verdict.fruitless or step.batch is not None)
-        if verdict.kind == "wait" and patient:
-            return replace(plan, waiting=[*plan.waiting, verdict.why])
-        if not hopeless:
+        # `dasd run` (not patient) tries even an exhausted step without a batch once more: the user who starts it may
+        # have fixed the cause. Not if its last attempt succeeded, for the next one would too, endlessly.
+        ends = decision.kind == "exhausted" and (patient or decision.still_stale or step.batch is not None)
+        if decision.kind == "wait" and patient:
+            return replace(plan, waiting=[*plan.waiting, decision.why])
+        if not ends:
             return replace(plan, due=[*plan.due, attempt])
         if step.batch is None:
-            return replace(plan, exhausted=[*plan.exhausted, (step, verdict)])
-        set_aside(self.warehouse, step.batch, verdict.why, step.identity, verdict.number - 1, verdict.run_id)
+            return replace(plan, exhausted=[*plan.exhausted, (step, decision)])
+        num_attempts = decision.number - 1
+        quarantine_batch(self.warehouse, step.batch, decision.why, step.identity, num_attempts, decision.run_id)
         return replace(plan, changed=True)
 
 
 def _order(attempt: Attempt) -> tuple[int, bool]:
-    """By level; within it, what may kill this process too comes last."""
+    """By level; within it, steps whose last attempt died come last: they may kill this process, too."""
     return LEVELS.index(attempt.step.level), attempt.died
 
 
@@ -192,7 +203,7 @@ def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
 
 
 def _benchmark_version(cache: Path, recipe: Recipe) -> str:
-    """Found out once as long as the files stay as they are: reading them loads the verifiers' library, for a second."""
+    """Computed once while the files stay unchanged: reading them loads the verifiers' library, which takes a second."""
     files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
     name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
     return kept_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))

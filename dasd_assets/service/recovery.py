@@ -1,9 +1,9 @@
-"""Runs that a killed process left behind: declared failed, and their places in the pools freed.
+"""Runs that a killed process left behind: marked as failed, and their slots in the pools freed.
 
 Whoever executes a run holds a lock file: `dasd run` one that its runs are tagged with, a run worker of the service one
-named after the run, until its process ends. Where the lock can be had, its owner is dead; the system lets go of locks
-however a process ends. Who looks: `dasd run` before each run, `dasd ui` before it starts, and the service at every
-tick, so a service that was killed whole and started again, by whatever command, goes on by itself.
+named after the run, until its process ends. Where the lock can be acquired, its owner is dead: the system releases
+locks however a process ends. `dasd run` looks before each run, `dasd ui` before it starts, and the service at every
+tick, so a service that was killed whole and started again, by whatever command, continues by itself.
 """
 
 import os
@@ -16,17 +16,17 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.events import DagsterEvent
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._core.executor.base import Executor
-from dagster._core.launcher import DefaultRunLauncher
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from dasd_assets.records.dagster_internals import (
+    ExecutionPlan,
+    PlanOrchestrationContext,
+    RetryMode,
+    StepDependencyConfig,
+)
+
 OWNER = "dasd.owner"
-OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # nothing else in the tag, which anybody may write, is taken for a file's name
+OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # anybody may write the tag: nothing else is used as a file's name
 ABANDONED = "dasd.abandoned"
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
@@ -55,7 +55,7 @@ def own_until_the_end(home: Path, run_id: str) -> None:
 
 
 def _locked(file: Path) -> AcquireReturnProxy:
-    """The file is locked before it has its name: whoever sees it unlocked knows that its owner is dead."""
+    """The file is locked before it has its name, so an unlocked file of that name always means a dead owner."""
     unnamed = file.with_suffix(f".{os.getpid()}")
     held = FileLock(unnamed).acquire()
     unnamed.rename(file)
@@ -66,10 +66,10 @@ def _unlink(file: Path, _: AcquireReturnProxy) -> None:
     file.unlink(missing_ok=True)
 
 
-class OwnedExecutor(Executor):
-    """An executor of Dagster's that holds the run's lock file until its process ends, where a run has its own."""
+class OwnedExecutor(dg.Executor):
+    """One of Dagster's executors that also holds the lock file of a service's run until its process ends."""
 
-    def __init__(self, inner: Executor, home: Path) -> None:
+    def __init__(self, inner: dg.Executor, home: Path) -> None:
         self._inner = inner
         self._home = home
 
@@ -81,7 +81,9 @@ class OwnedExecutor(Executor):
     def step_dependency_config(self) -> StepDependencyConfig:
         return self._inner.step_dependency_config
 
-    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         if plan_context.dagster_run.remote_job_origin is not None:
             own_until_the_end(self._home, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
@@ -90,27 +92,31 @@ class OwnedExecutor(Executor):
 def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
     """Fail every unfinished run whose process is dead; returns how many there were.
 
-    One may have ended since it was looked at, before its process did: what is dead is looked at again.
+    A run may end between the two queries, its process after it: only runs that are still unfinished are failed.
     """
+    # Find the runs whose lock is free; read them again, for one of them may just have ended by itself; then tag each
+    # (attempts.py tells by it that the process was killed), fail it, and free its slots in the pools, which Dagster
+    # would keep occupied.
     records = instance.get_run_records(dg.RunsFilter(statuses=BEGUN))
     dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home))]
     abandoned = instance.get_runs(dg.RunsFilter(run_ids=dead, statuses=BEGUN)) if dead else []
     for run in abandoned:
         instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
-        instance.report_run_failed(run, "its process was killed; the next run goes on from what was committed")
+        instance.report_run_failed(run, "its process was killed; the next run continues from what was committed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(abandoned)
 
 
 def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path) -> bool:
     run = record.dagster_run
-    if run.remote_job_origin is None:
+    if run.remote_job_origin is None:  # of `dasd run`: tagged with its lock file
         name = run.tags.get(OWNER, "")
         return OWNER_NAME.fullmatch(name) is not None and _is_dead(folder / name)
-    if not isinstance(instance.run_launcher, DefaultRunLauncher):
-        return False  # executed by somebody else, or on another machine: nothing is known here of its lock
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
+        return False  # perhaps executed on another machine: its lock cannot be seen from here
     if (folder / run.run_id).exists():
         return _is_dead(folder / run.run_id)
+    # Without a lock file, a worker is dead only if it has had the time to make one.
     begun = record.start_time or record.update_timestamp.timestamp()
     return run.status != dg.DagsterRunStatus.NOT_STARTED and time.time() - begun > LOCK_SECONDS
 

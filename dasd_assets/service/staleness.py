@@ -4,29 +4,30 @@ Level-triggered: the answer depends on the event log alone, so nothing that happ
 missed. Dagster records with each materialization its code version (which holds the recipe's part) and the data version
 of each input. An asset whose blocking check has not passed since its last materialization is out of date too, so
 nothing below it is made. Where an unpartitioned asset reads all batches, it records their versions itself
-(`batches_tag`).
+(`records.tags.batches_tag`).
 """
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.materializations import Latest, latest_materializations
+from dasd_assets.records.tags import (
+    BATCHES_VERSION_TAG,
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_VERSION_TAG,
+    RETRY_TAG,
+    UPKEEP,
+    hash_of_batches,
+    recordings,
+)
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
 
-DATA_VERSION = "dagster/data_version"
-CODE_VERSION = "dagster/code_version"
-INPUT_VERSION = "dagster/input_data_version/"
-INPUT_EVENT = "dagster/input_event_pointer/"  # the input's last event, of any batch, when the step began
-BATCHES_VERSION = "dasd.batches_version/"
-UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
-RETRY = "dasd.retry"
 NEVER = "never materialized"
 
 Tags = Mapping[str, str]
@@ -60,35 +61,20 @@ class Stale:
     causes: tuple[Cause, ...] = field(default=(), compare=False)
 
 
-def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
-    """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
-    return _hash_of_batches(latest_materializations(instance, {asset: True})[asset], batches)
-
-
-def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
-    """The tag by which an asset that reads all batches records what it read; take it before reading."""
-    return {BATCHES_VERSION + asset: batches_version(instance, asset, batches)}
-
-
-def retry_tag(num_retryable: int) -> dict[str, str]:
-    """The tag by which an asset says that some of its rows failed, and are worth another attempt."""
-    return {RETRY: str(num_retryable)} if num_retryable else {}
-
-
 def comparison(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
     batches: Sequence[str],
     roots: Mapping[str, str],
-    aside: Collection[str] = (),
-    given: Collection[str] = (),
+    quarantined: Collection[str] = (),
+    assumed_current: Collection[str] = (),
     withdrawn: Mapping[str, str] | None = None,
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
     roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
-    aside: those of the batches that assets which read all batches do without.
-    given: assets that are taken as they are, out of date or not.
+    quarantined: batches that the assets which read all batches leave out.
+    assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
     """
     graph = definitions.resolve_asset_graph()
@@ -96,10 +82,10 @@ def comparison(
     nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
-    usable = [batch for batch in batches if batch not in aside]
+    usable = [batch for batch in batches if batch not in quarantined]
     made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
     for name, node in nodes.items():
-        if name in given:
+        if name in assumed_current:
             continue
         for batch in batches if node.is_partitioned else [None]:
             made.add(name, batch)
@@ -108,7 +94,11 @@ def comparison(
 
 @dataclass
 class Comparison:
-    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date."""
+    """One pass over assets and batches, upstream first: what there is of each (`latest`), and what is out of date.
+
+    Upstream first, because an asset is out of date as soon as one of its inputs is (`_outdated` grows along the way).
+    Each materialization's tags say what it was made from; they are compared with the versions there are now.
+    """
 
     nodes: Mapping[str, BaseAssetNode]
     latest: Mapping[str, Latest]
@@ -119,7 +109,7 @@ class Comparison:
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
-    _parents: dict[str, list[str]] = field(init=False)  # what Dagster's graph says is asked of it once, not per batch
+    _parents: dict[str, list[str]] = field(init=False)  # the graph is asked once per asset, not per batch
     _partitioned: set[str] = field(init=False)
     _code_versions: dict[str, str | None] = field(init=False)
 
@@ -132,13 +122,15 @@ class Comparison:
 
     def add(self, name: str, batch: str | None) -> None:
         """Note an asset, or a batch of it, if it is out of date."""
+        # Differences make it stale, and all that is below it. Failed rows alone ask for a retry, but what follows need
+        # not wait for them: they are not noted in `_outdated`.
         made = self.latest[name].get(batch)
         tags: Tags = {} if made is None else made.tags
         causes = [Cause("never", NEVER)] if made is None else list(self._causes(name, batch, tags))
         if causes:
             self._outdated.add((name, batch))
-        elif RETRY in tags:
-            causes = [Cause("failed", f"{tags[RETRY]} requests failed")]
+        elif RETRY_TAG in tags:
+            causes = [Cause("failed", f"{tags[RETRY_TAG]} requests failed")]
         if causes:
             retry = causes[0].kind == "failed"
             self.found.append(
@@ -146,29 +138,33 @@ class Comparison:
             )
 
     def _causes(self, name: str, batch: str | None, tags: Tags) -> Iterator[Cause]:
+        # Own causes first (withdrawn rows, code and recipe, files outside), then each input, then its blocking checks:
+        # the first cause is the reason that people are shown.
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
         code_version, root_version = self._code_versions[name], self.roots.get(name)
-        if code_version is not None and tags.get(CODE_VERSION) != code_version:
+        if code_version is not None and tags.get(CODE_VERSION_TAG) != code_version:
             yield Cause("code", "code or recipe changed")
-        if root_version is not None and tags.get(DATA_VERSION) != root_version:
+        if root_version is not None and tags.get(DATA_VERSION_TAG) != root_version:
             yield Cause("files", "files changed")
         for parent in self._parents[name]:
             if cause := self._input_cause(parent, batch, tags):
                 yield cause
-        if told := gate_reason(self.gates[name], batch):
-            yield Cause("check", told)
+        if reason := gate_reason(self.gates[name], batch):
+            yield Cause("check", reason)
 
     def _input_cause(self, parent: str, batch: str | None, tags: Tags) -> Cause | None:
+        # An asset without batches reads all of a partitioned input, except the quarantined ones; Dagster records no
+        # version of that, so it is compared with the hash that the asset itself has recorded.
         reads_all = self._reads_all(parent, batch)
         sources = self.usable if reads_all else [self._source(parent, batch)]
         if any((parent, source) in self._outdated for source in sources):
             return Cause("upstream", f"{parent} is out of date", parent)
         version = self._version(parent, batch)
         if reads_all:
-            changed = tags.get(BATCHES_VERSION + parent) != version
+            changed = tags.get(BATCHES_VERSION_TAG + parent) != version
         else:
-            changed = tags.get(INPUT_VERSION + parent) not in recordings(version)
+            changed = tags.get(INPUT_VERSION_TAG + parent) not in recordings(version)
         return Cause("input", f"{parent} changed", parent) if changed else None
 
     def _reads_all(self, parent: str, batch: str | None) -> bool:
@@ -181,32 +177,12 @@ class Comparison:
         """Data version of what an asset reads of its parent; empty if it was never made."""
         if not self._reads_all(parent, batch):
             made = self.latest[parent].get(self._source(parent, batch))
-            return "" if made is None else made.tags[DATA_VERSION]
+            return "" if made is None else made.tags[DATA_VERSION_TAG]
         if parent not in self._hashes:
-            self._hashes[parent] = _hash_of_batches(self.latest[parent], self.usable)
+            self._hashes[parent] = hash_of_batches(self.latest[parent], self.usable)
         return self._hashes[parent]
 
     def _wanted(self, name: str, batch: str | None) -> str:
         inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
         own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
         return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]
-
-
-def _hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
-    return hash_of_versions({batch: data_version(latest, batch) for batch in batches})
-
-
-def data_version(latest: Latest, batch: str | None) -> str | None:
-    """Of an asset, in a batch; None if it was never made."""
-    return latest[batch].tags.get(DATA_VERSION) if batch in latest else None
-
-
-def hash_of_versions(versions: Mapping[str, str | None]) -> str:
-    """Of an asset's batches: batch -> data version, None where it was never made."""
-    return content_hash(versions)[:16]
-
-
-@lru_cache(maxsize=2**17)
-def recordings(data_version: str) -> tuple[str, str]:
-    """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
-    return data_version, hashlib.sha256(data_version.encode()).hexdigest()

@@ -20,7 +20,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 class Step:
     """Assets to materialize in one run; `identity` names what they are to be made from, not when or how often.
 
-    retry: all that is amiss is that some rows failed.
+    retry: nothing is out of date, but some rows failed.
     """
 
     level: Level
@@ -64,7 +64,7 @@ def steps_of(stale: Sequence[Stale], data: Collection[str], roots: Collection[st
 
 
 def ready(steps: Sequence[Step]) -> list[Step]:
-    """The steps whose inputs are there: those of the first level that has any; mere retries hold up no later level."""
+    """The steps whose inputs are there: those of the first level that has any. Retries alone hold up no later level."""
     found: list[Step] = []
     for level in LEVELS:
         of_level = [step for step in steps if step.level == level]

@@ -1,0 +1,42 @@
+"""What we use of Dagster's private modules: the only module that imports them (no table).
+
+Where the `dagster` package exports a name, it is used instead. For each of these, tests/test_dagster_internals.py shows
+the behaviour that we rely on, so an upgrade of Dagster fails there first.
+"""
+
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
+from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    MAX_RETRIES_TAG,
+    PARTITION_NAME_TAG,
+    RUN_FAILURE_REASON_TAG,
+    WILL_RETRY_TAG,
+)
+
+__all__ = [
+    "AUTO_RETRY_RUN_ID_TAG",  # on a run that Dagster has started again: the new run's id
+    "MAX_RETRIES_TAG",  # "0" on the runs of `dasd run`: Dagster must not start them again
+    "PARTITION_NAME_TAG",  # the batch of a run
+    "RUN_FAILURE_REASON_TAG",  # why a run failed: a RunFailureReason, absent where nobody named one
+    "WILL_RETRY_TAG",  # "true" on a failed run that Dagster is about to start again
+    "AssetCheckExecutionRecordStatus",  # whether a check passed, in the one query that answers for all batches
+    "BaseAssetGraph",  # the type that `Definitions.resolve_asset_graph` returns, for annotations
+    "BaseAssetNode",  # the type of its nodes: parents, checks, code version, metadata
+    "ExecutionPlan",  # of an Executor's signature: OwnedExecutor wraps Dagster's own executors
+    "PlanOrchestrationContext",  # of an Executor's signature; holds the run
+    "RetryMode",  # of an Executor's signature
+    "RunFailureReason",  # tells a run whose process died from one whose step failed
+    "StepDependencyConfig",  # of an Executor's signature
+    "UnresolvedAssetJobDefinition",  # the type that `define_asset_job` returns, for annotations
+    "get_log_record_metadata",  # step and message of a line of the run log, for the terminal
+    "has_log_record_event",  # tells Dagster's own events from our messages
+    "has_log_record_metadata",  # tells messages of a run from those of libraries
+]

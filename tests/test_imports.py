@@ -1,0 +1,27 @@
+"""Imports run one way, and the command line starts without Dagster: the contracts of pyproject.toml hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+SLOW = ("dagster", "matplotlib", "torch", "transformers")  # seconds to import
+
+
+def test_imports_run_one_way(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    status = lint_imports("pyproject.toml", no_cache=True, no_logo=True)
+    report = capsys.readouterr().out
+    assert status == 0, report
+
+
+def test_the_command_line_is_parsed_without_slow_libraries() -> None:
+    code = (
+        "import sys; from dasd_assets.cli import _parser; _parser().parse_args(['audit', 'response', '0']); "
+        f"print([name for name in {SLOW} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
