@@ -16,10 +16,9 @@ from collections.abc import Callable
 import polars as pl
 from results import against, table
 
-from dasd_assets.rules.candidates import candidate_params
 from dasd_assets.rules.control import draw_control
 from dasd_assets.rules.filters import FILTERS
-from dasd_assets.rules.pool import create_pool_table
+from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.selection import select
 from dasd_resources.inference.engines import Engines
@@ -41,15 +40,19 @@ RANKED = """SELECT response_id, prompt_id, domain, score,
     FROM ({source}) QUALIFY rank <= {most} ORDER BY domain, rank"""
 
 
+def params_of_pool(recipe: Recipe, engines: Engines) -> dict[str, object]:
+    teacher, student = (engines.find(model, "model").fingerprint for model in (recipe.teacher, recipe.student))
+    return pool_params(recipe, teacher, student, DATASET, [f"batch{number}" for number in range(NUM_BATCHES)])
+
+
 def fill(warehouse: Warehouse, recipe: Recipe, engines: Engines, num_rows: int) -> None:
     """Responses, prompts, verdicts and scores as the assets write them, their texts and token lists tiny."""
-    teacher, student = (engines.find(model, "model") for model in (recipe.teacher, recipe.student))
-    params = candidate_params(recipe, teacher, student)
+    params = params_of_pool(recipe, engines)
     values = {
         "sampling": f"{recipe.datasets[DATASET]} AS temperature, {params['top_p']} AS top_p, "
-        f"{params['max_tokens']} AS max_tokens, '{teacher.fingerprint}' AS teacher_fingerprint",
+        f"{params['max_tokens']} AS max_tokens, '{params['teacher']}' AS teacher_fingerprint",
         "filters": f"unnest({list(FILTERS)}) AS filter, '{params['filter_version']}' AS filter_version",
-        "scoring": f"'{student.fingerprint}' AS student_fingerprint, "
+        "scoring": f"'{params['student']}' AS student_fingerprint, "
         f"'{threshold_version(recipe)}' AS threshold_version, 100 AS num_sentences",
     }
     ids = f"""SELECT i, md5(i::VARCHAR) AS response_id, md5('p' || i // {NUM_CANDIDATES}) AS prompt_id,
@@ -96,9 +99,9 @@ def chosen(reading: Reading, policy: str, most: int) -> tuple[pl.DataFrame, list
     ]
 
 
-def gather(reading: Reading, engines: Engines, recipe: Recipe) -> float:
+def gather(reading: Reading, params: dict[str, object]) -> float:
     def gathered() -> pl.DataFrame:
-        create_pool_table(reading, engines, recipe, DATASET, [f"batch{number}" for number in range(NUM_BATCHES)])
+        create_pool_table(reading, params)
         return reading.read("SELECT count(*) FROM pool")
 
     return timed(gathered)[1]
@@ -115,7 +118,7 @@ def main(num_rows: int) -> None:
         fill(warehouse, recipe, engines, num_rows)
         with warehouse.reading() as reading:
             assert reading.read("SELECT current_setting('threads')").item() == 1
-            gathering = gather(reading, engines, recipe)
+            gathering = gather(reading, params_of_pool(recipe, engines))
             size = reading.read("SELECT count(*), count(DISTINCT prompt_id) FROM pool").row(0)
             rows, whole = [], []
             for policy in BARS:

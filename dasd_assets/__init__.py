@@ -1,25 +1,39 @@
-"""The DASD pipeline: one module per stage, named for its subject.
+"""The DASD pipeline: one module per stage, named for its subject; what they stand on is in rooms beside them.
 
 | stage | module | assets | tables | report |
 | --- | --- | --- | --- | --- |
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
-| prompts | `prompts` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
+| prompts | `prompts`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
-| parity gate | `parity`, `gates` | blocking checks on the teacher's and the student's logprobs | | |
-| filters | `filters`, `verdicts` | `response_verdicts` | `response_verdicts` | §6.2 |
-| probabilities | `sentences`, `probabilities` | `student_logprobs`, `sentence_probabilities` | the same | §4 |
-| | `divergence` | `sentence_types`, `response_scores` | the same | §4 |
-| selection | `pool`, `selection` | `selected_responses_…`, `random_responses` | `selected_responses` | §4 |
-| datasets | `sft_datasets`, `dataset_ids` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
+| parity gate | `parity` | blocking checks on the teacher's and the student's logprobs | | |
+| filters | `verdicts` | `response_verdicts` | the same | §6.2 |
+| probabilities | `student_logprobs` | `student_logprobs` | the same | §4 |
+| | `sentence_probabilities` | `sentence_probabilities` | the same | §4 |
+| divergence | `divergence` | `sentence_types`, `response_scores` | the same | §4 |
+| selection | `selection` | `selected_responses_…` | `selected_responses` | §4 |
+| | `random_responses` | `random_responses` | `selected_responses` | Table 3 |
+| datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
 | training | `training` | `checkpoint_stage1`, `checkpoint_stage2`, … | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
-| report | `report`, `plots` | `distillation_report` | | Figures 3, 5, 6, 7 |
+| report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |
+| checks | `checks` | checks on what the stages made | | |
 | upkeep | `maintenance` | `maintenance` | | |
 
 Everything down to `response_scores` is partitioned by prompt batch; what follows reads all batches.
 
-What is made and when: `staleness` says what is out of date (over `materializations` and `code_versions`), `steps` puts
-it in order, `planning` says what of it may run now (with `attempts`, `quarantine`, `recovery`); `run` (the command) and
-`automation` (the service) have it made.
+| room | rule |
+| --- | --- |
+| `rules` | decides a row's id, content or place; pure functions, no Dagster |
+| `records` | what an asset says of itself: declaration, code version, partitions, tags, metadata |
+| `service` | decides what runs and when |
+| `commands` | what a person types; `cli` only parses |
+| `audit` | explains rows |
+
+An asset states once what it reads, writes and applies (`records.declaration`). What is made and when:
+`service.staleness` says what is out of date (over `records.materializations` and `records.code_versions`),
+`service.steps` puts it in order, `service.planning` says what of it may run now (with `service.attempts`,
+`service.recovery` and `records.quarantine`); `commands.run` and `service.automation` have it made.
+
+Imports run one way: cli → commands, audit → definitions → service → stages → records → rules → `dasd_resources`.
 """

@@ -78,7 +78,9 @@ def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.Monk
     """The same pool under a smaller budget: ranks are counted as selection counts them."""
     recipe = change(copy.recipe, "selection.budgets", {"t100": {"math": 1}})
     existing = copy.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
-    rule = selection_rule(recipe, "t100", pool_params(copy.engines, recipe, "t100", existing))
+    models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
+    teacher, student = (copy.engines.find(spec, key).fingerprint for spec, key in models)
+    rule = selection_rule(recipe, "t100", pool_params(recipe, teacher, student, "t100", existing))
     ranked = copy.read(
         "SELECT response_id, rank FROM selected_responses WHERE dataset = 't100' AND policy = 'das' AND domain = 'math'"
     )

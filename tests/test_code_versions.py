@@ -1,10 +1,13 @@
 """What a code version is said to stand for is what it follows: the parts of the recipe that count, and no others."""
 
+from dataclasses import replace
+
 import dagster as dg
 from conftest import change
 
 from dasd_assets.definitions import STAGES
-from dasd_assets.records.code_versions import MADE_WITH, code_version, of_code
+from dasd_assets.records.code_versions import MADE_WITH, CodeVersion
+from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe, load_recipe
 
 RECIPE = load_recipe("demo")
@@ -58,8 +61,31 @@ def test_every_asset_with_a_code_version_says_what_it_stands_for() -> None:
     assert untold == {"maintenance"}  # never out of date
 
 
-def test_the_text_is_of_code_and_recipe() -> None:
-    version = code_version(RECIPE, "seed", rules="3")
-    assert version.text == "3" + RECIPE.version("seed")
-    assert version.metadata[MADE_WITH].data == {"code": {"rules": "3"}, "recipe": {"seed": 42}}
-    assert of_code(rules="3").text == "3"
+INNER = Rule("inner", "7", ("generation.top_p",))
+OUTER = Rule("outer", "3", ("seed",), (INNER,))
+
+
+def test_a_version_is_of_rules_of_the_rules_they_use_and_of_what_all_of_them_read() -> None:
+    version = CodeVersion.of(RECIPE, [OUTER], ["training.epochs"])
+    assert version.metadata[MADE_WITH].data == {
+        "code": {"outer": "3", "inner": "7"},
+        "recipe": {"generation.top_p": 1.0, "seed": 42, "training.epochs": 8},
+    }
+
+
+def test_the_text_follows_each_rule_and_each_part_and_nothing_else() -> None:
+    def text(*rules: Rule, parts: tuple[str, ...] = (), recipe: Recipe = RECIPE) -> str:
+        return CodeVersion.of(recipe, rules, parts).text
+
+    assert len(text(OUTER)) == 12
+    assert text(OUTER) == text(OUTER, INNER) == text(INNER, OUTER) == text(OUTER, parts=("seed",))
+    assert text(OUTER) == text(OUTER, recipe=change(RECIPE, "generation.num_candidates", 4))
+    others = [
+        text(INNER),
+        text(replace(OUTER, version="4")),
+        text(replace(OUTER, uses=(replace(INNER, version="8"),))),
+        text(OUTER, parts=("training.epochs",)),
+        text(OUTER, recipe=change(RECIPE, "generation.top_p", 0.9)),
+        text(OUTER, recipe=change(RECIPE, "seed", 43)),
+    ]
+    assert len({text(OUTER), *others}) == 7

@@ -76,7 +76,7 @@ def test_raising_a_rules_version_makes_stale_exactly_the_assets_whose_code_reach
 def raised(constants: dict[str, str]) -> dict[str, dict[str, str | None]]:
     """Constant -> code version of every asset with it raised; "" -> as it is."""
     pairs = [f"{module}:{constant}" for constant, module in sorted(constants.items())]
-    command = [sys.executable, str(Path(__file__).with_name("raised_versions.py")), "demo", *pairs]
+    command = [sys.executable, str(Path(__file__).with_name("versions_raised.py")), "demo", *pairs]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,8 @@ NAMED = [
     "evaluations",
     "distillation_report",
 ]
+GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
+ROLLED_OUT = ("student_rollouts", "prefix_cuts", "teacher_continuations", "continuation_verdicts")
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
@@ -72,13 +74,21 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("path", "value", "changed"),
     [
-        ("selection.divergence.threshold", 0.3, {"sentence_types", "response_scores", "random_responses", *SELECTED}),
-        ("generation.num_candidates", 4, {"teacher_generations_t060", "teacher_generations_t100"}),
+        (
+            "selection.divergence.threshold",
+            0.3,
+            {"sentence_types", "response_scores", *SELECTED, "random_responses", "distillation_report"},
+        ),
+        (
+            "generation.num_candidates",
+            4,
+            {*GENERATIONS, "student_logprobs", *SELECTED, "random_responses", "distillation_report"},
+        ),
         ("training.learning_rate", 1e-3, {"checkpoint_stage1", "checkpoint_stage2", "checkpoint_stage3"}),
         ("mixed_policy.epochs", 9, {"checkpoint_stage3"}),
-        ("mixed_policy.length_cap", 2.0, {"student_rollouts"}),
+        ("mixed_policy.length_cap", 2.0, {*ROLLED_OUT, "mixed_policy_dataset", "distillation_report"}),
         ("mixed_policy.off_policy_ratio", 2.0, {"mixed_policy_dataset"}),
-        ("evaluation.samples_per_question", 8, {"evaluations"}),
+        ("evaluation.samples_per_question", 8, {"evaluations", "distillation_report"}),
     ],
 )
 def test_a_recipes_value_touches_only_the_assets_it_is_for(

@@ -67,9 +67,8 @@ def test_each_fault_is_reported_by_its_own_filter() -> None:
 
 
 def test_correctness_drops_only_on_request() -> None:
-    assert required_filters(SETTINGS) == FILTERS
-    recorded = SETTINGS.model_copy(update={"require_correct": False})
-    assert required_filters(recorded) == ("length", "truncation", "structure", "repetition")
+    assert required_filters(require_correct=True) == FILTERS
+    assert required_filters(require_correct=False) == ("length", "truncation", "structure", "repetition")
 
 
 def test_length_and_truncation_at_their_bounds() -> None:

@@ -1,20 +1,18 @@
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 
-import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import harmony, harmony_ids
+from test_rollouts import references
 from tokenizers import Tokenizer
 
 from dasd_assets.mixed_policy.continuations import continuation_row, prefix_end, request
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import rollout_row
-from dasd_assets.rules.cuts import CUT_VERSION, cut_row, draw_cut
 from dasd_assets.rules.ids import continuation_id, seed_of
-from dasd_assets.rules.rollouts import draw_questions, length_cap, wanted_rollouts
+from dasd_assets.rules.rollouts import length_cap, wanted_rollouts
 from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
@@ -23,62 +21,6 @@ from dasd_resources.recipe import load_recipe
 
 RECIPE = load_recipe("demo")
 STUDENT = Chat.load(Path(RECIPE.student.model), RECIPE.student)
-
-
-@pytest.mark.parametrize(("length", "cap", "expected"), [(10, 1.5, 15), (7, 1.5, 11), (10, 1.1, 11), (3, 1.0, 3)])
-def test_the_cap_is_rounded_up_once(length: int, cap: float, expected: int) -> None:
-    assert length_cap(length, cap) == expected
-
-
-@given(st.integers(2, 300), st.integers(0, 2**62))
-def test_a_cut_lies_beyond_half_where_every_token_is_admissible(num_tokens: int, seed: int) -> None:
-    cut = draw_cut(num_tokens, range(num_tokens), seed)
-    assert cut is not None
-    assert ceil(num_tokens / 2) <= cut <= num_tokens - 1 or num_tokens == 1
-
-
-def test_every_point_beyond_half_is_drawn() -> None:
-    assert {draw_cut(9, range(9), seed) for seed in range(300)} == {5, 6, 7, 8}
-
-
-def test_a_cut_moves_to_an_admissible_point_beyond_half() -> None:
-    assert {draw_cut(9, [0, 3, 6], seed) for seed in range(300)} == {6}  # also from 5, which has none before it
-    assert {draw_cut(9, [0, 5, 7], seed) for seed in range(300)} == {5, 7}
-    assert draw_cut(9, [0, 3, 4], 1) is None
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>|"), min_size=4, max_size=60))
-def test_a_prefix_is_whole_characters(body: str) -> None:
-    text = f"<think>\n{body}🙂和"
-    encoded = STUDENT.encode_response("q", text)
-    tokens = encoded.token_ids[encoded.num_prompt_tokens : -1]
-    aligned = STUDENT.read_response(tokens)
-    row = cut_row({"rollout_id": body, "text": aligned.text, "offsets": aligned.offsets})
-    if row["cut_token"] is not None:
-        kept = STUDENT.read_response(tokens[: row["cut_token"]]).text
-        assert kept == aligned.text[: row["cut_char"]]
-
-
-def references() -> pl.DataFrame:
-    rows = [("p", "q?", None, "r", 10), ("s", "t?", None, "u", 7)]
-    names = ["prompt_id", "question", "system_prompt", "response_id", "reference_num_tokens"]
-    return pl.DataFrame(rows, schema=names, orient="row")
-
-
-def test_rollout_ids_follow_what_decides_them() -> None:
-    first = wanted_rollouts(references(), "c1", RECIPE.mixed_policy)
-    assert [row["max_tokens"] for row in first] == [15, 11]
-    again = wanted_rollouts(references().reverse(), "c1", RECIPE.mixed_policy)
-    assert {row["rollout_id"] for row in first} == {row["rollout_id"] for row in again}
-    other = wanted_rollouts(references(), "c2", RECIPE.mixed_policy)
-    assert not {row["rollout_id"] for row in first} & {row["rollout_id"] for row in other}
-
-
-def test_questions_are_drawn_once_each() -> None:
-    assert draw_questions(references(), None, 1).height == 2
-    assert draw_questions(references(), 1, 1).height == 1
-    assert draw_questions(pl.concat([references()] * 2), None, 1).height == 2
 
 
 @pytest.mark.parametrize(("count", "ratio", "expected"), [(2, 1.5, 3), (3, 1.1, 4), (0, 9.0, 0), (100, 1.0, 10)])
@@ -119,88 +61,6 @@ def test_loss_on_the_whole_continuation_or_on_the_teachers_part(loss_on_prefix: 
     assert labels[-1] == STUDENT.end_of_turn_id
     assert (labels[0] == -100) is not loss_on_prefix
     assert (example["response_id"], example["continuation_id"]) == (None, "c")
-
-
-@given(st.integers(1, 5000), st.integers(100, 300))
-def test_the_cap_is_the_ceiling_of_the_exact_product(length: int, hundredths: int) -> None:
-    assert length_cap(length, hundredths / 100) == -(-length * hundredths // 100)
-
-
-@given(st.integers(0, 200), st.sets(st.integers(0, 199)), st.integers(0, 2**62))
-def test_a_cut_is_the_admissible_point_next_to_a_draw_beyond_half(
-    num_tokens: int, admissible: set[int], seed: int
-) -> None:
-    points = sorted(point for point in admissible if point < num_tokens)
-    cut = draw_cut(num_tokens, points, seed)
-    drawn = draw_cut(num_tokens, range(num_tokens), seed)
-    assert cut == draw_cut(num_tokens, points[::-1], seed)
-    beyond = [point for point in points if point >= max(num_tokens / 2, 1)]
-    assert (cut is None) == (not beyond)
-    if cut is None or drawn is None:
-        assert drawn is not None or num_tokens < 2
-        return
-    assert cut in beyond
-    assert not any(cut < point <= drawn or (cut > drawn and point < cut) for point in beyond)
-
-
-@pytest.mark.parametrize(("num_tokens", "cuts"), [(0, {None}), (1, {None}), (2, {1}), (3, {2}), (4, {2, 3})])
-def test_cuts_of_the_shortest_rollouts(num_tokens: int, cuts: set[int | None]) -> None:
-    assert {draw_cut(num_tokens, range(num_tokens), seed) for seed in range(50)} == cuts
-
-
-def test_a_cut_keeps_no_half_character_and_no_half_delimiter() -> None:
-    text = "<think>\n👩‍🚀👩‍🚀\n</think>\n漢字漢字"
-    encoded = STUDENT.encode_response("q", text)
-    tokens = encoded.token_ids[encoded.num_prompt_tokens : -1]
-    offsets = encoded.offsets[:-1]
-    rows = [cut_row({"rollout_id": f"r{i}", "text": text, "offsets": offsets}) for i in range(400)]
-    closing = range(text.index("</think>"), text.index("</think>") + len("</think>\n"))
-    assert len({row["cut_token"] for row in rows}) > 3
-    for row in rows:
-        kept = STUDENT.read_response(tokens[: row["cut_token"]]).text
-        assert kept == text[: row["cut_char"]]
-        assert "\ufffd" not in kept
-        assert row["cut_char"] not in closing
-        assert (row["reason"], row["cut_version"]) == (None, CUT_VERSION)
-
-
-def test_a_rollout_that_cannot_be_cut_says_why() -> None:
-    row = cut_row({"rollout_id": "r", "text": "🎉", "offsets": [0, 0, 0, 0]})
-    assert (row["cut_token"], row["cut_char"]) == (None, None)
-    assert row["reason"] == "no token beyond half starts a character outside a delimiter"
-    assert row["seed"] == seed_of("cut r")
-
-
-@pytest.mark.parametrize(
-    "other", [{"length_cap": 2.0}, {"rollout_temperature": 0.9}, {"rollout_top_p": 0.9}, {"num_questions": 1}]
-)
-def test_a_rollout_id_follows_its_sampling(other: dict[str, float]) -> None:
-    policy = RECIPE.mixed_policy.model_copy(update=other)
-    ids = [{row["rollout_id"] for row in wanted_rollouts(references(), "c1", p)} for p in (RECIPE.mixed_policy, policy)]
-    assert (ids[0] == ids[1]) is ("num_questions" in other)
-    assert ids[0] == ids[1] or not ids[0] & ids[1]
-
-
-def test_a_rollout_id_follows_its_reference() -> None:
-    other = references().with_columns(response_id=pl.lit("x"))
-    longer = references().with_columns(pl.col("reference_num_tokens") + 10)
-    tables = (references(), other, longer)
-    ids = [row["rollout_id"] for table in tables for row in wanted_rollouts(table, "c1", RECIPE.mixed_policy)]
-    assert len(set(ids)) == 6
-    assert wanted_rollouts(references().clear(), "c1", RECIPE.mixed_policy) == []
-
-
-def test_the_first_reference_of_a_question_is_drawn_whatever_the_order_of_questions() -> None:
-    rows = [(f"p{number % 20}", f"r{number}") for number in range(60)]
-    table = pl.DataFrame(rows, schema=["prompt_id", "response_id"], orient="row")
-    drawn = draw_questions(table, 7, 1)
-    assert drawn["prompt_id"].n_unique() == drawn.height == 7
-    assert all(int(response[1:]) < 20 for response in drawn["response_id"])
-    swapped = pl.concat([table[10:20], table[:10], table[20:]])
-    assert set(draw_questions(swapped, 7, 1)["response_id"]) == set(drawn["response_id"])
-    assert set(draw_questions(table, 7, 2)["response_id"]) != set(drawn["response_id"])
-    assert set(drawn["response_id"]) < set(draw_questions(table, 8, 1)["response_id"])
-    assert draw_questions(table.clear(), 7, 1).is_empty()
 
 
 @given(st.sets(st.text("abc", min_size=1, max_size=4)), st.integers(0, 20), st.integers(0, 40), st.integers(0, 5))

@@ -9,17 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import Project, change, prompt_rows
+from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
 
-from dasd_assets import divergence, probabilities, report
 from dasd_assets.cli import main
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.commands.summary import summary
-from dasd_assets.records import selection_rules
 from dasd_assets.records.materializations import latest_materializations, metadata_of
 from dasd_assets.records.partitions import batches
+from dasd_assets.rules import sentence_table
 from dasd_assets.rules.checkpoints import current_checkpoints
-from dasd_assets.rules.sentences import edges, sentence_spans
+from dasd_assets.rules.sentences import SEGMENTER, edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison
 from dasd_resources.storage.lake import migrate
@@ -180,9 +180,8 @@ def test_a_new_threshold_costs_no_forward_pass(copy: Project) -> None:
 
 def test_a_new_segmenter_never_scores_again(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before, responses = copy.count("sentence_probabilities"), ids(copy, "responses", "response_id")
-    for module in (divergence, probabilities, report, selection_rules):
-        monkeypatch.setattr(module, "SEGMENTER_VERSION", "whole bodies")
-    monkeypatch.setattr(probabilities, "sentence_spans", whole_bodies)
+    raise_version(monkeypatch, "SEGMENTER_VERSION", SEGMENTER, "whole bodies")
+    monkeypatch.setattr(sentence_table, "sentence_spans", whole_bodies)
     copy.run()
     assert copy.fake.scored == []
     assert not set(copy.fake.generated) & responses
@@ -247,7 +246,9 @@ def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
     copy.recipe = change(copy.recipe, "generation.num_candidates", 4)
     with copy.instance() as instance:
         found = comparison(instance, copy.definitions, batches(instance), {}).found
-    assert {s.asset for s in found if s.reason == "code or recipe changed"} == set(GENERATIONS)
+    pools = {"student_logprobs", "selected_responses_t060", "selected_responses_t100", "random_responses"}
+    changed = {s.asset for s in found if s.reason == "code or recipe changed"}
+    assert changed == {*GENERATIONS, *pools, "distillation_report"}
     copy.materialize(",".join(GENERATIONS))
     after = ids(copy, "responses", "response_id")
     assert before < after

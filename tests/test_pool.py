@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from dasd_assets.records.partitions import batches
-from dasd_assets.rules.candidates import drop_counts, responses_to_score
-from dasd_assets.rules.filters import FILTERS, filter_version
-from dasd_assets.rules.pool import create_pool_table
+from dasd_assets.rules.candidates import candidate_params, drop_counts, responses_to_score, to_score_params
+from dasd_assets.rules.filters import FILTERS, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
@@ -35,22 +35,33 @@ class Home:
     """A warehouse with two prompts of the batch `b1` and one of the removed batch `b0`."""
 
     warehouse: Warehouse
-    engines: Engines
     teacher: PromptedModel
     student: PromptedModel
     instance: dg.DagsterInstance
 
     def to_score(self, recipe: Recipe = RECIPE, batch: str = CURRENT) -> list[str]:
-        found = responses_to_score(self.warehouse, recipe, self.teacher, self.student, batch)
-        return found["response_id"].to_list()
+        return self.questions_to_score(recipe, batch)["response_id"].to_list()
+
+    def questions_to_score(self, recipe: Recipe = RECIPE, batch: str = CURRENT) -> pl.DataFrame:
+        version = filter_version(recipe, self.student.fingerprint)
+        params = to_score_params(recipe, self.teacher.fingerprint, batch, version, QUALITY_FILTERS)
+        return responses_to_score(self.warehouse, params)
 
     def scored(self, recipe: Recipe = RECIPE, dataset: str = "t060") -> pl.DataFrame:
+        existing = batches(self.instance)
+        params = pool_params(recipe, self.teacher.fingerprint, self.student.fingerprint, dataset, existing)
         with self.warehouse.reading() as reading:
-            create_pool_table(reading, self.engines, recipe, dataset, batches(self.instance))
+            create_pool_table(reading, params)
             return reading.read("FROM pool ORDER BY response_id")
 
     def drops(self) -> pl.DataFrame:
-        return drop_counts(self.warehouse, self.engines, RECIPE, batches(self.instance))
+        params = {
+            **candidate_params(RECIPE, self.teacher.fingerprint),
+            "temperatures": list(RECIPE.generation.temperatures),
+            "batches": batches(self.instance),
+            "filter_version": filter_version(RECIPE, self.student.fingerprint),
+        }
+        return drop_counts(self.warehouse, params)
 
 
 # Every response differs from `good` in what its name says.
@@ -143,7 +154,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             transaction.append_missing(table, key, pl.DataFrame(rows, infer_schema_length=None))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("prompt_batch", [CURRENT])
-        yield Home(warehouse, engines, teacher, student, instance)
+        yield Home(warehouse, teacher, student, instance)
 
 
 SCORED_ELSEWHERE = ["scored_by_old_threshold", "scored_for_other_student", "scored_otherwise"]
@@ -165,7 +176,7 @@ def test_another_batch_has_its_own_pool(home: Home) -> None:
 
 
 def test_what_is_scored_comes_with_its_question(home: Home) -> None:
-    pool = responses_to_score(home.warehouse, RECIPE, home.teacher, home.student, CURRENT)
+    pool = home.questions_to_score()
     assert pool.columns == ["response_id", "question", "text", "system_prompt"]
     assert pool.filter(response_id="of_p2").row(0) == ("of_p2", "p2?", "text of of_p2", "Be brief.")
 
@@ -244,6 +255,6 @@ def test_drops_of_a_removed_batch_are_not_counted(home: Home) -> None:
 
 
 def test_a_home_without_rows_has_an_empty_pool(home: Home, tmp_path: Path) -> None:
-    empty = Home(Warehouse(home=str(tmp_path)), home.engines, home.teacher, home.student, home.instance)
+    empty = Home(Warehouse(home=str(tmp_path)), home.teacher, home.student, home.instance)
     assert empty.to_score() == []
     assert empty.scored().is_empty()

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.rules.control import draw_control
 from dasd_assets.rules.selection import select
 from dasd_assets.selection import write_selection
 from dasd_resources.recipe import load_recipe
@@ -34,18 +33,13 @@ def reading_of(pool: pl.DataFrame) -> Iterator[Reading]:
     with duckdb.connect() as connection:
         connection.register("rows", pool if "accepted" in pool.columns else pool.with_columns(accepted=True))
         reading = Reading(connection)
-        reading.keep("pool", "FROM rows")
+        reading.create_temp_table("pool", "FROM rows")
         yield reading
 
 
 def chosen_of(pool: pl.DataFrame, policy: str, budget: dict[str, int]) -> pl.DataFrame:
     with reading_of(pool) as reading:
         return select(reading, policy, budget)
-
-
-def control_of(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
-    with reading_of(pool) as reading:
-        return draw_control(reading, chosen, policy, seed)
 
 
 def kept(table: pl.DataFrame) -> list[tuple[str, int]]:
@@ -63,28 +57,6 @@ def test_top_k_takes_several_of_one_question() -> None:
 def test_ties_go_to_the_smaller_id_whatever_the_order() -> None:
     shuffled = pool().sample(fraction=1.0, shuffle=True, seed=3)
     assert kept(chosen_of(shuffled, "top_k", {"math": 1, "code": 1})) == [("c1", 1), ("a2", 1)]
-
-
-@pytest.mark.parametrize("policy", ["best_per_question", "top_k"])
-def test_the_control_is_as_large_per_domain_and_a_fixed_draw(policy: str) -> None:
-    chosen = chosen_of(pool(), policy, {"math": 2})
-    drawn = control_of(pool(), chosen, policy, seed=7)
-    counts = [table.group_by("domain").len().sort("domain").rows() for table in (chosen, drawn)]
-    assert counts[0] == counts[1]
-    again = control_of(pool().sample(fraction=1.0, shuffle=True, seed=1), chosen, policy, seed=7)
-    assert kept(drawn) == kept(again)
-    if policy == "best_per_question":
-        assert sorted(drawn["prompt_id"]) == sorted(chosen["prompt_id"])
-
-
-def test_another_seed_draws_another_control() -> None:
-    many = pl.DataFrame(
-        {"response_id": [f"r{i:03d}" for i in range(200)], "prompt_id": [f"p{i}" for i in range(200)], "domain": "math"}
-    ).with_columns(score=pl.lit(1.0))
-    chosen = chosen_of(many, "top_k", {"math": 20})
-    draws = [set(control_of(many, chosen, "top_k", seed)["response_id"]) for seed in (1, 2)]
-    assert draws[0] != draws[1]
-    assert len(draws[0]) == len(draws[1]) == 20
 
 
 def test_an_empty_pool_selects_nothing() -> None:
@@ -157,19 +129,3 @@ def test_a_selection_is_what_a_plain_loop_selects(pool: pl.DataFrame, policy: st
             rows = [row for i, row in enumerate(rows) if row["prompt_id"] not in {r["prompt_id"] for r in rows[:i]}]
         expected += [(row["response_id"], rank) for rank, row in enumerate(rows[: budget.get(domain)], start=1)]
     assert kept(chosen_of(pool, policy, budget)) == expected
-
-
-@settings(max_examples=60, deadline=None)
-@given(pools, policies, budgets, st.integers(0, 3))
-def test_the_control_matches_any_selection(pool: pl.DataFrame, policy: str, budget: dict[str, int], seed: int) -> None:
-    chosen = chosen_of(pool, policy, budget)
-    drawn = control_of(pool, chosen, policy, seed)
-    assert sorted(drawn["domain"]) == sorted(chosen["domain"])
-    assert drawn["response_id"].is_unique().all()
-    assert drawn["score"].null_count() == 0
-    for domain in ("code", "math"):
-        ranks = drawn.filter(domain=domain)["rank"].to_list()
-        assert ranks == list(range(1, len(ranks) + 1))
-    if policy == "best_per_question":
-        assert sorted(drawn["prompt_id"]) == sorted(chosen["prompt_id"])
-    assert kept(control_of(pool.reverse(), chosen, policy, seed)) == kept(drawn)

@@ -27,7 +27,7 @@ class Graph:
 
     @property
     def definitions(self) -> dg.Definitions:
-        made = CodeVersion(self.code, {"rules": self.code}, self.settings or {}).metadata if self.settings else {}
+        made = CodeVersion({"rules": self.code}, self.settings).metadata if self.settings else {}
 
         def result(name: str, tags: Mapping[str, str] | None = None) -> dg.MaterializeResult:
             version = dg.DataVersion(self.versions.get(name, f"{name} 1"))

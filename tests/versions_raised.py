@@ -1,4 +1,4 @@
-"""Code versions of every asset where one rule's version is raised: `raised_versions.py RECIPE MODULE:CONSTANT…`.
+"""Code versions of every asset where one rule's version is raised: `versions_raised.py RECIPE MODULE:CONSTANT…`.
 
 Prints JSON: constant -> asset -> code version; "" -> as they are. Each constant is raised in the source that a forked
 process compiles, so every module that imports it, and all that follows from it, has the raised one: nothing is patched.
