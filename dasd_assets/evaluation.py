@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS, sampling_request
+from dasd_assets.generations import sampling_request
 from dasd_assets.records.code_versions import CodeVersion, of_code
 from dasd_assets.records.plots import accuracy_bars, inline
 from dasd_assets.records.progress import logged
@@ -21,6 +21,7 @@ from dasd_assets.training import current_checkpoints, stages
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
@@ -216,7 +217,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
         deps=["benchmark_questions", *models],
         group_name="training_results",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         metadata=answers.definition,
         pool="engine",
         code_version=answers.code_version,

@@ -21,6 +21,7 @@ from dasd_assets.service.staleness import retry_tag
 from dasd_resources.chat import UnfitQuestion
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -38,12 +39,6 @@ DECISIVE = (
     "max_tokens",
     "sample_index",
 )
-
-KINDS = {
-    "transformers": "huggingface",
-    "vllm": "vllm",
-    "openai": "openai",
-}  # of the engine, as the web UI names and draws them
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         partitions_def=PROMPT_BATCH,
         deps=["prompts", "teacher_model"],
         group_name="responses",
-        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
         metadata=responses.part(f"temperature = {temperature:g}"),
         pool="engine",
         code_version=responses.code_version,

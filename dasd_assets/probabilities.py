@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dasd_assets.generations import KINDS
 from dasd_assets.records.code_versions import code_version, of_code
 from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
 from dasd_assets.records.plots import inline, probability_densities, shape
@@ -24,6 +23,7 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, 
 from dasd_assets.service.staleness import retry_tag
 from dasd_resources.chat import Encoded, UnfitQuestion
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger
@@ -143,7 +143,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         partitions_def=PROMPT_BATCH,
         deps=["response_verdicts", "student_model"],
         group_name="scores",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         metadata=logprobs.definition,
         pool="engine",
         code_version=logprobs.code_version,

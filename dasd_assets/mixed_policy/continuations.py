@@ -8,7 +8,7 @@ often a loop.
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS, sampling_request
+from dasd_assets.generations import sampling_request
 from dasd_assets.mixed_policy.cuts import CUT_VERSION
 from dasd_assets.mixed_policy.rollouts import current_rollouts
 from dasd_assets.records.code_versions import code_version
@@ -20,6 +20,7 @@ from dasd_assets.service.staleness import retry_tag
 from dasd_assets.verdicts import filter_version, judge_row, verdict_rows
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -124,7 +125,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
     @dg.asset(
         deps=["prefix_cuts", "teacher_model"],
         group_name="training_mixed_policy",
-        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
         metadata=continuations.definition,
         pool="engine",
         code_version=continuations.code_version,

@@ -9,7 +9,7 @@ import math
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS, sampling_request, seed_of
+from dasd_assets.generations import sampling_request, seed_of
 from dasd_assets.records.code_versions import code_version
 from dasd_assets.records.plots import cut_off_rates, inline
 from dasd_assets.records.progress import logged
@@ -19,6 +19,7 @@ from dasd_assets.service.staleness import retry_tag
 from dasd_assets.training import current_checkpoint
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -136,7 +137,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @dg.asset(
         deps=[checkpoint_asset, f"sft_dataset_{recipe.last_dataset}"],
         group_name="training_mixed_policy",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         metadata=rollouts_table.definition,
         pool="engine",
         code_version=rollouts_table.code_version,
