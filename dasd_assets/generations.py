@@ -18,7 +18,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import TableAsset, table
 from dasd_assets.service.staleness import retry_tag
-from dasd_resources.chat import UnfitQuestion
+from dasd_resources.chat import UnsupportedQuestion
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -205,7 +205,7 @@ def requests_for(
         question = questions[prompt_id]
         try:
             return tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"]))
-        except UnfitQuestion as error:
+        except UnsupportedQuestion as error:
             return str(error)
 
     requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation

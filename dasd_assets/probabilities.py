@@ -21,7 +21,7 @@ from dasd_assets.records.table_metadata import table
 from dasd_assets.rules.pool import responses_to_score
 from dasd_assets.rules.sentences import SEGMENTER_VERSION, Edges, Floats, Ints, edges, mean_probs, sentence_spans
 from dasd_assets.service.staleness import retry_tag
-from dasd_resources.chat import Encoded, UnfitQuestion
+from dasd_resources.chat import Encoded, UnsupportedQuestion
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
@@ -77,7 +77,7 @@ def _encode(responses: pl.DataFrame, student: PromptedModel) -> tuple[dict[str, 
     for key, question, text, system_prompt in responses.iter_rows():
         try:
             encoded[key] = student.chat.encode_response(question, text, system_prompt)
-        except UnfitQuestion as error:
+        except UnsupportedQuestion as error:
             refused.append(Failure(key, str(error)))
     return encoded, refused
 

@@ -32,7 +32,7 @@ def test_every_request_ends_once() -> None:
     said = list(once_each(requests, iter([Score("b", [-1.0]), Failure("a", "too long")])))
     assert said[:2] == [Score("b", [-1.0]), Failure("a", "too long")]
     assert said[2:] == [Failure("c", "the engine ended without a result for it")]
-    with pytest.raises(RuntimeError, match="a second result, or an unasked one, for b"):
+    with pytest.raises(RuntimeError, match="a second or unrequested result for b"):
         list(once_each(requests, iter([Score("b", [-1.0]), Score("b", [-1.0])])))
 
 

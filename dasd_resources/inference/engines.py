@@ -61,7 +61,7 @@ class Engines(ConfigurableResource):
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     def fingerprint(self, spec: Model, key: str) -> str:
-        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it was found out before."""
+        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
         made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), version("transformers")]
@@ -74,7 +74,7 @@ class Engines(ConfigurableResource):
         return Path(self.home) / "fingerprints.sqlite"
 
     def api_key(self, variable: str) -> str | None:
-        """The server's key that an environment variable holds: none here, the code location knows the environment."""
+        """The server's key in an environment variable: None here, as only the code location reads the environment."""
         return None
 
     def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
@@ -113,11 +113,11 @@ def _quantisation(spec: Model) -> list[object]:
 def once_each(
     requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
 ) -> Iterator[Result | Failure]:
-    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
+    """The results, and a Failure for every request that came to none; RuntimeError for one that was not requested."""
     pending = {request.request_id for request in requests}
     for result in results:
         if result.request_id not in pending:
-            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
+            raise RuntimeError(f"the engine returned a second or unrequested result for {result.request_id}")
         pending.remove(result.request_id)
         yield result
     yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
