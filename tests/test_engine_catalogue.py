@@ -4,17 +4,27 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 
 import dagster as dg
 import pytest
-from conftest import Fake, FakeEngine, Project, change, prompt_rows
+from conftest import EXPRESSION, TURN, Project, change, continuation, prompt_rows, response
+from tokenizers import Tokenizer
 
 from dasd_assets.commands.check import check
 from dasd_assets.service.jobs import executor
-from dasd_resources.inference.engine import InferenceEngine
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    FinishReason,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
 from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
@@ -27,6 +37,42 @@ OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES)
 PACKAGES = {("training.py", "transformers"), ("engines.py", "transformers")}
 
 
+@dataclass
+class ChainSums:
+    """A deterministic engine for the demo's chain sums: text from a request's seed, logprobs from the token ids."""
+
+    model: PromptedModel
+    tokenizer: Tokenizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokenizer = Tokenizer.from_file(str(self.model.path / "tokenizer.json"))
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        for request in requests:
+            prompt = self.tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)
+            question, _, begun = prompt.rpartition(TURN)
+            found = EXPRESSION.search(question)
+            expression = found[1] if found else "1 + 1"
+            text = (
+                continuation(expression, begun) if begun else response(expression, Random(request.seed), steady=False)
+            )
+            end_of_turn = self.model.chat.end_of_turn_id
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            token_ids = [*ids, end_of_turn][: request.max_tokens]
+            reason: FinishReason = "stop" if token_ids[-1] == end_of_turn else "length"
+            yield Completion(request.request_id, token_ids, self.logprobs(token_ids), reason)
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        for request in requests:
+            yield Score(request.request_id, self.logprobs(request.token_ids[request.num_prompt_tokens :]))
+
+    def close(self) -> None: ...
+
+    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Of the token alone; the vocabulary's size tells teacher from student."""
+        return [-((31 * token + self.tokenizer.get_vocab_size()) % 97) / 48 for token in token_ids]
+
+
 class RealProject(Project):
     """A project on the engines of the catalogue."""
 
@@ -36,23 +82,25 @@ class RealProject(Project):
 
 
 @pytest.fixture
-def fake() -> Fake:
-    return Fake()
+def loaded() -> list[dict[str, object]]:
+    """The engine options of every model that the test's engine has loaded."""
+    return []
 
 
 @pytest.fixture
-def entry(fake: Fake) -> Iterator[EngineEntry]:
+def entry(loaded: list[dict[str, object]]) -> Iterator[EngineEntry]:
     """An engine that this test adds to the catalogue."""
 
     def load(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
-        return FakeEngine(model, fake)
+        loaded.append(dict(model.spec.engine_options))
+        return ChainSums(model)
 
     ENGINES[NAME] = EngineEntry(
         ui_kind="python",
         load=load,
         quantisation_options=("num_bits",),
         context_option="longest",
-        plain_scoring_options={"plain_scoring": True},
+        plain_scoring_options={"one_at_a_time": True},
     )
     yield ENGINES[NAME]
     del ENGINES[NAME]
@@ -66,18 +114,18 @@ def on_engine(recipe: Recipe) -> Recipe:
 
 
 @pytest.fixture
-def own(project: Project, fake: Fake, entry: EngineEntry) -> RealProject:
-    return RealProject(project.home, on_engine(project.recipe), fake)
+def own(project: Project, entry: EngineEntry) -> RealProject:
+    return RealProject(project.home, on_engine(project.recipe))
 
 
-def test_an_engine_defined_here_runs_the_whole_pipeline(own: RealProject, fake: Fake) -> None:
+def test_an_engine_defined_here_runs_the_whole_pipeline(own: RealProject, loaded: list[dict[str, object]]) -> None:
     own.land("a.jsonl", prompt_rows(0, 9))
     own.run()
     assert own.read("SELECT DISTINCT engine FROM responses")["engine"].to_list() == [NAME]
     assert own.read("SELECT DISTINCT engine FROM student_logprobs")["engine"].to_list() == [NAME]
     assert own.count("responses") == 36
     assert own.count("evaluations") > 0
-    assert fake.generated and fake.scored and fake.rescored and fake.trained
+    assert {} in loaded and {"one_at_a_time": True} in loaded
     with own.instance() as instance:
         for asset, name in (("teacher_generations_t060", "prefill_parity"), ("student_logprobs", "engine_parity")):
             key = dg.AssetCheckKey(dg.AssetKey(asset), name)

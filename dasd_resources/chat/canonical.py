@@ -84,8 +84,8 @@ def cut_points(aligned: Aligned) -> list[int]:
     inside = set(range(1, len(OPENING))) if aligned.text.startswith(OPENING) else set()
     if closing >= 0:
         inside |= set(range(closing + 1, closing + len(CLOSING)))
-    # Offsets need not ascend strictly: some are -1, and tokens that split a character's bytes share its offset. Only the
-    # first of these counts, as the others would name the same prefix again.
+    # Some offsets are -1, and tokens that split a character's bytes share its offset: only the first of these counts,
+    # as the others would name the same prefix again.
     points, furthest = [], -1
     for index, offset in enumerate(aligned.offsets):
         if offset > furthest and offset not in inside:

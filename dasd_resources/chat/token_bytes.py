@@ -137,7 +137,7 @@ class TokenBytes:
 
 def check_decoder(steps: list[Step]) -> None:
     """Raise RecipeError unless every decoder is one whose bytes are known token by token."""
-    # Strip acts on every token before Fuse and on the joined text after it: `first_pieces` does the latter, at the start.
+    # Before Fuse, Strip acts on every token; after it, on the joined text, at whose start `first_pieces` does the same.
     fused = False
     for step in steps:
         fused = fused or step["type"] == "Fuse"
