@@ -9,7 +9,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import accuracy_bars, inline
 from dasd_assets.records.progress import logged
@@ -23,6 +22,7 @@ from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
@@ -218,7 +218,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
 
     @declared.asset(
         group="training_results",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         pool="engine",
         description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
     )

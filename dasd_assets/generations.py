@@ -20,8 +20,9 @@ from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_resources.chat import UnfitQuestion
+from dasd_resources.chat import UnsupportedQuestion
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -31,12 +32,6 @@ GENERATION_VERSION = "1"
 GENERATION = Rule(
     "generation", GENERATION_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
 )
-
-KINDS = {
-    "transformers": "huggingface",
-    "vllm": "vllm",
-    "openai": "openai",
-}  # of the engine, as the web UI names and draws them
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
 
     @declared.asset(
         group="responses",
-        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
         pool="engine",
         description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
     )
@@ -178,7 +173,7 @@ def requests_for(
         question = questions[prompt_id]
         try:
             return tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"]))
-        except UnfitQuestion as error:
+        except UnsupportedQuestion as error:
             return str(error)
 
     requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation

@@ -17,6 +17,7 @@ from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import Figure, tidy
 from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -141,12 +142,12 @@ def _reason(result: Score | Failure | None, one: Stored) -> str:
 
 
 def by_another_path(model: PromptedModel, rescoring: Rescoring) -> PromptedModel:
-    """The same model in the engine that re-scores it; transformers always scores plainly, one sequence at a time."""
-    engine = model.spec.engine if rescoring.engine == "own" else rescoring.engine
-    if engine == model.spec.engine and engine != "transformers":
+    """The same model in the engine that re-scores it: plainly where that engine can (one sequence at a time)."""
+    engine = rescoring.engine_for(model.spec.engine)
+    plainly = ENGINES[engine].plain_scoring_options
+    if engine == model.spec.engine and not plainly:
         return model
-    options = {"plain_scoring": True} if engine == "transformers" else {}
-    other = {"engine": engine, "engine_options": options, "server": None}
+    other = {"engine": engine, "engine_options": dict(plainly), "server": None}
     return replace(model, spec=model.spec.model_copy(update=other))
 
 
@@ -251,7 +252,7 @@ def _agreement(comparison: Comparison) -> str:
 
 
 def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, Figure]:
-    plain = ", one sequence at a time" if other.spec.engine == "transformers" else ""
+    plain = ", one sequence at a time" if ENGINES[other.spec.engine].plain_scoring_options else ""
     correlation = comparison.correlation
     return {
         "rescored_by": dg.MetadataValue.text(f"{other.spec.engine} in {other.spec.dtype}{plain}"),

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.progress import logged
@@ -17,8 +16,9 @@ from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, QUALITY_FILTERS, filter_version
 from dasd_assets.rules.rule import Rule
-from dasd_resources.chat import Encoded, UnfitQuestion
+from dasd_resources.chat import Encoded, UnsupportedQuestion
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger
@@ -70,7 +70,7 @@ def _encode(responses: pl.DataFrame, student: PromptedModel) -> tuple[dict[str, 
     for key, question, text, system_prompt in responses.iter_rows():
         try:
             encoded[key] = student.chat.encode_response(question, text, system_prompt)
-        except UnfitQuestion as error:
+        except UnsupportedQuestion as error:
             refused.append(Failure(key, str(error)))
     return encoded, refused
 
@@ -99,7 +99,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
 
     @declared.asset(
         group="scores",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         pool="engine",
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
     )

@@ -13,7 +13,7 @@ from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
-from dasd_resources.chat import Chat, UnfitQuestion
+from dasd_resources.chat import Chat, UnsupportedQuestion
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
@@ -30,7 +30,7 @@ def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
     """
     try:
         encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
-    except UnfitQuestion as error:
+    except UnsupportedQuestion as error:
         return dict.fromkeys(FILTERS, Verdict(False, f"{UNASKED}{error}"))
     fields = {"token_ids": encoded.token_ids[encoded.num_prompt_tokens :], **row}
     known = {name: fields[name] for name in Response.__annotations__ if name != "num_student_tokens"}

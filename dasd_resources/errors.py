@@ -1,4 +1,4 @@
-"""Errors that whoever called can mend."""
+"""Errors that the user can fix."""
 
 
 class UserError(Exception):

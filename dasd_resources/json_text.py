@@ -10,7 +10,7 @@ def json_text(value: object) -> str:
 
 
 def finite(value: object) -> object:
-    """The value with null for every number that is none (NaN, infinity), at any depth."""
+    """The value with null for every non-finite number, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

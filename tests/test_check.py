@@ -48,7 +48,6 @@ def test_quick_loads_no_engine(project: Project) -> None:
     [
         ("teacher.model", "/nowhere", "teacher", "no folder /nowhere"),
         ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
-        ("teacher.engine_options", {"max_model_len": 200}, "teacher context", "exceed the context of 200"),
         ("training.max_length", 10**6, "student context", "training.max_length 1,000,000 exceeds the context"),
         ("training.launcher", ["no-such-launcher"], "launcher", "no command no-such-launcher"),
         ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
@@ -64,6 +63,15 @@ def test_each_fault_is_found_and_nothing_else(
     (found,) = failed(findings(project, quick=True)).items()
     assert found[0] == look
     assert message in found[1]
+
+
+def test_an_engine_option_may_lower_the_context(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    teacher = {**project.recipe.teacher.model_dump(), "engine": "vllm", "engine_options": {"max_model_len": 200}}
+    project.recipe = change(project.recipe, "teacher", teacher)
+    found = failed(findings(project, quick=True))
+    assert found.keys() - {"teacher"} == {"teacher context"}  # `teacher` too where vLLM is not installed
+    assert "exceed the context of 200" in found["teacher context"]
 
 
 def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:

@@ -32,7 +32,7 @@ def test_every_request_ends_once() -> None:
     said = list(once_each(requests, iter([Score("b", [-1.0]), Failure("a", "too long")])))
     assert said[:2] == [Score("b", [-1.0]), Failure("a", "too long")]
     assert said[2:] == [Failure("c", "the engine ended without a result for it")]
-    with pytest.raises(RuntimeError, match="a second result, or an unasked one, for b"):
+    with pytest.raises(RuntimeError, match="a second or unrequested result for b"):
         list(once_each(requests, iter([Score("b", [-1.0]), Score("b", [-1.0])])))
 
 
@@ -71,9 +71,10 @@ def test_a_fingerprint_follows_the_prompting_not_the_path_or_engine(engines: Eng
 
 def test_a_quantised_model_is_another_model(engines: Engines) -> None:
     def fingerprint(**options: object) -> str:
-        return engines.find(TEACHER.model_copy(update={"engine_options": options}), "teacher.model").fingerprint
+        spec = TEACHER.model_copy(update={"engine": "vllm", "engine_options": options})
+        return engines.find(spec, "teacher.model").fingerprint
 
-    assert fingerprint(max_batch_size=8) == fingerprint(quantization=None) == fingerprint()
+    assert fingerprint(max_num_seqs=8) == fingerprint(quantization=None) == fingerprint()
     assert len({fingerprint(), fingerprint(quantization="fp8"), fingerprint(kv_cache_dtype="fp8")}) == 3
 
 

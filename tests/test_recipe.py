@@ -45,10 +45,10 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("selection.budgets", {"t070": {"math": 1}}, r"budgets names \['t070'\]; generation makes \['t060', 't100'\]"),
         ("filters.max_student_tokens", 4096, "max_student_tokens 4096 is above training.max_length 512"),
         ("teacher.engine_options", {"trust_remote_code": True}, "teacher.engine_options: .*never allowed"),
-        ("automation.training_cron", "99 2 * * *", "no cron expression: 99 is no such field; write five"),
-        ("automation.training_cron", "0 2 * * mon-sun", "no cron expression: mon-sun is no such field"),
-        ("maintenance.cron", "a b c d e", "no cron expression: a is no such field"),
-        ("maintenance.cron", "0 2 * *", "no cron expression: it has 4 fields"),
+        ("automation.training_cron", "99 2 * * *", "not a cron expression: 99 is not a valid field; write five"),
+        ("automation.training_cron", "0 2 * * mon-sun", "not a cron expression: mon-sun is not a valid field"),
+        ("maintenance.cron", "a b c d e", "not a cron expression: a is not a valid field"),
+        ("maintenance.cron", "0 2 * *", "not a cron expression: it has 4 fields"),
         ("evaluation.benchmarks", DEMO["evaluation"]["benchmarks"] * 2, "two benchmarks have the same name"),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> 
 def test_a_key_said_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text((RECIPES / "demo.yaml").read_text() + "seed: 7\n")
-    with pytest.raises(RecipeError, match=r"not a YAML file: seed is said twice; remove one"):
+    with pytest.raises(RecipeError, match=r"not a YAML file: seed occurs twice; remove one"):
         load_recipe(str(path))
 
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from dasd_resources.inference.replica import (
-    MAX_FAULTS,
+    MAX_CONSECUTIVE_FAILURES,
+    AttemptFailed,
     Busy,
-    Fault,
     Outage,
     Refused,
     Replica,
@@ -60,9 +60,9 @@ def test_a_good_answer_is_passed_on_and_the_key_goes_with_the_request() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
-        (httpx.Response(500, text="boom"), Fault, "HTTP 500: boom"),
-        (httpx.Response(502, text="<html>"), Fault, "HTTP 502"),
-        (httpx.Response(503), Fault, "HTTP 503"),
+        (httpx.Response(500, text="boom"), AttemptFailed, "HTTP 500: boom"),
+        (httpx.Response(502, text="<html>"), AttemptFailed, "HTTP 502"),
+        (httpx.Response(503), AttemptFailed, "HTTP 503"),
         (httpx.Response(503, headers={"retry-after": "7"}), Busy, "HTTP 503"),
         (httpx.Response(429, json={"error": {"message": "slow down"}}), Busy, "HTTP 429: slow down"),
         (httpx.Response(400, json={"error": {"message": "too long"}}), Refused, "HTTP 400: too long"),
@@ -70,12 +70,16 @@ def test_a_good_answer_is_passed_on_and_the_key_goes_with_the_request() -> None:
         (httpx.Response(422, text="[" * 50_000), Refused, "HTTP 422"),
         (httpx.Response(401, json={"error": "no"}), Outage, "HTTP 401: no; is the key right"),
         (httpx.Response(404, text="Not Found"), Outage, "HTTP 404: Not Found; does its base URL end with /v1"),
-        (httpx.Response(200, content=b"x" * 1001), Fault, "more than the 1000 bytes"),
-        (httpx.Response(200, stream=httpx.ByteStream(b"no"), headers={"content-encoding": "gzip"}), Fault, "broke off"),
+        (httpx.Response(200, content=b"x" * 1001), AttemptFailed, "more than the 1000 bytes"),
+        (
+            httpx.Response(200, stream=httpx.ByteStream(b"no"), headers={"content-encoding": "gzip"}),
+            AttemptFailed,
+            "broke off",
+        ),
         (httpx.ConnectError("refused"), Unreachable, "cannot be reached: refused"),
         (httpx.ConnectTimeout(""), Unreachable, "cannot be reached: no answer"),
-        (httpx.ReadError("reset"), Fault, "broke off its answer: ReadError reset"),
-        (httpx.RemoteProtocolError("peer closed"), Fault, "RemoteProtocolError peer closed"),
+        (httpx.ReadError("reset"), AttemptFailed, "broke off its answer: ReadError reset"),
+        (httpx.RemoteProtocolError("peer closed"), AttemptFailed, "RemoteProtocolError peer closed"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -119,7 +123,7 @@ def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float) -
             replica = Replica(URL, c, KEY, asyncio.Semaphore(1))
             with pytest.raises(Busy):
                 await replica.fetch("/completions", {}, 1000, 5.0)
-            return replica.free_at - time.monotonic()
+            return replica.busy_until - time.monotonic()
 
     assert max(asyncio.run(free_in()), 0.0) == pytest.approx(seconds, abs=2.0 if seconds == 60 else 0.2)
 
@@ -148,7 +152,7 @@ def test_a_redirect_is_not_followed_so_the_key_stays_with_its_host() -> None:
     ids=repr,
 )
 def test_the_key_is_struck_out_of_what_a_server_says(answer: Answer) -> None:
-    with pytest.raises((Fault, Refused)) as caught:
+    with pytest.raises((AttemptFailed, Refused)) as caught:
         fetch(answer)
     assert KEY not in str(caught.value) and caught.value.__cause__ is None
 
@@ -161,17 +165,17 @@ def test_nothing_prints_the_key() -> None:
 
 
 def test_faults_in_a_row_leave_a_server_aside() -> None:
-    replica = Replica(URL, httpx.AsyncClient(), None, asyncio.Semaphore(1), lives=True)
+    replica = Replica(URL, httpx.AsyncClient(), None, asyncio.Semaphore(1), healthy=True)
     for _ in range(5):
-        replica.has_failed(Fault("once"))
-        replica.has_answered()
-    for _ in range(MAX_FAULTS):
-        assert replica.lives
-        replica.has_failed(Fault("again"))
-    assert not replica.lives and replica.reason == "again"
-    lost = Replica(URL, httpx.AsyncClient(), None, asyncio.Semaphore(1), lives=True)
-    lost.has_failed(Unreachable("gone"))
-    assert not lost.lives
+        replica.record_failure(AttemptFailed("once"))
+        replica.record_success()
+    for _ in range(MAX_CONSECUTIVE_FAILURES):
+        assert replica.healthy
+        replica.record_failure(AttemptFailed("again"))
+    assert not replica.healthy and replica.reason == "again"
+    lost = Replica(URL, httpx.AsyncClient(), None, asyncio.Semaphore(1), healthy=True)
+    lost.record_failure(Unreachable("gone"))
+    assert not lost.healthy
 
 
 def test_a_key_is_taken_from_the_variable_that_the_recipe_names() -> None:
@@ -181,6 +185,6 @@ def test_a_key_is_taken_from_the_variable_that_the_recipe_names() -> None:
         with pytest.raises(RecipeError, match=r"server\.api_key_env: the environment variable TEACHER_KEY is not set"):
             checked_secret(SERVER, nothing)
     for wrong in (f"{KEY} {KEY}", f"{KEY}\r\nx: y", "ключ"):
-        with pytest.raises(RecipeError, match="what TEACHER_KEY holds is no key") as caught:
+        with pytest.raises(RecipeError, match="the value of TEACHER_KEY is not a key") as caught:
             checked_secret(SERVER, wrong)
         assert wrong not in str(caught.value)

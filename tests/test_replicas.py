@@ -1,4 +1,4 @@
-"""Several servers of one model: who gets a request, how often, how fast, and who is left aside."""
+"""Several servers of one model: who gets a request, how often, how fast, and which are unhealthy."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from dasd_resources.inference.openai_replies import BadReply
-from dasd_resources.inference.replica import Busy, Fault, Outage, Refused, Replica
+from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica
 from dasd_resources.inference.replicas import Limits, Replicas, open_replicas
 from dasd_resources.recipe import RecipeError, Server
 
@@ -99,7 +99,7 @@ def test_a_passing_fault_is_tried_again(status: int) -> None:
 def test_attempts_are_counted_and_the_last_reason_told() -> None:
     network = Network({"a": always(httpx.Response(200, content=b"no"))})
     (error,) = network.ask(max_attempts=2)
-    assert isinstance(error, Fault) and str(error) == "http://a/v1: it said no"
+    assert isinstance(error, AttemptFailed) and str(error) == "http://a/v1: it said no"
     assert network.asked["a"] == 2
 
 
@@ -161,7 +161,7 @@ def test_a_server_that_comes_back_is_checked_and_used_again() -> None:
 
 def test_when_all_are_dead_the_rest_fails_at_once_after_patience() -> None:
     async def task(opened: Replicas) -> object:
-        network.ill = {"a": Fault("still dead")}
+        network.ill = {"a": AttemptFailed("still dead")}
         limits = Limits(None, None)
         started = time.monotonic()
         asks = (opened.ask({}, 1, limits, read) for _ in range(50))
@@ -172,14 +172,14 @@ def test_when_all_are_dead_the_rest_fails_at_once_after_patience() -> None:
     network = Network({"a": always(httpx.ConnectError("refused"))})
     errors = network.run(task, patience_s=0.5)
     assert isinstance(errors, list) and len(errors) == 50
-    assert all(isinstance(e, Outage) and "no server was to be had for 0.5 s (patience_s)" in str(e) for e in errors)
+    assert all(isinstance(e, Outage) and "no server was available for 0.5 s (patience_s)" in str(e) for e in errors)
 
 
 def test_at_the_start_a_server_may_be_away_but_not_all() -> None:
-    network = Network({"a": always(OK), "b": always(OK)}, ill={"a": Fault("http://a/v1 cannot be reached")})
+    network = Network({"a": always(OK), "b": always(OK)}, ill={"a": AttemptFailed("http://a/v1 cannot be reached")})
     assert network.ask(times=4) == ["yes"] * 4
     assert network.asked["a"] == 0
-    network.ill["b"] = Fault("http://b/v1 cannot be reached")
+    network.ill["b"] = AttemptFailed("http://b/v1 cannot be reached")
     with pytest.raises(RecipeError, match=r"no server of m can be used: http://a/v1 cannot .*; http://b/v1 cannot"):
         network.ask()
 

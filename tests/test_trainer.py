@@ -213,7 +213,7 @@ def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Pat
     reporter = Reporter(progress, OneProcess())
     reporter.on_train_begin(args, TrainerState(global_step=5, max_steps=90), TrainerControl())
     reporter.on_step_end(args, TrainerState(global_step=6, max_steps=90), TrainerControl())
-    reporter.told -= 11
+    reporter.last_written -= 11
     reporter.on_step_end(args, TrainerState(global_step=7, max_steps=90), TrainerControl(should_log=True))
     reporter.on_step_end(args, TrainerState(global_step=8, max_steps=90), TrainerControl())
     reporter.on_step_end(args, TrainerState(global_step=9, max_steps=90), TrainerControl())

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.generation_rows import sample
+from dasd_resources.inference.generation_batch import sample
 from dasd_resources.inference.transformers_engine import PROJECTED_LOGITS, TransformersEngine
 
 VOCABULARY = 300

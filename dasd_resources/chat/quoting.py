@@ -1,4 +1,4 @@
-"""Control tokens quoted in a question: they stay text, whoever wrote the question.
+"""Control tokens quoted in a question: they stay text, wherever the question is from.
 
 A chat template pastes the question into a string, and tokenizers read control tokens (`<|im_end|>`) anywhere in one: a
 question that quotes them could end its own turn, or speak as the system. So each quotation is hidden while the

@@ -81,6 +81,7 @@ def continuing_encoder(spec: Spec) -> Tokenizer:
 
 
 def _without_prefix(step: Step | None) -> Step | None:
+    """The step as it treats text that does not begin a text: nothing is put in front; None if that was all it did."""
     if step is None or step["type"] == "Prepend":
         return None
     match step["type"]:
@@ -107,6 +108,8 @@ class TokenBytes:
     def __init__(self, tokenizer: Tokenizer, spec: Spec) -> None:
         steps = _flatten(spec["decoder"])
         check_decoder(steps)
+        # Byte-level vocabularies write each byte as a stand-in character, but added tokens (`<think>`, `<|im_end|>`) as
+        # they read. Decoded like the others, one with a letter of the byte alphabet would become other bytes.
         byte_level = any(step["type"] == "ByteLevel" for step in steps)
         literal = {t["id"] for t in spec["added_tokens"] if byte_level}
         self._steps = steps
@@ -123,6 +126,8 @@ class TokenBytes:
         """Bytes per token, of tokens that begin a text: without the leading space the tokenizer's decoder drops."""
         pieces = self.pieces(token_ids)
         for step in self._steps if pieces else ():
+            # Metaspace drops the space of the first token alone; Strip drops it from the joined text, where the first
+            # tokens may be without bytes.
             if step["type"] == "Metaspace" and step["prepend_scheme"] != "never":
                 pieces[0] = _decode(self._tokens.get(token_ids[0], ""), self._steps, space="")
             if step["type"] == "Strip":
@@ -132,6 +137,7 @@ class TokenBytes:
 
 def check_decoder(steps: list[Step]) -> None:
     """Raise RecipeError unless every decoder is one whose bytes are known token by token."""
+    # Before Fuse, Strip acts on every token; after it, on the joined text, at whose start `first_pieces` does the same.
     fused = False
     for step in steps:
         fused = fused or step["type"] == "Fuse"
@@ -183,7 +189,8 @@ def _strip(pieces: list[bytes], space: bytes, count: int) -> list[bytes]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-in character per byte: the byte's own where that prints, else one from U+0100 on."""
+    """Byte by GPT-2's printable stand-in character: the byte's own where that prints, else one from U+0100 on."""
+    # The three ranges that print in Latin-1: ! to ~, ¡ to ¬, ® to ÿ (0xAD, the soft hyphen, does not).
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in printing]
     return {chr(b): b for b in printing} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -195,5 +202,5 @@ BYTE_ALPHABET = _byte_alphabet()
 def _byte_level(token: str) -> bytes:
     try:
         return bytes([BYTE_ALPHABET[character] for character in token])
-    except KeyError:
+    except KeyError:  # a character outside the alphabet: the token is written as it reads
         return token.encode()

@@ -1,7 +1,7 @@
 """The InferenceEngine protocol: token ids in, token ids and raw natural-log probabilities out.
 
-Nothing here knows of text, templates or tables; `chat.py` turns text into ids and back. Log-probabilities are those of
-the untempered distribution (temperature 1, before top-p), whatever temperature sampled the token.
+Nothing here knows of text, templates or tables; `dasd_resources.chat` turns text into ids and back. Log-probabilities
+are those of the untempered distribution (temperature 1, before top-p), whatever temperature sampled the token.
 """
 
 import math
@@ -41,7 +41,7 @@ class Completion:
     def of(
         cls, request_id: str, token_ids: list[int], logprobs: list[float], finish_reason: FinishReason
     ) -> "Completion | Failure":
-        """A completion, or a Failure if a logprob is none: one row that overflowed must not end all others."""
+        """A completion, or a Failure if a logprob is invalid: one row that overflowed must not end all others."""
         try:
             return cls(request_id, token_ids, logprobs, finish_reason)
         except ValueError as error:
@@ -69,7 +69,7 @@ class Score:
 
     @classmethod
     def of(cls, request_id: str, logprobs: list[float]) -> "Score | Failure":
-        """A score, or a Failure if a logprob is none."""
+        """A score, or a Failure if a logprob is invalid."""
         try:
             return cls(request_id, logprobs)
         except ValueError as error:
@@ -80,7 +80,7 @@ class Score:
 class Failure:
     """A request that ended without a result, and why; the next materialization tries it again.
 
-    counts: as an attempt at this request; not where nothing could have been had, as no server was there.
+    counts: whether this was an attempt at the request; it was not where no server was available.
     """
 
     request_id: str

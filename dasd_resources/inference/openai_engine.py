@@ -21,7 +21,13 @@ from anyio.from_thread import start_blocking_portal
 
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
+from dasd_resources.inference.limits import (
+    check_generation,
+    check_scoring,
+    split_supported,
+    unsupported_generation,
+    unsupported_scoring,
+)
 from dasd_resources.inference.openai_replies import (
     BadReply,
     Body,
@@ -31,7 +37,7 @@ from dasd_resources.inference.openai_replies import (
     read_score,
     scoring_body,
 )
-from dasd_resources.inference.replica import Busy, Fault, Outage, Refused, Replica, Unreachable, checked_secret
+from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, Unreachable, checked_secret
 from dasd_resources.inference.replicas import Limits, open_replicas
 from dasd_resources.recipe import RecipeError, Server
 
@@ -39,13 +45,15 @@ Request = TypeVar("Request", GenerationRequest, ScoringRequest)
 Result = TypeVar("Result", Completion, Score)
 
 BUFFER = 256  # results that may wait for the caller
-# What tokenizers disagree on: letters of several scripts, an emoji, white space, figures.
+# What tokenizers disagree on: letters of several scripts, an emoji, white space, digits.
 PROBE = "Prove that x₁ ≤ 3.14159 for “naïve” 你好 мир 🙂\n\n\tdef f(n): return n**2"
 PROBE_TOKENS = 16
 PROBE_TEMPERATURE = 2.0  # far from 1, so that tempered logprobs are far from raw ones
 PROBE_BYTES = 2**22
 PROBE_TIMEOUT_S = 300.0
-MAX_DIFFERENCE = 0.3  # nats, on average, between raw logprobs of sampling and of prefill; bfloat16 makes some 0.01
+# Nats, on average, between raw logprobs of sampling and of prefill; bfloat16 makes some 0.01. Measured with vLLM 0.32:
+# 0.00 with raw_logprobs, 1.1 to 1.7 with processed_logprobs (at temperature 0.6 it would be 0.04 to 0.35).
+MAX_DIFFERENCE = 0.3
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,9 @@ class OpenAIEngine:
     def __init__(
         self, server: Server, chat: Chat, secret: str | None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        """Probe every server. Raises RecipeError if one is unfit, or none can be used.
+        """Probe every server. Raises RecipeError if one is incompatible, or none can be used.
 
-        secret: the servers' key, sent to them and kept nowhere else; transport: what stands in for the network.
+        secret: the servers' key, sent to them and kept nowhere else; transport: replaces the network in tests.
         """
         self.server = server
         self._probe = GenerationRequest(
@@ -86,7 +94,7 @@ class OpenAIEngine:
         for request in requests:
             check_generation(request)
         context = self._most_tokens
-        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, context))
+        fitting, failures = split_supported(requests, lambda r: unsupported_generation(r, context))
         yield from failures
         yield from self._run(fitting, self._generation)
 
@@ -95,22 +103,22 @@ class OpenAIEngine:
         for request in requests:
             check_scoring(request)
         context = self._most_tokens - 1  # servers insist on sampling one more token
-        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, context))
+        fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, context))
         yield from failures
         yield from self._run(fitting, self._scoring)
 
     def close(self) -> None:
-        """Let go of the connections; what is still under way is given up."""
+        """Close the connections; requests still under way are cancelled."""
         self._resources.close()
 
     @property
     def context(self) -> int | None:
-        """Most tokens that all servers take, as far as they say; None where none does."""
+        """Most tokens that all servers take, as far as they report it; None where none does."""
         return min(self._contexts.values(), default=None)
 
     @property
     def _most_tokens(self) -> int:
-        """The same as a number: servers that do not say refuse what is too long."""
+        """The same as a number: servers that do not report it refuse what is too long."""
         return sys.maxsize if self.context is None else self.context
 
     def _generation(self, r: GenerationRequest) -> Job[Completion]:
@@ -155,7 +163,7 @@ class OpenAIEngine:
     async def _result(self, job: Job[Result], limits: Limits) -> Result | Failure:
         try:
             return await self._replicas.ask(job.body, job.num_tokens, limits, job.read)
-        except (Fault, Busy, Refused) as error:
+        except (AttemptFailed, Busy, Refused) as error:
             return Failure(job.request_id, str(error), counts=not isinstance(error, (Busy, Outage, Unreachable)))
 
     async def _check(self, replica: Replica) -> None:
@@ -164,7 +172,7 @@ class OpenAIEngine:
             await self._send_probe(replica)
         except BadReply as error:
             raise RecipeError(
-                f"{replica.url} cannot serve {self.server.model}: {replica.told(str(error))}; a server must return "
+                f"{replica.url} cannot serve {self.server.model}: {replica.quote(str(error))}; a server must return "
                 "token ids and raw logprobs, as `vllm serve` does with the model and tokenizer of the recipe"
             ) from None
 

@@ -1,6 +1,6 @@
-"""The completions protocol in token ids: what is sent for a request, and when the reply to it is believed.
+"""The completions protocol in token ids: what is sent for a request, and when the reply to it is accepted.
 
-A reply is believed if it is about the ids that were sent, holds one logprob for each token, and ends where and why it
+A reply is accepted if it is about the ids that were sent, holds one logprob for each token, and ends where and why it
 should; anything else is a BadReply with the reason. `return_token_ids` and `prompt_logprobs` are vLLM's additions to
 OpenAI's protocol, which knows neither.
 """
@@ -15,11 +15,11 @@ from dasd_resources.inference.engine import Completion, FinishReason, Generation
 
 Body = dict[str, object]
 # vLLM's stand-in for minus infinity, which JSON cannot say. No token that was sampled or is scored has it.
-IMPOSSIBLE = -9999.0
+MINUS_INFINITY = -9999.0
 
 
 class BadReply(Exception):
-    """A reply that cannot be believed; the message is a sentence about the server."""
+    """A reply that is not accepted; the message is a sentence about the server."""
 
 
 class _Shape(BaseModel):
@@ -59,8 +59,8 @@ class _Models(_Shape):
     data: list[_ServedModel]
 
 
-# Said outright, as a server takes what is left out from the model's generation_config.json.
-_UNTOUCHED: Body = {
+# Sent explicitly, as a server takes what is left out from the model's generation_config.json.
+_NEUTRAL_SAMPLING: Body = {
     "n": 1,
     "stream": False,
     "top_k": 0,
@@ -75,7 +75,7 @@ _UNTOUCHED: Body = {
 def generation_body(model: str, request: GenerationRequest, prompt: str | None = None) -> Body:
     """One sample, ended by the request's own stop ids alone; prompt: a text to send instead of the prompt's ids."""
     return {
-        **_UNTOUCHED,
+        **_NEUTRAL_SAMPLING,
         "model": model,
         "prompt": list(request.prompt_token_ids) if prompt is None else prompt,
         "add_special_tokens": False,
@@ -94,7 +94,7 @@ def generation_body(model: str, request: GenerationRequest, prompt: str | None =
 def scoring_body(model: str, request: ScoringRequest) -> Body:
     """A prefill, and one more token, as servers insist on sampling one."""
     return {
-        **_UNTOUCHED,
+        **_NEUTRAL_SAMPLING,
         "model": model,
         "prompt": list(request.token_ids),
         "temperature": 0.0,
@@ -114,9 +114,9 @@ def read_completion(request: GenerationRequest, content: bytes) -> Completion:
     token_ids, logprobs = choice.token_ids, choice.logprobs
     if logprobs.tokens != [f"token_id:{token_id}" for token_id in token_ids]:
         raise BadReply(f"it returned logprobs of other tokens than the {len(token_ids)} it sampled")
-    values = _possible(logprobs.token_logprobs, len(token_ids))
-    reason = _ending(request, token_ids, choice)
-    with _doubted():
+    values = _valid_logprobs(logprobs.token_logprobs, len(token_ids))
+    reason = _finish_reason(request, token_ids, choice)
+    with _invalid_as_bad_reply():
         return Completion(request.request_id, token_ids, values, reason)
 
 
@@ -133,8 +133,8 @@ def read_score(request: ScoringRequest, content: bytes) -> Score:
         position.get(str(token_id)) if position else None
         for token_id, position in list(zip(request.token_ids, positions, strict=True))[request.num_prompt_tokens :]
     ]
-    values = _possible([value.logprob if value else None for value in found], len(found))
-    with _doubted():
+    values = _valid_logprobs([value.logprob if value else None for value in found], len(found))
+    with _invalid_as_bad_reply():
         return Score(request.request_id, values)
 
 
@@ -150,9 +150,9 @@ def _parsed(shape: type[Shape], content: bytes) -> Shape:
     try:
         return shape.model_validate_json(content)
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise BadReply(f"its reply of {len(content)} bytes is not what was asked for: {where} {fault['msg']}") from None
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadReply(f"its reply of {len(content)} bytes is not what was asked for: {where} {first['msg']}") from None
 
 
 def _only_choice(content: bytes) -> _Choice:
@@ -166,16 +166,16 @@ def _check_prompt(sent: Sequence[int], received: Sequence[int] | None) -> None:
         raise BadReply(f"it answered another prompt, of {len(received)} token ids instead of {len(sent)}")
 
 
-def _possible(values: Sequence[float | None], num_tokens: int) -> list[float]:
+def _valid_logprobs(values: Sequence[float | None], num_tokens: int) -> list[float]:
     if len(values) != num_tokens:
         raise BadReply(f"it returned {len(values)} logprobs for {num_tokens} tokens")
-    missing = [index for index, value in enumerate(values) if value is None or value <= IMPOSSIBLE]
+    missing = [index for index, value in enumerate(values) if value is None or value <= MINUS_INFINITY]
     if missing:
         raise BadReply(f"it returned no logprob for the token at {missing[0]} ({values[missing[0]]})")
     return [value for value in values if value is not None]
 
 
-def _ending(request: GenerationRequest, token_ids: Sequence[int], choice: _Choice) -> FinishReason:
+def _finish_reason(request: GenerationRequest, token_ids: Sequence[int], choice: _Choice) -> FinishReason:
     """Why it ended: at the first stop id, or else at `max_tokens`."""
     stop_ids = frozenset(request.stop_token_ids)
     stops = [index for index, token_id in enumerate(token_ids) if token_id in stop_ids]
@@ -190,9 +190,9 @@ def _ending(request: GenerationRequest, token_ids: Sequence[int], choice: _Choic
 
 
 @contextmanager
-def _doubted() -> Iterator[None]:
-    """What the engine's records refuse (NaN, a logprob above 0) is the server's fault."""
+def _invalid_as_bad_reply() -> Iterator[None]:
+    """What the engine's records refuse (NaN, a logprob above 0) is a bad reply of the server."""
     try:
         yield
     except ValueError as error:
-        raise BadReply(f"it returned what cannot be: {error}") from None
+        raise BadReply(f"it returned an invalid logprob: {error}") from None

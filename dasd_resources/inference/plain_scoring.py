@@ -1,7 +1,7 @@
 """Log-probabilities the plain way: one sequence at a time, no padding, no packing, the model's own logits.
 
-Shares nothing with the engines' scoring but the weights, so that what goes wrong there (a mask, an offset, a scale of
-the logits) shows when the two are compared. Left out: speed.
+Shares only the weights with the engines' scoring, so that an error there (a mask, an offset, a scale of the logits)
+shows when the two are compared. Left out: speed.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,15 @@ def plain_logprobs(model: PreTrainedModel, token_ids: Sequence[int], num_prompt_
     """(T,) logprobs of the tokens after the prompt; the sequence goes in piece by piece through the model's cache."""
     ids = torch.tensor([list(token_ids)], device=model.device)
     cache, parts = None, []
+    # The last token predicts nothing that is in the sequence, so it is never fed.
     for start in range(0, len(token_ids) - 1, TOKENS_AT_ONCE):
         stop = min(start + TOKENS_AT_ONCE, len(token_ids) - 1)
-        said = model(input_ids=ids[:, start:stop], past_key_values=cache, use_cache=True)
-        cache = said.past_key_values
-        logprobs = said.logits[0].float().log_softmax(-1)
+        output = model(input_ids=ids[:, start:stop], past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        logprobs = output.logits[0].float().log_softmax(-1)
+        # The state at position t predicts token t + 1.
         parts.append(logprobs.gather(1, ids[0, start + 1 : stop + 1, None])[:, 0])
     every = torch.cat(parts) if parts else torch.empty(0)
+    # every[0] is the second token's: the first has no logprob.
     scored: list[float] = every[num_prompt_tokens - 1 :].tolist()
     return scored

@@ -1,8 +1,8 @@
 """One server of a remote model: a request to it over HTTP, and what its answer means.
 
-Three things can go wrong: a Fault (another attempt may succeed), Busy (the server says to come back later) and Refused
-(no attempt will succeed; in an Outage, none at any other request either). Redirects are not followed and proxies of the
-environment not used, so the key goes to the recipe's hosts alone; it is struck out of whatever a server says.
+Three things can go wrong: AttemptFailed (another attempt may succeed), Busy (the server asks to come back later) and
+Refused (no attempt will succeed; in an Outage, none at any other request either). Redirects are not followed and the
+environment's proxies are not used, so the key goes to the recipe's hosts alone; it is removed from a server's messages.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ import httpx
 
 from dasd_resources.recipe import RecipeError, Server
 
-MAX_FAULTS = 3  # in a row, after which a server is left aside; if it cannot be connected to, one is enough
-TOLD = 300  # characters of a server's own words that are passed on
-SHOWN_BYTES = 65536  # read of an error
+MAX_CONSECUTIVE_FAILURES = 3  # after which a server is unhealthy; a failed connection is enough by itself
+MAX_QUOTED_CHARACTERS = 300  # of a server's own message
+ERROR_BYTES = 65536  # read of an error's body
 REMEDIES = {401: "is the key right?", 403: "is the key right?", 404: "does its base URL end with /v1?"}
 
 
-class Fault(Exception):
+class AttemptFailed(Exception):
     """This attempt failed; another may succeed."""
 
 
-class Unreachable(Fault):
+class Unreachable(AttemptFailed):
     """There is no connection to the server."""
 
 
-class TimedOut(Fault):
-    """The server was silent, or too slow."""
+class TimedOut(AttemptFailed):
+    """The server did not answer in time."""
 
 
 class Busy(Exception):
@@ -48,81 +48,81 @@ class Refused(Exception):
 
 
 class Outage(Refused):
-    """Nor would any other request: the server is away, or does not know us."""
+    """Nor would any other request: the server is not available, or rejects the key."""
 
 
 @dataclass
 class Replica:
-    """A server, and what is known of it; times are of the monotonic clock."""
+    """A server and its state; times are of the monotonic clock."""
 
     url: str
     client: httpx.AsyncClient
     secret: str | None = field(repr=False)
     slots: asyncio.Semaphore
-    lives: bool = False
-    num_faults: int = 0  # in a row
-    num_waiting: int = 0  # for a slot, or for an answer
-    free_at: float = 0.0  # when it is busy no longer, by its own word
-    reason: str = ""  # why it was left aside
-    unfit: bool = False  # it answers, but what it answers is of no use
+    healthy: bool = False
+    num_consecutive_failures: int = 0
+    num_waiting: int = 0  # requests waiting for a slot, or for an answer
+    busy_until: float = 0.0  # from its Retry-After
+    reason: str = ""  # why it is unhealthy
+    incompatible: bool = False  # it answers, but not as this model's engine needs it
 
     async def fetch(self, path: str, body: object, max_bytes: int, timeout_s: float) -> bytes:
-        """GET the path, or POST a body to it as JSON. Raises Fault, Busy or Refused."""
+        """GET the path, or POST a body to it as JSON. Raises AttemptFailed, Busy or Refused."""
         method = "GET" if body is None else "POST"
         with self._failures(timeout_s):
             async with asyncio.timeout(timeout_s), self.client.stream(method, self.url + path, json=body) as response:
-                content = await (_whole(response, max_bytes) if response.is_success else _start(response))
+                content = await (_read_whole(response, max_bytes) if response.is_success else _read_beginning(response))
         if not response.is_success:
             self._refuse(response, content)
         return content
 
-    def has_answered(self) -> None:
-        """Its last answer was good."""
-        self.num_faults = 0
+    def record_success(self) -> None:
+        """Its last answer was valid."""
+        self.num_consecutive_failures = 0
 
-    def has_failed(self, fault: Fault) -> None:
-        """Its last answer was none, or a wrong one."""
-        self.num_faults += 1
-        if isinstance(fault, Unreachable) or self.num_faults >= MAX_FAULTS:
-            self.lives, self.reason = False, str(fault)
+    def record_failure(self, error: AttemptFailed) -> None:
+        """Its last attempt failed; it is unhealthy after too many of them."""
+        self.num_consecutive_failures += 1
+        if isinstance(error, Unreachable) or self.num_consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
+            self.healthy, self.reason = False, str(error)
 
-    def told(self, words: str) -> str:
-        """A server's own words, fit to be stored: short, and without the key."""
-        clean = " ".join(words.replace(self.secret, "***").split() if self.secret else words.split())
-        return clean if len(clean) <= TOLD else clean[:TOLD] + "…"
+    def quote(self, message: str) -> str:
+        """A server's own message as it may be stored: short, and without the key."""
+        clean = " ".join(message.replace(self.secret, "***").split() if self.secret else message.split())
+        return clean if len(clean) <= MAX_QUOTED_CHARACTERS else clean[:MAX_QUOTED_CHARACTERS] + "…"
 
     @contextmanager
     def _failures(self, timeout_s: float) -> Iterator[None]:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(f"{self.url} cannot be reached: {self.told(str(error)) or 'no answer'}") from None
+            raise Unreachable(f"{self.url} cannot be reached: {self.quote(str(error)) or 'no answer'}") from None
         except TimeoutError:
             raise TimedOut(f"{self.url} gave no whole answer within {timeout_s:g} s") from None
         except httpx.HTTPError as error:
-            broken = self.told(f"{type(error).__name__} {error}")
-            raise Fault(f"{self.url} broke off its answer: {broken}") from None
+            cause = self.quote(f"{type(error).__name__} {error}")
+            raise AttemptFailed(f"{self.url} broke off its answer: {cause}") from None
 
     def _refuse(self, response: httpx.Response, content: bytes) -> None:
-        """Raise what an answer without a result means."""
+        """Raise the error that a response without success stands for."""
         status = response.status_code
-        said = f"{self.url} answered HTTP {status}: {self.told(_message(content))}"
+        message = f"{self.url} answered HTTP {status}: {self.quote(_message(content))}"
         wait_s = _retry_after_s(response.headers.get("retry-after"))
         if status == 429 or (status == 503 and wait_s is not None):
-            self.free_at = max(self.free_at, time.monotonic() + (wait_s or 0.0))
-            raise Busy(said)
+            self.busy_until = max(self.busy_until, time.monotonic() + (wait_s or 0.0))
+            raise Busy(message)
         if response.is_server_error or status == 408:
-            raise Fault(said)
+            raise AttemptFailed(message)
         if response.is_redirect:
-            target = self.told(response.headers.get("location", "nowhere"))
-            raise Outage(f"{said}; a redirect to {target} is not followed: put the final address in base_urls")
+            target = self.quote(response.headers.get("location", "nowhere"))
+            raise Outage(f"{message}; a redirect to {target} is not followed: put the final address in base_urls")
         if status in REMEDIES:
-            raise Outage(f"{said}; {REMEDIES[status]}")
-        raise Refused(said)
+            raise Outage(f"{message}; {REMEDIES[status]}")
+        raise Refused(message)
 
 
 def http_client(server: Server, secret: str | None, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    """A client for all replicas; transport: what stands in for the network."""
+    """A client for all replicas; transport: replaces the network in tests."""
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     return httpx.AsyncClient(
         transport=transport or _network(server),
@@ -144,12 +144,14 @@ def checked_secret(server: Server, value: str | None) -> str | None:
             "it, also where `dasd ui` is started, or remove api_key_env"
         )
     if not (secret.isascii() and secret.isprintable() and " " not in secret):
-        raise RecipeError(f"server.api_key_env: what {server.api_key_env} holds is no key; set it to the key alone")
+        raise RecipeError(
+            f"server.api_key_env: the value of {server.api_key_env} is not a key; set it to the key alone"
+        )
     return secret
 
 
 def _network(server: Server) -> httpx.AsyncBaseTransport:
-    """Idle connections are let go before servers do so (uvicorn: 5 s); a vanished peer is noticed in two minutes."""
+    """Idle connections are closed before servers do so (uvicorn: 5 s); a vanished peer is noticed in two minutes."""
     options: list[tuple[int, int, int]] = [(SOL_SOCKET, SO_KEEPALIVE, 1)]
     if sys.platform == "linux":
         from socket import TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
@@ -163,8 +165,8 @@ def _network(server: Server) -> httpx.AsyncBaseTransport:
     )
 
 
-async def _whole(response: httpx.Response, max_bytes: int) -> bytes:
-    """The body, if it is not absurdly long."""
+async def _read_whole(response: httpx.Response, max_bytes: int) -> bytes:
+    """The body; httpx.DecodingError if it is longer than any valid answer."""
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
@@ -173,9 +175,9 @@ async def _whole(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-async def _start(response: httpx.Response) -> bytes:
+async def _read_beginning(response: httpx.Response) -> bytes:
     """The beginning of the body: some servers repeat all they were sent in an error."""
-    async for chunk in response.aiter_bytes(SHOWN_BYTES):
+    async for chunk in response.aiter_bytes(ERROR_BYTES):
         return chunk
     return b""
 

@@ -21,8 +21,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from dasd_resources.inference import half_precision
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.generation_rows import Rows, left_padded
-from dasd_resources.inference.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
+from dasd_resources.inference.generation_batch import GenerationBatch, left_padded
+from dasd_resources.inference.limits import (
+    check_generation,
+    check_scoring,
+    split_supported,
+    unsupported_generation,
+    unsupported_scoring,
+)
 from dasd_resources.inference.plain_scoring import plain_logprobs
 
 PROJECTED_LOGITS = 2**24  # held at once while scoring: 64 MB in float32
@@ -65,7 +71,9 @@ class TransformersEngine:
         """Sample every request, longest first, so that memory peaks at the start."""
         for request in requests:
             check_generation(request)
-        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, self.context, self.vocabulary))
+        fitting, failures = split_supported(
+            requests, lambda r: unsupported_generation(r, self.context, self.vocabulary)
+        )
         yield from failures
         yield from self._generate(deque(sorted(fitting, key=_num_reserved, reverse=True)))
 
@@ -73,7 +81,7 @@ class TransformersEngine:
         """Score every sequence, longest first, batched with others of about its length."""
         for request in requests:
             check_scoring(request)
-        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, self.context, self.vocabulary))
+        fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, self.context, self.vocabulary))
         yield from failures
         if self.options.plain_scoring:
             for r in fitting:
@@ -128,11 +136,11 @@ class TransformersEngine:
     def _generate(self, queue: deque[GenerationRequest]) -> Iterator[Completion | Failure]:
         size = max((r.max_tokens for r in queue), default=0)
         num_stops = max((len(r.stop_token_ids) for r in queue), default=0)
-        rows: Rows | None = None
+        rows: GenerationBatch | None = None
         while queue or rows:
             admitted = self._admit(queue, rows.requests if rows else [])
             if admitted:
-                added = Rows.start(admitted, size, num_stops, self.device)
+                added = GenerationBatch.start(admitted, size, num_stops, self.device)
                 yield from self._advance(added, left_padded([r.prompt_token_ids for r in admitted], self.device))
                 rows = rows.merge(added) if rows else added
             assert rows
@@ -149,7 +157,7 @@ class TransformersEngine:
         return [queue.popleft() for _ in range(min(room, len(queue)))]
 
     @torch.inference_mode()
-    def _advance(self, rows: Rows, token_ids: Tensor) -> list[Completion | Failure]:
+    def _advance(self, rows: GenerationBatch, token_ids: Tensor) -> list[Completion | Failure]:
         """Feed (B, T) token ids, sample the next token of every row, and return the rows that end with it."""
         start = rows.cache.get_seq_length()
         columns = torch.arange(start + token_ids.shape[1], device=self.device)

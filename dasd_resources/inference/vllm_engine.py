@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.limits import check_generation, check_scoring, sort_out, unfit_to_generate, unfit_to_score
+from dasd_resources.inference.limits import (
+    check_generation,
+    check_scoring,
+    split_supported,
+    unsupported_generation,
+    unsupported_scoring,
+)
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -53,7 +59,7 @@ class VLLMEngine:
             check_generation(request)
         llm = self._load("generate")
         limits = (_context(llm), _vocabulary(llm))
-        fitting, failures = sort_out(requests, lambda r: unfit_to_generate(r, *limits))
+        fitting, failures = split_supported(requests, lambda r: unsupported_generation(r, *limits))
         yield from failures
         jobs = ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in _by_prompt(fitting))
         for output in _run(llm, jobs):
@@ -65,7 +71,7 @@ class VLLMEngine:
             check_scoring(request)
         llm = self._load("score")
         limits = (_context(llm) - 1, _vocabulary(llm))  # vLLM insists on sampling one more token
-        fitting, failures = sort_out(requests, lambda r: unfit_to_score(r, *limits))
+        fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, *limits))
         yield from failures
         yield from (Score(r.request_id, []) for r in fitting if _is_all_prompt(r))
         asked = {r.request_id: r for r in fitting if not _is_all_prompt(r)}

@@ -1,9 +1,10 @@
 """Candidates of the teacher (report §3), and the check of the logprobs that come with them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from dasd_resources.inference.engine_catalogue import PLAIN_SCORER, local_engines
 from dasd_resources.recipe.parts import Part, Positive, Probability
 
 
@@ -24,25 +25,38 @@ class Generation(Part):
         return temperatures
 
 
+OWN = "own"  # parity.….engine: the engine that the model runs on anyway
+
+
+def _rescoring_engine(engine: str) -> str:
+    if engine not in (names := [OWN, *local_engines()]):
+        raise ValueError(f"cannot re-score; must be one of {', '.join(names)}")
+    return engine
+
+
 class Rescoring(Part):
     """How a model's stored logprobs are re-made, and by how many nats a token's may differ, on average and at most."""
 
-    engine: Literal["own", "transformers", "vllm"]
+    engine: Annotated[str, AfterValidator(_rescoring_engine)]
     max_mean_difference: Annotated[float, Field(gt=0)]
     max_difference: Annotated[float, Field(gt=0)]
+
+    def engine_for(self, own: str) -> str:
+        """The engine that re-scores a model which runs on `own`."""
+        return own if self.engine == OWN else self.engine
 
 
 class Parity(Part):
     """The gate before anything is made from logprobs: a sample of them is re-made by prefill, and must agree.
 
-    `own` is the engine that the model has anyway; transformers is one sequence at a time, unpadded. The defaults suit
-    bfloat16, where decode and prefill round differently; float32 allows a thousandth of them.
+    `own` is the engine that the model runs on; an engine that can re-scores plainly, one sequence at a time, unpadded.
+    The defaults suit bfloat16, where decode and prefill round differently; float32 allows a thousandth of them.
     """
 
     num_responses: Positive = 16
     max_tokens: Positive = 4096
     teacher: Rescoring = Rescoring(engine="own", max_mean_difference=0.05, max_difference=1.0)
-    student: Rescoring = Rescoring(engine="transformers", max_mean_difference=0.05, max_difference=1.0)
+    student: Rescoring = Rescoring(engine=PLAIN_SCORER, max_mean_difference=0.05, max_difference=1.0)
 
 
 def dataset_name(temperature: float) -> str:

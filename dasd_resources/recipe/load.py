@@ -18,21 +18,21 @@ def load_recipe(name_or_path: str) -> Recipe:
 
     A model without a leading dot may be the name of a hub model: it is a path if there is such a folder.
 
-    Raises RecipeError with one line per fault: the key, what is wrong with it, the value found.
+    Raises RecipeError with one line per error: the key, what is wrong with it, the value found.
     """
     path = _find(name_or_path)
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError("\n".join(_fault(path, fault) for fault in error.errors())) from None
+        raise RecipeError("\n".join(_line(path, found) for found in error.errors())) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
     return _resolve_paths(recipe, path.parent)
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which no key is said twice; of two, YAML would silently take the last."""
+    """Safe YAML in which no key occurs twice; of two, YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set[Hashable]()
@@ -41,7 +41,7 @@ class UniqueKeys(yaml.SafeLoader):
             if not isinstance(name, Hashable):
                 continue  # SafeLoader refuses it
             if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"{name} is said twice; remove one", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{name} occurs twice; remove one", problem_mark=key.start_mark)
             seen.add(name)
         return dict(super().construct_mapping(node, deep))
 
@@ -55,14 +55,14 @@ def _find(name_or_path: str) -> Path:
     raise RecipeError(f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({names})")
 
 
-def _fault(path: Path, fault: Mapping[str, object]) -> str:
-    location = fault["loc"]
+def _line(path: Path, error: Mapping[str, object]) -> str:
+    location = error["loc"]
     key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
-    value = fault["input"]
-    told = str(fault["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(fault["type"]), "")
+    value = error["input"]
+    message = str(error["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(error["type"]), "")
     secret = isinstance(location, tuple) and not SECRETIVE.isdisjoint(location)
     shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
-    return f"{path.name}: {key}: {told}{shown}"
+    return f"{path.name}: {key}: {message}{shown}"
 
 
 _REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}

@@ -1,21 +1,28 @@
 """The teacher and the student: where their files are, which engine runs them, how they are prompted."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from dasd_resources.inference.engine_catalogue import ENGINES, served_engines
 from dasd_resources.recipe.parts import Option, Part
 from dasd_resources.recipe.server_settings import Server
+
+
+def _known(engine: str) -> str:
+    if engine not in ENGINES:
+        raise ValueError(f"no such engine; must be one of {', '.join(ENGINES)}")
+    return engine
 
 
 class Model(Part):
     """A teacher or student: where its files are, which engine runs it, how it is prompted.
 
-    Of a model behind a server (`engine: openai`) only tokenizer and chat template need be here.
+    Of a model behind a server (`server`) only tokenizer and chat template need be here.
     """
 
     model: str
-    engine: Literal["transformers", "vllm", "openai"]
+    engine: Annotated[str, AfterValidator(_known)]  # a key of ENGINES
     dtype: Literal["float32", "bfloat16", "float16"]
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
     system_prompt: str | None = None
@@ -25,11 +32,17 @@ class Model(Part):
 
     @model_validator(mode="after")
     def _server_where_there_is_one(self) -> Self:
-        if self.engine == "openai" and self.server is None:
-            raise ValueError("engine: openai needs a server part; add server: {base_urls: …, model: …, revision: …}")
-        if self.engine != "openai" and self.server is not None:
-            raise ValueError(f"server is for engine: openai; this model runs on {self.engine}: remove one of the two")
-        if self.engine == "openai" and self.engine_options:
+        served = ENGINES[self.engine].served
+        if served and self.server is None:
+            raise ValueError(
+                f"engine: {self.engine} needs a server part; add server: {{base_urls: …, model: …, revision: …}}"
+            )
+        if not served and self.server is not None:
+            raise ValueError(
+                f"server is for engine: {' or '.join(served_engines())}; this model runs on {self.engine}: remove one "
+                "of the two"
+            )
+        if served and self.engine_options:
             raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
         return self
 

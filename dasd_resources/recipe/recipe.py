@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
+from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Part
@@ -38,8 +39,10 @@ class Recipe(Part):
     def _consistent(self) -> Self:
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
-        if self.student.engine == "openai":
-            raise ValueError("student.engine must be vllm or transformers: its checkpoints are made here, not served")
+        if ENGINES[self.student.engine].served:
+            raise ValueError(
+                f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served"
+            )
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
             raise ValueError(

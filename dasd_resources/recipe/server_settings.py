@@ -17,7 +17,7 @@ BASE_URL = re.compile(
 
 
 class Server(Part):
-    """Where a remote model is served, as what, and how hard it may be pressed; the key itself is never written here.
+    """Where a remote model is served, as what, and within which limits; the key itself is never written here.
 
     Limits per minute hold for all base URLs together, `max_concurrency` for each.
     """
@@ -33,7 +33,7 @@ class Server(Part):
     connect_timeout_s: Seconds = 10.0
     request_timeout_s: Seconds = 3600.0  # of a whole response, its waiting in the server's queue included
     max_attempts: Positive = 5
-    patience_s: Seconds = 600.0  # how long to wait for a server that is busy, or for any that lives
+    patience_s: Seconds = 600.0  # how long to wait for a server that is busy, or for a healthy one
 
     @field_validator("base_urls")
     @classmethod

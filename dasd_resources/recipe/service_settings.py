@@ -28,13 +28,15 @@ def checked_cron(cron: str | None) -> str | None:
     fields = (cron or "").split()
     if cron is None or cron in CRON_WORDS:
         return cron
-    told = f"it has {len(fields)} fields"
+    problem = f"it has {len(fields)} fields"
     if len(fields) == len(CRON_FIELDS):
         bad = [text for text, rule in zip(fields, CRON_FIELDS, strict=True) if not _is_cron_field(text, *rule)]
         if not bad:
             return cron
-        told = f"{bad[0]} is no such field"
-    raise ValueError(f"is no cron expression: {told}; write five, such as '30 4 * * *' for half past four each night")
+        problem = f"{bad[0]} is not a valid field"
+    raise ValueError(
+        f"is not a cron expression: {problem}; write five, such as '30 4 * * *' for half past four each night"
+    )
 
 
 def _is_cron_field(text: str, least: int, greatest: int, names: Sequence[str]) -> bool:

@@ -91,14 +91,16 @@ def published(destination: Path, checkpoint_id: str) -> Trained | None:
     """
     if not destination.exists():
         return None
-    cure = f"move or delete {destination} to have it trained again"
+    remedy = f"move or delete {destination} to have it trained again"
     if not (destination / RECORD).is_file():
-        raise CheckpointError(f"{destination} is no published checkpoint (it has no {RECORD}); {cure}")
+        raise CheckpointError(f"{destination} is not a published checkpoint (it has no {RECORD}); {remedy}")
     record = json.loads((destination / RECORD).read_text())
     if record["checkpoint_id"] != checkpoint_id:
-        raise CheckpointError(f"{destination} holds checkpoint {record['checkpoint_id']}, not {checkpoint_id}; {cure}")
+        raise CheckpointError(
+            f"{destination} holds checkpoint {record['checkpoint_id']}, not {checkpoint_id}; {remedy}"
+        )
     if _file_hashes(destination) != record["files"]:
-        raise CheckpointError(f"{destination}: its files are not those that were published; {cure}")
+        raise CheckpointError(f"{destination}: its files are not those that were published; {remedy}")
     return Trained.load(destination)
 
 

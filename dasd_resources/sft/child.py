@@ -2,7 +2,7 @@
 
 `python -m dasd_resources.sft.child <partial>/job.json [<checkpoint to resume from>]` reads job and rows, trains,
 appends to `progress.jsonl`, and leaves the weights in `weights/` and counts in `result.json`, all in the same folder.
-Rows reach the model as they are: no templates, no tokenization, no truncation (`trainer.check_rows` saw to that).
+Rows reach the model as they are: no templates, no tokenization, no truncation (`trainer.check_rows` has checked them).
 """
 
 import json
@@ -89,7 +89,7 @@ def accumulation_steps(training: Training, num_samples: int, num_bins: int, worl
 
 
 def sft_config(training: Training, epochs: int, seed: int, accumulation: int, state: Path) -> SFTConfig:
-    """The recipe in TRL's words.
+    """The recipe as TRL's configuration.
 
     Weights and optimizer state are float32 whatever `dtype` is: bfloat16 is the type computed in (autocast), since at
     the report's learning rate an update is smaller than a bfloat16 weight can show.
@@ -179,14 +179,14 @@ class StageTrainer(SFTTrainer):
 class Reporter(TrainerCallback):
     """Appends each point of the loss curve to `progress`, with every save too, and marks saves that are complete.
 
-    Between the points, which lie hours apart in a long training, it tells the pace. The points are of fixed steps and
+    Between the points, which lie hours apart in a long training, it reports the pace. The points are of fixed steps and
     never of a clock: a run that was killed and resumed ends with the curve of one that was not.
     """
 
     def __init__(self, progress: Path, trainer: StageTrainer) -> None:
         self.progress, self.trainer = progress, trainer
         self.tokens_before = 0
-        self.told = 0.0  # when the last line was written
+        self.last_written = 0.0  # when the last line was written
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -202,7 +202,7 @@ class Reporter(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         control.should_log |= control.should_save
-        if not control.should_log and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+        if not control.should_log and time.monotonic() - self.last_written >= SECONDS_BETWEEN_LINES:
             self._write(Pace(state.global_step, state.max_steps, self.tokens_before + self.trainer.num_tokens))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
@@ -216,7 +216,7 @@ class Reporter(TrainerCallback):
         self._write(Progress(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], tokens))
 
     def _write(self, reading: Progress | Pace) -> None:
-        self.told = time.monotonic()
+        self.last_written = time.monotonic()
         if self.trainer.is_world_process_zero():
             with self.progress.open("a") as lines:
                 lines.write(json.dumps(asdict(reading)) + "\n")

@@ -1,7 +1,7 @@
 """Train one stage: TRL's SFTTrainer in a child process, its weights published complete or not at all (report §6.4.1).
 
 A folder of starting weights + a Parquet file of `input_ids` and `labels` -> a published checkpoint (`checkpoint.py`).
-The child (`sft_child.py`) works in `<destination>.partial`. One that was killed leaves its last private checkpoint
+The child (`child.py`) works in `<destination>.partial`. One that was killed leaves its last private checkpoint
 there, and the next `train` of the same job goes on from it. Left out: evaluation while training, adapters, hubs.
 """
 
@@ -68,7 +68,7 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
     Raises ValueError for rows that cannot be trained on, TrainingError if the child fails, CheckpointError if something
     else is at the destination.
     """
-    with _only_one(job) as lock:
+    with _exclusive(job) as lock:
         trained = published(job.destination, job.checkpoint_id)
         if trained is None:
             num_samples = check_rows(job.rows, job.training.max_length)
@@ -95,21 +95,21 @@ def check_rows(rows: Path, max_length: int) -> int:
         .select(name, length=pl.col("input_ids").list.len(), labels=pl.col("labels").list.len(), losses=losses)
         .collect(engine="streaming")
     )
-    faults = {
+    problems = {
         f"has more tokens than max_length {max_length}; leave it out of the dataset": pl.col("length") > max_length,
         "has not one label per token": pl.col("length") != pl.col("labels"),
         "has no token that carries loss; leave it out of the dataset": pl.col("losses").fill_null(0) == 0,
     }
-    for fault, condition in faults.items():
+    for problem, condition in problems.items():
         for found in counts.filter(condition).head(1).iter_rows(named=True):
-            raise ValueError(f"{rows}: {name} {found[name]} ({found['length']} tokens) {fault}")
+            raise ValueError(f"{rows}: {name} {found[name]} ({found['length']} tokens) {problem}")
     if counts.is_empty():
         raise ValueError(f"{rows} has no rows: there is nothing to train on")
     return counts.height
 
 
 @contextmanager
-def _only_one(job: SftJob) -> Iterator[int]:
+def _exclusive(job: SftJob) -> Iterator[int]:
     # The child inherits the lock, so one whose parent was killed still holds it until it has ended.
     job.destination.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(job.destination.with_name(f".{job.destination.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -234,6 +234,6 @@ def _failure(job: SftJob, returncode: int) -> str:
     ended = f"exit code {returncode}" if returncode > 0 else f"killed by {signal.Signals(-returncode).name}"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
     return (
-        f"training {job.checkpoint_id} failed ({ended}). Mend the cause and run it again: it goes on from the last "
+        f"training {job.checkpoint_id} failed ({ended}). Fix the cause and run it again: it goes on from the last "
         f"saved step; or delete {job.partial} to start afresh. The end of {log}:\n{tail}"
     )

