@@ -62,6 +62,9 @@ class Fake:
         if self.crash_after is not None and len(self.generated) + len(self.scored) >= self.crash_after:
             raise RuntimeError(f"crashed after {self.crash_after} results")
 
+    def failure(self, request_id: str) -> Failure:
+        return Failure(request_id, "told to fail", "server_unavailable" if self.away else "engine_error")
+
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
         """Publish the parent's weights, with a mark in the configuration, as the real trainer does."""
         if job.destination.exists():
@@ -93,7 +96,7 @@ class FakeEngine:
             self._fake.crash_if_due()
             self._fake.generated.append(request.request_id)
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
+                yield self._fake.failure(request.request_id)
             else:
                 yield self._completion(request)
 
@@ -103,7 +106,7 @@ class FakeEngine:
             (self._fake.rescored if self._rescores else self._fake.scored).append(request.request_id)
             logprobs = self._logprobs(request.token_ids[request.num_prompt_tokens :])
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
+                yield self._fake.failure(request.request_id)
             else:
                 yield Score(request.request_id, logprobs if self._rescores else self._fake.misscore(logprobs))
 

@@ -13,7 +13,6 @@ from dasd_assets.rules.filters import (
     Response,
     Verdict,
     correctness,
-    dropping,
     duplicate_ngram_share,
     judge,
     length,
@@ -21,6 +20,7 @@ from dasd_assets.rules.filters import (
     repeated_unit_share,
     repeating_tail_share,
     repetition,
+    required_filters,
     structure,
     truncation,
 )
@@ -67,9 +67,9 @@ def test_each_fault_is_reported_by_its_own_filter() -> None:
 
 
 def test_correctness_drops_only_on_request() -> None:
-    assert dropping(SETTINGS) == FILTERS
+    assert required_filters(SETTINGS) == FILTERS
     recorded = SETTINGS.model_copy(update={"require_correct": False})
-    assert dropping(recorded) == ("length", "truncation", "structure", "repetition")
+    assert required_filters(recorded) == ("length", "truncation", "structure", "repetition")
 
 
 def test_length_and_truncation_at_their_bounds() -> None:

@@ -7,7 +7,7 @@ queries here are the only place that tells them apart.
 import polars as pl
 
 from dasd_assets.divergence import threshold_version
-from dasd_assets.rules.filters import FILTERS, dropping
+from dasd_assets.rules.filters import FILTERS, required_filters
 from dasd_assets.verdicts import filter_version
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -91,7 +91,7 @@ def pool_params(engines: Engines, recipe: Recipe, dataset: str, batches: list[st
         "student": student.fingerprint,
         "score_name": recipe.selection.score,
         "threshold_version": threshold_version(recipe),
-        "filters": list(dropping(recipe.filters)),
+        "filters": list(required_filters(recipe.filters)),
         "only_accepted": recipe.filters.apply == "before_selection",
     }
 
