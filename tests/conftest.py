@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.instance import open_instance
-from dasd_resources.demo.questions import Row, questions, write_rows
+from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import (
@@ -190,7 +190,7 @@ class Project:
         with open_instance(prepare_home(self.home, None)) as instance:
             yield instance
 
-    def land(self, name: str, rows: Sequence[Row]) -> None:
+    def land(self, name: str, rows: Sequence[QuestionRow]) -> None:
         """A file written some time ago, as by a rename."""
         path = self.home / "prompts" / name
         write_rows(path, list(rows))
@@ -239,7 +239,7 @@ def change(recipe: Recipe, path: str, value: object) -> Recipe:
     return Recipe.model_validate(document)
 
 
-def prompt_rows(start: int, stop: int) -> list[Row]:
+def prompt_rows(start: int, stop: int) -> list[QuestionRow]:
     """Questions of the demo, every third in a domain of its own."""
     rows = islice(questions("prompts"), start, stop)
     return [{**row, "domain": "sums"} if index % 3 == 2 else row for index, row in enumerate(rows)]

@@ -56,9 +56,9 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _add(
-    kinds: Subparsers, name: str, command: Callable[[argparse.Namespace], int], told: str
+    kinds: Subparsers, name: str, command: Callable[[argparse.Namespace], int], text: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = kinds.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+    parser: argparse.ArgumentParser = kinds.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=command)
     return parser
