@@ -7,7 +7,7 @@ import pytest
 from conftest import Project, prompt_rows
 
 from dasd_assets.audit.outdated import explained
-from dasd_assets.commands.run import register_batches
+from dasd_assets.commands.run import execute, register_batches
 from dasd_assets.prompts import find_landed, split_owned
 from dasd_assets.records.partitions import batches
 from dasd_assets.withdrawals import outdated_batches, withdraw
@@ -111,10 +111,10 @@ def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Proj
     [(kind, prompt_id, owner)] = project.read(rejected).rows()
     assert kind == "duplicate"
     withdraw(project.warehouse, [prompt_id], [], "a claim")
-    project.materialize("prompts")
     with project.instance() as instance:
         first, second = batches(instance)
         assert owner == first
+        execute(instance, project.definitions, ["prompts"], first, project.home)
         instance.delete_dynamic_partition("prompt_batch", first)
     for name in ("a.jsonl", "b.jsonl"):
         (project.home / "prompts" / name).unlink()
