@@ -29,18 +29,18 @@ from dasd_assets.rules.checkpoints import stages
 from dasd_assets.rules.filters import FILTERS, QUALITY_FILTERS, filter_version
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
-from dasd_assets.withdrawals import REJECTED
 from dasd_resources.inference.engines import Engines
+from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
 from dasd_resources.recipe import Checks, Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
-class Finding:
+class AssetCheckFinding:
     """What a check found: a sentence, and the figures behind it."""
 
     passed: bool
-    told: str
+    message: str
     figures: Mapping[str, int | float | str]
 
 
@@ -79,39 +79,44 @@ class Check:
     asset: str
     name: str
     description: str
-    evaluate: Callable[[Scope], Finding]
+    evaluate: Callable[[Scope], AssetCheckFinding]
 
     @property
     def key(self) -> dg.AssetCheckKey:
         return dg.AssetCheckKey(dg.AssetKey(self.asset), self.name)
 
 
-def share(count: int, total: int, limit: float, what: str, key: str, look: str) -> Finding:
-    """Whether `count` of `total` is at most the limit that the recipe sets at `key`; `look` is said where it is not."""
+def share(count: int, total: int, limit: float, what: str, key: str, look: str) -> AssetCheckFinding:
+    """Whether `count` of `total` is at most the limit that the recipe sets at `key`; `look` follows where not."""
     found = count / total if total else 0.0
     passed = found <= limit
-    told = f"{count:,} of {total:,} {what} ({found:.1%}; limit {limit:.1%}, recipe key {key})"
+    message = f"{count:,} of {total:,} {what} ({found:.1%}; limit {limit:.1%}, recipe key {key})"
     figures = {"share": found, "limit": limit, "count": count, "total": total}
-    return Finding(passed, told if passed else f"{told}. {look}", figures)
+    return AssetCheckFinding(passed, message if passed else f"{message}. {look}", figures)
 
 
-def teacher_sentence_share(num_teacher: int, num_typed: int, limits: Checks) -> Finding:
+def teacher_sentence_share(num_teacher: int, num_typed: int, limits: Checks) -> AssetCheckFinding:
     """Whether the share of teacher sentences lies within the recipe's limits; without sentences there is none."""
     low, high = limits.min_teacher_sentence_share, limits.max_teacher_sentence_share
     found = num_teacher / num_typed if num_typed else 0.0
-    told = f"{num_teacher:,} of {num_typed:,} sentences are the teacher's ({found:.1%}; limits {low:.1%} to {high:.1%})"
+    limited = f"{found:.1%}; limits {low:.1%} to {high:.1%}"
+    message = f"{num_teacher:,} of {num_typed:,} sentences are the teacher's ({limited})"
     figures: dict[str, int | float | str] = {"share": found, "low": low, "high": high, "num_sentences": num_typed}
     if not num_typed or low <= found <= high:
-        return Finding(True, told, figures)
+        return AssetCheckFinding(True, message, figures)
     look = (
         "The student knows what the teacher says: lower selection.divergence.threshold, or take harder questions"
         if found < low
         else "The models hardly agree on anything: look at the parity checks, both chat templates and system prompts"
     )
-    return Finding(False, f"{told}. {look}; limits: recipe key checks.min_teacher_sentence_share, max_….", figures)
+    return AssetCheckFinding(
+        False, f"{message}. {look}; limits: recipe key checks.min_teacher_sentence_share, max_….", figures
+    )
 
 
-def accuracy_change(before: pl.DataFrame, after: pl.DataFrame, stage: str, previous: str, limit: float) -> Finding:
+def accuracy_change(
+    before: pl.DataFrame, after: pl.DataFrame, stage: str, previous: str, limit: float
+) -> AssetCheckFinding:
     """Whether a stage is as accurate as the one before it, but for `limit` standard errors, on every benchmark.
 
     before, after: benchmark, temperature, question_id, correct. Questions are paired, so that only what changed counts.
@@ -122,14 +127,14 @@ def accuracy_change(before: pl.DataFrame, after: pl.DataFrame, stage: str, previ
         figures[where] = f"{100 * mean:+.1f} ± {100 * (error or 0):.1f} points ({num} questions)"
         if mean < 0 and mean < -limit * (error or 0) and num > 1:
             failed.append(where)
-    told = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
+    message = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
     if failed:
-        told = (
+        message = (
             f"{stage} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
-            f"({told}). Look at checkpoint_{stage}'s loss, at its dataset's samples, and at the answers: SELECT * FROM "
-            f"evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
+            f"({message}). Look at checkpoint_{stage}'s loss, at its dataset's samples, and at the answers: SELECT * "
+            f"FROM evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
         )
-    return Finding(not failed, told, figures)
+    return AssetCheckFinding(not failed, message, figures)
 
 
 def _paired(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
@@ -210,37 +215,37 @@ def _step(
     return evaluate
 
 
-def _result(check: Check, finding: Finding) -> dg.AssetCheckResult:
+def _result(check: Check, finding: AssetCheckFinding) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=check.asset,
         check_name=check.name,
         passed=finding.passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=finding.told,
+        description=finding.message,
         metadata={name: tidy(value) for name, value in finding.figures.items()},
     )
 
 
-def _duplicate_questions(scope: Scope) -> Finding:
-    query = """SELECT count(*) FILTER (reason LIKE 'duplicate of prompt %') AS twins, count(*) AS rejected,
+def _duplicate_questions(scope: Scope) -> AssetCheckFinding:
+    query = """SELECT count(*) FILTER (list_contains($duplicates, kind)) AS twins, count(*) AS rejected,
             (SELECT count(*) FROM prompts WHERE batch = $batch) AS accepted
         FROM rejected_prompts WHERE batch = $batch"""
-    twins, rejected, accepted = scope.read(query).row(0)
+    twins, rejected, accepted = scope.read(query, duplicates=list(DUPLICATES)).row(0)
     key, limit = "checks.max_duplicate_question_share", scope.recipe.checks.max_duplicate_question_share
     look = f"Was a file landed twice? SELECT * FROM rejected_prompts WHERE batch = '{scope.batch}'"
     return share(twins, rejected + accepted, limit, "lines repeat a question", key, look)
 
 
-def _rejected_lines(scope: Scope) -> Finding:
+def _rejected_lines(scope: Scope) -> AssetCheckFinding:
     query = """SELECT (SELECT count(*) FROM prompts WHERE batch = $batch) AS accepted, count(*) AS rejected,
-            count(*) FILTER (reason NOT LIKE 'duplicate of %' AND reason NOT LIKE $withdrawn) AS bad
+            count(*) FILTER (list_contains($malformed, kind)) AS bad
         FROM rejected_prompts WHERE batch = $batch"""
-    accepted, rejected, bad = scope.read(query, withdrawn=f"{REJECTED}%").row(0)
+    accepted, rejected, bad = scope.read(query, malformed=list(MALFORMED)).row(0)
     key, limit = "checks.max_rejected_line_share", scope.recipe.checks.max_rejected_line_share
-    look = f"SELECT source_line, reason FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    look = f"SELECT source_line, kind, reason FROM rejected_prompts WHERE batch = '{scope.batch}'"
     found = share(bad, rejected + accepted, limit, "lines are no prompts", key, look)
     if bad and not accepted:
-        return Finding(False, f"no line of it is a prompt. {look}", found.figures)
+        return AssetCheckFinding(False, f"no line of it is a prompt. {look}", found.figures)
     return found
 
 
@@ -262,14 +267,14 @@ def _generation_checks(dataset: str) -> list[Check]:
 _RESPONSES = f"""FROM responses r WHERE r.batch = $batch AND {OF_RECIPE} AND {AT_TEMPERATURE}"""
 
 
-def _unanswered(scope: Scope, dataset: str) -> Finding:
+def _unanswered(scope: Scope, dataset: str) -> AssetCheckFinding:
     query = f"""SELECT (SELECT count(*) FROM prompts WHERE batch = $batch) * $num_candidates AS wanted,
         (SELECT count(*) {_RESPONSES}) AS present"""
     wanted, present = scope.read(query, temperature=scope.recipe.datasets[dataset]).row(0)
     return _failed(scope, "responses", wanted - present, wanted)
 
 
-def _duplicate_responses(scope: Scope, dataset: str) -> Finding:
+def _duplicate_responses(scope: Scope, dataset: str) -> AssetCheckFinding:
     query = f"SELECT count(*) AS total, count(DISTINCT (r.prompt_id, hash(r.text))) AS texts {_RESPONSES}"
     total, texts = scope.read(query, temperature=scope.recipe.datasets[dataset]).row(0)
     key, limit = "checks.max_duplicate_response_share", scope.recipe.checks.max_duplicate_response_share
@@ -277,15 +282,15 @@ def _duplicate_responses(scope: Scope, dataset: str) -> Finding:
     return share(total - texts, total, limit, "responses repeat another of their question", key, look)
 
 
-def _drop_rate(name: str) -> Callable[[Scope], Finding]:
-    def evaluate(scope: Scope) -> Finding:
+def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
+    def evaluate(scope: Scope) -> AssetCheckFinding:
         query = f"""SELECT count(*) FILTER (NOT v.passed) AS dropped, count(*) AS judged
             FROM responses r JOIN response_verdicts v USING (response_id)
             WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND v.filter = $filter
-              AND v.filter_version = $filter_version AND v.reason IS DISTINCT FROM 'no verifier'"""
+              AND v.filter_version = $filter_version AND v.kind IS DISTINCT FROM 'no_verifier'"""
         dropped, judged = scope.read(query, filter=name).row(0)
         look = (
-            f"SELECT reason, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
+            f"SELECT kind, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
             "NOT passed GROUP BY ALL"
         )
         limit = {str(key): limit for key, limit in scope.recipe.checks.max_drop_share.items()}.get(name, 1.0)
@@ -294,14 +299,14 @@ def _drop_rate(name: str) -> Callable[[Scope], Finding]:
     return evaluate
 
 
-def _unscored(scope: Scope) -> Finding:
+def _unscored(scope: Scope) -> AssetCheckFinding:
     version = filter_version(scope.recipe, scope.student)
     params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, QUALITY_FILTERS)
     scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 
 
-def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> Finding:
+def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> AssetCheckFinding:
     query = """SELECT DISTINCT reason FROM failed_requests
         WHERE asset = $asset AND (batch = $batch OR $batch = '') ORDER BY reason LIMIT 3"""
     reasons = scope.read(query, asset=table)["reason"].to_list() if num_failed else list[str]()
@@ -310,28 +315,28 @@ def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> Findi
     return share(num_failed, num_wanted, limit, "requests ended without a row", key, look)
 
 
-def _teacher_share(scope: Scope) -> Finding:
+def _teacher_share(scope: Scope) -> AssetCheckFinding:
     query = """SELECT count(*) FILTER (sentence_type = 'teacher'), count(sentence_type) FROM sentence_types
         WHERE batch = $batch AND student_fingerprint = $student AND threshold_version = $threshold_version"""
     num_teacher, num_typed = scope.read(query, threshold_version=threshold_version(scope.recipe)).row(0)
     return teacher_sentence_share(num_teacher, num_typed, scope.recipe.checks)
 
 
-def _missing_rollouts(scope: Scope) -> Finding:
+def _missing_rollouts(scope: Scope) -> AssetCheckFinding:
     checkpoint = str(distilled_checkpoint(scope.warehouse, scope.recipe)["checkpoint_id"])
     wanted = len(current_wanted(scope.warehouse, scope.recipe, scope.student, checkpoint))
     made = student_rollouts_now(scope.warehouse, scope.engines, scope.recipe).height
     return _failed(scope, "student_rollouts", wanted - made, wanted)
 
 
-def _missing_continuations(scope: Scope) -> Finding:
+def _missing_continuations(scope: Scope) -> AssetCheckFinding:
     wanted = len(current_prefixes(scope.warehouse, scope.engines, scope.recipe, scope.teacher))
     made = current_continuations(scope.warehouse, scope.engines, scope.recipe).height
     return _failed(scope, "teacher_continuations", wanted - made, wanted)
 
 
-def _accuracy_not_below(stage: str, previous: str) -> Callable[[Scope], Finding]:
-    def evaluate(scope: Scope) -> Finding:
+def _accuracy_not_below(stage: str, previous: str) -> Callable[[Scope], AssetCheckFinding]:
+    def evaluate(scope: Scope) -> AssetCheckFinding:
         answers = stage_answers(scope.warehouse, scope.recipe)
         before, after = (answers.filter(pl.col("stage") == name) for name in (previous, stage))
         return accuracy_change(before, after, stage, previous, scope.recipe.checks.max_accuracy_drop)

@@ -15,7 +15,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints, stages
-from dasd_assets.rules.filters import VERIFIERS, Verdict
+from dasd_assets.rules.filters import VERIFIERS, Verdict, verified
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
@@ -24,11 +24,12 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERIFIER_VERSION, verify
+from dasd_resources.verifiers import VERIFIER_VERSION
 
 EVALUATION_VERSION = "1"
 EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFIERS,))
@@ -96,6 +97,7 @@ def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row
         **{key: value for key, value in wanted.items() if key != "asked"},
         "evaluation_id": completion.request_id,
         "correct": verdict.passed,
+        "kind": verdict.kind,
         "reason": verdict.reason,
         "response_text": text,
         "num_tokens": len(completion.token_ids),
@@ -104,12 +106,12 @@ def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row
 
 
 def judge_answer(text: str, question: Row) -> Verdict:
-    """The verifier's word on the final answer of a canonical text."""
+    """The verifier's verdict on the final answer of a canonical text."""
     _, answer = split_thinking(text)
     if answer is None or not answer.strip():
-        return Verdict(False, "no final answer")
+        return Verdict(False, "no_final_answer", "no final answer")
     fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
-    return Verdict(*verify(*map(str, fields)))
+    return verified(*map(str, fields))
 
 
 def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:

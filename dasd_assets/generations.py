@@ -180,7 +180,7 @@ def requests_for(
     for one in todo:
         ids = prompt(one.prompt_id)
         if isinstance(ids, str):
-            refused.append(Failure(one.response_id, ids))
+            refused.append(Failure(one.response_id, ids, "unsupported_question"))
         else:
             requests.append(
                 sampling_request(teacher, one.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)

@@ -1,4 +1,4 @@
-"""Landed prompt files -> `prompts`, and `rejected_prompts` with the reason for every line that is no prompt.
+"""Landed prompt files -> `prompts`, and `rejected_prompts` with kind and reason for every line that is no prompt.
 
 One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
 A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all;
@@ -7,6 +7,7 @@ one that left it to the removed batch is out of date until then. A withdrawn que
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
@@ -19,9 +20,10 @@ from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.filters import VERIFIERS
 from dasd_assets.rules.rule import Rule
-from dasd_assets.withdrawals import LEFT, REJECTED, duplicate, outdated_batches, without_withdrawn
+from dasd_assets.withdrawals import LEFT, WITHDRAWN, outdated_batches, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
-from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
@@ -57,9 +59,9 @@ def split_owned(
     rejected: list[Row] = []
     for record in records:
         if isinstance(record, RejectedPrompt):
-            rejected.append(_rejected(record, batch, record.reason))
+            rejected.append({"batch": batch, **asdict(record)})
         elif record.prompt_id in owners:
-            rejected.append(_rejected(record, batch, duplicate(record.prompt_id, owners[record.prompt_id])))
+            rejected.append({"batch": batch, **asdict(_duplicate(record, owners[record.prompt_id]))})
         else:
             prompts.append(_prompt(record, batch))
     return prompts, rejected
@@ -80,8 +82,9 @@ def _prompt(record: Prompt, batch: str) -> Row:
     }
 
 
-def _rejected(record: Prompt | RejectedPrompt, batch: str, reason: str) -> Row:
-    return {"batch": batch, "source_file": record.source_file, "source_line": record.source_line, "reason": reason}
+def _duplicate(prompt: Prompt, owner: str) -> RejectedPrompt:
+    reason = f"duplicate of prompt {prompt.prompt_id} in batch {owner}"
+    return RejectedPrompt(prompt.source_file, prompt.source_line, "duplicate", reason, prompt.prompt_id, owner)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -94,7 +97,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="inputs",
         kinds={"ducklake"},
-        description="One row per question of a landed file; lines that are none are in rejected_prompts, and why.",
+        description="One row per question of a landed file; every other line is in rejected_prompts, with the reason.",
     )
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
@@ -150,7 +153,7 @@ def _landed_or_stored(
     Lines whose text is gone with the file cannot come back from here.
     """
     if folder.find(batch) is None and batch in outdated_batches(warehouse, existing):
-        params = {"batch": batch, "existing": existing, "withdrawn": f"{REJECTED}%"}
+        params = {"batch": batch, "existing": existing}
         own, taken_over = (
             [Prompt(**row) for row in warehouse.read(query, params).iter_rows(named=True)]
             for query in (_OWN, _TAKEN_OVER)
@@ -166,12 +169,16 @@ _OWN = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
 _TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
         REPLACE (l.source_file AS source_file, l.source_line AS source_line)
     FROM ({LEFT} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
-_REJECTED = f"""SELECT source_file, source_line, CASE
-        WHEN source_line IN (SELECT source_line FROM ({LEFT} AND batch = $batch))
-        THEN 'duplicate of a prompt whose batch is gone, as is this file'
-        WHEN reason LIKE $withdrawn AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
-        THEN 'no more withdrawn, but this file is gone' ELSE reason END AS reason
-    FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER}))"""
+# What stays rejected: the lines that are not taken over. Some would be prompts now, but their text is gone.
+_REJECTED = f"""WITH kept AS (SELECT * REPLACE (CASE
+            WHEN source_line IN (SELECT source_line FROM ({LEFT} AND batch = $batch)) THEN 'duplicate_file_gone'
+            WHEN kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+            THEN 'withdrawn_file_gone' ELSE kind END AS kind)
+        FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER})))
+    SELECT source_file, source_line, kind, prompt_id, owner_batch, CASE kind
+        WHEN 'duplicate_file_gone' THEN 'duplicate of a prompt whose batch is gone, as is this file'
+        WHEN 'withdrawn_file_gone' THEN 'no more withdrawn, but this file is gone' ELSE reason END AS reason
+    FROM kept"""
 
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
@@ -184,7 +191,8 @@ def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict
 
 def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str]:
     """Those that some batch has rejected as withdrawn: their responses are still of the batch that had them then."""
-    query = "SELECT DISTINCT prompt_id FROM rejected_prompts WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
+    query = """SELECT DISTINCT prompt_id FROM rejected_prompts
+        WHERE kind IN ('withdrawn', 'withdrawn_file_gone') AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"""
     return transaction.read(query, {"ids": prompt_ids})["prompt_id"].to_list()
 
 

@@ -1,4 +1,4 @@
-"""What came of it: plots, counts and accuracies of a distillation, for the asset and for `dasd run`'s summary."""
+"""The results: plots, counts and accuracies of a distillation, for the asset and for `dasd run`'s summary."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ NUM_POSITIONS = 8
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportData:
     """Tables behind the plots and the summary.
 
     drops: temperature, filter, num_dropped, num_judged. shares: position, correct, teacher_share.
@@ -54,9 +54,9 @@ class Findings:
     checkpoints: pl.DataFrame
 
 
-def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> Findings:
+def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
     """Read what the recipe's pipeline has made so far of the batches that exist."""
-    return Findings(
+    return ReportData(
         drops=drop_counts(warehouse, _params(engines, recipe, batches)),
         shares=_shares(warehouse, engines, recipe, batches),
         teacher_share=_teacher_share(warehouse, engines, recipe, batches),
@@ -66,19 +66,19 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
 
 
 def pictures(
-    warehouse: Warehouse, engines: Engines, recipe: Recipe, findings: Findings, batches: list[str]
+    warehouse: Warehouse, engines: Engines, recipe: Recipe, data: ReportData, batches: list[str]
 ) -> dict[str, "Figure"]:
     """Plot name -> figure."""
     rollouts = student_rollouts_now(warehouse, engines, recipe)
-    trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
+    trained = data.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
     return {
         "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe, batches)),
         "sentence_probabilities": plots.sentence_bars(_one_response(warehouse, engines, recipe)),
-        "teacher_sentences_by_position": plots.teacher_share_by_position(findings.shares),
+        "teacher_sentences_by_position": plots.teacher_share_by_position(data.shares),
         "cut_off_rate": plots.cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()),
         "training_loss": plots.loss_curve(losses),
-        "accuracy": plots.accuracy_bars(findings.accuracies),
+        "accuracy": plots.accuracy_bars(data.accuracies),
     }
 
 
@@ -118,18 +118,18 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
-        findings = find(warehouse, engines, recipe, existing)
+        data = find(warehouse, engines, recipe, existing)
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
-        figures = pictures(warehouse, engines, recipe, findings, existing)
+        figures = pictures(warehouse, engines, recipe, data, existing)
         files = {name: folder / f"{name}.png" for name in figures}
         for name, figure in figures.items():
             files[name].write_bytes(plots.png(figure))
         return dg.MaterializeResult(
             tags=read,
             metadata={
-                "accuracies": dg.MetadataValue.md(accuracy_table(findings.accuracies)),
-                "drops": dg.MetadataValue.md(drop_table(findings.drops)),
+                "accuracies": dg.MetadataValue.md(accuracy_table(data.accuracies)),
+                "drops": dg.MetadataValue.md(drop_table(data.drops)),
                 **{name: plots.inline(figure) for name, figure in figures.items()},
                 "folder": dg.MetadataValue.path(str(folder)),
                 **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
@@ -159,7 +159,7 @@ _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
       AND v.filter_version = $filter_version AND t.student_fingerprint = $student
       AND t.threshold_version = $threshold_version
-      AND v.reason IS DISTINCT FROM 'no verifier'"""
+      AND v.kind IS DISTINCT FROM 'no_verifier'"""
 
 
 def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:

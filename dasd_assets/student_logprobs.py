@@ -71,7 +71,7 @@ def _encode(responses: pl.DataFrame, student: PromptedModel) -> tuple[dict[str, 
         try:
             encoded[key] = student.chat.encode_response(question, text, system_prompt)
         except UnsupportedQuestion as error:
-            refused.append(Failure(key, str(error)))
+            refused.append(Failure(key, str(error), "unsupported_question"))
     return encoded, refused
 
 

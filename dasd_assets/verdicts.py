@@ -1,9 +1,10 @@
-"""The filters' word on every response: `responses` -> `response_verdicts`.
+"""Filter verdicts on every response: `responses` -> `response_verdicts`.
 
 Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 import dagster as dg
 import polars as pl
@@ -20,7 +21,6 @@ from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_AT_ONCE = 1024
-UNASKED = "the student cannot be asked: "
 
 
 def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
@@ -31,7 +31,8 @@ def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
     try:
         encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
     except UnsupportedQuestion as error:
-        return dict.fromkeys(FILTERS, Verdict(False, f"{UNASKED}{error}"))
+        reason = f"the student cannot be asked: {error}"
+        return dict.fromkeys(FILTERS, Verdict(False, "unsupported_question", reason))
     fields = {"token_ids": encoded.token_ids[encoded.num_prompt_tokens :], **row}
     known = {name: fields[name] for name in Response.__annotations__ if name != "num_student_tokens"}
     return judge(Response(**known, num_student_tokens=len(encoded.token_ids)), filters)
@@ -39,10 +40,7 @@ def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
     """One row per filter, each with the columns of `key`."""
-    return [
-        {**key, "filter": name, "passed": verdict.passed, "reason": verdict.reason, "filter_version": version}
-        for name, verdict in verdicts.items()
-    ]
+    return [{**key, "filter": name, **asdict(verdict), "filter_version": version} for name, verdict in verdicts.items()]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

@@ -1,7 +1,7 @@
 """Withdrawn questions: what a takedown keeps out of everything that is made from now on.
 
 `withdrawn_prompts` is the one truth. The asset `prompts` keeps a withdrawn question's lines out of `prompts` (they are
-in `rejected_prompts`, with the reason), and all later work starts from `prompts`. A withdrawal is of the question's
+in `rejected_prompts`, of kind `withdrawn`), and all later work starts from `prompts`. A withdrawal is of the question's
 text, so a copy that lands later, under another domain or answer, stays out too. Level-triggered: a batch is out of
 date as long as its prompts and the withdrawals differ. What was made before stays, for audits.
 """
@@ -16,9 +16,10 @@ import polars as pl
 from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
 from dasd_resources.landing.prompt_files import normalised
+from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.storage.lake import Lake, Reading, Row, Transaction
 
-REJECTED = "withdrawn: "
+WITHDRAWN: RejectionKind = "withdrawn"
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,11 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
     return kept, [
         {
             **{name: row[name] for name in ("batch", "source_file", "source_line", "prompt_id")},
-            "reason": REJECTED + reasons[key],
+            "kind": WITHDRAWN,
+            "reason": f"withdrawn: {reasons[key]}",
         }
         for row, key in out
     ]
-
-
-def duplicate(prompt_id: str, owner: str) -> str:
-    """Why a line is rejected whose question another batch owns; `LEFT` reads it."""
-    return f"duplicate of prompt {prompt_id} in batch {owner}"
 
 
 def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str, str]:
@@ -105,7 +102,7 @@ def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str,
 
     Also for those that left a question to a batch that does not exist any more: it is theirs, or another's, now.
     """
-    rows = lake.read(_OUTDATED, {"rejected": f"{REJECTED}%", "existing": list(existing)})
+    rows = lake.read(_OUTDATED, {"existing": list(existing)})
     return {
         batch: f"{num} questions {what} ({version[:8]})"
         for batch, what, num, version in rows.sort("batch", "what").iter_rows()
@@ -145,14 +142,20 @@ def _rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
 
 _NAMED = """SELECT prompt_id FROM withdrawn_prompts
     WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
-LEFT = """SELECT batch, source_file, source_line,
-        regexp_extract(reason, '^duplicate of prompt ([0-9a-f]{32}) in batch', 1) AS prompt_id,
-        regexp_extract(reason, '^duplicate of prompt [0-9a-f]{32} in batch (.+)$', 1) AS owner
-    FROM rejected_prompts WHERE owner <> '' AND owner NOT IN (SELECT unnest($existing::VARCHAR[]))"""
-_OUTDATED = f"""SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version FROM (
-    SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
-    FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)
-    UNION ALL SELECT r.batch, 'restored', r.prompt_id || coalesce(r.run_id, '') FROM rejected_prompts r
-    WHERE r.reason LIKE $rejected AND r.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
-    UNION ALL SELECT batch, 'left to batches that are gone', owner || ' ' || source_line FROM ({LEFT}))
-    GROUP BY batch, what"""
+# Lines rejected because another batch had the prompt, where that batch does not exist any more.
+LEFT = """SELECT batch, source_file, source_line, prompt_id, owner_batch FROM rejected_prompts
+    WHERE kind = 'duplicate' AND owner_batch NOT IN (SELECT unnest($existing::VARCHAR[]))"""
+# One row per batch and difference: how many questions differ, and a hash of which, so that a new difference is seen as
+# one although the number is the same. `key` names a difference: it changes when the same question is withdrawn again
+# (another time) or rejected again (another run).
+_OUTDATED = f"""WITH differences AS (
+        -- withdrawn since the batch was made: still in prompts
+        SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
+        FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)
+        -- brought back since the batch was made: still rejected
+        UNION ALL SELECT batch, 'restored', prompt_id || coalesce(run_id, '') FROM rejected_prompts
+        WHERE kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+        -- owned by nobody since the other batch went
+        UNION ALL SELECT batch, 'left to batches that are gone', owner_batch || ' ' || source_line FROM ({LEFT}))
+    SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version
+    FROM differences GROUP BY batch, what"""

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.instance import open_instance
-from dasd_resources.demo.questions import Row, questions, write_rows
+from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import (
@@ -62,6 +62,9 @@ class Fake:
         if self.crash_after is not None and len(self.generated) + len(self.scored) >= self.crash_after:
             raise RuntimeError(f"crashed after {self.crash_after} results")
 
+    def failure(self, request_id: str) -> Failure:
+        return Failure(request_id, "told to fail", "server_unavailable" if self.away else "engine_error")
+
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
         """Publish the parent's weights, with a mark in the configuration, as the real trainer does."""
         if job.destination.exists():
@@ -93,7 +96,7 @@ class FakeEngine:
             self._fake.crash_if_due()
             self._fake.generated.append(request.request_id)
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
+                yield self._fake.failure(request.request_id)
             else:
                 yield self._completion(request)
 
@@ -103,7 +106,7 @@ class FakeEngine:
             (self._fake.rescored if self._rescores else self._fake.scored).append(request.request_id)
             logprobs = self._logprobs(request.token_ids[request.num_prompt_tokens :])
             if self._fake.fails(request.request_id):
-                yield Failure(request.request_id, "told to fail", counts=not self._fake.away)
+                yield self._fake.failure(request.request_id)
             else:
                 yield Score(request.request_id, logprobs if self._rescores else self._fake.misscore(logprobs))
 
@@ -187,7 +190,7 @@ class Project:
         with open_instance(prepare_home(self.home, None)) as instance:
             yield instance
 
-    def land(self, name: str, rows: Sequence[Row]) -> None:
+    def land(self, name: str, rows: Sequence[QuestionRow]) -> None:
         """A file written some time ago, as by a rename."""
         path = self.home / "prompts" / name
         write_rows(path, list(rows))
@@ -236,7 +239,7 @@ def change(recipe: Recipe, path: str, value: object) -> Recipe:
     return Recipe.model_validate(document)
 
 
-def prompt_rows(start: int, stop: int) -> list[Row]:
+def prompt_rows(start: int, stop: int) -> list[QuestionRow]:
     """Questions of the demo, every third in a domain of its own."""
     rows = islice(questions("prompts"), start, stop)
     return [{**row, "domain": "sums"} if index % 3 == 2 else row for index, row in enumerate(rows)]

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 import yaml
 from conftest import Project, change
 
 from dasd_assets.audit.ids import AuditError, find_id
+from dasd_assets.audit.ranking import selections
 from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
 from dasd_assets.records.selection_rules import selection_rule
@@ -62,16 +64,17 @@ def test_every_response_is_explained_by_the_rules_of_selection(home: Project) ->
     """Chosen exactly where the table says so, and every other one with the reason that a look at the tables gives."""
     chosen = set(home.read("SELECT response_id FROM selected_responses WHERE policy = 'das'")["response_id"])
     failed = set(home.read("SELECT response_id FROM response_verdicts WHERE NOT passed")["response_id"])
-    reasons = []
+    kinds = set()
     with Lake(str(home.home)).reading() as reading:
         for response in home.read("SELECT response_id FROM responses")["response_id"]:
             for found in audit_response(reading, response)["selections"]:
                 if found["policy"] == "das" and found["dataset"] != "mixed":
                     assert found["chosen"] == (response in chosen)
-                    assert ("filter" in found["why"]) == (response in failed)
-                    reasons.append(found["why"])
-    assert any("not the best of its question" in reason for reason in reasons)
-    assert not any("should be chosen" in reason for reason in reasons)
+                    assert (found["kind"] == "chosen") == found["chosen"]
+                    assert (found["kind"] == "filtered") == ("filter" in found["why"]) == (response in failed)
+                    kinds.add(found["kind"])
+    assert "not_best_of_question" in kinds
+    assert kinds <= {"chosen", "filtered", "not_best_of_question"}
 
 
 def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +97,37 @@ def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.Monk
     with Lake(str(copy.home)).reading() as reading:
         for response, rank in ranked.iter_rows():
             found = audit_response(reading, response)["selections"]
-            why = next(s["why"] for s in found if (s["dataset"], s["policy"]) == ("t100", "das"))
-            assert f"ranked {rank} " in why if rank > 1 else "should be chosen now" in why
+            (one,) = (s for s in found if (s["dataset"], s["policy"]) == ("t100", "das"))
+            assert one["kind"] == ("beyond_budget" if rank > 1 else "pending")
+            assert f"ranked {rank} " in one["why"] if rank > 1 else "should be chosen now" in one["why"]
     assert ranked["rank"].max() > 1
+
+
+def test_each_rule_that_keeps_a_response_out_has_its_kind(copy: Project) -> None:
+    """A selected response of t100, changed in one respect each; the control's rows say the same or what it lacks."""
+    query = "SELECT min(response_id) FROM selected_responses WHERE dataset = 't100' AND policy = 'das'"
+    chosen = copy.read(query).item()
+    rows = [copy.read(f"SELECT * FROM {t} WHERE response_id = '{chosen}'") for t in ("responses", "response_verdicts")]
+    response, verdicts = rows[0].row(0, named=True), rows[1].to_dicts()
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.replace("selected_responses", {"response_id": chosen}, pl.DataFrame())
+
+    def kinds(domain: str | None = "math", **change: object) -> list[str]:
+        with copy.warehouse.reading() as reading:
+            found = selections(reading, {**response, **change}, verdicts, domain)
+        return [row["kind"] for row in found if row["dataset"] == "t100"]
+
+    assert kinds() == ["pending", "question_not_selected"]
+    assert kinds(domain=None) == ["question_withdrawn"] * 2
+    assert kinds(top_p=0.5) == ["other_sampling"] * 2
+    assert kinds(sample_index=99) == ["beyond_candidates"] * 2
+    assert kinds(batch="gone") == ["batch_absent"] * 2
+    assert kinds(response_id="nobody") == ["not_scored"] * 2
+    with copy.warehouse.commit("a test") as transaction:
+        key = {"response_id": chosen}
+        scores = transaction.read("SELECT * FROM response_scores WHERE response_id = $response_id", key)
+        transaction.replace("response_scores", key, scores.with_columns(score=pl.lit(None, pl.Float64)))
+    assert kinds() == ["no_score_value"] * 2
 
 
 def test_examples_name_their_response_or_their_cut(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,8 +207,10 @@ def test_what_the_mixed_dataset_did_not_draw_is_explained(copy: Project) -> None
             found = [s for s in audit_response(reading, response)["selections"] if s["dataset"] == "mixed"]
             assert [s["chosen"] for s in found] == [response in chosen]
             if response not in set(pool["response_id"]):
+                assert found[0]["kind"] == "not_selected"
                 assert found[0]["why"] == "not selected for t100, of which the mixed-policy dataset draws"
             elif response not in chosen:
+                assert found[0]["kind"] == "not_drawn"
                 places.append(re.search(r"not drawn: number (\d+) of (\d+) in the draw", found[0]["why"]).groups())
     assert sorted(int(place) for place, _ in places) == list(range(len(chosen) + 1, pool.height + 1))
     assert places

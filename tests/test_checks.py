@@ -67,7 +67,7 @@ def test_a_share_above_its_limit_says_what_to_look_at() -> None:
     assert share(1, 10, 0.1, "rows are bad", "checks.x", "Look here").passed
     finding = share(2, 10, 0.1, "rows are bad", "checks.x", "Look here")
     assert not finding.passed
-    assert finding.told == "2 of 10 rows are bad (20.0%; limit 10.0%, recipe key checks.x). Look here"
+    assert finding.message == "2 of 10 rows are bad (20.0%; limit 10.0%, recipe key checks.x). Look here"
     assert share(0, 0, 0.0, "rows", "checks.x", "").passed
 
 
@@ -77,8 +77,8 @@ def test_teacher_sentences_may_be_too_few_or_too_many() -> None:
     assert teacher_sentence_share(0, 0, limits).passed
     few, many = teacher_sentence_share(0, 10, limits), teacher_sentence_share(10, 10, limits)
     assert (few.passed, many.passed) == (False, False)
-    assert "selection.divergence.threshold" in few.told
-    assert "chat templates" in many.told
+    assert "selection.divergence.threshold" in few.message
+    assert "chat templates" in many.message
 
 
 def answers(*correct: tuple[str, list[bool]]) -> pl.DataFrame:
@@ -94,12 +94,12 @@ def test_accuracy_is_compared_question_by_question() -> None:
     finding = accuracy_change(before, after, "stage2", "stage1", limit=2.9)
     assert not finding.passed
     assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions)"}
-    assert "checkpoint_stage2's loss" in finding.told
+    assert "checkpoint_stage2's loss" in finding.message
     assert accuracy_change(after, before, "stage2", "stage1", limit=0.0).passed  # better
 
 
 def test_nothing_evaluated_is_no_drop() -> None:
-    assert accuracy_change(answers(), answers(), "stage1", "student", 0.0).told == "nothing to compare yet"
+    assert accuracy_change(answers(), answers(), "stage1", "student", 0.0).message == "nothing to compare yet"
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def checks(finished: Project) -> list[Check]:
 
 def test_all_pass_on_a_finished_home_with_lenient_limits(finished: Project, checks: list[Check]) -> None:
     look = scope(finished, limited(finished, LENIENT))
-    failed = {f"{check.asset}:{check.name}": check.evaluate(look).told for check in checks}
+    failed = {f"{check.asset}:{check.name}": check.evaluate(look).message for check in checks}
     assert {key for key, check in zip(failed, checks, strict=True) if not check.evaluate(look).passed} == set()
     assert len(checks) == 2 + 2 * 2 + 5 + 1 + 1 + 2 + 3
 
@@ -125,13 +125,13 @@ def spoilt(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
     batch = scope(project, project.recipe).batch
     plant(
         project,
-        f"""INSERT INTO rejected_prompts (batch, source_file, source_line, reason)
-            VALUES ('{batch}', 'a.jsonl', 2, 'duplicate of prompt x in batch y'), ('{batch}', 'a.jsonl', 3, 'not JSON');
+        f"""INSERT INTO rejected_prompts (batch, source_file, source_line, kind, reason)
+            VALUES ('{batch}', 'a.jsonl', 2, 'duplicate', 'r'), ('{batch}', 'a.jsonl', 3, 'invalid_json', 'r');
         INSERT INTO failed_requests (request_id, asset, batch, reason, failed_at) VALUES
             ('x', 'responses', '{batch}', 'out of memory', now()), ('y', 'student_logprobs', '{batch}', 'oom', now());
         DELETE FROM responses WHERE response_id IN (SELECT min(response_id) FROM responses GROUP BY temperature, batch);
         UPDATE responses SET text = 'same';
-        UPDATE response_verdicts SET passed = FALSE, reason = 'planted' WHERE response_id < '8';
+        UPDATE response_verdicts SET passed = FALSE, kind = 'cut_off', reason = 'planted' WHERE response_id < '8';
         DELETE FROM student_logprobs WHERE response_id NOT IN (SELECT response_id FROM selected_responses);
         UPDATE sentence_types SET sentence_type = 'close';
         DELETE FROM student_rollouts WHERE rollout_id = (SELECT min(rollout_id) FROM student_rollouts);
@@ -150,12 +150,12 @@ def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks
     passed = {key for key, finding in findings.items() if finding.passed}
     assert passed == {("evaluations", "accuracy_stage2_not_below_stage1")}  # it got better
     for key, finding in findings.items():
-        assert key in passed or ". " in finding.told or ") " in finding.told, key
-    assert "out of memory" in findings["teacher_generations_t060", "failed_requests"].told
+        assert key in passed or ". " in finding.message or ") " in finding.message, key
+    assert "out of memory" in findings["teacher_generations_t060", "failed_requests"].message
     unscored = findings["student_logprobs", "failed_requests"]
     assert 0 < int(unscored.figures["count"]) < int(unscored.figures["total"]) == num_accepted(spoilt, look.batch)
-    assert "oom" in unscored.told
-    assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].told
+    assert "oom" in unscored.message
+    assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].message
 
 
 def num_accepted(project: Project, batch: str) -> int:

@@ -27,7 +27,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.service.planning import root_versions
 from dasd_assets.service.recovery import BEGUN
 from dasd_assets.service.staleness import comparison
-from dasd_resources.demo.questions import Row
+from dasd_resources.demo.questions import QuestionRow
 from dasd_resources.home import prepare_home
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.lake import Lake
@@ -38,7 +38,7 @@ UNFINISHED = [*BEGUN, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.CANCELING]
 # What two undisturbed runs of the same inputs differ in, too; the recipe document tells of automation, which does.
 INCIDENTAL = {"run_id", "snapshot_id", "path", "seconds", "recipe_document"}
 SETTLED_SECONDS = 25.0
-Landed = Mapping[str, Sequence[Row]]  # file name -> its lines
+Landed = Mapping[str, Sequence[QuestionRow]]  # file name -> its lines
 DEPENDENTS = {
     "response_verdicts": "response_id",
     "student_logprobs": "response_id",

@@ -37,7 +37,7 @@ def test_a_wrong_number_of_logprobs_is_refused(logprobs: list[float]) -> None:
 def test_a_row_whose_logprobs_are_none_can_end_as_a_failure() -> None:
     scored, sampled = Score.of("r1", [math.nan]), Completion.of("r2", [7], [math.nan], "stop")
     for result, request_id in ((scored, "r1"), (sampled, "r2")):
-        assert isinstance(result, Failure)
+        assert isinstance(result, Failure) and result.kind == "invalid_logprobs"
         assert result.request_id == request_id
         assert "logprob nan at token 0 is not a log-probability; where a model overflows" in result.reason
     assert Score.of("r1", [-1.0]) == Score("r1", [-1.0])

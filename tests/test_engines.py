@@ -31,7 +31,7 @@ def test_every_request_ends_once() -> None:
     requests = [ScoringRequest(key, (1, 2), 1) for key in "abc"]
     said = list(once_each(requests, iter([Score("b", [-1.0]), Failure("a", "too long")])))
     assert said[:2] == [Score("b", [-1.0]), Failure("a", "too long")]
-    assert said[2:] == [Failure("c", "the engine ended without a result for it")]
+    assert said[2:] == [Failure("c", "the engine ended without a result for it", "no_result")]
     with pytest.raises(RuntimeError, match="a second or unrequested result for b"):
         list(once_each(requests, iter([Score("b", [-1.0]), Score("b", [-1.0])])))
 

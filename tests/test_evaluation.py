@@ -80,10 +80,10 @@ def test_benchmark_version_is_of_the_content(tmp_path: Path, tiny: Recipe) -> No
     [
         ("<think>\n2 + 3 is 5.\n</think>\nThe answer is 5.", Verdict(True)),
         ("The answer is 5.", Verdict(True)),
-        ("<think>\n5\n</think>\nThe answer is 6.", Verdict(False, "math: answer '6', expected '5'")),
-        ("<think>\nThe answer is 5.", Verdict(False, "no final answer")),
-        ("<think>\n5\n</think>\n", Verdict(False, "no final answer")),
-        ("", Verdict(False, "no final answer")),
+        ("<think>\n5\n</think>\nThe answer is 6.", Verdict(False, "wrong_answer", "math: answer '6', expected '5'")),
+        ("<think>\nThe answer is 5.", Verdict(False, "no_final_answer", "no final answer")),
+        ("<think>\n5\n</think>\n", Verdict(False, "no_final_answer", "no final answer")),
+        ("", Verdict(False, "no_final_answer", "no final answer")),
     ],
 )
 def test_only_the_final_answer_is_judged(text: str, verdict: Verdict) -> None:

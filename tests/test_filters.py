@@ -12,6 +12,7 @@ from dasd_assets.rules.filters import (
     FILTERS,
     Response,
     Verdict,
+    VerdictKind,
     correctness,
     duplicate_ngram_share,
     judge,
@@ -48,21 +49,22 @@ def array(ids: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def test_a_good_response_passes_everything_in_order() -> None:
     verdicts = judge(GOOD, SETTINGS)
     assert tuple(verdicts) == FILTERS == ("length", "truncation", "structure", "repetition", "correctness")
-    assert set(verdicts.values()) == {Verdict(True, None)}
+    assert set(verdicts.values()) == {Verdict(True, None, None)}
 
 
 def test_each_fault_is_reported_by_its_own_filter() -> None:
     bad = replace(GOOD, text="<think>\n2 + 3 = 6", token_ids=[7] * 300, finish_reason="length", num_student_tokens=513)
     assert judge(bad, SETTINGS) == {
-        "length": Verdict(False, "513 student tokens, at most 512"),
-        "truncation": Verdict(False, "cut off: finish_reason is length"),
-        "structure": Verdict(False, "no final answer"),
+        "length": Verdict(False, "too_long", "513 student tokens, at most 512"),
+        "truncation": Verdict(False, "cut_off", "cut off: finish_reason is length"),
+        "structure": Verdict(False, "no_final_answer", "no final answer"),
         "repetition": Verdict(
             False,
+            "repeated_ngrams",
             "duplicate 20-grams make up 1.00, at most 0.3; duplicate 50-grams make up 1.00, at most 0.3; "
             "a loop makes up 1.00 of the last tokens, at most 0.5",
         ),
-        "correctness": Verdict(False, "no final answer"),
+        "correctness": Verdict(False, "no_final_answer", "no final answer"),
     }
 
 
@@ -78,29 +80,31 @@ def test_length_and_truncation_at_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "kind", "reason"),
     [
-        ("<think>\na\n</think>\nb", None),
-        ("b", "no thinking part"),
-        ("<think>\n\n</think>\nb", "no thinking part"),
-        ("<think>\na\n</think>\n \n", "no final answer"),
-        ("<think>\na\n</think>\nb</think>", "2 </think> delimiters, exactly 1 expected"),
-        ("<think>\na <think> b\n</think>\nc", "2 <think> delimiters, exactly 1 expected"),
-        ("", "no thinking part; no final answer"),
+        ("<think>\na\n</think>\nb", None, None),
+        ("b", "no_thinking", "no thinking part"),
+        ("<think>\n\n</think>\nb", "no_thinking", "no thinking part"),
+        ("<think>\na\n</think>\n \n", "no_final_answer", "no final answer"),
+        ("<think>\na\n</think>\nb</think>", "extra_delimiters", "2 </think> delimiters, exactly 1 expected"),
+        ("<think>\na <think> b\n</think>\nc", "extra_delimiters", "2 <think> delimiters, exactly 1 expected"),
+        ("", "no_thinking", "no thinking part; no final answer"),
     ],
 )
-def test_structure(text: str, reason: str | None) -> None:
-    assert structure(text, tool_call=False) == Verdict(reason is None, reason)
+def test_structure(text: str, kind: VerdictKind | None, reason: str | None) -> None:
+    assert structure(text, tool_call=False) == Verdict(reason is None, kind, reason)
 
 
 def test_a_tool_call_is_a_fault_of_structure() -> None:
-    assert structure(GOOD.text, tool_call=True) == Verdict(False, "calls a tool")
+    assert structure(GOOD.text, tool_call=True) == Verdict(False, "tool_call", "calls a tool")
 
 
 def test_correctness() -> None:
-    assert correctness(replace(GOOD, verifier=None, reference_answer=None)) == Verdict(True, "no verifier")
+    assert correctness(replace(GOOD, verifier=None, reference_answer=None)) == Verdict(
+        True, "no_verifier", "no verifier"
+    )
     wrong = replace(GOOD, text="<think>\n2 + 3 = 5.\n</think>\nThe answer is 6.")
-    assert correctness(wrong) == Verdict(False, "reasoning_gym:chain_sum: answer '6', expected '5'")
+    assert correctness(wrong) == Verdict(False, "wrong_answer", "reasoning_gym:chain_sum: answer '6', expected '5'")
 
 
 def test_ngram_shares_by_hand() -> None:
@@ -153,18 +157,25 @@ def test_phrase_shares_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "name"),
+    ("unit", "kind"),
     [
-        ("First we add the two numbers\nthen we stop\n\n", "paragraphs"),
-        ("So the total of these is 5. ", "sentences"),
-        ("所以答案应该是五个苹果加上三个橘子一共是八个水果。", "sentences"),
-        ("and so on, ", "phrases"),
+        ("First we add the two numbers\nthen we stop\n\n", "repeated_paragraphs"),
+        ("So the total of these is 5. ", "repeated_sentences"),
+        ("所以答案应该是五个苹果加上三个橘子一共是八个水果。", "repeated_sentences"),
+        ("and so on, ", "repeated_phrases"),
     ],
 )
-def test_repeated_text_is_found_where_token_ids_are_not(unit: str, name: str) -> None:
+def test_repeated_text_is_found_where_token_ids_are_not(unit: str, kind: str) -> None:
     verdict = repetition(unit * 12, list(range(100)), LIMITS)
     assert not verdict.passed
-    assert f"repeated {name} make up 0." in (verdict.reason or "")
+    assert verdict.kind == kind
+    assert f"{kind.replace('_', ' ')} make up 0." in (verdict.reason or "")
+
+
+def test_a_loop_alone_is_a_kind_of_its_own() -> None:
+    verdict = repetition("One two.", [*range(1000), *[1, 2] * 80], LIMITS)
+    assert (verdict.passed, verdict.kind) == (False, "looping_tail")
+    assert verdict.reason == "a loop makes up 0.62 of the last tokens, at most 0.5"
 
 
 def test_sound_text_passes() -> None:

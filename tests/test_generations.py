@@ -149,6 +149,7 @@ def test_candidates_share_their_prompt_and_a_question_the_template_refuses_fails
     assert len({id(r.prompt_token_ids) for r in requests}) == 1
     assert [r.seed for r in requests] == [w.seed for w in wanted if w.prompt_id == "p1"]
     assert [f.request_id for f in refused] == [w.response_id for w in wanted if w.prompt_id == "p2"]
+    assert {f.kind for f in refused} == {"unsupported_question"}
     assert refused[0].reason == (
         "the model's chat template refuses the question with a system prompt of its own: land it without one "
         "(no system role)"

@@ -13,7 +13,7 @@ from dasd_resources.landing.landing_folder import (
     ChangedWhileRead,
     LandedFile,
     LandingFolder,
-    UnfitStore,
+    UnsupportedStore,
     content_of,
     settled,
 )
@@ -184,7 +184,7 @@ def test_without_times_an_edit_of_the_same_size_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_store_without_sizes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnfitStore, match=r"told://.* lists its files without sizes.*; land them in a folder"):
+    with pytest.raises(UnsupportedStore, match=r"told://.* lists its files without sizes.*; land them in a folder"):
         listing(tmp_path, size=None).files()
 
 

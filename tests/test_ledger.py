@@ -4,7 +4,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dasd_resources.inference.engine import Failure
+from dasd_resources.inference.engine import Failure, FailureKind
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -154,8 +154,14 @@ def test_failures_are_worth_another_attempt_three_times(warehouse: Warehouse) ->
 
 
 def test_what_nobody_was_there_to_answer_counts_as_no_attempt(warehouse: Warehouse) -> None:
-    for counts, attempts in ((True, 1), (False, 1), (True, 2), (False, 2)):
+    attempts: list[tuple[FailureKind, int]] = [
+        ("server_refused", 1),
+        ("server_unavailable", 1),
+        ("server_error", 2),
+        ("server_busy", 2),
+    ]
+    for kind, number in attempts:
         with ledger(warehouse) as book:
-            book.collect([Failure("a", "no server", counts)], row)
-        assert warehouse.read("SELECT num_attempts FROM failed_requests").item() == attempts
+            book.collect([Failure("a", "no server", kind)], row)
+        assert warehouse.read("SELECT kind, num_attempts FROM failed_requests").row(0) == (kind, number)
         assert book.num_retryable == 1

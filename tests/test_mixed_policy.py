@@ -46,6 +46,7 @@ def test_a_continuation_has_the_rest_of_the_teachers_budget(tmp_path: Path) -> N
     assert asked.max_tokens == RECIPE.generation.max_tokens - num_prefix
     refused = request({**row, "prefix_text": "<think>\n" + "4 + 4 = 8. " * 200}, teacher, RECIPE)
     assert isinstance(refused, Failure)
+    assert refused.kind == "no_budget"
     assert "generation.max_tokens 256" in refused.reason
 
 
@@ -153,7 +154,9 @@ def test_a_prefix_may_leave_the_teacher_one_token_but_not_none(teacher: Prompted
     one = with_budget(size + 1)
     assert isinstance(one, GenerationRequest)
     assert one.max_tokens == 1
-    assert with_budget(size) == Failure("k", f"the prefix alone fills generation.max_tokens {size}; raise it")
+    assert with_budget(size) == Failure(
+        "k", f"the prefix alone fills generation.max_tokens {size}; raise it", "no_budget"
+    )
 
 
 def test_a_continuation_id_follows_what_decides_it() -> None:

@@ -174,7 +174,8 @@ def test_over_a_socket_truncated_json_is_not_believed(chat: Chat) -> None:
 
     with listening(Stub(chat, fault)) as url, closing(OpenAIEngine(served(url, max_attempts=2), chat, None)) as opened:
         (failure,) = opened.generate(samples(1))
-    assert isinstance(failure, Failure) and "is not what was asked for" in failure.reason
+    assert isinstance(failure, Failure) and failure.kind == "server_error"
+    assert "is not what was asked for" in failure.reason
 
 
 def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
@@ -199,6 +200,8 @@ def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
     assert 0 < len(failures) < 380
     assert all("cannot be reached" in f.reason or "broke off" in f.reason for f in failures)
     assert not any(f.counts for f in failures if "cannot be reached" in f.reason)
+    kinds = {"server_unavailable" if "cannot be reached" in f.reason else "server_error" for f in failures}
+    assert {f.kind for f in failures} == kinds
 
 
 @pytest.mark.parametrize(
@@ -254,6 +257,23 @@ def test_the_key_is_sent_and_shown_nowhere(chat: Chat, caplog: pytest.LogCapture
     assert {r.headers["authorization"] for r in stub.requests} == {f"Bearer {KEY}"}
     assert isinstance(failure, Failure) and "wrong Bearer ***" in failure.reason
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "counts"),
+    [
+        (400, "server_refused", True),
+        (500, "server_error", True),
+        (429, "server_busy", False),
+        (401, "server_unavailable", False),
+    ],
+)
+def test_an_answer_without_a_result_is_of_a_kind(chat: Chat, status: int, kind: str, counts: bool) -> None:
+    stub = Stub(chat, lambda request, reply: httpx.Response(status))
+    with closing(engine(stub, max_attempts=1, patience_s=0.01)) as opened:
+        (failure,) = opened.generate(samples(1))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.counts) == (kind, counts)
 
 
 def test_a_key_that_is_not_set_is_named(chat: Chat) -> None:

@@ -26,10 +26,10 @@ from dasd_resources.storage.lake import migrate
 
 CONTRACT = {
     "prompts": "prompt_id batch domain question reference_answer verifier source_file source_line",
-    "rejected_prompts": "source_file source_line reason",
+    "rejected_prompts": "source_file source_line kind reason prompt_id owner_batch",
     "responses": "response_id prompt_id batch temperature sample_index seed teacher_fingerprint text token_ids "
     "logprobs offsets finish_reason",
-    "response_verdicts": "response_id filter passed reason filter_version",
+    "response_verdicts": "response_id filter passed kind reason filter_version",
     "student_logprobs": "response_id student_fingerprint token_ids logprobs offsets",
     "sentence_probabilities": "response_id student_fingerprint sentence_index start stop teacher_sum_logprob "
     "teacher_num_tokens student_sum_logprob student_num_tokens teacher_prob student_prob segmenter_version",
@@ -326,7 +326,9 @@ def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
     refused: list[str] = []
     project.fake.fails = lambda key: not refused and not refused.append(key)
     project.materialize("teacher_model,prompts,teacher_generations_t060")
-    assert project.read("SELECT request_id, reason FROM failed_requests").rows() == [(refused[0], "told to fail")]
+    assert project.read("SELECT request_id, kind, reason FROM failed_requests").rows() == [
+        (refused[0], "engine_error", "told to fail")
+    ]
     assert project.count("responses") == 5
     project.fake.generated.clear()
     project.materialize("teacher_generations_t060")
@@ -442,6 +444,17 @@ def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:
         assert words in reason
     [owner] = project.read("SELECT prompt_id FROM prompts WHERE source_file = 'a.jsonl' AND source_line = 1").row(0)
     assert owner in rejected["reason"][4]
+    assert rejected["kind"].to_list() == [
+        "invalid_json",
+        "missing_question",
+        "row_too_long",
+        "invalid_encoding",
+        "duplicate",
+        "empty_file",
+    ]
+    assert rejected["prompt_id"].to_list() == [*[None] * 4, owner, None]
+    [batch] = project.read("SELECT DISTINCT batch FROM prompts WHERE source_file = 'a.jsonl'").row(0)
+    assert rejected["owner_batch"].to_list() == [*[None] * 4, batch, None]
     assert project.count("prompts") == 7
 
 

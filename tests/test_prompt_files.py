@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, landed_files, prompt_id, read_prompts, safe_stem
+from dasd_resources.landing.prompt_files import Prompt, landed_files, prompt_id, read_prompts, safe_stem
+from dasd_resources.landing.rejections import DUPLICATES, MALFORMED, REJECTION_KINDS, Excluded, RejectedPrompt
 
 
 def landed(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
@@ -23,13 +25,13 @@ def landed(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
     return path
 
 
-def reason(folder: Path, row: object) -> str:
-    """Why this row is rejected; the good row after it must not be."""
+def rejected(folder: Path, row: object) -> RejectedPrompt:
+    """The rejection of this row; the good row after it must not be."""
     bad, good = read_prompts(landed(folder, row, {"question": "good"}))
     assert isinstance(good, Prompt)
     assert isinstance(bad, RejectedPrompt)
     assert (bad.source_file, bad.source_line) == ("a.jsonl", 1)
-    return bad.reason
+    return bad
 
 
 def test_a_full_row(tmp_path: Path) -> None:
@@ -63,57 +65,74 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
+    ("row", "kind", "expected"),
     [
-        ("{", "not JSON: Expecting property name enclosed in double quotes at column 2: '{'"),
-        ("[1]", "not a JSON object: '[1]'"),
-        ('"question"', "not a JSON object"),
-        ('{"question": "a", "question": "b"}', "duplicate key 'question'"),
-        ('{"question": "a", "metadata": {"k": 1, "k": 1}}', "duplicate key 'k'"),
-        ('{"question": "a", "metadata": {"k": NaN}}', "NaN is not JSON"),
-        ('{"question": "a", "metadata": {"k": 1e999}}', "number too large for JSON"),
-        ('{"question": "a", "metadata": {"k": ' + "9" * 5000 + "}}", "Exceeds the limit"),
-        ('{"question": ' + "[" * 100_000, "nested too deeply"),
-        ({"prompt": "a"}, "question is missing; the row's keys are ['prompt']"),
-        ({"question": None}, "question is missing"),
-        ({"question": " \n"}, "question is empty: ' \\n'"),
-        ({"question": 7}, "question must be a string, found 7"),
-        ({"question": ["a"]}, "question must be a string, found ['a']"),
-        ({"question": "a\0b"}, "question holds a NUL character: 'a\\x00b'"),
-        ({"question": "a\ud800"}, "question holds a lone surrogate at character 1: 'a\\ud800'"),
-        ({"question": "a", "metadata": {"k": "\udfff"}}, "metadata holds a lone surrogate"),
-        ({"question": "a", "domain": ""}, "domain is empty"),
-        ({"question": "a", "reference_answer": 5}, "reference_answer must be a string, found 5"),
-        ({"question": "a", "metadata": [1]}, "metadata must be an object, found [1]"),
-        ({"question": "a", "metadata": "[1]"}, "not a JSON object: '[1]'"),
-        ({"question": "a", "id": 1, "metadata": {"id": 2}}, "keys both in the row and in its metadata: ['id']"),
+        ("{", "invalid_json", "not JSON: Expecting property name enclosed in double quotes at column 2: '{'"),
+        ("[1]", "invalid_json", "not a JSON object: '[1]'"),
+        ('"question"', "invalid_json", "not a JSON object"),
+        ('{"question": "a", "question": "b"}', "invalid_json", "duplicate key 'question'"),
+        ('{"question": "a", "metadata": {"k": 1, "k": 1}}', "invalid_json", "duplicate key 'k'"),
+        ('{"question": "a", "metadata": {"k": NaN}}', "invalid_json", "NaN is not JSON"),
+        ('{"question": "a", "metadata": {"k": 1e999}}', "invalid_field", "number too large for JSON"),
+        ('{"question": "a", "metadata": {"k": ' + "9" * 5000 + "}}", "invalid_json", "Exceeds the limit"),
+        ('{"question": ' + "[" * 100_000, "invalid_json", "nested too deeply"),
+        ({"prompt": "a"}, "missing_question", "question is missing; the row's keys are ['prompt']"),
+        ({"question": None}, "missing_question", "question is missing"),
+        ({"question": " \n"}, "invalid_field", "question is empty: ' \\n'"),
+        ({"question": 7}, "invalid_field", "question must be a string, found 7"),
+        ({"question": ["a"]}, "invalid_field", "question must be a string, found ['a']"),
+        ({"question": "a\0b"}, "invalid_field", "question holds a NUL character: 'a\\x00b'"),
+        ({"question": "a\ud800"}, "invalid_field", "question holds a lone surrogate at character 1: 'a\\ud800'"),
+        ({"question": "a", "metadata": {"k": "\udfff"}}, "invalid_field", "metadata holds a lone surrogate"),
+        ({"question": "a", "domain": ""}, "invalid_field", "domain is empty"),
+        ({"question": "a", "reference_answer": 5}, "invalid_field", "reference_answer must be a string, found 5"),
+        ({"question": "a", "metadata": [1]}, "invalid_field", "metadata must be an object, found [1]"),
+        ({"question": "a", "metadata": "[1]"}, "invalid_field", "not a JSON object: '[1]'"),
+        (
+            {"question": "a", "id": 1, "metadata": {"id": 2}},
+            "invalid_field",
+            "keys both in the row and in its metadata: ['id']",
+        ),
         (
             {"question": "a", "verifier": "python", "reference_answer": "5"},
+            "unknown_verifier",
             "unknown verifier 'python'; known are exact,",
         ),
-        ({"question": "a", "verifier": "exact"}, "verifier exact needs a reference_answer"),
+        ({"question": "a", "verifier": "exact"}, "missing_reference", "verifier exact needs a reference_answer"),
         (
             {"question": "a", "verifier": "multiple_choice", "reference_answer": "42"},
+            "invalid_reference",
             "reference_answer '42' fails its own verifier multiple_choice",
         ),
-        (b'{"question": "\xff"}', "not UTF-8 at byte 14"),
-        (b"x" * 10_000_000, "row has 10000000 bytes, at most 1048576 are accepted"),
+        (b'{"question": "\xff"}', "invalid_encoding", "not UTF-8 at byte 14"),
+        (b"x" * 10_000_000, "row_too_long", "row has 10000000 bytes, at most 1048576 are accepted"),
     ],
 )
-def test_a_bad_row_keeps_its_reason(tmp_path: Path, row: object, expected: str) -> None:
-    assert expected in reason(tmp_path, row)
+def test_a_bad_row_keeps_its_reason(tmp_path: Path, row: object, kind: str, expected: str) -> None:
+    found = rejected(tmp_path, row)
+    assert (found.kind, found.prompt_id, found.owner_batch) == (kind, None, None)
+    assert found.kind in MALFORMED
+    assert expected in found.reason
+
+
+def test_every_kind_has_one_meaning_and_is_malformed_or_excluded() -> None:
+    assert set(MALFORMED) | set(get_args(Excluded)) == set(REJECTION_KINDS)
+    assert not set(MALFORMED) & set(get_args(Excluded))
+    assert set(DUPLICATES) <= set(get_args(Excluded))
 
 
 def test_a_reason_stays_short(tmp_path: Path) -> None:
-    assert len(reason(tmp_path, {"question": {"k": "v" * 100_000}})) < 200
-    assert len(reason(tmp_path, '{"' + "k" * 100_000 + '": 1, "' + "k" * 100_000 + '": 1}')) < 200
+    assert len(rejected(tmp_path, {"question": {"k": "v" * 100_000}}).reason) < 200
+    assert len(rejected(tmp_path, '{"' + "k" * 100_000 + '": 1, "' + "k" * 100_000 + '": 1}').reason) < 200
 
 
 def test_a_copy_in_the_same_file_names_its_twin(tmp_path: Path) -> None:
     rows = {"question": "a  b"}, {"question": "c"}, {"question": "a b ", "id": 2}, {"question": "a b", "domain": "math"}
     first, second, copy, other = read_prompts(landed(tmp_path, *rows))
     assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(other, Prompt)
-    assert copy == RejectedPrompt("a.jsonl", 3, f"duplicate of prompt {first.prompt_id} (line 1)")
+    assert copy == RejectedPrompt(
+        "a.jsonl", 3, "duplicate_line", f"duplicate of prompt {first.prompt_id} (line 1)", first.prompt_id
+    )
 
 
 def test_the_identity_ignores_composition_and_whitespace_and_nothing_else() -> None:
@@ -135,7 +154,7 @@ def test_the_identity_ignores_composition_and_whitespace_and_nothing_else() -> N
 def test_an_empty_file_is_one_rejection(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
-    assert list(read_prompts(path)) == [RejectedPrompt("a.jsonl", 0, "file is empty")]
+    assert list(read_prompts(path)) == [RejectedPrompt("a.jsonl", 0, "empty_file", "file is empty")]
 
 
 def test_parquet_prompts_with_metadata_as_object_or_string(tmp_path: Path) -> None:
@@ -146,7 +165,7 @@ def test_parquet_prompts_with_metadata_as_object_or_string(tmp_path: Path) -> No
         assert isinstance(prompt, Prompt)
         assert (prompt.metadata, prompt.source_file, prompt.source_line) == ('{"k":1}', name, 1)
     pq.write_table(pa.table({"question": pa.array([], pa.string())}), tmp_path / "c.parquet")
-    assert list(read_prompts(tmp_path / "c.parquet")) == [RejectedPrompt("c.parquet", 0, "file is empty")]
+    assert list(read_prompts(tmp_path / "c.parquet")) == [RejectedPrompt("c.parquet", 0, "empty_file", "file is empty")]
 
 
 def test_damage_is_one_rejection_after_the_good_rows(tmp_path: Path) -> None:
@@ -157,6 +176,7 @@ def test_damage_is_one_rejection_after_the_good_rows(tmp_path: Path) -> None:
     first, second, last = read_prompts(path)
     assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(last, RejectedPrompt)
     assert last.source_line == 0
+    assert last.kind == "damaged_file"
     assert last.reason.startswith("file is damaged after row 2: ZSTD")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet PAR1")
     [damaged] = read_prompts(tmp_path / "b.parquet")

@@ -7,12 +7,13 @@ import pytest
 from conftest import Project, prompt_rows
 
 from dasd_assets.audit.outdated import explained
-from dasd_assets.commands.run import register_batches
+from dasd_assets.commands.run import execute, register_batches
 from dasd_assets.prompts import find_landed, split_owned
 from dasd_assets.records.partitions import batches
-from dasd_assets.withdrawals import outdated_batches
+from dasd_assets.withdrawals import outdated_batches, withdraw
 from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt
+from dasd_resources.landing.prompt_files import Prompt
+from dasd_resources.landing.rejections import RejectedPrompt
 
 
 def prompt(key: str, line: int) -> Prompt:
@@ -39,12 +40,28 @@ def test_a_prompt_keeps_every_field() -> None:
 
 
 def test_a_copy_of_another_batch_and_a_bad_row_are_rejected_beside_the_good_one() -> None:
-    records = [prompt("p1", 1), RejectedPrompt("a.jsonl", 2, "not JSON"), prompt("p2", 3)]
+    records = [prompt("p1", 1), RejectedPrompt("a.jsonl", 2, "invalid_json", "not JSON"), prompt("p2", 3)]
     prompts, rejected = split_owned(records, "b2", {"p1": "b1", "p9": "b1"})
     assert [row["prompt_id"] for row in prompts] == ["p2"]
     assert rejected == [
-        {"batch": "b2", "source_file": "a.jsonl", "source_line": 1, "reason": "duplicate of prompt p1 in batch b1"},
-        {"batch": "b2", "source_file": "a.jsonl", "source_line": 2, "reason": "not JSON"},
+        {
+            "batch": "b2",
+            "source_file": "a.jsonl",
+            "source_line": 1,
+            "kind": "duplicate",
+            "reason": "duplicate of prompt p1 in batch b1",
+            "prompt_id": "p1",
+            "owner_batch": "b1",
+        },
+        {
+            "batch": "b2",
+            "source_file": "a.jsonl",
+            "source_line": 2,
+            "kind": "invalid_json",
+            "reason": "not JSON",
+            "prompt_id": None,
+            "owner_batch": None,
+        },
     ]
 
 
@@ -80,3 +97,27 @@ def test_a_question_left_to_a_batch_that_is_deleted_comes_back(project: Project,
     kept = project.read("SELECT source_file, source_line FROM prompts WHERE batch = $batch ORDER BY ALL", batch=second)
     assert kept.rows() == [("b.jsonl", 1), ("b.jsonl", 2)]
     assert project.count("rejected_prompts WHERE batch = (SELECT max(batch) FROM prompts)") == 0
+
+
+def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Project) -> None:
+    """Its prompt was withdrawn before its owner was deleted, so there is nothing left to take over."""
+    project.land("a.jsonl", prompt_rows(0, 2))
+    with project.instance() as instance:
+        register_batches(instance, project.recipe, project.home, project.said.append)
+    project.materialize("prompts")
+    project.land("b.jsonl", prompt_rows(1, 3))
+    project.materialize("prompts")
+    rejected = "SELECT kind, prompt_id, owner_batch FROM rejected_prompts WHERE source_file = 'b.jsonl'"
+    [(kind, prompt_id, owner)] = project.read(rejected).rows()
+    assert kind == "duplicate"
+    withdraw(project.warehouse, [prompt_id], [], "a claim")
+    with project.instance() as instance:
+        first, second = batches(instance)
+        assert owner == first
+        execute(instance, project.definitions, ["prompts"], first, project.home)
+        instance.delete_dynamic_partition("prompt_batch", first)
+    for name in ("a.jsonl", "b.jsonl"):
+        (project.home / "prompts" / name).unlink()
+    project.materialize("prompts")
+    assert project.read(rejected).rows() == [("duplicate_file_gone", prompt_id, owner)]
+    assert outdated_batches(project.warehouse, [second]) == {}

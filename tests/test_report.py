@@ -6,7 +6,7 @@ import pytest
 from conftest import Project
 
 from dasd_assets.records.partitions import batches
-from dasd_assets.report import NUM_POSITIONS, Findings, find, pictures
+from dasd_assets.report import NUM_POSITIONS, ReportData, find, pictures
 
 PICTURES = {
     "response_probabilities",
@@ -19,12 +19,12 @@ PICTURES = {
 
 
 @pytest.fixture(scope="session")
-def findings(finished: Project) -> Findings:
+def findings(finished: Project) -> ReportData:
     with finished.instance() as instance:
         return find(finished.warehouse, finished.engines, finished.recipe, batches(instance))
 
 
-def test_drops_are_per_temperature_and_filter(findings: Findings, finished: Project) -> None:
+def test_drops_are_per_temperature_and_filter(findings: ReportData, finished: Project) -> None:
     assert findings.drops.height == 2 * 5
     assert set(findings.drops["num_judged"]) == {30}
     dropped = finished.read("SELECT filter FROM response_verdicts WHERE NOT passed")["filter"].to_list()
@@ -32,7 +32,7 @@ def test_drops_are_per_temperature_and_filter(findings: Findings, finished: Proj
     assert {name: count for name, count in told.iter_rows() if count} == {n: dropped.count(n) for n in set(dropped)}
 
 
-def test_shares_by_position_put_every_sentence_in_its_eighth(findings: Findings, finished: Project) -> None:
+def test_shares_by_position_put_every_sentence_in_its_eighth(findings: ReportData, finished: Project) -> None:
     query = """SELECT t.response_id, v.passed, t.sentence_type FROM sentence_types t
         JOIN response_verdicts v USING (response_id) WHERE v.filter = 'correctness'
         ORDER BY t.response_id, t.sentence_index"""
@@ -60,12 +60,12 @@ def test_sentences_without_a_type_keep_their_place_but_are_no_share(copy: Projec
     assert found.shares["teacher_share"].null_count() == 0
 
 
-def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: Findings) -> None:
+def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: ReportData) -> None:
     stages = ["teacher", "student", "stage1", "stage2", "stage3"]
     assert findings.accuracies["stage"].to_list() == findings.checkpoints["stage"].to_list() == stages
 
 
-def test_every_picture_is_there(findings: Findings, finished: Project) -> None:
+def test_every_picture_is_there(findings: ReportData, finished: Project) -> None:
     with finished.instance() as instance:
         existing = batches(instance)
     assert set(pictures(finished.warehouse, finished.engines, finished.recipe, findings, existing)) == PICTURES

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, Row, _lines, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, _lines, read_rows
 
 ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -48,13 +48,13 @@ def test_lines_do_not_depend_on_chunks_and_each_non_blank_one_is_one_row(content
 
 def test_byte_order_mark_blank_lines_and_carriage_returns(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", b"\xef\xbb\xbf{}\r\n\r\n  \n[1]")
-    assert list(read_rows(path)) == [Row(1, "{}\r"), Row(4, "[1]")]
+    assert list(read_rows(path)) == [FileRow(1, "{}\r"), FileRow(4, "[1]")]
 
 
 def test_an_overlong_line_is_rejected_with_its_length_and_the_next_is_read(tmp_path: Path) -> None:
     content = b"x" * 10_000_000 + b"\n{}\n" + b"y" * MAX_ROW_BYTES + b"\n" + b"z" * (MAX_ROW_BYTES + 1)
     rows = list(read_rows(written(tmp_path / "a.jsonl", content)))
-    assert [(row.line, row.fault and row.fault[:22]) for row in rows] == [
+    assert [(row.line, row.unreadable and row.unreadable.message[:22]) for row in rows] == [
         (1, "row has 10000000 bytes"),
         (2, None),
         (3, None),
@@ -64,7 +64,11 @@ def test_an_overlong_line_is_rejected_with_its_length_and_the_next_is_read(tmp_p
 
 def test_wrong_encoding_names_the_byte(tmp_path: Path) -> None:
     rows = list(read_rows(written(tmp_path / "a.jsonl", "{}\ncafé\n{}".encode("latin-1"))))
-    assert [row.fault for row in rows] == [None, "not UTF-8 at byte 3: 'caf\ufffd'", None]
+    assert [row.unreadable and row.unreadable.message for row in rows] == [
+        None,
+        "not UTF-8 at byte 3: 'caf\ufffd'",
+        None,
+    ]
 
 
 def test_zstd_rows_before_a_cut_are_read(tmp_path: Path) -> None:
@@ -97,11 +101,11 @@ def test_parquet_values_without_a_json_form_are_faults_of_their_row(tmp_path: Pa
     )
     pq.write_table(pa.table({"question": bad}), tmp_path / "a.parquet")
     first, second = read_rows(tmp_path / "a.parquet")
-    assert "utf-8" in (first.fault or "")
+    assert first.unreadable and "utf-8" in first.unreadable.message
     assert second.text == '{"question": "a"}'
     pq.write_table(pa.table({"x": [2.0, 1.0], "y": [b"b", None]}), tmp_path / "b.parquet")
     first, second = read_rows(tmp_path / "b.parquet")
-    assert "row has no JSON form" in (first.fault or "")
+    assert first.unreadable and "row has no JSON form" in first.unreadable.message
     assert json.loads(second.text) == {"x": 1.0, "y": None}
 
 

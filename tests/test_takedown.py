@@ -47,7 +47,9 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     assert {"prompts", "selected_responses_t060", "checkpoint_stage1"} <= copy.materialized
     for table in (*MADE, "selected_responses", "lineage_examples"):
         assert copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).is_empty()
-    rejected = copy.read("SELECT source_file FROM rejected_prompts WHERE reason = 'withdrawn: a claim'")
+    rejected = copy.read("SELECT * FROM rejected_prompts")
+    assert set(rejected["kind"]) == {"withdrawn"}
+    assert set(rejected["reason"]) == {"withdrawn: a claim"}
     assert sorted(rejected["source_file"]) in (["a.jsonl", "copy.jsonl"], ["b.jsonl", "copy.jsonl"])
     assert copy.count("responses") == responses
     with copy.instance() as instance:
@@ -99,8 +101,8 @@ def test_a_question_brought_back_passes_to_the_file_that_has_it_now(project: Pro
     assert sorted(responses.group_by("batch").len()["len"]) == [4, 4]
     with project.instance() as instance:
         assert outdated_batches(project.warehouse, batches(instance)) == {}
-    gone = project.read("SELECT reason FROM rejected_prompts")["reason"].to_list()
-    assert gone == ["no more withdrawn, but this file is gone"]
+    gone = project.read("SELECT kind, prompt_id, reason FROM rejected_prompts").rows()
+    assert gone == [("withdrawn_file_gone", prompt, "no more withdrawn, but this file is gone")]
 
 
 def test_withdrawing_twice_changes_nothing(copy: Project) -> None:

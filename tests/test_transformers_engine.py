@@ -216,7 +216,7 @@ def test_a_request_beyond_the_context_fails_and_the_others_go_on(engine: Transfo
     results = {r.request_id: r for r in engine.generate([request("long", [5] * 100, 0, max_tokens=29), exact])}
     assert isinstance(results["exact"], Completion)
     failure = results["long"]
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, Failure) and failure.kind == "context_overflow"
     assert all(part in failure.reason for part in ("100", "29", "128", "generation.max_tokens"))
 
 
@@ -251,7 +251,7 @@ def test_an_impossible_prompt_length_is_an_error(engine: TransformersEngine, num
 
 def test_a_sequence_beyond_the_context_fails(engine: TransformersEngine) -> None:
     (failure,) = engine.score([ScoringRequest("a", (5,) * (CONTEXT + 1), 1)])
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, Failure) and failure.kind == "context_overflow"
     assert "129" in failure.reason
 
 
@@ -319,7 +319,7 @@ def test_a_row_that_overflows_fails_alone(checkpoint: Path) -> None:
     said = {result.request_id: result for result in engine.generate(asked)}
     assert isinstance(scores["good"], Score) and isinstance(said["good"], Completion)
     for result in (scores["bad"], said["bad"]):
-        assert isinstance(result, Failure)
+        assert isinstance(result, Failure) and result.kind == "invalid_logprobs"
         assert "bad: logprob nan at token 0 is not a log-probability" in result.reason
 
 

@@ -65,6 +65,7 @@ def test_a_text_whose_token_ids_are_not_all_there_is_judged_on_the_students(stud
     del whole["token_ids"]
     verdict = judge_row(whole, student.chat, RECIPE.filters)["repetition"]
     assert not verdict.passed
+    assert verdict.kind == "repeated_ngrams"
     assert "-grams make up" in str(verdict.reason)
     assert judge_row({key: row()[key] for key in row() if key != "token_ids"}, student.chat, RECIPE.filters)[
         "repetition"
@@ -79,6 +80,7 @@ def test_a_question_the_students_template_refuses_fails_every_filter(student: Pr
     verdicts = judge_row(row(system_prompt="Be kind."), chat, RECIPE.filters)
     told = "the student cannot be asked: the model's chat template refuses the question with a system prompt of its own"
     assert {str(v.reason).startswith(told) for v in verdicts.values()} == {True}
+    assert {v.kind for v in verdicts.values()} == {"unsupported_question"}
     assert judge_row(row(), chat, RECIPE.filters)["length"].passed
 
 
@@ -87,19 +89,20 @@ def test_length_counts_the_whole_training_row_in_student_tokens(student: Prompte
     size = num_prompt + student.chat.num_tokens(TEXT) + 1  # the end of turn
     assert failed(student, row(), filters(max_student_tokens=size)) == []
     verdict = judge_row(row(), student.chat, filters(max_student_tokens=size - 1))["length"]
-    assert verdict == Verdict(False, f"{size} student tokens, at most {size - 1}")
+    assert verdict == Verdict(False, "too_long", f"{size} student tokens, at most {size - 1}")
     longer = row(system_prompt="You are a helpful assistant who counts.")
     assert failed(student, longer, filters(max_student_tokens=size)) == ["length"]
 
 
 def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
-    verdicts = {"length": Verdict(True), "truncation": Verdict(False, "cut off")}
+    verdicts = {"length": Verdict(True), "truncation": Verdict(False, "cut_off", "cut off")}
     assert verdict_rows({"response_id": "r1", "batch": "b1"}, verdicts, "v1") == [
         {
             "response_id": "r1",
             "batch": "b1",
             "filter": "length",
             "passed": True,
+            "kind": None,
             "reason": None,
             "filter_version": "v1",
         },
@@ -108,6 +111,7 @@ def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
             "batch": "b1",
             "filter": "truncation",
             "passed": False,
+            "kind": "cut_off",
             "reason": "cut off",
             "filter_version": "v1",
         },

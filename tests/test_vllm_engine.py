@@ -152,7 +152,9 @@ def test_a_request_with_a_token_that_the_model_has_not_fails_alone(
     for found in (plain.generate(asked), plain.score(scored), engine.generate(asked), engine.score(scored)):
         results = {result.request_id: result for result in found}
         assert not isinstance(results["known"], Failure)
-        assert all("leave the model's vocabulary of 300" in results[name].reason for name in ("unknown", "negative"))
+        refused = [results[name] for name in ("unknown", "negative")]
+        assert all(failure.kind == "unknown_token" for failure in refused)
+        assert all("leave the model's vocabulary of 300" in failure.reason for failure in refused)
 
 
 def test_a_request_beyond_the_context_fails_and_the_others_go_on(engine: VLLMEngine) -> None:

@@ -70,7 +70,7 @@ def checkpoint_page(record: Record) -> str:
     if found is not None:
         lines += [
             ("dataset", f"{record['dataset']}, id {record['dataset_id']}, as of snapshot {record['snapshot_id']}"),
-            ("rows", _rows_told(record, found)),
+            ("rows", _rows_trained_on(record, found)),
             (
                 "training",
                 f"settings {record['training_version']}, {record['num_steps']} steps in "
@@ -125,9 +125,9 @@ def staleness_page(record: Record) -> str:
     for row in record["stale"]:
         assets.setdefault(row["asset"], []).append(row)
     lines = [f"{asset:<28}{line}" for asset, rows in assets.items() for line in _causes(rows)]
-    aside = [f"{row['batch']}: {row['reason']}" for row in record["quarantined"]]
+    quarantined = [f"{row['batch']}: {row['reason']}" for row in record["quarantined"]]
     parts = [_section(f"Out of date for recipe {record['recipe']}: {len(record['stale'])}", lines)]
-    return "\n\n".join([*parts, *([_section("Quarantined batches", aside)] if aside else [])])
+    return "\n\n".join([*parts, *([_section("Quarantined batches", quarantined)] if quarantined else [])])
 
 
 def _causes(rows: Rows) -> list[str]:
@@ -138,9 +138,9 @@ def _causes(rows: Rows) -> list[str]:
     return [f"{line} (each in --json)" for line in _by_batch(rows, [row["reason"] for row in rows])]
 
 
-def _by_batch(rows: Rows, told: Sequence[str]) -> list[str]:
+def _by_batch(rows: Rows, messages: Sequence[str]) -> list[str]:
     groups: dict[str, list[str | None]] = {}
-    for row, line in zip(rows, told, strict=True):
+    for row, line in zip(rows, messages, strict=True):
         groups.setdefault(line, []).append(row["batch"])
     return [f"{line}{_batches(named)}" for line, named in groups.items()]
 
@@ -307,7 +307,7 @@ def _trained_on(row: Record) -> str:
     return f"{row['num_examples']:,} examples of {row['dataset']} at snapshot {row['snapshot_id']}"
 
 
-def _rows_told(record: Record, found: Record) -> str:
+def _rows_trained_on(record: Record, found: Record) -> str:
     if found["num_examples"] is None:
         return f"{record['num_examples']:,} by the record"
     tokens = "tokens and ids verified" if found["tokens_checked"] else "ids verified (the tokens too with --tokens)"

@@ -20,8 +20,8 @@ def prompt_record(reading: Reading, prompt_id: str) -> Record:
         "SELECT reason, withdrawn_at FROM withdrawn_prompts WHERE prompt_id = $id", {"id": prompt_id}
     ).to_dicts()
     copies = reading.read(
-        """SELECT source_file, source_line, batch, reason FROM rejected_prompts
-            WHERE prompt_id = $id OR reason LIKE 'duplicate of prompt ' || $id || '%' ORDER BY ALL""",
+        """SELECT source_file, source_line, batch, kind, reason FROM rejected_prompts
+            WHERE prompt_id = $id ORDER BY ALL""",
         {"id": prompt_id},
     ).to_dicts()
     if not known and not withdrawn:

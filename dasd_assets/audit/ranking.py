@@ -1,4 +1,4 @@
-"""Why a response was chosen, or why not: the rules of `pool` and `selection`, told of one response.
+"""Why a response was chosen, or why not: the rules of `pool` and `selection`, applied to one response.
 
 The rule is the one that `selection_rules` kept; ranks are counted over the pool as it is now. Counting the responses
 above one needs no sort, and of the pool's tables only what lies above.
@@ -6,6 +6,8 @@ above one needs no sort, and of the pool's tables only what lies above.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
@@ -13,6 +15,52 @@ from dasd_assets.rules.ids import off_policy_order
 from dasd_resources.storage.lake import Reading
 
 SAMPLING = {"teacher": "teacher_fingerprint", "top_p": "top_p", "max_tokens": "max_tokens"}
+
+OutcomeKind = Literal[
+    "chosen",
+    "pending",
+    "question_withdrawn",
+    "other_sampling",
+    "beyond_candidates",
+    "batch_absent",
+    "filtered",
+    "not_scored",
+    "no_score_value",
+    "not_best_of_question",
+    "beyond_budget",
+    "question_not_selected",
+    "not_drawn",
+    "not_selected",
+]
+OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections` of an audit
+    "chosen": "The dataset has it.",
+    "pending": "It should be chosen now; the next run does so.",
+    "question_withdrawn": "A takedown withdrew its question.",
+    "other_sampling": "Another teacher, nucleus or token limit than the recipe's made it.",
+    "beyond_candidates": "The recipe takes fewer candidates of a question.",
+    "batch_absent": "Its batch did not exist, or was quarantined, when the selection was made.",
+    "filtered": "It failed a required filter, or has not been judged by one.",
+    "not_scored": "It has no score under the current threshold yet.",
+    "no_score_value": "Its score is undefined: no sentence has tokens of both models.",
+    "not_best_of_question": "Another response to the same question has a better score.",
+    "beyond_budget": "Its rank exceeds the budget of its domain.",
+    "question_not_selected": "The control draws from the selected questions, and its question is not one.",
+    "not_drawn": "It could have been drawn, and others were.",
+    "not_selected": "The mixed-policy dataset draws from a selection that it is not in.",
+}
+RANKED_LOWER: tuple[OutcomeKind, ...] = ("not_best_of_question", "beyond_budget")  # the control may still draw it
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Why a response is not in a dataset: for code, and for people."""
+
+    kind: OutcomeKind
+    why: str
+
+
+PENDING = Exclusion("pending", "it should be chosen now, but is not yet: run `dasd run`")
+QUESTION_WITHDRAWN = Exclusion("question_withdrawn", "its question is withdrawn")
 
 
 def selections(reading: Reading, response: Record, verdicts: list[Record], domain: str | None) -> list[Record]:
@@ -31,65 +79,64 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
         key = (kept["recipe"], kept["dataset"])
         if "drawn_from" in rule:
             row = chosen.pop((*key, "das"), None)
-            found.append(
-                _outcome(*key, "das", row, "" if row else _why_not_mixed(reading, key[0], rule, response, domain))
-            )
+            excluded = PENDING if row else _why_not_mixed(reading, key[0], rule, response, domain)
+            found.append(_outcome(*key, "das", row, excluded))
             continue
         selected = (*key, "das") in chosen
-        why = None if selected else next(_reasons(reading, rule, response, verdicts, domain), None)
-        found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or _pending()))
+        why = None if selected else next(_exclusions(reading, rule, response, verdicts, domain), None)
+        found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or PENDING))
         row = chosen.pop((*key, "random"), None)
         found.append(_outcome(*key, "random", row, _why_not_drawn(reading, key, rule, response, why)))
-    found += [_outcome(*key, row, "") for key, row in chosen.items()]
+    found += [_outcome(*key, row) for key, row in chosen.items()]
     return found
 
 
-def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, why_not: str) -> Record:
+def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, excluded: Exclusion = PENDING) -> Record:
+    """The response's row of a dataset as a record; where there is none, `excluded` says why."""
+    of = {"recipe": recipe, "dataset": dataset, "policy": policy}
     if row is None:
-        return {"recipe": recipe, "dataset": dataset, "policy": policy, "chosen": False, "why": why_not}
+        return {**of, "chosen": False, "kind": excluded.kind, "why": excluded.why}
     how = {
         "das": f"rank {row['rank']} of domain {row['domain']} by {row['score_name']}",
         "random": f"drawn as number {row['rank']} of domain {row['domain']}",
     }[policy]
     if dataset == "mixed":
         how = f"an off-policy row, drawn; {how} of its own dataset"
-    told = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "dataset_id", "run_id")
-    return {
-        **{"recipe": recipe, "dataset": dataset, "policy": policy, "chosen": True, "why": how},
-        **{key: row[key] for key in told},
-    }
+    shown = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "dataset_id", "run_id")
+    return {**of, "chosen": True, "kind": "chosen", "why": how, **{key: row[key] for key in shown}}
 
 
-def _reasons(
+def _exclusions(
     reading: Reading, rule: Record, response: Record, verdicts: list[Record], domain: str | None
-) -> Iterator[str]:
+) -> Iterator[Exclusion]:
     """What keeps a response out, in the order in which pool and selection look; nothing if it should be chosen."""
     if domain is None:
-        yield "its question is withdrawn"
+        yield QUESTION_WITHDRAWN
     yield from _outside_pool(rule, response)
     failed = _failed(rule, verdicts)
     if failed and rule["only_accepted"]:
-        yield f"not in the pool: {failed}"
-    score, missing = _score(reading, rule, response)
-    if score is None:
-        yield missing
+        yield Exclusion("filtered", f"not in the pool: {failed}")
+    score = _score(reading, rule, response)
+    if isinstance(score, Exclusion):
+        yield score
         return
     yield from _outranked(reading, rule, response, score, str(domain))
     if failed:
-        yield f"dropped after selection: {failed}"
+        yield Exclusion("filtered", f"dropped after selection: {failed}")
 
 
-def _outside_pool(rule: Record, response: Record) -> Iterator[str]:
+def _outside_pool(rule: Record, response: Record) -> Iterator[Exclusion]:
     for name, column in SAMPLING.items():
         if response[column] != rule[name]:
-            yield f"not in the pool: its {column} is {response[column]}, the recipe's {rule[name]}"
+            why = f"not in the pool: its {column} is {response[column]}, the recipe's {rule[name]}"
+            yield Exclusion("other_sampling", why)
     if response["sample_index"] >= rule["num_candidates"]:
-        yield (
-            f"not in the pool: it is candidate {response['sample_index'] + 1} of its question, "
-            f"the recipe takes {rule['num_candidates']}"
-        )
+        number = response["sample_index"] + 1
+        why = f"not in the pool: it is candidate {number} of its question, the recipe takes {rule['num_candidates']}"
+        yield Exclusion("beyond_candidates", why)
     if response["batch"] not in rule["batches"]:
-        yield f"not in the pool: its batch {response['batch']} did not exist, or was set aside, when it was made"
+        why = f"not in the pool: its batch {response['batch']} did not exist, or was quarantined, when it was made"
+        yield Exclusion("batch_absent", why)
 
 
 def _failed(rule: Record, verdicts: list[Record]) -> str | None:
@@ -102,26 +149,29 @@ def _failed(rule: Record, verdicts: list[Record]) -> str | None:
     return f"not judged yet by filter {', '.join(unjudged)}" if unjudged else None
 
 
-def _score(reading: Reading, rule: Record, response: Record) -> tuple[float | None, str]:
+def _score(reading: Reading, rule: Record, response: Record) -> float | Exclusion:
     params = {**rule, "id": response["response_id"], "batch": response["batch"]}
     scores = reading.read(f"SELECT s.score {_SCORES} AND s.response_id = $id AND s.batch = $batch", params)["score"]
     if scores.is_empty():
-        return None, f"not in the pool: it has no {rule['score_name']} yet under this threshold"
-    score = scores[0]
-    return score, f"its {rule['score_name']} has no value: no sentence has tokens on both sides"
+        return Exclusion("not_scored", f"not in the pool: it has no {rule['score_name']} yet under this threshold")
+    if scores[0] is None:
+        why = f"its {rule['score_name']} has no value: no sentence has tokens on both sides"
+        return Exclusion("no_score_value", why)
+    return float(scores[0])
 
 
-def _outranked(reading: Reading, rule: Record, response: Record, score: float, domain: str) -> Iterator[str]:
+def _outranked(reading: Reading, rule: Record, response: Record, score: float, domain: str) -> Iterator[Exclusion]:
     """The better response to the same question, or the rank beyond the budget."""
     params = {**rule, "id": response["response_id"], "score": score, "domain": domain}
     if rule["policy"] == "best_per_question":
         same = {**params, "prompt": response["prompt_id"], "batch": response["batch"]}
         better = reading.read(_ABOVE_OF_QUESTION, same).to_dicts()
         if better:
-            yield (
+            why = (
                 f"not the best of its question: {rule['score_name']} {score:.4f}, while response "
                 f"{better[0]['response_id']} has {better[0]['score']:.4f} (it is number {len(better) + 1})"
             )
+            yield Exclusion("not_best_of_question", why)
             return
     budget = rule["budget"].get(domain)
     if budget is not None:
@@ -129,42 +179,47 @@ def _outranked(reading: Reading, rule: Record, response: Record, score: float, d
         with reading.all_cores():
             rank = int(reading.read(_NUM_ABOVE, params)[column].item()) + 1
         if rank > budget:
-            yield f"ranked {rank:,} by {rule['score_name']} {score:.4f}; the budget of domain {domain} is {budget:,}"
+            why = f"ranked {rank:,} by {rule['score_name']} {score:.4f}; the budget of domain {domain} is {budget:,}"
+            yield Exclusion("beyond_budget", why)
 
 
-def _pending() -> str:
-    return "it should be chosen now, but is not yet: run `dasd run`"
+def _why_not_drawn(
+    reading: Reading, key: tuple[str, str], rule: Record, response: Record, excluded: Exclusion | None
+) -> Exclusion:
+    """The control draws from accepted, scored responses; of the same questions if best-per-question.
 
-
-def _why_not_drawn(reading: Reading, key: tuple[str, str], rule: Record, response: Record, why: str | None) -> str:
-    """The control draws from accepted, scored responses; of the same questions if best-per-question."""
-    if why is not None and why.startswith(("not in the pool", "dropped after", "its ")):
-        return why
+    excluded: why the response is not in the selection; None if it is, or should be.
+    """
+    if excluded is not None and excluded.kind not in RANKED_LOWER:
+        return excluded
     params = {"recipe": key[0], "dataset": key[1], "prompt": response["prompt_id"]}
     rows = reading.read(_OF_QUESTION, params).to_dicts()
     if rule["policy"] == "best_per_question":
         if not any(row["policy"] == "das" for row in rows):
-            return "its question is not among the selected ones, of which the control draws"
+            why = "its question is not among the selected ones, of which the control draws"
+            return Exclusion("question_not_selected", why)
         drawn = [row["response_id"] for row in rows if row["policy"] == "random"]
-        return f"response {drawn[0]} was drawn for its question" if drawn else "not drawn"
-    return "not drawn: the control takes as many responses of its domain as the selection"
+        return Exclusion("not_drawn", f"response {drawn[0]} was drawn for its question" if drawn else "not drawn")
+    return Exclusion("not_drawn", "not drawn: the control takes as many responses of its domain as the selection")
 
 
-def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record, domain: str | None) -> str:
+def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record, domain: str | None) -> Exclusion:
     """The mixed-policy dataset draws off-policy rows by a hash of seed and id, of the selected responses alone."""
     if domain is None:
-        return "its question is withdrawn"
+        return QUESTION_WITHDRAWN
     params = {"recipe": recipe, "dataset": rule["drawn_from"]}
     ids = reading.read(_SELECTED, params)["response_id"].to_list()
     if response["response_id"] not in ids:
-        return f"not selected for {rule['drawn_from']}, of which the mixed-policy dataset draws"
+        why = f"not selected for {rule['drawn_from']}, of which the mixed-policy dataset draws"
+        return Exclusion("not_selected", why)
     place = off_policy_order(ids, rule["seed"]).index(response["response_id"]) + 1
     if place <= rule["num_drawn"]:
-        return _pending()
-    return (
+        return PENDING
+    why = (
         f"not drawn: number {place:,} of {len(ids):,} in the draw, of which the first {rule['num_drawn']:,} go with "
         f"{rule['num_on_policy']:,} continuations (ratio {rule['ratio']:g})"
     )
+    return Exclusion("not_drawn", why)
 
 
 _SELECTED = """SELECT response_id FROM selected_responses

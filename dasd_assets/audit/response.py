@@ -91,7 +91,7 @@ _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) A
     list_sum(logprobs::DOUBLE[]) AS sum_logprob
     FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
-_VERDICTS = f"SELECT filter_version, filter, passed, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
+_VERDICTS = f"SELECT filter_version, filter, passed, kind, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
 _STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(token_ids) AS num_tokens,
     list_sum(logprobs::DOUBLE[]) AS sum_logprob, run_id FROM student_logprobs {_OF_RESPONSE}"""
 _SENTENCES = f"""SELECT student_fingerprint, segmenter_version, sentence_index, start, stop, teacher_prob, student_prob,
@@ -118,5 +118,5 @@ _CONTINUATION = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_id
 _ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
     FROM student_rollouts WHERE rollout_id = $id"""
 _CUT = "SELECT * FROM prefix_cuts WHERE rollout_id = $id ORDER BY ALL"
-_CONTINUATION_VERDICTS = """SELECT filter_version, filter, passed, reason, run_id FROM continuation_verdicts
+_CONTINUATION_VERDICTS = """SELECT filter_version, filter, passed, kind, reason, run_id FROM continuation_verdicts
     WHERE continuation_id = $id ORDER BY ALL"""

@@ -46,7 +46,7 @@ def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, und
     taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
     with lake.reading() as reading:
         touched = touched_checkpoints(reading, taken.named)
-    return {"undone": undo, "reason": reason, **_told(taken), "checkpoints": touched}
+    return {"undone": undo, "reason": reason, **_changes(taken), "checkpoints": touched}
 
 
 def _whole(reading: Reading, prefix: str) -> str:
@@ -56,7 +56,7 @@ def _whole(reading: Reading, prefix: str) -> str:
         raise AuditError(f"nothing was changed: {error}") from None
 
 
-def _told(taken: Taken) -> Record:
+def _changes(taken: Taken) -> Record:
     return {"prompts": list(taken.prompts), "unlanded": taken.unlanded, "num_already": taken.num_already}
 
 

@@ -26,7 +26,8 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS, context_length
 from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.landing.prompt_files import Prompt, RejectedPrompt, read_prompts
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake

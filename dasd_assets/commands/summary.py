@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.quarantine import usable_batches
-from dasd_assets.report import Findings, find
+from dasd_assets.report import ReportData, find
 from dasd_assets.rules.checkpoints import MIXED, stages
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -57,21 +57,21 @@ def _row_counts(warehouse: Warehouse) -> list[str]:
     return [f"{name:<24}{count:>10,}" for name, count in warehouse.read(query).iter_rows()]
 
 
-def _drops(findings: Findings) -> list[str]:
+def _drops(findings: ReportData) -> list[str]:
     return [
         f"T={row['temperature']:<5g}{row['filter']:<14}{row['num_dropped']:>8,} of {row['num_judged']:,}"
         for row in findings.drops.iter_rows(named=True)
     ]
 
 
-def _teacher_shares(findings: Findings) -> list[str]:
+def _teacher_shares(findings: ReportData) -> list[str]:
     return [
         f"{'correct' if row['correct'] else 'incorrect':<10} {row['teacher_share']:.3f}  (n={row['num_responses']:,})"
         for row in findings.teacher_share.iter_rows(named=True)
     ]
 
 
-def _accuracies(findings: Findings, recipe: Recipe) -> list[str]:
+def _accuracies(findings: ReportData, recipe: Recipe) -> list[str]:
     lines = [
         f"{row['stage']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
         f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
@@ -98,7 +98,7 @@ def _times(instance: dg.DagsterInstance) -> list[str]:
     return [f"{name:<28}{value:>8.1f} s" for name, value in sorted(seconds.items(), key=lambda item: -item[1])]
 
 
-def _places(warehouse: Warehouse, recipe: Recipe, findings: Findings) -> list[str]:
+def _places(warehouse: Warehouse, recipe: Recipe, findings: ReportData) -> list[str]:
     home = Path(warehouse.home)
     lines = [
         f'tables       {warehouse.catalog}   (dasd sql "SELECT … FROM sft_examples")',

@@ -42,9 +42,8 @@ def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationReque
     tokens = teacher.chat.continuation_ids(question, prefix, system)
     num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question, system)))
     if num_left < 1:
-        return Failure(
-            identity, f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}; raise it"
-        )
+        reason = f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}; raise it"
+        return Failure(identity, reason, "no_budget")
     temperature = recipe.mixed_policy.continuation_temperature
     return sampling_request(teacher, identity, tokens, temperature, recipe.generation.top_p, num_left)
 

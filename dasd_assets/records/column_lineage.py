@@ -43,7 +43,7 @@ LINEAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "response_verdicts": {
         **_same("responses", "response_id", "batch"),
-        **dict.fromkeys(("passed", "reason"), _judged("responses")),
+        **dict.fromkeys(("passed", "kind", "reason"), _judged("responses")),
         "filter_version": ("checkpoints.checkpoint_id",),
     },
     "student_logprobs": {
@@ -122,7 +122,7 @@ LINEAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "continuation_verdicts": {
         **_same("teacher_continuations", "continuation_id"),
-        **dict.fromkeys(("passed", "reason"), _judged("teacher_continuations")),
+        **dict.fromkeys(("passed", "kind", "reason"), _judged("teacher_continuations")),
         "filter_version": ("checkpoints.checkpoint_id",),
     },
     "evaluations": {
@@ -135,7 +135,7 @@ LINEAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
         ),
         **dict.fromkeys(("response_text", "num_tokens", "finish_reason"), _BENCHMARK),
         **dict.fromkeys(
-            ("correct", "reason"),
+            ("correct", "kind", "reason"),
             (
                 *_BENCHMARK,
                 *(f"benchmark_questions.{column}" for column in ("reference_answer", "verifier", "metadata")),

@@ -25,7 +25,7 @@ INLINE_CHARS = 1000  # the web UI shows longer Markdown only in a dialog
 SHOWN = {
     "prompts": ("prompt_id", "domain", "question", "reference_answer"),
     "responses": ("response_id", "text", "finish_reason"),
-    "response_verdicts": ("response_id", "filter", "passed", "reason"),
+    "response_verdicts": ("response_id", "filter", "passed", "kind", "reason"),
     "student_logprobs": ("response_id", "engine", "token_ids", "logprobs"),
     "sentence_probabilities": ("response_id", "sentence_index", "teacher_prob", "student_prob"),
     "sentence_types": ("response_id", "sentence_index", "sentence_type"),
@@ -36,9 +36,9 @@ SHOWN = {
     "student_rollouts": ("rollout_id", "text", "cut_off"),
     "prefix_cuts": ("rollout_id", "cut_token", "cut_char", "reason"),
     "teacher_continuations": ("continuation_id", "prefix_text", "continuation_text"),
-    "continuation_verdicts": ("continuation_id", "filter", "passed", "reason"),
+    "continuation_verdicts": ("continuation_id", "filter", "passed", "kind", "reason"),
     "benchmark_questions": ("benchmark", "question", "reference_answer"),
-    "evaluations": ("benchmark", "response_text", "correct", "reason"),
+    "evaluations": ("benchmark", "response_text", "correct", "kind", "reason"),
 }
 
 

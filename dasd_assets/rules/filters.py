@@ -1,6 +1,6 @@
 """Quality filters (report §6.2): `responses` -> `response_verdicts`, one row per response and filter.
 
-A response passes or fails each filter on its own, so the reasons say everything that is wrong with it. Left out:
+A response passes or fails each filter on its own, so the verdicts say everything that is wrong with it. Left out:
 rewriting; a response is kept as it is or dropped with its reason.
 """
 
@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,41 @@ QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
 FILTER_VERSION = "1"
 VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
 FILTERING = Rule("filters", FILTER_VERSION, ("filters.max_student_tokens", "filters.repetition"), (VERIFIERS,))
+
+VerdictKind = Literal[
+    "unsupported_question",
+    "too_long",
+    "cut_off",
+    "tool_call",
+    "no_thinking",
+    "no_final_answer",
+    "extra_delimiters",
+    "repeated_ngrams",
+    "repeated_paragraphs",
+    "repeated_sentences",
+    "repeated_phrases",
+    "looping_tail",
+    "wrong_answer",
+    "no_verifier",
+]
+# Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
+# looks: where it finds several faults, the kind is the first and the reason lists all.
+VERDICT_KINDS: dict[VerdictKind, str] = {
+    "unsupported_question": "The student's chat template refuses the question, so no filter could look (all fail).",
+    "too_long": "Prompt and response exceed the training context.",
+    "cut_off": "The response did not end by itself.",
+    "tool_call": "The response calls a tool.",
+    "no_thinking": "The thinking part is missing or blank.",
+    "no_final_answer": "The final answer is missing or blank.",
+    "extra_delimiters": "The text has more than one `<think>` or `</think>`.",
+    "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
+    "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
+    "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
+    "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
+    "looping_tail": "The last tokens are mostly one loop.",
+    "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
+}
 
 MAX_PERIOD = 512  # a longer loop repeats its 50-grams; searching on would cost more than all else
 MIN_REPEATS = 3  # of a period: twice is how a writer restates a line
@@ -61,10 +97,19 @@ class Response:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a response passes a filter; the reason says why not, or why nothing could be judged."""
+    """Whether a response passes a filter; kind and reason say why not, or why nothing could be judged.
+
+    kind: for code, see VERDICT_KINDS. reason: for people. Both are None where something was judged and passed.
+    """
 
     passed: bool
+    kind: VerdictKind | None = None
     reason: str | None = None
+
+    @classmethod
+    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]]) -> "Verdict":
+        """Passed if there is no fault; else the first one's kind, and a reason that lists all."""
+        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
 
 
 def judge(response: Response, filters: Filters) -> dict[str, Verdict]:
@@ -102,58 +147,68 @@ def length(num_student_tokens: int, max_student_tokens: int) -> Verdict:
     """At most so many tokens, counted by the tokenizer that will be trained."""
     if num_student_tokens <= max_student_tokens:
         return Verdict(True)
-    return Verdict(False, f"{num_student_tokens} student tokens, at most {max_student_tokens}")
+    return Verdict(False, "too_long", f"{num_student_tokens} student tokens, at most {max_student_tokens}")
 
 
 def truncation(finish_reason: str) -> Verdict:
     """Ended by the model itself."""
-    return Verdict(True) if finish_reason == "stop" else Verdict(False, f"cut off: finish_reason is {finish_reason}")
+    if finish_reason == "stop":
+        return Verdict(True)
+    return Verdict(False, "cut_off", f"cut off: finish_reason is {finish_reason}")
 
 
 def structure(text: str, tool_call: bool) -> Verdict:
     """No tool call; one thinking part and one final answer, neither blank."""
     body, answer = split_thinking(text)
-    counts = {tag: text.count(tag) for tag in ("<think>", "</think>")}
-    faults = {
-        "calls a tool": tool_call,
-        "no thinking part": not (body or "").strip(),
-        "no final answer": not (answer or "").strip(),
-        **{f"{count} {tag} delimiters, exactly 1 expected": count > 1 for tag, count in counts.items()},
-    }
-    reasons = [reason for reason, found in faults.items() if found]
-    return Verdict(not reasons, "; ".join(reasons) or None)
+    faults: list[tuple[VerdictKind, str]] = []
+    if tool_call:
+        faults.append(("tool_call", "calls a tool"))
+    if not (body or "").strip():
+        faults.append(("no_thinking", "no thinking part"))
+    if not (answer or "").strip():
+        faults.append(("no_final_answer", "no final answer"))
+    for tag in ("<think>", "</think>"):
+        if (count := text.count(tag)) > 1:
+            faults.append(("extra_delimiters", f"{count} {tag} delimiters, exactly 1 expected"))
+    return Verdict.of_faults(faults)
 
 
 def repetition(text: str, token_ids: Sequence[int], limits: Repetition) -> Verdict:
     """No measure of repetition above the recipe's share."""
     ids = np.asarray(token_ids, dtype=np.int64)
-    shares = {
-        **{f"duplicate {n}-grams": duplicate_ngram_share(ids, n) for n in limits.ngram_sizes},
-        "repeated paragraphs": repeated_unit_share(_PARAGRAPH_END.split(text)),
-        "repeated sentences": repeated_unit_share(_SENTENCE_END.split(text)),
-        "repeated phrases": repeated_phrase_share(text),
-    }
-    reasons = [
-        f"{name} make up {share:.2f}, at most {limits.max_duplicate_share:g}"
-        for name, share in shares.items()
+    shares: list[tuple[VerdictKind, str, float]] = [
+        *[("repeated_ngrams", f"duplicate {n}-grams", duplicate_ngram_share(ids, n)) for n in limits.ngram_sizes],
+        ("repeated_paragraphs", "repeated paragraphs", repeated_unit_share(_PARAGRAPH_END.split(text))),
+        ("repeated_sentences", "repeated sentences", repeated_unit_share(_SENTENCE_END.split(text))),
+        ("repeated_phrases", "repeated phrases", repeated_phrase_share(text)),
+    ]
+    faults: list[tuple[VerdictKind, str]] = [
+        (kind, f"{name} make up {share:.2f}, at most {limits.max_duplicate_share:g}")
+        for kind, name, share in shares
         if share > limits.max_duplicate_share
     ]
     tail = repeating_tail_share(ids, limits.tail_tokens)
     if tail > limits.max_tail_share:
-        reasons.append(f"a loop makes up {tail:.2f} of the last tokens, at most {limits.max_tail_share:g}")
-    return Verdict(not reasons, "; ".join(reasons) or None)
+        loop = f"a loop makes up {tail:.2f} of the last tokens, at most {limits.max_tail_share:g}"
+        faults.append(("looping_tail", loop))
+    return Verdict.of_faults(faults)
 
 
 def correctness(response: Response) -> Verdict:
-    """The verifier's word on the final answer; a question without a verifier passes, and the reason says so."""
+    """The verifier's verdict on the final answer; a question without a verifier passes, and the kind says so."""
     if response.verifier is None:
-        return Verdict(True, "no verifier")
+        return Verdict(True, "no_verifier", "no verifier")
     assert response.reference_answer is not None, "landing refuses a verifier without a reference answer"
     _, answer = split_thinking(response.text)
     if answer is None:
-        return Verdict(False, "no final answer")
-    passed, reason = verify(response.verifier, answer, response.question, response.reference_answer, response.metadata)
-    return Verdict(passed, reason)
+        return Verdict(False, "no_final_answer", "no final answer")
+    return verified(response.verifier, answer, response.question, response.reference_answer, response.metadata)
+
+
+def verified(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> Verdict:
+    """The verifier's verdict on an answer."""
+    passed, reason = verify(verifier, answer, question, reference_answer, metadata)
+    return Verdict(passed, None if passed else "wrong_answer", reason)
 
 
 def duplicate_ngram_share(token_ids: npt.NDArray[np.int64], size: int) -> float:

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from dasd_resources.demo.make_models import END_OF_TURN, STUDENT_SYSTEM_PROMPT, Encoded, Example, encode, fit, render
-from dasd_resources.demo.questions import NUM_PROMPTS, SEED, TEST_FILE, Row, questions, read_rows, score
+from dasd_resources.demo.questions import NUM_PROMPTS, SEED, TEST_FILE, QuestionRow, questions, read_rows, score
 
 DEMO = Path(__file__).parent
 
@@ -29,7 +29,7 @@ class Speaker:
     tokenizer: PreTrainedTokenizerFast
     system_prompt: str | None
 
-    def prompt(self, row: Row) -> str:
+    def prompt(self, row: QuestionRow) -> str:
         """The rendered prompt of a question."""
         return render(str(row["question"]), self.system_prompt)
 
@@ -61,7 +61,9 @@ def final_answer(text: str) -> str:
     return re.split(r"answer is|Answer:", answer)[-1].strip().removesuffix(".")
 
 
-def accuracy(speaker: Speaker, rows: list[Row], temperature: float, samples: int = 4) -> tuple[float, float, list[int]]:
+def accuracy(
+    speaker: Speaker, rows: list[QuestionRow], temperature: float, samples: int = 4
+) -> tuple[float, float, list[int]]:
     """avg@samples, its standard error clustered by question, and the responses' lengths in tokens."""
     prompts = [speaker.prompt(row) for row in rows for _ in range(samples)]
     responses = sample(speaker, prompts, temperature)
@@ -72,7 +74,7 @@ def accuracy(speaker: Speaker, rows: list[Row], temperature: float, samples: int
     return per_question.mean().item(), per_question.std().item() / math.sqrt(len(rows)), [len(ids) for ids in responses]
 
 
-def report(name: str, speaker: Speaker, rows: list[Row], temperature: float) -> None:
+def report(name: str, speaker: Speaker, rows: list[QuestionRow], temperature: float) -> None:
     """Print one line of measurements."""
     began = time.monotonic()
     mean, error, lengths = accuracy(speaker, rows, temperature)
@@ -95,7 +97,7 @@ def epochs(rows: list[Encoded], num_epochs: int, batch_size: int, rng: Random) -
 
 
 def train_stage(
-    student: Speaker, teacher: Speaker, rows: list[Row], temperature: float, args: argparse.Namespace
+    student: Speaker, teacher: Speaker, rows: list[QuestionRow], temperature: float, args: argparse.Namespace
 ) -> None:
     """SFT on one teacher response per question, end of turn included."""
     texts = teacher.tokenizer.batch_decode(sample(teacher, [teacher.prompt(row) for row in rows], temperature))
@@ -104,7 +106,7 @@ def train_stage(
     fit(student.model, batches, len(batches), args.lr, args.min_lr)
 
 
-def cut_off_share(student: Speaker, teacher: Speaker, rows: list[Row], temperature: float) -> float:
+def cut_off_share(student: Speaker, teacher: Speaker, rows: list[QuestionRow], temperature: float) -> float:
     """Share of the student's rollouts (T=1) longer than 1.5 times a teacher's response, both in student tokens."""
     texts = teacher.tokenizer.batch_decode(sample(teacher, [teacher.prompt(row) for row in rows], temperature))
     references = [len(ids) for ids in student.tokenizer(texts).input_ids]

@@ -19,7 +19,7 @@ from reasoning_gym.factory import create_dataset, get_score_answer_fn
 
 Split = Literal["test", "prompts", "models"]
 JsonValue = str | int | list[int] | dict[str, "JsonValue"]
-Row = dict[str, JsonValue]
+QuestionRow = dict[str, JsonValue]
 
 VERIFIER = "reasoning_gym:chain_sum"
 TEST_FILE = Path(__file__).parent / "chain_sum_test.jsonl"
@@ -43,7 +43,7 @@ def chain_sum(min_terms: int, max_terms: int, seed: int) -> ProceduralDataset:
     return create_dataset("chain_sum", seed=seed, size=ROWS_PER_SEED, **config)
 
 
-def questions(split: Split, seed: int = SEED) -> Iterator[Row]:
+def questions(split: Split, seed: int = SEED) -> Iterator[QuestionRow]:
     """Endless rows of one split (3-6 terms), each question text once."""
     seen: set[str] = set()
     entries = chain_sum(3, 6, seed)
@@ -55,7 +55,7 @@ def questions(split: Split, seed: int = SEED) -> Iterator[Row]:
             yield row
 
 
-def prompt_row(entry: Row) -> Row:
+def prompt_row(entry: QuestionRow) -> QuestionRow:
     """A reasoning-gym entry as a row of a prompt file; `metadata` is what its verifier needs back."""
     return {
         "question": entry["question"],
@@ -66,13 +66,13 @@ def prompt_row(entry: Row) -> Row:
     }
 
 
-def score(answer: str, row: Row) -> float:
+def score(answer: str, row: QuestionRow) -> float:
     """reasoning-gym's own score of an extracted final answer; 1.0, and only that, is correct."""
     entry = {"question": row["question"], "answer": row["reference_answer"], "metadata": row["metadata"]}
     return float(get_score_answer_fn("chain_sum")(answer, entry))
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
+def write_rows(path: Path, rows: list[QuestionRow]) -> None:
     """Write JSONL atomically; a file that already holds exactly these rows is left untouched."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     if path.exists() and path.read_bytes() == text:
@@ -99,7 +99,7 @@ def write_test_file(path: Path = TEST_FILE, num_test: int = NUM_TEST) -> Path:
     return path
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[QuestionRow]:
     """Rows of a prompt or test file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -10,6 +10,33 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+FailureKind = Literal[
+    "unsupported_question",
+    "context_overflow",
+    "unknown_token",
+    "no_budget",
+    "invalid_logprobs",
+    "no_result",
+    "server_busy",
+    "server_unavailable",
+    "server_refused",
+    "server_error",
+    "engine_error",
+]
+FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
+    "unsupported_question": "The model's chat template refuses the question.",
+    "context_overflow": "Prompt and token limit, or the sequence to score, exceed the model's context.",
+    "unknown_token": "A token id lies outside the model's vocabulary.",
+    "no_budget": "The prefix alone fills the token limit, so nothing is left to continue it with.",
+    "invalid_logprobs": "The model gave a logprob that is not one: the arithmetic overflowed.",
+    "no_result": "The engine ended without a result for the request.",
+    "server_busy": "The server asked to come back later, for longer than the recipe is patient; not an attempt.",
+    "server_unavailable": "No server could be reached, or it accepts no request of ours; not an attempt.",
+    "server_refused": "The server refuses this request.",
+    "server_error": "The server failed, was too slow, or gave a reply that cannot be right, at every attempt.",
+    "engine_error": "The engine reported it; the reason has its message.",
+}
+NOT_ATTEMPTS: tuple[FailureKind, ...] = ("server_busy", "server_unavailable")  # nothing could have been had
 
 
 @dataclass(frozen=True)
@@ -45,7 +72,7 @@ class Completion:
         try:
             return cls(request_id, token_ids, logprobs, finish_reason)
         except ValueError as error:
-            return Failure(request_id, str(error))
+            return Failure(request_id, str(error), "invalid_logprobs")
 
 
 @dataclass(frozen=True)
@@ -73,19 +100,24 @@ class Score:
         try:
             return cls(request_id, logprobs)
         except ValueError as error:
-            return Failure(request_id, str(error))
+            return Failure(request_id, str(error), "invalid_logprobs")
 
 
 @dataclass(frozen=True)
 class Failure:
     """A request that ended without a result, and why; the next materialization tries it again.
 
-    counts: whether this was an attempt at the request; it was not where no server was available.
+    reason: for people. kind: for code, see FAILURE_KINDS.
     """
 
     request_id: str
     reason: str
-    counts: bool = True
+    kind: FailureKind = "engine_error"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was an attempt at this request."""
+        return self.kind not in NOT_ATTEMPTS
 
 
 class InferenceEngine(Protocol):

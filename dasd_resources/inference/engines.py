@@ -120,7 +120,8 @@ def once_each(
             raise RuntimeError(f"the engine returned a second or unrequested result for {result.request_id}")
         pending.remove(result.request_id)
         yield result
-    yield from (Failure(request_id, "the engine ended without a result for it") for request_id in sorted(pending))
+    message = "the engine ended without a result for it"
+    yield from (Failure(request_id, message, "no_result") for request_id in sorted(pending))
 
 
 @lru_cache(maxsize=16)

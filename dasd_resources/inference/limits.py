@@ -47,6 +47,7 @@ def unsupported_generation(request: GenerationRequest, context: int, vocabulary:
         f"prompt of {num_prompt_tokens} tokens + max_tokens {request.max_tokens} exceed the model's context of "
         f"{context}; lower the recipe's generation.max_tokens (for an evaluation, the benchmark's max_tokens; for a "
         "rollout, mixed_policy.length_cap)",
+        "context_overflow",
     )
 
 
@@ -58,6 +59,7 @@ def unsupported_scoring(request: ScoringRequest, context: int, vocabulary: int |
         request.request_id,
         f"sequence of {len(request.token_ids)} tokens exceeds the model's context of {context}; lower the recipe's "
         "generation.max_tokens or take a model with a longer context",
+        "context_overflow",
     )
 
 
@@ -69,4 +71,5 @@ def _unknown_token(request_id: str, token_ids: Sequence[int], vocabulary: int | 
         request_id,
         f"token ids {min(token_ids)} to {max(token_ids)} leave the model's vocabulary of {vocabulary}: its tokenizer "
         "is of another model, or has tokens for which its embeddings were not enlarged",
+        "unknown_token",
     )

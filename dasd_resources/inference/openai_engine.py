@@ -20,7 +20,7 @@ from anyio.abc import ObjectSendStream
 from anyio.from_thread import start_blocking_portal
 
 from dasd_resources.chat import Chat
-from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.limits import (
     check_generation,
     check_scoring,
@@ -164,7 +164,7 @@ class OpenAIEngine:
         try:
             return await self._replicas.ask(job.body, job.num_tokens, limits, job.read)
         except (AttemptFailed, Busy, Refused) as error:
-            return Failure(job.request_id, str(error), counts=not isinstance(error, (Busy, Outage, Unreachable)))
+            return Failure(job.request_id, str(error), _failure_kind(error))
 
     async def _check(self, replica: Replica) -> None:
         """Raise RecipeError unless the server gives ids and raw logprobs of the model whose tokenizer is here."""
@@ -189,6 +189,14 @@ class OpenAIEngine:
         _check_raw(sampled, scored)
         if context is not None:
             self._contexts[replica.url] = context
+
+
+def _failure_kind(error: AttemptFailed | Busy | Refused) -> FailureKind:
+    if isinstance(error, Busy):
+        return "server_busy"
+    if isinstance(error, (Outage, Unreachable)):
+        return "server_unavailable"
+    return "server_refused" if isinstance(error, Refused) else "server_error"
 
 
 def _check_raw(sampled: Completion, scored: Score) -> None:

@@ -34,7 +34,7 @@ MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
 
 
-class UnfitStore(UserError, ValueError):
+class UnsupportedStore(UserError, ValueError):
     """A store whose listing does not say enough of its files; the message names it and what to use instead."""
 
 
@@ -72,7 +72,7 @@ class LandingFolder:
         return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
 
     def files(self) -> list[LandedFile]:
-        """By name: none hidden, partial or, in a local folder, linked from outside it. Raises UnfitStore."""
+        """By name: none hidden, partial or, in a local folder, linked from outside it. Raises UnsupportedStore."""
         if self._local is not None:
             return [self._stat(path) for path in landed_files(self._local)]
         if not self._store.isdir(self._root):
@@ -162,7 +162,7 @@ class LandingFolder:
 
     def _size(self, entry: Mapping[str, object]) -> int:
         if not isinstance(entry.get("size"), int | str):
-            raise UnfitStore(
+            raise UnsupportedStore(
                 f"automation.landing: {self.url} lists its files without sizes, so none can be known to be whole; land "
                 "them in a folder, or in a store that lists sizes and times (such as s3://, gs://, sftp://)"
             )

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, Row, read_rows
+from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
+from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
 
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
@@ -37,17 +38,12 @@ class Prompt:
     source_line: int
 
 
-@dataclass(frozen=True)
-class RejectedPrompt:
-    """A row that is no prompt, and why; line 0 stands for the file as a whole."""
-
-    source_file: str
-    source_line: int
-    reason: str
-
-
 class BadRow(ValueError):
-    """A row that is no prompt; the message is its reason."""
+    """A row that is no prompt: the code of its rejection, a message, and the prompt it repeats, if it does."""
+
+    def __init__(self, kind: RejectionKind, message: str, prompt_id: str | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.prompt_id = kind, prompt_id
 
 
 def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
@@ -63,10 +59,10 @@ def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | Rejec
             line = row.line
             yield _record(name, row, seen)
     except DamagedFile as error:
-        yield RejectedPrompt(name, 0, f"file is damaged after row {line}: {error}")
+        yield RejectedPrompt(name, 0, "damaged_file", f"file is damaged after row {line}: {error}")
     else:
         if line == 0:
-            yield RejectedPrompt(name, 0, "file is empty")
+            yield RejectedPrompt(name, 0, "empty_file", "file is empty")
 
 
 def safe_stem(name: str) -> str:
@@ -103,32 +99,34 @@ def _name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _record(name: str, row: Row, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:
+def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:
     """The row's prompt or rejection; `seen` gains the prompt's id."""
     try:
-        if row.fault:
-            raise BadRow(row.fault)
+        if row.unreadable:
+            raise BadRow(row.unreadable.kind, row.unreadable.message)
         prompt = _prompt(name, row.line, _object(row.text))
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
         if first != row.line:
-            raise BadRow(f"duplicate of prompt {prompt.prompt_id} (line {first})")
+            message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
+            raise BadRow("duplicate_line", message, prompt.prompt_id)
     except BadRow as error:
-        return RejectedPrompt(name, row.line, str(error))
+        return RejectedPrompt(name, row.line, error.kind, str(error), error.prompt_id)
     except RecursionError:
-        return RejectedPrompt(name, row.line, f"row is nested too deeply: {excerpt(row.text)}")
+        return RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
     return prompt
 
 
-def _object(text: str) -> dict[str, object]:
-    """A JSON object without repeated keys, NaN or infinity."""
+def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
+    """A JSON object without repeated keys, NaN or infinity; `kind` is the code of anything else."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise BadRow(f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}") from None
+        message = f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}"
+        raise BadRow(kind, message) from None
     except ValueError as error:
-        raise BadRow(f"{error}: {excerpt(text)}") from None
+        raise BadRow(kind, f"{error}: {excerpt(text)}") from None
     if not isinstance(value, dict):
-        raise BadRow(f"not a JSON object: {excerpt(text)}")
+        raise BadRow(kind, f"not a JSON object: {excerpt(text)}")
     return value
 
 
@@ -147,7 +145,7 @@ def _no_constant(name: str) -> None:
 def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
-        raise BadRow(f"question is missing; the row's keys are {excerpt(sorted(row))}")
+        raise BadRow("missing_question", f"question is missing; the row's keys are {excerpt(sorted(row))}")
     domain, metadata = domain or "general", _metadata(row)
     if verifier is not None:
         _check_verifier(verifier, question, reference_answer, metadata)
@@ -160,11 +158,11 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise BadRow(f"{key} must be a string, found {excerpt(value)}")
+        raise BadRow("invalid_field", f"{key} must be a string, found {excerpt(value)}")
     if not value.strip():
-        raise BadRow(f"{key} is empty: {excerpt(value)}")
+        raise BadRow("invalid_field", f"{key} is empty: {excerpt(value)}")
     if "\0" in value:
-        raise BadRow(f"{key} holds a NUL character: {excerpt(value)}")
+        raise BadRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}")
     return _storable(key, value)
 
 
@@ -172,32 +170,34 @@ def _storable(key: str, value: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRow(f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}") from None
+        message = f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}"
+        raise BadRow("invalid_field", message) from None
     return value
 
 
 def _metadata(row: Mapping[str, object]) -> str:
     """Canonical JSON of the metadata and the row's other keys."""
     value = row.get("metadata")
-    metadata = _object(value) if isinstance(value, str) else {} if value is None else value
+    metadata = _object(value, "invalid_field") if isinstance(value, str) else {} if value is None else value
     if not isinstance(metadata, dict):
-        raise BadRow(f"metadata must be an object, found {excerpt(value)}")
+        raise BadRow("invalid_field", f"metadata must be an object, found {excerpt(value)}")
     others = {k: v for k, v in row.items() if k not in (*TEXT_KEYS, "metadata") and v is not None}
     if clash := sorted(others.keys() & metadata.keys()):
-        raise BadRow(f"keys both in the row and in its metadata: {excerpt(clash)}")
+        raise BadRow("invalid_field", f"keys both in the row and in its metadata: {excerpt(clash)}")
     try:
         canonical = json.dumps(
             others | metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
     except ValueError:
-        raise BadRow(f"metadata holds a number too large for JSON: {excerpt(value)}") from None
+        raise BadRow("invalid_field", f"metadata holds a number too large for JSON: {excerpt(value)}") from None
     return _storable("metadata", canonical)
 
 
 def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
     if not known_verifier(verifier):
-        raise BadRow(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
+        message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
+        raise BadRow("unknown_verifier", message)
     if reference_answer is None:
-        raise BadRow(f"verifier {verifier} needs a reference_answer")
+        raise BadRow("missing_reference", f"verifier {verifier} needs a reference_answer")
     if fault := reference_fault(verifier, question, reference_answer, metadata):
-        raise BadRow(fault)
+        raise BadRow("invalid_reference", fault)

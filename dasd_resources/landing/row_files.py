@@ -1,7 +1,7 @@
 """Rows of .jsonl, .jsonl.zst and .parquet files as JSON texts, streamed; a row or file that cannot be read says why.
 
 A Parquet row becomes the JSON line it stands for, so everything after this module knows one format. Left out: what a
-row must hold, which is for `landing.py` to say.
+row must hold, which is for `prompt_files.py` to say.
 """
 
 import codecs
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dasd_resources.json_text import finite
+from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.verifiers import excerpt
 
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
@@ -24,19 +25,27 @@ CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row's JSON text, not yet parsed, or the fault for which it could not be read; lines count from 1."""
+class UnreadableRow:
+    """Why a row has no JSON text: `invalid_encoding`, `row_too_long` or `invalid_json`, and a message."""
+
+    kind: RejectionKind
+    message: str
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One row's JSON text, not yet parsed, or why it could not be read; lines count from 1."""
 
     line: int
     text: str
-    fault: str | None = None
+    unreadable: UnreadableRow | None = None
 
 
 class DamagedFile(ValueError):
     """A file that breaks off or is not of its format; rows before the damage (Parquet: batches) have been read."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[FileRow]:
     """The non-blank rows of a file in order; memory is bounded by MAX_ROW_BYTES, or by a page of a Parquet file.
 
     Raises DamagedFile, and OSError only where the system, not the content, is at fault.
@@ -49,7 +58,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise DamagedFile(str(error)) from error
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[FileRow]:
     if path.name.endswith(".parquet"):
         return _parquet_rows(path)
     return _lines(_decompressed(path) if path.name.endswith(".zst") else _chunks(path))
@@ -87,7 +96,7 @@ def _until_damage(path: Path, position: int) -> Iterator[bytes]:
             raise
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[Row]:
+def _lines(chunks: Iterable[bytes]) -> Iterator[FileRow]:
     """Rows up to each newline and the end; an overlong one is passed over, never held. A leading BOM is dropped."""
     line, start, length = 1, b"", 0
     for chunk in chunks:
@@ -100,21 +109,23 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[Row]:
     yield from _row(line, start, length)
 
 
-def _row(line: int, content: bytes, length: int) -> Iterator[Row]:
+def _row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
     """The row, or nothing if it is blank; of an overlong one, `content` is but the start."""
     if line == 1:
         content = content.removeprefix(codecs.BOM_UTF8)
     shown = excerpt(content[:200].decode("utf-8", "replace"))
     if length > MAX_ROW_BYTES:
-        yield Row(line, "", f"row has {length} bytes, at most {MAX_ROW_BYTES} are accepted: {shown}")
+        message = f"row has {length} bytes, at most {MAX_ROW_BYTES} are accepted: {shown}"
+        yield FileRow(line, "", UnreadableRow("row_too_long", message))
     elif content.strip():
         try:
-            yield Row(line, content.decode("utf-8"))
+            yield FileRow(line, content.decode("utf-8"))
         except UnicodeDecodeError as error:
-            yield Row(line, "", f"not UTF-8 at byte {error.start}: {shown}")
+            message = f"not UTF-8 at byte {error.start}: {shown}"
+            yield FileRow(line, "", UnreadableRow("invalid_encoding", message))
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[FileRow]:
     line = 0
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
@@ -135,11 +146,11 @@ def _text(value: object) -> str:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[Row]:
+def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[FileRow]:
     try:
         row = {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
         content = json.dumps(finite(row), ensure_ascii=False, allow_nan=False, default=_text).encode()
     except (ValueError, TypeError, OverflowError) as error:
-        yield Row(line, "", f"row has no JSON form: {error}")
+        yield FileRow(line, "", UnreadableRow("invalid_json", f"row has no JSON form: {error}"))
     else:
         yield from _row(line, content, len(content))

@@ -38,6 +38,7 @@ COMMON = {
     "filter": "`length`, `truncation`, `structure`, `repetition` or `correctness` (report §6.2).",
     "filter_version": "Hash of the filter's code, its limits and the tokenizer that counts length.",
     "finish_reason": "`stop` at the end of turn, `length` at the token limit.",
+    "kind": "Code of what is wrong, or of why nothing could be judged (`rules/filters.py`); NULL where it passes.",
     "logprobs": "Natural log-probability of each token at temperature 1, before any sampling transform.",
     "max_tokens": "Token limit of the request.",
     "metadata": "The row's other fields as JSON; the verifier may need them.",
@@ -49,7 +50,7 @@ COMMON = {
     "prompt_id": "Hash of question, system prompt, domain, verifier and reference answer.",
     "question": "The question, as the user wrote it.",
     "question_id": "Hash of the held-out question and what judges it.",
-    "reason": "Why it does not pass, or why nothing could be judged.",
+    "reason": "The same for people, with all that is wrong.",
     "recipe": "Name of the recipe; several can share one warehouse.",
     "reference_answer": "What the verifier compares the final answer with.",
     "response_id": "Hash of everything that decides the response: prompt, teacher, template, sampling, sample index.",
@@ -81,7 +82,12 @@ COMMON = {
 }
 
 OF_TABLE = {
-    "rejected_prompts": {"reason": "Why the line is no prompt.", "prompt_id": "Prompt it repeats, or would be."},
+    "rejected_prompts": {
+        "kind": "Code of why the line is not in `prompts` (`landing/rejections.py`).",
+        "reason": "The same for people, with the offending value.",
+        "prompt_id": "Prompt it repeats, or the withdrawn one it is; NULL for a malformed line.",
+        "owner_batch": "Batch that had the prompt it repeats; NULL for any other line.",
+    },
     "withdrawn_prompts": {
         "question_hash": "Hash of the question alone, by which later copies of it are known.",
         "reason": "Why it was withdrawn.",
@@ -95,7 +101,8 @@ OF_TABLE = {
         "request_id": "Id of the row the request was for.",
         "asset": "Table the row would be in.",
         "batch": "Prompt batch of the request, if it has one.",
-        "reason": "What the engine said.",
+        "kind": "Code of why it failed (`inference/engine.py`).",
+        "reason": "The same for people: what the engine reported.",
         "num_attempts": "How often it has failed.",
         "failed_at": "When it failed last; the row goes when a later run succeeds.",
     },
@@ -157,7 +164,7 @@ OF_TABLE = {
     "prefix_cuts": {
         "cut_token": "How many of the rollout's tokens are kept; NULL where it cannot be cut.",
         "cut_char": "How many code points of its text that is.",
-        "reason": "Why it cannot be cut.",
+        "reason": "Why it cannot be cut, for people: NULL where it can.",
     },
     "teacher_continuations": {
         "max_response_tokens": "Token limit of prefix and continuation together; NULL in rows of earlier releases.",
@@ -171,7 +178,8 @@ OF_TABLE = {
     "evaluations": {
         "evaluation_id": "Hash of checkpoint, question, sampling and verifier.",
         "correct": "Whether the final answer is right.",
-        "reason": "Why it is not.",
+        "kind": "Code of why it is not (`rules/filters.py`); NULL where it is.",
+        "reason": "The same for people.",
         "response_text": "Canonical text of the answer.",
     },
 }

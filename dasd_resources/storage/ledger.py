@@ -100,7 +100,8 @@ class Ledger:
                     "request_id": f.request_id,
                     "asset": self.table,
                     "batch": self.batch,
-                    "reason": f.reason.encode("utf-8", "replace").decode(),  # a server's words may be no characters
+                    "kind": f.kind,
+                    "reason": f.reason.encode("utf-8", "replace").decode(),  # a server's message may be no characters
                     "failed_at": now,
                     "num_attempts": before.get(f.request_id, 0) + f.counts,
                 }

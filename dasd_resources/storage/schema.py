@@ -4,6 +4,23 @@
 response: natural-log float32 probabilities, code-point offsets into the canonical text (-1: not in it).
 """
 
+_CODED_VERDICT = """CASE
+        WHEN passed AND reason = 'no verifier' THEN 'no_verifier'
+        WHEN passed THEN NULL
+        WHEN reason LIKE 'the student cannot be asked: %' THEN 'unsupported_question'
+        WHEN filter = 'length' THEN 'too_long'
+        WHEN filter = 'truncation' THEN 'cut_off'
+        WHEN reason LIKE 'calls a tool%' THEN 'tool_call'
+        WHEN reason LIKE 'no thinking part%' THEN 'no_thinking'
+        WHEN reason LIKE 'no final answer%' THEN 'no_final_answer'
+        WHEN filter = 'structure' THEN 'extra_delimiters'
+        WHEN reason LIKE 'duplicate %' THEN 'repeated_ngrams'
+        WHEN reason LIKE 'repeated paragraphs %' THEN 'repeated_paragraphs'
+        WHEN reason LIKE 'repeated sentences %' THEN 'repeated_sentences'
+        WHEN reason LIKE 'repeated phrases %' THEN 'repeated_phrases'
+        WHEN filter = 'repetition' THEN 'looping_tail'
+        ELSE 'wrong_answer' END"""
+
 MIGRATIONS = (
     """
     CREATE TABLE prompts(
@@ -164,5 +181,57 @@ MIGRATIONS = (
     CREATE TABLE published_datasets(
         recipe VARCHAR NOT NULL, dataset VARCHAR NOT NULL, policy VARCHAR NOT NULL, dataset_id VARCHAR NOT NULL,
         snapshot_id BIGINT NOT NULL, num_examples BIGINT NOT NULL, published_at TIMESTAMPTZ NOT NULL, run_id VARCHAR);
+    """,
+    # Codes beside the sentences for people. What was written before is coded here, once, from its sentence, as the
+    # releases up to this step worded it. Which prompt a rejected line repeats, and of which batch, it alone said.
+    """
+    ALTER TABLE rejected_prompts ADD COLUMN kind VARCHAR;
+    ALTER TABLE rejected_prompts ADD COLUMN owner_batch VARCHAR;
+    ALTER TABLE failed_requests ADD COLUMN kind VARCHAR;
+    ALTER TABLE response_verdicts ADD COLUMN kind VARCHAR;
+    ALTER TABLE continuation_verdicts ADD COLUMN kind VARCHAR;
+    ALTER TABLE evaluations ADD COLUMN kind VARCHAR;
+    UPDATE rejected_prompts SET
+        prompt_id = coalesce(prompt_id, nullif(regexp_extract(reason, '^duplicate of prompt ([0-9a-f]{32})', 1), '')),
+        owner_batch = nullif(regexp_extract(reason, '^duplicate of prompt [0-9a-f]{32} in batch (.+)$', 1), ''),
+        kind = CASE
+            WHEN reason LIKE 'withdrawn: %' THEN 'withdrawn'
+            WHEN reason = 'no more withdrawn, but this file is gone' THEN 'withdrawn_file_gone'
+            WHEN reason = 'duplicate of a prompt whose batch is gone, as is this file' THEN 'duplicate_file_gone'
+            WHEN regexp_matches(reason, '^duplicate of prompt [0-9a-f]{32} in batch ') THEN 'duplicate'
+            WHEN reason LIKE 'duplicate of prompt %' THEN 'duplicate_line'
+            WHEN reason = 'file is empty' THEN 'empty_file'
+            WHEN reason LIKE 'file is damaged %' THEN 'damaged_file'
+            WHEN regexp_matches(reason, '^row has [0-9]+ bytes') THEN 'row_too_long'
+            WHEN reason LIKE 'not UTF-8 at byte %' THEN 'invalid_encoding'
+            WHEN reason LIKE 'question is missing%' THEN 'missing_question'
+            WHEN reason LIKE 'unknown verifier %' THEN 'unknown_verifier'
+            WHEN regexp_matches(reason, '^verifier .* needs a reference_answer$') THEN 'missing_reference'
+            WHEN regexp_matches(reason, '^reference_answer (has [0-9]+ characters|.* fails its own verifier )')
+            THEN 'invalid_reference'
+            WHEN regexp_matches(reason, '^[a-z_]+ (must be|is empty: |holds a )')
+                OR reason LIKE 'keys both in the row and in its metadata%' THEN 'invalid_field'
+            ELSE 'invalid_json' END;
+    UPDATE failed_requests SET kind = CASE
+        WHEN regexp_matches(reason, '^http[^ ]+ answered HTTP 429: ') THEN 'server_busy'
+        WHEN regexp_matches(reason, '^http[^ ]+ (cannot be reached: |is busy, and says )|^no server was to be had for ')
+            OR regexp_matches(reason, '^http[^ ]+ answered HTTP (401|403|404|3[0-9][0-9]): ') THEN 'server_unavailable'
+        WHEN regexp_matches(reason, '^http[^ ]+ answered HTTP 4(0[^8]|[^0][0-9]): ') THEN 'server_refused'
+        WHEN regexp_matches(reason, '^http[^ ]+ (answered HTTP |gave no whole answer |broke off )|^http[^ ]+: ')
+        THEN 'server_error'
+        WHEN reason LIKE 'the model''s chat template refuses the question%' THEN 'unsupported_question'
+        WHEN regexp_matches(reason, 'exceeds? the model''s context of ') THEN 'context_overflow'
+        WHEN reason LIKE '%leave the model''s vocabulary of %' THEN 'unknown_token'
+        WHEN reason LIKE 'the prefix alone fills generation.max_tokens %' THEN 'no_budget'
+        WHEN regexp_matches(reason, ': logprob .* is not a log-probability|: [0-9]+ tokens but [0-9]+ logprobs')
+        THEN 'invalid_logprobs'
+        WHEN reason = 'the engine ended without a result for it' THEN 'no_result'
+        ELSE 'engine_error' END;
+    """
+    f"""
+    UPDATE response_verdicts SET kind = {_CODED_VERDICT} WHERE reason IS NOT NULL;
+    UPDATE continuation_verdicts SET kind = {_CODED_VERDICT} WHERE reason IS NOT NULL;
+    UPDATE evaluations SET kind = CASE reason WHEN 'no final answer' THEN 'no_final_answer' ELSE 'wrong_answer' END
+    WHERE NOT correct AND reason IS NOT NULL;
     """,
 )

@@ -10,7 +10,7 @@ from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.evaluation import judge_answer
 from dasd_assets.rules.filters import Response, Verdict, continuation_filter_version, correctness, filter_version
-from dasd_assets.verdicts import UNASKED, judge_row
+from dasd_assets.verdicts import judge_row
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -53,7 +53,7 @@ def verdicts(
     """Rows that the filters judge otherwise; those by rules or with models that are not here are counted."""
     rules, unjudged = _rules(chats, judged), Counter[str]()
     for row in _rows(reading, judged, sample):
-        stored = {v["filter"]: Verdict(v["passed"], v["reason"]) for v in row["verdicts"]}
+        stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
         try:
             again = _judged(row, stored, rules, chats, unjudged)
         except ValueError as error:
@@ -61,7 +61,7 @@ def verdicts(
             continue
         for name, found in stored.items():
             if found != again.get(name):
-                what = f"its verdict is {_told(found)}, its text gives {_told(again.get(name))}"
+                what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
                 yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
@@ -100,7 +100,7 @@ def _again(row: Record, rules: dict[str, tuple[Filters, str]], chats: Chats) -> 
 
 def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
     """The one verdict that needs no student's tokens; none where the student could not even be asked."""
-    if any((verdict.reason or "").startswith(UNASKED) for verdict in stored.values()):
+    if any(verdict.kind == "unsupported_question" for verdict in stored.values()):
         return {}
     asked: Record = {name: row.get(name) for name in Response.__annotations__}
     return {"correctness": correctness(Response(**asked))}
@@ -120,7 +120,8 @@ def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Reco
         scope += " AND batch = $batch"
     query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}
         FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
-            SELECT {judged.key}, filter_version, list({{filter: filter, passed: passed, reason: reason}}) AS verdicts
+            SELECT {judged.key}, filter_version,
+                list({{filter: filter, passed: passed, kind: kind, reason: reason}}) AS verdicts
             FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})"""
     for batch in batches:
         for chunk in reading.stream(query, {} if batch is None else {"batch": batch}, CHUNK):
@@ -129,7 +130,7 @@ def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Reco
 
 def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
     """Answers to held-out questions that the verifier judges otherwise."""
-    query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.reason, e.response_text,
+    query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.kind, e.reason, e.response_text,
             q.question, q.reference_answer, q.verifier, q.metadata
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
@@ -140,7 +141,7 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
             if row["verifier"] is None:
                 num_unjudged += 1
                 continue
-            found = Verdict(row["correct"], row["reason"])
+            found = Verdict(row["correct"], row["kind"], row["reason"])
             try:
                 again = judge_answer(row["response_text"], row)
             except ValueError as error:
@@ -148,13 +149,14 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
                 yield Fault("benchmark_questions", name, f"nothing can be judged by it: {error}", AGAIN)
                 continue
             if found != again:
-                what = f"it is {_told(found)}, its answer gives {_told(again)}"
+                what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
                 yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
     if num_unjudged:
         say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
 
 
-def _told(verdict: Verdict | None) -> str:
+def _shown(verdict: Verdict | None) -> str:
     if verdict is None:
         return "none"
-    return ("passed" if verdict.passed else "failed") + (f" ({verdict.reason})" if verdict.reason else "")
+    details = ": ".join(text for text in (verdict.kind, verdict.reason) if text)
+    return ("passed" if verdict.passed else "failed") + (f" ({details})" if details else "")

@@ -53,7 +53,8 @@ REFERENCES = (  # table, columns, the table that must have such a row; its colum
 _TOKENS = "len(token_ids) <> len(logprobs) OR len(token_ids) <> len(offsets)"
 _VALUES = "NOT coalesce(list_max(logprobs) <= 0 AND isfinite(list_min(logprobs)), len(logprobs) = 0)"
 _OFFSETS = "coalesce(list_max(offsets) >= length(text) OR list_min(offsets) < -1, FALSE)"
-_UNREASONED = "passed = (reason IS NOT NULL AND NOT (filter = 'correctness' AND reason = 'no verifier'))"
+_UNREASONED = """passed = (kind IS NOT NULL AND NOT (filter = 'correctness' AND kind = 'no_verifier'))
+    OR (kind IS NULL) <> (reason IS NULL)"""
 _UNKNOWN_SCORE = f"score_name NOT IN {SCORE_NAMES}"
 CONDITIONS = (  # table, its id, what is wrong where the condition holds
     *[
@@ -76,7 +77,7 @@ CONDITIONS = (  # table, its id, what is wrong where the condition holds
         for table, key, condition in (
             ("response_verdicts", "response_id || ' ' || filter", _UNREASONED),
             ("continuation_verdicts", "continuation_id || ' ' || filter", _UNREASONED),
-            ("evaluations", "evaluation_id", "correct = (reason IS NOT NULL)"),
+            ("evaluations", "evaluation_id", "correct = (kind IS NOT NULL) OR (kind IS NULL) <> (reason IS NULL)"),
         )
     ],
     (
