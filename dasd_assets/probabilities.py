@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dasd_assets.generations import KINDS
 from dasd_assets.records.code_versions import code_version, of_code
-from dasd_assets.records.partitions import OF_RESPONSE, PROMPT_BATCH
+from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.records.plots import inline, probability_densities, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
@@ -158,8 +158,8 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         pool = responses_to_score(warehouse, recipe, teacher, student, batch)
         present = _present(warehouse, batch, student)
         todo = pool.filter(~pl.col("response_id").is_in(present.implode()))
-        key, num_new_tokens = ("response_id", "student_fingerprint"), 0
-        with Ledger(warehouse, "student_logprobs", key, origin(context), batch, OF_RESPONSE) as ledger:
+        num_new_tokens = 0
+        with Ledger(warehouse, "student_logprobs", origin(context), batch) as ledger:
             rows = scored_rows(engines, student, todo, batch)
             for row in logged(rows, todo.height, "responses scored", context.log.info):
                 if isinstance(row, Failure):
@@ -234,7 +234,6 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
 
 def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str) -> None:
     """Read, split, sum and commit what the batch's scored responses lack, a commit's worth at a time."""
-    key = ("response_id", "student_fingerprint", "segmenter_version", "sentence_index")
     for rows in _unsplit(warehouse, batch, student):
         table = sentence_table(rows).with_columns(
             batch=pl.lit(batch),
@@ -242,7 +241,7 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
             segmenter_version=pl.lit(SEGMENTER_VERSION),
         )
         with warehouse.commit(origin) as transaction:
-            transaction.append_missing("sentence_probabilities", key, table, batch, OF_RESPONSE)
+            transaction.append_missing("sentence_probabilities", table, batch)
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:

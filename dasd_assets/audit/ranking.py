@@ -52,7 +52,7 @@ def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, why_not
     }[policy]
     if dataset == "mixed":
         how = f"an off-policy row, drawn; {how} of its own dataset"
-    told = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "dataset_id", "run_id")
+    told = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "selection_id", "run_id")
     return {
         **{"recipe": recipe, "dataset": dataset, "policy": policy, "chosen": True, "why": how},
         **{key: row[key] for key in told},

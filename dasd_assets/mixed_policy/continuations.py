@@ -138,7 +138,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
         asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
         requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
-        with Ledger(warehouse, "teacher_continuations", ("continuation_id",), origin(context)) as ledger:
+        with Ledger(warehouse, "teacher_continuations", origin(context)) as ledger:
             for refused in asked:
                 if isinstance(refused, Failure):
                     ledger.fail(refused)
@@ -210,8 +210,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
-            key = ("continuation_id", "filter", "filter_version")
-            transaction.append_missing("continuation_verdicts", key, table)
+            transaction.append_missing("continuation_verdicts", table)
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], version]),
             metadata=verdicts.result(
