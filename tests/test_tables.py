@@ -55,10 +55,11 @@ def test_they_hang_together() -> None:
             replace(MARKS, columns=(*MARKS.columns, Column("x", "DOUBLE", "x", ("responses.mark",)))),
             "a source of marks.x names mark, which responses lacks",
         ),
+        (replace(MARKS, owner=None), "marks has a batch and response_id in its key, but no owner"),
         (replace(MARKS, owner="sft_examples"), "the owner of marks names batch, which sft_examples lacks"),
         (replace(MARKS, owner="response_verdicts"), "owns rows of marks, so its key must be one column"),
         (
-            replace(MARKS, columns=MARKS.columns[2:], key=("mark",), references=()),
+            replace(MARKS, columns=MARKS.columns[1:], key=("mark",), references=()),
             "the owner of marks names response_id",
         ),
         (replace(MARKS, name="other"), "the entry 'marks' holds the table 'other'"),

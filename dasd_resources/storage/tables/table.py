@@ -109,27 +109,39 @@ def check(tables: Mapping[str, Table]) -> None:
         _check_columns(tables, name, table.named_by, f"named_by of {name}")
         _check_columns(tables, name, table.shown, f"the columns of {name} that are shown")
         _check_origins(tables, table)
+        _check_batches(tables, table)
 
 
 def _check_origins(tables: Mapping[str, Table], table: Table) -> None:
-    """Whatever a table says of other tables."""
+    """What a table says of its columns' sources and of the rows it refers to."""
     for reference in table.references:
         what = f"a reference of {table.name} to {reference.table}"
         _check_columns(tables, table.name, reference.columns, what)
         _check_columns(tables, reference.table, reference.parent, what)
         if len(reference.columns) != len(reference.parent):
-            raise TableError(f"{what} pairs {reference.columns} with {reference.parent}: as many columns, please")
+            raise TableError(f"{what} pairs {reference.columns} with {reference.parent}: name as many columns of each")
     for column in table.columns:
         for source in column.sources:
             origin, _, name = source.partition(".")
             _check_columns(tables, origin, (name,), f"a source of {table.name}.{column.name}")
+
+
+def _check_batches(tables: Mapping[str, Table], table: Table) -> None:
+    """What a table says of its rows' batch: rows that belong to another table's must move along with that."""
+    if table.partitioned_by_batch:
+        _check_columns(tables, table.name, ("batch",), f"the partition of {table.name}")
     if table.owner is not None:
         _check_columns(tables, table.owner, ("batch",), f"the owner of {table.name}")
         if len(tables[table.owner].key) != 1:
             raise TableError(f"{table.owner} owns rows of {table.name}, so its key must be one column")
         _check_columns(tables, table.name, (*tables[table.owner].key, "batch"), f"the owner of {table.name}")
-    if table.partitioned_by_batch:
-        _check_columns(tables, table.name, ("batch",), f"the partition of {table.name}")
+    elif table.has("batch"):
+        for other in tables.values():
+            if other is not table and other.has("batch") and len(other.key) == 1 and other.key[0] in table.key:
+                raise TableError(
+                    f"{table.name} has a batch and {other.key[0]} in its key, but no owner: when that row of "
+                    f"{other.name} moves to another batch, its rows must too, so write owner={other.name!r}"
+                )
 
 
 def _check_columns(tables: Mapping[str, Table], table: str, names: Iterable[str], what: str) -> None:
