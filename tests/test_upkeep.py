@@ -74,9 +74,10 @@ def past_grace() -> datetime:
 
 
 def register_checkpoint(warehouse: Warehouse, snapshot: int) -> None:
-    row = {"checkpoint_id": f"c{snapshot}", "stage": "s", "snapshot_id": snapshot, "path": "p", "content_hash": "h"}
+    row = {"checkpoint_id": f"c{snapshot}", "recipe": "r", "stage": "s", "snapshot_id": snapshot}
     with warehouse.commit("checkpoint") as transaction:
-        rows = pl.DataFrame([{**row, "materialized_at": datetime.now(UTC)}])
+        files = {"path": "p", "content_hash": "h", "materialized_at": datetime.now(UTC)}
+        rows = pl.DataFrame([row | files])
         transaction.append_missing("checkpoints", rows)
 
 
