@@ -40,8 +40,8 @@ from dasd_assets.records.partitions import batches  # noqa: E402
 from dasd_assets.rules.ids import RESPONSE_ID_FIELDS, response_id, seed_of  # noqa: E402
 from dasd_resources.landing.prompt_files import prompt_id  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
-from dasd_resources.storage.connections import attach  # noqa: E402
-from dasd_resources.storage.lake import AUTHOR, Reading  # noqa: E402
+from dasd_resources.storage.connections import AUTHOR, attach  # noqa: E402
+from dasd_resources.storage.lake import Reading  # noqa: E402
 
 NUM_RESPONSES = 1_000_000
 NUM_BATCHES = 20

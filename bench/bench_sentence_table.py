@@ -61,7 +61,7 @@ def fill(warehouse: Warehouse, num_responses: int) -> int:
         scored.append({**shared, **tokens(text, num_tokens - 100, random), "student_fingerprint": "s"})
     with warehouse.commit("bench") as transaction:
         for name, rows in (("responses", responses), ("student_logprobs", scored)):
-            transaction.append_missing(name, ("response_id",), pl.DataFrame(rows))
+            transaction.append_missing(name, pl.DataFrame(rows))
     return sum(len(row["offsets"]) for row in responses + scored)
 
 
@@ -117,8 +117,7 @@ def loop_rows(response: Row, splitter: Splitter) -> list[Row]:
 def by_loop(warehouse: Warehouse, splitter: Splitter) -> None:
     rows = [row for response in warehouse.read(READ).iter_rows(named=True) for row in loop_rows(response, splitter)]
     with warehouse.commit("loop") as transaction:
-        key = ("response_id", "student_fingerprint", "segmenter_version", "sentence_index")
-        transaction.append_missing("sentence_probabilities", key, pl.DataFrame(rows, infer_schema_length=None), "b")
+        transaction.append_missing("sentence_probabilities", pl.DataFrame(rows, infer_schema_length=None), "b")
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

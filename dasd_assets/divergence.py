@@ -7,7 +7,6 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.scores import DIVERGENCE, TYPE_NAMES, response_scores, sentence_type, threshold_version
@@ -53,8 +52,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
             pl.lit(threshold_version(recipe)).alias("threshold_version"),
         )
         with warehouse.commit(origin(context)) as transaction:
-            key = ("response_id", "student_fingerprint", "threshold_version", "sentence_index")
-            transaction.append_missing("sentence_types", key, types, batch, OF_RESPONSE)
+            transaction.append_missing("sentence_types", types, batch)
         counts = dict(types["sentence_type"].value_counts().iter_rows())
         num_typed = types.height - counts.pop(None, 0)
         return dg.MaterializeResult(
@@ -96,8 +94,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
             threshold_version=pl.lit(threshold_version(recipe)),
         )
         with warehouse.commit(origin(context)) as transaction:
-            key = ("response_id", "student_fingerprint", "threshold_version", "score_name")
-            transaction.append_missing("response_scores", key, scores, batch, OF_RESPONSE)
+            transaction.append_missing("response_scores", scores, batch)
         ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
         return dg.MaterializeResult(
             data_version=content_version([*scores["response_id"].unique(), student, threshold_version(recipe)]),

@@ -256,7 +256,7 @@ def _evaluate(
     query = "SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint"
     present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
     requests = [_request(key, wanted[key], model) for key in missing(wanted, present)]
-    with Ledger(warehouse, "evaluations", ("evaluation_id",), origin(context)) as ledger:
+    with Ledger(warehouse, "evaluations", origin(context)) as ledger:
         answers = logged(engines.generate(model, requests), len(requests), f"answers of {stage}", context.log.info)
         ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
     return ledger.num_retryable

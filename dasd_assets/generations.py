@@ -12,7 +12,6 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.partitions import OF_PROMPT
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
@@ -135,7 +134,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         wanted = {w.response_id: w for w in wanted_responses(list(questions), recipe, temperature, teacher)}
         todo = [wanted[key] for key in missing(wanted, _present(warehouse, batch, temperature, teacher))]
         requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
-        with Ledger(warehouse, "responses", ("response_id",), origin(context), batch, OF_PROMPT) as ledger:
+        with Ledger(warehouse, "responses", origin(context), batch) as ledger:
             completions = logged(engines.generate(teacher, requests), len(requests), "responses", context.log.info)
             ledger.collect(
                 chain(refused, completions),

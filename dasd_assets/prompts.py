@@ -30,14 +30,6 @@ from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5
 LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,))  # which judge the reference answers
-PER_RESPONSE = (
-    "responses",
-    "response_verdicts",
-    "student_logprobs",
-    "sentence_probabilities",
-    "sentence_types",
-    "response_scores",
-)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
@@ -199,9 +191,4 @@ def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str
 def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
     """Give the batch what others have of these prompts, so that no response is made or kept twice."""
     if ids:
-        transaction.move_to_batch("prompts", "prompt_id", ids, batch)
-        query = """SELECT response_id FROM responses
-            WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[])) AND batch <> $batch"""
-        responses = transaction.read(query, {"ids": ids, "batch": batch})["response_id"].to_list()
-        for name in PER_RESPONSE:
-            transaction.move_to_batch(name, "response_id", responses, batch)
+        transaction.move_to_batch("prompts", ids, batch)

@@ -38,7 +38,7 @@ def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: 
         score_name=pl.lit(recipe.selection.score),
         threshold=pl.lit(recipe.selection.divergence.threshold),
         selection_version=pl.lit(selection_version(recipe)),
-        dataset_id=pl.lit(selection_id(dataset, policy, selection_version(recipe), selected["response_id"])),
+        selection_id=pl.lit(selection_id(dataset, policy, selection_version(recipe), selected["response_id"])),
     )
 
 

@@ -9,7 +9,6 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.plots import inline, probability_densities, shape
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
@@ -81,7 +80,6 @@ def _scored(warehouse: Warehouse, batch: str, student: str) -> list[str]:
 
 def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str) -> None:
     """Read, split, sum and commit what the batch's scored responses lack, a commit's worth at a time."""
-    key = ("response_id", "student_fingerprint", "segmenter_version", "sentence_index")
     for rows in _unsplit(warehouse, batch, student):
         table = sentence_table(rows).with_columns(
             batch=pl.lit(batch),
@@ -89,7 +87,7 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
             segmenter_version=pl.lit(SEGMENTER_VERSION),
         )
         with warehouse.commit(origin) as transaction:
-            transaction.append_missing("sentence_probabilities", key, table, batch, OF_RESPONSE)
+            transaction.append_missing("sentence_probabilities", table, batch)
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:

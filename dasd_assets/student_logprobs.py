@@ -9,7 +9,6 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
@@ -114,8 +113,8 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         pool = responses_to_score(warehouse, params)
         present = _present(warehouse, batch, student)
         todo = pool.filter(~pl.col("response_id").is_in(present.implode()))
-        key, num_new_tokens = ("response_id", "student_fingerprint"), 0
-        with Ledger(warehouse, "student_logprobs", key, origin(context), batch, OF_RESPONSE) as ledger:
+        num_new_tokens = 0
+        with Ledger(warehouse, "student_logprobs", origin(context), batch) as ledger:
             rows = scored_rows(engines, student, todo, batch)
             for row in logged(rows, todo.height, "responses scored", context.log.info):
                 if isinstance(row, Failure):

@@ -240,7 +240,7 @@ def _register(
             snapshot = int(known["snapshot_id"][0])
             row = row.with_columns(snapshot_id=pl.lit(snapshot))
         transaction.replace("checkpoints", key, row)
-        transaction.append_missing("checkpoint_examples", ("checkpoint_id", "example_id"), trained_on)
+        transaction.append_missing("checkpoint_examples", trained_on)
     job.rows.unlink(missing_ok=True)
     job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)
     return snapshot

@@ -10,7 +10,6 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.partitions import OF_RESPONSE
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
@@ -66,10 +65,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
         version, batch = filter_version(recipe, student.fingerprint), context.partition_key
-        key = ("response_id", "filter", "filter_version")
-        with Ledger(
-            warehouse, "response_verdicts", key, origin(context), batch, OF_RESPONSE, max_rows=50_000
-        ) as ledger:
+        with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
             num_todo, todo = unjudged(warehouse, batch, version)
             for row in logged(todo, num_todo, "responses judged", context.log.info):
                 judged = judge_row(row, student.chat, recipe.filters)

@@ -55,7 +55,7 @@ def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], re
         landed = {row["question_hash"] for row in prompts}
         unlanded = [key for key in new if key not in landed]
         ids = [(row["prompt_id"], row["question_hash"]) for row in prompts] + [(key, key) for key in unlanded]
-        transaction.append_missing("withdrawn_prompts", ("prompt_id",), _rows(ids, reason))
+        transaction.append_missing("withdrawn_prompts", _rows(ids, reason))
         named = transaction.read(_NAMED, {"hashes": list(hashes)})["prompt_id"].to_list()
     return Taken(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
 
@@ -86,7 +86,7 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
     out = [(row, key) for row, key in zip(rows, hashes, strict=True) if key in reasons]
     for row, key in out:
         copy = _rows([(row["prompt_id"], key)], reasons[key])
-        transaction.append_missing("withdrawn_prompts", ("prompt_id",), copy)
+        transaction.append_missing("withdrawn_prompts", copy)
     return kept, [
         {
             **{name: row[name] for name in ("batch", "source_file", "source_line", "prompt_id")},

@@ -33,8 +33,8 @@ def append(home: Path, number: int) -> None:
         asset=pl.lit("a"), reason=pl.lit("r"), failed_at=pl.lit(datetime.now(UTC))
     )
     with Warehouse(home=str(home)).commit("append") as transaction:
-        transaction.append_missing("prefix_cuts", ("rollout_id",), cuts)
-        transaction.append_missing("failed_requests", ("request_id",), failures)
+        transaction.append_missing("prefix_cuts", cuts)
+        transaction.append_missing("failed_requests", failures)
 
 
 def counts(home: Path) -> list[int]:

@@ -31,7 +31,7 @@ from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import write_rows
 from dasd_resources.home import prepare_home
 from dasd_resources.recipe import Model, Recipe, load_recipe
-from dasd_resources.storage.columns import tables
+from dasd_resources.storage.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
@@ -149,7 +149,7 @@ def test_an_asset_touches_exactly_the_tables_that_it_declares(notes: Notes, tiny
     wrong = {}
     for name, declared in declarations(tiny).items():
         own = set(declared["writes"])
-        read, wanted = notes.read.get(name, set()) & set(tables()) - own, set(declared["reads"]) - own
+        read, wanted = notes.read.get(name, set()) & set(TABLES) - own, set(declared["reads"]) - own
         written = notes.written.get(name, set())
         found = {
             "reads, not declared": read - wanted,

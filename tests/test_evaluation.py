@@ -181,7 +181,7 @@ def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Projec
         longer = transaction.read("SELECT * FROM evaluations").with_columns(
             max_tokens=pl.lit(300, pl.Int32), correct=pl.lit(True), evaluation_id="x" + pl.col("evaluation_id")
         )
-        transaction.append_missing("evaluations", ("evaluation_id",), longer)
+        transaction.append_missing("evaluations", longer)
     table = stage_accuracy(copy.warehouse, copy.recipe)
     assert set(table["num_questions"]) == {3}
     assert set(table["num_answers"]) == {6}

@@ -15,7 +15,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 
 def ledger(warehouse: Warehouse, max_rows: int = 100) -> Ledger:
-    return Ledger(warehouse, "prefix_cuts", ("rollout_id",), "test", max_rows=max_rows)
+    return Ledger(warehouse, "prefix_cuts", "test", max_rows=max_rows)
 
 
 def row(key: str) -> Row:
@@ -71,7 +71,7 @@ def failures(warehouse: Warehouse) -> list[tuple[str, str, str | None]]:
 
 
 def test_a_success_clears_the_failures_of_its_own_asset_alone(warehouse: Warehouse) -> None:
-    scoring = Ledger(warehouse, "student_logprobs", ("response_id", "student_fingerprint"), "test", "b1")
+    scoring = Ledger(warehouse, "student_logprobs", "test", "b1")
     with scoring, ledger(warehouse) as cutting:
         scoring.fail(Failure("a", "too long"))
         cutting.fail(Failure("a", "no point"))
@@ -82,7 +82,7 @@ def test_a_success_clears_the_failures_of_its_own_asset_alone(warehouse: Warehou
 
 
 def test_rows_and_failures_are_durable_after_max_seconds(warehouse: Warehouse) -> None:
-    with Ledger(warehouse, "prefix_cuts", ("rollout_id",), "test", max_seconds=0.0) as book:
+    with Ledger(warehouse, "prefix_cuts", "test", max_seconds=0.0) as book:
         book.add(row("a"))
         assert present(warehouse) == ["a"]
         book.fail(Failure("b", "too long"))
@@ -90,7 +90,7 @@ def test_rows_and_failures_are_durable_after_max_seconds(warehouse: Warehouse) -
 
 
 def test_a_row_is_durable_after_max_seconds_though_no_other_follows(warehouse: Warehouse) -> None:
-    with Ledger(warehouse, "prefix_cuts", ("rollout_id",), "test", max_seconds=0.2) as book:
+    with Ledger(warehouse, "prefix_cuts", "test", max_seconds=0.2) as book:
         book.add(row("a"))
         assert present(warehouse) == []
         for _ in range(200):
@@ -103,7 +103,7 @@ def test_a_row_is_durable_after_max_seconds_though_no_other_follows(warehouse: W
 
 
 def test_a_flush_that_failed_between_rows_is_raised_by_the_next(warehouse: Warehouse) -> None:
-    with pytest.raises(duckdb.Error), Ledger(warehouse, "prefix_cuts", ("rollout_id",), "t", max_seconds=0.05) as book:
+    with pytest.raises(duckdb.Error), Ledger(warehouse, "prefix_cuts", "t", max_seconds=0.05) as book:
         book.add({**row("a"), "seed": None})
         time.sleep(0.5)
     assert present(warehouse) == []

@@ -22,7 +22,7 @@ from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.sentences import SEGMENTER, edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison
-from dasd_resources.storage.lake import migrate
+from dasd_resources.storage.schema import migrate
 
 CONTRACT = {
     "prompts": "prompt_id batch domain question reference_answer verifier source_file source_line",
@@ -483,7 +483,7 @@ def test_what_is_being_generated_follows_its_question_to_another_batch(project: 
         if not moved:
             moved.extend(ids(project, "prompts", "prompt_id"))
             with project.warehouse.commit("test") as transaction:
-                transaction.move_to_batch("prompts", "prompt_id", moved, "new")
+                transaction.move_to_batch("prompts", moved, "new")
         return False
 
     project.fake.fails = take_over

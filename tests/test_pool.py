@@ -150,8 +150,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             "response_verdicts": [row for name in RESPONSES for row in verdicts(name, version)],
             "response_scores": [score(name, i, student.fingerprint) for i, name in enumerate(RESPONSES)],
         }.items():
-            key = [column for column in ("prompt_id", "response_id", "filter") if column in rows[0]]
-            transaction.append_missing(table, key, pl.DataFrame(rows, infer_schema_length=None))
+            transaction.append_missing(table, pl.DataFrame(rows, infer_schema_length=None))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("prompt_batch", [CURRENT])
         yield Home(warehouse, teacher, student, instance)

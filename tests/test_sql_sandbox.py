@@ -23,7 +23,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pl.DataFrame({"request_id": [f"r{i}" for i in range(NUM_ROWS)]})
     rows = rows.with_columns(asset=pl.lit("a"), reason=pl.lit("b"), failed_at=pl.lit(datetime.now(UTC)))
     with warehouse.commit("test") as transaction:
-        transaction.append_missing("failed_requests", ("request_id",), rows)
+        transaction.append_missing("failed_requests", rows)
     (outside / "secret.csv").write_text("key\nsesame\n")
     with sqlite3.connect(outside / "secret.sqlite") as connection:
         connection.executescript("CREATE TABLE keys(key); INSERT INTO keys VALUES ('sesame')")

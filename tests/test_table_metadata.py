@@ -7,21 +7,15 @@ import pytest
 from conftest import Project
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, SHOWN, cell, markdown_table, table, tidy
-from dasd_resources.storage.columns import tables
-
-
-def test_shown_columns_exist_and_hold_no_system_prompt_or_metadata() -> None:
-    for name, shown in SHOWN.items():
-        assert set(shown) <= {column.name for column in tables()[name]}
-        assert not set(shown) & {"system_prompt", "metadata", "path"}
+from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, cell, markdown_table, table, tidy
+from dasd_resources.storage.tables import declared
 
 
 def test_a_definition_describes_and_links_every_column() -> None:
     schema = table("response_verdicts", responses=["a", "b"], prompts="prompts").definition["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
     columns = {column.name: column for column in schema.columns}
-    assert list(columns) == [column.name for column in tables()["response_verdicts"]]
+    assert list(columns) == list(declared("response_verdicts").column_names)
     assert columns["response_id"].description is not None
     assert columns["response_id"].description.endswith("← [a](/assets/a) `response_id`; [b](/assets/b) `response_id`")
     assert (

@@ -93,7 +93,7 @@ def row(checkpoint: str, stage: str, parent: str | None = None, age: int = 0, re
 def chain(warehouse: Warehouse, *rows: Row) -> list[str]:
     with warehouse.commit("test") as transaction:
         table = pl.DataFrame(rows, infer_schema_length=None)
-        transaction.append_missing("checkpoints", ("checkpoint_id", "recipe", "stage"), table)
+        transaction.append_missing("checkpoints", table)
     return current_checkpoints(warehouse, RECIPE)["checkpoint_id"].to_list()
 
 

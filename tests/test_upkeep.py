@@ -41,8 +41,8 @@ def change_at_random(warehouse: Warehouse, number: int, rng: Random) -> None:
     batch, num_rows = f"b{rng.randrange(3)}", rng.choice([2, 40])
     with warehouse.commit("change") as transaction:
         if rng.random() < 0.6:
-            transaction.append_missing("student_logprobs", ("response_id",), scored(f"r{number}", batch, num_rows))
-            transaction.append_missing("failed_requests", ("request_id",), failed(f"r{number}", batch, num_rows))
+            transaction.append_missing("student_logprobs", scored(f"r{number}", batch, num_rows))
+            transaction.append_missing("failed_requests", failed(f"r{number}", batch, num_rows))
         elif rng.random() < 0.6:
             transaction.replace("student_logprobs", {"batch": batch}, scored(f"r{number}", batch, num_rows))
         else:
@@ -74,10 +74,11 @@ def past_grace() -> datetime:
 
 
 def register_checkpoint(warehouse: Warehouse, snapshot: int) -> None:
-    row = {"checkpoint_id": f"c{snapshot}", "stage": "s", "snapshot_id": snapshot, "path": "p", "content_hash": "h"}
+    row = {"checkpoint_id": f"c{snapshot}", "recipe": "r", "stage": "s", "snapshot_id": snapshot}
     with warehouse.commit("checkpoint") as transaction:
-        rows = pl.DataFrame([{**row, "materialized_at": datetime.now(UTC)}])
-        transaction.append_missing("checkpoints", ("checkpoint_id",), rows)
+        files = {"path": "p", "content_hash": "h", "materialized_at": datetime.now(UTC)}
+        rows = pl.DataFrame([row | files])
+        transaction.append_missing("checkpoints", rows)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -157,7 +158,7 @@ def test_a_snapshot_is_as_old_as_its_successor(warehouse: Warehouse) -> None:
     time.sleep(0.5)
     before = datetime.now(UTC)
     with warehouse.commit("change") as transaction:
-        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+        transaction.append_missing("student_logprobs", scored("r", "b", 40))
     newest = snapshots(warehouse)[-1]
     expire_snapshots(warehouse, "upkeep", before, [])
     assert snapshots(warehouse) == [newest - 1, newest]
@@ -165,7 +166,7 @@ def test_a_snapshot_is_as_old_as_its_successor(warehouse: Warehouse) -> None:
 
 def test_only_old_orphans_are_deleted(warehouse: Warehouse) -> None:
     with warehouse.commit("change") as transaction:
-        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+        transaction.append_missing("student_logprobs", scored("r", "b", 40))
     (used,) = data_files(warehouse)
     young, old = used.with_name("young.parquet"), used.with_name("old.parquet")
     for orphan in (young, old):
@@ -179,7 +180,7 @@ def test_only_old_orphans_are_deleted(warehouse: Warehouse) -> None:
 
 def test_a_moved_home_loses_nothing(warehouse: Warehouse, tmp_path: Path) -> None:
     with warehouse.commit("change") as transaction:
-        transaction.append_missing("student_logprobs", ("response_id",), scored("r", "b", 40))
+        transaction.append_missing("student_logprobs", scored("r", "b", 40))
     moved = Path(warehouse.home).rename(tmp_path.parent / f"{tmp_path.name}-moved")
     there = Warehouse(home=str(moved))
     assert delete_unreferenced(there, "upkeep", past_grace()) == Swept()
@@ -206,7 +207,7 @@ def test_writers_go_on_beside_it(warehouse: Warehouse) -> None:
 def append_for_a_while(home: str) -> None:
     for number in range(10):
         with Warehouse(home=home).commit("append") as transaction:
-            transaction.append_missing("student_logprobs", ("response_id",), scored(f"r{number}", f"b{number % 2}", 40))
+            transaction.append_missing("student_logprobs", scored(f"r{number}", f"b{number % 2}", 40))
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.3])

@@ -193,7 +193,7 @@ def test_ids_are_recomputed_from_what_decides_them(copy: Project) -> None:
     found = faults(copy)
     for table, (key, _) in IDS.items():
         assert f"{table} {ids[table]}: its {key} is {ids[table]}, its content gives" in found
-    assert "selected_responses tiny t060 random: its dataset_id is" in found
+    assert "selected_responses tiny t060 random: its selection_id is" in found
     assert "materialize random_responses again" in found
 
 

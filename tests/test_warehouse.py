@@ -13,9 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.storage.connections import attach
-from dasd_resources.storage.lake import migrate
-from dasd_resources.storage.schema import MIGRATIONS
+from dasd_resources.storage.tables import TableError
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -32,7 +30,7 @@ def cuts(*ids: str, token: int = 1) -> pl.DataFrame:
 
 def append(warehouse: Warehouse, *ids: str) -> int:
     with warehouse.commit("test") as transaction:
-        return transaction.append_missing("prefix_cuts", ("rollout_id",), cuts(*ids))
+        return transaction.append_missing("prefix_cuts", cuts(*ids))
 
 
 def present(warehouse: Warehouse, at: int | None = None) -> list[str]:
@@ -66,7 +64,7 @@ def test_a_snapshot_is_read_as_it_was_and_says_who_made_it(warehouse: Warehouse)
 def test_a_reader_beside_an_open_commit_sees_the_old_state(warehouse: Warehouse) -> None:
     append(warehouse, "a")
     with warehouse.commit("test") as transaction:
-        transaction.append_missing("prefix_cuts", ("rollout_id",), cuts("b"))
+        transaction.append_missing("prefix_cuts", cuts("b"))
         assert present(warehouse) == ["a"]
     assert present(warehouse) == ["a", "b"]
 
@@ -83,20 +81,11 @@ def test_numbers_and_texts_come_back_exactly(warehouse: Warehouse) -> None:
     row = {"response_id": "r", "batch": text, "filter": text, "passed": True, "filter_version": str(total)}
     score = {"response_id": "r", "batch": "b", "student_fingerprint": "s", "score_name": "n", "score": total}
     with warehouse.commit("test") as transaction:
-        transaction.append_missing("response_verdicts", ("response_id",), pl.DataFrame([row]))
+        transaction.append_missing("response_verdicts", pl.DataFrame([row]))
         scores = pl.DataFrame([{**score, "num_sentences": 1, "threshold_version": "v"}])
-        transaction.append_missing("response_scores", ("response_id",), scores)
+        transaction.append_missing("response_scores", scores)
     assert warehouse.read("SELECT filter FROM response_verdicts").item() == text
     assert warehouse.read("SELECT score FROM response_scores").item() == total
-
-
-def test_a_newer_schema_is_refused(warehouse: Warehouse) -> None:
-    append(warehouse, "a")
-    with attach(warehouse.catalog) as connection:
-        connection.execute("INSERT INTO schema_version VALUES (99)")
-    moved = Path(warehouse.home).rename(Path(warehouse.home).with_name("moved"))
-    with pytest.raises(RuntimeError, match=f"schema version 99; this release knows {len(MIGRATIONS)}: upgrade"):
-        Warehouse(home=str(moved)).migrate()
 
 
 def test_a_home_can_be_moved(warehouse: Warehouse) -> None:
@@ -133,7 +122,7 @@ def die_inside_a_commit(home: str) -> None:
     import signal
 
     with Warehouse(home=home).commit("test") as transaction:
-        transaction.append_missing("prefix_cuts", ("rollout_id",), cuts(*[f"r{i}" for i in range(3000)]))
+        transaction.append_missing("prefix_cuts", cuts(*[f"r{i}" for i in range(3000)]))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -145,30 +134,6 @@ def test_a_process_killed_inside_a_commit_leaves_the_table_whole(warehouse: Ware
     assert process.exitcode == -9
     assert present(warehouse) == ["a"]
     assert append(warehouse, "b") == 1
-
-
-def test_a_migration_keeps_the_rows_and_runs_once(warehouse: Warehouse) -> None:
-    append(warehouse, "a")
-    added = (*MIGRATIONS, "ALTER TABLE prefix_cuts ADD COLUMN note VARCHAR")
-    migrate(warehouse.catalog, added)
-    migrate.cache_clear()  # as in another process
-    migrate(warehouse.catalog, added)
-    with attach(warehouse.catalog, read_only=True) as connection:
-        assert connection.sql("SELECT rollout_id, note FROM prefix_cuts").fetchall() == [("a", None)]
-        assert connection.sql("SELECT version FROM schema_version ORDER BY ALL").fetchall() == [
-            (number + 1,) for number in range(len(added))
-        ]
-
-
-def test_a_migration_that_fails_leaves_the_schema_as_it_was(warehouse: Warehouse) -> None:
-    append(warehouse, "a")
-    broken = (*MIGRATIONS, "CREATE TABLE new_table(id INTEGER); ALTER TABLE nowhere ADD COLUMN note VARCHAR")
-    with pytest.raises(duckdb.Error, match="nowhere"):
-        migrate(warehouse.catalog, broken)
-    assert warehouse.read("SELECT max(version) FROM schema_version").item() == len(MIGRATIONS)
-    with pytest.raises(duckdb.Error, match="new_table"):
-        warehouse.read("SELECT * FROM new_table")
-    assert present(warehouse) == ["a"]
 
 
 def test_a_home_with_odd_characters_in_its_name(tmp_path: Path) -> None:
@@ -190,7 +155,7 @@ def test_a_batch_looks_for_its_keys_in_its_own_rows(warehouse: Warehouse) -> Non
     with warehouse.commit("test") as transaction:
         for batch in ("b1", "b2", "b1"):
             rows = pl.DataFrame([failure("a", batch)])
-            transaction.append_missing("failed_requests", ("request_id",), rows, batch)
+            transaction.append_missing("failed_requests", rows, batch)
     assert keys(warehouse) == [("a", "b1", "x"), ("a", "b2", "x")]
 
 
@@ -209,28 +174,55 @@ def test_what_exceeds_memory_is_spilled_under_the_home(warehouse: Warehouse) -> 
     assert len(seen) == 1
 
 
-def test_rows_whose_owner_has_passed_to_another_batch_go_there(warehouse: Warehouse) -> None:
-    def lines(*ids: str) -> pl.DataFrame:
-        same = {"batch": "b1", "source_file": "f", "source_line": 1, "reason": "r"}
-        return pl.DataFrame([{**same, "prompt_id": key} for key in ids])
+def question(key: str, batch: str) -> dict[str, object]:
+    same = {"domain": "d", "question": "q", "source_file": "f", "source_line": 1}
+    return {**same, "prompt_id": key, "batch": batch}
 
-    owners = {"domain": "d", "question": "q", "source_file": "f", "source_line": 1}
+
+def verdicts(*ids: str, batch: str = "b1") -> pl.DataFrame:
+    same = {"batch": batch, "filter": "length", "passed": True, "filter_version": "1"}
+    return pl.DataFrame([{**same, "response_id": key} for key in ids])
+
+
+def response(key: str, batch: str, prompt: str = "p") -> dict[str, object]:
+    """A row of `responses` of which only ids and batch matter."""
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1, "sample_index": 0, "seed": 0}
+    model = {"teacher_fingerprint": "t", "template_version": "v", "engine": "e", "dtype": "d"}
+    answer = {"text": "", "token_ids": [], "logprobs": [], "offsets": [], "tool_call": False, "finish_reason": "stop"}
+    return {"response_id": key, "prompt_id": prompt, "batch": batch, **sampling, **model, **answer}
+
+
+def test_rows_whose_owner_has_passed_to_another_batch_go_there(warehouse: Warehouse) -> None:
     with warehouse.commit("test") as transaction:
-        rows = [{**owners, "prompt_id": key, "batch": batch} for key, batch in (("stayed", "b1"), ("moved", "b2"))]
-        transaction.replace("prompts", {"batch": "b1"}, pl.DataFrame(rows))
-        transaction.append_missing("rejected_prompts", ("prompt_id",), lines("moved").with_columns(batch=pl.lit("b2")))
-        of_prompt = ("prompts", "prompt_id")
-        args = ("rejected_prompts", ("prompt_id",))
-        assert transaction.append_missing(*args, lines("stayed", "moved", "gone"), "b1", of_prompt) == 2
-        assert transaction.append_missing(*args, lines("stayed"), "b1", of_prompt) == 0
-    found = warehouse.read("SELECT prompt_id, batch FROM rejected_prompts ORDER BY ALL").rows()
+        for key, batch in (("stayed", "b1"), ("moved", "b2")):
+            transaction.replace("responses", {"response_id": key}, pl.DataFrame([response(key, batch)]))
+        transaction.append_missing("response_verdicts", verdicts("moved", batch="b2"))
+        assert transaction.append_missing("response_verdicts", verdicts("stayed", "moved", "gone"), "b1") == 2
+        assert transaction.append_missing("response_verdicts", verdicts("stayed"), "b1") == 0
+    found = warehouse.read("SELECT response_id, batch FROM response_verdicts ORDER BY ALL").rows()
     assert found == [("gone", "b1"), ("moved", "b2"), ("stayed", "b1")]
+
+
+def test_a_question_takes_along_what_belongs_to_it(warehouse: Warehouse) -> None:
+    with warehouse.commit("test") as transaction:
+        transaction.append_missing("prompts", pl.DataFrame([question("p", "b1"), question("q", "b1")]))
+        responses = [response("r", "b1", "p"), response("s", "b1", "q")]
+        transaction.append_missing("responses", pl.DataFrame(responses))
+        transaction.append_missing("response_verdicts", verdicts("r", "s"))
+        transaction.move_to_batch("prompts", ["p"], "b2")
+    for table, key in (("prompts", "prompt_id"), ("responses", "prompt_id"), ("response_verdicts", "response_id")):
+        assert warehouse.read(f"SELECT batch FROM {table} ORDER BY {key}")["batch"].to_list() == ["b2", "b1"]
+
+
+def test_a_table_that_nobody_declared_has_no_key(warehouse: Warehouse) -> None:
+    with pytest.raises(TableError, match="the table 'nobody' is not declared"), warehouse.commit("test") as transaction:
+        transaction.append_missing("nobody", cuts("a"))
 
 
 def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: Warehouse) -> None:
     with warehouse.commit("test") as transaction:
         rows = [failure("a", None), failure("b", "b1"), failure("c", None, "y")]
-        transaction.append_missing("failed_requests", ("request_id",), pl.DataFrame(rows))
+        transaction.append_missing("failed_requests", pl.DataFrame(rows))
         transaction.replace("failed_requests", {"batch": None, "asset": "x"}, pl.DataFrame([failure("d", None)]))
     assert keys(warehouse) == [("b", "b1", "x"), ("c", None, "y"), ("d", None, "x")]
     with warehouse.commit("test") as transaction:
@@ -241,7 +233,7 @@ def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: War
 def test_keys_are_deleted_where_all_else_is_equal(warehouse: Warehouse) -> None:
     with warehouse.commit("test") as transaction:
         rows = [failure("a", None), failure("b", None), failure("a", None, "y")]
-        transaction.append_missing("failed_requests", ("request_id", "asset"), pl.DataFrame(rows))
+        transaction.append_missing("failed_requests", pl.DataFrame(rows))
         transaction.delete_keys("failed_requests", {"asset": "x"}, "request_id", ["a", "nobody"])
         transaction.delete_keys("failed_requests", {"asset": "y"}, "request_id", [])
     assert keys(warehouse) == [("a", None, "y"), ("b", None, "x")]
@@ -292,8 +284,8 @@ def write_until_killed(home: str) -> None:
         ids = [f"{number:04d}-{i:03d}" for i in range(ROWS_PER_COMMIT)]
         failures = pl.DataFrame([failure(key, str(number)) for key in ids])
         with warehouse.commit("test") as transaction:
-            transaction.append_missing("prefix_cuts", ("rollout_id",), cuts(*ids))
-            transaction.append_missing("failed_requests", ("request_id",), failures)
+            transaction.append_missing("prefix_cuts", cuts(*ids))
+            transaction.append_missing("failed_requests", failures)
         print(number, file=sys.stderr, flush=True)
 
 

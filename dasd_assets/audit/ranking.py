@@ -102,7 +102,7 @@ def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, exclude
     }[policy]
     if dataset == "mixed":
         how = f"an off-policy row, drawn; {how} of its own dataset"
-    shown = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "dataset_id", "run_id")
+    shown = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "selection_id", "run_id")
     return {**of, "chosen": True, "kind": "chosen", "why": how, **{key: row[key] for key in shown}}
 
 

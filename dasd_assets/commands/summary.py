@@ -11,27 +11,8 @@ from dasd_assets.report import ReportData, find
 from dasd_assets.rules.checkpoints import MIXED, stages
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.warehouse import Warehouse
-
-TABLES = (
-    "prompts",
-    "rejected_prompts",
-    "responses",
-    "failed_requests",
-    "response_verdicts",
-    "student_logprobs",
-    "sentence_probabilities",
-    "sentence_types",
-    "response_scores",
-    "selected_responses",
-    "sft_examples",
-    "student_rollouts",
-    "prefix_cuts",
-    "teacher_continuations",
-    "continuation_verdicts",
-    "checkpoints",
-    "evaluations",
-)
 
 
 def summary(instance: dg.DagsterInstance, warehouse: Warehouse, engines: Engines, recipe: Recipe) -> str:
@@ -53,7 +34,8 @@ def _section(title: str, lines: Iterable[str]) -> str:
 
 
 def _row_counts(warehouse: Warehouse) -> list[str]:
-    query = " UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS num_rows FROM {table}" for table in TABLES)
+    counted = [name for name, table in TABLES.items() if table.in_summary]
+    query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS num_rows FROM {name}" for name in counted)
     return [f"{name:<24}{count:>10,}" for name, count in warehouse.read(query).iter_rows()]
 
 

@@ -53,8 +53,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
-            key = ("continuation_id", "filter", "filter_version")
-            transaction.append_missing("continuation_verdicts", key, table)
+            transaction.append_missing("continuation_verdicts", table)
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], version]),
             metadata=declared.result(

@@ -128,7 +128,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
         asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
         requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
-        with Ledger(warehouse, "teacher_continuations", ("continuation_id",), origin(context)) as ledger:
+        with Ledger(warehouse, "teacher_continuations", origin(context)) as ledger:
             for refused in asked:
                 if isinstance(refused, Failure):
                     ledger.fail(refused)

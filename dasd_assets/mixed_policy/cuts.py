@@ -33,7 +33,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         rollouts = student_rollouts_now(warehouse, engines, recipe).filter("cut_off")
         rows = pl.DataFrame([cut_row(row) for row in rollouts.iter_rows(named=True)], infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
-            transaction.append_missing("prefix_cuts", ("rollout_id", "cut_version"), rows)
+            transaction.append_missing("prefix_cuts", rows)
         return dg.MaterializeResult(
             data_version=content_version(rollouts["rollout_id"]),
             metadata=declared.result(

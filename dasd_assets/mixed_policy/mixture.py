@@ -123,12 +123,12 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: P
 
 def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> None:
     """Record the off-policy rows as the selection of dataset `mixed`, with the rank and score they were selected by."""
-    query = """SELECT * EXCLUDE (run_id) REPLACE ($mixed AS dataset, $dataset_id AS dataset_id)
+    query = """SELECT * EXCLUDE (run_id) REPLACE ($mixed AS dataset, $selection_id AS selection_id)
         FROM selected_responses WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'
           AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
     params = {
         "mixed": MIXED,
-        "dataset_id": mixed_selection_id(MIXED, recipe.name, ids),
+        "selection_id": mixed_selection_id(MIXED, recipe.name, ids),
         "recipe": recipe.name,
         "dataset": recipe.last_dataset,
         "ids": ids,

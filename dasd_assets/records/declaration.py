@@ -23,7 +23,7 @@ from dasd_assets.records.table_metadata import Figure, TableAsset
 from dasd_assets.records.tags import batches_tag
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.columns import tables
+from dasd_resources.storage.tables import declared as declared_table
 from dasd_resources.storage.warehouse import Warehouse
 
 Sources = Mapping[str, str | Sequence[str]]  # table -> the asset or assets whose rows of it are read
@@ -130,7 +130,7 @@ def declare(
 
 def is_per_batch(table: str) -> bool:
     """Whether a table's rows belong to prompt batches, and the assets that write it have one partition each."""
-    return any(column.name == "batch" for column in tables()[table])
+    return declared_table(table).has("batch")
 
 
 def _listed(sources: Sources) -> dict[str, list[str]]:

@@ -3,10 +3,6 @@
 import dagster as dg
 
 PROMPT_BATCH = dg.DynamicPartitionsDefinition(name="prompt_batch")
-# What a row belongs to, and with it the row's batch: a question whose file was edited passes to the file's new batch,
-# and what is being made of it at that moment must follow.
-OF_PROMPT = ("prompts", "prompt_id")
-OF_RESPONSE = ("responses", "response_id")
 
 
 def batches(instance: dg.DagsterInstance) -> list[str]:

@@ -62,8 +62,7 @@ def quarantine_batch(warehouse: Warehouse, batch: str, reason: str, step: str, n
     with warehouse.commit(json.dumps({"quarantine": batch})) as transaction:
         query = "SELECT 1 FROM quarantined_batches WHERE batch = $batch AND released_at IS NULL"
         if transaction.read(query, {"batch": batch}).is_empty():
-            key = ("batch", "quarantined_at")
-            transaction.append_missing("quarantined_batches", key, pl.DataFrame([asdict(row)]))
+            transaction.append_missing("quarantined_batches", pl.DataFrame([asdict(row)]))
 
 
 def release(warehouse: Warehouse, wanted: Collection[str]) -> list[str]:

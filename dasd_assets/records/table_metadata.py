@@ -12,7 +12,7 @@ import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources, column_lineage
-from dasd_resources.storage.columns import tables
+from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Warehouse
 
 Figure = str | int | float | bool | dg.MetadataValue | None
@@ -20,26 +20,6 @@ Figure = str | int | float | bool | dg.MetadataValue | None
 NUM_SAMPLES = 3
 CELL_CHARS = 72
 INLINE_CHARS = 1000  # the web UI shows longer Markdown only in a dialog
-
-# The telling columns of each table: no system prompts and no free-form metadata, which may hold what is not to be seen.
-SHOWN = {
-    "prompts": ("prompt_id", "domain", "question", "reference_answer"),
-    "responses": ("response_id", "text", "finish_reason"),
-    "response_verdicts": ("response_id", "filter", "passed", "kind", "reason"),
-    "student_logprobs": ("response_id", "engine", "token_ids", "logprobs"),
-    "sentence_probabilities": ("response_id", "sentence_index", "teacher_prob", "student_prob"),
-    "sentence_types": ("response_id", "sentence_index", "sentence_type"),
-    "response_scores": ("response_id", "score_name", "score", "num_sentences"),
-    "selected_responses": ("response_id", "domain", "rank", "score"),
-    "sft_examples": ("example_id", "response_id", "continuation_id", "input_ids"),
-    "checkpoints": ("checkpoint_id", "stage", "parent_checkpoint_id", "num_examples"),
-    "student_rollouts": ("rollout_id", "text", "cut_off"),
-    "prefix_cuts": ("rollout_id", "cut_token", "cut_char", "reason"),
-    "teacher_continuations": ("continuation_id", "prefix_text", "continuation_text"),
-    "continuation_verdicts": ("continuation_id", "filter", "passed", "kind", "reason"),
-    "benchmark_questions": ("benchmark", "question", "reference_answer"),
-    "evaluations": ("benchmark", "response_text", "correct", "kind", "reason"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,10 +51,10 @@ class TableAsset:
             dg.TableColumn(
                 name=column.name,
                 type=column.type,
-                description=column.description + _origin(lineage.deps_by_column.get(column.name, ())),
+                description=column.meaning + _origin(lineage.deps_by_column.get(column.name, ())),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
-            for column in tables()[self.name]
+            for column in declared(self.name).columns
         ]
         return {
             "dagster/table_name": f"dasd.{self.name}",
@@ -126,7 +106,8 @@ class TableAsset:
         return {} if self.version is None else self.version.metadata
 
     def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
-        query = f"SELECT {', '.join(SHOWN[self.name])} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
+        columns = ", ".join(declared(self.name).sample_columns)
+        query = f"SELECT {columns} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
         return markdown_table(warehouse.read(query, rows).to_dicts())
 
 

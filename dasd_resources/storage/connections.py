@@ -17,6 +17,7 @@ import duckdb
 
 from dasd_resources.errors import UserError
 
+AUTHOR = "dasd"  # of every commit that is made here
 FileId = tuple[str, int, int]  # path, device, inode
 SPILL = ".spill-"
 
@@ -55,6 +56,19 @@ def all_cores(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     connection.execute("RESET threads")
     yield
     connection.execute("SET threads = 1")
+
+
+@contextmanager
+def committing(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[None]:
+    """A transaction whose snapshot says who made it and has `origin` as message; rolled back if the block raises."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _take(wanted: FileId | None) -> tuple[duckdb.DuckDBPyConnection, bool]:

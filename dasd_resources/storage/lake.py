@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,12 @@ import duckdb
 import polars as pl
 from filelock import FileLock
 
-from dasd_resources.errors import UserError
-from dasd_resources.storage.connections import all_cores, attach
-from dasd_resources.storage.schema import MIGRATIONS
+from dasd_resources.storage.connections import all_cores, attach, committing
+from dasd_resources.storage.schema import LOCK, migrate
+from dasd_resources.storage.tables import TABLES, declared, owned_by
 
-AUTHOR = "dasd"  # of every commit that is made here
 Row = Mapping[str, Any]  # a table's row: each value is what its column's type says
 Params = Mapping[str, object]
-
-
-class NewerCatalog(UserError, RuntimeError):
-    """A catalog that a later release has written."""
 
 
 class Reading:
@@ -62,25 +56,20 @@ class Transaction(Reading):
         super().__init__(connection)
         self._run_id = run_id
 
-    def append_missing(
-        self,
-        table: str,
-        key: Sequence[str],
-        rows: pl.DataFrame,
-        batch: str | None = None,
-        owner: tuple[str, str] | None = None,
-    ) -> int:
+    def append_missing(self, table: str, rows: pl.DataFrame, batch: str | None = None) -> int:
         """Insert the rows whose key the table lacks (DuckLake has no unique keys); returns how many were new.
 
-        `batch` limits the look-up to that batch's files; its rows must all belong to it. owner: a table and the column
-        by which a row belongs to one of its rows; where that has passed to another batch since the work began, so does
-        the row.
+        `batch` limits the look-up to that batch's files; its rows must all belong to it. Where the table's rows have
+        an owner that has passed to another batch since the work began, so does the row.
         """
         if rows.is_empty():
             return 0
-        if batch is None or owner is None:
-            return self._append(table, key, rows, batch)
-        return sum(self._append(table, key, part, name) for name, part in self._by_owner(rows, batch, *owner))
+        declaration = declared(table)
+        if batch is None or declaration.owner is None:
+            return self._append(table, declaration.key, rows, batch)
+        [column] = declared(declaration.owner).key
+        parts = self._by_owner(rows, batch, declaration.owner, column)
+        return sum(self._append(table, declaration.key, part, name) for name, part in parts)
 
     def _by_owner(self, rows: pl.DataFrame, batch: str, table: str, column: str) -> list[tuple[str, pl.DataFrame]]:
         """The rows by the batch that has their owner now; `batch` where there is no owner any more."""
@@ -121,10 +110,21 @@ class Transaction(Reading):
             query = f"DELETE FROM {table} WHERE {_equal(where)} AND {column} IN (SELECT unnest($keys::VARCHAR[]))"
             self._connection.execute(query, {**where, "keys": list(keys)})
 
-    def move_to_batch(self, table: str, column: str, keys: Sequence[str], batch: str) -> None:
-        """Give `batch` the rows whose `column` is one of `keys`."""
-        query = f"UPDATE {table} SET batch = $batch WHERE {column} IN (SELECT unnest($keys::VARCHAR[]))"
-        self._connection.execute(query, {"batch": batch, "keys": list(keys)})
+    def move_to_batch(self, table: str, keys: Sequence[str], batch: str) -> None:
+        """Give `batch` the rows of these keys, and all that belongs to them in other tables."""
+        [key] = declared(table).key
+        self._move(table, key, keys, batch)
+
+    def _move(self, table: str, column: str, values: Sequence[str], batch: str) -> None:
+        """The rows whose `column` is one of `values`; first those of the tables that this one owns."""
+        where = f"{column} IN (SELECT unnest($values::VARCHAR[])) AND batch <> $batch"
+        params = {"values": list(values), "batch": batch}
+        if owned := owned_by(table):
+            [key] = declared(table).key
+            found = values if key == column else self.read(f"SELECT {key} FROM {table} WHERE {where}", params)[key]
+            for part in owned:
+                self._move(part.name, key, list(found), batch)
+        self._connection.execute(f"UPDATE {table} SET batch = $batch WHERE {where}", params)
 
     def _register(self, table: str, rows: pl.DataFrame) -> None:
         """Show the rows to DuckDB as `incoming`, with this transaction's run where the table names one and they not."""
@@ -187,15 +187,15 @@ class Lake:
     def commit(self, origin: str) -> Iterator[Transaction]:
         """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
         self.migrate()
-        with self._locked(), attach(self.catalog) as connection:
-            yield from _transaction(connection, origin)
+        with self._locked(), attach(self.catalog) as connection, committing(connection, origin):
+            yield Transaction(connection, _run_id(origin))
 
     def migrate(self) -> None:
         """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
-        migrate(self.catalog)
+        migrate(self.catalog, tuple(TABLES.values()))
 
     def _locked(self) -> FileLock:
-        return FileLock(Path(self.home) / "catalog.lock")
+        return FileLock(Path(self.home) / LOCK)
 
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
@@ -203,54 +203,6 @@ def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | N
     named = set(re.findall(r"\$([a-z_]+)", query))
     rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
     return pl.DataFrame(rows)  # by Arrow, without pyarrow; None is a statement without rows, such as COPY
-
-
-def _transaction(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[Transaction]:
-    connection.execute("BEGIN")
-    try:
-        yield Transaction(connection, _run_id(origin))
-        connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-@cache
-def migrate(catalog: Path, migrations: tuple[str, ...] = MIGRATIONS) -> None:
-    """Create a catalog or bring it forward, each step whole or not at all; looked at once in a process.
-
-    Raises NewerCatalog for one that a later release has written.
-    """
-    if _has_version(catalog, len(migrations)):
-        return
-    catalog.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(catalog.parent / "catalog.lock"), attach(catalog) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)")
-        found = connection.sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
-        version = int(found[0]) if found else 0
-        if version > len(migrations):
-            raise NewerCatalog(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
-        for number in range(version + 1, len(migrations) + 1):
-            for _ in _transaction(connection, f"schema {number}"):
-                connection.execute(migrations[number - 1])
-                connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
-
-
-def _has_version(catalog: Path, number: int) -> bool:
-    """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached.
-
-    A connection that saw an earlier version is closed: kept, it has been seen to miss the tables made since.
-    """
-    if not catalog.is_file():
-        return False
-    try:
-        with attach(catalog, read_only=True) as connection:
-            if connection.sql("SELECT max(version) FROM schema_version").fetchall() != [(number,)]:
-                raise LookupError("another version")
-    except (duckdb.Error, LookupError):  # the former: somebody is making it. Look again under the lock
-        return False
-    return True
 
 
 def _run_id(origin: str) -> str | None:

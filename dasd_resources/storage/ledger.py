@@ -7,7 +7,7 @@ runs at once, one commits each id.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import RLock, Timer
@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 import polars as pl
 
 from dasd_resources.inference.engine import Failure
+from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 Result = TypeVar("Result")
@@ -27,14 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Ledger:
-    """Rows of `table`, unique in `key`; flushed after `max_rows` rows or `max_seconds` seconds, and on leaving."""
+    """Rows of `table`, unique in its key; flushed after `max_rows` rows or `max_seconds` seconds, and on leaving."""
 
     warehouse: Warehouse
     table: str
-    key: Sequence[str]
     origin: str
     batch: str | None = None
-    owner: tuple[str, str] | None = None  # of a row, see `Transaction.append_missing`
     max_rows: int = 512
     max_seconds: float = 20.0
     num_added: int = 0
@@ -77,13 +76,14 @@ class Ledger:
             self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
 
     def _commit(self) -> None:
+        key = declared(self.table).key[0]  # by which a request is known
         with self.warehouse.commit(self.origin) as transaction:
             rows = pl.DataFrame(self._rows, infer_schema_length=None)
-            added = transaction.append_missing(self.table, self.key, rows, self.batch, self.owner)
+            added = transaction.append_missing(self.table, rows, self.batch)
             failed = self._failed_rows(transaction)
-            settled = [f.request_id for f in self._failures] + [str(row[self.key[0]]) for row in self._rows]
+            settled = [f.request_id for f in self._failures] + [str(row[key]) for row in self._rows]
             transaction.delete_keys("failed_requests", {"asset": self.table}, "request_id", settled)
-            transaction.append_missing("failed_requests", ("asset", "request_id"), failed)
+            transaction.append_missing("failed_requests", failed)
         self.num_added += added
         self.num_failed += len(self._failures)
         self.num_retryable += sum(number < MAX_ATTEMPTS for number in failed["num_attempts"]) if len(failed) else 0

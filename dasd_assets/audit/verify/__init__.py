@@ -30,11 +30,12 @@ from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.cuts import cuts
 from dasd_assets.audit.verify.datasets import datasets, num_examples, published, ranks, selected_scores, selections
 from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
-from dasd_assets.audit.verify.keys import CONDITIONS, KEYS, REFERENCES, doubled, orphans, wrong
+from dasd_assets.audit.verify.keys import doubled, orphans, wrong
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
 from dasd_assets.audit.verify.scores import scores, sentences
 from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_resources.storage.lake import Lake, Reading
+from dasd_resources.storage.tables import TABLES
 
 NUM_TOLD = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]
@@ -71,13 +72,12 @@ def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
 def _queries(reading: Reading) -> Iterator[Check]:
     """Title, tables read, and the check, of all that a query can tell."""
     yield "changes by hand", set(), lambda: by_hand(reading)
-    for table, key in KEYS.items():
-        yield f"keys of {table}", {table}, lambda t=table, k=key: doubled(reading, t, k)  # type: ignore[misc]
-    for reference in REFERENCES:
-        needs = {reference[0], reference[2]}
-        yield f"{reference[0]}.{reference[1]}", needs, lambda r=reference: orphans(reading, *r)  # type: ignore[misc]
-    for condition in CONDITIONS:
-        yield f"rows of {condition[0]}", {condition[0]}, lambda c=condition: wrong(reading, *c)  # type: ignore[misc]
+    for name, table in TABLES.items():
+        yield f"keys of {name}", {name}, lambda t=table: doubled(reading, t)  # type: ignore[misc]
+        yield f"rows of {name}", {name}, lambda t=table: wrong(reading, t)  # type: ignore[misc]
+        for reference in table.references:
+            title, needs = f"{name}.{', '.join(reference.columns)}", {name, reference.table}
+            yield title, needs, lambda t=table, r=reference: orphans(reading, t, r)  # type: ignore[misc]
     yield "datasets", {"sft_examples"}, lambda: datasets(reading)
     yield "published datasets", {"published_datasets", "sft_examples"}, lambda: published(reading)
     yield "selections", {"selected_responses"}, lambda: selections(reading)

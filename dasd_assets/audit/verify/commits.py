@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from dasd_assets.audit.files import Fault
-from dasd_assets.audit.verify.keys import KEYS
-from dasd_resources.storage.lake import AUTHOR, Reading
+from dasd_resources.storage.connections import AUTHOR
+from dasd_resources.storage.lake import Reading
+from dasd_resources.storage.tables import TABLES
 
 CURE = "restore a backup; if it was meant: it is told until maintenance expires the snapshot"
 CHANGED_ROWS = ("tables_inserted_into", "tables_deleted_from", "inlined_insert", "inlined_delete")
@@ -29,11 +30,12 @@ def by_hand(reading: Reading) -> Iterator[Fault]:
             commits[named[number]].append(commit["snapshot_id"])
     newest = reading.read("SELECT max(snapshot_id) FROM dasd.snapshots()").item()
     for table, snapshots in sorted(commits.items()):
-        query = _LATEST.format(table=table, key=KEYS.get(table, "number"), first=min(snapshots), newest=newest)
-        for snapshot, change, *key in reading.read(query).rows():
+        key = ", ".join(TABLES[table].key) if table in TABLES else "number"
+        query = _LATEST.format(table=table, key=key, first=min(snapshots), newest=newest)
+        for snapshot, change, *values in reading.read(query).rows():
             if snapshot in snapshots:
                 what = f"it was {DONE[change]} by hand (snapshot {snapshot}, {times[snapshot]:%Y-%m-%d %H:%M} UTC)"
-                yield Fault(table, " ".join(map(str, key)), what, CURE)
+                yield Fault(table, " ".join(map(str, values)), what, CURE)
 
 
 _FOREIGN = """SELECT snapshot_id, snapshot_time, changes FROM dasd.snapshots()

@@ -42,7 +42,7 @@ _PUBLISHED = """SELECT p.*, count(e.example_id) AS found
 
 def selections(reading: Reading) -> Iterator[Fault]:
     """Ids of selected datasets, from the responses in them and the rule that chose these."""
-    query = """SELECT recipe, dataset, policy, selection_version, dataset_id,
+    query = """SELECT recipe, dataset, policy, selection_version, selection_id,
             list(response_id ORDER BY response_id) AS ids
         FROM selected_responses GROUP BY ALL ORDER BY ALL"""
     for row in reading.read(query).iter_rows(named=True):
@@ -52,9 +52,9 @@ def selections(reading: Reading) -> Iterator[Fault]:
             if dataset == MIXED
             else selection_id(dataset, row["policy"], row["selection_version"], ids)
         )
-        if found != row["dataset_id"]:
+        if found != row["selection_id"]:
             name, asset = f"{row['recipe']} {row['dataset']} {row['policy']}", _selected_by(row)
-            what = f"its dataset_id is {row['dataset_id']}, its {len(row['ids']):,} responses give {found}"
+            what = f"its selection_id is {row['selection_id']}, its {len(row['ids']):,} responses give {found}"
             yield Fault("selected_responses", name, what, f"materialize {asset} again")
 
 

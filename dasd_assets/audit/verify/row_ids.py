@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dasd_assets.audit.checkpoint import document
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
-from dasd_assets.audit.verify.keys import KEYS
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.rules.ids import (
     CONTINUATION_ID_FIELDS,
@@ -21,6 +20,7 @@ from dasd_assets.rules.ids import (
 )
 from dasd_resources.landing.prompt_files import prompt_id
 from dasd_resources.storage.lake import Reading
+from dasd_resources.storage.tables import TABLES
 
 
 def rehashed(
@@ -39,7 +39,7 @@ def rehashed(
     for chunk in reading.stream(f"SELECT {columns} FROM {table}{some(key, sample)}", {}, CHUNK):
         for row in chunk.iter_rows(named=True):
             again = made(row)
-            num_unknown += KEYS[table] == key and key not in again
+            num_unknown += TABLES[table].key == (key,) and key not in again
             for name, value in again.items():
                 if row[name] != value:
                     yield Fault(table, str(row[key]), f"its {name} is {row[name]}, its content gives {value}", AGAIN)

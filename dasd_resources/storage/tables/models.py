@@ -1,0 +1,151 @@
+"""Models, what each was trained on, and how well each answers held-out questions."""
+
+from dasd_resources.storage.tables.recurring import (
+    BENCHMARK,
+    CHECKPOINT_ID,
+    CONTINUATION_ID,
+    DATASET,
+    DATASET_ID,
+    EXAMPLE_ID,
+    FINISH_REASON,
+    KIND,
+    MAX_TOKENS,
+    METADATA,
+    PROMPT_ID,
+    QUESTION,
+    QUESTION_ID,
+    REASON,
+    RECIPE,
+    REFERENCE_ANSWER,
+    RESPONSE_ID,
+    RUN_ID,
+    SAMPLE_INDEX,
+    SOURCE_LINE,
+    SYSTEM_PROMPT,
+    TEMPERATURE,
+    TEMPLATE_VERSION,
+    TIME,
+    TOP_P,
+    VERIFIER,
+)
+from dasd_resources.storage.tables.table import Column, Reference, Table
+
+_TRAINED = ("checkpoints.path", "sft_examples.input_ids", "sft_examples.labels")
+CHECKPOINTS = Table(
+    name="checkpoints",
+    one_row_per="model",
+    notes="The untrained teacher and student too.",
+    columns=(
+        CHECKPOINT_ID.of("checkpoints.checkpoint_id", "sft_examples.example_id"),
+        RECIPE.optional(),
+        Column("stage", "VARCHAR", "`teacher`, `student` (untrained), `stage1`, `stage2`, …"),
+        Column(
+            "parent_checkpoint_id",
+            "VARCHAR",
+            "The model training started from; NULL for an untrained one.",
+            ("checkpoints.checkpoint_id",),
+            nullable=True,
+        ),
+        DATASET.here("Dataset it was trained on; NULL for an untrained one.").optional().of("sft_examples.dataset"),
+        DATASET_ID.optional().of("sft_examples.dataset_id"),
+        Column(
+            "snapshot_id", "BIGINT", "Snapshot of the warehouse that holds exactly the rows trained on.", nullable=True
+        ),
+        Column("path", "VARCHAR", "Folder of weights, configuration and tokenizer.", _TRAINED),
+        Column("content_hash", "VARCHAR", "Hash of the files in it.", _TRAINED),
+        Column("training_version", "VARCHAR", "Hash of code and settings of the training.", nullable=True),
+        Column("num_examples", "BIGINT", "Examples trained on.", ("sft_examples.example_id",), nullable=True),
+        Column("num_steps", "BIGINT", "Optimiser steps.", nullable=True),
+        Column("seconds", "DOUBLE", "Time the training took.", nullable=True),
+        Column("final_loss", "DOUBLE", "Training loss at the last step, nats per token.", _TRAINED, nullable=True),
+        Column("materialized_at", TIME, "When it was registered."),
+        Column("recipe_document", "VARCHAR", "The recipe it was trained by, as JSON.", nullable=True),
+        Column("environment", "VARCHAR", "Versions of the packages it was trained with, as JSON.", nullable=True),
+        RUN_ID,
+    ),
+    key=("checkpoint_id", "recipe", "stage"),
+    named_by=("checkpoint_id",),
+    references=(Reference(("parent_checkpoint_id",), "checkpoints", ("checkpoint_id",)),),
+    shown=("checkpoint_id", "stage", "parent_checkpoint_id", "num_examples"),
+)
+
+CHECKPOINT_EXAMPLES = Table(
+    name="checkpoint_examples",
+    one_row_per="example that a checkpoint was trained on",
+    notes="Kept when the dataset changes.",
+    columns=(
+        CHECKPOINT_ID,
+        EXAMPLE_ID,
+        PROMPT_ID,
+        RESPONSE_ID.optional(),
+        CONTINUATION_ID.optional(),
+        RUN_ID,
+    ),
+    key=("checkpoint_id", "example_id"),
+    references=(
+        Reference(("checkpoint_id",), "checkpoints"),
+        Reference(("response_id", "prompt_id"), "responses"),
+        Reference(("continuation_id", "prompt_id"), "teacher_continuations"),
+    ),
+    in_summary=False,
+)
+
+BENCHMARK_QUESTIONS = Table(
+    name="benchmark_questions",
+    one_row_per="held-out question",
+    columns=(
+        BENCHMARK,
+        QUESTION_ID,
+        QUESTION,
+        SYSTEM_PROMPT,
+        REFERENCE_ANSWER,
+        VERIFIER,
+        METADATA,
+        SOURCE_LINE,
+        RUN_ID,
+    ),
+    key=("benchmark", "question_id"),
+    shown=("benchmark", "question", "reference_answer"),
+    in_summary=False,
+)
+
+_ANSWERED = ("benchmark_questions.question", "benchmark_questions.system_prompt", "checkpoints.path")
+_JUDGED = (
+    *_ANSWERED,
+    "benchmark_questions.reference_answer",
+    "benchmark_questions.verifier",
+    "benchmark_questions.metadata",
+)
+EVALUATIONS = Table(
+    name="evaluations",
+    one_row_per="answer to a held-out question",
+    columns=(
+        Column(
+            "evaluation_id",
+            "VARCHAR",
+            "Hash of checkpoint, question, sampling and verifier.",
+            ("checkpoints.checkpoint_id", "benchmark_questions.benchmark", "benchmark_questions.question_id"),
+        ),
+        CHECKPOINT_ID.of("checkpoints.checkpoint_id"),
+        BENCHMARK.of("benchmark_questions.benchmark"),
+        TEMPERATURE,
+        TOP_P,
+        MAX_TOKENS,
+        TEMPLATE_VERSION.optional(),
+        QUESTION_ID.of("benchmark_questions.question_id"),
+        SAMPLE_INDEX,
+        Column("correct", "BOOLEAN", "Whether the final answer is right.", _JUDGED),
+        KIND.here("[Code](kinds.md) of why it is not.").of(*_JUDGED),
+        REASON.here("The same for people.").optional().of(*_JUDGED),
+        Column("response_text", "VARCHAR", "Canonical text of the answer.", _ANSWERED),
+        Column("num_tokens", "INTEGER", "Tokens of the answer.", _ANSWERED),
+        FINISH_REASON.of(*_ANSWERED),
+        Column("verifier_version", "VARCHAR", "Version of the verifiers' code."),
+        RUN_ID,
+    ),
+    key=("evaluation_id",),
+    references=(Reference(("checkpoint_id",), "checkpoints"),),
+    shown=("benchmark", "response_text", "correct", "kind", "reason"),
+)
+
+TABLES = (CHECKPOINTS, CHECKPOINT_EXAMPLES, BENCHMARK_QUESTIONS, EVALUATIONS)

@@ -1,0 +1,252 @@
+"""The teacher's responses and all that is found out about each: verdicts, the student's view, sentences, scores."""
+
+from dasd_resources.storage.tables.recurring import (
+    ASKED,
+    BATCH,
+    DTYPE,
+    ENGINE,
+    FILTER,
+    FILTER_VERSION,
+    FINISH_REASON,
+    JUDGED_BY,
+    KIND,
+    LOGPROBS,
+    MAX_TOKENS,
+    OFFSETS,
+    PASSED,
+    PROMPT_ID,
+    REASON,
+    RESPONSE_ID,
+    RUN_ID,
+    SAMPLE_INDEX,
+    SAMPLED,
+    SCORE,
+    SCORE_NAME,
+    SEED,
+    SENTENCE_INDEX,
+    STUDENT_FINGERPRINT,
+    TEACHER_FINGERPRINT,
+    TEMPERATURE,
+    TEMPLATE_VERSION,
+    TEXT,
+    THRESHOLD,
+    THRESHOLD_VERSION,
+    TIME,
+    TOKEN_IDS,
+    TOOL_CALL,
+    TOP_P,
+)
+from dasd_resources.storage.tables.table import Column, Reference, Table
+
+RESPONSES = Table(
+    name="responses",
+    one_row_per="teacher response",
+    notes="`token_ids`, `logprobs`, `offsets` of equal length.",
+    columns=(
+        RESPONSE_ID.of("prompts.prompt_id", "checkpoints.checkpoint_id"),
+        PROMPT_ID.of("prompts.prompt_id"),
+        BATCH.of("prompts.batch"),
+        TEMPERATURE,
+        TOP_P,
+        MAX_TOKENS,
+        SAMPLE_INDEX,
+        SEED.of("prompts.prompt_id", "checkpoints.checkpoint_id"),
+        TEACHER_FINGERPRINT,
+        TEMPLATE_VERSION,
+        ENGINE,
+        DTYPE,
+        TEXT.of(*SAMPLED),
+        TOKEN_IDS.of(*SAMPLED),
+        LOGPROBS.of(*SAMPLED),
+        OFFSETS.of(*SAMPLED),
+        TOOL_CALL.of(*SAMPLED),
+        FINISH_REASON.of(*SAMPLED),
+        RUN_ID,
+    ),
+    key=("response_id",),
+    references=(
+        Reference(("prompt_id",), "prompts"),
+        Reference(("teacher_fingerprint",), "checkpoints", ("checkpoint_id",)),
+    ),
+    owner="prompts",
+    partitioned_by_batch=True,
+    shown=("response_id", "text", "finish_reason"),
+)
+
+FAILED_REQUESTS = Table(
+    name="failed_requests",
+    one_row_per="request that ended without a row",
+    notes="Gone when a later run succeeds.",
+    columns=(
+        Column("request_id", "VARCHAR", "Id of the row the request was for."),
+        Column("asset", "VARCHAR", "Table the row would be in."),
+        BATCH.here("Prompt batch of the request, if it has one.").optional(),
+        KIND.here("[Code](kinds.md) of why it failed."),
+        REASON.here("The same for people: what the engine reported."),
+        Column("num_attempts", "INTEGER", "How often it has failed.", nullable=True),
+        Column("failed_at", TIME, "When it failed last; the row goes when a later run succeeds."),
+        RUN_ID,
+    ),
+    key=("asset", "request_id"),
+)
+
+_JUDGED = ("responses.text", "responses.token_ids", "responses.finish_reason", "responses.tool_call", *JUDGED_BY)
+RESPONSE_VERDICTS = Table(
+    name="response_verdicts",
+    one_row_per="response and filter",
+    columns=(
+        RESPONSE_ID.of("responses.response_id"),
+        BATCH.of("responses.batch"),
+        FILTER,
+        PASSED.of(*_JUDGED),
+        KIND.of(*_JUDGED),
+        REASON.optional().of(*_JUDGED),
+        FILTER_VERSION,
+        RUN_ID,
+    ),
+    key=("response_id", "filter", "filter_version"),
+    named_by=("response_id", "filter"),
+    references=(Reference(("response_id", "batch"), "responses"),),
+    owner="responses",
+    shown=("response_id", "filter", "passed", "kind", "reason"),
+)
+
+STUDENT_LOGPROBS = Table(
+    name="student_logprobs",
+    one_row_per="scored response",
+    notes="The student's own tokens, end of turn included.",
+    columns=(
+        RESPONSE_ID.of("responses.response_id"),
+        BATCH.of("responses.batch"),
+        STUDENT_FINGERPRINT.of("checkpoints.checkpoint_id"),
+        ENGINE,
+        DTYPE,
+        TOKEN_IDS.here("The student's own tokens of the same text, end of turn included.").of("responses.text", *ASKED),
+        LOGPROBS.of("responses.text", *SAMPLED),
+        OFFSETS.of("responses.text"),
+        RUN_ID,
+    ),
+    key=("response_id", "student_fingerprint"),
+    named_by=("response_id",),
+    references=(
+        Reference(("response_id", "batch"), "responses"),
+        Reference(("student_fingerprint",), "checkpoints", ("checkpoint_id",)),
+    ),
+    owner="responses",
+    partitioned_by_batch=True,
+    shown=("response_id", "engine", "token_ids", "logprobs"),
+)
+
+_TEACHER = ("responses.text", "responses.logprobs", "responses.offsets")
+_STUDENT = ("responses.text", "student_logprobs.logprobs", "student_logprobs.offsets")
+SENTENCE_PROBABILITIES = Table(
+    name="sentence_probabilities",
+    one_row_per="sentence of a scored response",
+    notes="Sums, counts and geometric means under both models.",
+    columns=(
+        RESPONSE_ID.of("student_logprobs.response_id"),
+        BATCH.of("student_logprobs.batch"),
+        STUDENT_FINGERPRINT.of("student_logprobs.student_fingerprint"),
+        SENTENCE_INDEX.of("responses.text"),
+        Column("start", "INTEGER", "First code point of the sentence.", ("responses.text",)),
+        Column("stop", "INTEGER", "Code point after its last.", ("responses.text",)),
+        Column(
+            "teacher_sum_logprob", "DOUBLE", "Sum of the teacher's token log-probabilities in the sentence.", _TEACHER
+        ),
+        Column(
+            "teacher_num_tokens",
+            "INTEGER",
+            "Number of the teacher's tokens in it.",
+            ("responses.text", "responses.offsets"),
+        ),
+        Column("student_sum_logprob", "DOUBLE", "Sum of the student's token log-probabilities in it.", _STUDENT),
+        Column(
+            "student_num_tokens",
+            "INTEGER",
+            "Number of the student's tokens in it.",
+            ("responses.text", "student_logprobs.offsets"),
+        ),
+        Column(
+            "teacher_prob",
+            "DOUBLE",
+            "exp(sum / tokens): the geometric mean per token (report §4); NULL without a token.",
+            _TEACHER,
+            nullable=True,
+        ),
+        Column("student_prob", "DOUBLE", "The same under the student.", _STUDENT, nullable=True),
+        Column("segmenter_version", "VARCHAR", "Version of the rules that cut text into sentences."),
+        RUN_ID,
+    ),
+    key=("response_id", "student_fingerprint", "segmenter_version", "sentence_index"),
+    named_by=("response_id", "sentence_index"),
+    references=(Reference(("response_id", "batch", "student_fingerprint"), "student_logprobs"),),
+    owner="responses",
+    partitioned_by_batch=True,
+    shown=("response_id", "sentence_index", "teacher_prob", "student_prob"),
+)
+
+_SUMS = ("teacher_sum_logprob", "teacher_num_tokens", "student_sum_logprob", "student_num_tokens", "start", "stop")
+_GAPS = tuple(f"sentence_probabilities.{column}" for column in _SUMS)
+SENTENCE_TYPES = Table(
+    name="sentence_types",
+    one_row_per="sentence and divergence rule",
+    columns=(
+        RESPONSE_ID.of("sentence_probabilities.response_id"),
+        BATCH.of("sentence_probabilities.batch"),
+        STUDENT_FINGERPRINT.of("sentence_probabilities.student_fingerprint"),
+        SENTENCE_INDEX.of("sentence_probabilities.sentence_index"),
+        Column(
+            "sentence_type",
+            "VARCHAR",
+            "`teacher`, `student` or `close`; NULL where a side owns no token.",
+            _GAPS,
+            nullable=True,
+        ),
+        THRESHOLD,
+        THRESHOLD_VERSION,
+        RUN_ID,
+    ),
+    key=("response_id", "student_fingerprint", "threshold_version", "sentence_index"),
+    named_by=("response_id", "sentence_index"),
+    references=(
+        Reference(("response_id", "batch", "student_fingerprint", "sentence_index"), "sentence_probabilities"),
+    ),
+    owner="responses",
+    shown=("response_id", "sentence_index", "sentence_type"),
+)
+
+RESPONSE_SCORES = Table(
+    name="response_scores",
+    one_row_per="response and score",
+    notes="All scores; the recipe picks one.",
+    columns=(
+        RESPONSE_ID.of("sentence_probabilities.response_id"),
+        BATCH.of("sentence_probabilities.batch"),
+        STUDENT_FINGERPRINT.of("sentence_probabilities.student_fingerprint"),
+        SCORE_NAME,
+        SCORE.of("sentence_types.sentence_type", *_GAPS),
+        Column(
+            "num_sentences",
+            "INTEGER",
+            "Sentences with tokens on both sides, those a share or mean counts.",
+            ("sentence_types.sentence_type",),
+        ),
+        THRESHOLD_VERSION.of("sentence_types.threshold_version"),
+        RUN_ID,
+    ),
+    key=("response_id", "student_fingerprint", "threshold_version", "score_name"),
+    named_by=("response_id", "score_name"),
+    references=(Reference(("response_id", "batch", "student_fingerprint", "threshold_version"), "sentence_types"),),
+    owner="responses",
+    shown=("response_id", "score_name", "score", "num_sentences"),
+)
+
+TABLES = (
+    RESPONSES,
+    FAILED_REQUESTS,
+    RESPONSE_VERDICTS,
+    STUDENT_LOGPROBS,
+    SENTENCE_PROBABILITIES,
+    SENTENCE_TYPES,
+    RESPONSE_SCORES,
+)
