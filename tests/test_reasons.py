@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from old_catalog import old_catalog
 
 import dasd_assets
 import dasd_resources
@@ -18,13 +19,12 @@ from dasd_assets.rules.filters import VERDICT_KINDS, VerdictKind
 from dasd_resources.inference.engine import FAILURE_KINDS, FailureKind
 from dasd_resources.landing.rejections import REJECTION_KINDS, Excluded, Malformed
 from dasd_resources.storage.connections import attach
-from dasd_resources.storage.lake import Lake, migrate
-from dasd_resources.storage.schema import MIGRATIONS
+from dasd_resources.storage.migrations import MIGRATIONS
 
 SENTENCES = {"reason", "why", "told", "message"}  # names of what is for people
 READS = {"startswith", "endswith", "removeprefix", "removesuffix", "partition", "split", "find", "index", "replace"}
 MATCHES = {"match", "search", "fullmatch", "findall", "finditer"}
-MAY_READ = "storage/schema.py"
+MAY_READ = "storage/migrations.py"
 # In SQL: a sentence compared with a text or parameter, or taken apart. `IS NULL` and equality of columns are allowed.
 SQL = re.compile(
     r"""\b(?:reason|why|message)\s*(?:=|<>|!=|(?:NOT\s+)?I?LIKE|~|(?:NOT\s+)?IN|SIMILAR\s+TO|IS\s+(?:NOT\s+)?DISTINCT\s+FROM)
@@ -233,10 +233,9 @@ OLD_VERDICTS: list[tuple[str, bool, str | None, str | None]] = [
 
 
 def test_rows_of_earlier_releases_are_coded_from_their_sentences(tmp_path: Path) -> None:
-    catalog = tmp_path / "catalog.sqlite"
     coded = next(number for number, step in enumerate(MIGRATIONS) if "ADD COLUMN owner_batch" in step)
-    migrate(catalog, MIGRATIONS[:coded])
-    with attach(catalog) as connection:
+    lake = old_catalog(tmp_path / "old", coded)
+    with attach(lake.catalog) as connection:
         for line, (reason, _) in enumerate(OLD_REJECTIONS):
             row = ["b1", "a.jsonl", line, reason]
             connection.execute("INSERT INTO rejected_prompts VALUES ($1, $2, $3, $4, NULL, NULL)", row)
@@ -247,8 +246,6 @@ def test_rows_of_earlier_releases_are_coded_from_their_sentences(tmp_path: Path)
             row = [f"{line:02}", name, passed, why]
             connection.execute("INSERT INTO response_verdicts VALUES ($1, 'b1', $2, $3, $4, 'v', NULL)", row)
             connection.execute("INSERT INTO continuation_verdicts VALUES ($1, $2, $3, $4, 'v', NULL)", row)
-    migrate(catalog, MIGRATIONS)
-    lake = Lake(str(tmp_path))
     rejected = lake.read("SELECT * FROM rejected_prompts ORDER BY source_line")
     assert rejected.select("reason", "kind").rows() == OLD_REJECTIONS
     twins = rejected.filter(rejected["prompt_id"].is_not_null() | rejected["owner_batch"].is_not_null())

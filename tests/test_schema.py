@@ -9,8 +9,9 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+from old_catalog import old_catalog
 
-from dasd_resources.storage.connections import attach, committing
+from dasd_resources.storage.connections import attach
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.migrations import MIGRATIONS
 from dasd_resources.storage.schema import NewerCatalog, SchemaConflict, migrate
@@ -24,18 +25,6 @@ COLUMNS = """SELECT table_name, column_name, data_type, is_nullable FROM duckdb_
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "home"))
-
-
-def old_catalog(home: Path, num_steps: int) -> Lake:
-    """A catalog as a release with so many steps left it."""
-    home.mkdir()
-    with attach(home / "catalog.sqlite") as connection:
-        connection.execute("CREATE TABLE schema_version(version INTEGER NOT NULL)")
-        for number, step in enumerate(MIGRATIONS[:num_steps], 1):
-            with committing(connection, f"schema {number}"):
-                connection.execute(step)
-                connection.execute("INSERT INTO schema_version VALUES ($number)", {"number": number})
-    return Lake(str(home))
 
 
 def append(lake: Lake, *ids: str) -> None:

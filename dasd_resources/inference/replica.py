@@ -86,9 +86,9 @@ class Replica:
         if isinstance(error, Unreachable) or self.num_consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
             self.healthy, self.reason = False, str(error)
 
-    def quote(self, message: str) -> str:
-        """A server's own message as it may be stored: short, and without the key."""
-        clean = " ".join(message.replace(self.secret, "***").split() if self.secret else message.split())
+    def quote(self, text: str) -> str:
+        """What a server said, as it may be stored: short, and without the key."""
+        clean = " ".join(text.replace(self.secret, "***").split() if self.secret else text.split())
         return clean if len(clean) <= MAX_QUOTED_CHARACTERS else clean[:MAX_QUOTED_CHARACTERS] + "…"
 
     @contextmanager
