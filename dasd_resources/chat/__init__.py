@@ -125,7 +125,7 @@ class Chat:
         return len(self._encoder.encode(text, add_special_tokens=False))
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """What each token says, for a person to read; bytes that are no whole character read as U+FFFD."""
+        """What each token says, for a person to read; bytes that are not a whole character read as U+FFFD."""
         return [piece.decode("utf-8", errors="replace") for piece in self._token_bytes.pieces(token_ids)]
 
     def _encode_markers(self, text: str) -> list[int]:
@@ -238,9 +238,9 @@ def _end_of_turn_id(tokenizer: "TokenizersBackend", spec: Spec, model: Model, st
     turns = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE_ANSWER}]
     variables: dict[str, Any] = {"strftime_now": PROMPT_DAY.strftime, **model.chat_template_options}
     try:
-        said = tokenizer.apply_chat_template(turns, tokenize=False, **variables)
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, **variables)
     except (TemplateError, TypeError, ValueError):  # it takes no answers, or only with a system prompt
         return eos
-    after = str(said).rpartition(PROBE_ANSWER)[2].lstrip()
+    after = str(rendered).rpartition(PROBE_ANSWER)[2].lstrip()
     written = (t["id"] for t in spec["added_tokens"] if t["id"] in stops and after.startswith(t["content"]))
     return next(written, eos)

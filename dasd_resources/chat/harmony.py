@@ -80,8 +80,8 @@ class Harmony:
         """Canonical text of a whole response; pieces: the bytes of each of its tokens, a marker's being its name."""
         messages, tail = self._messages(token_ids, pieces)
         silent = {*self.markers.values(), *self.stops}
-        said = [b"" if id in silent else piece for id, piece in zip(token_ids, pieces, strict=True)]
-        text, offsets = _read([m for m in messages if m.part != "other"], said)
+        contents = [b"" if id in silent else piece for id, piece in zip(token_ids, pieces, strict=True)]
+        text, offsets = _read([m for m in messages if m.part != "other"], contents)
         called = self.markers["<|call|>"] in token_ids
         called = called or any(TOOL_HEADER.search(header) for header in (tail, *(m.header for m in messages)))
         return Aligned(text, offsets, called or has_tool_call(text))
@@ -121,13 +121,13 @@ def _text(pieces: Sequence[bytes]) -> str:
     return b"".join(pieces).decode("utf-8", errors="replace")
 
 
-def _read(messages: Sequence[Message], said: Sequence[bytes]) -> tuple[str, list[int]]:
+def _read(messages: Sequence[Message], contents: Sequence[bytes]) -> tuple[str, list[int]]:
     """Canonical text and offsets of the messages, with delimiters and joints put in at their <|message|> tokens."""
     num_thinking = max((i + 1 for i, m in enumerate(messages) if m.part == "analysis"), default=0)
-    shown = [b""] * len(said)
+    shown = [b""] * len(contents)
     for position, message in enumerate(messages):
         shown[message.marker] = JOINT if position else b""
-        shown[message.marker + 1 : message.end] = said[message.marker + 1 : message.end]
+        shown[message.marker + 1 : message.end] = contents[message.marker + 1 : message.end]
     opening = messages[0].marker if num_thinking else None
     closing = messages[num_thinking].marker if 0 < num_thinking < len(messages) else None
     for marker, tag in ((opening, OPEN), (closing, CLOSE)):

@@ -33,10 +33,10 @@ class Quoting:
 
     def prompt_ids(self, question: str, system: str | None, render: Render, encode: Encode) -> list[int]:
         """Token ids of `render(question, system)` where `encode` reads control tokens but the quoted ones are text."""
-        said = question + (system or "")
-        if not self._quoted.search(said):
+        both = question + (system or "")
+        if not self._quoted.search(both):
             return encode(render(question, system))
-        mark = next(chr(point) for point in PRIVATE_USE if chr(point) not in said)
+        mark = next(chr(point) for point in PRIVATE_USE if chr(point) not in both)
         quotes: list[str] = []
 
         def hide(found: re.Match[str]) -> str:

@@ -55,8 +55,8 @@ class ThinkTags:
             return [(text, 0)]
         if not text.startswith(OPENING):  # an answer alone: the thinking that the prompt opened stays empty
             return [(f"{CLOSING}\n", None), (text, 0)]
-        said = len(OPEN) if self.prompt_opening == OPEN else len(OPENING)
-        return [(text[said:], said)]
+        in_prompt = len(OPEN) if self.prompt_opening == OPEN else len(OPENING)
+        return [(text[in_prompt:], in_prompt)]
 
     def read_response(self, token_ids: Sequence[int], pieces: Sequence[bytes]) -> Aligned:
         """Canonical text of a whole response; pieces: the bytes of each of its tokens."""
@@ -79,7 +79,7 @@ class ThinkTags:
 
 
 def find_tags(raw: str) -> Delimiters:
-    """Where thinking opens (at the start, said once or more) and where its first `</think>` closes it."""
+    """Where thinking opens (at the start, written once or more) and where its first `</think>` closes it."""
     leading = LEADING_OPEN.match(raw)
     start = leading.end() if leading else 0
     close = raw.find(CLOSE, start)

@@ -74,11 +74,11 @@ class VLLMEngine:
         fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, *limits))
         yield from failures
         yield from (Score(r.request_id, []) for r in fitting if _is_all_prompt(r))
-        asked = {r.request_id: r for r in fitting if not _is_all_prompt(r)}
+        by_id = {r.request_id: r for r in fitting if not _is_all_prompt(r)}
         response_alone = llm.llm_engine.vllm_config.use_v2_model_runner
         params, score = (_response_params, _response_score) if response_alone else (_sequence_params, _sequence_score)
-        for output in _run(llm, ((r.request_id, r.token_ids, params(r)) for r in asked.values())):
-            yield score(asked[output.request_id], output)
+        for output in _run(llm, ((r.request_id, r.token_ids, params(r)) for r in by_id.values())):
+            yield score(by_id[output.request_id], output)
 
     def close(self) -> None:
         """Free the model; only then may another be loaded, as vLLM keeps its distributed state per process."""
