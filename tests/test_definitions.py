@@ -14,6 +14,7 @@ NAMED = [
     "prompts",
     "teacher_generations_t060",
     "teacher_generations_t100",
+    "student_tokens",
     "response_verdicts",
     "student_logprobs",
     "sentence_probabilities",
@@ -29,12 +30,14 @@ NAMED = [
     "student_rollouts",
     "prefix_cuts",
     "teacher_continuations",
+    "continuation_tokens",
     "mixed_policy_dataset",
     "evaluations",
     "distillation_report",
 ]
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
-ROLLED_OUT = ("student_rollouts", "prefix_cuts", "teacher_continuations", "continuation_verdicts")
+CONTINUED = ("teacher_continuations", "continuation_tokens", "continuation_verdicts")
+ROLLED_OUT = ("student_rollouts", "prefix_cuts", *CONTINUED)
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
