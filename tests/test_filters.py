@@ -48,7 +48,7 @@ def array(ids: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def test_a_good_response_passes_everything_in_order() -> None:
     verdicts = judge(GOOD, SETTINGS)
-    assert tuple(verdicts) == FILTERS == ("length", "truncation", "structure", "repetition", "correctness")
+    assert tuple(verdicts) == tuple(FILTERS) == ("length", "truncation", "structure", "repetition", "correctness")
     assert set(verdicts.values()) == {Verdict(True, None, None)}
 
 
@@ -69,7 +69,7 @@ def test_each_fault_is_reported_by_its_own_filter() -> None:
 
 
 def test_correctness_drops_only_on_request() -> None:
-    assert required_filters(require_correct=True) == FILTERS
+    assert required_filters(require_correct=True) == tuple(FILTERS)
     assert required_filters(require_correct=False) == ("length", "truncation", "structure", "repetition")
 
 
