@@ -137,9 +137,10 @@ class NoValues(dg.IOManager):
 
 def _io_manager(recipe: Recipe) -> dg.IOManagerDefinition:
     """The one resource that every step has: made where the step will run, before it begins."""
+    has_own_process = jobs.owns_gpu_engine(recipe)
 
     def create(_: dg.InitResourceContext) -> NoValues:
-        jobs.begin_step(recipe)
+        jobs.begin_step(has_own_process)
         return NoValues()
 
     return dg.IOManagerDefinition(create, config_schema={})

@@ -29,8 +29,10 @@ class Rule:
 
 
 def all_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The rules and all that they use, each once."""
-    found: dict[Rule, None] = {}
+    """The rules and all that they use, each once. Raises ValueError where two of them have one name."""
+    found: dict[str, Rule] = {}
     for rule in rules:
-        found.update(dict.fromkeys((rule, *all_rules(rule.uses))))
-    return tuple(found)
+        for one in (rule, *all_rules(rule.uses)):
+            if found.setdefault(one.name, one) != one:
+                raise ValueError(f"two rules are named {one.name!r}: the code version tells them apart by name")
+    return tuple(found.values())

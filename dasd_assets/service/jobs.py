@@ -49,9 +49,9 @@ def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
     )
 
 
-def begin_step(recipe: Recipe) -> None:
+def begin_step(has_own_process: bool) -> None:
     """Called where a step will run: if that is a process of its own, it is to end with the run's process."""
-    if owns_gpu_engine(recipe):
+    if has_own_process:
         end_with_starter()
 
 
