@@ -106,7 +106,9 @@ def build_definitions(
     )
     sensors, schedules = automation.build(recipe, home, engines, assets)
     schedules += maintenance.build_schedules(recipe)
-    service = dg.Definitions(jobs=jobs.build(recipe), sensors=sensors, schedules=schedules)
+    service = dg.Definitions(
+        jobs=jobs.build(recipe, assets.resolve_asset_graph()), sensors=sensors, schedules=schedules
+    )
     return dg.Definitions.merge(assets, service)
 
 

@@ -12,7 +12,8 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
+from dasd_assets.rules.filters import FILTERING, FILTERS, Response, filter_version, judge
+from dasd_assets.rules.verdict import Verdict
 from dasd_resources.chat import Chat, UnsupportedQuestion
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe

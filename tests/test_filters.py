@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from dasd_assets.rules.filters import (
     FILTERS,
     Response,
-    Verdict,
-    VerdictKind,
     correctness,
     duplicate_ngram_share,
     judge,
@@ -25,6 +23,7 @@ from dasd_assets.rules.filters import (
     structure,
     truncation,
 )
+from dasd_assets.rules.verdict import Verdict, VerdictKind
 from dasd_resources.recipe import Filters, Repetition
 
 LIMITS = Repetition(ngram_sizes=(20, 50), max_duplicate_share=0.3, tail_tokens=256, max_tail_share=0.5)

@@ -42,7 +42,7 @@ REFERENCE_ANSWER = Column(
 VERIFIER = Column(
     "verifier",
     "VARCHAR",
-    "How a final answer is judged: `math`, `exact`, `multiple_choice`, `reasoning_gym:…`.",
+    "Which [verifier](extending.md#a-verifier) judges a final answer.",
     nullable=True,
 )
 METADATA = Column("metadata", "VARCHAR", "The row's other fields as JSON; the verifier may need them.", nullable=True)
