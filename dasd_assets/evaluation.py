@@ -15,10 +15,10 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints, stages
-from dasd_assets.rules.filters import VERIFIERS, Verdict, verified
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, verified
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest

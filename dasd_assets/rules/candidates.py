@@ -49,8 +49,8 @@ def candidate_params(recipe: "Recipe", teacher: str) -> dict[str, object]:
 def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: str, filters: Sequence[str]) -> Params:
     """The parameters of `responses_to_score` and `num_scored`.
 
-    filters: those that a response must pass to be scored. Correctness is never one of them: without wrong answers
-    nothing could be said of the right ones.
+    filters: those that a response must pass to be scored: what the recipe may require besides (correctness) is never
+    one of them, for without wrong answers nothing could be said of the right ones.
     """
     return {
         **candidate_params(recipe, teacher),
