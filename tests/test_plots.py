@@ -25,8 +25,8 @@ def shares(*positions: float) -> pl.DataFrame:
 
 
 def accuracies(standard_error: float | None) -> pl.DataFrame:
-    rows = [(stage, "math", t, 0.5, standard_error) for stage in ("teacher", "student", "stage1") for t in (0.6, 1.0)]
-    columns = {"stage": pl.String, "benchmark": pl.String, "temperature": pl.Float64, "accuracy": pl.Float64}
+    rows = [(name, "math", t, 0.5, standard_error) for name in ("teacher", "student", "t060") for t in (0.6, 1.0)]
+    columns = {"checkpoint": pl.String, "benchmark": pl.String, "temperature": pl.Float64, "accuracy": pl.Float64}
     return pl.DataFrame(rows, schema={**columns, "standard_error": pl.Float64}, orient="row")
 
 
@@ -39,7 +39,7 @@ def sentences(types: Sequence[str | None]) -> pl.DataFrame:
 
 
 FIGURES = {
-    "loss": plots.loss_curve({f"stage{n}": progress(MANY) for n in (1, 2, 3)}),
+    "loss": plots.loss_curve({name: progress(MANY) for name in ("t060", "t100", "mixed")}),
     "densities": plots.probability_densities({"T=0.6": [n / MANY for n in range(MANY)], "T=1": [0.5] * MANY}),
     "histogram": plots.histogram({"pool": [n / MANY for n in range(MANY)], "selected": [0.5] * MANY}, "score"),
     "sentences": plots.sentence_bars(sentences(["teacher", "student", "close", None] * 50)),

@@ -71,7 +71,7 @@ def png(figure: "Figure", dpi: int = FILE_DPI) -> bytes:
 
 
 def loss_curve(losses: Mapping[str, Sequence[Progress]]) -> "Figure":
-    """Training loss against the step, one line per stage."""
+    """Training loss against the step, one line per checkpoint."""
     figure, axes = _figure("step", "loss (nats per token)")
     for name, points in losses.items():
         axes.plot([p.step for p in points], [p.loss for p in points], label=name, linewidth=1.2)
@@ -139,7 +139,7 @@ def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> "Figure":
 
 
 def accuracy_bars(table: pl.DataFrame) -> "Figure":
-    """Accuracy with one standard error per stage, one group of bars per benchmark and temperature."""
+    """Accuracy with one standard error per checkpoint, one group of bars per benchmark and temperature."""
     figure, axes = _figure("", "accuracy")
     groups = table.partition_by("benchmark", "temperature", maintain_order=True)
     for number, group in enumerate(groups):
@@ -147,7 +147,7 @@ def accuracy_bars(table: pl.DataFrame) -> "Figure":
         label = f"{group['benchmark'][0]}, T={group['temperature'][0]:g}"
         errors = group["standard_error"].fill_null(0)
         axes.bar(position, group["accuracy"], 0.75 / len(groups), yerr=errors, capsize=2, label=label)
-        axes.set_xticks(np.arange(group.height), list(group["stage"]), fontsize=8)
+        axes.set_xticks(np.arange(group.height), list(group["checkpoint"]), fontsize=8)
     axes.set_ylim(0, 1.15)
     return _finished(figure, axes, columns=2)
 
