@@ -33,7 +33,8 @@ def inline(figure: "Figure") -> dg.MarkdownMetadataValue:
     encoded = base64.b64encode(buffer.getvalue()).decode()
     if len(encoded) > INLINE_BYTES:
         raise ValueError(
-            f"a figure of {len(encoded):,} bytes does not belong in the event log (at most {INLINE_BYTES:,}); draw less in it"
+            f"a figure of {len(encoded):,} bytes does not belong in the event log, which takes {INLINE_BYTES:,}; "
+            "draw less in it"
         )
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
