@@ -139,10 +139,10 @@ def test_an_empty_warehouse_has_an_empty_chain_with_its_columns(warehouse: Wareh
 @pytest.mark.parametrize(
     ("asset", "told"),
     [
-        ("checkpoint_stage1", "no checkpoint of student in force: materialize student_model first"),
-        ("checkpoint_stage2", "no checkpoint of stage1 in force: materialize checkpoint_stage1 first"),
-        ("checkpoint_stage3", "no checkpoint of stage2 in force: materialize checkpoint_stage2 first"),
-        ("student_rollouts", "no checkpoint of stage2 in force: materialize checkpoint_stage2 first"),
+        ("checkpoint_stage1", "no current checkpoint of student: materialize student_model first"),
+        ("checkpoint_stage2", "no current checkpoint of stage1: materialize checkpoint_stage1 first"),
+        ("checkpoint_stage3", "no current checkpoint of stage2: materialize checkpoint_stage2 first"),
+        ("student_rollouts", "no current checkpoint of stage2: materialize checkpoint_stage2 first"),
     ],
 )
 def test_a_stage_without_its_parent_says_what_to_make_first(project: Project, asset: str, told: str) -> None:

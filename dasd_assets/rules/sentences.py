@@ -65,8 +65,8 @@ LABEL = r"""(?:(?:[-*+•>]|\#{1,6})[ ])*+[*_]{0,3}(?:(?:Step|Case|Part|Example|
     \(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,4})\.(?=[\s*_])"""
 FIRST_LABEL = re.compile(rf"\s*+(?:{LABEL})?", re.X)
 # The scanner. One match takes all text that ends no sentence, then one place that may end one. The last group that
-# matched says which: after "cut" and "shown" a sentence ends, after "stop" it is for _ends_sentence to judge. Two traps:
-# every repetition must be possessive (++, *+), or text is scanned twice and the time is no longer linear; and the last
+# matched says which: after "cut" and "shown" a sentence ends, after "stop" _ends_sentence decides. Two traps: every
+# repetition must be possessive (++, *+), or text is scanned twice and the time is no longer linear; and the last
 # line must match any character, or the scanner halts before the end.
 SCAN = re.compile(
     rf"""
