@@ -17,7 +17,7 @@ import dagster as dg
 FILE = "materializations.sqlite"
 EVENTS_PER_QUERY = 500  # ids in one query of the log; SQLite takes a limited number of parameters
 MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
-CREATE_TABLE = """CREATE CREATE_TABLE IF NOT EXISTS materializations(
+CREATE_TABLE = """CREATE TABLE IF NOT EXISTS materializations(
     storage_id INTEGER PRIMARY KEY, asset TEXT NOT NULL, run_id TEXT NOT NULL, timestamp REAL NOT NULL,
     tags TEXT NOT NULL)"""
 

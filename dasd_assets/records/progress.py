@@ -19,7 +19,7 @@ LOG_SECONDS = 10.0  # between two lines, during the first ten minutes
 def logged(
     items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], interval: float = LOG_SECONDS
 ) -> Iterator[Item]:
-    """Pass items on; at growing intervals (`pause`) and at the end, log how many of `total` there are, and the time left.
+    """Pass items on; at growing intervals (`pause`) and at the end, log how many of `total` are done and the time left.
 
     The rate counts from the first item: the time that an engine needs to load a model is not part of it.
     """
