@@ -12,6 +12,7 @@ from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, ch
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.candidates import (
@@ -29,7 +30,6 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.sentence_probabilities import probability_densities
-from dasd_assets.training import loss_curve
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained

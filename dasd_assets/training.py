@@ -8,18 +8,18 @@ checkpoint's id names its parent, data and settings, so a checkpoint that exists
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
 from dasd_assets.records.checkpoint_chain import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.plots import inline, labelled_axes, trend, with_legend
+from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
@@ -34,9 +34,6 @@ from dasd_resources.sft.checkpoint import RECORD, Pace, Progress, Trained
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.storage.warehouse import Warehouse
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TRAINING_VERSION = "1"
 TRAINING = Rule("training", TRAINING_VERSION, ("training", "seed", "student.dtype"))
@@ -53,14 +50,6 @@ def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
     settings = recipe.version("training", "seed", "student.dtype")
     return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
-
-
-def loss_curve(losses: Mapping[str, Sequence[Progress]]) -> "Figure":
-    """Training loss against the step, one line per stage."""
-    figure, axes = labelled_axes("step", "loss (nats per token)")
-    for name, points in losses.items():
-        axes.plot([p.step for p in points], [p.loss for p in points], label=name, linewidth=1.2)
-    return with_legend(figure, axes)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

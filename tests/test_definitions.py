@@ -37,7 +37,13 @@ NAMED = [
     "distillation_report",
 ]
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
-ROLLED_OUT = ("student_rollouts", "prefix_cuts", "teacher_continuations", "continuation_verdicts")
+ROLLED_OUT = (
+    "student_rollouts",
+    "prefix_cuts",
+    "teacher_continuations",
+    "continuation_tokens",
+    "continuation_verdicts",
+)
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
