@@ -33,6 +33,7 @@ from dasd_assets import (
     verdicts,
 )
 from dasd_assets.records import quarantine
+from dasd_assets.rules.names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
 from dasd_assets.training import Train
@@ -90,8 +91,9 @@ def build_definitions(
     """The asset graph of a recipe over a home, with jobs and automation.
 
     Tests pass their own engines, training and warehouse. stages: modules whose `build(recipe)` makes assets; more of
-    them than ours, to extend the pipeline.
+    them than ours, to extend the pipeline. Raises RecipeError if the recipe names a filter or score that there is not.
     """
+    check_names(recipe)
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
         assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
@@ -106,7 +108,9 @@ def build_definitions(
     )
     sensors, schedules = automation.build(recipe, home, engines, assets)
     schedules += maintenance.build_schedules(recipe)
-    service = dg.Definitions(jobs=jobs.build(recipe), sensors=sensors, schedules=schedules)
+    service = dg.Definitions(
+        jobs=jobs.build(recipe, assets.resolve_asset_graph()), sensors=sensors, schedules=schedules
+    )
     return dg.Definitions.merge(assets, service)
 
 

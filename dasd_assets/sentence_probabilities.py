@@ -3,13 +3,15 @@
 `responses`, `student_tokens`, `student_logprobs` -> `sentence_probabilities`, split by `rules/sentences.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.plots import inline, probability_densities, shape
+from dasd_assets.records.plots import inline, labelled_axes, shape, with_legend
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
@@ -18,9 +20,21 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 RESPONSES_PER_COMMIT = 2000
 PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
     AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
+
+
+def probability_densities(probs: Mapping[str, Sequence[float]]) -> "Figure":
+    """Density of response probabilities, the geometric mean over tokens, one curve per group (Figure 3)."""
+    figure, axes = labelled_axes("response probability (geometric mean of its tokens')", "density")
+    for name, values in probs.items():
+        heights, edges = np.histogram(values, bins=40, range=(0.0, 1.0), density=len(values) > 0)
+        axes.stairs(heights, edges, label=f"{name} (n={len(values):,})", fill=False)
+    return with_legend(figure, axes)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

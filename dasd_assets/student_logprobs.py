@@ -13,7 +13,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
-from dasd_assets.rules.filters import FILTERING, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.student_tokens import stored_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
@@ -103,7 +103,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         teacher = engines.find(recipe.teacher, "teacher.model")
         batch = context.partition_key
         version = filter_version(recipe, student.fingerprint)
-        params = to_score_params(recipe, teacher.fingerprint, batch, version, QUALITY_FILTERS)
+        params = to_score_params(recipe, teacher.fingerprint, batch, version, required_filters(False))
         pool = responses_to_score(warehouse, params)
         todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0

@@ -3,7 +3,7 @@
 Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
 import dagster as dg
@@ -12,7 +12,8 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
+from dasd_assets.rules.filters import FILTERING, FILTERS, Response, filter_version, judge
+from dasd_assets.rules.verdict import Verdict
 from dasd_assets.student_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
@@ -24,15 +25,16 @@ RESPONSES_AT_ONCE = 1024
 BY_STUDENT = "len(s.token_ids) AS num_student_tokens, s.kind AS token_kind, s.reason AS token_reason"
 
 
-def judge_row(row: Row, filters: Filters) -> dict[str, Verdict]:
+def judge_row(row: Row, filters: Filters, known: Collection[str] = ()) -> dict[str, Verdict]:
     """Every filter's verdict on a row with the fields of `Response`; all fail where the student cannot be asked.
 
     The row also has what the student's tokens say of that: token_kind and token_reason, or None.
+    known: filters whose verdicts there are already.
     """
     if row["token_kind"] is not None:
-        reason = f"the student cannot be asked: {row['token_reason']}"
-        return dict.fromkeys(FILTERS, Verdict(False, row["token_kind"], reason))
-    return judge(Response(**{name: row[name] for name in Response.__annotations__}), filters)
+        refused = Verdict(False, row["token_kind"], f"the student cannot be asked: {row['token_reason']}")
+        return {name: refused for name in FILTERS if name not in known}
+    return judge(Response(**{name: row[name] for name in Response.__annotations__}), filters, known)
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
@@ -56,7 +58,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="responses",
         kinds={"ducklake"},
-        description="One row per response and filter: whether it passed, and if not, why.",
+        description="One row per response and filter: whether it passed, and if not, why. Dropped are:\n\n"
+        + "\n".join(f"- `{name}`: {entry.drops}" for name, entry in FILTERS.items()),
     )
     def response_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
@@ -66,7 +69,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
             num_todo, todo = unjudged(warehouse, batch, student, version)
             for row in logged(todo, num_todo, "responses judged", context.log.info):
-                judged = judge_row(row, recipe.filters)
+                judged = judge_row(row, recipe.filters, row["known"])
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
         return _result(warehouse, batch, version, declared)
@@ -75,20 +78,22 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tuple[int, Iterator[Row]]:
-    """How many responses of a batch lack verdicts of these rules, and each as `judge_row` takes it, few in memory.
+    """How many responses of a batch lack a filter's verdict by these rules, and each as `judge_row` takes it.
 
+    Few of them are in memory at a time; each has `known`, the filters whose verdicts it has.
     student: the fingerprint whose tokens are counted. Raises NoTokens if they are not made.
     """
     asked = "FROM responses r JOIN prompts p USING (prompt_id)"
-    todo = """WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
-            SELECT response_id FROM response_verdicts WHERE batch = $batch AND filter_version = $version
-            GROUP BY response_id HAVING count(*) = $num_filters)"""
+    todo = """LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
+            WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
+        WHERE r.batch = $batch AND p.batch = $batch
+          AND NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
     tokens = "FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
-    params = {"batch": batch, "student": student, "version": version, "num_filters": len(FILTERS)}
+    params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
         query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
-            p.question, p.reference_answer, p.verifier, p.metadata, {BY_STUDENT}
+            p.question, p.reference_answer, p.verifier, p.metadata, coalesce(v.known, []) AS known, {BY_STUDENT}
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):

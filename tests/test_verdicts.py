@@ -2,7 +2,8 @@
 
 import pytest
 
-from dasd_assets.rules.filters import FILTERS, Verdict, filter_version
+from dasd_assets.rules.filters import FILTERS, filter_version
+from dasd_assets.rules.verdict import Verdict
 from dasd_assets.verdicts import judge_row, verdict_rows
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe

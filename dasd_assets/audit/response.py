@@ -65,7 +65,7 @@ def audit_continuation(reading: Reading, continuation_id: str) -> Record:
 
 def _teacher(reading: Reading, fingerprint: str) -> list[Record]:
     """Where the model of that fingerprint is registered: recipe, folder, run."""
-    query = "SELECT recipe, path, run_id FROM checkpoints WHERE checkpoint_id = $id AND stage = 'teacher' ORDER BY ALL"
+    query = "SELECT recipe, path, run_id FROM checkpoints WHERE checkpoint_id = $id AND name = 'teacher' ORDER BY ALL"
     return reading.read(query, {"id": fingerprint}).to_dicts()
 
 
@@ -106,8 +106,8 @@ _SCORES = f"""SELECT student_fingerprint, threshold_version, score_name, score, 
     FROM response_scores {_OF_RESPONSE}"""
 _EXAMPLES = """SELECT recipe, dataset, policy, example_id, dataset_id, len(input_ids) AS num_tokens, snapshot_id, run_id
     FROM sft_examples WHERE response_id = $id ORDER BY ALL"""
-_TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.dataset, c.snapshot_id, e.example_id,
-    e.response_id, e.continuation_id, c.run_id
+_TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.name, c.stage, c.dataset, c.snapshot_id,
+    e.example_id, e.response_id, e.continuation_id, c.run_id
     FROM checkpoint_examples e JOIN checkpoints c USING (checkpoint_id)"""
 _CHECKPOINTS = f"{_TRAINED} WHERE e.response_id = $id ORDER BY ALL"
 _TRAINED_ON = f"{_TRAINED} WHERE e.example_id = $id ORDER BY ALL"

@@ -1,4 +1,4 @@
-"""Which rollouts a recipe wants of a checkpoint (report §5): questions drawn, answers capped at 1.5 × the reference."""
+"""The rollouts that a recipe asks of a checkpoint (report §5): which questions, and at most how many tokens each."""
 
 import math
 
@@ -28,7 +28,7 @@ ROLLOUTS = Rule(
 
 
 def length_cap(num_reference_tokens: int, cap: float) -> int:
-    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 is 55."""
+    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 gives 55 and not 56."""
     return math.ceil(round(cap * num_reference_tokens, 6))
 
 
@@ -60,7 +60,7 @@ def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPoli
 
 
 def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> list[Row]:
-    """The rollouts that a recipe wants of a checkpoint now, made or not. student: the untrained one's fingerprint.
+    """The rollouts that a recipe asks of a checkpoint now, made or not. student: the fingerprint of the untrained one.
 
     The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded.
     """

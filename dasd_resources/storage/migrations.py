@@ -241,4 +241,13 @@ MIGRATIONS = (
     ALTER TABLE student_logprobs DROP COLUMN token_ids;
     ALTER TABLE student_logprobs DROP COLUMN offsets;
     """,
+    # A checkpoint is named for what it was trained on; which stage of training that was is a number.
+    """
+    ALTER TABLE checkpoints RENAME COLUMN stage TO name;
+    ALTER TABLE checkpoints ADD COLUMN stage INTEGER;
+    UPDATE checkpoints SET
+        stage = CASE WHEN name = 'student' THEN 0
+            ELSE TRY_CAST(regexp_extract(name, '^stage([0-9]+)$', 1) AS INTEGER) END,
+        name = coalesce(dataset, name);
+    """,
 )

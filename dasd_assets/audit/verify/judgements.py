@@ -12,7 +12,8 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.evaluation import judge_answer
-from dasd_assets.rules.filters import Response, Verdict, continuation_filter_version, correctness, filter_version
+from dasd_assets.rules.filters import Response, continuation_filter_version, correctness, filter_version
+from dasd_assets.rules.verdict import Verdict
 from dasd_assets.verdicts import BY_STUDENT, judge_row
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading

@@ -42,7 +42,7 @@ REFERENCE_ANSWER = Column(
 VERIFIER = Column(
     "verifier",
     "VARCHAR",
-    "How a final answer is judged: `math`, `exact`, `multiple_choice`, `reasoning_gym:…`.",
+    "Which [verifier](extending.md#a-verifier) judges a final answer.",
     nullable=True,
 )
 METADATA = Column("metadata", "VARCHAR", "The row's other fields as JSON; the verifier may need them.", nullable=True)
@@ -76,9 +76,7 @@ TOOL_CALL = Column("tool_call", "BOOLEAN", "Whether the text calls a tool.")
 FINISH_REASON = Column("finish_reason", "VARCHAR", "`stop` at the end of turn, `length` at the token limit.")
 
 # What was found out about it.
-FILTER = Column(
-    "filter", "VARCHAR", "`length`, `truncation`, `structure`, `repetition` or `correctness` (report §6.2)."
-)
+FILTER = Column("filter", "VARCHAR", "Which [filter](extending.md#filters) judged it (report §6.2).")
 PASSED = Column("passed", "BOOLEAN", "Whether the text passes the filter.")
 KIND = Column(
     "kind", "VARCHAR", "[Code](kinds.md) of why it does not pass, or why nothing could be judged.", nullable=True
@@ -95,7 +93,7 @@ THRESHOLD_VERSION = Column(
     "Hash of segmenter, measure, threshold and code that typed sentences and scored responses.",
 )
 SCORE = Column("score", "DOUBLE", "The response's score; NULL where no sentence counts.", nullable=True)
-SCORE_NAME = Column("score_name", "VARCHAR", "Which score; the recipe picks the one that ranks.")
+SCORE_NAME = Column("score_name", "VARCHAR", "Which [score](extending.md#scores); the recipe picks the one that ranks.")
 
 # Sources: what a model was asked, what it read, what it was trained on.
 ASKED = ("prompts.question", "prompts.system_prompt")
