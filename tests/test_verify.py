@@ -96,7 +96,7 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
     )
     edit(
         copy,
-        f"""UPDATE response_verdicts SET passed = TRUE, reason = NULL
+        f"""UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL
         WHERE response_id = '{wrong}' AND filter = 'correctness'""",
     )
     edit(
@@ -104,7 +104,7 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
         f"""UPDATE continuation_verdicts SET reason = 'a hand'
         WHERE continuation_id = '{long}' AND filter = 'length'""",
     )
-    edit(copy, f"UPDATE evaluations SET correct = TRUE, reason = NULL WHERE evaluation_id = '{answer}'")
+    edit(copy, f"UPDATE evaluations SET correct = TRUE, kind = NULL, reason = NULL WHERE evaluation_id = '{answer}'")
     found = faults(copy)
     assert f"response_verdicts {loop} repetition: its verdict is failed (a hand), its text gives passed" in found
     assert f"response_verdicts {wrong} correctness: its verdict is passed, its text gives failed (" in found
@@ -118,7 +118,7 @@ def test_what_needs_a_model_that_is_not_here_is_counted_not_accused(copy: Projec
     wrong = copy.read("SELECT min(response_id) FROM response_verdicts WHERE reason LIKE '%expected%'").item()
     edit(
         copy,
-        f"""UPDATE response_verdicts SET passed = TRUE, reason = NULL
+        f"""UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL
         WHERE response_id = '{wrong}' AND filter = 'correctness'""",
     )
     with copy.warehouse.reading() as reading:
@@ -328,8 +328,15 @@ def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:
     edit(copy, "UPDATE response_scores SET score = 9 WHERE score_name = 'teacher_share'")
     num_batches = copy.read("SELECT count(DISTINCT batch) AS num FROM response_scores").item()
     edit(copy, "UPDATE student_rollouts SET offsets = list_transform(offsets, o -> -1)")
-    edit(copy, "UPDATE response_verdicts SET passed = FALSE, reason = 'a hand' WHERE filter = 'truncation'")
-    edit(copy, "UPDATE evaluations SET correct = NOT correct, reason = CASE WHEN correct THEN 'a hand' END")
+    edit(
+        copy,
+        "UPDATE response_verdicts SET passed = FALSE, kind = 'cut_off', reason = 'a hand' WHERE filter = 'truncation'",
+    )
+    edit(
+        copy,
+        """UPDATE evaluations SET correct = NOT correct, kind = CASE WHEN correct THEN 'wrong_answer' END,
+            reason = CASE WHEN correct THEN 'a hand' END""",
+    )
     faults = list(verify(copy.warehouse, sample=1))
     found = [fault.table for fault in faults]
     assert found.count("sentence_probabilities") == num_batches
