@@ -7,9 +7,7 @@ from pathlib import Path
 
 LANDING_FOLDER = "prompts"
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
-WORKSPACE = (
-    Path(__file__).parent / "workspace.yaml"
-)  # names the code location, so that a sensor switched off in the UI stays off
+WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: a sensor that is off stays off
 
 
 def home_of(environment: Mapping[str, str]) -> Path:

@@ -157,7 +157,7 @@ def test_models_load_and_answer_with_a_thinking_part(name: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(DEMO / name)
     assert model.config.vocab_size == len(TOKENIZERS[name])
     prompt = {"teacher": None, "student": make_models.STUDENT_SYSTEM_PROMPT}[name]
-    speaker = check_models.Speaker(model, TOKENIZERS[name], prompt)
+    speaker = check_models.LoadedModel(model, TOKENIZERS[name], prompt)
     texts = speaker.tokenizer.batch_decode(
         check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6)
     )

@@ -67,8 +67,8 @@ def ranks(reading: Reading) -> Iterator[Fault]:
             if json.loads(row["rule"]).get("only_accepted"):
                 gapless.add((row["recipe"], row["dataset"]))
         except (ValueError, AttributeError):
-            cure = f"materialize what selects {row['dataset']} again"
-            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", cure)
+            remedy = f"materialize what selects {row['dataset']} again"
+            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
         whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
         what = None
@@ -122,8 +122,8 @@ def num_examples(reading: Reading) -> Iterator[Fault]:
         what = f"checkpoint_examples has {row['found']:,} rows of it, the record says {row['num_examples']:,} examples"
         if not row["found"]:
             what = "checkpoint_examples has no row of it (an earlier release trained it): a takedown cannot name it"
-        cure = f"materialize checkpoint_{row['stage']} again, which trains nothing as long as its dataset is the same"
-        yield Fault("checkpoints", row["checkpoint_id"], what, cure)
+        remedy = f"materialize checkpoint_{row['stage']} again, which trains nothing as long as its dataset is the same"
+        yield Fault("checkpoints", row["checkpoint_id"], what, remedy)
 
 
 _NUM_EXAMPLES = """SELECT c.checkpoint_id, c.stage, c.num_examples, count(e.example_id) AS found
