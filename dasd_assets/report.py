@@ -8,10 +8,11 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, stage_accuracy
+from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, checkpoint_accuracy
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.candidates import (
@@ -22,14 +23,13 @@ from dasd_assets.rules.candidates import (
     candidate_params,
     drop_counts,
 )
-from dasd_assets.rules.checkpoints import current_checkpoints, stages
+from dasd_assets.rules.checkpoints import checkpoint_asset, checkpoint_names, current_checkpoints
 from dasd_assets.rules.filters import FILTERING, filter_version
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.sentence_probabilities import probability_densities
-from dasd_assets.training import loss_curve
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained
@@ -65,7 +65,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
         drops=drop_counts(warehouse, _params(engines, recipe, batches)),
         shares=_shares(warehouse, engines, recipe, batches),
         teacher_share=_teacher_share(warehouse, engines, recipe, batches),
-        accuracies=stage_accuracy(warehouse, recipe),
+        accuracies=checkpoint_accuracy(warehouse, recipe),
         checkpoints=current_checkpoints(warehouse, recipe),
     )
 
@@ -76,7 +76,7 @@ def pictures(
     """Name -> figure, for every figure of the report."""
     rollouts = student_rollouts_now(warehouse, engines, recipe)
     trained = data.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    losses = {row["stage"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
+    losses = {row["name"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
     return {
         "response_probabilities": probability_densities(_response_probs(warehouse, engines, recipe, batches)),
         "sentence_probabilities": sentence_bars(_one_response(warehouse, engines, recipe)),
@@ -163,7 +163,7 @@ def _declared(recipe: Recipe) -> Declaration:
             "sentence_types": "sentence_types",
             "selected_responses": [*selections, "random_responses"],
             "sft_examples": [*sft_datasets, "mixed_policy_dataset"],
-            "checkpoints": ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]],
+            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
             "student_rollouts": "student_rollouts",
             "benchmark_questions": "benchmark_questions",
             "evaluations": "evaluations",

@@ -8,10 +8,10 @@ from drawn import PNG, decoded
 
 from dasd_assets.evaluation import accuracy_bars
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
+from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import png
 from dasd_assets.report import sentence_bars, teacher_share_by_position
 from dasd_assets.sentence_probabilities import probability_densities
-from dasd_assets.training import loss_curve
 from dasd_resources.sft.checkpoint import Progress
 
 MANY = 2000
@@ -27,8 +27,8 @@ def shares(*positions: float) -> pl.DataFrame:
 
 
 def accuracies(standard_error: float | None) -> pl.DataFrame:
-    rows = [(stage, "math", t, 0.5, standard_error) for stage in ("teacher", "student", "stage1") for t in (0.6, 1.0)]
-    columns = {"stage": pl.String, "benchmark": pl.String, "temperature": pl.Float64, "accuracy": pl.Float64}
+    rows = [(name, "math", t, 0.5, standard_error) for name in ("teacher", "student", "t060") for t in (0.6, 1.0)]
+    columns = {"checkpoint": pl.String, "benchmark": pl.String, "temperature": pl.Float64, "accuracy": pl.Float64}
     return pl.DataFrame(rows, schema={**columns, "standard_error": pl.Float64}, orient="row")
 
 
@@ -41,7 +41,7 @@ def sentences(types: Sequence[str | None]) -> pl.DataFrame:
 
 
 FIGURES = {
-    "loss": loss_curve({f"stage{n}": progress(MANY) for n in (1, 2, 3)}),
+    "loss": loss_curve({name: progress(MANY) for name in ("t060", "t100", "mixed")}),
     "densities": probability_densities({"T=0.6": [n / MANY for n in range(MANY)], "T=1": [0.5] * MANY}),
     "sentences": sentence_bars(sentences(["teacher", "student", "close", None] * 50)),
     "positions": teacher_share_by_position(shares(*[n / 8 for n in range(8)])),

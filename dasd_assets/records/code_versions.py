@@ -19,7 +19,7 @@ MADE_WITH = "made_with"
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """code: rule -> its version. recipe: dotted path -> value."""
+    """code: rule -> its version, with the entries of its catalogue. recipe: dotted path -> value."""
 
     code: Mapping[str, str]
     recipe: Mapping[str, object]
@@ -29,7 +29,7 @@ class CodeVersion:
         """The code version of rules and all that they use. parts: of the recipe, besides those that the rules read."""
         every = all_rules(rules)
         paths = sorted({part for rule in every for part in rule.parts} | set(parts))
-        return cls({rule.name: rule.version for rule in every}, recipe.parts(*paths))
+        return cls({rule.name: rule.code for rule in every}, recipe.parts(*paths))
 
     @property
     def text(self) -> str:

@@ -63,13 +63,13 @@ def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: 
     }
 
 
-def responses_to_score(lake: "Lake", params: Params) -> pl.DataFrame:
-    """(response_id, question, text, system_prompt) of the responses of a batch that the student must score.
+def responses_to_score(lake: "Lake", params: Params) -> list[str]:
+    """Ids of the responses of a batch that the student must score, in order.
 
     Those that pass the filters where filters come before selection, else all.
     """
-    query = f"SELECT r.response_id, p.question, r.text, p.system_prompt {_TO_SCORE} ORDER BY r.response_id"
-    return lake.read(query, params)
+    query = f"SELECT r.response_id {_TO_SCORE} ORDER BY r.response_id"
+    return lake.read(query, params)["response_id"].to_list()
 
 
 def num_scored(lake: "Lake", params: Params, student: str) -> tuple[int, int]:
