@@ -225,7 +225,7 @@ ROWS = {
     "example": "SELECT max(example_id) FROM sft_examples WHERE policy = 'das' AND dataset = 't060'",
     "response of example": """SELECT arg_max(response_id, example_id) FROM sft_examples
         WHERE policy = 'das' AND dataset = 't060'""",
-    "checkpoint": "SELECT max(checkpoint_id) FROM checkpoints WHERE stage = 'stage1'",
+    "checkpoint": "SELECT max(checkpoint_id) FROM checkpoints WHERE name = 't060'",
     "prompt": "SELECT max(prompt_id) FROM selected_responses WHERE policy = 'das'",
 }
 

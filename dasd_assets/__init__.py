@@ -6,6 +6,7 @@
 | prompts | `prompts`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
 | parity gate | `parity` | blocking checks on the teacher's and the student's logprobs | | |
+| student's tokens | `student_tokens` | `student_tokens` | the same | |
 | filters | `verdicts` | `response_verdicts` | the same | §6.2 |
 | probabilities | `student_logprobs` | `student_logprobs` | the same | §4 |
 | | `sentence_probabilities` | `sentence_probabilities` | the same | §4 |
@@ -13,7 +14,7 @@
 | selection | `selection` | `selected_responses_…` | `selected_responses` | §4 |
 | | `random_responses` | `random_responses` | `selected_responses` | Table 3 |
 | datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
-| training | `training` | `checkpoint_stage1`, `checkpoint_stage2`, … | `checkpoints` | §3, §6.4 |
+| training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
 | report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |

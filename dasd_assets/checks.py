@@ -12,7 +12,7 @@ from itertools import pairwise
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import stage_answers
+from dasd_assets.evaluation import checkpoint_answers
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
@@ -25,7 +25,7 @@ from dasd_assets.rules.candidates import (
     num_scored,
     to_score_params,
 )
-from dasd_assets.rules.checkpoints import stages
+from dasd_assets.rules.checkpoints import checkpoint_asset, trained_names
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
@@ -115,9 +115,9 @@ def teacher_sentence_share(num_teacher: int, num_typed: int, limits: Checks) -> 
 
 
 def accuracy_change(
-    before: pl.DataFrame, after: pl.DataFrame, stage: str, previous: str, limit: float
+    before: pl.DataFrame, after: pl.DataFrame, name: str, previous: str, limit: float
 ) -> AssetCheckFinding:
-    """Whether a stage is as accurate as the one before it, but for `limit` standard errors, on every benchmark.
+    """Whether a checkpoint is as accurate as its parent, but for `limit` standard errors, on every benchmark.
 
     before, after: benchmark, temperature, question_id, correct. Questions are paired, so that only what changed counts.
     """
@@ -130,9 +130,9 @@ def accuracy_change(
     message = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
     if failed:
         message = (
-            f"{stage} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
-            f"({message}). Look at checkpoint_{stage}'s loss, at its dataset's samples, and at the answers: SELECT * "
-            f"FROM evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
+            f"{name} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
+            f"({message}). Look at {checkpoint_asset(name)}'s loss, at its dataset's samples, and at the answers: "
+            f"SELECT * FROM evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
         )
     return AssetCheckFinding(not failed, message, figures)
 
@@ -167,18 +167,18 @@ def batch_checks(recipe: Recipe) -> list[Check]:
 
 def later_checks(recipe: Recipe) -> list[Check]:
     """The checks of what reads all batches."""
-    names = ["student", *stages(recipe)]
+    names = ["student", *trained_names(recipe)]
     return [
         Check("student_rollouts", "failed_requests", "Nearly every rollout was made.", _missing_rollouts),
         Check("teacher_continuations", "failed_requests", "Nearly every prefix was continued.", _missing_continuations),
         *[
             Check(
                 "evaluations",
-                f"accuracy_{stage}_not_below_{previous}",
-                f"{stage} answers held-out questions no worse than {previous}.",
-                _accuracy_not_below(stage, previous),
+                f"accuracy_{name}_not_below_{previous}",
+                f"{name} answers held-out questions no worse than {previous}.",
+                _accuracy_not_below(name, previous),
             )
-            for previous, stage in pairwise(names)
+            for previous, name in pairwise(names)
         ],
     ]
 
@@ -335,10 +335,10 @@ def _missing_continuations(scope: Scope) -> AssetCheckFinding:
     return _failed(scope, "teacher_continuations", wanted - made, wanted)
 
 
-def _accuracy_not_below(stage: str, previous: str) -> Callable[[Scope], AssetCheckFinding]:
+def _accuracy_not_below(name: str, previous: str) -> Callable[[Scope], AssetCheckFinding]:
     def evaluate(scope: Scope) -> AssetCheckFinding:
-        answers = stage_answers(scope.warehouse, scope.recipe)
-        before, after = (answers.filter(pl.col("stage") == name) for name in (previous, stage))
-        return accuracy_change(before, after, stage, previous, scope.recipe.checks.max_accuracy_drop)
+        answers = checkpoint_answers(scope.warehouse, scope.recipe)
+        before, after = (answers.filter(pl.col("checkpoint") == of) for of in (previous, name))
+        return accuracy_change(before, after, name, previous, scope.recipe.checks.max_accuracy_drop)
 
     return evaluate

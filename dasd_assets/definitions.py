@@ -28,6 +28,7 @@ from dasd_assets import (
     sentence_probabilities,
     sft_datasets,
     student_logprobs,
+    student_tokens,
     training,
     verdicts,
 )
@@ -55,6 +56,7 @@ STAGES: tuple[Stage, ...] = (
     models,
     prompts,
     generations,
+    student_tokens,
     verdicts,
     student_logprobs,
     sentence_probabilities,

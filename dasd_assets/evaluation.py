@@ -5,16 +5,18 @@ Benchmark files -> `benchmark_questions`; with `checkpoints` -> `evaluations`, a
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.plots import accuracy_bars, inline
+from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
-from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints, stages
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_asset, checkpoint_names, current_checkpoints
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
@@ -30,6 +32,9 @@ from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATION_VERSION = "1"
 EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFIERS,))
@@ -132,17 +137,17 @@ def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def stage_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """`accuracy` of every current checkpoint by stage, benchmark and temperature, in the order of training."""
-    return accuracy(stage_answers(warehouse, recipe), ["stage", "benchmark", "temperature"])
+def checkpoint_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """`accuracy` of every current checkpoint by its name, benchmark and temperature, in the order of training."""
+    return accuracy(checkpoint_answers(warehouse, recipe), ["checkpoint", "benchmark", "temperature"])
 
 
-def stage_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """(stage, benchmark, temperature, question_id, correct) for every answer the recipe asks of a current checkpoint.
+def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """(checkpoint, benchmark, temperature, question_id, correct) of all answers the recipe asks of current checkpoints.
 
     Answers to questions that have left their benchmark, or under another token limit, stay stored and do not count.
     """
-    chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", "stage")
+    chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", checkpoint="name")
     query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
         SELECT checkpoint_id, benchmark, temperature, question_id, correct
         FROM evaluations JOIN asked USING (benchmark, max_tokens)
@@ -159,8 +164,21 @@ def stage_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
         "verifier": VERIFIER_VERSION,
     }
     answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
-    order = pl.Enum(["teacher", "student", *stages(recipe)])
-    return answers.with_columns(pl.col("stage").cast(order))
+    return answers.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe))))
+
+
+def accuracy_bars(table: pl.DataFrame) -> "Figure":
+    """Accuracy with one standard error per checkpoint, one group of bars per benchmark and temperature."""
+    figure, axes = labelled_axes("", "accuracy")
+    groups = table.partition_by("benchmark", "temperature", maintain_order=True)
+    for number, group in enumerate(groups):
+        position = np.arange(group.height) + number * 0.8 / len(groups)
+        label = f"{group['benchmark'][0]}, T={group['temperature'][0]:g}"
+        errors = group["standard_error"].fill_null(0)
+        axes.bar(position, group["accuracy"], 0.75 / len(groups), yerr=errors, capsize=2, label=label)
+        axes.set_xticks(np.arange(group.height), list(group["checkpoint"]), fontsize=8)
+    axes.set_ylim(0, 1.15)
+    return with_legend(figure, axes, columns=2)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -204,7 +222,7 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
-    models = ["teacher_model", "student_model", *[f"checkpoint_{stage}" for stage in stages(recipe)]]
+    models = [checkpoint_asset(name) for name in checkpoint_names(recipe)]
     declared = declare(
         recipe,
         "evaluations",
@@ -222,7 +240,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         group="training_results",
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         pool="engine",
-        description="One row per answer of teacher, student or stage to a held-out question, judged by its verifier.",
+        description="One row per answer of a model to a held-out question, judged by its verifier.",
     )
     def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         questions = warehouse.read(
@@ -232,11 +250,11 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         ids: list[str] = []
         num_retryable = 0
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
-            spec = recipe.teacher if row["stage"] == "teacher" else recipe.student
+            spec = recipe.teacher if row["name"] == "teacher" else recipe.student
             spec = spec.model_copy(update={"model": row["path"]})
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
-            num_retryable += _evaluate(context, warehouse, engines, row["stage"], model, wanted)
+            num_retryable += _evaluate(context, warehouse, engines, row["name"], model, wanted)
             ids += wanted
         return _evaluation_result(warehouse, recipe, ids, num_retryable, declared)
 
@@ -247,7 +265,7 @@ def _evaluate(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     engines: Engines,
-    stage: str,
+    name: str,
     model: PromptedModel,
     wanted: dict[str, Row],
 ) -> int:
@@ -257,7 +275,7 @@ def _evaluate(
     present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
     requests = [_request(key, wanted[key], model) for key in missing(wanted, present)]
     with Ledger(warehouse, "evaluations", origin(context)) as ledger:
-        answers = logged(engines.generate(model, requests), len(requests), f"answers of {stage}", context.log.info)
+        answers = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
         ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
     return ledger.num_retryable
 
@@ -271,8 +289,8 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
 def _evaluation_result(
     warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int, declared: Declaration
 ) -> dg.MaterializeResult:
-    scores = stage_accuracy(warehouse, recipe)
-    newest = scores.filter(pl.col("stage") == pl.col("stage").max())
+    scores = checkpoint_accuracy(warehouse, recipe)
+    newest = scores.filter(pl.col("checkpoint") == pl.col("checkpoint").max())
     return dg.MaterializeResult(
         data_version=content_version(ids),
         tags=retry_tag(num_retryable),
@@ -281,7 +299,7 @@ def _evaluation_result(
             len(ids),
             {"checkpoint_id": current_checkpoints(warehouse, recipe)["checkpoint_id"][-1]},
             **{
-                f"accuracy_of_{r['stage']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
+                f"accuracy_of_{r['checkpoint']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
                 for r in newest.to_dicts()
             },
             accuracies=dg.MetadataValue.md(accuracy_table(scores)),
@@ -291,12 +309,12 @@ def _evaluation_result(
 
 
 def accuracy_table(scores: pl.DataFrame) -> str:
-    """Markdown: a row per stage, a column per benchmark and temperature, each accuracy ± its standard error in %."""
+    """Markdown: a row per checkpoint, a column per benchmark and temperature, accuracy ± its standard error in %."""
     groups = scores.partition_by("benchmark", "temperature", maintain_order=True)
     names = [f"{group['benchmark'][0]}, T={group['temperature'][0]:g}" for group in groups]
-    lines = [f"| stage | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    for stage in scores["stage"].unique(maintain_order=True):
-        rows = [group.filter(pl.col("stage") == stage).to_dicts() for group in groups]
+    lines = [f"| checkpoint | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for name in scores["checkpoint"].unique(maintain_order=True):
+        rows = [group.filter(pl.col("checkpoint") == name).to_dicts() for group in groups]
         cells = [f"{r[0]['accuracy']:.1%} ± {r[0]['standard_error'] or 0:.1%}" if r else "–" for r in rows]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The two models a distillation starts from, registered as checkpoints so that everything later has a parent.
 
-Recipe -> `checkpoints` (stages `teacher` and `student`). The data version is the model's fingerprint: new weights, a
+Recipe -> `checkpoints` (named `teacher` and `student`). The data version is the model's fingerprint: new weights, a
 new tokenizer, template or system prompt make everything that used the old ones stale.
 """
 
@@ -13,6 +13,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
+from dasd_assets.rules.checkpoints import ROLES
 from dasd_assets.rules.rule import Rule
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -28,7 +29,8 @@ def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFr
         {
             "checkpoint_id": [model.fingerprint],
             "recipe": [recipe.name],
-            "stage": [role],
+            "name": [role],
+            "stage": [ROLES[role]],
             "path": [str(model.path)],
             "content_hash": [model.fingerprint],
             "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],
@@ -44,7 +46,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     spec = recipe.teacher if role == "teacher" else recipe.student
-    declared = declare(recipe, f"{role}_model", "checkpoints", rules=[MODELS], parts=["name"], rows=f"stage = '{role}'")
+    declared = declare(recipe, f"{role}_model", "checkpoints", rules=[MODELS], parts=["name"], rows=f"name = '{role}'")
 
     @declared.asset(
         group="inputs",
@@ -54,7 +56,7 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         found = engines.find(spec, f"{role}.model")
         with warehouse.commit(origin(context)) as transaction:
-            key = {"checkpoint_id": found.fingerprint, "recipe": recipe.name, "stage": role}
+            key = {"checkpoint_id": found.fingerprint, "recipe": recipe.name, "name": role}
             transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),

@@ -18,12 +18,13 @@ import polars as pl
 
 from dasd_assets.records.checkpoint_chain import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.plots import course, inline, loss_curve
+from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
 from dasd_assets.records.table_metadata import audited
-from dasd_assets.rules.checkpoints import CHAIN, MIXED, stages
+from dasd_assets.rules.checkpoints import CHAIN, MIXED, checkpoint_asset, checkpoint_names, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -52,8 +53,8 @@ def training_version(recipe: Recipe, dataset: str) -> str:
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`checkpoint_stage1`, `checkpoint_stage2`, … and the mixed-policy stage."""
-    return [_checkpoint(recipe, stage, dataset) for stage, dataset in stages(recipe).items()]
+    """`checkpoint_t060`, … of the temperatures, and `checkpoint_mixed`."""
+    return [_checkpoint(recipe, dataset) for dataset in trained_names(recipe)]
 
 
 def _generations(recipe: Recipe, dataset: str) -> list[str]:
@@ -65,40 +66,39 @@ def _continuations(dataset: str) -> list[str]:
     return ["teacher_continuations"] if dataset == MIXED else []
 
 
-def _checkpoint(recipe: Recipe, stage: str, dataset: str) -> dg.AssetsDefinition:
-    names = ["student", *stages(recipe)]
-    parent_stage = names[names.index(stage) - 1]
-    parent_asset = "student_model" if parent_stage == "student" else f"checkpoint_{parent_stage}"
+def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
+    names = checkpoint_names(recipe)
+    parent_name = names[names.index(dataset) - 1]
     dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
     declared = declare(
         recipe,
-        f"checkpoint_{stage}",
+        checkpoint_asset(dataset),
         ["checkpoints", "checkpoint_examples"],
-        reads={"sft_examples": dataset_asset, "checkpoints": parent_asset},
+        reads={"sft_examples": dataset_asset, "checkpoints": checkpoint_asset(parent_name)},
         looks_up={"responses": _generations(recipe, dataset), "teacher_continuations": _continuations(dataset)},
         rules=[TRAINING, CHAIN],
         parts=["mixed_policy.epochs"] if dataset == MIXED else [],
-        rows=f"stage = '{stage}'",
+        rows=f"name = '{dataset}'",
     )
 
     @declared.asset(
         group="training_mixed_policy" if dataset == MIXED else "training",
         kinds={"pytorch", "huggingface"},
         pool="engine",
-        description=f"One row: the student after {stage}, trained on {dataset} from {parent_asset}.",
+        description=f"One row: the student after stage {stage(recipe, dataset)}: {parent_name}, trained on {dataset}.",
     )
     def checkpoint(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, train: dg.ResourceParam[Train]
     ) -> dg.MaterializeResult:
-        parent = current_checkpoint(warehouse, recipe, parent_stage, parent_asset)
+        parent = current_checkpoint(warehouse, recipe, parent_name)
         examples, snapshot = _examples(warehouse, recipe, dataset)
         if examples.is_empty():
             return _skipped(dataset, declared)
         job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
-        snapshot = _register(context, warehouse, recipe, stage, dataset, parent, job, trained, examples, snapshot)
-        return _result(warehouse, declared, stage, job, trained, examples, snapshot)
+        snapshot = _register(context, warehouse, recipe, dataset, parent, job, trained, examples, snapshot)
+        return _result(warehouse, declared, dataset, job, trained, examples, snapshot)
 
     return checkpoint
 
@@ -200,7 +200,6 @@ def _register(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     recipe: Recipe,
-    stage: str,
     dataset: str,
     parent: dict[str, object],
     job: SftJob,
@@ -209,10 +208,11 @@ def _register(
     snapshot: int,
 ) -> int:
     """Returns the snapshot that the checkpoint saw: an earlier one, if it was trained before."""
-    key = {"checkpoint_id": job.checkpoint_id, "recipe": recipe.name, "stage": stage}
+    key = {"checkpoint_id": job.checkpoint_id, "recipe": recipe.name, "name": dataset}
     row = pl.DataFrame(
         {
             **{name: [value] for name, value in key.items()},
+            "stage": [stage(recipe, dataset)],
             "parent_checkpoint_id": [parent["checkpoint_id"]],
             "dataset": [dataset],
             "dataset_id": [examples["dataset_id"][0]],
@@ -249,7 +249,7 @@ def _register(
 def _result(
     warehouse: Warehouse,
     declared: Declaration,
-    stage: str,
+    name: str,
     job: SftJob,
     trained: Trained,
     examples: pl.DataFrame,
@@ -270,8 +270,8 @@ def _result(
             num_steps=trained.num_steps,
             training_seconds=trained.seconds,
             final_loss=trained.losses[-1].loss,
-            loss=inline(loss_curve({stage: trained.losses})),
-            loss_course=course([point.loss for point in trained.losses]),
+            loss=inline(loss_curve({name: trained.losses})),
+            loss_trend=trend([point.loss for point in trained.losses]),
             **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

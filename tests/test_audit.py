@@ -53,7 +53,7 @@ def test_a_chosen_response_from_line_to_checkpoint(home: Project, capsys: pytest
     ]
     das = [s for s in record["selections"] if (s["dataset"], s["policy"]) == ("t100", "das")]
     assert das[0]["chosen"]
-    assert {c["stage"] for c in record["checkpoints"]} >= {"stage2"}
+    assert {c["name"] for c in record["checkpoints"]} >= {"t100"}
     assert {e["dataset"] for e in record["examples"]} >= {"t100"}
     runs = {record["generation"]["run_id"], record["prompt"]["run_id"], das[0]["run_id"]}
     with home.instance() as instance:
@@ -136,17 +136,15 @@ def test_examples_name_their_response_or_their_cut(home: Project, capsys: pytest
     mixed = one(home, "SELECT min(example_id) FROM sft_examples WHERE continuation_id IS NOT NULL")
     record = audit(capsys, "example", mixed)
     assert record["continuation"]["text"].startswith(record["continuation"]["prefix_text"])
-    assert record["rollout"]["checkpoint_id"] == one(
-        home, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage2'"
-    )
+    assert record["rollout"]["checkpoint_id"] == one(home, "SELECT checkpoint_id FROM checkpoints WHERE name = 't100'")
     assert record["cut"][0]["cut_char"] == len(record["continuation"]["prefix_text"])
 
 
 def test_a_checkpoint_shows_the_rows_it_saw(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    last = one(home, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage3'")
+    last = one(home, "SELECT checkpoint_id FROM checkpoints WHERE name = 'mixed'")
     record = audit(capsys, "checkpoint", last)
     assert record["faults"] == []
-    assert [link["stage"] for link in record["chain"]] == ["stage3", "stage2", "stage1", "student"]
+    assert [link["name"] for link in record["chain"]] == ["mixed", "t100", "t060", "student"]
     rows = home.warehouse.read("SELECT example_id FROM sft_examples WHERE dataset = 'mixed'", at=record["snapshot_id"])
     assert record["trained_on"]["example_ids"] == sorted(rows["example_id"])
     assert record["environment"]["torch"]
@@ -157,13 +155,13 @@ def test_changed_rows_and_a_missing_folder_are_told(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(copy.home))
-    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage1'")
-    folder = Path(one(copy, "SELECT path FROM checkpoints WHERE stage = 'stage1'"))
+    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE name = 't060'")
+    folder = Path(one(copy, "SELECT path FROM checkpoints WHERE name = 't060'"))
     with copy.warehouse.commit("a hand") as transaction:
-        row = transaction.read("SELECT * FROM checkpoints WHERE stage = 'stage1'")
+        row = transaction.read("SELECT * FROM checkpoints WHERE name = 't060'")
         missing = str(copy.home / "elsewhere" / folder.name)
         edited = row.with_columns(num_examples=row["num_examples"] + 1, path=row["path"].clear(1).fill_null(missing))
-        transaction.replace("checkpoints", {"stage": "stage1"}, edited)
+        transaction.replace("checkpoints", {"name": "t060"}, edited)
     faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
     assert "num_examples" in faults
     assert f"{missing} is gone" in faults
@@ -173,7 +171,7 @@ def test_an_expired_snapshot_is_told(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(copy.home))
-    identity, snapshot = copy.read("SELECT checkpoint_id, snapshot_id FROM checkpoints WHERE stage = 'stage1'").row(0)
+    identity, snapshot = copy.read("SELECT checkpoint_id, snapshot_id FROM checkpoints WHERE name = 't060'").row(0)
     with copy.warehouse.commit("a hand") as transaction:
         transaction.read(f"CALL ducklake_expire_snapshots('dasd', versions => [{snapshot}])")
     [fault] = audit(capsys, "checkpoint", identity, code=1)["faults"]
@@ -184,11 +182,11 @@ def test_a_damaged_record_is_told(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(copy.home))
-    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE stage = 'stage2'")
+    identity = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE name = 't100'")
     copied = copy.home / "checkpoints" / identity
     (copied / "dasd.json").write_text("{")
     with copy.warehouse.commit("a hand") as transaction:
-        transaction.read(f"UPDATE checkpoints SET path = '{copied}', snapshot_id = NULL WHERE stage = 'stage2'")
+        transaction.read(f"UPDATE checkpoints SET path = '{copied}', snapshot_id = NULL WHERE name = 't100'")
     faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
     assert "dasd.json cannot be read" in faults
     assert "its snapshot is not recorded" in faults
@@ -219,7 +217,7 @@ def test_what_the_mixed_dataset_did_not_draw_is_explained(copy: Project) -> None
 def test_materializations_lead_to_the_audit(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands in their metadata run, with a real id in place of the word."""
     assets = ("selected_responses_t060", "random_responses", "sft_dataset_t100", "mixed_policy_dataset")
-    for asset in (*assets, "checkpoint_stage2"):
+    for asset in (*assets, "checkpoint_t100"):
         with home.instance() as instance:
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
         assert event is not None and event.asset_materialization is not None
@@ -261,8 +259,8 @@ def test_a_question_names_all_it_touched(home: Project, capsys: pytest.CaptureFi
     prompt = one(home, "SELECT min(prompt_id) FROM selected_responses WHERE dataset = 't060' AND policy = 'das'")
     below = audit(capsys, "prompt", prompt, "--downstream")["downstream"]
     assert len(below["responses"]) == 4
-    assert {c["stage"] for c in below["checkpoints"]} == {"stage1", "stage2", "stage3"}
-    assert [c["num_examples"] for c in below["checkpoints"] if c["stage"] == "stage1"] == [1]
+    assert {c["name"] for c in below["checkpoints"]} == {"t060", "t100", "mixed"}
+    assert [c["num_examples"] for c in below["checkpoints"] if c["name"] == "t060"] == [1]
     assert {d["dataset"] for d in below["datasets"]} >= {"t060"}
 
 
@@ -270,8 +268,8 @@ def test_lineage_joins_in_sql(home: Project) -> None:
     examples = home.read("SELECT * FROM lineage_examples")
     assert examples.height == home.count("sft_examples")
     assert examples["source_line"].null_count() == 0
-    chain = home.read("SELECT ancestor_stage FROM lineage_checkpoints WHERE stage = 'stage3' ORDER BY distance")
-    assert chain["ancestor_stage"].to_list() == ["stage3", "stage2", "stage1", "student"]
+    chain = home.read("SELECT ancestor_name FROM lineage_checkpoints WHERE name = 'mixed' ORDER BY distance")
+    assert chain["ancestor_name"].to_list() == ["mixed", "t100", "t060", "student"]
     assert home.read("SELECT count(*) AS n FROM lineage_runs WHERE run_id IS NULL").item() == 0
 
 

@@ -351,7 +351,7 @@ def test_training_follows_its_part_of_the_recipe_and_no_other(standing: Service)
     assert isinstance(standing.training(), dg.SkipReason)
     standing.project.recipe = change(standing.project.recipe, "training.learning_rate", 1e-3)
     [request] = standing.training()
-    assert {key.to_user_string() for key in request.asset_selection or []} >= {"checkpoint_stage1", "evaluations"}
+    assert {key.to_user_string() for key in request.asset_selection or []} >= {"checkpoint_t060", "evaluations"}
 
 
 def test_the_same_selection_made_again_trains_nothing(standing: Service) -> None:

@@ -90,16 +90,16 @@ def test_accuracy_is_compared_question_by_question() -> None:
     """Changes 0, -0.5, -0.5, -0.5: mean -0.375, standard deviation 0.25, over 4 questions an error of 0.125."""
     before = answers(*[(q, [True, True]) for q in "abcd"])
     after = answers(("a", [True, True]), *[(q, [True, False]) for q in "bcd"])
-    assert accuracy_change(before, after, "stage2", "stage1", limit=3.1).passed
-    finding = accuracy_change(before, after, "stage2", "stage1", limit=2.9)
+    assert accuracy_change(before, after, "t100", "t060", limit=3.1).passed
+    finding = accuracy_change(before, after, "t100", "t060", limit=2.9)
     assert not finding.passed
     assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions)"}
-    assert "checkpoint_stage2's loss" in finding.message
-    assert accuracy_change(after, before, "stage2", "stage1", limit=0.0).passed  # better
+    assert "checkpoint_t100's loss" in finding.message
+    assert accuracy_change(after, before, "t100", "t060", limit=0.0).passed  # better
 
 
 def test_nothing_evaluated_is_no_drop() -> None:
-    assert accuracy_change(answers(), answers(), "stage1", "student", 0.0).message == "nothing to compare yet"
+    assert accuracy_change(answers(), answers(), "t060", "student", 0.0).message == "nothing to compare yet"
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,9 @@ def spoilt(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
         DELETE FROM student_rollouts WHERE rollout_id = (SELECT min(rollout_id) FROM student_rollouts);
         DELETE FROM teacher_continuations;
         UPDATE evaluations SET correct = FALSE WHERE checkpoint_id IN (
-            SELECT checkpoint_id FROM checkpoints WHERE stage IN ('stage1', 'stage3'));
+            SELECT checkpoint_id FROM checkpoints WHERE name IN ('t060', 'mixed'));
         UPDATE evaluations SET correct = TRUE WHERE checkpoint_id IN (
-            SELECT checkpoint_id FROM checkpoints WHERE stage IN ('student', 'stage2'))""",
+            SELECT checkpoint_id FROM checkpoints WHERE name IN ('student', 't100'))""",
     )
     yield project
 
@@ -148,7 +148,7 @@ def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks
     look = scope(spoilt, limited(spoilt, STRICT))
     findings = {(check.asset, check.name): check.evaluate(look) for check in checks}
     passed = {key for key, finding in findings.items() if finding.passed}
-    assert passed == {("evaluations", "accuracy_stage2_not_below_stage1")}  # it got better
+    assert passed == {("evaluations", "accuracy_t100_not_below_t060")}  # it got better
     for key, finding in findings.items():
         assert key in passed or ". " in finding.message or ") " in finding.message, key
     assert "out of memory" in findings["teacher_generations_t060", "failed_requests"].message

@@ -26,9 +26,9 @@ NAMED = [
     "random_responses",
     "sft_dataset_t060",
     "sft_dataset_t100",
-    "checkpoint_stage1",
-    "checkpoint_stage2",
-    "checkpoint_stage3",
+    "checkpoint_t060",
+    "checkpoint_t100",
+    "checkpoint_mixed",
     "student_rollouts",
     "prefix_cuts",
     "teacher_continuations",
@@ -37,7 +37,13 @@ NAMED = [
     "distillation_report",
 ]
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
-ROLLED_OUT = ("student_rollouts", "prefix_cuts", "teacher_continuations", "continuation_verdicts")
+ROLLED_OUT = (
+    "student_rollouts",
+    "prefix_cuts",
+    "teacher_continuations",
+    "continuation_tokens",
+    "continuation_verdicts",
+)
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
@@ -101,8 +107,8 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
             4,
             {*GENERATIONS, "student_logprobs", *SELECTED, "random_responses", "distillation_report"},
         ),
-        ("training.learning_rate", 1e-3, {"checkpoint_stage1", "checkpoint_stage2", "checkpoint_stage3"}),
-        ("mixed_policy.epochs", 9, {"checkpoint_stage3"}),
+        ("training.learning_rate", 1e-3, {"checkpoint_t060", "checkpoint_t100", "checkpoint_mixed"}),
+        ("mixed_policy.epochs", 9, {"checkpoint_mixed"}),
         ("mixed_policy.length_cap", 2.0, {*ROLLED_OUT, "mixed_policy_dataset", "distillation_report"}),
         ("mixed_policy.off_policy_ratio", 2.0, {"mixed_policy_dataset"}),
         ("evaluation.samples_per_question", 8, {"evaluations", "distillation_report"}),
@@ -125,7 +131,9 @@ def test_a_third_temperature_is_a_third_stage(tmp_path: Path) -> None:
     generation = recipe.generation.model_copy(update={"temperatures": (0.6, 0.8, 1.0)})
     graph = build_definitions(recipe.model_copy(update={"generation": generation}), tmp_path).resolve_asset_graph()
     names = {key.to_user_string() for key in graph.toposorted_asset_keys}
-    assert {"teacher_generations_t080", "selected_responses_t080", "checkpoint_stage4"} <= names
+    assert {"teacher_generations_t080", "selected_responses_t080"} <= names
+    checkpoints = {name for name in names if name.startswith("checkpoint_")}
+    assert checkpoints == {"checkpoint_t060", "checkpoint_t080", "checkpoint_t100", "checkpoint_mixed"}
 
 
 def test_definitions_load_without_the_server_of_the_teacher(tmp_path: Path) -> None:
@@ -172,4 +180,4 @@ def test_freshness_is_the_recipes_days(tmp_path: Path) -> None:
         for key in graph.toposorted_asset_keys
         if (node := graph.get(key)).freshness_policy
     }
-    assert fresh == {"prompts": 3, "checkpoint_stage1": 9, "checkpoint_stage2": 9, "checkpoint_stage3": 9}
+    assert fresh == {"prompts": 3, "checkpoint_t060": 9, "checkpoint_t100": 9, "checkpoint_mixed": 9}

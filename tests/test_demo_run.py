@@ -58,16 +58,16 @@ def test_it_succeeds_and_prints_the_summary(first_run: subprocess.CompletedProce
 
 
 def test_distillation_reaches_the_bar(first_run: subprocess.CompletedProcess[str], command: Command) -> None:
-    query = """SELECT stage, temperature, avg(correct::INT) AS accuracy, count(*) AS num_answers,
+    query = """SELECT name, temperature, avg(correct::INT) AS accuracy, count(*) AS num_answers,
         count(DISTINCT question_id) AS num_questions
         FROM evaluations JOIN checkpoints USING (checkpoint_id) GROUP BY ALL"""
     table = rows(command, query)
-    accuracy = {(row["stage"], row["temperature"]): row["accuracy"] for row in table}
+    accuracy = {(row["name"], row["temperature"]): row["accuracy"] for row in table}
     assert all(row["num_questions"] >= 256 and row["num_answers"] == 4 * row["num_questions"] for row in table)
     assert accuracy["teacher", 0.6] >= 0.90
     assert accuracy["student", 1.0] <= 0.35
-    assert accuracy["stage2", 1.0] >= accuracy["student", 1.0] + 0.25
-    assert ("stage3", 1.0) in accuracy
+    assert accuracy["t100", 1.0] >= accuracy["student", 1.0] + 0.25
+    assert ("mixed", 1.0) in accuracy
 
 
 def test_the_readmes_queries_run(first_run: subprocess.CompletedProcess[str], command: Command) -> None:

@@ -11,9 +11,9 @@ from dasd_assets.evaluation import (
     accuracy,
     answer_row,
     benchmark_version,
+    checkpoint_accuracy,
     judge_answer,
     question_rows,
-    stage_accuracy,
     wanted_answers,
 )
 from dasd_assets.rules.verdict import Verdict
@@ -132,11 +132,11 @@ def test_answer_row(tiny: Recipe, student: PromptedModel) -> None:
 def test_accuracy_clusters_by_question() -> None:
     """Questions at 1, 1/2 and 0: mean 1/2, their standard deviation 1/2, over √3 questions 0.2887 (not √12 answers)."""
     answers = [("q1", [1, 1, 1, 1]), ("q2", [1, 1, 0, 0]), ("q3", [0, 0, 0, 0])]
-    rows = [("stage1", key, bool(mark)) for key, marks in answers for mark in marks]
-    table = pl.DataFrame(rows, schema=["stage", "question_id", "correct"], orient="row")
-    [row] = accuracy(table, ["stage"]).to_dicts()
+    rows = [("t060", key, bool(mark)) for key, marks in answers for mark in marks]
+    table = pl.DataFrame(rows, schema=["checkpoint", "question_id", "correct"], orient="row")
+    [row] = accuracy(table, ["checkpoint"]).to_dicts()
     assert row == {
-        "stage": "stage1",
+        "checkpoint": "t060",
         "accuracy": pytest.approx(0.5),
         "standard_error": pytest.approx(0.28867513),
         "num_questions": 3,
@@ -147,31 +147,31 @@ def test_accuracy_clusters_by_question() -> None:
 def test_accuracy_weighs_questions_not_answers() -> None:
     """q1 has one right answer, q2 three wrong ones: 1/2, although 1 of 4 answers is right."""
     rows = [("q1", True), ("q2", False), ("q2", False), ("q2", False)]
-    table = pl.DataFrame(rows, schema=["question_id", "correct"], orient="row").with_columns(stage=pl.lit("s"))
-    assert accuracy(table, ["stage"])["accuracy"].item() == 0.5
+    table = pl.DataFrame(rows, schema=["question_id", "correct"], orient="row").with_columns(checkpoint=pl.lit("s"))
+    assert accuracy(table, ["checkpoint"])["accuracy"].item() == 0.5
 
 
 def test_accuracy_keeps_groups_apart_and_one_question_has_no_error() -> None:
     rows = [("a", 0.6, "q1", True), ("a", 1.0, "q1", False), ("b", 0.6, "q1", False)]
-    table = pl.DataFrame(rows, schema=["stage", "temperature", "question_id", "correct"], orient="row")
-    found = accuracy(table, ["stage", "temperature"])
+    table = pl.DataFrame(rows, schema=["checkpoint", "temperature", "question_id", "correct"], orient="row")
+    found = accuracy(table, ["checkpoint", "temperature"])
     assert found["accuracy"].to_list() == [1.0, 0.0, 0.0]
     assert found["standard_error"].to_list() == [None, None, None]
 
 
-def test_stage_accuracy_is_in_the_order_of_training(finished: Project) -> None:
-    table = stage_accuracy(finished.warehouse, finished.recipe)
-    assert table["stage"].to_list() == ["teacher", "student", "stage1", "stage2", "stage3"]
+def test_checkpoint_accuracy_is_in_the_order_of_training(finished: Project) -> None:
+    table = checkpoint_accuracy(finished.warehouse, finished.recipe)
+    assert table["checkpoint"].to_list() == ["teacher", "student", "t060", "t100", "mixed"]
     assert set(table["num_questions"]) == {5}
     assert set(table["num_answers"]) == {10}
-    for stage, checkpoint in finished.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows():
+    for name, checkpoint in finished.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows():
         marks = finished.read("SELECT correct FROM evaluations WHERE checkpoint_id = $id", id=checkpoint)["correct"]
-        assert table.filter(pl.col("stage") == stage)["accuracy"].item() == pytest.approx(marks.mean())
+        assert table.filter(pl.col("checkpoint") == name)["accuracy"].item() == pytest.approx(marks.mean())
 
 
-def test_stage_accuracy_is_of_the_samples_the_recipe_asks_for(finished: Project) -> None:
+def test_checkpoint_accuracy_is_of_the_samples_the_recipe_asks_for(finished: Project) -> None:
     fewer = change(finished.recipe, "evaluation.samples_per_question", 1)
-    assert set(stage_accuracy(finished.warehouse, fewer)["num_answers"]) == {5}
+    assert set(checkpoint_accuracy(finished.warehouse, fewer)["num_answers"]) == {5}
 
 
 def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Project) -> None:
@@ -182,6 +182,6 @@ def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Projec
             max_tokens=pl.lit(300, pl.Int32), correct=pl.lit(True), evaluation_id="x" + pl.col("evaluation_id")
         )
         transaction.append_missing("evaluations", longer)
-    table = stage_accuracy(copy.warehouse, copy.recipe)
+    table = checkpoint_accuracy(copy.warehouse, copy.recipe)
     assert set(table["num_questions"]) == {3}
     assert set(table["num_answers"]) == {6}

@@ -24,15 +24,15 @@ def assets(definitions: dg.Definitions, job: str) -> set[str]:
 def test_data_and_training_are_everything_and_share_nothing(definitions: dg.Definitions) -> None:
     data, training = assets(definitions, "data_only"), assets(definitions, "train_only")
     assert {"teacher_model", "prompts", "response_scores", "random_responses", "sft_dataset_t100"} <= data
-    assert {"checkpoint_stage3", "mixed_policy_dataset", "evaluations", "benchmark_questions"} <= training
+    assert {"checkpoint_mixed", "mixed_policy_dataset", "evaluations", "benchmark_questions"} <= training
     assert data.isdisjoint(training)
     assert data | training == assets(definitions, "everything")
 
 
 def test_an_ablation_neither_generates_nor_scores(definitions: dg.Definitions) -> None:
     found = assets(definitions, "ablation")
-    assert {"selected_responses_t060", "random_responses", "checkpoint_stage2", "evaluations"} <= found
-    assert not found & {"teacher_generations_t060", "student_logprobs", "checkpoint_stage3", "student_rollouts"}
+    assert {"selected_responses_t060", "random_responses", "checkpoint_t100", "evaluations"} <= found
+    assert not found & {"teacher_generations_t060", "student_logprobs", "checkpoint_mixed", "student_rollouts"}
     assert definitions.resolve_job_def("ablation").partitions_def is None
 
 

@@ -17,7 +17,7 @@ EXAMPLES = "SELECT * FROM sft_examples WHERE dataset = $dataset ORDER BY ALL"
 def rows_trained_on(project: Project) -> dict[str, pl.DataFrame]:
     chain = current_checkpoints(project.warehouse, project.recipe).drop_nulls("snapshot_id")
     return {
-        row["stage"]: project.warehouse.read(EXAMPLES, {"dataset": row["dataset"]}, at=row["snapshot_id"])
+        row["name"]: project.warehouse.read(EXAMPLES, {"dataset": row["dataset"]}, at=row["snapshot_id"])
         for row in chain.to_dicts()
     }
 
@@ -48,7 +48,7 @@ def test_checkpoints_and_datasets_keep_their_rows_and_nothing_goes_stale(copy: P
     assert num_kept > 0
     assert copy.count("dasd.snapshots()") < num_snapshots
     after = rows_trained_on(copy)
-    assert list(after) == list(before) == ["stage1", "stage2", "stage3"]
+    assert list(after) == list(before) == ["t060", "t100", "mixed"]
     assert all(after[stage].equals(before[stage]) and not before[stage].is_empty() for stage in before)
     kept = published_rows(copy)
     assert all(kept[name].equals(rows) and not rows.is_empty() for name, rows in published.items())

@@ -37,7 +37,7 @@ CONTRACT = {
     "response_scores": "response_id student_fingerprint score_name score",
     "selected_responses": "dataset policy response_id rank score",
     "sft_examples": "dataset policy example_id response_id continuation_id input_ids labels",
-    "checkpoints": "checkpoint_id stage parent_checkpoint_id dataset snapshot_id path content_hash",
+    "checkpoints": "checkpoint_id name stage parent_checkpoint_id dataset snapshot_id path content_hash",
     "evaluations": "checkpoint_id benchmark temperature question_id sample_index correct response_text num_tokens",
     "student_rollouts": "rollout_id",
     "prefix_cuts": "rollout_id cut_token cut_char seed",
@@ -123,12 +123,12 @@ def test_labels_carry_loss_on_the_response_alone(finished: Project) -> None:
 
 
 def test_stages_form_a_chain(finished: Project) -> None:
-    rows = {row["stage"]: row for row in finished.read("SELECT * FROM checkpoints").to_dicts()}
-    for stage, parent in (("stage1", "student"), ("stage2", "stage1"), ("stage3", "stage2")):
-        assert rows[stage]["parent_checkpoint_id"] == rows[parent]["checkpoint_id"]
+    rows = {row["name"]: row for row in finished.read("SELECT * FROM checkpoints").to_dicts()}
+    for name, parent in (("t060", "student"), ("t100", "t060"), ("mixed", "t100")):
+        assert rows[name]["parent_checkpoint_id"] == rows[parent]["checkpoint_id"]
         query = "SELECT count(*) AS n FROM sft_examples WHERE dataset = $dataset AND policy = 'das'"
-        then = finished.warehouse.read(query, {"dataset": rows[stage]["dataset"]}, at=rows[stage]["snapshot_id"])
-        assert then.item() == rows[stage]["num_examples"]
+        then = finished.warehouse.read(query, {"dataset": rows[name]["dataset"]}, at=rows[name]["snapshot_id"])
+        assert then.item() == rows[name]["num_examples"]
 
 
 def test_only_cut_off_rollouts_are_cut_beyond_half(finished: Project) -> None:
@@ -153,9 +153,9 @@ def test_a_continuation_goes_on_from_its_prefix(finished: Project) -> None:
 
 def test_the_summary_tells_all_of_it(finished: Project) -> None:
     with finished.instance() as instance:
-        page = summary(instance, finished.warehouse, finished.engines, finished.recipe)
+        page = summary(instance, finished.definitions, finished.warehouse, finished.engines, finished.recipe)
     assert all(
-        title in page for title in ("Rows", "Responses dropped", "stage3", "Time per stage", "checkpoint_stage1")
+        title in page for title in ("Rows", "Responses dropped", "\n  mixed  ", "Time per stage", "checkpoint_t060")
     )
 
 
@@ -264,7 +264,10 @@ def test_a_new_temperature_is_a_new_set_and_a_new_stage(copy: Project) -> None:
     assert set(new["temperature"]) == {0.8}
     assert new.height == 15 * 2
     assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == set(new["response_id"])
-    assert [job.record["dataset"] for job in copy.fake.trained] == ["t080", "t100", "mixed"]  # not stage 1
+    assert [job.record["dataset"] for job in copy.fake.trained] == ["t080", "t100", "mixed"]  # not t060
+    stages = current_checkpoints(copy.warehouse, copy.recipe).select("name", "stage").rows()
+    assert stages == [("teacher", None), ("student", 0), ("t060", 1), ("t080", 2), ("t100", 3), ("mixed", 4)]
+    assert {f"checkpoint_{name}" for name in ("t060", "t080", "t100", "mixed")} <= copy.materialized
 
 
 def other_weights(folder: Path) -> None:
@@ -385,31 +388,30 @@ def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> No
         project.run()
     tables = ("prompts", "responses", "student_logprobs", "response_scores", "selected_responses", "sft_examples")
     assert [project.count(table) for table in tables] == [6, 24, 0, 0, 0, 0]
-    assert project.read("SELECT DISTINCT stage FROM checkpoints ORDER BY 1")["stage"].to_list() == [
+    assert project.read("SELECT DISTINCT name FROM checkpoints ORDER BY 1")["name"].to_list() == [
         "student",
         "teacher",
     ]
 
 
-def test_without_a_cut_off_rollout_stage_3_is_skipped(project: Project) -> None:
+def test_without_a_cut_off_rollout_the_mixed_stage_is_skipped(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.steady = True
     project.run()
     assert project.count("prefix_cuts") == 0
-    assert ids(project, "checkpoints", "stage") == {"teacher", "student", "stage1", "stage2"}
+    assert ids(project, "checkpoints", "name") == {"teacher", "student", "t060", "t100"}
     with project.instance() as instance:
-        page = summary(instance, project.warehouse, project.engines, project.recipe)
-    assert "stage3" in page
-    assert "skipped: the mixed dataset is empty" in page
+        page = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
+    assert "mixed    skipped: the mixed dataset is empty" in page
     assert project.read("SELECT count(DISTINCT checkpoint_id) FROM evaluations").item() == 4
 
 
-def test_when_no_rollout_is_cut_off_any_more_stage_3_is_of_the_past(copy: Project) -> None:
+def test_when_no_rollout_is_cut_off_any_more_the_mixed_stage_is_of_the_past(copy: Project) -> None:
     copy.recipe = change(copy.recipe, "mixed_policy.length_cap", 8.0)
     copy.run()
     assert copy.count("checkpoints") == 5
     chain = current_checkpoints(copy.warehouse, copy.recipe)
-    assert chain["stage"].to_list() == ["teacher", "student", "stage1", "stage2"]
+    assert chain["name"].to_list() == ["teacher", "student", "t060", "t100"]
 
 
 def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:

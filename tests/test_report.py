@@ -61,8 +61,8 @@ def test_sentences_without_a_type_keep_their_place_but_are_no_share(copy: Projec
 
 
 def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: ReportData) -> None:
-    stages = ["teacher", "student", "stage1", "stage2", "stage3"]
-    assert findings.accuracies["stage"].to_list() == findings.checkpoints["stage"].to_list() == stages
+    names = ["teacher", "student", "t060", "t100", "mixed"]
+    assert findings.accuracies["checkpoint"].to_list() == findings.checkpoints["name"].to_list() == names
 
 
 def test_every_picture_is_there(findings: ReportData, finished: Project) -> None:
@@ -82,4 +82,4 @@ def test_the_report_leaves_files_and_shows_them(finished: Project) -> None:
     assert set(metadata) >= PICTURES
     for name in PICTURES:
         assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
-    assert "| stage3 " in str(metadata["accuracies"].value)
+    assert "| mixed " in str(metadata["accuracies"].value)

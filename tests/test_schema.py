@@ -72,6 +72,35 @@ def test_a_renamed_column_keeps_its_values_and_its_old_name_in_old_snapshots(tmp
     assert old.read("SELECT dataset_id FROM selected_responses", at=then).item() == "the selection"
 
 
+def test_checkpoints_of_an_earlier_release_are_named_for_their_dataset(tmp_path: Path) -> None:
+    old = old_catalog(tmp_path / "old", 5)
+    columns = "checkpoint_id, recipe, stage, dataset, path, content_hash, materialized_at"
+    rows = [
+        ("T", "teacher", None),
+        ("S", "student", None),
+        ("a", "stage1", "t060"),
+        ("b", "stage2", "t100"),
+        ("c", "stage3", "mixed"),
+        ("d", "stage12", "t130"),
+    ]
+    with attach(old.catalog) as connection:
+        for row in rows:
+            query = f"INSERT INTO checkpoints({columns}) VALUES ($1, 'r', $2, $3, '/', 'h', now())"
+            connection.execute(query, row)
+        [then] = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchall()[0]
+    assert old.read("SELECT checkpoint_id, name, stage FROM checkpoints ORDER BY stage, name").rows() == [
+        ("S", "student", 0),
+        ("a", "t060", 1),
+        ("b", "t100", 2),
+        ("c", "mixed", 3),
+        ("d", "t130", 12),
+        ("T", "teacher", None),
+    ]
+    assert old.read("SELECT checkpoint_id, stage, dataset FROM checkpoints ORDER BY stage", at=then).rows() == sorted(
+        rows, key=lambda row: row[1]
+    )
+
+
 def test_a_column_that_may_be_null_is_added_where_it_is_missing(lake: Lake) -> None:
     append(lake, "a")
     newer = with_column("prefix_cuts", NOTE)

@@ -126,7 +126,7 @@ def test_no_secret_of_the_environment_reaches_anything_that_is_kept(
         monkeypatch.setenv(name, KEY)
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.fails = lambda request_id: request_id.startswith("0")
-    project.materialize("*checkpoint_stage1")
+    project.materialize("*checkpoint_t060")
     project.land("b.jsonl", prompt_rows(6, 9))
     project.fake.crash_after = len(project.fake.generated) + len(project.fake.scored) + 2
     with pytest.raises(RuntimeError, match="crashed"):

@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import Project, change
 
 from dasd_assets.commands.summary import summary
 from dasd_resources.storage.tables import TABLES
@@ -17,7 +17,7 @@ def page(finished: Project) -> str:
 
 def page_of(project: Project) -> str:
     with project.instance() as instance:
-        return summary(instance, project.warehouse, project.engines, project.recipe)
+        return summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
 
 
 def section(page: str, title: str) -> list[str]:
@@ -54,10 +54,10 @@ def test_teacher_shares_are_of_right_and_of_wrong_responses(page: str, finished:
 
 def test_accuracies_of_every_stage(page: str, finished: Project) -> None:
     lines = section(page, "Accuracy on held-out questions")
-    assert [line.split()[0] for line in lines] == ["teacher", "student", "stage1", "stage2", "stage3"]
-    rows = finished.read("SELECT stage, correct FROM evaluations JOIN checkpoints USING (checkpoint_id)")
+    assert [line.split()[0] for line in lines] == ["teacher", "student", "t060", "t100", "mixed"]
+    rows = finished.read("SELECT name, correct FROM evaluations JOIN checkpoints USING (checkpoint_id)")
     for line in lines:
-        share = rows.filter(pl.col("stage") == line.split()[0])["correct"].mean()
+        share = rows.filter(pl.col("name") == line.split()[0])["correct"].mean()
         assert f" {share:.3f} ± " in line
         assert line.endswith("(5 questions, 10 answers)")
 
@@ -70,15 +70,22 @@ def test_times_name_every_asset_that_ran(page: str, finished: Project) -> None:
     assert seconds == sorted(seconds, reverse=True)
 
 
+def test_times_leave_out_assets_that_are_no_more(copy: Project) -> None:
+    copy.recipe = change(copy.recipe, "generation.temperatures", [1.0])
+    shown = {line.split()[0] for line in section(page_of(copy), "Time per stage")}
+    assert "checkpoint_t100" in shown
+    assert not shown & {"checkpoint_t060", "teacher_generations_t060"}
+
+
 def test_places_exist(page: str, finished: Project) -> None:
     lines = section(page, "Where things lie")
     assert str(finished.warehouse.catalog) in lines[0]
-    paths = dict(line.split(maxsplit=1) for line in lines if line.startswith("stage"))
-    assert paths == dict(finished.read("SELECT stage, path FROM checkpoints WHERE stage LIKE 'stage%'").iter_rows())
+    paths = dict(line.split(maxsplit=1) for line in lines if line.startswith(("t060", "t100", "mixed")))
+    assert paths == dict(finished.read("SELECT name, path FROM checkpoints WHERE stage > 0").iter_rows())
 
 
 def test_a_home_where_little_has_run_has_a_page_too(project: Project) -> None:
     project.materialize("teacher_model,student_model")
     page = page_of(project)
     assert "  checkpoints                      2" in page
-    assert "stage3   skipped" not in page
+    assert "mixed    skipped" not in page

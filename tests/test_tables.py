@@ -151,7 +151,9 @@ def test_an_entry_is_all_that_a_new_table_needs(copy: Project, monkeypatch: pyte
     assert columns["mark"].description == "How good it is. ← [a](/assets/a) `text`"
     assert copy.read("SELECT count(*) FROM lineage_runs WHERE table_name = 'marks'").item() == 3
     with copy.instance() as instance:
-        assert "  marks                            3" in summary(instance, copy.warehouse, copy.engines, copy.recipe)
+        assert "  marks                            3" in summary(
+            instance, copy.definitions, copy.warehouse, copy.engines, copy.recipe
+        )
     assert "| `mark` | DOUBLE | How good it is. |" in page()
     # Its rows follow their response to another batch.
     with copy.warehouse.commit("test") as transaction:

@@ -40,11 +40,11 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     assert main(["takedown", str(tmp_path / "names.txt"), "--reason", "a claim", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["question"] for row in told["prompts"]] == [question]
-    assert {row["stage"] for row in told["checkpoints"]} == {"stage1", "stage2", "stage3"}
+    assert {row["name"] for row in told["checkpoints"]} == {"t060", "t100", "mixed"}
 
     copy.land("copy.jsonl", [{"question": f"  {question}", "domain": "elsewhere"}])  # another id, the same text
     copy.run()
-    assert {"prompts", "selected_responses_t060", "checkpoint_stage1"} <= copy.materialized
+    assert {"prompts", "selected_responses_t060", "checkpoint_t060"} <= copy.materialized
     for table in (*MADE, "selected_responses", "lineage_examples"):
         assert copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).is_empty()
     rejected = copy.read("SELECT * FROM rejected_prompts")
@@ -128,7 +128,7 @@ def test_a_shortened_id_is_the_one_it_begins_or_an_error(copy: Project) -> None:
     assert (again["prompts"], again["num_already"]) == ([], 1)
     undone = take_down(copy.warehouse, [prompt], [], "", undo=True)
     twice = take_down(copy.warehouse, [prompt], [], "", undo=True)
-    assert {row["stage"] for row in first["checkpoints"]} == {"stage1", "stage2", "stage3"}
+    assert {row["name"] for row in first["checkpoints"]} == {"t060", "t100", "mixed"}
     assert first["checkpoints"] == again["checkpoints"] == undone["checkpoints"] == twice["checkpoints"]
 
 

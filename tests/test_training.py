@@ -12,7 +12,7 @@ from conftest import Fake, Project, change
 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.checkpoints import current_checkpoints, stages
+from dasd_assets.rules.checkpoints import current_checkpoints, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.training import epochs, training_version
 from dasd_resources.recipe import Recipe, load_recipe
@@ -28,9 +28,12 @@ def changed(part: str, **values: object) -> Recipe:
 
 
 def test_stages_go_from_the_lowest_temperature_to_the_mixed_policy() -> None:
-    assert stages(RECIPE) == {"stage1": "t060", "stage2": "t100", "stage3": "mixed"}
+    assert trained_names(RECIPE) == ("t060", "t100", "mixed")
     one = changed("generation", temperatures=(1.0,))
-    assert list(stages(one).items()) == [("stage1", "t100"), ("stage2", "mixed")]
+    assert trained_names(one) == ("t100", "mixed")
+    names = ("teacher", "student", "t100", "mixed")
+    assert [stage(RECIPE, name) for name in names] == [None, 0, 2, 3]
+    assert [stage(one, name) for name in names] == [None, 0, 1, 2]
 
 
 def test_the_mixed_policy_stage_has_its_own_epochs() -> None:
@@ -77,12 +80,12 @@ def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse(home=str(tmp_path))
 
 
-def row(checkpoint: str, stage: str, parent: str | None = None, age: int = 0, recipe: str = "demo") -> Row:
+def row(checkpoint: str, name: str, parent: str | None = None, age: int = 0, recipe: str = "demo") -> Row:
     """A `checkpoints` row; age: hours since it was materialized."""
     return {
         "checkpoint_id": checkpoint,
         "recipe": recipe,
-        "stage": stage,
+        "name": name,
         "parent_checkpoint_id": parent,
         "path": f"/{checkpoint}",
         "content_hash": checkpoint,
@@ -101,48 +104,48 @@ MODELS = (row("T", "teacher"), row("S", "student"))
 
 
 def test_the_chain_descends_from_the_student(warehouse: Warehouse) -> None:
-    rows = [row("c3", "stage3", "c2"), row("c1", "stage1", "S"), row("c2", "stage2", "c1"), *MODELS]
+    rows = [row("c3", "mixed", "c2"), row("c1", "t060", "S"), row("c2", "t100", "c1"), *MODELS]
     assert chain(warehouse, *rows) == ["T", "S", "c1", "c2", "c3"]
 
 
 def test_the_newest_of_a_stage_counts_and_stages_of_its_forerunner_do_not(warehouse: Warehouse) -> None:
-    rows = [row("old1", "stage1", "S", age=2), row("c1", "stage1", "S"), row("old2", "stage2", "old1", age=1)]
+    rows = [row("old1", "t060", "S", age=2), row("c1", "t060", "S"), row("old2", "t100", "old1", age=1)]
     assert chain(warehouse, *MODELS, *rows) == ["T", "S", "c1"]
 
 
 def test_a_stage_that_was_trained_again_replaces_the_one_before(warehouse: Warehouse) -> None:
-    rows = [row("old1", "stage1", "S", age=3), row("old2", "stage2", "old1", age=2)]
+    rows = [row("old1", "t060", "S", age=3), row("old2", "t100", "old1", age=2)]
     assert chain(warehouse, *MODELS, *rows) == ["T", "S", "old1", "old2"]
-    again = [row("c1", "stage1", "S", age=1), row("c2", "stage2", "c1")]
+    again = [row("c1", "t060", "S", age=1), row("c2", "t100", "c1")]
     assert chain(warehouse, *again) == ["T", "S", "c1", "c2"]
 
 
 def test_a_new_student_leaves_every_stage_behind(warehouse: Warehouse) -> None:
-    assert chain(warehouse, *MODELS, row("c1", "stage1", "S"), row("S2", "student", age=-1)) == ["T", "S2"]
+    assert chain(warehouse, *MODELS, row("c1", "t060", "S"), row("S2", "student", age=-1)) == ["T", "S2"]
 
 
 def test_other_recipes_have_their_own_chains(warehouse: Warehouse) -> None:
-    others = [row("O", "student", recipe="other"), row("c9", "stage1", "O", recipe="other")]
-    assert chain(warehouse, *MODELS, row("c1", "stage1", "S", age=5), *others) == ["T", "S", "c1"]
+    others = [row("O", "student", recipe="other"), row("c9", "t060", "O", recipe="other")]
+    assert chain(warehouse, *MODELS, row("c1", "t060", "S", age=5), *others) == ["T", "S", "c1"]
 
 
 def test_a_gap_ends_the_chain(warehouse: Warehouse) -> None:
-    assert chain(warehouse, *MODELS, row("c2", "stage2", "c1")) == ["T", "S"]
+    assert chain(warehouse, *MODELS, row("c2", "t100", "c1")) == ["T", "S"]
 
 
 def test_an_empty_warehouse_has_an_empty_chain_with_its_columns(warehouse: Warehouse) -> None:
     found = current_checkpoints(warehouse, RECIPE)
     assert found.is_empty()
-    assert {"checkpoint_id", "stage", "path"} <= set(found.columns)
+    assert {"checkpoint_id", "name", "stage", "path"} <= set(found.columns)
 
 
 @pytest.mark.parametrize(
     ("asset", "told"),
     [
-        ("checkpoint_stage1", "no checkpoint of student in force: materialize student_model first"),
-        ("checkpoint_stage2", "no checkpoint of stage1 in force: materialize checkpoint_stage1 first"),
-        ("checkpoint_stage3", "no checkpoint of stage2 in force: materialize checkpoint_stage2 first"),
-        ("student_rollouts", "no checkpoint of stage2 in force: materialize checkpoint_stage2 first"),
+        ("checkpoint_t060", "no current checkpoint of student: materialize student_model first"),
+        ("checkpoint_t100", "no current checkpoint of t060: materialize checkpoint_t060 first"),
+        ("checkpoint_mixed", "no current checkpoint of t100: materialize checkpoint_t100 first"),
+        ("student_rollouts", "no current checkpoint of t100: materialize checkpoint_t100 first"),
     ],
 )
 def test_a_stage_without_its_parent_says_what_to_make_first(project: Project, asset: str, told: str) -> None:
@@ -168,8 +171,8 @@ def test_a_second_attempt_trains_on_the_very_file_of_the_first(copy: Project) ->
     copy.recipe, dying = change(copy.recipe, "training.epochs", 9), Dying()
     copy.fake = dying
     with pytest.raises(RunFailed, match="killed"):
-        copy.materialize("checkpoint_stage1")
-    copy.materialize("checkpoint_stage1")
+        copy.materialize("checkpoint_t060")
+    copy.materialize("checkpoint_t060")
     first, second = dying.rows
     assert first == second
     table = pl.read_parquet(BytesIO(first[1]))

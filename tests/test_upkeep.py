@@ -74,7 +74,7 @@ def past_grace() -> datetime:
 
 
 def register_checkpoint(warehouse: Warehouse, snapshot: int) -> None:
-    row = {"checkpoint_id": f"c{snapshot}", "recipe": "r", "stage": "s", "snapshot_id": snapshot}
+    row = {"checkpoint_id": f"c{snapshot}", "recipe": "r", "name": "s", "snapshot_id": snapshot}
     with warehouse.commit("checkpoint") as transaction:
         files = {"path": "p", "content_hash": "h", "materialized_at": datetime.now(UTC)}
         rows = pl.DataFrame([row | files])

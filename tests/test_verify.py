@@ -139,10 +139,10 @@ def nobody(checkpoint_id: str) -> Chat:
 
 
 def test_a_model_that_is_gone_or_another_by_now_is_no_judge(copy: Project, tmp_path: Path) -> None:
-    ids = dict(copy.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows())
-    paths = dict(copy.read("SELECT stage, path FROM checkpoints").iter_rows())
-    edit(copy, f"UPDATE checkpoints SET path = '{tmp_path / 'gone'}' WHERE stage = 'teacher'")
-    edit(copy, f"UPDATE checkpoints SET path = '{paths['teacher']}' WHERE stage = 'student'")
+    ids = dict(copy.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    paths = dict(copy.read("SELECT name, path FROM checkpoints").iter_rows())
+    edit(copy, f"UPDATE checkpoints SET path = '{tmp_path / 'gone'}' WHERE name = 'teacher'")
+    edit(copy, f"UPDATE checkpoints SET path = '{paths['teacher']}' WHERE name = 'student'")
     with copy.warehouse.reading() as reading:
         chats = Chats(copy.warehouse, reading)
         with pytest.raises(NoChat, match=f"the folder of model {ids['teacher']}, .* is not here"):
@@ -200,7 +200,7 @@ def test_ids_are_recomputed_from_what_decides_them(copy: Project) -> None:
 def test_rows_of_an_earlier_release_are_counted_not_accused(copy: Project) -> None:
     edit(copy, "UPDATE evaluations SET template_version = NULL")
     edit(copy, "UPDATE teacher_continuations SET top_p = NULL, max_response_tokens = NULL")
-    edit(copy, "UPDATE checkpoints SET recipe_document = NULL WHERE stage = 'teacher'")
+    edit(copy, "UPDATE checkpoints SET recipe_document = NULL WHERE name = 'teacher'")
     said: list[str] = []
     assert list(verify(copy.warehouse, say=said.append)) == []
     for table in ("evaluations", "teacher_continuations", "responses"):
@@ -208,23 +208,23 @@ def test_rows_of_an_earlier_release_are_counted_not_accused(copy: Project) -> No
 
 
 def test_checkpoints_that_lack_their_examples_their_snapshot_or_their_parent(copy: Project) -> None:
-    ids = dict(copy.read("SELECT stage, checkpoint_id FROM checkpoints").iter_rows())
-    edit(copy, f"DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids['stage1']}'")
+    ids = dict(copy.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    edit(copy, f"DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids['t060']}'")
     edit(
         copy,
-        f"""DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids["stage2"]}'
-        AND example_id = (SELECT min(example_id) FROM checkpoint_examples WHERE checkpoint_id = '{ids["stage2"]}')""",
+        f"""DELETE FROM checkpoint_examples WHERE checkpoint_id = '{ids["t100"]}'
+        AND example_id = (SELECT min(example_id) FROM checkpoint_examples WHERE checkpoint_id = '{ids["t100"]}')""",
     )
-    edit(copy, f"UPDATE checkpoints SET parent_checkpoint_id = 'nobody' WHERE checkpoint_id = '{ids['stage3']}'")
-    edit(copy, "UPDATE checkpoints SET recipe_document = 'no JSON' WHERE stage = 'stage3'")
-    snapshot = copy.read("SELECT snapshot_id FROM checkpoints WHERE stage = 'stage1'").item()
+    edit(copy, f"UPDATE checkpoints SET parent_checkpoint_id = 'nobody' WHERE checkpoint_id = '{ids['mixed']}'")
+    edit(copy, "UPDATE checkpoints SET recipe_document = 'no JSON' WHERE name = 'mixed'")
+    snapshot = copy.read("SELECT snapshot_id FROM checkpoints WHERE name = 't060'").item()
     edit(copy, f"CALL ducklake_expire_snapshots('dasd', versions => [{snapshot}])")
     found = faults(copy)
-    assert f"checkpoints {ids['stage1']}: checkpoint_examples has no row of it" in found
-    assert f"checkpoints {ids['stage2']}: checkpoint_examples has" in found
-    assert f"{ids['stage1']}: the rows it was trained on cannot be shown: there is no snapshot {snapshot}" in found
-    assert f"{ids['stage3']}: the table checkpoints lacks nobody, the parent of {ids['stage3']}" in found
-    assert f"{ids['stage3']}: its recipe_document is no JSON object" in found
+    assert f"checkpoints {ids['t060']}: checkpoint_examples has no row of it" in found
+    assert f"checkpoints {ids['t100']}: checkpoint_examples has" in found
+    assert f"{ids['t060']}: the rows it was trained on cannot be shown: there is no snapshot {snapshot}" in found
+    assert f"{ids['mixed']}: the table checkpoints lacks nobody, the parent of {ids['mixed']}" in found
+    assert f"{ids['mixed']}: its recipe_document is no JSON object" in found
 
 
 def test_what_was_changed_by_hand_is_named_until_it_is_made_again(copy: Project) -> None:

@@ -37,7 +37,7 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
         faults += row_faults
     return {
         **{key: value for key, value in row.items() if key not in ("recipe_document", "environment")},
-        "recipes": [{key: other[key] for key in ("recipe", "stage")} for other in rows],
+        "recipes": [{key: other[key] for key in ("recipe", "name", "stage")} for other in rows],
         "trained_on": trained_on,
         "recipe_document": document(row, "recipe_document", faults) or made.get("recipe"),
         "environment": document(row, "environment", faults) or made.get("environment"),
@@ -135,8 +135,9 @@ def _disagreements(row: Record, found: Record) -> list[str]:
 
 
 _UNSEEN: Record = {"num_examples": None, "example_ids": []}
-_LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, stage, dataset, snapshot_id, num_examples,
-    training_version, path, run_id FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC LIMIT 1"""
+_LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, dataset, snapshot_id,
+    num_examples, training_version, path, run_id
+    FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC LIMIT 1"""
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"

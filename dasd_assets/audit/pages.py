@@ -62,7 +62,7 @@ def checkpoint_page(record: Record) -> str:
     found: Record | None = record["trained_on"]
     chain: Rows = record["chain"]
     lines = [
-        ("stage", ", ".join(f"{r['stage']} of recipe {r['recipe']}" for r in record["recipes"])),
+        ("name", ", ".join(f"{_with_stage(r)} of recipe {r['recipe']}" for r in record["recipes"])),
         ("folder", str(record["path"])),
         ("weights", str(record["content_hash"])),
         ("made", f"{record['materialized_at']:%Y-%m-%d %H:%M} UTC, {_run(record)}"),
@@ -81,7 +81,7 @@ def checkpoint_page(record: Record) -> str:
     return _page(
         f"Checkpoint {record['checkpoint_id']}",
         lines,
-        _section("Descends from", [f"{r['checkpoint_id']}  {r['stage']:<9} {_trained_on(r)}" for r in chain[1:]]),
+        _section("Descends from", [f"{r['checkpoint_id']}  {r['name']:<9} {_trained_on(r)}" for r in chain[1:]]),
         _section("Environment", [f"{k:<14}{v}" for k, v in (record["environment"] or {}).items()]),
         _section("Recipe", _recipe(record["recipe_document"])),
         _section(
@@ -172,10 +172,15 @@ def takedown_page(record: Record) -> str:
     return "\n\n".join(sections)
 
 
+def _with_stage(row: Record) -> str:
+    """`t060 (stage 1)`; the name alone of an untrained model."""
+    return f"{row['name']} (stage {row['stage']})" if row["stage"] else str(row["name"])
+
+
 def touched_lines(rows: Rows) -> list[str]:
     """A line for each checkpoint that a question touched: trained on it, or descended from one that was."""
     return [
-        f"{r['checkpoint_id']}  {r['recipe']} {r['stage']:<9} "
+        f"{r['checkpoint_id']}  {r['recipe']} {r['name']:<9} "
         + (
             f"trained on {r['num_examples']} of its examples"
             if r["num_examples"]
@@ -291,7 +296,7 @@ def _datasets(rows: Rows) -> list[str]:
 
 def _trained(rows: Rows) -> list[str]:
     return [
-        f"{r['checkpoint_id']}  {r['recipe']} {r['stage']:<9} on {r['dataset']} at snapshot {r['snapshot_id']}, "
+        f"{r['checkpoint_id']}  {r['recipe']} {r['name']:<9} on {r['dataset']} at snapshot {r['snapshot_id']}, "
         f"as example {r['example_id']}"
         for r in rows
     ]

@@ -76,7 +76,7 @@ _CHECKPOINTS = """WITH RECURSIVE direct AS (
     touched AS (
         SELECT checkpoint_id FROM direct
         UNION SELECT c.checkpoint_id FROM checkpoints c JOIN touched t ON c.parent_checkpoint_id = t.checkpoint_id)
-    SELECT c.recipe, c.stage, c.checkpoint_id, coalesce(d.num_examples, 0) AS num_examples, c.dataset, c.snapshot_id,
-        c.parent_checkpoint_id, c.path
+    SELECT c.recipe, c.name, c.stage, c.checkpoint_id, coalesce(d.num_examples, 0) AS num_examples, c.dataset,
+        c.snapshot_id, c.parent_checkpoint_id, c.path
     FROM touched JOIN checkpoints c USING (checkpoint_id) LEFT JOIN direct d USING (checkpoint_id)
     ORDER BY c.recipe, c.materialized_at"""

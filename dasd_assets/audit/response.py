@@ -20,6 +20,7 @@ def audit_response(reading: Reading, response_id: str) -> Record:
         "teacher": _teacher(reading, response["teacher_fingerprint"]),
         "text": response["text"],
         "verdicts": verdicts,
+        "student_tokens": reading.read(_TOKENS, key).to_dicts(),
         "student_logprobs": reading.read(_STUDENT, key).to_dicts(),
         "sentences": _sentences(reading, key, response["text"]),
         "scores": reading.read(_SCORES, key).to_dicts(),
@@ -64,7 +65,7 @@ def audit_continuation(reading: Reading, continuation_id: str) -> Record:
 
 def _teacher(reading: Reading, fingerprint: str) -> list[Record]:
     """Where the model of that fingerprint is registered: recipe, folder, run."""
-    query = "SELECT recipe, path, run_id FROM checkpoints WHERE checkpoint_id = $id AND stage = 'teacher' ORDER BY ALL"
+    query = "SELECT recipe, path, run_id FROM checkpoints WHERE checkpoint_id = $id AND name = 'teacher' ORDER BY ALL"
     return reading.read(query, {"id": fingerprint}).to_dicts()
 
 
@@ -92,7 +93,9 @@ _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) A
     FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
 _VERDICTS = f"SELECT filter_version, filter, passed, kind, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
-_STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(token_ids) AS num_tokens,
+_TOKENS = f"""SELECT student_fingerprint, num_prompt_tokens, len(token_ids) AS num_tokens, kind, reason, run_id
+    FROM student_tokens {_OF_RESPONSE}"""
+_STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(logprobs) AS num_tokens,
     list_sum(logprobs::DOUBLE[]) AS sum_logprob, run_id FROM student_logprobs {_OF_RESPONSE}"""
 _SENTENCES = f"""SELECT student_fingerprint, segmenter_version, sentence_index, start, stop, teacher_prob, student_prob,
     teacher_sum_logprob, teacher_num_tokens, student_sum_logprob, student_num_tokens, run_id
@@ -103,8 +106,8 @@ _SCORES = f"""SELECT student_fingerprint, threshold_version, score_name, score, 
     FROM response_scores {_OF_RESPONSE}"""
 _EXAMPLES = """SELECT recipe, dataset, policy, example_id, dataset_id, len(input_ids) AS num_tokens, snapshot_id, run_id
     FROM sft_examples WHERE response_id = $id ORDER BY ALL"""
-_TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.dataset, c.snapshot_id, e.example_id,
-    e.response_id, e.continuation_id, c.run_id
+_TRAINED = """SELECT DISTINCT c.checkpoint_id, c.recipe, c.name, c.stage, c.dataset, c.snapshot_id,
+    e.example_id, e.response_id, e.continuation_id, c.run_id
     FROM checkpoint_examples e JOIN checkpoints c USING (checkpoint_id)"""
 _CHECKPOINTS = f"{_TRAINED} WHERE e.response_id = $id ORDER BY ALL"
 _TRAINED_ON = f"{_TRAINED} WHERE e.example_id = $id ORDER BY ALL"

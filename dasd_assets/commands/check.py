@@ -18,7 +18,7 @@ from typing import Literal, ParamSpec
 
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
-from dasd_assets.rules.checkpoints import stages
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
@@ -266,12 +266,12 @@ def _attention(recipe: Recipe) -> str:
 
 
 def _disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts: int) -> str:
-    """Rows of all responses, at most, or of as many tokens as there are by now; and the checkpoints of every stage."""
+    """Rows of all responses, at most, or of as many tokens as there are by now; and the checkpoint of every stage."""
     num_responses = num_prompts * recipe.generation.num_candidates * len(recipe.generation.temperatures)
     mean, known = _mean_tokens(home)
     rows = num_responses * (mean or recipe.generation.max_tokens) * BYTES_PER_TOKEN
     weights = sum(file.stat().st_size for file in student.path.glob(WEIGHTS)) if student else 0
-    checkpoints = weights * (len(stages(recipe)) + STATE_COPIES)
+    checkpoints = weights * (len(trained_names(recipe)) + STATE_COPIES)
     there = next(folder for folder in (home, *home.parents) if folder.is_dir())
     needed, free = math.ceil(rows + checkpoints), shutil.disk_usage(there).free
     message = (

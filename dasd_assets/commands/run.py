@@ -64,7 +64,7 @@ def command(args: argparse.Namespace) -> int:
             done = bring_up_to_date(instance, definitions, recipe, engines, home, print_message)
         print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
-            print(summary(instance, Warehouse(home=str(home)), engines, recipe))
+            print(summary(instance, definitions, Warehouse(home=str(home)), engines, recipe))
     return 0
 
 

@@ -8,14 +8,16 @@ import polars as pl
 
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.report import ReportData, find
-from dasd_assets.rules.checkpoints import MIXED, stages
+from dasd_assets.rules.checkpoints import MIXED, trained_names
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.warehouse import Warehouse
 
 
-def summary(instance: dg.DagsterInstance, warehouse: Warehouse, engines: Engines, recipe: Recipe) -> str:
+def summary(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, warehouse: Warehouse, engines: Engines, recipe: Recipe
+) -> str:
     """The whole page as text."""
     findings = find(warehouse, engines, recipe, usable_batches(instance, warehouse))
     parts = [
@@ -23,7 +25,7 @@ def summary(instance: dg.DagsterInstance, warehouse: Warehouse, engines: Engines
         _section("Responses dropped", _drops(findings)),
         _section("Share of teacher sentences", _teacher_shares(findings)),
         _section("Accuracy on held-out questions", _accuracies(findings, recipe)),
-        _section("Time per stage", _times(instance)),
+        _section("Time per stage", _times(instance, definitions)),
         _section("Where things lie", _places(warehouse, recipe, findings)),
     ]
     return "\n\n".join(["", f"Distillation {recipe.name}", *parts])
@@ -55,22 +57,22 @@ def _teacher_shares(findings: ReportData) -> list[str]:
 
 def _accuracies(findings: ReportData, recipe: Recipe) -> list[str]:
     lines = [
-        f"{row['stage']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
+        f"{row['checkpoint']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
         f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
         f"({row['num_questions']} questions, {row['num_answers']} answers)"
         for row in findings.accuracies.iter_rows(named=True)
     ]
-    *_, before, last = stages(recipe)
-    made = findings.checkpoints["stage"]
+    *_, before, last = trained_names(recipe)
+    made = findings.checkpoints["name"]
     if before in made and last not in made:
         lines.append(f"{last:<9}skipped: the {MIXED} dataset is empty, no rollout was cut off and continued")
     return lines
 
 
-def _times(instance: dg.DagsterInstance) -> list[str]:
-    """Seconds each asset took in the last run that materialized it, over its batches."""
+def _times(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[str]:
+    """Seconds each asset took in the last run that materialized it, over its batches; not those that are no more."""
     seconds: dict[str, float] = {}
-    for key in instance.all_asset_keys():
+    for key in definitions.resolve_asset_graph().toposorted_asset_keys:
         name = key.to_user_string()
         records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1000).records
         latest = {record.partition_key: record.run_id for record in reversed(records)}
@@ -87,5 +89,5 @@ def _places(warehouse: Warehouse, recipe: Recipe, findings: ReportData) -> list[
         f"plots        {home / 'reports' / recipe.name}",
     ]
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    lines += [f"{row['stage']:<13}{row['path']}" for row in trained.iter_rows(named=True)]
+    lines += [f"{row['name']:<13}{row['path']}" for row in trained.iter_rows(named=True)]
     return [*lines, "web UI       make ui, then open the address it prints"]

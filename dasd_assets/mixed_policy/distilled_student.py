@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from dasd_assets.records.checkpoint_chain import current_checkpoint
+from dasd_assets.rules.checkpoints import checkpoint_asset
 from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -13,8 +14,7 @@ from dasd_resources.storage.warehouse import Warehouse
 
 def distilled_checkpoint(warehouse: Warehouse, recipe: Recipe) -> dict[str, object]:
     """Its `checkpoints` row."""
-    stage = f"stage{len(recipe.datasets)}"
-    return current_checkpoint(warehouse, recipe, stage, f"checkpoint_{stage}")
+    return current_checkpoint(warehouse, recipe, recipe.last_dataset)
 
 
 def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[str, PromptedModel]:
@@ -36,8 +36,8 @@ def wanted_by(recipe: Recipe) -> Mapping[str, str]:
     return {
         "selected_responses": f"selected_responses_{recipe.last_dataset}",
         "sft_examples": f"sft_dataset_{recipe.last_dataset}",
-        "checkpoints": f"checkpoint_stage{len(recipe.datasets)}",
+        "checkpoints": checkpoint_asset(recipe.last_dataset),
     }
 
 
-LOOKED_UP = {"student_logprobs": "student_logprobs", "prompts": "prompts"}  # by the ids in these
+LOOKED_UP = {"student_tokens": "student_tokens", "prompts": "prompts"}  # by the ids in these

@@ -1,4 +1,8 @@
-"""The chain of checkpoints in force: teacher, student, and each stage trained from the one before."""
+"""The chain of checkpoints in force: teacher, student, and each one trained from the one before.
+
+A trained checkpoint is named for the dataset it was trained on, so that it keeps its name when the recipe gets another
+temperature; its stage, its place in the order of training, may then change.
+"""
 
 import polars as pl
 
@@ -9,26 +13,42 @@ from dasd_resources.storage.lake import Lake
 CHAIN_VERSION = "1"
 CHAIN = Rule("checkpoint chain", CHAIN_VERSION, ("name", "generation.temperatures"))
 MIXED = "mixed"
+ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages
 
 
-def stages(recipe: Recipe) -> dict[str, str]:
-    """Stage name -> the dataset it trains on, in order: one stage per temperature, then the mixed-policy stage."""
-    return {f"stage{number}": dataset for number, dataset in enumerate([*recipe.datasets, MIXED], start=1)}
+def trained_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the trained checkpoints, in order: that of each temperature's dataset, then that of the mixed one."""
+    return (*recipe.datasets, MIXED)
+
+
+def checkpoint_names(recipe: Recipe) -> tuple[str, ...]:
+    """Teacher and student, then `trained_names`."""
+    return (*ROLES, *trained_names(recipe))
+
+
+def stage(recipe: Recipe, name: str) -> int | None:
+    """0 for the untrained student, 1 for what is trained from it, and so on; None for the teacher."""
+    return ROLES[name] if name in ROLES else 1 + trained_names(recipe).index(name)
+
+
+def checkpoint_asset(name: str) -> str:
+    """The asset that registers the checkpoint of this name."""
+    return f"{name}_model" if name in ROLES else f"checkpoint_{name}"
 
 
 def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
-    """The `checkpoints` rows now in force, in order: teacher, student, and each stage that descends from that student.
+    """The `checkpoints` rows now in force, in order: teacher, student, and each one that descends from that student.
 
-    A stage trained on an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now.
+    One trained from an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now.
     """
     query = """SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
             FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset))
-        QUALIFY row_number() OVER (PARTITION BY stage ORDER BY materialized_at DESC) = 1"""
+        QUALIFY row_number() OVER (PARTITION BY name ORDER BY materialized_at DESC) = 1"""
     known = lake.read(query, {"recipe": recipe.name})
-    newest = {row["stage"]: row for row in known.to_dicts()}
-    chain = [newest[role] for role in ("teacher", "student") if role in newest]
-    for stage in stages(recipe):
-        if stage not in newest or newest[stage]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
+    newest = {row["name"]: row for row in known.to_dicts()}
+    chain = [newest[role] for role in ROLES if role in newest]
+    for name in trained_names(recipe):
+        if name not in newest or newest[name]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
             break
-        chain.append(newest[stage])
+        chain.append(newest[name])
     return pl.DataFrame(chain, schema=known.schema)

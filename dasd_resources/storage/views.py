@@ -13,12 +13,14 @@ LINEAGE_EXAMPLES = """
 
 LINEAGE_CHECKPOINTS = """
     WITH RECURSIVE chain AS (
-        SELECT checkpoint_id, recipe, stage, checkpoint_id AS ancestor_id, 0 AS distance, parent_checkpoint_id
+        SELECT checkpoint_id, recipe, name, stage, checkpoint_id AS ancestor_id, 0 AS distance,
+            parent_checkpoint_id
         FROM checkpoints
-        UNION SELECT c.checkpoint_id, c.recipe, c.stage, p.checkpoint_id, c.distance + 1, p.parent_checkpoint_id
+        UNION SELECT c.checkpoint_id, c.recipe, c.name, c.stage, p.checkpoint_id, c.distance + 1,
+            p.parent_checkpoint_id
         FROM chain c JOIN checkpoints p ON p.checkpoint_id = c.parent_checkpoint_id)
-    SELECT DISTINCT c.checkpoint_id, c.recipe, c.stage, c.distance, c.ancestor_id, a.stage AS ancestor_stage,
-        a.dataset, a.dataset_id, a.snapshot_id, a.run_id
+    SELECT DISTINCT c.checkpoint_id, c.recipe, c.name, c.stage, c.distance, c.ancestor_id,
+        a.name AS ancestor_name, a.stage AS ancestor_stage, a.dataset, a.dataset_id, a.snapshot_id, a.run_id
     FROM chain c JOIN checkpoints a ON a.checkpoint_id = c.ancestor_id AND a.recipe = c.recipe"""
 
 

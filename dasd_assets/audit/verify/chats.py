@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.checkpoints import ROLES
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Model, Recipe
 from dasd_resources.storage.lake import Lake, Reading
-
-ROLES = ("teacher", "student")
 
 
 class NoChat(LookupError):
@@ -24,7 +23,7 @@ class Chats:
         self._rows: dict[str, Record] = {row["checkpoint_id"]: row for row in rows}
         self._found: dict[str, Chat | NoChat] = {}
         self.recipes = [recipe for row in rows if (recipe := _recipe(row)) is not None]
-        self.students = sorted({row["checkpoint_id"] for row in rows if row["stage"] == "student"})
+        self.students = sorted({row["checkpoint_id"] for row in rows if row["name"] == "student"})
 
     def find(self, checkpoint_id: str) -> Chat:
         """The chat of a checkpoint. Raises NoChat."""
@@ -45,9 +44,9 @@ class Chats:
             raise NoChat(f"model {checkpoint_id} is registered without a recipe that this release can read")
         if not Path(row["path"]).is_dir():
             raise NoChat(f"the folder of model {checkpoint_id}, {row['path']}, is not here")
-        spec: Model = recipe.teacher if row["stage"] == "teacher" else recipe.student
+        spec: Model = recipe.teacher if row["name"] == "teacher" else recipe.student
         found = self._engines.find(spec.model_copy(update={"model": row["path"]}), f"checkpoint {checkpoint_id}")
-        if row["stage"] in ROLES and found.fingerprint != checkpoint_id:
+        if row["name"] in ROLES and found.fingerprint != checkpoint_id:
             raise NoChat(f"{row['path']} holds model {found.fingerprint} now, not {checkpoint_id}")
         return found.chat
 

@@ -7,7 +7,7 @@ from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
-from dasd_assets.rules.checkpoints import MIXED
+from dasd_assets.rules.checkpoints import MIXED, checkpoint_asset
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
 from dasd_resources.storage.lake import Reading
 
@@ -122,11 +122,12 @@ def num_examples(reading: Reading) -> Iterator[Fault]:
         what = f"checkpoint_examples has {row['found']:,} rows of it, the record says {row['num_examples']:,} examples"
         if not row["found"]:
             what = "checkpoint_examples has no row of it (an earlier release trained it): a takedown cannot name it"
-        cure = f"materialize checkpoint_{row['stage']} again, which trains nothing as long as its dataset is the same"
+        asset = checkpoint_asset(row["name"])
+        cure = f"materialize {asset} again, which trains nothing as long as its dataset is the same"
         yield Fault("checkpoints", row["checkpoint_id"], what, cure)
 
 
-_NUM_EXAMPLES = """SELECT c.checkpoint_id, c.stage, c.num_examples, count(e.example_id) AS found
-    FROM (SELECT DISTINCT checkpoint_id, stage, num_examples FROM checkpoints WHERE dataset IS NOT NULL) c
+_NUM_EXAMPLES = """SELECT c.checkpoint_id, c.name, c.num_examples, count(e.example_id) AS found
+    FROM (SELECT DISTINCT checkpoint_id, name, num_examples FROM checkpoints WHERE dataset IS NOT NULL) c
         LEFT JOIN checkpoint_examples e USING (checkpoint_id)
     GROUP BY ALL HAVING count(e.example_id) <> c.num_examples ORDER BY ALL"""

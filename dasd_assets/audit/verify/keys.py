@@ -25,6 +25,12 @@ RULES = (
         "len(token_ids) <> len(logprobs) OR len(token_ids) <> len(offsets)",
     ),
     Rule(
+        ("token_ids", "num_prompt_tokens", "offsets", "kind"),
+        "it has tokens and a reason to have none, neither, or another number of them than of offsets",
+        """(kind IS NULL) <> (token_ids IS NOT NULL AND num_prompt_tokens IS NOT NULL AND offsets IS NOT NULL)
+            OR len(token_ids) <> num_prompt_tokens + len(offsets)""",
+    ),
+    Rule(
         ("logprobs",),
         "it has a logprob that is above 0 or not finite",
         "NOT coalesce(list_max(logprobs) <= 0 AND isfinite(list_min(logprobs)), len(logprobs) = 0)",

@@ -49,7 +49,7 @@ def rehashed(
 
 def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
     """Ids of responses; the teacher's system prompt is in the recipe that its model was registered with."""
-    query = "SELECT checkpoint_id, recipe_document FROM checkpoints WHERE stage = 'teacher'"
+    query = "SELECT checkpoint_id, recipe_document FROM checkpoints WHERE name = 'teacher'"
     rows = reading.read(query).to_dicts()
     recipes = {row["checkpoint_id"]: document(row, "recipe_document", []) for row in rows}
     prompts = {

@@ -38,7 +38,13 @@ CHECKPOINTS = Table(
     columns=(
         CHECKPOINT_ID.of("checkpoints.checkpoint_id", "sft_examples.example_id"),
         RECIPE.optional(),
-        Column("stage", "VARCHAR", "`teacher`, `student` (untrained), `stage1`, `stage2`, …"),
+        Column("name", "VARCHAR", "`teacher`, `student` (untrained), or its dataset: `t060`, …, `mixed`."),
+        Column(
+            "stage",
+            "INTEGER",
+            "Its place in the order of training: 0 for the untrained student, 1, 2, …; NULL for the teacher.",
+            nullable=True,
+        ),
         Column(
             "parent_checkpoint_id",
             "VARCHAR",
@@ -63,10 +69,10 @@ CHECKPOINTS = Table(
         Column("environment", "VARCHAR", "Versions of the packages it was trained with, as JSON.", nullable=True),
         RUN_ID,
     ),
-    key=("checkpoint_id", "recipe", "stage"),
+    key=("checkpoint_id", "recipe", "name"),
     named_by=("checkpoint_id",),
     references=(Reference(("parent_checkpoint_id",), "checkpoints", ("checkpoint_id",)),),
-    shown=("checkpoint_id", "stage", "parent_checkpoint_id", "num_examples"),
+    shown=("checkpoint_id", "name", "stage", "parent_checkpoint_id", "num_examples"),
 )
 
 CHECKPOINT_EXAMPLES = Table(

@@ -101,3 +101,21 @@ JUDGED_BY = (*ASKED, "prompts.reference_answer", "prompts.verifier", "prompts.me
 SAMPLED = (*ASKED, "checkpoints.path")
 PREFIX = ("student_rollouts.text", "prefix_cuts.cut_char")
 CONTINUED = (*PREFIX, *SAMPLED)
+
+
+def encoded(text: str) -> tuple[Column, ...]:
+    """Columns of a text in the student's tokens, as it is scored and trained on, or of why there are none.
+
+    text: the `table.column` it is in.
+    """
+    return (
+        Column("num_prompt_tokens", "INTEGER", "How many of the tokens are the prompt's.", ASKED, nullable=True),
+        TOKEN_IDS.here("The student's token ids: prompt, text, end of turn; NULL where it cannot be asked.")
+        .optional()
+        .of(*ASKED, text),
+        OFFSETS.here("Code point at which each token after the prompt starts in the text; -1: not in the text.")
+        .optional()
+        .of(text),
+        KIND.here("[Code](kinds.md) of why there are no tokens.").of(*ASKED),
+        REASON.here("The same for people: what the chat template reported.").optional().of(*ASKED),
+    )
