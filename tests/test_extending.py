@@ -46,19 +46,20 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def before(finished: Project) -> Iterator[Project]:
+def before(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A home that was finished without any of it; from then on, and for this module alone, it is in the catalogues."""
+    copied = Project(tmp_path_factory.mktemp("before") / "home", finished.recipe)
+    shutil.copytree(finished.home, copied.home)
     with extended():
-        yield finished
+        yield copied
 
 
 @pytest.fixture(scope="module")
 def added(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of that home, brought up to date with it."""
-    home = tmp_path_factory.mktemp("added") / "home"
-    shutil.copytree(before.home, home)
     recipe = change(before.recipe, "selection.score", SCORE)
-    project = Project(home, recipe, stages=[*STAGES, response_lengths])
+    project = Project(tmp_path_factory.mktemp("added") / "home", recipe, stages=[*STAGES, response_lengths])
+    shutil.copytree(before.home, project.home)
     project.run()
     return Run(project, project.materialized)
 
@@ -153,7 +154,7 @@ def test_a_table_is_filled_per_batch_described_and_counted(run: Run) -> None:
     with project.instance() as instance:
         known = batches(instance)
         assert instance.get_materialized_partitions(dg.AssetKey(TABLE)) == set(known)
-        text = summary(instance, project.warehouse, project.engines, project.recipe)
+        text = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
     assert re.search(rf"^  {TABLE} +{project.count(TABLE)}$", text, re.MULTILINE)
     assert re.search(rf"^  T=1 +{FILTER} ", text, re.MULTILINE)
     figures = metadata(project, TABLE)
@@ -270,15 +271,12 @@ def test_the_page_prints_the_code_that_ran_here() -> None:
 
 @pytest.mark.parametrize("diff", blocks("diff"))
 def test_a_diff_of_the_page_applies_to_the_file_it_names(diff: str) -> None:
-    """Its head names a file, its unchanged lines stand there in this order, and its added ones do not."""
     head, *lines = diff.splitlines()
     text = (ROOT / head.removeprefix("--- ")).read_text(encoding="utf-8")
-    position = 0
-    for line in lines:
-        if line.startswith("+"):
-            assert line[1:] not in text.splitlines()
-        elif line.strip() != "…":
-            position = text.index(line[1:] + "\n", position)
+    assert "\n".join(line[1:] for line in lines if line.startswith(" ")) + "\n" in text
+    added = [line[1:] for line in lines if line.startswith("+")]
+    assert added
+    assert not set(added) & set(text.splitlines())
 
 
 def test_every_filter_and_score_stands_on_the_page() -> None:
