@@ -28,7 +28,9 @@ def checkpoint_names(recipe: Recipe) -> tuple[str, ...]:
 
 def stage(recipe: Recipe, name: str) -> int | None:
     """0 for the untrained student, 1 for what is trained from it, and so on; None for the teacher."""
-    return None if name == "teacher" else ("student", *trained_names(recipe)).index(name)
+    if name in ROLES:
+        return None if name == "teacher" else 0
+    return 1 + trained_names(recipe).index(name)
 
 
 def checkpoint_asset(name: str) -> str:
