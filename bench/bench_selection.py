@@ -19,10 +19,10 @@ from results import against, table
 from dasd_assets.rules.control import draw_control
 from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.pool import create_pool_table, pool_params
-from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.scores import SCORES, threshold_version
 from dasd_assets.rules.selection import select
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import SCORE_NAMES, Recipe, load_recipe
+from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.warehouse import Reading, Warehouse
 
@@ -67,7 +67,7 @@ def fill(warehouse: Warehouse, recipe: Recipe, engines: Engines, num_rows: int) 
         ("response_verdicts", f"""SELECT response_id, batch, hash(response_id, filter) % 20 > 0 AS passed, filter,
             filter_version FROM (SELECT *, {values['filters']} FROM ids)"""),
         *[("response_scores", f"""SELECT response_id, batch, '{name}' AS score_name, {values['scoring']},
-            hash(response_id, '{name}') % 10_000_000 / 1e7 AS score FROM ids""") for name in sorted(SCORE_NAMES)],
+            hash(response_id, '{name}') % 10_000_000 / 1e7 AS score FROM ids""") for name in sorted(SCORES)],
     ]  # fmt: skip
     warehouse.migrate()
     with attach(warehouse.catalog) as connection:

@@ -6,6 +6,7 @@
 | prompts | `prompts`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
 | parity gate | `parity` | blocking checks on the teacher's and the student's logprobs | | |
+| student's tokens | `student_tokens` | `student_tokens` | the same | |
 | filters | `verdicts` | `response_verdicts` | the same | §6.2 |
 | probabilities | `student_logprobs` | `student_logprobs` | the same | §4 |
 | | `sentence_probabilities` | `sentence_probabilities` | the same | §4 |

@@ -26,7 +26,7 @@ from dasd_assets.rules.candidates import (
     to_score_params,
 )
 from dasd_assets.rules.checkpoints import checkpoint_asset, trained_names
-from dasd_assets.rules.filters import FILTERS, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines
@@ -155,8 +155,8 @@ def batch_checks(recipe: Recipe) -> list[Check]:
         Check("prompts", "rejected_lines", "Nearly every line is a prompt.", _rejected_lines),
         *per_dataset,
         *[
-            Check("response_verdicts", f"drop_rate_{name}", f"The filter {name} drops few responses.", _drop_rate(name))
-            for name in FILTERS
+            Check("response_verdicts", f"drop_rate_{name}", f"It drops few: {entry.drops}.", _drop_rate(name))
+            for name, entry in FILTERS.items()
         ],
         Check("student_logprobs", "failed_requests", "Nearly every response was scored.", _unscored),
         Check(
@@ -293,7 +293,7 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
             f"SELECT kind, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
             "NOT passed GROUP BY ALL"
         )
-        limit = {str(key): limit for key, limit in scope.recipe.checks.max_drop_share.items()}.get(name, 1.0)
+        limit = scope.recipe.checks.max_drop_share.get(name, FILTERS[name].max_drop_share)
         return share(dropped, judged, limit, f"responses fail {name}", f"checks.max_drop_share.{name}", look)
 
     return evaluate
@@ -301,7 +301,7 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
 
 def _unscored(scope: Scope) -> AssetCheckFinding:
     version = filter_version(scope.recipe, scope.student)
-    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, QUALITY_FILTERS)
+    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, required_filters(False))
     scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 

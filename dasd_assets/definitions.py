@@ -28,10 +28,12 @@ from dasd_assets import (
     sentence_probabilities,
     sft_datasets,
     student_logprobs,
+    student_tokens,
     training,
     verdicts,
 )
 from dasd_assets.records import quarantine
+from dasd_assets.rules.names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
 from dasd_assets.training import Train
@@ -54,6 +56,7 @@ STAGES: tuple[Stage, ...] = (
     models,
     prompts,
     generations,
+    student_tokens,
     verdicts,
     student_logprobs,
     sentence_probabilities,
@@ -88,8 +91,9 @@ def build_definitions(
     """The asset graph of a recipe over a home, with jobs and automation.
 
     Tests pass their own engines, training and warehouse. stages: modules whose `build(recipe)` makes assets; more of
-    them than ours, to extend the pipeline.
+    them than ours, to extend the pipeline. Raises RecipeError if the recipe names a filter or score that there is not.
     """
+    check_names(recipe)
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
         assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
@@ -104,7 +108,9 @@ def build_definitions(
     )
     sensors, schedules = automation.build(recipe, home, engines, assets)
     schedules += maintenance.build_schedules(recipe)
-    service = dg.Definitions(jobs=jobs.build(recipe), sensors=sensors, schedules=schedules)
+    service = dg.Definitions(
+        jobs=jobs.build(recipe, assets.resolve_asset_graph()), sensors=sensors, schedules=schedules
+    )
     return dg.Definitions.merge(assets, service)
 
 
@@ -135,9 +141,10 @@ class NoValues(dg.IOManager):
 
 def _io_manager(recipe: Recipe) -> dg.IOManagerDefinition:
     """The one resource that every step has: made where the step will run, before it begins."""
+    has_own_process = jobs.owns_gpu_engine(recipe)
 
     def create(_: dg.InitResourceContext) -> NoValues:
-        jobs.begin_step(recipe)
+        jobs.begin_step(has_own_process)
         return NoValues()
 
     return dg.IOManagerDefinition(create, config_schema={})

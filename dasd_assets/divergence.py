@@ -9,7 +9,15 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.scores import DIVERGENCE, TYPE_NAMES, response_scores, sentence_type, threshold_version
+from dasd_assets.rules.scores import (
+    DIVERGENCE,
+    SCORES,
+    SCORING,
+    TYPE_NAMES,
+    response_scores,
+    sentence_type,
+    threshold_version,
+)
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -76,14 +84,15 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         "response_scores",
         reads={"sentence_types": "sentence_types", "sentence_probabilities": "sentence_probabilities"},
         models=["student_model"],
-        rules=[DIVERGENCE],
+        rules=[SCORING],
         parts=["selection.score"],
     )
 
     @declared.asset(
         group="scores",
         kinds={"ducklake", "polars"},
-        description="One row per response and score; the recipe's score ranks the responses.",
+        description="One row per response and score; the recipe's score ranks the responses. Scores are:\n\n"
+        + "\n".join(f"- `{name}`: {entry.meaning}" for name, entry in SCORES.items()),
     )
     def scores_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model").fingerprint

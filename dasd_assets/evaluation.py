@@ -5,20 +5,22 @@ Benchmark files -> `benchmark_questions`; with `checkpoints` -> `evaluations`, a
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.plots import accuracy_bars, inline
+from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_asset, checkpoint_names, current_checkpoints
-from dasd_assets.rules.filters import VERIFIERS, Verdict, verified
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, verified
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
@@ -30,6 +32,9 @@ from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATION_VERSION = "1"
 EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFIERS,))
@@ -160,6 +165,20 @@ def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     }
     answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
     return answers.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe))))
+
+
+def accuracy_bars(table: pl.DataFrame) -> "Figure":
+    """Accuracy with one standard error per checkpoint, one group of bars per benchmark and temperature."""
+    figure, axes = labelled_axes("", "accuracy")
+    groups = table.partition_by("benchmark", "temperature", maintain_order=True)
+    for number, group in enumerate(groups):
+        position = np.arange(group.height) + number * 0.8 / len(groups)
+        label = f"{group['benchmark'][0]}, T={group['temperature'][0]:g}"
+        errors = group["standard_error"].fill_null(0)
+        axes.bar(position, group["accuracy"], 0.75 / len(groups), yerr=errors, capsize=2, label=label)
+        axes.set_xticks(np.arange(group.height), list(group["checkpoint"]), fontsize=8)
+    axes.set_ylim(0, 1.15)
+    return with_legend(figure, axes, columns=2)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

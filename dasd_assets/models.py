@@ -13,7 +13,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.checkpoints import stage
+from dasd_assets.rules.checkpoints import ROLES
 from dasd_assets.rules.rule import Rule
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -30,7 +30,7 @@ def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFr
             "checkpoint_id": [model.fingerprint],
             "recipe": [recipe.name],
             "name": [role],
-            "stage": [stage(recipe, role)],
+            "stage": [ROLES[role]],
             "path": [str(model.path)],
             "content_hash": [model.fingerprint],
             "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],

@@ -18,8 +18,8 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.filters import VERIFIERS
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.verdict import VERIFIERS
 from dasd_assets.withdrawals import LEFT, WITHDRAWN, outdated_batches, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts

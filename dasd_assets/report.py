@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation import EVALUATION, accuracy_table, checkpoint_accuracy
+from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, checkpoint_accuracy
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
-from dasd_assets.records import plots
+from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
@@ -26,6 +29,7 @@ from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 REPORT_VERSION = "1"
 REPORT = Rule("report", REPORT_VERSION)
 NUM_POSITIONS = 8
+TYPE_COLOURS = {"teacher": "#2a7f62", "student": "#c8553d", "close": "#9aa0a6", None: "#e3e3e3"}
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,42 @@ def pictures(
     trained = data.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["name"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
     return {
-        "response_probabilities": plots.probability_densities(_response_probs(warehouse, engines, recipe, batches)),
-        "sentence_probabilities": plots.sentence_bars(_one_response(warehouse, engines, recipe)),
-        "teacher_sentences_by_position": plots.teacher_share_by_position(data.shares),
-        "cut_off_rate": plots.cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()),
-        "training_loss": plots.loss_curve(losses),
-        "accuracy": plots.accuracy_bars(data.accuracies),
+        "response_probabilities": probability_densities(_response_probs(warehouse, engines, recipe, batches)),
+        "sentence_probabilities": sentence_bars(_one_response(warehouse, engines, recipe)),
+        "teacher_sentences_by_position": teacher_share_by_position(data.shares),
+        "cut_off_rate": cut_off_rates(rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()),
+        "training_loss": loss_curve(losses),
+        "accuracy": accuracy_bars(data.accuracies),
     }
+
+
+def sentence_bars(sentences: pl.DataFrame) -> "Figure":
+    """Each sentence's probability under both models, coloured by its type (Figure 5).
+
+    sentences: teacher_prob, student_prob, sentence_type, in order.
+    """
+    figure, axes = labelled_axes("sentence", "probability")
+    position = np.arange(sentences.height)
+    colours = [TYPE_COLOURS[kind] for kind in sentences["sentence_type"]]
+    axes.bar(position - 0.2, sentences["teacher_prob"].fill_null(0), 0.38, color=colours)
+    axes.bar(position + 0.2, sentences["student_prob"].fill_null(0), 0.38, color=colours, alpha=0.45)
+    for kind in ("teacher", "student", "close"):
+        axes.bar([0], [0], color=TYPE_COLOURS[kind], label=f"{kind} sentence")
+    axes.set_ylim(0, 1.2)
+    axes.set_title("left bar: under the teacher, right and pale: under the student", fontsize=8)
+    return with_legend(figure, axes, columns=3)
+
+
+def teacher_share_by_position(shares: pl.DataFrame) -> "Figure":
+    """Share of teacher sentences at each relative position, in right and wrong responses (Figure 6).
+
+    shares: position (0 to 1), correct, teacher_share.
+    """
+    figure, axes = labelled_axes("position in the response", "share of teacher sentences")
+    for correct, label in ((True, "correct"), (False, "incorrect")):
+        part = shares.filter(pl.col("correct") == correct).sort("position")
+        axes.plot(part["position"], part["teacher_share"], marker="o", markersize=3, label=label)
+    return with_legend(figure, axes)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -124,13 +158,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         figures = pictures(warehouse, engines, recipe, data, existing)
         files = {name: folder / f"{name}.png" for name in figures}
         for name, figure in figures.items():
-            files[name].write_bytes(plots.png(figure))
+            files[name].write_bytes(png(figure))
         return dg.MaterializeResult(
             tags=read,
             metadata={
                 "accuracies": dg.MetadataValue.md(accuracy_table(data.accuracies)),
                 "drops": dg.MetadataValue.md(drop_table(data.drops)),
-                **{name: plots.inline(figure) for name, figure in figures.items()},
+                **{name: inline(figure) for name, figure in figures.items()},
                 "folder": dg.MetadataValue.path(str(folder)),
                 **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
                 **declared.code_version.metadata,

@@ -1,25 +1,40 @@
 """Both models' probability of every sentence (report §4): sums, from which everything later is cheap to redo.
 
-`responses` and `student_logprobs` -> `sentence_probabilities`, by the segmenter of `rules/sentences.py`.
+`responses`, `student_tokens`, `student_logprobs` -> `sentence_probabilities`, split by `rules/sentences.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.plots import inline, probability_densities, shape
+from dasd_assets.records.plots import inline, labelled_axes, shape, with_legend
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.student_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 RESPONSES_PER_COMMIT = 2000
 PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
     AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
+
+
+def probability_densities(probs: Mapping[str, Sequence[float]]) -> "Figure":
+    """Density of response probabilities, the geometric mean over tokens, one curve per group (Figure 3)."""
+    figure, axes = labelled_axes("response probability (geometric mean of its tokens')", "density")
+    for name, values in probs.items():
+        heights, edges = np.histogram(values, bins=40, range=(0.0, 1.0), density=len(values) > 0)
+        axes.stairs(heights, edges, label=f"{name} (n={len(values):,})", fill=False)
+    return with_legend(figure, axes)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -34,7 +49,7 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         "sentence_probabilities",
         "sentence_probabilities",
         reads={"student_logprobs": "student_logprobs"},
-        looks_up={"responses": generations},
+        looks_up={"responses": generations, "student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[SENTENCE_SUMS],
     )
@@ -81,6 +96,7 @@ def _scored(warehouse: Warehouse, batch: str, student: str) -> list[str]:
 def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str) -> None:
     """Read, split, sum and commit what the batch's scored responses lack, a commit's worth at a time."""
     for rows in _unsplit(warehouse, batch, student):
+        require_tokens(rows["student_offsets"].count(), rows.height, "student_tokens")
         table = sentence_table(rows).with_columns(
             batch=pl.lit(batch),
             student_fingerprint=pl.lit(student),
@@ -93,8 +109,9 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
 def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:
     """Scored responses that have no sentences of this segmenter version yet, a commit's worth at a time."""
     query = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
-            s.logprobs AS student_logprobs, s.offsets AS student_offsets
+            s.logprobs AS student_logprobs, t.offsets AS student_offsets
         FROM student_logprobs s JOIN responses r USING (response_id)
+            LEFT JOIN (FROM student_tokens WHERE batch = $batch) t USING (response_id, student_fingerprint)
         WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
           AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
             WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)"""

@@ -1,4 +1,4 @@
-"""Selected responses -> `sft_examples`: the student's own token ids, with a label for every token that carries loss.
+"""Selected responses -> `sft_examples`: their `student_tokens`, with a label for every token that carries loss.
 
 `sft_dataset_…`, one asset per temperature, for the selection and for its random control. Loss is on the whole response
 and its end of turn, never on the prompt (report §6.4.1). The report's largest set is 5.8 G tokens: examples are made a
@@ -21,7 +21,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.rules.ids import example_id, sft_dataset_id
 from dasd_assets.rules.rule import Rule
-from dasd_resources.chat import Chat
+from dasd_assets.student_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -41,27 +41,29 @@ SPOOLED = pa.schema(
 )
 
 
-def example(chat: Chat, source: Row, loss_from: int = 0) -> dict[str, list[int]]:
-    """input_ids and labels (T,) of a canonical text: loss on each response token that starts at or after `loss_from`.
+def example(source: Row, loss_from: int = 0) -> dict[str, list[int]]:
+    """input_ids and labels (T,) of a text's tokens: loss on each token of the text that starts at or after `loss_from`.
 
-    source: question, text, system_prompt (or None).
+    source: token_ids, num_prompt_tokens, offsets; raises ValueError where the student cannot be asked.
     loss_from: code point in the text; the end of turn always carries loss.
     """
-    encoded = chat.encode_response(source["question"], source["text"], source["system_prompt"])
-    response = encoded.token_ids[encoded.num_prompt_tokens :]
+    if source["token_ids"] is None:
+        source_id = source.get("response_id") or source.get("continuation_id")
+        raise ValueError(f"{source_id} cannot be taught: the student's chat template refuses its question")
+    num_prompt = source["num_prompt_tokens"]
     targets = [
         token if offset < 0 or offset >= loss_from else NO_LOSS
-        for token, offset in zip(response, encoded.offsets, strict=True)
+        for token, offset in zip(source["token_ids"][num_prompt:], source["offsets"], strict=True)
     ]
-    return {"input_ids": encoded.token_ids, "labels": [NO_LOSS] * encoded.num_prompt_tokens + targets}
+    return {"input_ids": source["token_ids"], "labels": [NO_LOSS] * num_prompt + targets}
 
 
-def example_row(chat: Chat, source: Row, loss_from: int = 0) -> Row:
+def example_row(source: Row, loss_from: int = 0) -> Row:
     """The `sft_examples` row of a response or continuation; its id names its source and every token and label.
 
-    source: response_id or continuation_id (the other absent or None), question, text, system_prompt.
+    source: response_id or continuation_id (the other absent or None), token_ids, num_prompt_tokens, offsets.
     """
-    tokens = example(chat, source, loss_from)
+    tokens = example(source, loss_from)
     ids = {"response_id": source.get("response_id"), "continuation_id": source.get("continuation_id")}
     return {"example_id": example_id(ids, tokens), **ids, **tokens}
 
@@ -77,7 +79,7 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         f"sft_dataset_{dataset}",
         ["sft_examples", "published_datasets"],
         reads={"selected_responses": [f"selected_responses_{dataset}", "random_responses"]},
-        looks_up={"responses": f"teacher_generations_{dataset}", "prompts": "prompts"},
+        looks_up={"student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[EXAMPLES],
         parts=["name"],
@@ -90,13 +92,11 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         description=f"One row per training example of {dataset}: token ids and labels; beside them, the control's.",
     )
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
-        chat = engines.find(recipe.student, "student.model").chat
+        student = engines.fingerprint(recipe.student, "student.model")
         made = {}
         for policy in ("das", "random"):
-            rows = selected_texts(warehouse, recipe, dataset, policy, selected_ids(warehouse, recipe, dataset, policy))
-            made[policy] = write_examples(
-                context, warehouse, recipe, dataset, policy, (example_row(chat, row) for row in rows)
-            )
+            rows = tokens_to_teach(warehouse, student, selected_ids(warehouse, recipe, dataset, policy))
+            made[policy] = write_examples(context, warehouse, recipe, dataset, policy, map(example_row, rows))
         return dg.MaterializeResult(
             data_version=content_version(made["das"]["example_id"]),
             metadata=declared.result(
@@ -122,18 +122,19 @@ def selected_ids(warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str
     return warehouse.read(query, key)["response_id"].to_list()
 
 
-def selected_texts(
-    warehouse: Warehouse, recipe: Recipe, dataset: str, policy: str, ids: Sequence[str]
-) -> Iterator[Row]:
-    """(response_id, question, system_prompt, text) of these responses of a selected dataset, in any order."""
-    query = """SELECT s.response_id, p.question, p.system_prompt, r.text
-        FROM selected_responses s JOIN responses r USING (response_id) JOIN prompts p ON p.prompt_id = s.prompt_id
-        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = $policy
-          AND s.response_id IN (SELECT unnest($ids::VARCHAR[]))"""
-    key = {"recipe": recipe.name, "dataset": dataset, "policy": policy, "ids": list(ids)}
+def tokens_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str]) -> Iterator[Row]:
+    """(response_id, num_prompt_tokens, token_ids, offsets) of these responses, in any order.
+
+    Raises NoTokens, at the end, if one has none.
+    """
+    query = """SELECT response_id, num_prompt_tokens, token_ids, offsets FROM student_tokens
+        WHERE student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    num_found = 0
     with warehouse.reading() as reading:
-        for part in reading.stream(query, key, EXAMPLES_AT_ONCE):
+        for part in reading.stream(query, {"student": student, "ids": list(ids)}, EXAMPLES_AT_ONCE):
+            num_found += part.height
             yield from part.iter_rows(named=True)
+    require_tokens(num_found, len(ids), "student_tokens")
 
 
 def write_examples(

@@ -1,6 +1,6 @@
-"""The undistilled student's raw logprobs of every candidate (report §4): one forward pass over the canonical text.
+"""The undistilled student's raw logprobs of every candidate (report §4): one forward pass over its tokens.
 
-`responses` that passed the filters -> `student_logprobs`, under the student's own chat template.
+`student_tokens` of the responses that passed the filters -> `student_logprobs`.
 """
 
 from collections.abc import Iterator
@@ -13,65 +13,59 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
-from dasd_assets.rules.filters import FILTERING, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
-from dasd_resources.chat import Encoded, UnsupportedQuestion
+from dasd_assets.student_tokens import stored_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.ledger import Ledger
+from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
 SCORING = Rule("scoring", SCORING_VERSION)
-RESPONSES_PER_SCORING = 1024
+RESPONSES_PER_READ = 8192  # of 8,192 tokens: 270 MB
+RESPONSES_PER_SCORING = 1024  # as Python objects, token ids take ten times as much
 
 
-def student_row(score: Score, encoded: Encoded, batch: str, student: PromptedModel) -> Row:
-    """The `student_logprobs` row of a scored response: its tokens after the prompt, end of turn included."""
+def student_row(score: Score, batch: str, student: PromptedModel) -> Row:
+    """The `student_logprobs` row of a scored response."""
     return {
         "response_id": score.request_id,
         "batch": batch,
         "student_fingerprint": student.fingerprint,
         "engine": student.spec.engine,
         "dtype": student.spec.dtype,
-        "token_ids": encoded.token_ids[encoded.num_prompt_tokens :],
         "logprobs": score.logprobs,
-        "offsets": encoded.offsets,
     }
 
 
 def scored_rows(
-    engines: Engines, student: PromptedModel, responses: pl.DataFrame, batch: str
+    warehouse: Warehouse, engines: Engines, student: PromptedModel, batch: str, ids: list[str]
 ) -> Iterator[Row | Failure]:
     """The `student_logprobs` row of each response, or why it has none; with nothing to do, no model is loaded.
 
-    responses: response_id, question, text, system_prompt. Token ids are made for a part of them at a time: as Python
-    objects they take twenty times as much memory as the text.
+    Tokens are read a part at a time: no snapshot is held for as long as the scoring takes.
     """
-    if responses.is_empty():
+    if not ids:
         return
     with engines.open(student) as engine:
-        for part in responses.iter_slices(RESPONSES_PER_SCORING):
-            encoded, refused = _encode(part, student)
-            yield from refused
-            requests = [ScoringRequest(key, tuple(e.token_ids), e.num_prompt_tokens) for key, e in encoded.items()]
-            for result in once_each(requests, engine.score(requests)):
-                if isinstance(result, Failure):
-                    yield result
-                else:
-                    yield student_row(result, encoded[result.request_id], batch, student)
+        for first in range(0, len(ids), RESPONSES_PER_READ):
+            tokens = stored_tokens(warehouse, batch, student.fingerprint, ids[first : first + RESPONSES_PER_READ])
+            for rows in tokens.iter_slices(RESPONSES_PER_SCORING):
+                requests, refused = scoring_requests(rows)
+                yield from refused
+                for result in once_each(requests, engine.score(requests)):
+                    yield result if isinstance(result, Failure) else student_row(result, batch, student)
 
 
-def _encode(responses: pl.DataFrame, student: PromptedModel) -> tuple[dict[str, Encoded], list[Failure]]:
-    encoded, refused = dict[str, Encoded](), list[Failure]()
-    for key, question, text, system_prompt in responses.iter_rows():
-        try:
-            encoded[key] = student.chat.encode_response(question, text, system_prompt)
-        except UnsupportedQuestion as error:
-            refused.append(Failure(key, str(error), "unsupported_question"))
-    return encoded, refused
+def scoring_requests(tokens: pl.DataFrame) -> tuple[list[ScoringRequest], list[Failure]]:
+    """What the student is to score, and the responses to questions that it cannot be asked."""
+    asked = tokens.filter(pl.col("kind").is_null()).select("response_id", "token_ids", "num_prompt_tokens")
+    refused = tokens.filter(pl.col("kind").is_not_null()).select("response_id", "reason", "kind")
+    requests = [ScoringRequest(key, tuple(ids), num_prompt) for key, ids, num_prompt in asked.iter_rows()]
+    return requests, [Failure(*row) for row in refused.iter_rows()]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -86,7 +80,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         "student_logprobs",
         ["student_logprobs", "failed_requests"],
         reads={"response_verdicts": "response_verdicts"},
-        looks_up={"responses": generations, "prompts": "prompts"},
+        looks_up={"responses": generations, "prompts": "prompts", "student_tokens": "student_tokens"},
         models=["teacher_model", "student_model"],
         rules=[SCORING, CANDIDATES, FILTERING],
         parts=[
@@ -109,20 +103,19 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         teacher = engines.find(recipe.teacher, "teacher.model")
         batch = context.partition_key
         version = filter_version(recipe, student.fingerprint)
-        params = to_score_params(recipe, teacher.fingerprint, batch, version, QUALITY_FILTERS)
+        params = to_score_params(recipe, teacher.fingerprint, batch, version, required_filters(False))
         pool = responses_to_score(warehouse, params)
-        present = _present(warehouse, batch, student)
-        todo = pool.filter(~pl.col("response_id").is_in(present.implode()))
+        todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0
         with Ledger(warehouse, "student_logprobs", origin(context), batch) as ledger:
-            rows = scored_rows(engines, student, todo, batch)
-            for row in logged(rows, todo.height, "responses scored", context.log.info):
+            rows = scored_rows(warehouse, engines, student, batch, todo)
+            for row in logged(rows, len(todo), "responses scored", context.log.info):
                 if isinstance(row, Failure):
                     ledger.fail(row)
                 else:
                     ledger.add(row)
-                    num_new_tokens += len(row["token_ids"])
-        done = set(pool["response_id"]) & set(_present(warehouse, batch, student))
+                    num_new_tokens += len(row["logprobs"])
+        done = set(pool) & set(_present(warehouse, batch, student))
         return dg.MaterializeResult(
             data_version=content_version([*done, student.fingerprint]),
             tags=retry_tag(ledger.num_retryable),
@@ -131,7 +124,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
                 len(done),
                 {"batch": batch, "student_fingerprint": student.fingerprint},
                 num_new=ledger.num_added,
-                num_failed=pool.height - len(done),
+                num_failed=len(pool) - len(done),
                 num_new_tokens=num_new_tokens,
             ),
         )

@@ -18,7 +18,8 @@ import polars as pl
 
 from dasd_assets.records.checkpoint_chain import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.plots import course, inline, loss_curve
+from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
@@ -270,7 +271,7 @@ def _result(
             training_seconds=trained.seconds,
             final_loss=trained.losses[-1].loss,
             loss=inline(loss_curve({name: trained.losses})),
-            loss_course=course([point.loss for point in trained.losses]),
+            loss_trend=trend([point.loss for point in trained.losses]),
             **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

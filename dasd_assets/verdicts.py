@@ -1,9 +1,9 @@
-"""Filter verdicts on every response: `responses` -> `response_verdicts`.
+"""Filter verdicts on every response: `responses` and `student_tokens` -> `response_verdicts`.
 
 Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
 import dagster as dg
@@ -12,29 +12,29 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.filters import FILTERING, FILTERS, Response, Verdict, filter_version, judge
-from dasd_resources.chat import Chat, UnsupportedQuestion
+from dasd_assets.rules.filters import FILTERING, FILTERS, Response, filter_version, judge
+from dasd_assets.rules.verdict import Verdict
+from dasd_assets.student_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_AT_ONCE = 1024
+# Of s, the tokens under a student, for `judge_row`.
+BY_STUDENT = "len(s.token_ids) AS num_student_tokens, s.kind AS token_kind, s.reason AS token_reason"
 
 
-def judge_row(row: Row, student: Chat, filters: Filters) -> dict[str, Verdict]:
-    """Every filter's verdict on a row of `responses` or `teacher_continuations` joined with its prompt.
+def judge_row(row: Row, filters: Filters, known: Collection[str] = ()) -> dict[str, Verdict]:
+    """Every filter's verdict on a row with the fields of `Response`; all fail where the student cannot be asked.
 
-    A row without token ids of its whole text (a continuation's are only of its end) is judged on the student's.
+    The row also has what the student's tokens say of that: token_kind and token_reason, or None.
+    known: filters whose verdicts there are already.
     """
-    try:
-        encoded = student.encode_response(row["question"], row["text"], row["system_prompt"])
-    except UnsupportedQuestion as error:
-        reason = f"the student cannot be asked: {error}"
-        return dict.fromkeys(FILTERS, Verdict(False, "unsupported_question", reason))
-    fields = {"token_ids": encoded.token_ids[encoded.num_prompt_tokens :], **row}
-    known = {name: fields[name] for name in Response.__annotations__ if name != "num_student_tokens"}
-    return judge(Response(**known, num_student_tokens=len(encoded.token_ids)), filters)
+    if row["token_kind"] is not None:
+        refused = Verdict(False, row["token_kind"], f"the student cannot be asked: {row['token_reason']}")
+        return {name: refused for name in FILTERS if name not in known}
+    return judge(Response(**{name: row[name] for name in Response.__annotations__}), filters, known)
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
@@ -50,7 +50,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         recipe,
         "response_verdicts",
         ["response_verdicts", "failed_requests"],
-        reads={"responses": generations, "prompts": "prompts"},
+        reads={"responses": generations, "prompts": "prompts", "student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[FILTERING],
     )
@@ -58,17 +58,18 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="responses",
         kinds={"ducklake"},
-        description="One row per response and filter: whether it passed, and if not, why.",
+        description="One row per response and filter: whether it passed, and if not, why. Dropped are:\n\n"
+        + "\n".join(f"- `{name}`: {entry.drops}" for name, entry in FILTERS.items()),
     )
     def response_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model")
-        version, batch = filter_version(recipe, student.fingerprint), context.partition_key
+        student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
+        version = filter_version(recipe, student)
         with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
-            num_todo, todo = unjudged(warehouse, batch, version)
+            num_todo, todo = unjudged(warehouse, batch, student, version)
             for row in logged(todo, num_todo, "responses judged", context.log.info):
-                judged = judge_row(row, student.chat, recipe.filters)
+                judged = judge_row(row, recipe.filters, row["known"])
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
         return _result(warehouse, batch, version, declared)
@@ -76,22 +77,32 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [response_verdicts]
 
 
-def unjudged(warehouse: Warehouse, batch: str, version: str) -> tuple[int, Iterator[Row]]:
-    """How many responses of a batch lack verdicts of these rules, and each with its prompt, few in memory at a time."""
-    todo = """FROM responses r JOIN prompts p USING (prompt_id)
-        WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
-            SELECT response_id FROM response_verdicts WHERE batch = $batch AND filter_version = $version
-            GROUP BY response_id HAVING count(*) = $num_filters)"""
-    params = {"batch": batch, "version": version, "num_filters": len(FILTERS)}
+def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tuple[int, Iterator[Row]]:
+    """How many responses of a batch lack a filter's verdict by these rules, and each as `judge_row` takes it.
+
+    Few of them are in memory at a time; each has `known`, the filters whose verdicts it has.
+    student: the fingerprint whose tokens are counted. Raises NoTokens if they are not made.
+    """
+    asked = "FROM responses r JOIN prompts p USING (prompt_id)"
+    todo = """LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
+            WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
+        WHERE r.batch = $batch AND p.batch = $batch
+          AND NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
+    tokens = "FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
+    params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
         query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
-            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata {todo}"""
+            p.question, p.reference_answer, p.verifier, p.metadata, coalesce(v.known, []) AS known, {BY_STUDENT}
+            {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):
                 yield from part.iter_rows(named=True)
 
-    return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
+    count = f"SELECT count(*), count(*) FILTER (r.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
+    num_todo, num_tokenised = warehouse.read(count, params).row(0)
+    require_tokens(num_tokenised, num_todo, "student_tokens")
+    return num_todo, rows()
 
 
 def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaration) -> dg.MaterializeResult:

@@ -1,7 +1,8 @@
 """Verifiers: is a final answer correct? Recorded for every response (report §4 compares right with wrong ones).
 
 An answer is model output: it is compared, never executed, and no input makes a verifier raise. Left out: verifiers that
-run code (TACO, APPS, …); they need a sandbox, so code questions land without a verifier.
+run code (TACO, APPS, …); they need a sandbox, so code questions land without a verifier. To add a verifier, add its
+comparison to `COMPARISONS` (docs/extending.md).
 """
 
 import json
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 
-VERIFIER_VERSION = "1"  # raise it when a verdict can change
+VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier that is added
 
 # Several reasoning-gym scorers eval() or sympy-parse (which evals) the answer: string_insertion, spiral_matrix,
 # binary_matrix, n_queens, puzzle24, countdown, polynomial_multiplication, the integrations. Those below were read
@@ -72,12 +73,12 @@ _LATEX = (
 def known_verifier(name: str) -> bool:
     """Whether `verify` takes this name: exact, math, multiple_choice or reasoning_gym:<an allowed dataset>."""
     kind, _, dataset = name.partition(":")
-    return name in _COMPARISONS or (kind == "reasoning_gym" and dataset in REASONING_GYM_DATASETS)
+    return name in COMPARISONS or (kind == "reasoning_gym" and dataset in REASONING_GYM_DATASETS)
 
 
 def verifier_names() -> list[str]:
     """Every accepted name, for error messages."""
-    return sorted([*_COMPARISONS, *(f"reasoning_gym:{dataset}" for dataset in REASONING_GYM_DATASETS)])
+    return sorted([*COMPARISONS, *(f"reasoning_gym:{dataset}" for dataset in REASONING_GYM_DATASETS)])
 
 
 def verify(
@@ -147,8 +148,8 @@ def _tidy(text: str) -> str:
 
 
 def _matches(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> bool:
-    if verifier in _COMPARISONS:
-        return _COMPARISONS[verifier](answer, reference_answer)
+    if verifier in COMPARISONS:
+        return COMPARISONS[verifier](answer, reference_answer)
     if not known_verifier(verifier):
         raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
     entry = {"question": question, "answer": reference_answer, "metadata": json.loads(metadata)}
@@ -218,7 +219,7 @@ def _number(text: str) -> tuple[Fraction, str] | None:
     return (-value if match["sign"] == "-" else value), unit.removesuffix("s")
 
 
-_COMPARISONS: dict[str, Callable[[str, str], bool]] = {
+COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "exact": _same_text,
     "math": _same_maths,
     "multiple_choice": _same_choice,

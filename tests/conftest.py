@@ -19,7 +19,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
-from dasd_assets.definitions import build_definitions
+from dasd_assets.definitions import STAGES, Stage, build_definitions
 from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
@@ -171,6 +171,7 @@ class Project:
     recipe: Recipe
     fake: Fake = field(default_factory=Fake)
     said: list[str] = field(default_factory=list)
+    stages: Sequence[Stage] = STAGES
 
     @property
     def engines(self) -> Engines:
@@ -179,7 +180,8 @@ class Project:
     @property
     def definitions(self) -> dg.Definitions:
         loggers = dg.Definitions(loggers={"console": silent_log})
-        return dg.Definitions.merge(build_definitions(self.recipe, self.home, self.engines, self.fake.train), loggers)
+        built = build_definitions(self.recipe, self.home, self.engines, self.fake.train, stages=self.stages)
+        return dg.Definitions.merge(built, loggers)
 
     @property
     def warehouse(self) -> Warehouse:

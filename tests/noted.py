@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FunctionType
 
 import duckdb
 import polars as pl
@@ -57,7 +58,7 @@ class NotedRecipe:
             if isinstance(found, property):
                 assert found.fget is not None
                 return found.fget(self)
-            return found.__get__(self) if name in ("version", "parts") and found else getattr(part, name)
+            return found.__get__(self) if isinstance(found, FunctionType) else getattr(part, name)
         value = getattr(part, name)
         if is_section(value):
             return NotedRecipe(value, notes, f"{path}{name}.")

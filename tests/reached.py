@@ -27,8 +27,8 @@ def versions_reached(function: FunctionType) -> set[str]:
 
 def versions_of(module: ModuleType) -> set[str]:
     """The version constants that a module defines, not those that it imports."""
-    own = set(module.__annotations__) if hasattr(module, "__annotations__") else set()
-    return {name for name in vars(module) if name.endswith("_VERSION") and (name in own or _defines(module, name))}
+    texts = {name for name, value in vars(module).items() if name.endswith("_VERSION") and isinstance(value, str)}
+    return {name for name in texts if _defines(module, name)}
 
 
 def _defines(module: ModuleType, name: str) -> bool:

@@ -35,7 +35,13 @@ from dasd_assets.records.dagster_internals import (
     has_log_record_event,
     has_log_record_metadata,
 )
-from dasd_assets.records.tags import CODE_VERSION_TAG, DATA_VERSION_TAG, INPUT_EVENT_TAG, INPUT_VERSION_TAG, recordings
+from dasd_assets.records.tags import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_EVENT_TAG,
+    INPUT_VERSION_TAG,
+    recorded_versions,
+)
 from dasd_resources.home import prepare_home
 
 BATCHES = dg.StaticPartitionsDefinition(["a", "b"])
@@ -110,7 +116,7 @@ def test_materializations_are_tagged_with_what_they_were_made_from() -> None:
     assert read is not None and read.asset_materialization is not None
     tags, of_reader = made.asset_materialization.tags or {}, read.asset_materialization.tags or {}
     assert (tags[DATA_VERSION_TAG], tags[CODE_VERSION_TAG]) == ("content", "1")
-    assert of_reader[INPUT_VERSION_TAG + "upstream"] in recordings("content")
+    assert of_reader[INPUT_VERSION_TAG + "upstream"] in recorded_versions("content")
     assert of_reader[INPUT_EVENT_TAG + "upstream"] == str(event.storage_id)
 
 

@@ -6,6 +6,7 @@ None of them names a rule, a part or a table: what there is, is found in the pac
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,6 +144,15 @@ def declarations(recipe: Recipe) -> dict[str, dict[str, list[str]]]:
 
 def test_every_asset_is_declared(tiny: Recipe) -> None:
     assert set(compute_functions(tiny)) - set(declarations(tiny)) == {"maintenance"}  # never out of date
+
+
+def test_every_table_is_written_by_an_asset_or_a_command(tiny: Recipe) -> None:
+    """One that is declared, and that no asset declares to write, is named where a command or the service writes it."""
+    by_assets = {table for declared in declarations(tiny).values() for table in declared["writes"]}
+    write, found = re.compile(r'\.(?:append_missing|replace)\(\s*"(\w+)"'), set[str]()
+    for path in Path(str(dasd_assets.__file__)).parent.rglob("*.py"):
+        found |= set(write.findall(path.read_text(encoding="utf-8")))
+    assert set(TABLES) - by_assets - found == set()
 
 
 def test_an_asset_touches_exactly_the_tables_that_it_declares(notes: Notes, tiny: Recipe) -> None:

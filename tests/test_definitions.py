@@ -1,13 +1,16 @@
 """The asset graph of a recipe: loads without a model, has the contract's assets, each says what its rows are."""
 
+import pkgutil
+from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import dagster as dg
 import pytest
 from conftest import change
 
 import dasd_assets
-from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.definitions import STAGES, EnvironmentEngines, build_definitions
 from dasd_resources.recipe import Recipe, load_recipe
 
 NAMED = [
@@ -34,7 +37,13 @@ NAMED = [
     "distillation_report",
 ]
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
-ROLLED_OUT = ("student_rollouts", "prefix_cuts", "teacher_continuations", "continuation_verdicts")
+ROLLED_OUT = (
+    "student_rollouts",
+    "prefix_cuts",
+    "teacher_continuations",
+    "continuation_tokens",
+    "continuation_verdicts",
+)
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
 
@@ -63,6 +72,20 @@ def test_no_two_assets_have_one_table_name(name: str, tmp_path: Path) -> None:
     names = [graph.get(key).metadata.get("dagster/table_name") for key in graph.toposorted_asset_keys]
     known = [table for table in names if table is not None]
     assert len(known) == len(set(known)) == len(names) - 2
+
+
+def test_every_module_that_builds_assets_is_a_stage(tmp_path: Path) -> None:
+    """One that is left out of STAGES, or of its package's `build`, would be nowhere."""
+    recipe = load_recipe("demo")
+    graph = build_definitions(recipe, tmp_path).resolve_asset_graph()
+    builders = 0
+    for info in pkgutil.walk_packages(dasd_assets.__path__, f"{dasd_assets.__name__}."):
+        build = vars(import_module(info.name)).get("build")
+        if build is not None and get_type_hints(build)["return"] == list[dg.AssetsDefinition]:
+            builders += 1
+            for asset in build(recipe):
+                assert set(asset.keys) <= set(graph.get_all_asset_keys()), info.name
+    assert builders > len(STAGES)
 
 
 def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) -> None:

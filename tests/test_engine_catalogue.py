@@ -215,6 +215,11 @@ def names_in(text: str) -> set[str]:
     return {name for name in ENGINES if text == name or re.search(rf"engine:? {name}\b", text)}
 
 
+def test_every_engines_module_has_its_entry() -> None:
+    modules = (ROOT / "dasd_resources" / "inference").glob("*_engine.py")
+    assert {path.stem.removesuffix("_engine") for path in modules} == set(ENGINES)
+
+
 def test_no_module_but_an_engines_own_names_an_engine() -> None:
     modules = [path for package in ("dasd_assets", "dasd_resources") for path in (ROOT / package).rglob("*.py")]
     assert {"parity.py", "jobs.py", "check.py", "model_settings.py"} <= {path.name for path in modules}

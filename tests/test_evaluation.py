@@ -16,7 +16,7 @@ from dasd_assets.evaluation import (
     question_rows,
     wanted_answers,
 )
-from dasd_assets.rules.filters import Verdict
+from dasd_assets.rules.verdict import Verdict
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError

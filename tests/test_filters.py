@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from dasd_assets.rules.filters import (
     FILTERS,
     Response,
-    Verdict,
-    VerdictKind,
     correctness,
     duplicate_ngram_share,
     judge,
@@ -25,6 +23,7 @@ from dasd_assets.rules.filters import (
     structure,
     truncation,
 )
+from dasd_assets.rules.verdict import Verdict, VerdictKind
 from dasd_resources.recipe import Filters, Repetition
 
 LIMITS = Repetition(ngram_sizes=(20, 50), max_duplicate_share=0.3, tail_tokens=256, max_tail_share=0.5)
@@ -48,7 +47,7 @@ def array(ids: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def test_a_good_response_passes_everything_in_order() -> None:
     verdicts = judge(GOOD, SETTINGS)
-    assert tuple(verdicts) == FILTERS == ("length", "truncation", "structure", "repetition", "correctness")
+    assert tuple(verdicts) == tuple(FILTERS) == ("length", "truncation", "structure", "repetition", "correctness")
     assert set(verdicts.values()) == {Verdict(True, None, None)}
 
 
@@ -69,7 +68,7 @@ def test_each_fault_is_reported_by_its_own_filter() -> None:
 
 
 def test_correctness_drops_only_on_request() -> None:
-    assert required_filters(require_correct=True) == FILTERS
+    assert required_filters(require_correct=True) == tuple(FILTERS)
     assert required_filters(require_correct=False) == ("length", "truncation", "structure", "repetition")
 
 

@@ -18,6 +18,33 @@ def test_imports_run_one_way(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert status == 0, report
 
 
+def test_stages_lie_between_the_service_and_the_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers of pyproject.toml with every flat module in them, whatever their names: a new stage needs no entry."""
+    monkeypatch.chdir(ROOT)
+    rooms = {"cli", "definitions", "commands", "audit", "service", "records", "rules"}
+    modules = {
+        path.stem
+        for path in (ROOT / "dasd_assets").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    stages = " : ".join(sorted(modules - rooms - {"__init__"}))
+    layers = ["cli", "commands | audit", "definitions", "service", stages, "records", "rules"]
+    config = [
+        "[importlinter]",
+        "root_packages =",
+        "    dasd_assets",
+        "    dasd_resources",
+        "",
+        "[importlinter:contract:all]",
+    ]
+    config += ["name = layers", "type = layers", "containers =", "    dasd_assets", "exhaustive = true", "layers ="]
+    (tmp_path / ".importlinter").write_text("\n".join([*config, *[f"    {layer}" for layer in layers]]))
+    status = lint_imports(str(tmp_path / ".importlinter"), no_cache=True, no_logo=True)
+    assert status == 0, capsys.readouterr().out
+
+
 def test_the_command_line_is_parsed_without_slow_libraries() -> None:
     code = (
         "import sys; from dasd_assets.cli import _parser; _parser().parse_args(['audit', 'response', '0']); "

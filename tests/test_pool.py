@@ -10,7 +10,7 @@ import pytest
 
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.candidates import candidate_params, drop_counts, responses_to_score, to_score_params
-from dasd_assets.rules.filters import FILTERS, QUALITY_FILTERS, filter_version
+from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -44,7 +44,7 @@ class Home:
 
     def questions_to_score(self, recipe: Recipe = RECIPE, batch: str = CURRENT) -> pl.DataFrame:
         version = filter_version(recipe, self.student.fingerprint)
-        params = to_score_params(recipe, self.teacher.fingerprint, batch, version, QUALITY_FILTERS)
+        params = to_score_params(recipe, self.teacher.fingerprint, batch, version, required_filters(False))
         return responses_to_score(self.warehouse, params)
 
     def scored(self, recipe: Recipe = RECIPE, dataset: str = "t060") -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Progress lines: every item passes, and the end is always logged."""
+"""Progress lines: interval item passes, and the end is always logged."""
 
 import pytest
 
@@ -17,13 +17,13 @@ def test_a_line_can_be_written_at_the_very_start_and_of_nothing() -> None:
 
 def test_items_pass_unchanged_and_the_end_is_logged_once() -> None:
     lines: list[str] = []
-    assert list(logged(iter("abc"), 3, "letters", lines.append, every=1000)) == ["a", "b", "c"]
+    assert list(logged(iter("abc"), 3, "letters", lines.append, interval=1000)) == ["a", "b", "c"]
     assert [line.split(" (")[0] for line in lines] == ["0/3 letters: the engine starts", "3/3 letters"]
 
 
 def test_a_line_for_every_item_where_time_allows() -> None:
     lines: list[str] = []
-    assert len(list(logged("abcd", 4, "letters", lines.append, every=0))) == 4
+    assert len(list(logged("abcd", 4, "letters", lines.append, interval=0))) == 4
     assert [line.split(" ")[0] for line in lines] == ["0/4", "1/4", "2/4", "3/4", "4/4"]
 
 
@@ -65,7 +65,7 @@ def test_a_training_tells_step_loss_rate_and_time_left_at_a_calm_rhythm() -> Non
 
 def test_a_training_that_has_just_begun_tells_no_rate() -> None:
     lines: list[str] = []
-    say = TrainingLog(lines.append, every=0, clock=lambda: 1.0)
+    say = TrainingLog(lines.append, interval=0, clock=lambda: 1.0)
     say(Pace(0, 10, 0))
     say(Pace(0, 10, 0))
     assert lines == ["training starts: 10 steps in all", "step 0/10 (0 %)"]

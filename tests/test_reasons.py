@@ -15,7 +15,7 @@ from old_catalog import old_catalog
 import dasd_assets
 import dasd_resources
 from dasd_assets.audit.ranking import OUTCOME_KINDS, OutcomeKind
-from dasd_assets.rules.filters import VERDICT_KINDS, VerdictKind
+from dasd_assets.rules.verdict import VERDICT_KINDS, VerdictKind
 from dasd_resources.inference.engine import FAILURE_KINDS, FailureKind
 from dasd_resources.landing.rejections import REJECTION_KINDS, Excluded, Malformed
 from dasd_resources.storage.connections import attach

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.rules.scores import response_scores, sentence_type, threshold_version
-from dasd_resources.recipe import SCORE_NAMES, Divergence, Recipe, load_recipe
+from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
+from dasd_resources.recipe import Divergence, Recipe, load_recipe
 
 # (teacher sum, teacher tokens, student sum, student tokens, characters); the last sentence has no student token.
 SENTENCES = [(-0.2, 2, -2.0, 4, 10), (-1.5, 3, -0.3, 3, 6), (-0.1, 1, 0.0, 0, 2)]
@@ -48,7 +48,7 @@ def test_types_in_log_space_and_per_character() -> None:
     assert types("log", 0.19, "character") == ["close", "student", None]
 
 
-@pytest.mark.parametrize("name", SCORE_NAMES)
+@pytest.mark.parametrize("name", SCORES)
 def test_every_score_by_hand(name: str) -> None:
     divergence = Divergence(measure="probability", threshold=0.25, per="token")
     table = sentences().with_columns(sentence_type(divergence).alias("sentence_type"))
@@ -72,7 +72,7 @@ def by_hand(name: str) -> float:
 
 def test_a_response_without_a_typed_sentence_has_no_score() -> None:
     table = sentences().tail(1).with_columns(sentence_type=pl.lit(None, pl.String))
-    assert response_scores(table)["score"].to_list() == [None] * len(SCORE_NAMES)
+    assert response_scores(table)["score"].to_list() == [None] * len(SCORES)
 
 
 def test_a_difference_of_exactly_the_threshold_is_close() -> None:
@@ -172,7 +172,7 @@ divergences = st.builds(
 def test_scores_equal_plain_python(texts: list[list[Sentence]], divergence: Divergence) -> None:
     table = pl.concat([rows(sentences, f"r{number}") for number, sentences in enumerate(texts)])
     scores = response_scores(table.with_columns(sentence_type(divergence).alias("sentence_type")))
-    keys = [(f"r{number}", name) for number in range(len(texts)) for name in sorted(SCORE_NAMES)]
+    keys = [(f"r{number}", name) for number in range(len(texts)) for name in sorted(SCORES)]
     assert scores.select("response_id", "score_name").rows() == keys
     for response_id, name, score in scores.select("response_id", "score_name", "score").iter_rows():
         expected = plain_score(name, texts[int(response_id[1:])], divergence)

@@ -18,10 +18,7 @@ def test_a_definition_describes_and_links_every_column() -> None:
     assert list(columns) == list(declared("response_verdicts").column_names)
     assert columns["response_id"].description is not None
     assert columns["response_id"].description.endswith("← [a](/assets/a) `response_id`; [b](/assets/b) `response_id`")
-    assert (
-        columns["filter"].description
-        == "`length`, `truncation`, `structure`, `repetition` or `correctness` (report §6.2)."
-    )
+    assert columns["filter"].description == "Which [filter](extending.md#filters) judged it (report §6.2)."
     assert not columns["passed"].constraints.nullable
     assert columns["reason"].constraints.nullable
 

@@ -1,6 +1,8 @@
 """The declared tables hang together, and whatever is said of a table follows its one entry."""
 
+import pkgutil
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 from conftest import Project
@@ -9,6 +11,7 @@ from dasd_assets.audit.ids import KINDS, UNAUDITED
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
 from dasd_assets.records.table_metadata import table as table_asset
+from dasd_resources.storage import tables
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import TABLES, Column, Reference, Table, TableError, check, declared, owned_by
 from dasd_resources.storage.tables.recurring import BATCH, LOGPROBS, OFFSETS, RESPONSE_ID, RUN_ID, TOKEN_IDS
@@ -35,6 +38,13 @@ MARKS = Table(
 
 def test_they_hang_together() -> None:
     check(TABLES)
+
+
+def test_every_table_of_a_module_is_one_of_its_tables() -> None:
+    """A table that is written down, and left out of its module's TABLES, would be nowhere."""
+    modules = [import_module(info.name) for info in pkgutil.iter_modules(tables.__path__, f"{tables.__name__}.")]
+    written = {value.name for module in modules for value in vars(module).values() if isinstance(value, Table)}
+    assert written == set(TABLES)
 
 
 @pytest.mark.parametrize(

@@ -142,10 +142,10 @@ def test_an_empty_warehouse_has_an_empty_chain_with_its_columns(warehouse: Wareh
 @pytest.mark.parametrize(
     ("asset", "told"),
     [
-        ("checkpoint_t060", "no checkpoint of student in force: materialize student_model first"),
-        ("checkpoint_t100", "no checkpoint of t060 in force: materialize checkpoint_t060 first"),
-        ("checkpoint_mixed", "no checkpoint of t100 in force: materialize checkpoint_t100 first"),
-        ("student_rollouts", "no checkpoint of t100 in force: materialize checkpoint_t100 first"),
+        ("checkpoint_t060", "no current checkpoint of student: materialize student_model first"),
+        ("checkpoint_t100", "no current checkpoint of t060: materialize checkpoint_t060 first"),
+        ("checkpoint_mixed", "no current checkpoint of t100: materialize checkpoint_t100 first"),
+        ("student_rollouts", "no current checkpoint of t100: materialize checkpoint_t100 first"),
     ],
 )
 def test_a_stage_without_its_parent_says_what_to_make_first(project: Project, asset: str, told: str) -> None:

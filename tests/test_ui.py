@@ -25,8 +25,9 @@ import pytest
 from PIL import Image
 
 from dasd_assets.definitions import build_definitions
+from dasd_assets.rules.scores import SCORES
 from dasd_resources.demo.questions import questions, write_rows
-from dasd_resources.recipe import SCORE_NAMES, load_recipe
+from dasd_resources.recipe import load_recipe
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -181,7 +182,7 @@ def test_a_batch_is_materialized_by_clicks(service: Service, page: "Page") -> No
 def test_an_assets_page_shows_count_plot_and_checks(service: Service, page: "Page") -> None:
     page.goto(f"{service.url}/assets/response_scores")
     page.get_by_text("Row count").first.wait_for()
-    page.get_by_text(str(NUM_RESPONSES * len(SCORE_NAMES)), exact=True).first.wait_for()
+    page.get_by_text(str(NUM_RESPONSES * len(SCORES)), exact=True).first.wait_for()
     page.get_by_text("One row per response and score").first.wait_for()
     keep(page, "asset")
     page.get_by_text("[Show Markdown]").first.click()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dasd_assets.rules.filters import FILTERS, Verdict, filter_version
+from dasd_assets.rules.filters import FILTERS, filter_version
+from dasd_assets.rules.verdict import Verdict
 from dasd_assets.verdicts import judge_row, verdict_rows
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines, PromptedModel

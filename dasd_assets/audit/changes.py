@@ -24,7 +24,7 @@ from dasd_assets.records.tags import (
     INPUT_VERSION_TAG,
     data_version,
     hash_of_versions,
-    recordings,
+    recorded_versions,
 )
 from dasd_assets.service.staleness import Cause, Stale
 
@@ -89,7 +89,7 @@ class Changes:
         before = recorded
         if recorded is not None and source is not None:  # hashed
             before = self._version_until(stale.asset, upstream, source, _pointer(made, upstream))
-            before = before if before is not None and recorded in recordings(before) else None
+            before = before if before is not None and recorded in recorded_versions(before) else None
         message = f"{upstream} changed" if recorded is not None else f"{upstream} is a new input"
         versions = f": version {before} → {now}" if before is not None else ""
         return _record("input", upstream, before, now, source, message + versions)

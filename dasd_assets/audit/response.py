@@ -20,6 +20,7 @@ def audit_response(reading: Reading, response_id: str) -> Record:
         "teacher": _teacher(reading, response["teacher_fingerprint"]),
         "text": response["text"],
         "verdicts": verdicts,
+        "student_tokens": reading.read(_TOKENS, key).to_dicts(),
         "student_logprobs": reading.read(_STUDENT, key).to_dicts(),
         "sentences": _sentences(reading, key, response["text"]),
         "scores": reading.read(_SCORES, key).to_dicts(),
@@ -92,7 +93,9 @@ _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) A
     FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
 _VERDICTS = f"SELECT filter_version, filter, passed, kind, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
-_STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(token_ids) AS num_tokens,
+_TOKENS = f"""SELECT student_fingerprint, num_prompt_tokens, len(token_ids) AS num_tokens, kind, reason, run_id
+    FROM student_tokens {_OF_RESPONSE}"""
+_STUDENT = f"""SELECT student_fingerprint, engine, dtype, len(logprobs) AS num_tokens,
     list_sum(logprobs::DOUBLE[]) AS sum_logprob, run_id FROM student_logprobs {_OF_RESPONSE}"""
 _SENTENCES = f"""SELECT student_fingerprint, segmenter_version, sentence_index, start, stop, teacher_prob, student_prob,
     teacher_sum_logprob, teacher_num_tokens, student_sum_logprob, student_num_tokens, run_id

@@ -19,6 +19,7 @@ from typing import Literal, ParamSpec
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
@@ -66,6 +67,7 @@ class Prompts:
 def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed, as a run would then fail too."""
     recipe = load_recipe(args.recipe or args.default_recipe)
+    check_names(recipe)
     results: list[PreflightResult] = []
     for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
         results.append(result)

@@ -7,6 +7,7 @@ import sys
 
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
+from dasd_assets.rules.names import check_names
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_resources.home import WORKSPACE, prepare_home
@@ -17,7 +18,7 @@ QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of 
 
 def command(args: argparse.Namespace) -> int:
     """Returns when the web UI and the daemon have ended."""
-    load_recipe(args.default_recipe)
+    check_names(load_recipe(args.default_recipe))
     dagster_home = prepare_home(args.home, args.dagster_home)
     if args.host != LOOPBACK:
         echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")

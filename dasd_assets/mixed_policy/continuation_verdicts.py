@@ -1,11 +1,14 @@
-"""Filter verdicts on the whole text, prefix and continuation: `teacher_continuations` -> `continuation_verdicts`.
+"""Filter verdicts on the whole text, prefix and continuation: `continuation_tokens` -> `continuation_verdicts`.
 
 What was cut off is often a loop, so the prefix is judged with what follows it.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 import polars as pl
 
+from dasd_assets.mixed_policy.continuation_tokens import stored_tokens
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_continuations, prefixes_read
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
@@ -14,7 +17,9 @@ from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_ve
 from dasd_assets.verdicts import judge_row, verdict_rows
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
+
+CONTINUATIONS_AT_ONCE = 1024
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -27,7 +32,11 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         recipe,
         "continuation_verdicts",
         "continuation_verdicts",
-        reads={**prefixes_read(recipe), "teacher_continuations": "teacher_continuations"},
+        reads={
+            **prefixes_read(recipe),
+            "teacher_continuations": "teacher_continuations",
+            "continuation_tokens": "continuation_tokens",
+        },
         looks_up=LOOKED_UP,
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS, FILTERING],
@@ -41,14 +50,14 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     def continuation_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model")
-        version = continuation_filter_version(recipe, student.fingerprint)
+        student = engines.fingerprint(recipe.student, "student.model")
+        version = continuation_filter_version(recipe, student)
         continuations = current_continuations(warehouse, engines, recipe)
         rows = [
             verdict
-            for row in continuations.iter_rows(named=True)
+            for row in to_judge(warehouse, student, continuations)
             for verdict in verdict_rows(
-                {"continuation_id": row["continuation_id"]}, judge_row(row, student.chat, recipe.filters), version
+                {"continuation_id": row["continuation_id"]}, judge_row(row, recipe.filters), version
             )
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)
@@ -70,3 +79,16 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return continuation_verdicts
+
+
+def to_judge(warehouse: Warehouse, student: str, continuations: pl.DataFrame) -> Iterator[Row]:
+    """Each continuation as `judge_row` takes it, on the student's tokens of its whole text, a part read at a time."""
+    for part in continuations.iter_slices(CONTINUATIONS_AT_ONCE):
+        tokens = stored_tokens(warehouse, student, part["continuation_id"].to_list()).select(
+            "continuation_id",
+            token_ids=pl.col("token_ids").list.slice(pl.col("num_prompt_tokens")),
+            num_student_tokens=pl.col("token_ids").list.len(),
+            token_kind="kind",
+            token_reason="reason",
+        )
+        yield from part.join(tokens, on="continuation_id").iter_rows(named=True)

@@ -35,7 +35,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("prefix_cuts", rows)
         return dg.MaterializeResult(
-            data_version=content_version(rollouts["rollout_id"]),
+            data_version=content_version([*rollouts["rollout_id"], CUT_VERSION]),
             metadata=declared.result(
                 warehouse,
                 rows.height,

@@ -40,4 +40,4 @@ def wanted_by(recipe: Recipe) -> Mapping[str, str]:
     }
 
 
-LOOKED_UP = {"student_logprobs": "student_logprobs", "prompts": "prompts"}  # by the ids in these
+LOOKED_UP = {"student_tokens": "student_tokens", "prompts": "prompts"}  # by the ids in these

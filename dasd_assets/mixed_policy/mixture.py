@@ -5,12 +5,13 @@ student's prefix did worse in the report (Table 5).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import dagster as dg
 import polars as pl
 
+from dasd_assets.mixed_policy.continuation_tokens import stored_tokens
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
     current_continuations,
@@ -25,9 +26,16 @@ from dasd_assets.rules.checkpoints import MIXED
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rule import Rule
-from dasd_assets.sft_datasets import EXAMPLES, audit_figures, example_row, selected_ids, selected_texts, write_examples
-from dasd_resources.chat import Chat
-from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_assets.sft_datasets import (
+    EXAMPLES,
+    EXAMPLES_AT_ONCE,
+    audit_figures,
+    example_row,
+    selected_ids,
+    tokens_to_teach,
+    write_examples,
+)
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -45,12 +53,13 @@ def off_policy_draw(ids: Sequence[str], num_on_policy: int, ratio: float, seed: 
     return off_policy_order(ids, seed)[:num_wanted]
 
 
-def continuation_example(chat: Chat, row: Row, loss_on_prefix: bool) -> Row:
-    """The `sft_examples` row of a continuation: loss on all of it, or only from where the teacher's text begins."""
+def continuation_example(row: Row, loss_on_prefix: bool) -> Row:
+    """The `sft_examples` row of a continuation: loss on all of it, or only from where the teacher's text begins.
+
+    row: continuation_id, text, prefix_text, and what `example_row` needs.
+    """
     start = 0 if loss_on_prefix else prefix_end(row["text"], row["prefix_text"])
-    return example_row(
-        chat, {key: row[key] for key in ("continuation_id", "question", "system_prompt", "text")}, loss_from=start
-    )
+    return example_row(row, loss_from=start)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -64,7 +73,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "teacher_continuations": "teacher_continuations",
             "continuation_verdicts": "continuation_verdicts",
         },
-        looks_up={**LOOKED_UP, "responses": f"teacher_generations_{recipe.last_dataset}"},
+        looks_up={**LOOKED_UP, "continuation_tokens": "continuation_tokens"},
         models=["teacher_model", "student_model"],
         rules=[MIXTURE, CONTINUATIONS, EXAMPLES, FILTERING],
         rows=f"dataset = '{MIXED}'",
@@ -78,20 +87,19 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     def mixed_policy_dataset(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model")
+        student = engines.fingerprint(recipe.student, "student.model")
         accepted = _accepted(warehouse, engines, recipe, student)
         ids = selected_ids(warehouse, recipe, recipe.last_dataset, "das")
         ratio = recipe.mixed_policy.off_policy_ratio
         drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
-        off_policy = selected_texts(warehouse, recipe, recipe.last_dataset, "das", drawn)
         _write_off_policy(context, warehouse, recipe, drawn)
         record_rule(context, warehouse, recipe, MIXED, mixture_rule(recipe, accepted.height, len(drawn)))
         on_policy = (
-            continuation_example(student.chat, row, recipe.mixed_policy.loss_on_prefix)
-            for row in accepted.iter_rows(named=True)
+            continuation_example(row, recipe.mixed_policy.loss_on_prefix)
+            for row in continuations_to_teach(warehouse, student, accepted)
         )
-        examples = chain(on_policy, (example_row(student.chat, row) for row in off_policy))
-        made = write_examples(context, warehouse, recipe, MIXED, "das", examples)
+        off_policy = map(example_row, tokens_to_teach(warehouse, student, drawn))
+        made = write_examples(context, warehouse, recipe, MIXED, "das", chain(on_policy, off_policy))
         return dg.MaterializeResult(
             data_version=content_version(made["example_id"]),
             metadata=declared.result(
@@ -108,13 +116,20 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [mixed_policy_dataset]
 
 
-def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: PromptedModel) -> pl.DataFrame:
+def continuations_to_teach(warehouse: Warehouse, student: str, accepted: pl.DataFrame) -> Iterator[Row]:
+    """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets), a part read at a time."""
+    for part in accepted.select("continuation_id", "text", "prefix_text").iter_slices(EXAMPLES_AT_ONCE):
+        tokens = stored_tokens(warehouse, student, part["continuation_id"].to_list())
+        yield from part.join(tokens, on="continuation_id").iter_rows(named=True)
+
+
+def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> pl.DataFrame:
     """Current continuations that passed every required filter."""
     query = """SELECT continuation_id FROM continuation_verdicts
         WHERE filter_version = $version AND list_contains($filters, filter)
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
     params = {
-        "version": continuation_filter_version(recipe, student.fingerprint),
+        "version": continuation_filter_version(recipe, student),
         "filters": list(required_filters(recipe.mixed_policy.require_correct)),
     }
     passed = warehouse.read(query, params)["continuation_id"]

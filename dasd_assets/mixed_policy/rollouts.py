@@ -4,12 +4,16 @@ The reference is the selected response of the question; a rollout may have ⌈1.
 student tokens. One that hits the cap is cut off: there the student has strayed (report Figure 7).
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, distilled_student, wanted_by
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.plots import cut_off_rates, inline
+from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
@@ -22,6 +26,9 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def rollout_row(
@@ -46,6 +53,17 @@ def rollout_row(
         "finish_reason": completion.finish_reason,
         "cut_off": completion.finish_reason == "length",
     }
+
+
+def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> "Figure":
+    """Share of rollouts cut off against the length of their reference, in eight groups of equal size (Figure 7)."""
+    figure, axes = labelled_axes("tokens of the teacher's response", "share of rollouts cut off")
+    order = np.argsort(lengths, kind="stable")
+    groups = [group for group in np.array_split(order, 8) if len(group)]
+    centres = [float(np.mean(np.asarray(lengths)[group])) for group in groups]
+    rates = [float(np.mean(np.asarray(cut_off)[group])) for group in groups]
+    axes.plot(centres, rates, marker="o", label=f"n={len(lengths):,}")
+    return with_legend(figure, axes)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

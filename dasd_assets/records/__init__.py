@@ -1,1 +1,1 @@
-"""Records: what an asset says of itself: what it is made from and with, its partition, its progress, its outcome."""
+"""Records: the declarations, partitions, versions, metadata and progress of assets; no stage, no decision what runs."""

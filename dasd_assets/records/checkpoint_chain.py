@@ -1,4 +1,4 @@
-"""One checkpoint of the chain in force, or what to materialize first."""
+"""The current checkpoint of a stage, or an error that says what to materialize first."""
 
 import dagster as dg
 import polars as pl
@@ -9,8 +9,8 @@ from dasd_resources.storage.warehouse import Warehouse
 
 
 def current_checkpoint(warehouse: Warehouse, recipe: Recipe, name: str) -> dict[str, object]:
-    """Its row, by name. Raises dg.Failure, naming the asset that makes it, where there is none."""
+    """The `checkpoints` row of that name. Raises dg.Failure, naming the asset to materialize, if there is none."""
     chain = current_checkpoints(warehouse, recipe).filter(pl.col("name") == name)
     if chain.is_empty():
-        raise dg.Failure(f"there is no checkpoint of {name} in force: materialize {checkpoint_asset(name)} first")
+        raise dg.Failure(f"there is no current checkpoint of {name}: materialize {checkpoint_asset(name)} first")
     return chain.row(0, named=True)

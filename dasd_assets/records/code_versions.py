@@ -1,7 +1,7 @@
-"""What an asset's code version stands for: versions of the rules it applies, and the parts of the recipe it reads.
+"""An asset's code version: the versions of the rules it applies and the parts of the recipe it reads, hashed.
 
-Dagster keeps the code version alone, a hash. What it was made of goes with each materialization as metadata, so that
-the audit can say later which part has changed, from what to what.
+Dagster stores only the hash. The versions and values themselves are metadata of each materialization (`made_with`), so
+that the audit can name later what has changed, and from which value to which.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ MADE_WITH = "made_with"
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """code: rule -> its version. recipe: dotted path -> value."""
+    """code: rule -> its version, with the entries of its catalogue. recipe: dotted path -> value."""
 
     code: Mapping[str, str]
     recipe: Mapping[str, object]
 
     @classmethod
     def of(cls, recipe: Recipe, rules: Iterable[Rule], parts: Iterable[str] = ()) -> Self:
-        """Of rules, and all that these use; parts: of the recipe, besides those that the rules read."""
+        """The code version of rules and all that they use. parts: of the recipe, besides those that the rules read."""
         every = all_rules(rules)
         paths = sorted({part for rule in every for part in rule.parts} | set(parts))
-        return cls({rule.name: rule.version for rule in every}, recipe.parts(*paths))
+        return cls({rule.name: rule.code for rule in every}, recipe.parts(*paths))
 
     @property
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""The declared sources of a table's columns, and the assets that wrote those -> Dagster's column lineage."""
+"""Dagster's column lineage, from the declared sources of a table's columns and the assets that wrote them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ Sources = Mapping[str, str | Sequence[str]]  # table -> the asset or assets that
 def column_lineage(table: str, sources: Sources) -> dg.TableColumnLineage:
     """The lineage of a table's columns in an asset that reads other tables from `sources`.
 
-    A column of a table that the asset does not read has no part in it, nor has a table that only says which rows there
-    are. That `sources` are the tables that the asset's queries touch is held by tests/test_declarations.py.
+    Sources in tables that the asset does not read are left out. tests/test_declarations.py checks that `sources` are
+    exactly the tables that the asset's queries touch.
     """
     columns = declared(table).columns
     deps = {column.name: _deps(column.sources, sources) for column in columns}

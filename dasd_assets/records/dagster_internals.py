@@ -1,4 +1,4 @@
-"""What we use of Dagster's private modules: the only module that imports them (no table).
+"""The names that we use from Dagster's private modules; no other module imports those.
 
 Where the `dagster` package exports a name, it is used instead. For each of these, tests/test_dagster_internals.py shows
 the behaviour that we rely on, so an upgrade of Dagster fails there first.

@@ -1,10 +1,10 @@
-"""What an asset is made from and with, declared once; all else that is said of it follows from that.
+"""One declaration per asset: what it reads, with which models and rules, and what it writes. The rest is derived.
 
-| declared | follows |
+| declared | derived |
 | --- | --- |
 | tables read, and the assets that wrote them | dependencies, column lineage, what is compared for staleness |
-| models | dependencies; columns that come from a model |
-| rules and parts of the recipe | code version, and the figures that say what it stands for |
+| models | dependencies; lineage of columns that a model decides |
+| rules and parts of the recipe | code version, and the metadata `made_with` that spell it out |
 | table written | partitions, schema, sample, row counts |
 
 Three guards (tests/test_declarations.py) compare a declaration with what the asset's code does: the rules that it
@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.records.table_metadata import Figure, TableAsset
 from dasd_assets.records.tags import batches_tag
@@ -26,14 +27,13 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import declared as declared_table
 from dasd_resources.storage.warehouse import Warehouse
 
-Sources = Mapping[str, str | Sequence[str]]  # table -> the asset or assets whose rows of it are read
 DECLARED = "declared"  # metadata of the definition: table -> assets, for reads and look-ups; the tables written
 Compute = Callable[..., dg.MaterializeResult]
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """One asset. See `declare` for the fields."""
+    """What one asset reads, applies and writes; `declare` describes the fields."""
 
     name: str
     writes: tuple[str, ...]
@@ -50,19 +50,19 @@ class Declaration:
 
     @property
     def is_per_batch(self) -> bool:
-        """Whether it has a partition per prompt batch: its table says so."""
+        """Whether it has one partition per prompt batch, which follows from its table."""
         return bool(self.writes) and is_per_batch(self.writes[0])
 
     @property
     def table(self) -> TableAsset:
-        """The table that it writes, for metadata."""
+        """The first table that it writes, for metadata."""
         models = {"checkpoints": list(self.models)} if self.models and "checkpoints" not in self.reads else {}
         return TableAsset(self.writes[0], {**models, **self.looks_up, **self.reads}, self.code_version)
 
     def asset(
         self, *, group: str, kinds: set[str], description: str, pool: str | None = None
     ) -> Callable[[Compute], dg.AssetsDefinition]:
-        """The decorator that makes a function this asset."""
+        """The decorator that turns a function into this asset."""
         return dg.asset(
             name=self.name,
             deps=self.deps,
@@ -117,11 +117,11 @@ def declare(
 
     writes: the tables that it writes, its own first.
     reads: table -> the assets whose rows of it decide what is made; no asset for a table that only commands write.
-    looks_up: the same, where rows are only found by ids that what is read names: an id is the hash of all that decides
-        its row, so such a row never changes, and the asset need not be made again when others come.
-    models: assets of the models that it asks, scores by or names.
-    rules: what its code applies. parts: what it reads of the recipe besides what its rules read, as dotted paths.
-    rows: which rows of the table are its own, in SQL, where several assets share it.
+    looks_up: the same for rows that are only found by ids from the tables in `reads`. An id is the hash of everything
+        that decides its row, so these rows never change, and new ones do not make the asset stale.
+    models: assets of the models that it samples from, scores with or names.
+    rules: the rules that its code applies. parts: what it reads of the recipe besides, as dotted paths.
+    rows: the condition, in SQL, of its own rows, where several assets share the table.
     """
     written = (writes,) if isinstance(writes, str) else tuple(writes)
     version = CodeVersion.of(recipe, rules, parts)
@@ -129,7 +129,7 @@ def declare(
 
 
 def is_per_batch(table: str) -> bool:
-    """Whether a table's rows belong to prompt batches, and the assets that write it have one partition each."""
+    """Whether a table has the column `batch`: then the assets that write it have one partition per prompt batch."""
     return declared_table(table).has("batch")
 
 

@@ -1,4 +1,4 @@
-"""The one partition: a prompt batch is a landed file, keyed by name and content, never reused."""
+"""Prompt batches, the only partitions: one per landed file, its key made of name and content hash, never reused."""
 
 import dagster as dg
 
@@ -12,12 +12,12 @@ def batches(instance: dg.DagsterInstance) -> list[str]:
 
 
 def batch_of(context: dg.AssetCheckExecutionContext) -> str:
-    """The batch that a check is run for.
+    """The batch that a check runs for.
 
-    Raises dg.Failure where the run names none, as by "Execute all" in the web UI: Dagster keeps no outcome of a check
-    over all batches.
+    Raises dg.Failure if the run names none, as a run by "Execute all" in the web UI does: Dagster cannot record the
+    outcome of such a check for all batches together.
     """
     if not context.has_partition_key:
-        told = "this check is of one batch at a time: choose batches in the asset's Materialize dialog, and it runs"
-        raise dg.Failure(told, allow_retries=False)
+        message = "this check is of one batch at a time: choose batches in the asset's Materialize dialog, and it runs"
+        raise dg.Failure(message, allow_retries=False)
     return str(context.partition_key)

@@ -1,4 +1,4 @@
-"""Progress of long work, in the run log: how much is done, how fast, how long it will take.
+"""Progress of long work in the run log: how much is done, how fast, and how long the rest will take.
 
 A line every ten seconds at first; after ten minutes the pauses grow, to a minute after an hour: the log of a training
 of days should not be ten thousand lines long.
@@ -13,13 +13,13 @@ from dasd_resources.sft.checkpoint import Pace, Progress
 
 Item = TypeVar("Item")
 
-EVERY = 10.0  # seconds
+LOG_SECONDS = 10.0  # between two lines, during the first ten minutes
 
 
 def logged(
-    items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], every: float = EVERY
+    items: Iterable[Item], total: int, unit: str, log: Callable[[str], None], interval: float = LOG_SECONDS
 ) -> Iterator[Item]:
-    """Pass items on; every now and then (`pause`), and at the end, log how many of `total` have come and the time left.
+    """Pass items on; at growing intervals (`pause`) and at the end, log how many of `total` are done and the time left.
 
     The rate counts from the first item: the time that an engine needs to load a model is not part of it.
     """
@@ -32,7 +32,7 @@ def logged(
             first = logged_at = now
         if done == total:
             log(progress_line(done, total, unit, now - began, done))
-        elif now - logged_at >= pause(now - first, every):
+        elif now - logged_at >= pause(now - first, interval):
             log(progress_line(done, total, unit, now - first, done - 1))
             logged_at = now
         yield item
@@ -46,7 +46,7 @@ class TrainingLog:
     """
 
     log: Callable[[str], None]
-    every: float = EVERY
+    interval: float = LOG_SECONDS
     clock: Callable[[], float] = time.monotonic
     first: Progress | Pace | None = field(default=None, init=False)
     loss: str = field(default="", init=False)
@@ -62,20 +62,20 @@ class TrainingLog:
             self.first, self.started, self.logged_at = now, seconds, seconds
             starts = "starts" if now.step == 0 else f"continues after step {now.step:,}"
             self.log(f"training {starts}: {now.num_steps:,} steps in all")
-        elif seconds - self.logged_at >= pause(seconds - self.started, self.every) or is_last:
+        elif seconds - self.logged_at >= pause(seconds - self.started, self.interval) or is_last:
             self.log(training_line(self.first, now, self.loss, seconds - self.started))
             self.logged_at = seconds
 
 
-def pause(elapsed: float, every: float) -> float:
+def pause(elapsed: float, interval: float) -> float:
     """Seconds between two lines of work that has lasted for `elapsed`."""
-    return every * min(max(1.0, elapsed / 600), 6.0)
+    return interval * min(max(1.0, elapsed / 600), 6.0)
 
 
-def progress_line(done: int, total: int, unit: str, seconds: float, made: int) -> str:
-    """`120/400 responses (30 %), 24.0/s, 12 s left`; made: how many of those done have come in so many seconds."""
-    rate = made / max(seconds, 1e-6)
-    left = f", {duration((total - done) / rate)} left" if done < total and made else ""
+def progress_line(done: int, total: int, unit: str, seconds: float, num_timed: int) -> str:
+    """`120/400 responses (30 %), 24.0/s, 12 s left`; num_timed: how many of them came in `seconds`."""
+    rate = num_timed / max(seconds, 1e-6)
+    left = f", {duration((total - done) / rate)} left" if done < total and num_timed else ""
     return f"{done:,}/{total:,} {unit} ({100 * done / max(total, 1):.0f} %), {rate:.1f}/s{left}"
 
 

@@ -1,4 +1,4 @@
-"""What every commit and materialization says of itself: who wrote it, and what its content is."""
+"""Who wrote a commit, and what a materialization holds: the commit message and the data version."""
 
 import json
 from collections.abc import Iterable
@@ -20,5 +20,5 @@ def origin(context: dg.AssetExecutionContext) -> str:
 
 
 def content_version(ids: Iterable[object]) -> dg.DataVersion:
-    """A data version that is equal exactly when the set of ids is, so that an unchanged table rebuilds nothing."""
+    """Data version of a set of ids: equal if and only if the sets are, so that an unchanged table rebuilds nothing."""
     return dg.DataVersion(content_hash(sorted(str(key) for key in ids))[:16])

@@ -1,8 +1,8 @@
-"""Batches that keep failing: quarantined with the reason, so that the others can go on, and released later.
+"""Batches that keep failing: quarantined with a reason, so that work on the others continues, and released later.
 
-`quarantined_batches` has one row per time a batch was quarantined; `released_at` is empty while that lasts. Assets that
-read all batches leave it out. It is released by `dasd quarantine --release`, by a materialization that succeeds, or by
-itself when what it is to be made from changes (`step`): after the recipe was fixed, no release is needed.
+`quarantined_batches` has one row per time a batch was quarantined; `released_at` is NULL as long as it is. Assets that
+read all batches leave it out. It is released by `dasd quarantine --release`, by a materialization that succeeds, or
+when an input, the code or the recipe of its failing `step` changes: after a fix in the recipe, no command is needed.
 """
 
 import json
@@ -31,7 +31,7 @@ class Quarantined:
     quarantined_at: datetime
 
 
-COLUMNS = [column.name for column in fields(Quarantined)]
+FIELDS = [column.name for column in fields(Quarantined)]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Quarantine:
 
 
 def quarantine(warehouse: Warehouse | Reading) -> Quarantine:
-    """As the tables have it."""
+    """The current quarantine, as the table `quarantined_batches` has it."""
     rows = warehouse.read("SELECT * FROM quarantined_batches ORDER BY quarantined_at").to_dicts()
     released = {row["batch"]: row["released_at"] for row in rows if row["released_at"] is not None}
-    now = [Quarantined(**{name: row[name] for name in COLUMNS}) for row in rows if row["released_at"] is None]
+    now = [Quarantined(**{name: row[name] for name in FIELDS}) for row in rows if row["released_at"] is None]
     return Quarantine({row.batch: row for row in now}, released)
 
 
@@ -79,7 +79,9 @@ def release(warehouse: Warehouse, wanted: Collection[str]) -> list[str]:
 def build() -> list[dg.AssetChecksDefinition]:
     """The check `no_quarantined_batches` on `prompts`; the service evaluates it whenever the quarantine changes."""
 
-    @dg.asset_check(asset="prompts", description="No batch is quarantined; else which, and why.")
+    @dg.asset_check(
+        asset="prompts", description="No batch is quarantined. If one is, the metadata name it and its reason."
+    )
     def no_quarantined_batches(warehouse: Warehouse) -> dg.AssetCheckResult:
         found = check_evaluation(quarantine(warehouse))
         return dg.AssetCheckResult(
@@ -99,7 +101,7 @@ def check_evaluation(current: Quarantine) -> dg.AssetCheckEvaluation:
         description=(
             f"{len(current.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` releases one"
             if current.now
-            else "none is quarantined"
+            else "no batch is quarantined"
         ),
         metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in current.now.items()},
     )

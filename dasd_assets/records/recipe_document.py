@@ -1,4 +1,4 @@
-"""The recipe as a record keeps it: what a model was registered or trained with, fit for others' eyes."""
+"""The recipe as it is stored with a checkpoint: without this machine's paths, so that it can be shared."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from dasd_resources.recipe import Recipe
 
 
 def described(recipe: Recipe) -> dict[str, object]:
-    """The recipe as plain values, for a record that others may see: of this machine's paths only the last part.
+    """The recipe as plain values; of absolute paths only the last part.
 
-    Where prompts land is left out: no row depends on it.
+    The landing folder is left out: no row depends on it.
     """
     document = dict(json.loads(recipe.model_dump_json()))
     del document["automation"]["landing"]

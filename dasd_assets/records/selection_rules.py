@@ -1,7 +1,7 @@
-"""The rule behind every selection, written beside it: `selection_rules` says later why a response was not chosen.
+"""`selection_rules`: everything that decided a selection, stored with it, so that an audit can explain it later.
 
 A selection depends on the recipe, on the fingerprints of its models and on the batches that existed. The recipe's file
-may have changed or gone by the time somebody asks, so all of it is kept, as JSON, one row per recipe and dataset.
+may have changed by the time of the audit, so all of it is stored as JSON, one row per recipe and dataset.
 """
 
 import json
@@ -18,7 +18,7 @@ from dasd_resources.storage.warehouse import Warehouse
 
 
 def selection_rule(recipe: Recipe, dataset: str, pool: Mapping[str, object]) -> dict[str, object]:
-    """What decides a dataset's selection and its control. pool: the parameters of the pool's query (`pool_params`)."""
+    """Everything that decides a dataset's selection and its control. pool: of `pool_params`."""
     return {
         **pool,
         "policy": recipe.selection.policy,
@@ -30,7 +30,7 @@ def selection_rule(recipe: Recipe, dataset: str, pool: Mapping[str, object]) -> 
 
 
 def mixture_rule(recipe: Recipe, num_on_policy: int, num_drawn: int) -> dict[str, object]:
-    """What decides which selected responses the mixed-policy dataset draws."""
+    """Everything that decides which selected responses the mixed-policy dataset draws."""
     return {
         "drawn_from": recipe.last_dataset,
         "temperature": recipe.datasets[recipe.last_dataset],

@@ -1,7 +1,4 @@
-"""What the web UI shows of a table's asset: columns with meaning and lineage, row count, a few rows, tidy figures.
-
-Used by every asset in two lines: `metadata=table.definition` where it is defined, `table.result(…)` where it returns.
-"""
+"""Metadata of a table's asset for the web UI: columns with meaning and lineage, row counts, figures, sample rows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,12 +28,12 @@ class TableAsset:
     version: CodeVersion | None = None
 
     def made_with(self, version: CodeVersion) -> Self:
-        """The same, for the asset of this code version."""
+        """The same table as made by an asset of this code version."""
         return replace(self, version=version)
 
     @property
     def code_version(self) -> str | None:
-        """As Dagster is told."""
+        """The version that Dagster compares; None for an asset without one."""
         return None if self.version is None else self.version.text
 
     @property
@@ -64,9 +61,9 @@ class TableAsset:
         }
 
     def part(self, rows: str) -> dict[str, Figure | dg.TableSchema | dg.TableColumnLineage]:
-        """Metadata of the definition of one of several assets that share the table; `rows`: which are its own, in SQL.
+        """Metadata of the definition of one of several assets that share a table. rows: the SQL condition of its own.
 
-        The web UI calls two assets of one table name "linked", and says that a connection loaded the other.
+        Without that condition two assets would have the same table name, and the web UI would show them as "linked".
         """
         return {**self.definition, "dagster/table_name": f"dasd.{self.name} WHERE {rows}"}
 
@@ -121,7 +118,7 @@ def table(name: str, **sources: str | list[str]) -> TableAsset:
 
 
 def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
-    """Figures that lead to the audit: what to run to have a row explained or followed, and the snapshot of the rows."""
+    """Metadata for audits: the command that explains a row, a query of its lineage, and the snapshot that holds it."""
     return {
         "audit": dg.MetadataValue.md(f"`dasd audit {command}`"),
         "lineage": dg.MetadataValue.md(f'`dasd sql "{query}"`'),
@@ -130,7 +127,7 @@ def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
 
 
 def tidy(value: Figure) -> Figure:
-    """Four significant digits of a float, all else as it is."""
+    """A float rounded to four significant digits; any other value unchanged."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
@@ -146,7 +143,7 @@ def markdown_table(rows: list[dict[str, object]]) -> str:
 
 
 def cell(value: object) -> str:
-    """A value as the code span of a table's cell: nothing in it is markup, a link or a new line."""
+    """A value as a code span in a table's cell, so that nothing in it acts as markup, link or line break."""
     if value is None:
         return "–"
     text = _text(value)

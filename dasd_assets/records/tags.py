@@ -1,8 +1,8 @@
-"""The tags of a materialization: what it was made from, what it read of all batches, how many of its rows failed.
+"""The tags of a materialization: versions of its inputs, and how many of its rows failed and may be tried again.
 
-Dagster writes code, data and input versions itself, one version per input. Of an input of which an asset reads all
-batches it cannot: the asset adds one tag with the hash of the batches' versions (`batches_tag`). `staleness` compares
-these tags with what there is now.
+Dagster itself writes the versions of code, data and inputs, one version per input. For an input of which an asset reads
+all batches it cannot: the asset adds one tag with the hash of the batches' versions (`batches_tag`). `staleness`
+compares the tags with the current versions.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: neve
 
 
 def retry_tag(num_retryable: int) -> dict[str, str]:
-    """The tag by which an asset reports that some of its rows failed, and are worth another attempt."""
+    """The tag by which an asset reports how many rows failed and can be tried again; empty if none."""
     return {RETRY_TAG: str(num_retryable)} if num_retryable else {}
 
 
@@ -34,26 +34,26 @@ def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) ->
 
 
 def batches_version(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> str:
-    """Hash of the data versions that the named batches of an asset have now; missing ones count as such."""
+    """Hash of the current data versions of these batches of an asset; None for one that was never made."""
     return hash_of_batches(latest_materializations(instance, {asset: True})[asset], batches)
 
 
 def hash_of_batches(latest: Latest, batches: Sequence[str]) -> str:
-    """The same, of materializations already read."""
+    """The same, from materializations that are already read."""
     return hash_of_versions({batch: data_version(latest, batch) for batch in batches})
 
 
 def hash_of_versions(versions: Mapping[str, str | None]) -> str:
-    """Of an asset's batches: batch -> data version, None where it was never made."""
+    """Hash of an asset's data versions by batch; None stands for a batch that was never made."""
     return content_hash(versions)[:16]
 
 
 def data_version(latest: Latest, batch: str | None) -> str | None:
-    """Of an asset, in a batch; None if it was never made."""
+    """Data version of an asset in a batch; None if it was never made."""
     return latest[batch].tags.get(DATA_VERSION_TAG) if batch in latest else None
 
 
 @lru_cache(maxsize=2**17)
-def recordings(data_version: str) -> tuple[str, str]:
-    """How Dagster writes an input's version: as it is, or hashed where the input is a partition."""
+def recorded_versions(data_version: str) -> tuple[str, str]:
+    """The two forms in which Dagster records an input's version: unchanged, or SHA-256 for a partition."""
     return data_version, hashlib.sha256(data_version.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Numbers with their nouns, in messages."""
+"""Counts with singular or plural nouns, for messages."""
 
 
 def number_of(count: int, noun: str, plural: str | None = None) -> str:

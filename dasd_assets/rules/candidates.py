@@ -1,7 +1,7 @@
-"""Candidates: which of the responses in the warehouse are this recipe's, and which of them the student must score.
+"""Candidates: the responses in the warehouse that belong to a recipe, and those of them that the student must score.
 
-The warehouse may hold responses of other recipes, teachers and candidate counts, and of batches that were removed; the
-conditions here are the only place that tells them apart, for stages and audits alike.
+The warehouse may hold responses of other recipes, teachers and candidate counts, and of batches that were removed. The
+conditions here are the only ones that distinguish them, for stages and audits alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import polars as pl
 
 from dasd_assets.rules.rule import Rule
 
-if TYPE_CHECKING:  # audits need the conditions alone, and answer sooner than pydantic loads
+if TYPE_CHECKING:  # audits need only the conditions, and answer in less time than pydantic takes to load
     from dasd_resources.recipe import Recipe
     from dasd_resources.storage.lake import Lake
 
@@ -27,7 +27,9 @@ OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_t
     AND r.sample_index < $num_candidates"""
 AT_TEMPERATURE = "r.temperature = $temperature"
 AT_ANY_TEMPERATURE = "list_contains($temperatures, r.temperature)"
-OF_BATCHES = "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # list_contains would compare with each of thousands
+OF_BATCHES = (
+    "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # a hash join; list_contains compares each row with thousands
+)
 ACCEPTED = """SELECT response_id FROM response_verdicts
     WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter){scope}
     GROUP BY response_id HAVING count(*) = len($filters)"""
@@ -49,8 +51,8 @@ def candidate_params(recipe: "Recipe", teacher: str) -> dict[str, object]:
 def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: str, filters: Sequence[str]) -> Params:
     """The parameters of `responses_to_score` and `num_scored`.
 
-    filters: those that a response must pass to be scored. Correctness is never one of them: without wrong answers
-    nothing could be said of the right ones.
+    filters: those that a response must pass to be scored. Correctness is never one of them: right answers can only be
+    compared with wrong ones if both are scored.
     """
     return {
         **candidate_params(recipe, teacher),
@@ -61,13 +63,13 @@ def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: 
     }
 
 
-def responses_to_score(lake: "Lake", params: Params) -> pl.DataFrame:
-    """(response_id, question, text, system_prompt) of a batch's responses that the student must score.
+def responses_to_score(lake: "Lake", params: Params) -> list[str]:
+    """Ids of the responses of a batch that the student must score, in order.
 
-    Those of good quality where filters come before selection, else all.
+    Those that pass the filters where filters come before selection, else all.
     """
-    query = f"SELECT r.response_id, p.question, r.text, p.system_prompt {_TO_SCORE} ORDER BY r.response_id"
-    return lake.read(query, params)
+    query = f"SELECT r.response_id {_TO_SCORE} ORDER BY r.response_id"
+    return lake.read(query, params)["response_id"].to_list()
 
 
 def num_scored(lake: "Lake", params: Params, student: str) -> tuple[int, int]:

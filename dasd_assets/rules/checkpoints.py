@@ -13,7 +13,7 @@ from dasd_resources.storage.lake import Lake
 CHAIN_VERSION = "1"
 CHAIN = Rule("checkpoint chain", CHAIN_VERSION, ("name", "generation.temperatures"))
 MIXED = "mixed"
-ROLES = ("teacher", "student")  # names of the untrained models
+ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages
 
 
 def trained_names(recipe: Recipe) -> tuple[str, ...]:
@@ -28,9 +28,7 @@ def checkpoint_names(recipe: Recipe) -> tuple[str, ...]:
 
 def stage(recipe: Recipe, name: str) -> int | None:
     """0 for the untrained student, 1 for what is trained from it, and so on; None for the teacher."""
-    if name in ROLES:
-        return None if name == "teacher" else 0
-    return 1 + trained_names(recipe).index(name)
+    return ROLES[name] if name in ROLES else 1 + trained_names(recipe).index(name)
 
 
 def checkpoint_asset(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The random control of a selection (report Table 3): drawn from the same pool, as many per domain and temperature."""
+"""The random control of a selection (report Table 3): from the same pool, as many responses per domain."""
 
 import polars as pl
 
@@ -11,9 +11,9 @@ CONTROL = Rule("control", CONTROL_VERSION, ("seed",), (SELECTION,))
 
 
 def draw_control(reading: Reading, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
-    """The control: of table `pool`, as many responses per domain as `chosen`, drawn by a hash of seed and id.
+    """As many accepted responses of table `pool` per domain as `chosen` has, drawn by a hash of seed and response_id.
 
-    `best_per_question` draws one response of each chosen question; otherwise the questions are drawn, too.
+    Under the policy `best_per_question`, one response of each chosen question; otherwise the questions are drawn, too.
     """
     same = "prompt_id" if policy == "best_per_question" else "domain"
     query = f"""SELECT *, md5_number_lower($seed || ' ' || response_id) / 2.0 ** 64 AS draw

@@ -1,8 +1,7 @@
-"""Where the student's part of a cut-off rollout ends (report §5): a random position beyond half.
+"""The cut of a rollout that hit its token limit (report §5): a random position in its second half.
 
-A rollout of L tokens keeps a number of them drawn uniformly from [⌈L/2⌉, L-1], moved to the nearest token before it,
-else after it, that starts a new character outside a delimiter, so that the prefix is whole text; never to before the
-half.
+Of L tokens a number drawn uniformly from [⌈L/2⌉, L-1] is kept. It is moved to the nearest token before it, else after
+it, that starts a new character outside a delimiter, so that the prefix is whole text; never into the first half.
 """
 
 import math
@@ -32,7 +31,7 @@ def draw_cut(num_tokens: int, admissible: Sequence[int], seed: int) -> int | Non
 
 
 def cut_row(rollout: Row) -> Row:
-    """The `prefix_cuts` row of a rollout: tokens and code points kept, or the reason why it cannot be cut."""
+    """The `prefix_cuts` row of a rollout: the number of tokens and code points kept, or why it cannot be cut."""
     seed = seed_of(f"cut {rollout['rollout_id']}")
     text, offsets = rollout["text"], rollout["offsets"]
     cut = draw_cut(len(offsets), cut_points(Aligned(text, offsets, tool_call=False)), seed)

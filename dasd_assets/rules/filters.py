@@ -1,71 +1,27 @@
 """Quality filters (report §6.2): `responses` -> `response_verdicts`, one row per response and filter.
 
 A response passes or fails each filter on its own, so the verdicts say everything that is wrong with it. Left out:
-rewriting; a response is kept as it is or dropped with its reason.
+rewriting; a response is kept as it is or dropped with its reason. To add a filter, add its entry to `FILTERS`, at the
+end (docs/extending.md).
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, verified
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Repetition
-from dasd_resources.verifiers import VERIFIER_VERSION, verify
+from dasd_resources.verifiers import VERIFIER_VERSION
 
-# The report's list (§6.2)                                                 here
-# "filter out samples exceeding the training context", student tokens      length
-# truncated outputs                                                        truncation
-# tool or function calls; both a thinking part and a final answer          structure
-# "regular expressions and n-gram matching" for repeated paragraphs,       repetition
-#   sentences and phrases
-# (not a filter of the report: recorded to compare right with wrong, §4)   correctness
-FILTERS = ("length", "truncation", "structure", "repetition", "correctness")
-QUALITY_FILTERS = tuple(name for name in FILTERS if name != "correctness")
-FILTER_VERSION = "1"
-VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
-FILTERING = Rule("filters", FILTER_VERSION, ("filters.max_student_tokens", "filters.repetition"), (VERIFIERS,))
-
-VerdictKind = Literal[
-    "unsupported_question",
-    "too_long",
-    "cut_off",
-    "tool_call",
-    "no_thinking",
-    "no_final_answer",
-    "extra_delimiters",
-    "repeated_ngrams",
-    "repeated_paragraphs",
-    "repeated_sentences",
-    "repeated_phrases",
-    "looping_tail",
-    "wrong_answer",
-    "no_verifier",
-]
-# Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
-# looks: where it finds several faults, the kind is the first and the reason lists all.
-VERDICT_KINDS: dict[VerdictKind, str] = {
-    "unsupported_question": "The student's chat template refuses the question, so no filter could look (all fail).",
-    "too_long": "Prompt and response exceed the training context.",
-    "cut_off": "The response did not end by itself.",
-    "tool_call": "The response calls a tool.",
-    "no_thinking": "The thinking part is missing or blank.",
-    "no_final_answer": "The final answer is missing or blank.",
-    "extra_delimiters": "The text has more than one `<think>` or `</think>`.",
-    "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
-    "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
-    "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
-    "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
-    "looping_tail": "The last tokens are mostly one loop.",
-    "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
-    "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
-}
+FILTER_VERSION = "1"  # raise it when a verdict can change; not for a filter that is added
+LIMITS = ("filters.max_student_tokens", "filters.repetition")  # of the recipe, by which the filters judge
 
 MAX_PERIOD = 512  # a longer loop repeats its 50-grams; searching on would cost more than all else
 MIN_REPEATS = 3  # of a period: twice is how a writer restates a line
@@ -96,41 +52,33 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a response passes a filter; kind and reason say why not, or why nothing could be judged.
+class Filter:
+    """A filter; verdict rows, checks, figures in the web UI, and what is trained on follow from its entry.
 
-    kind: for code, see VERDICT_KINDS. reason: for people. Both are None where something was judged and passed.
+    drops: what it drops, as the end of a sentence. judge: by the recipe's section `filters`. max_drop_share: the share
+    of dropped responses above which its asset check warns; a recipe may set another in `checks.max_drop_share`.
+    always_required: whether it must pass for a text to be trained on; if not, only where the recipe says
+    `require_correct`.
     """
 
-    passed: bool
-    kind: VerdictKind | None = None
-    reason: str | None = None
-
-    @classmethod
-    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]]) -> "Verdict":
-        """Passed if there is no fault; else the first one's kind, and a reason that lists all."""
-        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
+    drops: str
+    judge: Callable[[Response, Filters], Verdict]
+    max_drop_share: float
+    always_required: bool = True
 
 
-def judge(response: Response, filters: Filters) -> dict[str, Verdict]:
-    """The verdict of every filter, keyed and ordered as FILTERS."""
-    verdicts = (
-        length(response.num_student_tokens, filters.max_student_tokens),
-        truncation(response.finish_reason),
-        structure(response.text, response.tool_call),
-        repetition(response.text, response.token_ids, filters.repetition),
-        correctness(response),
-    )
-    return dict(zip(FILTERS, verdicts, strict=True))
+def judge(response: Response, filters: Filters, known: Collection[str] = ()) -> dict[str, Verdict]:
+    """The verdict of every filter, keyed and ordered as FILTERS. known: filters whose verdicts there are already."""
+    return {name: entry.judge(response, filters) for name, entry in FILTERS.items() if name not in known}
 
 
 def filter_version(recipe: Recipe, student: str) -> str:
     """Identifies the rules that judged a row: their code, their limits, and the tokenizer that counts length.
 
-    student: its fingerprint.
+    student: its fingerprint. Which filters there are is left out: verdicts of one that is added are rows beside the
+    others, which stay valid.
     """
-    limits = recipe.version("filters.max_student_tokens", "filters.repetition")
-    return content_hash([FILTER_VERSION, VERIFIER_VERSION, limits, student])[:12]
+    return content_hash([FILTER_VERSION, VERIFIER_VERSION, recipe.version(*LIMITS), student])[:12]
 
 
 def continuation_filter_version(recipe: Recipe, student: str) -> str:
@@ -139,8 +87,8 @@ def continuation_filter_version(recipe: Recipe, student: str) -> str:
 
 
 def required_filters(require_correct: bool) -> tuple[str, ...]:
-    """The filters that must pass for a text to be trained on: correctness only where the recipe requires it."""
-    return FILTERS if require_correct else QUALITY_FILTERS
+    """The filters that must pass for a text to be trained on. require_correct: the recipe's."""
+    return tuple(name for name, entry in FILTERS.items() if entry.always_required or require_correct)
 
 
 def length(num_student_tokens: int, max_student_tokens: int) -> Verdict:
@@ -205,10 +153,38 @@ def correctness(response: Response) -> Verdict:
     return verified(response.verifier, answer, response.question, response.reference_answer, response.metadata)
 
 
-def verified(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> Verdict:
-    """The verifier's verdict on an answer."""
-    passed, reason = verify(verifier, answer, question, reference_answer, metadata)
-    return Verdict(passed, None if passed else "wrong_answer", reason)
+# The report's list (§6.2): "filter out samples exceeding the training context"; truncated outputs; tool or function
+# calls, and both a thinking part and a final answer; "regular expressions and n-gram matching" for repeated paragraphs,
+# sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4).
+FILTERS: dict[str, Filter] = {
+    "length": Filter(
+        drops="responses that, with their prompt, exceed the training context in student tokens",
+        judge=lambda response, filters: length(response.num_student_tokens, filters.max_student_tokens),
+        max_drop_share=0.1,
+    ),
+    "truncation": Filter(
+        drops="responses that did not end by themselves",
+        judge=lambda response, filters: truncation(response.finish_reason),
+        max_drop_share=0.2,
+    ),
+    "structure": Filter(
+        drops="responses that call a tool, or lack a thinking part or a final answer",
+        judge=lambda response, filters: structure(response.text, response.tool_call),
+        max_drop_share=0.1,
+    ),
+    "repetition": Filter(
+        drops="responses that repeat themselves or end in a loop",
+        judge=lambda response, filters: repetition(response.text, response.token_ids, filters.repetition),
+        max_drop_share=0.1,
+    ),
+    "correctness": Filter(
+        drops="responses whose final answer the question's verifier does not accept",
+        judge=lambda response, filters: correctness(response),
+        max_drop_share=0.7,
+        always_required=False,
+    ),
+}
+FILTERING = Rule("filters", FILTER_VERSION, LIMITS, (VERIFIERS,), FILTERS)
 
 
 def duplicate_ngram_share(token_ids: npt.NDArray[np.int64], size: int) -> float:

@@ -1,7 +1,7 @@
-"""Ids and seeds of rows, from all that decides them; and the draw of off-policy rows.
+"""Ids and seeds of rows, hashed from everything that decides them; and the draw of off-policy rows.
 
-An id names everything that decides its row and nothing else: neither engine nor batch nor order. Rows under the same id
-are the same row, which is what makes ledgers, retries and top-ups safe.
+An id is the hash of everything that decides its row and of nothing else: neither engine nor batch nor order. Rows with
+one id are the same row, which is what makes ledgers, retries and additional candidates safe.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,51 +45,51 @@ def seed_of(row_id: str) -> int:
 
 
 def response_id(key: Mapping[str, object]) -> str:
-    """Names everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
+    """Hash of everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
     return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS})[:32]
 
 
 def rollout_id(key: Mapping[str, object]) -> str:
-    """Names everything that decides a rollout; key: the columns of its row."""
+    """Hash of everything that decides a rollout; key: the columns of its row."""
     return content_hash([key[name] for name in ROLLOUT_ID_FIELDS])[:32]
 
 
 def continuation_id(key: Mapping[str, object]) -> str:
-    """Names everything that decides a continuation; key: the columns of its row."""
+    """Hash of everything that decides a continuation; key: the columns of its row."""
     return content_hash([key[name] for name in CONTINUATION_ID_FIELDS])[:32]
 
 
 def evaluation_id(key: Mapping[str, object]) -> str:
-    """Names everything that decides an answer and how it is judged; key: the columns of its row."""
+    """Hash of everything that decides an answer and how it is judged; key: the columns of its row."""
     return content_hash([{name: key[name] for name in EVALUATION_ID_FIELDS}, key["template_version"]])[:32]
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:
-    """Names an example's source (response_id or continuation_id) and every token and label of it."""
+    """Hash of an example's source (response_id or continuation_id) and every token and label of it."""
     ids = {"response_id": source.get("response_id"), "continuation_id": source.get("continuation_id")}
     return content_hash([ids, {"input_ids": tokens["input_ids"], "labels": tokens["labels"]}])[:32]
 
 
 def sft_dataset_id(recipe: str, dataset: str, policy: str, example_ids: Iterable[str]) -> str:
-    """Names a dataset by recipe, dataset and policy, and by its examples."""
+    """Hash of recipe, dataset and policy, and of the examples."""
     return content_hash([{"recipe": recipe, "dataset": dataset, "policy": policy}, sorted(example_ids)])[:16]
 
 
 def selection_id(dataset: str, policy: str, selection_version: str, response_ids: Iterable[str]) -> str:
-    """Names a selection by the rule that made it, and by its responses."""
+    """Hash of the rule that selected, and of the selected responses."""
     return content_hash([dataset, policy, selection_version, sorted(response_ids)])[:16]
 
 
 def mixed_selection_id(dataset: str, recipe: str, response_ids: Iterable[str]) -> str:
-    """Names the off-policy rows of the mixed-policy dataset."""
+    """Hash of the off-policy rows of the mixed-policy dataset."""
     return content_hash([dataset, recipe, sorted(response_ids)])[:16]
 
 
 def off_policy_order(response_ids: Iterable[str], seed: int) -> list[str]:
-    """In the order in which the mixed-policy dataset draws them: by a hash of seed and id."""
+    """The ids in the order in which the mixed-policy dataset draws them: by a hash of seed and id."""
     return sorted(response_ids, key=lambda key: content_hash([seed, "off-policy", key]))
 
 
 def checkpoint_id(parent: str, example_ids: Iterable[str], settings: str) -> str:
-    """A checkpoint is its parent, the examples it saw (ids name their content) and the training settings."""
+    """Hash of the parent, the examples (whose ids are hashes of their content) and the training settings."""
     return content_hash([parent, sorted(example_ids), settings])[:16]

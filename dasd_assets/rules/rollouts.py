@@ -1,4 +1,4 @@
-"""Which rollouts a recipe wants of a checkpoint (report §5): questions drawn, answers capped at 1.5 × the reference."""
+"""The rollouts that a recipe asks of a checkpoint (report §5): which questions, and at most how many tokens each."""
 
 import math
 
@@ -28,7 +28,7 @@ ROLLOUTS = Rule(
 
 
 def length_cap(num_reference_tokens: int, cap: float) -> int:
-    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 is 55."""
+    """⌈cap · length⌉ tokens; the product is rounded first, so that 1.1 · 50 gives 55 and not 56."""
     return math.ceil(round(cap * num_reference_tokens, 6))
 
 
@@ -60,14 +60,14 @@ def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPoli
 
 
 def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> list[Row]:
-    """The rollouts that a recipe wants of a checkpoint now, made or not. student: the untrained one's fingerprint.
+    """The rollouts that a recipe asks of a checkpoint now, made or not. student: the fingerprint of the untrained one.
 
-    The reference's length is that of its scored tokens, end of turn (offset -1) excluded.
+    The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded.
     """
     query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
-            len(list_filter(l.offsets, lambda o: o >= 0)) AS reference_num_tokens
-        FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_logprobs l USING (response_id)
-        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND l.student_fingerprint = $student
+            len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
+        FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_tokens t USING (response_id)
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND t.student_fingerprint = $student
         ORDER BY s.rank, s.response_id"""
     params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student}
     references = draw_questions(lake.read(query, params), recipe.mixed_policy.num_questions, recipe.seed)

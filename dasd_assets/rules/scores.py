@@ -1,24 +1,20 @@
 """Sentence types and response scores (report §4, Figure 5): from each sentence's logprob sums under both models.
 
 The report leaves "much greater" and the score of a response open: both are recipe choices, stored with every row. All
-scores are computed; the recipe picks one.
-
-| score | of a response |
-| --- | --- |
-| `teacher_share` | share of its typed sentences that are teacher sentences |
-| `mean_…`, `sum_…` | mean or sum over sentences of teacher minus student |
-| `…_probability_…`, `…_log_…` | of geometric-mean probabilities, or of their logarithms |
-| `…_token`, `…_character` | the mean taken per token (the report's), or per character (independent of the tokenizer) |
+scores are computed; the recipe picks one. To add a score, add its entry to `SCORES` (docs/extending.md).
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sentences import SEGMENTER, SEGMENTER_VERSION
 from dasd_resources.content_hash import content_hash
-from dasd_resources.recipe import SCORE_NAMES, Divergence, Measure, Per, Recipe
+from dasd_resources.recipe import Divergence, Measure, Per, Recipe
 
-DIVERGENCE_VERSION = "1"
+DIVERGENCE_VERSION = "1"  # raise it when a type or a score can change; not for a score that is added
 DIVERGENCE = Rule("divergence", DIVERGENCE_VERSION, ("selection.divergence",), (SEGMENTER,))
 TYPE_NAMES = ("teacher", "student", "close")
 
@@ -56,15 +52,67 @@ def sentence_type(divergence: Divergence) -> pl.Expr:
     )
 
 
-def score_expression(name: str) -> pl.Expr:
-    """The score of that name over the sentences of one response; NULL where no sentence counts."""
-    if name == "teacher_share":
-        typed = pl.col("sentence_type").drop_nulls()
-        return pl.when(typed.len() > 0).then((typed == "teacher").mean())
-    reduction, measure, per = name.split("_")
-    gap = difference("log" if measure == "log" else "probability", "token" if per == "token" else "character")
-    total = gap.mean() if reduction == "mean" else gap.sum()
-    return pl.when(gap.count() > 0).then(total)
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A score of a response: what it is, and how it follows from the response's typed sentences.
+
+    value: over one response's rows of `sentence_probabilities` joined with `sentence_type`; NULL where no sentence
+    counts.
+    """
+
+    meaning: str
+    value: pl.Expr
+
+
+def teacher_share() -> pl.Expr:
+    """Share of the typed sentences that are the teacher's; NULL without one."""
+    typed = pl.col("sentence_type").drop_nulls()
+    return pl.when(typed.len() > 0).then((typed == "teacher").mean())
+
+
+def total_difference(reduction: Literal["mean", "sum"], measure: Measure, per: Per) -> pl.Expr:
+    """Mean or sum of `difference` over the sentences; NULL where no sentence has tokens on both sides."""
+    gap = difference(measure, per)
+    return pl.when(gap.count() > 0).then(gap.mean() if reduction == "mean" else gap.sum())
+
+
+# Probabilities are geometric means per token (the report's), or per character (independent of the tokenizer).
+SCORES: dict[str, Score] = {
+    "teacher_share": Score("share of the typed sentences that are teacher sentences", teacher_share()),
+    "mean_probability_token": Score(
+        "mean over sentences of teacher minus student probability per token",
+        total_difference("mean", "probability", "token"),
+    ),
+    "sum_probability_token": Score(
+        "sum over sentences of teacher minus student probability per token",
+        total_difference("sum", "probability", "token"),
+    ),
+    "mean_log_token": Score(
+        "mean over sentences of teacher minus student log-probability per token",
+        total_difference("mean", "log", "token"),
+    ),
+    "sum_log_token": Score(
+        "sum over sentences of teacher minus student log-probability per token",
+        total_difference("sum", "log", "token"),
+    ),
+    "mean_probability_character": Score(
+        "mean over sentences of teacher minus student probability per character",
+        total_difference("mean", "probability", "character"),
+    ),
+    "sum_probability_character": Score(
+        "sum over sentences of teacher minus student probability per character",
+        total_difference("sum", "probability", "character"),
+    ),
+    "mean_log_character": Score(
+        "mean over sentences of teacher minus student log-probability per character",
+        total_difference("mean", "log", "character"),
+    ),
+    "sum_log_character": Score(
+        "sum over sentences of teacher minus student log-probability per character",
+        total_difference("sum", "log", "character"),
+    ),
+}
+SCORING = Rule("scores", DIVERGENCE_VERSION, uses=(DIVERGENCE,), catalogue=SCORES)
 
 
 def response_scores(sentences: pl.DataFrame) -> pl.DataFrame:
@@ -73,10 +121,10 @@ def response_scores(sentences: pl.DataFrame) -> pl.DataFrame:
     num_sentences counts those with tokens on both sides. Rows in the order of response_id.
     """
     wide = sentences.group_by("response_id").agg(
-        *[score_expression(name).cast(pl.Float64).alias(name) for name in SCORE_NAMES],
+        *[entry.value.cast(pl.Float64).alias(name) for name, entry in SCORES.items()],
         num_sentences=pl.col("sentence_type").count().cast(pl.Int32),
     )
     long = wide.unpivot(
-        SCORE_NAMES, index=["response_id", "num_sentences"], variable_name="score_name", value_name="score"
+        list(SCORES), index=["response_id", "num_sentences"], variable_name="score_name", value_name="score"
     )
     return long.sort("response_id", "score_name")

@@ -14,7 +14,9 @@ from dasd_resources.storage.lake import Reading
 
 SELECTION_VERSION = "1"
 SELECTION = Rule("selection", SELECTION_VERSION, ("selection", "filters"), (POOL,))
-NUM_BUCKETS = 4096  # of equal width, from the least key to the greatest
+# Buckets of equal width, from the least key to the greatest. Where 100,000 of 2 M rows are kept, 64 buckets leave
+# 109,181 rows to sort and 4,096 leave 102,135 in the same time; 262,144 leave 101,736 and take 3.5 times as long.
+NUM_BUCKETS = 4096
 
 
 def selection_version(recipe: Recipe) -> str:
@@ -50,16 +52,20 @@ def rank(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> p
 
     table: as for `best_of_each_question`. budget: domain -> how many rows to rank; all of a domain that is not named.
     """
-    least = _least_keys(reading, table, key, budget)
-    named = {"domain": list(least), "most": [budget.get(name) for name in least], "least": list(least.values())}
-    limits = pl.DataFrame(named, {"domain": pl.String, "most": pl.Int64, "least": pl.Float64})
-    rows = reading.read(  # a literal: with a parameter, DuckDB reads every column of every row
+    # 1. A key per domain below which nothing can be kept.
+    cutoffs = _key_cutoffs(reading, table, key, budget)
+    named = {"domain": list(cutoffs), "most": [budget.get(name) for name in cutoffs], "cutoff": list(cutoffs.values())}
+    limits = pl.DataFrame(named, {"domain": pl.String, "most": pl.Int64, "cutoff": pl.Float64})
+    # 2. Only rows above the lowest of them leave DuckDB. The value stands in the query as a literal: compared with a
+    #    parameter, DuckDB 1.5 reads every column of every row (1.8 s over 7.7 M rows; with a literal 0.3 s).
+    rows = reading.read(
         f"""SELECT response_id, prompt_id, domain, score, accepted, {key} AS key FROM {table}
-            WHERE {key} >= '{min(least.values(), default=-inf)!r}'::DOUBLE"""
+            WHERE {key} >= '{min(cutoffs.values(), default=-inf)!r}'::DOUBLE"""
     )
+    # 3. Sort what is left, number it within its domain, and keep as many as the budget allows.
     return (
         rows.join(limits, on="domain", nulls_equal=True)
-        .filter(pl.col("key") >= pl.col("least"))
+        .filter(pl.col("key") >= pl.col("cutoff"))
         .sort("domain", "key", "response_id", descending=[False, True, False], nulls_last=True)
         .with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain"))
         .filter((pl.col("rank") <= pl.col("most")).fill_null(True), "accepted")
@@ -67,13 +73,17 @@ def rank(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> p
     )
 
 
-def _least_keys(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> dict[str, float]:
-    """Domain -> a key below which no row of it can be among the greatest it has a budget for; -inf if it keeps all.
+def _key_cutoffs(reading: Reading, table: str, key: str, budget: Mapping[str, int]) -> dict[str, float]:
+    """Domain -> the key below which no row can be within the domain's budget; -inf for a domain that keeps all.
 
-    It is the least of a histogram's bucket, so that few more rows than are kept need to be sorted.
+    From a histogram of the keys: the least key of the bucket in which the budget is used up. Sorting all rows instead
+    (`row_number`) made the whole selection 5 times as slow over 7.7 M rows; `max(key, n)` is slow for a large n.
     """
+    # 1. The range that the buckets divide.
     limits = reading.read(f"SELECT min({key}) AS low, max({key}) AS high FROM {table}").row(0, named=True)
-    bucket = f"coalesce(try_cast(({key} - $low) / ($high - $low) * {NUM_BUCKETS} AS INTEGER), 0)"  # NaN: all in one
+    # 2. A row's bucket. Where all keys are equal, the division gives NaN: then all are in bucket 0.
+    bucket = f"coalesce(try_cast(({key} - $low) / ($high - $low) * {NUM_BUCKETS} AS INTEGER), 0)"
+    # 3. Per domain, counts added up from the highest bucket down, as far as the first sum that reaches the budget.
     query = f"""WITH budget AS (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($most::BIGINT[]) AS most),
             buckets AS (SELECT domain, {bucket} AS bucket, count(*) AS number, min({key}) AS least FROM {table}
                 WHERE {key} IS NOT NULL GROUP BY ALL),

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from dasd_assets.records.dagster_internals import UnresolvedAssetJobDefinition
+from dasd_assets.records.dagster_internals import BaseAssetGraph, UnresolvedAssetJobDefinition
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import UPKEEP
 from dasd_assets.rules.checkpoints import checkpoint_asset
 from dasd_assets.service.recovery import OwnedExecutor
-from dasd_assets.service.steps import data_selection
+from dasd_assets.service.steps import data_assets
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.orphans import end_with_starter
 from dasd_resources.recipe import Recipe
@@ -49,9 +49,9 @@ def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
     )
 
 
-def begin_step(recipe: Recipe) -> None:
+def begin_step(has_own_process: bool) -> None:
     """Called where a step will run: if that is a process of its own, it is to end with the run's process."""
-    if owns_gpu_engine(recipe):
+    if has_own_process:
         end_with_starter()
 
 
@@ -62,11 +62,11 @@ def owns_gpu_engine(recipe: Recipe) -> bool:
     return any(ENGINES[engine].holds_gpu_until_exit for engine in engines)
 
 
-def build(recipe: Recipe) -> list[UnresolvedAssetJobDefinition]:
-    """The jobs of a recipe."""
+def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs of a recipe over its assets."""
     reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # evaluated by the service, whenever the quarantine changes
     data, every = (
-        data_selection(recipe) - reported,
+        dg.AssetSelection.assets(*sorted(data_assets(recipe, graph))) - reported,
         dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
     )
     return [

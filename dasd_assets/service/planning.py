@@ -21,7 +21,7 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
-from dasd_assets.service.steps import LEVELS, Level, Step, data_selection, ready, steps_of
+from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import kept_hash
@@ -135,7 +135,7 @@ class Planner:
         return steps_of(stale, self._data(), roots)
 
     def _data(self) -> set[str]:
-        return {key.to_user_string() for key in data_selection(self.recipe).resolve(self._graph)}
+        return data_assets(self.recipe, self._graph)
 
     @property
     def _graph(self) -> BaseAssetGraph:

@@ -23,7 +23,7 @@ from dasd_assets.records.tags import (
     RETRY_TAG,
     UPKEEP,
     hash_of_batches,
-    recordings,
+    recorded_versions,
 )
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
@@ -164,7 +164,7 @@ class Comparison:
         if reads_all:
             changed = tags.get(BATCHES_VERSION_TAG + parent) != version
         else:
-            changed = tags.get(INPUT_VERSION_TAG + parent) not in recordings(version)
+            changed = tags.get(INPUT_VERSION_TAG + parent) not in recorded_versions(version)
         return Cause("input", f"{parent} changed", parent) if changed else None
 
     def _reads_all(self, parent: str, batch: str | None) -> bool:

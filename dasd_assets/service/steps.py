@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import dagster as dg
 
+from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.service.staleness import Stale
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
@@ -50,9 +51,11 @@ class Step:
         return ", ".join(f"{asset} ({reason})" for asset, reason in self.reasons.items())
 
 
-def data_selection(recipe: Recipe) -> dg.AssetSelection:
-    """The assets that make the training data: the datasets and everything they are made from."""
-    return dg.AssetSelection.assets(*[f"sft_dataset_{name}" for name in recipe.datasets]).upstream()
+def data_assets(recipe: Recipe, graph: BaseAssetGraph) -> set[str]:
+    """Names of the assets that make data: the datasets, everything they are made from, and all that has batches."""
+    datasets = dg.AssetSelection.assets(*[f"sft_dataset_{name}" for name in recipe.datasets])
+    partitioned = {key for key in graph.toposorted_asset_keys if graph.get(key).is_partitioned}
+    return {key.to_user_string() for key in datasets.upstream().resolve(graph) | partitioned}
 
 
 def steps_of(stale: Sequence[Stale], data: Collection[str], roots: Collection[str]) -> list[Step]:

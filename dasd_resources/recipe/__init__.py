@@ -19,14 +19,11 @@ from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
-    SCORE_NAMES,
     Divergence,
-    FilterName,
     Filters,
     Measure,
     Per,
     Repetition,
-    ScoreName,
     Selection,
 )
 from dasd_resources.recipe.server_settings import BASE_URL, Server
@@ -36,13 +33,11 @@ from dasd_resources.recipe.training_settings import Benchmark, Evaluation, Mixed
 __all__ = [
     "BASE_URL",
     "RECIPES",
-    "SCORE_NAMES",
     "Automation",
     "Benchmark",
     "Checks",
     "Divergence",
     "Evaluation",
-    "FilterName",
     "Filters",
     "Freshness",
     "Generation",
@@ -61,7 +56,6 @@ __all__ = [
     "RecipeError",
     "Repetition",
     "Rescoring",
-    "ScoreName",
     "Seconds",
     "Selection",
     "Server",

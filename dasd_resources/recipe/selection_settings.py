@@ -1,26 +1,13 @@
 """Quality filters (report §6.2) and divergence-aware sampling (§4): which responses are trained on."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from dasd_resources.recipe.parts import Part, Positive, Probability
 
-FilterName = Literal["length", "truncation", "structure", "repetition", "correctness"]
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
-ScoreName = Literal[
-    "teacher_share",
-    "mean_probability_token",
-    "sum_probability_token",
-    "mean_log_token",
-    "sum_log_token",
-    "mean_probability_character",
-    "sum_probability_character",
-    "mean_log_character",
-    "sum_log_character",
-]
-SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 
 class Repetition(Part):
@@ -50,9 +37,12 @@ class Divergence(Part):
 
 
 class Selection(Part):
-    """Divergence-aware sampling (report §4): the score that ranks responses, and how many are kept per domain."""
+    """Divergence-aware sampling (report §4): the score that ranks responses, and how many are kept per domain.
+
+    score: an entry of `dasd_assets.rules.scores.SCORES`, checked where a recipe is used (`rules/names.py`).
+    """
 
     divergence: Divergence
-    score: ScoreName
+    score: str
     policy: Literal["best_per_question", "top_k"]
     budgets: dict[str, dict[str, Positive]]

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from dasd_resources.recipe.parts import Part, Positive, Share
-from dasd_resources.recipe.selection_settings import FilterName
 
 CRON_WORDS = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly"}
 CRON_FIELDS = (  # least and greatest number, and the names that some may have
@@ -87,21 +86,17 @@ class Automation(Part):
 
 
 class Checks(Part):
-    """Limits beyond which an asset check in the web UI warns; none of them stops a run."""
+    """Limits beyond which an asset check in the web UI warns; none of them stops a run.
+
+    max_drop_share: filter -> limit, where it is not to be the one of the filter's own entry
+    (`dasd_assets.rules.filters.FILTERS`).
+    """
 
     max_duplicate_question_share: Share = 0.05
     max_rejected_line_share: Share = 0.05
     max_duplicate_response_share: Share = 0.5
     max_failed_request_share: Share = 0.01
-    max_drop_share: dict[FilterName, Share] = Field(
-        default={
-            "length": 0.1,
-            "truncation": 0.2,
-            "structure": 0.1,
-            "repetition": 0.1,
-            "correctness": 0.7,
-        }
-    )
+    max_drop_share: dict[str, Share] = Field(default_factory=dict)
     min_teacher_sentence_share: Share = 0.02
     max_teacher_sentence_share: Share = 0.9
     max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the difference to the previous stage

@@ -236,6 +236,11 @@ MIGRATIONS = (
     UPDATE evaluations SET kind = CASE reason WHEN 'no final answer' THEN 'no_final_answer' ELSE 'wrong_answer' END
     WHERE NOT correct AND reason IS NOT NULL;
     """,
+    # The student's tokens have a table of their own, `student_tokens`, with the prompt's: made anew, not moved.
+    """
+    ALTER TABLE student_logprobs DROP COLUMN token_ids;
+    ALTER TABLE student_logprobs DROP COLUMN offsets;
+    """,
     # A checkpoint is named for what it was trained on; which stage of training that was is a number.
     """
     ALTER TABLE checkpoints RENAME COLUMN stage TO name;

@@ -6,8 +6,9 @@
 | `keys` | keys, references and lists, by queries |
 | `row_ids` | ids and seeds, from the columns that decide them |
 | `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
+| `tokens` | the student's tokens, from question and text, where its tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
-| `scores` | sentences, types and scores, from tokens and offsets |
+| `scores` | sentences, types and scores, from logprobs and offsets |
 | `cuts` | where rollouts were cut |
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
@@ -34,6 +35,7 @@ from dasd_assets.audit.verify.keys import doubled, orphans, wrong
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
 from dasd_assets.audit.verify.scores import scores, sentences
 from dasd_assets.audit.verify.texts import SAID, texts
+from dasd_assets.audit.verify.tokens import TOKENISED, lengths, tokens
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
 
@@ -78,6 +80,7 @@ def _queries(reading: Reading) -> Iterator[Check]:
         for reference in table.references:
             title, needs = f"{name}.{', '.join(reference.columns)}", {name, reference.table}
             yield title, needs, lambda t=table, r=reference: orphans(reading, t, r)  # type: ignore[misc]
+    yield "numbers of logprobs", {"student_logprobs", "student_tokens"}, lambda: lengths(reading)
     yield "datasets", {"sft_examples"}, lambda: datasets(reading)
     yield "published datasets", {"published_datasets", "sft_examples"}, lambda: published(reading)
     yield "selections", {"selected_responses"}, lambda: selections(reading)
@@ -97,14 +100,17 @@ def _again(
         chats = Chats(lake, reading)
         for said in SAID:
             yield f"texts of {said.table}", {said.table}, lambda s=said: texts(reading, chats, s, sample, say)  # type: ignore[misc]
+        for kept in TOKENISED:
+            needs = {kept.tokens, kept.table, "prompts"}
+            yield kept.tokens, needs, lambda k=kept: tokens(reading, chats, k, sample, say)  # type: ignore[misc]
         for judged in JUDGED:
-            needs = {judged.verdicts, judged.table, "prompts"}
+            needs = {judged.verdicts, judged.table, judged.tokens, "prompts"}
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
         yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
-    needs = {"responses", "student_logprobs", "sentence_probabilities"}
+    needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: sentences(lake, reading, sample)
     needs = {"selected_responses", "response_scores", "sentence_types"}
     yield "selected scores", needs, lambda: selected_scores(reading, sample)

@@ -1,16 +1,20 @@
-"""Verdicts and evaluations again, by the filters and verifiers that gave them, where their rules are recorded."""
+"""Verdicts and evaluations again, by the filters and verifiers that gave them, where their rules are recorded.
+
+Texts are judged on the student's tokens as they are stored; whether these are right, `tokens` finds out.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
-from dasd_assets.audit.verify.chats import Chats, NoChat
+from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.evaluation import judge_answer
-from dasd_assets.rules.filters import Response, Verdict, continuation_filter_version, correctness, filter_version
-from dasd_assets.verdicts import judge_row
+from dasd_assets.rules.filters import Response, continuation_filter_version, correctness, filter_version
+from dasd_assets.rules.verdict import Verdict
+from dasd_assets.verdicts import BY_STUDENT, judge_row
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -20,28 +24,38 @@ _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.ve
 
 @dataclass(frozen=True)
 class Judged:
-    """A table of verdicts, the table of what they judge, its key, the columns judged, and how rules are named."""
+    """A table of verdicts, the tables of what they judge, its key, the columns judged, and how rules are named.
+
+    tokens: of the student. columns: in SQL; t is `table`, s its `tokens`.
+    """
 
     verdicts: str
     table: str
+    tokens: str
     key: str
     columns: str
     version: Callable[[Recipe, str], str]
+
+
+class NotJudged(LookupError):
+    """A verdict cannot be given again; the message says why."""
 
 
 JUDGED = (
     Judged(
         "response_verdicts",
         "responses",
+        "student_tokens",
         "response_id",
-        "response_id, t.batch, text, token_ids, finish_reason, tool_call",
+        "response_id, t.batch, text, t.token_ids, finish_reason, tool_call",
         filter_version,
     ),
     Judged(
         "continuation_verdicts",
         "teacher_continuations",
+        "continuation_tokens",
         "continuation_id",
-        "continuation_id, text, finish_reason, tool_call",
+        "continuation_id, text, s.token_ids[s.num_prompt_tokens + 1 :] AS token_ids, finish_reason, tool_call",
         continuation_filter_version,
     ),
 )
@@ -52,10 +66,10 @@ def verdicts(
 ) -> Iterator[Fault]:
     """Rows that the filters judge otherwise; those by rules or with models that are not here are counted."""
     rules, unjudged = _rules(chats, judged), Counter[str]()
-    for row in _rows(reading, judged, sample):
+    for row in _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample):
         stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
         try:
-            again = _judged(row, stored, rules, chats, unjudged)
+            again = _judged(row, stored, rules, unjudged)
         except ValueError as error:
             yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {error}", AGAIN)
             continue
@@ -80,22 +94,23 @@ def _judged(
     row: Record,
     stored: dict[str, Verdict],
     rules: dict[str, tuple[Filters, str]],
-    chats: Chats,
     unjudged: Counter[str],
 ) -> dict[str, Verdict]:
     """Every verdict again; what cannot be found out here stays as it is stored, and why is counted."""
     try:
-        return _again(row, rules, chats)
-    except NoChat as error:
+        return _again(row, rules)
+    except NotJudged as error:
         unjudged[str(error)] += 1
         return stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
 
 
-def _again(row: Record, rules: dict[str, tuple[Filters, str]], chats: Chats) -> dict[str, Verdict]:
-    if row["filter_version"] not in rules:
-        raise NoChat(f"the rules of filter version {row['filter_version']} are of no recorded recipe, or of older code")
-    filters, student = rules[row["filter_version"]]
-    return judge_row(row, chats.find(student), filters)
+def _again(row: Record, rules: dict[str, tuple[Filters, str]]) -> dict[str, Verdict]:
+    version = row["filter_version"]
+    if version not in rules:
+        raise NotJudged(f"the rules of filter version {version} are of no recorded recipe, or of older code")
+    if row["num_student_tokens"] is None and row["token_kind"] is None:
+        raise NotJudged("they have no tokens of their student (an earlier release judged them); `dasd run` makes them")
+    return judge_row(row, rules[version][0])
 
 
 def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
@@ -106,8 +121,14 @@ def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
     return {"correctness": correctness(Response(**asked))}
 
 
-def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Record]:
-    """What was judged, with its question and the list `verdicts` of one filter version, batch by batch."""
+def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample: int | None) -> Iterator[Record]:
+    """What was judged, with its question and the list `verdicts` of one filter version, batch by batch.
+
+    students: filter version -> the student whose tokens it judges.
+    """
+    columns = "unnest($versions::VARCHAR[]) AS filter_version, unnest($students::VARCHAR[]) AS student_fingerprint"
+    params = {"versions": list(students), "students": list(students.values())}
+    reading.create_temp_table("rules", f"SELECT {columns}", params)
     scope = "TRUE"
     if sample is not None:
         query = f"SELECT {judged.key} FROM {judged.verdicts} GROUP BY {judged.key}{some(judged.key, sample)}"
@@ -118,11 +139,13 @@ def _rows(reading: Reading, judged: Judged, sample: int | None) -> Iterator[Reco
         known = f"SELECT DISTINCT batch FROM {judged.verdicts} WHERE {scope} ORDER BY batch"
         batches = reading.read(known)["batch"].to_list()
         scope += " AND batch = $batch"
-    query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}
+    query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}, {BY_STUDENT}
         FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
             SELECT {judged.key}, filter_version,
                 list({{filter: filter, passed: passed, kind: kind, reason: reason}}) AS verdicts
-            FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})"""
+            FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})
+            LEFT JOIN rules USING (filter_version)
+            LEFT JOIN (FROM {judged.tokens} WHERE {scope}) s USING ({judged.key}, student_fingerprint)"""
     for batch in batches:
         for chunk in reading.stream(query, {} if batch is None else {"batch": batch}, CHUNK):
             yield from chunk.iter_rows(named=True)

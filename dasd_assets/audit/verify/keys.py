@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_resources.recipe import SCORE_NAMES
+from dasd_assets.rules.scores import SCORES
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import Reference, Table
 
@@ -25,6 +25,12 @@ RULES = (
         "len(token_ids) <> len(logprobs) OR len(token_ids) <> len(offsets)",
     ),
     Rule(
+        ("token_ids", "num_prompt_tokens", "offsets", "kind"),
+        "it has tokens and a reason to have none, neither, or another number of them than of offsets",
+        """(kind IS NULL) <> (token_ids IS NOT NULL AND num_prompt_tokens IS NOT NULL AND offsets IS NOT NULL)
+            OR len(token_ids) <> num_prompt_tokens + len(offsets)""",
+    ),
+    Rule(
         ("logprobs",),
         "it has a logprob that is above 0 or not finite",
         "NOT coalesce(list_max(logprobs) <= 0 AND isfinite(list_min(logprobs)), len(logprobs) = 0)",
@@ -38,16 +44,20 @@ RULES = (
     Rule(
         ("filter", "passed", "kind", "reason"),
         "it passes for a reason, or fails without one",
-        """passed = (kind IS NOT NULL AND NOT (filter = 'correctness' AND kind = 'no_verifier'))
-            OR (kind IS NULL) <> (reason IS NULL)""",
+        "passed = (kind IS NOT NULL AND kind <> 'no_verifier') OR (kind IS NULL) <> (reason IS NULL)",
     ),
     Rule(
         ("correct", "kind", "reason"),
         "it passes for a reason, or fails without one",
         "correct = (kind IS NOT NULL) OR (kind IS NULL) <> (reason IS NULL)",
     ),
-    Rule(("score_name",), "there is no such score", f"score_name NOT IN {SCORE_NAMES}"),
 )
+
+
+def rules() -> tuple[Rule, ...]:
+    """All of them; the names of scores as the catalogue has them now."""
+    names = ", ".join(f"'{name}'" for name in SCORES)
+    return (*RULES, Rule(("score_name",), "there is no such score", f"score_name NOT IN ({names})"))
 
 
 def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
@@ -74,7 +84,7 @@ def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fa
 def wrong(reading: Reading, table: Table) -> Iterator[Fault]:
     """Rows that break a rule for the columns they have."""
     name = " || ' ' || ".join(table.row_name)
-    for rule in RULES:
+    for rule in rules():
         if table.has(*rule.columns):
             query = f"SELECT {name} AS id FROM {table.name} WHERE {rule.fault} ORDER BY id"
             for row in reading.read(query).iter_rows(named=True):

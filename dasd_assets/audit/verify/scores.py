@@ -1,4 +1,4 @@
-"""Sentences and scores again, from tokens and offsets, by the code that made them."""
+"""Sentences and scores again, from logprobs and offsets, by the code that made them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -47,11 +47,13 @@ def _close(column: str) -> pl.Expr:
 _COUNTS = ("start", "stop", "teacher_num_tokens", "student_num_tokens")
 _VALUES = ("teacher_sum_logprob", "student_sum_logprob", "teacher_prob", "student_prob")
 _TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
-        r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, s.offsets AS student_offsets
-    FROM responses r JOIN student_logprobs s USING (response_id) WHERE r.batch = $batch AND s.batch = $batch
-        AND s.student_fingerprint = $student AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(s.offsets)
+        r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, t.offsets AS student_offsets
+    FROM responses r JOIN student_logprobs s USING (response_id)
+        JOIN student_tokens t USING (response_id, student_fingerprint)
+    WHERE r.batch = $batch AND s.batch = $batch AND t.batch = $batch AND s.student_fingerprint = $student
+        AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(t.offsets)
         AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
-        AND greatest(list_max(r.offsets), list_max(s.offsets)) < length(r.text)"""  # the others are told already
+        AND greatest(list_max(r.offsets), list_max(t.offsets)) < length(r.text)"""  # the others are told already
 _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 

@@ -1,7 +1,6 @@
 """What is trained on: selected responses and the rule that selected them, examples, and which datasets there are."""
 
 from dasd_resources.storage.tables.recurring import (
-    ASKED,
     CONTINUATION_ID,
     DATASET,
     DATASET_ID,
@@ -63,7 +62,8 @@ SELECTION_RULES = Table(
     in_summary=False,
 )
 
-_TAUGHT = (*ASKED, "responses.text", "teacher_continuations.text")
+_TAUGHT = ("student_tokens.token_ids", "continuation_tokens.token_ids")
+_LOSS = ("continuation_tokens.offsets", "teacher_continuations.text", "teacher_continuations.prefix_text")
 _EXAMPLES = ("selected_responses.response_id", "teacher_continuations.continuation_id", *_TAUGHT)
 SFT_EXAMPLES = Table(
     name="sft_examples",
@@ -84,7 +84,7 @@ SFT_EXAMPLES = Table(
             "labels",
             "INTEGER[]",
             "The same ids where a token carries loss, -100 elsewhere.",
-            (*_TAUGHT, "teacher_continuations.prefix_text"),
+            (*_TAUGHT, *_LOSS),
         ),
         DATASET_ID.of(*_EXAMPLES),
         RUN_ID,

@@ -20,12 +20,14 @@ from dasd_resources.storage.tables.recurring import (
     RUN_ID,
     SAMPLED,
     SEED,
+    STUDENT_FINGERPRINT,
     TEACHER_FINGERPRINT,
     TEMPERATURE,
     TEXT,
     TOKEN_IDS,
     TOOL_CALL,
     TOP_P,
+    encoded,
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
 
@@ -37,7 +39,7 @@ STUDENT_ROLLOUTS = Table(
             "checkpoints.checkpoint_id",
             "selected_responses.prompt_id",
             "selected_responses.response_id",
-            "student_logprobs.offsets",
+            "student_tokens.offsets",
         ),
         CHECKPOINT_ID.here("The distilled student that answered.").of("checkpoints.checkpoint_id"),
         PROMPT_ID.of("selected_responses.prompt_id"),
@@ -47,8 +49,8 @@ STUDENT_ROLLOUTS = Table(
             "The selected teacher response to the same question.",
             ("selected_responses.response_id",),
         ),
-        Column("reference_num_tokens", "INTEGER", "Its length in student tokens.", ("student_logprobs.offsets",)),
-        MAX_TOKENS.of("student_logprobs.offsets"),
+        Column("reference_num_tokens", "INTEGER", "Its length in student tokens.", ("student_tokens.offsets",)),
+        MAX_TOKENS.of("student_tokens.offsets"),
         TEMPERATURE,
         TOP_P,
         SEED,
@@ -129,9 +131,30 @@ TEACHER_CONTINUATIONS = Table(
     shown=("continuation_id", "prefix_text", "continuation_text"),
 )
 
+CONTINUATION_TOKENS = Table(
+    name="continuation_tokens",
+    one_row_per="continuation and student",
+    notes="Prefix and continuation together, in the tokens that they are judged and trained on in.",
+    columns=(
+        CONTINUATION_ID.of("teacher_continuations.continuation_id"),
+        STUDENT_FINGERPRINT.of("checkpoints.checkpoint_id"),
+        *encoded("teacher_continuations.text"),
+        RUN_ID,
+    ),
+    key=("continuation_id", "student_fingerprint"),
+    named_by=("continuation_id",),
+    references=(
+        Reference(("continuation_id",), "teacher_continuations"),
+        Reference(("student_fingerprint",), "checkpoints", ("checkpoint_id",)),
+    ),
+    shown=("continuation_id", "num_prompt_tokens", "token_ids", "kind"),
+)
+
 _JUDGED = (
-    tuple(f"teacher_continuations.{column}" for column in ("text", "token_ids", "finish_reason", "tool_call"))
-    + JUDGED_BY
+    *(f"teacher_continuations.{column}" for column in ("text", "finish_reason", "tool_call")),
+    "continuation_tokens.token_ids",
+    "continuation_tokens.kind",
+    *JUDGED_BY,
 )
 CONTINUATION_VERDICTS = Table(
     name="continuation_verdicts",
@@ -151,4 +174,4 @@ CONTINUATION_VERDICTS = Table(
     shown=("continuation_id", "filter", "passed", "kind", "reason"),
 )
 
-TABLES = (STUDENT_ROLLOUTS, PREFIX_CUTS, TEACHER_CONTINUATIONS, CONTINUATION_VERDICTS)
+TABLES = (STUDENT_ROLLOUTS, PREFIX_CUTS, TEACHER_CONTINUATIONS, CONTINUATION_TOKENS, CONTINUATION_VERDICTS)

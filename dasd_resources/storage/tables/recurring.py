@@ -42,7 +42,7 @@ REFERENCE_ANSWER = Column(
 VERIFIER = Column(
     "verifier",
     "VARCHAR",
-    "How a final answer is judged: `math`, `exact`, `multiple_choice`, `reasoning_gym:…`.",
+    "Which [verifier](extending.md#a-verifier) judges a final answer.",
     nullable=True,
 )
 METADATA = Column("metadata", "VARCHAR", "The row's other fields as JSON; the verifier may need them.", nullable=True)
@@ -76,9 +76,7 @@ TOOL_CALL = Column("tool_call", "BOOLEAN", "Whether the text calls a tool.")
 FINISH_REASON = Column("finish_reason", "VARCHAR", "`stop` at the end of turn, `length` at the token limit.")
 
 # What was found out about it.
-FILTER = Column(
-    "filter", "VARCHAR", "`length`, `truncation`, `structure`, `repetition` or `correctness` (report §6.2)."
-)
+FILTER = Column("filter", "VARCHAR", "Which [filter](extending.md#filters) judged it (report §6.2).")
 PASSED = Column("passed", "BOOLEAN", "Whether the text passes the filter.")
 KIND = Column(
     "kind", "VARCHAR", "[Code](kinds.md) of why it does not pass, or why nothing could be judged.", nullable=True
@@ -95,7 +93,7 @@ THRESHOLD_VERSION = Column(
     "Hash of segmenter, measure, threshold and code that typed sentences and scored responses.",
 )
 SCORE = Column("score", "DOUBLE", "The response's score; NULL where no sentence counts.", nullable=True)
-SCORE_NAME = Column("score_name", "VARCHAR", "Which score; the recipe picks the one that ranks.")
+SCORE_NAME = Column("score_name", "VARCHAR", "Which [score](extending.md#scores); the recipe picks the one that ranks.")
 
 # Sources: what a model was asked, what it read, what it was trained on.
 ASKED = ("prompts.question", "prompts.system_prompt")
@@ -103,3 +101,21 @@ JUDGED_BY = (*ASKED, "prompts.reference_answer", "prompts.verifier", "prompts.me
 SAMPLED = (*ASKED, "checkpoints.path")
 PREFIX = ("student_rollouts.text", "prefix_cuts.cut_char")
 CONTINUED = (*PREFIX, *SAMPLED)
+
+
+def encoded(text: str) -> tuple[Column, ...]:
+    """Columns of a text in the student's tokens, as it is scored and trained on, or of why there are none.
+
+    text: the `table.column` it is in.
+    """
+    return (
+        Column("num_prompt_tokens", "INTEGER", "How many of the tokens are the prompt's.", ASKED, nullable=True),
+        TOKEN_IDS.here("The student's token ids: prompt, text, end of turn; NULL where it cannot be asked.")
+        .optional()
+        .of(*ASKED, text),
+        OFFSETS.here("Code point at which each token after the prompt starts in the text; -1: not in the text.")
+        .optional()
+        .of(text),
+        KIND.here("[Code](kinds.md) of why there are no tokens.").of(*ASKED),
+        REASON.here("The same for people: what the chat template reported.").optional().of(*ASKED),
+    )

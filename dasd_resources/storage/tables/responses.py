@@ -1,7 +1,6 @@
 """The teacher's responses and all that is found out about each: verdicts, the student's view, sentences, scores."""
 
 from dasd_resources.storage.tables.recurring import (
-    ASKED,
     BATCH,
     DTYPE,
     ENGINE,
@@ -35,6 +34,7 @@ from dasd_resources.storage.tables.recurring import (
     TOKEN_IDS,
     TOOL_CALL,
     TOP_P,
+    encoded,
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
 
@@ -90,7 +90,35 @@ FAILED_REQUESTS = Table(
     key=("asset", "request_id"),
 )
 
-_JUDGED = ("responses.text", "responses.token_ids", "responses.finish_reason", "responses.tool_call", *JUDGED_BY)
+STUDENT_TOKENS = Table(
+    name="student_tokens",
+    one_row_per="response and student",
+    notes="The one place where a response is tokenised for the student: its length is counted, it is scored and "
+    "trained on in these tokens.",
+    columns=(
+        RESPONSE_ID.of("responses.response_id"),
+        BATCH.of("responses.batch"),
+        STUDENT_FINGERPRINT.of("checkpoints.checkpoint_id"),
+        *encoded("responses.text"),
+        RUN_ID,
+    ),
+    key=("response_id", "student_fingerprint"),
+    named_by=("response_id",),
+    references=(
+        Reference(("response_id", "batch"), "responses"),
+        Reference(("student_fingerprint",), "checkpoints", ("checkpoint_id",)),
+    ),
+    owner="responses",
+    partitioned_by_batch=True,
+    shown=("response_id", "num_prompt_tokens", "token_ids", "kind"),
+)
+
+_JUDGED = (
+    *(f"responses.{column}" for column in ("text", "token_ids", "finish_reason", "tool_call")),
+    "student_tokens.token_ids",
+    "student_tokens.kind",
+    *JUDGED_BY,
+)
 RESPONSE_VERDICTS = Table(
     name="response_verdicts",
     one_row_per="response and filter",
@@ -114,16 +142,14 @@ RESPONSE_VERDICTS = Table(
 STUDENT_LOGPROBS = Table(
     name="student_logprobs",
     one_row_per="scored response",
-    notes="The student's own tokens, end of turn included.",
+    notes="One log-probability per token of `student_tokens` after the prompt, end of turn included.",
     columns=(
         RESPONSE_ID.of("responses.response_id"),
         BATCH.of("responses.batch"),
         STUDENT_FINGERPRINT.of("checkpoints.checkpoint_id"),
         ENGINE,
         DTYPE,
-        TOKEN_IDS.here("The student's own tokens of the same text, end of turn included.").of("responses.text", *ASKED),
-        LOGPROBS.of("responses.text", *SAMPLED),
-        OFFSETS.of("responses.text"),
+        LOGPROBS.of("student_tokens.token_ids", "checkpoints.path"),
         RUN_ID,
     ),
     key=("response_id", "student_fingerprint"),
@@ -134,11 +160,11 @@ STUDENT_LOGPROBS = Table(
     ),
     owner="responses",
     partitioned_by_batch=True,
-    shown=("response_id", "engine", "token_ids", "logprobs"),
+    shown=("response_id", "engine", "logprobs"),
 )
 
 _TEACHER = ("responses.text", "responses.logprobs", "responses.offsets")
-_STUDENT = ("responses.text", "student_logprobs.logprobs", "student_logprobs.offsets")
+_STUDENT = ("responses.text", "student_logprobs.logprobs", "student_tokens.offsets")
 SENTENCE_PROBABILITIES = Table(
     name="sentence_probabilities",
     one_row_per="sentence of a scored response",
@@ -164,7 +190,7 @@ SENTENCE_PROBABILITIES = Table(
             "student_num_tokens",
             "INTEGER",
             "Number of the student's tokens in it.",
-            ("responses.text", "student_logprobs.offsets"),
+            ("responses.text", "student_tokens.offsets"),
         ),
         Column(
             "teacher_prob",
@@ -244,6 +270,7 @@ RESPONSE_SCORES = Table(
 TABLES = (
     RESPONSES,
     FAILED_REQUESTS,
+    STUDENT_TOKENS,
     RESPONSE_VERDICTS,
     STUDENT_LOGPROBS,
     SENTENCE_PROBABILITIES,

@@ -1,0 +1,74 @@
+"""Prefix and continuation together in the student's tokens: `teacher_continuations` -> `continuation_tokens`.
+
+The teacher's token ids are only of its own part; filters judge the whole text, and the student is trained on it.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_continuations, prefixes_read
+from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.tokens import TOKENS, token_table
+from dasd_assets.student_tokens import require_tokens
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+CONTINUATIONS_PER_COMMIT = 2000
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`continuation_tokens`."""
+    declared = declare(
+        recipe,
+        "continuation_tokens",
+        "continuation_tokens",
+        reads={**prefixes_read(recipe), "teacher_continuations": "teacher_continuations"},
+        looks_up=LOOKED_UP,
+        models=["teacher_model", "student_model"],
+        rules=[CONTINUATIONS, TOKENS],
+    )
+
+    @declared.asset(
+        group="training_mixed_policy",
+        kinds={"ducklake"},
+        description="One row per continuation: prompt, prefix and continuation in the tokens of the student.",
+    )
+    def continuation_tokens(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        continuations = current_continuations(warehouse, engines, recipe)
+        query = "SELECT continuation_id FROM continuation_tokens WHERE student_fingerprint = $student"
+        present = warehouse.read(query, {"student": student.fingerprint})["continuation_id"]
+        todo = continuations.filter(~pl.col("continuation_id").is_in(present.implode()))
+        for part in todo.iter_slices(CONTINUATIONS_PER_COMMIT):
+            table = token_table(student.chat, part.iter_rows(named=True), "continuation_id")
+            with warehouse.commit(origin(context)) as transaction:
+                named = table.with_columns(student_fingerprint=pl.lit(student.fingerprint))
+                transaction.append_missing("continuation_tokens", named)
+        return dg.MaterializeResult(
+            data_version=content_version([*continuations["continuation_id"], student.fingerprint]),
+            metadata=declared.result(
+                warehouse, continuations.height, {"student_fingerprint": student.fingerprint}, num_new=todo.height
+            ),
+        )
+
+    return [continuation_tokens]
+
+
+def stored_tokens(warehouse: Warehouse, student: str, ids: Sequence[str]) -> pl.DataFrame:
+    """(continuation_id, num_prompt_tokens, token_ids, offsets, kind, reason) of these continuations, ordered by id.
+
+    Raises NoTokens if one has none.
+    """
+    query = """SELECT continuation_id, num_prompt_tokens, token_ids, offsets, kind, reason FROM continuation_tokens
+        WHERE student_fingerprint = $student AND continuation_id IN (SELECT unnest($ids::VARCHAR[]))
+        ORDER BY continuation_id"""
+    found = warehouse.read(query, {"student": student, "ids": list(ids)})
+    require_tokens(found.height, len(ids), "continuation_tokens")
+    return found

@@ -1,0 +1,25 @@
+"""Names in a recipe that are entries of a catalogue of rules: checked where a recipe meets the pipeline.
+
+`dasd_resources` validates a recipe's shape and knows no asset, so it cannot know which filters and scores there are.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.scores import SCORES
+from dasd_resources.recipe import Recipe, RecipeError
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise RecipeError, a line per name, for a score or filter that the recipe names and that there is not."""
+    unknown = [
+        *_unknown("selection.score", "score", [recipe.selection.score], SCORES),
+        *_unknown("checks.max_drop_share", "filter", recipe.checks.max_drop_share, FILTERS),
+    ]
+    if unknown:
+        raise RecipeError("\n".join(unknown))
+
+
+def _unknown(key: str, what: str, names: Iterable[str], catalogue: Mapping[str, object]) -> list[str]:
+    known = ", ".join(catalogue)
+    return [f"{key}: there is no {what} {name!r}; there are {known}" for name in names if name not in catalogue]

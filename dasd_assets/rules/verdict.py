@@ -1,0 +1,68 @@
+"""A verdict on a text, of a filter or of a verifier alone (evaluations): whether it passes, and the code of why not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dasd_assets.rules.rule import Rule
+from dasd_resources.verifiers import VERIFIER_VERSION, verify
+
+VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
+
+VerdictKind = Literal[
+    "unsupported_question",
+    "too_long",
+    "cut_off",
+    "tool_call",
+    "no_thinking",
+    "no_final_answer",
+    "extra_delimiters",
+    "repeated_ngrams",
+    "repeated_paragraphs",
+    "repeated_sentences",
+    "repeated_phrases",
+    "looping_tail",
+    "wrong_answer",
+    "no_verifier",
+]
+# Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
+# looks: where it finds several faults, the kind is the first and the reason lists all.
+VERDICT_KINDS: dict[VerdictKind, str] = {
+    "unsupported_question": "The student's chat template refuses the question, so no filter could look (all fail).",
+    "too_long": "Prompt and response exceed the training context.",
+    "cut_off": "The response did not end by itself.",
+    "tool_call": "The response calls a tool.",
+    "no_thinking": "The thinking part is missing or blank.",
+    "no_final_answer": "The final answer is missing or blank.",
+    "extra_delimiters": "The text has more than one `<think>` or `</think>`.",
+    "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
+    "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
+    "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
+    "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
+    "looping_tail": "The last tokens are mostly one loop.",
+    "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a response passes a filter; kind and reason say why not, or why nothing could be judged.
+
+    kind: for code, see VERDICT_KINDS. reason: for people. Both are None where something was judged and passed.
+    """
+
+    passed: bool
+    kind: VerdictKind | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]]) -> "Verdict":
+        """Passed if there is no fault; else the first one's kind, and a reason that lists all."""
+        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
+
+
+def verified(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> Verdict:
+    """The verifier's verdict on an answer."""
+    passed, reason = verify(verifier, answer, question, reference_answer, metadata)
+    return Verdict(passed, None if passed else "wrong_answer", reason)

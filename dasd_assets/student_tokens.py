@@ -1,0 +1,113 @@
+"""Every response in the student's tokens: `responses` -> `student_tokens`, the one place where they are tokenised.
+
+Filters count these tokens, the student is scored and trained on them: what is measured is what is learned.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.progress import logged
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.tokens import TOKENS, token_table
+from dasd_resources.chat import Chat
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Row, Warehouse
+
+RESPONSES_PER_COMMIT = 2000  # of 8,192 tokens: 130 MB of lists
+
+
+class NoTokens(LookupError):
+    """Texts that `student_tokens` or `continuation_tokens` lacks; the message says what to do."""
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`student_tokens`."""
+    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    declared = declare(
+        recipe,
+        "student_tokens",
+        "student_tokens",
+        reads={"responses": generations, "prompts": "prompts"},
+        models=["student_model"],
+        rules=[TOKENS],
+    )
+
+    @declared.asset(
+        group="responses",
+        kinds={"ducklake"},
+        description="One row per response: prompt, text and end of turn in the tokens of the student.",
+    )
+    def student_tokens(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        student = engines.find(recipe.student, "student.model")
+        batch = context.partition_key
+        num_todo, todo = untokenised(warehouse, batch, student.fingerprint)
+        rows = logged(todo, num_todo, "responses tokenised", context.log.info)
+        num_new = write_tokens(warehouse, batch, student.fingerprint, student.chat, rows, origin(context))
+        made = _tokenised(warehouse, batch, student.fingerprint)
+        return dg.MaterializeResult(
+            data_version=content_version([*made["response_id"], student.fingerprint]),
+            metadata=declared.result(
+                warehouse,
+                made.height,
+                {"batch": batch, "student_fingerprint": student.fingerprint},
+                num_new=num_new,
+                num_refused=made["kind"].count(),
+            ),
+        )
+
+    return [student_tokens]
+
+
+def untokenised(warehouse: Warehouse, batch: str, student: str) -> tuple[int, Iterator[Row]]:
+    """How many responses of a batch have no tokens of this student, and each with its question, few in memory."""
+    todo = """FROM responses r JOIN prompts p USING (prompt_id)
+        WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
+            SELECT response_id FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student)"""
+    params = {"batch": batch, "student": student}
+
+    def rows() -> Iterator[Row]:
+        query = f"SELECT r.response_id, r.text, p.question, p.system_prompt {todo}"
+        with warehouse.reading() as reading:
+            for part in reading.stream(query, params, RESPONSES_PER_COMMIT):
+                yield from part.iter_rows(named=True)
+
+    return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
+
+
+def write_tokens(
+    warehouse: Warehouse, batch: str, student: str, chat: Chat, responses: Iterator[Row], origin: str
+) -> int:
+    """Tokenise and commit responses of a batch, a commit's worth at a time; returns how many were new."""
+    num_new = 0
+    named = {"batch": pl.lit(batch), "student_fingerprint": pl.lit(student)}
+    while (table := token_table(chat, islice(responses, RESPONSES_PER_COMMIT), "response_id")).height:
+        with warehouse.commit(origin) as transaction:
+            num_new += transaction.append_missing("student_tokens", table.with_columns(**named), batch)
+    return num_new
+
+
+def _tokenised(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:
+    query = "SELECT response_id, kind FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
+    return warehouse.read(query, {"batch": batch, "student": student})
+
+
+def stored_tokens(warehouse: Warehouse, batch: str, student: str, ids: Sequence[str]) -> pl.DataFrame:
+    """Rows of `student_tokens` of these responses of a batch, in no order. Raises NoTokens if one is lacking."""
+    query = """SELECT response_id, num_prompt_tokens, token_ids, kind, reason FROM student_tokens
+        WHERE batch = $batch AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    found = warehouse.read(query, {"batch": batch, "student": student, "ids": list(ids)})
+    require_tokens(found.height, len(ids), "student_tokens")
+    return found
+
+
+def require_tokens(num_found: int, num_wanted: int, table: str) -> None:
+    """Raise NoTokens unless as many texts were found in a table of tokens as were wanted."""
+    if num_found != num_wanted:
+        raise NoTokens(f"{table} has the tokens of {num_found:,} of {num_wanted:,} texts: materialize {table} first")
