@@ -50,7 +50,8 @@ BUDGET = 20_000  # responses a domain and temperature
 VERIFIED = 2_000  # rows of each table that `verify` recomputes here: all of them would take hours
 BAR = 2.0  # seconds, of the command as typed
 SCORED = ("student_logprobs", "sentence_probabilities", "sentence_types", "response_scores")
-OF_RESPONSE = ("responses", "response_verdicts", *SCORED, "selected_responses", "sft_examples", "checkpoint_examples")
+COPIED = ("responses", "response_verdicts", *SCORED)
+OF_RESPONSE = (*COPIED, "student_tokens", "selected_responses", "sft_examples", "checkpoint_examples")
 
 
 @dataclass
@@ -130,14 +131,23 @@ def copies() -> Iterator[str]:
     yield """INSERT INTO prompts SELECT p.* REPLACE (n.prompt_id AS prompt_id, n.question AS question, n.batch AS batch)
         FROM prompts p JOIN new_prompts n ON n.old = p.prompt_id WHERE n.batch = $batch AND p.batch = $first"""
     changed = "n.response_id AS response_id, n.batch AS batch"
-    for name in ("responses", "response_verdicts", *SCORED):
+    for name in COPIED:
         more = ", n.prompt_id AS prompt_id, n.seed AS seed" if name == "responses" else ""
         yield f"""INSERT INTO {name} SELECT r.* REPLACE ({changed}{more})
             FROM {name} r JOIN new_responses n ON n.old = r.response_id WHERE n.batch = $batch AND r.batch = $first"""
+    own = "q.prompt_ids || r.token_ids[r.num_prompt_tokens + 1 :] AS token_ids, len(q.prompt_ids) AS num_prompt_tokens"
+    yield f"""INSERT INTO student_tokens SELECT r.* REPLACE ({changed}, {own})
+        FROM student_tokens r JOIN new_responses n ON n.old = r.response_id
+            JOIN new_prompts q ON q.prompt_id = n.prompt_id
+        WHERE n.batch = $batch AND q.batch = $batch AND r.batch = $first"""
 
 
 def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(old, batch, question, prompt_id) and (old, batch, prompt_id, response_id, seed) of every copy, with true ids."""
+    """(old, batch, question, prompt_id, prompt_ids) and (old, batch, prompt_id, response_id, seed) of every copy.
+
+    With true ids, and the tokens that the student has of the question.
+    """
+    student = project.engines.find(project.recipe.student, "student.model").chat
     system_prompt = project.recipe.teacher.system_prompt
     originals = project.read("SELECT * FROM prompts").to_dicts()
     made = project.read("SELECT * EXCLUDE (text, token_ids, logprobs, offsets) FROM responses").to_dicts()
@@ -150,13 +160,14 @@ def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFra
                 question = f"{row['question']} (Sheet {batch_number * per_batch + copy}.)"
                 parts = [row[name] for name in ("system_prompt", "domain", "verifier", "reference_answer")]
                 new[row["prompt_id"]] = prompt_id(question, *parts)
-                prompts.append((row["prompt_id"], batch, question, new[row["prompt_id"]]))
+                prompt_ids = student.prompt_ids(question, row["system_prompt"])
+                prompts.append((row["prompt_id"], batch, question, new[row["prompt_id"]], prompt_ids))
             for row in made:
                 key = {**row, "prompt_id": new[row["prompt_id"]], "system_prompt": system_prompt}
                 identity = response_id({name: key[name] for name in RESPONSE_ID_FIELDS})
                 responses.append((row["response_id"], batch, key["prompt_id"], identity, seed_of(identity)))
     return (
-        pl.DataFrame(prompts, ["old", "batch", "question", "prompt_id"], orient="row"),
+        pl.DataFrame(prompts, ["old", "batch", "question", "prompt_id", "prompt_ids"], orient="row"),
         pl.DataFrame(responses, ["old", "batch", "prompt_id", "response_id", "seed"], orient="row"),
     )
 

@@ -38,6 +38,7 @@ NUM_QUESTIONS = 4
 IDS = {
     "prompts": ["prompt_id"],
     "responses": ["response_id", "prompt_id"],
+    "student_tokens": ["response_id"],
     "response_verdicts": ["response_id"],
     "student_logprobs": ["response_id"],
     "sentence_probabilities": ["response_id"],

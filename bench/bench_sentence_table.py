@@ -36,8 +36,8 @@ TEXTS = Path(__file__).parents[1] / "tests" / "data" / "sentences"
 PYSBD = pysbd.Segmenter(language="en", clean=False)
 PYSBD_SHARE = 20  # it splits one response in so many: all of them would take minutes
 READ = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
-    s.logprobs AS student_logprobs, s.offsets AS student_offsets
-    FROM student_logprobs s JOIN responses r USING (response_id)"""
+    s.logprobs AS student_logprobs, t.offsets AS student_offsets
+    FROM student_logprobs s JOIN responses r USING (response_id) JOIN student_tokens t USING (response_id)"""
 
 
 def reasoning_text() -> str:
@@ -51,27 +51,32 @@ def fill(warehouse: Warehouse, num_responses: int) -> int:
     """Scored responses of a batch; returns the number of their tokens, both models counted."""
     random, source = np.random.default_rng(0), reasoning_text() * 10
     responses: list[Row] = []
+    tokenised: list[Row] = []
     scored: list[Row] = []
     for number in range(num_responses):
         num_tokens = int(random.integers(2000, 8001))
         start = int(random.integers(0, len(source) - 4 * num_tokens))
         text = f"<think>\n{source[start : start + 4 * num_tokens]}\n</think>\nThe answer is 7."
-        shared = {"response_id": f"r{number:06d}", "batch": "b", "engine": "e", "dtype": "float32"}
-        responses.append({**shared, **tokens(text, num_tokens, random), **RESPONSE, "text": text, "seed": number})
-        scored.append({**shared, **tokens(text, num_tokens - 100, random), "student_fingerprint": "s"})
+        key = {"response_id": f"r{number:06d}", "batch": "b"}
+        by_teacher, by_student = (tokens(text, length, random) for length in (num_tokens, num_tokens - 100))
+        responses.append({**key, **MADE_BY, **by_teacher, **RESPONSE, "text": text, "seed": number})
+        key["student_fingerprint"] = "s"
+        scored.append({**key, **MADE_BY, "logprobs": by_student.pop("logprobs")})
+        tokenised.append({**key, **by_student, "num_prompt_tokens": 0})
     with warehouse.commit("bench") as transaction:
-        for name, rows in (("responses", responses), ("student_logprobs", scored)):
+        for name, rows in (("responses", responses), ("student_tokens", tokenised), ("student_logprobs", scored)):
             transaction.append_missing(name, pl.DataFrame(rows))
-    return sum(len(row["offsets"]) for row in responses + scored)
+    return sum(len(row["offsets"]) for row in responses + tokenised)
 
 
+MADE_BY = {"engine": "e", "dtype": "float32"}
 RESPONSE = {
     "prompt_id": "p", "temperature": 1.0, "top_p": 1.0, "max_tokens": 8000, "sample_index": 0, "finish_reason": "stop",
     "teacher_fingerprint": "t", "template_version": "v", "tool_call": False,
 }  # fmt: skip
 
 
-def tokens(text: str, num_tokens: int, random: np.random.Generator) -> Row:
+def tokens(text: str, num_tokens: int, random: np.random.Generator) -> dict[str, object]:
     starts = np.sort(random.choice(len(text), num_tokens, replace=False)).astype(np.int32)
     logprobs = -random.exponential(0.5, num_tokens).astype(np.float32)
     return {"token_ids": np.zeros(num_tokens, np.int32), "logprobs": logprobs, "offsets": starts}

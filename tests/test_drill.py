@@ -40,6 +40,7 @@ INCIDENTAL = {"run_id", "snapshot_id", "path", "seconds", "recipe_document"}
 SETTLED_SECONDS = 25.0
 Landed = Mapping[str, Sequence[QuestionRow]]  # file name -> its lines
 DEPENDENTS = {
+    "student_tokens": "response_id",
     "response_verdicts": "response_id",
     "student_logprobs": "response_id",
     "sentence_probabilities": "response_id",

@@ -18,7 +18,8 @@ from dasd_resources.storage.ledger import Ledger
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "dasd_resources.inference.transformers_engine"])
-SELECTION = "teacher_model,student_model,prompts,teacher_generations_t060,response_verdicts,student_logprobs"
+ASSETS = ["teacher_model", "student_model", "prompts", "teacher_generations_t060", "student_tokens"]
+SELECTION = ",".join([*ASSETS, "response_verdicts", "student_logprobs"])
 TABLES = {"generated": "responses", "scored": "student_logprobs"}
 MAX_ROWS = Ledger.max_rows  # a flush's: the most that a kill can cost
 

@@ -2,18 +2,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Project
 from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import harmony, harmony_ids
 from test_rollouts import references
 from tokenizers import Tokenizer
 
-from dasd_assets.mixed_policy.continuations import continuation_row, prefix_end, request
+from dasd_assets.mixed_policy.continuation_verdicts import to_judge
+from dasd_assets.mixed_policy.continuations import continuation_row, current_continuations, prefix_end, request
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import rollout_row
+from dasd_assets.rules.filters import FILTERS, repetition
 from dasd_assets.rules.ids import continuation_id, seed_of
 from dasd_assets.rules.rollouts import length_cap, wanted_rollouts
 from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
+from dasd_assets.rules.tokens import tokens_of
+from dasd_assets.verdicts import judge_row
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -54,7 +59,7 @@ def test_a_continuation_has_the_rest_of_the_teachers_budget(tmp_path: Path) -> N
 def test_loss_on_the_whole_continuation_or_on_the_teachers_part(loss_on_prefix: bool) -> None:
     text = "<think>\n4 + 4 = 8.\n</think>\nThe answer is 8."
     row = {"continuation_id": "c", "question": "q", "system_prompt": None, "text": text, "prefix_text": text[:16]}
-    example = continuation_example(STUDENT, row, loss_on_prefix)
+    example = continuation_example({**row, **tokens_of(STUDENT, row)}, loss_on_prefix)
     encoded = STUDENT.encode_response("q", text)
     response, labels = (ids[encoded.num_prompt_tokens :] for ids in (encoded.token_ids, example["labels"]))
     with_loss = [offset < 0 or offset >= (0 if loss_on_prefix else 16) for offset in encoded.offsets]
@@ -212,3 +217,25 @@ def test_a_harmony_teacher_goes_on_in_its_analysis_channel_and_every_logprob_kee
     assert len(apart) == len(harmony_ids(header)) + 1  # and the end of turn
     assert counts[0] == 0 and counts[-1] == 1
     assert sums.sum() + sum(apart) == pytest.approx(sum(logprobs), abs=1e-9)
+
+
+def test_a_continuation_is_judged_on_the_students_tokens_of_its_whole_text(finished: Project) -> None:
+    student = finished.engines.find(finished.recipe.student, "student.model")
+    continuations = current_continuations(finished.warehouse, finished.engines, finished.recipe)
+    rows = [*to_judge(finished.warehouse, student.fingerprint, continuations)]
+    assert sorted(row["continuation_id"] for row in rows) == continuations["continuation_id"].to_list() != []
+    for row in rows:
+        encoded = student.chat.encode_response(row["question"], row["text"], row["system_prompt"])
+        assert row["token_ids"] == encoded.token_ids[encoded.num_prompt_tokens :]
+        assert row["num_student_tokens"] == len(encoded.token_ids)
+        assert set(judge_row(row, finished.recipe.filters)) == set(FILTERS)
+
+
+def test_repetition_is_found_in_the_students_tokens() -> None:
+    loop = "".join(f"Now {'+'.join(str(i % 7) for i in range(j % 3, 30))}. " for j in range(12))
+    text = f"<think>\n{loop}\n</think>\nThe answer is 7."
+    made = tokens_of(STUDENT, {"question": "q", "system_prompt": None, "text": text})
+    verdict = repetition(text, made["token_ids"][made["num_prompt_tokens"] :], RECIPE.filters.repetition)
+    assert not verdict.passed
+    assert verdict.kind == "repeated_ngrams"
+    assert repetition(text, [1, 2, 3], RECIPE.filters.repetition).kind == "repeated_sentences"

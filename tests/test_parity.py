@@ -264,7 +264,7 @@ def own_teacher(landed: Project, tmp_path: Path) -> Path:
     return folder
 
 
-ALL = f"{TEACHER},student_model,response_verdicts,student_logprobs"
+ALL = f"{TEACHER},student_model,student_tokens,response_verdicts,student_logprobs"
 
 
 def test_the_demos_models_agree(landed: Project) -> None:

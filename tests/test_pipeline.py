@@ -30,7 +30,8 @@ CONTRACT = {
     "responses": "response_id prompt_id batch temperature sample_index seed teacher_fingerprint text token_ids "
     "logprobs offsets finish_reason",
     "response_verdicts": "response_id filter passed kind reason filter_version",
-    "student_logprobs": "response_id student_fingerprint token_ids logprobs offsets",
+    "student_tokens": "response_id student_fingerprint num_prompt_tokens token_ids offsets kind reason",
+    "student_logprobs": "response_id student_fingerprint logprobs",
     "sentence_probabilities": "response_id student_fingerprint sentence_index start stop teacher_sum_logprob "
     "teacher_num_tokens student_sum_logprob student_num_tokens teacher_prob student_prob segmenter_version",
     "sentence_types": "response_id student_fingerprint sentence_index sentence_type threshold_version",
@@ -42,12 +43,14 @@ CONTRACT = {
     "student_rollouts": "rollout_id",
     "prefix_cuts": "rollout_id cut_token cut_char seed",
     "teacher_continuations": "continuation_id rollout_id prefix_text continuation_text",
+    "continuation_tokens": "continuation_id student_fingerprint num_prompt_tokens token_ids offsets kind reason",
     "continuation_verdicts": "continuation_id",
 }
 KEYS = {
     "prompts": "prompt_id",
     "responses": "response_id",
     "response_verdicts": "response_id filter filter_version",
+    "student_tokens": "response_id student_fingerprint",
     "student_logprobs": "response_id student_fingerprint",
     "sentence_probabilities": "response_id student_fingerprint sentence_index segmenter_version",
     "sentence_types": "response_id student_fingerprint sentence_index threshold_version",
@@ -57,6 +60,7 @@ KEYS = {
     "student_rollouts": "rollout_id",
     "prefix_cuts": "rollout_id cut_version",
     "teacher_continuations": "continuation_id",
+    "continuation_tokens": "continuation_id student_fingerprint",
     "continuation_verdicts": "continuation_id filter filter_version",
     "evaluations": "evaluation_id",
 }
@@ -76,18 +80,20 @@ def test_every_key_occurs_once(finished: Project, table: str) -> None:
 
 
 def test_token_lists_are_aligned(finished: Project) -> None:
-    for table in ("responses", "student_logprobs"):
-        query = f"""SELECT t.token_ids, t.logprobs, t.offsets, r.text
-            FROM {table} t JOIN responses r USING (response_id)"""
+    of_student = """SELECT t.token_ids[t.num_prompt_tokens + 1 :], s.logprobs, t.offsets, r.text
+        FROM student_logprobs s JOIN student_tokens t USING (response_id, student_fingerprint)
+            JOIN responses r USING (response_id)"""
+    for query in ("SELECT token_ids, logprobs, offsets, text FROM responses", of_student):
+        assert finished.read(query).height > 0
         for token_ids, logprobs, offsets, text in finished.read(query).iter_rows():
             assert len(token_ids) == len(logprobs) == len(offsets)
             assert all(-1 <= offset < len(text) for offset in offsets)
 
 
 def test_sentence_sums_and_the_unattributed_rest_are_the_responses_sum(finished: Project) -> None:
-    query = """SELECT r.text, r.logprobs, r.offsets, s.logprobs AS student_logprobs, s.offsets AS student_offsets,
+    query = """SELECT r.text, r.logprobs, r.offsets, s.logprobs AS student_logprobs, t.offsets AS student_offsets,
             sum(p.teacher_sum_logprob) AS teacher_sum, sum(p.student_sum_logprob) AS student_sum
-        FROM responses r JOIN student_logprobs s USING (response_id)
+        FROM responses r JOIN student_logprobs s USING (response_id) JOIN student_tokens t USING (response_id)
         JOIN sentence_probabilities p USING (response_id) GROUP BY ALL"""
     rows = finished.read(query)
     assert rows.height > 20
@@ -112,14 +118,12 @@ def test_the_control_has_the_selections_size_and_questions(finished: Project) ->
 
 
 def test_labels_carry_loss_on_the_response_alone(finished: Project) -> None:
-    query = """SELECT e.input_ids, e.labels, l.token_ids FROM sft_examples e JOIN student_logprobs l USING (response_id)
-        WHERE e.continuation_id IS NULL"""
+    query = """SELECT e.input_ids, e.labels, len(l.logprobs) FROM sft_examples e JOIN student_logprobs l
+        USING (response_id) WHERE e.continuation_id IS NULL"""
     rows = finished.read(query)
     assert rows.height > 0
-    for input_ids, labels, response in rows.iter_rows():
-        prompt = len(input_ids) - len(response)
-        assert labels == [-100] * prompt + response
-        assert input_ids[prompt:] == response
+    for input_ids, labels, num_scored in rows.iter_rows():
+        assert labels == [-100] * (len(input_ids) - num_scored) + input_ids[-num_scored:]
 
 
 def test_stages_form_a_chain(finished: Project) -> None:
@@ -347,7 +351,7 @@ def test_failed_rows_are_counted_and_exactly_they_are_tried_again(copy: Project,
     copy.land("c.jsonl", prompt_rows(15, 24))
     copy.materialize("prompts,teacher_generations_t100")
     if asset == "student_logprobs":
-        copy.materialize("teacher_generations_t060,response_verdicts")
+        copy.materialize("teacher_generations_t060,student_tokens,response_verdicts")
     asked = copy.fake.scored if asset == "student_logprobs" else copy.fake.generated
     asked.clear()
     before = ids(copy, table, "response_id")

@@ -40,9 +40,6 @@ class Home:
     instance: dg.DagsterInstance
 
     def to_score(self, recipe: Recipe = RECIPE, batch: str = CURRENT) -> list[str]:
-        return self.questions_to_score(recipe, batch)["response_id"].to_list()
-
-    def questions_to_score(self, recipe: Recipe = RECIPE, batch: str = CURRENT) -> pl.DataFrame:
         version = filter_version(recipe, self.student.fingerprint)
         params = to_score_params(recipe, self.teacher.fingerprint, batch, version, required_filters(False))
         return responses_to_score(self.warehouse, params)
@@ -172,12 +169,6 @@ def test_the_student_scores_all_of_the_recipe_where_filters_come_after_selection
 def test_another_batch_has_its_own_pool(home: Home) -> None:
     assert home.to_score(batch=REMOVED) == ["of_removed_batch"]
     assert home.to_score(batch="b9") == []
-
-
-def test_what_is_scored_comes_with_its_question(home: Home) -> None:
-    pool = home.questions_to_score()
-    assert pool.columns == ["response_id", "question", "text", "system_prompt"]
-    assert pool.filter(response_id="of_p2").row(0) == ("of_p2", "p2?", "text of of_p2", "Be brief.")
 
 
 def test_fewer_candidates_or_other_sampling_shrink_the_pool(home: Home) -> None:

@@ -53,7 +53,12 @@ def test_a_catalog_of_any_earlier_release_becomes_like_a_new_one(lake: Lake, tmp
 
 def test_tables_are_partitioned_as_before(lake: Lake, tmp_path: Path) -> None:
     partitioned = [(name,) for name, table in TABLES.items() if table.partitioned_by_batch]
-    assert partitioned == [("responses",), ("student_logprobs",), ("sentence_probabilities",)]
+    assert partitioned == [
+        ("responses",),
+        ("student_tokens",),
+        ("student_logprobs",),
+        ("sentence_probabilities",),
+    ]
     for home in (lake, old_catalog(tmp_path / "old", 5)):
         home.migrate()
         with closing(sqlite3.connect(home.catalog)) as connection:
@@ -70,6 +75,18 @@ def test_a_renamed_column_keeps_its_values_and_its_old_name_in_old_snapshots(tmp
         [then] = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchall()[0]
     assert old.read("SELECT selection_id FROM selected_responses").item() == "the selection"
     assert old.read("SELECT dataset_id FROM selected_responses", at=then).item() == "the selection"
+
+
+def test_the_students_tokens_leave_its_logprobs_and_stay_in_old_snapshots(tmp_path: Path) -> None:
+    dropped = next(number for number, step in enumerate(MIGRATIONS) if "student_logprobs DROP COLUMN" in step)
+    old = old_catalog(tmp_path / "old", dropped)
+    with attach(old.catalog) as connection:
+        connection.execute("INSERT INTO student_logprobs VALUES ('r', 'b', 's', 'e', 'd', [7], [-0.5], [0], NULL)")
+        [then] = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchall()[0]
+    row = {"response_id": "r", "batch": "b", "student_fingerprint": "s", "engine": "e", "dtype": "d"}
+    assert old.read("SELECT * FROM student_logprobs").to_dicts() == [{**row, "logprobs": [-0.5], "run_id": None}]
+    assert old.read("SELECT * FROM student_tokens").is_empty()
+    assert old.read("SELECT token_ids, offsets FROM student_logprobs", at=then).row(0) == ([7], [0])
 
 
 def test_checkpoints_of_an_earlier_release_are_named_for_their_dataset(tmp_path: Path) -> None:

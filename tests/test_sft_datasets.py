@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.sft_datasets import EXAMPLES_AT_ONCE, NO_LOSS, example, example_row, spool, spooled
+from dasd_assets.rules.tokens import tokens_of
+from dasd_assets.sft_datasets import EXAMPLES_AT_ONCE, NO_LOSS, example_row, spool, spooled
+from dasd_assets.sft_datasets import example as example_of
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
@@ -21,6 +23,15 @@ SOURCE = {"question": "4 + 3?", "system_prompt": None, "text": TEXT}
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     recipe = load_recipe("demo")
     return Engines(home=str(tmp_path_factory.mktemp("home"))).find(recipe.student, "student.model").chat
+
+
+def example(chat: Chat, source: Row, loss_from: int = 0) -> dict[str, list[int]]:
+    """Of a text, tokenised."""
+    return example_of(tokens_of(chat, source), loss_from)
+
+
+def row_of(chat: Chat, source: Row, loss_from: int = 0) -> Row:
+    return example_row({**source, **tokens_of(chat, source)}, loss_from)
 
 
 def said(chat: Chat, tokens: dict[str, list[int]]) -> str:
@@ -79,32 +90,37 @@ def test_loss_is_on_a_suffix_of_whole_tokens(chat: Chat, body: str, data: st.Dat
     assert all(offset < loss_from for offset in before)
 
 
+def test_a_question_that_cannot_be_asked_is_not_taught() -> None:
+    with pytest.raises(ValueError, match="r7 cannot be taught"):
+        example_row({"response_id": "r7", "token_ids": None, "num_prompt_tokens": None, "offsets": None})
+
+
 def row(**values: object) -> Row:
     return {"response_id": "r1", **SOURCE, **values}
 
 
 def test_an_example_names_its_one_source(chat: Chat) -> None:
-    of_response = example_row(chat, row())
+    of_response = row_of(chat, row())
     assert (of_response["response_id"], of_response["continuation_id"]) == ("r1", None)
-    of_continuation = example_row(chat, {"continuation_id": "c1", **SOURCE})
+    of_continuation = row_of(chat, {"continuation_id": "c1", **SOURCE})
     assert (of_continuation["response_id"], of_continuation["continuation_id"]) == (None, "c1")
 
 
 def test_an_id_follows_source_tokens_and_labels_alone(chat: Chat) -> None:
-    first = example_row(chat, row())
-    assert first == example_row(chat, row(domain="math", rank=3))
+    first = row_of(chat, row())
+    assert first == row_of(chat, row(domain="math", rank=3))
     others = [
-        example_row(chat, row(response_id="r2")),
-        example_row(chat, row(question="4 + 4?")),
-        example_row(chat, row(text=TEXT + ".")),
-        example_row(chat, row(), loss_from=20),
-        example_row(chat, {"continuation_id": "r1", **SOURCE}),
+        row_of(chat, row(response_id="r2")),
+        row_of(chat, row(question="4 + 4?")),
+        row_of(chat, row(text=TEXT + ".")),
+        row_of(chat, row(), loss_from=20),
+        row_of(chat, {"continuation_id": "r1", **SOURCE}),
     ]
     assert len({first["example_id"], *[other["example_id"] for other in others]}) == 6
 
 
 def test_any_number_of_examples_is_spooled_a_part_at_a_time(chat: Chat) -> None:
-    first = example_row(chat, row())
+    first = row_of(chat, row())
     rows = [{**first, "example_id": f"e{i}", "input_ids": [*range(i % 7)]} for i in range(EXAMPLES_AT_ONCE + 3)]
     with TemporaryFile() as file:
         made = spool(file, iter(rows))

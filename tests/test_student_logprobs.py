@@ -1,25 +1,40 @@
-"""Rows of the student's logprobs: the response's tokens alone, the prompt left out."""
+"""What the student is asked to score, and the row of a score."""
 
+import polars as pl
 import pytest
 
-from dasd_assets.student_logprobs import student_row
-from dasd_resources.chat import Encoded
-from dasd_resources.inference.engine import Score
+from dasd_assets.student_logprobs import scoring_requests, student_row
+from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
 
 
-def test_a_student_row_leaves_out_the_prompt(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_whole_sequence_is_scored_after_its_prompt_and_a_question_that_cannot_be_asked_fails() -> None:
+    tokens = pl.DataFrame(
+        [
+            {
+                "response_id": "r1",
+                "num_prompt_tokens": 3,
+                "token_ids": [1, 2, 3, 7, 8, 9],
+                "kind": None,
+                "reason": None,
+            },
+            {"response_id": "r2", "token_ids": None, "kind": "unsupported_question", "reason": "no system role"},
+        ]
+    )
+    requests, refused = scoring_requests(tokens)
+    assert requests == [ScoringRequest("r1", (1, 2, 3, 7, 8, 9), 3)]
+    assert refused == [Failure("r2", "no system role", "unsupported_question")]
+
+
+def test_a_row_names_the_response_the_student_and_what_scored_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     recipe = load_recipe("demo")
     student = Engines(home=str(tmp_path_factory.mktemp("home"))).find(recipe.student, "student.model")
-    encoded = Encoded(token_ids=[1, 2, 3, 7, 8, 9], num_prompt_tokens=3, offsets=[0, 4, -1])
-    assert student_row(Score("r1", [-0.5, -1.5, -2.5]), encoded, "b1", student) == {
+    assert student_row(Score("r1", [-0.5, -1.5, -2.5]), "b1", student) == {
         "response_id": "r1",
         "batch": "b1",
         "student_fingerprint": student.fingerprint,
         "engine": "transformers",
         "dtype": "float32",
-        "token_ids": [7, 8, 9],
         "logprobs": [-0.5, -1.5, -2.5],
-        "offsets": [0, 4, -1],
     }

@@ -102,6 +102,7 @@ def test_they_are_those_of_a_real_catalog(finished: Project) -> None:
 def test_what_belongs_to_a_question() -> None:
     assert [table.name for table in owned_by("prompts")] == ["responses"]
     assert [table.name for table in owned_by("responses")] == [
+        "student_tokens",
         "response_verdicts",
         "student_logprobs",
         "sentence_probabilities",

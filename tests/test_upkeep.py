@@ -26,9 +26,8 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 def scored(name: str, batch: str, num_rows: int) -> pl.DataFrame:
     rows = {"response_id": [f"{name}-{i}" for i in range(num_rows)], "batch": batch, "student_fingerprint": "s"}
-    lists = {"token_ids": [1, 2], "logprobs": [-0.5, -1.0], "offsets": [0, 4]}
     rows = pl.DataFrame({**rows, "engine": "e", "dtype": "f"})
-    return rows.with_columns(pl.lit(pl.Series([value])).first().alias(key) for key, value in lists.items())
+    return rows.with_columns(logprobs=pl.lit(pl.Series([[-0.5, -1.0]])).first())
 
 
 def failed(name: str, batch: str, num_rows: int) -> pl.DataFrame:

@@ -1,14 +1,10 @@
 """How a stored response is judged, and under which version of the rules."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 
 from dasd_assets.rules.filters import FILTERS, filter_version
 from dasd_assets.rules.verdict import Verdict
 from dasd_assets.verdicts import judge_row, verdict_rows
-from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row
@@ -33,7 +29,6 @@ def recipe(**values: object) -> Recipe:
 def row(**values: object) -> Row:
     fields = {
         "question": "4 + 3?",
-        "system_prompt": None,
         "text": TEXT,
         "token_ids": [1, 2, 3],
         "finish_reason": "stop",
@@ -41,58 +36,38 @@ def row(**values: object) -> Row:
         "reference_answer": "7",
         "verifier": "math",
         "metadata": "{}",
+        "num_student_tokens": 30,
+        "token_kind": None,
+        "token_reason": None,
     }
     return {**fields, **values}
 
 
-def failed(student: PromptedModel, judged: Row, limits: Filters = RECIPE.filters) -> list[str]:
-    return [name for name, verdict in judge_row(judged, student.chat, limits).items() if not verdict.passed]
+def failed(judged: Row, limits: Filters = RECIPE.filters) -> list[str]:
+    return [name for name, verdict in judge_row(judged, limits).items() if not verdict.passed]
 
 
-def test_a_good_response_passes_every_filter(student: PromptedModel) -> None:
-    assert judge_row(row(), student.chat, RECIPE.filters) == {name: Verdict(True) for name in FILTERS}
+def test_a_good_response_passes_every_filter() -> None:
+    assert judge_row(row(), RECIPE.filters) == {name: Verdict(True) for name in FILTERS}
 
 
-def test_each_fault_fails_its_own_filter(student: PromptedModel) -> None:
-    assert failed(student, row(finish_reason="length")) == ["truncation"]
-    assert failed(student, row(tool_call=True)) == ["structure"]
-    assert failed(student, row(reference_answer="8")) == ["correctness"]
-    assert failed(student, row(token_ids=[5, 6] * 200)) == ["repetition"]
+def test_each_fault_fails_its_own_filter() -> None:
+    assert failed(row(finish_reason="length")) == ["truncation"]
+    assert failed(row(tool_call=True)) == ["structure"]
+    assert failed(row(reference_answer="8")) == ["correctness"]
+    assert failed(row(token_ids=[5, 6] * 200)) == ["repetition"]
 
 
-def test_a_text_whose_token_ids_are_not_all_there_is_judged_on_the_students(student: PromptedModel) -> None:
-    loop = "".join(f"Now {'+'.join(str(i % 7) for i in range(j % 3, 30))}. " for j in range(12))
-    whole = row(text=f"<think>\n{loop}\n</think>\nThe answer is 7.")
-    del whole["token_ids"]
-    verdict = judge_row(whole, student.chat, RECIPE.filters)["repetition"]
-    assert not verdict.passed
-    assert verdict.kind == "repeated_ngrams"
-    assert "-grams make up" in str(verdict.reason)
-    assert judge_row({key: row()[key] for key in row() if key != "token_ids"}, student.chat, RECIPE.filters)[
-        "repetition"
-    ].passed
+def test_a_question_the_students_template_refuses_fails_every_filter() -> None:
+    refused = row(num_student_tokens=None, token_kind="unsupported_question", token_reason="no system role")
+    expected = Verdict(False, "unsupported_question", "the student cannot be asked: no system role")
+    assert judge_row(refused, RECIPE.filters) == dict.fromkeys(FILTERS, expected)
 
 
-def test_a_question_the_students_template_refuses_fails_every_filter(student: PromptedModel, tmp_path: Path) -> None:
-    folder = shutil.copytree(student.path, tmp_path / "model")
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
-    chat = Chat.load(folder, student.spec.model_copy(update={"system_prompt": None}))
-    verdicts = judge_row(row(system_prompt="Be kind."), chat, RECIPE.filters)
-    told = "the student cannot be asked: the model's chat template refuses the question with a system prompt of its own"
-    assert {str(v.reason).startswith(told) for v in verdicts.values()} == {True}
-    assert {v.kind for v in verdicts.values()} == {"unsupported_question"}
-    assert judge_row(row(), chat, RECIPE.filters)["length"].passed
-
-
-def test_length_counts_the_whole_training_row_in_student_tokens(student: PromptedModel) -> None:
-    num_prompt = len(student.chat.prompt_ids("4 + 3?"))
-    size = num_prompt + student.chat.num_tokens(TEXT) + 1  # the end of turn
-    assert failed(student, row(), filters(max_student_tokens=size)) == []
-    verdict = judge_row(row(), student.chat, filters(max_student_tokens=size - 1))["length"]
-    assert verdict == Verdict(False, "too_long", f"{size} student tokens, at most {size - 1}")
-    longer = row(system_prompt="You are a helpful assistant who counts.")
-    assert failed(student, longer, filters(max_student_tokens=size)) == ["length"]
+def test_length_is_that_of_the_students_tokens() -> None:
+    assert failed(row(num_student_tokens=60), filters(max_student_tokens=60)) == []
+    verdict = judge_row(row(num_student_tokens=60), filters(max_student_tokens=59))["length"]
+    assert verdict == Verdict(False, "too_long", "60 student tokens, at most 59")
 
 
 def test_one_row_per_filter_with_the_columns_of_the_key() -> None:

@@ -13,6 +13,7 @@ from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.datasets import ranks, selected_scores
 from dasd_assets.audit.verify.judgements import JUDGED, verdicts
 from dasd_assets.audit.verify.texts import SAID, texts
+from dasd_assets.audit.verify.tokens import TOKENISED, tokens
 from dasd_assets.cli import main
 from dasd_resources.chat import Chat
 from dasd_resources.storage.connections import attach
@@ -113,7 +114,7 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
 
 
 def test_what_needs_a_model_that_is_not_here_is_counted_not_accused(copy: Project) -> None:
-    """But for correctness, which needs none."""
+    """But for verdicts: they are given on stored tokens."""
     wrong = copy.read("SELECT min(response_id) FROM response_verdicts WHERE reason LIKE '%expected%'").item()
     edit(
         copy,
@@ -127,11 +128,44 @@ def test_what_needs_a_model_that_is_not_here_is_counted_not_accused(copy: Projec
         found = [*verdicts(reading, chats, JUDGED[0], None, said.append)]
         assert [fault.row for fault in found] == [f"{wrong} correctness"]
         assert [*texts(reading, chats, SAID[0], None, said.append)] == []
+        assert [*tokens(reading, chats, TOKENISED[0], None, said.append)] == []
     number = f"{copy.count('responses'):,} responses"
     assert said == [
-        f"  the verdicts of {number} were not judged again: it is elsewhere",
         f"  the text of {number} could not be compared with its tokens: it is elsewhere",
+        f"  the tokens of {number} could not be compared with their text: it is elsewhere",
     ]
+
+
+def test_without_tokens_of_an_earlier_release_only_correctness_is_judged_again(copy: Project) -> None:
+    wrong = copy.read("SELECT min(response_id) FROM response_verdicts WHERE reason LIKE '%expected%'").item()
+    edit(copy, "DELETE FROM student_tokens")
+    edit(copy, f"UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL WHERE response_id = '{wrong}'")
+    with copy.warehouse.reading() as reading:
+        said: list[str] = []
+        found = [*verdicts(reading, Chats(copy.warehouse, reading), JUDGED[0], None, said.append)]
+    assert [fault.row for fault in found] == [f"{wrong} correctness"]
+    assert len(said) == 1 and "have no tokens of their student" in said[0]
+
+
+def test_tokens_are_made_again_from_their_text(copy: Project) -> None:
+    """Of an end of turn that is another, of offsets, of a number of prompt tokens; and a reason where there is none."""
+    first, second, third = copy.read("SELECT response_id FROM student_logprobs ORDER BY ALL LIMIT 3")["response_id"]
+    of_text = copy.read("SELECT min(continuation_id) FROM continuation_tokens").item()
+    for table, key, value in (
+        ("student_tokens", f"response_id = '{first}'", "token_ids = list_transform(token_ids, t -> t + 1)"),
+        ("student_tokens", f"response_id = '{second}'", "offsets = offsets[2:]"),
+        ("student_tokens", f"response_id = '{third}'", "kind = 'unsupported_question', reason = 'a hand'"),
+        ("continuation_tokens", f"continuation_id = '{of_text}'", "num_prompt_tokens = num_prompt_tokens + 1"),
+    ):
+        edit(copy, f"UPDATE {table} SET {value} WHERE {key}")
+    found = faults(copy)
+    assert f"student_tokens {first}: its token_ids is not what its text encodes to" in found
+    assert f"student_tokens {second}: its offsets is not what its text encodes to" in found
+    assert f"student_tokens {third}: its kind, reason are not what its text encodes to" in found
+    assert f"continuation_tokens {of_text}: its num_prompt_tokens is not what its text encodes to" in found
+    for row in (f"student_tokens {second}", f"student_tokens {third}", f"continuation_tokens {of_text}"):
+        assert f"{row}: it has tokens and a reason to have none, neither, or another number" in found
+    assert f"student_logprobs {second}: its logprobs and student_tokens differ in number" in found
 
 
 def nobody(checkpoint_id: str) -> Chat:

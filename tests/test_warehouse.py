@@ -254,7 +254,7 @@ def test_any_numbers_and_texts_come_back_exactly(
     warehouse: Warehouse, lists: list[list[float]], doubles: list[float], words: list[str]
 ) -> None:
     words = ["a\0b", "👩‍🚀", "'\"$x;--", "", *words]
-    scored = {"student_fingerprint": "s", "engine": "e", "dtype": "d", "token_ids": [], "offsets": []}
+    scored = {"student_fingerprint": "s", "engine": "e", "dtype": "d"}
     by_id = {f"{i:03d}": {**scored, "batch": "b", "logprobs": values} for i, values in enumerate(lists)}
     scores = {"batch": "b", "student_fingerprint": "s", "num_sentences": 1, "threshold_version": "v"}
     with warehouse.commit("test") as transaction:
