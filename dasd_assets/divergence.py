@@ -1,4 +1,4 @@
-"""Sentence types and response scores (report §4, Figure 5): cheap to redo, they never cost a forward pass.
+"""Sentence types and response scores (report §4, Figure 5): computed from stored sums, without a forward pass.
 
 `sentence_probabilities` -> `sentence_types` -> `response_scores`, by the rules of `rules/scores.py`.
 """
@@ -9,6 +9,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import Figure
 from dasd_assets.rules.scores import (
     DIVERGENCE,
     SCORES,
@@ -42,36 +43,20 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="scores",
         kinds={"ducklake", "polars"},
-        description="One row per sentence: teacher, student or close, under the recipe's threshold.",
+        description="One row per sentence: its type (teacher, student or close) under the recipe's threshold.",
     )
     def sentence_types(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model").fingerprint
         batch = context.partition_key
-        sentences = _sentences(warehouse, batch, student)
-        types = sentences.select(
-            "response_id",
-            "batch",
-            "student_fingerprint",
-            "sentence_index",
-            sentence_type(recipe.selection.divergence).alias("sentence_type"),
-            pl.lit(recipe.selection.divergence.threshold).alias("threshold"),
-            pl.lit(threshold_version(recipe)).alias("threshold_version"),
-        )
+        types = typed(_sentences(warehouse, batch, student), recipe)
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("sentence_types", types, batch)
-        counts = dict(types["sentence_type"].value_counts().iter_rows())
-        num_typed = types.height - counts.pop(None, 0)
+        rows = {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)}
         return dg.MaterializeResult(
             data_version=content_version([*types["response_id"].unique(), student, threshold_version(recipe)]),
-            metadata=declared.result(
-                warehouse,
-                types.height,
-                {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)},
-                num_untyped=types.height - num_typed,
-                **{f"{kind}_share": counts.get(kind, 0) / max(num_typed, 1) for kind in TYPE_NAMES},
-            ),
+            metadata=declared.result(warehouse, types.height, rows, **_type_figures(types)),
         )
 
     return sentence_types
@@ -91,37 +76,60 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="scores",
         kinds={"ducklake", "polars"},
-        description="One row per response and score; the recipe's score ranks the responses. Scores are:\n\n"
+        description="One row per response and score; the recipe names the score that ranks responses. Scores are:\n\n"
         + "\n".join(f"- `{name}`: {entry.meaning}" for name, entry in SCORES.items()),
     )
     def scores_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model").fingerprint
         batch = context.partition_key
+        version = threshold_version(recipe)
         scores = response_scores(_typed_sentences(warehouse, batch, student, recipe)).with_columns(
-            batch=pl.lit(batch),
-            student_fingerprint=pl.lit(student),
-            threshold_version=pl.lit(threshold_version(recipe)),
+            batch=pl.lit(batch), student_fingerprint=pl.lit(student), threshold_version=pl.lit(version)
         )
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("response_scores", scores, batch)
-        ranking = scores.filter(pl.col("score_name") == recipe.selection.score)
+        rows = {"batch": batch, "student_fingerprint": student, "threshold_version": version}
+        shown = {"score_name": recipe.selection.score}
         return dg.MaterializeResult(
-            data_version=content_version([*scores["response_id"].unique(), student, threshold_version(recipe)]),
-            metadata=declared.result(
-                warehouse,
-                scores.height,
-                {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)},
-                {"score_name": recipe.selection.score},
-                num_responses=ranking.height,
-                mean_score=ranking.select(pl.mean("score")).item(),
-                scores_shape=shape(ranking["score"].drop_nulls().to_list()),
-                scores=inline(
-                    histogram({recipe.selection.score: ranking["score"].drop_nulls().to_list()}, recipe.selection.score)
-                ),
-            ),
+            data_version=content_version([*scores["response_id"].unique(), student, version]),
+            metadata=declared.result(warehouse, scores.height, rows, shown, **_score_figures(scores, recipe)),
         )
 
     return scores_asset
+
+
+def typed(sentences: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """Rows of `sentence_types` for rows of `sentence_probabilities`."""
+    return sentences.select(
+        "response_id",
+        "batch",
+        "student_fingerprint",
+        "sentence_index",
+        sentence_type(recipe.selection.divergence).alias("sentence_type"),
+        pl.lit(recipe.selection.divergence.threshold).alias("threshold"),
+        pl.lit(threshold_version(recipe)).alias("threshold_version"),
+    )
+
+
+def _type_figures(types: pl.DataFrame) -> dict[str, Figure]:
+    """The share of each type among the sentences that have one, and how many have none."""
+    counts = dict(types["sentence_type"].value_counts().iter_rows())
+    num_typed = types.height - counts.pop(None, 0)
+    shares = {f"{kind}_share": counts.get(kind, 0) / max(num_typed, 1) for kind in TYPE_NAMES}
+    return {"num_untyped": types.height - num_typed, **shares}
+
+
+def _score_figures(scores: pl.DataFrame, recipe: Recipe) -> dict[str, Figure]:
+    """How the score that ranks the responses is distributed."""
+    name = recipe.selection.score
+    ranking = scores.filter(pl.col("score_name") == name)
+    values = ranking["score"].drop_nulls().to_list()
+    return {
+        "num_responses": ranking.height,
+        "mean_score": ranking.select(pl.mean("score")).item(),
+        "scores_shape": shape(values),
+        "scores": inline(histogram({name: values}, name)),
+    }
 
 
 def _sentences(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Teacher responses (report §3): n candidates for every question at every temperature.
 
-`prompts` -> `responses`, one asset per temperature. A ledger: only responses that are not there yet are sampled.
+`prompts` -> `responses`, one asset per temperature. A ledger: only the responses that are missing are sampled.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.tags import retry_tag
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.rule import Rule
@@ -31,11 +32,12 @@ GENERATION_VERSION = "1"
 GENERATION = Rule(
     "generation", GENERATION_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
 )
+PARITY_PARTS = ("parity.num_responses", "parity.max_tokens", "parity.teacher")  # of its blocking check
 
 
 @dataclass(frozen=True)
 class WantedResponse:
-    """A response that a recipe asks for; its id names everything that decides the text."""
+    """A response that a recipe asks for; the id is the hash of everything that decides its text."""
 
     response_id: str
     prompt_id: str
@@ -49,7 +51,7 @@ class WantedResponse:
 def wanted_responses(
     prompt_ids: Sequence[str], recipe: Recipe, temperature: float, teacher: PromptedModel
 ) -> list[WantedResponse]:
-    """`num_candidates` responses per prompt; ids do not depend on n, engine, batching or order (design: ledgers)."""
+    """`num_candidates` responses per prompt; an id does not depend on n, engine, batching or order."""
     sampling = recipe.generation
     wanted = []
     for prompt_id in prompt_ids:
@@ -113,9 +115,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         reads={"prompts": "prompts", "withdrawn_prompts": ()},
         models=["teacher_model"],
         rules=[GENERATION],
-        parts=[
-            f"parity.{part}" for part in ("num_responses", "max_tokens", "teacher")
-        ],  # the check blocks what follows
+        parts=PARITY_PARTS,
         rows=f"temperature = {temperature:g}",
     )
 
@@ -165,7 +165,10 @@ def requests_for(
     temperature: float,
     teacher: PromptedModel,
 ) -> tuple[list[GenerationRequest], list[Failure]]:
-    """What to ask, candidates of a question sharing its token ids; and a Failure for what cannot be asked."""
+    """Requests, all candidates of a question sharing its token ids; and a Failure for each that has no prompt.
+
+    A chat template may refuse a question: UnsupportedQuestion.
+    """
 
     @cache
     def prompt(prompt_id: str) -> tuple[int, ...] | str:
@@ -176,13 +179,13 @@ def requests_for(
             return str(error)
 
     requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation
-    for one in todo:
-        ids = prompt(one.prompt_id)
+    for response in todo:
+        ids = prompt(response.prompt_id)
         if isinstance(ids, str):
-            refused.append(Failure(one.response_id, ids, "unsupported_question"))
+            refused.append(Failure(response.response_id, ids, "unsupported_question"))
         else:
             requests.append(
-                sampling_request(teacher, one.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)
+                sampling_request(teacher, response.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)
             )
     return requests, refused
 
@@ -198,28 +201,39 @@ def _result(
 ) -> dg.MaterializeResult:
     present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
     if wanted and not present:
-        query = """SELECT reason FROM failed_requests WHERE asset = 'responses' AND batch = $batch
-            AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY reason ORDER BY count(*) DESC"""
-        reasons = "; ".join(warehouse.read(query, {"batch": batch, "ids": wanted})["reason"][:3])
-        moved = "their questions have passed to another batch, and so have the responses"
-        raise dg.Failure(f"the teacher answered none of {len(wanted)} requests: {reasons or moved}")
-    rows = {"batch": batch, "temperature": temperature, "teacher_fingerprint": teacher.fingerprint}
-    lengths = _lengths(warehouse, batch, present)
+        raise dg.Failure(_why_none(warehouse, batch, wanted))
     return dg.MaterializeResult(
         data_version=content_version(present),
         tags=retry_tag(ledger.num_retryable),
         metadata=declared.result(
             warehouse,
             len(present),
-            rows,
+            {"batch": batch, "temperature": temperature, "teacher_fingerprint": teacher.fingerprint},
             num_new=ledger.num_added,
             num_failed=len(wanted) - len(present),
-            num_tokens=int(lengths["num_tokens"].sum()),
-            truncated_share=lengths.select(pl.col("truncated").mean()).item(),
-            lengths_shape=shape(lengths["num_tokens"].to_list()),
-            lengths=inline(histogram({f"T={temperature:g}": lengths["num_tokens"].to_list()}, "tokens per response")),
+            **_length_figures(_lengths(warehouse, batch, present), temperature),
         ),
     )
+
+
+def _why_none(warehouse: Warehouse, batch: str, wanted: list[str]) -> str:
+    """Why a batch has no response at all: the three most frequent reasons of the engine, if it reported any."""
+    query = """SELECT reason FROM failed_requests WHERE asset = 'responses' AND batch = $batch
+        AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY reason ORDER BY count(*) DESC"""
+    reasons = "; ".join(warehouse.read(query, {"batch": batch, "ids": wanted})["reason"][:3])
+    moved = "their questions have moved to another batch, and the responses with them"
+    return f"the teacher answered none of {len(wanted)} requests: {reasons or moved}"
+
+
+def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figure]:
+    """How long the responses are, in tokens, and how many hit the limit."""
+    num_tokens = lengths["num_tokens"].to_list()
+    return {
+        "num_tokens": int(lengths["num_tokens"].sum()),
+        "truncated_share": lengths.select(pl.col("truncated").mean()).item(),
+        "lengths_shape": shape(num_tokens),
+        "lengths": inline(histogram({f"T={temperature:g}": num_tokens}, "tokens per response")),
+    }
 
 
 def _lengths(warehouse: Warehouse, batch: str, response_ids: Iterable[str]) -> pl.DataFrame:

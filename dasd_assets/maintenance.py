@@ -1,8 +1,8 @@
-"""Upkeep of a home, daily and at will: small files merged, old snapshots expired, leftovers deleted (no table).
+"""Maintenance of a home: merges small data files, expires old snapshots, deletes leftovers (no table).
 
 A snapshot that a checkpoint or any other row names is never expired, so the rows a checkpoint was trained on stay
-readable. What is deleted has lain unused for the recipe's grace period: readers and writers may be at work. It is not
-part of the data path: nothing depends on it, and it is never out of date.
+readable. Files are deleted only after the recipe's grace period, as readers and writers may be at work. The asset is
+not part of the data path: nothing depends on it, and it is never out of date.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -25,11 +25,11 @@ from dasd_resources.storage.upkeep import (
 from dasd_resources.storage.warehouse import Warehouse
 
 MAINTENANCE_VERSION = "1"
-SECONDS_TO_WAIT = 60.0
+SECONDS_TO_WAIT = 60.0  # for a backup or another maintenance to end
 
 
 def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[str, int]:
-    """Do everything once; counts by name."""
+    """Run every step once; returns counts and sizes by name."""
     home, now = Path(warehouse.home), datetime.now(UTC)
     grace = timedelta(hours=settings.grace_hours)
     unfinished = timedelta(days=settings.keep_unfinished_days)
@@ -60,15 +60,15 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group_name=UPKEEP,
         kinds={"ducklake"},
         code_version=MAINTENANCE_VERSION,
-        description="Upkeep of the home: merges small data files, expires old snapshots that nothing refers to, and "
-        "deletes what no snapshot has named for the recipe's grace period.",
+        description="Maintenance of the home: merges small data files, expires old snapshots that nothing refers to, "
+        "and deletes files that no snapshot has named for the recipe's grace period.",
     )
     def maintenance(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         try:
             with upkeep_lock(Path(warehouse.home), timeout=SECONDS_TO_WAIT):
                 return dg.MaterializeResult(metadata=maintain(warehouse, recipe.maintenance, origin(context)))
         except Timeout:
-            raise dg.Failure("a backup or another maintenance is under way; run it again when that has ended") from None
+            raise dg.Failure("a backup or another maintenance is running; run it again when that has ended") from None
 
     return [maintenance]
 
@@ -77,12 +77,12 @@ def build_schedules(recipe: Recipe) -> list[dg.ScheduleDefinition]:
     """`maintenance_schedule`, running unless the recipe's cron is null."""
     if recipe.maintenance.cron is None:
         return []
-    job = dg.define_asset_job("maintenance_job", selection=["maintenance"], description="Upkeep of the home.")
+    job = dg.define_asset_job("maintenance_job", selection=["maintenance"], description="Maintenance of the home.")
     schedule = dg.ScheduleDefinition(
         name="maintenance_schedule",
         cron_schedule=recipe.maintenance.cron,
         job=job,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Merges small data files, expires old snapshots, deletes what was left behind.",
+        description="Merges small data files, expires old snapshots, deletes leftovers.",
     )
     return [schedule]

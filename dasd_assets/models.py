@@ -1,7 +1,7 @@
-"""The two models a distillation starts from, registered as checkpoints so that everything later has a parent.
+"""The teacher and the untrained student, registered as checkpoints: the parents of all that are trained later.
 
 Recipe -> `checkpoints` (named `teacher` and `student`). The data version is the model's fingerprint: new weights, a
-new tokenizer, template or system prompt make everything that used the old ones stale.
+new tokenizer, chat template or system prompt make everything stale that used the old ones.
 """
 
 import json
@@ -51,7 +51,7 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     @declared.asset(
         group="inputs",
         kinds={"huggingface"},
-        description=f"One row: the {role} as the recipe prompts it, its fingerprint and files.",
+        description=f"One row: the {role} as the recipe prompts it, with its fingerprint and the folder of its files.",
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         found = engines.find(spec, f"{role}.model")

@@ -1,8 +1,8 @@
-"""The parity gate: are the stored logprobs what the models say? Blocking asset checks on every batch.
+"""The parity checks: do the stored logprobs agree with those of another computation? They block every batch that fails.
 
-Everything after generation rests on one number per token from each model. A sample of a batch is scored again another
-way (the teacher's own tokens by prefill, the student's by another engine) and compared with `responses` and
-`student_logprobs`. Beyond the recipe's tolerance the check fails, and nothing downstream of the batch is made.
+Everything after generation rests on one logprob per token from each model. A sample of each batch is scored again in
+another way (the teacher's own tokens by prefill, the student's by another engine) and compared with `responses` and
+`student_logprobs`. Beyond the recipe's tolerance the check fails, and nothing downstream is made from the batch.
 """
 
 import warnings
@@ -22,9 +22,21 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Rescoring
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-NUM_WORST = 10  # responses shown
-COLUMNS = ["response_id", "num_tokens", "mean_difference", "max_difference", "token_index", "token", "stored", "again"]
+NUM_WORST = 10  # responses shown in the metadata
+WORST_COLUMNS = [
+    "response_id",
+    "num_tokens",
+    "mean_difference",
+    "max_difference",
+    "token_index",
+    "token",
+    "stored",
+    "again",
+]
 
+# A sample of a batch: the responses whose ids hash lowest, so that a repeated check compares the same ones and the
+# sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn. The inner query
+# reads ids only, the outer one the token lists of the sample.
 _TEACHER = f"""SELECT r.response_id, p.question, p.system_prompt, r.text, r.token_ids, r.logprobs, r.offsets
     FROM responses r JOIN prompts p USING (prompt_id)
     WHERE r.batch = $batch AND p.batch = $batch AND r.response_id IN (
@@ -42,8 +54,8 @@ _STUDENT = """SELECT t.response_id, t.num_prompt_tokens, t.token_ids, s.logprobs
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A response's token ids and stored logprobs (T,), cut to the recipe's limit; pieces: the text of each token."""
+class StoredLogprobs:
+    """Token ids and stored logprobs of a response, (T,), up to the recipe's limit; pieces: the text of each token."""
 
     response_id: str
     prompt_ids: list[int]
@@ -57,10 +69,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What came of a sample: per response its differences in nats, and the reasons why some could not be compared."""
+class ParityResult:
+    """Differences between stored and re-scored logprobs of a sample, in nats.
 
-    table: pl.DataFrame  # of COLUMNS: a row per response, with its worst token; the worst response first
+    table: WORST_COLUMNS, a row per response with its worst token; the worst response first. bias: the mean signed
+    difference. faults: one message for each response that could not be compared.
+    """
+
+    table: pl.DataFrame
     num_tokens: int
     mean_difference: float
     max_difference: float
@@ -68,21 +84,21 @@ class Comparison:
     correlation: float | None
     faults: list[str]
 
-    def failings(self, limits: Rescoring, key: str) -> list[str]:
-        """Why the check fails, one reason each; empty if it passes. key: the recipe's, such as `parity.teacher`."""
+    def violations(self, limits: Rescoring, key: str) -> list[str]:
+        """Why the check fails, one message per reason; empty if it passes. key: in the recipe, `parity.teacher` say."""
         found = list(self.faults)
         for name, value, limit in (
             ("mean", self.mean_difference, limits.max_mean_difference),
             ("max", self.max_difference, limits.max_difference),
         ):
-            if not value <= limit:  # NaN too
+            if not value <= limit:  # unlike value > limit, this is true for NaN
                 setting = "max_mean_difference" if name == "mean" else "max_difference"
                 found.append(f"{name} difference {value:.4g} nats is above {key}.{setting} {limit:g}")
         return found
 
     @property
     def worst(self) -> str:
-        """The token that differs most."""
+        """The token with the largest difference, for a message."""
         if self.table.is_empty():
             return "nothing compared"
         row = self.table.row(0, named=True)
@@ -92,22 +108,24 @@ class Comparison:
         )
 
 
-def compare(stored: Sequence[Stored], results: Iterable[Score | Failure]) -> Comparison:
-    """Stored against re-scored logprobs; a response without exactly one result of its length is a fault."""
+def compare(stored: Sequence[StoredLogprobs], results: Iterable[Score | Failure]) -> ParityResult:
+    """Compare stored with re-scored logprobs; a response without exactly one result of its length is a fault."""
+    # 1. Pair each stored response with its result.
     found = {result.request_id: result for result in results}
     faults, rows, before, after = [], [], [], []
     for one in stored:
         result = found.get(one.response_id)
         if isinstance(result, Score) and len(result.logprobs) == len(one.token_ids):
             old, new = np.asarray(one.logprobs, np.float64), np.asarray(result.logprobs, np.float64)
-            rows.append(_row(one, old, new))
+            rows.append(_compared(one, old, new))
             before.append(old)
             after.append(new)
         else:
             faults.append(f"response {one.response_id} was not re-scored: {_reason(result, one)}")
+    # 2. Statistics over all tokens of the sample together. Correlation is undefined where one side is constant.
     old, new = (np.concatenate([np.empty(0), *parts]) for parts in (before, after))
     difference = np.abs(new - old)
-    return Comparison(
+    return ParityResult(
         table=pl.DataFrame(rows).sort("max_difference", descending=True) if rows else pl.DataFrame(),
         num_tokens=len(old),
         mean_difference=float(difference.mean()) if len(old) else 0.0,
@@ -118,7 +136,7 @@ def compare(stored: Sequence[Stored], results: Iterable[Score | Failure]) -> Com
     )
 
 
-def _row(one: Stored, old: np.ndarray, new: np.ndarray) -> Row:
+def _compared(one: StoredLogprobs, old: np.ndarray, new: np.ndarray) -> Row:
     difference = np.abs(new - old)
     index = int(difference.argmax())
     return {
@@ -133,7 +151,7 @@ def _row(one: Stored, old: np.ndarray, new: np.ndarray) -> Row:
     }
 
 
-def _reason(result: Score | Failure | None, one: Stored) -> str:
+def _reason(result: Score | Failure | None, one: StoredLogprobs) -> str:
     if result is None:
         return "the engine gave no result"
     if isinstance(result, Failure):
@@ -141,8 +159,8 @@ def _reason(result: Score | Failure | None, one: Stored) -> str:
     return f"{len(result.logprobs)} logprobs came back for {len(one.token_ids)} tokens"
 
 
-def by_another_path(model: PromptedModel, rescoring: Rescoring) -> PromptedModel:
-    """The same model in the engine that re-scores it: plainly where that engine can (one sequence at a time)."""
+def rescoring_model(model: PromptedModel, rescoring: Rescoring) -> PromptedModel:
+    """The same model in the engine that re-scores it, one sequence at a time and unpadded if that engine can."""
     engine = rescoring.engine_for(model.spec.engine)
     plainly = ENGINES[engine].plain_scoring_options
     if engine == model.spec.engine and not plainly:
@@ -165,7 +183,7 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
         blocking=True,
         partitions_def=PROMPT_BATCH,
         pool="engine",
-        description="The teacher's logprobs from sampling equal, within the recipe's tolerance, those of a prefill.",
+        description="The teacher's sampling logprobs agree, within the recipe's tolerance, with those of a prefill.",
     )
     def prefill_parity(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
@@ -193,7 +211,7 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
         blocking=True,
         partitions_def=PROMPT_BATCH,
         pool="engine",
-        description="The student's logprobs equal, within the recipe's tolerance, those of another path.",
+        description="The student's logprobs agree, within the recipe's tolerance, with those of another computation.",
     )
     def engine_parity(
         context: dg.AssetCheckExecutionContext, warehouse: Warehouse, engines: Engines
@@ -210,46 +228,48 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
 
 
 def _sample(warehouse: Warehouse, query: str, recipe: Recipe, params: Row) -> Sequence[Row]:
-    """The responses whose ids hash lowest: the same ones every time, from anywhere in the batch."""
+    """The rows of the sample that the query draws, in the order of their ids."""
     rows = warehouse.read(query, {**params, "num_responses": recipe.parity.num_responses})
     return rows.sort("response_id").to_dicts()
 
 
-def _stored(row: Row, prompt: list[int], token_ids: list[int], model: PromptedModel, recipe: Recipe) -> Stored:
+def _stored(row: Row, prompt: list[int], token_ids: list[int], model: PromptedModel, recipe: Recipe) -> StoredLogprobs:
     kept = slice(recipe.parity.max_tokens)
     pieces = model.chat.token_texts(token_ids[kept])
-    return Stored(row["response_id"], prompt, token_ids[kept], row["logprobs"][kept], pieces)
+    return StoredLogprobs(row["response_id"], prompt, token_ids[kept], row["logprobs"][kept], pieces)
 
 
 def _check(
-    limits: Rescoring, key: str, engines: Engines, model: PromptedModel, stored: list[Stored], faults: list[str]
+    limits: Rescoring, key: str, engines: Engines, model: PromptedModel, stored: list[StoredLogprobs], faults: list[str]
 ) -> dg.AssetCheckResult:
     if not stored:
-        return dg.AssetCheckResult(passed=True, description="there was nothing to compare: the batch has no such rows")
-    other = by_another_path(model, limits)
+        return dg.AssetCheckResult(passed=True, description="nothing to compare: the batch has no such rows")
+    other = rescoring_model(model, limits)
     comparison = compare(stored, engines.score(other, [one.request for one in stored]))
     comparison = replace(comparison, faults=[*faults, *comparison.faults])
-    failings = comparison.failings(limits, key)
+    violations = comparison.violations(limits, key)
     return dg.AssetCheckResult(
-        passed=not failings,
-        description="; ".join([*failings[:5], f"worst: {comparison.worst}"]) if failings else _agreement(comparison),
+        passed=not violations,
+        description="; ".join([*violations[:5], f"worst: {comparison.worst}"])
+        if violations
+        else _agreement(comparison),
         metadata=_metadata(comparison, other),
     )
 
 
-def _short(value: object) -> object:
-    """So that the table is no wider than a page."""
+def _shortened(value: object) -> object:
+    """A value short enough for a table that fits on the page: ids by their first 12 characters."""
     return value[:12] if isinstance(value, str) else tidy(value)  # type: ignore[arg-type]
 
 
-def _agreement(comparison: Comparison) -> str:
+def _agreement(comparison: ParityResult) -> str:
     return (
         f"{comparison.num_tokens:,} tokens of {comparison.table.height} responses agree: "
         f"mean difference {comparison.mean_difference:.2g}, max {comparison.max_difference:.2g} nats"
     )
 
 
-def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, Figure]:
+def _metadata(comparison: ParityResult, other: PromptedModel) -> dict[str, Figure]:
     plain = ", one sequence at a time" if ENGINES[other.spec.engine].plain_scoring_options else ""
     correlation = comparison.correlation
     return {
@@ -264,9 +284,9 @@ def _metadata(comparison: Comparison, other: PromptedModel) -> dict[str, Figure]
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": dg.MetadataValue.table(
             [
-                dg.TableRecord({name: _short(value) for name, value in row.items()})  # type: ignore[misc]
+                dg.TableRecord({name: _shortened(value) for name, value in row.items()})  # type: ignore[misc]
                 for row in comparison.table.head(NUM_WORST).to_dicts()
             ],
-            schema=dg.TableSchema([dg.TableColumn(name) for name in COLUMNS]),
+            schema=dg.TableSchema([dg.TableColumn(name) for name in WORST_COLUMNS]),
         ),
     }

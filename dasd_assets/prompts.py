@@ -1,12 +1,13 @@
 """Landed prompt files -> `prompts`, and `rejected_prompts` with kind and reason for every line that is no prompt.
 
-One batch is one landed file. The first batch to bring a question owns it; a later copy is rejected with its twin's id.
-A question whose batch was removed (its file edited, say) passes to the next batch that brings it, responses and all;
-one that left it to the removed batch is out of date until then. A withdrawn question is rejected, too (withdrawals.py).
+One batch is one landed file. The first batch to bring a prompt owns it; a later copy is rejected, with the prompt's
+id. A prompt whose batch was removed (because its file was edited, say) passes to the next batch that brings it,
+together with its responses; a batch whose copy was rejected is out of date until then. A withdrawn question is
+rejected (withdrawals.py).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFIERS
-from dasd_assets.withdrawals import LEFT, WITHDRAWN, outdated_batches, without_withdrawn
+from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, outdated_batches, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -28,8 +29,8 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 PROMPTS_VERSION = "1"
-NUM_REASONS = 5
-LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,))  # which judge the reference answers
+NUM_REASONS = 5  # rejected lines shown in the metadata
+LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,))  # a reference answer must pass its verifier
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
@@ -80,8 +81,7 @@ def _duplicate(prompt: Prompt, owner: str) -> RejectedPrompt:
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`prompts`; of the recipe, only the landing folder plays a part in it."""
-
+    """`prompts`."""
     declared = declare(
         recipe, "prompts", ["prompts", "rejected_prompts"], reads={"withdrawn_prompts": ()}, rules=[LANDING]
     )
@@ -89,25 +89,15 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="inputs",
         kinds={"ducklake"},
-        description="One row per question of a landed file; every other line is in rejected_prompts, with the reason.",
+        description="One row per question of a landed file; the other lines are in rejected_prompts, with the reason.",
     )
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
         existing = batches(context.instance)
         records = _landed_or_stored(folder, warehouse, batch, existing)
-        ids = [r.prompt_id for r in records if isinstance(r, Prompt)]
         with warehouse.commit(origin(context)) as transaction:
-            others = _owners(transaction, batch, ids)
-            owners = {key: other for key, other in others.items() if other in existing}
-            rows, rejected = split_owned(records, batch, owners)
-            rows, withdrawn = without_withdrawn(transaction, rows)
-            rejected += withdrawn
-            kept = [row["prompt_id"] for row in rows]
-            left = [key for key in others if key not in owners]
-            _take_over(transaction, batch, [*left, *_once_withdrawn(transaction, kept)])
-            transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
-            transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
+            rows, rejected = store_prompts(transaction, records, batch, existing)
         if rejected:
             context.log.warning(f"{number_of(len(rejected), 'line')} rejected; the first: {rejected[0]['reason']}")
         return dg.MaterializeResult(
@@ -126,29 +116,53 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [prompts]
 
 
+def store_prompts(
+    transaction: Transaction, records: Iterable[Prompt | RejectedPrompt], batch: str, existing: Collection[str]
+) -> tuple[list[Row], list[Row]]:
+    """Replace a batch's rows of `prompts` and `rejected_prompts` by what its file brings now; returns both.
+
+    existing: all batches; a prompt of a batch that is not among them passes to this one.
+    """
+    records = list(records)
+    # 1. Prompts that another batch has: if that batch exists this line is a duplicate, else the prompt becomes ours.
+    others = _owners(transaction, batch, [record.prompt_id for record in records if isinstance(record, Prompt)])
+    owners = {key: other for key, other in others.items() if other in existing}
+    rows, rejected = split_owned(records, batch, owners)
+    # 2. Withdrawn questions are rejected, too.
+    rows, withdrawn = without_withdrawn(transaction, rows)
+    rejected += withdrawn
+    # 3. Responses follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
+    ownerless = [key for key in others if key not in owners]
+    _take_over(transaction, batch, [*ownerless, *_once_withdrawn(transaction, [row["prompt_id"] for row in rows])])
+    transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
+    transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
+    return rows, rejected
+
+
 def _reasons(rejected: list[Row]) -> dg.MarkdownMetadataValue:
-    """The first lines that are rejected, and why."""
+    """The first rejected lines and their reasons, as a table."""
     rows = [{"line": row["source_line"], "reason": row["reason"]} for row in rejected[:NUM_REASONS]]
     return dg.MetadataValue.md(markdown_table(rows))
 
 
 def _per_domain(rows: list[Row]) -> str:
-    """`math 120, code 30`."""
+    """The number of prompts per domain: `math 120, code 30`."""
     return ", ".join(f"{domain} {count:,}" for domain, count in Counter(row["domain"] for row in rows).most_common())
 
 
 def _landed_or_stored(
     folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
-    """The records of the landed file; of a file that is gone, those it had brought, to withdraw or take over some.
+    """The records of the landed file, or of what is stored of it if the file is gone and the batch is out of date.
 
-    Lines whose text is gone with the file cannot come back from here.
+    So a withdrawal or a removed batch reaches also a batch whose file is gone. Rejected lines whose text went with
+    the file stay rejected.
     """
     if folder.find(batch) is None and batch in outdated_batches(warehouse, existing):
         params = {"batch": batch, "existing": existing}
         own, taken_over = (
             [Prompt(**row) for row in warehouse.read(query, params).iter_rows(named=True)]
-            for query in (_OWN, _TAKEN_OVER)
+            for query in (_OWN_PROMPTS, _TAKEN_OVER)
         )
         rejected = [RejectedPrompt(**row) for row in warehouse.read(_REJECTED, params).iter_rows(named=True)]
         return [*own, *taken_over, *rejected]
@@ -157,13 +171,15 @@ def _landed_or_stored(
         return list(read_prompts(path, file.name))
 
 
-_OWN = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
+_OWN_PROMPTS = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
 _TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
         REPLACE (l.source_file AS source_file, l.source_line AS source_line)
-    FROM ({LEFT} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
-# What stays rejected: the lines that are not taken over. Some would be prompts now, but their text is gone.
+    FROM ({ORPHANED_LINES} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
+# Rejected lines that stay rejected: all but those that become prompts. Some would be prompts now, but their text went
+# with the file: they get a kind of their own, so that the batch is not out of date for ever.
 _REJECTED = f"""WITH kept AS (SELECT * REPLACE (CASE
-            WHEN source_line IN (SELECT source_line FROM ({LEFT} AND batch = $batch)) THEN 'duplicate_file_gone'
+            WHEN source_line IN (SELECT source_line FROM ({ORPHANED_LINES} AND batch = $batch))
+            THEN 'duplicate_file_gone'
             WHEN kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
             THEN 'withdrawn_file_gone' ELSE kind END AS kind)
         FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER})))
@@ -174,7 +190,7 @@ _REJECTED = f"""WITH kept AS (SELECT * REPLACE (CASE
 
 
 def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
-    """Which other batch, existing or removed, has each of these prompts that another one has."""
+    """Prompt id -> the other batch, existing or removed, that has it; only prompts that another batch has."""
     query = (
         "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
     )
@@ -182,13 +198,13 @@ def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict
 
 
 def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str]:
-    """Those that some batch has rejected as withdrawn: their responses are still of the batch that had them then."""
+    """The prompts once rejected as withdrawn: their responses still belong to the batch that had them before."""
     query = """SELECT DISTINCT prompt_id FROM rejected_prompts
         WHERE kind IN ('withdrawn', 'withdrawn_file_gone') AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"""
     return transaction.read(query, {"ids": prompt_ids})["prompt_id"].to_list()
 
 
 def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
-    """Give the batch what others have of these prompts, so that no response is made or kept twice."""
+    """Move these prompts and all their rows in other tables to the batch, so that no response is made twice."""
     if ids:
         transaction.move_to_batch("prompts", ids, batch)

@@ -50,30 +50,32 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     def random_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        drawn, existing = [], usable_batches(context.instance, warehouse)
+        existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
         teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
         student = engines.find(recipe.student, "student.model").fingerprint
+        controls = []
         for dataset in recipe.datasets:
-            with warehouse.reading() as reading, reading.all_cores():
-                create_pool_table(reading, pool_params(recipe, teacher, student, dataset, existing))
-                rows = draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
-            write_selection(context, warehouse, recipe, dataset, "random", rows)
-            drawn.append(rows)
-        every = pl.concat(drawn)
+            control = _control(warehouse, recipe, dataset, pool_params(recipe, teacher, student, dataset, existing))
+            write_selection(context, warehouse, recipe, dataset, "random", control)
+            controls.append(control)
+        drawn = pl.concat(controls)
+        mean_score, rows = drawn.select(pl.mean("score")).item(), {"recipe": recipe.name, "policy": "random"}
+        audit = selection_audit(warehouse, recipe, "policy = 'random'")
         return dg.MaterializeResult(
-            data_version=content_version(every["response_id"]),
-            metadata=declared.result(
-                warehouse,
-                every.height,
-                {"recipe": recipe.name, "policy": "random"},
-                mean_score=every.select(pl.mean("score")).item(),
-                **selection_audit(warehouse, recipe, "policy = 'random'"),
-            ),
+            data_version=content_version(drawn["response_id"]),
             tags=read,
+            metadata=declared.result(warehouse, drawn.height, rows, mean_score=mean_score, **audit),
         )
 
     return random_responses
+
+
+def _control(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> pl.DataFrame:
+    """The control of a dataset's selection, see `draw_control`. params: of `pool_params`."""
+    with warehouse.reading() as reading, reading.all_cores():
+        create_pool_table(reading, params)
+        return draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
 
 
 def _selected(reading: Reading, recipe: Recipe, dataset: str) -> pl.DataFrame:

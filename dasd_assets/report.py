@@ -1,4 +1,4 @@
-"""The results: plots, counts and accuracies of a distillation, for the asset and for `dasd run`'s summary."""
+"""The report of a distillation: figures, counts and accuracies, for the asset and for the summary of `dasd run`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import polars as pl
 from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, checkpoint_accuracy
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
-from dasd_assets.records.declaration import declare
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
@@ -60,7 +60,7 @@ class ReportData:
 
 
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
-    """Read what the recipe's pipeline has made so far of the batches that exist."""
+    """Read what the recipe's pipeline has made so far from these batches."""
     return ReportData(
         drops=drop_counts(warehouse, _params(engines, recipe, batches)),
         shares=_shares(warehouse, engines, recipe, batches),
@@ -73,7 +73,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
 def pictures(
     warehouse: Warehouse, engines: Engines, recipe: Recipe, data: ReportData, batches: list[str]
 ) -> dict[str, "Figure"]:
-    """Plot name -> figure."""
+    """Name -> figure, for every figure of the report."""
     rollouts = student_rollouts_now(warehouse, engines, recipe)
     trained = data.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     losses = {row["name"]: Trained.load(Path(row["path"])).losses for row in trained.iter_rows(named=True)}
@@ -118,10 +118,43 @@ def teacher_share_by_position(shares: pl.DataFrame) -> "Figure":
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`distillation_report`."""
+    declared = _declared(recipe)
+
+    @declared.asset(
+        group="training_results",
+        kinds={"matplotlib"},
+        description="The figures of the technical report for this distillation, also as files in DASD_HOME/reports.",
+    )
+    def distillation_report(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        existing = usable_batches(context.instance, warehouse)
+        read = declared.read_tags(context.instance, existing)
+        data = find(warehouse, engines, recipe, existing)
+        figures = pictures(warehouse, engines, recipe, data, existing)
+        folder = Path(warehouse.home) / "reports" / recipe.name
+        files = _write(figures, folder)
+        return dg.MaterializeResult(
+            tags=read,
+            metadata={
+                "accuracies": dg.MetadataValue.md(accuracy_table(data.accuracies)),
+                "drops": dg.MetadataValue.md(drop_table(data.drops)),
+                **{name: inline(figure) for name, figure in figures.items()},
+                "folder": dg.MetadataValue.path(str(folder)),
+                **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
+                **declared.code_version.metadata,
+            },
+        )
+
+    return [distillation_report]
+
+
+def _declared(recipe: Recipe) -> Declaration:
+    """The report reads every stage of the pipeline."""
     generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
     selections = [f"selected_responses_{dataset}" for dataset in recipe.datasets]
     sft_datasets = [f"sft_dataset_{dataset}" for dataset in recipe.datasets]
-    declared = declare(
+    return declare(
         recipe,
         "distillation_report",
         reads={
@@ -142,36 +175,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         parts=["evaluation"],
     )
 
-    @declared.asset(
-        group="training_results",
-        kinds={"matplotlib"},
-        description="The figures of the report for this distillation; files in DASD_HOME/reports.",
-    )
-    def distillation_report(
-        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
-    ) -> dg.MaterializeResult:
-        existing = usable_batches(context.instance, warehouse)
-        read = declared.read_tags(context.instance, existing)
-        data = find(warehouse, engines, recipe, existing)
-        folder = Path(warehouse.home) / "reports" / recipe.name
-        folder.mkdir(parents=True, exist_ok=True)
-        figures = pictures(warehouse, engines, recipe, data, existing)
-        files = {name: folder / f"{name}.png" for name in figures}
-        for name, figure in figures.items():
-            files[name].write_bytes(png(figure))
-        return dg.MaterializeResult(
-            tags=read,
-            metadata={
-                "accuracies": dg.MetadataValue.md(accuracy_table(data.accuracies)),
-                "drops": dg.MetadataValue.md(drop_table(data.drops)),
-                **{name: inline(figure) for name, figure in figures.items()},
-                "folder": dg.MetadataValue.path(str(folder)),
-                **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
-                **declared.code_version.metadata,
-            },
-        )
 
-    return [distillation_report]
+def _write(figures: dict[str, "Figure"], folder: Path) -> dict[str, Path]:
+    """Write each figure to a PNG file of its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / f"{name}.png" for name in figures}
+    for name, figure in figures.items():
+        files[name].write_bytes(png(figure))
+    return files
 
 
 def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, object]:

@@ -4,6 +4,8 @@
 temperature, by the rules of `rules/pool.py` and `rules/selection.py`. Its random control is `random_responses`.
 """
 
+from dataclasses import dataclass
+
 import dagster as dg
 import polars as pl
 
@@ -21,11 +23,11 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
-PLOTTED = 100_000  # of the pool's scores
+PLOTTED = 100_000  # scores of the pool in its histogram
 
 
 def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: str) -> pl.DataFrame:
-    """Rows of `selected_responses`: the choice with the rule, threshold and score that made it."""
+    """Rows of `selected_responses`: the selected responses with score, threshold and version of the rule."""
     return selected.select(
         "response_id",
         "prompt_id",
@@ -73,59 +75,93 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     def selected_responses(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        budget, existing = recipe.selection.budgets.get(dataset, {}), usable_batches(context.instance, warehouse)
+        existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
-        params = pool_params(
-            recipe,
-            engines.find(recipe.teacher, "teacher.model").fingerprint,
-            engines.find(recipe.student, "student.model").fingerprint,
-            dataset,
-            existing,
-        )
-        with warehouse.reading() as reading, reading.all_cores():
-            create_pool_table(reading, params)
-            selected = select(reading, recipe.selection.policy, budget)
-            statistics = reading.read("SELECT count(*) AS num_candidates, avg(score) AS mean_score_of_pool FROM pool")
-            domains = reading.read("SELECT DISTINCT domain FROM pool ORDER BY domain")["domain"].to_list()
-            sample = reading.read(f"SELECT score FROM (SELECT score FROM pool LIMIT {PLOTTED}) WHERE score IS NOT NULL")
-        without = ", ".join(sorted(set(budget) - set(domains)))
-        if without:
-            context.log.warning(
-                f"selection.budgets.{dataset} names {without}, of which there is no response; of domains that it does "
-                f"not name all are kept; there are {', '.join(domains)}"
-            )
+        teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
+        student = engines.find(recipe.student, "student.model").fingerprint
+        params = pool_params(recipe, teacher, student, dataset, existing)
+        selected, pool = select_from_pool(warehouse, recipe, dataset, params)
+        if unused := unused_budgets(recipe, dataset, pool):
+            context.log.warning(_warning(dataset, unused, pool))
         if selected.is_empty():
             raise dg.Failure(f"no response of {dataset} is left to select; {_drops(warehouse, params)}")
         write_selection(context, warehouse, recipe, dataset, "das", selected)
         record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params))
-        densities = {"pool": sample["score"].to_list(), "selected": selected["score"].to_list()}
+        figures = _figures(recipe, selected, pool)
+        rows = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
+        audit = selection_audit(warehouse, recipe, f"dataset = '{dataset}' AND policy = 'das'")
         return dg.MaterializeResult(
             data_version=content_version(selected["response_id"]),
             tags=read,
             metadata=declared.result(
                 warehouse,
                 selected.height,
-                {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
-                num_questions=selected["prompt_id"].n_unique(),
-                mean_score=selected.select(pl.mean("score")).item(),
-                domains_without_responses=without or None,
-                **statistics.row(0, named=True),
-                scores_shape=shape(selected["score"].drop_nulls().to_list()),
-                scores=inline(histogram(densities, recipe.selection.score)),
-                **selection_audit(warehouse, recipe, f"dataset = '{dataset}' AND policy = 'das'"),
+                rows,
+                domains_without_responses=", ".join(unused) or None,
+                **figures,
+                **audit,
             ),
         )
 
     return selected_responses
 
 
+@dataclass(frozen=True)
+class PoolSummary:
+    """What the pool of a dataset held: counts, its domains, and up to PLOTTED of its scores."""
+
+    num_candidates: int
+    mean_score: float | None
+    domains: list[str]
+    scores: list[float]
+
+
+def select_from_pool(
+    warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]
+) -> tuple[pl.DataFrame, PoolSummary]:
+    """The rows selected for a dataset, see `select`, and a summary of the pool. params: of `pool_params`."""
+    with warehouse.reading() as reading, reading.all_cores():
+        create_pool_table(reading, params)
+        selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
+        number, mean = reading.read("SELECT count(*), avg(score) FROM pool").row(0)
+        domains = reading.read("SELECT DISTINCT domain FROM pool ORDER BY domain")["domain"].to_list()
+        sample = reading.read(f"SELECT score FROM (SELECT score FROM pool LIMIT {PLOTTED}) WHERE score IS NOT NULL")
+    return selected, PoolSummary(number, mean, domains, sample["score"].to_list())
+
+
+def unused_budgets(recipe: Recipe, dataset: str, pool: PoolSummary) -> list[str]:
+    """The domains that have a budget but no response in the pool: misspelt, perhaps."""
+    return sorted(set(recipe.selection.budgets.get(dataset, {})) - set(pool.domains))
+
+
+def _warning(dataset: str, unused: list[str], pool: PoolSummary) -> str:
+    return (
+        f"selection.budgets.{dataset} names {', '.join(unused)}, but no response is of that domain; the domains are "
+        f"{', '.join(pool.domains)}, and all responses of a domain without a budget are kept"
+    )
+
+
+def _figures(recipe: Recipe, selected: pl.DataFrame, pool: PoolSummary) -> dict[str, Figure]:
+    """Figures of a selection: counts, mean scores, and the scores of the pool and of what was selected of it."""
+    score, scores = recipe.selection.score, selected["score"]
+    return {
+        "num_questions": selected["prompt_id"].n_unique(),
+        "mean_score": selected.select(pl.mean("score")).item(),
+        "num_candidates": pool.num_candidates,
+        "mean_score_of_pool": pool.mean_score,
+        "scores_shape": shape(scores.drop_nulls().to_list()),
+        "scores": inline(histogram({"pool": pool.scores, "selected": scores.to_list()}, score)),
+    }
+
+
 def selection_audit(warehouse: Warehouse, recipe: Recipe, where: str) -> dict[str, Figure]:
-    """Figures that lead to the audit of a selection's rows. where: which of the recipe's they are, in SQL."""
+    """Metadata for an audit of a selection's rows. where: the SQL condition of these among the recipe's rows."""
     query = f"SELECT * FROM selected_responses WHERE recipe = '{recipe.name}' AND {where}"
     return audited("response RESPONSE_ID", query, warehouse.snapshot_id())
 
 
 def _drops(warehouse: Warehouse, params: dict[str, object]) -> str:
+    """Why nothing is left: how many responses each filter dropped."""
     counts = drop_counts(warehouse, {**params, "temperatures": [params["temperature"]]})
     listed = ", ".join(
         f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts()

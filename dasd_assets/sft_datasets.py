@@ -186,12 +186,12 @@ _SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM d
 
 def spool(file: IO[bytes], examples: Iterable[Row]) -> pl.DataFrame:
     """Write examples to a file, a part at a time; returns example_id and num_tokens of each."""
-    left, told = iter(examples), list[tuple[str, int]]()
+    left, lengths = iter(examples), list[tuple[str, int]]()
     with pa.ipc.new_stream(file, SPOOLED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
         while part := list(islice(left, EXAMPLES_AT_ONCE)):
             stream.write_batch(pa.RecordBatch.from_pylist(part, SPOOLED))
-            told += [(str(row["example_id"]), len(row["input_ids"])) for row in part]
-    return pl.DataFrame(told, schema={"example_id": pl.String, "num_tokens": pl.Int64}, orient="row")
+            lengths += [(str(row["example_id"]), len(row["input_ids"])) for row in part]
+    return pl.DataFrame(lengths, schema={"example_id": pl.String, "num_tokens": pl.Int64}, orient="row")
 
 
 def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:

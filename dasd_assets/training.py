@@ -184,7 +184,7 @@ def git_commit(checkout: Path) -> dict[str, str]:
     if not (checkout / ".git").exists():
         return {}
     try:
-        told = subprocess.run(
+        described_commit = subprocess.run(
             ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
             capture_output=True,
             text=True,
@@ -193,7 +193,7 @@ def git_commit(checkout: Path) -> dict[str, str]:
         )
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"git_commit": told.stdout.strip()}
+    return {"git_commit": described_commit.stdout.strip()}
 
 
 def _register(

@@ -1,9 +1,9 @@
-"""Withdrawn questions: what a takedown keeps out of everything that is made from now on.
+"""Withdrawn questions: kept out of everything that is made after a takedown.
 
-`withdrawn_prompts` is the one truth. The asset `prompts` keeps a withdrawn question's lines out of `prompts` (they are
-in `rejected_prompts`, of kind `withdrawn`), and all later work starts from `prompts`. A withdrawal is of the question's
-text, so a copy that lands later, under another domain or answer, stays out too. Level-triggered: a batch is out of
-date as long as its prompts and the withdrawals differ. What was made before stays, for audits.
+`withdrawn_prompts` lists them. The asset `prompts` moves a withdrawn question's lines to `rejected_prompts` (kind
+`withdrawn`), and all later work starts from `prompts`. A withdrawal applies to the question's text, so a copy that
+lands later, with another domain or answer, is rejected too. A batch is out of date as long as its prompts and the
+withdrawals differ, so no event can be missed. Rows that were made before stay, for audits.
 """
 
 import json
@@ -23,11 +23,12 @@ WITHDRAWN: RejectionKind = "withdrawn"
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a takedown, or its undoing, changed: hashes of questions, and the prompts that have them.
+class TakedownResult:
+    """What a takedown, or its undoing, changed.
 
-    unlanded: questions that no prompt has yet; they are refused when they land.
-    named: ids of every prompt of the questions named, also of those that were withdrawn, or brought back, before.
+    prompts: rows of the prompts whose questions are newly withdrawn, or restored. unlanded: questions that no prompt
+    has yet; they will be rejected when they land. num_already: questions for which nothing had to be done. named: ids
+    of the prompts of all questions in the request, changed now or before.
     """
 
     prompts: Sequence[Row]
@@ -37,45 +38,45 @@ class Taken:
 
 
 class UnknownPrompts(UserError, LookupError):
-    """Ids that no prompt has; nothing was changed."""
+    """Prompt ids that do not exist; nothing was changed."""
 
 
 def question_hash(question: str) -> str:
-    """Names a question by its text, up to Unicode composition and whitespace."""
+    """Hash of a question's text, ignoring differences in Unicode composition and whitespace."""
     return content_hash(["question", normalised(question)])[:32]
 
 
-def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], reason: str) -> Taken:
-    """Withdraw questions, named by a prompt's id or by their text. Raises UnknownPrompts, and then changes nothing."""
+def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], reason: str) -> TakedownResult:
+    """Withdraw questions, given by prompt id or by text. Raises UnknownPrompts, and then changes nothing."""
     with lake.commit(json.dumps({"takedown": reason})) as transaction:
-        hashes = _named(transaction, prompt_ids, questions)
+        hashes = _hashes(transaction, prompt_ids, questions)
         known = transaction.read("SELECT DISTINCT question_hash AS key FROM withdrawn_prompts")["key"].to_list()
         new = {key: text for key, text in hashes.items() if key not in known}
         prompts = _prompts_of(transaction, new)
         landed = {row["question_hash"] for row in prompts}
         unlanded = [key for key in new if key not in landed]
         ids = [(row["prompt_id"], row["question_hash"]) for row in prompts] + [(key, key) for key in unlanded]
-        transaction.append_missing("withdrawn_prompts", _rows(ids, reason))
-        named = transaction.read(_NAMED, {"hashes": list(hashes)})["prompt_id"].to_list()
-    return Taken(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
+        transaction.append_missing("withdrawn_prompts", _withdrawal_rows(ids, reason))
+        named = transaction.read(_IDS_OF_QUESTIONS, {"hashes": list(hashes)})["prompt_id"].to_list()
+    return TakedownResult(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
 
 
-def restore(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str]) -> Taken:
-    """Undo withdrawals; what was not withdrawn is counted as done already."""
+def undo_withdrawal(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str]) -> TakedownResult:
+    """Undo withdrawals; questions that are not withdrawn count as `num_already`. Raises UnknownPrompts."""
     with lake.commit(json.dumps({"takedown": "undone"})) as transaction:
-        hashes = _named(transaction, prompt_ids, questions)
+        hashes = _hashes(transaction, prompt_ids, questions)
         rows = transaction.read("SELECT * FROM withdrawn_prompts").to_dicts()
-        back = [row for row in rows if row["question_hash"] in hashes]
-        for key in {row["question_hash"] for row in back}:
+        restored = [row for row in rows if row["question_hash"] in hashes]
+        for key in {row["question_hash"] for row in restored}:
             transaction.replace("withdrawn_prompts", {"question_hash": key}, pl.DataFrame())
-        named = {row["prompt_id"] for row in [*back, *_prompts_of(transaction, hashes)]}
-    return Taken(back, [], len(hashes) - len({row["question_hash"] for row in back}), sorted(named))
+        named = {row["prompt_id"] for row in [*restored, *_prompts_of(transaction, hashes)]}
+    return TakedownResult(restored, [], len(hashes) - len({row["question_hash"] for row in restored}), sorted(named))
 
 
 def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """The rows of `prompts` that may stay, and rows of `rejected_prompts` for the withdrawn ones.
 
-    A copy of a withdrawn question under another id is withdrawn with it.
+    A copy of a withdrawn question under another prompt id is added to `withdrawn_prompts`.
     """
     known = transaction.read("SELECT question_hash, min(reason) FROM withdrawn_prompts GROUP BY ALL")
     reasons = dict(known.iter_rows())
@@ -85,7 +86,7 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
     kept = [row for row, key in zip(rows, hashes, strict=True) if key not in reasons]
     out = [(row, key) for row, key in zip(rows, hashes, strict=True) if key in reasons]
     for row, key in out:
-        copy = _rows([(row["prompt_id"], key)], reasons[key])
+        copy = _withdrawal_rows([(row["prompt_id"], key)], reasons[key])
         transaction.append_missing("withdrawn_prompts", copy)
     return kept, [
         {
@@ -98,9 +99,10 @@ def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[li
 
 
 def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str, str]:
-    """Batch -> reason, for those whose `prompts` differ from the withdrawals; the reason names this difference.
+    """Batch -> reason, for the batches whose `prompts` must be made again; equal reasons mean the same difference.
 
-    Also for those that left a question to a batch that does not exist any more: it is theirs, or another's, now.
+    They hold a question that is withdrawn now, reject one that no longer is, or reject a copy of a prompt whose batch
+    does not exist any more, so that one of them can take it over.
     """
     rows = lake.read(_OUTDATED, {"existing": list(existing)})
     return {
@@ -109,8 +111,8 @@ def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str,
     }
 
 
-def _named(reading: Reading, prompt_ids: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
-    """Hash -> question (or id, where the text is gone with the withdrawal), for all that are named."""
+def _hashes(reading: Reading, prompt_ids: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
+    """Hash -> question, for all that the request names; the prompt id where only the hash of the text is stored."""
     query = """SELECT prompt_id, question, NULL AS question_hash FROM prompts
         WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))
         UNION ALL SELECT prompt_id, NULL, question_hash FROM withdrawn_prompts
@@ -125,7 +127,7 @@ def _named(reading: Reading, prompt_ids: Sequence[str], questions: Sequence[str]
 
 
 def _prompts_of(reading: Reading, hashes: Iterable[str]) -> list[Row]:
-    """The prompts whose question has one of these hashes, each with it."""
+    """The prompts whose questions have these hashes, with `question_hash` added."""
     wanted = set(hashes)
     query = "SELECT prompt_id, question, batch, source_file, source_line FROM prompts ORDER BY prompt_id"
     rows = reading.read(query).iter_rows(named=True) if wanted else []
@@ -133,29 +135,31 @@ def _prompts_of(reading: Reading, hashes: Iterable[str]) -> list[Row]:
     return [row for row in hashed if row["question_hash"] in wanted]
 
 
-def _rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
+def _withdrawal_rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
     now = datetime.now(UTC)
     return pl.DataFrame(
         [{"prompt_id": i, "question_hash": key, "reason": reason, "withdrawn_at": now} for i, key in ids],
     )
 
 
-_NAMED = """SELECT prompt_id FROM withdrawn_prompts
+_IDS_OF_QUESTIONS = """SELECT prompt_id FROM withdrawn_prompts
     WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
-# Lines rejected because another batch had the prompt, where that batch does not exist any more.
-LEFT = """SELECT batch, source_file, source_line, prompt_id, owner_batch FROM rejected_prompts
+# Lines that were rejected as duplicates of a prompt whose batch does not exist any more.
+ORPHANED_LINES = """SELECT batch, source_file, source_line, prompt_id, owner_batch FROM rejected_prompts
     WHERE kind = 'duplicate' AND owner_batch NOT IN (SELECT unnest($existing::VARCHAR[]))"""
-# One row per batch and difference: how many questions differ, and a hash of which, so that a new difference is seen as
-# one although the number is the same. `key` names a difference: it changes when the same question is withdrawn again
-# (another time) or rejected again (another run).
+# One row per batch and kind of difference: how many lines differ, and a hash (`version`) of which. The reason holds
+# both, so that a new difference is recognised even where the number is the same. So `key` has, besides the prompt,
+# the time of its withdrawal or the run that rejected it: both change when the same question is withdrawn or rejected
+# again.
 _OUTDATED = f"""WITH differences AS (
-        -- withdrawn since the batch was made: still in prompts
+        -- 1. Withdrawn since the batch was made: still in prompts.
         SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
         FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)
-        -- brought back since the batch was made: still rejected
+        -- 2. Restored since the batch was made: still rejected.
         UNION ALL SELECT batch, 'restored', prompt_id || coalesce(run_id, '') FROM rejected_prompts
         WHERE kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
-        -- owned by nobody since the other batch went
-        UNION ALL SELECT batch, 'left to batches that are gone', owner_batch || ' ' || source_line FROM ({LEFT}))
+        -- 3. Rejected as duplicates of prompts that no batch has since theirs was removed.
+        UNION ALL SELECT batch, 'duplicated in removed batches', owner_batch || ' ' || source_line
+        FROM ({ORPHANED_LINES}))
     SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version
     FROM differences GROUP BY batch, what"""

@@ -1,4 +1,4 @@
-"""The hash of a value's content: the project's only way to make an id."""
+"""SHA-256 of a value's canonical JSON, from which every id of the project is made."""
 
 import hashlib
 import json

@@ -2,6 +2,6 @@
 
 
 class UserError(Exception):
-    """The message says what is wrong and what to do: `dasd` prints it alone, and ends with `exit_code`."""
+    """An error whose message says what is wrong and what to do: `dasd` prints only that, and exits with `exit_code`."""
 
     exit_code = 1  # a materialization, query or audit failed

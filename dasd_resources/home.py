@@ -1,4 +1,4 @@
-"""The folder that holds everything a distillation writes."""
+"""The home: the folder that holds everything a distillation writes, and the environment variables that name it."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 LANDING_FOLDER = "prompts"
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
-WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: what the UI switches off stays so
+WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: a sensor that is off stays off
 
 
 def home_of(environment: Mapping[str, str]) -> Path:
@@ -21,13 +21,13 @@ def recipe_of(environment: Mapping[str, str]) -> str:
 
 
 def prepare_home(home: Path, dagster_home: str | None) -> Path:
-    """Create the landing folder and DAGSTER_HOME (`home`/dagster unless given), with the packaged dagster.yaml."""
+    """Create the landing folder and DAGSTER_HOME (default: `home`/dagster), with the packaged dagster.yaml."""
     (home / LANDING_FOLDER).mkdir(parents=True, exist_ok=True)
     folder = Path(dagster_home).resolve() if dagster_home else home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
-        aside = folder / f".dagster.yaml.{os.getpid()}"
-        shutil.copyfile(DAGSTER_SETTINGS, aside)
-        aside.rename(settings)
+        temporary = folder / f".dagster.yaml.{os.getpid()}"
+        shutil.copyfile(DAGSTER_SETTINGS, temporary)
+        temporary.rename(settings)
     return folder

@@ -1,16 +1,16 @@
-"""Values as JSON that every parser takes."""
+"""Values as strict JSON, which has no NaN and no infinity."""
 
 import json
 import math
 
 
 def json_text(value: object) -> str:
-    """Times as ISO text, bytes in hexadecimal, numbers that are none (NaN, infinity) as null."""
+    """A value as JSON: times as text, bytes in hexadecimal, non-finite numbers as null."""
     return json.dumps(finite(value), ensure_ascii=False, default=_text, allow_nan=False)
 
 
 def finite(value: object) -> object:
-    """The value with null for every non-finite number, at any depth."""
+    """The value with None for every non-finite number, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

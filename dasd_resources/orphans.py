@@ -1,4 +1,4 @@
-"""A child process that ends when its parent is gone, however the parent ended."""
+"""Child processes that end when their parent does, even if it was killed."""
 
 import multiprocessing
 import os
@@ -6,12 +6,12 @@ import threading
 
 
 def end_with_holder(pipe: int) -> None:
-    """From now on, end this process once nobody holds the other end of a pipe; what comes through it is thrown away."""
+    """End this process once no process holds the other end of a pipe; data that arrive are ignored. Returns at once."""
     threading.Thread(target=_end_when_closed, args=(pipe,), daemon=True).start()
 
 
 def end_with_starter() -> None:
-    """From now on, end this process with the one that started it by `multiprocessing`, if one did."""
+    """End this process with the one that started it by `multiprocessing`, if any. Returns at once."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         end_with_holder(parent.sentinel)

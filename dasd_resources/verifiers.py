@@ -1,4 +1,4 @@
-"""Verifiers: is a final answer correct? Recorded for every response (report §4 compares right with wrong ones).
+"""Verifiers: whether a final answer is correct, recorded for every response (report §4 compares right with wrong).
 
 An answer is model output: it is compared, never executed, and no input makes a verifier raise. Left out: verifiers that
 run code (TACO, APPS, …); they need a sandbox, so code questions land without a verifier. To add a verifier, add its
@@ -99,7 +99,7 @@ def verify(
 
 
 def reference_fault(verifier: str, question: str, reference_answer: str, metadata: str) -> str | None:
-    """Why no answer could ever be correct: the verifier refuses the reference answer itself; None if it does not."""
+    """Why no answer could be correct, because the reference answer fails its own verifier; None if it passes."""
     if len(reference_answer) > MAX_ANSWER_CHARS:
         return f"reference_answer has {len(reference_answer)} characters, at most {MAX_ANSWER_CHARS} are compared"
     if _matches(verifier, reference_answer, question, reference_answer, metadata):
@@ -119,7 +119,7 @@ def extract_answer(answer: str) -> str:
 
 
 def excerpt(value: object, num_chars: int = 80) -> str:
-    """A value as a message shows it: quoted, unprintable characters escaped, cut."""
+    """A value for a message: quoted, unprintable characters escaped, shortened."""
     shown = repr(value[: num_chars + 1] if isinstance(value, str) else value)
     return shown if len(shown) <= num_chars else f"{shown[:num_chars]}…"
 
@@ -158,7 +158,7 @@ def _matches(verifier: str, answer: str, question: str, reference_answer: str, m
 
 @cache
 def _scorer(dataset: str) -> Callable[[str, dict[str, object]], float]:
-    from reasoning_gym import get_score_answer_fn  # 0.8 s (sympy) that loading the code location need not pay
+    from reasoning_gym import get_score_answer_fn  # loads sympy: 0.8 s, which only judging should pay
 
     scorer: Callable[[str, dict[str, object]], float] = get_score_answer_fn(dataset)
     return scorer

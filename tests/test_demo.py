@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from dasd_resources.demo import check_models, make_models
 from dasd_resources.demo import questions as demo_questions
 from dasd_resources.demo.questions import TEST_FILE, read_rows, score, split_of, write_prompt_files, write_test_file
-from dasd_resources.demo.traces import Step, canonical, slip, steps_of, worked_body
+from dasd_resources.demo.traces import SumStep, canonical, slip, steps_of, worked_body
 
 DEMO = TEST_FILE.parent
 TOKENIZERS = {name: AutoTokenizer.from_pretrained(DEMO / name) for name in ("teacher", "student")}
@@ -75,7 +75,7 @@ def test_score_is_reasoning_gyms_own() -> None:
 
 
 def test_steps_run_left_to_right() -> None:
-    assert steps_of("4 - 7 + 9") == [Step(4, "-", 7, -3), Step(-3, "+", 9, 6)]
+    assert steps_of("4 - 7 + 9") == [SumStep(4, "-", 7, -3), SumStep(-3, "+", 9, 6)]
 
 
 def test_wording_agrees_with_chain_sum() -> None:
@@ -87,7 +87,7 @@ def test_wording_agrees_with_chain_sum() -> None:
 @given(st.integers(0, 2**32))
 def test_a_slip_is_always_wrong(seed: int) -> None:
     rng = Random(seed)
-    step = Step(a := rng.randint(-40, 50), "+", b := rng.randint(0, 9), a + b)
+    step = SumStep(a := rng.randint(-40, 50), "+", b := rng.randint(0, 9), a + b)
     assert slip(step, rng).c != step.c
 
 
@@ -157,7 +157,7 @@ def test_models_load_and_answer_with_a_thinking_part(name: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(DEMO / name)
     assert model.config.vocab_size == len(TOKENIZERS[name])
     prompt = {"teacher": None, "student": make_models.STUDENT_SYSTEM_PROMPT}[name]
-    speaker = check_models.Speaker(model, TOKENIZERS[name], prompt)
+    speaker = check_models.LoadedModel(model, TOKENIZERS[name], prompt)
     texts = speaker.tokenizer.batch_decode(
         check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6)
     )

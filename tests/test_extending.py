@@ -6,7 +6,7 @@ docs/extending.md shows it. What the page prints is the code of `extensions.py` 
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,15 @@ import dagster as dg
 import pytest
 import response_lengths
 from conftest import Project, change, prompt_rows
-from extensions import ADDED_FILTERS, ADDED_SCORES, RESPONSE_LENGTHS, extended
+from extensions import ADDED_FILTERS, ADDED_SCORES, RESPONSE_LENGTHS, Entry, extended
+from reached import versions_reached
+from test_declarations import code_versions, compute_functions
 from test_engine_catalogue import RealProject, on_engine
 
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import STAGES
+from dasd_assets.mixed_policy.continuations import current_continuations
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.filters import FILTERS, required_filters
 from dasd_assets.rules.names import check_names
@@ -43,26 +46,33 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def added(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A home that was finished without any of it, and then brought up to date with it."""
-    home = tmp_path_factory.mktemp("added") / "home"
-    shutil.copytree(finished.home, home)
+def before(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A home that was finished without any of it; from then on, and for this module alone, it is in the catalogues."""
+    copied = Project(tmp_path_factory.mktemp("before") / "home", finished.recipe)
+    shutil.copytree(finished.home, copied.home)
     with extended():
-        recipe = change(finished.recipe, "selection.score", SCORE)
-        project = Project(home, recipe, stages=[*STAGES, response_lengths])
-        project.run()
-        yield Run(project, project.materialized)
+        yield copied
 
 
 @pytest.fixture(scope="module")
-def begun(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def added(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of that home, brought up to date with it."""
+    recipe = change(before.recipe, "selection.score", SCORE)
+    project = Project(tmp_path_factory.mktemp("added") / "home", recipe, stages=[*STAGES, response_lengths])
+    shutil.copytree(before.home, project.home)
+    project.run()
+    return Run(project, project.materialized)
+
+
+@pytest.fixture(scope="module")
+def begun(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An empty home, with all of it from the beginning: three temperatures, and every model on the added engine."""
-    with extended():
-        recipe = change(on_engine(change(tiny, "selection.score", SCORE)), "generation.temperatures", [0.6, 0.8, 1.0])
-        project = RealProject(tmp_path_factory.mktemp("begun"), recipe, stages=[*STAGES, response_lengths])
-        project.land("a.jsonl", [{**row, "verifier": "items"} for row in prompt_rows(0, 9)])
-        project.run()
-        yield Run(project, project.materialized)
+    recipe = on_engine(change(before.recipe, "selection.score", SCORE))
+    recipe = change(recipe, "generation.temperatures", [0.6, 0.8, 1.0])
+    project = RealProject(tmp_path_factory.mktemp("begun"), recipe, stages=[*STAGES, response_lengths])
+    project.land("a.jsonl", [{**row, "verifier": "items"} for row in prompt_rows(0, 9)])
+    project.run()
+    return Run(project, project.materialized)
 
 
 @pytest.fixture(params=["added", "begun"])
@@ -82,17 +92,15 @@ def metadata(project: Project, asset: str) -> dict[str, object]:
 
 def test_a_filter_judges_every_response_and_continuation(run: Run) -> None:
     project = run.project
-    verdicts = project.read(
-        f"SELECT count(*), count(*) FILTER (passed) FROM response_verdicts WHERE filter = '{FILTER}'"
-    )
-    num_judged, num_passed = verdicts.row(0)
+    query = "SELECT count(*), count(*) FILTER (passed) FROM response_verdicts WHERE filter = $filter"
+    num_judged, num_passed = project.read(query, filter=FILTER).row(0)
     assert num_judged == project.count("responses")
     assert 0 < num_passed < num_judged
-    judged = project.read(f"SELECT count(*) FROM continuation_verdicts WHERE filter = '{FILTER}'").item()
-    assert judged == project.count("teacher_continuations") > 0
-    assert project.read(
-        "SELECT DISTINCT kind FROM response_verdicts WHERE filter = 'brevity' AND NOT passed"
-    ).rows() == [("too_wordy",)]
+    kinds = "SELECT DISTINCT kind FROM response_verdicts WHERE filter = $filter AND NOT passed"
+    assert project.read(kinds, filter=FILTER)["kind"].to_list() == ["too_wordy"]
+    continuations = current_continuations(project.warehouse, project.engines, project.recipe)["continuation_id"]
+    query = "SELECT continuation_id FROM continuation_verdicts WHERE filter = $filter"
+    assert set(project.read(query, filter=FILTER)["continuation_id"]) == set(continuations) != set()
 
 
 def test_a_filter_decides_what_is_selected_and_trained_on(run: Run) -> None:
@@ -146,7 +154,7 @@ def test_a_table_is_filled_per_batch_described_and_counted(run: Run) -> None:
     with project.instance() as instance:
         known = batches(instance)
         assert instance.get_materialized_partitions(dg.AssetKey(TABLE)) == set(known)
-        text = summary(instance, project.warehouse, project.engines, project.recipe)
+        text = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
     assert re.search(rf"^  {TABLE} +{project.count(TABLE)}$", text, re.MULTILINE)
     assert re.search(rf"^  T=1 +{FILTER} ", text, re.MULTILINE)
     figures = metadata(project, TABLE)
@@ -160,16 +168,13 @@ def test_the_audit_finds_nothing_wrong_and_a_planted_fault(run: Run, tmp_path: P
     shutil.copytree(run.project.home, copied)
     project = Project(copied, run.project.recipe)
     with project.warehouse.commit("a hand") as transaction:
-        transaction.read(
-            f"UPDATE {TABLE} SET response_id = 'nobody' WHERE num_tokens = (SELECT max(num_tokens) FROM {TABLE})"
-        )
-        transaction.read(
-            f"UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL WHERE filter = '{FILTER}'"
-        )
-        transaction.read(f"UPDATE response_scores SET score = 9 WHERE score_name = '{SCORE}'")
-        transaction.read(
-            "INSERT INTO response_scores SELECT * REPLACE ('no_score' AS score_name) FROM response_scores LIMIT 1"
-        )
+        for statement in (
+            f"UPDATE {TABLE} SET response_id = 'nobody' WHERE num_tokens = (SELECT max(num_tokens) FROM {TABLE})",
+            f"UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL WHERE filter = '{FILTER}'",
+            f"UPDATE response_scores SET score = 9 WHERE score_name = '{SCORE}'",
+            "INSERT INTO response_scores SELECT * REPLACE ('no_score' AS score_name) FROM response_scores LIMIT 1",
+        ):
+            transaction.read(statement)
     found = "\n".join(str(fault) for fault in verify(project.warehouse))
     assert f"{TABLE} response_id nobody" in found
     assert f" {FILTER}: its verdict is passed, its text gives failed (too_wordy" in found
@@ -181,41 +186,47 @@ def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
     assert run.project.run() == 0
 
 
-def test_what_was_finished_before_is_not_made_again(added: Run, finished: Project) -> None:
+def test_what_was_finished_before_is_not_made_again(added: Run, before: Project) -> None:
     """Neither a generation nor a forward pass of a response, nor a verdict of the filters that there were."""
     fake = added.project.fake
     assert {"response_verdicts", "response_scores", TABLE} <= added.made
-    assert not {"prompts", "teacher_generations_t060", "teacher_generations_t100", "sentence_types"} & added.made
+    assert not {"prompts", "teacher_generations_t060", "teacher_generations_t100"} & added.made
     for table in ("responses", "student_logprobs"):
-        assert added.project.count(table) == finished.count(table)
-    responses = set(finished.read("SELECT response_id FROM responses")["response_id"])
+        assert added.project.count(table) == before.count(table)
+    responses = set(before.read("SELECT response_id FROM responses")["response_id"])
     assert not responses & {*fake.generated, *fake.scored}
     query = f"SELECT * FROM response_verdicts WHERE filter <> '{FILTER}' ORDER BY response_id, filter"
-    assert added.project.read(query).equals(finished.read(query))  # the runs that wrote them included
+    assert added.project.read(query).equals(before.read(query))  # the runs that wrote them included
     scores = f"SELECT * FROM response_scores WHERE score_name <> '{SCORE}' ORDER BY ALL"
-    assert added.project.read(scores).equals(finished.read(scores))
+    assert added.project.read(scores).equals(before.read(scores))
+
+
+def test_an_entry_makes_stale_exactly_what_applies_its_catalogue(tiny: Recipe) -> None:
+    def made_stale(catalogue: MutableMapping[str, Entry]) -> set[str]:
+        versions = code_versions(tiny)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(catalogue, "another", next(iter(catalogue.values())))
+            return {asset for asset, version in code_versions(tiny).items() if version != versions[asset]}
+
+    applying = {name for name, made in compute_functions(tiny).items() if "FILTER_VERSION" in versions_reached(made)}
+    assert made_stale(FILTERS) == applying
+    assert {"response_verdicts", "selected_responses_t060", "continuation_verdicts"} <= applying
+    assert made_stale(SCORES) == {"response_scores"}
 
 
 def test_all_that_was_added_ran_from_an_empty_home(begun: Run) -> None:
     project = begun.project
-    for table in ("responses", "student_logprobs", "teacher_continuations"):
+    for table in ("responses", "student_logprobs"):
         assert project.read(f"SELECT DISTINCT engine FROM {table}")["engine"].to_list() == [ENGINE]
     assert project.read("SELECT DISTINCT verifier FROM prompts")["verifier"].to_list() == ["items"]
     assert project.count("rejected_prompts") == 0
     right = project.read("SELECT DISTINCT passed, kind FROM response_verdicts WHERE filter = 'correctness'").rows()
     assert {(True, None), (False, "wrong_answer")} <= set(right)
     assert {"teacher_generations_t080", "selected_responses_t080", "sft_dataset_t080"} <= begun.made
-    assert project.read("SELECT DISTINCT temperature FROM responses ORDER BY 1")["temperature"].to_list() == [
-        0.6,
-        0.8,
-        1,
-    ]
-    assert set(project.read("SELECT DISTINCT dataset FROM sft_examples")["dataset"]) == {
-        "t060",
-        "t080",
-        "t100",
-        "mixed",
-    }
+    temperatures = project.read("SELECT DISTINCT temperature FROM responses ORDER BY ALL")["temperature"]
+    assert temperatures.to_list() == [0.6, 0.8, 1.0]
+    datasets = set(project.read("SELECT DISTINCT dataset FROM sft_examples")["dataset"])
+    assert datasets == {"t060", "t080", "t100", "mixed"}
 
 
 def test_the_service_makes_an_added_table_with_its_batch(added: Run, tmp_path: Path) -> None:
@@ -235,21 +246,17 @@ def test_the_service_makes_an_added_table_with_its_batch(added: Run, tmp_path: P
     assert dg.AssetKey(TABLE) in job.asset_layer.executable_asset_keys
 
 
-def test_the_catalogues_are_as_before(added: Run, begun: Run) -> None:
-    """They hold what was added while these tests run; a recipe that names it is refused without it."""
+def test_a_recipe_that_names_a_score_is_refused_without_its_entry(added: Run) -> None:
     recipe = added.project.recipe
     check_names(recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(SCORES, SCORE)
-        with pytest.raises(
-            RecipeError, match=rf"selection\.score: there is no score '{SCORE}'; there are teacher_share"
-        ):
+        message = rf"^selection\.score: there is no score '{SCORE}'; there are teacher_share"
+        with pytest.raises(RecipeError, match=message):
             check_names(recipe)
 
 
-SOURCES = [
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("extensions.py", "response_lengths.py")
-]
+SOURCES = [(ROOT / "tests" / name).read_text(encoding="utf-8") for name in ("extensions.py", "response_lengths.py")]
 
 
 def blocks(kind: str) -> list[str]:
@@ -264,15 +271,12 @@ def test_the_page_prints_the_code_that_ran_here() -> None:
 
 @pytest.mark.parametrize("diff", blocks("diff"))
 def test_a_diff_of_the_page_applies_to_the_file_it_names(diff: str) -> None:
-    """Its head names a file, its unchanged lines stand there in this order, and its added ones do not."""
     head, *lines = diff.splitlines()
     text = (ROOT / head.removeprefix("--- ")).read_text(encoding="utf-8")
-    position = 0
-    for line in lines:
-        if line.startswith("+"):
-            assert line[1:] not in text.splitlines()
-        elif line.strip() != "…":
-            position = text.index(line[1:] + "\n", position)
+    assert "\n".join(line[1:] for line in lines if line.startswith(" ")) + "\n" in text
+    added = [line[1:] for line in lines if line.startswith("+")]
+    assert added
+    assert not set(added) & set(text.splitlines())
 
 
 def test_every_filter_and_score_stands_on_the_page() -> None:

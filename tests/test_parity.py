@@ -15,7 +15,7 @@ from conftest import Project, change, prompt_rows
 from safetensors.torch import load_file, save_file
 
 from dasd_assets.commands.run import RunFailed
-from dasd_assets.parity import Stored, by_another_path, compare
+from dasd_assets.parity import StoredLogprobs, compare, rescoring_model
 from dasd_assets.records.partitions import batches
 from dasd_assets.service.staleness import comparison
 from dasd_resources.inference.engine import Failure, Score
@@ -27,9 +27,9 @@ RECIPE = load_recipe("demo")
 TEACHER = "teacher_model,prompts,teacher_generations_t060"
 
 
-def stored(key: str, *logprobs: float) -> Stored:
+def stored(key: str, *logprobs: float) -> StoredLogprobs:
     tokens = list(range(len(logprobs)))
-    return Stored(key, [7], tokens, list(logprobs), [f"<{token}>" for token in tokens])
+    return StoredLogprobs(key, [7], tokens, list(logprobs), [f"<{token}>" for token in tokens])
 
 
 # Comparing, by hand
@@ -46,7 +46,7 @@ def test_a_comparison_by_hand() -> None:
     assert found.correlation == pytest.approx(np.corrcoef([-1, -2, -3, -4], [-0.9, -2, -3, -4.3])[0, 1])
     assert found.worst == "response b, token 1 '<1>': stored -4.0000, re-scored -4.3000"
     assert found.table["response_id"].to_list() == ["b", "a"]
-    assert found.failings(LIMITS, "parity.teacher") == [
+    assert found.violations(LIMITS, "parity.teacher") == [
         "mean difference 0.1 nats is above parity.teacher.max_mean_difference 0.01",
         "max difference 0.3 nats is above parity.teacher.max_difference 0.1",
     ]
@@ -54,7 +54,7 @@ def test_a_comparison_by_hand() -> None:
 
 def test_equal_logprobs_pass_whatever_the_order() -> None:
     found = compare([stored("a", -1.0), stored("b", -1.0)], [Score("b", [-1.0]), Score("a", [-1.0])])
-    assert found.failings(LIMITS, "p") == []
+    assert found.violations(LIMITS, "p") == []
     assert found.correlation is None  # of a constant there is none
 
 
@@ -69,21 +69,21 @@ def test_equal_logprobs_pass_whatever_the_order() -> None:
 )
 def test_what_was_not_rescored_is_never_a_pass(results: list[Score | Failure], reason: str) -> None:
     found = compare([stored("a", -1.0, -2.0)], results)
-    assert found.failings(LIMITS, "p") == [f"response a was not re-scored: {reason}"]
+    assert found.violations(LIMITS, "p") == [f"response a was not re-scored: {reason}"]
 
 
 def test_a_stored_nan_is_no_agreement() -> None:
-    assert len(compare([stored("a", math.nan, -1.0)], [Score("a", [-1.0, -1.0])]).failings(LIMITS, "p")) == 2
+    assert len(compare([stored("a", math.nan, -1.0)], [Score("a", [-1.0, -1.0])]).violations(LIMITS, "p")) == 2
 
 
 def test_transformers_always_scores_plainly_and_options_stay_with_their_engine(tmp_path: Path) -> None:
     teacher = Engines(home=str(tmp_path)).find(RECIPE.teacher, "teacher.model")
-    own = by_another_path(teacher, RECIPE.parity.teacher).spec
+    own = rescoring_model(teacher, RECIPE.parity.teacher).spec
     assert (own.engine, own.engine_options) == ("transformers", {"plain_scoring": True})
     on_vllm = teacher.spec.model_copy(update={"engine": "vllm", "engine_options": {"max_num_seqs": 8}})
     teacher = replace(teacher, spec=on_vllm)
-    assert by_another_path(teacher, RECIPE.parity.teacher).spec == on_vllm
-    other = by_another_path(teacher, RECIPE.parity.student).spec
+    assert rescoring_model(teacher, RECIPE.parity.teacher).spec == on_vllm
+    other = rescoring_model(teacher, RECIPE.parity.student).spec
     assert (other.engine, other.engine_options) == ("transformers", {"plain_scoring": True})
 
 
@@ -198,7 +198,7 @@ def test_an_empty_batch_passes_saying_so(project: Project) -> None:
     project.land("a.jsonl", [{"domain": "math"}])
     project.materialize(TEACHER)
     passed, told, _ = outcome(project, "teacher_generations_t060", "prefill_parity")
-    assert (passed, told) == (True, "there was nothing to compare: the batch has no such rows")
+    assert (passed, told) == (True, "nothing to compare: the batch has no such rows")
     assert project.fake.rescored == []
 
 

@@ -493,7 +493,7 @@ def test_what_is_being_generated_follows_its_question_to_another_batch(project: 
         return False
 
     project.fake.fails = take_over
-    with pytest.raises(RunFailed, match="answered none of 6 requests: their questions have passed to another batch"):
+    with pytest.raises(RunFailed, match="answered none of 6 requests: their questions have moved to another batch"):
         project.materialize("teacher_model,prompts,teacher_generations_t060")
     assert project.read("SELECT batch, count(*) FROM responses GROUP BY ALL").rows() == [("new", 6)]
 

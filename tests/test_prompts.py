@@ -91,7 +91,7 @@ def test_a_question_left_to_a_batch_that_is_deleted_comes_back(project: Project,
             (project.home / "prompts" / name).unlink()
         stale = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)["stale"]
     (found,) = [row["reason"] for row in stale if row["asset"] == "prompts"]
-    assert found.startswith("1 questions left to batches that are gone (")
+    assert found.startswith("1 questions duplicated in removed batches (")
     project.materialize("prompts")
     assert outdated_batches(project.warehouse, [second]) == {}
     kept = project.read("SELECT source_file, source_line FROM prompts WHERE batch = $batch ORDER BY ALL", batch=second)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.verifiers import COMPARISONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,12 +26,13 @@ def test_ci_runs_the_test_command_it_names() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/ui.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/ui.md", "docs/extending.md"])
 def test_every_file_it_links_exists(page: str) -> None:
     found = re.findall(r"""\]\(([^)]+)\)|src="([^"]+)\"""", (ROOT / page).read_text(encoding="utf-8"))
     links = [link for link in ("".join(pair) for pair in found) if "://" not in link]
     assert links
-    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    paths = [link.partition("#")[0] for link in links]
+    assert [path for path in paths if not (ROOT / page).parent.joinpath(path).exists()] == []
 
 
 def test_pictures_are_small() -> None:
@@ -46,6 +48,11 @@ def test_its_prompt_line_is_a_prompt(tmp_path: Path) -> None:
     (prompt,) = read_prompts(tmp_path / "questions.jsonl")
     assert isinstance(prompt, Prompt)
     assert (prompt.question, prompt.verifier) == (json.loads(line[1])["question"], "math")
+
+
+def test_it_names_every_verifier() -> None:
+    assert [name for name in COMPARISONS if f"`{name}`" not in README] == []
+    assert "`reasoning_gym:<dataset>`" in README
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"\.venv/bin/dasd ([a-z]+)", README))))

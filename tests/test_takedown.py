@@ -12,7 +12,7 @@ from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
 from dasd_assets.commands.run import execute
 from dasd_assets.records.partitions import batches
-from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, restore, withdraw
+from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw
 from dasd_resources.landing.landing_folder import LandingFolder
 
 MADE = (
@@ -90,7 +90,7 @@ def test_a_question_brought_back_passes_to_the_file_that_has_it_now(project: Pro
         [old] = batches(instance)
         instance.add_dynamic_partitions("prompt_batch", [new])
         execute(instance, project.definitions, made, new, project.home)
-        restore(project.warehouse, [prompt], [])
+        undo_withdrawal(project.warehouse, [prompt], [])
         assert set(outdated_batches(project.warehouse, [old, new])) == {old, new}
         project.fake.generated.clear()
         for batch in (new, old):
@@ -111,8 +111,8 @@ def test_withdrawing_twice_changes_nothing(copy: Project) -> None:
     again = withdraw(copy.warehouse, [prompt], [question], "second")
     assert (list(again.prompts), again.num_already) == ([], 1)
     assert copy.read("SELECT reason FROM withdrawn_prompts")["reason"].to_list() == ["first"]
-    assert len(restore(copy.warehouse, [prompt], []).prompts) == 1
-    assert restore(copy.warehouse, [prompt], []).num_already == 1
+    assert len(undo_withdrawal(copy.warehouse, [prompt], []).prompts) == 1
+    assert undo_withdrawal(copy.warehouse, [prompt], []).num_already == 1
     assert copy.count("withdrawn_prompts") == 0
 
 

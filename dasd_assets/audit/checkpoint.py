@@ -84,8 +84,10 @@ def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record
     try:
         record = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        told = f"{folder / RECORD} cannot be read ({error}): move the folder away and materialize the checkpoint again"
-        return {}, [told]
+        message = (
+            f"{folder / RECORD} cannot be read ({error}): move the folder away and materialize the checkpoint again"
+        )
+        return {}, [message]
     if record.get("checkpoint_id") != checkpoint_id:
         return record, [f"its folder {folder} holds checkpoint {record.get('checkpoint_id')}: move it away"]
     return record, []

@@ -9,7 +9,7 @@ import duckdb
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.lake import Lake, Reading
 
-CURE = "restore it from a backup (`dasd restore`)"
+REMEDY = "restore it from a backup (`dasd restore`)"
 AGAIN = "delete the row and materialize its asset again (`dasd run --select ASSET`), or restore a backup"
 
 
@@ -20,10 +20,10 @@ class Fault:
     table: str
     row: str
     what: str
-    cure: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.table} {self.row}: {self.what}; {self.cure}"
+        return f"{self.table} {self.row}: {self.what}; {self.remedy}"
 
 
 def tables(reading: Reading) -> list[str]:
@@ -39,7 +39,7 @@ def file_faults(lake: Lake, names: list[str]) -> Iterator[Fault]:
             files = connection.execute(_FILES.format(table=name)).fetchall()
         for path, size in files:
             if fault := _fault(Path(path), size):
-                yield Fault(name, Path(path).name, fault, f"{CURE}; its rows cannot be read until then")
+                yield Fault(name, Path(path).name, fault, f"{REMEDY}; its rows cannot be read until then")
 
 
 def _fault(path: Path, size: int) -> str | None:

@@ -39,16 +39,16 @@ UNAUDITED = {
 }
 
 
-def find_id(reading: Reading, kind: str, given: str) -> str:
-    """The one id of that kind that `given` is or begins.
+def find_id(reading: Reading, kind: str, prefix: str) -> str:
+    """The one id of that kind that `prefix` is or begins.
 
     Raises AuditError for one that is none, that several rows begin with, or that is of another kind.
     """
-    wanted, typed = KINDS[kind], given.strip().lower()
+    wanted, typed = KINDS[kind], prefix.strip().lower()
     shape = f"{kind} ids are {wanted.length} hexadecimal digits"
     if not HEX.fullmatch(typed) or not SHORTEST_PREFIX <= len(typed) <= wanted.length:
         raise AuditError(
-            f"{given!r} is no {kind} id: {shape}, and {SHORTEST_PREFIX} or more of the first do where "
+            f"{prefix!r} is no {kind} id: {shape}, and {SHORTEST_PREFIX} or more of the first do where "
             f"only one row has them{_examples(reading, wanted)}"
         )
     found = _beginning(reading, wanted, typed)

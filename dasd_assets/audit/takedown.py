@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from dasd_assets.audit.ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.audit.prompt import Record, touched_checkpoints
-from dasd_assets.withdrawals import Taken, restore, withdraw
+from dasd_assets.withdrawals import TakedownResult, undo_withdrawal, withdraw
 from dasd_resources.storage.lake import Lake, Reading
 
 ID_LENGTH = KINDS["prompt"].length
@@ -37,13 +37,13 @@ def _text_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, undo: bool) -> Record:
-    """Withdraw or restore, and list the checkpoints that the questions touched, also those withdrawn before.
+    """Withdraw questions or undo it, and list the checkpoints that learned from them, also from those withdrawn before.
 
     Raises AuditError or UnknownPrompts for an id that is none or several, and then changes nothing.
     """
     with lake.reading() as reading:  # whole ids are looked up together with the change
         ids = [key if len(key) == ID_LENGTH else _whole(reading, key) for key in ids]
-    taken = restore(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
+    taken = undo_withdrawal(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
     with lake.reading() as reading:
         touched = touched_checkpoints(reading, taken.named)
     return {"undone": undo, "reason": reason, **_changes(taken), "checkpoints": touched}
@@ -56,7 +56,7 @@ def _whole(reading: Reading, prefix: str) -> str:
         raise AuditError(f"nothing was changed: {error}") from None
 
 
-def _changes(taken: Taken) -> Record:
+def _changes(taken: TakedownResult) -> Record:
     return {"prompts": list(taken.prompts), "unlanded": taken.unlanded, "num_already": taken.num_already}
 
 

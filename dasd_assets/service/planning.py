@@ -24,7 +24,7 @@ from dasd_assets.service.staleness import Stale, comparison
 from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.content_hash import content_hash
-from dasd_resources.file_hashes import kept_hash
+from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -206,7 +206,7 @@ def _benchmark_version(cache: Path, recipe: Recipe) -> str:
     """Computed once while the files stay unchanged: reading them loads the verifiers' library, which takes a second."""
     files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
     name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
-    return kept_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
+    return cached_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -19,13 +19,13 @@ from dasd_resources.recipe import RecipeError
 BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
-class Step(TypedDict, total=False):
+class DecoderStep(TypedDict, total=False):
     """A decoder, normalizer or pre-tokenizer of tokenizer.json, or a sequence of them."""
 
     type: str
-    decoders: list["Step"]
-    normalizers: list["Step"]
-    pretokenizers: list["Step"]
+    decoders: list["DecoderStep"]
+    normalizers: list["DecoderStep"]
+    pretokenizers: list["DecoderStep"]
     pattern: dict[str, str]
     content: str
     replacement: str
@@ -47,10 +47,10 @@ class Spec(TypedDict):
     """The parts of tokenizer.json read here."""
 
     added_tokens: list[AddedToken]
-    decoder: Step | None
-    normalizer: Step | None
-    pre_tokenizer: Step | None
-    post_processor: Step | None
+    decoder: DecoderStep | None
+    normalizer: DecoderStep | None
+    pre_tokenizer: DecoderStep | None
+    post_processor: DecoderStep | None
     truncation: dict[str, int] | None
     padding: dict[str, int] | None
 
@@ -80,7 +80,7 @@ def continuing_encoder(spec: Spec) -> Tokenizer:
     return encoder
 
 
-def _without_prefix(step: Step | None) -> Step | None:
+def _without_prefix(step: DecoderStep | None) -> DecoderStep | None:
     """The step as it treats text that does not begin a text: nothing is put in front; None if that was all it did."""
     if step is None or step["type"] == "Prepend":
         return None
@@ -98,7 +98,7 @@ def _without_prefix(step: Step | None) -> Step | None:
     return step
 
 
-def _all_without_prefix(steps: list[Step]) -> list[Step]:
+def _all_without_prefix(steps: list[DecoderStep]) -> list[DecoderStep]:
     return [changed for step in steps if (changed := _without_prefix(step)) is not None]
 
 
@@ -135,7 +135,7 @@ class TokenBytes:
         return pieces
 
 
-def check_decoder(steps: list[Step]) -> None:
+def check_decoder(steps: list[DecoderStep]) -> None:
     """Raise RecipeError unless every decoder is one whose bytes are known token by token."""
     # Before Fuse, Strip acts on every token; after it, on the joined text, at whose start `first_pieces` does the same.
     fused = False
@@ -154,7 +154,7 @@ def check_decoder(steps: list[Step]) -> None:
         )
 
 
-def _flatten(step: Step | None) -> list[Step]:
+def _flatten(step: DecoderStep | None) -> list[DecoderStep]:
     if step is None:
         return [{"type": "none"}]
     if step["type"] == "Sequence":
@@ -162,7 +162,7 @@ def _flatten(step: Step | None) -> list[Step]:
     return [step]
 
 
-def _decode(token: str, steps: list[Step], space: str = " ") -> bytes:
+def _decode(token: str, steps: list[DecoderStep], space: str = " ") -> bytes:
     """Bytes of a token; space: what Metaspace's mark stands for, nothing in the first token of a text."""
     for step in steps:
         match step["type"]:

@@ -22,7 +22,7 @@ DEMO = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Speaker:
+class LoadedModel:
     """A model with its tokenizer and system prompt."""
 
     model: Qwen3ForCausalLM
@@ -34,14 +34,14 @@ class Speaker:
         return render(str(row["question"]), self.system_prompt)
 
 
-def load(folder: Path, system_prompt: str | None) -> Speaker:
-    """A saved model as a speaker."""
+def load(folder: Path, system_prompt: str | None) -> LoadedModel:
+    """A saved model, ready to answer."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    return Speaker(Qwen3ForCausalLM.from_pretrained(folder).eval(), tokenizer, system_prompt)
+    return LoadedModel(Qwen3ForCausalLM.from_pretrained(folder).eval(), tokenizer, system_prompt)
 
 
 @torch.inference_mode()
-def sample(speaker: Speaker, prompts: list[str], temperature: float, batch_size: int = 256) -> list[list[int]]:
+def sample(speaker: LoadedModel, prompts: list[str], temperature: float, batch_size: int = 256) -> list[list[int]]:
     """One response per prompt as token ids without the end of turn; at most 256 tokens."""
     responses: list[list[int]] = []
     speaker.tokenizer.padding_side = "left"
@@ -62,7 +62,7 @@ def final_answer(text: str) -> str:
 
 
 def accuracy(
-    speaker: Speaker, rows: list[QuestionRow], temperature: float, samples: int = 4
+    speaker: LoadedModel, rows: list[QuestionRow], temperature: float, samples: int = 4
 ) -> tuple[float, float, list[int]]:
     """avg@samples, its standard error clustered by question, and the responses' lengths in tokens."""
     prompts = [speaker.prompt(row) for row in rows for _ in range(samples)]
@@ -74,7 +74,7 @@ def accuracy(
     return per_question.mean().item(), per_question.std().item() / math.sqrt(len(rows)), [len(ids) for ids in responses]
 
 
-def report(name: str, speaker: Speaker, rows: list[QuestionRow], temperature: float) -> None:
+def report(name: str, speaker: LoadedModel, rows: list[QuestionRow], temperature: float) -> None:
     """Print one line of measurements."""
     began = time.monotonic()
     mean, error, lengths = accuracy(speaker, rows, temperature)
@@ -97,7 +97,7 @@ def epochs(rows: list[Encoded], num_epochs: int, batch_size: int, rng: Random) -
 
 
 def train_stage(
-    student: Speaker, teacher: Speaker, rows: list[QuestionRow], temperature: float, args: argparse.Namespace
+    student: LoadedModel, teacher: LoadedModel, rows: list[QuestionRow], temperature: float, args: argparse.Namespace
 ) -> None:
     """SFT on one teacher response per question, end of turn included."""
     texts = teacher.tokenizer.batch_decode(sample(teacher, [teacher.prompt(row) for row in rows], temperature))
@@ -106,7 +106,7 @@ def train_stage(
     fit(student.model, batches, len(batches), args.lr, args.min_lr)
 
 
-def cut_off_share(student: Speaker, teacher: Speaker, rows: list[QuestionRow], temperature: float) -> float:
+def cut_off_share(student: LoadedModel, teacher: LoadedModel, rows: list[QuestionRow], temperature: float) -> float:
     """Share of the student's rollouts (T=1) longer than 1.5 times a teacher's response, both in student tokens."""
     texts = teacher.tokenizer.batch_decode(sample(teacher, [teacher.prompt(row) for row in rows], temperature))
     references = [len(ids) for ids in student.tokenizer(texts).input_ids]

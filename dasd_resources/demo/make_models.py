@@ -45,8 +45,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """How one of the two models is made; `draw` yields one training example."""
+class DemoModel:
+    """How one of the two models is trained: vocabulary, steps, and `draw`, which returns one training example."""
 
     name: str
     vocab_size: int
@@ -166,10 +166,12 @@ def collate(rows: list[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     return input_ids, labels
 
 
-def drawn_batches(maker: Maker, tokenizer: PreTrainedTokenizerFast, rng: Random, size: int) -> Iterator[list[Encoded]]:
+def drawn_batches(
+    demo_model: DemoModel, tokenizer: PreTrainedTokenizerFast, rng: Random, size: int
+) -> Iterator[list[Encoded]]:
     """Endless batches of fresh examples, each of similar lengths."""
     while True:
-        rows = sorted(encode([maker.draw(rng) for _ in range(64 * size)], tokenizer), key=lambda row: len(row[0]))
+        rows = sorted(encode([demo_model.draw(rng) for _ in range(64 * size)], tokenizer), key=lambda row: len(row[0]))
         batches = [rows[i : i + size] for i in range(0, len(rows), size)]
         rng.shuffle(batches)
         yield from batches
@@ -204,32 +206,32 @@ def fit(
     model.eval()
 
 
-def make(maker: Maker, seed: int, batch_size: int = 16, peak: float = 4e-3) -> Made:
+def make(demo_model: DemoModel, seed: int, batch_size: int = 16, peak: float = 4e-3) -> Made:
     """Tokenizer, then model."""
-    rng = Random(f"{maker.name}-{seed}")
+    rng = Random(f"{demo_model.name}-{seed}")
     torch.manual_seed(seed)
-    corpus = (e.context + e.target for e in (maker.draw(rng) for _ in range(4000)))
-    tokenizer = make_tokenizer(corpus, maker.vocab_size)
+    corpus = (e.context + e.target for e in (demo_model.draw(rng) for _ in range(4000)))
+    tokenizer = make_tokenizer(corpus, demo_model.vocab_size)
     model = make_model(tokenizer)
-    fit(model, drawn_batches(maker, tokenizer, rng, batch_size), maker.num_steps, peak)
+    fit(model, drawn_batches(demo_model, tokenizer, rng, batch_size), demo_model.num_steps, peak)
     return model, tokenizer
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a model folder aside and swap it in."""
-    aside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
+    """Write a model folder under a temporary name and rename it into place."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
     folder.mkdir(exist_ok=True)
-    for file in aside.iterdir():
+    for file in temporary.iterdir():
         os.replace(file, folder / file.name)
-    aside.rmdir()
+    temporary.rmdir()
 
 
-MAKERS = (
-    Maker("teacher", 448, 9000, teacher_example),
-    Maker("student", 384, 7000, student_example),
+DEMO_MODELS = (
+    DemoModel("teacher", 448, 9000, teacher_example),
+    DemoModel("student", 384, 7000, student_example),
 )
 
 
@@ -237,17 +239,17 @@ def main() -> None:
     """Make the models asked for."""
     parser = argparse.ArgumentParser(description="Make the demo's teacher and student.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--only", choices=[maker.name for maker in MAKERS])
+    parser.add_argument("--only", choices=[demo_model.name for demo_model in DEMO_MODELS])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--num-steps", type=int)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for maker in MAKERS:
-        if args.only in (None, maker.name):
+    for demo_model in DEMO_MODELS:
+        if args.only in (None, demo_model.name):
             if args.num_steps:
-                maker = Maker(maker.name, maker.vocab_size, args.num_steps, maker.draw)
-            save(*make(maker, args.seed), args.out / maker.name)
+                demo_model = DemoModel(demo_model.name, demo_model.vocab_size, args.num_steps, demo_model.draw)
+            save(*make(demo_model, args.seed), args.out / demo_model.name)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Demo questions: reasoning-gym's `chain_sum` as landing files of prompts and a held-out test file.
 
 Left out: any list of used seeds. chain_sum repeats itself across seeds, so the three uses of a question (test, prompts,
-training of the demo models) are told apart by a hash of its text, which keeps them disjoint whatever their sizes.
+training of the demo models) are separated by a hash of its text, which keeps them disjoint whatever their sizes.
 """
 
 import argparse
@@ -78,9 +78,9 @@ def write_rows(path: Path, rows: list[QuestionRow]) -> None:
     if path.exists() and path.read_bytes() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(text)
-    os.replace(aside, path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(text)
+    os.replace(temporary, path)
 
 
 def write_prompt_files(folder: Path, num_prompts: int = NUM_PROMPTS) -> list[Path]:

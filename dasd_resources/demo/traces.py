@@ -30,7 +30,7 @@ LONG_SHARE = 0.4  # of responses, worded at length
 
 
 @dataclass(frozen=True)
-class Step:
+class SumStep:
     """One addition or subtraction: a op b = c."""
 
     a: int
@@ -44,25 +44,25 @@ class Step:
         return template.format(a=self.a, op=self.op, b=self.b, c=self.c, adding=adding)
 
 
-def steps_of(expression: str) -> list[Step]:
+def steps_of(expression: str) -> list[SumStep]:
     """The left-to-right steps of `a + b - c …`."""
     first, *rest = expression.split()
     total, steps = int(first), []
     for op, term in zip(rest[::2], rest[1::2], strict=True):
         result = total + int(term) if op == "+" else total - int(term)
-        steps.append(Step(total, op, int(term), result))
+        steps.append(SumStep(total, op, int(term), result))
         total = result
     return steps
 
 
-def slip(step: Step, rng: Random) -> Step:
+def slip(step: SumStep, rng: Random) -> SumStep:
     """The step with a plausible mistake in its result or its sign."""
     wrong_sign = 2 * step.a - step.c
     wrong = rng.choice([step.c - 1, step.c + 1, step.c + 2, step.c - 10, step.c + 10, -step.c, wrong_sign])
-    return Step(step.a, step.op, step.b, wrong if wrong != step.c else step.c + 1)
+    return SumStep(step.a, step.op, step.b, wrong if wrong != step.c else step.c + 1)
 
 
-def worked_step(step: Step, long: bool, rng: Random) -> list[str]:
+def worked_step(step: SumStep, long: bool, rng: Random) -> list[str]:
     """The sentences of one correct step."""
     if not long:
         return [step.say(rng.choice(SHORT_STEPS))]

@@ -12,7 +12,7 @@ from dagster import ConfigurableResource
 
 from dasd_resources.chat import Chat
 from dasd_resources.content_hash import content_hash
-from dasd_resources.file_hashes import kept_hash
+from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engine import (
     Completion,
     Failure,
@@ -66,7 +66,7 @@ class Engines(ConfigurableResource):
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
         made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), version("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
-        return kept_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
+        return cached_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
     @property
     def cache(self) -> Path:

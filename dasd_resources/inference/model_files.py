@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.file_hashes import kept_hash
+from dasd_resources.file_hashes import cached_hash
 from dasd_resources.recipe import RecipeError
 
 WEIGHTS = "*.safetensors"
@@ -130,4 +130,4 @@ def _file_hash(file: Path, cache: Path) -> str:
             raise RecipeError(f"{file} changed while it was read; run again when it is written")
         return sha256
 
-    return kept_hash(cache, (str(file), *stamp), read)
+    return cached_hash(cache, (str(file), *stamp), read)

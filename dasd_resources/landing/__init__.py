@@ -1,1 +1,1 @@
-"""Files in: the landing folder, and the prompts in its files."""
+"""Landing: the folder that prompt files arrive in, and the prompts and rejected lines in them."""

@@ -1,8 +1,9 @@
-"""The landing folder: prompt files of a local folder or any fsspec URL, and their content, read once.
+"""The landing folder: a local folder or any fsspec URL whose files are prompt batches, named by their content.
 
-A file is complete when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and it
-has stopped changing. Its content hash is kept by name, size and time, so that a thousand unchanged files cost no read.
-Where a store has no times, a file has stopped changing when two looks found the same size, and is read at every look.
+A file is complete when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and
+it has stopped changing. Its content hash is cached by name, size and time, so that a thousand unchanged files cost no
+read. In a store without times, a file has stopped changing when two looks found the same size, and is read at every
+look.
 """
 
 import hashlib
@@ -28,14 +29,14 @@ from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.landing.prompt_files import landed_files, safe_stem
 from dasd_resources.landing.row_files import SUFFIXES
 
-SETTLED_SECONDS = 5.0
+SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
 DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
-MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")
+MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")  # FTP's listing: YYYYMMDDHHMMSS, perhaps with a fraction
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
 
 
 class UnsupportedStore(UserError, ValueError):
-    """A store whose listing does not say enough of its files; the message names it and what to use instead."""
+    """A store that lists its files without sizes; the message says what to use instead."""
 
 
 class ChangedWhileRead(RuntimeError):
@@ -52,7 +53,7 @@ class LandedFile:
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """What changes when the content does."""
+        """Size and time, at least one of which changes when the content does."""
         return self.size, round(self.modified * 1e9)
 
 
@@ -72,7 +73,7 @@ class LandingFolder:
         return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
 
     def files(self) -> list[LandedFile]:
-        """By name: none hidden, partial or, in a local folder, linked from outside it. Raises UnsupportedStore."""
+        """Complete files by name; none hidden or, in a local folder, linked from outside. Raises UnsupportedStore."""
         if self._local is not None:
             return [self._stat(path) for path in landed_files(self._local)]
         if not self._store.isdir(self._root):
@@ -87,7 +88,7 @@ class LandingFolder:
         return self._local.is_dir() if self._local is not None else bool(self._store.isdir(self._root))
 
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
-        """Prompt batch -> file: safe stem and content hash. One that is being written or unreadable is left out."""
+        """Prompt batch (safe stem and content hash) -> file. Without files that are being written or unreadable."""
         found = {}
         known = known_hashes(self.cache, [self._identity(file) for file in files if file.modified])
         for file in files:
@@ -113,7 +114,7 @@ class LandingFolder:
         return digest
 
     def find(self, batch: str) -> LandedFile | None:
-        """The file with a batch's content, looked for first under the batch's name; None if it is gone or edited."""
+        """The file with a batch's content, under any name, the batch's own first; None if it is gone or edited."""
         stem = batch.rpartition("-")[0]
         files = self.files()
         named = [file for file in files if safe_stem(file.name) == stem]
@@ -125,9 +126,9 @@ class LandingFolder:
 
     @contextmanager
     def local_copy(self, file: LandedFile, batch: str) -> Iterator[Path]:
-        """A batch's file on this machine, under a name of our own if it had to be fetched; gone after the block.
+        """A batch's file on this machine, a remote one as a copy that is deleted after the block.
 
-        Raises ChangedWhileRead if it does not hold the batch's content any more.
+        Raises ChangedWhileRead if it no longer holds the batch's content.
         """
         if self._local is not None:
             _check(self._local / file.name, batch)
@@ -155,7 +156,7 @@ class LandingFolder:
         return str(url_to_fs(self.url)[1]).rstrip("/") or "/"
 
     def _is_landed(self, entry: Mapping[str, object]) -> bool:
-        """A direct child with a plain name: what a store lists may hold any bytes, and must not leave the folder."""
+        """Whether an entry is a direct child with a plain name: a store may list any name, even outside."""
         parent, name = posixpath.split(str(entry["name"]).rstrip("/"))
         inside = parent.strip("/") == self._root.strip("/")
         return inside and bool(PLAIN_NAME.fullmatch(name)) and name.endswith(SUFFIXES) and not name.startswith(".")
@@ -193,18 +194,16 @@ class LandingFolder:
 
 
 def settled(file: LandedFile, seen: Mapping[str, tuple[int, int]], now: float | None = None) -> bool:
-    """Whether a file has stopped growing: untouched for some seconds, or the same as when it was `seen` before.
+    """Whether a file has stopped growing: unchanged for SETTLED_SECONDS, or since an earlier look.
 
-    One of a store without times is settled only if it was seen before.
-
-    seen: name -> stamp at an earlier look, at least as long ago.
+    seen: name -> stamp at a look at least that long ago; a file in a store without times is settled only by it.
     """
     age = (time.time() if now is None else now) - file.modified
     return (file.modified > 0 and age >= SETTLED_SECONDS) or seen.get(file.name) == file.stamp
 
 
 def content_of(batch: str) -> str:
-    """The part of a batch key that names its content: equal for two names of one content."""
+    """The part of a batch key that is the content's hash: equal for two files of the same content."""
     return batch.rpartition("-")[2]
 
 

@@ -38,8 +38,8 @@ class Prompt:
     source_line: int
 
 
-class BadRow(ValueError):
-    """A row that is no prompt: the code of its rejection, a message, and the prompt it repeats, if it does."""
+class InvalidRow(ValueError):
+    """A row that is not a prompt: the code of its rejection, a message, and the id of the prompt it repeats, if any."""
 
     def __init__(self, kind: RejectionKind, message: str, prompt_id: str | None = None) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class BadRow(ValueError):
 def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
-    name: the source file's, where `path` is but a copy of it.
+    name: of the source file, if `path` is a copy of it.
     Raises OSError only where the system, not the file's content, is at fault.
     """
     name, line = _name(name or path.name), 0
@@ -66,7 +66,7 @@ def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | Rejec
 
 
 def safe_stem(name: str) -> str:
-    """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 long: how its prompt batch is called."""
+    """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 characters: the start of its batch key."""
     stem = name.removesuffix(next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix))
     safe = re.sub(r"[^A-Za-z0-9._-]|\.(?=\.)", "_", stem)  # Dagster forbids "..." in a partition key
     return safe[:64].lstrip("-.") or "batch"
@@ -103,13 +103,13 @@ def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | Rejecte
     """The row's prompt or rejection; `seen` gains the prompt's id."""
     try:
         if row.unreadable:
-            raise BadRow(row.unreadable.kind, row.unreadable.message)
+            raise InvalidRow(row.unreadable.kind, row.unreadable.message)
         prompt = _prompt(name, row.line, _object(row.text))
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
-            raise BadRow("duplicate_line", message, prompt.prompt_id)
-    except BadRow as error:
+            raise InvalidRow("duplicate_line", message, prompt.prompt_id)
+    except InvalidRow as error:
         return RejectedPrompt(name, row.line, error.kind, str(error), error.prompt_id)
     except RecursionError:
         return RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
@@ -117,16 +117,16 @@ def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | Rejecte
 
 
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
-    """A JSON object without repeated keys, NaN or infinity; `kind` is the code of anything else."""
+    """A JSON object without repeated keys, NaN or infinity. Raises InvalidRow with code `kind` for anything else."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}"
-        raise BadRow(kind, message) from None
+        raise InvalidRow(kind, message) from None
     except ValueError as error:
-        raise BadRow(kind, f"{error}: {excerpt(text)}") from None
+        raise InvalidRow(kind, f"{error}: {excerpt(text)}") from None
     if not isinstance(value, dict):
-        raise BadRow(kind, f"not a JSON object: {excerpt(text)}")
+        raise InvalidRow(kind, f"not a JSON object: {excerpt(text)}")
     return value
 
 
@@ -145,7 +145,7 @@ def _no_constant(name: str) -> None:
 def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
-        raise BadRow("missing_question", f"question is missing; the row's keys are {excerpt(sorted(row))}")
+        raise InvalidRow("missing_question", f"question is missing; the row's keys are {excerpt(sorted(row))}")
     domain, metadata = domain or "general", _metadata(row)
     if verifier is not None:
         _check_verifier(verifier, question, reference_answer, metadata)
@@ -158,11 +158,11 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise BadRow("invalid_field", f"{key} must be a string, found {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"{key} must be a string, found {excerpt(value)}")
     if not value.strip():
-        raise BadRow("invalid_field", f"{key} is empty: {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"{key} is empty: {excerpt(value)}")
     if "\0" in value:
-        raise BadRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}")
     return _storable(key, value)
 
 
@@ -171,7 +171,7 @@ def _storable(key: str, value: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         message = f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}"
-        raise BadRow("invalid_field", message) from None
+        raise InvalidRow("invalid_field", message) from None
     return value
 
 
@@ -180,24 +180,24 @@ def _metadata(row: Mapping[str, object]) -> str:
     value = row.get("metadata")
     metadata = _object(value, "invalid_field") if isinstance(value, str) else {} if value is None else value
     if not isinstance(metadata, dict):
-        raise BadRow("invalid_field", f"metadata must be an object, found {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"metadata must be an object, found {excerpt(value)}")
     others = {k: v for k, v in row.items() if k not in (*TEXT_KEYS, "metadata") and v is not None}
     if clash := sorted(others.keys() & metadata.keys()):
-        raise BadRow("invalid_field", f"keys both in the row and in its metadata: {excerpt(clash)}")
+        raise InvalidRow("invalid_field", f"keys both in the row and in its metadata: {excerpt(clash)}")
     try:
         canonical = json.dumps(
             others | metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
     except ValueError:
-        raise BadRow("invalid_field", f"metadata holds a number too large for JSON: {excerpt(value)}") from None
+        raise InvalidRow("invalid_field", f"metadata holds a number too large for JSON: {excerpt(value)}") from None
     return _storable("metadata", canonical)
 
 
 def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
     if not known_verifier(verifier):
         message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
-        raise BadRow("unknown_verifier", message)
+        raise InvalidRow("unknown_verifier", message)
     if reference_answer is None:
-        raise BadRow("missing_reference", f"verifier {verifier} needs a reference_answer")
+        raise InvalidRow("missing_reference", f"verifier {verifier} needs a reference_answer")
     if fault := reference_fault(verifier, question, reference_answer, metadata):
-        raise BadRow("invalid_reference", fault)
+        raise InvalidRow("invalid_reference", fault)

@@ -1,4 +1,4 @@
-"""Why a line of a landed file is not in `prompts`: the closed set of codes in `rejected_prompts.kind`."""
+"""The closed set of codes in `rejected_prompts.kind`: why a line of a landed file is not in `prompts`."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -43,7 +43,7 @@ DUPLICATES: tuple[RejectionKind, ...] = ("duplicate", "duplicate_line")
 class RejectedPrompt:
     """A row that is not in `prompts`, and why; line 0 stands for the file as a whole.
 
-    reason: for people. prompt_id: its twin, or the withdrawn prompt. owner_batch: the other batch that has the twin.
+    reason: for people. prompt_id: of the prompt it repeats, or the withdrawn one. owner_batch: the batch that has it.
     """
 
     source_file: str

@@ -1,7 +1,7 @@
-"""Rows of .jsonl, .jsonl.zst and .parquet files as JSON texts, streamed; a row or file that cannot be read says why.
+"""Rows of .jsonl, .jsonl.zst and .parquet files as JSON texts, streamed; for an unreadable row or file, why.
 
-A Parquet row becomes the JSON line it stands for, so everything after this module knows one format. Left out: what a
-row must hold, which is for `prompt_files.py` to say.
+A Parquet row becomes an equivalent line of JSON, so that everything after this module handles one format. Left out:
+what a row must contain, which `prompt_files.py` checks.
 """
 
 import codecs
@@ -20,7 +20,7 @@ from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.verifiers import excerpt
 
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
-MAX_ROW_BYTES = 1 << 20
+MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take
 CHUNK_BYTES = 1 << 16
 
 
@@ -71,7 +71,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _decompressed(path: Path) -> Iterator[bytes]:
-    """Chunks of a zstd file; pyarrow drops the bytes of a read that meets damage, so that one is repeated singly."""
+    """Chunks of a zstd file, up to the first damaged byte."""
+    # A read that meets damage raises without the bytes before it: those are read again, one by one, from the same
+    # position.
     position = 0
     try:
         with pa.input_stream(str(path), compression="zstd") as stream:
@@ -83,7 +85,7 @@ def _decompressed(path: Path) -> Iterator[bytes]:
 
 
 def _until_damage(path: Path, position: int) -> Iterator[bytes]:
-    """What can be read after `position`, then the error that stops it."""
+    """The bytes between `position` and the damage; then raises its error."""
     rest = bytearray()
     with pa.input_stream(str(path), compression="zstd") as stream:
         while position:
@@ -97,12 +99,13 @@ def _until_damage(path: Path, position: int) -> Iterator[bytes]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[FileRow]:
-    """Rows up to each newline and the end; an overlong one is passed over, never held. A leading BOM is dropped."""
+    """Rows up to each newline and the end. Of an overlong row only the start is kept in memory."""
+    # `start` is the unfinished row so far (no longer extended once it is too long), `length` its true number of bytes.
     line, start, length = 1, b"", 0
     for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            if part or length:  # millions of blank lines fit into a small compressed file
+            if part or length:  # skip blank lines here: millions fit into a small compressed file
                 yield from _row(line, start + part, length + len(part))
             line, start, length = line + 1, b"", 0
         start, length = start + rest if length <= MAX_ROW_BYTES else start, length + len(rest)
@@ -110,7 +113,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[FileRow]:
 
 
 def _row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
-    """The row, or nothing if it is blank; of an overlong one, `content` is but the start."""
+    """The row, or nothing if it is blank. content: its bytes, of an overlong row only the first; a leading BOM goes."""
     if line == 1:
         content = content.removeprefix(codecs.BOM_UTF8)
     shown = excerpt(content[:200].decode("utf-8", "replace"))
@@ -131,14 +134,14 @@ def _parquet_rows(path: Path) -> Iterator[FileRow]:
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             raise pa.ArrowInvalid(f"two columns have the same name: {excerpt(names)}")
-        for batch in file.iter_batches(batch_size=256):
+        for batch in file.iter_batches(batch_size=256):  # small: a row may be as large as MAX_ROW_BYTES
             for index in range(batch.num_rows):
                 line += 1
                 yield from _parquet_row(line, names, batch, index)
 
 
 def _text(value: object) -> str:
-    """Times and decimals, which JSON has no form for. Raises TypeError for anything else."""
+    """Text for times and decimals, which JSON lacks. Raises TypeError for any other type."""
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Decimal | timedelta):

@@ -1,4 +1,4 @@
-"""The Recipe: every choice of a distillation, validated once, frozen, and hashed part by part.
+"""The recipe: every setting of a distillation, validated once, frozen, and hashed part by part.
 
 A recipe is a YAML file. Its shape is checked here, at load; whether its models exist and fit is checked when a run
 starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).

@@ -1,4 +1,4 @@
-"""Candidates of the teacher (report §3), and the check of the logprobs that come with them."""
+"""`generation` and `parity`: the teacher's candidates (report §3), and the check of their logprobs."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ class Generation(Part):
         return temperatures
 
 
-OWN = "own"  # parity.….engine: the engine that the model runs on anyway
+OWN = "own"  # in parity.….engine: the engine that the model itself runs on
 
 
 def _rescoring_engine(engine: str) -> str:
@@ -35,7 +35,7 @@ def _rescoring_engine(engine: str) -> str:
 
 
 class Rescoring(Part):
-    """How a model's stored logprobs are re-made, and by how many nats a token's may differ, on average and at most."""
+    """The engine that scores a sample again, and the mean and largest difference allowed, in nats per token."""
 
     engine: Annotated[str, AfterValidator(_rescoring_engine)]
     max_mean_difference: Annotated[float, Field(gt=0)]
@@ -47,10 +47,10 @@ class Rescoring(Part):
 
 
 class Parity(Part):
-    """The gate before anything is made from logprobs: a sample of them is re-made by prefill, and must agree.
+    """The check that a batch must pass before its logprobs are used: a sample is computed again by prefill.
 
-    `own` is the engine that the model runs on; an engine that can re-scores plainly, one sequence at a time, unpadded.
-    The defaults suit bfloat16, where decode and prefill round differently; float32 allows a thousandth of them.
+    The engine `own` is the one that the model runs on. An engine that can scores one sequence at a time, unpadded.
+    The defaults suit bfloat16, where decode and prefill round differently; in float32 a thousandth of them is enough.
     """
 
     num_responses: Positive = 16

@@ -1,4 +1,4 @@
-"""A recipe from its YAML file, chosen by name (one of those shipped in `recipes/`) or by path."""
+"""Loading a recipe: from a YAML file given by path, or by the name of one shipped in `recipes/`."""
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
 
-SECRETIVE = {"server", "landing"}  # a key or a password may have been put there by mistake
+MAY_HOLD_SECRETS = {"server", "landing"}  # values never shown: a key or password may be in them by mistake
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that shipped name or file; relative paths in it start at the file's folder.
 
-    A model without a leading dot may be the name of a hub model: it is a path if there is such a folder.
+    A model without a leading dot is a path if there is such a folder, else the name of a hub model.
 
     Raises RecipeError with one line per error: the key, what is wrong with it, the value found.
     """
@@ -60,7 +60,7 @@ def _line(path: Path, error: Mapping[str, object]) -> str:
     key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
     value = error["input"]
     message = str(error["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(error["type"]), "")
-    secret = isinstance(location, tuple) and not SECRETIVE.isdisjoint(location)
+    secret = isinstance(location, tuple) and not MAY_HOLD_SECRETS.isdisjoint(location)
     shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
     return f"{path.name}: {key}: {message}{shown}"
 

@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: a frozen part, numbers within bounds."""
+"""The base class of every section of a recipe, and types of numbers with bounds."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The Recipe: all sections together, what must hold between them, and the hash of any part of it."""
+"""The recipe: all sections, the rules that hold between them, and the hash of any part."""
 
 from typing import Annotated, Self
 
@@ -16,7 +16,7 @@ from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Tra
 
 
 class Recipe(Part):
-    """One distillation. `version(…)` hashes the parts a stage depends on, so only what they touch is rebuilt."""
+    """All settings of one distillation. `version(…)` hashes the parts that a stage depends on, and no others."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take

@@ -20,7 +20,7 @@ class Repetition(Part):
 
 
 class Filters(Part):
-    """Quality filters (report §6.2), before or after selection; correctness is always recorded, seldom required."""
+    """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded."""
 
     max_student_tokens: Positive
     repetition: Repetition

@@ -1,4 +1,4 @@
-"""Where a remote model is served; its key is never written in a recipe, nor sent where others could read it."""
+"""`server`: where a remote model is served. Its API key is never part of a recipe, nor sent unencrypted."""
 
 import re
 from ipaddress import ip_address
@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dasd_resources.recipe.parts import Part, Positive, Seconds
 
-# Strict, so that nothing that reads as one host is taken for another, and no password hides in it.
+# Strict, so that no URL can be read as another host than the one it connects to, and none holds a password.
 BASE_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:[a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>\d{1,5}))?(?:/[\w.~-]+)*/?",
@@ -24,7 +24,7 @@ class Server(Part):
 
     base_urls: tuple[str, ...] = Field(strict=False, min_length=1)
     model: Annotated[str, Field(min_length=1)]  # its id in the server's /v1/models
-    revision: Annotated[str, Field(min_length=1)]  # of its weights, which nobody can see from here
+    revision: Annotated[str, Field(min_length=1)]  # of its weights, which cannot be read from here
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     allow_key_over_http: bool = False
     max_concurrency: Positive = 256

@@ -1,4 +1,4 @@
-"""The service and its home: what runs by itself, when, and beyond which limits it warns. No row depends on it."""
+"""`maintenance`, `automation`, `checks`, `freshness`: what the service runs and when it warns; no row depends on it."""
 
 import re
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ Cron = Annotated[str | None, AfterValidator(checked_cron)]
 
 
 class Maintenance(Part):
-    """Upkeep of the home: when, how old snapshots may grow, how long what nothing names is left alone."""
+    """Maintenance of the home: when it runs, how long snapshots, unreferenced files and killed trainings are kept."""
 
     cron: Cron = "30 4 * * *"
     keep_snapshots_days: Annotated[float, Field(ge=1)] = 30

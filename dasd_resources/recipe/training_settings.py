@@ -8,7 +8,7 @@ from dasd_resources.recipe.parts import Part, Positive, Probability
 
 
 class Training(Part):
-    """Full-parameter SFT, the same for every stage (report §6.4.1); stage 3 overrides the epochs."""
+    """Full-parameter SFT, the same for every stage (report §6.4.1); the mixed-policy stage overrides the epochs."""
 
     launcher: tuple[str, ...] = Field(strict=False)
     epochs: Positive

@@ -67,9 +67,9 @@ class Manifest:
         return sum(entry.size for entry in self.entries.values())
 
     def write(self, folder: Path) -> None:
-        aside = folder / f"{MANIFEST}.tmp"
-        aside.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
-        aside.replace(folder / MANIFEST)
+        temporary = folder / f"{MANIFEST}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
+        temporary.replace(folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -202,13 +202,13 @@ class _Writer:
 
 def copy_file(source: Path, copy: Path) -> Entry:
     """Copy a file, whole or not at all; the hash is of what was read."""
-    aside, digest = copy.with_name(f"{copy.name}.tmp"), hashlib.sha256()
-    with source.open("rb") as old, aside.open("wb") as new:
+    temporary, digest = copy.with_name(f"{copy.name}.tmp"), hashlib.sha256()
+    with source.open("rb") as old, temporary.open("wb") as new:
         while chunk := old.read(1 << 20):
             digest.update(chunk)
             new.write(chunk)
         size = new.tell()
-    aside.replace(copy)
+    temporary.replace(copy)
     return Entry(size, digest.hexdigest())
 
 

@@ -1,8 +1,8 @@
 """The ledger: finished rows of expensive work, committed in small transactions, each id at most once.
 
 An asset computes the ids it wants, subtracts those present, and adds each row as it finishes. A crash loses at most
-the rows of the last seconds, however long the next row is in coming; a repeated run does only what is missing; of two
-runs at once, one commits each id.
+the rows of the last seconds, even if the next row takes hours; a repeated run does only what is missing; if two runs
+work on one table at once, each id is committed by one of them.
 """
 
 import logging
@@ -20,8 +20,8 @@ from dasd_resources.inference.engine import Failure
 from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
-Result = TypeVar("Result")
-MAX_ATTEMPTS = 3  # at a request, after which it is left as failed unless somebody asks for it
+Finished = TypeVar("Finished")
+MAX_ATTEMPTS = 3  # at one request over all runs; after that it is only tried again by a materialization by hand
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ class Ledger:
     table: str
     origin: str
     batch: str | None = None
-    max_rows: int = 512
+    max_rows: int = 512  # what a kill can lose: at most 502 in each of 20 kills
     max_seconds: float = 20.0
     num_added: int = 0
     num_failed: int = 0
-    num_retryable: int = 0  # of those that failed: tried fewer than MAX_ATTEMPTS times, over all runs
+    num_retryable: int = 0  # failed, and tried fewer than MAX_ATTEMPTS times over all runs
     _rows: list[Row] = field(default_factory=list)
     _failures: list[Failure] = field(default_factory=list)
     _flushed_at: float = field(default_factory=time.monotonic)
     _lock: RLock = field(default_factory=RLock)
-    _timer: Timer | None = None  # flushes what waits while no further row comes
+    _timer: Timer | None = None  # flushes the waiting rows if no further one comes for max_seconds
 
     def add(self, row: Row) -> None:
         """Take a finished row; it is durable after the next flush."""
@@ -57,8 +57,8 @@ class Ledger:
             self._failures.append(failure)
             self._flush_if_due()
 
-    def collect(self, results: Iterable[Result | Failure], to_row: Callable[[Result], Row]) -> None:
-        """Take every result as it comes, a row for each that is no failure."""
+    def collect(self, results: Iterable[Finished | Failure], to_row: Callable[[Finished], Row]) -> None:
+        """Add a row for every result as it arrives, or store its failure."""
         for result in results:
             if isinstance(result, Failure):
                 self.fail(result)
@@ -66,7 +66,7 @@ class Ledger:
                 self.add(to_row(result))
 
     def flush(self) -> None:
-        """Commit what has been added: new ids only. A failure is kept until its id fails or succeeds again."""
+        """Commit the rows whose ids are new. A failure stays stored until its id fails or succeeds again."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -76,11 +76,12 @@ class Ledger:
             self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
 
     def _commit(self) -> None:
-        key = declared(self.table).key[0]  # by which a request is known
+        key = declared(self.table).key[0]  # equals the request's id
         with self.warehouse.commit(self.origin) as transaction:
             rows = pl.DataFrame(self._rows, infer_schema_length=None)
             added = transaction.append_missing(self.table, rows, self.batch)
             failed = self._failed_rows(transaction)
+            # A request that has succeeded or failed again loses its old row of `failed_requests`.
             settled = [f.request_id for f in self._failures] + [str(row[key]) for row in self._rows]
             transaction.delete_keys("failed_requests", {"asset": self.table}, "request_id", settled)
             transaction.append_missing("failed_requests", failed)
@@ -101,7 +102,7 @@ class Ledger:
                     "asset": self.table,
                     "batch": self.batch,
                     "kind": f.kind,
-                    "reason": f.reason.encode("utf-8", "replace").decode(),  # a server's message may be no characters
+                    "reason": f.reason.encode("utf-8", "replace").decode(),  # a server may send lone surrogates
                     "failed_at": now,
                     "num_attempts": before.get(f.request_id, 0) + f.counts,
                 }
@@ -119,7 +120,7 @@ class Ledger:
             self._timer.start()
 
     def _flush_late(self) -> None:
-        """Flush on the timer's thread. Where that fails the rows are kept, and the next flush raises what is wrong."""
+        """Flush on the timer's thread. If that fails the rows stay waiting, and the next flush raises the error."""
         try:
             self.flush()
         except Exception:

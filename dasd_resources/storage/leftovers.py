@@ -23,9 +23,9 @@ PARTIAL, DOOMED, ROWS, SNAPSHOT = ".partial", ".deleting", ".rows.parquet", ".sn
 def pin_snapshot(rows: Path, snapshot: int) -> Path:
     """Note beside a training's rows which snapshot they were read from: it is kept until the checkpoint names it."""
     pin = rows.with_suffix(SNAPSHOT)
-    aside = pin.with_suffix(f".{os.getpid()}")
-    aside.write_text(str(snapshot))
-    return aside.replace(pin)
+    temporary = pin.with_suffix(f".{os.getpid()}")
+    temporary.write_text(str(snapshot))
+    return temporary.replace(pin)
 
 
 def pinned_snapshots(home: Path) -> set[int]:

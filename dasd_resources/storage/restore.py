@@ -1,4 +1,4 @@
-"""A backup -> a home: every file copied aside and compared with the manifest, then renamed into place, all or nothing.
+"""A backup -> a home: files are copied to a staging folder, compared with the manifest, and renamed into place at once.
 
 A restored home may lie elsewhere than the one that was saved: the checkpoints' paths are then rewritten, as a commit.
 Runs that were under way when the backup was made have no owner, and are declared failed by the next run.
@@ -27,21 +27,21 @@ from dasd_resources.storage.lake import Lake
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
     """Bring a backup, or the newest one of a backup folder, to `home`.
 
-    Returns its manifest and, if `replace` moved a home that was there out of the way, where that is now.
-    Raises BackupError if a file is damaged or missing, or `home` holds anything and `replace` is not given.
+    Returns its manifest and, if `replace` moved an existing home out of the way, where that is now.
+    Raises BackupError if a file is damaged or missing, or if `home` is not empty and `replace` is false.
     """
     folder = chosen(source)
     manifest = read_manifest(folder)
-    aside = home.with_name(f".{home.name}.restoring")
+    staging = home.with_name(f".{home.name}.restoring")
     if not replace:
         _check_free(home)
     if home.is_mount():
         raise BackupError(f"{home} is a mount point, which cannot be replaced as a whole: restore to a folder in it")
-    shutil.rmtree(aside, ignore_errors=True)
-    _copy(folder, manifest, aside)
-    _move_checkpoints(aside, home)
+    shutil.rmtree(staging, ignore_errors=True)
+    _copy(folder, manifest, staging)
+    _move_checkpoints(staging, home)
     os.sync()
-    return manifest, _into_place(aside, home)
+    return manifest, _into_place(staging, home)
 
 
 def chosen(source: Path) -> Path:
@@ -55,40 +55,42 @@ def chosen(source: Path) -> Path:
 
 def _check_free(home: Path) -> None:
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise BackupError(f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it aside")
+        raise BackupError(
+            f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it out of the way"
+        )
 
 
-def _copy(folder: Path, manifest: Manifest, aside: Path) -> None:
+def _copy(folder: Path, manifest: Manifest, staging: Path) -> None:
     for name, entry in manifest.entries.items():
-        copy = aside / name
-        if not copy.resolve().is_relative_to(aside.resolve()):
+        copy = staging / name
+        if not copy.resolve().is_relative_to(staging.resolve()):
             raise BackupError(f"{folder}: its {MANIFEST} names {name}, which lies outside it; nothing was restored")
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not (folder / name).is_file():
             raise BackupError(f"{folder / name} is missing; restore another backup")
         if copy_file(folder / name, copy) != entry:
             raise BackupError(f"{folder / name} is damaged: not what was backed up; restore another backup")
-    with closing(sqlite3.connect(aside / CATALOG)) as catalog:
+    with closing(sqlite3.connect(staging / CATALOG)) as catalog:
         assert catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone() == (manifest.snapshot_id,)
 
 
-def _move_checkpoints(aside: Path, home: Path) -> None:
+def _move_checkpoints(staging: Path, home: Path) -> None:
     """Point the checkpoints that came along to where they will be."""
-    present = sorted(path.name for path in (aside / "checkpoints").glob("*"))
+    present = sorted(path.name for path in (staging / "checkpoints").glob("*"))
     where = f"{TRAINED_HERE} AND list_contains($present, checkpoint_id) AND NOT starts_with(path, $folder)"
     params = {"present": present, "folder": f"{home}/checkpoints/"}
-    warehouse = Lake(home=str(aside))
+    warehouse = Lake(home=str(staging))
     if warehouse.read(f"SELECT count(*) FROM checkpoints WHERE {where}", params).item():
         with warehouse.commit("restore") as transaction:
             transaction.read(f"UPDATE checkpoints SET path = $folder || checkpoint_id WHERE {where}", params)
 
 
-def _into_place(aside: Path, home: Path) -> Path | None:
+def _into_place(staging: Path, home: Path) -> Path | None:
     """Rename the finished home into place; returns where one that was there is now."""
     kept = None
     home.parent.mkdir(parents=True, exist_ok=True)
     if home.exists() and any(home.iterdir()):
         kept = home.with_name(f"{home.name}.before-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}")
         home.rename(kept)
-    aside.rename(home)
+    staging.rename(home)
     return kept

@@ -1,4 +1,4 @@
-"""SQL that a person types: it reads the warehouse's tables at one snapshot, and can do nothing else.
+"""`dasd sql`: a user's SELECT over the warehouse's tables at one snapshot, and nothing else.
 
 Three locks, because each has a hole. The catalog is attached read-only (yet DuckLake's functions delete files).
 DuckDB's external access is off but for the data folder (yet `sqlite_scan` opens any file, and COPY may write to that
@@ -61,15 +61,15 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
 
 
 def _shown(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """The same with distinct names (`id`, `id_1`), and as text what only DuckDB has a type for."""
-    odd = [OWN_TYPES.search(str(kind)) is not None for kind in found.types]
-    if len(set(found.columns)) == len(found.columns) and not any(odd):
+    """The same rows with distinct column names (`id`, `id_1`); types that polars lacks are cast to text."""
+    needs_text = [OWN_TYPES.search(str(kind)) is not None for kind in found.types]
+    if len(set(found.columns)) == len(found.columns) and not any(needs_text):
         return found
     names: list[str] = []
     for name in found.columns:
         new = next(other for other in chain([name], (f"{name}_{n}" for n in count(1))) if other not in names)
         names.append(new)
-    places = [f"#{index + 1}::VARCHAR" if is_odd else f"#{index + 1}" for index, is_odd in enumerate(odd)]
+    places = [f"#{index + 1}::VARCHAR" if as_text else f"#{index + 1}" for index, as_text in enumerate(needs_text)]
     quoted_names = [f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names]
     return found.project(", ".join(f"{place} AS {name}" for place, name in zip(places, quoted_names, strict=True)))
 
@@ -108,7 +108,7 @@ def _table_functions(node: object) -> Iterator[str]:
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, data: Path, spill: Path) -> None:
-    """Take away files, extensions, Python variables and settings; nothing can give them back."""
+    """Disable access to files, extensions, Python variables and settings, for good."""
     for setting in (
         f"allowed_directories = ['{quoted(data)}/']",
         f"temp_directory = '{quoted(spill)}'",

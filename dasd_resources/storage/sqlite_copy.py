@@ -29,16 +29,16 @@ def copy_apart(source: Path, copy: Path) -> None:
 
 def copy_database(source: Path, copy: Path) -> None:
     """All pages in one read transaction: writers go on (WAL) or wait. Raises sqlite3.Error for a damaged file."""
-    aside = copy.with_name(f"{copy.name}.tmp")
-    aside.unlink(missing_ok=True)
+    temporary = copy.with_name(f"{copy.name}.tmp")
+    temporary.unlink(missing_ok=True)
     readable = f"{source.resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(readable, uri=True, timeout=60)) as old, closing(sqlite3.connect(aside)) as new:
+    with closing(sqlite3.connect(readable, uri=True, timeout=60)) as old, closing(sqlite3.connect(temporary)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode = DELETE")  # one file, complete
         (verdict,) = new.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(f"{source} is damaged: {verdict}")
-    aside.replace(copy)
+    temporary.replace(copy)
 
 
 if __name__ == "__main__":

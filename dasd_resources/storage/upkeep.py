@@ -1,8 +1,9 @@
-"""Upkeep of the lake: small data files merged, old snapshots expired, files that no snapshot names deleted.
+"""Upkeep of the lake: small data files merged, old snapshots expired, unreferenced files deleted.
 
-Each step is a commit of its own under the lake's lock, so writers wait for one step at most and readers not at
-all: a file is deleted only when nothing has named it for longer than the grace period. Killed anywhere, nothing that a
-kept snapshot names is lost, and the next run goes on. DuckLake does the work; what may be deleted is decided here.
+Each step is a commit of its own under the lake's lock, so writers wait for at most one step and readers not at all: a
+file is deleted only if no snapshot has named it for longer than the grace period. After a kill at any moment nothing
+that a kept snapshot names is lost, and the next run continues. DuckLake does the work; what may be deleted is decided
+here.
 """
 
 from collections.abc import Iterable
@@ -17,12 +18,12 @@ from dasd_resources.storage.lake import Lake, Transaction
 
 LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
 DELETED = "CALL {function}('dasd', older_than => $before)"
-UNNAMED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
+UNREFERENCED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What was deleted."""
+    """Number and size of the files that were deleted."""
 
     num_files: int = 0
     num_bytes: int = 0
@@ -32,7 +33,7 @@ class Swept:
 
 
 def upkeep_lock(home: Path, timeout: float = -1) -> FileLock:
-    """Held while files are deleted, and while they are backed up; taking it raises Timeout after so many seconds."""
+    """Lock held while files are deleted and while they are backed up; raises Timeout after `timeout` seconds."""
     return FileLock(home / "upkeep.lock", timeout=timeout)
 
 
@@ -47,7 +48,7 @@ def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
 
 
 def _merge_once(lake: Lake, origin: str, table: str) -> int:
-    """One merged file, so that writers wait for no more than that."""
+    """Merge one file's worth, so that writers wait no longer than that; returns the number of files merged."""
     with lake.commit(origin) as transaction:
         query = "CALL ducklake_merge_adjacent_files('dasd', $table, max_compacted_files => 1)"
         done = transaction.read(query, {"table": table})
@@ -55,14 +56,15 @@ def _merge_once(lake: Lake, origin: str, table: str) -> int:
 
 
 def expire_snapshots(lake: Lake, origin: str, before: datetime, pinned: Iterable[int]) -> tuple[int, int]:
-    """Expire the snapshots followed by another before `before`; returns how many, and how many are kept as referred to.
+    """Expire the snapshots that were superseded before `before`; returns how many, and how many old ones are kept.
 
-    A reader of the newest snapshot thus has all that time, however long nothing was written before it came.
-    Kept are the newest, those `pinned`, and those that any row of any table names in a column `snapshot_id`. The rows
-    are read inside the locked transaction, so none is added in between.
+    Kept are the newest, those `pinned`, and those that any row of any table names in a column `snapshot_id`.
     """
+    # Age counts from the next snapshot, not from its own: after a quiet month the newest snapshot is old, and a
+    # reader that opened it a moment before another commit must still have its time. The rows that name snapshots are
+    # read inside the locked transaction, so that no row is added in between.
     with lake.commit(origin) as transaction:
-        kept = referenced(transaction) | set(pinned)
+        kept = referenced_snapshots(transaction) | set(pinned)
         query = """SELECT snapshot_id FROM dasd.snapshots()
             QUALIFY lead(snapshot_time) OVER (ORDER BY snapshot_id) < $before"""
         old = set(transaction.read(query, {"before": before})["snapshot_id"])
@@ -71,11 +73,11 @@ def expire_snapshots(lake: Lake, origin: str, before: datetime, pinned: Iterable
     return len(expired), len(old & kept)
 
 
-def referenced(transaction: Transaction) -> set[int]:
+def referenced_snapshots(transaction: Transaction) -> set[int]:
     """Every snapshot that a row of any table names in a column `snapshot_id`.
 
-    `checkpoints` names what each was trained on, `published_datasets` the latest version of every dataset. Earlier
-    versions that trained nothing are not kept: each would hold on to all the files of its time.
+    `checkpoints` names the one each was trained on, `published_datasets` that of the latest version of every dataset.
+    Earlier versions on which nothing was trained are not kept: each would keep all the files of its time.
     """
     query = "SELECT table_name FROM duckdb_columns() WHERE database_name = 'dasd' AND column_name = 'snapshot_id'"
     ids: set[int] = set()
@@ -86,13 +88,12 @@ def referenced(transaction: Transaction) -> set[int]:
 
 
 def delete_unreferenced(lake: Lake, origin: str, before: datetime) -> Swept:
-    """Delete data files that no snapshot has named since `before`: expired, merged, or never committed.
-
-    Those once named wait for the end of that day (UTC): over SQLite, DuckLake 1.5.5 compares these times as texts of
-    two forms, in which every time of a day comes before any other of that day.
-    """
+    """Delete data files that no snapshot has named since `before`: expired, merged, or never committed."""
+    # Over SQLite, DuckLake 1.5.5 compares these times as texts of two forms, in which every time of a day sorts
+    # before any other of that day: files would go up to a day too early. So we ask for the day before, and files that
+    # were once named wait until the end of the day (UTC).
     yesterday = before.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
-    return _delete(lake, origin, UNNAMED, yesterday) + _delete(lake, origin, ORPHANED, before)
+    return _delete(lake, origin, UNREFERENCED, yesterday) + _delete(lake, origin, ORPHANED, before)
 
 
 def _delete(lake: Lake, origin: str, function: str, before: datetime) -> Swept:
@@ -105,7 +106,7 @@ def _delete(lake: Lake, origin: str, function: str, before: datetime) -> Swept:
 
 
 def _size(path: str) -> int:
-    """0 for a file that an upkeep killed half-way has deleted already."""
+    """Size of a data file; 0 if an upkeep that was killed has deleted it already."""
     return Path(path).stat().st_size if Path(path).is_file() else 0
 
 

@@ -13,9 +13,9 @@
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
 
-Files first: a table with a damaged file is told and left out of the rest. Rows are streamed, a few thousand at a time,
-and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on this
-machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the
+Files first: a table with a damaged file is reported and left out of the rest. Rows are streamed, a few thousand at a
+time, and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on
+this machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the
 sentences of one batch.
 """
 
@@ -68,7 +68,7 @@ def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
         yield last
     num_more = sum(1 for _ in faults)
     if last is not None and num_more:
-        yield Fault(last.table, f"{num_more:,} more rows", "the same", last.cure)
+        yield Fault(last.table, f"{num_more:,} more rows", "the same", last.remedy)
 
 
 def _queries(reading: Reading) -> Iterator[Check]:

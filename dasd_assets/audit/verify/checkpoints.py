@@ -9,7 +9,7 @@ from dasd_assets.audit.prompt import Record
 from dasd_resources.sft.checkpoint import CheckpointError, published
 from dasd_resources.storage.lake import Lake, Reading
 
-CURE = "restore a backup"
+REMEDY = "restore a backup"
 
 
 def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
@@ -31,7 +31,7 @@ def _examples(reading: Reading, row: Record, trained_on: Collection[str]) -> Ite
     for example in reading.read(query, row)["example_id"] if known else ():
         if example not in known:
             name = f"{row['checkpoint_id']} {example}"
-            yield Fault("checkpoint_examples", name, "the checkpoint's snapshot has no such example", CURE)
+            yield Fault("checkpoint_examples", name, "the checkpoint's snapshot has no such example", REMEDY)
 
 
 def _folder(row: Record) -> Iterator[Fault]:
@@ -44,9 +44,9 @@ def _folder(row: Record) -> Iterator[Fault]:
         return
     if trained.content_hash != row["content_hash"]:
         what = f"its weights hash to {trained.content_hash[:16]}…, the record says {row['content_hash'][:16]}…"
-        yield Fault("checkpoints", row["checkpoint_id"], what, CURE)
+        yield Fault("checkpoints", row["checkpoint_id"], what, REMEDY)
     made = {"num_steps": trained.num_steps, "seconds": trained.seconds, "final_loss": trained.losses[-1].loss}
     for name, value in made.items():
         if row[name] != value:
             what = f"its {name} is {row[name]}, the record in its folder says {value}"
-            yield Fault("checkpoints", row["checkpoint_id"], what, CURE)
+            yield Fault("checkpoints", row["checkpoint_id"], what, REMEDY)

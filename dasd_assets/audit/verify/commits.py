@@ -12,7 +12,7 @@ from dasd_resources.storage.connections import AUTHOR
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import TABLES
 
-CURE = "restore a backup; if it was meant: it is told until maintenance expires the snapshot"
+REMEDY = "restore a backup; if the change was intended, it is reported until maintenance expires the snapshot"
 CHANGED_ROWS = ("tables_inserted_into", "tables_deleted_from", "inlined_insert", "inlined_delete")
 DONE = {"insert": "inserted", "update_postimage": "changed", "delete": "deleted"}
 
@@ -35,7 +35,7 @@ def by_hand(reading: Reading) -> Iterator[Fault]:
         for snapshot, change, *values in reading.read(query).rows():
             if snapshot in snapshots:
                 what = f"it was {DONE[change]} by hand (snapshot {snapshot}, {times[snapshot]:%Y-%m-%d %H:%M} UTC)"
-                yield Fault(table, " ".join(map(str, values)), what, CURE)
+                yield Fault(table, " ".join(map(str, values)), what, REMEDY)
 
 
 _FOREIGN = """SELECT snapshot_id, snapshot_time, changes FROM dasd.snapshots()

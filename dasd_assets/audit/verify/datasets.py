@@ -67,8 +67,8 @@ def ranks(reading: Reading) -> Iterator[Fault]:
             if json.loads(row["rule"]).get("only_accepted"):
                 gapless.add((row["recipe"], row["dataset"]))
         except (ValueError, AttributeError):
-            cure = f"materialize what selects {row['dataset']} again"
-            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", cure)
+            remedy = f"materialize what selects {row['dataset']} again"
+            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
         whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
         what = None
@@ -123,8 +123,8 @@ def num_examples(reading: Reading) -> Iterator[Fault]:
         if not row["found"]:
             what = "checkpoint_examples has no row of it (an earlier release trained it): a takedown cannot name it"
         asset = checkpoint_asset(row["name"])
-        cure = f"materialize {asset} again, which trains nothing as long as its dataset is the same"
-        yield Fault("checkpoints", row["checkpoint_id"], what, cure)
+        remedy = f"materialize {asset} again, which trains nothing as long as its dataset is the same"
+        yield Fault("checkpoints", row["checkpoint_id"], what, remedy)
 
 
 _NUM_EXAMPLES = """SELECT c.checkpoint_id, c.name, c.num_examples, count(e.example_id) AS found

@@ -10,43 +10,43 @@ from dasd_resources.storage.tables import Reference, Table
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What must hold of a row of every table that has these columns: `fault` is a condition, `what` says it."""
+class RowRule:
+    """A rule for rows of tables with these columns: `fault` is the SQL condition that breaks it, `what` a message."""
 
     columns: tuple[str, ...]
     what: str
     fault: str
 
 
-RULES = (
-    Rule(
+ROW_RULES = (
+    RowRule(
         ("token_ids", "logprobs", "offsets"),
         "its token ids, logprobs and offsets differ in number",
         "len(token_ids) <> len(logprobs) OR len(token_ids) <> len(offsets)",
     ),
-    Rule(
+    RowRule(
         ("token_ids", "num_prompt_tokens", "offsets", "kind"),
         "it has tokens and a reason to have none, neither, or another number of them than of offsets",
         """(kind IS NULL) <> (token_ids IS NOT NULL AND num_prompt_tokens IS NOT NULL AND offsets IS NOT NULL)
             OR len(token_ids) <> num_prompt_tokens + len(offsets)""",
     ),
-    Rule(
+    RowRule(
         ("logprobs",),
         "it has a logprob that is above 0 or not finite",
         "NOT coalesce(list_max(logprobs) <= 0 AND isfinite(list_min(logprobs)), len(logprobs) = 0)",
     ),
-    Rule(
+    RowRule(
         ("text", "offsets"),
         "an offset lies outside its text",
         "coalesce(list_max(offsets) >= length(text) OR list_min(offsets) < -1, FALSE)",
     ),
-    Rule(("input_ids", "labels"), "its token ids and labels differ in number", "len(input_ids) <> len(labels)"),
-    Rule(
+    RowRule(("input_ids", "labels"), "its token ids and labels differ in number", "len(input_ids) <> len(labels)"),
+    RowRule(
         ("filter", "passed", "kind", "reason"),
         "it passes for a reason, or fails without one",
         "passed = (kind IS NOT NULL AND kind <> 'no_verifier') OR (kind IS NULL) <> (reason IS NULL)",
     ),
-    Rule(
+    RowRule(
         ("correct", "kind", "reason"),
         "it passes for a reason, or fails without one",
         "correct = (kind IS NOT NULL) OR (kind IS NULL) <> (reason IS NULL)",
@@ -54,10 +54,10 @@ RULES = (
 )
 
 
-def rules() -> tuple[Rule, ...]:
-    """All of them; the names of scores as the catalogue has them now."""
+def rules() -> tuple[RowRule, ...]:
+    """All row rules; the names of scores as the catalogue has them now."""
     names = ", ".join(f"'{name}'" for name in SCORES)
-    return (*RULES, Rule(("score_name",), "there is no such score", f"score_name NOT IN ({names})"))
+    return (*ROW_RULES, RowRule(("score_name",), "there is no such score", f"score_name NOT IN ({names})"))
 
 
 def doubled(reading: Reading, table: Table) -> Iterator[Fault]:

@@ -53,7 +53,7 @@ _TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
     WHERE r.batch = $batch AND s.batch = $batch AND t.batch = $batch AND s.student_fingerprint = $student
         AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(t.offsets)
         AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
-        AND greatest(list_max(r.offsets), list_max(t.offsets)) < length(r.text)"""  # the others are told already
+        AND greatest(list_max(r.offsets), list_max(t.offsets)) < length(r.text)"""  # the others are reported already
 _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
@@ -78,8 +78,8 @@ def scores(reading: Reading, recipes: Sequence[Recipe], sample: int | None) -> I
         both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
         wrong = both.filter(~_close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
         for row in wrong.iter_rows(named=True):
-            told, again = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
-            what = f"its {row['score_name']} is {told}, its sentences give {again}"
+            old, new = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
+            what = f"its {row['score_name']} is {old}, its sentences give {new}"
             yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
 
