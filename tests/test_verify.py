@@ -96,7 +96,7 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
     )
     edit(
         copy,
-        f"""UPDATE response_verdicts SET passed = TRUE, reason = NULL
+        f"""UPDATE response_verdicts SET passed = TRUE, kind = NULL, reason = NULL
         WHERE response_id = '{wrong}' AND filter = 'correctness'""",
     )
     edit(
@@ -104,7 +104,7 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
         f"""UPDATE continuation_verdicts SET reason = 'a hand'
         WHERE continuation_id = '{long}' AND filter = 'length'""",
     )
-    edit(copy, f"UPDATE evaluations SET correct = TRUE, reason = NULL WHERE evaluation_id = '{answer}'")
+    edit(copy, f"UPDATE evaluations SET correct = TRUE, kind = NULL, reason = NULL WHERE evaluation_id = '{answer}'")
     found = faults(copy)
     assert f"response_verdicts {loop} repetition: its verdict is failed (a hand), its text gives passed" in found
     assert f"response_verdicts {wrong} correctness: its verdict is passed, its text gives failed (" in found
@@ -328,8 +328,10 @@ def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:
     edit(copy, "UPDATE response_scores SET score = 9 WHERE score_name = 'teacher_share'")
     num_batches = copy.read("SELECT count(DISTINCT batch) AS num FROM response_scores").item()
     edit(copy, "UPDATE student_rollouts SET offsets = list_transform(offsets, o -> -1)")
-    edit(copy, "UPDATE response_verdicts SET passed = FALSE, reason = 'a hand' WHERE filter = 'truncation'")
-    edit(copy, "UPDATE evaluations SET correct = NOT correct, reason = CASE WHEN correct THEN 'a hand' END")
+    cut_off = "passed = FALSE, kind = 'cut_off', reason = 'a hand'"
+    edit(copy, f"UPDATE response_verdicts SET {cut_off} WHERE filter = 'truncation'")
+    flipped = "kind = CASE WHEN correct THEN 'wrong_answer' END, reason = CASE WHEN correct THEN 'a hand' END"
+    edit(copy, f"UPDATE evaluations SET correct = NOT correct, {flipped}")
     faults = list(verify(copy.warehouse, sample=1))
     found = [fault.table for fault in faults]
     assert found.count("sentence_probabilities") == num_batches
