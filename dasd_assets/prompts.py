@@ -21,7 +21,7 @@ from dasd_assets.records.table_metadata import markdown_table
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFIERS
-from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, outdated_batches, without_withdrawn
+from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -153,12 +153,12 @@ def _per_domain(rows: list[Row]) -> str:
 def _landed_or_stored(
     folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
-    """The records of the landed file, or of what is stored of it if the file is gone and the batch is out of date.
+    """The records of the landed file, or what is stored of it if the file is gone.
 
-    So a withdrawal or a removed batch reaches also a batch whose file is gone. Rejected lines whose text went with
-    the file stay rejected.
+    So a withdrawal, a removed batch or a new release reaches also a batch whose file is gone. Rejected lines whose text
+    went with the file stay rejected.
     """
-    if folder.find(batch) is None and batch in outdated_batches(warehouse, existing):
+    if folder.find(batch) is None and not warehouse.read(_IS_STORED, {"batch": batch}).is_empty():
         params = {"batch": batch, "existing": existing}
         own, taken_over = (
             [Prompt(**row) for row in warehouse.read(query, params).iter_rows(named=True)]
@@ -171,6 +171,8 @@ def _landed_or_stored(
         return list(read_prompts(path, file.name))
 
 
+_IS_STORED = """SELECT 1 FROM prompts WHERE batch = $batch
+    UNION ALL SELECT 1 FROM rejected_prompts WHERE batch = $batch LIMIT 1"""
 _OWN_PROMPTS = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
 _TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
         REPLACE (l.source_file AS source_file, l.source_line AS source_line)

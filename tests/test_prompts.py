@@ -5,10 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import Project, prompt_rows
+from raised_rule import raise_version
 
 from dasd_assets.audit.outdated import explained
 from dasd_assets.commands.run import execute, register_batches
-from dasd_assets.prompts import find_landed, split_owned
+from dasd_assets.prompts import LANDING, find_landed, split_owned
 from dasd_assets.records.partitions import batches
 from dasd_assets.withdrawals import outdated_batches, withdraw
 from dasd_resources.landing.landing_folder import LandingFolder
@@ -121,3 +122,17 @@ def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Proj
     project.materialize("prompts")
     assert project.read(rejected).rows() == [("duplicate_file_gone", prompt_id, owner)]
     assert outdated_batches(project.warehouse, [second]) == {}
+
+
+def test_a_new_release_reaches_a_batch_whose_file_is_gone(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.land("a.jsonl", [*prompt_rows(0, 3), {"question": ""}])
+    project.run()
+    rows = "SELECT * EXCLUDE (run_id) FROM {} ORDER BY ALL"
+    before = [project.read(rows.format(table)).rows() for table in ("prompts", "rejected_prompts", "responses")]
+    (project.home / "prompts" / "a.jsonl").unlink()
+    raise_version(monkeypatch, "PROMPTS_VERSION", LANDING, "raised")
+    project.fake.generated.clear()
+    project.run()
+    assert "prompts" in project.materialized
+    assert [project.read(rows.format(table)).rows() for table in ("prompts", "rejected_prompts", "responses")] == before
+    assert project.fake.generated == []
