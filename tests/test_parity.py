@@ -12,12 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import Project, change, prompt_rows
+from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
 
 from dasd_assets.commands.run import RunFailed
+from dasd_assets.generations import GENERATION
 from dasd_assets.parity import StoredLogprobs, compare, rescoring_model
 from dasd_assets.records.partitions import batches
 from dasd_assets.service.staleness import comparison
+from dasd_assets.student_logprobs import SCORING
 from dasd_resources.inference.engine import Failure, Score
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Rescoring, load_recipe
@@ -209,6 +212,30 @@ def test_the_sample_is_bounded_and_the_same_every_time(landed: Project) -> None:
     first, second = landed.fake.rescored[:3], landed.fake.rescored[3:]
     assert first == second
     assert set(first) < set(landed.fake.generated)
+
+
+@pytest.mark.parametrize("asset", ["teacher_generations_t060", "student_logprobs"])
+def test_what_passed_on_the_same_rows_is_not_computed_again(
+    landed: Project, asset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new release makes the asset again and adds nothing; by hand, or with another setting, it is checked anew."""
+    check = "engine_parity" if asset == "student_logprobs" else "prefill_parity"
+    constant, rule = ("SCORING_VERSION", SCORING) if asset == "student_logprobs" else ("GENERATION_VERSION", GENERATION)
+    landed.run()
+    raise_version(monkeypatch, constant, rule, "raised")
+    landed.fake.rescored.clear()
+    landed.materialize(asset)
+    passed, description, metadata = outcome(landed, asset, check)
+    assert passed and description.endswith("(not computed again: the rows are the same)")
+    assert metadata["num_responses"] > 0
+    assert landed.fake.rescored == []
+    landed.materialize(asset)
+    assert landed.fake.rescored != []
+    landed.fake.rescored.clear()
+    role = "student" if asset == "student_logprobs" else "teacher"
+    landed.recipe = change(landed.recipe, f"parity.{role}.max_difference", 0.5)
+    landed.materialize(asset)
+    assert landed.fake.rescored != []
 
 
 def test_the_sample_is_of_questions_that_are_still_there(landed: Project) -> None:

@@ -6,6 +6,7 @@ the behaviour that we rely on, so an upgrade of Dagster fails there first.
 
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
@@ -31,6 +32,7 @@ __all__ = [
     "BaseAssetGraph",  # the type that `Definitions.resolve_asset_graph` returns, for annotations
     "BaseAssetNode",  # the type of its nodes: parents, checks, code version, metadata
     "ExecutionPlan",  # of an Executor's signature: OwnedExecutor wraps Dagster's own executors
+    "PartitionKeyFilter",  # of the query for a check's earlier outcomes in one batch
     "PlanOrchestrationContext",  # of an Executor's signature; holds the run
     "RetryMode",  # of an Executor's signature
     "RunFailureReason",  # tells a run whose process died from one whose step failed
