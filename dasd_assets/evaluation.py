@@ -16,7 +16,8 @@ from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
-from dasd_assets.rules.checkpoints import CHAIN, checkpoint_asset, checkpoint_names, current_checkpoints
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
@@ -230,7 +231,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         reads={
             "benchmark_questions": "benchmark_questions",
             "checkpoints": models,
-            "sft_examples": [*[f"sft_dataset_{dataset}" for dataset in recipe.datasets], "mixed_policy_dataset"],
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
         },
         rules=[EVALUATION, CHAIN],
         parts=["evaluation"],

@@ -10,6 +10,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version
 from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.rules.asset_names import CONTROL_ASSET, generation_asset, selection_asset
 from dasd_assets.rules.control import CONTROL, draw_control
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.selection import selection_audit, write_selection
@@ -26,16 +27,16 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _random(recipe: Recipe) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        "random_responses",
+        CONTROL_ASSET,
         "selected_responses",
         reads={
-            "selected_responses": [f"selected_responses_{dataset}" for dataset in recipe.datasets],
+            "selected_responses": list(map(selection_asset, recipe.datasets)),
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
             "prompts": "prompts",
             "quarantined_batches": (),
         },
-        looks_up={"responses": [f"teacher_generations_{dataset}" for dataset in recipe.datasets]},
+        looks_up={"responses": list(map(generation_asset, recipe.datasets))},
         models=["teacher_model", "student_model"],
         rules=[CONTROL],
         parts=["name", "generation.temperatures"],

@@ -15,6 +15,13 @@ from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.rules.asset_names import (
+    CONTROL_ASSET,
+    checkpoint_asset,
+    dataset_asset,
+    generation_asset,
+    selection_asset,
+)
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
     CANDIDATES,
@@ -23,7 +30,7 @@ from dasd_assets.rules.candidates import (
     candidate_params,
     drop_counts,
 )
-from dasd_assets.rules.checkpoints import checkpoint_asset, checkpoint_names, current_checkpoints
+from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.filters import FILTERING, filter_version
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
@@ -151,9 +158,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _declared(recipe: Recipe) -> Declaration:
     """The report reads every stage of the pipeline."""
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
-    selections = [f"selected_responses_{dataset}" for dataset in recipe.datasets]
-    sft_datasets = [f"sft_dataset_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
+    selections = map(selection_asset, recipe.datasets)
     return declare(
         recipe,
         "distillation_report",
@@ -161,8 +167,8 @@ def _declared(recipe: Recipe) -> Declaration:
             "responses": generations,
             "response_verdicts": "response_verdicts",
             "sentence_types": "sentence_types",
-            "selected_responses": [*selections, "random_responses"],
-            "sft_examples": [*sft_datasets, "mixed_policy_dataset"],
+            "selected_responses": [*selections, CONTROL_ASSET],
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
             "student_rollouts": "student_rollouts",
             "benchmark_questions": "benchmark_questions",

@@ -15,6 +15,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
+from dasd_assets.rules.asset_names import generation_asset, selection_asset
 from dasd_assets.rules.candidates import drop_counts
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
@@ -52,7 +53,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        f"selected_responses_{dataset}",
+        selection_asset(dataset),
         ["selected_responses", "selection_rules"],
         reads={
             "response_scores": "response_scores",
@@ -60,7 +61,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             "prompts": "prompts",  # a withdrawal changes the pool and nothing in between
             "quarantined_batches": (),
         },
-        looks_up={"responses": f"teacher_generations_{dataset}"},
+        looks_up={"responses": generation_asset(dataset)},
         models=["teacher_model", "student_model"],
         rules=[SELECTION],
         parts=["name", "seed", "generation.temperatures"],

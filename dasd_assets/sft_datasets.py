@@ -19,6 +19,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure, audited
+from dasd_assets.rules.asset_names import CONTROL_ASSET, dataset_asset, selection_asset
 from dasd_assets.rules.ids import example_id, sft_dataset_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.student_tokens import require_tokens
@@ -76,9 +77,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        f"sft_dataset_{dataset}",
+        dataset_asset(dataset),
         ["sft_examples", "published_datasets"],
-        reads={"selected_responses": [f"selected_responses_{dataset}", "random_responses"]},
+        reads={"selected_responses": [selection_asset(dataset), CONTROL_ASSET]},
         looks_up={"student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[EXAMPLES],

@@ -12,6 +12,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
@@ -74,7 +75,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "student_logprobs",

@@ -12,6 +12,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.tokens import TOKENS, token_table
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
@@ -27,7 +28,7 @@ class NoTokens(LookupError):
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`student_tokens`."""
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "student_tokens",

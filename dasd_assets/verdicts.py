@@ -12,6 +12,7 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, Response, filter_version, judge
 from dasd_assets.rules.verdict import Verdict
 from dasd_assets.student_tokens import require_tokens
@@ -45,7 +46,7 @@ def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> lis
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`response_verdicts`."""
 
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "response_verdicts",

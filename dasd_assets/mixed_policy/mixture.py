@@ -22,7 +22,7 @@ from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
-from dasd_assets.rules.checkpoints import MIXED
+from dasd_assets.rules.asset_names import MIXED, dataset_asset
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rule import Rule
@@ -66,7 +66,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`mixed_policy_dataset`."""
     declared = declare(
         recipe,
-        "mixed_policy_dataset",
+        dataset_asset(MIXED),
         ["sft_examples", "selected_responses", "selection_rules", "published_datasets"],
         reads={
             **prefixes_read(recipe),
