@@ -49,7 +49,7 @@ def epochs(recipe: Recipe, dataset: str) -> int:
 
 def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
-    settings = recipe.version("training", "seed", "student.dtype")
+    settings = recipe.version(*TRAINING.parts)
     return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
 
 
