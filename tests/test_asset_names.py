@@ -25,7 +25,7 @@ from dasd_resources.recipe import Recipe, load_recipe
 
 PACKAGE = Path(str(dasd_assets.__file__)).parent
 PREFIXES = tuple(name("") for name in (generation_asset, selection_asset, dataset_asset, checkpoint_asset))
-WHOLE = {dataset_asset(MIXED), CONTROL_ASSET}
+WHOLE = {dataset_asset(MIXED), CONTROL_ASSET, DAS, RANDOM}
 
 
 def named_by(recipe: Recipe) -> set[str]:
@@ -59,7 +59,7 @@ def test_an_asset_is_overdue_by_what_it_makes() -> None:
 
 
 def spelt(tree: ast.AST) -> Iterator[ast.Constant]:
-    """Strings that hold the name of such an asset, or end where a dataset's name would go on; not docstrings."""
+    """Strings that are the name of such an asset or policy, or end where a dataset's name would go on; not docstrings."""
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docs:

@@ -22,7 +22,7 @@ from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
-from dasd_assets.rules.asset_names import MIXED, dataset_asset
+from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rule import Rule
@@ -89,7 +89,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         accepted = _accepted(warehouse, engines, recipe, student)
-        ids = selected_ids(warehouse, recipe, recipe.last_dataset, "das")
+        ids = selected_ids(warehouse, recipe, recipe.last_dataset, DAS)
         ratio = recipe.mixed_policy.off_policy_ratio
         drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
         _write_off_policy(context, warehouse, recipe, drawn)
@@ -99,13 +99,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             for row in continuations_to_teach(warehouse, student, accepted)
         )
         off_policy = map(example_row, tokens_to_teach(warehouse, student, drawn))
-        made = write_examples(context, warehouse, recipe, MIXED, "das", chain(on_policy, off_policy))
+        made = write_examples(context, warehouse, recipe, MIXED, DAS, chain(on_policy, off_policy))
         return dg.MaterializeResult(
             data_version=content_version(made["example_id"]),
             metadata=declared.result(
                 warehouse,
                 made.height,
-                {"recipe": recipe.name, "dataset": MIXED, "policy": "das"},
+                {"recipe": recipe.name, "dataset": MIXED, "policy": DAS},
                 num_on_policy=accepted.height,
                 num_off_policy=len(drawn),
                 num_tokens=int(made["num_tokens"].sum()),
@@ -150,4 +150,4 @@ def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, r
     }
     with warehouse.commit(origin(context)) as transaction:
         rows = transaction.read(query, params)
-        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": "das"}, rows)
+        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": DAS}, rows)

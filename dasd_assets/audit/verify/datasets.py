@@ -7,7 +7,7 @@ from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
-from dasd_assets.rules.asset_names import MIXED, checkpoint_asset, dataset_asset, selection_asset
+from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM, checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
 from dasd_resources.storage.lake import Reading
 
@@ -70,13 +70,13 @@ def ranks(reading: Reading) -> Iterator[Fault]:
             remedy = f"materialize what selects {row['dataset']} again"
             yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
-        whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
+        whole = row["dataset"] != MIXED and (row["policy"] == RANDOM or (row["recipe"], row["dataset"]) in gapless)
         what = None
         if row["least"] < 1 or row["distinct"] < row["number"]:
             what = "a rank is below 1 or there twice"
         elif whole and row["most"] != row["number"]:
             what = f"its ranks go to {row['most']}, of {row['number']} rows"
-        elif row["policy"] == "das" and row["rises"]:
+        elif row["policy"] == DAS and row["rises"]:
             what = f"the score rises with the rank {row['rises']} times"
         if what:
             name = f"{row['recipe']} {row['dataset']} {row['policy']} {row['domain']}"
