@@ -16,7 +16,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse

@@ -22,7 +22,7 @@ from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.rules.asset_names import CONTROL_ASSET, DAS, RANDOM, dataset_asset, selection_asset
 from dasd_assets.rules.ids import example_id, sft_dataset_id
 from dasd_assets.rules.rule import Rule
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse

@@ -16,7 +16,7 @@ from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
-from dasd_assets.student_tokens import stored_tokens
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, stored_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
@@ -53,7 +53,8 @@ def scored_rows(
         return
     with engines.open(student) as engine:
         for first in range(0, len(ids), RESPONSES_PER_READ):
-            tokens = stored_tokens(warehouse, batch, student.fingerprint, ids[first : first + RESPONSES_PER_READ])
+            part, columns = ids[first : first + RESPONSES_PER_READ], "num_prompt_tokens, token_ids, kind, reason"
+            tokens = stored_tokens(warehouse, OF_RESPONSES, columns, student.fingerprint, part, batch)
             for rows in tokens.iter_slices(RESPONSES_PER_SCORING):
                 requests, refused = scoring_requests(rows)
                 yield from refused

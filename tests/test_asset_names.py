@@ -59,7 +59,7 @@ def test_an_asset_is_overdue_by_what_it_makes() -> None:
 
 
 def spelt(tree: ast.AST) -> Iterator[ast.Constant]:
-    """Strings that are the name of such an asset or policy, or end where a dataset's name would go on; not docstrings."""
+    """Strings, not docstrings, that are such a name, or end where a dataset's name would go on."""
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docs:

@@ -11,7 +11,6 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuation_tokens import stored_tokens
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
     current_continuations,
@@ -26,6 +25,7 @@ from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
 from dasd_assets.sft_datasets import (
     EXAMPLES,
     EXAMPLES_AT_ONCE,
@@ -119,8 +119,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def continuations_to_teach(warehouse: Warehouse, student: str, accepted: pl.DataFrame) -> Iterator[Row]:
     """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets), a part read at a time."""
     for part in accepted.select("continuation_id", "text", "prefix_text").iter_slices(EXAMPLES_AT_ONCE):
-        tokens = stored_tokens(warehouse, student, part["continuation_id"].to_list())
-        yield from part.join(tokens, on="continuation_id").iter_rows(named=True)
+        ids, columns = part["continuation_id"].to_list(), "num_prompt_tokens, token_ids, offsets"
+        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
+        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(named=True)
 
 
 def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> pl.DataFrame:
