@@ -17,6 +17,7 @@ from dasd_assets.mixed_policy.continuations import current_continuations, curren
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import tidy
+from dasd_assets.rules.asset_names import checkpoint_asset, generation_asset
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
     AT_TEMPERATURE,
@@ -25,7 +26,7 @@ from dasd_assets.rules.candidates import (
     num_scored,
     to_score_params,
 )
-from dasd_assets.rules.checkpoints import checkpoint_asset, trained_names
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
@@ -250,7 +251,7 @@ def _rejected_lines(scope: Scope) -> AssetCheckFinding:
 
 
 def _generation_checks(dataset: str) -> list[Check]:
-    asset = f"teacher_generations_{dataset}"
+    asset = generation_asset(dataset)
     return [
         Check(
             asset, "failed_requests", "Nearly every request was answered.", lambda scope: _unanswered(scope, dataset)

@@ -16,12 +16,12 @@ from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
-from dasd_assets.rules.checkpoints import CHAIN, checkpoint_asset, checkpoint_names, current_checkpoints
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_assets.rules.verdict import VERIFIERS, Verdict, verified
-from dasd_resources.chat import split_thinking
+from dasd_assets.rules.verdict import VERIFIERS, judge_answer
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -108,15 +108,6 @@ def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row
         "num_tokens": len(completion.token_ids),
         "finish_reason": completion.finish_reason,
     }
-
-
-def judge_answer(text: str, question: Row) -> Verdict:
-    """The verifier's verdict on the final answer of a canonical text."""
-    _, answer = split_thinking(text)
-    if answer is None or not answer.strip():
-        return Verdict(False, "no_final_answer", "no final answer")
-    fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
-    return verified(*map(str, fields))
 
 
 def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -230,7 +221,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         reads={
             "benchmark_questions": "benchmark_questions",
             "checkpoints": models,
-            "sft_examples": [*[f"sft_dataset_{dataset}" for dataset in recipe.datasets], "mixed_policy_dataset"],
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
         },
         rules=[EVALUATION, CHAIN],
         parts=["evaluation"],

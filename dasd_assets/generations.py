@@ -17,6 +17,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
@@ -110,7 +111,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        f"teacher_generations_{dataset}",
+        generation_asset(dataset),
         ["responses", "failed_requests"],
         reads={"prompts": "prompts", "withdrawn_prompts": ()},
         models=["teacher_model"],

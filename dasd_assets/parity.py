@@ -17,6 +17,7 @@ import polars as pl
 from dasd_assets.records.earlier_checks import passed_on_these_rows
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import Figure, tidy
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -182,7 +183,7 @@ def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
 
 def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=f"teacher_generations_{dataset}",
+        asset=generation_asset(dataset),
         blocking=True,
         partitions_def=PROMPT_BATCH,
         pool="engine",

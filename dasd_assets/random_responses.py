@@ -10,12 +10,15 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version
 from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.rules.asset_names import CONTROL_ASSET, RANDOM, generation_asset, selection_asset
 from dasd_assets.rules.control import CONTROL, draw_control
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.selection import selection_audit, write_selection
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Reading, Warehouse
+
+OF_CONTROL = f"policy = '{RANDOM}'"  # its rows of `selected_responses`
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -26,20 +29,20 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _random(recipe: Recipe) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        "random_responses",
+        CONTROL_ASSET,
         "selected_responses",
         reads={
-            "selected_responses": [f"selected_responses_{dataset}" for dataset in recipe.datasets],
+            "selected_responses": list(map(selection_asset, recipe.datasets)),
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
             "prompts": "prompts",
             "quarantined_batches": (),
         },
-        looks_up={"responses": [f"teacher_generations_{dataset}" for dataset in recipe.datasets]},
+        looks_up={"responses": list(map(generation_asset, recipe.datasets))},
         models=["teacher_model", "student_model"],
         rules=[CONTROL],
         parts=["name", "generation.temperatures"],
-        rows="policy = 'random'",
+        rows=OF_CONTROL,
     )
 
     @declared.asset(
@@ -57,11 +60,11 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         controls = []
         for dataset in recipe.datasets:
             control = _control(warehouse, recipe, dataset, pool_params(recipe, teacher, student, dataset, existing))
-            write_selection(context, warehouse, recipe, dataset, "random", control)
+            write_selection(context, warehouse, recipe, dataset, RANDOM, control)
             controls.append(control)
         drawn = pl.concat(controls)
-        mean_score, rows = drawn.select(pl.mean("score")).item(), {"recipe": recipe.name, "policy": "random"}
-        audit = selection_audit(warehouse, recipe, "policy = 'random'")
+        mean_score, rows = drawn.select(pl.mean("score")).item(), {"recipe": recipe.name, "policy": RANDOM}
+        audit = selection_audit(warehouse, recipe, OF_CONTROL)
         return dg.MaterializeResult(
             data_version=content_version(drawn["response_id"]),
             tags=read,

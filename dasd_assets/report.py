@@ -15,6 +15,15 @@ from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.rules.asset_names import (
+    CONTROL_ASSET,
+    DAS,
+    MIXED,
+    checkpoint_asset,
+    dataset_asset,
+    generation_asset,
+    selection_asset,
+)
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
     CANDIDATES,
@@ -23,11 +32,11 @@ from dasd_assets.rules.candidates import (
     candidate_params,
     drop_counts,
 )
-from dasd_assets.rules.checkpoints import checkpoint_asset, checkpoint_names, current_checkpoints
+from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.filters import FILTERING, filter_version
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.scores import DIVERGENCE, threshold_version
+from dasd_assets.rules.scores import DIVERGENCE, TYPE_NAMES, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.inference.engines import Engines
@@ -97,7 +106,7 @@ def sentence_bars(sentences: pl.DataFrame) -> "Figure":
     colours = [TYPE_COLOURS[kind] for kind in sentences["sentence_type"]]
     axes.bar(position - 0.2, sentences["teacher_prob"].fill_null(0), 0.38, color=colours)
     axes.bar(position + 0.2, sentences["student_prob"].fill_null(0), 0.38, color=colours, alpha=0.45)
-    for kind in ("teacher", "student", "close"):
+    for kind in TYPE_NAMES:
         axes.bar([0], [0], color=TYPE_COLOURS[kind], label=f"{kind} sentence")
     axes.set_ylim(0, 1.2)
     axes.set_title("left bar: under the teacher, right and pale: under the student", fontsize=8)
@@ -151,9 +160,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _declared(recipe: Recipe) -> Declaration:
     """The report reads every stage of the pipeline."""
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
-    selections = [f"selected_responses_{dataset}" for dataset in recipe.datasets]
-    sft_datasets = [f"sft_dataset_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
+    selections = map(selection_asset, recipe.datasets)
     return declare(
         recipe,
         "distillation_report",
@@ -161,8 +169,8 @@ def _declared(recipe: Recipe) -> Declaration:
             "responses": generations,
             "response_verdicts": "response_verdicts",
             "sentence_types": "sentence_types",
-            "selected_responses": [*selections, "random_responses"],
-            "sft_examples": [*sft_datasets, "mixed_policy_dataset"],
+            "selected_responses": [*selections, CONTROL_ASSET],
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
             "student_rollouts": "student_rollouts",
             "benchmark_questions": "benchmark_questions",
@@ -229,7 +237,7 @@ def _response_probs(
 ) -> dict[str, list[float]]:
     query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
             r.response_id IN (SELECT response_id FROM selected_responses
-                WHERE recipe = $recipe AND policy = 'das' AND dataset <> 'mixed') AS selected
+                WHERE recipe = $recipe AND policy = '{DAS}' AND dataset <> '{MIXED}') AS selected
         FROM responses r WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
     params = _params(engines, recipe, batches) | {"recipe": recipe.name}
     probs = warehouse.read(query, params)

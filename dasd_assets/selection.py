@@ -15,6 +15,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
+from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
 from dasd_assets.rules.candidates import drop_counts
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
@@ -50,9 +51,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
+    of_dataset = f"dataset = '{dataset}' AND policy = '{DAS}'"
     declared = declare(
         recipe,
-        f"selected_responses_{dataset}",
+        selection_asset(dataset),
         ["selected_responses", "selection_rules"],
         reads={
             "response_scores": "response_scores",
@@ -60,11 +62,11 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             "prompts": "prompts",  # a withdrawal changes the pool and nothing in between
             "quarantined_batches": (),
         },
-        looks_up={"responses": f"teacher_generations_{dataset}"},
+        looks_up={"responses": generation_asset(dataset)},
         models=["teacher_model", "student_model"],
         rules=[SELECTION],
         parts=["name", "seed", "generation.temperatures"],
-        rows=f"dataset = '{dataset}' AND policy = 'das'",
+        rows=of_dataset,
     )
 
     @declared.asset(
@@ -85,11 +87,11 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             context.log.warning(_warning(dataset, unused, pool))
         if selected.is_empty():
             raise dg.Failure(f"no response of {dataset} is left to select; {_drops(warehouse, params)}")
-        write_selection(context, warehouse, recipe, dataset, "das", selected)
+        write_selection(context, warehouse, recipe, dataset, DAS, selected)
         record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params))
         figures = _figures(recipe, selected, pool)
-        rows = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
-        audit = selection_audit(warehouse, recipe, f"dataset = '{dataset}' AND policy = 'das'")
+        rows = {"recipe": recipe.name, "dataset": dataset, "policy": DAS}
+        audit = selection_audit(warehouse, recipe, of_dataset)
         return dg.MaterializeResult(
             data_version=content_version(selected["response_id"]),
             tags=read,

@@ -13,9 +13,10 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import inline, labelled_axes, shape, with_legend
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.sentence_table import SENTENCE_SUMS, sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -43,7 +44,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "sentence_probabilities",

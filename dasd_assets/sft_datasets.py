@@ -19,9 +19,10 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure, audited
+from dasd_assets.rules.asset_names import CONTROL_ASSET, DAS, RANDOM, dataset_asset, selection_asset
 from dasd_assets.rules.ids import example_id, sft_dataset_id
 from dasd_assets.rules.rule import Rule
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -76,14 +77,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
-        f"sft_dataset_{dataset}",
+        dataset_asset(dataset),
         ["sft_examples", "published_datasets"],
-        reads={"selected_responses": [f"selected_responses_{dataset}", "random_responses"]},
+        reads={"selected_responses": [selection_asset(dataset), CONTROL_ASSET]},
         looks_up={"student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[EXAMPLES],
         parts=["name"],
-        rows=f"dataset = '{dataset}' AND policy = 'das'",
+        rows=f"dataset = '{dataset}' AND policy = '{DAS}'",
     )
 
     @declared.asset(
@@ -94,19 +95,19 @@ def _sft_dataset(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     def sft_dataset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         made = {}
-        for policy in ("das", "random"):
+        for policy in (DAS, RANDOM):
             rows = tokens_to_teach(warehouse, student, selected_ids(warehouse, recipe, dataset, policy))
             made[policy] = write_examples(context, warehouse, recipe, dataset, policy, map(example_row, rows))
         return dg.MaterializeResult(
-            data_version=content_version(made["das"]["example_id"]),
+            data_version=content_version(made[DAS]["example_id"]),
             metadata=declared.result(
                 warehouse,
-                made["das"].height,
-                {"recipe": recipe.name, "dataset": dataset, "policy": "das"},
-                num_random=made["random"].height,
-                num_tokens=int(made["das"]["num_tokens"].sum()),
-                lengths_shape=shape(made["das"]["num_tokens"].to_list()),
-                lengths=inline(histogram({dataset: made["das"]["num_tokens"].to_list()}, "tokens per example")),
+                made[DAS].height,
+                {"recipe": recipe.name, "dataset": dataset, "policy": DAS},
+                num_random=made[RANDOM].height,
+                num_tokens=int(made[DAS]["num_tokens"].sum()),
+                lengths_shape=shape(made[DAS]["num_tokens"].to_list()),
+                lengths=inline(histogram({dataset: made[DAS]["num_tokens"].to_list()}, "tokens per example")),
                 **audit_figures(warehouse, recipe, dataset),
             ),
         )
@@ -203,7 +204,7 @@ def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:
 
 def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str) -> dict[str, Figure]:
     """Figures of a published dataset that lead to its audit."""
-    key = {"recipe": recipe.name, "dataset": dataset, "policy": "das"}
+    key = {"recipe": recipe.name, "dataset": dataset, "policy": DAS}
     where = " AND ".join(f"{name} = '{value}'" for name, value in key.items())
     query = f"SELECT * FROM lineage_examples WHERE {where}"
     published = warehouse.read(f"SELECT dataset_id, snapshot_id FROM published_datasets WHERE {where}").row(0)

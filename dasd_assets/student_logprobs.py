@@ -12,10 +12,11 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tag
+from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
-from dasd_assets.student_tokens import stored_tokens
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, stored_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
@@ -52,7 +53,8 @@ def scored_rows(
         return
     with engines.open(student) as engine:
         for first in range(0, len(ids), RESPONSES_PER_READ):
-            tokens = stored_tokens(warehouse, batch, student.fingerprint, ids[first : first + RESPONSES_PER_READ])
+            part, columns = ids[first : first + RESPONSES_PER_READ], "num_prompt_tokens, token_ids, kind, reason"
+            tokens = stored_tokens(warehouse, OF_RESPONSES, columns, student.fingerprint, part, batch)
             for rows in tokens.iter_slices(RESPONSES_PER_SCORING):
                 requests, refused = scoring_requests(rows)
                 yield from refused
@@ -74,7 +76,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "student_logprobs",

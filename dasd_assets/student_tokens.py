@@ -3,7 +3,7 @@
 Filters count these tokens, the student is scored and trained on them: what is measured is what is learned.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import dagster as dg
@@ -12,22 +12,20 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.asset_names import generation_asset
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, TokenTable
 from dasd_assets.rules.tokens import TOKENS, token_table
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-RESPONSES_PER_COMMIT = 2000  # of 8,192 tokens: 130 MB of lists
-
-
-class NoTokens(LookupError):
-    """Texts that `student_tokens` or `continuation_tokens` lacks; the message says what to do."""
+TEXTS_PER_COMMIT = 2000  # of 8,192 tokens: 130 MB of lists
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`student_tokens`."""
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "student_tokens",
@@ -49,7 +47,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         batch = context.partition_key
         num_todo, todo = untokenised(warehouse, batch, student.fingerprint)
         rows = logged(todo, num_todo, "responses tokenised", context.log.info)
-        num_new = write_tokens(warehouse, batch, student.fingerprint, student.chat, rows, origin(context))
+        num_new = write_tokens(warehouse, OF_RESPONSES, student.chat, student.fingerprint, rows, origin(context), batch)
         made = _tokenised(warehouse, batch, student.fingerprint)
         return dg.MaterializeResult(
             data_version=content_version([*made["response_id"], student.fingerprint]),
@@ -75,39 +73,33 @@ def untokenised(warehouse: Warehouse, batch: str, student: str) -> tuple[int, It
     def rows() -> Iterator[Row]:
         query = f"SELECT r.response_id, r.text, p.question, p.system_prompt {todo}"
         with warehouse.reading() as reading:
-            for part in reading.stream(query, params, RESPONSES_PER_COMMIT):
+            for part in reading.stream(query, params, TEXTS_PER_COMMIT):
                 yield from part.iter_rows(named=True)
 
     return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
 
 
 def write_tokens(
-    warehouse: Warehouse, batch: str, student: str, chat: Chat, responses: Iterator[Row], origin: str
+    warehouse: Warehouse,
+    table: TokenTable,
+    chat: Chat,
+    student: str,
+    texts: Iterable[Row],
+    origin: str,
+    batch: str | None = None,
 ) -> int:
-    """Tokenise and commit responses of a batch, a commit's worth at a time; returns how many were new."""
-    num_new = 0
-    named = {"batch": pl.lit(batch), "student_fingerprint": pl.lit(student)}
-    while (table := token_table(chat, islice(responses, RESPONSES_PER_COMMIT), "response_id")).height:
+    """Tokenise and commit texts, a commit's worth at a time; returns how many were new.
+
+    texts: the table's key, and what `tokens_of` needs. batch: of all of them, where the table has batches.
+    """
+    num_new, left = 0, iter(texts)
+    named = {"student_fingerprint": pl.lit(student)} | ({} if batch is None else {"batch": pl.lit(batch)})
+    while (rows := token_table(chat, islice(left, TEXTS_PER_COMMIT), table.key)).height:
         with warehouse.commit(origin) as transaction:
-            num_new += transaction.append_missing("student_tokens", table.with_columns(**named), batch)
+            num_new += transaction.append_missing(table.name, rows.with_columns(**named), batch)
     return num_new
 
 
 def _tokenised(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:
     query = "SELECT response_id, kind FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
     return warehouse.read(query, {"batch": batch, "student": student})
-
-
-def stored_tokens(warehouse: Warehouse, batch: str, student: str, ids: Sequence[str]) -> pl.DataFrame:
-    """Rows of `student_tokens` of these responses of a batch, in no order. Raises NoTokens if one is lacking."""
-    query = """SELECT response_id, num_prompt_tokens, token_ids, kind, reason FROM student_tokens
-        WHERE batch = $batch AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
-    found = warehouse.read(query, {"batch": batch, "student": student, "ids": list(ids)})
-    require_tokens(found.height, len(ids), "student_tokens")
-    return found
-
-
-def require_tokens(num_found: int, num_wanted: int, table: str) -> None:
-    """Raise NoTokens unless as many texts were found in a table of tokens as were wanted."""
-    if num_found != num_wanted:
-        raise NoTokens(f"{table} has the tokens of {num_found:,} of {num_wanted:,} texts: materialize {table} first")

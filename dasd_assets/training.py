@@ -24,7 +24,8 @@ from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
 from dasd_assets.records.table_metadata import audited
-from dasd_assets.rules.checkpoints import CHAIN, MIXED, checkpoint_asset, checkpoint_names, stage, trained_names
+from dasd_assets.rules.asset_names import MIXED, checkpoint_asset, dataset_asset, generation_asset
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -48,7 +49,7 @@ def epochs(recipe: Recipe, dataset: str) -> int:
 
 def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
-    settings = recipe.version("training", "seed", "student.dtype")
+    settings = recipe.version(*TRAINING.parts)
     return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
 
 
@@ -59,7 +60,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _generations(recipe: Recipe, dataset: str) -> list[str]:
     """The assets whose responses a dataset may hold."""
-    return [f"teacher_generations_{recipe.last_dataset if dataset == MIXED else dataset}"]
+    return [generation_asset(recipe.last_dataset if dataset == MIXED else dataset)]
 
 
 def _continuations(dataset: str) -> list[str]:
@@ -69,12 +70,11 @@ def _continuations(dataset: str) -> list[str]:
 def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     names = checkpoint_names(recipe)
     parent_name = names[names.index(dataset) - 1]
-    dataset_asset = "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
     declared = declare(
         recipe,
         checkpoint_asset(dataset),
         ["checkpoints", "checkpoint_examples"],
-        reads={"sft_examples": dataset_asset, "checkpoints": checkpoint_asset(parent_name)},
+        reads={"sft_examples": dataset_asset(dataset), "checkpoints": checkpoint_asset(parent_name)},
         looks_up={"responses": _generations(recipe, dataset), "teacher_continuations": _continuations(dataset)},
         rules=[TRAINING, CHAIN],
         parts=["mixed_policy.epochs"] if dataset == MIXED else [],

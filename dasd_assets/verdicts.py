@@ -3,8 +3,7 @@
 Verdicts are kept per filter version: a changed filter judges anew, it never regenerates a response or drops a row.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
@@ -12,40 +11,22 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.filters import FILTERING, FILTERS, Response, filter_version, judge
-from dasd_assets.rules.verdict import Verdict
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.asset_names import generation_asset
+from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
+from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Filters, Recipe
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_AT_ONCE = 1024
-# Of s, the tokens under a student, for `judge_row`.
-BY_STUDENT = "len(s.token_ids) AS num_student_tokens, s.kind AS token_kind, s.reason AS token_reason"
-
-
-def judge_row(row: Row, filters: Filters, known: Collection[str] = ()) -> dict[str, Verdict]:
-    """Every filter's verdict on a row with the fields of `Response`; all fail where the student cannot be asked.
-
-    The row also has what the student's tokens say of that: token_kind and token_reason, or None.
-    known: filters whose verdicts there are already.
-    """
-    if row["token_kind"] is not None:
-        refused = Verdict(False, row["token_kind"], f"the student cannot be asked: {row['token_reason']}")
-        return {name: refused for name in FILTERS if name not in known}
-    return judge(Response(**{name: row[name] for name in Response.__annotations__}), filters, known)
-
-
-def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:
-    """One row per filter, each with the columns of `key`."""
-    return [{**key, "filter": name, **asdict(verdict), "filter_version": version} for name, verdict in verdicts.items()]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`response_verdicts`."""
 
-    generations = [f"teacher_generations_{dataset}" for dataset in recipe.datasets]
+    generations = list(map(generation_asset, recipe.datasets))
     declared = declare(
         recipe,
         "response_verdicts",

@@ -12,11 +12,10 @@ from dasd_assets.evaluation import (
     answer_row,
     benchmark_version,
     checkpoint_accuracy,
-    judge_answer,
     question_rows,
     wanted_answers,
 )
-from dasd_assets.rules.verdict import Verdict
+from dasd_assets.rules.verdict import Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError

@@ -15,10 +15,10 @@ from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_dr
 from dasd_assets.mixed_policy.rollouts import rollout_row
 from dasd_assets.rules.filters import FILTERS, repetition
 from dasd_assets.rules.ids import continuation_id, seed_of
+from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.rollouts import length_cap, wanted_rollouts
 from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
 from dasd_assets.rules.tokens import tokens_of
-from dasd_assets.verdicts import judge_row
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
 from dasd_resources.inference.engines import Engines, PromptedModel

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from conftest import FakeEngine, Project, prompt_rows
 
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, NoTokens, stored_tokens
 from dasd_assets.rules.tokens import token_table, tokens_of
-from dasd_assets.student_tokens import NoTokens, stored_tokens, untokenised, write_tokens
+from dasd_assets.student_tokens import untokenised, write_tokens
 from dasd_assets.verdicts import unjudged
 from dasd_resources.chat import Chat, Encoded
 from dasd_resources.inference.engine import InferenceEngine
@@ -150,13 +151,14 @@ def test_responses_are_tokenised_with_their_question_and_only_where_missing(copy
     with copy.warehouse.commit("a test") as transaction:
         transaction.delete_keys("student_tokens", {"batch": batch}, "response_id", [some])
     with pytest.raises(NoTokens, match="materialize student_tokens first"):
-        stored_tokens(copy.warehouse, batch, student.fingerprint, [some])
+        stored_tokens(copy.warehouse, OF_RESPONSES, "token_ids", student.fingerprint, [some], batch)
     number, todo = untokenised(copy.warehouse, batch, student.fingerprint)
     rows = [*todo]
     query = """SELECT r.response_id, r.text, p.question, p.system_prompt FROM responses r JOIN prompts p
         USING (prompt_id) WHERE response_id = $id"""
     assert (number, rows) == (1, copy.read(query, id=some).to_dicts())
-    assert write_tokens(copy.warehouse, batch, student.fingerprint, student.chat, iter(rows), "a test") == 1
+    made_by = (student.chat, student.fingerprint)
+    assert write_tokens(copy.warehouse, OF_RESPONSES, *made_by, rows, "a test", batch) == 1
     assert copy.read("FROM student_tokens WHERE response_id = $id", id=some).drop("run_id").equals(before)
     assert untokenised(copy.warehouse, batch, student.fingerprint)[0] == 0
 

@@ -3,8 +3,8 @@
 import pytest
 
 from dasd_assets.rules.filters import FILTERS, filter_version
+from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.verdict import Verdict
-from dasd_assets.verdicts import judge_row, verdict_rows
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Filters, Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.ids import checkpoint_id, example_id, sft_dataset_id
 from dasd_resources.sft.checkpoint import RECORD
 from dasd_resources.storage.connections import UnknownSnapshot
@@ -111,7 +112,7 @@ def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, lis
         "num_examples": examples.height,
         "num_tokens": num_tokens,
         "tokens_checked": check,
-        "dataset_id": sft_dataset_id(row["recipe"], row["dataset"], "das", examples["example_id"]),
+        "dataset_id": sft_dataset_id(row["recipe"], row["dataset"], DAS, examples["example_id"]),
         "checkpoint_id": checkpoint_id(row["parent_checkpoint_id"], examples["example_id"], row["training_version"]),
         "example_ids": examples["example_id"].to_list(),
     }

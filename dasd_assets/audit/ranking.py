@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
 from dasd_assets.rules.ids import off_policy_order
 from dasd_resources.storage.lake import Reading
@@ -78,15 +79,15 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
             continue
         key = (kept["recipe"], kept["dataset"])
         if "drawn_from" in rule:
-            row = chosen.pop((*key, "das"), None)
+            row = chosen.pop((*key, DAS), None)
             excluded = PENDING if row else _why_not_mixed(reading, key[0], rule, response, domain)
-            found.append(_outcome(*key, "das", row, excluded))
+            found.append(_outcome(*key, DAS, row, excluded))
             continue
-        selected = (*key, "das") in chosen
+        selected = (*key, DAS) in chosen
         why = None if selected else next(_exclusions(reading, rule, response, verdicts, domain), None)
-        found.append(_outcome(*key, "das", chosen.pop((*key, "das"), None), why or PENDING))
-        row = chosen.pop((*key, "random"), None)
-        found.append(_outcome(*key, "random", row, _why_not_drawn(reading, key, rule, response, why)))
+        found.append(_outcome(*key, DAS, chosen.pop((*key, DAS), None), why or PENDING))
+        row = chosen.pop((*key, RANDOM), None)
+        found.append(_outcome(*key, RANDOM, row, _why_not_drawn(reading, key, rule, response, why)))
     found += [_outcome(*key, row) for key, row in chosen.items()]
     return found
 
@@ -97,10 +98,10 @@ def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, exclude
     if row is None:
         return {**of, "chosen": False, "kind": excluded.kind, "why": excluded.why}
     how = {
-        "das": f"rank {row['rank']} of domain {row['domain']} by {row['score_name']}",
-        "random": f"drawn as number {row['rank']} of domain {row['domain']}",
+        DAS: f"rank {row['rank']} of domain {row['domain']} by {row['score_name']}",
+        RANDOM: f"drawn as number {row['rank']} of domain {row['domain']}",
     }[policy]
-    if dataset == "mixed":
+    if dataset == MIXED:
         how = f"an off-policy row, drawn; {how} of its own dataset"
     shown = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "selection_id", "run_id")
     return {**of, "chosen": True, "kind": "chosen", "why": how, **{key: row[key] for key in shown}}
@@ -195,10 +196,10 @@ def _why_not_drawn(
     params = {"recipe": key[0], "dataset": key[1], "prompt": response["prompt_id"]}
     rows = reading.read(_OF_QUESTION, params).to_dicts()
     if rule["policy"] == "best_per_question":
-        if not any(row["policy"] == "das" for row in rows):
+        if not any(row["policy"] == DAS for row in rows):
             why = "its question is not among the selected ones, of which the control draws"
             return Exclusion("question_not_selected", why)
-        drawn = [row["response_id"] for row in rows if row["policy"] == "random"]
+        drawn = [row["response_id"] for row in rows if row["policy"] == RANDOM]
         return Exclusion("not_drawn", f"response {drawn[0]} was drawn for its question" if drawn else "not drawn")
     return Exclusion("not_drawn", "not drawn: the control takes as many responses of its domain as the selection")
 

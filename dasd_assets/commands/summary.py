@@ -8,7 +8,8 @@ import polars as pl
 
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.report import ReportData, find
-from dasd_assets.rules.checkpoints import MIXED, trained_names
+from dasd_assets.rules.asset_names import MIXED
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import TABLES

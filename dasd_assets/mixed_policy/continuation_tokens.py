@@ -3,8 +3,6 @@
 The teacher's token ids are only of its own part; filters judge the whole text, and the student is trained on it.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 import polars as pl
 
@@ -12,13 +10,12 @@ from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_contin
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.tokens import TOKENS, token_table
-from dasd_assets.student_tokens import require_tokens
+from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS
+from dasd_assets.rules.tokens import TOKENS
+from dasd_assets.student_tokens import write_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
-
-CONTINUATIONS_PER_COMMIT = 2000
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -46,11 +43,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         query = "SELECT continuation_id FROM continuation_tokens WHERE student_fingerprint = $student"
         present = warehouse.read(query, {"student": student.fingerprint})["continuation_id"]
         todo = continuations.filter(~pl.col("continuation_id").is_in(present.implode()))
-        for part in todo.iter_slices(CONTINUATIONS_PER_COMMIT):
-            table = token_table(student.chat, part.iter_rows(named=True), "continuation_id")
-            with warehouse.commit(origin(context)) as transaction:
-                named = table.with_columns(student_fingerprint=pl.lit(student.fingerprint))
-                transaction.append_missing("continuation_tokens", named)
+        rows = todo.iter_rows(named=True)
+        write_tokens(warehouse, OF_CONTINUATIONS, student.chat, student.fingerprint, rows, origin(context))
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], student.fingerprint]),
             metadata=declared.result(
@@ -59,16 +53,3 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         )
 
     return [continuation_tokens]
-
-
-def stored_tokens(warehouse: Warehouse, student: str, ids: Sequence[str]) -> pl.DataFrame:
-    """(continuation_id, num_prompt_tokens, token_ids, offsets, kind, reason) of these continuations, ordered by id.
-
-    Raises NoTokens if one has none.
-    """
-    query = """SELECT continuation_id, num_prompt_tokens, token_ids, offsets, kind, reason FROM continuation_tokens
-        WHERE student_fingerprint = $student AND continuation_id IN (SELECT unnest($ids::VARCHAR[]))
-        ORDER BY continuation_id"""
-    found = warehouse.read(query, {"student": student, "ids": list(ids)})
-    require_tokens(found.height, len(ids), "continuation_tokens")
-    return found

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuation_tokens import stored_tokens
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_continuations, prefixes_read
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
-from dasd_assets.verdicts import judge_row, verdict_rows
+from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -84,11 +84,6 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
 def to_judge(warehouse: Warehouse, student: str, continuations: pl.DataFrame) -> Iterator[Row]:
     """Each continuation as `judge_row` takes it, on the student's tokens of its whole text, a part read at a time."""
     for part in continuations.iter_slices(CONTINUATIONS_AT_ONCE):
-        tokens = stored_tokens(warehouse, student, part["continuation_id"].to_list()).select(
-            "continuation_id",
-            token_ids=pl.col("token_ids").list.slice(pl.col("num_prompt_tokens")),
-            num_student_tokens=pl.col("token_ids").list.len(),
-            token_kind="kind",
-            token_reason="reason",
-        )
-        yield from part.join(tokens, on="continuation_id").iter_rows(named=True)
+        ids, columns = part["continuation_id"].to_list(), f"{TEXT_TOKENS} AS token_ids, {BY_STUDENT}"
+        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
+        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(named=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from dasd_assets.records.checkpoint_chain import current_checkpoint
-from dasd_assets.rules.checkpoints import checkpoint_asset
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -34,8 +34,8 @@ def student_rollouts_now(warehouse: Warehouse, engines: Engines, recipe: Recipe)
 def wanted_by(recipe: Recipe) -> Mapping[str, str]:
     """Table -> asset: what decides which rollouts, cuts and continuations a recipe wants now."""
     return {
-        "selected_responses": f"selected_responses_{recipe.last_dataset}",
-        "sft_examples": f"sft_dataset_{recipe.last_dataset}",
+        "selected_responses": selection_asset(recipe.last_dataset),
+        "sft_examples": dataset_asset(recipe.last_dataset),
         "checkpoints": checkpoint_asset(recipe.last_dataset),
     }
 

@@ -11,7 +11,6 @@ from itertools import chain
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuation_tokens import stored_tokens
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
     current_continuations,
@@ -22,10 +21,11 @@ from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
-from dasd_assets.rules.checkpoints import MIXED
+from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
 from dasd_assets.sft_datasets import (
     EXAMPLES,
     EXAMPLES_AT_ONCE,
@@ -66,7 +66,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`mixed_policy_dataset`."""
     declared = declare(
         recipe,
-        "mixed_policy_dataset",
+        dataset_asset(MIXED),
         ["sft_examples", "selected_responses", "selection_rules", "published_datasets"],
         reads={
             **prefixes_read(recipe),
@@ -89,7 +89,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         accepted = _accepted(warehouse, engines, recipe, student)
-        ids = selected_ids(warehouse, recipe, recipe.last_dataset, "das")
+        ids = selected_ids(warehouse, recipe, recipe.last_dataset, DAS)
         ratio = recipe.mixed_policy.off_policy_ratio
         drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
         _write_off_policy(context, warehouse, recipe, drawn)
@@ -99,13 +99,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             for row in continuations_to_teach(warehouse, student, accepted)
         )
         off_policy = map(example_row, tokens_to_teach(warehouse, student, drawn))
-        made = write_examples(context, warehouse, recipe, MIXED, "das", chain(on_policy, off_policy))
+        made = write_examples(context, warehouse, recipe, MIXED, DAS, chain(on_policy, off_policy))
         return dg.MaterializeResult(
             data_version=content_version(made["example_id"]),
             metadata=declared.result(
                 warehouse,
                 made.height,
-                {"recipe": recipe.name, "dataset": MIXED, "policy": "das"},
+                {"recipe": recipe.name, "dataset": MIXED, "policy": DAS},
                 num_on_policy=accepted.height,
                 num_off_policy=len(drawn),
                 num_tokens=int(made["num_tokens"].sum()),
@@ -119,8 +119,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def continuations_to_teach(warehouse: Warehouse, student: str, accepted: pl.DataFrame) -> Iterator[Row]:
     """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets), a part read at a time."""
     for part in accepted.select("continuation_id", "text", "prefix_text").iter_slices(EXAMPLES_AT_ONCE):
-        tokens = stored_tokens(warehouse, student, part["continuation_id"].to_list())
-        yield from part.join(tokens, on="continuation_id").iter_rows(named=True)
+        ids, columns = part["continuation_id"].to_list(), "num_prompt_tokens, token_ids, offsets"
+        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
+        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(named=True)
 
 
 def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> pl.DataFrame:
@@ -150,4 +151,4 @@ def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, r
     }
     with warehouse.commit(origin(context)) as transaction:
         rows = transaction.read(query, params)
-        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": "das"}, rows)
+        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": DAS}, rows)

@@ -3,7 +3,8 @@
 import dagster as dg
 import polars as pl
 
-from dasd_assets.rules.checkpoints import checkpoint_asset, current_checkpoints
+from dasd_assets.rules.asset_names import checkpoint_asset
+from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 

@@ -6,14 +6,13 @@ temperature; its stage, its place in the order of training, may then change.
 
 import polars as pl
 
+from dasd_assets.rules.asset_names import MIXED, ROLES
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 
 CHAIN_VERSION = "1"
 CHAIN = Rule("checkpoint chain", CHAIN_VERSION, ("name", "generation.temperatures"))
-MIXED = "mixed"
-ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages
 
 
 def trained_names(recipe: Recipe) -> tuple[str, ...]:
@@ -29,11 +28,6 @@ def checkpoint_names(recipe: Recipe) -> tuple[str, ...]:
 def stage(recipe: Recipe, name: str) -> int | None:
     """0 for the untrained student, 1 for what is trained from it, and so on; None for the teacher."""
     return ROLES[name] if name in ROLES else 1 + trained_names(recipe).index(name)
-
-
-def checkpoint_asset(name: str) -> str:
-    """The asset that registers the checkpoint of this name."""
-    return f"{name}_model" if name in ROLES else f"checkpoint_{name}"
 
 
 def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:

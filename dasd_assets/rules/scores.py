@@ -24,7 +24,7 @@ def threshold_version(recipe: Recipe) -> str:
 
     It is in the key of both tables: rows of another rule stay beside those of this one.
     """
-    return content_hash([DIVERGENCE_VERSION, SEGMENTER_VERSION, recipe.version("selection.divergence")])[:12]
+    return content_hash([DIVERGENCE_VERSION, SEGMENTER_VERSION, recipe.version(*DIVERGENCE.parts)])[:12]
 
 
 def difference(measure: Measure, per: Per) -> pl.Expr:

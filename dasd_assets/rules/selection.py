@@ -21,7 +21,7 @@ NUM_BUCKETS = 4096
 
 def selection_version(recipe: Recipe) -> str:
     """Identifies the rule that selected a row."""
-    return content_hash([SELECTION_VERSION, threshold_version(recipe), recipe.version("selection", "filters")])[:12]
+    return content_hash([SELECTION_VERSION, threshold_version(recipe), recipe.version(*SELECTION.parts)])[:12]
 
 
 def best_of_each_question(table: str, key: str) -> str:

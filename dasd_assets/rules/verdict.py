@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dasd_assets.rules.rule import Rule
+from dasd_resources.chat import split_thinking
+from dasd_resources.storage.lake import Row
 from dasd_resources.verifiers import VERIFIER_VERSION, verify
 
 VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
@@ -66,3 +68,12 @@ def verified(verifier: str, answer: str, question: str, reference_answer: str, m
     """The verifier's verdict on an answer."""
     passed, reason = verify(verifier, answer, question, reference_answer, metadata)
     return Verdict(passed, None if passed else "wrong_answer", reason)
+
+
+def judge_answer(text: str, question: Row) -> Verdict:
+    """The verifier's verdict on the final answer of a canonical text."""
+    _, answer = split_thinking(text)
+    if answer is None or not answer.strip():
+        return Verdict(False, "no_final_answer", "no final answer")
+    fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
+    return verified(*map(str, fields))

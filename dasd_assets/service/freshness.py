@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import dagster as dg
 
+from dasd_assets.rules.asset_names import checkpoint_asset, selection_asset
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.recipe import Recipe
 
 
@@ -21,8 +23,8 @@ def freshness_policy(recipe: Recipe, key: dg.AssetKey) -> dg.FreshnessPolicy | N
 def _days(recipe: Recipe, asset: str) -> int | None:
     if asset == "prompts":
         return recipe.freshness.prompts_days
-    if asset.startswith("selected_responses_"):
+    if asset in map(selection_asset, recipe.datasets):
         return recipe.freshness.selection_days
-    if asset.startswith("checkpoint_"):
+    if asset in map(checkpoint_asset, trained_names(recipe)):
         return recipe.freshness.training_days
     return None

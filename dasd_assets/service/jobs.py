@@ -21,7 +21,7 @@ import dagster as dg
 from dasd_assets.records.dagster_internals import BaseAssetGraph, UnresolvedAssetJobDefinition
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import UPKEEP
-from dasd_assets.rules.checkpoints import checkpoint_asset
+from dasd_assets.rules.asset_names import CONTROL_ASSET, checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.service.recovery import OwnedExecutor
 from dasd_assets.service.steps import data_assets
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -94,6 +94,5 @@ def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefin
 
 
 def _ablation(recipe: Recipe) -> dg.AssetSelection:
-    chosen = [f"{kind}_{name}" for kind in ("selected_responses", "sft_dataset") for name in recipe.datasets]
-    trained = [checkpoint_asset(dataset) for dataset in recipe.datasets]
-    return dg.AssetSelection.assets(*chosen, "random_responses", *trained, "benchmark_questions", "evaluations")
+    made = [name(dataset) for name in (selection_asset, dataset_asset, checkpoint_asset) for dataset in recipe.datasets]
+    return dg.AssetSelection.assets(*made, CONTROL_ASSET, "benchmark_questions", "evaluations")

@@ -18,6 +18,7 @@ from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
 from dasd_assets.records.wording import number_of
+from dasd_assets.rules.asset_names import dataset_asset
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
@@ -101,9 +102,9 @@ class Planner:
         """The training that the current datasets call for, even where the data they were made from are out of date."""
         known, data = batches(self.instance), self._data()
         quarantined, withdrawn = self._tables(known)
-        for name in self.recipe.datasets:
-            if self.instance.get_latest_materialization_event(dg.AssetKey(f"sft_dataset_{name}")) is None:
-                return Plan(waiting=[f"sft_dataset_{name} was never materialized"])
+        for name in map(dataset_asset, self.recipe.datasets):
+            if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
+                return Plan(waiting=[f"{name} was never materialized"])
         stale = self._stale(known, withdrawn, quarantined.now, assumed_current=data)
         return self._sorted(Plan(), self._steps(stale), quarantined, now)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dasd_assets.audit.prompt import Record
-from dasd_assets.rules.checkpoints import ROLES
+from dasd_assets.rules.asset_names import ROLES
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Model, Recipe

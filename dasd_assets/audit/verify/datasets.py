@@ -7,7 +7,7 @@ from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
-from dasd_assets.rules.checkpoints import MIXED, checkpoint_asset
+from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM, checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
 from dasd_resources.storage.lake import Reading
 
@@ -23,7 +23,7 @@ def datasets(reading: Reading) -> Iterator[Fault]:
         found = sft_dataset_id(**key, example_ids=reading.read(query, key)["example_id"])
         if found != row["dataset_id"]:
             name, what = " ".join(key.values()), f"its dataset_id is {row['dataset_id']}, its examples give {found}"
-            yield Fault("sft_examples", name, what, f"materialize sft_dataset_{row['dataset']} again")
+            yield Fault("sft_examples", name, what, f"materialize {dataset_asset(row['dataset'])} again")
 
 
 def published(reading: Reading) -> Iterator[Fault]:
@@ -31,7 +31,7 @@ def published(reading: Reading) -> Iterator[Fault]:
     for row in reading.read(_PUBLISHED).iter_rows(named=True):
         name = f"{row['recipe']} {row['dataset']} {row['policy']}"
         what = f"sft_examples has {row['found']:,} examples of {row['dataset_id']}, it says {row['num_examples']:,}"
-        yield Fault("published_datasets", name, what, f"materialize sft_dataset_{row['dataset']} again")
+        yield Fault("published_datasets", name, what, f"materialize {dataset_asset(row['dataset'])} again")
 
 
 _PUBLISHED = """SELECT p.*, count(e.example_id) AS found
@@ -53,9 +53,9 @@ def selections(reading: Reading) -> Iterator[Fault]:
             else selection_id(dataset, row["policy"], row["selection_version"], ids)
         )
         if found != row["selection_id"]:
-            name, asset = f"{row['recipe']} {row['dataset']} {row['policy']}", _selected_by(row)
+            name = f"{row['recipe']} {row['dataset']} {row['policy']}"
             what = f"its selection_id is {row['selection_id']}, its {len(row['ids']):,} responses give {found}"
-            yield Fault("selected_responses", name, what, f"materialize {asset} again")
+            yield Fault("selected_responses", name, what, _select_again(row))
 
 
 def ranks(reading: Reading) -> Iterator[Fault]:
@@ -70,17 +70,17 @@ def ranks(reading: Reading) -> Iterator[Fault]:
             remedy = f"materialize what selects {row['dataset']} again"
             yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
-        whole = row["dataset"] != MIXED and (row["policy"] == "random" or (row["recipe"], row["dataset"]) in gapless)
+        whole = row["dataset"] != MIXED and (row["policy"] == RANDOM or (row["recipe"], row["dataset"]) in gapless)
         what = None
         if row["least"] < 1 or row["distinct"] < row["number"]:
             what = "a rank is below 1 or there twice"
         elif whole and row["most"] != row["number"]:
             what = f"its ranks go to {row['most']}, of {row['number']} rows"
-        elif row["policy"] == "das" and row["rises"]:
+        elif row["policy"] == DAS and row["rises"]:
             what = f"the score rises with the rank {row['rises']} times"
         if what:
             name = f"{row['recipe']} {row['dataset']} {row['policy']} {row['domain']}"
-            yield Fault("selected_responses", name, what, f"materialize {_selected_by(row)} again")
+            yield Fault("selected_responses", name, what, _select_again(row))
 
 
 _RANKS = """SELECT recipe, dataset, policy, domain, count(*) AS number, count(DISTINCT rank) AS distinct,
@@ -96,7 +96,7 @@ def selected_scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
     ).iter_rows(named=True):
         name = f"{row['recipe']} {row['dataset']} {row['policy']} response_id {row['response_id']}"
         what = f"its {row['score_name']} is {row['score']}, at threshold {row['threshold']} response_scores has another"
-        yield Fault("selected_responses", name, what, f"materialize {_selected_by(row)} again")
+        yield Fault("selected_responses", name, what, _select_again(row))
 
 
 _SELECTED_SCORES = """SELECT recipe, dataset, policy, response_id, score_name, score, threshold
@@ -109,11 +109,9 @@ _SELECTED_SCORES = """SELECT recipe, dataset, policy, response_id, score_name, s
         AND (abs(s.score - r.stored) <= $tolerance OR (s.score IS NULL AND r.stored IS NULL)) ORDER BY ALL"""
 
 
-def _selected_by(row: Record) -> str:
-    """The asset that wrote a selection."""
-    if row["dataset"] == MIXED:
-        return "mixed_policy_dataset"
-    return "random_responses" if row["policy"] == "random" else f"selected_responses_{row['dataset']}"
+def _select_again(row: Record) -> str:
+    """What to do about a row of `selected_responses`."""
+    return f"materialize {selection_asset(row['dataset'], row['policy'])} again"
 
 
 def num_examples(reading: Reading) -> Iterator[Fault]:

@@ -11,10 +11,10 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.sampling import CHUNK, some
-from dasd_assets.evaluation import judge_answer
 from dasd_assets.rules.filters import Response, continuation_filter_version, correctness, filter_version
-from dasd_assets.rules.verdict import Verdict
-from dasd_assets.verdicts import BY_STUDENT, judge_row
+from dasd_assets.rules.judging import judge_row
+from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
+from dasd_assets.rules.verdict import Verdict, judge_answer
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -55,7 +55,7 @@ JUDGED = (
         "teacher_continuations",
         "continuation_tokens",
         "continuation_id",
-        "continuation_id, text, s.token_ids[s.num_prompt_tokens + 1 :] AS token_ids, finish_reason, tool_call",
+        f"continuation_id, text, {TEXT_TOKENS} AS token_ids, finish_reason, tool_call",
         continuation_filter_version,
     ),
 )

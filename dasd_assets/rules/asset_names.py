@@ -1,0 +1,32 @@
+"""Names of datasets and policies, and of the assets that make the rows of each: the one place that spells them.
+
+Datasets are those of the recipe's temperatures (`t060`, …) and the mixed-policy one.
+"""
+
+MIXED = "mixed"  # the mixed-policy dataset
+DAS = "das"  # the policy of divergence-aware sampling
+RANDOM = "random"  # the policy of its random control
+ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages
+CONTROL_ASSET = "random_responses"
+
+
+def generation_asset(dataset: str) -> str:
+    """The asset that samples the teacher at a dataset's temperature."""
+    return f"teacher_generations_{dataset}"
+
+
+def selection_asset(dataset: str, policy: str = DAS) -> str:
+    """The asset that writes a dataset's `selected_responses` of a policy."""
+    if dataset == MIXED:
+        return dataset_asset(MIXED)
+    return CONTROL_ASSET if policy == RANDOM else f"selected_responses_{dataset}"
+
+
+def dataset_asset(dataset: str) -> str:
+    """The asset that writes a dataset's `sft_examples`."""
+    return "mixed_policy_dataset" if dataset == MIXED else f"sft_dataset_{dataset}"
+
+
+def checkpoint_asset(name: str) -> str:
+    """The asset that registers the checkpoint of this name: of a role, or of the dataset it was trained on."""
+    return f"{name}_model" if name in ROLES else f"checkpoint_{name}"
