@@ -50,7 +50,7 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         "sentence_probabilities",
         "sentence_probabilities",
         reads={"student_logprobs": "student_logprobs"},
-        looks_up={"responses": generations, "student_tokens": "student_tokens"},
+        looks_up={"responses": generations, "prompts": "prompts", "student_tokens": "student_tokens"},
         models=["student_model"],
         rules=[SENTENCE_SUMS],
     )
@@ -108,10 +108,13 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:
-    """Scored responses that have no sentences of this segmenter version yet, a commit's worth at a time."""
+    """Scored responses that have no sentences of this segmenter version yet, a commit's worth at a time.
+
+    Those to withdrawn questions are left out: nothing reads their sentences, and they may have no tokens any more.
+    """
     query = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
             s.logprobs AS student_logprobs, t.offsets AS student_offsets
-        FROM student_logprobs s JOIN responses r USING (response_id)
+        FROM student_logprobs s JOIN responses r USING (response_id) SEMI JOIN prompts p ON p.prompt_id = r.prompt_id
             LEFT JOIN (FROM student_tokens WHERE batch = $batch) t USING (response_id, student_fingerprint)
         WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
           AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities

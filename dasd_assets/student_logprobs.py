@@ -81,8 +81,8 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         recipe,
         "student_logprobs",
         ["student_logprobs", "failed_requests"],
-        reads={"response_verdicts": "response_verdicts"},
-        looks_up={"responses": generations, "prompts": "prompts", "student_tokens": "student_tokens"},
+        reads={"response_verdicts": "response_verdicts", "prompts": "prompts"},  # a withdrawal may be undone in between
+        looks_up={"responses": generations, "student_tokens": "student_tokens"},
         models=["teacher_model", "student_model"],
         rules=[SCORING, CANDIDATES, FILTERING],
         parts=[

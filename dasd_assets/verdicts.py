@@ -48,7 +48,11 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
         version = filter_version(recipe, student)
         with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
-            num_todo, todo = unjudged(warehouse, batch, student, version)
+            num_todo, num_waiting, todo = unjudged(warehouse, batch, student, version)
+            if num_waiting:
+                context.log.warning(
+                    f"{num_waiting:,} responses have no tokens yet: judged when student_tokens has them"
+                )
             for row in logged(todo, num_todo, "responses judged", context.log.info):
                 judged = judge_row(row, recipe.filters, row["known"])
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
@@ -58,11 +62,11 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [response_verdicts]
 
 
-def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tuple[int, Iterator[Row]]:
-    """How many responses of a batch lack a filter's verdict by these rules, and each as `judge_row` takes it.
+def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tuple[int, int, Iterator[Row]]:
+    """How many responses of a batch lack a filter's verdict by these rules; how many more have no tokens yet; the rows.
 
-    Few of them are in memory at a time; each has `known`, the filters whose verdicts it has.
-    student: the fingerprint whose tokens are counted. Raises NoTokens if they are not made.
+    The rows as `judge_row` takes them, few in memory at a time; each has `known`, the filters whose verdicts it has.
+    student: the fingerprint whose tokens are counted. Raises NoTokens if none of them is made.
     """
     asked = "FROM responses r JOIN prompts p USING (prompt_id)"
     todo = """LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
@@ -81,9 +85,10 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
                 yield from part.iter_rows(named=True)
 
     count = f"SELECT count(*), count(*) FILTER (r.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
-    num_todo, num_tokenised = warehouse.read(count, params).row(0)
-    require_tokens(num_tokenised, num_todo, "student_tokens")
-    return num_todo, rows()
+    num_unjudged, num_todo = warehouse.read(count, params).row(0)
+    if num_todo == 0:
+        require_tokens(0, num_unjudged, "student_tokens")
+    return num_todo, num_unjudged - num_todo, rows()
 
 
 def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaration) -> dg.MaterializeResult:

@@ -59,8 +59,8 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def functions_in(value: object) -> list[FunctionType]:
     """A function of ours; the methods of a class of ours; what tables, tuples and records hold of them."""
-    if isinstance(value, FunctionType):
-        inner = getattr(value, "__wrapped__", value)
+    inner = getattr(value, "__wrapped__", getattr(value, "func", value))  # of @cache and the like; of a partial
+    if isinstance(inner, FunctionType):
         return [inner] if inner.__module__.startswith(OURS) else []
     if isinstance(value, type):
         return _methods(value) if value.__module__.startswith(OURS) else []

@@ -7,6 +7,7 @@ import polars as pl
 from dasd_assets.rules.checkpoints import CHAIN
 from dasd_assets.rules.ids import rollout_id
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.lake import Lake, Row
@@ -62,15 +63,19 @@ def wanted_rollouts(references: pl.DataFrame, checkpoint: str, policy: MixedPoli
 def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> list[Row]:
     """The rollouts that a recipe asks of a checkpoint now, made or not. student: the fingerprint of the untrained one.
 
-    The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded.
+    The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded. Raises NoTokens
+    if one has none yet.
     """
     query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
             len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
-        FROM selected_responses s JOIN prompts p USING (prompt_id) JOIN student_tokens t USING (response_id)
-        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' AND t.student_fingerprint = $student
-        ORDER BY s.rank, s.response_id"""
+        FROM selected_responses s JOIN prompts p USING (prompt_id)
+            LEFT JOIN (FROM student_tokens WHERE student_fingerprint = $student) t USING (response_id)
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' ORDER BY s.rank, s.response_id"""
     params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student}
-    references = draw_questions(lake.read(query, params), recipe.mixed_policy.num_questions, recipe.seed)
+    selected = lake.read(query, params)
+    # A reference without tokens is an error: left out, it would silently take its question from the mixed dataset.
+    require_tokens(selected["reference_num_tokens"].count(), selected.height, OF_RESPONSES.name)
+    references = draw_questions(selected, recipe.mixed_policy.num_questions, recipe.seed)
     return wanted_rollouts(references, checkpoint, recipe.mixed_policy)
 
 

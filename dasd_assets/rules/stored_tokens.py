@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Lake
 
 # In SQL, of a row s of such a table: the tokens of the text and of its end, and what a filter is given (`judge_row`).
@@ -27,7 +28,7 @@ OF_RESPONSES = TokenTable("student_tokens", "response_id")
 OF_CONTINUATIONS = TokenTable("continuation_tokens", "continuation_id")
 
 
-class NoTokens(LookupError):
+class NoTokens(UserError, LookupError):
     """Texts that a table of tokens lacks; the message says what to do."""
 
 

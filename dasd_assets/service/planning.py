@@ -105,6 +105,10 @@ class Planner:
         for name in map(dataset_asset, self.recipe.datasets):
             if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
                 return Plan(waiting=[f"{name} was never materialized"])
+        # What a new release has added to the data path must be there first: training reads it.
+        for name in sorted(data):
+            if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
+                return Plan(waiting=[f"{name} was never materialized"])
         stale = self._stale(known, withdrawn, quarantined.now, assumed_current=data)
         return self._sorted(Plan(), self._steps(stale), quarantined, now)
 

@@ -36,6 +36,7 @@ PROMPTS = Table(
         RUN_ID,
     ),
     key=("prompt_id",),
+    permanent=True,
     shown=("prompt_id", "domain", "question", "reference_answer"),
 )
 

@@ -124,6 +124,7 @@ TEACHER_CONTINUATIONS = Table(
         RUN_ID,
     ),
     key=("continuation_id",),
+    permanent=True,
     references=(
         Reference(("rollout_id", "prompt_id"), "student_rollouts"),
         Reference(("teacher_fingerprint",), "checkpoints", ("checkpoint_id",)),
@@ -142,6 +143,7 @@ CONTINUATION_TOKENS = Table(
         RUN_ID,
     ),
     key=("continuation_id", "student_fingerprint"),
+    permanent=True,
     named_by=("continuation_id",),
     references=(
         Reference(("continuation_id",), "teacher_continuations"),

@@ -64,6 +64,7 @@ RESPONSES = Table(
         RUN_ID,
     ),
     key=("response_id",),
+    permanent=True,
     references=(
         Reference(("prompt_id",), "prompts"),
         Reference(("teacher_fingerprint",), "checkpoints", ("checkpoint_id",)),
@@ -103,6 +104,7 @@ STUDENT_TOKENS = Table(
         RUN_ID,
     ),
     key=("response_id", "student_fingerprint"),
+    permanent=True,
     named_by=("response_id",),
     references=(
         Reference(("response_id", "batch"), "responses"),
@@ -153,6 +155,7 @@ STUDENT_LOGPROBS = Table(
         RUN_ID,
     ),
     key=("response_id", "student_fingerprint"),
+    permanent=True,
     named_by=("response_id",),
     references=(
         Reference(("response_id", "batch"), "responses"),
@@ -204,6 +207,7 @@ SENTENCE_PROBABILITIES = Table(
         RUN_ID,
     ),
     key=("response_id", "student_fingerprint", "segmenter_version", "sentence_index"),
+    permanent=True,
     named_by=("response_id", "sentence_index"),
     references=(Reference(("response_id", "batch", "student_fingerprint"), "student_logprobs"),),
     owner="responses",

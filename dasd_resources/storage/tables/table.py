@@ -63,6 +63,8 @@ class Table:
     owner: the table whose row a row belongs to, found by that table's key, and with it its prompt batch
     partitioned_by_batch: data files hold one batch each, so that a reader touches only its own
     shown: columns of the sample rows in the web UI; nothing that is not to be seen, such as system prompts
+    permanent: a row never changes under its key, and is found by ids that other tables name: an asset that looks rows
+        up this way need not be made again when others come
     in_summary: whether `dasd run` ends with its row count
     """
 
@@ -75,6 +77,7 @@ class Table:
     owner: str | None = None
     partitioned_by_batch: bool = False
     shown: tuple[str, ...] = ()
+    permanent: bool = False
     in_summary: bool = True
     notes: str = ""
 
