@@ -247,6 +247,13 @@ def prompt_rows(start: int, stop: int) -> list[QuestionRow]:
     return [{**row, "domain": "sums"} if index % 3 == 2 else row for index, row in enumerate(rows)]
 
 
+@pytest.fixture(autouse=True)
+def no_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dasd run` sets DAGSTER_HOME for the processes of its steps; no test is to meet that of another."""
+    monkeypatch.setenv("DAGSTER_HOME", "")  # so that it is put back, whoever sets it
+    monkeypatch.delenv("DAGSTER_HOME")
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The demo recipe with few candidates, short responses and five held-out questions."""

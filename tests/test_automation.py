@@ -366,6 +366,13 @@ def test_training_without_a_dataset_says_so(service: Service) -> None:
     assert skipped.skip_message == "sft_dataset_t060 was never materialized"
 
 
+def test_training_waits_for_what_a_new_release_has_added_to_the_data_path(standing: Service) -> None:
+    standing.instance.wipe_assets([dg.AssetKey("student_tokens")])
+    skipped = standing.training()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "student_tokens was never materialized"
+
+
 def test_a_manual_materialization_always_works(standing: Service) -> None:
     [batch, _] = batches(standing.instance)
     result = standing.project.definitions.resolve_job_def("everything").execute_in_process(

@@ -112,7 +112,6 @@ def test_run_with_an_unknown_asset_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(tmp_path))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     assert main(["run", "--select", "nonsense"]) == 1
     assert "dasd: --select 'nonsense'" in capsys.readouterr().err
 
@@ -168,7 +167,6 @@ def test_a_missing_model_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))  # `main` sets it; this brings it back
     text = (Path(__file__).parents[1] / "dasd_resources/recipes/demo.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("../demo/teacher", "./no-such-folder"))
     for select in ([], ["--select", "teacher_model"]):

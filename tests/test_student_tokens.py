@@ -12,8 +12,10 @@ import polars as pl
 import pytest
 from conftest import FakeEngine, Project, prompt_rows
 
+from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, NoTokens, stored_tokens
 from dasd_assets.rules.tokens import token_table, tokens_of
+from dasd_assets.sentence_probabilities import write_sentences
 from dasd_assets.student_tokens import untokenised, write_tokens
 from dasd_assets.verdicts import unjudged
 from dasd_resources.chat import Chat, Encoded
@@ -170,6 +172,40 @@ def test_what_has_no_tokens_is_not_left_out_of_verdicts_silently(copy: Project) 
         transaction.replace("student_tokens", {"batch": batch}, pl.DataFrame())
     with pytest.raises(NoTokens, match=r"student_tokens has the tokens of 0 of \d+ texts"):
         unjudged(copy.warehouse, batch, student, "other rules")
+
+
+def test_responses_whose_tokens_are_missing_are_judged_later_and_counted(copy: Project) -> None:
+    student = copy.engines.fingerprint(copy.recipe.student, "student.model")
+    batch, some, num = copy.read("SELECT batch, min(response_id), count(*) FROM responses GROUP BY ALL LIMIT 1").row(0)
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.delete_keys("student_tokens", {"batch": batch}, "response_id", [some])
+    num_todo, num_waiting, rows = unjudged(copy.warehouse, batch, student, "other rules")
+    assert (num_todo, num_waiting) == (num - 1, 1)
+    assert some not in {row["response_id"] for row in rows}
+
+
+def test_a_reference_without_tokens_takes_no_question_from_the_mixed_dataset(copy: Project) -> None:
+    student = copy.engines.fingerprint(copy.recipe.student, "student.model")
+    assert current_wanted(copy.warehouse, copy.recipe, student, "a checkpoint")
+    query = """SELECT response_id, t.batch FROM selected_responses s JOIN student_tokens t USING (response_id)
+        WHERE s.dataset = $name AND s.policy = 'das' LIMIT 1"""
+    some, batch = copy.read(query, name=copy.recipe.last_dataset).row(0)
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.delete_keys("student_tokens", {"batch": batch}, "response_id", [some])
+    with pytest.raises(NoTokens, match="materialize student_tokens first"):
+        current_wanted(copy.warehouse, copy.recipe, student, "a checkpoint")
+
+
+def test_a_withdrawn_response_that_was_scored_before_there_were_tokens_stops_no_sentence(copy: Project) -> None:
+    student = copy.engines.fingerprint(copy.recipe.student, "student.model")
+    some, prompt, batch = copy.read("""SELECT response_id, prompt_id, batch FROM student_logprobs
+        JOIN responses USING (response_id, batch) ORDER BY response_id LIMIT 1""").row(0)
+    with copy.warehouse.commit("a test") as transaction:
+        for table in ("student_tokens", "sentence_probabilities"):
+            transaction.delete_keys(table, {"batch": batch}, "response_id", [some])
+        transaction.delete_keys("prompts", {"batch": batch}, "prompt_id", [prompt])
+    write_sentences(copy.warehouse, batch, student, "a test")
+    assert copy.read("FROM sentence_probabilities WHERE response_id = $id", id=some).is_empty()
 
 
 def test_the_same_tokens_are_counted_scored_and_trained_on(finished: Project) -> None:

@@ -102,11 +102,8 @@ class Planner:
         """The training that the current datasets call for, even where the data they were made from are out of date."""
         known, data = batches(self.instance), self._data()
         quarantined, withdrawn = self._tables(known)
-        for name in map(dataset_asset, self.recipe.datasets):
-            if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
-                return Plan(waiting=[f"{name} was never materialized"])
-        # What a new release has added to the data path must be there first: training reads it.
-        for name in sorted(data):
+        # All that is taken for current must have been made; so must what a new release has added, as training reads it.
+        for name in (*map(dataset_asset, self.recipe.datasets), *sorted(data)):
             if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
                 return Plan(waiting=[f"{name} was never materialized"])
         stale = self._stale(known, withdrawn, quarantined.now, assumed_current=data)
