@@ -10,7 +10,8 @@ from conftest import Project
 from dasd_assets.audit.ids import KINDS, UNAUDITED
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
-from dasd_assets.records.table_metadata import table as table_asset
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.table_metadata import TableAsset
 from dasd_resources.storage import tables
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import TABLES, Column, Reference, Table, TableError, check, declared, owned_by
@@ -147,7 +148,9 @@ def test_an_entry_is_all_that_a_new_table_needs(copy: Project, monkeypatch: pyte
     # It is described, with its lineage and where each row comes from, and counted.
     columns = {
         column.name: column
-        for column in table_asset("marks", responses="a").definition["dagster/column_schema"].columns
+        for column in TableAsset("marks", {"responses": "a"}, CodeVersion({}, {}))
+        .definition["dagster/column_schema"]
+        .columns
     }
     assert columns["mark"].description == "How good it is. ← [a](/assets/a) `text`"
     assert copy.read("SELECT count(*) FROM lineage_runs WHERE table_name = 'marks'").item() == 3
