@@ -146,12 +146,8 @@ def test_an_entry_is_all_that_a_new_table_needs(copy: Project, monkeypatch: pyte
     assert f"marks {name}: it has a logprob that is above 0 or not finite" in found
     assert "marks nobody: its token ids, logprobs and offsets differ in number" in found
     # It is described, with its lineage and where each row comes from, and counted.
-    columns = {
-        column.name: column
-        for column in TableAsset("marks", {"responses": "a"}, CodeVersion({}, {}))
-        .definition["dagster/column_schema"]
-        .columns
-    }
+    marks = TableAsset("marks", {"responses": "a"}, CodeVersion({}, {}))
+    columns = {column.name: column for column in marks.definition["dagster/column_schema"].columns}
     assert columns["mark"].description == "How good it is. ← [a](/assets/a) `text`"
     assert copy.read("SELECT count(*) FROM lineage_runs WHERE table_name = 'marks'").item() == 3
     with copy.instance() as instance:
