@@ -16,9 +16,9 @@ from collections.abc import Callable
 import polars as pl
 from results import against, table
 
-from dasd_assets.rules.control import draw_control
 from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.pool import create_pool_table, pool_params
+from dasd_assets.rules.random_control import draw_control
 from dasd_assets.rules.scores import SCORES, threshold_version
 from dasd_assets.rules.selection import select
 from dasd_resources.inference.engines import Engines

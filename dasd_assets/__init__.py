@@ -21,7 +21,7 @@
 | checks | `checks` | checks on what the stages made | | |
 | upkeep | `maintenance` | `maintenance` | | |
 
-Everything down to `response_scores` is partitioned by prompt batch; what follows reads all batches.
+From `prompts` to `response_scores` an asset has a partition per prompt batch; what follows reads all batches.
 
 | room | rule |
 | --- | --- |
@@ -36,5 +36,6 @@ An asset states once what it reads, writes and applies (`records.declaration`). 
 `service.steps` puts it in order, `service.planning` says what of it may run now (with `service.attempts`,
 `service.recovery` and `records.quarantine`); `commands.run` and `service.automation` have it made.
 
+`definitions` puts the assets, checks, jobs and sensors together for Dagster.
 Imports run one way: cli → commands, audit → definitions → service → stages → records → rules → `dasd_resources`.
 """

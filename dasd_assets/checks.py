@@ -244,7 +244,7 @@ def _rejected_lines(scope: Scope) -> AssetCheckFinding:
     accepted, rejected, bad = scope.read(query, malformed=list(MALFORMED)).row(0)
     key, limit = "checks.max_rejected_line_share", scope.recipe.checks.max_rejected_line_share
     look = f"SELECT source_line, kind, reason FROM rejected_prompts WHERE batch = '{scope.batch}'"
-    found = share(bad, rejected + accepted, limit, "lines are no prompts", key, look)
+    found = share(bad, rejected + accepted, limit, "lines could not be read as prompts", key, look)
     if bad and not accepted:
         return AssetCheckFinding(False, f"no line of it is a prompt. {look}", found.figures)
     return found

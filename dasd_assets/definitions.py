@@ -33,7 +33,7 @@ from dasd_assets import (
     verdicts,
 )
 from dasd_assets.records import quarantine
-from dasd_assets.rules.names import check_names
+from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
 from dasd_assets.training import Train

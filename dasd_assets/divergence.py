@@ -12,8 +12,8 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure
 from dasd_assets.rules.scores import (
     DIVERGENCE,
+    RESPONSE_SCORING,
     SCORES,
-    SCORING,
     TYPE_NAMES,
     response_scores,
     sentence_type,
@@ -69,7 +69,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         "response_scores",
         reads={"sentence_types": "sentence_types", "sentence_probabilities": "sentence_probabilities"},
         models=["student_model"],
-        rules=[SCORING],
+        rules=[RESPONSE_SCORING],
         parts=["selection.score"],
     )
 
@@ -79,13 +79,13 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
         description="One row per response and score; the recipe names the score that ranks responses. Scores are:\n\n"
         + "\n".join(f"- `{name}`: {entry.meaning}" for name, entry in SCORES.items()),
     )
-    def scores_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
+    def response_scores(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model").fingerprint
         batch = context.partition_key
         version = threshold_version(recipe)
-        scores = response_scores(_typed_sentences(warehouse, batch, student, recipe)).with_columns(
-            batch=pl.lit(batch), student_fingerprint=pl.lit(student), threshold_version=pl.lit(version)
-        )
+        scores = _scored(warehouse, batch, student, recipe)
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("response_scores", scores, batch)
         rows = {"batch": batch, "student_fingerprint": student, "threshold_version": version}
@@ -95,7 +95,14 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
             metadata=declared.result(warehouse, scores.height, rows, shown, **_score_figures(scores, recipe)),
         )
 
-    return scores_asset
+    return response_scores
+
+
+def _scored(warehouse: Warehouse, batch: str, student: str, recipe: Recipe) -> pl.DataFrame:
+    """The rows of `response_scores` of a batch."""
+    return response_scores(_typed_sentences(warehouse, batch, student, recipe)).with_columns(
+        batch=pl.lit(batch), student_fingerprint=pl.lit(student), threshold_version=pl.lit(threshold_version(recipe))
+    )
 
 
 def typed(sentences: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:

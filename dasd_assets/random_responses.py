@@ -11,8 +11,8 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import CONTROL_ASSET, RANDOM, generation_asset, selection_asset
-from dasd_assets.rules.control import CONTROL, draw_control
 from dasd_assets.rules.pool import create_pool_table, pool_params
+from dasd_assets.rules.random_control import CONTROL, draw_control
 from dasd_assets.selection import selection_audit, write_selection
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe

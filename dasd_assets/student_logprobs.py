@@ -25,7 +25,7 @@ from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
-SCORING = Rule("scoring", SCORING_VERSION)
+STUDENT_SCORING = Rule("scoring", SCORING_VERSION)
 RESPONSES_PER_READ = 8192  # of 8,192 tokens: 270 MB
 RESPONSES_PER_SCORING = 1024  # as Python objects, token ids take ten times as much
 
@@ -84,7 +84,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         reads={"response_verdicts": "response_verdicts", "prompts": "prompts"},  # a withdrawal may be undone in between
         looks_up={"responses": generations, "student_tokens": "student_tokens"},
         models=["teacher_model", "student_model"],
-        rules=[SCORING, CANDIDATES, FILTERING],
+        rules=[STUDENT_SCORING, CANDIDATES, FILTERING],
         parts=[
             "filters.apply",
             "generation.temperatures",

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.checkpoint_chain import current_checkpoint
+from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import inline, trend

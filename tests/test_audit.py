@@ -283,7 +283,7 @@ def test_a_prefix_does_where_one_row_has_it(home: Project) -> None:
     ("given", "told"),
     [
         ("xyz", "response ids are 32 hexadecimal digits"),
-        ("ab", "4 or more of the first"),
+        ("ab", "the first 4 or more are enough"),
         ("0000000000000000", "there is no response 0000000000000000"),
     ],
 )

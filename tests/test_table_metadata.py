@@ -7,12 +7,14 @@ import pytest
 from conftest import Project
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, cell, markdown_table, table, tidy
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, TableAsset, cell, markdown_table, tidy
 from dasd_resources.storage.tables import declared
 
 
 def test_a_definition_describes_and_links_every_column() -> None:
-    schema = table("response_verdicts", responses=["a", "b"], prompts="prompts").definition["dagster/column_schema"]
+    asset = TableAsset("response_verdicts", {"responses": ["a", "b"], "prompts": "prompts"}, CodeVersion({}, {}))
+    schema = asset.definition["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
     columns = {column.name: column for column in schema.columns}
     assert list(columns) == list(declared("response_verdicts").column_names)

@@ -10,7 +10,8 @@ from conftest import Project
 from dasd_assets.audit.ids import KINDS, UNAUDITED
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
-from dasd_assets.records.table_metadata import table as table_asset
+from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.table_metadata import TableAsset
 from dasd_resources.storage import tables
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import TABLES, Column, Reference, Table, TableError, check, declared, owned_by
@@ -145,10 +146,8 @@ def test_an_entry_is_all_that_a_new_table_needs(copy: Project, monkeypatch: pyte
     assert f"marks {name}: it has a logprob that is above 0 or not finite" in found
     assert "marks nobody: its token ids, logprobs and offsets differ in number" in found
     # It is described, with its lineage and where each row comes from, and counted.
-    columns = {
-        column.name: column
-        for column in table_asset("marks", responses="a").definition["dagster/column_schema"].columns
-    }
+    marks = TableAsset("marks", {"responses": "a"}, CodeVersion({}, {}))
+    columns = {column.name: column for column in marks.definition["dagster/column_schema"].columns}
     assert columns["mark"].description == "How good it is. ← [a](/assets/a) `text`"
     assert copy.read("SELECT count(*) FROM lineage_runs WHERE table_name = 'marks'").item() == 3
     with copy.instance() as instance:

@@ -164,7 +164,7 @@ def test_tokens_are_made_again_from_their_text(copy: Project) -> None:
     assert f"student_tokens {third}: its kind, reason are not what its text encodes to" in found
     assert f"continuation_tokens {of_text}: its num_prompt_tokens is not what its text encodes to" in found
     for row in (f"student_tokens {second}", f"student_tokens {third}", f"continuation_tokens {of_text}"):
-        assert f"{row}: it has tokens and a reason to have none, neither, or another number" in found
+        assert f"{row}: its tokens are missing without a reason, are there despite one, or do not match" in found
     assert f"student_logprobs {second}: its logprobs and student_tokens differ in number" in found
 
 

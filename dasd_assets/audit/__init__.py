@@ -3,7 +3,7 @@
 | module | answers | command |
 | --- | --- | --- |
 | `response` | all of a response's way, from landed line to checkpoints | `audit response` |
-| `example` | the same, from a training example | `audit example` |
+| | the same, from a training example | `audit example` |
 | `ranking` | why a response was chosen, or why not, by the rules of `selection` | |
 | `checkpoint` | the exact rows trained on, recipe, code, environment, parents | `audit checkpoint` |
 | `prompt` | all that a question touched, through chains of checkpoints | `audit prompt` |

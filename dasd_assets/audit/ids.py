@@ -48,8 +48,8 @@ def find_id(reading: Reading, kind: str, prefix: str) -> str:
     shape = f"{kind} ids are {wanted.length} hexadecimal digits"
     if not HEX.fullmatch(typed) or not SHORTEST_PREFIX <= len(typed) <= wanted.length:
         raise AuditError(
-            f"{prefix!r} is no {kind} id: {shape}, and {SHORTEST_PREFIX} or more of the first do where "
-            f"only one row has them{_examples(reading, wanted)}"
+            f"{prefix!r} is no {kind} id: {shape}; the first {SHORTEST_PREFIX} or more are enough where "
+            f"only one row begins with them{_examples(reading, wanted)}"
         )
     found = _beginning(reading, wanted, typed)
     if len(found) == 1:

@@ -19,7 +19,7 @@ from typing import Literal, ParamSpec
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.rules.checkpoints import trained_names
-from dasd_assets.rules.names import check_names
+from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest

@@ -7,7 +7,7 @@ import sys
 
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
-from dasd_assets.rules.names import check_names
+from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_resources.home import WORKSPACE, prepare_home

@@ -2,6 +2,7 @@
 
 | module | reads | writes |
 | --- | --- | --- |
+| `distilled_student` | the last off-policy checkpoint | nothing: it is the model that rolls out |
 | `rollouts` | the latest stage's dataset and checkpoint | `student_rollouts`, capped at 1.5 × the reference's length |
 | `cuts` | rollouts that hit the cap | `prefix_cuts`, at a random token beyond half |
 | `continuations` | the prefix texts | `teacher_continuations` |

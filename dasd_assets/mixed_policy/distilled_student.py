@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from dasd_assets.records.checkpoint_chain import current_checkpoint
+from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.inference.engines import Engines, PromptedModel

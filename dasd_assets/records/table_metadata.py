@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -25,16 +24,7 @@ class TableAsset:
 
     name: str
     sources: Sources
-    version: CodeVersion | None = None
-
-    def made_with(self, version: CodeVersion) -> Self:
-        """The same table as made by an asset of this code version."""
-        return replace(self, version=version)
-
-    @property
-    def code_version(self) -> str | None:
-        """The version that Dagster compares; None for an asset without one."""
-        return None if self.version is None else self.version.text
+    version: CodeVersion
 
     @property
     def lineage(self) -> dg.TableColumnLineage:
@@ -57,7 +47,7 @@ class TableAsset:
             "dagster/table_name": f"dasd.{self.name}",
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/column_lineage": lineage,
-            **self._made_with,
+            **self.version.metadata,
         }
 
     def part(self, rows: str) -> dict[str, Figure | dg.TableSchema | dg.TableColumnLineage]:
@@ -89,7 +79,7 @@ class TableAsset:
             **counts,
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
-            **self._made_with,
+            **self.version.metadata,
             "sample": dg.MetadataValue.md(self._sample(warehouse, {**rows, **(shown or {})})),
         }
 
@@ -97,10 +87,6 @@ class TableAsset:
         """Rows of all batches, those since removed included."""
         others = {column: value for column, value in rows.items() if column != "batch"}
         return int(warehouse.read(f"SELECT count(*) FROM {self.name} WHERE {_equal(others)}", others).item())
-
-    @property
-    def _made_with(self) -> Mapping[str, dg.JsonMetadataValue]:
-        return {} if self.version is None else self.version.metadata
 
     def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
         columns = ", ".join(declared(self.name).sample_columns)
@@ -110,11 +96,6 @@ class TableAsset:
 
 def _equal(rows: Mapping[str, object]) -> str:
     return " AND ".join(f"{column} = ${column}" for column in rows) or "TRUE"
-
-
-def table(name: str, **sources: str | list[str]) -> TableAsset:
-    """`table("responses", prompts="prompts")`: the table, then each table it is made from and the assets of that."""
-    return TableAsset(name, sources)
 
 
 def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:

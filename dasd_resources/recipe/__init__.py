@@ -10,6 +10,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
+| `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
 """
 

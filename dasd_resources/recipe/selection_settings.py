@@ -39,7 +39,7 @@ class Divergence(Part):
 class Selection(Part):
     """Divergence-aware sampling (report §4): the score that ranks responses, and how many are kept per domain.
 
-    score: an entry of `dasd_assets.rules.scores.SCORES`, checked where a recipe is used (`rules/names.py`).
+    score: an entry of `dasd_assets.rules.scores.SCORES`, checked where a recipe is used (`rules/recipe_names.py`).
     """
 
     divergence: Divergence

@@ -13,6 +13,8 @@
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
 
+`sampling` says which rows of a table `--sample` takes, and how many are in memory at a time.
+
 Files first: a table with a damaged file is reported and left out of the rest. Rows are streamed, a few thousand at a
 time, and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on
 this machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the

@@ -26,7 +26,7 @@ ROW_RULES = (
     ),
     RowRule(
         ("token_ids", "num_prompt_tokens", "offsets", "kind"),
-        "it has tokens and a reason to have none, neither, or another number of them than of offsets",
+        "its tokens are missing without a reason, are there despite one, or do not match its offsets in number",
         """(kind IS NULL) <> (token_ids IS NOT NULL AND num_prompt_tokens IS NOT NULL AND offsets IS NOT NULL)
             OR len(token_ids) <> num_prompt_tokens + len(offsets)""",
     ),

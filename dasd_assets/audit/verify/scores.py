@@ -87,7 +87,7 @@ def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
     right = pl.col("sentence_type").eq_missing(sentence_type(rule)) & (pl.col("threshold") == rule.threshold)
     wrong = sentences.filter(~right).group_by("response_id").agg(pl.len(), pl.col("sentence_index").min())
     for response, number, first in wrong.sort("response_id").iter_rows():
-        what = f"{number_of(number, 'type')} of it its probabilities do not give, the first that of sentence {first}"
+        what = f"its probabilities give {number_of(number, 'other sentence type')}, first for sentence {first}"
         yield Fault("sentence_types", f"response_id {response}", what, AGAIN)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_selection import budgets, chosen_of, kept, policies, pool, pools, reading_of
 
-from dasd_assets.rules.control import draw_control
+from dasd_assets.rules.random_control import draw_control
 
 
 def control_of(pool: pl.DataFrame, chosen: pl.DataFrame, policy: str, seed: int) -> pl.DataFrame:
