@@ -39,7 +39,7 @@ from dasd_assets.audit.verify.tokens import TOKENISED, lengths, tokens
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
 
-NUM_TOLD = 20  # faults named of each check; the others are counted
+NUM_REPORTED = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]
 
 
@@ -64,7 +64,7 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
 def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
     """So many of a check's faults, and the number of the others."""
     last = None
-    for last in islice(faults, NUM_TOLD):
+    for last in islice(faults, NUM_REPORTED):
         yield last
     num_more = sum(1 for _ in faults)
     if last is not None and num_more:
