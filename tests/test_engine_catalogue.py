@@ -148,7 +148,9 @@ def test_an_entry_says_what_the_web_ui_and_the_executor_show(own: RealProject, e
 
 def test_an_entry_says_what_the_preflight_asks(own: RealProject, entry: EngineEntry) -> None:
     def look(name: str, quick: bool = True) -> str:
-        return next(f"{f.status}: {f.message}" for f in check(own.recipe, own.home, own.engines, quick) if f.check == name)
+        return next(
+            f"{f.status}: {f.message}" for f in check(own.recipe, own.home, own.engines, quick) if f.check == name
+        )
 
     own.land("a.jsonl", prompt_rows(0, 9))
     assert look("teacher").startswith("ok")

@@ -34,6 +34,7 @@ from dasd_resources.recipe import Recipe, RecipeError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+JUDGED = ("response_verdicts", "continuation_verdicts")
 FILTER, SCORE, TABLE, ENGINE = "brevity", "max_probability_token", "response_lengths", "chain_sums"
 
 
@@ -175,11 +176,25 @@ def test_the_audit_finds_nothing_wrong_and_a_planted_fault(run: Run, tmp_path: P
             "INSERT INTO response_scores SELECT * REPLACE ('no_score' AS score_name) FROM response_scores LIMIT 1",
         ):
             transaction.read(statement)
-    found = "\n".join(str(fault) for fault in verify(project.warehouse))
+    said: list[str] = []
+    found = "\n".join(str(fault) for fault in verify(project.warehouse, say=said.append))
     assert f"{TABLE} response_id nobody" in found
     assert f" {FILTER}: its verdict is passed, its text gives failed (too_wordy" in found
     assert f"its {SCORE} is 9.0 of" in found
-    assert "no_score: there is no such score" in found
+    assert "  1 row of response_scores not made again: there is no score 'no_score'" in said
+
+
+def test_what_a_removed_entry_left_is_counted_not_accused(added: Run) -> None:
+    project, said = added.project, list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(FILTERS, FILTER)
+        patch.delitem(SCORES, SCORE)
+        assert [str(fault) for fault in verify(project.warehouse, say=said.append)] == []
+    counts = {table: project.read(f"SELECT count(*) FROM {table} WHERE filter = '{FILTER}'").item() for table in JUDGED}
+    for table, number in counts.items():
+        assert f"  {number} verdicts in {table} not given again: there is no filter '{FILTER}'" in said
+    number = project.read(f"SELECT count(*) FROM response_scores WHERE score_name = '{SCORE}'").item()
+    assert f"  {number} rows of response_scores not made again: there is no score '{SCORE}'" in said
 
 
 def test_a_second_run_finds_nothing_to_do(run: Run) -> None:

@@ -153,6 +153,7 @@ def correctness(response: Response) -> Verdict:
     return verified(response.verifier, answer, response.question, response.reference_answer, response.metadata)
 
 
+CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
 # The report's list (§6.2): "filter out samples exceeding the training context"; truncated outputs; tool or function
 # calls, and both a thinking part and a final answer; "regular expressions and n-gram matching" for repeated paragraphs,
 # sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4).
@@ -177,7 +178,7 @@ FILTERS: dict[str, Filter] = {
         judge=lambda response, filters: repetition(response.text, response.token_ids, filters.repetition),
         max_drop_share=0.1,
     ),
-    "correctness": Filter(
+    CORRECTNESS: Filter(
         drops="responses whose final answer the question's verifier does not accept",
         judge=lambda response, filters: correctness(response),
         max_drop_share=0.7,

@@ -14,9 +14,9 @@
 | `checkpoints` | weights, snapshots, the rows they saw |
 
 Files first: a table with a damaged file is reported and left out of the rest. Rows are streamed, a few thousand at a
-time, and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on
-this machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the
-sentences of one batch.
+time, and compared with what the code that made them makes again. Rows of earlier releases, of filters and scores that
+were removed, or whose model is not on this machine, are not accused of what cannot be checked, but counted. Memory is
+bounded by a chunk of rows, or by the sentences of one batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ def _again(
             needs = {judged.verdicts, judged.table, judged.tokens, "prompts"}
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
-        yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample)
+        yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample, say)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}
