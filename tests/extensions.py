@@ -80,7 +80,13 @@ def _load_chain_sums(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
 
 
 ADDED_ENGINES = {
-    "chain_sums": EngineEntry(ui_kind="python", load=_load_chain_sums),
+    "chain_sums": EngineEntry(
+        ui_kind="python",
+        load=_load_chain_sums,
+        holds_gpu_until_exit=False,
+        quantisation_options=(),
+        context_option=None,
+    ),
 }
 
 
