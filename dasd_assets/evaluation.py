@@ -20,8 +20,7 @@ from dasd_assets.rules.checkpoints import CHAIN, checkpoint_asset, checkpoint_na
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_assets.rules.verdict import VERIFIERS, Verdict, verified
-from dasd_resources.chat import split_thinking
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, final_answer_verdict
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -112,11 +111,8 @@ def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row
 
 def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
-    _, answer = split_thinking(text)
-    if answer is None or not answer.strip():
-        return Verdict(False, "no_final_answer", "no final answer")
-    fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
-    return verified(*map(str, fields))
+    verifier, *asked = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
+    return final_answer_verdict(text, verifier, *asked, blank_is_missing=True)
 
 
 def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, verified
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, final_answer_verdict
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Repetition
@@ -148,10 +148,8 @@ def correctness(response: Response) -> Verdict:
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
     assert response.reference_answer is not None, "landing refuses a verifier without a reference answer"
-    _, answer = split_thinking(response.text)
-    if answer is None:
-        return Verdict(False, "no_final_answer", "no final answer")
-    return verified(response.verifier, answer, response.question, response.reference_answer, response.metadata)
+    asked = (response.verifier, response.question, response.reference_answer, response.metadata)
+    return final_answer_verdict(response.text, *asked, blank_is_missing=False)
 
 
 CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
