@@ -82,13 +82,13 @@ def home(folder: Path) -> Project:
     if not (folder / "recipe.yaml").exists():
         project.land("first.jsonl", prompt_rows(0, NUM_QUESTIONS))
         project.run()
-        told(f"{NUM_RESPONSES:,} responses", lambda: multiply(project))
-        told("selection, datasets, checkpoints", project.run)
+        reported(f"{NUM_RESPONSES:,} responses", lambda: multiply(project))
+        reported("selection, datasets, checkpoints", project.run)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(project.recipe.model_dump_json())))
     return project
 
 
-def told(what: str, work: Callable[[], object]) -> None:
+def reported(what: str, work: Callable[[], object]) -> None:
     print(f"{what} in {seconds(work):.0f} s", file=sys.stderr, flush=True)
 
 

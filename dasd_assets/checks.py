@@ -21,6 +21,7 @@ from dasd_assets.rules.asset_names import checkpoint_asset, generation_asset
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
     AT_TEMPERATURE,
+    JUDGED,
     OF_RECIPE,
     candidate_params,
     num_scored,
@@ -288,7 +289,7 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
         query = f"""SELECT count(*) FILTER (NOT v.passed) AS dropped, count(*) AS judged
             FROM responses r JOIN response_verdicts v USING (response_id)
             WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND v.filter = $filter
-              AND v.filter_version = $filter_version AND v.kind IS DISTINCT FROM 'no_verifier'"""
+              AND v.filter_version = $filter_version AND {JUDGED}"""
         dropped, judged = scope.read(query, filter=name).row(0)
         look = (
             f"SELECT kind, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "

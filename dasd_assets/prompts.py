@@ -27,10 +27,12 @@ from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
+from dasd_resources.verifiers import COMPARISONS
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5  # rejected lines shown in the metadata
-LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,))  # a reference answer must pass its verifier
+# A reference answer must pass its verifier; lines that name a verifier that is added since come in.
+LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,), COMPARISONS)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:

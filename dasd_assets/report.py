@@ -27,13 +27,14 @@ from dasd_assets.rules.asset_names import (
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
     CANDIDATES,
+    JUDGED,
     OF_BATCHES,
     OF_RECIPE,
     candidate_params,
     drop_counts,
 )
 from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints, trained_names
-from dasd_assets.rules.filters import FILTERING, filter_version
+from dasd_assets.rules.filters import CORRECTNESS, FILTERING, FILTERS, filter_version
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, TYPE_NAMES, threshold_version
@@ -71,7 +72,7 @@ class ReportData:
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
     """Read what the recipe's pipeline has made so far from these batches."""
     return ReportData(
-        drops=drop_counts(warehouse, _params(engines, recipe, batches)),
+        drops=drop_counts(warehouse, _params(engines, recipe, batches), FILTERS),
         shares=_shares(warehouse, engines, recipe, batches),
         teacher_share=_teacher_share(warehouse, engines, recipe, batches),
         accuracies=checkpoint_accuracy(warehouse, recipe),
@@ -208,11 +209,11 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
 
 
 _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
-    JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = 'correctness'
+    JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = '{CORRECTNESS}'
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
       AND v.filter_version = $filter_version AND t.student_fingerprint = $student
       AND t.threshold_version = $threshold_version
-      AND v.kind IS DISTINCT FROM 'no_verifier'"""
+      AND {JUDGED}"""
 
 
 def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:
@@ -264,13 +265,15 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
 
 def drop_table(drops: pl.DataFrame) -> str:
     """Markdown: a row per filter, a column per temperature, each with the share and number of responses that fail."""
-    judged = drops.group_by("temperature").agg(pl.col("num_judged").max()).sort("temperature").rows()
-    heads = [f"T={temperature:g}, of {number:,}" for temperature, number in judged]
+    temperatures = drops["temperature"].unique().sort().to_list()
+    heads = [f"T={temperature:g}" for temperature in temperatures]
     lines = [f"| filter | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     for (name,), part in drops.group_by("filter", maintain_order=True):
-        cells = [
-            f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,})"
-            for row in part.sort("temperature").to_dicts()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = {
+            row[
+                "temperature"
+            ]: f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,} of {row['num_judged']:,})"
+            for row in part.to_dicts()
+        }
+        lines.append(f"| {name} | {' | '.join(cells.get(temperature, '–') for temperature in temperatures)} |")
     return "\n".join(lines)

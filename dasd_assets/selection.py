@@ -17,6 +17,7 @@ from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
 from dasd_assets.rules.candidates import drop_counts
+from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.selection import SELECTION, select, selection_version
@@ -164,7 +165,7 @@ def selection_audit(warehouse: Warehouse, recipe: Recipe, where: str) -> dict[st
 
 def _drops(warehouse: Warehouse, params: dict[str, object]) -> str:
     """Why nothing is left: how many responses each filter dropped."""
-    counts = drop_counts(warehouse, {**params, "temperatures": [params["temperature"]]})
+    counts = drop_counts(warehouse, {**params, "temperatures": [params["temperature"]]}, FILTERS)
     listed = ", ".join(
         f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts()
     )

@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
@@ -68,6 +69,15 @@ _LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile("[\N{MINUS SIGN}\N{EN DASH}]"), "-"),
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an answer is compared with: its question, the reference answer, and its metadata (JSON)."""
+
+    question: str
+    reference_answer: str
+    metadata: str
 
 
 def known_verifier(name: str) -> bool:
@@ -149,7 +159,7 @@ def _tidy(text: str) -> str:
 
 def _matches(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> bool:
     if verifier in COMPARISONS:
-        return COMPARISONS[verifier](answer, reference_answer)
+        return COMPARISONS[verifier](answer, Asked(question, reference_answer, metadata))
     if not known_verifier(verifier):
         raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
     entry = {"question": question, "answer": reference_answer, "metadata": json.loads(metadata)}
@@ -219,8 +229,8 @@ def _number(text: str) -> tuple[Fraction, str] | None:
     return (-value if match["sign"] == "-" else value), unit.removesuffix("s")
 
 
-COMPARISONS: dict[str, Callable[[str, str], bool]] = {
-    "exact": _same_text,
-    "math": _same_maths,
-    "multiple_choice": _same_choice,
+COMPARISONS: dict[str, Callable[[str, Asked], bool]] = {
+    "exact": lambda answer, asked: _same_text(answer, asked.reference_answer),
+    "math": lambda answer, asked: _same_maths(answer, asked.reference_answer),
+    "multiple_choice": lambda answer, asked: _same_choice(answer, asked.reference_answer),
 }

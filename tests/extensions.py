@@ -16,7 +16,7 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.tables.recurring import BATCH, RESPONSE_ID, RUN_ID
 from dasd_resources.storage.tables.table import Column, Reference, Table
-from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.verifiers import COMPARISONS, Asked
 
 Entry = TypeVar("Entry")
 MAX_CHARACTERS = 200
@@ -65,12 +65,13 @@ RESPONSE_LENGTHS = Table(
 )
 
 
-def _same_items(answer: str, reference: str) -> bool:
+def _same_items(answer: str, asked: Asked) -> bool:
     """The same items between commas, in any order."""
-    return sorted(map(str.strip, answer.split(","))) == sorted(map(str.strip, reference.split(",")))
+    found, expected = answer.split(","), asked.reference_answer.split(",")
+    return sorted(map(str.strip, found)) == sorted(map(str.strip, expected))
 
 
-ADDED_COMPARISONS: dict[str, Callable[[str, str], bool]] = {
+ADDED_COMPARISONS: dict[str, Callable[[str, Asked], bool]] = {
     "items": _same_items,
 }
 
@@ -80,7 +81,13 @@ def _load_chain_sums(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
 
 
 ADDED_ENGINES = {
-    "chain_sums": EngineEntry(ui_kind="python", load=_load_chain_sums),
+    "chain_sums": EngineEntry(
+        ui_kind="python",
+        load=_load_chain_sums,
+        holds_gpu_until_exit=False,
+        quantisation_options=(),
+        context_option=None,
+    ),
 }
 
 

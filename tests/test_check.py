@@ -76,12 +76,22 @@ def test_an_engine_option_may_lower_the_context(project: Project) -> None:
 
 def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
-    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}})
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}, "t100": {"sums": 3}})
     found = findings(project, quick=True)["budgets"]
     assert found.status == "warning"
     assert found.message.startswith("selection.budgets names maths, of which nothing has landed; there are ")
-    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}})
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}, "t100": {"sums": 3}})
     assert findings(project, quick=True)["budgets"].message.startswith("all of ")
+
+
+def test_a_dataset_without_a_budget_is_doubtful_where_another_has_one(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "math": 3}})
+    found = findings(project, quick=True)["budgets"]
+    assert found.status == "warning"
+    assert found.message.startswith("t100 has no budget: all its responses are kept. ")
+    project.recipe = change(project.recipe, "selection.budgets", {})
+    assert findings(project, quick=True)["budgets"].status == "ok"
 
 
 def test_rollouts_beyond_the_context_are_doubtful(project: Project) -> None:

@@ -19,12 +19,13 @@ from dasd_assets.checks import (
     teacher_sentence_share,
 )
 from dasd_assets.records.partitions import PROMPT_BATCH
+from dasd_assets.rules.filters import FILTERS
 from dasd_assets.service.gates import gates
 from dasd_resources.recipe import Checks, Recipe
 
 LENIENT = {
     "max_duplicate_response_share": 1.0,
-    "max_drop_share": dict.fromkeys(("length", "truncation", "structure", "repetition", "correctness"), 1.0),
+    "max_drop_share": dict.fromkeys(FILTERS, 1.0),
     "min_teacher_sentence_share": 0.0,
     "max_teacher_sentence_share": 1.0,
     "max_accuracy_drop": 9.0,
@@ -111,7 +112,7 @@ def test_all_pass_on_a_finished_home_with_lenient_limits(finished: Project, chec
     look = scope(finished, limited(finished, LENIENT))
     failed = {f"{check.asset}:{check.name}": check.evaluate(look).message for check in checks}
     assert {key for key, check in zip(failed, checks, strict=True) if not check.evaluate(look).passed} == set()
-    assert len(checks) == 2 + 2 * 2 + 5 + 1 + 1 + 2 + 3
+    assert len(checks) == 2 + 2 * 2 + len(FILTERS) + 1 + 1 + 2 + 3
 
 
 @pytest.fixture(scope="module")

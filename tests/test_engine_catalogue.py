@@ -98,6 +98,7 @@ def entry(loaded: list[dict[str, object]]) -> Iterator[EngineEntry]:
     ENGINES[NAME] = EngineEntry(
         ui_kind="python",
         load=load,
+        holds_gpu_until_exit=False,
         quantisation_options=("num_bits",),
         context_option="longest",
         plain_scoring_options={"one_at_a_time": True},

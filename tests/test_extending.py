@@ -31,9 +31,11 @@ from dasd_assets.service.automation import batch_tick, training_tick
 from dasd_assets.service.jobs import DATA_ONLY
 from dasd_assets.service.planning import Planner
 from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.verifiers import COMPARISONS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+JUDGED = ("response_verdicts", "continuation_verdicts")
 FILTER, SCORE, TABLE, ENGINE = "brevity", "max_probability_token", "response_lengths", "chain_sums"
 
 
@@ -175,11 +177,25 @@ def test_the_audit_finds_nothing_wrong_and_a_planted_fault(run: Run, tmp_path: P
             "INSERT INTO response_scores SELECT * REPLACE ('no_score' AS score_name) FROM response_scores LIMIT 1",
         ):
             transaction.read(statement)
-    found = "\n".join(str(fault) for fault in verify(project.warehouse))
+    said: list[str] = []
+    found = "\n".join(str(fault) for fault in verify(project.warehouse, say=said.append))
     assert f"{TABLE} response_id nobody" in found
     assert f" {FILTER}: its verdict is passed, its text gives failed (too_wordy" in found
     assert f"its {SCORE} is 9.0 of" in found
-    assert "no_score: there is no such score" in found
+    assert "  1 row of response_scores not made again: there is no score 'no_score'" in said
+
+
+def test_what_a_removed_entry_left_is_counted_not_accused(added: Run) -> None:
+    project, said = added.project, list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(FILTERS, FILTER)
+        patch.delitem(SCORES, SCORE)
+        assert [str(fault) for fault in verify(project.warehouse, say=said.append)] == []
+    counts = {table: project.read(f"SELECT count(*) FROM {table} WHERE filter = '{FILTER}'").item() for table in JUDGED}
+    for table, number in counts.items():
+        assert f"  {number} verdicts in {table} not given again: there is no filter '{FILTER}'" in said
+    number = project.read(f"SELECT count(*) FROM response_scores WHERE score_name = '{SCORE}'").item()
+    assert f"  {number} rows of response_scores not made again: there is no score '{SCORE}'" in said
 
 
 def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
@@ -189,10 +205,10 @@ def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
 def test_what_was_finished_before_is_not_made_again(added: Run, before: Project) -> None:
     """Neither a generation nor a forward pass of a response, nor a verdict of the filters that there were."""
     fake = added.project.fake
-    assert {"response_verdicts", "response_scores", TABLE} <= added.made
-    assert not {"prompts", "teacher_generations_t060", "teacher_generations_t100"} & added.made
-    for table in ("responses", "student_logprobs"):
-        assert added.project.count(table) == before.count(table)
+    assert {"prompts", "response_verdicts", "response_scores", TABLE} <= added.made  # prompts, for the verifier
+    for table in ("responses", "student_logprobs"):  # the steps after `prompts` run, and find nothing missing
+        rows = f"SELECT response_id, run_id FROM {table} ORDER BY response_id"
+        assert added.project.read(rows).equals(before.read(rows))
     responses = set(before.read("SELECT response_id FROM responses")["response_id"])
     assert not responses & {*fake.generated, *fake.scored}
     query = f"SELECT * FROM response_verdicts WHERE filter <> '{FILTER}' ORDER BY response_id, filter"
@@ -212,6 +228,23 @@ def test_an_entry_makes_stale_exactly_what_applies_its_catalogue(tiny: Recipe) -
     assert made_stale(FILTERS) == applying
     assert {"response_verdicts", "selected_responses_t060", "continuation_verdicts"} <= applying
     assert made_stale(SCORES) == {"response_scores"}
+    assert made_stale(COMPARISONS) == {"prompts"}
+
+
+def test_a_line_that_lacked_its_verifier_comes_in_when_it_is_added(project: Project) -> None:
+    """And no line that was in is asked or judged again."""
+    rows = prompt_rows(0, 9)
+    project.land("a.jsonl", [*rows[:8], {**rows[8], "verifier": "numbers"}])
+    project.run()
+    assert project.read("SELECT kind FROM rejected_prompts")["kind"].to_list() == ["unknown_verifier"]
+    before = project.read("SELECT response_id, filter, run_id FROM response_verdicts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMPARISONS, "numbers", lambda answer, asked: answer == asked.reference_answer)
+        project.run()
+        assert (project.count("prompts"), project.count("rejected_prompts")) == (9, 0)
+        rows_now = project.read("SELECT response_id, filter, run_id FROM response_verdicts")
+        assert rows_now.join(before, on=before.columns, how="semi").height == before.height < rows_now.height
+        assert project.run() == 0
 
 
 def test_all_that_was_added_ran_from_an_empty_home(begun: Run) -> None:
@@ -283,7 +316,7 @@ def test_every_filter_and_score_stands_on_the_page() -> None:
     filters = {name: entry.drops for name, entry in FILTERS.items() if name not in ADDED_FILTERS}
     scores = {name: entry.meaning for name, entry in SCORES.items() if name not in ADDED_SCORES}
     for name, meaning in {**filters, **scores}.items():
-        assert f"| `{name}` | {meaning} |" in PAGE
+        assert f"| `{name}` | {meaning} |" in PAGE, f"docs/extending.md lists every filter and score; add {name}"
 
 
 def test_every_file_that_the_page_names_exists() -> None:

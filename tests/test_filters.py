@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dasd_assets.evaluation import judge_answer
 from dasd_assets.rules.filters import (
     FILTERS,
     Response,
@@ -104,6 +105,16 @@ def test_correctness() -> None:
     )
     wrong = replace(GOOD, text="<think>\n2 + 3 = 5.\n</think>\nThe answer is 6.")
     assert correctness(wrong) == Verdict(False, "wrong_answer", "reasoning_gym:chain_sum: answer '6', expected '5'")
+
+
+def test_a_blank_answer_fails_and_keeps_the_kind_of_stored_rows() -> None:
+    blank, missing = ("<think>\n2 + 3 = 5.\n</think>\n \n", "<think>\n2 + 3 = 5.")
+    question = {"verifier": GOOD.verifier, "question": GOOD.question, "reference_answer": "5", "metadata": "{}"}
+    none = Verdict(False, "no_final_answer", "no final answer")
+    assert judge_answer(missing, question) == judge_answer(blank, question) == none
+    assert correctness(replace(GOOD, text=missing)) == none
+    empty = Verdict(False, "wrong_answer", "reasoning_gym:chain_sum: the answer is empty")
+    assert correctness(replace(GOOD, text=blank)) == empty
 
 
 def test_ngram_shares_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,19 @@ def test_imports_run_one_way(capsys: pytest.CaptureFixture[str], monkeypatch: py
     status = lint_imports("pyproject.toml", no_cache=True, no_logo=True)
     report = capsys.readouterr().out
     assert status == 0, report
+
+
+def test_contracts_about_engines_name_every_engine() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    package = "dasd_resources.inference"
+    files = (ROOT / "dasd_resources" / "inference").glob("*_engine.py")
+    engines = {f"{package}.{path.stem}" for path in files}
+    named = {
+        contract["id"]: {name for name in contract["forbidden_modules"] if name.endswith("_engine")}
+        for contract in contracts
+        if f"{package}.engines" in contract.get("forbidden_modules", ())
+    }
+    assert named == dict.fromkeys(("storage-and-landing", "chat"), engines)
 
 
 def test_stages_lie_between_the_service_and_the_records(

@@ -10,7 +10,7 @@ import pytest
 
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.candidates import candidate_params, drop_counts, responses_to_score, to_score_params
-from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
+from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version, required_filters
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -58,16 +58,16 @@ class Home:
             "batches": batches(self.instance),
             "filter_version": filter_version(RECIPE, self.student.fingerprint),
         }
-        return drop_counts(self.warehouse, params)
+        return drop_counts(self.warehouse, params, FILTERS)
 
 
 # Every response differs from `good` in what its name says.
 RESPONSES: dict[str, Row] = {
-    "good": {},
+    "good": {"filters": [*FILTERS, "removed"], "failed": ["removed"]},  # by a filter that there was once
     "last": {"sample_index": 2},
     "wrong": {"failed": ["correctness"]},
     "repeats": {"failed": ["repetition"]},
-    "of_p2": {"prompt_id": "p2"},
+    "of_p2": {"prompt_id": "p2", "without_verifier": True},
     "hot": {"temperature": 1.0},
     "unjudged": {"filters": ["length", "truncation"]},
     "judged_by_old_rules": {"filter_version": "old"},
@@ -117,7 +117,14 @@ def verdicts(name: str, version: str) -> Iterator[Row]:
     for rule in special.get("filters", FILTERS):
         passed = rule not in special.get("failed", [])
         kept = {"batch": special.get("batch", CURRENT), "filter_version": special.get("filter_version", version)}
-        yield {"response_id": name, "filter": rule, "passed": passed, **kept}
+        unjudged = rule == CORRECTNESS and "without_verifier" in special
+        yield {
+            "response_id": name,
+            "filter": rule,
+            "passed": passed,
+            "kind": "no_verifier" if unjudged else None,
+            **kept,
+        }
 
 
 def score(name: str, number: int, student: str) -> Row:
@@ -231,7 +238,8 @@ def test_drops_are_counted_per_temperature_and_filter(home: Home) -> None:
         (0.6, "correctness"): 1,
         (0.6, "repetition"): 1,
     }
-    assert counts[0.6, "length"][1] == counts[0.6, "correctness"][1] + 1  # `unjudged` was judged for length
+    assert counts[0.6, "length"][1] == counts[0.6, "correctness"][1] + 2  # so were `unjudged`, and `of_p2`
+    assert {name for _, name in counts} == set(FILTERS)
     assert counts[1.0, "length"] == (0, 1)
 
 

@@ -21,6 +21,12 @@ def test_every_shipped_recipe_names_what_there_is(name: str) -> None:
     check_names(load_recipe(name))
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_no_shipped_recipe_repeats_a_filters_own_limit(name: str) -> None:
+    limits = load_recipe(name).checks.max_drop_share
+    assert {key: limit for key, limit in limits.items() if limit == FILTERS[key].max_drop_share} == {}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

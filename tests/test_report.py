@@ -7,6 +7,7 @@ from conftest import Project
 
 from dasd_assets.records.partitions import batches
 from dasd_assets.report import NUM_POSITIONS, ReportData, find, pictures
+from dasd_assets.rules.filters import FILTERS
 
 PICTURES = {
     "response_probabilities",
@@ -25,7 +26,7 @@ def findings(finished: Project) -> ReportData:
 
 
 def test_drops_are_per_temperature_and_filter(findings: ReportData, finished: Project) -> None:
-    assert findings.drops.height == 2 * 5
+    assert findings.drops.height == 2 * len(FILTERS)
     assert set(findings.drops["num_judged"]) == {30}
     dropped = finished.read("SELECT filter FROM response_verdicts WHERE NOT passed")["filter"].to_list()
     told = findings.drops.group_by("filter").agg(pl.col("num_dropped").sum())

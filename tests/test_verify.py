@@ -7,7 +7,7 @@ import pytest
 from conftest import Project
 
 from dasd_assets.audit.files import file_faults
-from dasd_assets.audit.verify import NUM_TOLD, verify
+from dasd_assets.audit.verify import NUM_REPORTED, verify
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.datasets import ranks, selected_scores
@@ -318,8 +318,8 @@ def test_columns_that_follow_from_others_are_followed_up(copy: Project) -> None:
 def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:
     edit(copy, "UPDATE responses SET seed = 5")
     of_seeds = [str(fault) for fault in verify(copy.warehouse) if fault.table == "responses"]
-    assert len(of_seeds) == NUM_TOLD + 1
-    assert of_seeds[-1].startswith(f"responses {copy.count('responses') - NUM_TOLD} more rows: the same; ")
+    assert len(of_seeds) == NUM_REPORTED + 1
+    assert of_seeds[-1].startswith(f"responses {copy.count('responses') - NUM_REPORTED} more rows: the same; ")
 
 
 def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:

@@ -7,7 +7,7 @@ above one needs no sort, and of the pool's tables only what lies above.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
@@ -49,6 +49,7 @@ OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections`
     "not_drawn": "It could have been drawn, and others were.",
     "not_selected": "The mixed-policy dataset draws from a selection that it is not in.",
 }
+assert get_args(OutcomeKind) == tuple(OUTCOME_KINDS), "each kind stands in both, in one order"
 RANKED_LOWER: tuple[OutcomeKind, ...] = ("not_best_of_question", "beyond_budget")  # the control may still draw it
 
 

@@ -164,8 +164,14 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
 
 
 def _budgets(recipe: Recipe, prompts: Prompts) -> str:
-    """A domain that is spelled another way in the files than in the budgets would be kept whole."""
-    named = {domain for budget in recipe.selection.budgets.values() for domain in budget}
+    """A domain spelled another way in the files than in the budgets, or a dataset left out of them, is kept whole."""
+    budgets = recipe.selection.budgets
+    if budgets and (missing := [dataset for dataset in recipe.datasets if not budgets.get(dataset)]):
+        raise CheckWarning(
+            "; ".join(f"{dataset} has no budget: all its responses are kept" for dataset in missing)
+            + ". Give it one in selection.budgets if that is not meant"
+        )
+    named = {domain for budget in budgets.values() for domain in budget}
     without, unnamed = sorted(named - prompts.domains), sorted(prompts.domains - named)
     if without and prompts.domains:
         raise CheckWarning(

@@ -4,7 +4,7 @@ The warehouse may hold responses of other recipes, teachers and candidate counts
 conditions here are the only ones that distinguish them, for stages and audits alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -30,6 +30,7 @@ AT_ANY_TEMPERATURE = "list_contains($temperatures, r.temperature)"
 OF_BATCHES = (
     "r.batch IN (SELECT unnest($batches::VARCHAR[]))"  # a hash join; list_contains compares each row with thousands
 )
+JUDGED = "v.kind IS DISTINCT FROM 'no_verifier'"  # a question without a verifier passes unseen
 ACCEPTED = """SELECT response_id FROM response_verdicts
     WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter){scope}
     GROUP BY response_id HAVING count(*) = len($filters)"""
@@ -81,13 +82,15 @@ def num_scored(lake: "Lake", params: Params, student: str) -> tuple[int, int]:
     return scored, wanted
 
 
-def drop_counts(lake: "Lake", params: Params) -> pl.DataFrame:
-    """(temperature, filter, num_dropped, num_judged) over a recipe's responses in some batches, for every filter.
+def drop_counts(lake: "Lake", params: Params, filters: Iterable[str]) -> pl.DataFrame:
+    """(temperature, filter, num_dropped, num_judged) over a recipe's responses in some batches.
 
-    params: `candidate_params`, temperatures, batches and filter_version.
+    params: `candidate_params`, temperatures, batches and filter_version. filters: those that there are; the table keeps
+    verdicts of removed ones.
     """
     query = f"""SELECT r.temperature, v.filter, count(*) FILTER (NOT v.passed) AS num_dropped, count(*) AS num_judged
         FROM responses r JOIN response_verdicts v USING (response_id)
         WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} AND v.filter_version = $filter_version
+          AND {JUDGED} AND list_contains($filters, v.filter)
         GROUP BY ALL ORDER BY ALL"""
-    return lake.read(query, params)
+    return lake.read(query, {**params, "filters": list(filters)})

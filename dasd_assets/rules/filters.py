@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, verified
+from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, final_answer_verdict
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Repetition
 from dasd_resources.verifiers import VERIFIER_VERSION
 
 FILTER_VERSION = "1"  # raise it when a verdict can change; not for a filter that is added
-LIMITS = ("filters.max_student_tokens", "filters.repetition")  # of the recipe, by which the filters judge
 
 MAX_PERIOD = 512  # a longer loop repeats its 50-grams; searching on would cost more than all else
 MIN_REPEATS = 3  # of a period: twice is how a writer restates a line
@@ -57,6 +56,7 @@ class Filter:
 
     drops: what it drops, as the end of a sentence. judge: by the recipe's section `filters`. max_drop_share: the share
     of dropped responses above which its asset check warns; a recipe may set another in `checks.max_drop_share`.
+    limits: dotted paths of what it reads of the recipe; they decide `filter_version`.
     always_required: whether it must pass for a text to be trained on; if not, only where the recipe says
     `require_correct`.
     """
@@ -64,6 +64,7 @@ class Filter:
     drops: str
     judge: Callable[[Response, Filters], Verdict]
     max_drop_share: float
+    limits: tuple[str, ...] = ()
     always_required: bool = True
 
 
@@ -147,12 +148,11 @@ def correctness(response: Response) -> Verdict:
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
     assert response.reference_answer is not None, "landing refuses a verifier without a reference answer"
-    _, answer = split_thinking(response.text)
-    if answer is None:
-        return Verdict(False, "no_final_answer", "no final answer")
-    return verified(response.verifier, answer, response.question, response.reference_answer, response.metadata)
+    asked = (response.verifier, response.question, response.reference_answer, response.metadata)
+    return final_answer_verdict(response.text, *asked, blank_is_missing=False)
 
 
+CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
 # The report's list (§6.2): "filter out samples exceeding the training context"; truncated outputs; tool or function
 # calls, and both a thinking part and a final answer; "regular expressions and n-gram matching" for repeated paragraphs,
 # sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4).
@@ -161,6 +161,7 @@ FILTERS: dict[str, Filter] = {
         drops="responses that, with their prompt, exceed the training context in student tokens",
         judge=lambda response, filters: length(response.num_student_tokens, filters.max_student_tokens),
         max_drop_share=0.1,
+        limits=("filters.max_student_tokens",),
     ),
     "truncation": Filter(
         drops="responses that did not end by themselves",
@@ -176,14 +177,16 @@ FILTERS: dict[str, Filter] = {
         drops="responses that repeat themselves or end in a loop",
         judge=lambda response, filters: repetition(response.text, response.token_ids, filters.repetition),
         max_drop_share=0.1,
+        limits=("filters.repetition",),
     ),
-    "correctness": Filter(
+    CORRECTNESS: Filter(
         drops="responses whose final answer the question's verifier does not accept",
         judge=lambda response, filters: correctness(response),
         max_drop_share=0.7,
         always_required=False,
     ),
 }
+LIMITS = tuple(dict.fromkeys(path for entry in FILTERS.values() for path in entry.limits))  # in that order
 FILTERING = Rule("filters", FILTER_VERSION, LIMITS, (VERIFIERS,), FILTERS)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
@@ -45,6 +45,7 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
 }
+assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,22 @@ class Verdict:
         return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
 
 
-def verified(verifier: str, answer: str, question: str, reference_answer: str, metadata: str) -> Verdict:
-    """The verifier's verdict on an answer."""
+def final_answer_verdict(
+    text: str, verifier: str, question: str, reference_answer: str, metadata: str, *, blank_is_missing: bool
+) -> Verdict:
+    """The verifier's verdict on the final answer of a canonical text; without one, it fails.
+
+    blank_is_missing: whether a blank answer fails as a missing one (evaluations) or as a wrong one (filters, of which
+    `structure` reports it). Rows of either kind are stored, and audits judge them again.
+    """
+    _, answer = split_thinking(text)
+    if answer is None or (blank_is_missing and not answer.strip()):
+        return Verdict(False, "no_final_answer", "no final answer")
     passed, reason = verify(verifier, answer, question, reference_answer, metadata)
     return Verdict(passed, None if passed else "wrong_answer", reason)
 
 
 def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
-    _, answer = split_thinking(text)
-    if answer is None or not answer.strip():
-        return Verdict(False, "no_final_answer", "no final answer")
-    fields = (question["verifier"], answer, question["question"], question["reference_answer"], question["metadata"])
-    return verified(*map(str, fields))
+    verifier, *asked = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
+    return final_answer_verdict(text, verifier, *asked, blank_is_missing=True)

@@ -7,7 +7,7 @@ are those of the untempered distribution (temperature 1, before top-p), whatever
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 FinishReason = Literal["stop", "length"]
 FailureKind = Literal[
@@ -36,6 +36,7 @@ FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
     "server_error": "The server failed, was too slow, or gave a reply that cannot be right, at every attempt.",
     "engine_error": "The engine reported it; the reason has its message.",
 }
+assert get_args(FailureKind) == tuple(FAILURE_KINDS), "each kind stands in both, in one order"
 NOT_ATTEMPTS: tuple[FailureKind, ...] = ("server_busy", "server_unavailable")  # nothing could have been had
 
 

@@ -27,14 +27,17 @@ class EngineEntry:
     `served`: it runs behind a server. The recipe then has `server:` and no `engine_options`; only tokenizer and chat
     template need be on this machine; declared revision and served id stand in for the weights in the fingerprint; and
     it neither runs a student, whose checkpoints are trained here, nor re-scores for a parity check.
+
+    What would be wrong in silence has no default: steps that wait for a GPU for ever, rows of quantised and of whole
+    weights under one fingerprint, requests refused in the run that the preflight let pass.
     """
 
     ui_kind: str  # the kind of its assets in the web UI
     load: Callable[[PromptedModel, ApiKey], InferenceEngine]
+    holds_gpu_until_exit: bool  # its memory comes back only when its process ends: one process per step
+    quantisation_options: tuple[str, ...]  # engine_options that change the weights' values, so the fingerprint
+    context_option: str | None  # the engine option that lowers the model's context, in tokens
     served: bool = False
-    holds_gpu_until_exit: bool = False  # its memory comes back only when its process ends: one process per step
-    quantisation_options: tuple[str, ...] = ()  # engine_options that change the weights' values, so the fingerprint
-    context_option: str | None = None  # the engine option that lowers the model's context, in tokens
     served_context: Callable[[InferenceEngine], int | None] = lambda engine: None  # the one a server reports, if any
     package: str | None = None  # must be importable; None where it comes with dasd
     install: str = ""  # how to get it
@@ -98,7 +101,18 @@ ENGINES: dict[str, EngineEntry] = {
     PLAIN_SCORER: EngineEntry(
         ui_kind="huggingface",
         load=_load_transformers,
+        holds_gpu_until_exit=False,
+        quantisation_options=(),
+        context_option=None,
         plain_scoring_options={"plain_scoring": True},
     ),
-    "openai": EngineEntry(ui_kind="openai", load=_load_openai, served=True, served_context=_openai_context),
+    "openai": EngineEntry(
+        ui_kind="openai",
+        load=_load_openai,
+        holds_gpu_until_exit=False,
+        quantisation_options=(),
+        context_option=None,
+        served=True,
+        served_context=_openai_context,
+    ),
 }

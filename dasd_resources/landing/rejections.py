@@ -35,6 +35,7 @@ REJECTION_KINDS: dict[RejectionKind, str] = {
     "withdrawn": "A takedown withdrew the question.",
     "withdrawn_file_gone": "The question is no longer withdrawn, but its text went with this line's file.",
 }
+assert (*get_args(Malformed), *get_args(Excluded)) == tuple(REJECTION_KINDS), "each kind stands in both, in one order"
 MALFORMED: tuple[str, ...] = get_args(Malformed)  # what is wrong with the line itself, not with its question
 DUPLICATES: tuple[RejectionKind, ...] = ("duplicate", "duplicate_line")
 

@@ -16,9 +16,9 @@
 `sampling` says which rows of a table `--sample` takes, and how many are in memory at a time.
 
 Files first: a table with a damaged file is reported and left out of the rest. Rows are streamed, a few thousand at a
-time, and compared with what the code that made them makes again. Rows of earlier releases, or whose model is not on
-this machine, are not accused of what cannot be checked, but counted. Memory is bounded by a chunk of rows, or by the
-sentences of one batch.
+time, and compared with what the code that made them makes again. Rows of earlier releases, of filters and scores that
+were removed, or whose model is not on this machine, are not accused of what cannot be checked, but counted. Memory is
+bounded by a chunk of rows, or by the sentences of one batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ from dasd_assets.audit.verify.tokens import TOKENISED, lengths, tokens
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
 
-NUM_TOLD = 20  # faults named of each check; the others are counted
+NUM_REPORTED = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]
 
 
@@ -66,7 +66,7 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
 def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
     """So many of a check's faults, and the number of the others."""
     last = None
-    for last in islice(faults, NUM_TOLD):
+    for last in islice(faults, NUM_REPORTED):
         yield last
     num_more = sum(1 for _ in faults)
     if last is not None and num_more:
@@ -109,7 +109,7 @@ def _again(
             needs = {judged.verdicts, judged.table, judged.tokens, "prompts"}
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
-        yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample)
+        yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample, say)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}

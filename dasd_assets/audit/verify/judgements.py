@@ -11,7 +11,15 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.sampling import CHUNK, some
-from dasd_assets.rules.filters import Response, continuation_filter_version, correctness, filter_version
+from dasd_assets.records.wording import number_of
+from dasd_assets.rules.filters import (
+    CORRECTNESS,
+    FILTERS,
+    Response,
+    continuation_filter_version,
+    correctness,
+    filter_version,
+)
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
 from dasd_assets.rules.verdict import Verdict, judge_answer
@@ -64,8 +72,8 @@ JUDGED = (
 def verdicts(
     reading: Reading, chats: Chats, judged: Judged, sample: int | None, say: Callable[[str], None]
 ) -> Iterator[Fault]:
-    """Rows that the filters judge otherwise; those by rules or with models that are not here are counted."""
-    rules, unjudged = _rules(chats, judged), Counter[str]()
+    """Rows that the filters judge otherwise; those by filters, rules or models that are not here are counted."""
+    rules, unjudged, removed = _rules(chats, judged), Counter[str](), Counter[str]()
     for row in _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample):
         stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
         try:
@@ -73,12 +81,15 @@ def verdicts(
         except ValueError as error:
             yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {error}", AGAIN)
             continue
+        removed.update(stored.keys() - FILTERS.keys())
         for name, found in stored.items():
-            if found != again.get(name):
+            if name in FILTERS and found != again.get(name):
                 what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
                 yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
+    for name, number in sorted(removed.items()):
+        say(f"  {number_of(number, 'verdict')} in {judged.verdicts} not given again: there is no filter {name!r}")
 
 
 def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
@@ -118,7 +129,7 @@ def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
     if any(verdict.kind == "unsupported_question" for verdict in stored.values()):
         return {}
     asked: Record = {name: row.get(name) for name in Response.__annotations__}
-    return {"correctness": correctness(Response(**asked))}
+    return {CORRECTNESS: correctness(Response(**asked))}
 
 
 def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample: int | None) -> Iterator[Record]:

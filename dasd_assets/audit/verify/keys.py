@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.rules.scores import SCORES
+from dasd_assets.rules.candidates import JUDGED
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import Reference, Table
 
 
 @dataclass(frozen=True)
 class RowRule:
-    """A rule for rows of tables with these columns: `fault` is the SQL condition that breaks it, `what` a message."""
+    """A rule for rows of tables with these columns: `what` a message.
+
+    fault: the SQL condition that breaks it; v is the table.
+    """
 
     columns: tuple[str, ...]
     what: str
@@ -44,7 +47,7 @@ ROW_RULES = (
     RowRule(
         ("filter", "passed", "kind", "reason"),
         "it passes for a reason, or fails without one",
-        "passed = (kind IS NOT NULL AND kind <> 'no_verifier') OR (kind IS NULL) <> (reason IS NULL)",
+        f"passed = (kind IS NOT NULL AND {JUDGED}) OR (kind IS NULL) <> (reason IS NULL)",
     ),
     RowRule(
         ("correct", "kind", "reason"),
@@ -52,12 +55,6 @@ ROW_RULES = (
         "correct = (kind IS NOT NULL) OR (kind IS NULL) <> (reason IS NULL)",
     ),
 )
-
-
-def rules() -> tuple[RowRule, ...]:
-    """All row rules; the names of scores as the catalogue has them now."""
-    names = ", ".join(f"'{name}'" for name in SCORES)
-    return (*ROW_RULES, RowRule(("score_name",), "there is no such score", f"score_name NOT IN ({names})"))
 
 
 def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
@@ -84,8 +81,8 @@ def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fa
 def wrong(reading: Reading, table: Table) -> Iterator[Fault]:
     """Rows that break a rule for the columns they have."""
     name = " || ' ' || ".join(table.row_name)
-    for rule in rules():
+    for rule in ROW_RULES:
         if table.has(*rule.columns):
-            query = f"SELECT {name} AS id FROM {table.name} WHERE {rule.fault} ORDER BY id"
+            query = f"SELECT {name} AS id FROM {table.name} v WHERE {rule.fault} ORDER BY id"
             for row in reading.read(query).iter_rows(named=True):
                 yield Fault(table.name, str(row["id"]), rule.what, AGAIN)

@@ -1,13 +1,13 @@
 """Sentences and scores again, from logprobs and offsets, by the code that made them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.sampling import CHUNK, part, some
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.scores import response_scores, sentence_type, threshold_version
+from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
 from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.recipe import Divergence, Recipe
@@ -58,11 +58,16 @@ _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segme
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
 
-def scores(reading: Reading, recipes: Sequence[Recipe], sample: int | None) -> Iterator[Fault]:
+def scores(
+    reading: Reading, recipes: Sequence[Recipe], sample: int | None, say: Callable[[str], None]
+) -> Iterator[Fault]:
     """Scores again from their sentences and types, and types from probabilities, batch by batch.
 
-    recipes: those recorded; types by the rule of another one are taken as they are.
+    recipes: those recorded; types by the rule of another one are taken as they are. Scores that are no longer in the
+    catalogue are counted.
     """
+    for name, number in reading.read(_REMOVED, {"names": list(SCORES)}).iter_rows():
+        say(f"  {number_of(number, 'row')} of response_scores not made again: there is no score {name!r}")
     rules = {threshold_version(recipe): recipe.selection.divergence for recipe in recipes}
     groups = reading.read(
         "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
@@ -91,6 +96,8 @@ def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
         yield Fault("sentence_types", f"response_id {response}", what, AGAIN)
 
 
+_REMOVED = """SELECT score_name, count(*) FROM response_scores WHERE NOT list_contains($names, score_name)
+    GROUP BY ALL ORDER BY ALL"""
 _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
 _TYPED = f"""SELECT p.*, t.sentence_type, t.threshold FROM (FROM sentence_probabilities WHERE {_KEYED}
         AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
