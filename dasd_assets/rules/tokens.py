@@ -12,6 +12,8 @@ from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import Chat, UnsupportedQuestion
 from dasd_resources.storage.lake import Row
 
+# Tokens and the log-probabilities that belong to them are made once for each fingerprint of the student: raising the
+# version makes no stored row again. What changes the encoding must change the fingerprint.
 TOKENS_VERSION = "1"
 TOKENS = Rule("student tokens", TOKENS_VERSION)
 _IDS = pl.List(pl.Int32)
