@@ -52,6 +52,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info
 
 $(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11.5 or newer is needed: make PYTHON=…" if sys.version_info < (3, 11, 5) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(NEEDS_CPU_TORCH),Linux)
 	$(PIP) --no-deps "$(TORCH_CPU)" 2>/dev/null || $(PIP) --no-deps "$(TORCH_CPU)" --index-url $(TORCH_INDEX)

@@ -96,6 +96,10 @@ SCAN = re.compile(
 )
 
 
+if not re.fullmatch("(?:ab?c)*+a", "aca"):  # CPython issue 106052: sentences would hardly be split, without an error
+    raise ImportError("this Python's `re` matches possessive repetitions wrongly: Python 3.11.5 or newer is needed")
+
+
 def bodies(text: str) -> list[Span]:
     """Thinking body and answer body of a canonical text, in order; empty ones are left out."""
     if not text.startswith(THINK_OPEN):
