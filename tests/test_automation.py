@@ -176,7 +176,7 @@ def test_the_same_content_twice_is_one_batch(service: Service) -> None:
     assert batch.startswith("a-")
 
 
-def test_a_growing_file_is_left_alone_until_it_has_stopped(service: Service) -> None:
+def test_a_growing_file_is_skipped_until_it_has_stopped(service: Service) -> None:
     file = service.project.home / "prompts" / "a.jsonl"
     for number in range(3):
         with file.open("a") as lines:

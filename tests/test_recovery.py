@@ -80,9 +80,7 @@ def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project
         assert list(owners(project.home).iterdir()) == []
 
 
-def test_a_run_that_has_ended_since_it_was_looked_at_is_left_alone(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_has_ended_in_between_is_not_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with project.instance() as instance:
         job = project.definitions.resolve_job_def("data_only")
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
