@@ -20,7 +20,7 @@ from dasd_assets.generations import GENERATION
 from dasd_assets.parity import StoredLogprobs, compare, rescoring_model
 from dasd_assets.records.partitions import batches
 from dasd_assets.service.staleness import comparison
-from dasd_assets.student_logprobs import SCORING
+from dasd_assets.student_logprobs import STUDENT_SCORING
 from dasd_resources.inference.engine import Failure, Score
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Rescoring, load_recipe
@@ -220,7 +220,9 @@ def test_what_passed_on_the_same_rows_is_not_computed_again(
 ) -> None:
     """A new release makes the asset again and adds nothing; by hand, or with another setting, it is checked anew."""
     check = "engine_parity" if asset == "student_logprobs" else "prefill_parity"
-    constant, rule = ("SCORING_VERSION", SCORING) if asset == "student_logprobs" else ("GENERATION_VERSION", GENERATION)
+    constant, rule = (
+        ("SCORING_VERSION", STUDENT_SCORING) if asset == "student_logprobs" else ("GENERATION_VERSION", GENERATION)
+    )
     landed.run()
     raise_version(monkeypatch, constant, rule, "raised")
     landed.fake.rescored.clear()
