@@ -114,7 +114,8 @@ def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.Data
     """
     query = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
             s.logprobs AS student_logprobs, t.offsets AS student_offsets
-        FROM student_logprobs s JOIN responses r USING (response_id) SEMI JOIN prompts p ON p.prompt_id = r.prompt_id
+        FROM student_logprobs s JOIN responses r USING (response_id) SEMI JOIN (FROM prompts WHERE batch = $batch) p
+            ON p.prompt_id = r.prompt_id
             LEFT JOIN (FROM student_tokens WHERE batch = $batch) t USING (response_id, student_fingerprint)
         WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
           AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
