@@ -19,6 +19,7 @@ from dasd_assets.records.materializations import latest_materializations, metada
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules import sentence_table
 from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.rules.filters import FILTERING
 from dasd_assets.rules.sentences import SEGMENTER, edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison
@@ -195,6 +196,20 @@ def test_a_new_segmenter_never_scores_again(copy: Project, monkeypatch: pytest.M
     [(_, old), (version, new)] = counts.rows()
     assert (old, version) == (before, "whole bodies")
     assert new == 2 * copy.count("student_logprobs")
+
+
+def test_changed_filters_judge_and_select_anew_and_the_mixed_dataset_keeps_its_rows(
+    copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected = {"selected_responses_t060", "selected_responses_t100", "random_responses"}
+    mixed, num_verdicts = copy.count("sft_examples WHERE dataset = 'mixed'"), copy.count("continuation_verdicts")
+    assert mixed > 0
+    raise_version(monkeypatch, "FILTER_VERSION", FILTERING, "raised")
+    copy.run()
+    assert copy.fake.generated == copy.fake.scored == copy.fake.trained == []
+    assert {"response_verdicts", "continuation_verdicts", "mixed_policy_dataset", *selected} <= copy.materialized
+    assert copy.count("continuation_verdicts") == 2 * num_verdicts
+    assert copy.count("sft_examples WHERE dataset = 'mixed'") == mixed
 
 
 def whole_bodies(text: str) -> list[tuple[int, int]]:
