@@ -66,12 +66,12 @@ class Scope:
     @property
     def teacher(self) -> str:
         """Its fingerprint."""
-        return self.engines.find(self.recipe.teacher, "teacher.model").fingerprint
+        return self.engines.fingerprint(self.recipe.teacher, "teacher.model")
 
     @property
     def student(self) -> str:
         """The undistilled one's fingerprint."""
-        return self.engines.find(self.recipe.student, "student.model").fingerprint
+        return self.engines.fingerprint(self.recipe.student, "student.model")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
     def sentence_types(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model").fingerprint
+        student = engines.fingerprint(recipe.student, "student.model")
         batch = context.partition_key
         types = typed(_sentences(warehouse, batch, student), recipe)
         with warehouse.commit(origin(context)) as transaction:
@@ -82,7 +82,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
     def response_scores(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model").fingerprint
+        student = engines.fingerprint(recipe.student, "student.model")
         batch = context.partition_key
         version = threshold_version(recipe)
         scores = _scored(warehouse, batch, student, recipe)

@@ -55,8 +55,8 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
-        teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
-        student = engines.find(recipe.student, "student.model").fingerprint
+        teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+        student = engines.fingerprint(recipe.student, "student.model")
         controls = []
         for dataset in recipe.datasets:
             control = _control(warehouse, recipe, dataset, pool_params(recipe, teacher, student, dataset, existing))

@@ -195,8 +195,8 @@ def _write(figures: dict[str, "Figure"], folder: Path) -> dict[str, Path]:
 
 
 def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, object]:
-    teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
-    student = engines.find(recipe.student, "student.model").fingerprint
+    teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+    student = engines.fingerprint(recipe.student, "student.model")
     return {
         **candidate_params(recipe, teacher),
         "temperatures": list(recipe.generation.temperatures),

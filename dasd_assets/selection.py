@@ -80,8 +80,8 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
-        teacher = engines.find(recipe.teacher, "teacher.model").fingerprint
-        student = engines.find(recipe.student, "student.model").fingerprint
+        teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+        student = engines.fingerprint(recipe.student, "student.model")
         params = pool_params(recipe, teacher, student, dataset, existing)
         selected, pool = select_from_pool(warehouse, recipe, dataset, params)
         if unused := unused_budgets(recipe, dataset, pool):

@@ -63,15 +63,13 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
     def sentence_probabilities(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
-        student = engines.find(recipe.student, "student.model")
+        student = engines.fingerprint(recipe.student, "student.model")
         batch = context.partition_key
-        write_sentences(warehouse, batch, student.fingerprint, origin(context))
-        current = {"batch": batch, "student_fingerprint": student.fingerprint, "segmenter_version": SEGMENTER_VERSION}
+        write_sentences(warehouse, batch, student, origin(context))
+        current = {"batch": batch, "student_fingerprint": student, "segmenter_version": SEGMENTER_VERSION}
         probs = warehouse.read(PROBS, current)
         return dg.MaterializeResult(
-            data_version=content_version(
-                [*_scored(warehouse, batch, student.fingerprint), student.fingerprint, SEGMENTER_VERSION]
-            ),
+            data_version=content_version([*_scored(warehouse, batch, student), student, SEGMENTER_VERSION]),
             metadata=declared.result(
                 warehouse,
                 probs.height,

@@ -102,10 +102,10 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
-        teacher = engines.find(recipe.teacher, "teacher.model")
+        teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         batch = context.partition_key
         version = filter_version(recipe, student.fingerprint)
-        params = to_score_params(recipe, teacher.fingerprint, batch, version, required_filters(False))
+        params = to_score_params(recipe, teacher, batch, version, required_filters(False))
         pool = responses_to_score(warehouse, params)
         todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0

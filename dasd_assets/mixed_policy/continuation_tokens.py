@@ -6,7 +6,7 @@ The teacher's token ids are only of its own part; filters judge the whole text, 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_continuations, prefixes_read
+from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
@@ -24,7 +24,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         recipe,
         "continuation_tokens",
         "continuation_tokens",
-        reads={**prefixes_read(recipe), "teacher_continuations": "teacher_continuations"},
+        reads=continuations_read(recipe),
         looks_up=LOOKED_UP,
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS, TOKENS],

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuations import CONTINUATIONS, current_continuations, prefixes_read
+from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
@@ -33,8 +33,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         "continuation_verdicts",
         "continuation_verdicts",
         reads={
-            **prefixes_read(recipe),
-            "teacher_continuations": "teacher_continuations",
+            **continuations_read(recipe),
             "continuation_tokens": "continuation_tokens",
         },
         looks_up=LOOKED_UP,

@@ -84,8 +84,8 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
 
     Columns of both, but for the token lists, of which num_tokens is the length.
     """
-    teacher = engines.find(recipe.teacher, "teacher.model")
-    ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher.fingerprint)]
+    teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+    ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
     query = """SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
             p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id)
@@ -96,6 +96,11 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
 def prefixes_read(recipe: Recipe) -> Mapping[str, str]:
     """Table -> asset: what `current_prefixes` reads."""
     return {**wanted_by(recipe), "student_rollouts": "student_rollouts", "prefix_cuts": "prefix_cuts"}
+
+
+def continuations_read(recipe: Recipe) -> Mapping[str, str]:
+    """Table -> asset: what `current_continuations` reads."""
+    return {**prefixes_read(recipe), "teacher_continuations": "teacher_continuations"}
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

@@ -27,7 +27,7 @@ def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) ->
 def student_rollouts_now(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
     """`rules.rollouts.current_rollouts` of this recipe's distilled student."""
     checkpoint = str(distilled_checkpoint(warehouse, recipe)["checkpoint_id"])
-    undistilled = engines.find(recipe.student, "student.model").fingerprint
+    undistilled = engines.fingerprint(recipe.student, "student.model")
     return current_rollouts(warehouse, recipe, undistilled, checkpoint)
 
 

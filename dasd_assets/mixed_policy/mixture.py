@@ -13,9 +13,9 @@ import polars as pl
 
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
+    continuations_read,
     current_continuations,
     prefix_end,
-    prefixes_read,
 )
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
@@ -69,8 +69,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         dataset_asset(MIXED),
         ["sft_examples", "selected_responses", "selection_rules", "published_datasets"],
         reads={
-            **prefixes_read(recipe),
-            "teacher_continuations": "teacher_continuations",
+            **continuations_read(recipe),
             "continuation_verdicts": "continuation_verdicts",
         },
         looks_up={**LOOKED_UP, "continuation_tokens": "continuation_tokens"},

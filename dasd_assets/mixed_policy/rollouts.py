@@ -89,7 +89,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         checkpoint, student = distilled_student(warehouse, engines, recipe)
-        undistilled = engines.find(recipe.student, "student.model").fingerprint
+        undistilled = engines.fingerprint(recipe.student, "student.model")
         wanted = {row["rollout_id"]: row for row in current_wanted(warehouse, recipe, undistilled, checkpoint)}
         present = warehouse.read("SELECT rollout_id FROM student_rollouts")["rollout_id"]
         requests = [_request(wanted[key], student, policy) for key in missing(wanted, present)]
