@@ -15,6 +15,7 @@ import polars as pl
 from dasd_assets.evaluation import checkpoint_answers
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
+from dasd_assets.records.markdown import code, codes
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import tidy
 from dasd_assets.rules.asset_names import checkpoint_asset, generation_asset
@@ -42,7 +43,7 @@ class AssetCheckFinding:
     """What a check found: a sentence, and the figures behind it."""
 
     passed: bool
-    message: str
+    message: str  # Markdown, as every description: text of others only as `code`
     figures: Mapping[str, int | float | str]
 
 
@@ -134,7 +135,7 @@ def accuracy_change(
         message = (
             f"{name} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
             f"({message}). Look at {checkpoint_asset(name)}'s loss, at its dataset's samples, and at the answers: "
-            f"SELECT * FROM evaluations WHERE NOT correct; recipe key checks.max_accuracy_drop"
+            f"`SELECT * FROM evaluations WHERE NOT correct`; recipe key checks.max_accuracy_drop"
         )
     return AssetCheckFinding(not failed, message, figures)
 
@@ -234,7 +235,8 @@ def _duplicate_questions(scope: Scope) -> AssetCheckFinding:
         FROM rejected_prompts WHERE batch = $batch"""
     twins, rejected, accepted = scope.read(query, duplicates=list(DUPLICATES)).row(0)
     key, limit = "checks.max_duplicate_question_share", scope.recipe.checks.max_duplicate_question_share
-    look = f"Was a file landed twice? SELECT * FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    rejected_lines = f"SELECT * FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    look = f"Was a file landed twice? {code(rejected_lines)}"
     return share(twins, rejected + accepted, limit, "lines repeat a question", key, look)
 
 
@@ -244,7 +246,7 @@ def _rejected_lines(scope: Scope) -> AssetCheckFinding:
         FROM rejected_prompts WHERE batch = $batch"""
     accepted, rejected, bad = scope.read(query, malformed=list(MALFORMED)).row(0)
     key, limit = "checks.max_rejected_line_share", scope.recipe.checks.max_rejected_line_share
-    look = f"SELECT source_line, kind, reason FROM rejected_prompts WHERE batch = '{scope.batch}'"
+    look = code(f"SELECT source_line, kind, reason FROM rejected_prompts WHERE batch = '{scope.batch}'")
     found = share(bad, rejected + accepted, limit, "lines could not be read as prompts", key, look)
     if bad and not accepted:
         return AssetCheckFinding(False, f"no line of it is a prompt. {look}", found.figures)
@@ -291,7 +293,7 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
             WHERE r.batch = $batch AND v.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND v.filter = $filter
               AND v.filter_version = $filter_version AND {JUDGED}"""
         dropped, judged = scope.read(query, filter=name).row(0)
-        look = (
+        look = code(
             f"SELECT kind, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
             "NOT passed GROUP BY ALL"
         )
@@ -312,7 +314,7 @@ def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> Asset
     query = """SELECT DISTINCT reason FROM failed_requests
         WHERE asset = $asset AND (batch = $batch OR $batch = '') ORDER BY reason LIMIT 3"""
     reasons = scope.read(query, asset=table)["reason"].to_list() if num_failed else list[str]()
-    look = f"Another run asks again. Reasons, in failed_requests: {'; '.join(reasons) or 'none stored'}"
+    look = f"Another run asks again. Reasons, in failed_requests: {codes(reasons) or 'none stored'}"
     key, limit = "checks.max_failed_request_share", scope.recipe.checks.max_failed_request_share
     return share(num_failed, num_wanted, limit, "requests ended without a row", key, look)
 

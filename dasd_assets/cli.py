@@ -17,6 +17,7 @@ from dasd_assets.audit.command import add_commands as add_audit_commands
 from dasd_assets.commands import LOOPBACK
 from dasd_resources.errors import UserError
 from dasd_resources.home import home_of, recipe_of
+from dasd_resources.visible_text import show_message
 
 FAILED = 1
 # A library's error that nothing else explains comes of a damaged file among Dagster's.
@@ -113,7 +114,7 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"dasd: {message}", file=sys.stderr)
+    show_message(f"dasd: {message}", sys.stderr)
     return code
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
@@ -293,19 +294,18 @@ def _evaluation_result(
                 f"accuracy_of_{r['checkpoint']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
                 for r in newest.to_dicts()
             },
-            accuracies=dg.MetadataValue.md(accuracy_table(scores)),
+            accuracies=accuracy_table(scores),
             accuracy=inline(accuracy_bars(scores)),
         ),
     )
 
 
-def accuracy_table(scores: pl.DataFrame) -> str:
-    """Markdown: a row per checkpoint, a column per benchmark and temperature, accuracy ± its standard error in %."""
-    groups = scores.partition_by("benchmark", "temperature", maintain_order=True)
-    names = [f"{group['benchmark'][0]}, T={group['temperature'][0]:g}" for group in groups]
-    lines = [f"| checkpoint | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    for name in scores["checkpoint"].unique(maintain_order=True):
-        rows = [group.filter(pl.col("checkpoint") == name).to_dicts() for group in groups]
-        cells = [f"{r[0]['accuracy']:.1%} ± {r[0]['standard_error'] or 0:.1%}" if r else "–" for r in rows]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def accuracy_table(scores: pl.DataFrame) -> dg.TableMetadataValue:
+    """A row per checkpoint, a column per benchmark and temperature: accuracy ± its standard error in %."""
+    columns, rows = ["checkpoint"], dict[str, dict[str, str | None]]()
+    for row in scores.to_dicts():
+        column = f"{row['benchmark']}, T={row['temperature']:g}"
+        columns += [] if column in columns else [column]
+        accuracy = f"{row['accuracy']:.1%} ± {row['standard_error'] or 0:.1%}"
+        rows.setdefault(row["checkpoint"], {"checkpoint": row["checkpoint"]})[column] = accuracy
+    return table(columns, [dict.fromkeys(columns) | row for row in rows.values()])

@@ -28,6 +28,7 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.visible_text import visible
 
 GENERATION_VERSION = "1"
 GENERATION = Rule(
@@ -223,7 +224,7 @@ def _why_none(warehouse: Warehouse, batch: str, wanted: list[str]) -> str:
         AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY reason ORDER BY count(*) DESC"""
     reasons = "; ".join(warehouse.read(query, {"batch": batch, "ids": wanted})["reason"][:3])
     moved = "their questions have moved to another batch, and the responses with them"
-    return f"the teacher answered none of {len(wanted)} requests: {reasons or moved}"
+    return f"the teacher answered none of {len(wanted)} requests: {visible(reasons) or moved}"
 
 
 def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figure]:

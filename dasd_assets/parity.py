@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.records.earlier_checks import passed_on_these_rows
+from dasd_assets.records.markdown import code, codes, table
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import Figure, tidy
 from dasd_assets.rules.asset_names import generation_asset
@@ -77,7 +78,7 @@ class ParityResult:
     """Differences between stored and re-scored logprobs of a sample, in nats.
 
     table: WORST_COLUMNS, a row per response with its worst token; the worst response first. bias: the mean signed
-    difference. faults: one message for each response that could not be compared.
+    difference. faults: one message (Markdown, as a check's description) for each response that could not be compared.
     """
 
     table: pl.DataFrame
@@ -107,7 +108,7 @@ class ParityResult:
             return "nothing compared"
         row = self.table.row(0, named=True)
         return (
-            f"response {row['response_id']}, token {row['token_index']} {row['token']!r}: "
+            f"response {row['response_id']}, token {row['token_index']} {code(repr(row['token']))}: "
             f"stored {row['stored']:.4f}, re-scored {row['again']:.4f}"
         )
 
@@ -159,7 +160,7 @@ def _reason(result: Score | Failure | None, one: StoredLogprobs) -> str:
     if result is None:
         return "the engine gave no result"
     if isinstance(result, Failure):
-        return result.reason
+        return codes([result.reason])
     return f"{len(result.logprobs)} logprobs came back for {len(one.token_ids)} tokens"
 
 
@@ -277,11 +278,6 @@ def _check(
     )
 
 
-def _shortened(value: object) -> object:
-    """A value short enough for a table that fits on the page: ids by their first 12 characters."""
-    return value[:12] if isinstance(value, str) else tidy(value)  # type: ignore[arg-type]
-
-
 def _agreement(comparison: ParityResult) -> str:
     return (
         f"{comparison.num_tokens:,} tokens of {comparison.table.height} responses agree: "
@@ -302,11 +298,5 @@ def _metadata(comparison: ParityResult, other: PromptedModel) -> dict[str, Figur
         "mean_signed_difference": tidy(comparison.bias),
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
-        "worst_responses": dg.MetadataValue.table(
-            [
-                dg.TableRecord({name: _shortened(value) for name, value in row.items()})  # type: ignore[misc]
-                for row in comparison.table.head(NUM_WORST).to_dicts()
-            ],
-            schema=dg.TableSchema([dg.TableColumn(name) for name in WORST_COLUMNS]),
-        ),
+        "worst_responses": table(WORST_COLUMNS, comparison.table.head(NUM_WORST).to_dicts()),
     }

@@ -15,10 +15,10 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.markdown import table
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.table_metadata import markdown_table
-from dasd_assets.records.wording import number_of
+from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFIERS
 from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
@@ -101,7 +101,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, records, batch, existing)
         if rejected:
-            context.log.warning(f"{number_of(len(rejected), 'line')} rejected; the first: {rejected[0]['reason']}")
+            context.log.warning(_warning(rejected, batch))
         return dg.MaterializeResult(
             data_version=content_version(row["prompt_id"] for row in rows),
             metadata=declared.result(
@@ -141,15 +141,22 @@ def store_prompts(
     return rows, rejected
 
 
-def _reasons(rejected: list[Row]) -> dg.MarkdownMetadataValue:
-    """The first rejected lines and their reasons, as a table."""
-    rows = [{"line": row["source_line"], "reason": row["reason"]} for row in rejected[:NUM_REASONS]]
-    return dg.MetadataValue.md(markdown_table(rows))
+def _warning(rejected: list[Row], batch: str) -> str:
+    """How many lines were rejected, by kind: a reason quotes its line, which has no place in a log."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in Counter(row["kind"] for row in rejected).most_common())
+    look = f"SELECT source_line, reason FROM rejected_prompts WHERE batch = '{batch}'"
+    return f"{number_of(len(rejected), 'line')} rejected ({kinds}); the reasons: {look}"
+
+
+def _reasons(rejected: list[Row]) -> dg.TableMetadataValue:
+    """The first rejected lines and their reasons."""
+    return table(["source_line", "kind", "reason"], rejected[:NUM_REASONS])
 
 
 def _per_domain(rows: list[Row]) -> str:
-    """The number of prompts per domain: `math 120, code 30`."""
-    return ", ".join(f"{domain} {count:,}" for domain, count in Counter(row["domain"] for row in rows).most_common())
+    """The number of prompts per domain, the most frequent first: `math 120, code 30`."""
+    counts = Counter(row["domain"] for row in rows).most_common()
+    return listed([f"{short(domain)} {count:,}" for domain, count in counts])
 
 
 def _landed_or_stored(

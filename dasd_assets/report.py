@@ -13,6 +13,7 @@ from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollou
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import (
@@ -147,8 +148,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             tags=read,
             metadata={
-                "accuracies": dg.MetadataValue.md(accuracy_table(data.accuracies)),
-                "drops": dg.MetadataValue.md(drop_table(data.drops)),
+                "accuracies": accuracy_table(data.accuracies),
+                "drops": drop_table(data.drops),
                 **{name: inline(figure) for name, figure in figures.items()},
                 "folder": dg.MetadataValue.path(str(folder)),
                 **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
@@ -263,17 +264,14 @@ def _one_response(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.
     return warehouse.read(query, params)
 
 
-def drop_table(drops: pl.DataFrame) -> str:
-    """Markdown: a row per filter, a column per temperature, each with the share and number of responses that fail."""
+def drop_table(drops: pl.DataFrame) -> dg.TableMetadataValue:
+    """A row per filter, a column per temperature, each with the share and number of responses that fail."""
     temperatures = drops["temperature"].unique().sort().to_list()
-    heads = [f"T={temperature:g}" for temperature in temperatures]
-    lines = [f"| filter | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    for (name,), part in drops.group_by("filter", maintain_order=True):
-        cells = {
-            row[
-                "temperature"
-            ]: f"{row['num_dropped'] / row['num_judged']:.1%} ({row['num_dropped']:,} of {row['num_judged']:,})"
-            for row in part.to_dicts()
-        }
-        lines.append(f"| {name} | {' | '.join(cells.get(temperature, '–') for temperature in temperatures)} |")
-    return "\n".join(lines)
+    columns = ["filter", *[f"T={temperature:g}" for temperature in temperatures]]
+    rows: dict[str, dict[str, str | None]] = {}
+    for row in drops.to_dicts():
+        share = f"{row['num_dropped'] / row['num_judged']:.1%}"
+        column = f"T={row['temperature']:g}"
+        dropped = f"{share} ({row['num_dropped']:,} of {row['num_judged']:,})"
+        rows.setdefault(row["filter"], {"filter": row["filter"]})[column] = dropped
+    return table(columns, [dict.fromkeys(columns) | row for row in rows.values()])

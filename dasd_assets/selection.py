@@ -15,6 +15,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
+from dasd_assets.records.wording import listed, short
 from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
 from dasd_assets.rules.candidates import drop_counts
 from dasd_assets.rules.filters import FILTERS
@@ -140,7 +141,7 @@ def unused_budgets(recipe: Recipe, dataset: str, pool: PoolSummary) -> list[str]
 def _warning(dataset: str, unused: list[str], pool: PoolSummary) -> str:
     return (
         f"selection.budgets.{dataset} names {', '.join(unused)}, but no response is of that domain; the domains are "
-        f"{', '.join(pool.domains)}, and all responses of a domain without a budget are kept"
+        f"{listed(list(map(short, pool.domains)))}, and all responses of a domain without a budget are kept"
     )
 
 

@@ -2,11 +2,17 @@
 
 import json
 import math
+import re
+
+from dasd_resources.visible_text import visible
+
+_ODD = re.compile("[^ -~]")
 
 
 def json_text(value: object) -> str:
-    """A value as JSON: times as text, bytes in hexadecimal, non-finite numbers as null."""
-    return json.dumps(finite(value), ensure_ascii=False, default=_text, allow_nan=False)
+    """A value as JSON: times as text, bytes in hexadecimal, non-finite numbers null, invisible characters escaped."""
+    document = json.dumps(finite(value), ensure_ascii=False, default=_text, allow_nan=False)
+    return _ODD.sub(lambda found: found[0] if visible(found[0]) == found[0] else json.dumps(found[0])[1:-1], document)
 
 
 def finite(value: object) -> object:

@@ -47,7 +47,7 @@ def test_a_comparison_by_hand() -> None:
     assert found.max_difference == pytest.approx(0.3)
     assert found.bias == pytest.approx(-0.05)
     assert found.correlation == pytest.approx(np.corrcoef([-1, -2, -3, -4], [-0.9, -2, -3, -4.3])[0, 1])
-    assert found.worst == "response b, token 1 '<1>': stored -4.0000, re-scored -4.3000"
+    assert found.worst == "response b, token 1 `'<1>'`: stored -4.0000, re-scored -4.3000"
     assert found.table["response_id"].to_list() == ["b", "a"]
     assert found.violations(LIMITS, "parity.teacher") == [
         "mean difference 0.1 nats is above parity.teacher.max_mean_difference 0.01",
@@ -65,7 +65,7 @@ def test_equal_logprobs_pass_whatever_the_order() -> None:
     ("results", "reason"),
     [
         ([], "the engine gave no result"),
-        ([Failure("a", "out of memory")], "out of memory"),
+        ([Failure("a", "out of memory")], "`out of memory`"),
         ([Score("a", [-1.0])], "1 logprobs came back for 2 tokens"),
         ([Score("b", [-1.0, -2.0])], "the engine gave no result"),
     ],
@@ -178,7 +178,7 @@ def test_a_wider_tolerance_lets_it_through_and_generates_nothing(landed: Project
 def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
     landed.materialize(TEACHER)
     landed.fake.fails = lambda request_id: True
-    with pytest.raises(RunFailed, match=r"check prefill_parity failed.*was not re-scored: told to fail"):
+    with pytest.raises(RunFailed, match=r"check prefill_parity failed.*was not re-scored: `told to fail`"):
         landed.materialize("teacher_generations_t060")
     passed, _, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
     assert not passed

@@ -8,7 +8,7 @@ from conftest import Project
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.code_versions import CodeVersion
-from dasd_assets.records.table_metadata import CELL_CHARS, INLINE_CHARS, TableAsset, cell, markdown_table, tidy
+from dasd_assets.records.table_metadata import NUM_SAMPLES, TableAsset, tidy
 from dasd_resources.storage.tables import declared
 
 
@@ -30,42 +30,6 @@ def test_figures_are_tidy(value: float | int | str, shown: float | int | str) ->
     assert tidy(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (None, "–"),
-        ("", "–"),
-        (" \n ", "`  ⏎  `"),
-        (True, "`True`"),
-        (0.123456789, "`0.1235`"),
-        ("a" * 32, "`aaaaaaaaaaaa…`"),
-        ("<script>alert(1)</script>", "`<script>alert(1)</script>`"),
-        ("a | b", "`a \\| b`"),
-        ("one\n\ntwo", "`one ⏎ two`"),
-        ("`code`", "`` `code` ``"),
-        ("a ``` b", "````a ``` b````"),
-        ("bell\x07 and \u202e", "`bell� and �`"),
-        ([1, 2, 3, 4, 5, 6], "`6 × [1, 2, 3, 4, …]`"),
-        ([1], "`[1]`"),
-    ],
-)
-def test_a_cell_is_a_code_span(value: object, shown: str) -> None:
-    assert cell(value) == shown
-
-
-def test_long_text_is_cut() -> None:
-    assert cell("word " * 100) == f"`{('word ' * 100)[: CELL_CHARS - 1]}…`"
-
-
-def test_a_table_is_short_enough_to_be_shown_in_place() -> None:
-    rows: list[dict[str, object]] = [dict.fromkeys("abcdef", "long text " * 50)] * 9
-    shown = markdown_table(rows)
-    assert len(shown) < INLINE_CHARS
-    assert shown.splitlines()[:2] == ["| a | b | c | d | e | f |", "| --- | --- | --- | --- | --- | --- |"]
-    assert len(shown.splitlines()) > 2
-    assert markdown_table([]) == "no rows"
-
-
 def test_every_table_asset_of_a_finished_home_shows_count_rows_and_tidy_figures(finished: Project) -> None:
     with finished.instance() as instance:
         graph = build_definitions(finished.recipe, finished.home).resolve_asset_graph()
@@ -76,9 +40,11 @@ def test_every_table_asset_of_a_finished_home_shows_count_rows_and_tidy_figures(
             assert event.asset_materialization is not None
             metadata = event.asset_materialization.metadata
             assert isinstance(metadata["dagster/row_count"].value, int), key
-            sample = str(metadata["sample"].value)
-            assert sample.startswith("| ") or sample == "no rows", key
-            assert len(sample) < INLINE_CHARS
+            sample = metadata["sample"].value
+            assert isinstance(sample, dg.TableMetadataValue), key
+            table = str(graph.get(key).metadata["dagster/table_name"].value).removeprefix("dasd.").partition(" ")[0]
+            assert tuple(column.name for column in sample.schema.columns) == declared(table).sample_columns
+            assert len(sample.records) <= NUM_SAMPLES
             for value in metadata.values():
                 assert not isinstance(value.value, float) or len(f"{value.value:g}") <= 8
     others = {key.to_user_string() for key in graph.toposorted_asset_keys if key not in names}

@@ -16,18 +16,25 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+import yaml
 from PIL import Image
+from unfriendly import HOST, unfriendly_home
 
 from dasd_assets.definitions import build_definitions
+from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.rules.scores import SCORES
 from dasd_resources.demo.questions import questions, write_rows
-from dasd_resources.recipe import load_recipe
+from dasd_resources.home import WORKSPACE
+from dasd_resources.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -97,20 +104,30 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`dasd ui` with the demo recipe over a fresh home, when it has made the data of six questions that landed."""
     home = tmp_path_factory.mktemp("ui") / "home"
     write_rows(home / "prompts" / "sums.jsonl", list(islice(questions("prompts"), NUM_QUESTIONS)))
+    command = [sys.executable, "-m", "dasd_assets.cli", "ui"]
+    with running(home.parent / "log.txt", command, {"DASD_HOME": str(home)}) as started:
+        started.wait_for(started.is_settled, "finished batch")
+        yield started
+
+
+@contextmanager
+def running(log: Path, command: list[str], homes: dict[str, str]) -> Iterator[Service]:
+    """The web UI that a command serves on `--port`, once it answers. homes: what its environment names."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = home.parent / "log.txt"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DASD_", "DAGSTER_"))}
-    command = [sys.executable, "-m", "dasd_assets.cli", "ui", "--port", str(port)]
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, env={**environment, "DASD_HOME": str(home)}, stdout=out, stderr=out, start_new_session=True
+            [*command, "--port", str(port)],
+            env={**environment, **homes},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     started = Service(f"http://127.0.0.1:{port}", log)
     try:
         started.wait_for(lambda: urllib.request.urlopen(f"{started.url}/server_info").status == 200, "web UI")
-        started.wait_for(started.is_settled, "finished batch")
         yield started
     finally:
         os.killpg(process.pid, signal.SIGINT)
@@ -196,6 +213,81 @@ def test_the_checks_of_an_asset_have_passed(service: Service, page: "Page") -> N
     page.get_by_text(re.compile("tokens of .* responses agree")).first.wait_for()
     page.get_by_text("Passed", exact=True).first.wait_for()
     keep(page, "checks")
+
+
+class Bait(BaseHTTPRequestHandler):
+    """Answers everything, so that nothing is tried twice, and notes what was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def bait() -> Iterator[str]:
+    """The address of a server that nothing on any page may ask."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bait) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{HOST}:{server.server_port}"  # which a browser takes for this machine
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def unfriendly(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe, bait: str) -> Iterator[Service]:
+    """The web UI alone, without a daemon, over a home in which everything that others write is hostile."""
+    project = unfriendly_home(tmp_path_factory.mktemp("unfriendly"), tiny, bait)
+    recipe = project.home.parent / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(project.recipe.model_dump(mode="json")))
+    homes = {"DASD_HOME": str(project.home), "DAGSTER_HOME": str(project.home / "dagster"), "DASD_RECIPE": str(recipe)}
+    command = [sys.executable, "-m", "dagster_webserver", "--workspace", str(WORKSPACE)]
+    with running(project.home.parent / "log.txt", command, homes) as started:
+        yield started
+
+
+# The pages that show what others wrote: sample rows, accuracies, reasons, what a check found.
+UNFRIENDLY = [
+    "prompts",
+    "teacher_generations_t060",
+    "response_verdicts",
+    "selected_responses_t060",
+    "student_rollouts",
+    "teacher_continuations",
+    "continuation_verdicts",
+    "benchmark_questions",
+    "evaluations",
+    "distillation_report",
+]
+UNFRIENDLY_CHECKS = [
+    "prompts?view=checks&checkDetail=rejected_lines",
+    "prompts?view=checks&checkDetail=no_quarantined_batches",
+    "teacher_generations_t060?view=checks&checkDetail=failed_requests",
+    "teacher_generations_t060?view=checks&checkDetail=prefill_parity",
+]
+
+
+def test_nothing_that_others_wrote_is_loaded_or_linked(unfriendly: Service, page: "Page", bait: str) -> None:
+    """Questions, domains, answers, responses, reasons and a file's name, where the UI shows them."""
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    num_shown, linked = dict[str, int](), dict[str, list[str]]()
+    for path in [*UNFRIENDLY, *UNFRIENDLY_CHECKS]:
+        page.goto(f"{unfriendly.url}/assets/{path}")
+        page.get_by_text("Latest execution" if "?" in path else MADE_WITH).first.wait_for()
+        page.wait_for_load_state("networkidle")
+        keep(page, f"unfriendly-{path.replace('?', '-')}")
+        num_shown[path] = page.locator("body").inner_text().count(HOST)
+        linked[path] = page.locator("a[href]").evaluate_all("links => links.map(link => link.href)")
+    assert [url for url in requested if not url.startswith((unfriendly.url, "data:", "blob:"))] == []
+    assert {path: out for path, links in linked.items() if (out := [link for link in links if HOST in link])} == {}
+    assert Bait.asked == []
+    page.evaluate("address => fetch(address, {mode: 'no-cors'})", f"{bait}/really")
+    assert Bait.asked == ["/really"]  # it would have seen a request
+    assert min(num_shown.values()) > 0, num_shown  # the texts were there
 
 
 def width_of(picture: "Locator") -> int:

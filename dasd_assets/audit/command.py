@@ -23,6 +23,7 @@ from dasd_assets.audit.response import audit_example, audit_response
 from dasd_resources.home import prepare_home
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
+from dasd_resources.visible_text import show, show_message
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1
@@ -134,14 +135,14 @@ def _verify(args: argparse.Namespace) -> int:
     from dasd_assets.audit.verify import as_record, verify  # imports every stage
 
     faults = []
-    for fault in verify(_open(args), args.sample, lambda title: print(title, file=sys.stderr, flush=True)):
+    for fault in verify(_open(args), args.sample, lambda title: show(title, sys.stderr)):
         faults.append(fault)
         if not args.json:
-            print(fault, flush=True)
+            show_message(str(fault))
     if args.json:
-        print(json_text(as_record(faults)))
+        show(json_text(as_record(faults)))
     elif not faults:
-        print("Everything agrees.")
+        show("Everything agrees.")
     return DISAGREES if faults else 0
 
 
@@ -166,7 +167,7 @@ def positive(text: str) -> int:
 
 def say(args: argparse.Namespace, record: Record, page: Callable[[Record], str]) -> int:
     """Print a record as its page, or as JSON."""
-    print(json_text(record) if args.json else page(record))
+    show(json_text(record) if args.json else page(record))
     return 0
 
 

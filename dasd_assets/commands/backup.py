@@ -8,6 +8,7 @@ from dasd_assets.service.instance import open_instance
 from dasd_assets.service.lost_tables import require_tables
 from dasd_resources.storage.backup import back_up
 from dasd_resources.storage.lake import Lake
+from dasd_resources.visible_text import show_message
 
 
 def command(args: argparse.Namespace) -> int:
@@ -19,6 +20,8 @@ def command(args: argparse.Namespace) -> int:
             require_tables(instance, reading)
     folder, manifest = back_up(args.home, dagster_home, Path(args.folder), args.keep, args.link)
     for path in manifest.missing:
-        print(f"warning: checkpoint {path} is named in the catalog but gone: not in the backup", file=sys.stderr)
-    print(f"{folder}: {len(manifest.entries)} files, {manifest.num_bytes:,} bytes, snapshot {manifest.snapshot_id}")
+        show_message(f"warning: checkpoint {path} is named in the catalog but gone: not in the backup", sys.stderr)
+    show_message(
+        f"{folder}: {len(manifest.entries)} files, {manifest.num_bytes:,} bytes, snapshot {manifest.snapshot_id}"
+    )
     return 0

@@ -5,7 +5,6 @@ are sampled and scored again. `--quick` loads no engine. Left out: whether the t
 """
 
 import argparse
-import json
 import math
 import shutil
 import sys
@@ -26,12 +25,14 @@ from dasd_resources.inference.engine import Completion, Failure, Score, ScoringR
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS, context_length
+from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
+from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")
 Status = Literal["ok", "warning", "failed"]
@@ -72,9 +73,9 @@ def command(args: argparse.Namespace) -> int:
     for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
         results.append(result)
         if not args.json:
-            print(f"{result.status:8}{result.check:22}{result.message}", flush=True)
+            show_message(f"{result.status:8}{result.check:22}{result.message}")
     if args.json:
-        print(json.dumps([asdict(result) for result in results], ensure_ascii=False))
+        show(json_text([asdict(result) for result in results]))
     return int(any(result.status == "failed" for result in results))
 
 

@@ -5,6 +5,7 @@ import logging
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+from dasd_resources.visible_text import visible
 
 
 @dg.logger(None, description="Messages of the assets, one line each.")
@@ -22,5 +23,5 @@ def _is_of_an_asset(record: logging.LogRecord) -> bool:
     if has_log_record_event(record) or not has_log_record_metadata(record):
         return False
     metadata = get_log_record_metadata(record)
-    record.__dict__.update(step=metadata.get("step_key"), original=metadata.get("orig_message"))
+    record.__dict__.update(step=metadata.get("step_key"), original=visible(str(metadata.get("orig_message"))))
     return record.levelno >= logging.INFO and metadata.get("step_key") is not None

@@ -3,7 +3,9 @@
 import sys
 import time
 
+from dasd_resources.visible_text import show_message
+
 
 def echo(message: str) -> None:
-    """Print one line at once."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    """Print a message at once."""
+    show_message(f"{time.strftime('%H:%M:%S')} {message}", sys.stderr)

@@ -11,6 +11,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.visible_text import show, show_message
 
 
 class NotQuarantined(UserError):
@@ -25,10 +26,11 @@ def command(args: argparse.Namespace) -> int:
     if args.release:
         _release(warehouse, quarantined, args.release)
     elif args.json:
-        print(json_text([asdict(row) for row in quarantined.values()]))
+        show(json_text([asdict(row) for row in quarantined.values()]))
     else:
         for row in quarantined.values():
-            print(f"{row.batch}  since {row.quarantined_at:%Y-%m-%d %H:%M}, {row.num_attempts} attempts: {row.reason}")
+            since = f"{row.quarantined_at:%Y-%m-%d %H:%M}"
+            show_message(f"{row.batch}  since {since}, {row.num_attempts} attempts: {row.reason}")
         echo(f"{number_of(len(quarantined), 'batch is', 'batches are')} quarantined")
     return 0
 

@@ -36,6 +36,7 @@ from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.visible_text import show
 
 MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 GROWING_SECONDS = 0.5
@@ -64,7 +65,7 @@ def command(args: argparse.Namespace) -> int:
             done = bring_up_to_date(instance, definitions, recipe, engines, home, print_message)
         print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
-            print(summary(instance, definitions, Warehouse(home=str(home)), engines, recipe))
+            show(summary(instance, definitions, Warehouse(home=str(home)), engines, recipe))
     return 0
 
 

@@ -13,6 +13,8 @@ import dagster as dg
 import numpy as np
 from PIL import Image
 
+from dasd_assets.records.markdown import picture
+
 if TYPE_CHECKING:  # loading matplotlib takes half a second, which only a process that draws should pay
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def inline(figure: "Figure") -> dg.MarkdownMetadataValue:
             f"a figure of {len(encoded):,} bytes does not belong in the event log, which takes {INLINE_BYTES:,}; "
             "draw less in it"
         )
-    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+    return picture(encoded)
 
 
 def shape(values: Sequence[float]) -> str:

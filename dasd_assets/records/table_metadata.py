@@ -1,6 +1,5 @@
 """Metadata of a table's asset for the web UI: columns with meaning and lineage, row counts, figures, sample rows."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,14 +7,13 @@ import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources, column_lineage
+from dasd_assets.records.markdown import code_value, table
 from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Warehouse
 
 Figure = str | int | float | bool | dg.MetadataValue | None
 
 NUM_SAMPLES = 3
-CELL_CHARS = 72
-INLINE_CHARS = 1000  # the web UI shows longer Markdown only in a dialog
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class TableAsset:
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
             **self.version.metadata,
-            "sample": dg.MetadataValue.md(self._sample(warehouse, {**rows, **(shown or {})})),
+            "sample": self._sample(warehouse, {**rows, **(shown or {})}),
         }
 
     def _count(self, warehouse: Warehouse, rows: Mapping[str, object]) -> int:
@@ -88,10 +86,10 @@ class TableAsset:
         others = {column: value for column, value in rows.items() if column != "batch"}
         return int(warehouse.read(f"SELECT count(*) FROM {self.name} WHERE {_equal(others)}", others).item())
 
-    def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> str:
-        columns = ", ".join(declared(self.name).sample_columns)
-        query = f"SELECT {columns} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
-        return markdown_table(warehouse.read(query, rows).to_dicts())
+    def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> dg.TableMetadataValue:
+        columns = declared(self.name).sample_columns
+        query = f"SELECT {', '.join(columns)} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
+        return table(columns, warehouse.read(query, rows).to_dicts())
 
 
 def _equal(rows: Mapping[str, object]) -> str:
@@ -101,8 +99,8 @@ def _equal(rows: Mapping[str, object]) -> str:
 def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
     """Metadata for audits: the command that explains a row, a query of its lineage, and the snapshot that holds it."""
     return {
-        "audit": dg.MetadataValue.md(f"`dasd audit {command}`"),
-        "lineage": dg.MetadataValue.md(f'`dasd sql "{query}"`'),
+        "audit": code_value(f"dasd audit {command}"),
+        "lineage": code_value(f'dasd sql "{query}"'),
         "snapshot_id": snapshot_id,
     }
 
@@ -110,39 +108,6 @@ def audited(command: str, query: str, snapshot_id: int) -> dict[str, Figure]:
 def tidy(value: Figure) -> Figure:
     """A float rounded to four significant digits; any other value unchanged."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def markdown_table(rows: list[dict[str, object]]) -> str:
-    """Rows as a Markdown table short enough for the web UI to show in place: long values cut, all of them as code."""
-    if not rows:
-        return "no rows"
-    head = f"| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}"
-    lines = [f"| {' | '.join(cell(value) for value in row.values())} |" for row in rows]
-    while len(lines) > 1 and len(head) + sum(len(line) + 1 for line in lines) >= INLINE_CHARS:
-        lines.pop()
-    return "\n".join([head, *lines])
-
-
-def cell(value: object) -> str:
-    """A value as a code span in a table's cell, so that nothing in it acts as markup, link or line break."""
-    if value is None:
-        return "–"
-    text = _text(value)
-    text = text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    padded = f" {text} " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else text
-    return f"{fence}{padded}{fence}".replace("|", "\\|") if text.strip() else "–"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        begun = ", ".join(_text(item) for item in value[:4])
-        return f"[{begun}]" if len(value) <= 4 else f"{len(value)} × [{begun}, …]"
-    text = re.sub(r"\s*\n\s*", " ⏎ ", str(value))
-    text = "".join(char if char.isprintable() else "�" for char in text)
-    return text[:12] + "…" if re.fullmatch("[0-9a-f]{16,}", text) else text
 
 
 def _origin(deps: Sequence[dg.TableColumnDep]) -> str:

@@ -20,6 +20,7 @@ from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 import httpx
 
 from dasd_resources.recipe import RecipeError, Server
+from dasd_resources.visible_text import excerpt_line
 
 MAX_CONSECUTIVE_FAILURES = 3  # after which a server is unhealthy; a failed connection is enough by itself
 MAX_QUOTED_CHARACTERS = 300  # of a server's own message
@@ -87,9 +88,9 @@ class Replica:
             self.healthy, self.reason = False, str(error)
 
     def quote(self, text: str) -> str:
-        """What a server said, as it may be stored: short, and without the key."""
-        clean = " ".join(text.replace(self.secret, "***").split() if self.secret else text.split())
-        return clean if len(clean) <= MAX_QUOTED_CHARACTERS else clean[:MAX_QUOTED_CHARACTERS] + "…"
+        """What a server said, as it may be stored and shown: short, on one line, and without the key."""
+        clean = text.replace(self.secret, "***") if self.secret else text
+        return excerpt_line(clean, MAX_QUOTED_CHARACTERS)
 
     @contextmanager
     def _failures(self, timeout_s: float) -> Iterator[None]:

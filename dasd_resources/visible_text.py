@@ -1,0 +1,50 @@
+"""What others wrote, as a person may be shown it: nothing in it is hidden, moves the cursor or becomes a link.
+
+A question, a file name, a server's message or a model's answer may hold terminal escapes, characters without width or
+ones that turn the direction of writing. Each is shown as its escape. `show` is the only way to the terminal.
+"""
+
+import re
+import sys
+import unicodedata
+from functools import lru_cache
+from typing import TextIO
+
+HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode's categories; spaces of every width (Zs) are shown
+_ODD = re.compile("[^ -~]")
+
+
+def visible(text: str) -> str:
+    r"""One line: each character that nobody would see, newlines among them, as Python writes it (`\x1b`, `\u202e`)."""
+    return _ODD.sub(lambda found: _shown(found[0]), text)
+
+
+def visible_page(text: str) -> str:
+    """Several lines, each of them visible."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def excerpt_line(text: str, num_chars: int) -> str:
+    """The beginning of a text on one line, with single spaces."""
+    line = visible(" ".join(text[: 4 * num_chars].split()))
+    return line if len(line) <= num_chars and len(text) <= 4 * num_chars else f"{line[: num_chars - 1]}…"
+
+
+def unlinked(text: str) -> str:
+    """Visible, on one line, and without an address that the run log's page would turn into a link: `http[:]//host`."""
+    return visible(text).replace("://", "[:]//")
+
+
+def show(page: str, to: TextIO | None = None) -> None:
+    """Print a page at once; `to` is standard output unless given."""
+    print(visible_page(page), file=to or sys.stdout, flush=True)
+
+
+def show_message(message: str, to: TextIO | None = None) -> None:
+    """Print a message; its further lines are indented, so that none of them looks like a message of its own."""
+    show(message.replace("\n", "\n    "), to)
+
+
+@lru_cache(maxsize=4096)
+def _shown(char: str) -> str:
+    return char.encode("unicode_escape").decode() if unicodedata.category(char) in HIDDEN else char
