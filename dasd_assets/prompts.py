@@ -28,6 +28,7 @@ from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.visible_text import visible
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5  # rejected lines shown in the metadata
@@ -111,7 +112,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 num_rejected=len(rejected),
                 rejected=_reasons(rejected) if rejected else None,
                 domains=_per_domain(rows),
-                landed_file=dg.MetadataValue.path(f"{folder.url}/{records[0].source_file}"),
+                landed_file=dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")),
             ),
         )
 

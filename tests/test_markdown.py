@@ -2,10 +2,13 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
-from unfriendly import hostile_texts
+from conftest import Project, change
+from unfriendly import BAIT, HOST, NAME, UnfriendlyProject, hostile_rows, hostile_texts, malformed_rows
 
 import dasd_assets
 from dasd_assets.records.markdown import CELL_CHARS, REASON_CHARS, cell, code, codes, table
@@ -93,3 +96,35 @@ def test_the_search_for_active_text_sees_what_ends_a_span() -> None:
     assert active("`a` ![x](y)") == " ![x](y)"
     assert active("`a ` ![x](y)`") == " ![x](y)`"
     assert active("`` a ` b `` c") == " c"
+
+
+def markdown_of(project: Project) -> Iterator[tuple[str, str]]:
+    """Every Markdown value and description of the events and definitions of a home."""
+    with project.instance() as instance:
+        records = instance.event_log_storage.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_MATERIALIZATION)
+        )
+        checks = instance.event_log_storage.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        )
+    for record in [*records, *checks]:
+        event = record.event_log_entry.dagster_event
+        assert event is not None
+        is_check = event.event_type_value == "ASSET_CHECK_EVALUATION"
+        said = event.asset_check_evaluation_data if is_check else event.step_materialization_data.materialization
+        assert said is not None
+        yield str(event.asset_key), said.description or ""
+        for name, value in said.metadata.items():
+            if isinstance(value, dg.MarkdownMetadataValue):
+                yield f"{event.asset_key} {name}", value.md_str or ""
+
+
+def test_all_markdown_of_a_home_holds_what_others_wrote_as_code(project: Project) -> None:
+    project.land(NAME, [*hostile_rows(BAIT), *malformed_rows(BAIT)])
+    unfriendly = UnfriendlyProject(project.home, change(project.recipe, "generation.max_tokens", 900))
+    unfriendly.fake.fails = lambda request_id: request_id[-1] in "048"
+    unfriendly.materialize("prompts,teacher_generations_t060")
+    found = list(markdown_of(unfriendly))
+    assert len(found) > 4
+    assert any(HOST in text for _, text in found)  # some of it is there
+    assert [(where, text) for where, text in found if HOST in active(text)] == []

@@ -9,9 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import dagster as dg
 from conftest import Fake, FakeEngine, Project, change, prompt_rows
 
 from dasd_assets.commands.run import RunFailed
+from dasd_assets.records.markdown import code_value, codes
+from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine, quarantine_batch
 from dasd_resources.demo.questions import QuestionRow, write_rows
 from dasd_resources.inference.engine import (
@@ -41,6 +44,7 @@ TEMPLATES = [
     "\x1b]8;;{bait}/\x07link\x1b]8;;\x07 \x1b[2J\x1b[31m \x9b31m \u202e \u200b \ufeff \x7f \x08",
     "# {bait}/heading\n- ![x]({bait}/item.png)\n\n    code\n> ![x]({bait}/quote.png)\n|a|\n|-|\n|![x]({bait}/row.png)|",
     "![x][^1] ![a\\]({bait}/a.png)](  {bait}/nested.png 'title' ) $x$ ~~x~~ **x**",
+    "a \\| ![x](/graphql?query=mutation%7BsetNuxSeen%7D) [x](/graphql?query=mutation%7BsetNuxSeen%7D)",
     "|" * 8 + "![x]({bait}/pipes.png)",
     "\\" * 9 + "![x]({bait}/slashes.png)",
     "x" * 8 + "\\| ![x]({bait}/late.png)" + "y" * 5000,
@@ -86,10 +90,8 @@ class UnfriendlyEngine(FakeEngine):
 
     def _text(self, request: GenerationRequest) -> str:
         said, hostile = super()._text(request), self._texts[request.seed % len(self._texts)][:110]
-        begun, end, answer = said.partition("\n</think>\n")
-        if not end:
-            return f"{hostile} {said}"
-        return f"{begun}{end}The answer is: {hostile}" if request.seed % 3 == 0 else f"{begun} {hostile}{end}{answer}"
+        said = said.replace("<think>\n", f"<think>\n{hostile} ", 1)
+        return f"{said} The answer is: {hostile}" if request.seed % 3 == 0 else said
 
 
 class UnfriendlyProject(Project):
@@ -114,7 +116,10 @@ def unfriendly_engines(home: Path, fake: Fake, bait: str) -> Engines:
 
 
 def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProject:
-    """Everything made, held-out questions included; then one batch is quarantined and a parity check fails."""
+    """Everything made, held-out questions included; then a batch is quarantined and a parity check fails.
+
+    The check `duplicate_questions` ends with every text, as the web UI is given texts in a description.
+    """
     held_out = folder / "held_out.jsonl"
     write_rows(held_out, hostile_rows(bait)[:6])
     for path, value in {
@@ -126,10 +131,20 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
     project.bait = bait
     project.land(NAME, [*hostile_rows(bait), *malformed_rows(bait)])
     project.fake.fails = lambda request_id: request_id[-1] in "048"
-    project.run()
+    project.materialize("*evaluations")
     quarantine_batch(project.warehouse, "other-0123456789ab", "; ".join(hostile_texts(bait)), "a step", 3, "a run")
     with project.instance() as instance:
         instance.report_runless_asset_event(check_evaluation(quarantine(project.warehouse)))
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey("prompts"),
+                check_name="duplicate_questions",
+                passed=False,
+                description=f"All of them: {codes(hostile_texts(bait))}",
+                metadata={f"text {index}": code_value(text) for index, text in enumerate(hostile_texts(bait))},
+                partition=batches(instance)[0],
+            )
+        )
     project.fake.fails = lambda request_id: True
     with suppress(RunFailed):
         project.materialize("teacher_generations_t060")

@@ -15,6 +15,7 @@ import polars as pl
 
 from dasd_assets.records.partitions import batches
 from dasd_resources.storage.warehouse import Reading, Warehouse
+from dasd_resources.visible_text import visible_page
 
 QUARANTINE_CHECK = dg.AssetCheckKey(dg.AssetKey("prompts"), "no_quarantined_batches")
 
@@ -103,5 +104,5 @@ def check_evaluation(current: Quarantine) -> dg.AssetCheckEvaluation:
             if current.now
             else "no batch is quarantined"
         ),
-        metadata={batch: dg.MetadataValue.text(row.reason) for batch, row in current.now.items()},
+        metadata={batch: dg.MetadataValue.text(visible_page(row.reason)) for batch, row in current.now.items()},
     )
