@@ -2,17 +2,14 @@
 
 import json
 import math
-import re
 
-from dasd_resources.visible_text import visible
-
-_ODD = re.compile("[^ -~]")
+from dasd_resources.visible_text import ODD, visible
 
 
 def json_text(value: object) -> str:
     """A value as JSON: times as text, bytes in hexadecimal, non-finite numbers null, invisible characters escaped."""
     document = json.dumps(finite(value), ensure_ascii=False, default=_text, allow_nan=False)
-    return _ODD.sub(lambda found: found[0] if visible(found[0]) == found[0] else json.dumps(found[0])[1:-1], document)
+    return ODD.sub(lambda found: found[0] if visible(found[0]) == found[0] else json.dumps(found[0])[1:-1], document)
 
 
 def finite(value: object) -> object:

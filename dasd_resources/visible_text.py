@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import TextIO
 
 HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode's categories; spaces of every width (Zs) are shown
-_ODD = re.compile("[^ -~]")
+ODD = re.compile("[^ -~]")  # what may be hidden
 
 
 def visible(text: str) -> str:
     r"""One line: each character that nobody would see, newlines among them, as Python writes it (`\x1b`, `\u202e`)."""
-    return _ODD.sub(lambda found: _shown(found[0]), text)
+    return ODD.sub(lambda found: _shown(found[0]), text)
 
 
 def visible_page(text: str) -> str:

@@ -113,10 +113,10 @@ def markdown_of(project: Project) -> Iterator[tuple[str, str]]:
         is_check = event.event_type_value == "ASSET_CHECK_EVALUATION"
         said = event.asset_check_evaluation_data if is_check else event.step_materialization_data.materialization
         assert said is not None
-        yield str(event.asset_key), said.description or ""
+        yield str(said.asset_key), said.description or ""
         for name, value in said.metadata.items():
             if isinstance(value, dg.MarkdownMetadataValue):
-                yield f"{event.asset_key} {name}", value.md_str or ""
+                yield f"{said.asset_key} {name}", value.md_str or ""
 
 
 def test_all_markdown_of_a_home_holds_what_others_wrote_as_code(project: Project) -> None:
