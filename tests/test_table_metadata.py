@@ -42,7 +42,7 @@ def test_every_table_asset_of_a_finished_home_shows_count_rows_and_tidy_figures(
             assert isinstance(metadata["dagster/row_count"].value, int), key
             sample = metadata["sample"].value
             assert isinstance(sample, dg.TableMetadataValue), key
-            table = str(graph.get(key).metadata["dagster/table_name"].value).removeprefix("dasd.").partition(" ")[0]
+            table = str(graph.get(key).metadata["dagster/table_name"]).removeprefix("dasd.").partition(" ")[0]
             assert tuple(column.name for column in sample.schema.columns) == declared(table).sample_columns
             assert len(sample.records) <= NUM_SAMPLES
             for value in metadata.values():

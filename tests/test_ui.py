@@ -253,7 +253,6 @@ def unfriendly(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe, bait: str
 UNFRIENDLY = [
     "prompts",
     "teacher_generations_t060",
-    "response_verdicts",
     "selected_responses_t060",
     "student_rollouts",
     "benchmark_questions",

@@ -131,7 +131,7 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
     project.bait = bait
     project.land(NAME, [*hostile_rows(bait), *malformed_rows(bait)])
     project.fake.fails = lambda request_id: request_id[-1] in "048"
-    project.materialize("*evaluations")
+    project.materialize("*student_rollouts,benchmark_questions,evaluations")
     quarantine_batch(project.warehouse, "other-0123456789ab", "; ".join(hostile_texts(bait)), "a step", 3, "a run")
     with project.instance() as instance:
         instance.report_runless_asset_event(check_evaluation(quarantine(project.warehouse)))
