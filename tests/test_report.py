@@ -83,4 +83,10 @@ def test_the_report_leaves_files_and_shows_them(finished: Project) -> None:
     assert set(metadata) >= PICTURES
     for name in PICTURES:
         assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
-    assert "| mixed " in str(metadata["accuracies"].value)
+    accuracies, drops = metadata["accuracies"], metadata["drops"]
+    assert isinstance(accuracies, dg.TableMetadataValue)
+    assert isinstance(drops, dg.TableMetadataValue)
+    names = [record.data["checkpoint"] for record in accuracies.records]
+    assert names == ["teacher", "student", "t060", "t100", "mixed"]
+    assert [column.name for column in drops.schema.columns] == ["filter", "T=0.6", "T=1"]
+    assert {record.data["filter"] for record in drops.records} == set(FILTERS)
