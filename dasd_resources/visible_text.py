@@ -40,9 +40,9 @@ def show(page: str, to: TextIO | None = None) -> None:
     print(visible_page(page), file=to or sys.stdout, flush=True)
 
 
-def show_message(message: str, to: TextIO | None = None) -> None:
+def show_message(text: str, to: TextIO | None = None) -> None:
     """Print a message; its further lines are indented, so that none of them looks like a message of its own."""
-    show(message.replace("\n", "\n    "), to)
+    show(text.replace("\n", "\n    "), to)
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -240,7 +241,8 @@ def bait() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def unfriendly(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe, bait: str) -> Iterator[Service]:
     """The web UI alone, without a daemon, over a home in which everything that others write is hostile."""
-    project = unfriendly_home(tmp_path_factory.mktemp("unfriendly"), tiny, bait)
+    with ThreadPoolExecutor(1) as apart:  # from Playwright, whose event loop runs in this thread
+        project = apart.submit(unfriendly_home, tmp_path_factory.mktemp("unfriendly"), tiny, bait).result()
     recipe = project.home.parent / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(project.recipe.model_dump(mode="json")))
     homes = {"DASD_HOME": str(project.home), "DAGSTER_HOME": str(project.home / "dagster"), "DASD_RECIPE": str(recipe)}
