@@ -45,6 +45,11 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("selection.budgets", {"t070": {"math": 1}}, r"budgets names \['t070'\]; generation makes \['t060', 't100'\]"),
         ("filters.max_student_tokens", 4096, "max_student_tokens 4096 is above training.max_length 512"),
         ("teacher.engine_options", {"trust_remote_code": True}, "teacher.engine_options: .*never allowed"),
+        (
+            "student.engine_options",
+            {"attn_implementation": "kernels-community/flash-attn"},
+            "student: engine_options.attn_implementation: .* is not supported; must be one of sdpa, eager",
+        ),
         ("automation.training_cron", "99 2 * * *", "not a cron expression: 99 is not a valid field; write five"),
         ("automation.training_cron", "0 2 * * mon-sun", "not a cron expression: mon-sun is not a valid field"),
         ("maintenance.cron", "a b c d e", "not a cron expression: a is not a valid field"),

@@ -44,6 +44,7 @@ class Model(Part):
             )
         if served and self.engine_options:
             raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
+        ENGINES[self.engine].check_options(self.engine_options)
         return self
 
     @field_validator("engine_options")
