@@ -74,6 +74,15 @@ def test_an_engine_option_may_lower_the_context(project: Project) -> None:
     assert "exceed the context of 200" in found["teacher context"]
 
 
+def test_the_gpus_of_all_replicas_are_counted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.recipe = change(project.recipe, "student.replicas", 8)
+    found = findings(project, quick=True)
+    assert "teacher GPUs" not in found
+    assert found["student GPUs"].message in ("8 are wanted, and there is none here", "8 of 8")
+    monkeypatch.setattr("dasd_assets.commands.check.visible_gpus", lambda: list("0123"))
+    assert failed(findings(project, quick=True))["student GPUs"].startswith("replicas: 8, each on 1 GPU, exceed the 4")
+
+
 def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3, "maths": 4}, "t100": {"sums": 3}})

@@ -12,6 +12,8 @@ from dasd_resources.recipe import RECIPES, Recipe, RecipeError, dataset_name, lo
 
 DEMO = yaml.safe_load((RECIPES / "demo.yaml").read_text())
 
+SERVER = {"base_urls": ["http://a.test/v1"], "model": "m", "revision": "1"}
+
 
 def changed(folder: Path, path: str, value: object) -> str:
     document = yaml.safe_load(yaml.safe_dump(DEMO))
@@ -49,6 +51,12 @@ def test_every_shipped_recipe_loads(name: str) -> None:
             "student.engine_options",
             {"attn_implementation": "kernels-community/flash-attn"},
             "student: engine_options.attn_implementation: .* is not supported; must be one of sdpa, eager",
+        ),
+        ("student.replicas", 0, "student.replicas: Input should be greater than or equal to 1"),
+        (
+            "teacher",
+            {**DEMO["teacher"], "engine": "openai", "replicas": 2, "server": SERVER},
+            "teacher: replicas mean nothing to a server; start more of them and name all in server.base_urls",
         ),
         ("automation.training_cron", "99 2 * * *", "not a cron expression: 99 is not a valid field; write five"),
         ("automation.training_cron", "0 2 * * mon-sun", "not a cron expression: mon-sun is not a valid field"),

