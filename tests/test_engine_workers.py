@@ -8,9 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
-from worker_engines import at_work_together, dead_at_once, endless, failing_at, killed, undisturbed, unloadable
+from reliability import record
+from worker_engines import (
+    at_work_together,
+    dead_at_once,
+    endless,
+    failing_at,
+    killed,
+    killed_at_each,
+    undisturbed,
+    unloadable,
+)
 
 from dasd_resources.inference.engine import (
     Completion,
@@ -81,21 +92,21 @@ def test_each_process_sees_its_own_gpus(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_had_is_asked_of_the_others(tmp_path: Path) -> None:
     asked = requests(60)
-    with closing(EngineWorkers(partial(killed, "r30", tmp_path), NO_GPUS)) as engine:
+    with closing(EngineWorkers(partial(killed_at_each, ["r30"], tmp_path), NO_GPUS)) as engine:
         found = answered(engine.generate(asked))
         assert len(engine._workers) == 1
     assert set(found) == {r.request_id for r in asked}
     assert all(isinstance(result, Completion) for result in found.values())
 
 
-def test_what_kills_two_processes_is_a_failure_and_the_others_go_on() -> None:
+def test_what_has_lost_three_processes_is_a_failure_and_the_others_go_on() -> None:
     asked = requests(30)
-    with closing(EngineWorkers(partial(killed, "r29"), [[], [], []])) as engine:
+    with closing(EngineWorkers(partial(killed, "r29"), [[], [], [], []])) as engine:
         found = answered(once_each(asked, engine.generate(asked)))
     assert set(found) == {r.request_id for r in asked}
     failure = found["r29"]
     assert isinstance(failure, Failure) and failure.kind == "engine_error"
-    assert failure.reason.endswith("died while they had it, the last with exit code -9")
+    assert failure.reason.endswith("were lost while they had it, the last by exit code -9")
     assert isinstance(found["r0"], Completion)
 
 
@@ -176,3 +187,29 @@ def test_two_replicas_make_the_rows_of_one(tmp_path: Path) -> None:
         assert (other.token_ids, other.finish_reason) == (made.token_ids, made.finish_reason)
         assert other.logprobs == pytest.approx(made.logprobs, abs=1e-4)
         assert scores[key].logprobs == pytest.approx(made.logprobs, abs=1e-4)
+
+
+@pytest.mark.drill
+def test_replicas_killed_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Two of three processes killed, each at a request of its own; what ends is compared with what was asked."""
+    survived, num_runs, seed = 0, 15, 14
+    rng = Random(seed)
+    for run in range(num_runs):
+        marks, asked = tmp_path / str(run), requests(200)
+        marks.mkdir()
+        at = tuple(f"r{index}" for index in rng.sample(range(200), 2))
+        with closing(EngineWorkers(partial(killed_at_each, at, marks), [[], [], []])) as engine:
+            found = answered(engine.generate(asked))
+        assert {path.name for path in marks.iterdir()} == set(at)
+        survived += 2 * all(isinstance(found.get(r.request_id), Completion) for r in asked)
+    record(
+        "replicas",
+        faults="SIGKILLs of a replica's process",
+        seed=seed,
+        tried=2 * num_runs,
+        survived=survived,
+        detected=0,
+        silent=2 * num_runs - survived,
+        command="pytest -m drill tests/test_engine_workers.py",
+    )
+    assert survived == 2 * num_runs

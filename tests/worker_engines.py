@@ -51,14 +51,18 @@ def at_work_together(number: int, folder: Path) -> InferenceEngine:
     return Own(wait_for_others)
 
 
-def killed(at: str, marks: Path | None = None) -> InferenceEngine:
-    """Killed at a request; only once, if there is a folder to remember it by."""
+def killed(at: str) -> InferenceEngine:
+    """Killed at a request, every time."""
+    return Own(lambda request_id: _die() if request_id == at else None)
+
+
+def killed_at_each(at: Sequence[str], marks: Path) -> InferenceEngine:
+    """Killed at these requests, once at each; the folder remembers it."""
 
     def kill(request_id: str) -> None:
-        if request_id == at and not (marks and (marks / at).exists()):
-            if marks:
-                (marks / at).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if request_id in at and not (marks / request_id).exists():
+            (marks / request_id).touch()
+            _die()
 
     return Own(kill)
 
@@ -81,3 +85,7 @@ def unloadable() -> InferenceEngine:
 
 def dead_at_once() -> InferenceEngine:
     os._exit(3)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

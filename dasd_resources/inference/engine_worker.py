@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -57,10 +57,9 @@ def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -
     try:
         with closing(load()) as engine:
             _answer(pipe, engine)
-    except (EOFError, BrokenPipeError):
-        pass  # the parent has closed its end
     except Exception as error:
-        pipe.send(Raised(_portable(error)))
+        with suppress(OSError):  # the parent has closed its end: that is how it says that nothing more is wanted
+            pipe.send(Raised(_portable(error)))
 
 
 def _answer(pipe: Connection, engine: InferenceEngine) -> None:

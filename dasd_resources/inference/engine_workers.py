@@ -1,8 +1,8 @@
 """EngineWorkers: several replicas of a model as one InferenceEngine, each in a process of its own (data parallelism).
 
-Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died is
-asked of the others; what two died of ends as a Failure. Left out: starting a dead process again, which the next step
-that opens the model does.
+Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died
+or its engine raised an error is asked of the others; a request that has lost three ends as a Failure. Left out: starting
+a lost process again, which the next step that opens the model does.
 """
 
 import logging
@@ -23,7 +23,7 @@ from dasd_resources.inference.limits import Request
 RUNS_AT_ONCE = 256  # requests that an engine runs at once: holding any back for later would only make it wait
 LEAST = 32  # handed out at a time, while there are so many
 FIRST_PART = 0.75  # of more requests than run at once; the rest evens out what lengths nobody knew did
-MAX_DEATHS = 2  # processes that may die of a request
+MAX_DEATHS = 3  # of processes that had a request; it may be the cause, or have been beside it
 SECONDS_TO_END = 5.0  # for closing engines; a command that is interrupted has ten in all
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Worker(Generic[Request]):
     is_ready: bool = False
     num_jobs: int = 0  # of the current call
     asked: dict[str, Request] = field(default_factory=dict)
+    error: Exception | None = None  # which its engine raised
 
     @property
     def is_at_work(self) -> bool:
@@ -54,13 +55,21 @@ class Worker(Generic[Request]):
         except OSError:
             log.debug("process %s no longer reads", self.process.pid)
 
-    def receive(self) -> Message | None:
-        """Its next message; None if it has died."""
+    def receive(self) -> Completion | Score | Failure | Ready | None:
+        """Its next message; None if it has died, or ends because its engine raised an error."""
         try:
             message: Message = self.pipe.recv()
         except (EOFError, OSError):
             return None
+        if isinstance(message, Raised):
+            self.error = message.error
+            return None
         return message
+
+    @property
+    def why(self) -> str:
+        """Why it is no more."""
+        return f"{type(self.error).__name__}: {self.error}" if self.error else f"exit code {self.process.exitcode}"
 
 
 class EngineWorkers:
@@ -71,6 +80,7 @@ class EngineWorkers:
         self._free = list(gpus)
         self._num_threads = max(1, (os.cpu_count() or 1) // len(gpus))
         self._workers: list[Worker] = []
+        self._last_error: Exception | None = None
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         """Sample every request."""
@@ -96,10 +106,8 @@ class EngineWorkers:
             while waiting or any(worker.is_at_work for worker in self._workers):
                 # 1. Whoever is free gets a part of what waits.
                 waiting = self._hand_out(method, waiting, len(requests))
-                # 2. Results are passed on; what a dead process had waits again, but for what has killed two.
+                # 2. Results are passed on; what a lost process had waits again, but for what has lost too many.
                 for worker, message in self._messages():
-                    if isinstance(message, Raised):
-                        raise message.error
                     if isinstance(message, Ready):
                         worker.is_ready, worker.asked = True, {}
                     elif message is not None:
@@ -110,7 +118,8 @@ class EngineWorkers:
                         deaths.update(request.request_id for request in lost)
                         waiting += [r for r in lost if deaths[r.request_id] < MAX_DEATHS]
                         waiting.sort(key=length, reverse=True)
-                        yield from (_killer(r, worker) for r in lost if deaths[r.request_id] >= MAX_DEATHS)
+                        yield from (_given_up(r, worker) for r in lost if deaths[r.request_id] >= MAX_DEATHS)
+                        self._start(len(waiting))
         finally:
             self._drop_busy()
 
@@ -128,8 +137,8 @@ class EngineWorkers:
     def _hand_out(self, method: Method, waiting: list[Request], total: int) -> list[Request]:
         """Give every free process its part; returns what is left."""
         if waiting and not self._workers:
-            raise RuntimeError(
-                f"every process of the model's replicas has died, {len(waiting)} requests are left: was there too "
+            raise self._last_error or RuntimeError(
+                f"every process of the model's replicas has died, and {len(waiting)} requests are left: was there too "
                 "little memory? lower replicas, or what the engine keeps in memory"
             )
         for worker in self._workers:
@@ -139,20 +148,20 @@ class EngineWorkers:
                 worker.ask(method, part)
         return waiting
 
-    def _messages(self) -> Iterator[tuple[Worker, Message | None]]:
+    def _messages(self) -> Iterator[tuple[Worker, Completion | Score | Failure | Ready | None]]:
         """What has come from any process, as soon as something has; None for one that has died."""
         heard = wait([worker.pipe for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.pipe in heard]:
             yield worker, worker.receive()
 
     def _lost(self, worker: Worker[Request]) -> list[Request]:
-        """What a process had not answered when it died; there is no such process any more."""
+        """What a process that is no more had not answered."""
         self._workers.remove(worker)
-        worker.process.join()
-        worker.pipe.close()
+        self._end([worker])
+        self._last_error = worker.error or self._last_error
         log.warning(
-            "a replica's process died (exit code %s); the %d requests that it had are asked of the other %d",
-            worker.process.exitcode,
+            "a replica's process is lost (%s); the %d requests that it had are asked of the other %d",
+            worker.why,
             len(worker.asked),
             len(self._workers),
         )
@@ -196,9 +205,6 @@ def take(waiting: Sequence[Request], size: int) -> tuple[list[Request], list[Req
     return [waiting[i] for i in sorted(chosen)], [r for i, r in enumerate(waiting) if i not in chosen]
 
 
-def _killer(request: Request, worker: Worker) -> Failure:
-    return Failure(
-        request.request_id,
-        f"{MAX_DEATHS} processes of the model's replicas died while they had it, the last with exit code "
-        f"{worker.process.exitcode}",
-    )
+def _given_up(request: Request, worker: Worker) -> Failure:
+    reason = f"{MAX_DEATHS} processes of the model's replicas were lost while they had it, the last by {worker.why}"
+    return Failure(request.request_id, reason)
