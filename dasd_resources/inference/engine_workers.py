@@ -1,8 +1,8 @@
 """EngineWorkers: several replicas of a model as one InferenceEngine, each in a process of its own (data parallelism).
 
-Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died
-or its engine raised an error is asked of the others; a request that has lost three ends as a Failure. Left out: starting
-a lost process again, which the next step that opens the model does.
+Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died, or
+its engine raised an error, is asked of the others; a request that has lost three ends as a Failure. Left out: starting a
+lost process again, which the next step that opens the model does.
 """
 
 import logging
