@@ -1,5 +1,6 @@
 """Replicas of an engine in processes of their own: every request once, whatever dies; and the rows of one engine."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from worker_engines import (
     failing_at,
     killed,
     killed_at_each,
+    killed_beside_a_child,
     undisturbed,
     unloadable,
 )
@@ -138,6 +140,15 @@ def test_closing_ends_a_process_at_work() -> None:
     processes = [worker.process for worker in engine._workers]
     engine.close()
     assert not any(process.is_alive() for process in processes)
+
+
+def test_what_an_engine_started_ends_with_its_killed_process(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with closing(EngineWorkers(partial(killed_beside_a_child, lock), [[]])) as engine:
+        with pytest.raises(RuntimeError, match="every process of"):
+            list(engine.generate(requests(1)))
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # not before the process that holds it has ended
 
 
 def test_processes_end_with_their_parent() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +67,15 @@ def killed_at_each(at: Sequence[str], marks: Path) -> InferenceEngine:
             _die()
 
     return Own(kill)
+
+
+def killed_beside_a_child(lock: Path) -> InferenceEngine:
+    """Starts a process that holds a lock for ever, and is killed at the first request."""
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True); time.sleep(3600)"
+    child = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    return Own(lambda request_id: _die())
 
 
 def failing_at(at: str) -> InferenceEngine:

@@ -48,6 +48,7 @@ Message = Completion | Failure | Score | Ready | Raised
 def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -> None:
     """Load the engine on these GPUs, or with so many threads where there are none, and answer until the pipe closes."""
     end_with_starter()
+    os.setpgrp()  # the group that the parent ends when it ends this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if gpus:

@@ -1,16 +1,18 @@
 """EngineWorkers: several replicas of a model as one InferenceEngine, each in a process of its own (data parallelism).
 
-Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died, or
-its engine raised an error, is asked of the others; a request that has lost three ends as a Failure. Left out: starting a
-lost process again, which the next step that opens the model does.
+Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died,
+or its engine raised an error, is asked of the others; a request that has lost three ends as a Failure. Left out:
+starting a lost process again, which the next step that opens the model does.
 """
 
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -24,7 +26,7 @@ RUNS_AT_ONCE = 256  # requests that an engine runs at once: holding any back for
 LEAST = 32  # handed out at a time, while there are so many
 FIRST_PART = 0.75  # of more requests than run at once; the rest evens out what lengths nobody knew did
 MAX_DEATHS = 3  # of processes that had a request; it may be the cause, or have been beside it
-SECONDS_TO_END = 5.0  # for closing engines; a command that is interrupted has ten in all
+SECONDS_TO_END = 5.0  # for closing the engine; a command that is interrupted has ten in all
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,14 @@ class Worker(Generic[Request]):
             self.pipe.send((method, requests))
         except OSError:
             log.debug("process %s no longer reads", self.process.pid)
+
+    def kill(self) -> None:
+        """End it, and with it what its engine has started: vLLM's own processes outlive one that was killed."""
+        assert self.process.pid, "it was started"
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
 
     def receive(self) -> Completion | Score | Failure | Ready | None:
         """Its next message; None if it has died, or ends because its engine raised an error."""
@@ -182,9 +192,7 @@ class EngineWorkers:
         deadline = time.monotonic() + SECONDS_TO_END
         for worker in workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.kill()
 
 
 def part_size(num_waiting: int, total: int, num_workers: int, is_first: bool) -> int:
