@@ -15,6 +15,7 @@ from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.inference.openai_engine import OpenAIEngine
 
 
@@ -72,6 +73,17 @@ def test_an_engine_option_may_lower_the_context(project: Project) -> None:
     found = failed(findings(project, quick=True))
     assert found.keys() - {"teacher"} == {"teacher context"}  # `teacher` too where vLLM is not installed
     assert "exceed the context of 200" in found["teacher context"]
+
+
+def test_the_gpus_of_all_replicas_are_counted(project: Project) -> None:
+    project.recipe = change(project.recipe, "student.replicas", 99)
+    found = findings(project, quick=True)
+    assert "teacher GPUs" not in found
+    if visible_gpus():
+        assert failed(found)["student GPUs"].startswith("replicas: 99, each on 1 GPU, exceed the ")
+    else:
+        assert found["student GPUs"].status == "warning"
+        assert found["student GPUs"].message == "99 are wanted, and there is none here"
 
 
 def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -> None:

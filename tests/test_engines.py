@@ -58,6 +58,8 @@ def test_a_known_fingerprint_needs_no_tokenizer(tmp_path: Path) -> None:
     template.write_text(template.read_text() + "{# otherwise #}")
     changed = found()
     assert changed[0] not in (first[0], "") and changed[1] == "True"
+    spec = spec.model_copy(update={"replicas": 4})
+    assert found() == [changed[0], "False"]
     other = spec.model_copy(update={"system_prompt": "Be brief."})
     assert Engines(home=str(tmp_path)).fingerprint(other, "teacher.model") != changed[0]
 

@@ -27,6 +27,7 @@ from dasd_resources.recipe import Rescoring, load_recipe
 
 LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)
 RECIPE = load_recipe("demo")
+PLAINLY = {"plain_scoring": True, "attn_implementation": "eager"}  # which every model has
 TEACHER = "teacher_model,prompts,teacher_generations_t060"
 
 
@@ -82,12 +83,12 @@ def test_a_stored_nan_is_no_agreement() -> None:
 def test_transformers_always_scores_plainly_and_options_stay_with_their_engine(tmp_path: Path) -> None:
     teacher = Engines(home=str(tmp_path)).find(RECIPE.teacher, "teacher.model")
     own = rescoring_model(teacher, RECIPE.parity.teacher).spec
-    assert (own.engine, own.engine_options) == ("transformers", {"plain_scoring": True})
+    assert (own.engine, own.engine_options) == ("transformers", PLAINLY)
     on_vllm = teacher.spec.model_copy(update={"engine": "vllm", "engine_options": {"max_num_seqs": 8}})
     teacher = replace(teacher, spec=on_vllm)
     assert rescoring_model(teacher, RECIPE.parity.teacher).spec == on_vllm
     other = rescoring_model(teacher, RECIPE.parity.student).spec
-    assert (other.engine, other.engine_options) == ("transformers", {"plain_scoring": True})
+    assert (other.engine, other.engine_options) == ("transformers", PLAINLY)
 
 
 # The gate, on the fake engine

@@ -12,6 +12,8 @@ from dasd_resources.recipe import RECIPES, Recipe, RecipeError, dataset_name, lo
 
 DEMO = yaml.safe_load((RECIPES / "demo.yaml").read_text())
 
+SERVER = {"base_urls": ["http://a.test/v1"], "model": "m", "revision": "1"}
+
 
 def changed(folder: Path, path: str, value: object) -> str:
     document = yaml.safe_load(yaml.safe_dump(DEMO))
@@ -45,6 +47,17 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("selection.budgets", {"t070": {"math": 1}}, r"budgets names \['t070'\]; generation makes \['t060', 't100'\]"),
         ("filters.max_student_tokens", 4096, "max_student_tokens 4096 is above training.max_length 512"),
         ("teacher.engine_options", {"trust_remote_code": True}, "teacher.engine_options: .*never allowed"),
+        (
+            "student.engine_options",
+            {"attn_implementation": "kernels-community/flash-attn"},
+            "student: engine_options.attn_implementation: .* is not supported; must be one of sdpa, eager",
+        ),
+        ("student.replicas", 0, "student.replicas: Input should be greater than or equal to 1"),
+        (
+            "teacher",
+            {**DEMO["teacher"], "engine": "openai", "replicas": 2, "server": SERVER},
+            "teacher: replicas mean nothing to a server; start more of them and name all in server.base_urls",
+        ),
         ("automation.training_cron", "99 2 * * *", "not a cron expression: 99 is not a valid field; write five"),
         ("automation.training_cron", "0 2 * * mon-sun", "not a cron expression: mon-sun is not a valid field"),
         ("maintenance.cron", "a b c d e", "not a cron expression: a is not a valid field"),

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
+    GptOssConfig,
     GraniteConfig,
     HyperCLOVAXConfig,
     Lfm2Config,
@@ -75,9 +77,9 @@ def generate(engine: TransformersEngine, requests: list[GenerationRequest]) -> d
     return completions
 
 
-def reference(path: Path, token_ids: list[int], num_prompt_tokens: int) -> list[float]:
+def reference(path: Path, token_ids: list[int], num_prompt_tokens: int, attention: str = "sdpa") -> list[float]:
     """Raw logprobs from the model alone: one sequence, no cache, no padding."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention).eval()
     with torch.inference_mode():
         logprobs = model(torch.tensor([token_ids])).logits[0].log_softmax(-1)
     return [float(logprobs[i - 1, token_ids[i]]) for i in range(num_prompt_tokens, len(token_ids))]
@@ -151,6 +153,71 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint: Path, engine: Transforme
         for other in (together[made.request_id], refilled[made.request_id]):
             assert (other.token_ids, other.finish_reason) == (alone.token_ids, alone.finish_reason)
             assert other.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
+def uneven_requests(num_short: int) -> list[GenerationRequest]:
+    """Short prompts beside one of fifteen times their length."""
+    short = [request(f"s{seed}", [7 + seed, *PROMPTS[0]], seed, stop_token_ids=()) for seed in range(num_short)]
+    return [request("long", [9] * 75, 99, stop_token_ids=()), *short]
+
+
+class FedTokens:
+    """What the model's layers are given: token positions computed, and cells of the cache read, padding included."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.num_computed = self.num_read = 0
+        self._hook = engine.model.base_model.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _note(self, module: torch.nn.Module, args: object, inputs: dict[str, Tensor]) -> None:
+        self.num_computed += inputs["input_ids"].numel()
+        self.num_read += inputs["attention_mask"].numel() if "attention_mask" in inputs else 0
+
+    def __enter__(self) -> "FedTokens":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+
+def test_short_prompts_are_not_padded_to_a_long_ones_length(checkpoint: Path) -> None:
+    """A bar of a tenth more than the parts; padding to the longest computes 2.3 and reads 4.4 times as much."""
+    engine = TransformersEngine(checkpoint, "float32", {"max_scoring_tokens": 256})
+    engine.weight_bytes = 2**13  # as large beside the cache as a real model's with real prompts
+    long, *short = uneven_requests(12)
+    counts = []
+    for requests in ([long], short, [long, *short]):
+        with FedTokens(engine) as fed:
+            generate(engine, requests)
+        counts.append((fed.num_computed, fed.num_read))
+    (alone, beside, together) = counts
+    for part, other, both in zip(alone, beside, together, strict=True):
+        assert part + other <= both <= 1.1 * (part + other)
+
+
+@pytest.mark.parametrize("weight_bytes", [0, 2**13, 2**40])
+def test_a_row_does_not_depend_on_which_batches_are_merged(checkpoint: Path, weight_bytes: int) -> None:
+    engine = TransformersEngine(checkpoint, "float32", {"max_batch_size": 6})
+    engine.weight_bytes = weight_bytes
+    requests = uneven_requests(8)
+    together = generate(engine, requests)
+    for made in requests:
+        alone = generate(engine, [made])[made.request_id]
+        assert together[made.request_id].token_ids == alone.token_ids
+        assert together[made.request_id].logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
+def test_a_short_row_ends_before_a_long_one_beside_it(engine: TransformersEngine) -> None:
+    long, *short = uneven_requests(3)
+    ended = [result.request_id for result in engine.generate([replace(long, max_tokens=40), *short])]
+    assert ended[-1] == "long"
+
+
+def test_short_sequences_are_not_padded_while_scoring(checkpoint: Path) -> None:
+    engine = TransformersEngine(checkpoint, "float32", {"max_scoring_tokens": 256})
+    sequences = [tuple(r.prompt_token_ids) for r in uneven_requests(40)]
+    with FedTokens(engine) as fed:
+        list(engine.score([ScoringRequest(str(i), ids, 1) for i, ids in enumerate(sequences)]))
+    assert fed.num_computed <= 1.1 * sum(map(len, sequences))
 
 
 def test_a_larger_limit_only_adds_tokens(engine: TransformersEngine) -> None:
@@ -279,32 +346,47 @@ def test_scoring_never_holds_the_logits_of_a_whole_sequence(tmp_path: Path) -> N
     assert score.logprobs == pytest.approx(reference(path, list(token_ids), 28), abs=1e-5)
 
 
+GEMMA2 = {**SIZES, "final_logit_softcapping": 2.0, "sliding_window": 8, "query_pre_attn_scalar": 32}
+GPT_OSS = GptOssConfig(  # SIZES' heads are too few for its sinks to matter
+    **{**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
+    num_local_experts=4,
+    num_experts_per_tok=2,
+    sliding_window=8,
+    rope_parameters={"rope_type": "default", "rope_theta": 150_000.0},
+)
 ARCHITECTURES = [
-    Gemma2Config(**SIZES, final_logit_softcapping=2.0, sliding_window=8, query_pre_attn_scalar=32),
-    GraniteConfig(**SIZES, logits_scaling=3.0),
-    CohereConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"}, logit_scale=0.3),
+    (Gemma2Config(**GEMMA2, attn_logit_softcapping=None), "sdpa"),
+    (Gemma2Config(**GEMMA2, attn_logit_softcapping=0.5), "eager"),
+    (GraniteConfig(**SIZES, logits_scaling=3.0), "sdpa"),
+    (CohereConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"}, logit_scale=0.3), "sdpa"),
+    (GPT_OSS, "eager"),
 ]
 
 
-@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda config: config.model_type)
-def test_capped_and_scaled_logits(config: PreTrainedConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("config", "attention"), ARCHITECTURES, ids=lambda value: getattr(value, "model_type", value))
+def test_decode_and_prefill_agree_with_the_plain_model(
+    config: PreTrainedConfig, attention: str, tmp_path: Path
+) -> None:
     path = save(config, tmp_path)
-    engine = TransformersEngine(path, "float32", {"max_batch_size": 2})
+    engine = TransformersEngine(path, "float32", {"max_batch_size": 2, "attn_implementation": attention})
     completions = generate(engine, [request(str(i), p, i, stop_token_ids=()) for i, p in enumerate(PROMPTS)])
     sequences = [[*p, *completions[str(i)].token_ids] for i, p in enumerate(PROMPTS)]
     scores = {s.request_id: s.logprobs for s in engine.score([ScoringRequest("4", tuple(sequences[4]), 25)])}
     for i, prompt in enumerate(PROMPTS):
-        assert completions[str(i)].logprobs == pytest.approx(reference(path, sequences[i], len(prompt)), abs=1e-5)
+        expected = reference(path, sequences[i], len(prompt), attention)
+        assert completions[str(i)].logprobs == pytest.approx(expected, abs=1e-5)
     assert scores["4"] == pytest.approx(completions["4"].logprobs, abs=1e-5)
 
 
 REFUSED = [
     (Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]), "recurrent"),
     (HyperCLOVAXConfig(**SIZES, logits_scaling=2.0), "projection"),
+    (GPT_OSS, "attn_implementation: sdpa; set engine_options: {attn_implementation: eager}"),
+    (Gemma2Config(**GEMMA2), "attn_implementation: sdpa; set engine_options: {attn_implementation: eager}"),
 ]
 
 
-@pytest.mark.parametrize(("config", "reason"), REFUSED, ids=["recurrent", "unknown scaling"])
+@pytest.mark.parametrize(("config", "reason"), REFUSED, ids=["recurrent", "scaling", "sinks", "capped attention"])
 def test_models_it_would_get_wrong_are_refused(config: PreTrainedConfig, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{reason}.*engine: vllm"):
         TransformersEngine(save(config, tmp_path), "float32", {})

@@ -24,6 +24,7 @@ from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.model_files import WEIGHTS, context_length
 from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import LandingFolder
@@ -84,6 +85,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     models: dict[str, PromptedModel] = {}
     for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
         yield _result(role, _find, role, spec, engines, models)
+        if spec.replicas * spec.num_gpus_each > 1:
+            yield _result(f"{role} GPUs", _gpus, spec)
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
     prompts = landed[0] if landed else Prompts(0, 0, frozenset())
@@ -127,6 +130,15 @@ def _find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedMo
     if entry.package is not None and find_spec(entry.package) is None:
         raise CheckFailed(f"engine {spec.engine} is not installed: {entry.install}, or another engine")
     return f"{found.fingerprint} ({spec.engine}, {found.path})"
+
+
+def _gpus(spec: Model) -> str:
+    """There are as many as the model takes on all its replicas."""
+    wanted, gpus = spec.replicas * spec.num_gpus_each, visible_gpus()
+    divide(gpus, spec.replicas, spec.num_gpus_each)
+    if not gpus:
+        raise CheckWarning(f"{wanted} are wanted, and there is none here")
+    return f"{wanted} of {len(gpus)}"
 
 
 def _template(model: PromptedModel) -> str:

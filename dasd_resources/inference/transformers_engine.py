@@ -1,7 +1,8 @@
 """TransformersEngine: the InferenceEngine in plain PyTorch, for any attention-only causal model, with no compiler.
 
-Generation is continuous: rows end one by one, leave the batch, and waiting requests take their places. Left out: paged
-memory, shared prefixes, several devices, recurrent models; the vLLM engine has them.
+Generation is continuous: rows end one by one, leave the batch, and waiting requests take their places. Rows of very
+different lengths run in batches of their own: padded to the longest, a short row would cost as much as a long one. Left
+out: paged memory, shared prefixes, several devices, recurrent models; the vLLM engine has them.
 
 Scoring never holds the logits of a sequence: the vocabulary goes by in blocks, and of each only the sum and the wanted
 logits are kept.
@@ -9,20 +10,21 @@ logits are kept.
 
 import gc
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from dasd_resources.inference import half_precision
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.generation_batch import GenerationBatch, left_padded
+from dasd_resources.inference.generation_batch import GenerationBatch, left_padded, merged
 from dasd_resources.inference.limits import (
+    Request,
     check_generation,
     check_scoring,
     split_supported,
@@ -36,16 +38,18 @@ REDUCED_LOGITS = 2**20  # of which a CPU reduces this many at a time, within its
 MAX_ROWS = 2**14  # projected at once; more would make the blocks of the vocabulary too narrow for a matrix product
 # On a CPU, larger activations leave the cache and malloc's heap, and touching fresh memory for every layer costs a
 # fifth of the time (docs/log.md).
+MAX_PADDING_PART = 8  # a batch's padding adds at most an eighth to the memory that max_batch_tokens allows
 SCORING_TOKENS = {"cpu": 2048, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
 class Options:
-    """The recipe's `engine_options`: how much is in memory at once."""
+    """The recipe's `engine_options`: how attention is computed, and how much is in memory at once."""
 
+    attn_implementation: str = "sdpa"  # or eager: slower, and in memory the scores of all pairs of tokens
     max_batch_size: int = 256  # rows generated at once
-    max_batch_tokens: int = 131_072  # rows x longest (prompt + max_tokens): the most the key-value cache grows to
-    max_scoring_tokens: int | None = None  # of a forward pass while scoring, padding included; see SCORING_TOKENS
+    max_batch_tokens: int = 131_072  # prompt + max_tokens of these: what the key-value cache grows to, but for padding
+    max_scoring_tokens: int | None = None  # of a forward pass over given tokens, with padding; see SCORING_TOKENS
     packed_scoring: bool = False  # one block-causal row, not a padded batch; slower with sdpa, equal to 1e-5
     plain_scoring: bool = False  # one sequence at a time by other code: what the parity check compares with
 
@@ -56,7 +60,7 @@ class TransformersEngine:
     def __init__(self, path: Path, dtype: str, options: Mapping[str, object]) -> None:
         self.options = _parse(options)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = _load(path, dtype, self.device)
+        self.model = _load(path, dtype, self.options.attn_implementation, self.device)
         self.head = cast(torch.nn.Linear, self.model.get_output_embeddings())
         self.scoring_tokens = self.options.max_scoring_tokens or SCORING_TOKENS[self.device.type]
         self.emulated = half_precision.is_missing(self.device, self.model.dtype)
@@ -65,6 +69,7 @@ class TransformersEngine:
         self.config = self.model.config.get_text_config()
         self._check_supported(path)
         self.context: int = self.config.max_position_embeddings
+        self.weight_bytes = sum(int(weight.nbytes) for weight in self.model.parameters())
         self.vocabulary = len(cast(torch.nn.Embedding, self.model.get_input_embeddings()).weight)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
@@ -87,7 +92,7 @@ class TransformersEngine:
             for r in fitting:
                 yield Score.of(r.request_id, plain_logprobs(self.model, r.token_ids, r.num_prompt_tokens))
             return
-        for batch in self._scoring_batches(sorted(fitting, key=lambda r: len(r.token_ids), reverse=True)):
+        for batch in self._alike(fitting, lambda r: len(r.token_ids)):
             yield from self._score(batch)
 
     def close(self) -> None:
@@ -136,25 +141,39 @@ class TransformersEngine:
     def _generate(self, queue: deque[GenerationRequest]) -> Iterator[Completion | Failure]:
         size = max((r.max_tokens for r in queue), default=0)
         num_stops = max((len(r.stop_token_ids) for r in queue), default=0)
-        rows: GenerationBatch | None = None
-        while queue or rows:
-            admitted = self._admit(queue, rows.requests if rows else [])
-            if admitted:
-                added = GenerationBatch.start(admitted, size, num_stops, self.device)
-                yield from self._advance(added, left_padded([r.prompt_token_ids for r in admitted], self.device))
-                rows = rows.merge(added) if rows else added
-            assert rows
-            while not rows.is_sparse():
-                yield from self._advance(rows, rows.last[:, None])
-            rows = rows.drop_ended()
+        running: list[GenerationBatch] = []
+        while queue or running:
+            # 1. Admitted prompts are prefilled with others of about their length.
+            admitted = self._admit(queue, [r for rows in running for r in rows.requests])
+            for requests in self._alike(admitted, lambda r: len(r.prompt_token_ids)):
+                added = GenerationBatch.start(requests, size, num_stops, self.device)
+                yield from self._advance(added, left_padded([r.prompt_token_ids for r in requests], self.device))
+                running.append(added)
+            # 2. They go on as one batch where that is cheaper, a token at a time.
+            running = merged(running, self._max_padding(running[0]))
+            while not any(rows.is_sparse() for rows in running):
+                for rows in running:
+                    yield from self._advance(rows, rows.last[:, None])
+            # 3. Rows that have ended make room.
+            left = [rows.drop_ended() if rows.is_sparse() else rows for rows in running]
+            running = [rows for rows in left if rows is not None]
 
     def _admit(self, queue: deque[GenerationRequest], running: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """Take the requests there is room for, at least one if nothing runs."""
-        longest = max(_num_reserved(r) for r in [*running, *list(queue)[:1]])
-        room = min(self.options.max_batch_size, self.options.max_batch_tokens // longest) - len(running)
-        if not running:
-            room = max(room, 1)
-        return [queue.popleft() for _ in range(min(room, len(queue)))]
+        admitted: list[GenerationRequest] = []
+        rows = self.options.max_batch_size - len(running)
+        tokens = self.options.max_batch_tokens - sum(map(_num_reserved, running))
+        while queue and ((rows > 0 and tokens >= _num_reserved(queue[0])) or not (running or admitted)):
+            admitted.append(queue.popleft())
+            rows, tokens = rows - 1, tokens - _num_reserved(admitted[-1])
+        return admitted
+
+    def _max_padding(self, rows: GenerationBatch) -> int:
+        """Cells of padding that a batch may carry: reading them takes as long as reading the weights once more.
+
+        Two batches read the weights twice for a token of each; as one, padding included, they read more of the cache.
+        """
+        return min(self.weight_bytes // rows.cell_bytes, self.options.max_batch_tokens // MAX_PADDING_PART)
 
     @torch.inference_mode()
     def _advance(self, rows: GenerationBatch, token_ids: Tensor) -> list[Completion | Failure]:
@@ -170,19 +189,19 @@ class TransformersEngine:
         )
         return rows.sample(self._logits(self.head(hidden[:, -1])))
 
-    def _scoring_batches(self, requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
-        """Cut descending lengths into batches of at most `scoring_tokens`, of which little is padding.
+    def _alike(self, requests: Sequence[Request], length: Callable[[Request], int]) -> Iterator[list[Request]]:
+        """Cut requests into batches of one forward pass: at most `scoring_tokens`, of which little is padding.
 
-        A batch ends early at a sequence an eighth shorter than its longest, once it is large enough to be fast.
+        A batch ends early where more than a sixteenth would be padding, once that is more than a pass itself costs.
         """
-        batch: list[ScoringRequest] = []
-        for request in requests:
-            longest = len(batch[0].token_ids) if batch else 0
-            full = (len(batch) + 1) * longest > self.scoring_tokens
-            ragged = 4 * len(batch) * longest > self.scoring_tokens and 8 * len(request.token_ids) < 7 * longest
-            if batch and (full or ragged):
+        batch, padding = list[Request](), 0
+        for request in sorted(requests, key=length, reverse=True):
+            longest = length(batch[0] if batch else request)
+            tokens = (len(batch) + 1) * longest
+            padding += longest - length(request)
+            if batch and (tokens > self.scoring_tokens or 16 * padding > max(tokens, self.scoring_tokens)):
                 yield batch
-                batch = []
+                batch, padding = [], 0
             batch.append(request)
         if batch:
             yield batch
@@ -232,18 +251,35 @@ class TransformersEngine:
         torch.where(inside, found, logits, out=logits)
 
 
-def _load(path: Path, dtype: str, device: torch.device) -> PreTrainedModel:
+def _load(path: Path, dtype: str, attn_implementation: str, device: torch.device) -> PreTrainedModel:
     disable_progress_bar()
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    _check_attention(path, config, attn_implementation)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         path,
+        config=config,
         dtype=dtype,
-        attn_implementation="sdpa",
+        attn_implementation=attn_implementation,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
     torch.nn.Module.to(model, device)
     return model.eval()
+
+
+def _check_attention(path: Path, config: PreTrainedConfig, attn_implementation: str) -> None:
+    """Raise ValueError where the model has no such attention, or one that leaves out a part of its arithmetic."""
+    if attn_implementation != "sdpa":
+        return
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    # transformers' sdpa drops the cap that Gemma 2 puts on the scores, without a word.
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if capped or not getattr(model, "_supports_sdpa", True):
+        raise ValueError(
+            f"{path}: {config.model_type} cannot be computed with attn_implementation: sdpa; set "
+            "engine_options: {attn_implementation: eager}, or engine: vllm"
+        )
 
 
 def _parse(options: Mapping[str, object]) -> Options:

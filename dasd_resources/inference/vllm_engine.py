@@ -1,8 +1,8 @@
 """VLLMEngine: the InferenceEngine on vLLM, in this process, one model at a time.
 
 The step loop yields rows as they finish; requests for one prompt follow one another, so that they share its cached
-prefix. Left out: data parallelism, which vLLM does not offer in process, and text: token ids go in and come out, so no
-tokenizer is loaded.
+prefix. Left out: data parallelism, which vLLM does not offer in process (the recipe's `replicas` does), and text: token
+ids go in and come out, so no tokenizer is loaded.
 
 Not run by us, for want of a GPU, but read in vLLM 0.32's source: its V2 model runner, which computes the logprobs of
 the response alone, 1024 rows at a time (`prompt_logprob_start`; the tests drive vLLM's own class for it on a CPU).
@@ -43,9 +43,8 @@ class VLLMEngine:
     def __init__(self, path: Path, dtype: str, options: Mapping[str, object]) -> None:
         if options.get("data_parallel_size", 1) != 1:
             raise ValueError(
-                f"engine_options: data_parallel_size {options['data_parallel_size']} needs a server; start "
-                f"`vllm serve {path} --data-parallel-size {options['data_parallel_size']}` and set engine: openai, or "
-                "run partitions side by side"
+                f"engine_options: data_parallel_size {options['data_parallel_size']} needs a server; set "
+                f"replicas: {options['data_parallel_size']} beside engine_options instead"
             )
         self.model = {"model": str(path), "dtype": dtype}
         self.options = options

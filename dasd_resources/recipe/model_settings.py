@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.inference.engine_catalogue import ENGINES, served_engines
-from dasd_resources.recipe.parts import Option, Part
+from dasd_resources.recipe.parts import Option, Part, Positive
 from dasd_resources.recipe.server_settings import Server
 
 
@@ -28,6 +28,7 @@ class Model(Part):
     system_prompt: str | None = None
     chat_template_options: dict[str, Option] = Field(default={})
     engine_options: dict[str, Option] = Field(default={})
+    replicas: Positive = 1  # processes with the model, each on GPUs of its own; no row depends on how many
     server: Server | None = None
 
     @model_validator(mode="after")
@@ -44,7 +45,15 @@ class Model(Part):
             )
         if served and self.engine_options:
             raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
+        if served and self.replicas > 1:
+            raise ValueError("replicas mean nothing to a server; start more of them and name all in server.base_urls")
+        ENGINES[self.engine].check_options(self.engine_options)
         return self
+
+    @property
+    def num_gpus_each(self) -> int:
+        """The GPUs that one replica takes, where there are any."""
+        return ENGINES[self.engine].num_gpus(self.engine_options)
 
     @field_validator("engine_options")
     @classmethod

@@ -1,0 +1,81 @@
+"""The process of one replica of a model: it loads the engine, and answers what `EngineWorkers` asks through a pipe.
+
+It ends with its parent, when the pipe closes, and at SIGTERM; in the last two cases it closes the engine first.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.gpus import VISIBLE
+from dasd_resources.orphans import end_with_starter
+
+Load = Callable[[], InferenceEngine]
+Method = Literal["generate", "score"]
+Job = tuple[Method, Sequence[GenerationRequest] | Sequence[ScoringRequest]]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engine is loaded, or has done its job."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The engine raised an error; the process ends."""
+
+    error: Exception
+
+
+Message = Completion | Failure | Score | Ready | Raised
+
+
+def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -> None:
+    """Load the engine on these GPUs, or with so many threads where there are none, and answer until the pipe closes."""
+    end_with_starter()
+    os.setpgrp()  # the group that the parent ends when it ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if gpus:
+        os.environ[VISIBLE] = ",".join(gpus)
+    else:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read when torch is imported, which `load` does
+    try:
+        with closing(load()) as engine:
+            _answer(pipe, engine)
+    except Exception as error:
+        with suppress(OSError):  # the parent has closed its end: that is how it says that nothing more is wanted
+            pipe.send(Raised(_portable(error)))
+
+
+def _answer(pipe: Connection, engine: InferenceEngine) -> None:
+    while True:
+        pipe.send(Ready())
+        method, requests = pipe.recv()
+        for result in engine.generate(requests) if method == "generate" else engine.score(requests):
+            pipe.send(result)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as the parent can raise it, with this process's traceback as a note."""
+    error.add_note("in the process of a replica:\n" + "".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error's class may have arguments of its own
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
