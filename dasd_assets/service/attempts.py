@@ -1,8 +1,8 @@
 """How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
 
 An attempt fails by an error of a step, or by the death of its process. Deaths are often the machine's fault, so many
-more of them are allowed. Runs that died together with the service do not count; a killed `dasd run` may have died of
-its step, so it does.
+more of them are allowed. Runs that died together with the service do not count, nor does an interrupted `dasd run`; a
+killed one may have died of its step, so it does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from dasd_assets.records.dagster_internals import (
     RunFailureReason,
 )
 from dasd_assets.service.gates import refusal
-from dasd_assets.service.recovery import ABANDONED
+from dasd_assets.service.recovery import ABANDONED, INTERRUPTED
 from dasd_assets.service.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
 
@@ -105,10 +105,10 @@ def decide(
 
     runs: of its target, newest first. released: when its batch last left quarantine; earlier runs do not count.
     """
-    # 1. Which runs were attempts: since the last release, ended, not lost together with the service, and of this very
-    #    step. An earlier run that was to make something else starts the count anew: its errors may be gone with it.
+    # 1. Which runs were attempts: since the last release, ended by themselves or by their step, and of this very step.
+    #    An earlier run that was to make something else starts the count anew: its errors may be gone with it.
     runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
-    ended = [r for r in runs if r.dagster_run.is_finished and not _died_with_service(r.dagster_run)]
+    ended = [r for r in runs if r.dagster_run.is_finished and not _was_cut_off(r.dagster_run)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
     if not ended:
@@ -165,8 +165,10 @@ def _died(run: dg.DagsterRun) -> bool:
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
 
 
-def _died_with_service(run: dg.DagsterRun) -> bool:
-    return _was_abandoned(run) and run.remote_job_origin is not None
+def _was_cut_off(run: dg.DagsterRun) -> bool:
+    """Whether it ended together with the service, or because somebody interrupted `dasd run`."""
+    died_with_service = _was_abandoned(run) and run.remote_job_origin is not None
+    return died_with_service or run.tags.get(INTERRUPTED) == run.run_id
 
 
 def _was_abandoned(run: dg.DagsterRun) -> bool:
