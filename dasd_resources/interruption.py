@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -53,6 +52,14 @@ class State:
     lock: threading.Lock = field(default_factory=threading.Lock)  # of `closings`
 
 
+@dataclass
+class Outcome:
+    """What the work returned or raised."""
+
+    code: int = 0
+    error: BaseException | None = None
+
+
 _state = State()
 
 
@@ -70,14 +77,16 @@ def interruptible(work: Callable[[], int], message: str) -> int:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(number, end)
-    outcome = Future[int]()
+    outcome = Outcome()
     thread = threading.Thread(target=_work, args=(work, outcome), name="command", daemon=True)
     thread.start()
     while thread.is_alive():  # again and again, for a signal that the system gave to another thread
         thread.join(POLL_SECONDS)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to interrupt
-    return outcome.result()
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.code
 
 
 @contextmanager
@@ -100,12 +109,12 @@ def begin() -> None:
         threading.Event().wait()
 
 
-def _work(work: Callable[[], int], outcome: Future[int]) -> None:
+def _work(work: Callable[[], int], outcome: Outcome) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)  # for the processes that this thread will start
     try:
-        outcome.set_result(work())
+        outcome.code = work()
     except BaseException as error:  # raised again in the main thread
-        outcome.set_exception(error)
+        outcome.error = error
 
 
 def _end(code: int, message: str, error_output: int) -> None:

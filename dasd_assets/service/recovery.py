@@ -11,7 +11,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -35,6 +35,7 @@ NOTE = ".interrupted"  # suffix of the file beside an owner's lock
 CANCELING = dg.DagsterRunStatus.CANCELING
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, CANCELING]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
+_seen_without_lock: dict[str, float] = {}  # run -> when this process first saw it so, by the clock that is never set
 
 
 def owners(home: Path) -> Path:
@@ -130,7 +131,7 @@ def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
+def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, clock: Callable[[], float] = time.monotonic) -> int:
     """Fail every unfinished run whose process is dead, or cancel it if it was to be; returns how many there were.
 
     A run may end between the two queries, its process after it: only runs that are still unfinished are failed.
@@ -139,7 +140,7 @@ def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
     # (attempts.py tells by it what became of the process), fail or cancel it, and free its slots in the pools, which
     # Dagster would keep occupied.
     records = instance.get_run_records(dg.RunsFilter(statuses=BEGUN))
-    dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home))]
+    dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home), clock)]
     abandoned = instance.get_runs(dg.RunsFilter(run_ids=dead, statuses=BEGUN)) if dead else []
     for run in abandoned:
         if _was_interrupted(home, run):
@@ -164,7 +165,7 @@ def _was_interrupted(home: Path, run: dg.DagsterRun) -> bool:
     return found
 
 
-def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path) -> bool:
+def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path, clock: Callable[[], float]) -> bool:
     run = record.dagster_run
     if run.remote_job_origin is None:  # of `dasd run`: tagged with its lock file
         name = run.tags.get(OWNER, "")
@@ -173,9 +174,11 @@ def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Pa
         return False  # perhaps executed on another machine: its lock cannot be seen from here
     if (folder / run.run_id).exists():
         return _is_dead(folder / run.run_id)
-    # Without a lock file, a worker is dead only if it has had the time to make one.
-    begun = record.start_time or record.update_timestamp.timestamp()
-    return run.status != dg.DagsterRunStatus.NOT_STARTED and time.time() - begun > LOCK_SECONDS
+    # Without a lock file, a worker is dead only if it has had the time to make one, with us looking on: how long ago it
+    # began cannot be known, as the time of day may have been set, or the machine asleep.
+    if run.status == dg.DagsterRunStatus.NOT_STARTED:
+        return False
+    return clock() - _seen_without_lock.setdefault(run.run_id, clock()) > LOCK_SECONDS
 
 
 def _is_dead(lock: Path) -> bool:

@@ -226,10 +226,10 @@ def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Itera
             time.sleep(0.1)
 
 
-def _interrupt(child: subprocess.Popen[bytes], saving: Path) -> None:
+def _interrupt(child: subprocess.Popen[bytes], saving: Path, seconds: float = ENDING_SECONDS) -> None:
     """End an interrupted training; a checkpoint that it is saving is saved first."""
     os.killpg(child.pid, signal.SIGTERM)
-    ends = time.monotonic() + ENDING_SECONDS
+    ends = time.monotonic() + seconds
     while child.poll() is None and (saving.exists() or time.monotonic() < ends):
         time.sleep(0.02)
     with suppress(ProcessLookupError):
