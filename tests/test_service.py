@@ -32,6 +32,7 @@ from test_drill import (
 
 from dasd_assets.commands.service_end import end_service
 from dasd_assets.commands.ui import PortTaken, _require_free
+from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
 from dasd_assets.service.one_service import LOCK, SERVICE, ServiceRunning, address_of, hold, starts_a_service
 from dasd_assets.service.recovery import ABANDONED
 from dasd_resources.home import WORKSPACE, prepare_home
@@ -145,7 +146,8 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
     with ended_at_last(service):
         wait_for(port, service)
         members = psutil.Process(service.pid).children(recursive=True)
-        assert any("dagster._daemon" in " ".join(member.cmdline()) for member in members)
+        commands = [" ".join(member.cmdline()) for member in members]
+        assert all(any(word in command for command in commands) for word in (*WEB_UI, *DAEMON, *CODE_SERVERS))
         holder = f"dasd ui (pid {service.pid} on {socket.gethostname()}), http://127.0.0.1:{port}, since 20"
         said = f"{home} has a service already: {holder}"
         second = ui(home, free_port())
