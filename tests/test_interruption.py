@@ -129,6 +129,21 @@ def test_work_that_ends_by_itself_returns_or_raises() -> None:
     assert errors.endswith("ValueError: why\n")
 
 
+@pytest.mark.parametrize(
+    "command", [["sql", "SELECT 1"], ["check"], ["audit", "verify"], ["audit", "staleness"], ["backup", "folder"]]
+)
+def test_any_command_is_ended_with_one_line(command: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "DASD_HOME": str(tmp_path / "home")}
+    words = [sys.executable, "-m", "dasd_assets.cli", *command]
+    process = psutil.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.num_threads() == 1:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    sentence = INTERRUPTED.get(command[0], "interrupted")
+    assert (process.returncode, output, errors.decode()) == (130, b"", f"dasd: {sentence}\n")
+
+
 @dataclass
 class Trial:
     """A project that is run again and again, each time until a signal comes, and one that never was interrupted."""
