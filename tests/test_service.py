@@ -168,7 +168,8 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
 
 @pytest.mark.drill
 def test_a_service_that_is_stopped_while_batches_land_goes_on_and_nothing_counts(tmp_path: Path, tiny: Recipe) -> None:
-    rng, seed, num_stops = Random(6), 6, 6
+    seed, num_stops = 6, 6
+    rng = Random(seed)
     project, landed = Project(tmp_path / "home", tiny), {f"b{n}.jsonl": prompt_rows(2 * n, 2 * n + 2) for n in range(3)}
     with served(project, recipe_file(tmp_path, tiny, None)) as service:
         for number in range(num_stops):
