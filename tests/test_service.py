@@ -167,6 +167,24 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
 
 
 @pytest.mark.drill
+def test_as_the_first_process_of_a_container_it_ends_within_dockers_ten_seconds(tmp_path: Path) -> None:
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a process namespace needs root")
+    prepare_home(tmp_path, None)
+    port = free_port()
+    command = [*namespace, sys.executable, "-m", "dasd_assets.cli", "ui", "--port", str(port)]
+    container = subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    with ended_at_last(container):
+        wait_for(port, container)
+        [first] = psutil.Process(container.pid).children()
+        first.terminate()
+        _, errors = container.communicate(timeout=10)
+    assert container.returncode == 0
+    assert "Traceback" not in errors and errors.endswith("the runs that were under way\n")
+
+
+@pytest.mark.drill
 def test_a_service_that_is_stopped_while_batches_land_goes_on_and_nothing_counts(tmp_path: Path, tiny: Recipe) -> None:
     seed, num_stops = 6, 6
     rng = Random(seed)
