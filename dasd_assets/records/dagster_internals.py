@@ -13,6 +13,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
@@ -21,16 +22,25 @@ from dagster._core.storage.tags import (
     RUN_FAILURE_REASON_TAG,
     WILL_RETRY_TAG,
 )
+from dagster._serdes import ConfigurableClassData
+
+# Words in the command lines of the processes that `dagster dev` starts (tests/test_service.py meets them all).
+WEB_UI, DAEMON, CODE_SERVERS = ("dagster_webserver",), ("dagster._daemon",), ("code-server", "api grpc")
 
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",  # on a run that Dagster has started again: the new run's id
+    "CODE_SERVERS",
+    "DAEMON",
     "MAX_RETRIES_TAG",  # "0" on the runs of `dasd run`: Dagster must not start them again
     "PARTITION_NAME_TAG",  # the batch of a run
     "RUN_FAILURE_REASON_TAG",  # why a run failed: a RunFailureReason, absent where nobody named one
+    "WEB_UI",
     "WILL_RETRY_TAG",  # "true" on a failed run that Dagster is about to start again
     "AssetCheckExecutionRecordStatus",  # whether a check passed, in the one query that answers for all batches
     "BaseAssetGraph",  # the type that `Definitions.resolve_asset_graph` returns, for annotations
     "BaseAssetNode",  # the type of its nodes: parents, checks, code version, metadata
+    "ConfigurableClassData",  # of the signature by which Dagster makes the scheduler that dagster.yaml names
+    "DagsterDaemonScheduler",  # the scheduler that OneService extends; the daemon looks for this class
     "ExecutionPlan",  # of an Executor's signature: OwnedExecutor wraps Dagster's own executors
     "PartitionKeyFilter",  # of the query for a check's earlier outcomes in one batch
     "PlanOrchestrationContext",  # of an Executor's signature; holds the run
