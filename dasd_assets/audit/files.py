@@ -30,9 +30,13 @@ def tables(reading: Reading) -> list[str]:
 
 
 def file_faults(lake: Lake) -> Iterator[tuple[DataFile, Fault]]:
-    """Every file that is not as it was written, kept snapshots' included, with the fault that names it."""
+    """Every file that is not as it was written, kept snapshots' included, with the fault that names it.
+
+    Not those that `dasd repair` has dropped: they are known, and the checkpoints that miss them are named themselves.
+    """
+    dropped = set(lake.read("SELECT path FROM repaired_files")["path"])
     for file in data_files(lake.catalog):
-        if what := changed(lake.catalog, file):
+        if (file.newest or file.path not in dropped) and (what := changed(lake.catalog, file)):
             yield file, Fault(file.table, file.row, what, _remedy(file))
 
 

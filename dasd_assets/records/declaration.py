@@ -19,6 +19,7 @@ import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.records.table_metadata import Figure, TableAsset
 from dasd_assets.records.tags import batches_tag
@@ -126,6 +127,12 @@ def declare(
     written = (writes,) if isinstance(writes, str) else tuple(writes)
     version = CodeVersion.of(recipe, rules, parts)
     return Declaration(name, written, reads or {}, looks_up or {}, tuple(models), version, rows)
+
+
+def written_tables(node: BaseAssetNode) -> list[str]:
+    """The tables that an asset of the graph writes, as it was declared; none for one that was not."""
+    named = node.metadata.get(DECLARED)
+    return list(named.data["writes"]) if isinstance(named, dg.JsonMetadataValue) and named.data else []  # type: ignore[index,call-overload]
 
 
 def is_per_batch(table: str) -> bool:

@@ -157,10 +157,13 @@ class _Writer:
     def _data_files(self, catalog: sqlite3.Connection) -> None:
         """Each as it was written, or none: a backup must not pass damage on, and push out the good ones."""
         written = {file.path: file for file in data_files(self._home / CATALOG)}
+        dropped = set(Lake(home=str(self._home)).read("SELECT path FROM repaired_files")["path"])
         for path, shown in catalog.execute(DATA_FILES):
             if path is None:
                 raise BackupError(f"data file {shown} lies outside the home: only files under it can be backed up")
             file = written[path]
+            if path in dropped and not file.newest:  # only old snapshots have it, and `dasd repair` has said so
+                continue
             if what := missing_or_cut(self._home / CATALOG, file):
                 raise _damaged(file, what)
             self._share(self._home / "data" / path, f"data/{path}", file.sha256)

@@ -33,11 +33,13 @@ DAMAGED_FILE = "`dasd repair` says what can be made again, `dasd restore` brings
 class DataFile:
     """A file of rows, or of places of deleted rows, that some snapshot names; in the catalog's words.
 
-    batch: of all its rows, where the catalog tells. path: under the home's data folder. sha256: when it was written, or
-    first seen; None if never. newest: whether the newest snapshot names it. first, end: the snapshots it is in.
+    data_file: its number, or that of the file whose rows it deletes. batch: of all its rows, where the catalog tells.
+    path: under the home's data folder. sha256: when it was written, or first seen; None if never. newest: whether the
+    newest snapshot names it. first, end: the snapshots it is in.
     """
 
     number: int
+    data_file: int
     table: str
     batch: str | None
     path: str
@@ -258,8 +260,8 @@ _FILES = f"""WITH {_PLACED},
         JOIN m.ducklake_column c USING (table_id, column_id)
         WHERE c.column_name = 'batch' AND s.min_value = s.max_value),
     hashes AS ({{hashes}})
-    SELECT p.number, p.table_name, any_value(b.batch), p.path, p.size, p.num_rows, p.deletes, p.first, p."end",
-        any_value(h.sha256)
+    SELECT p.number, p.data_file_id, p.table_name, any_value(b.batch), p.path, p.size, p.num_rows, p.deletes, p.first,
+        p."end", any_value(h.sha256)
     FROM placed p LEFT JOIN batches b USING (data_file_id) LEFT JOIN hashes h ON h.file_id = p.number
     GROUP BY ALL ORDER BY p.table_name, p.number""".replace("m.ducklake", f"{CATALOG_TABLES}.ducklake")
 _KNOWN = f"FROM {CATALOG_TABLES}.{HASHES}"
