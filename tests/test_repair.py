@@ -16,7 +16,7 @@ from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, data_folder
+from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, data_folder, require_files
 from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
@@ -179,7 +179,7 @@ def test_it_waits_for_nobody(tmp_path: Path) -> None:
     with FileLock(tmp_path / "upkeep.lock"), pytest.raises(HomeInUse, match="nothing was changed"):
         drop_files(warehouse, plan, 0)
     with pytest.raises(DamagedFiles):
-        count(warehouse)
+        require_files(warehouse.catalog)
 
 
 def repair_for_ever(home: str) -> None:
