@@ -16,7 +16,6 @@ from dasd_assets.service.staleness import comparison
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.data_files import require_files
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.repair import repaired_files
 
@@ -34,7 +33,7 @@ def explained(
 ) -> Record:
     """What is out of date in an instance, each with all its causes."""
     known, roots = batches(instance), root_versions(engines, recipe)
-    require_files(lake.catalog)
+    lake.require_files()
     with lake.reading() as reading:
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)

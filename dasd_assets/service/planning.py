@@ -28,7 +28,6 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.data_files import require_files
 from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -135,7 +134,7 @@ class Planner:
 
     def _tables(self, known: Sequence[str]) -> "Tables":
         """What the tables say, from one snapshot. Raises DamagedFiles where not all of it can be read."""
-        require_files(self.warehouse.catalog)
+        self.warehouse.require_files()
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
             return Tables(quarantine(reading), outdated_batches(reading, known), repaired_files(reading))

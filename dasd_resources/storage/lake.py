@@ -18,7 +18,14 @@ import polars as pl
 from filelock import FileLock
 
 from dasd_resources.storage.connections import all_cores, attach, committing
-from dasd_resources.storage.data_files import first_seen, forget_hashes, hash_committed, keep_hashes, naming_damage
+from dasd_resources.storage.data_files import (
+    first_seen,
+    forget_hashes,
+    hash_committed,
+    keep_hashes,
+    naming_damage,
+    require_files,
+)
 from dasd_resources.storage.schema import LOCK, migrate
 from dasd_resources.storage.tables import TABLES, declared, owned_by
 
@@ -196,6 +203,11 @@ class Lake:
             with committing(connection, origin):
                 yield Transaction(connection, _run_id(origin))
             hash_committed(connection, self.catalog)
+
+    def require_files(self) -> None:
+        """Raise DamagedFiles if a data file of the newest snapshot is gone or cut; cheap, as none is read."""
+        self.migrate()
+        require_files(self.catalog)
 
     def hash_files(self) -> int:
         """Keep the hash of every data file that has none, as it is now; returns how many were first seen."""
