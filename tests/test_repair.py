@@ -16,6 +16,9 @@ from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
+from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
+from dasd_assets.records.data_file_check import DATA_FILE_CHECK
+from dasd_assets.service.automation import reporting_damage
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, data_folder, require_files
 from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
@@ -60,6 +63,18 @@ def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project) -> N
     with pytest.raises(DamagedFiles) as read:
         copy.read("SELECT sum(len(token_ids)) FROM student_tokens")
     assert message in {str(damage) for damage in read.value.damages} & {str(d) for d in audited.value.damages}
+    with copy.instance() as instance:
+        for _ in range(2):
+            with pytest.raises(DamagedFiles), reporting_damage(instance):
+                raise audited.value
+        shown = instance.event_log_storage.get_latest_asset_check_execution_by_key([DATA_FILE_CHECK])[DATA_FILE_CHECK]
+        assert "data files are gone or cut; `dasd repair` says" in str(
+            shown.evaluation and shown.evaluation.description
+        )
+        with reporting_damage(instance):
+            pass
+        shown = instance.event_log_storage.get_latest_asset_check_execution_by_key([DATA_FILE_CHECK])[DATA_FILE_CHECK]
+        assert shown.status == AssetCheckExecutionRecordStatus.SUCCEEDED
     # 2. They are dropped, and only then made again: the same rows, and nothing is asked of a model.
     plan = plan_repair(copy.warehouse, unlanded=())
     assert {damage.file.path for damage in plan.drop} == {file.path for file in lost}
