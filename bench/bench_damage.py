@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))
+
+from results import table
+
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import hash_committed, lost_files
 from dasd_resources.storage.lake import Lake
@@ -38,18 +42,19 @@ def main() -> None:
         with warehouse.commit("files") as transaction:
             for start in range(0, num_files, 10):
                 transaction.read(FILL.format(tokens=1, rows=10, start=start, stop=start + 10))
-        print(f"sizes of {num_files} files: {milliseconds(lambda: lost_files(warehouse.catalog)):.0f} ms")
-        for tokens, rows in ((100, 20), (1000, 500), (5000, 2000)):
-            print(committed(warehouse, tokens, rows))
+        looked = ["sizes of all files", milliseconds(lambda: lost_files(warehouse.catalog)), ""]
+        rows = [committed(warehouse, tokens, rows) for tokens, rows in ((100, 20), (1000, 500), (5000, 2000))]
+    print(f"## Damage: looking for it in a home of {num_files:,} data files\n")
+    print(table(["what", "ms", "of which the hash, ms"], [looked, *rows]))
 
 
-def committed(warehouse: Lake, tokens: int, rows: int) -> str:
-    """A line on commits of so many rows of so many tokens."""
+def committed(warehouse: Lake, tokens: int, rows: int) -> list[object]:
+    """Commits of so many rows of so many tokens: milliseconds, and those that the hash takes of them."""
     commit = milliseconds(lambda: append(warehouse, tokens, rows), 3)
     newest = max((Path(warehouse.home) / "data").rglob("*.parquet"), key=lambda path: path.stat().st_mtime)
     with attach(warehouse.catalog) as connection:
         taken = milliseconds(lambda: hash_committed(connection, warehouse.catalog), 3)
-    return f"commit with a file of {newest.stat().st_size / 1e6:.1f} MB: {commit:.0f} ms, its hash {taken:.0f} ms of it"
+    return [f"a commit with a file of {newest.stat().st_size / 1e6:.1f} MB", commit, taken]
 
 
 def append(warehouse: Lake, tokens: int, rows: int) -> None:
