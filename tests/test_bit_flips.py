@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import duckdb
+import polars as pl
 import pytest
 import reliability
 from conftest import Project
@@ -13,7 +14,9 @@ from conftest import Project
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import verify
 from dasd_resources.storage.backup import BackupError, back_up
-from dasd_resources.storage.data_files import DataFile, data_files, data_folder
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.data_files import DamagedFiles, DataFile, UnreadableCatalog, data_files, data_folder
+from dasd_resources.storage.upkeep import merge_small_files
 from dasd_resources.storage.warehouse import Warehouse
 
 SEED = 14
@@ -84,6 +87,45 @@ def test_single_flips_are_named(copy: Project, tmp_path: Path) -> None:
         assert "its content is not what was written (SHA-256); restore it from a backup" in str(fault)
         with pytest.raises(BackupError, match=f"nothing was backed up: student_rollouts data file {path.name}"):
             back_up(copy.home, copy.home / "dagster", tmp_path / "backups", keep=1)
+
+
+def test_maintenance_does_not_pass_damage_on(tmp_path: Path) -> None:
+    """Merged with others, a damaged file's rows would be in a file with a hash of its own."""
+    warehouse = Warehouse(home=str(tmp_path))
+    for number in range(2):
+        cuts = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(50)]})
+        with warehouse.commit("cuts") as transaction:
+            transaction.append_missing("prefix_cuts", cuts.with_columns(seed=pl.lit(1), cut_version=pl.lit("1")))
+    file = data_files(warehouse.catalog)[0]
+    with flipped(warehouse, file, 800), pytest.raises(DamagedFiles, match=Path(file.path).name):
+        merge_small_files(warehouse, "upkeep")
+    assert len(data_files(warehouse.catalog)) == 2
+    assert merge_small_files(warehouse, "upkeep") == {"prefix_cuts": 2}
+    assert [file.sha256 is None for file in data_files(warehouse.catalog)] == [False]
+
+
+def test_files_of_another_writer_are_first_seen(tmp_path: Path) -> None:
+    """As those of an earlier release are, whose homes have no hashes at all."""
+    warehouse = Warehouse(home=str(tmp_path))
+    rows = "SELECT 'r' || i AS rollout_id, 1 AS seed, '1' AS cut_version FROM range(50) t(i)"
+    warehouse.migrate()
+    with attach(warehouse.catalog) as connection:
+        connection.execute(f"INSERT INTO prefix_cuts BY NAME {rows}")
+    assert [file.sha256 for file in data_files(warehouse.catalog)] == [None]
+    said: list[str] = []
+    list(verify(warehouse, say=said.append))
+    assert "1 files first seen: that they were whole before is not known" in said
+    with flipped(warehouse, data_files(warehouse.catalog)[0], 800):
+        assert len(named(warehouse)) == 1
+
+
+def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
+    warehouse = Warehouse(home=str(tmp_path))
+    warehouse.catalog.write_bytes(b"no database " * 1000)
+    with pytest.raises(
+        UnreadableCatalog, match=r"catalog.sqlite cannot be read \(.*`dasd restore` brings a backup back"
+    ):
+        warehouse.read("SELECT 1")
 
 
 @pytest.mark.drill

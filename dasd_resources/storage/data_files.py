@@ -81,6 +81,10 @@ class DamagedFiles(UserError):
         super().__init__("; ".join([*map(str, damages[:NUM_NAMED]), *more, DAMAGED_FILE]))
 
 
+class UnreadableCatalog(UserError):
+    """The catalog is damaged, or no catalog; the message says what to do."""
+
+
 def data_folder(catalog: Path) -> Path:
     """The folder that the paths of data files are under."""
     return catalog.parent / "data"
@@ -125,9 +129,20 @@ def naming_damage(catalog: Path) -> Iterator[None]:
     except (duckdb.Error, OSError) as error:
         # Where rows are streamed, Arrow turns DuckDB's error into an OSError without a number.
         of_a_file = type(error) in OF_UNREADABLE_FILES or (isinstance(error, OSError) and error.errno is None)
-        if of_a_file and (damages := lost_files(catalog) or _changed_files(catalog)):
+        if of_a_file and (damages := _explanation(catalog)):
             raise DamagedFiles(damages) from error
         raise
+
+
+def _explanation(catalog: Path) -> list[Damage]:
+    """The damaged files that an error may be of. Raises UnreadableCatalog if the catalog does not even list them."""
+    try:
+        return lost_files(catalog) or _changed_files(catalog)
+    except duckdb.Error as error:
+        why = str(error).splitlines()[0]
+        raise UnreadableCatalog(
+            f"{catalog} cannot be read ({why}); if it is damaged, `dasd restore` brings a backup back"
+        ) from error
 
 
 def _changed_files(catalog: Path) -> list[Damage]:
@@ -136,6 +151,12 @@ def _changed_files(catalog: Path) -> list[Damage]:
     if sum(file.size for file in files) > MAX_BYTES_READ:
         return []
     return [Damage(file, what) for file in files if (what := changed(catalog, file))]
+
+
+def require_content(catalog: Path, files: Sequence[DataFile]) -> None:
+    """Raise DamagedFiles if one of these files is not what was written; all of them are read."""
+    if damages := [Damage(file, what) for file in files if (what := changed(catalog, file))]:
+        raise DamagedFiles(damages)
 
 
 def missing_or_cut(catalog: Path, file: DataFile) -> str | None:

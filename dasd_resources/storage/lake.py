@@ -220,7 +220,8 @@ class Lake:
 
     def migrate(self) -> None:
         """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
-        migrate(self.catalog, tuple(TABLES.values()))
+        with naming_damage(self.catalog):
+            migrate(self.catalog, tuple(TABLES.values()))
 
     def _locked(self) -> FileLock:
         return FileLock(Path(self.home) / LOCK)
