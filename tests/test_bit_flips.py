@@ -24,8 +24,10 @@ NUM_FLIPS, NUM_DRILLED, NUM_VERIFIED = 10, 1000, 10
 
 
 def with_delete_files(project: Project) -> Warehouse:
-    """The home, with rows of one table deleted: few enough to leave the file, too many to be kept in the catalog."""
+    """The home with every table in files, and rows of one deleted: too many for that to be kept in the catalog."""
     kept = "(SELECT response_id, sentence_index FROM sentence_types ORDER BY ALL LIMIT 5)"
+    with project.warehouse.commit("flush") as transaction:
+        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
     with project.warehouse.commit("a delete") as transaction:
         transaction.read(f"DELETE FROM sentence_types WHERE (response_id, sentence_index) NOT IN {kept}")
     assert any(file.deletes for file in data_files(project.warehouse.catalog))
