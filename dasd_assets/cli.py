@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_work(commands)
     _add_inspection(commands)
     _add_backups(commands)
+    _add_repair(commands)
     add_audit_commands(commands)
     return parser
 
@@ -119,6 +120,13 @@ def _add_backups(commands: Subparsers) -> None:
     restore.add_argument("folder", help="a folder of `dasd backup` (its newest) or one backup in it")
     restore.add_argument("--replace", action="store_true", help="first move an existing home to another name")
     restore.set_defaults(command=_command("restore"))
+
+
+def _add_repair(commands: Subparsers) -> None:
+    repair = commands.add_parser("repair", help="say what is damaged, and what of it can be made again")
+    repair.add_argument("--apply", action="store_true", help="drop the files whose rows `dasd run` makes again")
+    repair.add_argument("--recipe", help=RECIPE_HELP)
+    repair.set_defaults(command=_command("repair"))
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:

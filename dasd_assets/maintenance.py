@@ -39,6 +39,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
     files = delete_unreferenced(warehouse, origin, now - grace)
     leftovers = sweep_checkpoints(home, grace.total_seconds(), unfinished.total_seconds())
     leftovers += sweep_owner_locks(home, grace.total_seconds()) + sweep_spilled(home, grace.total_seconds())
+    first_seen = warehouse.hash_files()
     present = data_files(warehouse)
     return {
         "num_files_merged": sum(merged.values()),
@@ -48,6 +49,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
         "data_bytes_deleted": files.num_bytes,
         "num_leftovers_deleted": leftovers.num_files,
         "leftover_bytes_deleted": leftovers.num_bytes,
+        "num_data_files_first_seen": first_seen,
         "num_data_files": int(present["num_files"].sum()),
         "data_bytes": int(present["num_bytes"].sum()),
     }

@@ -172,14 +172,17 @@ def _publish(
 
     A run killed between the two commits records it when it runs again.
     """
-    query = "SELECT 1 FROM published_datasets WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
-    if warehouse.read(f"{query} AND dataset_id = $dataset_id", {**key, "dataset_id": dataset_id}).is_empty():
+    if warehouse.read(_PUBLISHED, {**key, "dataset_id": dataset_id}).is_empty():
         row = {**key, "dataset_id": dataset_id, "num_examples": num_examples, "published_at": datetime.now(UTC)}
         with warehouse.commit(origin(context)) as transaction:
             snapshot = transaction.read(_SNAPSHOT, key).item()
             transaction.replace("published_datasets", key, pl.DataFrame([{**row, "snapshot_id": snapshot}]))
 
 
+# Not if its rows were written after that: they were made again after a damaged file of them was dropped.
+_PUBLISHED = """SELECT 1 FROM published_datasets p WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy
+    AND dataset_id = $dataset_id AND NOT EXISTS (FROM sft_examples e WHERE e.recipe = $recipe
+        AND e.dataset = $dataset AND e.policy = $policy AND e.snapshot_id > p.snapshot_id)"""
 _SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM dasd.snapshots())) AS id
     FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy
         AND snapshot_id IN (SELECT snapshot_id FROM dasd.snapshots())"""  # of the rows' commit, as audits tell it

@@ -1,10 +1,10 @@
 """Content hashes of files, cached in a SQLite file by name, size and modification time, so that each is read once."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
+
+from dasd_resources.sqlite_cache import with_cache
 
 FileIdentity = tuple[str, int, int]  # name, size, modification time in ns
 CREATE_TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
@@ -38,16 +38,4 @@ def cached_hash(cache: Path, file: FileIdentity, find: Callable[[], str]) -> str
 def _query(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[tuple[str, int, int, str]]:
     """One statement in its own transaction: no lock is held while a file is read."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return _execute(cache, sql, values)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # locked, or a full disk
-            raise
-        cache.unlink(missing_ok=True)  # damaged; only a cache is lost
-        return _execute(cache, sql, values)
-
-
-def _execute(cache: Path, sql: str, values: tuple[str | int, ...]) -> list[tuple[str, int, int, str]]:
-    with closing(sqlite3.connect(cache, timeout=60, isolation_level=None)) as connection:
-        connection.execute(CREATE_TABLE)
-        return list(connection.execute(sql, values))
+    return with_cache(cache, CREATE_TABLE, lambda connection: list(connection.execute(sql, values)))

@@ -355,6 +355,10 @@ def test_missing_and_damaged_files_are_named(copy: Project) -> None:
     one.unlink()
     content = two.read_bytes()
     two.write_bytes(content[:4] + b"\xff" * 200 + content[204:])
-    found = {Path(fault.row).name: fault.what for fault in file_faults(copy.warehouse, ["rejected_prompts"])}
-    assert found[one.name] == "the data file is gone"
-    assert "the data file is damaged" in found[two.name]
+    found = {Path(file.path).name: str(fault) for file, fault in file_faults(copy.warehouse)}
+    assert found == {
+        one.name: f"rejected_prompts of batch x, data file {one.name}: it is gone; `dasd repair` has its rows made "
+        "again; its rows cannot be read until then",
+        two.name: f"rejected_prompts of batch x, data file {two.name}: its content is not what was written (SHA-256); "
+        "`dasd repair` has its rows made again; its rows cannot be read until then",
+    }

@@ -14,6 +14,7 @@ from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.ids import checkpoint_id, example_id, sft_dataset_id
 from dasd_resources.sft.checkpoint import RECORD
 from dasd_resources.storage.connections import UnknownSnapshot
+from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake, Reading
 
 MAX_TOKENS = 2_000_000  # of which an audit recomputes the examples' ids unasked: half a second's work
@@ -105,7 +106,7 @@ def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, lis
             num_tokens = int(examples["num_tokens"].sum())
             check = all_tokens or num_tokens <= MAX_TOKENS
             changed = changed_examples(then.read(_TOKENS, params)) if check else []
-    except UnknownSnapshot as error:
+    except (UnknownSnapshot, DamagedFiles) as error:
         return dict(_UNSEEN), [f"the rows it was trained on cannot be shown: {error}"]
     found: Record = {
         "snapshot_id": row["snapshot_id"],

@@ -1,12 +1,9 @@
-"""Whether every data file that the catalog names is there and can be read, column by column, to its last row."""
+"""Whether every data file that the catalog names is there, and is what was written."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import duckdb
-
-from dasd_resources.storage.connections import attach
+from dasd_resources.storage.data_files import DataFile, changed, data_files, way_back
 from dasd_resources.storage.lake import Lake, Reading
 
 REMEDY = "restore it from a backup (`dasd restore`)"
@@ -32,29 +29,18 @@ def tables(reading: Reading) -> list[str]:
     return reading.read(query)["table_name"].to_list()
 
 
-def file_faults(lake: Lake, names: list[str]) -> Iterator[Fault]:
-    """One fault for each file that is missing, of another size, or unreadable."""
-    for name in names:
-        with attach(lake.catalog, read_only=True) as connection:
-            files = connection.execute(_FILES.format(table=name)).fetchall()
-        for path, size in files:
-            if fault := _fault(Path(path), size):
-                yield Fault(name, Path(path).name, fault, f"{REMEDY}; its rows cannot be read until then")
+def file_faults(lake: Lake) -> Iterator[tuple[DataFile, Fault]]:
+    """Every file that is not as it was written, kept snapshots' included, with the fault that names it.
+
+    Not those that `dasd repair` has dropped: they are known, and the checkpoints that miss them are named themselves.
+    """
+    dropped = set(lake.read("SELECT path FROM repaired_files")["path"])
+    for file in data_files(lake.catalog):
+        if (file.newest or file.path not in dropped) and (what := changed(lake.catalog, file)):
+            yield file, Fault(file.table, file.row, what, _remedy(file))
 
 
-def _fault(path: Path, size: int) -> str | None:
-    if not path.is_file():
-        return "the data file is gone"
-    if path.stat().st_size != size:
-        return f"the data file has {path.stat().st_size} bytes, not {size}"
-    try:  # a hash of every row, so that every page is decoded; in a connection of its own, which an error may spoil
-        with duckdb.connect() as connection:
-            connection.execute("SELECT bit_xor(hash(t)) FROM read_parquet($path) t", {"path": str(path)}).fetchall()
-    except duckdb.Error as error:
-        return f"the data file is damaged ({str(error).splitlines()[0]})"
-    return None
-
-
-_FILES = """SELECT data_file, data_file_size_bytes FROM ducklake_list_files('dasd', '{table}')
-    UNION ALL SELECT delete_file, delete_file_size_bytes FROM ducklake_list_files('dasd', '{table}')
-    WHERE delete_file IS NOT NULL"""
+def _remedy(file: DataFile) -> str:
+    if not file.newest:
+        return f"only snapshots {file.first} to {file.end} have it: {REMEDY}"
+    return f"{way_back(file)}; its rows cannot be read until then"

@@ -17,6 +17,7 @@ from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.repair import repaired_files
 
 
 def staleness(recipe: Recipe, home: Path, dagster_home: Path) -> Record:
@@ -32,10 +33,12 @@ def explained(
 ) -> Record:
     """What is out of date in an instance, each with all its causes."""
     known, roots = batches(instance), root_versions(engines, recipe)
+    lake.require_files()
     with lake.reading() as reading:
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
-    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn)
+        repaired = repaired_files(reading)
+    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn, repaired=repaired)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,

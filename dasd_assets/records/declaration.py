@@ -20,6 +20,7 @@ import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources
+from dasd_assets.records.dagster_internals import BaseAssetNode
 from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.records.table_metadata import Figure, TableAsset
 from dasd_assets.records.tags import batches_tag
@@ -140,6 +141,12 @@ def _unless_interrupted(compute: Compute) -> Compute:
         return compute(*args, **kwargs)
 
     return begun
+
+
+def written_tables(node: BaseAssetNode) -> list[str]:
+    """The tables that an asset of the graph writes, as it was declared; none for one that was not."""
+    named = node.metadata.get(DECLARED)
+    return list(named.data["writes"]) if isinstance(named, dg.JsonMetadataValue) and named.data else []  # type: ignore[index,call-overload]
 
 
 def is_per_batch(table: str) -> bool:

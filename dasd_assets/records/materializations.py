@@ -8,11 +8,12 @@ file beside the log, and a thousand batches cost one query per asset: the sensor
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+
+from dasd_resources.sqlite_cache import IN_MEMORY, Damaged, with_cache
 
 FILE = "materializations.sqlite"
 EVENTS_PER_QUERY = 500  # ids in one query of the log; SQLite takes a limited number of parameters
@@ -40,14 +41,8 @@ def latest_materializations(instance: dg.DagsterInstance, partitioned: Mapping[s
     """Asset -> its latest materialization per batch. partitioned: every asset asked for, and whether it has batches."""
     # 1. The latest event of each asset and batch: its id, by a query on the log's index.
     ids = _latest_ids(instance, partitioned)
-    with _cache(instance) as cache:
-        # 2. Events read before come from the cache, the others from the log, once.
-        known = _load(instance, cache)
-        missing = {name: [i for i in found.values() if i not in known] for name, found in ids.items()}
-        new = [event for name, wanted in missing.items() for event in _fetch(instance, name, wanted)]
-        if new:
-            known |= {event.storage_id: event for _, event in new}
-            _store(cache, new, ids)
+    # 2. Events read before come from the cache, the others from the log, once.
+    known = with_cache(_cache(instance), CREATE_TABLE, lambda cache: _events(instance, cache, ids))
     # 3. An event that neither has was deleted from the log in between: the batch counts as never made.
     return {name: {batch: known[i] for batch, i in found.items() if i in known} for name, found in ids.items()}
 
@@ -98,27 +93,22 @@ def _fetch(instance: dg.DagsterInstance, name: str, ids: Sequence[int]) -> Itera
             yield name, Materialization(record.storage_id, record.run_id, record.timestamp, tags)
 
 
-@contextmanager
-def _cache(instance: dg.DagsterInstance) -> Iterator[sqlite3.Connection]:
-    """The cache; in memory for an instance that keeps its log in memory."""
-    path = str(Path(instance.root_directory) / FILE) if instance.is_persistent else ":memory:"
-    with closing(_opened(path)) as connection:
-        yield connection
+def _cache(instance: dg.DagsterInstance) -> Path:
+    """The cache's file; in memory for an instance that keeps its log in memory."""
+    return Path(instance.root_directory) / FILE if instance.is_persistent else IN_MEMORY
 
 
-def _opened(path: str) -> sqlite3.Connection:
-    """The cache with its table; a damaged file is deleted and made anew, as nothing is lost with it."""
-    connection = sqlite3.connect(path, timeout=60)
-    try:
-        connection.execute(CREATE_TABLE)
-        connection.execute("PRAGMA schema_version")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        if isinstance(error, sqlite3.OperationalError):  # locked or a full disk: not damaged
-            raise
-        Path(path).unlink(missing_ok=True)
-        return _opened(path)
-    return connection
+def _events(
+    instance: dg.DagsterInstance, cache: sqlite3.Connection, ids: Mapping[str, Mapping[str | None, int]]
+) -> dict[int, Materialization]:
+    """The events of these ids, from the cache where it has them."""
+    known = _load(instance, cache)
+    missing = {name: [i for i in found.values() if i not in known] for name, found in ids.items()}
+    new = [event for name, wanted in missing.items() for event in _fetch(instance, name, wanted)]
+    if new:
+        known |= {event.storage_id: event for _, event in new}
+        _store(cache, new, ids)
+    return known
 
 
 def _load(instance: dg.DagsterInstance, cache: sqlite3.Connection) -> dict[int, Materialization]:
@@ -131,11 +121,13 @@ def _load(instance: dg.DagsterInstance, cache: sqlite3.Connection) -> dict[int, 
     storage_id, asset, run_id, timestamp, _ = newest
     now = [event for _, event in _fetch(instance, asset, [storage_id])]
     if [(event.run_id, event.timestamp) for event in now] != [(run_id, timestamp)]:
-        with cache:
-            cache.execute("DELETE FROM materializations")
+        cache.execute("DELETE FROM materializations")
         return {}
     rows = cache.execute("SELECT storage_id, run_id, timestamp, tags FROM materializations").fetchall()
-    tags = json.loads(f"[{','.join(row[3] for row in rows)}]")  # in one parse: a third of the time of one per row
+    try:
+        tags = json.loads(f"[{','.join(row[3] for row in rows)}]")  # in one parse: a third of the time of one per row
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"tags that are no JSON: {error}") from error
     return {row[0]: Materialization(row[0], row[1], row[2], of) for row, of in zip(rows, tags, strict=True)}
 
 
@@ -147,7 +139,8 @@ def _store(
     """Add new events, and delete those of the same assets that are no longer the latest of any batch."""
     rows = [(e.storage_id, name, e.run_id, e.timestamp, json.dumps(dict(e.tags))) for name, e in new]
     superseded = "DELETE FROM materializations WHERE asset = ? AND storage_id NOT IN (SELECT value FROM json_each(?))"
-    with cache:
-        cache.executemany("INSERT OR REPLACE INTO materializations VALUES (?, ?, ?, ?, ?)", rows)
-        for name in {name for name, _ in new}:
-            cache.execute(superseded, (name, json.dumps(sorted(latest[name].values()))))
+    cache.execute("BEGIN IMMEDIATE")
+    cache.executemany("INSERT OR REPLACE INTO materializations VALUES (?, ?, ?, ?, ?)", rows)
+    for name in {name for name, _ in new}:
+        cache.execute(superseded, (name, json.dumps(sorted(latest[name].values()))))
+    cache.execute("COMMIT")

@@ -16,11 +16,13 @@ ticks mark dead runs as failed (recovery.py) and request their steps again. It i
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from dasd_assets.records.data_file_check import report_damage
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine
 from dasd_assets.records.wording import number_of
@@ -33,6 +35,7 @@ from dasd_assets.service.steps import Step
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.warehouse import Warehouse
 
 RUNS_AT_A_TIME = 20  # batch runs begun or queued; the rest are requested as these end
@@ -55,7 +58,8 @@ def build(
     @_sensor(15, "Makes what batches lack or have out of date; quarantines batches that keep failing.")
     def batch_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         fail_abandoned_runs(context.instance, home)
-        return batch_tick(planner(context.instance), context.cursor)
+        with reporting_damage(context.instance):
+            return batch_tick(planner(context.instance), context.cursor)
 
     @_sensor(30, "Makes the selection and the datasets again when all batches are complete.")
     def selection_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -76,6 +80,17 @@ def build(
         return training_tick(planner(context.instance))
 
     return sensors, [training]
+
+
+@contextmanager
+def reporting_damage(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Damaged files that a tick meets are shown on an asset's page, too; the tick fails with their names."""
+    try:
+        yield
+    except DamagedFiles as error:
+        report_damage(instance, error.damages)
+        raise
+    report_damage(instance, ())
 
 
 def _sensor(seconds: int, description: str) -> Callable[[Tick], dg.SensorDefinition]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import BaseAssetGraph, UnresolvedAssetJobDefinition
+from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import UPKEEP
 from dasd_assets.rules.asset_names import CONTROL_ASSET, checkpoint_asset, dataset_asset, selection_asset
@@ -64,7 +65,8 @@ def owns_gpu_engine(recipe: Recipe) -> bool:
 
 def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of a recipe over its assets."""
-    reported = dg.AssetSelection.checks(QUARANTINE_CHECK)  # evaluated by the service, whenever the quarantine changes
+    # Evaluated by the service, whenever their outcome changes.
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK, DATA_FILE_CHECK)
     data, every = (
         dg.AssetSelection.assets(*sorted(data_assets(recipe, graph))) - reported,
         dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,

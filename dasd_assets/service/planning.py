@@ -7,7 +7,7 @@ reported.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
 
@@ -69,6 +70,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Tables:
+    """What a plan needs of the tables.
+
+    withdrawn: batch -> why its prompts have to follow a withdrawal or deletion. repaired: damaged files that were
+    dropped.
+    """
+
+    quarantine: Quarantine
+    withdrawn: dict[str, str]
+    repaired: list[RepairedFile]
+
+
+@dataclass(frozen=True)
 class Planner:
     """Everything that a plan is made from. now: seconds since the epoch; the clock's by default."""
 
@@ -87,8 +101,9 @@ class Planner:
         # Compare everything with what it should be made from; a quarantined batch that would now be made from
         # something else is released first, and the plan is made again with it.
         known = batches(self.instance)
-        quarantined, withdrawn = self._tables(known)
-        steps = self._steps(self._stale(known, withdrawn, quarantined.now))
+        tables = self._tables(known)
+        quarantined = tables.quarantine
+        steps = self._steps(self._stale(known, tables, quarantined.now))
         if self._release(steps, quarantined):
             return replace(self.plan(levels, now, patient), changed=True)
         # Only the first level that has steps may run: what is above it would be made from stale inputs.
@@ -101,36 +116,41 @@ class Planner:
     def training_plan(self, now: float | None = None) -> Plan:
         """The training that the current datasets call for, even where the data they were made from are out of date."""
         known, data = batches(self.instance), self._data()
-        quarantined, withdrawn = self._tables(known)
+        tables = self._tables(known)
+        quarantined = tables.quarantine
         # All that is taken for current must have been made; so must what a new release has added, as training reads it.
         for name in (*map(dataset_asset, self.recipe.datasets), *sorted(data)):
             if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
                 return Plan(waiting=[f"{name} was never materialized"])
-        stale = self._stale(known, withdrawn, quarantined.now, assumed_current=data)
+        stale = self._stale(known, tables, quarantined.now, assumed_current=data)
         return self._sorted(Plan(), self._steps(stale), quarantined, now)
 
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
         """The first run of each new batch; it brings the models along if they are not registered yet."""
-        steps = [s for s in self._steps(self._stale(new, {})) if s.level in ("models", "batch")]
+        steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]
         models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
         first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
         return [Attempt(step, 1) for step in first]
 
-    def _tables(self, known: Sequence[str]) -> tuple[Quarantine, dict[str, str]]:
-        """The quarantine, and the batches that have to follow a withdrawal or deletion, from one snapshot."""
+    def _tables(self, known: Sequence[str]) -> "Tables":
+        """What the tables say, from one snapshot. Raises DamagedFiles where not all of it can be read."""
+        self.warehouse.require_files()
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
-            return quarantine(reading), outdated_batches(reading, known)
+            return Tables(quarantine(reading), outdated_batches(reading, known), repaired_files(reading))
 
     def _stale(
         self,
         known: Sequence[str],
-        withdrawn: Mapping[str, str],
+        tables: "Tables | None" = None,
         quarantined: Collection[str] = (),
         assumed_current: Collection[str] = (),
     ) -> list[Stale]:
         roots = root_versions(self.engines, self.recipe)
-        return comparison(self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn).found
+        withdrawn, repaired = (tables.withdrawn, tables.repaired) if tables else ({}, [])
+        return comparison(
+            self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn, repaired
+        ).found
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
         roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}

@@ -14,6 +14,7 @@ from typing import Literal
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import BaseAssetNode
+from dasd_assets.records.declaration import written_tables
 from dasd_assets.records.materializations import Latest, latest_materializations
 from dasd_assets.records.tags import (
     BATCHES_VERSION_TAG,
@@ -27,6 +28,7 @@ from dasd_assets.records.tags import (
 )
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
+from dasd_resources.storage.repair import RepairedFile
 
 NEVER = "never materialized"
 
@@ -40,7 +42,7 @@ class Cause:
     upstream: of the kinds `upstream` (that asset is itself out of date) and `input` (it has another version by now).
     """
 
-    kind: Literal["never", "withdrawals", "code", "files", "upstream", "input", "check", "failed"]
+    kind: Literal["never", "withdrawals", "repaired", "code", "files", "upstream", "input", "check", "failed"]
     reason: str
     upstream: str = ""
 
@@ -69,6 +71,7 @@ def comparison(
     quarantined: Collection[str] = (),
     assumed_current: Collection[str] = (),
     withdrawn: Mapping[str, str] | None = None,
+    repaired: Sequence[RepairedFile] = (),
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
@@ -76,6 +79,7 @@ def comparison(
     quarantined: batches that the assets which read all batches leave out.
     assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
+    repaired: damaged files that were dropped, whose rows are to be made again.
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
@@ -83,7 +87,7 @@ def comparison(
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in quarantined]
-    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {})
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired)
     for name, node in nodes.items():
         if name in assumed_current:
             continue
@@ -106,6 +110,7 @@ class Comparison:
     roots: Mapping[str, str]
     usable: list[str]
     withdrawn: Mapping[str, str]
+    repaired: Sequence[RepairedFile] = ()
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -142,6 +147,8 @@ class Comparison:
         # the first cause is the reason that people are shown.
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
+        if table := self._dropped(name, batch):
+            yield Cause("repaired", f"rows of {table} were lost with a damaged file, which `dasd repair` has dropped")
         code_version, root_version = self._code_versions[name], self.roots.get(name)
         if code_version is not None and tags.get(CODE_VERSION_TAG) != code_version:
             yield Cause("code", "code or recipe changed")
@@ -152,6 +159,16 @@ class Comparison:
                 yield cause
         if reason := gate_reason(self.gates[name], batch):
             yield Cause("check", reason)
+
+    def _dropped(self, name: str, batch: str | None) -> str | None:
+        """A table that an asset writes, of which a file was dropped since it was last made; None if there is none."""
+        made = self.latest[name].get(batch)
+        since = [file for file in self.repaired if made is not None and made.storage_id <= file.last_event]
+        for file in since:
+            of_batch = None in (batch, file.batch) or batch == file.batch
+            if of_batch and file.table in written_tables(self.nodes[name]):
+                return file.table
+        return None
 
     def _input_cause(self, parent: str, batch: str | None, tags: Tags) -> Cause | None:
         # An asset without batches reads all of a partitioned input, except the quarantined ones; Dagster records no
@@ -185,4 +202,6 @@ class Comparison:
     def _wanted(self, name: str, batch: str | None) -> str:
         inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
         own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
+        if self._dropped(name, batch):  # another attempt than the one that succeeded before the file was damaged
+            own = f"{own} {max(file.last_event for file in self.repaired)}"
         return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]

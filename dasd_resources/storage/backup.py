@@ -23,6 +23,14 @@ from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.landing.prompt_files import landed_files
 from dasd_resources.sft.checkpoint import file_hash
+from dasd_resources.storage.data_files import (
+    DAMAGED_FILE,
+    OTHER_CONTENT,
+    Damage,
+    DataFile,
+    data_files,
+    missing_or_cut,
+)
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.sqlite_copy import copy_apart, copy_database
 from dasd_resources.storage.upkeep import upkeep_lock
@@ -31,9 +39,9 @@ MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", "catalog.sqlite"
 FORMAT = 1
 DATA_FILES = """
     SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative
-        THEN s.path || t.path || f.path END, f.file_size_bytes, f.path
-    FROM (SELECT table_id, path, path_is_relative, file_size_bytes FROM ducklake_data_file
-        UNION SELECT table_id, path, path_is_relative, file_size_bytes FROM ducklake_delete_file) f
+        THEN s.path || t.path || f.path END, f.path
+    FROM (SELECT table_id, path, path_is_relative FROM ducklake_data_file
+        UNION SELECT table_id, path, path_is_relative FROM ducklake_delete_file) f
     JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)"""
 
 TRAINED_HERE = "path LIKE '%/checkpoints/' || checkpoint_id"  # in whatever place the home was at the time
@@ -147,13 +155,20 @@ class _Writer:
         self._enter(name)
 
     def _data_files(self, catalog: sqlite3.Connection) -> None:
-        for path, size, shown in catalog.execute(DATA_FILES):
+        """Each as it was written, or none: a backup must not pass damage on, and push out the good ones."""
+        written = {file.path: file for file in data_files(self._home / CATALOG)}
+        dropped = set(Lake(home=str(self._home)).read("SELECT path FROM repaired_files")["path"])
+        for path, shown in catalog.execute(DATA_FILES):
             if path is None:
                 raise BackupError(f"data file {shown} lies outside the home: only files under it can be backed up")
-            source = self._home / "data" / path
-            if not source.is_file() or source.stat().st_size != size:
-                raise BackupError(f"{source} is missing or not of {size} bytes, as the catalog says")
-            self._share(source, f"data/{path}")
+            file = written[path]
+            if path in dropped and not file.newest:  # only old snapshots have it, and `dasd repair` has said so
+                continue
+            if what := missing_or_cut(self._home / CATALOG, file):
+                raise _damaged(file, what)
+            self._share(self._home / "data" / path, f"data/{path}", file.sha256)
+            if file.sha256 not in (None, self._entries[f"data/{path}"].sha256):
+                raise _damaged(file, OTHER_CONTENT)
 
     def _checkpoints(self, snapshot: int) -> list[str]:
         """Published checkpoints of this home; returns those whose folder is gone."""
@@ -166,18 +181,22 @@ class _Writer:
         named = Lake(home=str(self._home)).read(query, at=snapshot)["checkpoint_id"]
         return [checkpoint for checkpoint in sorted(named) if not (folder / checkpoint).is_dir()]
 
-    def _share(self, source: Path, name: str) -> None:
-        """A file that never changes: as the killed backup left it, as in the last backup, from the home, or copied."""
+    def _share(self, source: Path, name: str, sha256: str | None = None) -> None:
+        """A file that never changes: as the killed backup left it, as in the last backup, from the home, or copied.
+
+        sha256: of what was written, where it is known; a copy of anything else is not used again.
+        """
         size = source.stat().st_size
         copy = self._folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         for folder, entries in self._before:
-            if name in entries and entries[name].size == size and (folder / name).is_file():
+            same = name in entries and entries[name].size == size and sha256 in (None, entries[name].sha256)
+            if same and (folder / name).is_file():
                 copy.unlink(missing_ok=True)
                 os.link(folder / name, copy)
                 self._entries[name] = entries[name]
                 return
-        if copy.is_file() and copy.stat().st_size == size:
+        if copy.is_file() and copy.stat().st_size == size and sha256 in (None, file_hash(copy)):
             self._enter(name)
         elif not (self._link and _linked(source, copy)):
             self._copy(source, name)
@@ -198,6 +217,10 @@ class _Writer:
         for path in _files(self._folder):
             if path.relative_to(self._folder).as_posix() not in self._entries:
                 path.unlink()
+
+
+def _damaged(file: DataFile, what: str) -> BackupError:
+    return BackupError(f"nothing was backed up: {Damage(file, what)}; {DAMAGED_FILE}, `dasd audit verify` names all")
 
 
 def copy_file(source: Path, copy: Path) -> Entry:

@@ -18,6 +18,14 @@ import polars as pl
 from filelock import FileLock
 
 from dasd_resources.storage.connections import all_cores, attach, committing
+from dasd_resources.storage.data_files import (
+    first_seen,
+    forget_hashes,
+    hash_committed,
+    keep_hashes,
+    naming_damage,
+    require_files,
+)
 from dasd_resources.storage.schema import LOCK, migrate
 from dasd_resources.storage.tables import TABLES, declared, owned_by
 
@@ -166,14 +174,14 @@ class Lake:
     def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
         """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""
         self.migrate()
-        with attach(self.catalog, at=at, read_only=True) as connection:
+        with naming_damage(self.catalog), attach(self.catalog, at=at, read_only=True) as connection:
             return _query(connection, query, params)
 
     @contextmanager
     def reading(self, at: int | None = None) -> Iterator[Reading]:
         """Several queries on one snapshot: the newest, or `at`."""
         self.migrate()
-        with attach(self.catalog, at=at, read_only=True) as connection:
+        with naming_damage(self.catalog), attach(self.catalog, at=at, read_only=True) as connection:
             connection.execute("BEGIN")
             yield Reading(connection)
             connection.execute("ROLLBACK")  # drops temporary tables
@@ -191,12 +199,29 @@ class Lake:
     def commit(self, origin: str) -> Iterator[Transaction]:
         """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
         self.migrate()
-        with self._locked(), attach(self.catalog) as connection, committing(connection, origin):
-            yield Transaction(connection, _run_id(origin))
+        with naming_damage(self.catalog), self._locked(), attach(self.catalog) as connection:
+            with committing(connection, origin):
+                yield Transaction(connection, _run_id(origin))
+            hash_committed(connection, self.catalog)
+
+    def require_files(self) -> None:
+        """Raise DamagedFiles if a data file of the newest snapshot is gone or cut; cheap, as none is read."""
+        self.migrate()
+        require_files(self.catalog)
+
+    def hash_files(self) -> int:
+        """Keep the hash of every data file that has none, as it is now; returns how many were first seen."""
+        self.migrate()
+        found = first_seen(self.catalog)  # before the lock is taken: it reads whole files
+        with self._locked(), attach(self.catalog) as connection:
+            keep_hashes(connection, found)
+            forget_hashes(connection)
+        return len(found)
 
     def migrate(self) -> None:
         """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
-        migrate(self.catalog, tuple(TABLES.values()))
+        with naming_damage(self.catalog):
+            migrate(self.catalog, tuple(TABLES.values()))
 
     def _locked(self) -> FileLock:
         return FileLock(Path(self.home) / LOCK)

@@ -18,6 +18,7 @@ import polars as pl
 
 from dasd_resources.errors import UserError
 from dasd_resources.storage.connections import attach_to, check_snapshot, loaded, quoted
+from dasd_resources.storage.data_files import naming_damage
 
 TABLE_FUNCTIONS = frozenset(
     {
@@ -48,10 +49,14 @@ class RefusedQuery(UserError, ValueError):
 def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
     """Rows of a query on the newest snapshot, or on snapshot `at`.
 
-    Raises RefusedQuery, UnknownSnapshot, and duckdb.Error for what is wrong with the query itself.
+    Raises RefusedQuery, UnknownSnapshot, DamagedFiles, and duckdb.Error for what is wrong with the query itself.
     """
     check_select(query)
-    with tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill, closing(loaded()) as connection:
+    with (
+        naming_damage(catalog),
+        tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill,
+        closing(loaded()) as connection,
+    ):
         connection.execute("RESET threads")
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.parent / "data", Path(spill))

@@ -49,13 +49,15 @@ def _section(table: Table) -> str:
 
 
 def _facts(table: Table) -> list[str]:
-    """What a row refers to, and whose batch it has."""
+    """What a row refers to, whose batch it has, and whether it can be made again."""
     facts = []
     for reference in table.references:
         named = "" if reference.parent == reference.columns else f" ({_names(reference.parent)})"
         facts.append(f"- {_names(reference.columns)}: a row of [`{reference.table}`](#{reference.table}){named}")
     if table.owner is not None:
         facts.append(f"- its batch is that of its row of [`{table.owner}`](#{table.owner})")
+    if table.derived:
+        facts.append("- made again from what it is made from, if damaged ([repair](operations.md#damage-and-repair))")
     return ["", *facts] if facts else []
 
 

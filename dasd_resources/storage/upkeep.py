@@ -6,6 +6,7 @@ that a kept snapshot names is lost, and the next run continues. DuckLake does th
 here.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,12 @@ from pathlib import Path
 import polars as pl
 from filelock import FileLock
 
+from dasd_resources.storage.data_files import DataFile, require_content
+from dasd_resources.storage.data_files import data_files as list_files
 from dasd_resources.storage.lake import Lake, Transaction
+from dasd_resources.storage.tables import TABLES
 
+TARGET_BYTES = 512 << 20  # DuckLake's default; larger files are not merged
 LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
 DELETED = "CALL {function}('dasd', older_than => $before)"
 UNREFERENCED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
@@ -38,13 +43,27 @@ def upkeep_lock(home: Path, timeout: float = -1) -> FileLock:
 
 
 def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
-    """Merge adjacent data files up to DuckLake's target size; table -> number of files merged. Snapshots stay whole."""
+    """Merge adjacent data files up to DuckLake's target size; table -> number of files merged. Snapshots stay whole.
+
+    Raises DamagedFiles rather than write the rows of a damaged file into a new one, which would look whole.
+    """
     info = lake.read("SELECT table_name, file_count FROM ducklake_table_info('dasd') WHERE file_count > 1")
     merged: dict[str, int] = {}
     for table in sorted(info["table_name"]):
+        require_content(lake.catalog, _to_merge(lake, table))
         while num_files := _merge_once(lake, origin, table):
             merged[table] = merged.get(table, 0) + num_files
     return merged
+
+
+def _to_merge(lake: Lake, table: str) -> list[DataFile]:
+    """The files that may be merged: small ones, where there are several of one partition."""
+    by_batch = table in TABLES and TABLES[table].partitioned_by_batch
+    parts = defaultdict[str | None, list[DataFile]](list)
+    for file in list_files(lake.catalog):
+        if file.table == table and file.newest and not file.deletes and file.size < TARGET_BYTES:
+            parts[file.batch if by_batch else None].append(file)
+    return [file for part in parts.values() if len(part) > 1 for file in part]
 
 
 def _merge_once(lake: Lake, origin: str, table: str) -> int:

@@ -15,15 +15,18 @@
 
 `sampling` says which rows of a table `--sample` takes, and how many are in memory at a time.
 
-Files first: a table with a damaged file is reported and left out of the rest. Rows are streamed, a few thousand at a
-time, and compared with what the code that made them makes again. Rows of earlier releases, of filters and scores that
-were removed, or whose model is not on this machine, are not accused of what cannot be checked, but counted. Memory is
-bounded by a chunk of rows, or by the sentences of one batch.
+Files first, by the hash that was taken when each was written (`storage.data_files`): a table with a damaged file is
+reported and left out of the rest. A check that cannot be made is reported, and does not stop the others. Rows are
+streamed, a few thousand at a time, and compared with what the code that made them makes again. Rows of earlier
+releases, of filters and scores that were removed, or whose model is not on this machine, are not accused of what cannot
+be checked, but counted. Memory is bounded by a chunk of rows, or by the sentences of one batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
+
+import duckdb
 
 from dasd_assets.audit.files import Fault, file_faults, tables
 from dasd_assets.audit.prompt import Record
@@ -38,6 +41,7 @@ from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
 from dasd_assets.audit.verify.scores import scores, sentences
 from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_assets.audit.verify.tokens import TOKENISED, lengths, tokens
+from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
 
@@ -51,16 +55,34 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
         known = tables(reading)
     say(f"files of {len(known)} tables")
     damaged = set()
-    for fault in file_faults(lake, known):
-        damaged.add(fault.table)
+    for file, fault in file_faults(lake):
+        if file.newest:
+            damaged.add(fault.table)
         yield fault
+    if num_new := lake.hash_files():
+        say(f"{num_new:,} files first seen: that they were whole before is not known")
     usable = set(known) - damaged
-    with lake.reading() as reading, reading.all_cores():
-        for checks in (_queries(reading), _again(lake, reading, sample, say, usable)):
-            for title, needs, check in checks:
-                if needs <= usable:
+    start: int | None = 0
+    while start is not None:
+        start = yield from _checked(lake, sample, say, usable, start)
+
+
+def _checked(
+    lake: Lake, sample: int | None, say: Callable[[str], None], usable: set[str], start: int
+) -> Generator[Fault, None, int | None]:
+    """Faults of the checks from this number on; ends with the number to go on from after a check that failed."""
+    title, number = "", start
+    try:
+        with lake.reading() as reading, reading.all_cores():
+            checks = chain(_queries(reading), _again(lake, reading, sample, say, usable))
+            for number, (title, needs, check) in enumerate(checks):
+                if number >= start and needs <= usable:
                     say(title)
                     yield from _first(check())
+    except (duckdb.Error, OSError, DamagedFiles) as error:  # of a damaged file of an old snapshot, or of the catalog
+        yield Fault(title, "as a whole", f"it could not be checked: {error}", "see the damaged files above")
+        return number + 1
+    return None
 
 
 def _first(faults: Iterator[Fault]) -> Iterator[Fault]:

@@ -42,6 +42,7 @@ SELECTED_RESPONSES = Table(
         RUN_ID,
     ),
     key=("recipe", "dataset", "policy", "response_id"),
+    derived=True,
     named_by=("response_id",),
     references=(Reference(("response_id", "prompt_id"), "responses"),),
     shown=("response_id", "domain", "rank", "score"),
@@ -90,6 +91,7 @@ SFT_EXAMPLES = Table(
         RUN_ID,
     ),
     key=("recipe", "dataset", "policy", "example_id"),
+    derived=True,
     named_by=("example_id",),
     references=(
         Reference(("response_id",), "responses"),

@@ -36,6 +36,7 @@ PROMPTS = Table(
         RUN_ID,
     ),
     key=("prompt_id",),
+    derived=True,
     permanent=True,
     shown=("prompt_id", "domain", "question", "reference_answer"),
 )
@@ -55,6 +56,7 @@ REJECTED_PROMPTS = Table(
         RUN_ID,
     ),
     key=("batch", "source_file", "source_line"),
+    derived=True,
 )
 
 WITHDRAWN_PROMPTS = Table(

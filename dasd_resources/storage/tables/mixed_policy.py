@@ -90,6 +90,7 @@ PREFIX_CUTS = Table(
         RUN_ID,
     ),
     key=("rollout_id", "cut_version"),
+    derived=True,
     named_by=("rollout_id",),
     references=(Reference(("rollout_id",), "student_rollouts"),),
     shown=("rollout_id", "cut_token", "cut_char", "reason"),
@@ -143,6 +144,7 @@ CONTINUATION_TOKENS = Table(
         RUN_ID,
     ),
     key=("continuation_id", "student_fingerprint"),
+    derived=True,
     permanent=True,
     named_by=("continuation_id",),
     references=(
@@ -171,6 +173,7 @@ CONTINUATION_VERDICTS = Table(
         RUN_ID,
     ),
     key=("continuation_id", "filter", "filter_version"),
+    derived=True,
     named_by=("continuation_id", "filter"),
     references=(Reference(("continuation_id",), "teacher_continuations"),),
     shown=("continuation_id", "filter", "passed", "kind", "reason"),

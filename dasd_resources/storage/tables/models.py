@@ -111,6 +111,7 @@ BENCHMARK_QUESTIONS = Table(
         RUN_ID,
     ),
     key=("benchmark", "question_id"),
+    derived=True,
     shown=("benchmark", "question", "reference_answer"),
     in_summary=False,
 )

@@ -20,4 +20,22 @@ QUARANTINED_BATCHES = Table(
     in_summary=False,
 )
 
-TABLES = (QUARANTINED_BATCHES,)
+REPAIRED_FILES = Table(
+    name="repaired_files",
+    one_row_per="data file that `dasd repair` has dropped",
+    notes="What wrote its rows is out of date until it has been made again.",
+    columns=(
+        Column("path", "VARCHAR", "The file, under the home's `data`."),
+        Column("table_name", "VARCHAR", "Table whose rows it held."),
+        BATCH.here("Batch of all its rows; NULL if it held rows of several, or of none.").optional(),
+        Column("num_rows", "BIGINT", "Rows, or places of deleted rows, in it."),
+        Column("what", "VARCHAR", "What was wrong with it."),
+        Column("last_event", "BIGINT", "Last event of Dagster's log before it was dropped."),
+        Column("repaired_at", TIME, "When it was dropped."),
+        RUN_ID,
+    ),
+    key=("path",),
+    in_summary=False,
+)
+
+TABLES = (QUARANTINED_BATCHES, REPAIRED_FILES)

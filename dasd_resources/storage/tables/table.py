@@ -65,6 +65,8 @@ class Table:
     shown: columns of the sample rows in the web UI; nothing that is not to be seen, such as system prompts
     permanent: a row never changes under its key, and is found by ids that other tables name: an asset that looks rows
         up this way need not be made again when others come
+    derived: `dasd run` makes exactly these rows again, run_id apart, from other tables, landed files and benchmarks: no
+        model writes or scores them and they record no moment, so a damaged file of them may be dropped (`dasd repair`)
     in_summary: whether `dasd run` ends with its row count
     """
 
@@ -78,6 +80,7 @@ class Table:
     partitioned_by_batch: bool = False
     shown: tuple[str, ...] = ()
     permanent: bool = False
+    derived: bool = False
     in_summary: bool = True
     notes: str = ""
 

@@ -1,0 +1,297 @@
+"""The lake's data files: which there are, whether each is there and as it was written, and what to do if one is not.
+
+DuckLake keeps a file's size and no hash of its content. Ours stands beside its own tables in the catalog, in
+`dasd_file_hashes`, and is taken right after the commit, while the file is in memory (5 to 20 ms a commit). Files that
+no commit of this release has written (a home of an earlier one, another program, a kill in between) get theirs from
+maintenance or `dasd audit verify`: as it was first seen, which says nothing of the time before.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+from dasd_resources.errors import UserError
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.tables import TABLES
+
+CATALOG_TABLES = "__ducklake_metadata_dasd"  # DuckLake's name for the database its own tables are in
+HASHES = "dasd_file_hashes"
+NUM_NAMED = 5  # damaged files in one message
+MAX_BYTES_READ = 4 << 30  # to find out which file spoiled a query: some seconds
+OF_UNREADABLE_FILES = (duckdb.Error, duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
+OTHER_CONTENT = "its content is not what was written (SHA-256)"
+DAMAGED_FILE = "`dasd repair` says what can be made again, `dasd restore` brings a backup back"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of rows, or of places of deleted rows, that some snapshot names; in the catalog's words.
+
+    data_file: its number, or that of the file whose rows it deletes. batch: of all its rows, where the catalog tells.
+    path: under the home's data folder. sha256: when it was written, or first seen; None if never. newest: whether the
+    newest snapshot names it. first, end: the snapshots it is in.
+    """
+
+    number: int
+    data_file: int
+    table: str
+    batch: str | None
+    path: str
+    size: int
+    num_rows: int
+    deletes: bool
+    first: int
+    end: int | None
+    sha256: str | None
+
+    @property
+    def newest(self) -> bool:
+        return self.end is None
+
+    @property
+    def row(self) -> str:
+        """Batch and file, for a message that names the table."""
+        batch = f"of batch {self.batch}, " if self.batch is not None else ""
+        return f"{batch}{'delete' if self.deletes else 'data'} file {Path(self.path).name}"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as it was written, and how."""
+
+    file: DataFile
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file.table} {self.file.row}: {self.what}"
+
+
+class DamagedFiles(UserError):
+    """Data files that are gone or damaged; the message names table and batch of each, and the way back."""
+
+    def __init__(self, damages: Sequence[Damage]) -> None:
+        self.damages = tuple(damages)
+        more = [f"and {len(damages) - NUM_NAMED:,} more"] if len(damages) > NUM_NAMED else []
+        super().__init__("; ".join([*map(str, damages[:NUM_NAMED]), *more, DAMAGED_FILE]))
+
+
+class UnreadableCatalog(UserError):
+    """The catalog is damaged, or no catalog; the message says what to do."""
+
+
+def data_folder(catalog: Path) -> Path:
+    """The folder that the paths of data files are under."""
+    return catalog.parent / "data"
+
+
+def data_files(catalog: Path) -> list[DataFile]:
+    """Every file that a snapshot names, in order of table and age."""
+    with attach(catalog, read_only=True) as connection:
+        return _listed(connection)
+
+
+def _listed(connection: duckdb.DuckDBPyConnection) -> list[DataFile]:
+    try:
+        rows = connection.execute(_FILES.format(hashes=_KNOWN)).fetchall()
+    except duckdb.CatalogException:  # no commit of this release yet
+        rows = connection.execute(_FILES.format(hashes=_UNKNOWN)).fetchall()
+    return [DataFile(*row) for row in rows]
+
+
+def lost_files(catalog: Path) -> list[Damage]:
+    """The files of the newest snapshot that are gone or of another size; cheap, as nothing is read of them."""
+    folder = str(data_folder(catalog))
+    with attach(catalog, read_only=True) as connection:
+        sizes = connection.execute(_SIZES).fetchall()
+    if all(_size(f"{folder}/{path}") == size for path, size in sizes):
+        return []
+    found = ((file, missing_or_cut(catalog, file)) for file in data_files(catalog) if file.newest)
+    return [Damage(file, what) for file, what in found if what]
+
+
+def require_files(catalog: Path) -> None:
+    """Raise DamagedFiles if a file of the newest snapshot is gone or of another size."""
+    if damages := lost_files(catalog):
+        raise DamagedFiles(damages)
+
+
+@contextmanager
+def naming_damage(catalog: Path) -> Iterator[None]:
+    """Turn an error of the block's queries into DamagedFiles, if damaged files are there to explain it."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        # Where rows are streamed, Arrow turns DuckDB's error into an OSError without a number.
+        of_a_file = type(error) in OF_UNREADABLE_FILES or (isinstance(error, OSError) and error.errno is None)
+        if of_a_file and (damages := _explanation(catalog)):
+            raise DamagedFiles(damages) from error
+        raise
+
+
+def _explanation(catalog: Path) -> list[Damage]:
+    """The damaged files that an error may be of. Raises UnreadableCatalog if the catalog does not even list them."""
+    try:
+        return lost_files(catalog) or _changed_files(catalog)
+    except duckdb.Error as error:
+        why = str(error).splitlines()[0]
+        raise UnreadableCatalog(
+            f"{catalog} cannot be read ({why}); if it is damaged, `dasd restore` brings a backup back"
+        ) from error
+
+
+def _changed_files(catalog: Path) -> list[Damage]:
+    """The files of the newest snapshot with another content than was written, as far as a few seconds tell."""
+    files = [file for file in data_files(catalog) if file.newest]
+    if sum(file.size for file in files) > MAX_BYTES_READ:
+        return []
+    return [Damage(file, what) for file in files if (what := changed(catalog, file))]
+
+
+def require_content(catalog: Path, files: Sequence[DataFile]) -> None:
+    """Raise DamagedFiles if one of these files is not what was written; all of them are read."""
+    if damages := [Damage(file, what) for file in files if (what := changed(catalog, file))]:
+        raise DamagedFiles(damages)
+
+
+def missing_or_cut(catalog: Path, file: DataFile) -> str | None:
+    """How a file differs from what the catalog says of it, without reading it; None if it does not."""
+    size = _size(str(data_folder(catalog) / file.path))
+    if size is None:
+        return "it is gone"
+    return f"it has {size:,} bytes, not {file.size:,}" if size != file.size else None
+
+
+def changed(catalog: Path, file: DataFile) -> str | None:
+    """How a file differs from what was written: by its hash, or, where none is known, by what can be read of it."""
+    if what := missing_or_cut(catalog, file):
+        return what
+    path = data_folder(catalog) / file.path
+    try:
+        if file.sha256 is None:
+            return _unreadable(path)
+        return None if hash_of(path) == file.sha256 else OTHER_CONTENT
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why not every page of a file can be decoded; None if it can."""
+    try:
+        _decode(path, _decoder())
+    except (duckdb.Error, RuntimeError):  # of the file, or of a connection that a file before it has spoiled
+        _decoder.cache_clear()
+        try:
+            _decode(path, _decoder())
+        except (duckdb.Error, RuntimeError) as error:
+            return f"it cannot be read ({str(error).splitlines()[0]})"
+    return None
+
+
+def _decode(path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("SELECT bit_xor(hash(t)) FROM read_parquet($path) t", {"path": str(path)}).fetchall()
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> duckdb.DuckDBPyConnection:
+    """A connection apart from the lake's; opening one for each file would take 20 ms."""
+    return duckdb.connect()
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Path) -> None:
+    """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock."""
+    # File numbers grow with every snapshot: those since the one before are this commit's, merged files included.
+    folder = data_folder(catalog)
+    if written := connection.execute(_COMMITTED).fetchall():
+        keep_hashes(connection, {number: hash_of(folder / path) for number, path in written})
+
+
+def first_seen(catalog: Path) -> dict[int, str]:
+    """Number -> hash of every file that has none yet and can be read; takes a while, and no lock."""
+    found = {}
+    for file in data_files(catalog):
+        if file.sha256 is None and changed(catalog, file) is None:
+            with suppress(OSError):  # deleted a moment ago
+                found[file.number] = hash_of(data_folder(catalog) / file.path)
+    return found
+
+
+def keep_hashes(connection: duckdb.DuckDBPyConnection, hashes: Mapping[int, str]) -> None:
+    """Store hashes by the number of the file, in one transaction, under the lake's lock; a known one stays."""
+    numbered = {"numbers": list(hashes), "hashes": list(hashes.values())}
+    connection.execute("BEGIN")
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {CATALOG_TABLES}.{HASHES}(file_id BIGINT, sha256 VARCHAR)")
+    connection.execute(_INSERT, numbered)
+    connection.execute("COMMIT")
+
+
+def forget_hashes(connection: duckdb.DuckDBPyConnection) -> None:
+    """Delete the hashes of files that the catalog no longer names, under the lake's lock."""
+    connection.execute(_FORGET)
+
+
+def _size(path: str) -> int | None:
+    """Size of a file; None where there is none."""
+    try:
+        return os.stat(path).st_size  # of thousands of files: a Path for each takes three times as long
+    except OSError:
+        return None
+
+
+def way_back(file: DataFile) -> str:
+    """What to do about a damaged file, in a phrase."""
+    derived = file.table in TABLES and TABLES[file.table].derived
+    return "`dasd repair` has its rows made again" if derived else "restore it from a backup (`dasd restore`)"
+
+
+def _tables(parts: str) -> str:
+    """A query over DuckLake's tables, each named as `m.…`."""
+    return parts.replace("m.", f"{CATALOG_TABLES}.")
+
+
+_PLACED = _tables("""tables AS (SELECT table_id, arg_max(table_name, begin_snapshot) AS table_name,
+            arg_max(path, begin_snapshot) AS path, any_value(schema_id) AS schema_id
+        FROM m.ducklake_table GROUP BY table_id),
+    files AS (SELECT data_file_id AS number, data_file_id, table_id, path, path_is_relative, file_size_bytes AS size,
+            record_count AS num_rows, FALSE AS deletes, begin_snapshot AS first, end_snapshot AS "end"
+        FROM m.ducklake_data_file
+        UNION ALL SELECT d.delete_file_id, d.data_file_id, d.table_id, d.path, d.path_is_relative, d.file_size_bytes,
+            d.delete_count, TRUE, d.begin_snapshot, coalesce(d.end_snapshot, f.end_snapshot)
+        FROM m.ducklake_delete_file d JOIN m.ducklake_data_file f USING (data_file_id)),
+    placed AS (SELECT t.table_name,
+            f.* REPLACE (CASE WHEN f.path_is_relative THEN s.path || t.path || f.path ELSE f.path END AS path)
+        FROM files f JOIN tables t USING (table_id) JOIN m.ducklake_schema s USING (schema_id))""")
+_SIZES = f"""WITH {_PLACED} SELECT path, size FROM placed WHERE "end" IS NULL"""
+# The batch of a file: its partition's, or the one value of the column in all its rows.
+_FILES = f"""WITH {_PLACED},
+    batches AS (SELECT data_file_id, partition_value AS batch FROM m.ducklake_file_partition_value
+        WHERE partition_key_index = 0
+        UNION SELECT s.data_file_id, s.min_value FROM m.ducklake_file_column_stats s
+        JOIN m.ducklake_column c USING (table_id, column_id)
+        WHERE c.column_name = 'batch' AND s.min_value = s.max_value),
+    hashes AS ({{hashes}})
+    SELECT p.number, p.data_file_id, p.table_name, any_value(b.batch), p.path, p.size, p.num_rows, p.deletes, p.first,
+        p."end", any_value(h.sha256)
+    FROM placed p LEFT JOIN batches b USING (data_file_id) LEFT JOIN hashes h ON h.file_id = p.number
+    GROUP BY ALL ORDER BY p.table_name, p.number""".replace("m.ducklake", f"{CATALOG_TABLES}.ducklake")
+_KNOWN = f"FROM {CATALOG_TABLES}.{HASHES}"
+_UNKNOWN = "SELECT NULL::BIGINT AS file_id, NULL::VARCHAR AS sha256 WHERE FALSE"
+_COMMITTED = f"""WITH {_PLACED},
+    before AS (SELECT next_file_id FROM {CATALOG_TABLES}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1 OFFSET 1)
+    SELECT number, path FROM placed, before WHERE number >= next_file_id"""
+_INSERT = f"""INSERT INTO {CATALOG_TABLES}.{HASHES} FROM (SELECT unnest($numbers::BIGINT[]) AS file_id,
+        unnest($hashes::VARCHAR[]) AS sha256) ANTI JOIN {CATALOG_TABLES}.{HASHES} USING (file_id)"""
+_FORGET = f"""DELETE FROM {CATALOG_TABLES}.{HASHES} WHERE file_id NOT IN (
+    SELECT data_file_id FROM {CATALOG_TABLES}.ducklake_data_file
+    UNION ALL SELECT delete_file_id FROM {CATALOG_TABLES}.ducklake_delete_file)"""
