@@ -137,7 +137,7 @@ def test_a_file_is_settled_when_it_has_stopped_growing(
 
 @pytest.mark.parametrize(("modified", "expected"), [(997.0, 2.0), (990.0, 0.0), (1200.0, 5.0), (0.0, 5.0)])
 def test_a_second_look_comes_when_it_can_tell_whether_a_file_grows(modified: float, expected: float) -> None:
-    """A file that gets a line each second is not taken for complete; one of the future or without times is waited for."""
+    """So a file that gets a line each second is not taken for complete; one without times, or of the future, may be."""
     assert seconds_until_settled(LandedFile("a.jsonl", 3, modified), now=1000.0) == expected
 
 
