@@ -275,12 +275,12 @@ def settle(soak: Soak, last: Sequence[QuestionRow]) -> None:
             kill_session(role.process.pid)
     soak.look(may_start=False)
     soak.roles, deadline = [service], time.monotonic() + SETTLING
-    land(soak, "last.jsonl", last)
+    land(soak, "then.jsonl", last)
     settled_since = time.monotonic()
     while time.monotonic() - settled_since < SETTLED_SECONDS:
         soak.look(may_start=True)
         time.sleep(1)
-        if not has_landed(soak.project, "last") or not is_up_to_date(soak.project):
+        if not has_landed(soak.project, "then") or not is_up_to_date(soak.project):
             settled_since = time.monotonic()
         assert time.monotonic() < deadline, f"the service does not finish: {soak.output(service).read_text()[-3000:]}"
 
@@ -377,8 +377,8 @@ def new_soak(folder: Path, recipe: Recipe, pace: Pace) -> Soak:
 
 
 def soak_and_compare(soak: Soak, folder: Path) -> str:
-    """All of it; returns the readers' latencies."""
-    landed = {f"b{n}.jsonl": prompt_rows(2 * n, 2 * n + 2) for n in range(max(3, round(SECONDS / 60)))}
+    """All of it; returns the readers' latencies. The order of the names is that of landing, which selections keep."""
+    landed = {f"b{n:02}.jsonl": prompt_rows(2 * n, 2 * n + 2) for n in range(max(3, round(SECONDS / 60)))}
     slow, last, everyone = prompt_rows(100, 103), prompt_rows(103, 105), soak.roles
     try:
         soak_for(soak, landed, slow)
@@ -394,7 +394,7 @@ def soak_and_compare(soak: Soak, folder: Path) -> str:
     assert soak.left_behind == []
     latency = check_readers(soak)
     assert soak.project.run() == 0
-    inputs = {**landed, "slow.jsonl": slow, "last.jsonl": last}
+    inputs = {**landed, "slow.jsonl": slow, "then.jsonl": last}
     check_same_as_undisturbed(soak.project, undisturbed_run(folder, soak.project.recipe, inputs))
     check_nothing_is_left(soak.project)
     check_backup(soak, folder / "restored")
