@@ -25,5 +25,6 @@ VOLUME /data
 EXPOSE 3000
 HEALTHCHECK --interval=30s --start-period=60s --timeout=5s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
+# In exec form: `dasd ui` is the first process, gets the container's SIGTERM itself, and ends all others in order.
 # Inside the container the UI must listen on all interfaces; publish it on the host's loopback: -p 127.0.0.1:3000:3000
 CMD ["dasd", "ui", "--host", "0.0.0.0"]

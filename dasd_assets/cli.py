@@ -1,22 +1,21 @@
 """The `dasd` command: parses its arguments and calls the command's module. It and definitions.py read the environment.
 
 Dagster and the models' libraries take seconds to import, so the module of a command is imported when it is called: an
-audit answers sooner than they would load.
+audit answers sooner than they would load. Nothing slow is imported before the command can be interrupted.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 
-import duckdb
-
-from dasd_assets.audit.command import RECIPE_HELP, positive
-from dasd_assets.audit.command import add_commands as add_audit_commands
+from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.commands import LOOPBACK
 from dasd_resources.errors import UserError
 from dasd_resources.home import home_of, recipe_of
+from dasd_resources.interruption import interruptible
 
 FAILED = 1
 # A library's error that nothing else explains comes of a damaged file among Dagster's.
@@ -24,8 +23,26 @@ LIBRARIES_OF_DAGSTERS_FILES = ("sqlite3", "sqlalchemy", "yaml")
 JSON_HELP = "print a JSON array of objects"
 
 
+INTERRUPTED = {
+    "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
+    "backup": "interrupted; the next `dasd backup` to this folder continues from there",
+    "ui": "stopped; the next start continues the runs that were under way",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault."""
+    """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault.
+
+    Without arguments it is the command that this process was started for: a signal ends it, with 128 + its number.
+    """
+    if argv is not None:
+        return _carry_out(argv)
+    return interruptible(partial(_carry_out, sys.argv[1:]), INTERRUPTED.get("".join(sys.argv[1:2]), "interrupted"))
+
+
+def _carry_out(argv: Sequence[str]) -> int:
+    import duckdb
+
     args = _parser().parse_args(argv)
     args.home, args.dagster_home = home_of(os.environ), os.environ.get("DAGSTER_HOME")
     args.default_recipe = recipe_of(os.environ)
@@ -43,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message = " ".join(str(error).split("\n[")[0].split())
         return _complain(f"{message}: a file of {args.home} is damaged; `dasd restore` brings a backup back", FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted; what was finished is kept, and the next `dasd run` continues from there", FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:
+    from dasd_assets.audit.command import add_commands as add_audit_commands
+
     parser = argparse.ArgumentParser(prog="dasd", description="Distribution-aligned sequence distillation.")
     commands = parser.add_subparsers(required=True)
     _add_work(commands)

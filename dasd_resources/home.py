@@ -1,7 +1,6 @@
 """The home: the folder that holds everything a distillation writes, and the environment variables that name it."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,13 +20,20 @@ def recipe_of(environment: Mapping[str, str]) -> str:
 
 
 def prepare_home(home: Path, dagster_home: str | None) -> Path:
-    """Create the landing folder and DAGSTER_HOME (default: `home`/dagster), with the packaged dagster.yaml."""
+    """Create the landing folder and DAGSTER_HOME (default: `home`/dagster), with the packaged dagster.yaml.
+
+    One that was placed there by an earlier release is given the scheduler that allows one service per home.
+    """
     (home / LANDING_FOLDER).mkdir(parents=True, exist_ok=True)
     folder = Path(dagster_home).resolve() if dagster_home else home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
-    if not settings.exists():
+    packaged = DAGSTER_SETTINGS.read_text()
+    found = settings.read_text() if settings.exists() else packaged
+    if found.startswith(packaged.partition("\n")[0]) and "\nscheduler:" not in found:  # placed by an earlier release
+        found += packaged[packaged.index("\nscheduler:") + 1 :]
+    if not settings.exists() or found != settings.read_text():
         temporary = folder / f".dagster.yaml.{os.getpid()}"
-        shutil.copyfile(DAGSTER_SETTINGS, temporary)
+        temporary.write_text(found)
         temporary.rename(settings)
     return folder

@@ -1,18 +1,20 @@
 """Which runs count as attempts at a step, and where a step goes whose process died of it."""
 
+import time
 from dataclasses import replace
 
 import dagster as dg
 from conftest import Project, prompt_rows
+from dagster._core.events import JobFailureData
 from test_recovery import ORIGIN
 
 from dasd_assets.commands.run import register_batches
-from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, RunFailureReason
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import MAX_DEATHS, AttemptDecision, decide
 from dasd_assets.service.planning import Planner
-from dasd_assets.service.recovery import OWNER, fail_abandoned_runs, owners
+from dasd_assets.service.recovery import INTERRUPTED, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.steps import Step
 
 STEP = Step("batch", "a-0", {"prompts": "never materialized"}, "step0")
@@ -33,7 +35,7 @@ def abandon(project: Project, instance: dg.DagsterInstance, step: Step, of_servi
 
 
 def decision(project: Project, instance: dg.DagsterInstance, step: Step) -> AttemptDecision:
-    return decide(instance, step, instance.get_run_records(), project.recipe.automation, None, 0.0)
+    return decide(instance, step, instance.get_run_records(), project.recipe.automation, (), 0.0)
 
 
 def test_a_step_that_kills_dasd_run_is_given_up_after_many_deaths(project: Project) -> None:
@@ -71,3 +73,39 @@ def test_a_batch_that_killed_its_process_comes_after_the_others_and_is_quarantin
                 abandon(project, instance, first, of_service=False)
             assert [attempt.step.batch for attempt in planner.plan(["batch"], patient=False).due] == expected
     assert list(quarantine(project.warehouse).now) == [deadly]
+
+
+def failed_run(instance: dg.DagsterInstance, step: Step) -> dg.DagsterRun:
+    """An attempt at the step that ended with an error of it."""
+    run = instance.create_run_for_job(some_job, tags={**step.tags, **KILLED}, status=dg.DagsterRunStatus.STARTED)
+    instance.report_run_failed(run, job_failure_data=JobFailureData(None, RunFailureReason.STEP_FAILURE))
+    return run
+
+
+def test_a_clock_that_was_set_back_makes_no_step_wait(project: Project) -> None:
+    policy, now = project.recipe.automation, time.time()
+    with project.instance() as instance:
+        failed_run(instance, STEP)
+        for later, kind in ((1.0, "wait"), (-3600.0, "due"), (3600.0, "due")):
+            found = decide(instance, STEP, instance.get_run_records(), policy, (), now + later)
+            assert (found.kind, found.number) == (kind, 2)
+
+
+def test_attempts_after_a_release_are_told_by_the_order_of_runs(project: Project) -> None:
+    policy, later = project.recipe.automation, time.time() + 3600
+    with project.instance() as instance:
+        runs = [failed_run(instance, STEP) for _ in range(policy.max_attempts)]
+        assert decide(instance, STEP, instance.get_run_records(), policy, (), later).kind == "exhausted"
+        released = {runs[-1].run_id}
+        assert decide(instance, STEP, instance.get_run_records(), policy, released, later).number == 1
+        failed_run(instance, STEP)
+        assert decide(instance, STEP, instance.get_run_records(), policy, released, later).number == 2
+
+
+def test_an_interrupted_run_is_no_attempt(project: Project) -> None:
+    with project.instance() as instance:
+        failed_run(instance, STEP)
+        run = instance.create_run_for_job(some_job, tags={**STEP.tags, **KILLED}, status=dg.DagsterRunStatus.STARTED)
+        instance.add_run_tags(run.run_id, {INTERRUPTED: run.run_id})
+        instance.report_run_canceled(run)
+        assert decide(instance, STEP, instance.get_run_records(), project.recipe.automation, (), 0.0).number == 2

@@ -15,10 +15,11 @@ from dagster._core.execution.api import create_execution_plan, execute_run_itera
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from filelock import FileLock, Timeout
+from sqlalchemy import text
 
 from dasd_assets.service import recovery
 from dasd_assets.service.jobs import executor
-from dasd_assets.service.recovery import ABANDONED, OWNER, fail_abandoned_runs, owner, owners
+from dasd_assets.service.recovery import ABANDONED, INTERRUPTED, NOTE, OWNER, fail_abandoned_runs, owner, owners
 from dasd_resources.recipe import load_recipe
 
 
@@ -78,6 +79,48 @@ def test_a_run_of_the_service_is_abandoned_when_its_workers_lock_is_free(project
         assert failed.status == dg.DagsterRunStatus.FAILURE
         assert failed.tags[ABANDONED] == run.run_id
         assert list(owners(project.home).iterdir()) == []
+
+
+def test_a_worker_without_a_lock_is_dead_after_a_minute_whatever_the_time_of_day(
+    project: Project,
+) -> None:
+    now = [1000.0]
+    with project.instance() as instance:
+        job = project.definitions.resolve_job_def("data_only")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, remote_job_origin=ORIGIN)
+        with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]  # the clock was set forward
+            connection.execute(text("UPDATE runs SET update_timestamp = '2020-01-01', start_time = 1577836800"))
+        for seconds, found in ((0, 0), (59, 0), (2, 1)):
+            now[0] += seconds
+            assert fail_abandoned_runs(instance, project.home, clock=lambda: now[0]) == found
+        assert instance.get_runs(dg.RunsFilter(run_ids=[run.run_id]))[0].status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_owner_was_interrupted_is_canceled_and_counts_for_nothing(project: Project) -> None:
+    """As after a second interrupt, when the process did not come to mark it."""
+    with project.instance() as instance:
+        job = project.definitions.resolve_implicit_global_asset_job_def()
+        for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
+            with owner(project.home) as tags:
+                run = instance.create_run_for_job(job, tags=tags, status=status)
+                (owners(project.home) / tags[OWNER]).with_suffix(NOTE).touch()
+            assert fail_abandoned_runs(instance, project.home) == 1
+            [canceled] = instance.get_runs(dg.RunsFilter(run_ids=[run.run_id]))
+            assert canceled.status == dg.DagsterRunStatus.CANCELED
+            assert canceled.tags[INTERRUPTED] == run.run_id
+    assert list(owners(project.home).iterdir()) == []
+
+
+def test_a_run_that_was_to_be_canceled_when_its_process_died_is_canceled(project: Project) -> None:
+    with project.instance() as instance:
+        job = project.definitions.resolve_job_def("data_only")
+        canceling = dg.DagsterRunStatus.CANCELING
+        run = instance.create_run_for_job(job, status=canceling, remote_job_origin=ORIGIN)
+        (owners(project.home) / run.run_id).touch()
+        assert fail_abandoned_runs(instance, project.home) == 1
+        [canceled] = instance.get_runs(dg.RunsFilter(run_ids=[run.run_id]))
+        assert canceled.status == dg.DagsterRunStatus.CANCELED
+        assert INTERRUPTED not in canceled.tags
 
 
 def test_a_run_that_has_ended_in_between_is_not_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -39,7 +40,7 @@ from dasd_resources.sft.child import (
     num_rows,
     sft_config,
 )
-from dasd_resources.sft.trainer import SftJob, TrainingError, check_rows, train
+from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
 TRAINING = Training(
@@ -306,6 +307,44 @@ def ends_within(seconds: int, lock: Path) -> bool:
             except BlockingIOError:
                 time.sleep(0.1)
     return False
+
+
+def interrupted_child(code: str, *arguments: object) -> "subprocess.Popen[bytes]":
+    """A process in place of the training's, once it has said a word."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout is not None and child.stdout.readline()
+    return child
+
+
+def test_an_interrupted_child_saves_first_what_it_is_saving(tmp_path: Path) -> None:
+    code = """
+import signal, sys
+from pathlib import Path
+from transformers import TrainerControl, TrainerState
+from dasd_resources.sft.ending import SavesBeforeEnding
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+ending = SavesBeforeEnding(Path(sys.argv[1]))
+ending.on_step_end(None, TrainerState(), TrainerControl(should_save=True))
+print("saves", flush=True)
+signal.sigwait({signal.SIGUSR1})
+print("has saved", flush=True)
+ending.on_save(None, TrainerState(), TrainerControl())
+print("trains on", flush=True)
+"""
+    child = interrupted_child(code, tmp_path / "saving")
+    saved = threading.Timer(0.5, child.send_signal, (signal.SIGUSR1,))
+    saved.start()
+    _interrupt(child, tmp_path / "saving", seconds=0.1)
+    assert child.stdout is not None
+    assert (child.wait(10), child.stdout.read()) == (1, b"has saved\n")
+    assert not (tmp_path / "saving").exists()
+
+
+def test_an_interrupted_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    child = interrupted_child("import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()")
+    _interrupt(child, tmp_path / "saving", seconds=0.1)
+    assert child.wait(10) == -signal.SIGKILL
 
 
 def test_a_failing_child_shows_its_log(make_job: JobMaker, student: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.ids import AuditError, find_id
 from dasd_assets.audit.pages import (
@@ -26,7 +27,6 @@ from dasd_resources.storage.lake import Lake
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DISAGREES = 1
-RECIPE_HELP = "a shipped recipe's name or a YAML file's path (default: $DASD_RECIPE or demo)"
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -154,14 +154,6 @@ def _takedown(args: argparse.Namespace) -> int:
     with sys.stdin if args.file == "-" else Path(args.file).open(encoding="utf-8") as lines:
         ids, questions = read_names(lines)
     return say(args, take_down(lake, ids, questions, args.reason or "", args.undo), takedown_page)
-
-
-def positive(text: str) -> int:
-    """The type of an argument that is a positive integer."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value
 
 
 def say(args: argparse.Namespace, record: Record, page: Callable[[Record], str]) -> int:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 from dagster import DagsterError
@@ -27,7 +28,7 @@ from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look
 from dasd_assets.service.planning import Planner, root_versions
-from dasd_assets.service.recovery import fail_abandoned_runs, owner
+from dasd_assets.service.recovery import canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import prepare_home
@@ -212,9 +213,11 @@ def execute(
     """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError."""
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
-    with owner(home) as owned:
+    run_id = str(uuid4())
+    with owner(home) as owned, canceled_if_interrupted(instance, home, run_id, owned):
         result = job.execute_in_process(
             instance=instance,
+            run_id=run_id,
             asset_selection=[dg.AssetKey(name) for name in assets],
             partition_key=batch,
             raise_on_error=False,

@@ -2,31 +2,75 @@
 
 import argparse
 import os
+import signal
+import socket
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
+from dasd_assets.commands.service_end import end_service
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service.instance import open_instance
+from dasd_assets.service.one_service import SERVICE, hold
 from dasd_assets.service.recovery import fail_abandoned_runs
+from dasd_resources.errors import UserError
 from dasd_resources.home import WORKSPACE, prepare_home
+from dasd_resources.interruption import OF_TERMINAL, at_interruption, begin
 from dasd_resources.recipe import load_recipe
 
 QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of its own
+ENDING_SECONDS = 18.0
+
+
+class PortTaken(UserError):
+    """Something else listens on the port."""
+
+    exit_code = 2
 
 
 def command(args: argparse.Namespace) -> int:
-    """Returns when the web UI and the daemon have ended."""
+    """Returns when the web UI and the daemon have ended by themselves; SIGINT or SIGTERM ends them all, with code 0."""
     check_names(load_recipe(args.default_recipe))
     dagster_home = prepare_home(args.home, args.dagster_home)
+    address = f"http://{args.host}:{args.port}"
+    service = hold(args.home, "dasd ui", address)
+    _require_free(args.host, args.port)
     if args.host != LOOPBACK:
         echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
     with open_instance(dagster_home) as instance:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         echo(f"marked {abandoned} runs of a killed service as failed; it continues from what was committed")
-    echo(f"the web UI will be on http://{args.host}:{args.port}; stop it with Ctrl-C, the next start continues")
-    dagster = [sys.executable, *QUIET, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
-    environment = os.environ | {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home)}
-    return subprocess.call([*dagster, "--host", args.host, "--port", str(args.port)], env=environment)
+    echo(f"the web UI will be on {address}; stop it with Ctrl-C, the next start continues")
+    environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
+    with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave
+        return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, Path(temporary))
+
+
+def _serve(host: str, port: int, environment: dict[str, str], temporary: Path) -> int:
+    command = [sys.executable, *QUIET, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
+    # The terminal's signals are for this process alone, which ends the others in order. But they must not be blocked:
+    # a run that is to be canceled interrupts itself.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)
+    dagster = subprocess.Popen([*command, "--host", host, "--port", str(port)], env=environment, start_new_session=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)
+    with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
+        code = dagster.wait()
+    begin()
+    end_service(dagster)
+    return code
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raise PortTaken, before anything starts, if the web UI could not listen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(f"port {port} of {host}: {error.strerror}; give another --port") from None

@@ -13,6 +13,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
@@ -21,6 +22,7 @@ from dagster._core.storage.tags import (
     RUN_FAILURE_REASON_TAG,
     WILL_RETRY_TAG,
 )
+from dagster._serdes import ConfigurableClassData
 
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",  # on a run that Dagster has started again: the new run's id
@@ -31,6 +33,8 @@ __all__ = [
     "AssetCheckExecutionRecordStatus",  # whether a check passed, in the one query that answers for all batches
     "BaseAssetGraph",  # the type that `Definitions.resolve_asset_graph` returns, for annotations
     "BaseAssetNode",  # the type of its nodes: parents, checks, code version, metadata
+    "ConfigurableClassData",  # of the signature by which Dagster makes the scheduler that dagster.yaml names
+    "DagsterDaemonScheduler",  # the scheduler that OneService extends; the daemon looks for this class
     "ExecutionPlan",  # of an Executor's signature: OwnedExecutor wraps Dagster's own executors
     "PartitionKeyFilter",  # of the query for a check's earlier outcomes in one batch
     "PlanOrchestrationContext",  # of an Executor's signature; holds the run

@@ -13,6 +13,7 @@ reaches, the parts of the recipe that it reads, the tables that its queries touc
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,7 @@ from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.records.table_metadata import Figure, TableAsset
 from dasd_assets.records.tags import batches_tag
 from dasd_assets.rules.rule import Rule
+from dasd_resources.interruption import begin
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import declared as declared_table
 from dasd_resources.storage.warehouse import Warehouse
@@ -63,7 +65,7 @@ class Declaration:
         self, *, group: str, kinds: set[str], description: str, pool: str | None = None
     ) -> Callable[[Compute], dg.AssetsDefinition]:
         """The decorator that turns a function into this asset."""
-        return dg.asset(
+        decorate = dg.asset(
             name=self.name,
             deps=self.deps,
             partitions_def=PROMPT_BATCH if self.is_per_batch else None,
@@ -74,6 +76,7 @@ class Declaration:
             description=description,
             pool=pool,
         )
+        return lambda compute: decorate(_unless_interrupted(compute))
 
     def read_tags(self, instance: dg.DagsterInstance, batches: list[str]) -> dict[str, str]:
         """The tags by which an asset that reads all batches records what it read of each; take them before reading."""
@@ -126,6 +129,17 @@ def declare(
     written = (writes,) if isinstance(writes, str) else tuple(writes)
     version = CodeVersion.of(recipe, rules, parts)
     return Declaration(name, written, reads or {}, looks_up or {}, tuple(models), version, rows)
+
+
+def _unless_interrupted(compute: Compute) -> Compute:
+    """The function, which does not begin in a process that has been interrupted."""
+
+    @wraps(compute)
+    def begun(*args: Any, **kwargs: Any) -> Any:
+        begin()
+        return compute(*args, **kwargs)
+
+    return begun
 
 
 def is_per_batch(table: str) -> bool:

@@ -36,16 +36,19 @@ FIELDS = [column.name for column in fields(Quarantined)]
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What is quarantined now, by batch, and when each batch was last released."""
+    """What is quarantined now, by batch; and of batches that were released, the runs after which they had been."""
 
     now: dict[str, Quarantined]
-    released: dict[str, datetime]
+    released: dict[str, set[str]]
 
 
 def quarantine(warehouse: Warehouse | Reading) -> Quarantine:
     """The current quarantine, as the table `quarantined_batches` has it."""
     rows = warehouse.read("SELECT * FROM quarantined_batches ORDER BY quarantined_at").to_dicts()
-    released = {row["batch"]: row["released_at"] for row in rows if row["released_at"] is not None}
+    released: dict[str, set[str]] = {}
+    for row in rows:
+        if row["released_at"] is not None:
+            released.setdefault(row["batch"], set()).add(row["failed_run_id"])
     now = [Quarantined(**{name: row[name] for name in FIELDS}) for row in rows if row["released_at"] is None]
     return Quarantine({row.batch: row for row in now}, released)
 

@@ -1,11 +1,11 @@
 """How often a step has been tried, and whether it may be tried now: read from the runs that are tagged with it.
 
 An attempt fails by an error of a step, or by the death of its process. Deaths are often the machine's fault, so many
-more of them are allowed. Runs that died together with the service do not count; a killed `dasd run` may have died of
-its step, so it does.
+more of them are allowed. Runs that died together with the service do not count, nor does an interrupted `dasd run`; a
+killed one may have died of its step, so it does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -21,7 +21,7 @@ from dasd_assets.records.dagster_internals import (
     RunFailureReason,
 )
 from dasd_assets.service.gates import refusal
-from dasd_assets.service.recovery import ABANDONED
+from dasd_assets.service.recovery import ABANDONED, INTERRUPTED
 from dasd_assets.service.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
 
@@ -29,6 +29,7 @@ MAX_DEATHS = 10
 MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
 RUNS_PER_STEP = 20  # that are read; must exceed MAX_DEATHS
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
+CLOCK_SECONDS = 5.0  # by which the clocks of two processes may differ
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -58,10 +59,10 @@ class AttemptDecision:
 def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
     """Runs that are queued, begun, or died a moment ago and are about to be started again by Dagster."""
     running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
-    since = datetime.fromtimestamp(now - AUTO_RETRY_SECONDS).astimezone()
-    died = instance.get_runs(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"}, updated_after=since)
-    )
+    # Not those of the future either, where a clock that was set back has left them: they would be waited for so long.
+    since, until = (datetime.fromtimestamp(now + s).astimezone() for s in (-AUTO_RETRY_SECONDS, AUTO_RETRY_SECONDS))
+    failed, tags = [dg.DagsterRunStatus.FAILURE], {WILL_RETRY_TAG: "true"}
+    died = instance.get_runs(dg.RunsFilter(statuses=failed, tags=tags, updated_after=since, updated_before=until))
     return running + [run for run in died if AUTO_RETRY_RUN_ID_TAG not in run.tags]
 
 
@@ -98,17 +99,18 @@ def decide(
     step: Step,
     runs: Sequence[dg.RunRecord],
     policy: Automation,
-    released: datetime | None,
+    released: Collection[str],
     now: float,
 ) -> AttemptDecision:
     """Whether a step may be tried now: attempts are its latest runs, back to one that was to make something else.
 
-    runs: of its target, newest first. released: when its batch last left quarantine; earlier runs do not count.
+    runs: of its target, newest first. released: the runs after which its batch was quarantined, and then released: they
+    and earlier ones do not count. Whatever the clock is set to, a step is tried: the runs' order is not that of times.
     """
-    # 1. Which runs were attempts: since the last release, ended, not lost together with the service, and of this very
-    #    step. An earlier run that was to make something else starts the count anew: its errors may be gone with it.
-    runs = [r for r in runs if released is None or r.create_timestamp.timestamp() > released.timestamp()]
-    ended = [r for r in runs if r.dagster_run.is_finished and not _died_with_service(r.dagster_run)]
+    # 1. Which runs were attempts: since the last release, ended by themselves or by their step, and of this very step.
+    #    An earlier run that was to make something else starts the count anew: its errors may be gone with it.
+    since = takewhile(lambda record: record.dagster_run.run_id not in released, runs)
+    ended = [r for r in since if r.dagster_run.is_finished and not _was_cut_off(r.dagster_run)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
     if not ended:
@@ -121,9 +123,11 @@ def decide(
     if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
         return AttemptDecision("exhausted", number, explain(instance, last), last.run_id, last.is_success)
     # 3. The pause, which grows with the errors. None after a death (the machine may be fine again by now), nor after
-    #    a success of another step: then something changed, and this is its first attempt.
-    wait = (ended[0].end_time or now) + pause(policy.retry_delay_seconds, others) - now
-    if wait > 0 and (tried or not last.is_success) and not _died(last):
+    #    a success of another step: then something changed, and this is its first attempt. Nor where the end lies in the
+    #    future: the clock was set back, and how long ago it was cannot be known.
+    ended_at = ended[0].end_time or now
+    wait = ended_at + pause(policy.retry_delay_seconds, others) - now
+    if wait > 0 and ended_at <= now + CLOCK_SECONDS and (tried or not last.is_success) and not _died(last):
         why = f"{step.target}: next attempt in {wait:.0f} s; {explain(instance, last)}"
         return AttemptDecision("wait", number, why, last.run_id)
     return AttemptDecision("due", number, died=bool(tried) and _died(last))
@@ -165,8 +169,10 @@ def _died(run: dg.DagsterRun) -> bool:
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
 
 
-def _died_with_service(run: dg.DagsterRun) -> bool:
-    return _was_abandoned(run) and run.remote_job_origin is not None
+def _was_cut_off(run: dg.DagsterRun) -> bool:
+    """Whether it ended together with the service, or because somebody interrupted `dasd run`."""
+    died_with_service = _was_abandoned(run) and run.remote_job_origin is not None
+    return died_with_service or run.tags.get(INTERRUPTED) == run.run_id
 
 
 def _was_abandoned(run: dg.DagsterRun) -> bool:

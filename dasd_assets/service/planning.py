@@ -161,7 +161,7 @@ class Planner:
         records = runs_of(self.instance, idle)
         for step in idle:
             # What its earlier runs allow; the newest of them is part of the attempt's key.
-            released = quarantined.released.get(step.target)
+            released = quarantined.released.get(step.target, set())
             found = records[step.target]
             decision = decide(self.instance, step, found, self.recipe.automation, released, now)
             attempt = Attempt(step, decision.number, found[0].dagster_run.run_id if found else "", decision.died)

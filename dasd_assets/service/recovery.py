@@ -1,16 +1,17 @@
-"""Runs that a killed process left behind: marked as failed, and their slots in the pools freed.
+"""Runs that a killed or interrupted process left behind: marked as such, and their slots in the pools freed.
 
 Whoever executes a run holds a lock file: `dasd run` one that its runs are tagged with, a run worker of the service one
 named after the run, until its process ends. Where the lock can be acquired, its owner is dead: the system releases
 locks however a process ends. `dasd run` looks before each run, `dasd ui` before it starts, and the service at every
-tick, so a service that was killed whole and started again, by whatever command, continues by itself.
+tick, so a service that was killed whole and started again, by whatever command, continues by itself. An interrupted
+`dasd run` marks its run as canceled itself; if it did not come to that, a note beside its lock file says so.
 """
 
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -24,12 +25,17 @@ from dasd_assets.records.dagster_internals import (
     RetryMode,
     StepDependencyConfig,
 )
+from dasd_resources.interruption import at_interruption
 
 OWNER = "dasd.owner"
 OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # anybody may write the tag: nothing else is used as a file's name
 ABANDONED = "dasd.abandoned"
-BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+INTERRUPTED = "dasd.interrupted"
+NOTE = ".interrupted"  # suffix of the file beside an owner's lock
+CANCELING = dg.DagsterRunStatus.CANCELING
+BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, CANCELING]
 LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
+_seen_without_lock: dict[str, float] = {}  # run -> when this process first saw it so, by the clock that is never set
 
 
 def owners(home: Path) -> Path:
@@ -89,25 +95,77 @@ class OwnedExecutor(dg.Executor):
         yield from self._inner.execute(plan_context, execution_plan)
 
 
-def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path) -> int:
-    """Fail every unfinished run whose process is dead; returns how many there were.
+@contextmanager
+def canceled_if_interrupted(
+    instance: dg.DagsterInstance, home: Path, run_id: str, tags: Mapping[str, str]
+) -> Iterator[None]:
+    """A run of this process, which may not exist yet, is marked as canceled if the process is interrupted in the block.
+
+    tags: its owner's. Until its children are gone it is marked as canceling: then Dagster does not take their end, as
+    the run sees it, for a failure.
+    """
+
+    def begin_to_cancel() -> None:
+        _note(home, tags).touch()
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.add_run_tags(run_id, {INTERRUPTED: run_id})
+            instance.report_run_canceling(run, "interrupted")
+
+    def cancel() -> None:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            _cancel(instance, run)
+
+    with at_interruption(begin_to_cancel, cancel):
+        yield
+
+
+def _note(home: Path, tags: Mapping[str, str]) -> Path:
+    """Says of an owner that it was interrupted. Beside its lock file: to look for a lock empties the file."""
+    return (owners(home) / tags[OWNER]).with_suffix(NOTE)
+
+
+def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    instance.report_run_canceled(run, "interrupted; the next run continues from what was committed")
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, clock: Callable[[], float] = time.monotonic) -> int:
+    """Fail every unfinished run whose process is dead, or cancel it if it was to be; returns how many there were.
 
     A run may end between the two queries, its process after it: only runs that are still unfinished are failed.
     """
     # Find the runs whose lock is free; read them again, for one of them may just have ended by itself; then tag each
-    # (attempts.py tells by it that the process was killed), fail it, and free its slots in the pools, which Dagster
-    # would keep occupied.
+    # (attempts.py tells by it what became of the process), fail or cancel it, and free its slots in the pools, which
+    # Dagster would keep occupied.
     records = instance.get_run_records(dg.RunsFilter(statuses=BEGUN))
-    dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home))]
+    dead = [record.dagster_run.run_id for record in records if _is_abandoned(instance, record, owners(home), clock)]
     abandoned = instance.get_runs(dg.RunsFilter(run_ids=dead, statuses=BEGUN)) if dead else []
     for run in abandoned:
-        instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
-        instance.report_run_failed(run, "its process was killed; the next run continues from what was committed")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        if _was_interrupted(home, run):
+            instance.add_run_tags(run.run_id, {INTERRUPTED: run.run_id})
+            _cancel(instance, run)
+        elif run.status == CANCELING:
+            _cancel(instance, run)
+        else:
+            instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
+            instance.report_run_failed(run, "its process was killed; the next run continues from what was committed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(abandoned)
 
 
-def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path) -> bool:
+def _was_interrupted(home: Path, run: dg.DagsterRun) -> bool:
+    """Whether its owner noted so, and did not come to mark it. Only asked of owners whose name is one of ours."""
+    if run.remote_job_origin is not None or OWNER not in run.tags:
+        return False
+    note = _note(home, run.tags)
+    found = note.exists()
+    note.unlink(missing_ok=True)
+    return found
+
+
+def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path, clock: Callable[[], float]) -> bool:
     run = record.dagster_run
     if run.remote_job_origin is None:  # of `dasd run`: tagged with its lock file
         name = run.tags.get(OWNER, "")
@@ -116,9 +174,11 @@ def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Pa
         return False  # perhaps executed on another machine: its lock cannot be seen from here
     if (folder / run.run_id).exists():
         return _is_dead(folder / run.run_id)
-    # Without a lock file, a worker is dead only if it has had the time to make one.
-    begun = record.start_time or record.update_timestamp.timestamp()
-    return run.status != dg.DagsterRunStatus.NOT_STARTED and time.time() - begun > LOCK_SECONDS
+    # Without a lock file, a worker is dead only if it has had the time to make one, with us looking on: how long ago it
+    # began cannot be known, as the time of day may have been set, or the machine asleep.
+    if run.status == dg.DagsterRunStatus.NOT_STARTED:
+        return False
+    return clock() - _seen_without_lock.setdefault(run.run_id, clock()) > LOCK_SECONDS
 
 
 def _is_dead(lock: Path) -> bool:

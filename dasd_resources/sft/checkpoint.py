@@ -16,6 +16,7 @@ from typing import Self
 from dasd_resources.content_hash import content_hash
 
 RECORD, LOSSES = "dasd.json", "losses.json"
+SAVING = "saving"  # there while a training saves a private checkpoint
 PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 
 

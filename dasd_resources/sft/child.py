@@ -31,7 +31,8 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import Pace, Progress, flush
+from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, flush
+from dasd_resources.sft.ending import SavesBeforeEnding
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -47,6 +48,7 @@ def main(description: Path, resume: str | None) -> None:
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training.group_by_length)
     trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
+    trainer.add_callback(SavesBeforeEnding(partial / SAVING))
     trainer.train(resume_from_checkpoint=resume)
     save_weights(trainer, tokenizer, training.dtype, partial / "weights")
     if trainer.is_world_process_zero():

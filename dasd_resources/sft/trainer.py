@@ -15,16 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import polars as pl
 
+from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import Pace, Progress, Trained, file_hash, publish, published
+from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, Trained, file_hash, publish, published
 
+ENDING_SECONDS = 3.0  # for a child that is interrupted
+SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once
 CHILD_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -133,6 +137,7 @@ def _prepare(job: SftJob) -> Path | None:
     points = [point for point in _points(job.partial) if point.step <= step]
     lines = [json.dumps(dataclasses.asdict(point)) + "\n" for point in points]
     (job.partial / "progress.jsonl").write_text("".join(lines))
+    (job.partial / SAVING).unlink(missing_ok=True)
     return resume
 
 
@@ -185,10 +190,12 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
             pass_fds=(lock,),
         )
         try:
-            for line in _lines_until_exit(child, progress):
-                on_progress(_reading(line))
+            with at_interruption(partial(_interrupt, child, job.partial / SAVING), seconds=SAVING_SECONDS):
+                for line in _lines_until_exit(child, progress):
+                    on_progress(_reading(line))
         finally:
             _end(child)
+    begin()  # or it has ended because we have: there is nothing to publish, and no failure to tell of
     if child.returncode:
         raise TrainingError(_failure(job, child.returncode))
 
@@ -217,6 +224,16 @@ def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Itera
         yield from lines
         if running:
             time.sleep(0.1)
+
+
+def _interrupt(child: subprocess.Popen[bytes], saving: Path, seconds: float = ENDING_SECONDS) -> None:
+    """End an interrupted training; a checkpoint that it is saving is saved first."""
+    os.killpg(child.pid, signal.SIGTERM)
+    ends = time.monotonic() + seconds
+    while child.poll() is None and (saving.exists() or time.monotonic() < ends):
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

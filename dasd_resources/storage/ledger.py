@@ -8,6 +8,7 @@ work on one table at once, each id is committed by one of them.
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import RLock, Timer
@@ -17,6 +18,7 @@ from typing import Self, TypeVar
 import polars as pl
 
 from dasd_resources.inference.engine import Failure
+from dasd_resources.interruption import at_interruption
 from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
@@ -44,6 +46,7 @@ class Ledger:
     _flushed_at: float = field(default_factory=time.monotonic)
     _lock: RLock = field(default_factory=RLock)
     _timer: Timer | None = None  # flushes the waiting rows if no further one comes for max_seconds
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def add(self, row: Row) -> None:
         """Take a finished row; it is durable after the next flush."""
@@ -127,12 +130,14 @@ class Ledger:
             log.warning("rows of %s are not committed yet; they are tried again", self.table, exc_info=True)
 
     def __enter__(self) -> Self:
+        self._open.enter_context(at_interruption(self.flush))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        with self._open:
+            self.flush()
 
 
 def missing(wanted: Iterable[str], present: Iterable[str]) -> list[str]:
