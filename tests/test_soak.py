@@ -24,7 +24,7 @@ import pytest
 from conftest import Project, change, prompt_rows
 from reliability import record
 from soak_reader import EXPIRED
-from test_drill import check_nothing_is_left, free_port, is_up_to_date, recipe_file, session, tables, undisturbed_run
+from test_drill import check_nothing_is_left, free_port, is_up_to_date, recipe_file, tables, undisturbed_run
 
 from dasd_resources.demo.questions import QuestionRow, write_rows
 from dasd_resources.recipe import Recipe, load_recipe
@@ -48,6 +48,7 @@ OF_CHECKPOINTS = {
     "continuation_verdicts": "continuation_id",
 }
 SERVICE, RUN = "service", "run"
+MARK = "DASD_DRILL_ROLE"
 
 
 @dataclass
@@ -67,6 +68,10 @@ class Role:
     left_at: float | None = None  # when its first process ended; others of it may not have yet
     ends: list[tuple[int, float, str]] = field(default_factory=list)
     num_starts: int = 0
+
+    @property
+    def mark(self) -> str:
+        return f"{self.name}-{self.num_starts}"
 
     @property
     def is_running(self) -> bool:
@@ -111,7 +116,7 @@ class Soak:
         with self.output(role).open("wb") as log:
             command = [sys.executable, *role.command()]
             role.process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command, env={**self.environment, MARK: role.mark}, stdout=log, stderr=log, start_new_session=True
             )
 
     def look(self, may_start: bool) -> None:
@@ -130,10 +135,12 @@ class Soak:
             role.left_at = now
             if not role.killed:
                 role.ends.append((code, now - role.changed_at, self.output(role).read_text(errors="replace")))
-        left = session(role.process.pid)
+        if code == -signal.SIGKILL and role.name == SERVICE:
+            kill_marked(role)  # as who supervises it has to: no process can end others when it is killed itself
+        left = marked(MARK, role.mark)
         if left and now - role.left_at > TO_END:
             self.left_behind += [f"{role.name} ({code}): {command_text(pid)}" for pid in left]
-            kill_session(role.process.pid)
+            kill_marked(role)
         elif not left:
             role.process, role.changed_at = None, now
 
@@ -144,11 +151,11 @@ class Soak:
             return
         [role] = self.rng.choices(running, [role.weight for role in running])
         assert role.process is not None
-        leader, members = role.process.pid, session(role.process.pid)
+        leader, members = role.process.pid, marked(MARK, role.mark)
         sent = self.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         role.killed = True
         if sent == signal.SIGKILL and self.rng.random() < 0.3:
-            kill_session(leader)
+            kill_marked(role)
             self.kills[f"{role.name} whole"] += 1
             return
         victim = self.rng.choice(members or [leader])
@@ -168,21 +175,21 @@ def command_text(pid: int) -> str:
         return "ended"
 
 
-def kill_session(leader: int) -> None:
-    """Until there is no more: a member may be starting another."""
-    while members := session(leader):
+def kill_marked(role: Role) -> None:
+    """All of a role's processes, until there is no more: one may be starting another."""
+    while members := marked(MARK, role.mark):
         for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def processes_of(home: Path) -> list[int]:
-    """Every process whose environment names the home."""
-    found, wanted = [], f"DASD_HOME={home}\0".encode()
+def marked(name: str, value: str) -> list[int]:
+    """Every living process that has this variable in its environment: what a process starts inherits it."""
+    found, wanted = [], f"\0{name}={value}\0".encode()
     for environment in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if wanted in environment.read_bytes():
+        with suppress(OSError):  # of a process that has ended, there is nothing to read
+            if wanted in b"\0" + environment.read_bytes():
                 found.append(int(environment.parent.name))
     return found
 
@@ -272,7 +279,7 @@ def settle(soak: Soak, last: Sequence[QuestionRow]) -> None:
     for role in soak.roles:
         if role is not service and role.process is not None:
             role.killed = True
-            kill_session(role.process.pid)
+            kill_marked(role)
     soak.look(may_start=False)
     soak.roles, deadline = [service], time.monotonic() + SETTLING
     land(soak, "then.jsonl", last)
@@ -384,11 +391,11 @@ def soak_and_compare(soak: Soak, folder: Path) -> str:
         soak_for(soak, landed, slow)
         settle(soak, last)
         stop_service(soak)
-        assert processes_of(soak.project.home) == []
+        assert marked("DASD_HOME", str(soak.project.home)) == []
     finally:
         for role in everyone:
             if role.process is not None:
-                kill_session(role.process.pid)
+                kill_marked(role)
         report(soak, everyone)
     assert surprises(everyone) == []
     assert soak.left_behind == []
