@@ -359,7 +359,7 @@ def surprises(roles: Sequence[Role]) -> list[str]:
 
 @pytest.mark.drill
 def test_everything_at_once_under_kills_ends_as_if_undisturbed(tmp_path: Path, tiny: Recipe) -> None:
-    soak = new_soak(tmp_path, change(tiny, "name", "soak"), Pace(14, num_runs=3, between_kills=(2.0, 8.0)))
+    soak = new_soak(tmp_path, change(tiny, "name", "soak"), Pace(14, num_runs=3, between_kills=(4.0, 12.0)))
     latency = soak_and_compare(soak, tmp_path)
     record_soak("soak", soak, "test_everything_at_once_under_kills_ends_as_if_undisturbed", latency)
 
