@@ -16,6 +16,7 @@ from random import Random
 import dagster as dg
 import polars as pl
 import pytest
+import reliability
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
@@ -245,6 +246,10 @@ def prompt_rows(start: int, stop: int) -> list[QuestionRow]:
     """Questions of the demo, every third in a domain of its own."""
     rows = islice(questions("prompts"), start, stop)
     return [{**row, "domain": "sums"} if index % 3 == 2 else row for index, row in enumerate(rows)]
+
+
+def pytest_runtest_setup() -> None:
+    reliability.begun = time.monotonic()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from dasd_resources.landing.landing_folder import (
     LandingFolder,
     UnsupportedStore,
     content_of,
+    seconds_until_settled,
     settled,
 )
 from dasd_resources.landing.prompt_files import read_prompts
@@ -132,6 +133,12 @@ def test_a_file_is_settled_when_it_has_stopped_growing(
     age: float, seen: dict[str, tuple[int, int]], expected: bool
 ) -> None:
     assert settled(LandedFile("a.jsonl", 3, 1000.0), seen, 1000.0 + age) == expected
+
+
+@pytest.mark.parametrize(("modified", "expected"), [(997.0, 2.0), (990.0, 0.0), (1200.0, 5.0), (0.0, 5.0)])
+def test_a_second_look_comes_when_it_can_tell_whether_a_file_grows(modified: float, expected: float) -> None:
+    """So a file that gets a line each second is not taken for complete; one without times, or of the future, may be."""
+    assert seconds_until_settled(LandedFile("a.jsonl", 3, modified), now=1000.0) == expected
 
 
 def test_without_times_a_file_is_settled_when_it_was_seen_before() -> None:

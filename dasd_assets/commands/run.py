@@ -33,14 +33,13 @@ from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import LandingFolder, seconds_until_settled
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
 MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
-GROWING_SECONDS = 0.5
 WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
 
@@ -149,7 +148,7 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
     folder = LandingFolder.of(recipe.automation.landing, home)
     landed = look(folder, batches(instance), {}, time.time())
     if landed.growing:
-        time.sleep(GROWING_SECONDS)
+        time.sleep(max(map(seconds_until_settled, landed.growing)))
         landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
     if landed.new:
         _add(instance, PROMPT_BATCH.name, landed.new)

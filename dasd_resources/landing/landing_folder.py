@@ -202,6 +202,12 @@ def settled(file: LandedFile, seen: Mapping[str, tuple[int, int]], now: float | 
     return (file.modified > 0 and age >= SETTLED_SECONDS) or seen.get(file.name) == file.stamp
 
 
+def seconds_until_settled(file: LandedFile, now: float | None = None) -> float:
+    """How long to wait before a second look at a growing file, which then tells whether it has stopped."""
+    age = (time.time() if now is None else now) - file.modified if file.modified > 0 else 0.0
+    return min(max(SETTLED_SECONDS - age, 0.0), SETTLED_SECONDS)
+
+
 def content_of(batch: str) -> str:
     """The part of a batch key that is the content's hash: equal for two files of the same content."""
     return batch.rpartition("-")[2]
