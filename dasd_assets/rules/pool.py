@@ -46,16 +46,17 @@ def create_pool_table(reading: Reading, params: dict[str, object]) -> dict[str, 
           AND s.threshold_version = $threshold_version AND s.num_sentences >= $min_sentences
           AND (v.response_id IS NOT NULL OR NOT $only_accepted)"""
     reading.create_temp_table("pool", query, params)
-    return _shrink(reading, params) if params["pseudo_count"] else {}
+    return shrink(reading, float(str(params["pseudo_count"]))) if params["pseudo_count"] else {}
 
 
-def _shrink(reading: Reading, params: dict[str, object]) -> dict[str, float]:
+def shrink(reading: Reading, pseudo_count: float) -> dict[str, float]:
     """Draw the keys of table `pool` towards the mean score of their domain's rows; returns the means."""
     # Rounded, as a mean's last digits depend on the order in which threads add up; the rank of no row may.
     means = dict(reading.read("SELECT domain, round(favg(score), 9) FROM pool GROUP BY ALL").iter_rows())
+    params = {"pseudo_count": pseudo_count, "domains": list(means), "means": list(means.values())}
     query = f"""SELECT pool.* REPLACE ({SHRUNK.replace("$mean", "mean")} AS key) FROM pool
         JOIN (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($means::DOUBLE[]) AS mean) USING (domain)"""
-    reading.create_temp_table("shrunk", query, {**params, "domains": list(means), "means": list(means.values())})
+    reading.create_temp_table("shrunk", query, params)
     reading.create_temp_table("pool", "FROM shrunk")
     return means
 
