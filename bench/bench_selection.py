@@ -16,6 +16,7 @@ from collections.abc import Callable
 import polars as pl
 from results import against, table
 
+from dasd_assets.rules.competition import Competition
 from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.random_control import draw_control
@@ -85,7 +86,7 @@ def timed(work: Callable[[], pl.DataFrame]) -> tuple[pl.DataFrame, float]:
 
 def chosen(reading: Reading, policy: str, most: int) -> tuple[pl.DataFrame, list[object]]:
     """What the project selects, after comparing it with the plain query, and the table's row."""
-    ours, seconds = timed(lambda: select(reading, policy, dict.fromkeys(DOMAINS, most)))
+    ours, seconds = timed(lambda: select(reading, Competition(policy, None), dict.fromkeys(DOMAINS, most)))
     naive, naive_seconds = timed(lambda: reading.read(RANKED.format(source=NAIVE[policy], most=most)))
     assert ours.equals(naive.select(ours.columns)), "the two queries select different rows"
     assert ours.height == len(DOMAINS) * most or ours.height < len(DOMAINS) * most < 4000
@@ -123,7 +124,9 @@ def main(num_rows: int) -> None:
             rows, whole = [], []
             for policy in BARS:
                 ours, row = chosen(reading, policy, most)
-                control, control_seconds = timed(lambda o=ours, p=policy: draw_control(reading, o, p, recipe.seed))
+                control, control_seconds = timed(
+                    lambda o=ours, p=policy: draw_control(reading, o, Competition(p, None), recipe.seed)
+                )
                 assert (
                     control.group_by("domain").len().sort("domain").equals(ours.group_by("domain").len().sort("domain"))
                 )

@@ -13,7 +13,8 @@ from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import CONTROL_ASSET, RANDOM, generation_asset, selection_asset
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.random_control import CONTROL, draw_control
-from dasd_assets.selection import selection_audit, write_selection
+from dasd_assets.rules.selection import competition
+from dasd_assets.selection import looked_up_for_cost, selection_audit, write_selection
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Reading, Warehouse
@@ -38,7 +39,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
             "prompts": "prompts",
             "quarantined_batches": (),
         },
-        looks_up={"responses": list(map(generation_asset, recipe.datasets))},
+        looks_up={"responses": list(map(generation_asset, recipe.datasets)), **looked_up_for_cost(recipe)},
         models=["teacher_model", "student_model"],
         rules=[CONTROL],
         parts=["name", "generation.temperatures"],
@@ -78,10 +79,10 @@ def _control(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[st
     """The control of a dataset's selection, see `draw_control`. params: of `pool_params`."""
     with warehouse.reading() as reading, reading.all_cores():
         create_pool_table(reading, params)
-        return draw_control(reading, _selected(reading, recipe, dataset), recipe.selection.policy, recipe.seed)
+        return draw_control(reading, _selected(reading, recipe, dataset), competition(recipe), recipe.seed)
 
 
 def _selected(reading: Reading, recipe: Recipe, dataset: str) -> pl.DataFrame:
-    query = """SELECT prompt_id, domain FROM selected_responses
+    query = """SELECT response_id, prompt_id, domain FROM selected_responses
         WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'"""
     return reading.read(query, {"recipe": recipe.name, "dataset": dataset})

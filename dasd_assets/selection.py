@@ -21,7 +21,7 @@ from dasd_assets.rules.candidates import drop_counts
 from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
-from dasd_assets.rules.selection import SELECTION, select, selection_version
+from dasd_assets.rules.selection import SELECTION, competition, select, selection_version
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -64,7 +64,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             "prompts": "prompts",  # a withdrawal changes the pool and nothing in between
             "quarantined_batches": (),
         },
-        looks_up={"responses": generation_asset(dataset)},
+        looks_up={"responses": generation_asset(dataset), **looked_up_for_cost(recipe)},
         models=["teacher_model", "student_model"],
         rules=[SELECTION],
         parts=["name", "seed", "generation.temperatures"],
@@ -90,7 +90,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         if selected.is_empty():
             raise dg.Failure(f"no response of {dataset} is left to select; {_drops(warehouse, params)}")
         write_selection(context, warehouse, recipe, dataset, DAS, selected)
-        record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params))
+        record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params, pool.domain_means))
         figures = _figures(recipe, selected, pool)
         rows = {"recipe": recipe.name, "dataset": dataset, "policy": DAS}
         audit = selection_audit(warehouse, recipe, of_dataset)
@@ -112,12 +112,16 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
 
 @dataclass(frozen=True)
 class PoolSummary:
-    """What the pool of a dataset held: counts, its domains, and up to PLOTTED of its scores."""
+    """What the pool of a dataset held: counts, its domains, and up to PLOTTED of its scores.
+
+    domain_means: of `create_pool_table`.
+    """
 
     num_candidates: int
     mean_score: float | None
     domains: list[str]
     scores: list[float]
+    domain_means: dict[str, float]
 
 
 def select_from_pool(
@@ -125,12 +129,17 @@ def select_from_pool(
 ) -> tuple[pl.DataFrame, PoolSummary]:
     """The rows selected for a dataset, see `select`, and a summary of the pool. params: of `pool_params`."""
     with warehouse.reading() as reading, reading.all_cores():
-        create_pool_table(reading, params)
-        selected = select(reading, recipe.selection.policy, recipe.selection.budgets.get(dataset, {}))
+        means = create_pool_table(reading, params)
+        selected = select(reading, competition(recipe), recipe.selection.budgets.get(dataset, {}))
         number, mean = reading.read("SELECT count(*), avg(score) FROM pool").row(0)
         domains = reading.read("SELECT DISTINCT domain FROM pool ORDER BY domain")["domain"].to_list()
         sample = reading.read(f"SELECT score FROM (SELECT score FROM pool LIMIT {PLOTTED}) WHERE score IS NOT NULL")
-    return selected, PoolSummary(number, mean, domains, sample["score"].to_list())
+    return selected, PoolSummary(number, mean, domains, sample["score"].to_list(), means)
+
+
+def looked_up_for_cost(recipe: Recipe) -> dict[str, str]:
+    """The table that a budget of tokens reads, and its asset."""
+    return {"student_tokens": "student_tokens"} if recipe.selection.budget_unit == "tokens" else {}
 
 
 def unused_budgets(recipe: Recipe, dataset: str, pool: PoolSummary) -> list[str]:

@@ -83,7 +83,7 @@ def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.Monk
     existing = copy.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
     models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
     teacher, student = (copy.engines.find(spec, key).fingerprint for spec, key in models)
-    rule = selection_rule(recipe, "t100", pool_params(recipe, teacher, student, "t100", existing))
+    rule = selection_rule(recipe, "t100", pool_params(recipe, teacher, student, "t100", existing), {})
     ranked = copy.read(
         "SELECT response_id, rank FROM selected_responses WHERE dataset = 't100' AND policy = 'das' AND domain = 'math'"
     )

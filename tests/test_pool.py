@@ -219,7 +219,10 @@ def test_a_scored_response_brings_its_question_domain_and_score(home: Home) -> N
         "prompt_id": "p2",
         "domain": "code",
         "score": number / 100,
+        "key": number / 100,
         "accepted": True,
+        "cost": 1,
+        "num_sentences": 1,
     }
 
 

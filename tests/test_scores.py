@@ -60,13 +60,21 @@ def test_every_score_by_hand(name: str) -> None:
 def by_hand(name: str) -> float:
     if name == "teacher_share":
         return 1 / 2
+    if name == "teacher_token_share":
+        return 4 / 7
     reduction, measure, per = name.split("_")
+    if reduction == "response":
+        first = -1.7 / (5 if per == "token" else 16)
+        second = -2.3 / (7 if per == "token" else 16)
+        return first - second if measure == "log" else math.exp(first) - math.exp(second)
     gaps = []
     for teacher, num_teacher, student, num_student, characters in SENTENCES[:2]:
         means = [teacher / (num_teacher if per == "token" else characters)]
         means.append(student / (num_student if per == "token" else characters))
         first, second = means if measure == "log" else map(math.exp, means)
         gaps.append(first - second)
+    if reduction == "weighted":
+        return (4 * gaps[0] + 3 * gaps[1]) / 7
     return sum(gaps) / (2 if reduction == "mean" else 1)
 
 
@@ -97,7 +105,11 @@ def test_scores_by_hand() -> None:
     table = rows([(2 * half, 2, 3 * half, 1, 4), (2 * half, 1, half, 1, 2), (half, 1, 2 * half, 2, 1)])
     table = with_types(table, "probability", 0.3)
     assert table["sentence_type"].to_list() == ["teacher", "close", "close"]  # 0.375, -0.25, 0
-    scores = {row["score_name"]: row["score"] for row in response_scores(table).to_dicts()}
+    scores = {
+        row["score_name"]: row["score"]
+        for row in response_scores(table).to_dicts()
+        if row["score_name"].startswith(("teacher_share", "mean", "sum"))
+    }
     a, b, c = 2 ** (-2 / 4) - 2 ** (-3 / 4), 2**-1 - 2 ** (-1 / 2), 2**-1 - 2**-2
     assert scores == pytest.approx(
         {
@@ -149,12 +161,21 @@ def gap(sentence: Sentence, measure: str, per: str) -> float | None:
 
 
 def plain_score(name: str, sentences: list[Sentence], divergence: Divergence) -> float | None:
-    if name == "teacher_share":
-        gaps = [g for s in sentences if (g := gap(s, divergence.measure, divergence.per)) is not None]
-        return sum(g > divergence.threshold for g in gaps) / len(gaps) if gaps else None
+    counted = [s for s in sentences if gap(s, "log", "token") is not None]
+    if not counted:
+        return None
+    if name.endswith("share"):
+        is_teacher = [(gap(s, divergence.measure, divergence.per) or 0) > divergence.threshold for s in counted]
+        weights = [s[3] if name == "teacher_token_share" else 1 for s in counted]
+        return sum(w for w, yes in zip(weights, is_teacher, strict=True) if yes) / sum(weights)
     reduction, measure, per = name.split("_")
-    gaps = [g for s in sentences if (g := gap(s, measure, per)) is not None]
-    return sum(gaps) / (len(gaps) if reduction == "mean" else 1) if gaps else None
+    if reduction == "response":
+        a, b, c, d, e = map(sum, zip(*counted, strict=True))
+        return gap((a, b, c, d, e), measure, per)
+    gaps = [gap(s, measure, per) or 0.0 for s in counted]
+    weights = [s[3] if reduction == "weighted" else 1 for s in counted]
+    total = sum(w * g for w, g in zip(weights, gaps, strict=True))
+    return total / (1 if reduction == "sum" else sum(weights))
 
 
 logprobs = st.floats(-30, 0, width=32)

@@ -1,5 +1,7 @@
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dasd_assets.rules.competition import Competition
 from dasd_assets.rules.selection import select
 from dasd_assets.selection import write_selection
 from dasd_resources.recipe import load_recipe
@@ -29,17 +32,20 @@ def pool() -> pl.DataFrame:
 
 @contextmanager
 def reading_of(pool: pl.DataFrame) -> Iterator[Reading]:
-    """A reading whose table `pool` holds these rows, all accepted unless they say otherwise."""
+    """A reading whose table `pool` holds these rows: accepted, ranked by score, of cost 1 unless they say otherwise."""
+    usual = {"accepted": pl.lit(True), "key": pl.col("score"), "cost": pl.lit(1)}
     with duckdb.connect() as connection:
-        connection.register("rows", pool if "accepted" in pool.columns else pool.with_columns(accepted=True))
+        connection.register("rows", pool.with_columns(**{k: v for k, v in usual.items() if k not in pool.columns}))
         reading = Reading(connection)
         reading.create_temp_table("pool", "FROM rows")
         yield reading
 
 
-def chosen_of(pool: pl.DataFrame, policy: str, budget: dict[str, int]) -> pl.DataFrame:
+def chosen_of(
+    pool: pl.DataFrame, policy: str, budget: dict[str, int], max_per_question: int | None = None
+) -> pl.DataFrame:
     with reading_of(pool) as reading:
-        return select(reading, policy, budget)
+        return select(reading, Competition(policy, max_per_question), budget)
 
 
 def kept(table: pl.DataFrame) -> list[tuple[str, int]]:
@@ -103,29 +109,86 @@ def test_a_smaller_selection_drops_the_rest(write: Callable[[pl.DataFrame], Ware
     assert stored["response_id"].to_list() == ["a2", "c1"]
 
 
+def test_top_k_takes_no_more_of_a_question_than_it_may() -> None:
+    assert kept(chosen_of(pool(), "top_k", {"math": 3}, 1)) == [("c1", 1), ("a2", 1), ("b1", 2)]
+    assert kept(chosen_of(pool(), "top_k", {"math": 4}, 2)) == kept(chosen_of(pool(), "top_k", {"math": 4}))
+
+
+def test_a_budget_is_filled_with_the_next_best_accepted_response() -> None:
+    table = pool().with_columns(accepted=pl.col("response_id") != "a2")
+    assert kept(chosen_of(table, "top_k", {"math": 2})) == [("c1", 1), ("b1", 1), ("b2", 2)]
+    # The best of question a is rejected, and with it the question: its next best was not what the score chose.
+    assert kept(chosen_of(table, "best_per_question", {"math": 2})) == [("c1", 1), ("b1", 1)]
+
+
+def test_a_budget_of_tokens_is_spent_and_not_exceeded() -> None:
+    table = pool().with_columns(cost=pl.Series([10, 60, 30, 20, 5, 5]))
+    assert kept(chosen_of(table, "top_k", {"math": 89})) == [("c1", 1), ("a2", 1)]
+    assert kept(chosen_of(table, "top_k", {"math": 90})) == [("c1", 1), ("a2", 1), ("b1", 2)]
+    assert chosen_of(table, "top_k", {"math": 59, "code": 4}).is_empty()
+
+
 pools = st.lists(
-    st.tuples(st.integers(0, 9), st.sampled_from(["math", "code"]), st.sampled_from([None, 0.0, 0.5, 1.0])), max_size=25
+    st.tuples(
+        st.integers(0, 9),
+        st.sampled_from(["math", "code"]),
+        st.sampled_from([None, 0.0, 0.5, 1.0]),
+        st.booleans(),
+        st.integers(1, 4),
+    ),
+    max_size=25,
 ).map(
     lambda rows: pl.DataFrame(
         [
-            {"response_id": f"r{i:02d}", "prompt_id": f"{domain}{question}", "domain": domain, "score": score}
-            for i, (question, domain, score) in enumerate(rows)
+            {
+                "response_id": f"r{i:02d}",
+                "prompt_id": f"{domain}{question}",
+                "domain": domain,
+                "score": score,
+                "accepted": accepted,
+                "cost": cost,
+            }
+            for i, (question, domain, score, accepted, cost) in enumerate(rows)
         ],
-        schema={"response_id": pl.String, "prompt_id": pl.String, "domain": pl.String, "score": pl.Float64},
+        schema={
+            "response_id": pl.String,
+            "prompt_id": pl.String,
+            "domain": pl.String,
+            "score": pl.Float64,
+            "accepted": pl.Boolean,
+            "cost": pl.Int32,
+        },
     )
 )
-policies = st.sampled_from(["best_per_question", "top_k"])
-budgets = st.dictionaries(st.sampled_from(["math", "code"]), st.integers(1, 5))
+rules = st.sampled_from([("best_per_question", None), ("top_k", None), ("top_k", 1), ("top_k", 2)])
+budgets = st.dictionaries(st.sampled_from(["math", "code"]), st.integers(1, 9))
 
 
-@settings(max_examples=60, deadline=None)
-@given(pools, policies, budgets)
-def test_a_selection_is_what_a_plain_loop_selects(pool: pl.DataFrame, policy: str, budget: dict[str, int]) -> None:
-    expected: list[tuple[str, int]] = []
+def plainly_chosen(pool: pl.DataFrame, policy: str, most: int | None, budget: dict[str, int]) -> list[tuple[str, int]]:
+    """The selection as a loop over the rows, best first."""
+    found: list[tuple[str, int]] = []
     for domain in ("code", "math"):
         rows = [row for row in pool.to_dicts() if row["domain"] == domain and row["score"] is not None]
         rows.sort(key=lambda row: (-row["score"], row["response_id"]))
         if policy == "best_per_question":
             rows = [row for i, row in enumerate(rows) if row["prompt_id"] not in {r["prompt_id"] for r in rows[:i]}]
-        expected += [(row["response_id"], rank) for rank, row in enumerate(rows[: budget.get(domain)], start=1)]
-    assert kept(chosen_of(pool, policy, budget)) == expected
+        rank, spent, taken = 0, 0, Counter[str]()
+        for row in (row for row in rows if row["accepted"]):
+            taken[row["prompt_id"]] += 1
+            if most is not None and taken[row["prompt_id"]] > most:
+                continue
+            spent += row["cost"]
+            if spent > budget.get(domain, inf):
+                break
+            rank += 1
+            found.append((row["response_id"], rank))
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools, rules, budgets)
+def test_a_selection_is_what_a_plain_loop_selects(
+    pool: pl.DataFrame, rule: tuple[str, int | None], budget: dict[str, int]
+) -> None:
+    policy, most = rule
+    assert kept(chosen_of(pool, policy, budget, most)) == plainly_chosen(pool, policy, most, budget)

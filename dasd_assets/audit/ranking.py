@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
+from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK, Competition
 from dasd_assets.rules.ids import off_policy_order
 from dasd_resources.storage.lake import Reading
 
@@ -27,7 +28,9 @@ OutcomeKind = Literal[
     "filtered",
     "not_scored",
     "no_score_value",
+    "too_few_sentences",
     "not_best_of_question",
+    "question_full",
     "beyond_budget",
     "question_not_selected",
     "not_drawn",
@@ -43,14 +46,20 @@ OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections`
     "filtered": "It failed a required filter, or has not been judged by one.",
     "not_scored": "It has no score under the current threshold yet.",
     "no_score_value": "Its score is undefined: no sentence has tokens of both models.",
+    "too_few_sentences": "The recipe asks for more sentences with tokens of both models.",
     "not_best_of_question": "Another response to the same question has a better score.",
-    "beyond_budget": "Its rank exceeds the budget of its domain.",
+    "question_full": "As many responses to the same question as the recipe allows rank above it.",
+    "beyond_budget": "Those ranked above it use up the budget of its domain.",
     "question_not_selected": "The control draws from the selected questions, and its question is not one.",
     "not_drawn": "It could have been drawn, and others were.",
     "not_selected": "The mixed-policy dataset draws from a selection that it is not in.",
 }
 assert get_args(OutcomeKind) == tuple(OUTCOME_KINDS), "each kind stands in both, in one order"
-RANKED_LOWER: tuple[OutcomeKind, ...] = ("not_best_of_question", "beyond_budget")  # the control may still draw it
+RANKED_LOWER: tuple[OutcomeKind, ...] = (
+    "not_best_of_question",
+    "question_full",
+    "beyond_budget",
+)
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,17 @@ def _exclusions(
     failed = _failed(rule, verdicts)
     if failed and rule["only_accepted"]:
         yield Exclusion("filtered", f"not in the pool: {failed}")
-    score = _score(reading, rule, response)
-    if isinstance(score, Exclusion):
-        yield score
+    scored = _scored(reading, rule, response, str(domain))
+    if isinstance(scored, Exclusion):
+        yield scored
         return
-    yield from _outranked(reading, rule, response, score, str(domain))
+    of_question = _outranked_in_question(reading, rule, response, scored)
+    if failed and rule["policy"] == "top_k":
+        yield Exclusion("filtered", f"passed over by selection: {failed}")
+    yield from of_question
     if failed:
-        yield Exclusion("filtered", f"dropped after selection: {failed}")
+        yield Exclusion("filtered", f"the best of its question, and passed over by selection: {failed}")
+    yield from _beyond_budget(reading, rule, scored)
 
 
 def _outside_pool(rule: Record, response: Record) -> Iterator[Exclusion]:
@@ -151,38 +164,85 @@ def _failed(rule: Record, verdicts: list[Record]) -> str | None:
     return f"not judged yet by filter {', '.join(unjudged)}" if unjudged else None
 
 
-def _score(reading: Reading, rule: Record, response: Record) -> float | Exclusion:
-    params = {**rule, "id": response["response_id"], "batch": response["batch"]}
-    scores = reading.read(f"SELECT s.score {_SCORES} AND s.response_id = $id AND s.batch = $batch", params)["score"]
-    if scores.is_empty():
+@dataclass(frozen=True)
+class Scored:
+    """A response in the pool. params: the rule's, and the response's own as far as queries on those above it need."""
+
+    score: float
+    cost: int
+    domain: str
+    params: Record
+
+
+def _scored(reading: Reading, rule: Record, response: Record, domain: str) -> Scored | Exclusion:
+    params = {
+        "min_sentences": 0,
+        "mean": rule.get("domain_means", {}).get(domain),
+        **rule,
+        "id": response["response_id"],
+        "prompt": response["prompt_id"],
+        "batch": response["batch"],
+        "domain": domain,
+    }
+    query = f"""SELECT score, num_sentences, {_key(rule)} AS key, {_cost(rule)} AS cost
+        FROM (SELECT * {_SCORES} AND s.response_id = $id AND s.batch = $batch) r"""
+    rows = reading.read(query, params).to_dicts()
+    if not rows:
         return Exclusion("not_scored", f"not in the pool: it has no {rule['score_name']} yet under this threshold")
-    if scores[0] is None:
+    [row] = rows
+    if row["score"] is None:
         why = f"its {rule['score_name']} has no value: no sentence has tokens on both sides"
         return Exclusion("no_score_value", why)
-    return float(scores[0])
+    if row["num_sentences"] < params["min_sentences"]:
+        why = f"not in the pool: it has {row['num_sentences']} sentences, the recipe asks for {params['min_sentences']}"
+        return Exclusion("too_few_sentences", why)
+    return Scored(float(row["score"]), int(row["cost"] or 0), domain, {**params, "key": row["key"]})
 
 
-def _outranked(reading: Reading, rule: Record, response: Record, score: float, domain: str) -> Iterator[Exclusion]:
-    """The better response to the same question, or the rank beyond the budget."""
-    params = {**rule, "id": response["response_id"], "score": score, "domain": domain}
-    if rule["policy"] == "best_per_question":
-        same = {**params, "prompt": response["prompt_id"], "batch": response["batch"]}
-        better = reading.read(_ABOVE_OF_QUESTION, same).to_dicts()
-        if better:
-            why = (
-                f"not the best of its question: {rule['score_name']} {score:.4f}, while response "
-                f"{better[0]['response_id']} has {better[0]['score']:.4f} (it is number {len(better) + 1})"
-            )
-            yield Exclusion("not_best_of_question", why)
-            return
-    budget = rule["budget"].get(domain)
-    if budget is not None:
-        column = "num_questions" if rule["policy"] == "best_per_question" else "num_responses"
-        with reading.all_cores():
-            rank = int(reading.read(_NUM_ABOVE, params)[column].item()) + 1
-        if rank > budget:
-            why = f"ranked {rank:,} by {rule['score_name']} {score:.4f}; the budget of domain {domain} is {budget:,}"
-            yield Exclusion("beyond_budget", why)
+def _key(rule: Record) -> str:
+    """What ranks a row of `response_scores`, in SQL."""
+    return SHRUNK if rule.get("pseudo_count") else "score"
+
+
+def _cost(rule: Record) -> str:
+    """What a response r takes of its domain's budget, in SQL."""
+    if rule.get("budget_unit") != "tokens":
+        return "1"
+    return f"(SELECT t.num_tokens FROM {NUM_TOKENS} t WHERE t.response_id = r.response_id)"
+
+
+def _outranked_in_question(reading: Reading, rule: Record, response: Record, scored: Scored) -> Iterator[Exclusion]:
+    """The better responses to the same question, where one, or so many, keep it out."""
+    competition = Competition.of_rule(rule)
+    if competition.is_plain:
+        return
+    query = f"""SELECT response_id, score {_above(rule, scored, "r.prompt_id = $prompt AND r.batch = $batch")}
+        WHERE accepted OR $policy <> 'top_k' ORDER BY key DESC, response_id"""
+    better = reading.read(query, scored.params).to_dicts()
+    if rule["policy"] == "best_per_question" and better:
+        why = (
+            f"not the best of its question: {rule['score_name']} {scored.score:.4f}, while response "
+            f"{better[0]['response_id']} has {better[0]['score']:.4f} (it is number {len(better) + 1})"
+        )
+        yield Exclusion("not_best_of_question", why)
+    elif competition.max_per_question is not None and len(better) >= competition.max_per_question:
+        why = f"number {len(better) + 1} of its question, of which {competition.max_per_question} are kept"
+        yield Exclusion("question_full", why)
+
+
+def _beyond_budget(reading: Reading, rule: Record, scored: Scored) -> Iterator[Exclusion]:
+    """What ranks above it in its domain, if that and its own cost exceed the budget."""
+    budget = rule["budget"].get(scored.domain)
+    if budget is None:
+        return
+    query = f"""WITH above AS ({_above(rule, scored, f"p.domain = $domain AND {OF_BATCHES}")})
+        SELECT coalesce(sum(cost), 0)::BIGINT FROM ({Competition.of_rule(rule).rows("above")})"""
+    with reading.all_cores():
+        spent = int(reading.read(query, scored.params).item()) + scored.cost
+    if spent > budget:
+        place = f"{spent:,} tokens with those ranked above it" if scored.cost > 1 else f"ranked {spent:,}"
+        why = f"{place} by {rule['score_name']} {scored.score:.4f}; the budget of domain {scored.domain} is {budget:,}"
+        yield Exclusion("beyond_budget", why)
 
 
 def _why_not_drawn(
@@ -230,17 +290,19 @@ _OF_QUESTION = """SELECT policy, response_id FROM selected_responses
     WHERE recipe = $recipe AND dataset = $dataset AND prompt_id = $prompt"""
 _SCORES = """FROM response_scores s WHERE s.score_name = $score_name AND s.threshold_version = $threshold_version
     AND s.student_fingerprint = $student"""
-_ABOVE = (
-    f"(SELECT s.response_id, s.score {_SCORES} AND (s.score > $score OR (s.score = $score AND s.response_id < $id))"
-)
-_IN_POOL = f"{OF_RECIPE} AND {AT_TEMPERATURE}"
-_ACCEPTED = f"(NOT $only_accepted OR r.response_id IN ({ACCEPTED}))"
-_ABOVE_OF_QUESTION = f"""SELECT r.response_id, a.score FROM responses r JOIN {_ABOVE} AND s.batch = $batch) a
-    USING (response_id) WHERE r.prompt_id = $prompt AND r.batch = $batch AND {_IN_POOL}
-    AND {_ACCEPTED.format(scope=" AND batch = $batch")} ORDER BY a.score DESC, r.response_id"""
-# Those above first: verdicts are then looked up for them alone, not for every response there is.
-_NUM_ABOVE = f"""WITH above AS MATERIALIZED (SELECT r.response_id, r.prompt_id
-        FROM responses r JOIN {_ABOVE}) a USING (response_id) JOIN prompts p ON p.prompt_id = r.prompt_id
-        WHERE {_IN_POOL} AND p.domain = $domain AND {OF_BATCHES})
-    SELECT count(*) AS num_responses, count(DISTINCT r.prompt_id) AS num_questions FROM above r
-    WHERE {_ACCEPTED.format(scope=" AND response_id IN (SELECT response_id FROM above)")}"""
+
+
+def _above(rule: Record, scored: Scored, where: str) -> str:
+    """The rows of the pool that rank above a response, with the columns that a `Competition` needs."""
+    # Those above first: verdicts are then looked up for them alone, not for every response there is.
+    of_prompts = "JOIN prompts p ON p.prompt_id = r.prompt_id"
+    return f"""FROM (WITH ranked AS MATERIALIZED (
+            SELECT r.response_id, r.prompt_id, r.batch, p.domain, a.score, a.key
+            FROM responses r JOIN (SELECT response_id, score, {_key(rule)} AS key {_SCORES}
+                AND s.num_sentences >= $min_sentences) a USING (response_id) {of_prompts}
+            WHERE (a.key > $key OR (a.key = $key AND r.response_id < $id))
+                AND {OF_RECIPE} AND {AT_TEMPERATURE} AND {where})
+        SELECT r.*, {_cost(rule)} AS cost, v.response_id IS NOT NULL AS accepted FROM ranked r
+            LEFT JOIN ({ACCEPTED.format(scope=" AND response_id IN (SELECT response_id FROM ranked)")}) v
+            USING (response_id)
+        WHERE v.response_id IS NOT NULL OR NOT $only_accepted)"""

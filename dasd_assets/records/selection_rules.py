@@ -17,11 +17,18 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 
-def selection_rule(recipe: Recipe, dataset: str, pool: Mapping[str, object]) -> dict[str, object]:
-    """Everything that decides a dataset's selection and its control. pool: of `pool_params`."""
+def selection_rule(
+    recipe: Recipe, dataset: str, pool: Mapping[str, object], domain_means: Mapping[str, float]
+) -> dict[str, object]:
+    """Everything that decides a dataset's selection and its control.
+
+    pool: of `pool_params`. domain_means: of `create_pool_table`.
+    """
     return {
         **pool,
         "policy": recipe.selection.policy,
+        "max_per_question": recipe.selection.max_per_question,
+        "domain_means": dict(domain_means),
         "budget": recipe.selection.budgets.get(dataset, {}),
         "seed": recipe.seed,
         "threshold": recipe.selection.divergence.threshold,

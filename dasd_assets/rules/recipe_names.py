@@ -18,6 +18,12 @@ def check_names(recipe: Recipe) -> None:
     ]
     if unknown:
         raise RecipeError("\n".join(unknown))
+    if recipe.selection.pseudo_count and not SCORES[recipe.selection.score].is_mean:
+        means = ", ".join(name for name, score in SCORES.items() if score.is_mean)
+        raise RecipeError(
+            f"selection.pseudo_count draws means together, and score {recipe.selection.score} is none; set it to 0, or "
+            f"take one of {means}"
+        )
 
 
 def _unknown(key: str, what: str, names: Iterable[str], catalogue: Mapping[str, object]) -> list[str]:

@@ -57,11 +57,25 @@ class Score:
     """A score of a response: what it is, and how it follows from the response's typed sentences.
 
     value: over one response's rows of `sentence_probabilities` joined with `sentence_type`; NULL where no sentence
-    counts.
+    counts. is_mean: whether it averages over sentences, so that it may be drawn towards the mean of all
+    (`selection.pseudo_count`): of a sum, that would be no estimate of anything.
     """
 
     meaning: str
     value: pl.Expr
+    is_mean: bool = False
+
+
+def difference_of_response(measure: Measure, per: Per) -> pl.Expr:
+    """`difference`, of all sentences with tokens on both sides taken as one: each token counts the same."""
+    counted = pl.all_horizontal(pl.col(f"{model}_num_tokens") > 0 for model in ("teacher", "student"))
+
+    def mean_logprob(model: str) -> pl.Expr:
+        length = pl.col(f"{model}_num_tokens") if per == "token" else pl.col("stop") - pl.col("start")
+        mean = pl.col(f"{model}_sum_logprob").filter(counted).sum() / length.filter(counted).sum()
+        return mean if measure == "log" else mean.exp()
+
+    return pl.when(counted.any()).then(mean_logprob("teacher") - mean_logprob("student"))
 
 
 def teacher_share() -> pl.Expr:
@@ -70,46 +84,110 @@ def teacher_share() -> pl.Expr:
     return pl.when(typed.len() > 0).then((typed == "teacher").mean())
 
 
-def total_difference(reduction: Literal["mean", "sum"], measure: Measure, per: Per) -> pl.Expr:
-    """Mean or sum of `difference` over the sentences; NULL where no sentence has tokens on both sides."""
-    gap = difference(measure, per)
-    return pl.when(gap.count() > 0).then(gap.mean() if reduction == "mean" else gap.sum())
+def teacher_token_share() -> pl.Expr:
+    """Share of the student's tokens in typed sentences that are in the teacher's; NULL without one."""
+    typed, tokens = pl.col("sentence_type"), pl.col("student_num_tokens")
+    in_typed = tokens.filter(typed.is_not_null()).sum()
+    return pl.when(in_typed > 0).then(tokens.filter(typed == "teacher").sum() / in_typed)
+
+
+def total_difference(reduction: Literal["mean", "weighted", "sum"], measure: Measure, per: Per) -> pl.Expr:
+    """Mean or sum of `difference` over the sentences; NULL where no sentence has tokens on both sides.
+
+    weighted: a mean in which a sentence counts as often as it has tokens of the student.
+    """
+    gap, tokens = difference(measure, per), pl.col("student_num_tokens")
+    total = {
+        "mean": gap.mean(),
+        "weighted": (gap * tokens).sum() / tokens.filter(gap.is_not_null()).sum(),
+        "sum": gap.sum(),
+    }
+    return pl.when(gap.count() > 0).then(total[reduction])
 
 
 # Probabilities are geometric means per token (the report's), or per character (independent of the tokenizer).
 SCORES: dict[str, Score] = {
-    "teacher_share": Score("share of the typed sentences that are teacher sentences", teacher_share()),
+    "teacher_share": Score("share of the typed sentences that are teacher sentences", teacher_share(), is_mean=True),
+    "teacher_token_share": Score(
+        "share of the student's tokens in typed sentences that are in teacher sentences",
+        teacher_token_share(),
+        is_mean=True,
+    ),
     "mean_probability_token": Score(
         "mean over sentences of teacher minus student probability per token",
         total_difference("mean", "probability", "token"),
+        is_mean=True,
     ),
     "sum_probability_token": Score(
         "sum over sentences of teacher minus student probability per token",
         total_difference("sum", "probability", "token"),
     ),
+    "weighted_probability_token": Score(
+        "mean over sentences, weighted by student tokens, of teacher minus student probability per token",
+        total_difference("weighted", "probability", "token"),
+        is_mean=True,
+    ),
+    "response_probability_token": Score(
+        "teacher minus student probability per token, of all sentences taken as one",
+        difference_of_response("probability", "token"),
+        is_mean=True,
+    ),
     "mean_log_token": Score(
         "mean over sentences of teacher minus student log-probability per token",
         total_difference("mean", "log", "token"),
+        is_mean=True,
     ),
     "sum_log_token": Score(
         "sum over sentences of teacher minus student log-probability per token",
         total_difference("sum", "log", "token"),
     ),
+    "weighted_log_token": Score(
+        "mean over sentences, weighted by student tokens, of teacher minus student log-probability per token",
+        total_difference("weighted", "log", "token"),
+        is_mean=True,
+    ),
+    "response_log_token": Score(
+        "teacher minus student log-probability per token, of all sentences taken as one",
+        difference_of_response("log", "token"),
+        is_mean=True,
+    ),
     "mean_probability_character": Score(
         "mean over sentences of teacher minus student probability per character",
         total_difference("mean", "probability", "character"),
+        is_mean=True,
     ),
     "sum_probability_character": Score(
         "sum over sentences of teacher minus student probability per character",
         total_difference("sum", "probability", "character"),
     ),
+    "weighted_probability_character": Score(
+        "mean over sentences, weighted by student tokens, of teacher minus student probability per character",
+        total_difference("weighted", "probability", "character"),
+        is_mean=True,
+    ),
+    "response_probability_character": Score(
+        "teacher minus student probability per character, of all sentences taken as one",
+        difference_of_response("probability", "character"),
+        is_mean=True,
+    ),
     "mean_log_character": Score(
         "mean over sentences of teacher minus student log-probability per character",
         total_difference("mean", "log", "character"),
+        is_mean=True,
     ),
     "sum_log_character": Score(
         "sum over sentences of teacher minus student log-probability per character",
         total_difference("sum", "log", "character"),
+    ),
+    "weighted_log_character": Score(
+        "mean over sentences, weighted by student tokens, of teacher minus student log-probability per character",
+        total_difference("weighted", "log", "character"),
+        is_mean=True,
+    ),
+    "response_log_character": Score(
+        "teacher minus student log-probability per character, of all sentences taken as one",
+        difference_of_response("log", "character"),
+        is_mean=True,
     ),
 }
 RESPONSE_SCORING = Rule("scores", DIVERGENCE_VERSION, uses=(DIVERGENCE,), catalogue=SCORES)

@@ -1,13 +1,14 @@
 """Quality filters (report §6.2) and divergence-aware sampling (§4): which responses are trained on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dasd_resources.recipe.parts import Part, Positive, Probability
 
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
+Unit = Literal["examples", "tokens"]
 
 
 class Repetition(Part):
@@ -40,9 +41,22 @@ class Selection(Part):
     """Divergence-aware sampling (report §4): the score that ranks responses, and how many are kept per domain.
 
     score: an entry of `dasd_assets.rules.scores.SCORES`, checked where a recipe is used (`rules/recipe_names.py`).
+    min_sentences: the fewest that a response may have. pseudo_count: how many sentences, average for the domain, are
+    added to each response before it is ranked by a mean; 0 ranks by the mean itself. max_per_question: for top_k.
+    budgets: dataset -> domain -> how much is kept, in examples or in the student's tokens (`budget_unit`).
     """
 
     divergence: Divergence
     score: str
     policy: Literal["best_per_question", "top_k"]
+    min_sentences: Annotated[int, Field(ge=0)] = 0
+    pseudo_count: Annotated[float, Field(ge=0)] = 0.0
+    max_per_question: Positive | None = None
     budgets: dict[str, dict[str, Positive]]
+    budget_unit: Unit = "examples"
+
+    @model_validator(mode="after")
+    def _one_limit_per_question(self) -> Self:
+        if self.policy == "best_per_question" and self.max_per_question is not None:
+            raise ValueError("policy best_per_question keeps one response a question; remove max_per_question")
+        return self

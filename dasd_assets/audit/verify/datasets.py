@@ -8,6 +8,7 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM, checkpoint_asset, dataset_asset, selection_asset
+from dasd_assets.rules.competition import SHRUNK
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
 from dasd_resources.storage.lake import Reading
 
@@ -60,24 +61,26 @@ def selections(reading: Reading) -> Iterator[Fault]:
 
 def ranks(reading: Reading) -> Iterator[Fault]:
     """Ranks of each selection and domain: 1 to n, but for rows that a draw or a later filter has left out."""
-    rules = reading.read("SELECT recipe, dataset, rule FROM selection_rules").to_dicts()
-    gapless = set()
-    for row in rules:
+    rules: dict[tuple[str, str], Record] = {}
+    for row in reading.read("SELECT recipe, dataset, rule FROM selection_rules").to_dicts():
         try:
-            if json.loads(row["rule"]).get("only_accepted"):
-                gapless.add((row["recipe"], row["dataset"]))
-        except (ValueError, AttributeError):
+            rules[row["recipe"], row["dataset"]] = dict(json.loads(row["rule"]))
+        except (ValueError, TypeError):
             remedy = f"materialize what selects {row['dataset']} again"
             yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
-        whole = row["dataset"] != MIXED and (row["policy"] == RANDOM or (row["recipe"], row["dataset"]) in gapless)
+        rule = rules.get((row["recipe"], row["dataset"]), {})
+        # Before there were domain_means, a rank was given before a later filter left its row out.
+        gapless = rule.get("only_accepted") or "domain_means" in rule
+        whole = row["dataset"] != MIXED and (row["policy"] == RANDOM or gapless)
+        rises = _num_rises(reading, row, rule) if rule.get("pseudo_count") else row["rises"]
         what = None
         if row["least"] < 1 or row["distinct"] < row["number"]:
             what = "a rank is below 1 or there twice"
         elif whole and row["most"] != row["number"]:
             what = f"its ranks go to {row['most']}, of {row['number']} rows"
-        elif row["policy"] == DAS and row["rises"]:
-            what = f"the score rises with the rank {row['rises']} times"
+        elif row["policy"] == DAS and rises:
+            what = f"the score rises with the rank {rises} times"
         if what:
             name = f"{row['recipe']} {row['dataset']} {row['policy']} {row['domain']}"
             yield Fault("selected_responses", name, what, _select_again(row))
@@ -87,6 +90,20 @@ _RANKS = """SELECT recipe, dataset, policy, domain, count(*) AS number, count(DI
         min(rank) AS least, max(rank) AS most, count(*) FILTER (score > above) AS rises
     FROM (SELECT *, lag(score) OVER (PARTITION BY recipe, dataset, policy, domain ORDER BY rank) AS above
         FROM selected_responses) GROUP BY ALL ORDER BY ALL"""
+
+
+def _num_rises(reading: Reading, row: Record, rule: Record) -> int:
+    """How often what ranks a domain's selected responses rises, where scores are drawn towards the domain's mean."""
+    mean = rule.get("domain_means", {}).get(row["domain"])
+    return int(reading.read(_RISES, {**rule, **row, "mean": mean, "tolerance": TOLERANCE}).item())
+
+
+_RISES = f"""SELECT count(*) FILTER (key > above + $tolerance) FROM (
+    SELECT key, lag(key) OVER (ORDER BY rank) AS above FROM (
+        SELECT rank, {SHRUNK} AS key FROM (FROM selected_responses WHERE recipe = $recipe AND dataset = $dataset
+            AND policy = $policy AND domain = $domain) s JOIN (SELECT response_id, num_sentences FROM response_scores
+            WHERE score_name = $score_name AND threshold_version = $threshold_version
+            AND student_fingerprint = $student) USING (response_id)))"""
 
 
 def selected_scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
