@@ -185,8 +185,9 @@ def test_every_table_is_written_by_an_asset_or_a_command(tiny: Recipe) -> None:
     """One that is declared, and that no asset declares to write, is named where a command or the service writes it."""
     by_assets = {table for declared in declarations(tiny).values() for table in declared["writes"]}
     write, found = re.compile(r'\.(?:append_missing|replace)\(\s*"(\w+)"'), set[str]()
-    for path in Path(str(dasd_assets.__file__)).parent.rglob("*.py"):
-        found |= set(write.findall(path.read_text(encoding="utf-8")))
+    for package in (dasd_assets, dasd_resources):
+        for path in Path(str(package.__file__)).parent.rglob("*.py"):
+            found |= set(write.findall(path.read_text(encoding="utf-8")))
     assert set(TABLES) - by_assets - found == set()
 
 

@@ -94,10 +94,9 @@ def test_hashes_are_found_again(tmp_path: Path) -> None:
         assert cached_hash(cache, file, lambda: "new") == "new"
 
 
-@pytest.mark.parametrize("damage", [zeros, other_tables, folder])
-def test_a_run_goes_on(damage: Callable[[Path], None], copy: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_goes_on(copy: Project, caplog: pytest.LogCaptureFixture) -> None:
     assert copy.run() == 0
     for cache in (copy.home / "fingerprints.sqlite", copy.home / "dagster" / FILE):
-        damage(cache)
+        other_tables(cache)
     assert copy.run() == 0
     assert sum("thrown away and rebuilt" in line for line in caplog.messages) == 2
