@@ -144,6 +144,26 @@ def test_any_command_is_ended_with_one_line(command: list[str], tmp_path: Path) 
     assert (process.returncode, output, errors.decode()) == (130, b"", f"dasd: {sentence}\n")
 
 
+def test_a_generation_that_is_interrupted_keeps_what_was_finished(project: Project, tmp_path: Path) -> None:
+    project.land("a.jsonl", prompt_rows(0, 2))
+    recipe, output, waits = tmp_path / "recipe.yaml", tmp_path / "output", project.home / "waits"
+    recipe.write_text(yaml.safe_dump(project.recipe.model_dump(mode="json")))
+    process = PROCESSES.Process(target=interrupted_run.generate, args=(project.home, recipe, output))
+    process.start()
+    while not waits.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(15)
+    assert (process.exitcode, output.read_text()) == (130, f"{SENTENCE}\n")
+    assert project.count("responses") == 2
+    with project.instance() as instance:
+        run, *before = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.CANCELED and run.tags[COUNTS_FOR_NOTHING] == run.run_id
+        assert all(one.status == dg.DagsterRunStatus.SUCCESS for one in before)
+        assert fail_abandoned_runs(instance, project.home) == 0
+
+
 @dataclass
 class Trial:
     """A project that is run again and again, each time until a signal comes, and one that never was interrupted."""
