@@ -144,6 +144,26 @@ def test_any_command_is_ended_with_one_line(command: list[str], tmp_path: Path) 
     assert (process.returncode, output, errors.decode()) == (130, b"", f"dasd: {sentence}\n")
 
 
+def test_a_generation_that_is_interrupted_keeps_what_was_finished(project: Project, tmp_path: Path) -> None:
+    project.land("a.jsonl", prompt_rows(0, 2))
+    recipe, output, waits = tmp_path / "recipe.yaml", tmp_path / "output", project.home / "waits"
+    recipe.write_text(yaml.safe_dump(project.recipe.model_dump(mode="json")))
+    process = PROCESSES.Process(target=interrupted_run.generate, args=(project.home, recipe, output))
+    process.start()
+    while not waits.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(15)
+    assert (process.exitcode, output.read_text()) == (130, f"{SENTENCE}\n")
+    assert project.count("responses") == 2
+    with project.instance() as instance:
+        run, *before = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.CANCELED and run.tags[COUNTS_FOR_NOTHING] == run.run_id
+        assert all(one.status == dg.DagsterRunStatus.SUCCESS for one in before)
+        assert fail_abandoned_runs(instance, project.home) == 0
+
+
 @dataclass
 class Trial:
     """A project that is run again and again, each time until a signal comes, and one that never was interrupted."""
@@ -211,8 +231,7 @@ class Trial:
         self.num_finished += 1
         shutil.rmtree(self.project.home)
 
-    def finish(self) -> None:
-        process = self.start()
+    def finish(self, process: ForkServerProcess) -> None:
         process.join(300)
         assert process.exitcode == 0, self.output.read_text()
         self.compare()
@@ -230,29 +249,19 @@ def trial(folder: Path, tiny: Recipe, trains: bool) -> Trial:
     return Trial(folder, undisturbed, time.monotonic() - began, trains)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Trial:
-    return trial(tmp_path_factory.mktemp("interrupted"), tiny, trains=False)
-
-
-def test_interrupted_at_random_moments_nothing_is_lost_or_counted(small: Trial) -> None:
-    rng = Random(14)
+def test_interrupted_four_times_and_stopped_once_nothing_is_lost_or_counted(tmp_path: Path, tiny: Recipe) -> None:
+    rng, small = Random(14), trial(tmp_path, tiny, trains=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-        small.interrupt(number, rng.uniform(0, small.seconds))
-    small.finish()
+        small.interrupt(number, rng.uniform(0, small.seconds / 2))
     assert small.num_interrupted > 0
-
-
-def test_a_run_that_was_stopped_goes_on_and_nobody_takes_it_for_dead(small: Trial) -> None:
+    # Stopped, whatever the time: nobody takes it for dead, and it goes on.
     process = small.start()
-    process.join(small.seconds / 2)
+    process.join(small.seconds / 4)
     os.kill(process.pid or 0, signal.SIGSTOP)
     with small.project.instance() as instance:
         assert fail_abandoned_runs(instance, small.project.home, clock=lambda: time.monotonic() + 1e6) == 0
     os.kill(process.pid or 0, signal.SIGCONT)
-    process.join(120)
-    assert process.exitcode == 0
-    small.compare()
+    small.finish(process)
 
 
 @pytest.mark.drill
@@ -266,7 +275,7 @@ def test_twenty_four_signals_at_random_moments_change_nothing(tmp_path: Path, ti
         number = (signal.SIGINT, signal.SIGTERM)[drill.num_interrupted % 2]
         drill.interrupt(number, rng.uniform(0, drill.seconds / 3))
         print(f"{time.strftime('%H:%M:%S')} {drill.num_interrupted} signals, {drill.num_finished} finished", flush=True)
-    drill.finish()
+    drill.finish(drill.start())
     record(
         "signals",
         faults="SIGINT or SIGTERM to `dasd run` at a random moment",

@@ -116,6 +116,7 @@ def canceled_if_interrupted(
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             _cancel(instance, run)
+            _note(home, tags).unlink(missing_ok=True)
 
     with at_interruption(begin_to_cancel, cancel):
         yield
