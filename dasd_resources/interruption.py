@@ -9,6 +9,7 @@ are killed and the process ends without unwinding, which loses no more than a ki
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ class State:
 class Outcome:
     """What the work returned or raised."""
 
-    code: int = 0
+    code: int = 1
     error: BaseException | None = None
 
 
@@ -82,8 +83,10 @@ def interruptible(work: Callable[[], int], message: str) -> int:
     thread.start()
     while thread.is_alive():  # again and again, for a signal that the system gave to another thread
         thread.join(POLL_SECONDS)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to interrupt
+    for number in SIGNALS:  # all is done: nothing but the interpreter's end is left to interrupt
+        signal.signal(number, lambda *_: os._exit(outcome.code))
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
     if outcome.error is not None:
         raise outcome.error
     return outcome.code

@@ -25,6 +25,8 @@ from dasd_assets.records.dagster_internals import (
     AssetCheckExecutionRecordStatus,
     BaseAssetGraph,
     BaseAssetNode,
+    ConfigurableClassData,
+    DagsterDaemonScheduler,
     ExecutionPlan,
     PlanOrchestrationContext,
     RetryMode,
@@ -42,6 +44,8 @@ from dasd_assets.records.tags import (
     INPUT_VERSION_TAG,
     recorded_versions,
 )
+from dasd_assets.service.instance import open_instance
+from dasd_assets.service.one_service import OneService
 from dasd_resources.home import prepare_home
 
 BATCHES = dg.StaticPartitionsDefinition(["a", "b"])
@@ -231,6 +235,32 @@ def test_an_executor_may_wrap_dagsters() -> None:
         ended = instance.get_run_by_id(run.run_id)
     assert ended is not None and ended.is_success
     assert [one.runs for one in made] == [[run.run_id]]
+
+
+def test_the_scheduler_of_our_settings_is_one_that_the_daemon_runs(tmp_path: Path) -> None:
+    with open_instance(prepare_home(tmp_path, None)) as instance:
+        scheduler = instance.scheduler
+        assert type(scheduler) is OneService and isinstance(scheduler, DagsterDaemonScheduler)
+        assert isinstance(scheduler.inst_data, ConfigurableClassData)
+        assert scheduler.max_catchup_runs == DagsterDaemonScheduler().max_catchup_runs
+        assert "SCHEDULER" in instance.get_required_daemon_types()
+
+
+def test_a_run_whose_parts_are_ended_while_it_is_canceling_ends_as_canceled() -> None:
+    """So an interrupted `dasd run` that sees its children die does not write that it failed."""
+
+    @dg.op
+    def fails(context: dg.OpExecutionContext) -> None:
+        context.instance.report_run_canceling(context.run)
+        raise RuntimeError("its child was killed")
+
+    @dg.job
+    def failing() -> None:
+        fails()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        failing.execute_in_process(instance=instance, raise_on_error=False)
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
 
 
 def test_lines_of_the_run_log_carry_step_and_message() -> None:

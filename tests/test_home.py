@@ -28,3 +28,15 @@ def test_settings_that_are_there_are_kept(tmp_path: Path) -> None:
     settings.write_text("telemetry: {enabled: false} # mine")
     prepare_home(tmp_path, None)
     assert settings.read_text() == "telemetry: {enabled: false} # mine"
+
+
+def test_settings_of_an_earlier_release_get_the_scheduler_and_keep_the_rest(tmp_path: Path) -> None:
+    settings = prepare_home(tmp_path, None) / "dagster.yaml"
+    before = settings.read_text().partition("scheduler:")[0].replace("max_retries: 2", "max_retries: 5")
+    settings.write_text(before)
+    prepare_home(tmp_path, None)
+    assert settings.read_text().startswith(before)
+    assert yaml.safe_load(settings.read_text())["scheduler"]["class"] == "OneService"
+    settings.write_text(before + "scheduler: {module: mine, class: Mine}\n")
+    prepare_home(tmp_path, None)
+    assert settings.read_text().endswith("class: Mine}\n")

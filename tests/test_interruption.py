@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from random import Random
 
@@ -18,15 +19,17 @@ import psutil
 import pytest
 import yaml
 from conftest import Project, change, prompt_rows
+from reliability import record
 from test_drill import differences, tables
 
 from dasd_assets.cli import INTERRUPTED
 from dasd_assets.records.quarantine import quarantine
-from dasd_assets.service.attempts import UNFINISHED
-from dasd_assets.service.recovery import INTERRUPTED as INTERRUPTED_TAG
+from dasd_assets.service.recovery import INTERRUPTED as COUNTS_FOR_NOTHING
+from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_resources.demo.questions import questions, write_rows
 from dasd_resources.recipe import Recipe
 
+NUM_PROMPTS = 2
 SENTENCE = f"dasd: {INTERRUPTED['run']}"
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "interrupted_run"])
@@ -126,89 +129,152 @@ def test_work_that_ends_by_itself_returns_or_raises() -> None:
     assert errors.endswith("ValueError: why\n")
 
 
+@pytest.mark.parametrize(
+    "command", [["sql", "SELECT 1"], ["check"], ["audit", "verify"], ["audit", "staleness"], ["backup", "folder"]]
+)
+def test_any_command_is_ended_with_one_line(command: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "DASD_HOME": str(tmp_path / "home")}
+    words = [sys.executable, "-m", "dasd_assets.cli", *command]
+    process = psutil.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.num_threads() == 1:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    sentence = INTERRUPTED.get(command[0], "interrupted")
+    assert (process.returncode, output, errors.decode()) == (130, b"", f"dasd: {sentence}\n")
+
+
 @dataclass
 class Trial:
-    """A project that is run again and again, each time until a signal comes."""
+    """A project that is run again and again, each time until a signal comes, and one that never was interrupted."""
 
-    project: Project
-    recipe: Path
     folder: Path
-    codes: list[int] = field(default_factory=list)
+    undisturbed: Project
+    seconds: float  # that the undisturbed run took
+    trains: bool = False
+    num_interrupted: int = 0
+    num_finished: int = 0
 
-    def interrupt(self, rng: Random, most: float) -> bool:
-        """At a random moment; False if the command had ended before."""
-        number, delay = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.uniform(0, most)
-        output = self.folder / "output"
-        process = PROCESSES.Process(target=interrupted_run.main, args=(self.project.home, self.recipe, output))
+    @property
+    def project(self) -> Project:
+        return Project(self.folder / "home", self.undisturbed.recipe)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    def start(self) -> ForkServerProcess:
+        if not (self.project.home / "prompts").exists():
+            self.project.land("a.jsonl", prompt_rows(0, NUM_PROMPTS))
+        self.output.unlink(missing_ok=True)
+        recipe = self.folder / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(self.project.recipe.model_dump(mode="json")))
+        arguments = (self.project.home, recipe, self.output, self.trains)
+        process = PROCESSES.Process(target=interrupted_run.main, args=arguments)
         process.start()
-        while not output.exists():
+        while not self.output.exists():
+            assert process.is_alive()
             time.sleep(0.001)
-        process.join(delay)
-        os.kill(process.pid or 0, number)
-        sent = time.monotonic()
-        process.join(20)
-        took = time.monotonic() - sent
-        code, said = process.exitcode, output.read_text()
-        output.unlink()
-        if code == 0:
-            return False
-        assert (code, said.splitlines()) == (128 + number, [SENTENCE])
-        assert took < 10
-        self.check()
-        return True
+        return process
 
-    def check(self) -> None:
-        """No run is unfinished or failed, and no canceled one counts."""
+    def interrupt(self, number: signal.Signals, delay: float) -> None:
+        process = self.start()
+        process.join(delay)
+        children = psutil.Process(process.pid).children(recursive=True) if process.is_alive() else []
+        if process.is_alive():
+            os.kill(process.pid or 0, number)
+        process.join(15)
+        if process.exitcode == 0:  # it was faster
+            self.compare()
+            return
+        assert (process.exitcode, self.output.read_text().splitlines()) == (128 + number, [SENTENCE])
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        self.num_interrupted += 1
+        self.check_runs()
+
+    def check_runs(self) -> None:
+        """None is unfinished or failed, and no canceled one counts."""
         with self.project.instance() as instance:
             runs = instance.get_runs()
-            assert {run.status for run in runs} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED}
-            canceled = [run for run in runs if run.status == dg.DagsterRunStatus.CANCELED]
-            assert all(run.tags[INTERRUPTED_TAG] == run.run_id for run in canceled)
-            assert instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) == 0
+        ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED}
+        assert {run.status for run in runs} <= ended, [(run.status, run.tags) for run in runs]
+        canceled = [run for run in runs if run.status == dg.DagsterRunStatus.CANCELED]
+        assert all(run.tags[COUNTS_FOR_NOTHING] == run.run_id for run in canceled)
+
+    def compare(self) -> None:
+        """A run that is finished has made what the undisturbed one has; the next begins anew."""
+        ours, theirs = tables(self.project.home), tables(self.undisturbed.home)
+        assert ours.keys() == theirs.keys()
+        found = {name: differences(ours[name], theirs[name]) for name in ours if not ours[name].equals(theirs[name])}
+        assert found == {}
+        assert not quarantine(self.project.warehouse).now
+        self.num_finished += 1
+        shutil.rmtree(self.project.home)
+
+    def finish(self) -> None:
+        process = self.start()
+        process.join(300)
+        assert process.exitcode == 0, self.output.read_text()
+        self.compare()
 
 
-def small(folder: Path, recipe: Recipe) -> Recipe:
-    """One candidate, and two held-out questions."""
+def trial(folder: Path, tiny: Recipe, trains: bool) -> Trial:
     held_out = folder / "held_out.jsonl"
-    write_rows(held_out, list(islice(questions("test"), 2)))
-    recipe = change(recipe, "evaluation.benchmarks", [{"name": "few", "path": str(held_out), "max_tokens": 100}])
-    return change(change(recipe, "evaluation.samples_per_question", 1), "generation.num_candidates", 1)
-
-
-def written(folder: Path, recipe: Recipe) -> Path:
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    return file
-
-
-def check_same_tables(home: Path, undisturbed: Path) -> None:
-    ours, theirs = tables(home), tables(undisturbed)
-    assert ours.keys() == theirs.keys()
-    assert {name: differences(ours[name], theirs[name]) for name in ours if not ours[name].equals(theirs[name])} == {}
-
-
-def interrupt_and_compare(folder: Path, tiny: Recipe, num_signals: int, seed: int) -> None:
-    recipe = small(folder, tiny)
-    undisturbed = Project(folder / "undisturbed", recipe)
-    undisturbed.land("a.jsonl", prompt_rows(0, 3))
+    write_rows(held_out, list(islice(questions("test"), 1)))
+    recipe = change(tiny, "evaluation.benchmarks", [{"name": "one", "path": str(held_out), "max_tokens": 100}])
+    recipe = change(recipe, "evaluation.samples_per_question", 1)
+    undisturbed = (interrupted_run.Training if trains else Project)(folder / "undisturbed", recipe)
+    undisturbed.land("a.jsonl", prompt_rows(0, NUM_PROMPTS))
     began = time.monotonic()
     undisturbed.run()
-    seconds, rng = time.monotonic() - began, Random(seed)
-    trial, ended, interrupted = Trial(Project(folder / "home", recipe), written(folder, recipe), folder), 0, 0
-    trial.project.land("a.jsonl", prompt_rows(0, 3))
-    while interrupted < num_signals:
-        if trial.interrupt(rng, 0.5 * seconds if interrupted < num_signals / 2 else seconds):
-            interrupted += 1
-        else:  # all is made: once more from the beginning
-            check_same_tables(trial.project.home, undisturbed.home)
-            shutil.rmtree(trial.project.home)
-            trial.project.land("a.jsonl", prompt_rows(0, 3))
-            ended += 1
-    trial.project.run()
-    check_same_tables(trial.project.home, undisturbed.home)
-    assert not quarantine(trial.project.warehouse).now
-    print(f"{interrupted} interrupted, {ended + 1} finished in between; undisturbed {seconds:.1f} s")
+    return Trial(folder, undisturbed, time.monotonic() - began, trains)
 
 
-def test_interrupted_at_random_moments_nothing_is_lost_or_counted(tmp_path: Path, tiny: Recipe) -> None:
-    interrupt_and_compare(tmp_path, tiny, 6, 5)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Trial:
+    return trial(tmp_path_factory.mktemp("interrupted"), tiny, trains=False)
+
+
+def test_interrupted_at_random_moments_nothing_is_lost_or_counted(small: Trial) -> None:
+    rng = Random(14)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        small.interrupt(number, rng.uniform(0, small.seconds))
+    small.finish()
+    assert small.num_interrupted > 0
+
+
+def test_a_run_that_was_stopped_goes_on_and_nobody_takes_it_for_dead(small: Trial) -> None:
+    process = small.start()
+    process.join(small.seconds / 2)
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    with small.project.instance() as instance:
+        assert fail_abandoned_runs(instance, small.project.home, clock=lambda: time.monotonic() + 1e6) == 0
+    os.kill(process.pid or 0, signal.SIGCONT)
+    process.join(120)
+    assert process.exitcode == 0
+    small.compare()
+
+
+@pytest.mark.drill
+def test_twenty_four_signals_at_random_moments_change_nothing(tmp_path: Path, tiny: Recipe) -> None:
+    """With real trainings, in processes of their own."""
+    seed, num_signals = 24, 24
+    rng = Random(seed)
+    drill = trial(tmp_path, tiny, trains=True)
+    print(f"undisturbed: {drill.seconds:.0f} s", flush=True)
+    while drill.num_interrupted < num_signals:
+        number = (signal.SIGINT, signal.SIGTERM)[drill.num_interrupted % 2]
+        drill.interrupt(number, rng.uniform(0, drill.seconds / 3))
+        print(f"{time.strftime('%H:%M:%S')} {drill.num_interrupted} signals, {drill.num_finished} finished", flush=True)
+    drill.finish()
+    record(
+        "signals",
+        faults="SIGINT or SIGTERM to `dasd run` at a random moment",
+        seed=seed,
+        tried=num_signals,
+        survived=num_signals,
+        detected=0,
+        silent=0,
+        command="pytest -m drill tests/test_interruption.py -s",
+        note=f"all tables equal to the undisturbed run's, {drill.num_finished} times",
+    )

@@ -10,14 +10,33 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
+import dagster as dg
 import psutil
 import pytest
-from test_drill import free_port
+from conftest import Project, prompt_rows
+from reliability import record
+from test_drill import (
+    check_nothing_is_left,
+    check_same,
+    free_port,
+    has_all,
+    recipe_file,
+    served,
+    session,
+    undisturbed_run,
+    wait_until,
+    wait_until_settled,
+)
 
+from dasd_assets.commands.service_end import end_service
 from dasd_assets.commands.ui import PortTaken, _require_free
+from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
 from dasd_assets.service.one_service import LOCK, SERVICE, ServiceRunning, address_of, hold, starts_a_service
+from dasd_assets.service.recovery import ABANDONED
 from dasd_resources.home import WORKSPACE, prepare_home
+from dasd_resources.recipe import Recipe
 
 HOLD = "import sys; from pathlib import Path; from dasd_assets.service.one_service import hold; "
 
@@ -127,7 +146,8 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
     with ended_at_last(service):
         wait_for(port, service)
         members = psutil.Process(service.pid).children(recursive=True)
-        assert any("dagster._daemon" in " ".join(member.cmdline()) for member in members)
+        commands = [" ".join(member.cmdline()) for member in members]
+        assert all(any(word in command for command in commands) for word in (*WEB_UI, *DAEMON, *CODE_SERVERS))
         holder = f"dasd ui (pid {service.pid} on {socket.gethostname()}), http://127.0.0.1:{port}, since 20"
         said = f"{home} has a service already: {holder}"
         second = ui(home, free_port())
@@ -144,3 +164,59 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
     assert "Traceback" not in errors
     assert [member for member in members if member.is_running() and member.status() != psutil.STATUS_ZOMBIE] == []
     _require_free("127.0.0.1", port)
+
+
+@pytest.mark.drill
+def test_as_the_first_process_of_a_container_it_ends_within_dockers_ten_seconds(tmp_path: Path) -> None:
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a process namespace needs root")
+    prepare_home(tmp_path, None)
+    port = free_port()
+    command = [*namespace, sys.executable, "-m", "dasd_assets.cli", "ui", "--port", str(port)]
+    container = subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    with ended_at_last(container):
+        wait_for(port, container)
+        [first] = psutil.Process(container.pid).children()
+        first.terminate()
+        _, errors = container.communicate(timeout=10)
+    assert container.returncode == 0
+    assert "Traceback" not in errors and errors.endswith("the runs that were under way\n")
+
+
+@pytest.mark.drill
+def test_a_service_that_is_stopped_while_batches_land_goes_on_and_nothing_counts(tmp_path: Path, tiny: Recipe) -> None:
+    seed, num_stops = 6, 6
+    rng = Random(seed)
+    project, landed = Project(tmp_path / "home", tiny), {f"b{n}.jsonl": prompt_rows(2 * n, 2 * n + 2) for n in range(3)}
+    with served(project, recipe_file(tmp_path, tiny, None)) as service:
+        for number in range(num_stops):
+            if number % 2 == 0:
+                name = f"b{number // 2}.jsonl"
+                project.land(name, landed[name])
+            wait_until("a run worker", service.workers, service, 600)
+            time.sleep(rng.uniform(0, 6))
+            assert service.process is not None
+            began, leader = time.monotonic(), service.process.pid
+            end_service(service.process)
+            assert time.monotonic() - began < 20
+            assert session(leader) == []
+            service.start()
+        wait_until_settled(lambda: has_all(project, len(landed)), service, 1200)
+    with project.instance() as instance:
+        failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        assert all(run.tags.get(ABANDONED) == run.run_id for run in failed)
+    undisturbed = undisturbed_run(tmp_path, tiny, landed)
+    project.run()
+    check_same(project, undisturbed)
+    check_nothing_is_left(project)
+    record(
+        "signals: service",
+        faults="the service is stopped at a random moment of a run",
+        seed=seed,
+        tried=num_stops,
+        survived=num_stops,
+        detected=0,
+        silent=0,
+        command="pytest -m drill tests/test_service.py -s",
+    )

@@ -14,8 +14,9 @@ from contextlib import suppress
 
 import psutil
 
+from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
+
 PART_SECONDS = 4.0  # for the web UI, and for the daemon: a container has ten in all by default
-WEB_UI, DAEMON, CODE_SERVERS = ("dagster_webserver",), ("dagster._daemon",), ("code-server", "api grpc")
 
 
 def end_service(dagster: "subprocess.Popen[bytes]") -> int:

@@ -44,7 +44,7 @@ def command(args: argparse.Namespace) -> int:
     with open_instance(dagster_home) as instance:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
-        echo(f"marked {abandoned} runs of a killed service as failed; it continues from what was committed")
+        echo(f"marked {abandoned} runs that were cut off; the service continues from what was committed")
     echo(f"the web UI will be on {address}; stop it with Ctrl-C, the next start continues")
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
     with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave

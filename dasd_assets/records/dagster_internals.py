@@ -24,11 +24,17 @@ from dagster._core.storage.tags import (
 )
 from dagster._serdes import ConfigurableClassData
 
+# Words in the command lines of the processes that `dagster dev` starts (tests/test_service.py meets them all).
+WEB_UI, DAEMON, CODE_SERVERS = ("dagster_webserver",), ("dagster._daemon",), ("code-server", "api grpc")
+
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",  # on a run that Dagster has started again: the new run's id
+    "CODE_SERVERS",
+    "DAEMON",
     "MAX_RETRIES_TAG",  # "0" on the runs of `dasd run`: Dagster must not start them again
     "PARTITION_NAME_TAG",  # the batch of a run
     "RUN_FAILURE_REASON_TAG",  # why a run failed: a RunFailureReason, absent where nobody named one
+    "WEB_UI",
     "WILL_RETRY_TAG",  # "true" on a failed run that Dagster is about to start again
     "AssetCheckExecutionRecordStatus",  # whether a check passed, in the one query that answers for all batches
     "BaseAssetGraph",  # the type that `Definitions.resolve_asset_graph` returns, for annotations
