@@ -33,7 +33,7 @@ test: $(VENV)/.installed-test
 test-ui: $(VENV)/.installed-test-ui
 	$(BIN)/python -m pytest -m ui tests/test_ui.py
 
-# The figures of docs/reliability.md are of the last run of each drill.
+# The figures of docs/reliability.md are of the last run of each drill. DASD_SOAK_SECONDS=60 shortens the soaks.
 drill: $(VENV)/.installed-test
 	DASD_RELIABILITY=docs $(BIN)/python -m pytest -m drill -s
 

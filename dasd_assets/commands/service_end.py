@@ -23,17 +23,17 @@ def end_service(dagster: "subprocess.Popen[bytes]") -> int:
     """dagster: `dagster dev`, the leader of a session. Returns 0, the exit code of a service that was stopped."""
     with suppress(ProcessLookupError):
         os.kill(dagster.pid, signal.SIGSTOP)  # it would complain that its parts have ended
-    members = _members(dagster.pid)
-    _end([one for one in members if _is(one, WEB_UI)], psutil.Process.terminate, PART_SECONDS)
-    _end([one for one in members if _is(one, DAEMON)], psutil.Process.terminate, PART_SECONDS)
-    _end([one for one in members if one.pid == dagster.pid or _is(one, CODE_SERVERS)], psutil.Process.kill, 1.0)
-    while left := _members(dagster.pid, members):
+    present = members(dagster.pid)
+    _end([one for one in present if is_of(one, WEB_UI)], psutil.Process.terminate, PART_SECONDS)
+    _end([one for one in present if is_of(one, DAEMON)], psutil.Process.terminate, PART_SECONDS)
+    _end([one for one in present if one.pid == dagster.pid or is_of(one, CODE_SERVERS)], psutil.Process.kill, 1.0)
+    while left := members(dagster.pid, present):
         _end(left, psutil.Process.kill, 1.0)
     dagster.wait()
     return 0
 
 
-def _members(session: int, known: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
+def members(session: int, known: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
     """What lives of a session, and of processes that one of it has started; and of those known before."""
     found = {one for one in psutil.process_iter() if _session(one) == session}
     for one in [*found, *known]:
@@ -49,7 +49,8 @@ def _session(process: psutil.Process) -> int:
         return -1
 
 
-def _is(process: psutil.Process, kinds: Sequence[str]) -> bool:
+def is_of(process: psutil.Process, kinds: Sequence[str]) -> bool:
+    """Whether its command line holds one of these words."""
     try:
         command = " ".join(process.cmdline())
     except psutil.Error:

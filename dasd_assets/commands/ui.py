@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
 from dasd_assets.commands.service_end import end_service
+from dasd_assets.commands.service_watch import wait_for_end
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.one_service import SERVICE, hold
@@ -52,17 +53,26 @@ def command(args: argparse.Namespace) -> int:
 
 
 def _serve(host: str, port: int, environment: dict[str, str], temporary: Path) -> int:
+    """Until the service ends by itself; one that has lost its code is ended and started again."""
+    while True:
+        dagster = _start(host, port, environment)
+        with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
+            code = wait_for_end(dagster)
+        begin()
+        end_service(dagster)
+        if code is not None:
+            return code
+        echo("the process that holds the code was killed, perhaps for its memory: the service is started again")
+
+
+def _start(host: str, port: int, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, *QUIET, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
     # The terminal's signals are for this process alone, which ends the others in order. But they must not be blocked:
     # a run that is to be canceled interrupts itself.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)
     dagster = subprocess.Popen([*command, "--host", host, "--port", str(port)], env=environment, start_new_session=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)
-    with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
-        code = dagster.wait()
-    begin()
-    end_service(dagster)
-    return code
+    return dagster
 
 
 def _require_free(host: str, port: int) -> None:

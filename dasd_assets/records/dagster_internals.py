@@ -25,7 +25,7 @@ from dagster._core.storage.tags import (
 from dagster._serdes import ConfigurableClassData
 
 # Words in the command lines of the processes that `dagster dev` starts (tests/test_service.py meets them all).
-WEB_UI, DAEMON, CODE_SERVERS = ("dagster_webserver",), ("dagster._daemon",), ("code-server", "api grpc")
+WEB_UI, DAEMON, CODE_SERVERS = ("dagster_webserver",), ("dagster._daemon",), ("code-server start", "api grpc")
 
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",  # on a run that Dagster has started again: the new run's id
