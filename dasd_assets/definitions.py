@@ -158,4 +158,5 @@ def _fixed(value: object) -> dg.ResourceDefinition:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location, from the environment."""
-    return build_definitions(load_recipe(recipe_of(os.environ)), home_of(os.environ))
+    home = home_of(os.environ)
+    return build_definitions(load_recipe(recipe_of(os.environ), home), home)

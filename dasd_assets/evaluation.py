@@ -45,7 +45,10 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
     path = Path(benchmark.path)
     key = f"evaluation.benchmarks {benchmark.name}: path {benchmark.path}"
     if not path.is_file():
-        raise RecipeError(f"{key}: there is no such file; give a .jsonl file in the format of the prompt files")
+        raise RecipeError(
+            f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
+            ".parquet; every line with a verifier), or name another in a recipe of your own"
+        )
     return [_question_row(record, benchmark, key) for record in read_prompts(path)]
 
 

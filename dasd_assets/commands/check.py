@@ -66,7 +66,7 @@ class Prompts:
 
 def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed, as a run would then fail too."""
-    recipe = load_recipe(args.recipe or args.default_recipe)
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     check_names(recipe)
     results: list[PreflightResult] = []
     for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):

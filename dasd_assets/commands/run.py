@@ -50,7 +50,7 @@ class RunFailed(UserError, RuntimeError):
 def command(args: argparse.Namespace) -> int:
     """Everything, or what --select names; then, of everything, the summary."""
     started, home = time.monotonic(), args.home
-    recipe = load_recipe(args.recipe or args.default_recipe)
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     dagster_home = prepare_home(home, args.dagster_home)
     os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
     engines = EnvironmentEngines(home=str(home))

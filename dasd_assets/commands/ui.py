@@ -18,7 +18,7 @@ QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of 
 
 def command(args: argparse.Namespace) -> int:
     """Returns when the web UI and the daemon have ended."""
-    check_names(load_recipe(args.default_recipe))
+    check_names(load_recipe(args.default_recipe, args.home))
     dagster_home = prepare_home(args.home, args.dagster_home)
     if args.host != LOOPBACK:
         echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
