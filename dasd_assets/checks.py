@@ -31,9 +31,11 @@ from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
+from dasd_resources.inference.engine import PERMANENT
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
 from dasd_resources.recipe import Checks, Recipe
+from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -308,11 +310,15 @@ def _unscored(scope: Scope) -> AssetCheckFinding:
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 
 
+_ASKED_AGAIN = f"Another run asks again, up to {MAX_ATTEMPTS} times in all, for those that can succeed"
+
+
 def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> AssetCheckFinding:
-    query = """SELECT DISTINCT reason FROM failed_requests
-        WHERE asset = $asset AND (batch = $batch OR $batch = '') ORDER BY reason LIMIT 3"""
-    reasons = scope.read(query, asset=table)["reason"].to_list() if num_failed else list[str]()
-    look = f"Another run asks again. Reasons, in failed_requests: {'; '.join(reasons) or 'none stored'}"
+    query = """SELECT reason, bool_and(list_contains($permanent, kind)) FROM failed_requests
+        WHERE asset = $asset AND (batch = $batch OR $batch = '') GROUP BY ALL ORDER BY ALL"""
+    stored = dict(scope.read(query, asset=table, permanent=list(PERMANENT)).iter_rows()) if num_failed else {}
+    again = "None can succeed until what it asks is another" if stored and all(stored.values()) else _ASKED_AGAIN
+    look = f"{again}. Reasons, in failed_requests: {'; '.join([*stored][:3]) or 'none stored'}"
     key, limit = "checks.max_failed_request_share", scope.recipe.checks.max_failed_request_share
     return share(num_failed, num_wanted, limit, "requests ended without a row", key, look)
 

@@ -27,6 +27,7 @@ from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import (
     Completion,
     Failure,
+    FailureKind,
     GenerationRequest,
     InferenceEngine,
     Score,
@@ -54,6 +55,7 @@ class Fake:
     silent: bool = False  # end every response at once
     steady: bool = False  # the same, right and short response to a question, whatever the seed
     fails: Callable[[str], bool] = lambda request_id: False
+    kind: FailureKind = "engine_error"  # of what fails
     misreport: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what sampling says of its tokens
     misscore: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what scoring says, first time
     crash_after: int | None = None  # results, counted over all engines
@@ -63,7 +65,7 @@ class Fake:
             raise RuntimeError(f"crashed after {self.crash_after} results")
 
     def failure(self, request_id: str) -> Failure:
-        return Failure(request_id, "told to fail", "server_unavailable" if self.away else "engine_error")
+        return Failure(request_id, "told to fail", "server_unavailable" if self.away else self.kind)
 
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
         """Publish the parent's weights, with a mark in the configuration, as the real trainer does."""

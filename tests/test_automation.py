@@ -300,6 +300,47 @@ def test_rows_that_failed_are_tried_again_and_hold_nothing_up(service: Service) 
     assert quarantine(project.warehouse).now == {}
 
 
+def with_context(recipe: Recipe, num_tokens: int) -> Recipe:
+    teacher = {"engine": "vllm", "engine_options": {"max_model_len": num_tokens}}
+    return change(recipe, "teacher", {**recipe.teacher.model_dump(), **teacher})
+
+
+def test_a_request_that_can_never_succeed_is_asked_once_until_the_context_is_another(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    project.recipe = with_context(project.recipe, 300)
+    project.land("a.jsonl", prompt_rows(0, 3))
+    refused: list[str] = []
+    project.fake.kind = "context_overflow"
+    project.fake.fails = lambda key: key in refused or (not refused and not refused.append(key))
+    service.run(service.landing())
+    assert service.planner.plan(["batch"]).due == []
+    assert project.read("SELECT kind, num_attempts FROM failed_requests").rows() == [("context_overflow", 1)]
+
+    project.recipe = with_context(project.recipe, 400)
+    [attempt] = service.planner.plan(["batch"]).due
+    assert attempt.step.retry
+    assert attempt.step.why.endswith("(requests exceeded a context that is another now)")
+    project.fake.fails = lambda key: False
+    service.run(requests([attempt]))
+    assert project.count("failed_requests") == 0
+    [attempt] = service.planner.plan(["batch"]).due
+    assert not GENERATIONS & set(attempt.step.assets)
+
+
+def test_a_batch_none_of_whose_requests_can_succeed_gets_no_other_attempt(service: Service) -> None:
+    project = service.project
+    impatient(project, max_attempts=5)
+    project.land("bad.jsonl", prompt_rows(0, 3))
+    project.fake.kind, project.fake.fails = "context_overflow", lambda key: True
+    for _ in range(4):
+        service.run([*service.landing(), *service.rebuild()])
+    [row] = quarantine(project.warehouse).now.values()
+    assert [batch for batch, _ in service.made].count(row.batch) == 2  # the first made its prompts: that was progress
+    assert "the teacher answered none of 6 requests: told to fail" in row.reason
+    assert row.num_attempts == 1
+
+
 def test_a_fixed_recipe_releases_a_batch_by_itself(service: Service) -> None:
     project = service.project
     impatient(project)

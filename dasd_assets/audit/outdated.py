@@ -11,7 +11,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.lost_tables import require_tables
-from dasd_assets.service.planning import root_versions
+from dasd_assets.service.planning import model_contexts, root_versions
 from dasd_assets.service.staleness import comparison
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.inference.engines import Engines
@@ -35,7 +35,8 @@ def explained(
     with lake.reading() as reading:
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
-    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn)
+    contexts = model_contexts(recipe)
+    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn, contexts=contexts)
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,

@@ -13,7 +13,7 @@ from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollou
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS
 from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.rule import Rule
@@ -145,7 +145,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         rows = current_continuations(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
-            tags=retry_tag(ledger.num_retryable),
+            tags=retry_tags([(ledger, teacher.spec)]),
             metadata=declared.result(
                 warehouse,
                 rows.height,
