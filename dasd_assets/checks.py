@@ -27,7 +27,8 @@ from dasd_assets.rules.candidates import (
     num_scored,
     to_score_params,
 )
-from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
@@ -131,7 +132,8 @@ def accuracy_change(
         figures[where] = f"{100 * mean:+.1f} ± {100 * (error or 0):.1f} points ({num} questions)"
         if mean < 0 and mean < -limit * (error or 0) and num > 1:
             failed.append(where)
-    message = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
+    compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
+    message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
     if failed:
         message = (
             f"{name} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
@@ -343,8 +345,25 @@ def _missing_continuations(scope: Scope) -> AssetCheckFinding:
     return _failed(scope, "teacher_continuations", wanted - made, wanted)
 
 
+def _not_trained(scope: Scope, *names: str) -> str:
+    """Which of the checkpoints there is not, and why; empty if there are all."""
+    made, empty = (
+        current_checkpoints(scope.warehouse, scope.recipe)["name"],
+        empty_datasets(scope.warehouse, scope.recipe.name),
+    )
+    return "; ".join(
+        f"{name} was skipped, its dataset is empty: {empty[name]['reason']}"
+        if name in empty
+        else f"{name} is not trained yet"
+        for name in names
+        if name not in made
+    )
+
+
 def _accuracy_not_below(name: str, previous: str) -> Callable[[Scope], AssetCheckFinding]:
     def evaluate(scope: Scope) -> AssetCheckFinding:
+        if absent := _not_trained(scope, previous, name):
+            return AssetCheckFinding(True, f"nothing to compare: {absent}", {})
         answers = checkpoint_answers(scope.warehouse, scope.recipe)
         before, after = (answers.filter(pl.col("checkpoint") == of) for of in (previous, name))
         return accuracy_change(before, after, name, previous, scope.recipe.checks.max_accuracy_drop)

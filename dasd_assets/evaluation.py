@@ -225,6 +225,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "benchmark_questions": "benchmark_questions",
             "checkpoints": models,
             "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+            "empty_datasets": (),
         },
         rules=[EVALUATION, CHAIN],
         parts=["evaluation"],

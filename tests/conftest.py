@@ -53,6 +53,7 @@ class Fake:
     trained: list[SftJob] = field(default_factory=list)
     away: bool = False  # what fails was never attempted, as no server was there
     silent: bool = False  # end every response at once
+    silent_at: float | None = None  # the same at one temperature
     steady: bool = False  # the same, right and short response to a question, whatever the seed
     fails: Callable[[str], bool] = lambda request_id: False
     kind: FailureKind = "engine_error"  # of what fails
@@ -126,7 +127,7 @@ class FakeEngine:
         question, _, begun = prompt.rpartition(TURN)
         found = EXPRESSION.search(question)
         expression = found[1] if found else "1 + 1"
-        if self._fake.silent:
+        if self._fake.silent or request.temperature == self._fake.silent_at:
             return ""
         if begun:
             return continuation(expression, begun)
