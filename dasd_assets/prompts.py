@@ -18,6 +18,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import markdown_table
+from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFIERS
@@ -27,7 +28,7 @@ from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
-from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.verifiers import COMPARISONS, excerpt
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5  # rejected lines shown in the metadata
@@ -36,12 +37,14 @@ LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,), COMPARISONS)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
-    """The landed file of a batch. Raises dg.Failure if it is gone or has changed."""
+    """The landed file of a batch. Raises dg.Failure, which no further attempt mends, if there is none."""
     found = folder.find(batch)
     if found is None:
-        raise dg.Failure(
-            f"batch {batch}: no file in {folder.url} has this content; it was removed or edited after landing. "
-            "Put it back, or delete the partition and run `dasd run --select prompts+`"
+        raise failure(
+            f"batch {excerpt(batch)}: no file in {folder.url} has this content. A batch comes to be by a file dropped "
+            "there, not by adding a partition; where its file was removed or edited before it was read, put it back. A "
+            "partition without a file is removed by the service and by the next `dasd run`",
+            permanent=True,
         )
     return found
 

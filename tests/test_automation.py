@@ -13,6 +13,7 @@ from conftest import Project, change, prompt_rows
 from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.service.attempts import step_error
 from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
 from dasd_assets.service.planning import Planner
 from dasd_resources.landing.landing_folder import LandingFolder
@@ -189,6 +190,48 @@ def test_a_growing_file_is_skipped_until_it_has_stopped(service: Service) -> Non
     assert len(service.landing()) == 1  # as it was at the look before
     (service.project.home / "prompts" / "b.jsonl.tmp").write_text("{}")
     assert service.landing() == []
+
+
+ADDED = ["anything at all", "a-000000000000", "![x](http://127.0.0.1/q.png)"]
+
+
+def test_a_partition_of_no_file_fails_once_and_goes(standing: Service) -> None:
+    """As *Add a partition* in the web UI makes one; materialized there at once, before the sensor looks."""
+    before = batches(standing.instance)
+    standing.instance.add_dynamic_partitions("prompt_batch", ADDED)
+    job = standing.definitions.resolve_job_def("data_only")
+    config = {"loggers": {"console": {}}}
+    failed = job.execute_in_process(
+        instance=standing.instance, partition_key=ADDED[0], raise_on_error=False, run_config=config
+    )
+    [step] = [event for event in failed.all_events if event.is_step_failure]
+    assert "A batch comes to be by a file dropped there, not by adding a partition" in step_error(step)
+    result = landing_tick(standing.planner, standing.folder, None)
+    assert "removed 3 partitions that no landed file has ('anything at all', " in str(result.skip_reason)
+    [deleted] = result.dynamic_partitions_requests or []
+    assert isinstance(deleted, dg.DeleteDynamicPartitionsRequest)
+    assert list(deleted.partition_keys) == ADDED
+    for name in deleted.partition_keys:
+        standing.instance.delete_dynamic_partition("prompt_batch", name)
+    standing.settle()
+    assert (standing.made, quarantine(standing.project.warehouse).now) == ([], {})
+    assert batches(standing.instance) == before
+
+
+def test_a_partition_of_no_file_gets_no_second_attempt_where_nobody_removes_it(standing: Service) -> None:
+    standing.instance.add_dynamic_partitions("prompt_batch", ADDED[:1])
+    for _ in range(4):
+        standing.run(standing.rebuild())
+    assert [batch for batch, _ in standing.made] == ADDED[:1]
+    assert standing.selection() == []  # and is held up by nothing: all is made
+
+
+def test_a_batch_whose_file_is_gone_stays_once_it_was_made(standing: Service) -> None:
+    before = batches(standing.instance)
+    (standing.project.home / "prompts" / "a.jsonl").unlink()
+    assert landing_tick(standing.planner, standing.folder, None).dynamic_partitions_requests == []
+    standing.project.run()
+    assert batches(standing.instance) == before
 
 
 def test_many_files_at_once_are_registered_at_once_and_run_a_few_at_a_time(service: Service) -> None:

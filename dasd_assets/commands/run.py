@@ -25,7 +25,7 @@ from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.landed import look
+from dasd_assets.service.landed import look, never_begun, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
@@ -142,13 +142,20 @@ def _of(batch: str | None) -> str:
 
 
 def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, echo: Echo) -> None:
-    """Make a partition of every landed file whose content no batch has; a file that is still growing is skipped."""
+    """Make a partition of every landed file whose content no batch has; a file that is still growing is skipped.
+
+    A partition that no file has, and of which nothing was made, is removed: somebody added it in the web UI.
+    """
     assert PROMPT_BATCH.name is not None
     folder = LandingFolder.of(recipe.automation.landing, home)
     landed = look(folder, batches(instance), {}, time.time())
     if landed.growing:
         time.sleep(GROWING_SECONDS)
         landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
+    if doomed := never_begun(instance, landed.without_file):
+        for name in doomed:
+            instance.delete_dynamic_partition(PROMPT_BATCH.name, name)
+        echo(removed(doomed, landed.url))
     if landed.new:
         _add(instance, PROMPT_BATCH.name, landed.new)
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
