@@ -32,7 +32,7 @@ from dasd_assets import (
     training,
     verdicts,
 )
-from dasd_assets.records import quarantine
+from dasd_assets.records import landing_check, quarantine
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
@@ -97,7 +97,7 @@ def build_definitions(
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
         assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
-        asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build()],
+        asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build(), *landing_check.build(recipe)],
         resources={
             "warehouse": _fixed(warehouse or Warehouse(home=str(home))),
             "engines": _fixed(engines),

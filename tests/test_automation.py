@@ -192,6 +192,25 @@ def test_a_growing_file_is_skipped_until_it_has_stopped(service: Service) -> Non
     assert service.landing() == []
 
 
+def test_what_is_not_read_is_reported_once_and_until_it_is_gone(service: Service) -> None:
+    file = service.project.home / "prompts" / "![x](http:" / "q.JSONL"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    result = landing_tick(service.planner, service.folder, None)
+    assert "0 landed files; 0 new; 1 not read ('![x](http:': subfolders are not read" in str(result.skip_reason)
+    [found] = result.asset_events
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    assert not found.passed
+    assert "![" not in str(found.description)
+    assert list(found.metadata["not_read"].value) == ["'![x](http:'"]  # type: ignore[call-overload, arg-type]
+    assert landing_tick(service.planner, service.folder, result.cursor).asset_events == []
+    file.unlink()
+    file.parent.rmdir()
+    [found] = landing_tick(service.planner, service.folder, result.cursor).asset_events
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    assert found.passed
+
+
 ADDED = ["anything at all", "a-000000000000", "![x](http://127.0.0.1/q.png)"]
 
 

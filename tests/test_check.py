@@ -93,6 +93,18 @@ def test_responses_too_long_to_be_scored_are_doubtful(project: Project) -> None:
     assert found.message.endswith("such responses cannot be scored")
 
 
+def test_what_is_not_read_is_a_warning(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    (project.home / "prompts" / "b.JSONL").write_text("{}")
+    found = findings(project, quick=True)["prompts"]
+    assert found.status == "warning"
+    assert found.message.endswith(
+        "1 not read ('b.JSONL': its suffix must be in lower case: rename it to end in .jsonl)"
+    )
+    project.materialize("teacher_model")
+    assert any("1 not read ('b.JSONL': its suffix" in line for line in project.said)
+
+
 def test_an_engine_option_may_lower_the_context(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     teacher = {**project.recipe.teacher.model_dump(), "engine": "vllm", "engine_options": {"max_model_len": 200}}

@@ -22,6 +22,7 @@ from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
+from dasd_assets.service.landed import not_read
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -160,12 +161,17 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
     message = f"{num_prompts:,} in {folder.url}{length}"
+    if passed_over := folder.passed_over():
+        message = f"{message}; {not_read(passed_over)}"
     if num_rejected:
         raise CheckWarning(f"{message}; {num_rejected:,} rejected: {'; '.join(reasons)}")
+    if num_prompts and passed_over:
+        raise CheckWarning(message)
     if not num_prompts:
         if recipe.automation.landing is not None and not folder.exists():
             raise CheckFailed(f"automation.landing: {folder.url} is not a folder: fix the recipe, or create it")
-        raise CheckWarning(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
+        unread = f"; {not_read(passed_over)}" if passed_over else ""
+        raise CheckWarning(f"none in {folder.url}{unread}: put .jsonl, .jsonl.zst or .parquet files there")
     return message
 
 

@@ -25,7 +25,7 @@ from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.landed import look, never_begun, removed
+from dasd_assets.service.landed import look, never_begun, not_read, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
@@ -36,6 +36,7 @@ from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.verifiers import excerpt
 
 MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 GROWING_SECONDS = 0.5
@@ -160,7 +161,9 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
         _add(instance, PROMPT_BATCH.name, landed.new)
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
     if landed.growing:
-        echo(f"skipped, still being written: {', '.join(file.name for file in landed.growing)}")
+        echo(f"skipped, still being written: {', '.join(excerpt(file.name) for file in landed.growing)}")
+    if landed.passed_over:
+        echo(f"in {landed.url}: {not_read(landed.passed_over)}")
 
 
 def _add(instance: dg.DagsterInstance, name: str, new: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class Landed:
     """new: keys of batches to register. growing: files to look at again. num_files: in the folder.
 
     num_copies: files whose content another of them has. without_file: batches whose content none of them has. url: of
-    the folder.
+    the folder. passed_over: what lies there and is not read, with what to do.
     """
 
     new: list[str]
@@ -33,13 +33,15 @@ class Landed:
     num_copies: int
     without_file: list[str]
     url: str
+    passed_over: dict[str, str]
 
     @property
     def message(self) -> str:
         """How many files there are, and what keeps some from being batches."""
         waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
         copies = f", {self.num_copies} with the content of another" if self.num_copies else ""
-        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new"
+        unread = f"; {not_read(self.passed_over)}" if self.passed_over else ""
+        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new{unread}"
 
 
 def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
@@ -60,7 +62,14 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     # A file that is growing or was not read may be any batch's: then none is known to be without one.
     whole = folder.exists() and len(keys) == len(files)
     without_file = [batch for batch in existing if content_of(batch) not in landed] if whole else []
-    return Landed(new, growing, len(files), len(keys) - len(landed), without_file, folder.url)
+    return Landed(new, growing, len(files), len(keys) - len(landed), without_file, folder.url, folder.passed_over())
+
+
+def not_read(passed_over: Mapping[str, str]) -> str:
+    """The first things of the landing folder that are not read, each quoted, with what to do."""
+    shown = [f"{excerpt(name)}: {remedy}" for name, remedy in [*passed_over.items()][:NUM_SHOWN]]
+    more = f"; and {len(passed_over) - NUM_SHOWN:,} more" if len(passed_over) > NUM_SHOWN else ""
+    return f"{len(passed_over):,} not read ({'; '.join(shown)}{more})"
 
 
 def never_begun(instance: dg.DagsterInstance, names: Sequence[str]) -> list[str]:
