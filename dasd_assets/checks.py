@@ -28,13 +28,16 @@ from dasd_assets.rules.candidates import (
     num_scored,
     to_score_params,
 )
-from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
+from dasd_resources.inference.engine import PERMANENT
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
 from dasd_resources.recipe import Checks, Recipe
+from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -130,7 +133,8 @@ def accuracy_change(
         figures[where] = f"{100 * mean:+.1f} ± {100 * (error or 0):.1f} points ({num} questions)"
         if mean < 0 and mean < -limit * (error or 0) and num > 1:
             failed.append(where)
-    message = "; ".join(f"{where}: {change}" for where, change in figures.items()) or "nothing to compare yet"
+    compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
+    message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
     if failed:
         message = (
             f"{name} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
@@ -310,11 +314,15 @@ def _unscored(scope: Scope) -> AssetCheckFinding:
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 
 
+_ASKED_AGAIN = f"Another run asks again, up to {MAX_ATTEMPTS} times in all, for those that can succeed"
+
+
 def _failed(scope: Scope, table: str, num_failed: int, num_wanted: int) -> AssetCheckFinding:
-    query = """SELECT DISTINCT reason FROM failed_requests
-        WHERE asset = $asset AND (batch = $batch OR $batch = '') ORDER BY reason LIMIT 3"""
-    reasons = scope.read(query, asset=table)["reason"].to_list() if num_failed else list[str]()
-    look = f"Another run asks again. Reasons, in failed_requests: {codes(reasons) or 'none stored'}"
+    query = """SELECT reason, bool_and(list_contains($permanent, kind)) FROM failed_requests
+        WHERE asset = $asset AND (batch = $batch OR $batch = '') GROUP BY ALL ORDER BY ALL"""
+    stored = dict(scope.read(query, asset=table, permanent=list(PERMANENT)).iter_rows()) if num_failed else {}
+    again = "None can succeed until what it asks is another" if stored and all(stored.values()) else _ASKED_AGAIN
+    look = f"{again}. Reasons, in failed_requests: {codes([*stored][:3]) or 'none stored'}"
     key, limit = "checks.max_failed_request_share", scope.recipe.checks.max_failed_request_share
     return share(num_failed, num_wanted, limit, "requests ended without a row", key, look)
 
@@ -339,8 +347,25 @@ def _missing_continuations(scope: Scope) -> AssetCheckFinding:
     return _failed(scope, "teacher_continuations", wanted - made, wanted)
 
 
+def _not_trained(scope: Scope, *names: str) -> str:
+    """Which of the checkpoints there is not, and why; empty if there are all."""
+    made, empty = (
+        current_checkpoints(scope.warehouse, scope.recipe)["name"],
+        empty_datasets(scope.warehouse, scope.recipe.name),
+    )
+    return "; ".join(
+        f"{name} was skipped, its dataset is empty: {empty[name]['reason']}"
+        if name in empty
+        else f"{name} is not trained yet"
+        for name in names
+        if name not in made
+    )
+
+
 def _accuracy_not_below(name: str, previous: str) -> Callable[[Scope], AssetCheckFinding]:
     def evaluate(scope: Scope) -> AssetCheckFinding:
+        if absent := _not_trained(scope, previous, name):
+            return AssetCheckFinding(True, f"nothing to compare: {absent}", {})
         answers = checkpoint_answers(scope.warehouse, scope.recipe)
         before, after = (answers.filter(pl.col("checkpoint") == of) for of in (previous, name))
         return accuracy_change(before, after, name, previous, scope.recipe.checks.max_accuracy_drop)

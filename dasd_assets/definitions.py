@@ -32,7 +32,7 @@ from dasd_assets import (
     training,
     verdicts,
 )
-from dasd_assets.records import data_file_check, quarantine
+from dasd_assets.records import data_file_check, landing_check, quarantine
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
@@ -97,7 +97,13 @@ def build_definitions(
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
         assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
-        asset_checks=[*checks.build(recipe), *parity.build(recipe), *quarantine.build(), *data_file_check.build()],
+        asset_checks=[
+            *checks.build(recipe),
+            *parity.build(recipe),
+            *quarantine.build(),
+            *landing_check.build(recipe),
+            *data_file_check.build(),
+        ],
         resources={
             "warehouse": _fixed(warehouse or Warehouse(home=str(home))),
             "engines": _fixed(engines),
@@ -158,4 +164,5 @@ def _fixed(value: object) -> dg.ResourceDefinition:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location, from the environment."""
-    return build_definitions(load_recipe(recipe_of(os.environ)), home_of(os.environ))
+    home = home_of(os.environ)
+    return build_definitions(load_recipe(recipe_of(os.environ), home), home)

@@ -16,7 +16,7 @@ from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.ids import evaluation_id
@@ -29,7 +29,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Benchmark, Recipe, RecipeError
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -46,7 +46,10 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
     path = Path(benchmark.path)
     key = f"evaluation.benchmarks {benchmark.name}: path {benchmark.path}"
     if not path.is_file():
-        raise RecipeError(f"{key}: there is no such file; give a .jsonl file in the format of the prompt files")
+        raise RecipeError(
+            f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
+            ".parquet; every line with a verifier), or name another in a recipe of your own"
+        )
     return [_question_row(record, benchmark, key) for record in read_prompts(path)]
 
 
@@ -223,6 +226,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "benchmark_questions": "benchmark_questions",
             "checkpoints": models,
             "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+            "empty_datasets": (),
         },
         rules=[EVALUATION, CHAIN],
         parts=["evaluation"],
@@ -240,15 +244,15 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             {"names": [benchmark.name for benchmark in recipe.evaluation.benchmarks]},
         )
         ids: list[str] = []
-        num_retryable = 0
+        ledgers: list[tuple[Ledger, Model]] = []
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
             spec = recipe.teacher if row["name"] == "teacher" else recipe.student
             spec = spec.model_copy(update={"model": row["path"]})
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
-            num_retryable += _evaluate(context, warehouse, engines, row["name"], model, wanted)
+            ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted), spec))
             ids += wanted
-        return _evaluation_result(warehouse, recipe, ids, num_retryable, declared)
+        return _evaluation_result(warehouse, recipe, ids, retry_tags(ledgers), declared)
 
     return evaluations
 
@@ -260,8 +264,8 @@ def _evaluate(
     name: str,
     model: PromptedModel,
     wanted: dict[str, Row],
-) -> int:
-    """Have what is missing answered; returns the number of requests that failed and are worth another attempt."""
+) -> Ledger:
+    """Have what is missing answered; returns the ledger of it, closed."""
     checkpoint = next(iter(wanted.values()))["checkpoint_id"]
     query = "SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint"
     present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
@@ -269,7 +273,7 @@ def _evaluate(
     with Ledger(warehouse, "evaluations", origin(context)) as ledger:
         answers = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
         ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
-    return ledger.num_retryable
+    return ledger
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
@@ -279,13 +283,13 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
 
 
 def _evaluation_result(
-    warehouse: Warehouse, recipe: Recipe, ids: list[str], num_retryable: int, declared: Declaration
+    warehouse: Warehouse, recipe: Recipe, ids: list[str], tags: dict[str, str], declared: Declaration
 ) -> dg.MaterializeResult:
     scores = checkpoint_accuracy(warehouse, recipe)
     newest = scores.filter(pl.col("checkpoint") == pl.col("checkpoint").max())
     return dg.MaterializeResult(
         data_version=content_version(ids),
-        tags=retry_tag(num_retryable),
+        tags=tags,
         metadata=declared.result(
             warehouse,
             len(ids),

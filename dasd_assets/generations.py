@@ -16,13 +16,13 @@ from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import failure, retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnsupportedQuestion
-from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
+from dasd_resources.inference.engine import PERMANENT, Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -203,10 +203,10 @@ def _result(
 ) -> dg.MaterializeResult:
     present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
     if wanted and not present:
-        raise dg.Failure(_why_none(warehouse, batch, wanted))
+        raise _none_answered(warehouse, batch, wanted)
     return dg.MaterializeResult(
         data_version=content_version(present),
-        tags=retry_tag(ledger.num_retryable),
+        tags=retry_tags([(ledger, teacher.spec)]),
         metadata=declared.result(
             warehouse,
             len(present),
@@ -218,13 +218,15 @@ def _result(
     )
 
 
-def _why_none(warehouse: Warehouse, batch: str, wanted: list[str]) -> str:
+def _none_answered(warehouse: Warehouse, batch: str, wanted: list[str]) -> dg.Failure:
     """Why a batch has no response at all: the three most frequent reasons of the engine, if it reported any."""
-    query = """SELECT reason FROM failed_requests WHERE asset = 'responses' AND batch = $batch
-        AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY reason ORDER BY count(*) DESC"""
-    reasons = "; ".join(warehouse.read(query, {"batch": batch, "ids": wanted})["reason"][:3])
+    query = """SELECT reason, kind FROM failed_requests WHERE asset = 'responses' AND batch = $batch
+        AND request_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL ORDER BY count(*) DESC"""
+    failed = warehouse.read(query, {"batch": batch, "ids": wanted})
     moved = "their questions have moved to another batch, and the responses with them"
-    return f"the teacher answered none of {len(wanted)} requests: {visible(reasons) or moved}"
+    reasons = visible("; ".join(failed["reason"][:3])) or moved
+    message = f"the teacher answered none of {len(wanted)} requests: {reasons}"
+    return failure(message, permanent=not failed.is_empty() and set(failed["kind"]) <= set(PERMANENT))
 
 
 def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figure]:

@@ -264,7 +264,9 @@ def _check(
     limits: Rescoring, key: str, engines: Engines, model: PromptedModel, stored: list[StoredLogprobs], faults: list[str]
 ) -> dg.AssetCheckResult:
     if not stored and not faults:
-        return dg.AssetCheckResult(passed=True, description="nothing to compare: the batch has no such rows")
+        return dg.AssetCheckResult(
+            passed=True, description="nothing to compare: the batch has no response with logprobs of this model"
+        )
     other = rescoring_model(model, limits)
     comparison = compare(stored, engines.score(other, [one.request for one in stored]))
     comparison = replace(comparison, faults=[*faults, *comparison.faults])

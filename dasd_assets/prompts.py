@@ -18,6 +18,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFIERS
@@ -37,12 +38,14 @@ LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,), COMPARISONS)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
-    """The landed file of a batch. Raises dg.Failure if it is gone or has changed."""
+    """The landed file of a batch. Raises dg.Failure, which no further attempt mends, if there is none."""
     found = folder.find(batch)
     if found is None:
-        raise dg.Failure(
-            f"batch {batch}: no file in {folder.url} has this content; it was removed or edited after landing. "
-            "Put it back, or delete the partition and run `dasd run --select prompts+`"
+        raise failure(
+            f"batch {short(batch)}: no file in {folder.url} has this content. A batch comes to be by a file dropped "
+            "there, not by adding a partition; where its file was removed or edited before it was read, put it back. A "
+            "partition without a file is removed by the service and by the next `dasd run`",
+            permanent=True,
         )
     return found
 

@@ -11,6 +11,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import CONTROL_ASSET, RANDOM, generation_asset, selection_asset
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.random_control import CONTROL, draw_control
 from dasd_assets.rules.selection import competition
@@ -34,6 +35,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         "selected_responses",
         reads={
             "selected_responses": list(map(selection_asset, recipe.datasets)),
+            "empty_datasets": list(map(selection_asset, recipe.datasets)),
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
             "prompts": "prompts",
@@ -56,6 +58,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
+        _require_some(warehouse, recipe)
         teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         student = engines.fingerprint(recipe.student, "student.model")
         controls = []
@@ -73,6 +76,14 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return random_responses
+
+
+def _require_some(warehouse: Warehouse, recipe: Recipe) -> None:
+    """Raise dg.Failure where every dataset is empty: then there is nothing to train on."""
+    empty = empty_datasets(warehouse, recipe.name)
+    if empty.keys() >= recipe.datasets.keys():
+        why = "; ".join(f"{dataset}: {empty[dataset]['reason']}" for dataset in recipe.datasets)
+        raise dg.Failure(f"no response is left to select, at any temperature. {why}")
 
 
 def _control(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> pl.DataFrame:

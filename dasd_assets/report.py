@@ -178,6 +178,7 @@ def _declared(recipe: Recipe) -> Declaration:
             "benchmark_questions": "benchmark_questions",
             "evaluations": "evaluations",
             "quarantined_batches": (),
+            "empty_datasets": (),
         },
         looks_up={**LOOKED_UP, "sentence_probabilities": "sentence_probabilities"},
         models=["teacher_model", "student_model"],

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.empty_datasets import record_empty
 from dasd_assets.records.plots import histogram, inline, shape
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
@@ -17,14 +18,15 @@ from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.records.wording import listed, short
 from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
-from dasd_assets.rules.candidates import drop_counts
+from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_BATCHES, OF_RECIPE, drop_counts
+from dasd_assets.rules.empty_datasets import empty_selection
 from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.selection import SELECTION, competition, select, selection_version
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 PLOTTED = 100_000  # scores of the pool in its histogram
 
@@ -57,7 +59,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
         selection_asset(dataset),
-        ["selected_responses", "selection_rules"],
+        ["selected_responses", "selection_rules", "empty_datasets"],
         reads={
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
@@ -87,8 +89,8 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         selected, pool = select_from_pool(warehouse, recipe, dataset, params)
         if unused := unused_budgets(recipe, dataset, pool):
             context.log.warning(_warning(dataset, unused, pool))
-        if selected.is_empty():
-            raise dg.Failure(f"no response of {dataset} is left to select; {_drops(warehouse, params)}")
+        empty = _why_empty(warehouse, recipe, dataset, params) if selected.is_empty() else None
+        record_empty(context, warehouse, recipe, dataset, empty)
         write_selection(context, warehouse, recipe, dataset, DAS, selected)
         record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params, pool.domain_means))
         figures = _figures(recipe, selected, pool)
@@ -102,6 +104,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
                 selected.height,
                 rows,
                 domains_without_responses=", ".join(unused) or None,
+                empty=str(empty["reason"]) if empty else None,
                 **figures,
                 **audit,
             ),
@@ -171,6 +174,13 @@ def selection_audit(warehouse: Warehouse, recipe: Recipe, where: str) -> dict[st
     """Metadata for an audit of a selection's rows. where: the SQL condition of these among the recipe's rows."""
     query = f"SELECT * FROM selected_responses WHERE recipe = '{recipe.name}' AND {where}"
     return audited("response RESPONSE_ID", query, warehouse.snapshot_id())
+
+
+def _why_empty(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> Row:
+    """The `empty_datasets` row of a dataset of which nothing was selected."""
+    query = f"SELECT count(*) FROM responses r WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}"
+    number = int(warehouse.read(query, params).item())
+    return empty_selection(recipe.name, dataset, number, _drops(warehouse, params))
 
 
 def _drops(warehouse: Warehouse, params: dict[str, object]) -> str:

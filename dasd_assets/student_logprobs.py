@@ -11,7 +11,7 @@ import polars as pl
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
@@ -120,7 +120,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         done = set(pool) & set(_present(warehouse, batch, student))
         return dg.MaterializeResult(
             data_version=content_version([*done, student.fingerprint]),
-            tags=retry_tag(ledger.num_retryable),
+            tags=retry_tags([(ledger, student.spec)]),
             metadata=declared.result(
                 warehouse,
                 len(done),

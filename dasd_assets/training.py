@@ -1,8 +1,9 @@
 """Student checkpoints (report §3, §6.4.1): stage 1 on the lowest temperature, each later stage from the one before.
 
 `sft_examples` -> `checkpoints`. Every stage starts a fresh optimiser and schedule from its parent's weights; the last
-stage trains on the mixed-policy dataset (report §5) and is skipped, with its reason, when that dataset is empty. A
-checkpoint's id names its parent, data and settings, so a checkpoint that exists is never trained again.
+stage trains on the mixed-policy dataset (report §5). A stage whose dataset is empty is skipped, with the reason, and
+the next one goes on from the checkpoint before it. A checkpoint's id names its parent, data and settings, so a
+checkpoint that exists is never trained again.
 """
 
 import json
@@ -24,8 +25,9 @@ from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
 from dasd_assets.records.table_metadata import audited
-from dasd_assets.rules.asset_names import MIXED, checkpoint_asset, dataset_asset, generation_asset
+from dasd_assets.rules.asset_names import MIXED, checkpoint_asset, dataset_asset, generation_asset, selection_asset
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -74,7 +76,11 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         recipe,
         checkpoint_asset(dataset),
         ["checkpoints", "checkpoint_examples"],
-        reads={"sft_examples": dataset_asset(dataset), "checkpoints": checkpoint_asset(parent_name)},
+        reads={
+            "sft_examples": dataset_asset(dataset),
+            "checkpoints": checkpoint_asset(parent_name),
+            "empty_datasets": (),
+        },
         looks_up={"responses": _generations(recipe, dataset), "teacher_continuations": _continuations(dataset)},
         rules=[TRAINING, CHAIN],
         parts=["mixed_policy.epochs"] if dataset == MIXED else [],
@@ -93,7 +99,7 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         parent = current_checkpoint(warehouse, recipe, parent_name)
         examples, snapshot = _examples(warehouse, recipe, dataset)
         if examples.is_empty():
-            return _skipped(dataset, declared)
+            return _skipped(warehouse, recipe, dataset, parent, declared)
         job = _job(warehouse, recipe, dataset, parent, examples, snapshot)
         context.log.info(f"{examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
@@ -116,13 +122,22 @@ def _examples(warehouse: Warehouse, recipe: Recipe, dataset: str) -> tuple[pl.Da
     return warehouse.read_latest(query, {"recipe": recipe.name, "dataset": dataset})
 
 
-def _skipped(dataset: str, declared: Declaration) -> dg.MaterializeResult:
-    reason = f"the {dataset} dataset has no examples"
-    if dataset != MIXED:
-        raise dg.Failure(f"{reason}: nothing to train on")
-    reason = f"{reason}: no rollout was cut off and continued by the teacher, so there is nothing to learn from"
+def _skipped(
+    warehouse: Warehouse, recipe: Recipe, dataset: str, parent: dict[str, object], declared: Declaration
+) -> dg.MaterializeResult:
+    """The result of a stage without examples; its version names the checkpoint that the next stage goes on from."""
+    found = empty_datasets(warehouse, recipe.name).get(dataset)
+    if found is None:
+        raise dg.Failure(f"the {dataset} dataset has no examples: materialize {selection_asset(dataset)} first")
+    counts = {name: value for name, value in found.items() if name.startswith("num_") and value is not None}
     return dg.MaterializeResult(
-        data_version=dg.DataVersion("skipped"), metadata={"skipped": reason, **declared.code_version.metadata}
+        data_version=dg.DataVersion(f"skipped after {parent['checkpoint_id']}"),
+        metadata={
+            "skipped": f"the {dataset} dataset is empty: {found['reason']}",
+            "skipped_kind": found["kind"],
+            **counts,
+            **declared.code_version.metadata,
+        },
     )
 
 

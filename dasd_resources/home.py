@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LANDING_FOLDER = "prompts"
+BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
 WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: a sensor that is off stays off
 

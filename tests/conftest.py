@@ -28,6 +28,7 @@ from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import (
     Completion,
     Failure,
+    FailureKind,
     GenerationRequest,
     InferenceEngine,
     Score,
@@ -53,8 +54,10 @@ class Fake:
     trained: list[SftJob] = field(default_factory=list)
     away: bool = False  # what fails was never attempted, as no server was there
     silent: bool = False  # end every response at once
+    silent_at: float | None = None  # the same at one temperature
     steady: bool = False  # the same, right and short response to a question, whatever the seed
     fails: Callable[[str], bool] = lambda request_id: False
+    kind: FailureKind = "engine_error"  # of what fails
     misreport: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what sampling says of its tokens
     misscore: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what scoring says, first time
     crash_after: int | None = None  # results, counted over all engines
@@ -64,7 +67,7 @@ class Fake:
             raise RuntimeError(f"crashed after {self.crash_after} results")
 
     def failure(self, request_id: str) -> Failure:
-        return Failure(request_id, "told to fail", "server_unavailable" if self.away else "engine_error")
+        return Failure(request_id, "told to fail", "server_unavailable" if self.away else self.kind)
 
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
         """Publish the parent's weights, with a mark in the configuration, as the real trainer does."""
@@ -125,7 +128,7 @@ class FakeEngine:
         question, _, begun = prompt.rpartition(TURN)
         found = EXPRESSION.search(question)
         expression = found[1] if found else "1 + 1"
-        if self._fake.silent:
+        if self._fake.silent or request.temperature == self._fake.silent_at:
             return ""
         if begun:
             return continuation(expression, begun)

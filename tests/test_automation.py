@@ -13,6 +13,7 @@ from conftest import Project, change, prompt_rows
 from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.service.attempts import step_error
 from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
 from dasd_assets.service.planning import Planner
 from dasd_resources.landing.landing_folder import LandingFolder
@@ -191,6 +192,67 @@ def test_a_growing_file_is_skipped_until_it_has_stopped(service: Service) -> Non
     assert service.landing() == []
 
 
+def test_what_is_not_read_is_reported_once_and_until_it_is_gone(service: Service) -> None:
+    file = service.project.home / "prompts" / "![x](http:" / "q.JSONL"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    result = landing_tick(service.planner, service.folder, None)
+    assert "0 landed files; 0 new; 1 not read ('![x](http:': subfolders are not read" in str(result.skip_reason)
+    [found] = result.asset_events
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    assert not found.passed
+    assert "![" not in str(found.description)
+    assert list(found.metadata["not_read"].value) == ["'![x](http:'"]  # type: ignore[call-overload, arg-type]
+    assert landing_tick(service.planner, service.folder, result.cursor).asset_events == []
+    file.unlink()
+    file.parent.rmdir()
+    [found] = landing_tick(service.planner, service.folder, result.cursor).asset_events
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    assert found.passed
+
+
+ADDED = ["anything at all", "a-000000000000", "![x](http://127.0.0.1/q.png)"]
+
+
+def test_a_partition_of_no_file_fails_once_and_goes(standing: Service) -> None:
+    """As *Add a partition* in the web UI makes one; materialized there at once, before the sensor looks."""
+    before = batches(standing.instance)
+    standing.instance.add_dynamic_partitions("prompt_batch", ADDED)
+    job = standing.definitions.resolve_job_def("data_only")
+    config = {"loggers": {"console": {}}}
+    failed = job.execute_in_process(
+        instance=standing.instance, partition_key=ADDED[0], raise_on_error=False, run_config=config
+    )
+    [step] = [event for event in failed.all_events if event.is_step_failure]
+    assert "A batch comes to be by a file dropped there, not by adding a partition" in step_error(step)
+    result = landing_tick(standing.planner, standing.folder, None)
+    assert "removed 3 partitions that no landed file has ('anything at all', " in str(result.skip_reason)
+    [deleted] = result.dynamic_partitions_requests or []
+    assert isinstance(deleted, dg.DeleteDynamicPartitionsRequest)
+    assert list(deleted.partition_keys) == ADDED
+    for name in deleted.partition_keys:
+        standing.instance.delete_dynamic_partition("prompt_batch", name)
+    standing.settle()
+    assert (standing.made, quarantine(standing.project.warehouse).now) == ([], {})
+    assert batches(standing.instance) == before
+
+
+def test_a_partition_of_no_file_gets_no_second_attempt_where_nobody_removes_it(standing: Service) -> None:
+    standing.instance.add_dynamic_partitions("prompt_batch", ADDED[:1])
+    for _ in range(4):
+        standing.run(standing.rebuild())
+    assert [batch for batch, _ in standing.made] == ADDED[:1]
+    assert standing.selection() == []  # and is held up by nothing: all is made
+
+
+def test_a_batch_whose_file_is_gone_stays_once_it_was_made(standing: Service) -> None:
+    before = batches(standing.instance)
+    (standing.project.home / "prompts" / "a.jsonl").unlink()
+    assert landing_tick(standing.planner, standing.folder, None).dynamic_partitions_requests == []
+    standing.project.run()
+    assert batches(standing.instance) == before
+
+
 def test_many_files_at_once_are_registered_at_once_and_run_a_few_at_a_time(service: Service) -> None:
     for number in range(RUNS_AT_A_TIME + 3):
         service.project.land(f"{number}.jsonl", prompt_rows(number, number + 1))
@@ -298,6 +360,47 @@ def test_rows_that_failed_are_tried_again_and_hold_nothing_up(service: Service) 
     assert project.fake.generated.count(refused[0]) == 3
     assert project.read("SELECT request_id, num_attempts FROM failed_requests").rows() == [(refused[0], 3)]
     assert quarantine(project.warehouse).now == {}
+
+
+def with_context(recipe: Recipe, num_tokens: int) -> Recipe:
+    teacher = {"engine": "vllm", "engine_options": {"max_model_len": num_tokens}}
+    return change(recipe, "teacher", {**recipe.teacher.model_dump(), **teacher})
+
+
+def test_a_request_that_can_never_succeed_is_asked_once_until_the_context_is_another(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    project.recipe = with_context(project.recipe, 300)
+    project.land("a.jsonl", prompt_rows(0, 3))
+    refused: list[str] = []
+    project.fake.kind = "context_overflow"
+    project.fake.fails = lambda key: key in refused or (not refused and not refused.append(key))
+    service.run(service.landing())
+    assert service.planner.plan(["batch"]).due == []
+    assert project.read("SELECT kind, num_attempts FROM failed_requests").rows() == [("context_overflow", 1)]
+
+    project.recipe = with_context(project.recipe, 400)
+    [attempt] = service.planner.plan(["batch"]).due
+    assert attempt.step.retry
+    assert attempt.step.why.endswith("(requests exceeded a context that is another now)")
+    project.fake.fails = lambda key: False
+    service.run(requests([attempt]))
+    assert project.count("failed_requests") == 0
+    [attempt] = service.planner.plan(["batch"]).due
+    assert not GENERATIONS & set(attempt.step.assets)
+
+
+def test_a_batch_none_of_whose_requests_can_succeed_gets_no_other_attempt(service: Service) -> None:
+    project = service.project
+    impatient(project, max_attempts=5)
+    project.land("bad.jsonl", prompt_rows(0, 3))
+    project.fake.kind, project.fake.fails = "context_overflow", lambda key: True
+    for _ in range(4):
+        service.run([*service.landing(), *service.rebuild()])
+    [row] = quarantine(project.warehouse).now.values()
+    assert [batch for batch, _ in service.made].count(row.batch) == 2  # the first made its prompts: that was progress
+    assert "the teacher answered none of 6 requests: told to fail" in row.reason
+    assert row.num_attempts == 1
 
 
 def test_a_fixed_recipe_releases_a_batch_by_itself(service: Service) -> None:

@@ -55,9 +55,13 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Path) -> None:
+    (copy.home / "benchmarks").mkdir()
+    (copy.home / "benchmarks" / "sums.jsonl").touch()
     folder, manifest = save(copy.home, tmp_path / "backups")
     assert manifest.missing == []
-    assert {"catalog.sqlite", "dagster/dagster.yaml", "prompts/a.jsonl"} <= set(manifest.entries)
+    assert {"catalog.sqlite", "dagster/dagster.yaml", "prompts/a.jsonl", "benchmarks/sums.jsonl"} <= set(
+        manifest.entries
+    )
     there = Project(tmp_path / "elsewhere" / "home", copy.recipe)
     assert restore(folder, there.home) == (manifest, None)
     copy.home.rename(tmp_path / "gone")

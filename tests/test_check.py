@@ -66,6 +66,46 @@ def test_each_fault_is_found_and_nothing_else(
     assert message in found[1]
 
 
+def test_a_benchmarks_own_longest_question_counts_and_no_landed_prompt(project: Project) -> None:
+    """An answer to a held-out question fits, whatever has landed; and a long held-out one does not, whatever has."""
+    project.land("a.jsonl", [{**prompt_rows(0, 1)[0], "question": "1 + 1 = " * 2000}])
+    found = findings(project, quick=True)
+    assert "generation.max_tokens 200 and the longest prompt's" in failed(found)["teacher context"]
+    assert found["student context"].status == "warning"
+    assert "a rollout may have 768 tokens" in found["student context"].message
+
+    held_out = project.home / "long.jsonl"
+    held_out.write_text(json.dumps({**prompt_rows(0, 1)[0], "question": "1 + 1 = " * 2000}))
+    benchmark = {"name": "long", "path": str(held_out), "max_tokens": 9}
+    project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
+    project.land("a.jsonl", prompt_rows(0, 9))
+    found = findings(project, quick=True)
+    assert set(failed(found)) == {"teacher context", "student context"}
+    assert "long's max_tokens 9 and its longest question's" in found["student context"].message
+
+
+def test_responses_too_long_to_be_scored_are_doubtful(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "filters.apply", "after_selection")
+    assert findings(project, quick=True)["student context"].status == "ok"
+    project.recipe = change(project.recipe, "generation.max_tokens", 10**6)
+    found = findings(project, quick=True)["student context"]
+    assert found.status == "warning"
+    assert found.message.endswith("such responses cannot be scored")
+
+
+def test_what_is_not_read_is_a_warning(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    (project.home / "prompts" / "b.JSONL").write_text("{}")
+    found = findings(project, quick=True)["prompts"]
+    assert found.status == "warning"
+    assert found.message.endswith(
+        "1 not read ('b.JSONL': its suffix must be in lower case: rename it to end in .jsonl)"
+    )
+    project.materialize("teacher_model")
+    assert any("1 not read ('b.JSONL': its suffix" in line for line in project.said)
+
+
 def test_an_engine_option_may_lower_the_context(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     teacher = {**project.recipe.teacher.model_dump(), "engine": "vllm", "engine_options": {"max_model_len": 200}}

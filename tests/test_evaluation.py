@@ -62,8 +62,17 @@ def test_a_line_that_cannot_be_judged_is_refused(tmp_path: Path, line: str | dic
 
 def test_a_missing_file_names_key_value_and_remedy(tmp_path: Path) -> None:
     absent = Benchmark(name="sums", path=str(tmp_path / "none.jsonl"), max_tokens=50)
-    with pytest.raises(RecipeError, match=r"benchmarks sums: path .*none\.jsonl: there is no such file; give a"):
+    with pytest.raises(RecipeError, match=r"benchmarks sums: path .*none\.jsonl: there is no such file; put one there"):
         question_rows(absent)
+
+
+def test_a_benchmark_that_has_moved_makes_nothing_again(copy: Project, tmp_path: Path) -> None:
+    [held_out] = copy.recipe.evaluation.benchmarks
+    moved = Path(held_out.path).read_bytes()
+    (tmp_path / "moved.jsonl").write_bytes(moved)
+    values = {**held_out.model_dump(), "path": str(tmp_path / "moved.jsonl")}
+    copy.recipe = change(copy.recipe, "evaluation.benchmarks", [values])
+    assert copy.run() == 0
 
 
 def test_benchmark_version_is_of_the_content(tmp_path: Path, tiny: Recipe) -> None:

@@ -54,6 +54,36 @@ def test_complete_files_are_batches_by_stem_and_content(place: tuple[LandingFold
     assert list(folder.keys(folder.files())) == [f"{stem}-{BRACES}" for stem in ("a.v2", "b", "c")]
 
 
+def test_what_is_passed_over_is_named_with_what_to_do(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    for name in ("a.jsonl", "b.JSONL", "c.csv", ".hidden.csv", "d.jsonl.tmp", "e.csv.part"):
+        write(name, b"{}\n")
+    write("deeper/x.jsonl", b"{}\n") if folder.url.startswith("memory") else None
+    found = folder.passed_over()
+    assert found.pop("deeper", "subfolders").startswith("subfolders")
+    assert found == {
+        "b.JSONL": "its suffix must be in lower case: rename it to end in .jsonl",
+        "c.csv": "only .jsonl, .jsonl.zst, .parquet are read: convert it, or remove it",
+    }
+
+
+def test_links_and_subfolders_are_passed_over_and_named(tmp_path: Path) -> None:
+    folder, inside = LandingFolder(str(tmp_path / "prompts"), tmp_path / "hashes.sqlite"), tmp_path / "prompts"
+    (inside / "sub").mkdir(parents=True)
+    (tmp_path / "outside.jsonl").write_text("{}")
+    (inside / "link.jsonl").symlink_to(tmp_path / "outside.jsonl")
+    (inside / "broken.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    os.mkfifo(inside / "pipe.jsonl")
+    told = {name: remedy.split(":")[0] for name, remedy in folder.passed_over().items()}
+    assert folder.files() == []
+    assert told == {
+        "broken.jsonl": "a link that leads out of the folder, or nowhere, is not followed",
+        "link.jsonl": "a link that leads out of the folder, or nowhere, is not followed",
+        "pipe.jsonl": "it is no file",
+        "sub": "subfolders are not read",
+    }
+
+
 def test_a_batch_is_found_by_content_first_under_its_name(place: tuple[LandingFolder, Write]) -> None:
     folder, write = place
     for name in ("a.jsonl", "b.jsonl"):

@@ -4,7 +4,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dasd_resources.inference.engine import Failure, FailureKind
+from dasd_resources.inference.engine import PERMANENT, Failure, FailureKind
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -151,6 +151,16 @@ def test_failures_are_worth_another_attempt_three_times(warehouse: Warehouse) ->
         assert (book.num_failed, book.num_retryable) == (2 if attempt == 1 else 1, num_retryable)
         counted = "SELECT num_attempts FROM failed_requests WHERE request_id = 'a'"
         assert warehouse.read(counted).item() == attempt
+
+
+@pytest.mark.parametrize("kind", PERMANENT)
+def test_a_permanent_failure_is_worth_no_other_attempt_and_counts_once(warehouse: Warehouse, kind: FailureKind) -> None:
+    for _ in range(2):
+        with ledger(warehouse) as book:
+            book.collect([Failure("a", "it never fits", kind)], row)
+        assert (book.num_failed, book.num_retryable) == (1, 0)
+        assert book.num_overflowed == (kind == "context_overflow")
+    assert warehouse.read("SELECT kind, num_attempts FROM failed_requests").rows() == [(kind, 1)]
 
 
 def test_what_nobody_was_there_to_answer_counts_as_no_attempt(warehouse: Warehouse) -> None:

@@ -403,7 +403,7 @@ def num_failed(project: Project, asset: str) -> int:
 def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.silent = True
-    with pytest.raises(RunFailed, match=r"no response of t060 is left to select; .*structure dropped 12 of 12"):
+    with pytest.raises(RunFailed, match=r"^random_responses: no response .* t060: .*structure dropped 12 of 12"):
         project.run()
     tables = ("prompts", "responses", "student_logprobs", "response_scores", "selected_responses", "sft_examples")
     assert [project.count(table) for table in tables] == [6, 24, 0, 0, 0, 0]
@@ -421,8 +421,55 @@ def test_without_a_cut_off_rollout_the_mixed_stage_is_skipped(project: Project) 
     assert ids(project, "checkpoints", "name") == {"teacher", "student", "t060", "t100"}
     with project.instance() as instance:
         page = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
-    assert "mixed    skipped: the mixed dataset is empty" in page
+    assert "mixed    skipped: the mixed dataset is empty: no rollout was cut off: of 6 questions 6 were rolled" in page
     assert project.read("SELECT count(DISTINCT checkpoint_id) FROM evaluations").item() == 4
+
+
+def names_and_parents(project: Project) -> list[tuple[str, str | None]]:
+    """The current checkpoints, each with the name of the one it was trained from."""
+    chain = current_checkpoints(project.warehouse, project.recipe)
+    names = dict(chain.select("checkpoint_id", "name").iter_rows())
+    return [(name, names.get(parent)) for name, parent in chain.select("name", "parent_checkpoint_id").iter_rows()]
+
+
+def skips(project: Project) -> list[tuple[str, str]]:
+    return project.read("SELECT dataset, kind FROM empty_datasets ORDER BY dataset DESC").rows()
+
+
+def test_an_empty_dataset_skips_its_own_stage_and_no_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.land("a.jsonl", prompt_rows(0, 6))
+    project.fake.silent_at = 0.6  # where continuations are sampled, too
+    project.run()
+    assert names_and_parents(project) == [("teacher", None), ("student", None), ("t100", "student")]
+    assert skips(project) == [("t060", "none_selectable"), ("mixed", "none_passed")]
+    with project.instance() as instance:
+        page = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
+    assert "t060     skipped: the t060 dataset is empty: none of 12 responses is left to select; " in page
+    rolled, cut, continued, passed = project.read("""SELECT num_rolled_out, num_cut_off, num_continued, num_passed
+        FROM empty_datasets WHERE dataset = 'mixed'""").row(0)
+    assert rolled > cut > 0 == passed
+    assert cut == continued == project.count("teacher_continuations")
+    assert f"{rolled} were rolled out, {cut} cut off, {continued} continued by the teacher, and 0 passed" in page
+    monkeypatch.setenv("DASD_HOME", str(project.home))
+    assert main(["audit", "verify"]) == 0
+    assert project.run() == 0
+
+    # With a second batch neither is empty any more: all is made, and only the stages are trained anew.
+    project.fake.silent_at = None
+    project.land("b.jsonl", prompt_rows(6, 15))
+    project.run()
+    chain = [("teacher", None), ("student", None), ("t060", "student"), ("t100", "t060"), ("mixed", "t100")]
+    assert (names_and_parents(project), skips(project)) == (chain, [])
+    assert project.run() == 0
+
+
+def test_where_the_last_dataset_is_empty_nothing_is_rolled_out(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 6))
+    project.fake.silent_at = 1.0
+    project.run()
+    assert names_and_parents(project) == [("teacher", None), ("student", None), ("t060", "student")]
+    assert skips(project) == [("t100", "none_selectable"), ("mixed", "no_question")]
+    assert project.run() == 0
 
 
 def test_when_no_rollout_is_cut_off_any_more_the_mixed_stage_is_of_the_past(copy: Project) -> None:

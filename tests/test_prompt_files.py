@@ -84,7 +84,21 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
         ({"question": "a\0b"}, "invalid_field", "question holds a NUL character: 'a\\x00b'"),
         ({"question": "a\ud800"}, "invalid_field", "question holds a lone surrogate at character 1: 'a\\ud800'"),
         ({"question": "a", "metadata": {"k": "\udfff"}}, "invalid_field", "metadata holds a lone surrogate"),
-        ({"question": "a", "domain": ""}, "invalid_field", "domain is empty"),
+        (
+            {"question": "a", "domain": ""},
+            "invalid_field",
+            "domain is empty: ''; leave the key out, or write null, for",
+        ),
+        (
+            {"question": "a", "system_prompt": ""},
+            "invalid_field",
+            "system_prompt is empty: ''; leave the key out, or write null, for the model's own system prompt",
+        ),
+        (
+            {"question": "a", "verifier": " "},
+            "invalid_field",
+            "verifier is empty: ' '; leave the key out, or write null",
+        ),
         ({"question": "a", "reference_answer": 5}, "invalid_field", "reference_answer must be a string, found 5"),
         ({"question": "a", "metadata": [1]}, "invalid_field", "metadata must be an object, found [1]"),
         ({"question": "a", "metadata": "[1]"}, "invalid_field", "not a JSON object: '[1]'"),

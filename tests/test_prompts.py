@@ -71,7 +71,7 @@ def test_no_records_make_no_rows() -> None:
 
 
 def test_a_batch_whose_file_is_gone_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(dg.Failure, match=r"batch b-000000000000: no file in .*prompts has this content.*Put it back"):
+    with pytest.raises(dg.Failure, match=r"batch 'b-0{12}': no file in .*prompts has this content. A batch comes"):
         find_landed(LandingFolder.of(None, tmp_path), "b-000000000000")
 
 

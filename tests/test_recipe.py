@@ -143,6 +143,26 @@ def test_a_landing_path_starts_there_too_but_no_url(tmp_path: Path, url: str) ->
         assert load_recipe(changed(tmp_path, "automation.landing", landing)).automation.landing == expected
 
 
+def test_relative_paths_of_a_shipped_recipe_start_at_the_home_but_for_the_packages_own_files(tmp_path: Path) -> None:
+    paths = [benchmark.path for benchmark in load_recipe("dasd-4b", tmp_path).evaluation.benchmarks]
+    assert paths[0] == str(tmp_path / "benchmarks" / "aime24.jsonl")
+    assert all(path.startswith(str(tmp_path / "benchmarks")) for path in paths)
+    demo = load_recipe("demo", tmp_path)
+    assert Path(demo.evaluation.benchmarks[0].path).is_file()
+    assert Path(demo.teacher.model).is_dir()
+
+
+def test_where_a_benchmark_lies_is_part_of_no_version(tmp_path: Path) -> None:
+    def recipe(name: str, path: str) -> Recipe:
+        benchmark = {"name": name, "path": path, "max_tokens": 1}
+        return load_recipe(changed(tmp_path, "evaluation.benchmarks", [benchmark]))
+
+    here, moved, renamed = recipe("b", "b.jsonl"), recipe("b", "other/b.jsonl"), recipe("c", "b.jsonl")
+    for part in ("evaluation", "evaluation.benchmarks"):
+        assert here.version(part) == moved.version(part) != renamed.version(part)
+    assert here.evaluation.benchmarks[0].model_dump()["path"] == str(tmp_path / "b.jsonl")
+
+
 def test_a_recipe_is_frozen() -> None:
     recipe: Recipe = load_recipe("demo")
     with pytest.raises(ValidationError, match="frozen"):

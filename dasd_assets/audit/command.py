@@ -127,7 +127,7 @@ def _staleness(args: argparse.Namespace) -> int:
 
     _open(args)
     dagster_home = prepare_home(args.home, args.dagster_home)
-    record = staleness(load_recipe(args.recipe or args.default_recipe), args.home, dagster_home)
+    record = staleness(load_recipe(args.recipe or args.default_recipe, args.home), args.home, dagster_home)
     return say(args, record, staleness_page)
 
 

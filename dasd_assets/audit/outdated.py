@@ -11,7 +11,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.lost_tables import require_tables
-from dasd_assets.service.planning import root_versions
+from dasd_assets.service.planning import model_contexts, root_versions
 from dasd_assets.service.staleness import comparison
 from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.inference.engines import Engines
@@ -38,7 +38,17 @@ def explained(
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
         repaired = repaired_files(reading)
-    now = comparison(instance, definitions, known, roots, quarantined, withdrawn=withdrawn, repaired=repaired)
+    contexts = model_contexts(recipe)
+    now = comparison(
+        instance,
+        definitions,
+        known,
+        roots,
+        quarantined,
+        withdrawn=withdrawn,
+        repaired=repaired,
+        contexts=contexts,
+    )
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {
         "recipe": recipe.name,

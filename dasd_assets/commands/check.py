@@ -21,6 +21,7 @@ from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
+from dasd_assets.service.landed import not_read
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -59,16 +60,21 @@ class PreflightResult:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The landed prompts: how many, of which domains, and the tokens of the longest one as the teacher is asked it."""
+    """The landed prompts: how many, of which domains, and the longest one."""
 
     num_prompts: int
-    longest: int
+    longest: Prompt | None
     domains: frozenset[str]
+
+    def longest_for(self, model: PromptedModel) -> int:
+        """Tokens of the longest one as this model is asked it; 0 where none has landed."""
+        longest = self.longest
+        return len(model.chat.prompt_ids(longest.question, longest.system_prompt)) if longest else 0
 
 
 def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed, as a run would then fail too."""
-    recipe = load_recipe(args.recipe or args.default_recipe)
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     check_names(recipe)
     results: list[PreflightResult] = []
     for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
@@ -89,7 +95,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
             yield _result(f"{role} GPUs", _gpus, spec)
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
-    prompts = landed[0] if landed else Prompts(0, 0, frozenset())
+    prompts = landed[0] if landed else Prompts(0, None, frozenset())
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} template", _template, model)
@@ -163,17 +169,27 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         else:
             num_prompts += 1
             domains.add(record.domain)
-            longest = max(longest or record, record, key=lambda prompt: len(prompt.question))
-    length = len(teacher.chat.prompt_ids(longest.question, longest.system_prompt)) if teacher and longest else 0
-    landed.append(Prompts(num_prompts, length, frozenset(domains)))
-    message = f"{num_prompts:,} in {folder.url}, the longest of {length:,} tokens"
+            longest = max(longest or record, record, key=_num_characters)
+    found = Prompts(num_prompts, longest, frozenset(domains))
+    landed.append(found)
+    length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
+    message = f"{num_prompts:,} in {folder.url}{length}"
+    if passed_over := folder.passed_over():
+        message = f"{message}; {not_read(passed_over)}"
     if num_rejected:
         raise CheckWarning(f"{message}; {num_rejected:,} rejected: {'; '.join(reasons)}")
+    if num_prompts and passed_over:
+        raise CheckWarning(message)
     if not num_prompts:
         if recipe.automation.landing is not None and not folder.exists():
             raise CheckFailed(f"automation.landing: {folder.url} is not a folder: fix the recipe, or create it")
-        raise CheckWarning(f"none in {folder.url}: put .jsonl, .jsonl.zst or .parquet files there")
+        unread = f"; {not_read(passed_over)}" if passed_over else ""
+        raise CheckWarning(f"none in {folder.url}{unread}: put .jsonl, .jsonl.zst or .parquet files there")
     return message
+
+
+def _num_characters(prompt: Prompt) -> int:
+    return len(prompt.question) + len(prompt.system_prompt or "")
 
 
 def _budgets(recipe: Recipe, prompts: Prompts) -> str:
@@ -208,30 +224,48 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
     limit = model.spec.engine_options.get(option) if option else None
     if isinstance(limit, int) and 0 < limit < context:
         context = limit
-    return _room(recipe, role, prompts, context)
+    return _room(recipe, role, model, prompts, context)
 
 
-def _room(recipe: Recipe, role: str, prompts: Prompts, context: int) -> str:
+def _room(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, context: int) -> str:
     """What the recipe asks of a context of so many tokens. Raises CheckFailed or CheckWarning if it is too much."""
-    asked = {f"{b.name}'s max_tokens": b.max_tokens for b in recipe.evaluation.benchmarks}
+    landed, limit = prompts.longest_for(model), recipe.generation.max_tokens
+    asked = [
+        (b.max_tokens + size, f"{b.name}'s max_tokens {b.max_tokens:,} and its longest question's {size:,}")
+        for b, size in ((b, _longest_question(b, model)) for b in recipe.evaluation.benchmarks)
+    ]
     if role == "teacher":
-        asked["generation.max_tokens"] = recipe.generation.max_tokens
-    longest, tokens = max(asked.items(), key=lambda item: item[1])
-    if tokens + prompts.longest > context:
-        raise CheckFailed(
-            f"{longest} {tokens:,} and the longest prompt's {prompts.longest:,} exceed the context of {context:,}"
-        )
+        asked.append((limit + landed, f"generation.max_tokens {limit:,} and the longest prompt's {landed:,}"))
+    tokens, summands = max(asked)
+    if tokens > context:
+        raise CheckFailed(f"{summands} exceed the context of {context:,}")
     if role == "student" and recipe.training.max_length > context:
         raise CheckFailed(
             f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it"
         )
+    scored = limit + landed if recipe.filters.apply == "after_selection" else recipe.filters.max_student_tokens
+    if role == "student" and scored > context:
+        raise CheckWarning(
+            f"a response may have generation.max_tokens {limit:,}, which with the longest prompt's {landed:,} exceed "
+            f"the context of {context:,}: such responses cannot be scored"
+        )
     capped = length_cap(recipe.filters.max_student_tokens, recipe.mixed_policy.length_cap)
-    if role == "student" and capped + prompts.longest > context:
+    if role == "student" and capped + landed > context:
         raise CheckWarning(
             f"a rollout may have {capped:,} tokens (mixed_policy.length_cap times filters.max_student_tokens), which "
-            f"with the longest prompt's {prompts.longest:,} exceed the context of {context:,}: such rollouts will fail"
+            f"with the longest prompt's {landed:,} exceed the context of {context:,}: such rollouts will fail"
         )
-    return f"{context:,} tokens, of which {tokens + prompts.longest:,} may be asked"
+    return f"{context:,} tokens, of which {tokens:,} may be asked"
+
+
+def _longest_question(benchmark: Benchmark, model: PromptedModel) -> int:
+    """Tokens of a benchmark's longest question as a model is asked it; 0 where its file is at fault."""
+    try:
+        rows = question_rows(benchmark)
+    except RecipeError:
+        return 0
+    longest = max(rows, key=lambda row: len(row["question"]) + len(row["system_prompt"] or ""))
+    return len(model.chat.prompt_ids(longest["question"], longest["system_prompt"]))
 
 
 def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines) -> str:
@@ -247,7 +281,7 @@ def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts,
     if isinstance(scored, Failure):
         raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
     message = _agreement(sampled, scored)
-    return message if context is None else f"{message}; {_room(recipe, role, prompts, context)}"
+    return message if context is None else f"{message}; {_room(recipe, role, model, prompts, context)}"
 
 
 def _agreement(sampled: Completion, scored: Score) -> str:

@@ -18,6 +18,7 @@ from dasd_resources.sft.checkpoint import CheckpointError, published
 from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.repair import RESTORE, HomeInUse, RepairPlan, drop_files, plan_repair
+from dasd_resources.visible_text import show_message
 
 LEFT = 1  # exit code: something is damaged, and not all of it has been dropped
 
@@ -26,20 +27,22 @@ def command(args: argparse.Namespace) -> int:
     """Print the plan; with `--apply`, drop the files whose rows the next `dasd run` makes again."""
     lake = Lake(home=str(args.home))
     lake.require()
-    recipe = load_recipe(args.recipe or args.default_recipe)
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     folder = LandingFolder.of(recipe.automation.landing, args.home)
     with open_instance(prepare_home(args.home, args.dagster_home)) as instance:
         _require_rest(instance, args.home)
         unlanded = [batch for batch in batches(instance) if folder.find(batch) is None]
         plan, checkpoints = plan_repair(lake, unlanded), list(_checkpoints(lake))
-        print("\n".join(described(plan, checkpoints, list(_landed(folder, unlanded)))))
+        show_message("\n".join(described(plan, checkpoints, list(_landed(folder, unlanded)))))
         if args.apply and plan.drop:
             snapshot = drop_files(lake, plan, instance.event_log_storage.get_maximum_record_id() or 0)
-            print(
+            show_message(
                 f"Dropped {number_of(len(plan.drop), 'file')} (snapshot {snapshot}): `dasd run` makes the rows again."
             )
         elif plan.drop:
-            print("Nothing was changed: `dasd repair --apply` drops the first, then `dasd run` makes their rows again.")
+            show_message(
+                "Nothing was changed: `dasd repair --apply` drops the first, then `dasd run` makes their rows again."
+            )
     return LEFT if plan.keep or (plan.drop and not args.apply) or checkpoints else 0
 
 

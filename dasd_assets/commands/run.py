@@ -23,10 +23,11 @@ from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
+from dasd_assets.records.wording import short
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.landed import look
+from dasd_assets.service.landed import look, never_begun, not_read, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
@@ -51,7 +52,7 @@ class RunFailed(UserError, RuntimeError):
 def command(args: argparse.Namespace) -> int:
     """Everything, or what --select names; then, of everything, the summary."""
     started, home = time.monotonic(), args.home
-    recipe = load_recipe(args.recipe or args.default_recipe)
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     dagster_home = prepare_home(home, args.dagster_home)
     os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
     engines = EnvironmentEngines(home=str(home))
@@ -143,18 +144,27 @@ def _of(batch: str | None) -> str:
 
 
 def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, echo: Echo) -> None:
-    """Make a partition of every landed file whose content no batch has; a file that is still growing is skipped."""
+    """Make a partition of every landed file whose content no batch has; a file that is still growing is skipped.
+
+    A partition that no file has, and of which nothing was made, is removed: somebody added it in the web UI.
+    """
     assert PROMPT_BATCH.name is not None
     folder = LandingFolder.of(recipe.automation.landing, home)
     landed = look(folder, batches(instance), {}, time.time())
     if landed.growing:
         time.sleep(max(map(seconds_until_settled, landed.growing)))
         landed = look(folder, batches(instance), {file.name: file.stamp for file in landed.growing}, time.time())
+    if doomed := never_begun(instance, landed.without_file):
+        for name in doomed:
+            instance.delete_dynamic_partition(PROMPT_BATCH.name, name)
+        echo(removed(doomed, landed.url))
     if landed.new:
         _add(instance, PROMPT_BATCH.name, landed.new)
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
     if landed.growing:
-        echo(f"skipped, still being written: {', '.join(file.name for file in landed.growing)}")
+        echo(f"skipped, still being written: {', '.join(short(file.name) for file in landed.growing)}")
+    if landed.passed_over:
+        echo(f"in {landed.url}: {not_read(landed.passed_over)}")
 
 
 def _add(instance: dg.DagsterInstance, name: str, new: Sequence[str]) -> None:

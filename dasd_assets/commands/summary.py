@@ -1,6 +1,6 @@
 """The page `dasd run` ends with: what was made, what was dropped, what the student gained, where it lies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -8,12 +8,12 @@ import polars as pl
 
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.report import ReportData, find
-from dasd_assets.rules.asset_names import MIXED
 from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import TABLES
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 
 def summary(
@@ -25,7 +25,9 @@ def summary(
         _section("Rows", _row_counts(warehouse)),
         _section("Responses dropped", _drops(findings)),
         _section("Share of teacher sentences", _teacher_shares(findings)),
-        _section("Accuracy on held-out questions", _accuracies(findings, recipe)),
+        _section(
+            "Accuracy on held-out questions", _accuracies(findings, recipe, empty_datasets(warehouse, recipe.name))
+        ),
         _section("Time per stage", _times(instance, definitions)),
         _section("Where things lie", _places(warehouse, recipe, findings)),
     ]
@@ -56,18 +58,16 @@ def _teacher_shares(findings: ReportData) -> list[str]:
     ]
 
 
-def _accuracies(findings: ReportData, recipe: Recipe) -> list[str]:
+def _accuracies(findings: ReportData, recipe: Recipe, empty: Mapping[str, Row]) -> list[str]:
     lines = [
         f"{row['checkpoint']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
         f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
         f"({row['num_questions']} questions, {row['num_answers']} answers)"
         for row in findings.accuracies.iter_rows(named=True)
     ]
-    *_, before, last = trained_names(recipe)
     made = findings.checkpoints["name"]
-    if before in made and last not in made:
-        lines.append(f"{last:<9}skipped: the {MIXED} dataset is empty, no rollout was cut off and continued")
-    return lines
+    skipped = [name for name in trained_names(recipe) if name in empty and name not in made]
+    return lines + [f"{name:<9}skipped: the {name} dataset is empty: {empty[name]['reason']}" for name in skipped]
 
 
 def _times(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[str]:

@@ -35,7 +35,7 @@ class PortTaken(UserError):
 
 def command(args: argparse.Namespace) -> int:
     """Returns when the web UI and the daemon have ended by themselves; SIGINT or SIGTERM ends them all, with code 0."""
-    check_names(load_recipe(args.default_recipe))
+    check_names(load_recipe(args.default_recipe, args.home))
     dagster_home = prepare_home(args.home, args.dagster_home)
     address = f"http://{args.host}:{args.port}"
     service = hold(args.home, "dasd ui", address)

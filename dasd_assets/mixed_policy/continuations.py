@@ -4,16 +4,15 @@ The teacher continues the prefix *text*, in its own tokens, inside the thinking 
 what is left of its token budget.
 """
 
-from collections.abc import Mapping
-
 import dagster as dg
 import polars as pl
 
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now, wanted_by
+from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS
 from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.rule import Rule
@@ -93,12 +92,12 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     return warehouse.read(query, {"ids": ids})
 
 
-def prefixes_read(recipe: Recipe) -> Mapping[str, str]:
+def prefixes_read(recipe: Recipe) -> Sources:
     """Table -> asset: what `current_prefixes` reads."""
     return {**wanted_by(recipe), "student_rollouts": "student_rollouts", "prefix_cuts": "prefix_cuts"}
 
 
-def continuations_read(recipe: Recipe) -> Mapping[str, str]:
+def continuations_read(recipe: Recipe) -> Sources:
     """Table -> asset: what `current_continuations` reads."""
     return {**prefixes_read(recipe), "teacher_continuations": "teacher_continuations"}
 
@@ -145,7 +144,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         rows = current_continuations(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
-            tags=retry_tag(ledger.num_retryable),
+            tags=retry_tags([(ledger, teacher.spec)]),
             metadata=declared.result(
                 warehouse,
                 rows.height,

@@ -1,9 +1,8 @@
 """The student that rolls out: the checkpoint of the last off-policy stage; and what its rollouts are wanted by."""
 
-from collections.abc import Mapping
-
 import polars as pl
 
+from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.rollouts import current_rollouts
@@ -31,12 +30,13 @@ def student_rollouts_now(warehouse: Warehouse, engines: Engines, recipe: Recipe)
     return current_rollouts(warehouse, recipe, undistilled, checkpoint)
 
 
-def wanted_by(recipe: Recipe) -> Mapping[str, str]:
+def wanted_by(recipe: Recipe) -> Sources:
     """Table -> asset: what decides which rollouts, cuts and continuations a recipe wants now."""
     return {
         "selected_responses": selection_asset(recipe.last_dataset),
         "sft_examples": dataset_asset(recipe.last_dataset),
         "checkpoints": checkpoint_asset(recipe.last_dataset),
+        "empty_datasets": (),
     }
 
 

@@ -15,15 +15,19 @@ from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
     continuations_read,
     current_continuations,
+    current_prefixes,
     prefix_end,
 )
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, distilled_checkpoint, student_rollouts_now
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.empty_datasets import record_empty
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
 from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
+from dasd_assets.rules.empty_datasets import MixtureCounts, empty_mixture
 from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
+from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
 from dasd_assets.sft_datasets import (
@@ -67,7 +71,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     declared = declare(
         recipe,
         dataset_asset(MIXED),
-        ["sft_examples", "selected_responses", "selection_rules", "published_datasets"],
+        ["sft_examples", "selected_responses", "selection_rules", "published_datasets", "empty_datasets"],
         reads={
             **continuations_read(recipe),
             "continuation_verdicts": "continuation_verdicts",
@@ -88,6 +92,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         accepted = _accepted(warehouse, engines, recipe, student)
+        empty = _why_empty(warehouse, engines, recipe, student) if accepted.is_empty() else None
+        record_empty(context, warehouse, recipe, MIXED, empty)
         ids = selected_ids(warehouse, recipe, recipe.last_dataset, DAS)
         ratio = recipe.mixed_policy.off_policy_ratio
         drawn = off_policy_draw(ids, accepted.height, ratio, recipe.seed)
@@ -107,6 +113,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 {"recipe": recipe.name, "dataset": MIXED, "policy": DAS},
                 num_on_policy=accepted.height,
                 num_off_policy=len(drawn),
+                empty=str(empty["reason"]) if empty else None,
                 num_tokens=int(made["num_tokens"].sum()),
                 **audit_figures(warehouse, recipe, MIXED),
             ),
@@ -134,6 +141,22 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: s
     }
     passed = warehouse.read(query, params)["continuation_id"]
     return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
+
+
+def _why_empty(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> Row:
+    """The `empty_datasets` row, where no continuation was accepted."""
+    checkpoint = str(distilled_checkpoint(warehouse, recipe)["checkpoint_id"])
+    rollouts = student_rollouts_now(warehouse, engines, recipe)
+    teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+    counts = MixtureCounts(
+        num_wanted=len(current_wanted(warehouse, recipe, student, checkpoint)),
+        num_rolled_out=rollouts.height,
+        num_cut_off=rollouts.filter("cut_off").height,
+        num_cut=len(current_prefixes(warehouse, engines, recipe, teacher)),
+        num_continued=current_continuations(warehouse, engines, recipe).height,
+        num_passed=0,
+    )
+    return empty_mixture(recipe.name, MIXED, counts)
 
 
 def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, ids: list[str]) -> None:

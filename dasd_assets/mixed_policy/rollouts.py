@@ -16,7 +16,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.records.tags import retry_tag
+from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.ids import seed_of
 from dasd_assets.rules.rollouts import ROLLOUTS, current_rollouts, current_wanted
 from dasd_assets.rules.sampling import sampling_request
@@ -99,7 +99,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         rollouts = current_rollouts(warehouse, recipe, undistilled, checkpoint)
         return dg.MaterializeResult(
             data_version=content_version(rollouts["rollout_id"]),
-            tags=retry_tag(ledger.num_retryable),
+            tags=retry_tags([(ledger, student.spec)]),
             metadata=declared.result(
                 warehouse,
                 rollouts.height,

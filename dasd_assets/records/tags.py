@@ -1,4 +1,4 @@
-"""The tags of a materialization: versions of its inputs, and how many of its rows failed and may be tried again.
+"""The tags of a materialization: versions of its inputs, and which of its rows failed and may be tried again.
 
 Dagster itself writes the versions of code, data and inputs, one version per input. For an input of which an asset reads
 all batches it cannot: the asset adds one tag with the hash of the batches' versions (`batches_tag`). `staleness`
@@ -6,13 +6,16 @@ compares the tags with the current versions.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import dagster as dg
 
 from dasd_assets.records.materializations import Latest, latest_materializations
 from dasd_resources.content_hash import content_hash
+from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.recipe import Model
+from dasd_resources.storage.ledger import Ledger
 
 DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
@@ -20,12 +23,33 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"  # + the input's name
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"  # + its name: its last event of any batch before the step
 BATCHES_VERSION_TAG = "dasd.batches_version/"  # + the input's name
 RETRY_TAG = "dasd.retry"
+CONTEXT_TAG = "dasd.context"  # the contexts that some requests exceeded: worth an attempt once these are others
+PERMANENT = "dasd.permanent"  # metadata of a step's failure that no further attempt can mend
 UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
 
 
-def retry_tag(num_retryable: int) -> dict[str, str]:
-    """The tag by which an asset reports how many rows failed and can be tried again; empty if none."""
-    return {RETRY_TAG: str(num_retryable)} if num_retryable else {}
+def retry_tags(ledgers: Iterable[tuple[Ledger, Model]]) -> dict[str, str]:
+    """The tags by which an asset reports rows that failed and can be tried again, now or with a longer context.
+
+    ledgers: each with the model that it asked.
+    """
+    used = list(ledgers)
+    num_retryable = sum(ledger.num_retryable for ledger, _ in used)
+    contexts = sorted({context_of(model) for ledger, model in used if ledger.num_overflowed})
+    again = {RETRY_TAG: str(num_retryable)} if num_retryable else {}
+    return {**again, CONTEXT_TAG: ",".join(contexts)} if contexts else again
+
+
+def failure(message: str, permanent: bool) -> dg.Failure:
+    """A step's failure. permanent: no further attempt can mend it, so the planner makes none (`attempts.decide`)."""
+    return dg.Failure(message, metadata={PERMANENT: True} if permanent else None, allow_retries=not permanent)
+
+
+def context_of(model: Model) -> str:
+    """Identifies what bounds a model's context besides its own files: engine, engine option, servers."""
+    option = ENGINES[model.engine].context_option
+    limit = model.engine_options.get(option) if option else None
+    return content_hash([model.engine, limit, model.server and list(model.server.base_urls)])[:12]
 
 
 def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:

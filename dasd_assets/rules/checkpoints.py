@@ -7,6 +7,7 @@ temperature; its stage, its place in the order of training, may then change.
 import polars as pl
 
 from dasd_assets.rules.asset_names import MIXED, ROLES
+from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
@@ -33,16 +34,18 @@ def stage(recipe: Recipe, name: str) -> int | None:
 def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     """The `checkpoints` rows now in force, in order: teacher, student, and each one that descends from that student.
 
-    One trained from an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now.
+    One trained from an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now:
+    the next one is trained from the one before it.
     """
     query = """SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
             FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset))
         QUALIFY row_number() OVER (PARTITION BY name ORDER BY materialized_at DESC) = 1"""
     known = lake.read(query, {"recipe": recipe.name})
     newest = {row["name"]: row for row in known.to_dicts()}
-    chain = [newest[role] for role in ROLES if role in newest]
+    chain, empty = [newest[role] for role in ROLES if role in newest], empty_datasets(lake, recipe.name)
     for name in trained_names(recipe):
-        if name not in newest or newest[name]["parent_checkpoint_id"] != chain[-1]["checkpoint_id"]:
+        if name in newest and newest[name]["parent_checkpoint_id"] == chain[-1]["checkpoint_id"]:
+            chain.append(newest[name])
+        elif name not in empty:
             break
-        chain.append(newest[name])
     return pl.DataFrame(chain, schema=known.schema)

@@ -20,6 +20,7 @@ from dasd_assets.records.dagster_internals import (
     WILL_RETRY_TAG,
     RunFailureReason,
 )
+from dasd_assets.records.tags import PERMANENT
 from dasd_assets.service.gates import refusal
 from dasd_assets.service.recovery import ABANDONED, INTERRUPTED
 from dasd_assets.service.steps import STEP, TARGET, Step
@@ -120,7 +121,8 @@ def decide(
     last = ended[0].dagster_run
     deaths = sum(_died(record.dagster_run) for record in tried)
     others = len(tried) - deaths
-    if deaths >= MAX_DEATHS or (others >= policy.max_attempts and not step.retry):
+    hopeless = bool(tried) and failed_for_good(instance, last)
+    if deaths >= MAX_DEATHS or hopeless or (others >= policy.max_attempts and not step.retry):
         return AttemptDecision("exhausted", number, explain(instance, last), last.run_id, last.is_success)
     # 3. The pause, which grows with the errors. None after a death (the machine may be fine again by now), nor after
     #    a success of another step: then something changed, and this is its first attempt. Nor where the end lies in the
@@ -154,6 +156,18 @@ def explain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     if _was_abandoned(run):
         return f"the process of run {run.run_id[:8]} was killed"
     return f"run {run.run_id[:8]} {run.tags.get(RUN_FAILURE_REASON_TAG, run.status.value).lower().replace('_', ' ')}"
+
+
+def failed_for_good(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the first step that failed said that no further attempt can mend it (`tags.failure`)."""
+    if run.status != dg.DagsterRunStatus.FAILURE:
+        return False
+    failed = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1, ascending=True
+    ).records
+    event = failed[0].event_log_entry.dagster_event if failed else None
+    data = event.step_failure_data.user_failure_data if event is not None else None
+    return data is not None and PERMANENT in data.metadata
 
 
 def step_error(event: dg.DagsterEvent) -> str:

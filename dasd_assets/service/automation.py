@@ -23,11 +23,12 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets.records.data_file_check import report_damage
+from dasd_assets.records.landing_check import landing_evaluation
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine
 from dasd_assets.records.wording import number_of
 from dasd_assets.service.jobs import DATA_ONLY, TRAIN_ONLY
-from dasd_assets.service.landed import look
+from dasd_assets.service.landed import look, never_begun, removed
 from dasd_assets.service.planning import Attempt, Plan, Planner
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.staleness import NEVER
@@ -101,18 +102,24 @@ def _sensor(seconds: int, description: str) -> Callable[[Tick], dg.SensorDefinit
 
 
 def landing_tick(planner: Planner, folder: LandingFolder, cursor: str | None) -> dg.SensorResult:
-    """Register every complete file that is new, and request its batch's first run.
+    """Register every complete file that is new, and request its batch's first run; remove batches of no file.
 
-    cursor: stamps of the files that were still growing at the tick before.
+    cursor: of the tick before, the stamps of the files that were still growing, and what was not read.
     """
-    seen = {name: (size, modified) for name, (size, modified) in json.loads(cursor or "{}").items()}
+    before = json.loads(cursor or "{}")
+    seen = {name: (size, modified) for name, (size, modified) in before.get("growing", {}).items()}
     landed = look(folder, batches(planner.instance), seen, time.time())
     due = planner.first_runs(landed.new[:RUNS_AT_A_TIME]) if landed.new else []  # batch_rebuilds requests the others
+    doomed = never_begun(planner.instance, landed.without_file)
+    unread = sorted(landed.passed_over)
+    message = f"{landed.message}; {removed(doomed, landed.url)}" if doomed else landed.message
+    added = [PROMPT_BATCH.build_add_request(landed.new)] if landed.new else []
     return dg.SensorResult(
         run_requests=requests(due),
-        skip_reason=None if due else landed.message,
-        dynamic_partitions_requests=[PROMPT_BATCH.build_add_request(landed.new)] if landed.new else None,
-        cursor=json.dumps({file.name: file.stamp for file in landed.growing}),
+        skip_reason=None if due else message,
+        dynamic_partitions_requests=[*added, *([PROMPT_BATCH.build_delete_request(doomed)] if doomed else [])],
+        cursor=json.dumps({"growing": {file.name: file.stamp for file in landed.growing}, "not_read": unread}),
+        asset_events=[landing_evaluation(landed.passed_over)] if unread != before.get("not_read", []) else [],
     )
 
 

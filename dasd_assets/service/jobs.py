@@ -20,6 +20,7 @@ import dagster as dg
 
 from dasd_assets.records.dagster_internals import BaseAssetGraph, UnresolvedAssetJobDefinition
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
+from dasd_assets.records.landing_check import LANDING_CHECK
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import UPKEEP
 from dasd_assets.rules.asset_names import CONTROL_ASSET, checkpoint_asset, dataset_asset, selection_asset
@@ -66,7 +67,7 @@ def owns_gpu_engine(recipe: Recipe) -> bool:
 def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of a recipe over its assets."""
     # Evaluated by the service, whenever their outcome changes.
-    reported = dg.AssetSelection.checks(QUARANTINE_CHECK, DATA_FILE_CHECK)
+    reported = dg.AssetSelection.checks(QUARANTINE_CHECK, LANDING_CHECK, DATA_FILE_CHECK)
     data, every = (
         dg.AssetSelection.assets(*sorted(data_assets(recipe, graph))) - reported,
         dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,

@@ -1,30 +1,46 @@
-"""Which landed files are new batches: those that are complete and whose content no batch has."""
+"""Which landed files are new batches: those that are complete and whose content no batch has.
+
+And which batches are of no file: Dagster's web UI adds a partition of any name. One of which nothing was made is
+removed again, as a batch comes to be by a file alone; a file that lands later makes a new one.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dasd_assets.records.wording import number_of
+import dagster as dg
+
+from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
+from dasd_assets.records.materializations import latest_materializations
+from dasd_assets.records.wording import number_of, short
+from dasd_assets.service.attempts import UNFINISHED
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder, content_of, settled
+
+NUM_SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
 class Landed:
     """new: keys of batches to register. growing: files to look at again. num_files: in the folder.
 
-    num_copies: files whose content another of them has.
+    num_copies: files whose content another of them has. without_file: batches whose content none of them has. url: of
+    the folder. passed_over: what lies there and is not read, with what to do.
     """
 
     new: list[str]
     growing: list[LandedFile]
     num_files: int
     num_copies: int
+    without_file: list[str]
+    url: str
+    passed_over: dict[str, str]
 
     @property
     def message(self) -> str:
         """How many files there are, and what keeps some from being batches."""
         waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
         copies = f", {self.num_copies} with the content of another" if self.num_copies else ""
-        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new"
+        unread = f"; {not_read(self.passed_over)}" if self.passed_over else ""
+        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new{unread}"
 
 
 def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
@@ -41,4 +57,33 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
         if content_of(key) not in contents:
             contents.add(content_of(key))
             new.append(key)
-    return Landed(new, growing, len(files), len(keys) - len({content_of(key) for key in keys}))
+    landed = {content_of(key) for key in keys}
+    # A file that is growing or was not read may be any batch's: then none is known to be without one.
+    whole = folder.exists() and len(keys) == len(files)
+    without_file = [batch for batch in existing if content_of(batch) not in landed] if whole else []
+    return Landed(new, growing, len(files), len(keys) - len(landed), without_file, folder.url, folder.passed_over())
+
+
+def not_read(passed_over: Mapping[str, str]) -> str:
+    """The first things of the landing folder that are not read, each quoted, with what to do."""
+    shown = [f"{short(name)}: {remedy}" for name, remedy in [*passed_over.items()][:NUM_SHOWN]]
+    more = f"; and {len(passed_over) - NUM_SHOWN:,} more" if len(passed_over) > NUM_SHOWN else ""
+    return f"{len(passed_over):,} not read ({'; '.join(shown)}{more})"
+
+
+def never_begun(instance: dg.DagsterInstance, names: Sequence[str]) -> list[str]:
+    """Of these batches, those of which nothing was ever made and no run is under way."""
+    if not names:
+        return []
+    made = latest_materializations(instance, {"prompts": True})["prompts"]
+    active = {run.tags.get(PARTITION_NAME_TAG) for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
+    return [name for name in names if name not in made and name not in active]
+
+
+def removed(names: Sequence[str], url: str) -> str:
+    """What is said of batches without a file that were removed."""
+    shown = ", ".join(map(short, names[:NUM_SHOWN])) + (", …" if len(names) > NUM_SHOWN else "")
+    return (
+        f"removed {number_of(len(names), 'partition')} that no landed file has ({shown}): a batch comes of a file "
+        f"dropped into {url}"
+    )

@@ -17,6 +17,7 @@ from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
+from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.asset_names import dataset_asset
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
@@ -146,10 +147,10 @@ class Planner:
         quarantined: Collection[str] = (),
         assumed_current: Collection[str] = (),
     ) -> list[Stale]:
-        roots = root_versions(self.engines, self.recipe)
+        roots, contexts = root_versions(self.engines, self.recipe), model_contexts(self.recipe)
         withdrawn, repaired = (tables.withdrawn, tables.repaired) if tables else ({}, [])
         return comparison(
-            self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn, repaired
+            self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn, repaired, contexts
         ).found
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
@@ -222,6 +223,11 @@ def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
         "student_model": engines.fingerprint(recipe.student, "student.model"),
         "benchmark_questions": _benchmark_version(engines.cache, recipe),
     }
+
+
+def model_contexts(recipe: Recipe) -> set[str]:
+    """The contexts that `staleness.comparison` takes for current."""
+    return {context_of(recipe.teacher), context_of(recipe.student)}
 
 
 def _benchmark_version(cache: Path, recipe: Recipe) -> str:

@@ -19,6 +19,7 @@ from dasd_assets.records.materializations import Latest, latest_materializations
 from dasd_assets.records.tags import (
     BATCHES_VERSION_TAG,
     CODE_VERSION_TAG,
+    CONTEXT_TAG,
     DATA_VERSION_TAG,
     INPUT_VERSION_TAG,
     RETRY_TAG,
@@ -72,6 +73,7 @@ def comparison(
     assumed_current: Collection[str] = (),
     withdrawn: Mapping[str, str] | None = None,
     repaired: Sequence[RepairedFile] = (),
+    contexts: Collection[str] | None = None,
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
@@ -80,6 +82,7 @@ def comparison(
     assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
     repaired: damaged files that were dropped, whose rows are to be made again.
+    contexts: of the models now (`tags.context_of`): requests that exceeded another are worth an attempt.
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
@@ -87,7 +90,7 @@ def comparison(
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in quarantined]
-    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired)
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired, contexts)
     for name, node in nodes.items():
         if name in assumed_current:
             continue
@@ -111,6 +114,7 @@ class Comparison:
     usable: list[str]
     withdrawn: Mapping[str, str]
     repaired: Sequence[RepairedFile] = ()
+    contexts: Collection[str] | None = None
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -136,6 +140,8 @@ class Comparison:
             self._outdated.add((name, batch))
         elif RETRY_TAG in tags:
             causes = [Cause("failed", f"{tags[RETRY_TAG]} requests failed")]
+        elif self.contexts is not None and not set(tags.get(CONTEXT_TAG, "").split(",")) <= {"", *self.contexts}:
+            causes = [Cause("failed", "requests exceeded a context that is another now")]
         if causes:
             retry = causes[0].kind == "failed"
             self.found.append(

@@ -37,6 +37,8 @@ FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
     "engine_error": "The engine reported it; the reason has its message.",
 }
 assert get_args(FailureKind) == tuple(FAILURE_KINDS), "each kind stands in both, in one order"
+# Of the request itself, so that it fails again until the request, the model or its context is another.
+PERMANENT: tuple[FailureKind, ...] = ("unsupported_question", "context_overflow", "unknown_token", "no_budget")
 NOT_ATTEMPTS: tuple[FailureKind, ...] = ("server_busy", "server_unavailable")  # nothing could have been had
 
 
@@ -106,7 +108,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that ended without a result, and why; the next materialization tries it again.
+    """A request that ended without a result, and why; unless that is permanent, a later run tries it again.
 
     reason: for people. kind: for code, see FAILURE_KINDS.
     """

@@ -31,6 +31,7 @@ from dasd_resources.landing.row_files import SUFFIXES
 
 SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
 DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
+UNFINISHED_SUFFIXES = (".tmp", ".part")
 MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")  # FTP's listing: YYYYMMDDHHMMSS, perhaps with a fraction
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
 
@@ -82,6 +83,25 @@ class LandingFolder:
         entries = [e for e in self._store.ls(self._root, detail=True) if e["type"] == "file" and self._is_landed(e)]
         found = [LandedFile(posixpath.basename(str(e["name"])), self._size(e), self._modified(e)) for e in entries]
         return sorted(found, key=lambda file: file.name)
+
+    def passed_over(self) -> dict[str, str]:
+        """Name -> what to do, of everything in the folder that is not read and that nobody is still writing there.
+
+        Names are as the file system or store has them: quote them wherever they are shown.
+        """
+        if self._local is not None:
+            paths = sorted(self._local.iterdir()) if self._local.is_dir() else []
+            landed = {path.name for path in landed_files(self._local)}
+            found = {path.name: _kind_of(path) for path in paths if path.name not in landed}
+        elif self._store.isdir(self._root):
+            entries = [
+                e for e in self._store.ls(self._root, detail=True) if str(e["name"]).strip("/") != self._root.strip("/")
+            ]
+            others = [e for e in entries if e["type"] != "file" or not self._is_landed(e)]
+            found = {posixpath.basename(str(e["name"]).rstrip("/")): str(e["type"]) for e in others}
+        else:
+            found = {}
+        return {name: _what_to_do(name, kind) for name, kind in found.items() if not is_being_written(name)}
 
     def exists(self) -> bool:
         """Whether there is such a folder."""
@@ -206,6 +226,34 @@ def seconds_until_settled(file: LandedFile, now: float | None = None) -> float:
     """How long to wait before a second look at a growing file, which then tells whether it has stopped."""
     age = (time.time() if now is None else now) - file.modified if file.modified > 0 else 0.0
     return min(max(SETTLED_SECONDS - age, 0.0), SETTLED_SECONDS)
+
+
+def is_being_written(name: str) -> bool:
+    """Whether a name says that its file is not complete yet."""
+    return name.startswith(".") or name.endswith(UNFINISHED_SUFFIXES)
+
+
+def _kind_of(path: Path) -> str:
+    """`link`, `directory`, `file` or `other`."""
+    if path.is_symlink():
+        return "link"
+    return "directory" if path.is_dir() else "file" if path.is_file() else "other"
+
+
+def _what_to_do(name: str, kind: str) -> str:
+    """What to do about something in the folder that is not read."""
+    if kind == "link":
+        return "a link that leads out of the folder, or nowhere, is not followed: put the file itself here"
+    if kind == "directory":
+        return "subfolders are not read: put their files into the landing folder itself"
+    if kind != "file":
+        return "it is no file: remove it"
+    if name.lower().endswith(SUFFIXES) and not name.endswith(SUFFIXES):
+        suffix = next(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))
+        return f"its suffix must be in lower case: rename it to end in {suffix}"
+    if name.endswith(SUFFIXES):
+        return "its name holds a slash, a backslash or a control character: rename it"
+    return f"only {', '.join(sorted(SUFFIXES))} are read: convert it, or remove it"
 
 
 def content_of(batch: str) -> str:

@@ -21,6 +21,13 @@ from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, rea
 from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
 
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
+_INSTEAD_OF_EMPTY = {
+    "question": "write the question, or remove the row",
+    "domain": 'leave the key out, or write null, for "general"',
+    "system_prompt": "leave the key out, or write null, for the model's own system prompt",
+    "reference_answer": "leave the key out, or write null, where there is none",
+    "verifier": "leave the key out, or write null, where nothing is to be verified",
+}
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,10 @@ def _no_constant(name: str) -> None:
 def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
-        raise InvalidRow("missing_question", f"question is missing; the row's keys are {excerpt(sorted(row))}")
+        raise InvalidRow(
+            "missing_question",
+            f"question is missing; the row's keys are {excerpt(sorted(row))}: name its key `question`",
+        )
     domain, metadata = domain or "general", _metadata(row)
     if verifier is not None:
         _check_verifier(verifier, question, reference_answer, metadata)
@@ -160,9 +170,9 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
     if not isinstance(value, str):
         raise InvalidRow("invalid_field", f"{key} must be a string, found {excerpt(value)}")
     if not value.strip():
-        raise InvalidRow("invalid_field", f"{key} is empty: {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"{key} is empty: {excerpt(value)}; {_INSTEAD_OF_EMPTY[key]}")
     if "\0" in value:
-        raise InvalidRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}")
+        raise InvalidRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}; remove it")
     return _storable(key, value)
 
 
@@ -170,7 +180,7 @@ def _storable(key: str, value: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        message = f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}"
+        message = f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}; replace it"
         raise InvalidRow("invalid_field", message) from None
     return value
 
@@ -183,7 +193,7 @@ def _metadata(row: Mapping[str, object]) -> str:
         raise InvalidRow("invalid_field", f"metadata must be an object, found {excerpt(value)}")
     others = {k: v for k, v in row.items() if k not in (*TEXT_KEYS, "metadata") and v is not None}
     if clash := sorted(others.keys() & metadata.keys()):
-        raise InvalidRow("invalid_field", f"keys both in the row and in its metadata: {excerpt(clash)}")
+        raise InvalidRow("invalid_field", f"keys both in the row and in its metadata: {excerpt(clash)}; remove one")
     try:
         canonical = json.dumps(
             others | metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -198,6 +208,8 @@ def _check_verifier(verifier: str, question: str, reference_answer: str | None, 
         message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
         raise InvalidRow("unknown_verifier", message)
     if reference_answer is None:
-        raise InvalidRow("missing_reference", f"verifier {verifier} needs a reference_answer")
+        raise InvalidRow(
+            "missing_reference", f"verifier {verifier} needs a reference_answer; add it, or leave the verifier out"
+        )
     if fault := reference_fault(verifier, question, reference_answer, metadata):
         raise InvalidRow("invalid_reference", fault)

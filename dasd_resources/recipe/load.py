@@ -1,4 +1,8 @@
-"""Loading a recipe: from a YAML file given by path, or by the name of one shipped in `recipes/`."""
+"""Loading a recipe: from a YAML file given by path, or by the name of one shipped in `recipes/`.
+
+Relative paths start at the folder of the recipe's file. A shipped recipe's start at the home, where a user can put
+files, but for those that the package itself holds (the demo's).
+"""
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -6,17 +10,20 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from dasd_resources.home import home_of
 from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
 
 MAY_HOLD_SECRETS = {"server", "landing"}  # values never shown: a key or password may be in them by mistake
-RECIPES = Path(__file__).parents[1] / "recipes"
+PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = PACKAGE / "recipes"
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """The recipe of that shipped name or file; relative paths in it start at the file's folder.
+def load_recipe(name_or_path: str, home: Path | None = None) -> Recipe:
+    """The recipe of that shipped name or file, its relative paths made absolute.
 
-    A model without a leading dot is a path if there is such a folder, else the name of a hub model.
+    home: where those of a shipped recipe start; `.dasd` by default. A model without a leading dot is a path if there
+    is such a folder, else the name of a hub model.
 
     Raises RecipeError with one line per error: the key, what is wrong with it, the value found.
     """
@@ -28,7 +35,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError("\n".join(_line(path, found) for found in error.errors())) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
-    return _resolve_paths(recipe, path.parent)
+    return _resolve_paths(recipe, path.parent, home or home_of({}))
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -68,12 +75,15 @@ def _line(path: Path, error: Mapping[str, object]) -> str:
 _REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}
 
 
-def _resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
+def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:
     def resolve(path: str) -> str:
-        return str((folder / Path(path).expanduser()).resolve())
+        here = (folder / Path(path).expanduser()).resolve()
+        if folder.resolve() == RECIPES and here.is_relative_to(PACKAGE) and not here.exists():
+            return str((home / path).resolve())
+        return str(here)
 
     def model(name: str) -> str:
-        return resolve(name) if name.startswith(".") or (folder / name).is_dir() else name
+        return resolve(name) if name.startswith(".") or Path(resolve(name)).is_dir() else name
 
     landing = recipe.automation.landing
     if landing is not None and "://" not in landing and "::" not in landing:

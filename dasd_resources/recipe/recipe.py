@@ -12,7 +12,7 @@ from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
 
 
 class Recipe(Part):
@@ -77,4 +77,4 @@ class Recipe(Part):
         value: object = self
         for key in path.split("."):
             value = getattr(value, key)
-        return to_jsonable_python(value)
+        return to_jsonable_python(value, context=DECIDING)

@@ -2,9 +2,18 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dasd_resources.recipe.parts import Part, Positive, Probability
+
+DECIDING = "deciding"  # the serialization of what decides rows, for versions
 
 
 class Training(Part):
@@ -68,8 +77,15 @@ class Benchmark(Part):
     """Held-out questions, in the format of the prompt files."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    path: str
+    path: str  # decides nothing: what the file holds does (`evaluation.benchmark_version`), wherever it lies
     max_tokens: Positive
+
+    @model_serializer(mode="wrap")
+    def _without_place(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        document: dict[str, object] = serialize(self)
+        if info.context == DECIDING:
+            del document["path"]
+        return document
 
 
 class Evaluation(Part):

@@ -1,4 +1,4 @@
-"""A home -> a backup: catalog, the data files it names, published checkpoints, landed files, reports, Dagster history.
+"""A home -> a backup: catalog and its data files, published checkpoints, landed files, benchmarks, reports, history.
 
 A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name; it
 is filled as `.partial`, in which a killed backup's files are found again. What a later backup shares with the one
@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from dasd_resources.errors import UserError
-from dasd_resources.home import LANDING_FOLDER
+from dasd_resources.home import BENCHMARK_FOLDER, LANDING_FOLDER
 from dasd_resources.landing.prompt_files import landed_files
 from dasd_resources.sft.checkpoint import file_hash
 from dasd_resources.storage.data_files import (
@@ -142,7 +142,8 @@ class _Writer:
             snapshot = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone()[0]
             self._data_files(catalog)
         missing = self._checkpoints(snapshot)
-        for path in [*landed_files(self._home / LANDING_FOLDER), *_files(self._home / "reports")]:
+        others = (path for folder in (BENCHMARK_FOLDER, "reports") for path in _files(self._home / folder))
+        for path in [*landed_files(self._home / LANDING_FOLDER), *others]:
             self._copy(path, path.relative_to(self._home).as_posix())
         self._delete_others()
         manifest = Manifest(str(self._home), datetime.now(UTC).isoformat(), snapshot, self._entries, missing)

@@ -17,13 +17,14 @@ from typing import Self, TypeVar
 
 import polars as pl
 
-from dasd_resources.inference.engine import Failure
+from dasd_resources.inference.engine import PERMANENT, Failure
 from dasd_resources.interruption import at_interruption
 from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 
 Finished = TypeVar("Finished")
 MAX_ATTEMPTS = 3  # at one request over all runs; after that it is only tried again by a materialization by hand
+OVERFLOW = "context_overflow"  # the permanent failure that depends on more than the request's id: on the engine
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class Ledger:
     max_seconds: float = 20.0
     num_added: int = 0
     num_failed: int = 0
-    num_retryable: int = 0  # failed, and tried fewer than MAX_ATTEMPTS times over all runs
+    num_retryable: int = 0  # failed, not for good, and tried fewer than MAX_ATTEMPTS times over all runs
+    num_overflowed: int = 0  # failed because the engine's context is too short
     _rows: list[Row] = field(default_factory=list)
     _failures: list[Failure] = field(default_factory=list)
     _flushed_at: float = field(default_factory=time.monotonic)
@@ -90,10 +92,13 @@ class Ledger:
             transaction.append_missing("failed_requests", failed)
         self.num_added += added
         self.num_failed += len(self._failures)
-        self.num_retryable += sum(number < MAX_ATTEMPTS for number in failed["num_attempts"]) if len(failed) else 0
+        self.num_overflowed += sum(failure.kind == OVERFLOW for failure in self._failures)
+        if len(failed):
+            again = pl.col("kind").is_in(PERMANENT).not_() & (pl.col("num_attempts") < MAX_ATTEMPTS)
+            self.num_retryable += failed.filter(again).height
 
     def _failed_rows(self, transaction: Transaction) -> pl.DataFrame:
-        """Rows of `failed_requests`, each with the number of times it has been tried."""
+        """Rows of `failed_requests`, each with the number of attempts at it: one, where that one settled it."""
         now, ids = datetime.now(UTC), [f.request_id for f in self._failures]
         query = """SELECT request_id, coalesce(num_attempts, 1) FROM failed_requests
             WHERE asset = $asset AND list_contains($ids, request_id)"""
@@ -107,7 +112,7 @@ class Ledger:
                     "kind": f.kind,
                     "reason": f.reason.encode("utf-8", "replace").decode(),  # a server may send lone surrogates
                     "failed_at": now,
-                    "num_attempts": before.get(f.request_id, 0) + f.counts,
+                    "num_attempts": 1 if f.kind in PERMANENT else before.get(f.request_id, 0) + f.counts,
                 }
                 for f in self._failures
             ]

@@ -8,6 +8,7 @@ from dasd_resources.storage.tables.recurring import (
     EXAMPLE_ID,
     POLICY,
     PROMPT_ID,
+    REASON,
     RECIPE,
     RESPONSE_ID,
     RUN_ID,
@@ -117,4 +118,26 @@ PUBLISHED_DATASETS = Table(
     in_summary=False,
 )
 
-TABLES = (SELECTED_RESPONSES, SELECTION_RULES, SFT_EXAMPLES, PUBLISHED_DATASETS)
+EMPTY_DATASETS = Table(
+    name="empty_datasets",
+    one_row_per="dataset without any example",
+    notes="The stage that would train on it is skipped.",
+    columns=(
+        RECIPE,
+        DATASET,
+        Column("kind", "VARCHAR", "[Code](kinds.md) of why it is empty."),
+        REASON.here("The same for people, with the counts."),
+        Column("num_responses", "BIGINT", "Responses of its temperature; NULL for `mixed`.", nullable=True),
+        Column(
+            "num_rolled_out", "BIGINT", "Rollouts that were made; this and what follows only for `mixed`."
+        ).optional(),
+        Column("num_cut_off", "BIGINT", "Of these, cut off at their token limit.", nullable=True),
+        Column("num_continued", "BIGINT", "Of these, continued by the teacher.", nullable=True),
+        Column("num_passed", "BIGINT", "Of these, passed by the required filters.", nullable=True),
+        RUN_ID,
+    ),
+    key=("recipe", "dataset"),
+    in_summary=False,
+)
+
+TABLES = (SELECTED_RESPONSES, SELECTION_RULES, SFT_EXAMPLES, PUBLISHED_DATASETS, EMPTY_DATASETS)
