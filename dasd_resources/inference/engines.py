@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -64,7 +64,7 @@ class Engines(ConfigurableResource):
         """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
-        made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), version("transformers")]
+        made_of = [FINGERPRINT_CACHE_FORMAT, files, spec.model_dump(mode="json"), _installed("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
         return cached_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
@@ -102,6 +102,9 @@ class Engines(ConfigurableResource):
 
     def _load(self, model: PromptedModel) -> InferenceEngine:
         return ENGINES[model.spec.engine].load(model, self.api_key)
+
+
+_installed = cache(version)  # reading a package's metadata takes 10 ms, and every look at a model asks
 
 
 def _quantisation(spec: Model) -> list[object]:
