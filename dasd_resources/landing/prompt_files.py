@@ -23,7 +23,7 @@ from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, v
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
 MAX_DEPTH = 100  # of a row's nested objects and lists
 # Marks in a row over one letter. Unicode's composition takes the square of their number: 80,000 marks took 7 s, and a
-# row has room for ten times as many. Unicode's own stream-safe form allows 30.
+# row has room for six times as many. Unicode's own stream-safe form allows 30.
 MAX_MARKS = 1000
 MARKS_WITHOUT_CLASS = "\u0f73\u0f75\u0f81"  # not marks themselves, but composed of two
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
