@@ -135,7 +135,7 @@ def _score_figures(scores: pl.DataFrame, recipe: Recipe) -> dict[str, Figure]:
         "num_responses": ranking.height,
         "mean_score": ranking.select(pl.mean("score")).item(),
         "scores_shape": shape(values),
-        "scores": inline(histogram({name: values}, name)),
+        "scores": inline(histogram({name: values}, name)) if values else None,
     }
 
 

@@ -236,7 +236,7 @@ def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figu
         "num_tokens": int(lengths["num_tokens"].sum()),
         "truncated_share": lengths.select(pl.col("truncated").mean()).item(),
         "lengths_shape": shape(num_tokens),
-        "lengths": inline(histogram({f"T={temperature:g}": num_tokens}, "tokens per response")),
+        "lengths": inline(histogram({f"T={temperature:g}": num_tokens}, "tokens per response")) if num_tokens else None,
     }
 
 

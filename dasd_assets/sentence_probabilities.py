@@ -68,6 +68,7 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         write_sentences(warehouse, batch, student, origin(context))
         current = {"batch": batch, "student_fingerprint": student, "segmenter_version": SEGMENTER_VERSION}
         probs = warehouse.read(PROBS, current)
+        values = {name: probs[name].drop_nulls().to_list() for name in probs.columns}
         return dg.MaterializeResult(
             data_version=content_version([*_scored(warehouse, batch, student), student, SEGMENTER_VERSION]),
             metadata=declared.result(
@@ -76,11 +77,9 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
                 current,
                 mean_teacher_prob=probs.select(pl.mean("teacher")).item(),
                 mean_student_prob=probs.select(pl.mean("student")).item(),
-                teacher_prob_shape=shape(probs["teacher"].drop_nulls().to_list()),
-                student_prob_shape=shape(probs["student"].drop_nulls().to_list()),
-                densities=inline(
-                    probability_densities({name: probs[name].drop_nulls().to_list() for name in probs.columns})
-                ),
+                teacher_prob_shape=shape(values["teacher"]),
+                student_prob_shape=shape(values["student"]),
+                densities=inline(probability_densities(values)) if any(values.values()) else None,
             ),
         )
 

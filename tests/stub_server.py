@@ -21,6 +21,7 @@ from dasd_resources.inference.openai_engine import PROBE
 MODEL = "teacher-as-served"
 Json = dict[str, Any]
 Fault = Callable[[httpx.Request, Json], httpx.Response | None]
+ENCODING = "x-encoding"  # what an answer says its body is compressed with; sent as it is
 BROKEN = "x-broken"  # of an answer whose connection ends before all of its body is out
 
 
@@ -112,7 +113,9 @@ def is_probe(chat: Chat, body: Json) -> bool:
 
 @contextmanager
 def listening(stub: Stub) -> Iterator[str]:
-    """The stub on a port of loopback: its base URL. A header `x-broken` ends an answer halfway through its body."""
+    """The stub on a port of loopback: its base URL. A header `x-broken` ends an answer halfway through its body, and
+    `x-encoding` is sent as its `content-encoding`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -131,6 +134,8 @@ def listening(stub: Stub) -> Iterator[str]:
             answer = stub(httpx.Request(self.command, f"http://stub{self.path}", headers=headers, content=content))
             self.send_response(answer.status_code)
             self.send_header("content-length", str(len(answer.content)))
+            if ENCODING in answer.headers:
+                self.send_header("content-encoding", answer.headers[ENCODING])
             self.end_headers()
             broken = answer.headers.get(BROKEN)
             self.wfile.write(answer.content[: len(answer.content) // 2] if broken else answer.content)

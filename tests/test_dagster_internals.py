@@ -8,6 +8,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.tags import RETRY_NUMBER_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -286,3 +288,16 @@ def test_lines_of_the_run_log_carry_step_and_message() -> None:
     found = [get_log_record_metadata(record) for record in ours]
     assert [(one["step_key"], one["orig_message"]) for one in found] == [("upstream", "a message of ours")]
     assert not has_log_record_metadata(logging.makeLogRecord({"msg": "of a library"}))
+
+
+def test_databases_keep_their_engine_and_open_connections_anew(tmp_path: Path) -> None:
+    """SQLAlchemy's engine holds the compiled statements."""
+    with open_instance(prepare_home(tmp_path, None)) as instance:
+        log, runs = instance.event_log_storage, instance.run_storage
+        assert isinstance(log, SqliteEventLogStorage) and isinstance(runs, SqliteRunStorage)
+        for connect in (log.index_connection, runs.connect, lambda: log.run_connection("a-run")):
+            with connect() as first:
+                pass
+            with connect() as second:
+                assert second.engine is first.engine and second is not first
+                assert first.closed

@@ -1,5 +1,6 @@
 """OpenAIEngine against a stub on the network's edge, a stub on a socket, and a real `vllm serve`."""
 
+import gzip
 import json
 import os
 import signal
@@ -7,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -15,9 +18,10 @@ from itertools import islice
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
-from stub_server import BROKEN, MODEL, Json, Stub, listening, logprob, sampled
+from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, listening, logprob, sampled
 
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import (
@@ -176,6 +180,58 @@ def test_over_a_socket_truncated_json_is_not_believed(chat: Chat) -> None:
         (failure,) = opened.generate(samples(1))
     assert isinstance(failure, Failure) and failure.kind == "server_error"
     assert "is not what was asked for" in failure.reason
+
+
+# 16 MiB of spaces, packed to kilobytes. httpx would unpack what it can, which the limit of 4 MiB does not allow.
+SPACES = b" " * 2**24
+BOMBS = {
+    "gzip": gzip.compress(SPACES),
+    "deflate": zlib.compress(SPACES),
+    "br": b"",
+    "zstd": pa.Codec("zstd").compress(SPACES, asbytes=True),
+    "gzip, gzip": gzip.compress(gzip.compress(SPACES)),
+    "x-unheard-of": b"",
+}
+
+
+@pytest.mark.parametrize("encoding", BOMBS)
+@pytest.mark.parametrize("status", [200, 500])
+def test_over_a_socket_a_compressed_reply_is_refused_unread(chat: Chat, encoding: str, status: int) -> None:
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response:
+        return httpx.Response(status, content=BOMBS[encoding], headers={ENCODING: encoding})
+
+    with listening(Stub(chat, fault)) as url, closing(OpenAIEngine(served(url, max_attempts=1), chat, None)) as opened:
+        tracemalloc.start()
+        try:
+            (failure,) = opened.generate(samples(1))
+            (unscored,) = opened.score(sequences(1))
+            assert tracemalloc.get_traced_memory()[1] < 2**22
+        finally:
+            tracemalloc.stop()
+    for found in (failure, unscored):
+        assert isinstance(found, Failure) and found.kind == "server_error"
+        assert f"is compressed ({encoding}), which was not asked for; turn off compression" in found.reason
+
+
+def test_a_row_whose_reply_is_compressed_is_asked_of_another_server(chat: Chat) -> None:
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response:
+        return httpx.Response(200, content=BOMBS["gzip"], headers={ENCODING: "gzip"})
+
+    with (
+        listening(Stub(chat, fault)) as bad,
+        listening(Stub(chat)) as good,
+        closing(OpenAIEngine(served(bad, good, max_attempts=6), chat, None)) as opened,
+    ):
+        results = list(opened.generate(samples(20)))
+    assert ids(results) == sorted(f"r{i}" for i in range(20))
+    assert all(isinstance(result, Completion) for result in results)
+
+
+def test_a_list_of_models_that_is_compressed_is_refused_unread(chat: Chat) -> None:
+    models = httpx.Response(200, stream=httpx.ByteStream(BOMBS["gzip"]), headers={"content-encoding": "gzip"})
+    refused = httpx.MockTransport(lambda request: models)
+    with pytest.raises(RecipeError, match=r"its answer is compressed \(gzip\)"):
+        OpenAIEngine(served(), chat, None, refused)
 
 
 def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:

@@ -1,6 +1,7 @@
 """What a server may answer, and what is not believed."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,40 @@ def test_what_is_no_reply(nonsense: bytes) -> None:
 def test_a_reply_cut_short(cut: int) -> None:
     with pytest.raises(BadReply):
         read_completion(SAMPLE, content(completion())[:-cut])
+
+
+@pytest.mark.parametrize(
+    "values", [b'"",' * 10**6, b'{"":{"logprob":0}},' * 10**5, b"[]," * 10**6], ids=["strings", "objects", "lists"]
+)
+@pytest.mark.parametrize("key", [b"token_ids", b"prompt_logprobs", b"x"])
+def test_more_values_than_were_asked_for_are_not_parsed(key: bytes, values: bytes) -> None:
+    reply = b'{"choices": [{"finish_reason": "stop", "%s": [%s0]}]}' % (key, values)
+    for read in (lambda: read_completion(SAMPLE, reply), lambda: read_score(SCORE, reply)):
+        with pytest.raises(BadReply, match=r"its reply holds \d+ values, more than the 164\d\d that"):
+            read()
+
+
+def test_one_fault_is_enough() -> None:
+    """A message about each of ten million strings took 6 GB."""
+    reply = content({**completion(), "token_ids": [""] * 16_000})
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadReply, match=r"token_ids\.0 Input should be a valid integer"):
+            read_completion(SAMPLE, reply)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_commas_in_a_text_are_no_values() -> None:
+    long = {**completion(), "text": ',"\\' * 10**6}
+    assert read_completion(SAMPLE, content(long)).token_ids == [9, 3]
+
+
+@pytest.mark.parametrize("end", [b"", b'"', b"\\", b'\\"'])
+def test_counting_values_takes_one_pass_whatever_the_text(end: bytes) -> None:
+    with pytest.raises(BadReply):
+        read_completion(SAMPLE, b'{"choices": "' + b',\\"' * 10**6 + end)
 
 
 def test_two_choices_are_one_too_many() -> None:

@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.landing.prompt_files import Prompt, landed_files, prompt_id, read_prompts, safe_stem
+from dasd_resources.landing.prompt_files import (
+    MAX_DEPTH,
+    MAX_REJECTED,
+    Prompt,
+    landed_files,
+    prompt_id,
+    read_prompts,
+    safe_stem,
+)
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED, REJECTION_KINDS, Excluded, RejectedPrompt
 
 
@@ -32,6 +40,14 @@ def rejected(folder: Path, row: object) -> RejectedPrompt:
     assert isinstance(bad, RejectedPrompt)
     assert (bad.source_file, bad.source_line) == ("a.jsonl", 1)
     return bad
+
+
+def nested(depth: int) -> object:
+    """Lists within each other."""
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def test_a_full_row(tmp_path: Path) -> None:
@@ -119,6 +135,13 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
             "reference_answer '42' fails its own verifier multiple_choice",
         ),
         (b'{"question": "\xff"}', "invalid_encoding", "not UTF-8 at byte 14"),
+        (b"[" * 1_000_000, "invalid_json", "row is nested too deeply: '[[[["),
+        ({"question": "a", "n": nested(MAX_DEPTH)}, "invalid_json", "nested more than 100 deep: '{\"question"),
+        ({"question": "a", "metadata": json.dumps({"n": nested(MAX_DEPTH)})}, "invalid_field", "nested more than 100"),
+        (b'{"question": "a", "n": ' + b"9" * 1_000_000 + b"}", "invalid_json", "4300 digits"),
+        (b'{"question": "a", "n": 1e' + b"9" * 1_000_000 + b"}", "invalid_field", "a number too large for JSON"),
+        ({"question": "a" + "\u0315\u0300" * 80_000}, "invalid_field", "question holds more than 1000 marks in a row"),
+        ({"question": "a" + "\u0f73" * 1001}, "invalid_field", "question holds more than 1000 marks in a row"),
         (b"x" * 10_000_000, "row_too_long", "row has 10000000 bytes, at most 1048576 are accepted"),
     ],
 )
@@ -127,6 +150,21 @@ def test_a_bad_row_keeps_its_reason(tmp_path: Path, row: object, kind: str, expe
     assert (found.kind, found.prompt_id, found.owner_batch) == (kind, None, None)
     assert found.kind in MALFORMED
     assert expected in found.reason
+
+
+def test_what_only_looks_hostile_is_a_prompt(tmp_path: Path) -> None:
+    texts = ["你好" * 50_000, "a" + "\u0300" * 1000, "Z\u0300\u0315" * 2000, "]" * 5000 + "[" * 5000]
+    rows = [{"question": text, "n": nested(MAX_DEPTH - 1), "m": [[]] * 1000} for text in texts]
+    assert [prompt.question for prompt in read_prompts(landed(tmp_path, *rows)) if isinstance(prompt, Prompt)] == texts
+
+
+def test_a_file_that_is_no_prompt_file_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"question": "a"}\n' + b"x\n" * (MAX_REJECTED + 10))
+    *rows, last = read_prompts(path)
+    assert len(rows) == 1 + MAX_REJECTED + 1
+    assert isinstance(last, RejectedPrompt) and (last.source_line, last.kind) == (0, "damaged_file")
+    assert "100001 rows are no prompts, most of the file so far" in last.reason
 
 
 def test_every_kind_has_one_meaning_and_is_malformed_or_excluded() -> None:

@@ -28,6 +28,11 @@ SERVER = Server(base_urls=(URL,), model="m", revision="1", api_key_env="TEACHER_
 Answer = httpx.Response | Exception
 
 
+def packed(status: int, encoding: str) -> httpx.Response:
+    """An answer that says it is compressed."""
+    return httpx.Response(status, stream=httpx.ByteStream(b"no"), headers={"content-encoding": encoding})
+
+
 def fetch(answer: Answer | Callable[[httpx.Request], object], max_bytes: int = 1000, timeout_s: float = 5.0) -> bytes:
     """What a replica makes of an answer to a POST."""
     return asyncio.run(_fetch(answer, max_bytes, timeout_s))[0]
@@ -52,6 +57,7 @@ def test_a_good_answer_is_passed_on_and_the_key_goes_with_the_request() -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         assert request.headers["authorization"] == f"Bearer {KEY}"
         assert (request.method, str(request.url)) == ("POST", URL + "/completions")
+        assert request.headers["accept-encoding"] == "identity"
         return httpx.Response(200, content=b"yes")
 
     assert fetch(handle) == b"yes"
@@ -71,11 +77,10 @@ def test_a_good_answer_is_passed_on_and_the_key_goes_with_the_request() -> None:
         (httpx.Response(401, json={"error": "no"}), Outage, "HTTP 401: no; is the key right"),
         (httpx.Response(404, text="Not Found"), Outage, "HTTP 404: Not Found; does its base URL end with /v1"),
         (httpx.Response(200, content=b"x" * 1001), AttemptFailed, "more than the 1000 bytes"),
-        (
-            httpx.Response(200, stream=httpx.ByteStream(b"no"), headers={"content-encoding": "gzip"}),
-            AttemptFailed,
-            "broke off",
-        ),
+        (packed(200, "gzip"), AttemptFailed, r"its answer is compressed \(gzip\), which was not asked for; turn off"),
+        (packed(200, "identity, br"), AttemptFailed, r"compressed \(identity, br\)"),
+        (packed(400, "zstd"), Refused, r"HTTP 400: its message is compressed \(zstd\)"),
+        (packed(503, "x" * 5000), AttemptFailed, "HTTP 503: its message is compressed"),
         (httpx.ConnectError("refused"), Unreachable, "cannot be reached: refused"),
         (httpx.ConnectTimeout(""), Unreachable, "cannot be reached: no answer"),
         (httpx.ReadError("reset"), AttemptFailed, "broke off its answer: ReadError reset"),

@@ -1,9 +1,12 @@
 """Rows of files: line ends, bounds, and what is read before damage."""
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,6 +128,68 @@ def test_parquet_columns_of_other_types_are_text(tmp_path: Path) -> None:
 def test_blank_lines_cost_nothing_and_count(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\n" * 3_000_000 + b"{}")
     assert [row.line for row in read_rows(tmp_path / "a.jsonl")] == [3_000_001]
+
+
+def test_a_line_without_end_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.truncate(2**28)
+    assert sum(peak_bytes(tmp_path / "a.jsonl")) < 8 * MAX_ROW_BYTES
+
+
+@pytest.mark.parametrize("piece", [b"\n", b"x", b'{"question": "a"}\n'], ids=["blank lines", "one line", "good lines"])
+def test_a_zstd_bomb_is_damaged_and_given_up_early(tmp_path: Path, piece: bytes) -> None:
+    path = written(tmp_path / "a.jsonl.zst", zstd(piece * (2**24 // len(piece))))
+    with pytest.raises(DamagedFile, match="unpacks to more than 1000 times its size"):
+        peak_bytes(path, limit=8 * MAX_ROW_BYTES)
+
+
+def one_long_text() -> pa.Array:
+    return pa.array(["x" * 2**25])
+
+
+def a_text_that_every_row_repeats() -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 2**19]))
+
+
+def nulls() -> pa.Array:
+    return pa.nulls(20_000_000, pa.string())
+
+
+def a_long_list_of_nothing() -> pa.Array:
+    return pa.ListArray.from_arrays([0, 20_000_000], pa.nulls(20_000_000, pa.int64()))
+
+
+@pytest.mark.parametrize("make", [one_long_text, a_text_that_every_row_repeats, nulls, a_long_list_of_nothing])
+def test_a_parquet_bomb_is_damaged_and_given_up_early(tmp_path: Path, make: Callable[[], pa.Array]) -> None:
+    pq.write_table(pa.table({"question": make()}), tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(DamagedFile, match="unpacks to more than 1000 times its size"):
+        peak_bytes(tmp_path / "a.parquet", limit=16 * MAX_ROW_BYTES)
+
+
+def test_a_parquet_row_that_is_too_long_is_never_made_a_text(tmp_path: Path) -> None:
+    noise = Random(0).randbytes(2**22).hex()  # so that the file is no bomb
+    table = pa.table({"question": [noise, "b"], "n": [[1], list(range(2**21 + 1))]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    first, second = read_rows(tmp_path / "a.parquet")
+    for row in (first, second):
+        assert row.unreadable is not None and row.unreadable.kind == "row_too_long"
+    assert peak_bytes(tmp_path / "a.parquet")[0] < MAX_ROW_BYTES
+
+
+def peak_bytes(path: Path, limit: int | None = None) -> tuple[int, int]:
+    """The most memory that Python and Arrow took while the rows were read; limit: of both, also for a damaged file."""
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+    python = arrow = 0
+    tracemalloc.start()
+    try:
+        for _ in read_rows(path):
+            arrow = max(arrow, pool.bytes_allocated() - before)
+    finally:
+        python = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert limit is None or python + arrow < limit
+    return python, arrow
 
 
 def test_parquet_with_a_column_twice_is_damaged(tmp_path: Path) -> None:

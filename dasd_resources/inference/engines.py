@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -67,7 +67,7 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
         described = spec.model_dump(mode="json", exclude={"replicas"})  # which no fingerprint depends on
-        made_of = [FINGERPRINT_CACHE_FORMAT, files, described, version("transformers")]
+        made_of = [FINGERPRINT_CACHE_FORMAT, files, described, _installed("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
         return cached_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
 
@@ -115,6 +115,9 @@ def _load_replica(path: Path, fingerprint: str, spec: Model) -> InferenceEngine:
     """The engine in a process of its own, where the tokenizer is loaded anew: not all of them can be pickled."""
     model = PromptedModel(path, fingerprint, Chat.load(path, spec), spec)
     return ENGINES[spec.engine].load(model, lambda variable: None)  # served models, which have keys, have no replicas
+
+
+_installed = cache(version)  # reading a package's metadata takes 10 ms, and every look at a model asks
 
 
 def _quantisation(spec: Model) -> list[object]:

@@ -1,10 +1,12 @@
 """The completions protocol in token ids: what is sent for a request, and when the reply to it is accepted.
 
 A reply is accepted if it is about the ids that were sent, holds one logprob for each token, and ends where and why it
-should; anything else is a BadReply with the reason. `return_token_ids` and `prompt_logprobs` are vLLM's additions to
-OpenAI's protocol, which knows neither.
+should; anything else is a BadReply with the reason. Its size is bounded by what was asked for, in bytes while it is
+read and in JSON values before it is parsed: a value of two bytes becomes an object of a hundred. `return_token_ids` and
+`prompt_logprobs` are vLLM's additions to OpenAI's protocol, which knows neither.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal, TypeVar
@@ -16,10 +18,20 @@ from dasd_resources.inference.engine import Completion, FinishReason, Generation
 Body = dict[str, object]
 # vLLM's stand-in for minus infinity, which JSON cannot say. No token that was sampled or is scored has it.
 MINUS_INFINITY = -9999.0
+# Of a reply, per token that was sent or may be sampled, and on top. vLLM sends about 200 bytes and 5 values; a token
+# may be a long text. 20 MB of empty strings where numbers belong took 6 GB and 33 s to be refused.
+BYTES_PER_TOKEN, OTHER_BYTES = 2048, 2**20
+VALUES_PER_TOKEN, OTHER_VALUES = 12, 2**14
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class BadReply(Exception):
     """A reply that is not accepted; the message is a sentence about the server."""
+
+
+def max_bytes(num_tokens: int) -> int:
+    """The most bytes of a reply about so many tokens, sent and sampled."""
+    return OTHER_BYTES + BYTES_PER_TOKEN * num_tokens
 
 
 class _Shape(BaseModel):
@@ -27,11 +39,14 @@ class _Shape(BaseModel):
 
 
 Shape = TypeVar("Shape", bound=_Shape)
+Value = TypeVar("Value")
+# The first fault ends it: else there is a message about every value.
+Values = Annotated[list[Value], Field(fail_fast=True)]
 
 
 class _Logprobs(_Shape):
-    tokens: list[str]
-    token_logprobs: list[float | None]
+    tokens: Values[str]
+    token_logprobs: Values[float | None]
 
 
 class _PromptLogprob(_Shape):
@@ -40,14 +55,14 @@ class _PromptLogprob(_Shape):
 
 class _Choice(_Shape):
     finish_reason: str | None
-    token_ids: list[int] | None = None
-    prompt_token_ids: list[int] | None = None
+    token_ids: Values[int] | None = None
+    prompt_token_ids: Values[int] | None = None
     logprobs: _Logprobs | None = None
-    prompt_logprobs: list[dict[str, _PromptLogprob] | None] | None = None
+    prompt_logprobs: Values[dict[str, _PromptLogprob] | None] | None = None
 
 
 class _Reply(_Shape):
-    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1)]
+    choices: Annotated[list[_Choice], Field(min_length=1, max_length=1, fail_fast=True)]
 
 
 class _ServedModel(_Shape):
@@ -56,7 +71,7 @@ class _ServedModel(_Shape):
 
 
 class _Models(_Shape):
-    data: list[_ServedModel]
+    data: Values[_ServedModel]
 
 
 # Sent explicitly, as a server takes what is left out from the model's generation_config.json.
@@ -105,7 +120,7 @@ def scoring_body(model: str, request: ScoringRequest) -> Body:
 
 def read_completion(request: GenerationRequest, content: bytes) -> Completion:
     """The sampled ids with their logprobs. Raises BadReply."""
-    choice = _only_choice(content)
+    choice = _only_choice(content, len(request.prompt_token_ids) + request.max_tokens)
     _check_prompt(request.prompt_token_ids, choice.prompt_token_ids)
     if choice.logprobs is None:
         raise BadReply("it returned no token logprobs")
@@ -122,7 +137,7 @@ def read_completion(request: GenerationRequest, content: bytes) -> Completion:
 
 def read_score(request: ScoringRequest, content: bytes) -> Score:
     """The logprobs of the ids after the prompt. Raises BadReply."""
-    choice = _only_choice(content)
+    choice = _only_choice(content, len(request.token_ids) + 1)
     _check_prompt(request.token_ids, choice.prompt_token_ids)
     positions = choice.prompt_logprobs
     if positions is None:
@@ -140,13 +155,14 @@ def read_score(request: ScoringRequest, content: bytes) -> Score:
 
 def read_context(model: str, content: bytes) -> int | None:
     """Most tokens the served model takes, if the server says so. Raises BadReply if it does not serve the model."""
-    served = {found.id: found for found in _parsed(_Models, content).data}
+    served = {found.id: found for found in _parsed(_Models, content, num_tokens=0).data}
     if model not in served:
         raise BadReply(f"it serves {', '.join(sorted(served)) or 'nothing'}; name one of these in server.model")
     return served[model].max_model_len
 
 
-def _parsed(shape: type[Shape], content: bytes) -> Shape:
+def _parsed(shape: type[Shape], content: bytes, num_tokens: int) -> Shape:
+    _check_values(content, OTHER_VALUES + VALUES_PER_TOKEN * num_tokens)
     try:
         return shape.model_validate_json(content)
     except ValidationError as error:
@@ -155,8 +171,14 @@ def _parsed(shape: type[Shape], content: bytes) -> Shape:
         raise BadReply(f"its reply of {len(content)} bytes is not what was asked for: {where} {first['msg']}") from None
 
 
-def _only_choice(content: bytes) -> _Choice:
-    return _parsed(_Reply, content).choices[0]
+def _check_values(content: bytes, most: int) -> None:
+    """Raise BadReply where there are more JSON values than that, as told by the commas outside strings."""
+    if content.count(b",") > most and (found := _STRING.sub(b"", content).count(b",")) > most:
+        raise BadReply(f"its reply holds {found} values, more than the {most} that what was asked for can take")
+
+
+def _only_choice(content: bytes, num_tokens: int) -> _Choice:
+    return _parsed(_Reply, content, num_tokens).choices[0]
 
 
 def _check_prompt(sent: Sequence[int], received: Sequence[int] | None) -> None:

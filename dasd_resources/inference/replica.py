@@ -3,6 +3,8 @@
 Three things can go wrong: AttemptFailed (another attempt may succeed), Busy (the server asks to come back later) and
 Refused (no attempt will succeed; in an Outage, none at any other request either). Redirects are not followed and the
 environment's proxies are not used, so the key goes to the recipe's hosts alone; it is removed from a server's messages.
+Nothing is decompressed: 13 kB may stand for gigabytes, and httpx unpacks at once whatever one read brings. Plain
+replies are asked for, and any other is refused unread.
 """
 
 import asyncio
@@ -19,12 +21,15 @@ from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET
 
 import httpx
 
+from dasd_resources.inference.openai_replies import BadReply
 from dasd_resources.recipe import RecipeError, Server
 from dasd_resources.visible_text import excerpt_line
 
 MAX_CONSECUTIVE_FAILURES = 3  # after which a server is unhealthy; a failed connection is enough by itself
 MAX_QUOTED_CHARACTERS = 300  # of a server's own message
 ERROR_BYTES = 65536  # read of an error's body
+PLAIN = "identity"  # HTTP's name for a body that is not compressed
+REMEDY = "turn off compression in the server, or in the proxy before it"
 REMEDIES = {401: "is the key right?", 403: "is the key right?", 404: "does its base URL end with /v1?"}
 
 
@@ -72,7 +77,7 @@ class Replica:
         method = "GET" if body is None else "POST"
         with self._failures(timeout_s):
             async with asyncio.timeout(timeout_s), self.client.stream(method, self.url + path, json=body) as response:
-                content = await (_read_whole(response, max_bytes) if response.is_success else _read_beginning(response))
+                content = await (_read_whole(response, max_bytes) if response.is_success else _read_message(response))
         if not response.is_success:
             self._refuse(response, content)
         return content
@@ -100,6 +105,8 @@ class Replica:
             raise Unreachable(f"{self.url} cannot be reached: {self.quote(str(error)) or 'no answer'}") from None
         except TimeoutError:
             raise TimedOut(f"{self.url} gave no whole answer within {timeout_s:g} s") from None
+        except BadReply as error:
+            raise AttemptFailed(f"{self.url}: {self.quote(str(error))}") from None
         except httpx.HTTPError as error:
             cause = self.quote(f"{type(error).__name__} {error}")
             raise AttemptFailed(f"{self.url} broke off its answer: {cause}") from None
@@ -124,10 +131,10 @@ class Replica:
 
 def http_client(server: Server, secret: str | None, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
     """A client for all replicas; transport: replaces the network in tests."""
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    key = {"Authorization": f"Bearer {secret}"} if secret else {}
     return httpx.AsyncClient(
         transport=transport or _network(server),
-        headers=headers,
+        headers={"Accept-Encoding": PLAIN, **key},
         timeout=httpx.Timeout(None, connect=server.connect_timeout_s),
         follow_redirects=False,
         trust_env=False,
@@ -167,20 +174,30 @@ def _network(server: Server) -> httpx.AsyncBaseTransport:
 
 
 async def _read_whole(response: httpx.Response, max_bytes: int) -> bytes:
-    """The body; httpx.DecodingError if it is longer than any valid answer."""
+    """The body. Raises BadReply if it is compressed, or longer than any valid answer."""
+    if encoding := _encoding(response):
+        raise BadReply(f"its answer is compressed ({encoding}), which was not asked for; {REMEDY}")
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
         if len(content) > max_bytes:
-            raise httpx.DecodingError(f"more than the {max_bytes} bytes that an answer may have")
+            raise BadReply(f"its answer has more than the {max_bytes} bytes that what was asked for can take")
     return bytes(content)
 
 
-async def _read_beginning(response: httpx.Response) -> bytes:
-    """The beginning of the body: some servers repeat all they were sent in an error."""
+async def _read_message(response: httpx.Response) -> bytes:
+    """The beginning of an error's body, as some servers repeat all they were sent; or why it is not read."""
+    if encoding := _encoding(response):
+        return f"its message is compressed ({encoding}), which was not asked for; {REMEDY}".encode()
     async for chunk in response.aiter_bytes(ERROR_BYTES):
         return chunk
     return b""
+
+
+def _encoding(response: httpx.Response) -> str:
+    """How the body is compressed, in the server's words; empty if it is not."""
+    encoding = response.headers.get("content-encoding", "")
+    return "" if encoding.strip().lower() in ("", PLAIN) else encoding[:40]
 
 
 def _message(content: bytes) -> str:

@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dasd_resources.inference.openai_replies import BadReply, Body
+from dasd_resources.inference.openai_replies import BadReply, Body, max_bytes
 from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, TimedOut, http_client
 from dasd_resources.recipe import RecipeError, Server
 
@@ -34,7 +34,6 @@ Check = Callable[[Replica], Awaitable[None]]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before an unhealthy server is checked again
 BACK_OFF = wait_random_exponential(multiplier=0.5, max=30)
 CHECK_ATTEMPTS = 3  # attempts at one check of a server; one that times out is not tried again
-BYTES_PER_TOKEN, REPLY_OVERHEAD_BYTES = 2048, 2**20  # a longer answer is refused; vLLM sends about 200 bytes per token
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +107,8 @@ class Replicas:
             self._schedule_recovery(replica)
 
     async def _attempt(self, replica: Replica, body: Body, num_tokens: int, read: Callable[[bytes], Result]) -> Result:
-        max_bytes = REPLY_OVERHEAD_BYTES + BYTES_PER_TOKEN * num_tokens
         try:
-            content = await replica.fetch("/completions", body, max_bytes, self.server.request_timeout_s)
+            content = await replica.fetch("/completions", body, max_bytes(num_tokens), self.server.request_timeout_s)
             result = _read_reply(replica, read, content)
         except AttemptFailed as error:
             was_healthy = replica.healthy

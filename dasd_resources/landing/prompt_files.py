@@ -20,6 +20,12 @@ from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
 
+MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
+MAX_DEPTH = 100  # of a row's nested objects and lists
+# Marks in a row over one letter. Unicode's composition takes the square of their number: 80,000 marks took 7 s, and a
+# row has room for six times as many. Unicode's own stream-safe form allows 30.
+MAX_MARKS = 1000
+MARKS_WITHOUT_CLASS = "\u0f73\u0f75\u0f81"  # not marks themselves, but composed of two
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
 _INSTEAD_OF_EMPTY = {
     "question": "write the question, or remove the row",
@@ -59,12 +65,15 @@ def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | Rejec
     name: of the source file, if `path` is a copy of it.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line = _name(name or path.name), 0
+    name, line, rejected = _name(name or path.name), 0, 0
     seen: dict[bytes, int] = {}
     try:
         for row in read_rows(path):
-            line = row.line
-            yield _record(name, row, seen)
+            line, record = row.line, _record(name, row, seen)
+            yield record
+            rejected += isinstance(record, RejectedPrompt)
+            if rejected > max(MAX_REJECTED, len(seen)):
+                raise DamagedFile(f"{rejected} rows are no prompts, most of the file so far; correct it, land it again")
     except DamagedFile as error:
         yield RejectedPrompt(name, 0, "damaged_file", f"file is damaged after row {line}: {error}")
     else:
@@ -134,7 +143,18 @@ def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object
         raise InvalidRow(kind, f"{error}: {excerpt(text)}") from None
     if not isinstance(value, dict):
         raise InvalidRow(kind, f"not a JSON object: {excerpt(text)}")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise InvalidRow(kind, f"nested more than {MAX_DEPTH} deep: {excerpt(text)}")
     return value
+
+
+def _depth(value: object) -> int:
+    """How many objects and lists are within each other, at most."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -173,7 +193,21 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
         raise InvalidRow("invalid_field", f"{key} is empty: {excerpt(value)}; {_INSTEAD_OF_EMPTY[key]}")
     if "\0" in value:
         raise InvalidRow("invalid_field", f"{key} holds a NUL character: {excerpt(value)}; remove it")
+    if any(_num_marks(part[0]) > MAX_MARKS for part in _LONG_RUN.finditer(value)):
+        raise InvalidRow("invalid_field", f"{key} holds more than {MAX_MARKS} marks in a row: {excerpt(value)}")
     return _storable(key, value)
+
+
+_LONG_RUN = re.compile(f"[\u0300-\U0010ffff]{{{MAX_MARKS},}}")  # what holds too many marks is one of these
+
+
+def _num_marks(text: str) -> int:
+    """The most combining marks in a row."""
+    most = run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) or character in MARKS_WITHOUT_CLASS else 0
+        most = max(most, run)
+    return most
 
 
 def _storable(key: str, value: str) -> str:

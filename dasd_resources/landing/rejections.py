@@ -20,7 +20,7 @@ RejectionKind = Malformed | Excluded
 
 REJECTION_KINDS: dict[RejectionKind, str] = {
     "empty_file": "The file has no row; the line is 0.",
-    "damaged_file": "The file breaks off or is not of its format, and what follows is lost; the line is 0.",
+    "damaged_file": "The file breaks off, or is not of its format; what follows is lost; the line is 0.",
     "row_too_long": "The row has more bytes than a row may have.",
     "invalid_encoding": "The row is not UTF-8.",
     "invalid_json": "The row is not one JSON object with distinct keys and finite numbers, or is nested too deeply.",

@@ -22,6 +22,12 @@ from dasd_resources.verifiers import excerpt
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
 MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take
 CHUNK_BYTES = 1 << 16
+# What a file may unpack to: so many times its size, and on top. Prompts that all repeat one long text come to a hundred
+# times; a bomb to tens of thousands.
+MAX_RATIO, FREE_BYTES = 1000, 1 << 20
+PARQUET_BATCH = 256  # rows decoded at a time; small, as a row may be as large as MAX_ROW_BYTES
+PARQUET_VALUE_BYTES = 8  # of a decoded number
+MAX_DECODED_BYTES = 16 * MAX_ROW_BYTES  # of what else is in a row: numbers are longer decoded than as text
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class DamagedFile(ValueError):
 def read_rows(path: Path) -> Iterator[FileRow]:
     """The non-blank rows of a file in order; memory is bounded by MAX_ROW_BYTES, or by a page of a Parquet file.
 
+    Time and memory are bounded by the file's own size (MAX_RATIO): a file that unpacks to more is damaged.
+
     Raises DamagedFile, and OSError only where the system, not the content, is at fault.
     """
     try:
@@ -61,7 +69,24 @@ def read_rows(path: Path) -> Iterator[FileRow]:
 def _rows(path: Path) -> Iterator[FileRow]:
     if path.name.endswith(".parquet"):
         return _parquet_rows(path)
-    return _lines(_decompressed(path) if path.name.endswith(".zst") else _chunks(path))
+    return _lines(_within(_decompressed(path), _most_unpacked(path)) if path.name.endswith(".zst") else _chunks(path))
+
+
+def _most_unpacked(path: Path) -> int:
+    return MAX_RATIO * path.stat().st_size + FREE_BYTES
+
+
+def _within(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """The chunks, until they come to more than that."""
+    for chunk in chunks:
+        yield chunk
+        most -= len(chunk)
+        if most < 0:
+            raise _bomb()
+
+
+def _bomb() -> DamagedFile:
+    return DamagedFile(f"it unpacks to more than {MAX_RATIO} times its size, as no prompts do; land them unpacked")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -130,14 +155,35 @@ def _row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
 
 def _parquet_rows(path: Path) -> Iterator[FileRow]:
     line = 0
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with _open_parquet(path) as file:
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             raise pa.ArrowInvalid(f"two columns have the same name: {excerpt(names)}")
-        for batch in file.iter_batches(batch_size=256):  # small: a row may be as large as MAX_ROW_BYTES
+        left = _most_unpacked(path)
+        if max(_unpacked_bytes(file.metadata), file.metadata.num_rows) > left:
+            raise _bomb()
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH):
             for index in range(batch.num_rows):
                 line += 1
-                yield from _parquet_row(line, names, batch, index)
+                for row in _parquet_row(line, names, batch, index):
+                    left -= len(row.text)
+                    yield row
+                if left < 0:
+                    raise _bomb()
+
+
+def _unpacked_bytes(footer: pq.FileMetaData) -> int:
+    """What the file's pages unpack to, or its values if that is more: one byte may stand for a million equal ones."""
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    return sum(max(c.total_uncompressed_size, PARQUET_VALUE_BYTES * c.num_values) for c in columns)
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    """The file, its texts decoded as dictionaries: a long one that every row repeats takes memory once."""
+    schema = pq.read_schema(path)
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+    return pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
 
 
 def _text(value: object) -> str:
@@ -150,6 +196,11 @@ def _text(value: object) -> str:
 
 
 def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[FileRow]:
+    texts, others = _decoded_bytes(batch, index)
+    if texts > MAX_ROW_BYTES or others > MAX_DECODED_BYTES:
+        message = f"row has {texts + others} bytes, at most {MAX_ROW_BYTES} are accepted"
+        yield FileRow(line, "", UnreadableRow("row_too_long", message))
+        return
     try:
         row = {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
         content = json.dumps(finite(row), ensure_ascii=False, allow_nan=False, default=_text).encode()
@@ -157,3 +208,10 @@ def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int)
         yield FileRow(line, "", UnreadableRow("invalid_json", f"row has no JSON form: {error}"))
     else:
         yield from _row(line, content, len(content))
+
+
+def _decoded_bytes(batch: pa.RecordBatch, index: int) -> tuple[int, int]:
+    """Of a row in memory: those of its texts, which the dictionaries hold, and those of everything else."""
+    texts = [column[index].value for column in batch.columns if pa.types.is_dictionary(column.type)]
+    others = [column.slice(index, 1).nbytes for column in batch.columns if not pa.types.is_dictionary(column.type)]
+    return sum(text.as_buffer().size for text in texts if text.is_valid), sum(others)
