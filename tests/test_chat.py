@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from small_tokenizers import SPECIAL, byte_level, llama_of_transformers_5, sentencepiece_bpe, unigram
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from dasd_resources.chat import Aligned, Chat, cut_points, has_tool_call, split_thinking
@@ -29,73 +30,11 @@ HARMONY = (
     "{%- for m in messages %}{{- '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{%- endfor %}"
     "<|start|>assistant"
 )
-CORPUS = [
-    "<think>\nLet me add the numbers. 12 + 30 is 42, so the answer is 42.\n\nCheck: yes.\n</think>\nThe answer is 42.",
-    "First, note that the sum of the angles is 180. Hence x = 60.\n</think>\n\nx = 60",
-    "让我们先计算一下。答案是四十二。",
-] * 8
-BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
-SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
 
 def model(format: str = "think_tags", system: str | None = None, **options: Option) -> Model:
     fields = {"model": "m", "engine": "transformers", "dtype": "float32", "thinking_format": format}
     return Model.model_validate({**fields, "system_prompt": system, "chat_template_options": options})
-
-
-def byte_level(special: Sequence[str] = SPECIAL, tags: bool = True, size: int = 420) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in ("<think>", "</think>") if tags])
-    return tokenizer
-
-
-def sentencepiece_bpe(prefix: bool) -> Tokenizer:
-    """As Llama's (a space in front, dropped by the decoder) or Gemma's (no such space)."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    replace, space = normalizers.Replace(" ", "▁"), decoders.Replace("▁", " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
-    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    tokenizer.decoder = decoders.Sequence([space, decoders.ByteFallback(), decoders.Fuse(), *strip])
-    special = ["<unk>", *SPECIAL, *BYTE_TOKENS]
-    tokenizer.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False)
-    )
-    return _bytes_not_special(tokenizer)
-
-
-def llama_of_transformers_5() -> Tokenizer:
-    tokenizer = sentencepiece_bpe(prefix=True)
-    spec = json.loads(tokenizer.to_str())
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
-    return Tokenizer.from_str(json.dumps({**spec, "normalizer": None, "pre_tokenizer": metaspace}))
-
-
-def unigram(byte_fallback: bool) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<unk>", *SPECIAL, *(BYTE_TOKENS if byte_fallback else [])]
-    trainer = trainers.UnigramTrainer(vocab_size=460, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.decoder = decoders.Metaspace()
-    if byte_fallback:
-        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-    return _bytes_not_special(tokenizer, byte_fallback)
-
-
-def _bytes_not_special(tokenizer: Tokenizer, byte_fallback: bool | None = None) -> Tokenizer:
-    """Byte tokens as plain pieces of the model, as in real tokenizers; trainers can only make them special ones."""
-    spec = json.loads(tokenizer.to_str())
-    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] not in BYTE_TOKENS]
-    if byte_fallback is not None:
-        spec["model"]["byte_fallback"] = byte_fallback
-    return Tokenizer.from_str(json.dumps(spec))
 
 
 TOKENIZERS = {
@@ -106,6 +45,10 @@ TOKENIZERS = {
     "gemma": lambda: sentencepiece_bpe(prefix=False),
     "unigram_bytes": lambda: unigram(byte_fallback=True),
 }
+
+
+# What these put in front of a text and their decoders drop from it.
+SPACE_IN_FRONT = dict.fromkeys(("llama", "llama_of_transformers_5", "unigram_bytes"), " ")
 
 
 @cache
@@ -298,22 +241,15 @@ def test_token_bytes_are_what_the_tokenizer_decodes(name: str, text: str) -> Non
     tokenizer = tokenizer_of(name)
     token_bytes = TokenBytes(tokenizer, read_spec(tokenizer))
     ids = tokenizer.encode(f"{text} and <|im_start|> {text}", add_special_tokens=False).ids
-    assert b"".join(token_bytes.first_pieces(ids)).decode() == tokenizer.decode(ids, skip_special_tokens=False)
+    said = b"".join(token_bytes.pieces(ids)).decode()
+    assert said.removeprefix(SPACE_IN_FRONT.get(name, "")) == tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def test_unigram_without_bytes_reads_unknowns_literally() -> None:
     tokenizer = unigram(byte_fallback=False)
     ids = tokenizer.encode(" the 😀 answer").ids
-    pieces = TokenBytes(tokenizer, read_spec(tokenizer)).first_pieces(ids)
-    assert b"".join(pieces).decode() == tokenizer.decode(ids, skip_special_tokens=False) == "the <unk> answer"
-
-
-def test_words_stay_marked_where_whitespace_is_split_off() -> None:
-    tokenizer = unigram(byte_fallback=False)
-    metaspace = pre_tokenizers.Metaspace()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
-    encoded = chat_of(tokenizer).encode_response("What?", "the answer")
-    assert chat_of(tokenizer).read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text == "the answer"
+    pieces = TokenBytes(tokenizer, read_spec(tokenizer)).pieces(ids)
+    assert b"".join(pieces).decode() == " the <unk> answer"
 
 
 def test_added_tokens_are_literal_whatever_their_letters() -> None:
@@ -417,11 +353,24 @@ def test_an_answer_alone_follows_empty_thinking_where_the_prompt_opened_it() -> 
     assert encoded.offsets[-3:] in ([-1, 0, -1], [0, 1, -1])
 
 
-def test_a_continuation_keeps_its_leading_space() -> None:
-    chat_ = chat("llama")
-    ids = tokenizer_of("llama").encode("the", add_special_tokens=False).ids
-    assert chat_.read_response(ids).text == "the"
+@pytest.mark.parametrize("name", ["llama", "llama_of_transformers_5", "unigram_bytes"])
+def test_a_response_and_a_continuation_keep_their_leading_space(name: str) -> None:
+    """SentencePiece's decoder drops the space that its encoder puts in front of a text; a model wrote this one."""
+    chat_ = chat(name)
+    ids = tokenizer_of(name).encode("the", add_special_tokens=False).ids
+    read_ = chat_.read_response(ids)
+    assert read_.text == " the" and read_.offsets[0] == 0
     assert chat_.read_continuation("so", ids).text == "so the"
+
+
+@every_tokenizer
+@unhurried
+@given(text=texts)
+def test_a_text_comes_back_byte_for_byte_whatever_it_begins_with(name: str, text: str) -> None:
+    assume("<think>" not in text and "</think>" not in text)
+    encoded = chat(name).encode_response("What?", f" {text}")
+    said = encoded.token_ids[encoded.num_prompt_tokens :]
+    assert chat(name).read_response(said) == Aligned(f" {text}", encoded.offsets)
 
 
 def test_tags_in_a_continued_answer_are_only_text() -> None:
@@ -500,7 +449,7 @@ def test_a_question_cannot_speak_for_the_conversation(name: str, question: str, 
     ids = chat_.prompt_ids(question, system)
     plain = chat_.prompt_ids("What?", None if system is None else "Be kind.")
     assert [id for id in ids if id in controls] == [id for id in plain if id in controls]
-    said = b"".join(TokenBytes(tokenizer, read_spec(tokenizer)).first_pieces(ids)).decode()
+    said = b"".join(TokenBytes(tokenizer, read_spec(tokenizer)).pieces(ids)).decode()
     turns = [("system", system)] * (system is not None) + [("user", question)]
     expected = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + "<|im_start|>assistant\n"
     assert said.replace(" ", "") == expected.replace(" ", "")  # legacy tokenizers put a space after control tokens
@@ -670,6 +619,16 @@ def test_harmony_continuation_may_finish_thinking_and_answer() -> None:
     read_ = harmony().read_continuation("<think>\nA", ids)
     assert read_.text == "<think>\nA more\n</think>\nB"
     assert len(read_.offsets) == len(ids) and read_.offsets[0] == 9
+
+
+@pytest.mark.parametrize("template", [HARMONY, HARMONY.replace("<|start|>assistant", "")])
+def test_harmony_under_another_format_is_refused(template: str) -> None:
+    with pytest.raises(RecipeError, match=r"speak harmony.*; set thinking_format: harmony$"):
+        chat_of(byte_level([*MARKERS, "<|endoftext|>"], tags=False), template, eos="<|return|>")
+
+
+def test_a_vocabulary_of_harmony_under_a_template_of_another_kind_is_not_harmony() -> None:
+    assert chat_of(byte_level([*MARKERS, *SPECIAL])).encode_response("What?", "42").token_ids
 
 
 def test_harmony_stops() -> None:

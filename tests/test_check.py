@@ -1,6 +1,7 @@
 """Preflight: a sound recipe passes; every fault is found by the look that is for it, without stopping the others."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -237,6 +238,23 @@ def test_a_servers_context_is_compared_with_what_is_asked_of_it(project: Project
         assert found.status == "failed"
         assert found.message.startswith("generation.max_tokens 600 and the longest prompt's ")
         assert found.message.endswith(" exceed the context of 512")
+
+
+def test_whose_tokenizer_is_in_use_is_said(project: Project, tmp_path: Path) -> None:
+    assert findings(project, quick=True)["teacher tokenizer"].message == "tokenizer.json's own"
+    teacher = tmp_path / "model"
+    shutil.copytree(project.recipe.teacher.model, teacher)
+    config = teacher / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tokenizer_class": "LlamaTokenizer"}))
+    project.recipe = change(project.recipe, "teacher.model", str(teacher))
+    found = findings(project, quick=True)["teacher tokenizer"]
+    assert found.status == "ok"
+    assert found.message.startswith("tokenizer.json in place of its class: LlamaTokenizer cuts ")
+    file = teacher / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": {"type": "NFKC"}}))
+    found = findings(project, quick=True)["teacher tokenizer"]
+    assert found.status == "warning"
+    assert "; its normalizer rewrites " in found.message
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

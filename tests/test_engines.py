@@ -1,5 +1,6 @@
 """The demo's own models, found and loaded as the pipeline does it, under both engines."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines, once_each
+from dasd_resources.inference.model_files import fingerprint
 from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
 
 TEACHER = load_recipe("demo").teacher
@@ -25,6 +28,34 @@ def test_nothing_is_loaded_when_there_is_nothing_to_do(engines: Engines) -> None
     model = engines.find(TEACHER, "teacher.model")
     nowhere = type(model)(Path("nowhere"), model.fingerprint, model.chat, model.spec)
     assert list(engines.generate(nowhere, [])) == list(engines.score(nowhere, [])) == []
+
+
+def renamed(folder: Path, name: str) -> Model:
+    """The demo's teacher, its folder naming another class of tokenizer."""
+    shutil.copytree(TEACHER.model, folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tokenizer_class": name}))
+    return TEACHER.model_copy(update={"model": str(folder)})
+
+
+def test_rows_of_the_wrong_class_are_not_those_of_the_file(tmp_path: Path, engines: Engines) -> None:
+    """What was made with the wrong tokens must not count as done; a right class changes no fingerprint."""
+    for name, mark in (("TokenizersBackend", []), ("LlamaTokenizer", ["tokenizer.json"])):
+        spec = renamed(tmp_path / name, name)
+        found = engines.find(spec, "teacher.model")
+        files = fingerprint(tmp_path / name, engines.cache)
+        assert found.fingerprint == content_hash([files, found.chat.template_version, *mark])[:16]
+        assert engines.fingerprint(spec, "teacher.model") == found.fingerprint
+        assert found.chat.origin.replaces_class == bool(mark)
+
+
+def test_a_refused_tokenizer_is_named_by_its_key(tmp_path: Path, engines: Engines) -> None:
+    spec = renamed(tmp_path / "student", "TokenizersBackend")
+    file = tmp_path / "student" / "tokenizer.json"
+    decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "decoder": decoder}))
+    with pytest.raises(RecipeError, match=r"^student\.model: model .*/student: its tokenizer reads 'The answer is 42"):
+        engines.find(spec, "student.model")
 
 
 def test_every_request_ends_once() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, listening, logprob, sampled
+from transformers import AutoTokenizer
 
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import (
@@ -33,7 +35,7 @@ from dasd_resources.inference.engine import (
     ScoringRequest,
 )
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.inference.openai_engine import OpenAIEngine
+from dasd_resources.inference.openai_engine import PROBE, OpenAIEngine
 from dasd_resources.inference.transformers_engine import TransformersEngine
 from dasd_resources.inference.vllm_engine import VLLMEngine
 from dasd_resources.recipe import Recipe, RecipeError, Server, load_recipe
@@ -267,6 +269,8 @@ def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
         (lambda c: c.pop("token_ids"), "returned no token ids"),
         (lambda c: c.pop("prompt_token_ids"), "does not say which token ids it was given"),
         (lambda c: c["prompt_token_ids"].append(1), "answered another prompt"),
+        (lambda c: c["prompt_token_ids"].pop(5), "answered another prompt, .* at 5;"),
+        (lambda c: c.update(text="something else"), "reads the ids it sampled as 'something else', which are .* here"),
         (lambda c: c.update(prompt_logprobs=None), "returned no prompt_logprobs"),
     ],
 )
@@ -280,6 +284,29 @@ def test_a_server_that_cannot_serve_is_refused_before_any_row(chat: Chat, lie: C
     with pytest.raises(RecipeError, match=rf"a\.test/v1 cannot serve {MODEL}: it {reason}.*, as `vllm serve`"):
         engine(stub)
     assert stub.asked == []
+
+
+def test_a_server_that_reads_its_ids_as_we_do_is_accepted_whatever_white_space_it_trims(chat: Chat) -> None:
+    def read(reply: Json) -> None:
+        (choice,) = reply["choices"]
+        choice["text"] = chat.said(choice.get("token_ids", [])).strip()
+
+    engine(Stub(chat, change_probe=read)).close()
+
+
+def test_a_server_that_loads_the_tokenizer_by_a_wrong_class_is_refused(chat: Chat, tmp_path: Path) -> None:
+    """Its ids of the probe's text are compared with ours: it has to read text as tokenizer.json does."""
+    shutil.copytree(TEACHER.model, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tokenizer_class": "LlamaTokenizer"}))
+    wrong = AutoTokenizer.from_pretrained(tmp_path)
+
+    def tokenise(reply: Json) -> None:
+        if "prompt_logprobs" not in reply["choices"][0]:
+            reply["choices"][0]["prompt_token_ids"] = wrong(chat.prompt(PROBE), add_special_tokens=False)["input_ids"]
+
+    with pytest.raises(RecipeError, match=r"it answered another prompt, of .* tokenizer of the recipe"):
+        engine(Stub(chat, change_probe=tokenise))
 
 
 def test_a_server_with_tempered_logprobs_is_refused_with_the_remedy(chat: Chat) -> None:

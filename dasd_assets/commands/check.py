@@ -98,6 +98,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     prompts = landed[0] if landed else Prompts(0, None, frozenset())
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
+        yield _result(f"{role} tokenizer", _tokenizer, model)
         yield _result(f"{role} template", _template, model)
         yield _result(f"{role} context", _context, recipe, role, model, prompts)
         if not quick:
@@ -145,6 +146,15 @@ def _gpus(spec: Model) -> str:
     if not gpus:
         raise CheckWarning(f"{wanted} are wanted, and there is none here")
     return f"{wanted} of {len(gpus)}"
+
+
+def _tokenizer(model: PromptedModel) -> str:
+    """Where it is from, and why: the class that its folder names, or tokenizer.json; text was tried both ways."""
+    origin = model.chat.origin
+    message = f"{'tokenizer.json in place of its class: ' if origin.replaces_class else ''}{origin.reason}"
+    if origin.doubts:
+        raise CheckWarning(f"{message}; {'; '.join(origin.doubts)}")
+    return message
 
 
 def _template(model: PromptedModel) -> str:

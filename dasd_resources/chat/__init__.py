@@ -14,11 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from dasd_resources.chat.canonical import CLOSE, OPEN, Aligned, Part, cut_points, decode, has_tool_call, split_thinking
+from dasd_resources.chat.canonical import (
+    CLOSE,
+    CLOSING,
+    OPEN,
+    OPENING,
+    Aligned,
+    Part,
+    cut_points,
+    decode,
+    has_tool_call,
+    split_thinking,
+)
 from dasd_resources.chat.harmony import MARKERS, PROMPT_END, Harmony
 from dasd_resources.chat.quoting import Quoting
 from dasd_resources.chat.think_tags import ThinkTags
 from dasd_resources.chat.token_bytes import Spec, TokenBytes, continuing_encoder, read_spec
+from dasd_resources.chat.tokenizer_files import Origin, load_tokenizer
+from dasd_resources.chat.tokenizer_probe import PLAIN, REMEDY, first_difference
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Model, RecipeError
 
@@ -30,6 +43,9 @@ __all__ = ["Aligned", "Chat", "Encoded", "UnsupportedQuestion", "cut_points", "h
 # What templates that print today's date (gpt-oss, Llama) print instead: a question has the same ids on every day.
 PROMPT_DAY = datetime(2026, 1, 1)
 PROBE, PROBE_ANSWER = "What is 1 + 1?", "It is 2."
+
+
+GIVEN = Origin("class", "given, not loaded")
 
 
 class UnsupportedQuestion(ValueError):
@@ -48,9 +64,16 @@ class Encoded:
 class Chat:
     """A tokenizer with its chat template, system prompt and thinking format."""
 
-    def __init__(self, tokenizer: "TokenizersBackend", model: Model, generation_stops: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: "TokenizersBackend",
+        model: Model,
+        generation_stops: Sequence[int] = (),
+        origin: Origin = GIVEN,
+    ) -> None:
         """generation_stops: eos ids of generation_config.json. Raises RecipeError naming what the tokenizer lacks."""
         spec = read_spec(tokenizer.backend_tokenizer)
+        self.origin = origin
         self._tokenizer = tokenizer
         self._model = model
         self._encoder = continuing_encoder(spec)
@@ -66,11 +89,14 @@ class Chat:
 
     @classmethod
     def load(cls, path: Path, spec: Model) -> "Chat":
-        """The chat of a model folder; RecipeError if its tokenizer or template is missing or cannot serve."""
+        """The chat of a model folder; RecipeError if tokenizer or template is missing, cannot serve or loses text."""
         try:
-            return cls(_load_tokenizer(path), spec, _generation_stops(path))
+            loaded = load_tokenizer(path)
+            chat = cls(loaded.tokenizer, spec, _generation_stops(path), loaded.origin)
+            chat._check_texts()
         except RecipeError as error:
             raise RecipeError(f"model {spec.model}: {error}") from error.__cause__
+        return chat
 
     def prompt(self, question: str, system_prompt: str | None = None) -> str:
         """The text that `prompt_ids` encodes, special tokens written out. Raises UnsupportedQuestion."""
@@ -106,7 +132,7 @@ class Chat:
 
     def read_response(self, token_ids: Sequence[int]) -> Aligned:
         """Canonical text of the ids generated after a prompt, with an offset per id."""
-        return self._format.read_response(token_ids, self._token_bytes.first_pieces(token_ids))
+        return self._format.read_response(token_ids, self._token_bytes.pieces(token_ids))
 
     def read_continuation(self, prefix_text: str, token_ids: Sequence[int]) -> Aligned:
         """Canonical text of a prefix and the ids generated after it, with an offset per id."""
@@ -153,9 +179,32 @@ class Chat:
             return encoding.ids, raw.starts()
         return encoding.ids, [start if start < end else -1 for start, end in encoding.offsets]
 
+    def _check_texts(self) -> None:
+        """Raise RecipeError unless a question is asked, and a response encoded and read again, without loss."""
+        question, answer = "\n".join(PLAIN), f" {PLAIN[1]}"
+        response = f"{OPENING}{question}{CLOSING}{PLAIN[1]}"
+        encoded = self.encode_response(question, response)
+        prompt, asked = self.prompt(question), self.said(encoded.token_ids[: encoded.num_prompt_tokens])
+        tries = [
+            (answer, self.said(self._encode_text(answer)[0])),
+            (response, self.read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text),
+        ]
+        if question in prompt and question not in asked:  # some templates change it, and some tokenizers add spaces
+            tries.append((prompt, asked))
+        for text, again in tries:
+            if text != again:
+                raise RecipeError(
+                    f"its tokenizer, under its chat template, reads {first_difference(text, again)}; {REMEDY}"
+                )
+
+    def said(self, token_ids: Sequence[int]) -> str:
+        """What token ids say, control tokens written out: no canonical text."""
+        return decode(self._token_bytes.pieces(token_ids)).text
+
     def _thinking_format(self, spec: Spec) -> ThinkTags | Harmony:
         prompt = self._probe()
         if self._model.thinking_format == "think_tags":
+            _check_no_harmony(self._tokenizer, prompt)
             special = (t["id"] for t in spec["added_tokens"] if t["special"] and t["content"] not in (OPEN, CLOSE))
             return ThinkTags.after(prompt, frozenset((*special, *self.stop_token_ids)))
         if not prompt.endswith(PROMPT_END):
@@ -188,19 +237,6 @@ class Chat:
             ) from error
 
 
-def _load_tokenizer(path: Path) -> "TokenizersBackend":
-    from transformers import AutoTokenizer, TokenizersBackend
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise RecipeError(f"no tokenizer can be read from {path}; put the model's tokenizer.json there") from error
-    if not isinstance(tokenizer, TokenizersBackend):
-        kind = type(tokenizer).__name__
-        raise RecipeError(f"its tokenizer is a {kind}, without known offsets; put its tokenizer.json into {path}")
-    return tokenizer
-
-
 def _generation_stops(path: Path) -> list[int]:
     config = path / "generation_config.json"
     eos = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") if config.is_file() else None
@@ -214,6 +250,15 @@ def _template_version(tokenizer: "TokenizersBackend", model: Model) -> str:
         raise RecipeError("it has no chat template; add its instruct version's chat_template.jinja") from error
     version = [template, model.chat_template_options, model.system_prompt, model.thinking_format]
     return content_hash(version)[:12]
+
+
+def _check_no_harmony(tokenizer: "TokenizersBackend", prompt: str) -> None:
+    """Raise RecipeError if model and template speak harmony, where no `<think>` would ever be found in a response."""
+    if any(name in prompt for name in MARKERS) and all(name in tokenizer.get_vocab() for name in MARKERS):
+        raise RecipeError(
+            "its tokenizer and chat template speak harmony, in which no response has <think> tags; "
+            "set thinking_format: harmony"
+        )
 
 
 def _markers(tokenizer: "TokenizersBackend") -> dict[str, int]:

@@ -87,8 +87,6 @@ def _without_prefix(step: DecoderStep | None) -> DecoderStep | None:
     match step["type"]:
         case "Sequence" if "normalizers" in step:
             return {**step, "normalizers": _all_without_prefix(step["normalizers"])}
-        case "Sequence" if any(inner["type"] == "WhitespaceSplit" for inner in step["pretokenizers"]):
-            return step  # T5 drops all whitespace first: there the mark in front is what makes a space
         case "Sequence":
             return {**step, "pretokenizers": _all_without_prefix(step["pretokenizers"])}
         case "Metaspace":
@@ -112,32 +110,23 @@ class TokenBytes:
         # they read. Decoded like the others, one with a letter of the byte alphabet would become other bytes.
         byte_level = any(step["type"] == "ByteLevel" for step in steps)
         literal = {t["id"] for t in spec["added_tokens"] if byte_level}
-        self._steps = steps
-        self._tokens = {id: token for token, id in tokenizer.get_vocab(with_added_tokens=True).items()}
         self._table = {
-            id: token.encode() if id in literal else _decode(token, steps) for id, token in self._tokens.items()
+            id: token.encode() if id in literal else _decode(token, steps)
+            for token, id in tokenizer.get_vocab(with_added_tokens=True).items()
         }
 
     def pieces(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Bytes per token, of tokens that go on from earlier text."""
-        return [self._table.get(id, b"") for id in token_ids]
+        """Bytes per token, of tokens that go on from earlier text, as a response does from its prompt.
 
-    def first_pieces(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Bytes per token, of tokens that begin a text: without the leading space the tokenizer's decoder drops."""
-        pieces = self.pieces(token_ids)
-        for step in self._steps if pieces else ():
-            # Metaspace drops the space of the first token alone; Strip drops it from the joined text, where the first
-            # tokens may be without bytes.
-            if step["type"] == "Metaspace" and step["prepend_scheme"] != "never":
-                pieces[0] = _decode(self._tokens.get(token_ids[0], ""), self._steps, space="")
-            if step["type"] == "Strip":
-                pieces = _strip(pieces, step["content"].encode(), step["start"])
-        return pieces
+        A space in front is text. The decoder of SentencePiece drops it where a text begins, but the model wrote it.
+        """
+        return [self._table.get(id, b"") for id in token_ids]
 
 
 def check_decoder(steps: list[DecoderStep]) -> None:
     """Raise RecipeError unless every decoder is one whose bytes are known token by token."""
-    # Before Fuse, Strip acts on every token; after it, on the joined text, at whose start `first_pieces` does the same.
+    # Before Fuse, Strip acts on every token; after it, on the joined text, at whose start there is nothing to strip in
+    # a response: it goes on from its prompt.
     fused = False
     for step in steps:
         fused = fused or step["type"] == "Fuse"
@@ -162,8 +151,7 @@ def _flatten(step: DecoderStep | None) -> list[DecoderStep]:
     return [step]
 
 
-def _decode(token: str, steps: list[DecoderStep], space: str = " ") -> bytes:
-    """Bytes of a token; space: what Metaspace's mark stands for, nothing in the first token of a text."""
+def _decode(token: str, steps: list[DecoderStep]) -> bytes:
     for step in steps:
         match step["type"]:
             case "ByteLevel":
@@ -173,19 +161,8 @@ def _decode(token: str, steps: list[DecoderStep], space: str = " ") -> bytes:
             case "Replace":
                 token = token.replace(step["pattern"]["String"], step["content"])
             case "Metaspace":
-                token = token.replace(step["replacement"], space)
+                token = token.replace(step["replacement"], " ")
     return token.encode()
-
-
-def _strip(pieces: list[bytes], space: bytes, count: int) -> list[bytes]:
-    """The pieces less up to `count` leading copies of `space`, wherever the first text begins."""
-    for index in range(len(pieces)):
-        while count and pieces[index].startswith(space):
-            pieces[index] = pieces[index].removeprefix(space)
-            count -= 1
-        if pieces[index] or not count:
-            break
-    return pieces
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -15,6 +15,7 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.demo.make_models import END_OF_TURN, STUDENT_SYSTEM_PROMPT, Encoded, Example, encode, fit, render
 from dasd_resources.demo.questions import NUM_PROMPTS, SEED, TEST_FILE, QuestionRow, questions, read_rows, score
 
@@ -36,7 +37,7 @@ class LoadedModel:
 
 def load(folder: Path, system_prompt: str | None) -> LoadedModel:
     """A saved model, ready to answer."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder).tokenizer
     return LoadedModel(Qwen3ForCausalLM.from_pretrained(folder).eval(), tokenizer, system_prompt)
 
 

@@ -25,11 +25,11 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.model_files import find_model, fingerprint, prompting_fingerprint
-from dasd_resources.recipe import Model, Server
+from dasd_resources.recipe import Model, RecipeError, Server
 
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
-FINGERPRINT_CACHE_FORMAT = "1"
+FINGERPRINT_CACHE_FORMAT = "2"
 Result = TypeVar("Result", bound=Completion | Score | Failure)
 
 
@@ -56,10 +56,10 @@ class Engines(ConfigurableResource):
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
         path = find_model(spec.model, key)
         if spec.server is not None:
-            return self._find_served(spec, spec.server, path)
+            return self._find_served(spec, spec.server, path, key)
         files = fingerprint(path, self.cache)
-        chat = _chat(path, files, spec.model_dump_json())
-        known = [files, chat.template_version, *_quantisation(spec)]
+        chat = _chat(path, files, spec, key)
+        known = [files, chat.template_version, *_quantisation(spec), *_replaced(chat)]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     def fingerprint(self, spec: Model, key: str) -> str:
@@ -80,8 +80,8 @@ class Engines(ConfigurableResource):
         """The server's key in an environment variable: None here, as only the code location reads the environment."""
         return None
 
-    def _find_served(self, spec: Model, server: Server, path: Path) -> PromptedModel:
-        chat = _chat(path, prompting_fingerprint(path, self.cache), spec.model_dump_json())
+    def _find_served(self, spec: Model, server: Server, path: Path, key: str) -> PromptedModel:
+        chat = _chat(path, prompting_fingerprint(path, self.cache), spec, key)
         known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
@@ -140,7 +140,19 @@ def once_each(
     yield from (Failure(request_id, message, "no_result") for request_id in sorted(pending))
 
 
+def _replaced(chat: Chat) -> list[object]:
+    """What tells rows made with tokenizer.json's own tokens from those of the wrong class that a folder names."""
+    return [chat.origin.source] if chat.origin.replaces_class else []
+
+
+def _chat(path: Path, files: str, spec: Model, key: str) -> Chat:
+    try:
+        return _loaded_chat(path, files, spec.model_dump_json())
+    except RecipeError as error:
+        raise RecipeError(f"{key}: {error}") from error.__cause__
+
+
 @lru_cache(maxsize=16)
-def _chat(path: Path, files: str, spec: str) -> Chat:
+def _loaded_chat(path: Path, files: str, spec: str) -> Chat:
     """Read once as long as the files' fingerprint stays: it covers tokenizer and template. spec: Model as JSON."""
     return Chat.load(path, Model.model_validate_json(spec))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import partial
 from statistics import fmean
 from typing import Generic, TypeVar
@@ -35,6 +36,7 @@ from dasd_resources.inference.openai_replies import (
     read_completion,
     read_context,
     read_score,
+    read_text,
     scoring_body,
 )
 from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, Unreachable, checked_secret
@@ -45,8 +47,11 @@ Request = TypeVar("Request", GenerationRequest, ScoringRequest)
 Result = TypeVar("Result", Completion, Score)
 
 BUFFER = 256  # results that may wait for the caller
-# What tokenizers disagree on: letters of several scripts, an emoji, white space, digits.
-PROBE = "Prove that x₁ ≤ 3.14159 for “naïve” 你好 мир 🙂\n\n\tdef f(n): return n**2"
+# What tokenizers disagree on: letters of several scripts and forms, emoji, white space, digits, where a word ends.
+PROBE = (
+    "Prove that x₁ ≤ 3.14159 for “naïve” 你好 мир 🙂\n\n\tdef f(n): return n**2\r\n"
+    "  DON'T   say /snake_case or camelCase: e\u0301 👩\u200d🚀"
+)
 PROBE_TOKENS = 16
 PROBE_TEMPERATURE = 2.0  # far from 1, so that tempered logprobs are far from raw ones
 PROBE_BYTES = 2**22
@@ -54,6 +59,9 @@ PROBE_TIMEOUT_S = 300.0
 # Nats, on average, between raw logprobs of sampling and of prefill; bfloat16 makes some 0.01. Measured with vLLM 0.32:
 # 0.00 with raw_logprobs, 1.1 to 1.7 with processed_logprobs (at temperature 0.6 it would be 0.04 to 0.35).
 MAX_DIFFERENCE = 0.3
+# Of the text that a server makes of what it sampled for the probe, with ours: 1 where both have the same tokenizer, far
+# less where the ids are of different vocabularies.
+MIN_LIKENESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class OpenAIEngine:
         self._probe = GenerationRequest(
             "probe", tuple(chat.prompt_ids(PROBE)), PROBE_TEMPERATURE, 1.0, PROBE_TOKENS, seed=1, stop_token_ids=()
         )
-        self._probe_text = chat.prompt(PROBE)
+        self._probe_text, self._said = chat.prompt(PROBE), chat.said
         self._contexts: dict[str, int] = {}
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
@@ -182,7 +190,9 @@ class OpenAIEngine:
         timeout_s = min(PROBE_TIMEOUT_S, self.server.request_timeout_s)
         ask = partial(replica.fetch, max_bytes=PROBE_BYTES, timeout_s=timeout_s)
         context = read_context(model, await ask("/models", None))
-        sampled = read_completion(probe, await ask("/completions", generation_body(model, probe, self._probe_text)))
+        reply = await ask("/completions", generation_body(model, probe, self._probe_text))
+        sampled = read_completion(probe, reply)
+        _check_text(self._said(sampled.token_ids), read_text(probe, reply))
         token_ids = (*probe.prompt_token_ids, *sampled.token_ids)
         to_score = ScoringRequest(probe.request_id, token_ids, len(probe.prompt_token_ids))
         scored = read_score(to_score, await ask("/completions", scoring_body(model, to_score)))
@@ -197,6 +207,16 @@ def _failure_kind(error: AttemptFailed | Busy | Refused) -> FailureKind:
     if isinstance(error, (Outage, Unreachable)):
         return "server_unavailable"
     return "server_refused" if isinstance(error, Refused) else "server_error"
+
+
+def _check_text(said: str, text: str | None) -> None:
+    """Raise BadReply if the server reads the ids that it sampled as quite another text than they are here.
+
+    Servers trim white space, and treat characters that are not whole each in their way: hence likeness, not equality.
+    """
+    ours, theirs = ("".join(read.replace("\ufffd", "").split()) for read in (said, text or ""))
+    if ours and theirs and SequenceMatcher(None, ours, theirs, autojunk=False).ratio() < MIN_LIKENESS:
+        raise BadReply(f"it reads the ids it sampled as {text!r}, which are {said!r} here: its tokenizer is another")
 
 
 def _check_raw(sampled: Completion, scored: Score) -> None:

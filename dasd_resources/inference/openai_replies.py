@@ -55,6 +55,7 @@ class _PromptLogprob(_Shape):
 
 class _Choice(_Shape):
     finish_reason: str | None
+    text: str | None = None
     token_ids: Values[int] | None = None
     prompt_token_ids: Values[int] | None = None
     logprobs: _Logprobs | None = None
@@ -135,6 +136,11 @@ def read_completion(request: GenerationRequest, content: bytes) -> Completion:
         return Completion(request.request_id, token_ids, values, reason)
 
 
+def read_text(request: GenerationRequest, content: bytes) -> str | None:
+    """What the server says that the ids it sampled read as; None if it says nothing. Raises BadReply."""
+    return _only_choice(content, len(request.prompt_token_ids) + request.max_tokens).text
+
+
 def read_score(request: ScoringRequest, content: bytes) -> Score:
     """The logprobs of the ids after the prompt. Raises BadReply."""
     choice = _only_choice(content, len(request.token_ids) + 1)
@@ -185,7 +191,11 @@ def _check_prompt(sent: Sequence[int], received: Sequence[int] | None) -> None:
     if received is None:
         raise BadReply("it does not say which token ids it was given (return_token_ids)")
     if list(sent) != received:
-        raise BadReply(f"it answered another prompt, of {len(received)} token ids instead of {len(sent)}")
+        at = next((i for i, (a, b) in enumerate(zip(sent, received, strict=False)) if a != b), len(sent))
+        raise BadReply(
+            f"it answered another prompt, of {len(received)} token ids instead of {len(sent)}: {received[at : at + 3]} "
+            f"instead of {list(sent[at : at + 3])} at {at}"
+        )
 
 
 def _valid_logprobs(values: Sequence[float | None], num_tokens: int) -> list[float]:

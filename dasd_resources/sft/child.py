@@ -19,7 +19,6 @@ from accelerate.state import PartialState
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     TrainerCallback,
     TrainerControl,
@@ -29,6 +28,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
+from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
 from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, flush
@@ -44,7 +44,7 @@ def main(description: Path, resume: str | None) -> None:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
     config = sft_config(training, job["epochs"], job["seed"], accumulation, partial / "state")
-    tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False, local_files_only=True)
+    tokenizer = load_tokenizer(Path(job["model"])).tokenizer
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training.group_by_length)
     trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
