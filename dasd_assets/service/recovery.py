@@ -114,8 +114,10 @@ def canceled_if_interrupted(
 
     def cancel() -> None:
         run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            _cancel(instance, run)
+        if run is not None and (not run.is_finished or run.status == dg.DagsterRunStatus.CANCELED):
+            instance.add_run_tags(run_id, {INTERRUPTED: run_id})  # it may have come to exist only now
+            if not run.is_finished:
+                _cancel(instance, run)
             _note(home, tags).unlink(missing_ok=True)
 
     with at_interruption(begin_to_cancel, cancel):
