@@ -183,11 +183,10 @@ class Chat:
         """Raise RecipeError unless a question is asked, and a response encoded and read again, without loss."""
         question, answer = "\n".join(PLAIN), f" {PLAIN[1]}"
         response = f"{OPENING}{question}{CLOSING}{PLAIN[1]}"
-        encoded = self.encode_response(question, response)
-        prompt, asked = self.prompt(question), self.said(encoded.token_ids[: encoded.num_prompt_tokens])
+        prompt, asked = self.prompt(question), self.said(self.prompt_ids(question))
         tries = [
             (answer, self.said(self._encode_text(answer)[0])),
-            (response, self.read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text),
+            (response, self.read_response(self._encode(self._format.parts(response))[0]).text),
         ]
         if question in prompt and question not in asked:  # some templates change it, and some tokenizers add spaces
             tries.append((prompt, asked))
