@@ -42,7 +42,7 @@ def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
     found = folder.find(batch)
     if found is None:
         raise failure(
-            f"batch {short(batch)}: no file in {folder.url} has this content. A batch comes to be by a file dropped "
+            f"batch {short(batch)!r}: no file in {folder.url} has this content. A batch comes to be by a file dropped "
             "there, not by adding a partition; where its file was removed or edited before it was read, put it back. A "
             "partition without a file is removed by the service and by the next `dasd run`",
             permanent=True,

@@ -100,7 +100,9 @@ def test_accuracy_is_compared_question_by_question() -> None:
 
 
 def test_nothing_evaluated_is_no_drop() -> None:
-    assert accuracy_change(answers(), answers(), "t060", "student", 0.0).message == "nothing to compare yet"
+    assert accuracy_change(answers(), answers(), "t060", "student", 0.0).message == (
+        "nothing to compare: t060 and student have answered no question in common yet"
+    )
 
 
 @pytest.fixture(scope="module")

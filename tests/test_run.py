@@ -21,8 +21,8 @@ def test_a_landed_file_becomes_a_batch_once(project: Project) -> None:
         assert said == [f"1 new prompt batches: {first}"]
         project.land("a.jsonl", prompt_rows(0, 2))
         register_batches(instance, project.recipe, project.home, said.append)
-        assert batches(instance)[0] == first
-        assert len(batches(instance)) == 2  # other content, another batch
+        [second] = batches(instance)  # other content, another batch; of the former one nothing was made
+        assert second != first
 
 
 def test_a_home_without_prompts_has_no_batches(project: Project) -> None:
@@ -78,7 +78,7 @@ def test_a_selection_of_nothing_says_what_there_is(project: Project, selection: 
 
 
 def test_a_failed_asset_is_named_with_its_reason(project: Project) -> None:
-    told = "selected_responses_t060: no response of t060 is left to select; there are no responses: are there prompts"
+    told = "random_responses: no response is left to select, at any temperature. t060: there are no responses"
     with pytest.raises(RunFailed, match=told):
         project.run()
 
@@ -88,8 +88,8 @@ def test_a_file_that_was_removed_after_landing_is_named(project: Project) -> Non
     with project.instance() as instance:
         register_batches(instance, project.recipe, project.home, project.said.append)
     (project.home / "prompts" / "a.jsonl").unlink()
-    with pytest.raises(RunFailed, match=r"prompts: batch a-\w{12}: no file in .* has this content"):
-        project.materialize("prompts")
+    project.materialize("prompts")
+    assert any("removed 1 partition that no landed file has" in line for line in project.said)
 
 
 def test_rows_that_no_server_was_there_for_do_not_keep_a_run_from_ending(project: Project) -> None:
@@ -97,7 +97,7 @@ def test_rows_that_no_server_was_there_for_do_not_keep_a_run_from_ending(project
     missed = set[str]()
     project.fake.away = project.fake.silent = True
     project.fake.fails = lambda key: key in missed or (len(missed) < 2 and not missed.add(key))
-    with pytest.raises(RunFailed, match="no response of t060 is left to select"):
+    with pytest.raises(RunFailed, match="no response is left to select, at any temperature"):
         project.run()
     assert sum(key in missed for key in project.fake.generated) == 2 * (1 + MAX_ATTEMPTS)
     assert any("requests failed" in line and line.endswith("(see failed_requests)") for line in project.said)

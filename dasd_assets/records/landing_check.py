@@ -37,7 +37,7 @@ def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
 
 def landing_evaluation(passed_over: Mapping[str, str]) -> dg.AssetCheckEvaluation:
     """The check's outcome. passed_over: name -> what to do."""
-    listed = {short(name): remedy for name, remedy in [*passed_over.items()][:NUM_LISTED]}
+    listed = {repr(short(name)): remedy for name, remedy in [*passed_over.items()][:NUM_LISTED]}
     return dg.AssetCheckEvaluation(
         asset_key=LANDING_CHECK.asset_key,
         check_name=LANDING_CHECK.name,

@@ -66,7 +66,7 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
 
 def not_read(passed_over: Mapping[str, str]) -> str:
     """The first things of the landing folder that are not read, each quoted, with what to do."""
-    shown = [f"{short(name)}: {remedy}" for name, remedy in [*passed_over.items()][:NUM_SHOWN]]
+    shown = [f"{short(name)!r}: {remedy}" for name, remedy in [*passed_over.items()][:NUM_SHOWN]]
     more = f"; and {len(passed_over) - NUM_SHOWN:,} more" if len(passed_over) > NUM_SHOWN else ""
     return f"{len(passed_over):,} not read ({'; '.join(shown)}{more})"
 
@@ -82,7 +82,7 @@ def never_begun(instance: dg.DagsterInstance, names: Sequence[str]) -> list[str]
 
 def removed(names: Sequence[str], url: str) -> str:
     """What is said of batches without a file that were removed."""
-    shown = ", ".join(map(short, names[:NUM_SHOWN])) + (", …" if len(names) > NUM_SHOWN else "")
+    shown = ", ".join(repr(short(name)) for name in names[:NUM_SHOWN]) + (", …" if len(names) > NUM_SHOWN else "")
     return (
         f"removed {number_of(len(names), 'partition')} that no landed file has ({shown}): a batch comes of a file "
         f"dropped into {url}"
