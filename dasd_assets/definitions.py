@@ -33,7 +33,7 @@ from dasd_assets import (
     verdicts,
 )
 from dasd_assets.records import data_file_check, landing_check, quarantine
-from dasd_assets.records.dagster_internals import keep_database_engines
+from dasd_assets.records.dagster_internals import mend_storages
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
@@ -165,6 +165,6 @@ def _fixed(value: object) -> dg.ResourceDefinition:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location, from the environment."""
-    keep_database_engines()
+    mend_storages()
     home = home_of(os.environ)
     return build_definitions(load_recipe(recipe_of(os.environ), home), home)

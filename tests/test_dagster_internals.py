@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.tags import RETRY_NUMBER_TAG
@@ -301,3 +302,25 @@ def test_databases_keep_their_engine_and_open_connections_anew(tmp_path: Path) -
             with connect() as second:
                 assert second.engine is first.engine and second is not first
                 assert first.closed
+
+
+def test_a_slot_that_was_freed_just_before_a_step_began_to_wait_is_given_to_it(tmp_path: Path) -> None:
+    with open_instance(prepare_home(tmp_path, None)) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, SqliteEventLogStorage)
+        log.set_concurrency_slots("engine", 1)
+        assert log.claim_concurrency_slot("engine", "first", "step").is_claimed
+        found_taken = not log.has_unassigned_slots("engine")
+        log.free_concurrency_slots_for_run("first")  # by another process, before the next line of this one
+        log.add_pending_step("engine", "second", "step", should_assign=not found_taken)
+        assert log.claim_concurrency_slot("engine", "second", "step").is_claimed
+        assert not log.claim_concurrency_slot("engine", "third", "step").is_claimed
+
+
+def test_a_run_sleeps_while_it_waits_for_a_slot(tmp_path: Path) -> None:
+    with open_instance(prepare_home(tmp_path, None)) as instance:
+        instance.event_log_storage.set_concurrency_slots("engine", 1)
+        assert instance.event_log_storage.claim_concurrency_slot("engine", "other", "step").is_claimed
+        with InstanceConcurrencyContext(instance, dg.DagsterRun(job_name="job")) as context:
+            assert not context.claim("engine", "step")
+            assert 0 < context.interval_to_next_pending_claim_check() <= 1

@@ -4,6 +4,7 @@ Where the `dagster` package exports a name, it is used instead. For each of thes
 the behaviour that we rely on, so an upgrade of Dagster fails there first.
 """
 
+import time
 from functools import lru_cache
 from typing import TypedDict
 
@@ -12,12 +13,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
 from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.tags import (
@@ -28,6 +31,7 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 from dagster._serdes import ConfigurableClassData
+from dagster._utils.concurrency import ConcurrencyClaimStatus
 from sqlalchemy import Engine, NullPool, create_engine
 
 # Words in the command lines of the processes that `dagster dev` starts (tests/test_service.py meets them all).
@@ -57,7 +61,7 @@ __all__ = [
     "get_log_record_metadata",  # step and message of a line of the run log, for the terminal
     "has_log_record_event",  # tells Dagster's own events from our messages
     "has_log_record_metadata",  # tells messages of a run from those of libraries
-    "keep_database_engines",  # makes Dagster's SQLite storages cheaper
+    "mend_storages",  # of Dagster: cheaper connections, and slots of pools that are given to whoever waits
 ]
 
 KEPT_ENGINES = 16  # a process works on the databases of a few runs at a time, and on two for all
@@ -69,7 +73,38 @@ class ConnectArgs(TypedDict, total=False):
     timeout: int
 
 
-def keep_database_engines() -> None:
+def mend_storages() -> None:
+    """Mend what Dagster's storages do badly; to be called before any is opened. Further calls do nothing more."""
+    _keep_database_engines()
+    SqlEventLogStorage.claim_concurrency_slot = _claim_slot  # type: ignore[method-assign, assignment]
+    InstanceConcurrencyContext.interval_to_next_pending_claim_check = _seconds_to_next_claim  # type: ignore[method-assign, assignment]
+
+
+_dagsters_claim = SqlEventLogStorage.claim_concurrency_slot
+
+
+def _claim_slot(
+    storage: SqlEventLogStorage, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+) -> ConcurrencyClaimStatus:
+    """Dagster's, which gives a freed slot to whoever waits at that moment, and never looks again.
+
+    A step that found the slot taken, and began to wait just after it was freed, waited for ever (seen once, of two
+    runs of one batch at once). Should two steps be given one slot, the second still waits: a claim takes a free row.
+    """
+    status = _dagsters_claim(storage, concurrency_key, run_id, step_key, priority)
+    if status.is_claimed or status.is_assigned or not storage.has_unassigned_slots(concurrency_key):
+        return status
+    storage.assign_pending_steps([concurrency_key])
+    return _dagsters_claim(storage, concurrency_key, run_id, step_key, priority)
+
+
+def _seconds_to_next_claim(context: InstanceConcurrencyContext) -> float:
+    """Dagster's is never above 0, so that a run that waits for a slot takes a whole core."""
+    times = context._pending_timeouts.values()
+    return max(0.0, min(times) - time.time()) if times else 0.0
+
+
+def _keep_database_engines() -> None:
     """Let Dagster's SQLite storages use an engine of SQLAlchemy again, where they make one for every connection.
 
     A new engine compiles every statement anew: a batch of nine assets opens 625 connections, and a third of its run's
