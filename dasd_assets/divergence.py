@@ -149,7 +149,8 @@ def _typed_sentences(warehouse: Warehouse, batch: str, student: str, recipe: Rec
     query = """SELECT p.*, t.sentence_type
         FROM sentence_probabilities p JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
         WHERE p.batch = $batch AND t.batch = $batch AND p.student_fingerprint = $student
-          AND p.segmenter_version = $segmenter AND t.threshold_version = $threshold"""
+          AND p.segmenter_version = $segmenter AND t.threshold_version = $threshold
+        ORDER BY p.response_id, p.sentence_index"""  # a sum's last digits depend on the order
     params = {
         "batch": batch,
         "student": student,
