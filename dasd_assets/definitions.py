@@ -4,9 +4,11 @@ The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`),
 API keys whose variables a recipe names.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -129,9 +131,22 @@ def _owned(asset: dg.AssetsDefinition, recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _with_code_references(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The assets with the file and line of their function, which Dagster itself seeks in the file of a decorator."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return [asset for asset in dg.with_source_code_references(assets) if isinstance(asset, dg.AssetsDefinition)]
+        return [asset.map_asset_specs(partial(_with_source, _source(asset))) for asset in assets]
+
+
+def _source(asset: dg.AssetsDefinition) -> dg.LocalFileCodeReference:
+    function = inspect.unwrap(asset.op.compute_fn.decorated_fn)  # type: ignore[union-attr]
+    code = function.__code__
+    return dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno)
+
+
+def _with_source(source: dg.LocalFileCodeReference, spec: dg.AssetSpec) -> dg.AssetSpec:
+    return spec.merge_attributes(
+        metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[source])}
+    )
 
 
 class NoValues(dg.IOManager):

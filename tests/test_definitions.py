@@ -172,6 +172,8 @@ def test_every_asset_has_the_recipes_owners_kinds_and_a_place_in_the_code(tmp_pa
         assert node.kinds
         (reference,) = node.metadata["dagster/code_references"].code_references
         assert Path(reference.file_path).is_relative_to(Path(dasd_assets.__file__).parent)
+        lines = Path(reference.file_path).read_text(encoding="utf-8").splitlines()
+        assert lines[reference.line_number - 1].lstrip().startswith("@")  # of the stage's own function
 
 
 def test_freshness_is_the_recipes_days(tmp_path: Path) -> None:
