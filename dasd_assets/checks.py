@@ -349,10 +349,8 @@ def _missing_continuations(scope: Scope) -> AssetCheckFinding:
 
 def _not_trained(scope: Scope, *names: str) -> str:
     """Which of the checkpoints there is not, and why; empty if there are all."""
-    made, empty = (
-        current_checkpoints(scope.warehouse, scope.recipe)["name"],
-        empty_datasets(scope.warehouse, scope.recipe.name),
-    )
+    made = current_checkpoints(scope.warehouse, scope.recipe)["name"]
+    empty = empty_datasets(scope.warehouse, scope.recipe.name)
     return "; ".join(
         f"{name} was skipped, its dataset is empty: {empty[name]['reason']}"
         if name in empty

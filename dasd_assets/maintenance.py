@@ -16,10 +16,10 @@ from dasd_assets.records.tags import UPKEEP
 from dasd_resources.recipe import Maintenance, Recipe
 from dasd_resources.storage.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
 from dasd_resources.storage.upkeep import (
-    data_files,
     delete_unreferenced,
     expire_snapshots,
     merge_small_files,
+    table_sizes,
     upkeep_lock,
 )
 from dasd_resources.storage.warehouse import Warehouse
@@ -40,7 +40,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
     leftovers = sweep_checkpoints(home, grace.total_seconds(), unfinished.total_seconds())
     leftovers += sweep_owner_locks(home, grace.total_seconds()) + sweep_spilled(home, grace.total_seconds())
     first_seen = warehouse.hash_files()
-    present = data_files(warehouse)
+    present = table_sizes(warehouse)
     return {
         "num_files_merged": sum(merged.values()),
         "num_snapshots_expired": expired,

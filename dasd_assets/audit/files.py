@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dasd_resources.storage.data_files import DataFile, changed, data_files, way_back
+from dasd_resources.storage.data_files import DataFile, damaged, way_back
 from dasd_resources.storage.lake import Lake, Reading
+from dasd_resources.storage.repair import files_not_dropped
 
 REMEDY = "restore it from a backup (`dasd restore`)"
 AGAIN = "delete the row and materialize its asset again (`dasd run --select ASSET`), or restore a backup"
@@ -32,12 +33,10 @@ def tables(reading: Reading) -> list[str]:
 def file_faults(lake: Lake) -> Iterator[tuple[DataFile, Fault]]:
     """Every file that is not as it was written, kept snapshots' included, with the fault that names it.
 
-    Not those that `dasd repair` has dropped: they are known, and the checkpoints that miss them are named themselves.
+    Not those that `dasd repair` has dropped: the checkpoints that miss them are named themselves.
     """
-    dropped = set(lake.read("SELECT path FROM repaired_files")["path"])
-    for file in data_files(lake.catalog):
-        if (file.newest or file.path not in dropped) and (what := changed(lake.catalog, file)):
-            yield file, Fault(file.table, file.row, what, _remedy(file))
+    for damage in damaged(lake.catalog, files_not_dropped(lake)):
+        yield damage.file, Fault(damage.file.table, damage.file.row, damage.what, _remedy(damage.file))
 
 
 def _remedy(file: DataFile) -> str:

@@ -179,7 +179,7 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         else:
             num_prompts += 1
             domains.add(record.domain)
-            longest = max(longest or record, record, key=_num_characters)
+            longest = max(longest or record, record, key=lambda p: _num_characters(p.question, p.system_prompt))
     found = Prompts(num_prompts, longest, frozenset(domains))
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
@@ -198,8 +198,8 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
     return message
 
 
-def _num_characters(prompt: Prompt) -> int:
-    return len(prompt.question) + len(prompt.system_prompt or "")
+def _num_characters(question: str, system_prompt: str | None) -> int:
+    return len(question) + len(system_prompt or "")
 
 
 def _budgets(recipe: Recipe, prompts: Prompts) -> str:
@@ -274,7 +274,7 @@ def _longest_question(benchmark: Benchmark, model: PromptedModel) -> int:
         rows = question_rows(benchmark)
     except RecipeError:
         return 0
-    longest = max(rows, key=lambda row: len(row["question"]) + len(row["system_prompt"] or ""))
+    longest = max(rows, key=lambda row: _num_characters(row["question"], row["system_prompt"]))
     return len(model.chat.prompt_ids(longest["question"], longest["system_prompt"]))
 
 

@@ -4,6 +4,7 @@ The report leaves "much greater" and the score of a response open: both are reci
 scores are computed; the recipe picks one. To add a score, add its entry to `SCORES` (docs/extending.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from dasd_resources.recipe import Divergence, Measure, Per, Recipe
 DIVERGENCE_VERSION = "1"  # raise it when a type or a score can change; not for a score that is added
 DIVERGENCE = Rule("divergence", DIVERGENCE_VERSION, ("selection.divergence",), (SEGMENTER,))
 TYPE_NAMES = ("teacher", "student", "close")
+HAS_BOTH = pl.all_horizontal(pl.col("teacher_num_tokens") > 0, pl.col("student_num_tokens") > 0)  # of a sentence
 
 
 def threshold_version(recipe: Recipe) -> str:
@@ -30,11 +32,16 @@ def threshold_version(recipe: Recipe) -> str:
 def difference(measure: Measure, per: Per) -> pl.Expr:
     """Teacher minus student for a sentence; NULL where either side owns no token."""
 
+    return pl.when(HAS_BOTH).then(_difference(measure, per, lambda column: column))
+
+
+def _difference(measure: Measure, per: Per, total: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
+    """Teacher minus student, of what `total` makes of the sentences' sums of logprobs and of their lengths."""
+
     def mean_logprob(model: str) -> pl.Expr:
-        tokens = pl.col(f"{model}_num_tokens")
-        length = tokens if per == "token" else pl.col("stop") - pl.col("start")
-        mean = pl.col(f"{model}_sum_logprob") / length
-        return pl.when(tokens > 0).then(mean if measure == "log" else mean.exp())
+        length = pl.col(f"{model}_num_tokens") if per == "token" else pl.col("stop") - pl.col("start")
+        mean = total(pl.col(f"{model}_sum_logprob")) / total(length)
+        return mean if measure == "log" else mean.exp()
 
     return mean_logprob("teacher") - mean_logprob("student")
 
@@ -68,14 +75,7 @@ class Score:
 
 def difference_of_response(measure: Measure, per: Per) -> pl.Expr:
     """`difference`, of all sentences with tokens on both sides taken as one: each token counts the same."""
-    counted = pl.all_horizontal(pl.col(f"{model}_num_tokens") > 0 for model in ("teacher", "student"))
-
-    def mean_logprob(model: str) -> pl.Expr:
-        length = pl.col(f"{model}_num_tokens") if per == "token" else pl.col("stop") - pl.col("start")
-        mean = pl.col(f"{model}_sum_logprob").filter(counted).sum() / length.filter(counted).sum()
-        return mean if measure == "log" else mean.exp()
-
-    return pl.when(counted.any()).then(mean_logprob("teacher") - mean_logprob("student"))
+    return pl.when(HAS_BOTH.any()).then(_difference(measure, per, lambda column: column.filter(HAS_BOTH).sum()))
 
 
 def teacher_share() -> pl.Expr:

@@ -5,12 +5,11 @@ one starts new ones. Left out: downloads (a run must not start one by surprise) 
 code).
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
 
-from dasd_resources.content_hash import content_hash
+from dasd_resources.content_hash import content_hash, file_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.recipe import RecipeError
 
@@ -123,8 +122,7 @@ def _file_hash(file: Path, cache: Path) -> str:
     stamp = (before.st_size, before.st_mtime_ns)
 
     def read() -> str:
-        with file.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        sha256 = file_hash(file)
         after = file.stat()
         if (after.st_size, after.st_mtime_ns) != stamp:
             raise RecipeError(f"{file} changed while it was read; run again when it is written")

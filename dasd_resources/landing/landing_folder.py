@@ -23,6 +23,7 @@ from pathlib import Path
 import fsspec
 from fsspec.core import url_to_fs
 
+from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
 from dasd_resources.home import LANDING_FOLDER
@@ -262,7 +263,5 @@ def content_of(batch: str) -> str:
 
 
 def _check(path: Path, batch: str) -> None:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not digest.startswith(content_of(batch)):
+    if not file_hash(path).startswith(content_of(batch)):
         raise ChangedWhileRead(f"the file of batch {batch} was changed a moment ago; run again")

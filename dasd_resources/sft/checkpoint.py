@@ -5,7 +5,6 @@ loss curve). A folder is filled elsewhere, flushed to disk, and renamed into pla
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from dasd_resources.content_hash import content_hash
+from dasd_resources.content_hash import content_hash, file_hash
 
 RECORD, LOSSES = "dasd.json", "losses.json"
 SAVING = "saving"  # there while a training saves a private checkpoint
@@ -109,12 +108,6 @@ def flush(folder: Path) -> None:
     """Bring a folder and the files in it to disk."""
     for path in [*folder.iterdir(), folder]:
         _fsync(path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

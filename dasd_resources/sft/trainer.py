@@ -23,9 +23,10 @@ from typing import TextIO
 
 import polars as pl
 
+from dasd_resources.content_hash import file_hash
 from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, Trained, file_hash, publish, published
+from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, Trained, publish, published
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
 SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once

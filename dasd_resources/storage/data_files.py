@@ -6,9 +6,8 @@ no commit of this release has written (a home of an earlier one, another program
 maintenance or `dasd audit verify`: as it was first seen, which says nothing of the time before.
 """
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 
+from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.tables import TABLES
@@ -53,6 +53,11 @@ class DataFile:
     @property
     def newest(self) -> bool:
         return self.end is None
+
+    @property
+    def derived(self) -> bool:
+        """Whether its rows follow from others'."""
+        return self.table in TABLES and TABLES[self.table].derived
 
     @property
     def row(self) -> str:
@@ -150,12 +155,17 @@ def _changed_files(catalog: Path) -> list[Damage]:
     files = [file for file in data_files(catalog) if file.newest]
     if sum(file.size for file in files) > MAX_BYTES_READ:
         return []
-    return [Damage(file, what) for file in files if (what := changed(catalog, file))]
+    return list(damaged(catalog, files))
+
+
+def damaged(catalog: Path, files: Iterable[DataFile]) -> Iterator[Damage]:
+    """Those of the files that are not what was written; all of them are read."""
+    return (Damage(file, what) for file in files if (what := changed(catalog, file)))
 
 
 def require_content(catalog: Path, files: Sequence[DataFile]) -> None:
     """Raise DamagedFiles if one of these files is not what was written; all of them are read."""
-    if damages := [Damage(file, what) for file in files if (what := changed(catalog, file))]:
+    if damages := list(damaged(catalog, files)):
         raise DamagedFiles(damages)
 
 
@@ -175,7 +185,7 @@ def changed(catalog: Path, file: DataFile) -> str | None:
     try:
         if file.sha256 is None:
             return _unreadable(path)
-        return None if hash_of(path) == file.sha256 else OTHER_CONTENT
+        return None if file_hash(path) == file.sha256 else OTHER_CONTENT
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 
@@ -203,18 +213,12 @@ def _decoder() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Path) -> None:
     """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock."""
     # File numbers grow with every snapshot: those since the one before are this commit's, merged files included.
     folder = data_folder(catalog)
     if written := connection.execute(_COMMITTED).fetchall():
-        keep_hashes(connection, {number: hash_of(folder / path) for number, path in written})
+        keep_hashes(connection, {number: file_hash(folder / path) for number, path in written})
 
 
 def first_seen(catalog: Path) -> dict[int, str]:
@@ -223,7 +227,7 @@ def first_seen(catalog: Path) -> dict[int, str]:
     for file in data_files(catalog):
         if file.sha256 is None and changed(catalog, file) is None:
             with suppress(OSError):  # deleted a moment ago
-                found[file.number] = hash_of(data_folder(catalog) / file.path)
+                found[file.number] = file_hash(data_folder(catalog) / file.path)
     return found
 
 
@@ -251,8 +255,7 @@ def _size(path: str) -> int | None:
 
 def way_back(file: DataFile) -> str:
     """What to do about a damaged file, in a phrase."""
-    derived = file.table in TABLES and TABLES[file.table].derived
-    return "`dasd repair` has its rows made again" if derived else "restore it from a backup (`dasd restore`)"
+    return "`dasd repair` has its rows made again" if file.derived else "restore it from a backup (`dasd restore`)"
 
 
 def _tables(parts: str) -> str:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from dasd_resources.errors import UserError
 from dasd_resources.storage.connections import AUTHOR, attach
-from dasd_resources.storage.data_files import CATALOG_TABLES, Damage, DataFile, changed, data_files
+from dasd_resources.storage.data_files import CATALOG_TABLES, Damage, DataFile, damaged, data_files
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.schema import LOCK
 from dasd_resources.storage.tables import TABLES
@@ -59,9 +59,7 @@ def plan_repair(lake: Lake, unlanded: Collection[str]) -> RepairPlan:
 
     Reads every file.
     """
-    known = set(lake.read("SELECT path FROM repaired_files")["path"])
-    files = [file for file in data_files(lake.catalog) if file.newest or file.path not in known]
-    damages = [Damage(file, what) for file in files if (what := changed(lake.catalog, file))]
+    damages = list(damaged(lake.catalog, files_not_dropped(lake)))
     # A file is kept for what it is itself; then, until nothing changes, for a source of its rows that is kept.
     keep = {d: reason for d in damages if (reason := _irreplaceable(d.file, unlanded))}
     while found := {
@@ -74,13 +72,19 @@ def plan_repair(lake: Lake, unlanded: Collection[str]) -> RepairPlan:
     return RepairPlan(drop, list(keep.items()), list(_notes(lake, drop)))
 
 
+def files_not_dropped(lake: Lake) -> list[DataFile]:
+    """Every file that a snapshot names, but for those that a repair has dropped: what is wrong with them is known."""
+    dropped = set(lake.read("SELECT path FROM repaired_files")["path"])
+    return [file for file in data_files(lake.catalog) if file.newest or file.path not in dropped]
+
+
 def _irreplaceable(file: DataFile, unlanded: Collection[str]) -> str | None:
     """Why a file's rows cannot be made again, whatever else is whole."""
     if not file.newest:
         return (
             f"only snapshots {file.first} to {file.end} have it, and what is made now is not what they held; {RESTORE}"
         )
-    if file.table not in TABLES or not TABLES[file.table].derived:
+    if not file.derived:
         return f"nothing else holds its rows; {RESTORE}"
     if file.table in ("prompts", "rejected_prompts"):
         gone = sorted(unlanded) if file.batch is None else [file.batch] if file.batch in unlanded else []

@@ -129,7 +129,7 @@ def _size(path: str) -> int:
     return Path(path).stat().st_size if Path(path).is_file() else 0
 
 
-def data_files(lake: Lake) -> pl.DataFrame:
+def table_sizes(lake: Lake) -> pl.DataFrame:
     """num_files and num_bytes of the data files that the newest snapshot names, per table."""
     return lake.read(
         "SELECT table_name, file_count AS num_files, file_size_bytes AS num_bytes FROM ducklake_table_info('dasd')"
