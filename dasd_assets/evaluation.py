@@ -22,7 +22,7 @@ from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_check
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_assets.rules.verdict import VERIFIERS, judge_answer
+from dasd_assets.rules.verdict import VERIFYING, judge_answer
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVALUATION_VERSION = "1"
-EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFIERS,))
+EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFYING,))
 
 
 def question_rows(benchmark: Benchmark) -> list[Row]:

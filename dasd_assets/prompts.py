@@ -21,20 +21,20 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFIERS
+from dasd_assets.rules.verdict import VERIFYING
 from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
-from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
 
 PROMPTS_VERSION = "1"
 NUM_REASONS = 5  # rejected lines shown in the metadata
 # A reference answer must pass its verifier; lines that name a verifier that is added since come in.
-LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFIERS,), COMPARISONS)
+LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFYING,), VERIFIERS)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:

@@ -30,6 +30,12 @@ def excerpt_line(text: str, num_chars: int) -> str:
     return line if len(line) <= num_chars and len(text) <= 4 * num_chars else f"{line[: num_chars - 1]}…"
 
 
+def excerpt(value: object, num_chars: int = 80) -> str:
+    """A value for a message: quoted, unprintable characters escaped, shortened."""
+    shown = repr(value[: num_chars + 1] if isinstance(value, str) else value)
+    return shown if len(shown) <= num_chars else f"{shown[:num_chars]}…"
+
+
 def unlinked(text: str) -> str:
     """Visible, on one line, and without an address that the run log's page would turn into a link: `http[:]//host`."""
     return visible(text).replace("://", "[:]//")

@@ -16,7 +16,7 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.tables.recurring import BATCH, RESPONSE_ID, RUN_ID
 from dasd_resources.storage.tables.table import Column, Reference, Table
-from dasd_resources.verifiers import COMPARISONS, Asked
+from dasd_resources.verifiers import VERIFIERS, Asked, Judgement, Verifier, compare_final_answer
 
 Entry = TypeVar("Entry")
 MAX_CHARACTERS = 200
@@ -65,14 +65,19 @@ RESPONSE_LENGTHS = Table(
 )
 
 
-def _same_items(answer: str, asked: Asked) -> bool:
+def _same_items(answer: str, reference: str) -> bool:
     """The same items between commas, in any order."""
-    found, expected = answer.split(","), asked.reference_answer.split(",")
+    found, expected = answer.split(","), reference.split(",")
     return sorted(map(str.strip, found)) == sorted(map(str.strip, expected))
 
 
-ADDED_COMPARISONS: dict[str, Callable[[str, Asked], bool]] = {
-    "items": _same_items,
+def judge_items(text: str, asked: Asked) -> Judgement:
+    """Whether the final answer names the reference answer's items."""
+    return compare_final_answer(text, asked, _same_items)
+
+
+ADDED_VERIFIERS = {
+    "items": Verifier(judge_items),
 }
 
 
@@ -100,7 +105,7 @@ def extended() -> Iterator[None]:
             _setter(FILTERS, ADDED_FILTERS),
             _setter(SCORES, ADDED_SCORES),
             _setter(TABLES, {"response_lengths": RESPONSE_LENGTHS}),
-            _setter(COMPARISONS, ADDED_COMPARISONS),
+            _setter(VERIFIERS, ADDED_VERIFIERS),
             _setter(ENGINES, ADDED_ENGINES),
         ):
             set_all(patch)

@@ -31,7 +31,7 @@ from dasd_assets.service.automation import batch_tick, training_tick
 from dasd_assets.service.jobs import DATA_ONLY
 from dasd_assets.service.planning import Planner
 from dasd_resources.recipe import Recipe, RecipeError
-from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.verifiers import VERIFIERS, Verifier, compare_final_answer
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -228,7 +228,7 @@ def test_an_entry_makes_stale_exactly_what_applies_its_catalogue(tiny: Recipe) -
     assert made_stale(FILTERS) == applying
     assert {"response_verdicts", "selected_responses_t060", "continuation_verdicts"} <= applying
     assert made_stale(SCORES) == {"response_scores"}
-    assert made_stale(COMPARISONS) == {"prompts"}
+    assert made_stale(VERIFIERS) == {"prompts"}
 
 
 def test_a_line_that_lacked_its_verifier_comes_in_when_it_is_added(project: Project) -> None:
@@ -239,7 +239,7 @@ def test_a_line_that_lacked_its_verifier_comes_in_when_it_is_added(project: Proj
     assert project.read("SELECT kind FROM rejected_prompts")["kind"].to_list() == ["unknown_verifier"]
     before = project.read("SELECT response_id, filter, run_id FROM response_verdicts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(COMPARISONS, "numbers", lambda answer, asked: answer == asked.reference_answer)
+        patch.setitem(VERIFIERS, "numbers", Verifier(lambda text, asked: compare_final_answer(text, asked, str.__eq__)))
         project.run()
         assert (project.count("prompts"), project.count("rejected_prompts")) == (9, 0)
         rows_now = project.read("SELECT response_id, filter, run_id FROM response_verdicts")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
-from dasd_resources.verifiers import COMPARISONS
+from dasd_resources.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def test_its_prompt_line_is_a_prompt(tmp_path: Path) -> None:
 
 
 def test_it_names_every_verifier() -> None:
-    assert [name for name in COMPARISONS if f"`{name}`" not in README] == []
+    assert [name for name in VERIFIERS if f"`{name}" not in README] == []
     assert "`reasoning_gym:<dataset>`" in README
 
 

@@ -9,17 +9,23 @@ from hypothesis import strategies as st
 
 from dasd_resources.verifiers import (
     MAX_ANSWER_CHARS,
-    REASONING_GYM_DATASETS,
-    extract_answer,
+    Asked,
+    Judgement,
     known_verifier,
     reference_fault,
     verifier_names,
     verify,
 )
+from dasd_resources.verifiers.final_answer import extract_answer
+from dasd_resources.verifiers.reasoning_gym_tasks import REASONING_GYM_DATASETS
 
 
-def correct(verifier: str, answer: str, reference: str) -> bool:
-    return verify(verifier, answer, "q", reference, "{}")[0]
+def judged(verifier: str, answer: str, reference: str, metadata: str = "{}") -> Judgement:
+    return verify(verifier, answer, Asked("q", reference, metadata))
+
+
+def correct(verifier: str, answer: str, reference: str, metadata: str = "{}") -> bool:
+    return judged(verifier, answer, reference, metadata).outcome == "correct"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_the_final_answer(text: str, expected: str) -> None:
     ],
 )
 def test_equal_in_maths(answer: str, reference: str) -> None:
-    assert verify("math", f"\\boxed{{{answer}}}", "q", reference, "{}") == (True, None)
+    assert judged("math", f"\\boxed{{{answer}}}", reference) == Judgement("correct")
 
 
 @pytest.mark.parametrize(
@@ -137,19 +143,17 @@ def test_no_such_choice(answer: str) -> None:
 
 
 def test_a_failure_names_answer_and_reference() -> None:
-    assert verify("math", "The answer is 4.", "q", "5", "{}") == (False, "math: answer '4', expected '5'")
-    assert verify("math", " ", "q", "5", "{}") == (False, "math: the answer is empty")
-    passed, reason = verify("exact", "x" * (MAX_ANSWER_CHARS + 1), "q", "5", "{}")
-    assert (passed, reason) == (False, "exact: the answer has 10001 characters, at most 10000 are compared")
+    assert judged("math", "The answer is 4.", "5").reason == "math: answer '4', expected '5'"
+    assert judged("math", " ", "5") == Judgement("incorrect", "wrong_answer", "math: the answer is empty")
+    long = judged("exact", "x" * (MAX_ANSWER_CHARS + 1), "5")
+    assert long.reason == "exact: the answer has 10001 characters, at most 10000 are compared"
 
 
 def test_reasoning_gym_needs_a_score_of_exactly_one() -> None:
     name, metadata = "reasoning_gym:chain_sum", json.dumps({"num_terms": 2})
-    assert verify(name, "The answer is 1,005.0.", "q", "1005", metadata) == (True, None)
-    assert (
-        verify(name, "The answer is 1005 apples.", "q", "1005", metadata)[0] is False
-    )  # scored 0.36: holds the answer
-    assert verify(name, "The answer is NaN.", "q", "1005", metadata)[0] is False
+    assert correct(name, "The answer is 1,005.0.", "1005", metadata)
+    assert not correct(name, "The answer is 1005 apples.", "1005", metadata)  # scored 0.36: holds the answer
+    assert not correct(name, "The answer is NaN.", "1005", metadata)
 
 
 @pytest.mark.parametrize("dataset", sorted(REASONING_GYM_DATASETS))
@@ -160,10 +164,10 @@ def test_an_allowed_scorer_accepts_its_own_answers_and_evaluates_nothing(dataset
     source = inspect.getsource(type(data).score_answer)
     assert not any(word in source for word in ("eval", "exec", "parse", "sympy", "import", "loads"))
     for entry in data:
-        metadata = json.dumps(entry["metadata"], default=str)
+        asked = Asked(entry["question"], entry["answer"], json.dumps(entry["metadata"], default=str))
         name = f"reasoning_gym:{dataset}"
-        assert reference_fault(name, entry["question"], entry["answer"], metadata) is None
-        assert verify(name, f"\\boxed{{{entry['answer']}}}", entry["question"], entry["answer"], metadata)[0]
+        assert reference_fault(name, asked) is None
+        assert verify(name, f"\\boxed{{{entry['answer']}}}", asked).outcome == "correct"
 
 
 def test_names() -> None:
@@ -171,15 +175,15 @@ def test_names() -> None:
     for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:puzzle24", "exact:gcd", "Math"):
         assert not known_verifier(name)
     with pytest.raises(ValueError, match="unknown verifier 'reasoning_gym:puzzle24'; known are exact, math,"):
-        verify("reasoning_gym:puzzle24", "5", "q", "5", "{}")
+        judged("reasoning_gym:puzzle24", "5", "5")
 
 
 def test_a_reference_its_verifier_refuses() -> None:
-    assert reference_fault("math", "q", "x^2", "{}") is None
-    assert reference_fault("multiple_choice", "q", "all", "{}") == (
+    assert reference_fault("math", Asked("q", "x^2", "{}")) is None
+    assert reference_fault("multiple_choice", Asked("q", "all", "{}")) == (
         "reference_answer 'all' fails its own verifier multiple_choice"
     )
-    assert "10001 characters" in (reference_fault("exact", "q", "x" * 10_001, "{}") or "")
+    assert "10001 characters" in (reference_fault("exact", Asked("q", "x" * 10_001, "{}")) or "")
 
 
 commands = ("\\boxed{", "\\frac", "\\text{", "{1}", "{0}", "**", "answer is", "answer:", "x =", "(b)")
@@ -192,8 +196,8 @@ model_output = st.lists(fragments, max_size=20).map("".join) | st.text(max_size=
 @given(model_output, st.sampled_from(["5", "1/3", "B", "x^2"]))
 def test_no_answer_raises(answer: str, reference: str) -> None:
     for verifier in verifier_names():
-        passed, reason = verify(verifier, answer, "q", reference, "{}")
-        assert passed == (reason is None)
+        found = judged(verifier, answer, reference)
+        assert (found.outcome == "correct") == (found.reason is None)
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6), st.integers(1, 1000))

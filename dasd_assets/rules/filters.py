@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFIERS, Verdict, VerdictKind, final_answer_verdict
+from dasd_assets.rules.verdict import VERIFYING, Verdict, VerdictKind, final_answer_verdict
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Repetition
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers import VERIFIER_VERSION, Asked
 
 FILTER_VERSION = "1"  # raise it when a verdict can change; not for a filter that is added
 
@@ -148,8 +148,8 @@ def correctness(response: Response) -> Verdict:
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
     assert response.reference_answer is not None, "landing refuses a verifier without a reference answer"
-    asked = (response.verifier, response.question, response.reference_answer, response.metadata)
-    return final_answer_verdict(response.text, *asked, blank_is_missing=False)
+    asked = Asked(response.question, response.reference_answer, response.metadata)
+    return final_answer_verdict(response.text, response.verifier, asked, blank_is_missing=False)
 
 
 CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
@@ -187,7 +187,7 @@ FILTERS: dict[str, Filter] = {
     ),
 }
 LIMITS = tuple(dict.fromkeys(path for entry in FILTERS.values() for path in entry.limits))  # in that order
-FILTERING = Rule("filters", FILTER_VERSION, LIMITS, (VERIFIERS,), FILTERS)
+FILTERING = Rule("filters", FILTER_VERSION, LIMITS, (VERIFYING,), FILTERS)
 
 
 def duplicate_ngram_share(token_ids: npt.NDArray[np.int64], size: int) -> float:

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import VERIFIER_VERSION, verify
+from dasd_resources.verifiers import VERIFIER_VERSION, Asked, verify
 
-VERIFIERS = Rule("verifiers", VERIFIER_VERSION)
+VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 
 VerdictKind = Literal[
     "unsupported_question",
@@ -65,9 +65,7 @@ class Verdict:
         return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
 
 
-def final_answer_verdict(
-    text: str, verifier: str, question: str, reference_answer: str, metadata: str, *, blank_is_missing: bool
-) -> Verdict:
+def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_missing: bool) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text; without one, it fails.
 
     blank_is_missing: whether a blank answer fails as a missing one (evaluations) or as a wrong one (filters, of which
@@ -76,11 +74,11 @@ def final_answer_verdict(
     _, answer = split_thinking(text)
     if answer is None or (blank_is_missing and not answer.strip()):
         return Verdict(False, "no_final_answer", "no final answer")
-    passed, reason = verify(verifier, answer, question, reference_answer, metadata)
-    return Verdict(passed, None if passed else "wrong_answer", reason)
+    judged = verify(verifier, answer, asked)
+    return Verdict(judged.outcome == "correct", judged.kind, judged.reason)
 
 
 def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
-    verifier, *asked = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
-    return final_answer_verdict(text, verifier, *asked, blank_is_missing=True)
+    verifier, *known = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
+    return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
-from dasd_resources.verifiers import excerpt, known_verifier, reference_fault, verifier_names
+from dasd_resources.verifiers import Asked, known_verifier, reference_fault, verifier_names
+from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
 MAX_DEPTH = 100  # of a row's nested objects and lists
@@ -245,5 +246,5 @@ def _check_verifier(verifier: str, question: str, reference_answer: str | None, 
         raise InvalidRow(
             "missing_reference", f"verifier {verifier} needs a reference_answer; add it, or leave the verifier out"
         )
-    if fault := reference_fault(verifier, question, reference_answer, metadata):
+    if fault := reference_fault(verifier, Asked(question, reference_answer, metadata)):
         raise InvalidRow("invalid_reference", fault)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dasd_resources.json_text import finite
 from dasd_resources.landing.rejections import RejectionKind
-from dasd_resources.verifiers import excerpt
+from dasd_resources.visible_text import excerpt
 
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
 MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take

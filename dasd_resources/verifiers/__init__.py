@@ -1,0 +1,33 @@
+"""Verifiers: whether a final answer is correct, recorded for every response (report §4 compares right with wrong).
+
+An answer is model output: it is compared, never executed, and no input makes a verifier raise. Each verifier is a
+module of this package and an entry of `catalogue.VERIFIERS` (docs/extending.md).
+"""
+
+from dasd_resources.verifiers.catalogue import (
+    VERIFIER_VERSION,
+    VERIFIERS,
+    Verifier,
+    known_verifier,
+    reference_fault,
+    verifier_names,
+    verify,
+)
+from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, compare_final_answer
+from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement, Outcome
+
+__all__ = [
+    "CORRECT",
+    "MAX_ANSWER_CHARS",
+    "VERIFIERS",
+    "VERIFIER_VERSION",
+    "Asked",
+    "Judgement",
+    "Outcome",
+    "Verifier",
+    "compare_final_answer",
+    "known_verifier",
+    "reference_fault",
+    "verifier_names",
+    "verify",
+]

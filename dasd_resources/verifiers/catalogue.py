@@ -1,0 +1,77 @@
+"""All verifiers by name, and judging an answer by the name of its verifier."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dasd_resources.verifiers.exact import judge_exact
+from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
+from dasd_resources.verifiers.judgement import Asked, Judgement
+from dasd_resources.verifiers.math_answers import judge_math
+from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
+from dasd_resources.verifiers.reasoning_gym_tasks import REASONING_GYM_DATASETS, judge_reasoning_gym
+from dasd_resources.visible_text import excerpt
+
+VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier that is added
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A way to judge the answer part of a response: `judge(answer, asked)` never raises for an answer.
+
+    parameters: what may follow a colon in its name; one of them must, where there are any.
+    """
+
+    judge: Callable[[str, Asked], Judgement]
+    parameters: frozenset[str] = frozenset()
+
+
+VERIFIERS: dict[str, Verifier] = {
+    "exact": Verifier(judge_exact),
+    "math": Verifier(judge_math),
+    "multiple_choice": Verifier(judge_multiple_choice),
+    "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS),
+}
+
+
+def known_verifier(name: str) -> bool:
+    """Whether `verify` takes this name: an entry of VERIFIERS, with one of its parameters if it has any."""
+    kind, colon, parameter = name.partition(":")
+    if kind not in VERIFIERS:
+        return False
+    parameters = VERIFIERS[kind].parameters
+    return parameter in parameters if parameters else not colon
+
+
+def verifier_names() -> list[str]:
+    """Every accepted name, for error messages."""
+    return sorted(
+        name
+        for kind, verifier in VERIFIERS.items()
+        for name in ([f"{kind}:{parameter}" for parameter in verifier.parameters] or [kind])
+    )
+
+
+def verify(verifier: str, answer: str, asked: Asked) -> Judgement:
+    """Whether the answer part of a response is correct, and if not, why.
+
+    Raises ValueError for an unknown verifier, never for an answer.
+    """
+    judged = _judge(verifier, answer, asked)
+    return replace(judged, reason=judged.reason and f"{verifier}: {judged.reason}")
+
+
+def reference_fault(verifier: str, asked: Asked) -> str | None:
+    """Why no answer could be correct, because the reference answer fails its own verifier; None if it passes."""
+    reference = asked.reference_answer
+    if len(reference) > MAX_ANSWER_CHARS:
+        return f"reference_answer has {len(reference)} characters, at most {MAX_ANSWER_CHARS} are compared"
+    if _judge(verifier, reference, asked).outcome == "correct":
+        return None
+    return f"reference_answer {excerpt(reference)} fails its own verifier {verifier}"
+
+
+def _judge(verifier: str, answer: str, asked: Asked) -> Judgement:
+    if not known_verifier(verifier):
+        raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
+    kind, _, parameter = verifier.partition(":")
+    return VERIFIERS[kind].judge(answer, replace(asked, parameter=parameter))

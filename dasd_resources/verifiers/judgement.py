@@ -1,0 +1,35 @@
+"""What a verifier is asked and what it answers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["correct", "incorrect", "unverifiable", "error"]
+JudgementKind = Literal["wrong_answer"]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an answer is compared with: its question, the reference answer, and its metadata (JSON).
+
+    parameter: what follows the colon in the verifier's name, such as the dataset of `reasoning_gym:gcd`.
+    """
+
+    question: str
+    reference_answer: str
+    metadata: str
+    parameter: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether an answer is correct; where it is not, a code of why (`kind`) and the same for people.
+
+    unverifiable: the answer may be right, but cannot be compared. error: the verifier failed, not the answer.
+    """
+
+    outcome: Outcome
+    kind: JudgementKind | None = None
+    reason: str | None = None
+
+
+CORRECT = Judgement("correct")
