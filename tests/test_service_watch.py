@@ -1,4 +1,4 @@
-"""A service whose code was killed, by processes that bear the names of Dagster's."""
+"""A service that has lost its code or its daemon, by processes that bear the names of Dagster's."""
 
 import os
 import signal
@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from itertools import count
 
 from dasd_assets.commands.service_end import end_service, is_of, members
-from dasd_assets.commands.service_watch import wait_for_end
+from dasd_assets.commands.service_watch import CODE_LOST, DAEMON_LOST, LOOKS_WITHOUT_HEARTBEAT, wait_for_end
 from dasd_assets.records.dagster_internals import CODE_SERVERS
 
 PART = "import time; time.sleep(100)"
@@ -25,16 +27,20 @@ def dagster(seconds: float) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", DAGSTER, str(seconds)], env=names, start_new_session=True)
 
 
+def beating() -> Callable[[], float | None]:
+    return count().__next__
+
+
 def test_a_service_that_ends_by_itself_has_its_own_code() -> None:
     service = dagster(0.5)
-    assert wait_for_end(service, look_seconds=0.1) == 0
+    assert wait_for_end(service, beating(), look_seconds=0.1) == 0
     end_service(service)
 
 
 def test_a_service_whose_code_is_killed_has_lost_it() -> None:
     service = dagster(100)
-    found: list[int | None] = []
-    waiting = threading.Thread(target=lambda: found.append(wait_for_end(service, look_seconds=0.1)))
+    found: list[int | str] = []
+    waiting = threading.Thread(target=lambda: found.append(wait_for_end(service, beating(), look_seconds=0.1)))
     waiting.start()
     while not (codes := [one for one in members(service.pid) if is_of(one, ("api grpc",))]):
         time.sleep(0.05)
@@ -42,6 +48,19 @@ def test_a_service_whose_code_is_killed_has_lost_it() -> None:
     assert waiting.is_alive()
     os.kill(codes[0].pid, signal.SIGKILL)
     waiting.join(20)
-    assert found == [None]
+    assert found == [CODE_LOST]
     end_service(service)
     assert members(service.pid) == []
+
+
+def test_a_service_whose_daemon_is_silent_has_lost_it() -> None:
+    service, beats = dagster(100), iter([1.0, 2.0, 3.0])
+    looks: list[float] = []
+
+    def heartbeat() -> float:
+        looks.append(next(beats, 3.0))
+        return looks[-1]
+
+    assert wait_for_end(service, heartbeat, look_seconds=0.02) == DAEMON_LOST
+    assert len(looks) == 3 + LOOKS_WITHOUT_HEARTBEAT
+    end_service(service)

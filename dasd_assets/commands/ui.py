@@ -49,20 +49,26 @@ def command(args: argparse.Namespace) -> int:
     echo(f"the web UI will be on {address}; stop it with Ctrl-C, the next start continues")
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
     with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave
-        return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, Path(temporary))
+        return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, dagster_home)
 
 
-def _serve(host: str, port: int, environment: dict[str, str], temporary: Path) -> int:
-    """Until the service ends by itself; one that has lost its code is ended and started again."""
+def _serve(host: str, port: int, environment: dict[str, str], dagster_home: Path) -> int:
+    """Until the service ends by itself; one that has lost its code or its daemon is ended and started again."""
     while True:
         dagster = _start(host, port, environment)
         with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
-            code = wait_for_end(dagster)
+            ended = wait_for_end(dagster, partial(_heartbeat, dagster_home))
         begin()
         end_service(dagster)
-        if code is not None:
-            return code
-        echo("the process that holds the code was killed, perhaps for its memory: the service is started again")
+        if isinstance(ended, int):
+            return ended
+        echo(f"{ended}: the service is started again")
+
+
+def _heartbeat(dagster_home: Path) -> float | None:
+    """When the daemon last said that it lives; None if it never did."""
+    with open_instance(dagster_home) as instance:
+        return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=None)
 
 
 def _start(host: str, port: int, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
