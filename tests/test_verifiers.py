@@ -79,7 +79,7 @@ def test_the_final_answer(text: str, expected: str) -> None:
         ("\\frac{-1}{2}", "-1/2"),
         ("1\\frac{1}{2}", "3/2"),
         ("2 1/2", "2.5"),
-        ("5\\%", "5"),
+        ("5\\%", "0.05"),
         ("$5", "5"),
         ("\\$5.00", "5"),
         ("90^\\circ", "90"),
@@ -117,7 +117,8 @@ def test_equal_in_maths(answer: str, reference: str) -> None:
         ("9" * 5000, "5"),
         ("1e999", "1"),
         ("__import__('os').getpid()", "5"),
-        ("2+3", "5"),
+        ("5\\%", "5"),
+        ("5", "5\\%"),
     ],
 )
 def test_different_in_maths(answer: str, reference: str) -> None:
@@ -183,7 +184,8 @@ def test_names() -> None:
 def test_a_reference_its_verifier_refuses() -> None:
     assert reference_fault("math", Asked("q", "x^2", "{}")) is None
     assert reference_fault("multiple_choice", Asked("q", "all", "{}")) == (
-        "reference_answer 'all' fails its own verifier multiple_choice"
+        "reference_answer 'all' fails its own verifier multiple_choice, so no answer could be correct; "
+        "correct it, or name another verifier"
     )
     assert "10001 characters" in (reference_fault("exact", Asked("q", "x" * 10_001, "{}")) or "")
 
@@ -192,7 +194,10 @@ def test_a_verifier_may_check_its_reference_itself(monkeypatch: pytest.MonkeyPat
     def fault(asked: Asked) -> str | None:
         return None if asked.reference_answer == f"tests of {asked.parameter}" else "no tests"
 
-    never = Verifier(lambda answer, asked: Judgement("incorrect", "wrong_answer", "no"), frozenset({"py"}), fault)
+    def judge_never(answer: str, asked: Asked) -> Judgement:
+        return Judgement("incorrect", "wrong_answer", "no")
+
+    never = Verifier(judge_never, frozenset({"py"}), check_reference=fault)
     monkeypatch.setitem(VERIFIERS, "never", never)
     assert reference_fault("never:py", Asked("q", "tests of py", "{}")) is None
     assert reference_fault("never:py", Asked("q", "5", "{}")) == "no tests"

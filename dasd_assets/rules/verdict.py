@@ -25,6 +25,10 @@ VerdictKind = Literal[
     "repeated_phrases",
     "looping_tail",
     "wrong_answer",
+    "not_comparable",
+    "verifier_timed_out",
+    "verifier_out_of_memory",
+    "verifier_failed",
     "no_verifier",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
@@ -43,6 +47,10 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
     "looping_tail": "The last tokens are mostly one loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "not_comparable": "Another text than the reference, which is a sentence or formula that only people can compare.",
+    "verifier_timed_out": "Comparing the final answer took too long, so whether it is right is not known.",
+    "verifier_out_of_memory": "Comparing the final answer took too much memory, so whether it is right is not known.",
+    "verifier_failed": "The verifier failed, not the answer.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"

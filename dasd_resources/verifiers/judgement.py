@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["correct", "incorrect", "unverifiable", "error"]
-JudgementKind = Literal["wrong_answer"]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+JudgementKind = Literal[
+    "wrong_answer", "not_comparable", "verifier_timed_out", "verifier_out_of_memory", "verifier_failed"
+]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
 
 
 @dataclass(frozen=True)
