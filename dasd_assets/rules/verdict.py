@@ -1,13 +1,14 @@
 """A verdict on a text, of a filter or of a verifier alone (evaluations): whether it passes, and the code of why not."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import VERIFIER_VERSION, Asked, verify
+from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 
@@ -90,3 +91,12 @@ def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
     verifier, *known = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
     return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)
+
+
+def not_decided(kinds: Iterable[VerdictKind | None]) -> dict[str, int]:
+    """How many of these verdicts say nothing of the answer, which counts as not correct; as metadata."""
+    counts = Counter(kinds)
+    return {
+        "num_unverifiable": sum(counts[kind] for kind in UNVERIFIABLE),
+        "num_verifier_failed": counts["verifier_failed"],
+    }

@@ -5,7 +5,6 @@ all goes well, and for ever or any amount of memory where it does not, so it run
 """
 
 import re
-from functools import cache
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -31,6 +30,7 @@ COMPARISON = (
 CPU_SECONDS = 5  # of one comparison; of 269 pairs of math-verify's own tests the slowest takes 0.4 s
 SECONDS = 90.0  # the same on the clock, for a machine on which much else runs
 MEMORY_BYTES = 2**30  # of address space; an idle worker has 0.3 GB of it
+_POOL = WorkerPool(Path(__file__).with_name("math_worker.py"), (str(CPU_SECONDS), str(MEMORY_BYTES)), SECONDS)
 MIN_PROSE_WORDS = 4  # of a reference that is a sentence, which another sentence may well agree with
 
 Sameness = Literal["same", "different", "unreadable_reference", "unreadable_answer", "timed_out", "out_of_memory"]
@@ -176,16 +176,8 @@ def _by_math_verify(found: tuple[str, str], expected: tuple[str, str]) -> str:
 
 def _asked(request: dict[str, str]) -> str:
     """What a worker says; that there was not enough time or memory is kept, too, as trying again costs the most."""
-    pool = _pool()
     try:
-        reply = pool.ask(request)
-        return str(pool.retire(request) if reply == "out_of_memory" else reply)
+        reply = _POOL.ask(request)
+        return str(_POOL.retire(request) if reply == "out_of_memory" else reply)
     except TimedOut:
         return "timed_out"
-
-
-@cache
-def _pool() -> WorkerPool:
-    """The children of this process."""
-    script = Path(__file__).with_name("math_worker.py")
-    return WorkerPool(script, (str(CPU_SECONDS), str(MEMORY_BYTES)), SECONDS)
