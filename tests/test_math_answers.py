@@ -1,15 +1,18 @@
 """`math`: pairs that are the same and pairs that are not, and what happens where they cannot be compared."""
 
 import json
+import resource
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dasd_resources.verifiers import Asked, Judgement, reference_fault, verify
-from dasd_resources.verifiers.math_answers import COMPARISON
+from dasd_resources.verifiers.math_answers import COMPARISON, MEMORY_BYTES
 from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 PAIRS = json.loads((Path(__file__).parent / "data" / "verifiers" / "math_pairs.json").read_text())
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)
 
 
 def judged(answer: str, reference: str, question: str = "q") -> Judgement:
@@ -49,7 +52,11 @@ def test_a_percent_sign_may_be_left_out_where_percent_are_asked_for() -> None:
         assert judged("\\boxed{5\\%}", "5", question).outcome == "correct"
         assert judged("\\boxed{5}", "5\\%", question).outcome == "correct"
         assert judged("\\boxed{0.05}", "5", question).outcome == "incorrect"
-    assert judged("\\boxed{5\\%}", "5", "After a discount of 20%, what does it cost?").outcome == "incorrect"
+    for question in (
+        "After a discount of 20%, what does it cost?",
+        "A discount of 20 percent is given on 6. What is paid?",
+    ):
+        assert judged("\\boxed{5\\%}", "5", question).outcome == "incorrect"
 
 
 def test_sentences_are_not_comparable_but_by_their_words() -> None:
@@ -73,3 +80,12 @@ def test_what_math_verify_cannot_compare_is_no_wrong_answer(reply: str, outcome:
     found = judged(f"\\boxed{{{answer}}}", "a")
     assert (found.outcome, found.kind) == (outcome, kind)
     assert found.reason and answer[:10] in found.reason
+
+
+def test_a_child_has_limits_and_cannot_write() -> None:
+    """What `math_worker` sets before its first comparison, asked of the system."""
+    assert judged("\\boxed{a+b}", "b+a").outcome == "correct"
+    children = [child for child in psutil.Process().children() if "math_worker.py" in " ".join(child.cmdline())]
+    limits = [resource.prlimit(child.pid, limit) for child in children for limit in LIMITS]
+    assert children and limits == [(MEMORY_BYTES,) * 2, (0, 0), (0, 0)] * len(children)
+    assert all(0 < resource.prlimit(child.pid, resource.RLIMIT_CPU)[0] < 600 for child in children)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from importlib.metadata import version
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from dasd_resources.verifiers import (
     MAX_ANSWER_CHARS,
+    VERIFIER_VERSION,
     VERIFIERS,
     Asked,
     Judgement,
@@ -179,6 +181,10 @@ def test_names() -> None:
         assert not known_verifier(name)
     with pytest.raises(ValueError, match="unknown verifier 'reasoning_gym:puzzle24'; known are exact, math,"):
         judged("reasoning_gym:puzzle24", "5", "5")
+
+
+def test_verdicts_name_the_library_that_gave_them() -> None:
+    assert VERIFIER_VERSION.endswith(f", math-verify {version('math-verify')}"), "raise it with the library"
 
 
 def test_a_reference_its_verifier_refuses() -> None:

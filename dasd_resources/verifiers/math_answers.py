@@ -48,7 +48,7 @@ _UNIT_TAIL = re.compile(
 )
 _LOOSE_DIGITS = re.compile(r"\d\s+\d(?![\d\s]*/)|\d\.\d+\.\d")
 _ASKS_PERCENT = re.compile(
-    r"(?:what|how many|which|as an?|in|the|of) (?:\w+ ){0,2}percent(?:age)?\b|percentage|\u767e\u5206", re.IGNORECASE
+    r"(?:what|how many|which|as an?|in|the|of) (?:[a-z]+ ){0,2}percent(?:age)?\b|percentage|\u767e\u5206", re.IGNORECASE
 )
 
 
