@@ -47,6 +47,30 @@ _UNIT_TAIL = re.compile(
     rf"^(?P<value>.*\S)\s*(?:{TEXT_COMMAND}|\s(?P<word>[A-Za-z]{{3,}}))(?P<power>\s*\^\s*\{{?[23]\}}?)?$"
 )
 _LOOSE_DIGITS = re.compile(r"\d\s+\d(?![\d\s]*/)|\d\.\d+\.\d")
+# Maths without LaTeX, as it stands in plain text.
+_TYPED = (
+    (re.compile(r"(?:\u221a|(?<![\\A-Za-z])sqrt)\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))"), r"\\sqrt{\1\2}"),
+    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\*\*"), "^"),
+)
+_UNICODE = str.maketrans(
+    {
+        "\u03c0": r"\pi ",
+        "\u221e": r"\infty ",
+        "\u2264": r"\le ",
+        "\u2265": r"\ge ",
+        "\u2260": r"\ne ",
+        "\xd7": r"\times ",
+        "\xb7": r"\cdot ",
+        "\u222a": r"\cup ",
+        "\u2229": r"\cap ",
+        "\u2208": r"\in ",
+        "\xb1": r"\pm ",
+        "\u2212": "-",
+        "\xb2": "^2",
+        "\xb3": "^3",
+    }
+)
 _ASKS_PERCENT = re.compile(
     r"(?:what|how many|which|as an?|in|the|of) (?:[a-z]+ ){0,2}percent(?:age)?\b|percentage|\u767e\u5206", re.IGNORECASE
 )
@@ -157,7 +181,9 @@ def _split_unit(text: str) -> tuple[str, str]:
 def _bare(text: str, in_percent: bool) -> tuple[str, str]:
     """LaTeX for math-verify, and the unit, which it would drop."""
     value, unit = _split_unit(text)
-    value = re.sub(r"\\\$|[$€£¥₹]", "", value).strip()
+    value = re.sub(r"\\\$|[$€£¥₹]", "", value).strip().translate(_UNICODE)
+    for pattern, latex in _TYPED:
+        value = pattern.sub(latex, value)
     _, named = _named(plain(value))
     if words(value) and not words(named):
         value = named
