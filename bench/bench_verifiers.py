@@ -84,7 +84,7 @@ def speed() -> None:
             "expressions, one after another",
             rate(sequentially(ours), [roots(r) for r in range(3, 6)]),
             direct_roots,
-            0.5,
+            1,
         ),
         (f"expressions, {num_cores()} cores", rate(in_parallel, [roots(r) for r in range(6, 9)]), direct_roots, 1.2),
         ("expressions, found before", rate(sequentially(ours), [roots(r) for r in range(6, 9)]), direct_roots, 5),
