@@ -8,27 +8,35 @@ from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
+from dasd_resources.verifiers.numeric import is_tolerance, judge_numeric
 from dasd_resources.verifiers.reasoning_gym_tasks import REASONING_GYM_DATASETS, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 
-VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier that is added
+# Raise it when a verdict can change; not for a verifier that is added. It names what `math` asks, as verdicts do by it.
+VERIFIER_VERSION = "2, math-verify 0.9.0"
 
 
 @dataclass(frozen=True)
 class Verifier:
     """A way to judge the answer part of a response: `judge(answer, asked)` never raises for an answer.
 
-    parameters: what may follow a colon in its name; one of them must, where there are any.
+    parameters: what may follow a colon in its name; one of them must, where there are any. takes: the same where they
+    cannot be listed; nothing need follow then.
+    check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
+    such as tests of code or a schema. Without it, the reference must pass as an answer.
     """
 
     judge: Callable[[str, Asked], Judgement]
     parameters: frozenset[str] = frozenset()
+    takes: Callable[[str], bool] | None = None
+    check_reference: Callable[[Asked], str | None] | None = None
 
 
 VERIFIERS: dict[str, Verifier] = {
     "exact": Verifier(judge_exact),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
+    "numeric": Verifier(judge_numeric, takes=is_tolerance),
     "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS),
 }
 
@@ -38,8 +46,10 @@ def known_verifier(name: str) -> bool:
     kind, colon, parameter = name.partition(":")
     if kind not in VERIFIERS:
         return False
-    parameters = VERIFIERS[kind].parameters
-    return parameter in parameters if parameters else not colon
+    entry = VERIFIERS[kind]
+    if entry.takes is not None:
+        return bool(parameter) == bool(colon) and entry.takes(parameter)
+    return parameter in entry.parameters if entry.parameters else not colon
 
 
 def verifier_names() -> list[str]:
@@ -56,22 +66,30 @@ def verify(verifier: str, answer: str, asked: Asked) -> Judgement:
 
     Raises ValueError for an unknown verifier, never for an answer.
     """
-    judged = _judge(verifier, answer, asked)
+    entry, asked = _entry(verifier, asked)
+    judged = entry.judge(answer, asked)
     return replace(judged, reason=judged.reason and f"{verifier}: {judged.reason}")
 
 
 def reference_fault(verifier: str, asked: Asked) -> str | None:
-    """Why no answer could be correct, because the reference answer fails its own verifier; None if it passes."""
+    """Why no answer could be correct: the reference fails its verifier's check, or as an answer; None if it passes."""
+    entry, asked = _entry(verifier, asked)
+    if entry.check_reference is not None:
+        return entry.check_reference(asked)
     reference = asked.reference_answer
     if len(reference) > MAX_ANSWER_CHARS:
         return f"reference_answer has {len(reference)} characters, at most {MAX_ANSWER_CHARS} are compared"
-    if _judge(verifier, reference, asked).outcome == "correct":
+    if entry.judge(reference, asked).outcome == "correct":
         return None
-    return f"reference_answer {excerpt(reference)} fails its own verifier {verifier}"
+    return (
+        f"reference_answer {excerpt(reference)} fails its own verifier {verifier}, so no answer could be correct; "
+        "correct it, or name another verifier"
+    )
 
 
-def _judge(verifier: str, answer: str, asked: Asked) -> Judgement:
+def _entry(verifier: str, asked: Asked) -> tuple[Verifier, Asked]:
+    """The verifier of this name, and what it is asked with the name's parameter."""
     if not known_verifier(verifier):
         raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
     kind, _, parameter = verifier.partition(":")
-    return VERIFIERS[kind].judge(answer, replace(asked, parameter=parameter))
+    return VERIFIERS[kind], replace(asked, parameter=parameter)
