@@ -31,6 +31,22 @@ REASONING_GYM_DATASETS = frozenset(
     }
 )
 
+# Their scorers eval(), or let sympy eval(), the answer or the row's metadata: they run in the sandbox or not at all.
+EVALUATED_DATASETS = frozenset(
+    {
+        "binary_matrix",
+        "bitwise_arithmetic",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+
 
 def judge_reasoning_gym(answer: str, asked: Asked) -> Judgement:
     """Whether the dataset's own scorer gives the final answer its full score."""
