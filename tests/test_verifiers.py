@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from dasd_resources.verifiers import (
     MAX_ANSWER_CHARS,
+    VERIFIERS,
     Asked,
     Judgement,
+    Verifier,
     known_verifier,
     reference_fault,
     verifier_names,
@@ -184,6 +186,16 @@ def test_a_reference_its_verifier_refuses() -> None:
         "reference_answer 'all' fails its own verifier multiple_choice"
     )
     assert "10001 characters" in (reference_fault("exact", Asked("q", "x" * 10_001, "{}")) or "")
+
+
+def test_a_verifier_may_check_its_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(asked: Asked) -> str | None:
+        return None if asked.reference_answer == f"tests of {asked.parameter}" else "no tests"
+
+    never = Verifier(lambda answer, asked: Judgement("incorrect", "wrong_answer", "no"), frozenset({"py"}), fault)
+    monkeypatch.setitem(VERIFIERS, "never", never)
+    assert reference_fault("never:py", Asked("q", "tests of py", "{}")) is None
+    assert reference_fault("never:py", Asked("q", "5", "{}")) == "no tests"
 
 
 commands = ("\\boxed{", "\\frac", "\\text{", "{1}", "{0}", "**", "answer is", "answer:", "x =", "(b)")

@@ -19,10 +19,13 @@ class Verifier:
     """A way to judge the answer part of a response: `judge(answer, asked)` never raises for an answer.
 
     parameters: what may follow a colon in its name; one of them must, where there are any.
+    check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
+    such as tests of code or a schema. Without it, the reference must pass as an answer.
     """
 
     judge: Callable[[str, Asked], Judgement]
     parameters: frozenset[str] = frozenset()
+    check_reference: Callable[[Asked], str | None] | None = None
 
 
 VERIFIERS: dict[str, Verifier] = {
@@ -56,22 +59,27 @@ def verify(verifier: str, answer: str, asked: Asked) -> Judgement:
 
     Raises ValueError for an unknown verifier, never for an answer.
     """
-    judged = _judge(verifier, answer, asked)
+    entry, asked = _entry(verifier, asked)
+    judged = entry.judge(answer, asked)
     return replace(judged, reason=judged.reason and f"{verifier}: {judged.reason}")
 
 
 def reference_fault(verifier: str, asked: Asked) -> str | None:
-    """Why no answer could be correct, because the reference answer fails its own verifier; None if it passes."""
+    """Why no answer could be correct: the reference fails its verifier's check, or as an answer; None if it passes."""
+    entry, asked = _entry(verifier, asked)
+    if entry.check_reference is not None:
+        return entry.check_reference(asked)
     reference = asked.reference_answer
     if len(reference) > MAX_ANSWER_CHARS:
         return f"reference_answer has {len(reference)} characters, at most {MAX_ANSWER_CHARS} are compared"
-    if _judge(verifier, reference, asked).outcome == "correct":
+    if entry.judge(reference, asked).outcome == "correct":
         return None
     return f"reference_answer {excerpt(reference)} fails its own verifier {verifier}"
 
 
-def _judge(verifier: str, answer: str, asked: Asked) -> Judgement:
+def _entry(verifier: str, asked: Asked) -> tuple[Verifier, Asked]:
+    """The verifier of this name, and what it is asked with the name's parameter."""
     if not known_verifier(verifier):
         raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
     kind, _, parameter = verifier.partition(":")
-    return VERIFIERS[kind].judge(answer, replace(asked, parameter=parameter))
+    return VERIFIERS[kind], replace(asked, parameter=parameter)
