@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
+from dasd_resources.verifiers.json_answers import check_json, judge_json
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
@@ -33,6 +34,7 @@ class Verifier:
 
 VERIFIERS: dict[str, Verifier] = {
     "exact": Verifier(judge_exact),
+    "json": Verifier(judge_json, frozenset({"", "schema"}), check_json, frozenset({"schema"})),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
     "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS, check_reasoning_gym, WITHOUT_REFERENCE),
