@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dasd_resources.verifiers.constraints import check_constraints, judge_constraints
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.json_answers import check_json, judge_json
@@ -33,6 +34,9 @@ class Verifier:
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "constraint": Verifier(
+        judge_constraints, frozenset({"", "loose"}), check_constraints, needs_no_reference=frozenset({"", "loose"})
+    ),
     "exact": Verifier(judge_exact),
     "json": Verifier(judge_json, frozenset({"", "schema"}), check_json, frozenset({"schema"})),
     "math": Verifier(judge_math),

@@ -4,24 +4,14 @@ Strict JSON: no NaN, no repeated key, at most MAX_DEPTH deep. The answer's JSON 
 fenced block, else its box or what follows "the answer is", else the only object or array within its sentences.
 
 A schema is the reference answer, or the metadata's `json_schema`, `schema` or `response_format` (as OpenAI's API has
-it). It may be hostile, and so may the answer: nothing is fetched (`$ref` leads within the schema), patterns are matched
-by an engine of linear time (Rust's, in pydantic, which has no look-around), and the work is counted.
+it); `json_schemas` applies it.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
-from functools import cache, lru_cache
-from typing import Annotated
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend, validator_for
-from pydantic import StringConstraints, TypeAdapter
-from pydantic_core import SchemaError as PatternError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+from functools import cache
 
 from dasd_resources.verifiers.final_answer import extract_answer
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
@@ -29,7 +19,6 @@ from dasd_resources.visible_text import excerpt
 
 MAX_CHARS = 50_000
 MAX_DEPTH = 100
-MAX_STEPS = 20_000  # keywords of a schema that are applied to an answer: half a second
 SCHEMA_KEYS = ("json_schema", "schema", "response_format")
 
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
@@ -42,10 +31,6 @@ class NoJson(ValueError):
     """A text that is not one strict JSON value."""
 
 
-class TooMuchWork(Exception):
-    """An answer cannot be validated in MAX_STEPS."""
-
-
 def judge_json(text: str, asked: Asked) -> Judgement:
     """Whether the answer's JSON equals the reference JSON, or with the parameter `schema` satisfies the schema."""
     if len(text) > MAX_CHARS:
@@ -54,10 +39,16 @@ def judge_json(text: str, asked: Asked) -> Judgement:
     found = _found(text, exact)
     if found is _NOT_FOUND:
         return _wrong(f"no JSON in {excerpt(text.strip())}")
+    try:
+        expected = _parsed(asked.reference_answer, exact) if exact else _schema(asked)
+    except NoJson as error:  # landing refuses such rows
+        return Judgement("error", "wrong_answer", str(error))
     if exact:
-        same = canonical(found) == canonical(_parsed(asked.reference_answer, exact))
+        same = canonical(found) == canonical(expected)
         return CORRECT if same else _wrong(f"answer {excerpt(found)}, expected {excerpt(asked.reference_answer)}")
-    return _satisfies(found, _schema(asked))
+    from dasd_resources.verifiers.json_schemas import satisfies  # loads jsonschema: 0.1 s, which few need
+
+    return satisfies(found, expected)
 
 
 def check_json(asked: Asked) -> str | None:
@@ -65,8 +56,11 @@ def check_json(asked: Asked) -> str | None:
     try:
         if asked.parameter != "schema":
             canonical(_parsed(asked.reference_answer, True))
-        elif fault := _schema_fault(_schema(asked)):
-            return f"JSON schema: {fault}"
+        else:
+            from dasd_resources.verifiers.json_schemas import schema_fault
+
+            fault = schema_fault(_schema(asked))
+            return fault and f"JSON schema: {fault}"
     except NoJson as error:
         name = "reference_answer" if asked.reference_answer else "metadata"
         return f"{name}: {error}"
@@ -195,118 +189,3 @@ def _schema(asked: Asked) -> object:
         inner = value.get(key) if isinstance(value, dict) else None
         value = inner if isinstance(inner, dict) else value
     return value
-
-
-@lru_cache(maxsize=1_000)
-def _pattern(pattern: str) -> TypeAdapter[str]:
-    return TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
-
-
-def _matches(pattern: str, text: str) -> bool:
-    try:
-        _pattern(pattern).validate_python(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _schema_fault(schema: object) -> str | None:
-    """Why a schema cannot be applied."""
-    try:
-        _dialect(schema).check_schema(schema)
-        for keyword, value in _keywords(schema):
-            if keyword == "patternProperties":
-                return "patternProperties is not applied here; list the properties, or use propertyNames"
-            if keyword in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
-                return f"{keyword} {excerpt(value)} leads out of it, and nothing is fetched"
-            if keyword == "pattern" and isinstance(value, str):
-                _pattern(value)
-        for probe in (None, 1, "", [], {}, [{}], {"a": [{}]}):
-            if (judged := _satisfies(probe, schema)).outcome == "error":
-                return judged.reason
-    except PatternError as error:
-        return f"a pattern cannot be matched in linear time: {excerpt(str(error).splitlines()[1].strip())}"
-    except SchemaError as error:
-        return f"not a schema: {excerpt(error.message)}"
-    return None
-
-
-def _dialect(schema: object) -> type[Draft202012Validator]:
-    return validator_for(schema, default=Draft202012Validator)  # type: ignore[no-any-return]
-
-
-def _without_dialect(schema: object) -> object:
-    """A schema without `$schema`, at which the library would go on with an uncounted validator."""
-    if isinstance(schema, dict):
-        return {
-            key: _without_dialect(value)
-            for key, value in schema.items()
-            if key != "$schema" or not isinstance(value, str)
-        }
-    return [_without_dialect(one) for one in schema] if isinstance(schema, list) else schema
-
-
-def _keywords(schema: object) -> Iterator[tuple[str, object]]:
-    level = [schema]
-    while level:
-        one = level.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            level.extend(one.values())
-        elif isinstance(one, list):
-            level.extend(one)
-
-
-def _satisfies(value: object, schema: object) -> Judgement:
-    """Whether a value satisfies a schema; `error` if the schema cannot be applied, `unverifiable` if not in bounds."""
-    try:
-        validator = _counted(_dialect(schema))(_without_dialect(schema), registry=Registry())
-        error = next(validator.iter_errors(value), None)
-    except TooMuchWork:
-        return Judgement("unverifiable", "wrong_answer", f"validating it takes more than {MAX_STEPS} steps")
-    except Unresolvable as unresolved:
-        return Judgement("error", "wrong_answer", f"$ref {excerpt(unresolved.ref)} leads nowhere")
-    except (RecursionError, ValueError, OverflowError, ArithmeticError, PatternError) as fault:
-        return Judgement("error", "wrong_answer", f"cannot be applied ({type(fault).__name__}): {excerpt(str(fault))}")
-    if error is None:
-        return CORRECT
-    return _wrong(f"{error.json_path}: {excerpt(error.message, 200)}")
-
-
-Keyword = Callable[[Draft202012Validator, object, object, object], Iterator[ValidationError] | None]
-
-
-def _counted(dialect: type[Draft202012Validator]) -> type[Draft202012Validator]:
-    """The dialect's validator, but it counts the keywords it applies, and patterns and uniqueness take linear time."""
-    left = [MAX_STEPS]
-
-    def counting(keyword: Keyword) -> Keyword:
-        def applied(
-            validator: Draft202012Validator, value: object, instance: object, schema: object
-        ) -> Iterator[ValidationError] | None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise TooMuchWork
-            return keyword(validator, value, instance, schema)
-
-        return applied
-
-    keywords: dict[str, Keyword] = {**dialect.VALIDATORS, "pattern": _matching, "uniqueItems": _distinct}
-    counted: type[Draft202012Validator] = extend(
-        dialect, {name: counting(keyword) for name, keyword in keywords.items()}
-    )
-    return counted
-
-
-def _matching(
-    validator: Draft202012Validator, pattern: object, instance: object, schema: object
-) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not _matches(str(pattern), instance):
-        yield ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-def _distinct(
-    validator: Draft202012Validator, unique: object, instance: object, schema: object
-) -> Iterator[ValidationError]:
-    if unique and isinstance(instance, list) and len(set(map(canonical, instance))) < len(instance):
-        yield ValidationError(f"{instance!r} has an item twice")
