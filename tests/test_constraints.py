@@ -1,6 +1,7 @@
 """`constraint`: each verifiable instruction followed and not, strict and loose, and metadata that cannot be checked."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -200,3 +201,10 @@ def test_no_answer_raises_or_takes_long(text: str) -> None:
         if "language" not in instruction.arguments.values():
             values = {name: ARGUMENTS[kind] for name, kind in instruction.arguments.items()}
             assert instruction.follows(text, Given(values)) in (True, False)
+
+
+def test_the_page_lists_every_instruction_with_its_arguments() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "verifiers.md").read_text("utf-8")
+    for name, instruction in INSTRUCTIONS.items():
+        arguments = ", ".join(f"`{argument}`" for argument in instruction.arguments) or "none"
+        assert f"| `{name}` | {arguments} |" in page

@@ -74,6 +74,7 @@ def test_equal(answer: str, reference: str) -> None:
         ('{"a": ' * 900, "{}"),
         (" " * (MAX_CHARS + 1) + "1", "1"),
         ("[1e999999999]", "[1]"),
+        ("[1e" + "9" * 30 + "]", "[1]"),
     ],
 )
 def test_not_equal(answer: str, reference: str) -> None:
@@ -114,6 +115,7 @@ def test_a_schema_in_the_metadata(metadata: dict[str, object]) -> None:
 def test_schemas_that_are_not_applied() -> None:
     assert "no JSON schema" in fault(None)
     assert "not a schema" in fault({"type": "objekt"})
+    assert "a JSON schema is an object, found 5" in fault(5)
     assert "leads out of it, and nothing is fetched" in fault({"$ref": "http://localhost:1/x.json"})
     assert "leads out of it" in fault({"properties": {"a": {"$ref": "file:///etc/passwd"}}})
     assert "leads nowhere" in fault({"$ref": "#/$defs/none"})

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -207,3 +208,10 @@ def test_a_row_that_its_scorer_cannot_judge_is_refused() -> None:
 def test_integer_keys_that_json_made_strings_are_refused() -> None:
     """A row whose scorer relies on integer keys; none of the allowed datasets does, as their own rows show above."""
     assert reference_fault("reasoning_gym:jugs", asked("", '["fill A"]', '{"puzzle": {"0": 1}}')) is not None
+
+
+def test_the_page_names_every_dataset_that_is_not_judged_and_why() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "verifiers.md").read_text("utf-8")
+    assert all(f"| `{dataset}` | {reason} |" in page for dataset, reason in EXCLUDED_DATASETS.items())
+    assert all(f"`{dataset}`" in page for dataset in EVALUATED_DATASETS | WITHOUT_REFERENCE)
+    assert f"{len(REASONING_GYM_DATASETS)} are judged here" in page

@@ -1,6 +1,7 @@
 """Verifiers: extraction of answers, equality of each kind, and that no answer is executed or raises."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 from hypothesis import given, settings
@@ -8,12 +9,14 @@ from hypothesis import strategies as st
 
 from dasd_resources.verifiers import (
     MAX_ANSWER_CHARS,
+    VERIFIER_VERSION,
     VERIFIERS,
     Asked,
     Judgement,
     Verifier,
     known_verifier,
     reference_fault,
+    unknown_verifier,
     verifier_names,
     verify,
 )
@@ -77,7 +80,7 @@ def test_the_final_answer(text: str, expected: str) -> None:
         ("\\frac{-1}{2}", "-1/2"),
         ("1\\frac{1}{2}", "3/2"),
         ("2 1/2", "2.5"),
-        ("5\\%", "5"),
+        ("5\\%", "0.05"),
         ("$5", "5"),
         ("\\$5.00", "5"),
         ("90^\\circ", "90"),
@@ -115,7 +118,8 @@ def test_equal_in_maths(answer: str, reference: str) -> None:
         ("9" * 5000, "5"),
         ("1e999", "1"),
         ("__import__('os').getpid()", "5"),
-        ("2+3", "5"),
+        ("5\\%", "5"),
+        ("5", "5\\%"),
     ],
 )
 def test_different_in_maths(answer: str, reference: str) -> None:
@@ -160,14 +164,26 @@ def test_names() -> None:
     assert all(map(known_verifier, verifier_names()))
     for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:puzzle24", "exact:gcd", "Math"):
         assert not known_verifier(name)
-    with pytest.raises(ValueError, match="unknown verifier 'reasoning_gym:puzzle24'; known are exact, math,"):
+    with pytest.raises(
+        ValueError,
+        match="unknown verifier 'reasoning_gym:puzzle24'; known are constraint, constraint:l",
+    ):
         judged("reasoning_gym:puzzle24", "5", "5")
+    assert unknown_verifier("reasoning_gym:figlet_font") == (
+        "unknown verifier 'reasoning_gym:figlet_font': figlet_font takes any answer with ten right letters in place: "
+        "use `exact`"
+    )
+
+
+def test_verdicts_name_the_library_that_gave_them() -> None:
+    assert VERIFIER_VERSION.endswith(f", math-verify {version('math-verify')}"), "raise it with the library"
 
 
 def test_a_reference_its_verifier_refuses() -> None:
     assert reference_fault("math", Asked("q", "x^2", "{}")) is None
     assert reference_fault("multiple_choice", Asked("q", "all", "{}")) == (
-        "reference_answer 'all' fails its own verifier multiple_choice"
+        "reference_answer 'all' fails its own verifier multiple_choice, so no answer could be correct; "
+        "correct it, or name another verifier"
     )
     assert "10001 characters" in (reference_fault("exact", Asked("q", "x" * 10_001, "{}")) or "")
 
@@ -176,7 +192,10 @@ def test_a_verifier_may_check_its_reference_itself(monkeypatch: pytest.MonkeyPat
     def fault(asked: Asked) -> str | None:
         return None if asked.reference_answer == f"tests of {asked.parameter}" else "no tests"
 
-    never = Verifier(lambda answer, asked: Judgement("incorrect", "wrong_answer", "no"), frozenset({"py"}), fault)
+    def judge_never(answer: str, asked: Asked) -> Judgement:
+        return Judgement("incorrect", "wrong_answer", "no")
+
+    never = Verifier(judge_never, frozenset({"py"}), check_reference=fault)
     monkeypatch.setitem(VERIFIERS, "never", never)
     assert reference_fault("never:py", Asked("q", "tests of py", "{}")) is None
     assert reference_fault("never:py", Asked("q", "5", "{}")) == "no tests"

@@ -1,13 +1,14 @@
 """A verdict on a text, of a filter or of a verifier alone (evaluations): whether it passes, and the code of why not."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import VERIFIER_VERSION, Asked, verify
+from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 
@@ -25,6 +26,10 @@ VerdictKind = Literal[
     "repeated_phrases",
     "looping_tail",
     "wrong_answer",
+    "not_comparable",
+    "verifier_timed_out",
+    "verifier_out_of_memory",
+    "verifier_failed",
     "no_verifier",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
@@ -43,6 +48,10 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
     "looping_tail": "The last tokens are mostly one loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "not_comparable": "Another text than the reference, which is a sentence or formula that only people can compare.",
+    "verifier_timed_out": "Comparing the final answer took too long, so whether it is right is not known.",
+    "verifier_out_of_memory": "Comparing the final answer took too much memory, so whether it is right is not known.",
+    "verifier_failed": "The verifier failed, not the answer.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
@@ -82,3 +91,12 @@ def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
     verifier, *known = (str(question[name] or "") for name in ("verifier", "question", "reference_answer", "metadata"))
     return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)
+
+
+def not_decided(kinds: Iterable[VerdictKind | None]) -> dict[str, int]:
+    """How many of these verdicts say nothing of the answer, which counts as not correct; as metadata."""
+    counts = Counter(kinds)
+    return {
+        "num_unverifiable": sum(counts[kind] for kind in UNVERIFIABLE),
+        "num_verifier_failed": counts["verifier_failed"],
+    }

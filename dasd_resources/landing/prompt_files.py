@@ -2,11 +2,13 @@
 
 A row is an object. `question` is required; `domain` (default "general"), `system_prompt`, `reference_answer`,
 `verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
-absent. Other keys, an `id` say, are kept in the metadata. Rows are streamed; finding duplicates takes about 150 bytes
-of memory each. Left out: duplicates across files, which only the warehouse can tell.
+absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Rows are streamed;
+finding duplicates takes about 150 bytes of memory each. Left out: duplicates across files, which only the
+warehouse can tell.
 """
 
 import json
+import math
 import os
 import re
 import unicodedata
@@ -18,7 +20,7 @@ from pathlib import Path
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
-from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, verifier_names
+from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
@@ -185,7 +187,7 @@ def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
 
 
 def _text(row: Mapping[str, object], key: str) -> str | None:
-    value = row.get(key)
+    value = _as_text(row.get(key)) if key == "reference_answer" else row.get(key)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -197,6 +199,13 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
     if any(_num_marks(part[0]) > MAX_MARKS for part in _LONG_RUN.finditer(value)):
         raise InvalidRow("invalid_field", f"{key} holds more than {MAX_MARKS} marks in a row: {excerpt(value)}")
     return _storable(key, value)
+
+
+def _as_text(value: object) -> object:
+    """A JSON number as text, one for 27 and 27.0; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53) else repr(value)
 
 
 _LONG_RUN = re.compile(f"[\u0300-\U0010ffff]{{{MAX_MARKS},}}")  # what holds too many marks is one of these
@@ -240,8 +249,7 @@ def _metadata(row: Mapping[str, object]) -> str:
 
 def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
     if not known_verifier(verifier):
-        message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
-        raise InvalidRow("unknown_verifier", message)
+        raise InvalidRow("unknown_verifier", unknown_verifier(verifier))
     if reference_answer is None and needs_reference(verifier):
         raise InvalidRow(
             "missing_reference", f"verifier {verifier} needs a reference_answer; add it, or leave the verifier out"

@@ -34,7 +34,7 @@ def judge_constraints(text: str, asked: Asked) -> Judgement:
     try:
         named = _named(asked)
     except BadConstraint as error:
-        return Judgement("error", "wrong_answer", str(error))
+        return Judgement("error", "verifier_failed", str(error))
     missed = [name for name, values in named if not _followed(name, Given(values), versions)]
     if not missed:
         return CORRECT

@@ -10,7 +10,7 @@ it); `json_schemas` applies it.
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 
 from dasd_resources.verifiers.final_answer import extract_answer
@@ -42,7 +42,7 @@ def judge_json(text: str, asked: Asked) -> Judgement:
     try:
         expected = _parsed(asked.reference_answer, exact) if exact else _schema(asked)
     except NoJson as error:  # landing refuses such rows
-        return Judgement("error", "wrong_answer", str(error))
+        return Judgement("error", "verifier_failed", str(error))
     if exact:
         same = canonical(found) == canonical(expected)
         return CORRECT if same else _wrong(f"answer {excerpt(found)}, expected {excerpt(asked.reference_answer)}")
@@ -155,7 +155,7 @@ def _limited(value: object) -> object:
 @cache
 def _decoder(exact: bool) -> json.JSONDecoder:
     return json.JSONDecoder(
-        object_pairs_hook=_unique, parse_float=Decimal if exact else _finite, parse_constant=_no_constant
+        object_pairs_hook=_unique, parse_float=_decimal if exact else _finite, parse_constant=_no_constant
     )
 
 
@@ -164,6 +164,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(value) < len(pairs):
         raise NoJson("a key is repeated")
     return value
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of 19 digits
+        raise NoJson(f"{excerpt(text)} is too large") from None
 
 
 def _finite(text: str) -> float:
@@ -179,7 +186,7 @@ def _no_constant(name: str) -> None:
 def _schema(asked: Asked) -> object:
     """The schema of a row. Raises NoJson where it has none."""
     if asked.reference_answer.strip():
-        return _parsed(asked.reference_answer, False)
+        return _as_schema(_parsed(asked.reference_answer, False))
     metadata = json.loads(asked.metadata)
     value = next((metadata[key] for key in SCHEMA_KEYS if metadata.get(key) is not None), None)
     if value is None:
@@ -188,4 +195,10 @@ def _schema(asked: Asked) -> object:
     for key in ("json_schema", "schema"):  # {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}
         inner = value.get(key) if isinstance(value, dict) else None
         value = inner if isinstance(inner, dict) else value
+    return _as_schema(value)
+
+
+def _as_schema(value: object) -> object:
+    if not isinstance(value, dict | bool):
+        raise NoJson(f"a JSON schema is an object, found {excerpt(value)}")
     return value

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Annotated
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend, validator_for
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import SchemaError, ValidationError  # type: ignore[import-untyped]
+from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
 from pydantic import StringConstraints, TypeAdapter
 from pydantic_core import SchemaError as PatternError
 from referencing import Registry
@@ -22,6 +22,7 @@ from dasd_resources.verifiers.judgement import CORRECT, Judgement
 from dasd_resources.visible_text import excerpt
 
 MAX_STEPS = 20_000  # keywords of a schema that are applied to an answer: half a second
+PROBES: tuple[object, ...] = (None, 1, "", [], {}, [{}], {"a": [{}]})  # a schema that cannot be applied fails on one
 
 
 class TooMuchWork(Exception):
@@ -39,7 +40,7 @@ def schema_fault(schema: object) -> str | None:
                 return f"{keyword} {excerpt(value)} leads out of it, and nothing is fetched"
             if keyword == "pattern" and isinstance(value, str):
                 _pattern(value)
-        for probe in (None, 1, "", [], {}, [{}], {"a": [{}]}):
+        for probe in PROBES:
             if (judged := satisfies(probe, schema)).outcome == "error":
                 return judged.reason
     except PatternError as error:
@@ -81,11 +82,13 @@ def satisfies(value: object, schema: object) -> Judgement:
         validator = _counted(_dialect(schema))(_without_dialect(schema), registry=Registry())
         error = next(validator.iter_errors(value), None)
     except TooMuchWork:
-        return Judgement("unverifiable", "wrong_answer", f"validating it takes more than {MAX_STEPS} steps")
+        return Judgement("unverifiable", "verifier_timed_out", f"validating it takes more than {MAX_STEPS} steps")
     except Unresolvable as unresolved:
-        return Judgement("error", "wrong_answer", f"$ref {excerpt(unresolved.ref)} leads nowhere")
+        return Judgement("error", "verifier_failed", f"$ref {excerpt(unresolved.ref)} leads nowhere")
     except (RecursionError, ValueError, OverflowError, ArithmeticError, PatternError) as fault:
-        return Judgement("error", "wrong_answer", f"cannot be applied ({type(fault).__name__}): {excerpt(str(fault))}")
+        return Judgement(
+            "error", "verifier_failed", f"cannot be applied ({type(fault).__name__}): {excerpt(str(fault))}"
+        )
     if error is None:
         return CORRECT
     return Judgement("incorrect", "wrong_answer", f"{error.json_path}: {excerpt(error.message, 200)}")

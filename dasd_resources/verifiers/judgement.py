@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["correct", "incorrect", "unverifiable", "error"]
-JudgementKind = Literal["wrong_answer"]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+JudgementKind = Literal[
+    "wrong_answer", "not_comparable", "verifier_timed_out", "verifier_out_of_memory", "verifier_failed"
+]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+# Of judgements that say nothing of the answer. Whether a verifier gives up may depend on the machine.
+UNVERIFIABLE: tuple[JudgementKind, ...] = ("not_comparable", "verifier_timed_out", "verifier_out_of_memory")
+GIVEN_UP: tuple[JudgementKind, ...] = ("verifier_timed_out", "verifier_out_of_memory", "verifier_failed")
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
 from dasd_assets.rules.verdict import Verdict, judge_answer
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.lake import Reading
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
 
+GAVE_UP = "their verifier gave up, then or now"
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
 
 
@@ -74,18 +75,21 @@ def verdicts(
 ) -> Iterator[Fault]:
     """Rows that the filters judge otherwise; those by filters, rules or models that are not here are counted."""
     rules, unjudged, removed = _rules(chats, judged), Counter[str](), Counter[str]()
-    for row in _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample):
-        stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
-        try:
-            again = _judged(row, stored, rules, unjudged)
-        except ValueError as error:
-            yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {error}", AGAIN)
+    rows = _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample)
+    for row, stored, again, not_judged in in_order(rows, lambda row: _judged(row, rules)):
+        if isinstance(again, ValueError):
+            yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {again}", AGAIN)
             continue
+        unjudged.update([not_judged] if not_judged else [])
         removed.update(stored.keys() - FILTERS.keys())
         for name, found in stored.items():
-            if name in FILTERS and found != again.get(name):
-                what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
-                yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
+            if name not in FILTERS or found == again.get(name):
+                continue
+            if _given_up(found, again.get(name)):
+                unjudged[GAVE_UP] += 1
+                continue
+            what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
+            yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
     for name, number in sorted(removed.items()):
@@ -102,17 +106,26 @@ def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
 
 
 def _judged(
-    row: Record,
-    stored: dict[str, Verdict],
-    rules: dict[str, tuple[Filters, str]],
-    unjudged: Counter[str],
-) -> dict[str, Verdict]:
-    """Every verdict again; what cannot be found out here stays as it is stored, and why is counted."""
+    row: Record, rules: dict[str, tuple[Filters, str]]
+) -> tuple[Record, dict[str, Verdict], dict[str, Verdict] | ValueError, str]:
+    """The row, its verdicts as they are stored and again, or the error of its question; and what was not judged, why.
+
+    What cannot be found out here stays as it is stored.
+    """
+    stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
     try:
-        return _again(row, rules)
-    except NotJudged as error:
-        unjudged[str(error)] += 1
-        return stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
+        try:
+            return row, stored, _again(row, rules), ""
+        except NotJudged as error:
+            correctness = _correctness(row, stored) if row["filter_version"] in rules else {}
+            return row, stored, stored | correctness, str(error)
+    except ValueError as error:
+        return row, stored, error, ""
+
+
+def _given_up(found: Verdict, again: Verdict | None) -> bool:
+    """Whether a verifier gave up, then or now, which may depend on the machine."""
+    return found.kind in GIVEN_UP or (again is not None and again.kind in GIVEN_UP)
 
 
 def _again(row: Record, rules: dict[str, tuple[Filters, str]]) -> dict[str, Verdict]:
@@ -169,24 +182,33 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
                 AND e.verifier_version = $verifier"""
-    num_unjudged = 0
-    for chunk in reading.stream(query, {"verifier": VERIFIER_VERSION}, CHUNK):
-        for row in chunk.iter_rows(named=True):
-            if row["verifier"] is None:
-                num_unjudged += 1
-                continue
-            found = Verdict(row["correct"], row["kind"], row["reason"])
-            try:
-                again = judge_answer(row["response_text"], row)
-            except ValueError as error:
-                name = f"{row['benchmark']} {row['question_id']}"
-                yield Fault("benchmark_questions", name, f"nothing can be judged by it: {error}", AGAIN)
-                continue
-            if found != again:
-                what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
-                yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
+    num_unjudged = num_given_up = 0
+    chunks = reading.stream(query, {"verifier": VERIFIER_VERSION}, CHUNK)
+    rows = (row for chunk in chunks for row in chunk.iter_rows(named=True))
+    for row, again in in_order(rows, _evaluated):
+        found = Verdict(row["correct"], row["kind"], row["reason"])
+        if again is None:
+            num_unjudged += 1
+        elif isinstance(again, ValueError):
+            name = f"{row['benchmark']} {row['question_id']}"
+            yield Fault("benchmark_questions", name, f"nothing can be judged by it: {again}", AGAIN)
+        elif found != again and _given_up(found, again):
+            num_given_up += 1
+        elif found != again:
+            what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
+            yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
+    if num_given_up:
+        say(f"  {num_given_up:,} evaluations were not judged again: {GAVE_UP}")
     if num_unjudged:
         say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
+
+
+def _evaluated(row: Record) -> tuple[Record, Verdict | ValueError | None]:
+    """The row and its verdict again, or the error of its question; None if the question or verifier is gone."""
+    try:
+        return row, None if row["verifier"] is None else judge_answer(row["response_text"], row)
+    except ValueError as error:
+        return row, error
 
 
 def _shown(verdict: Verdict | None) -> str:
