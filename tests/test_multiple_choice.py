@@ -46,6 +46,10 @@ def test_ways_to_say_an_option(name: str, lost: int, wrongly: set[str]) -> None:
         ("C is correct. So the answer is A.", "A"),
         ("A", "A"),
         ("A.\nB.", None),
+        ("Possible answers\nA. 12 cm\nB. 15 cm\nC. 18 cm", None),
+        ("(C) contradicts the passage.", None),
+        ("Answer (C) requires that x > 0.", None),
+        ("(C) Increases the rate.", "C"),
         ("K", None),
     ],
 )

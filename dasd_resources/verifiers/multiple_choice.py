@@ -74,7 +74,8 @@ _ENDED = re.compile(
 _CHINESE_END = re.compile(r"\s*(?:\u9009\u9879|\u9879)?\s*(?:\u662f?\u6b63\u786e|[.,;!\u3002\u3001](?![A-J])|\n|$)")
 _NO_TEXT = re.compile(
     r"\s*(?:[/&+=<>\u2192\u3001|~]|(?i:(?:is|are|was|were|and|or|but|nor|if|unless|seems?|looks?|fails?|would|could"
-    r"|might|may|can(?:not)?|has|have|does|do|vs|versus|then|through|to)\b)|[\u548c\u6216\u4e0e\u53ca])"
+    r"|might|may|can(?:not)?|has|have|does|do|vs|versus|then|through|to)\b)"
+    r"|[a-z]+s\s+(?:the|an?|that|this|it|only|no|not|both|all|any)\b|[\u548c\u6216\u4e0e\u53ca])"
 )
 _REASON = re.compile(r"(?i:\b(?:because|since|as(?! well)|while|whereas|unlike|not|given|due)\b)")
 _ANOTHER = re.compile(
@@ -208,6 +209,8 @@ def _claimed(text: str, start: int, strength: int, at: int) -> Iterator[Claim]:
     if letter in "AI" and not marked and re.match(r"\s*,\s+[A-Z][a-z]", rest):
         return
     if letter.islower() and not marked and not re.match(r"\s*[.)]?\s*(?:\n|$)", rest):
+        return
+    if re.search(rf"\n\s*\(?{chr(ord(letter.upper()) + 1)}[).:]\s", rest):  # the options said again
         return
     sentence = rest[: end.start()] if (end := _SENTENCE_END.search(rest, rest.startswith("."))) else rest
     before_reason = re.split(_REASON, sentence, maxsplit=1)[0]
