@@ -25,14 +25,14 @@ _FORM = re.compile(rf"(?P<named>(?i:{_FOR})\s+)?(?P<form>{_LETTER})(?![A-Za-z0-9
 
 _NOUN = (
     r"(?:answers?|ans|solution|response"
-    r"|(?:correct|right|best|appropriate|final|suitable|my|our)\s+(?:option|choice|letter|one)(?:\(s\))?)(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
+    r"|(?:correct|right|best|appropriate|final|suitable|my|our)\s+(?:option|choice|letter|one|statement)(?:\(s\))?)(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
 )
 _IS = r"(?:(?:is|are|was|be|(?:would|must|should|will|has\s+to)\s+be)\b|[:=.]|[-\u2013\u2014]\s|\n)"
 _FILLER = r"(?:[\s:,]|(?:therefore|thus|hence|indeed|clearly|then|simply|definitely|again|just|the)\b)*"
 _MARKERS = (
     re.compile(rf"(?i:\b{_NOUN}\s*(?:{_IS}{_FILLER}))"),
     re.compile(rf"(?i:\b{_NOUN}) (?=\(?[A-J]\b)"),
-    re.compile(r"(?m:^)(?i:correct|option|choice|letter|result|conclusion|verdict|\u7b54):\s*"),
+    re.compile(r"(?m:^)(?i:correct|final|option|choice|letter|result|conclusion|verdict|\u7b54):\s*"),
     re.compile(
         r"(?:\u7b54\u6848\u3011?|\u9009\u9879|\u6b63\u786e\u7684?\u662f)\s*(?:\u5e94\u8be5|\u5e94|\u5c31)?"
         r"[\u662f\u4e3a\u9009]?[\s:]*"
@@ -42,7 +42,7 @@ _MARKERS = (
 _SAYINGS = (
     re.compile(r"(?i:\b(?:choose|select|pick|go\s+with|opt\s+for)\s+)"),
     re.compile(
-        r"(?i:\b(?:corresponds?\s+to|match(?:es)?|is|get|gives?|yields?|namely|i\.e\.,?|listed\s+as)\s+"
+        r"(?i:(?:\u2192|=>|\u21d2|\b(?:corresponds?\s+to|match(?:es)?|is|get|gives?|yields?|namely|i\.e\.,?|listed\s+as))\s+"
         rf"(?:answer\s+)?(?={_FOR}\s))"
     ),
 )
