@@ -1,7 +1,7 @@
 """`multiple_choice`: ways to say an option and ways not to, by the share that is read; limits; listed options.
 
-`tuning.jsonl` was looked at while the rules were written. `unseen.jsonl` was written afterwards and measured once: 40 of
-47 right ways taken, 2 of 61 wrong ones. The two and four of the seven have been read since.
+`tuning.jsonl` was looked at while the rules were written. `unseen.jsonl` was written afterwards and measured once: 40
+of 47 right ways taken, 2 of 61 wrong ones. The two and four of the seven have been read since.
 """
 
 import json
