@@ -9,7 +9,9 @@ from dasd_resources.verifiers.catalogue import (
     VERIFIERS,
     Verifier,
     known_verifier,
+    needs_reference,
     reference_fault,
+    unknown_verifier,
     verifier_names,
     verify,
 )
@@ -33,7 +35,9 @@ __all__ = [
     "compare_final_answer",
     "in_order",
     "known_verifier",
+    "needs_reference",
     "reference_fault",
+    "unknown_verifier",
     "verifier_names",
     "verify",
 ]
