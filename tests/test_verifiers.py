@@ -1,6 +1,5 @@
 """Verifiers: extraction of answers, equality of each kind, and that no answer is executed or raises."""
 
-import inspect
 import json
 
 import pytest
@@ -19,7 +18,6 @@ from dasd_resources.verifiers import (
     verify,
 )
 from dasd_resources.verifiers.final_answer import extract_answer
-from dasd_resources.verifiers.reasoning_gym_tasks import REASONING_GYM_DATASETS
 
 
 def judged(verifier: str, answer: str, reference: str, metadata: str = "{}") -> Judgement:
@@ -156,20 +154,6 @@ def test_reasoning_gym_needs_a_score_of_exactly_one() -> None:
     assert correct(name, "The answer is 1,005.0.", "1005", metadata)
     assert not correct(name, "The answer is 1005 apples.", "1005", metadata)  # scored 0.36: holds the answer
     assert not correct(name, "The answer is NaN.", "1005", metadata)
-
-
-@pytest.mark.parametrize("dataset", sorted(REASONING_GYM_DATASETS))
-def test_an_allowed_scorer_accepts_its_own_answers_and_evaluates_nothing(dataset: str) -> None:
-    from reasoning_gym import create_dataset
-
-    data = create_dataset(dataset, seed=1, size=3)
-    source = inspect.getsource(type(data).score_answer)
-    assert not any(word in source for word in ("eval", "exec", "parse", "sympy", "import", "loads"))
-    for entry in data:
-        asked = Asked(entry["question"], entry["answer"], json.dumps(entry["metadata"], default=str))
-        name = f"reasoning_gym:{dataset}"
-        assert reference_fault(name, asked) is None
-        assert verify(name, f"\\boxed{{{entry['answer']}}}", asked).outcome == "correct"
 
 
 def test_names() -> None:

@@ -147,8 +147,7 @@ def correctness(response: Response) -> Verdict:
     """The verifier's verdict on the final answer; a question without a verifier passes, and the kind says so."""
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
-    assert response.reference_answer is not None, "landing refuses a verifier without a reference answer"
-    asked = Asked(response.question, response.reference_answer, response.metadata)
+    asked = Asked(response.question, response.reference_answer or "", response.metadata)
     return final_answer_verdict(response.text, response.verifier, asked, blank_is_missing=False)
 
 

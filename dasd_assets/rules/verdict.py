@@ -80,5 +80,5 @@ def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_mis
 
 def judge_answer(text: str, question: Row) -> Verdict:
     """The verifier's verdict on the final answer of a canonical text."""
-    verifier, *known = (str(question[name]) for name in ("verifier", "question", "reference_answer", "metadata"))
+    verifier, *known = (str(question[name] or "") for name in ("verifier", "question", "reference_answer", "metadata"))
     return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
-from dasd_resources.verifiers import Asked, known_verifier, reference_fault, verifier_names
+from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, verifier_names
 from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
@@ -242,9 +242,9 @@ def _check_verifier(verifier: str, question: str, reference_answer: str | None, 
     if not known_verifier(verifier):
         message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
         raise InvalidRow("unknown_verifier", message)
-    if reference_answer is None:
+    if reference_answer is None and needs_reference(verifier):
         raise InvalidRow(
             "missing_reference", f"verifier {verifier} needs a reference_answer; add it, or leave the verifier out"
         )
-    if fault := reference_fault(verifier, Asked(question, reference_answer, metadata)):
+    if fault := reference_fault(verifier, Asked(question, reference_answer or "", metadata)):
         raise InvalidRow("invalid_reference", fault)

@@ -8,7 +8,8 @@ from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
-from dasd_resources.verifiers.reasoning_gym_tasks import REASONING_GYM_DATASETS, judge_reasoning_gym
+from dasd_resources.verifiers.reasoning_gym_datasets import REASONING_GYM_DATASETS, WITHOUT_REFERENCE
+from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 
 VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier that is added
@@ -18,21 +19,23 @@ VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier
 class Verifier:
     """A way to judge the answer part of a response: `judge(answer, asked)` never raises for an answer.
 
-    parameters: what may follow a colon in its name; one of them must, where there are any.
+    parameters: what may follow a colon in its name; one of them must, where there are any; "" is for none.
     check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
     such as tests of code or a schema. Without it, the reference must pass as an answer.
+    needs_no_reference: those parameters ("" for none) with which a row may have no reference answer, which is then "".
     """
 
     judge: Callable[[str, Asked], Judgement]
     parameters: frozenset[str] = frozenset()
     check_reference: Callable[[Asked], str | None] | None = None
+    needs_no_reference: frozenset[str] = frozenset()
 
 
 VERIFIERS: dict[str, Verifier] = {
     "exact": Verifier(judge_exact),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
-    "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS),
+    "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS, check_reasoning_gym, WITHOUT_REFERENCE),
 }
 
 
@@ -41,16 +44,21 @@ def known_verifier(name: str) -> bool:
     kind, colon, parameter = name.partition(":")
     if kind not in VERIFIERS:
         return False
-    parameters = VERIFIERS[kind].parameters
-    return parameter in parameters if parameters else not colon
+    return parameter in (VERIFIERS[kind].parameters or {""}) and bool(colon) == bool(parameter)
+
+
+def needs_reference(name: str) -> bool:
+    """Whether a row with this known verifier must have a reference answer."""
+    kind, _, parameter = name.partition(":")
+    return parameter not in VERIFIERS[kind].needs_no_reference
 
 
 def verifier_names() -> list[str]:
     """Every accepted name, for error messages."""
     return sorted(
-        name
+        f"{kind}:{parameter}" if parameter else kind
         for kind, verifier in VERIFIERS.items()
-        for name in ([f"{kind}:{parameter}" for parameter in verifier.parameters] or [kind])
+        for parameter in verifier.parameters or {""}
     )
 
 

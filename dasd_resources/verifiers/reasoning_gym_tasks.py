@@ -1,62 +1,157 @@
-"""`reasoning_gym:<dataset>`: the scorers of reasoning-gym that only compare."""
+"""`reasoning_gym:<dataset>`: the dataset's own scorer gives the final answer its full score.
+
+Only scorers that compare are called here (`reasoning_gym_datasets`). Where one would give its full score too readily,
+or would work without bound, a form is asked of the answer first (FORMS).
+"""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 
-from dasd_resources.verifiers.final_answer import compare_final_answer
-from dasd_resources.verifiers.judgement import Asked, Judgement
+from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, extract_answer, tidy
+from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
+from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS
+from dasd_resources.visible_text import excerpt
 
-# Several reasoning-gym scorers eval() or sympy-parse (which evals) the answer: string_insertion, spiral_matrix,
-# binary_matrix, n_queens, puzzle24, countdown, polynomial_multiplication, the integrations. Those below were read
-# (0.1.25) and only compare: most with ==, three as Decimals, spell_backward by letter. A test holds them to it.
-REASONING_GYM_DATASETS = frozenset(
-    {
-        "base_conversion",
-        "basic_arithmetic",
-        "chain_sum",
-        "count_bits",
-        "count_primes",
-        "decimal_chain_sum",
-        "gcd",
-        "lcm",
-        "leg_counting",
-        "letter_counting",
-        "number_sequence",
-        "products",
-        "simple_equations",
-        "simple_geometry",
-        "spell_backward",
-        "syllogism",
-    }
-)
+__all__ = ["EVALUATED_DATASETS", "REASONING_GYM_DATASETS", "check_reasoning_gym", "judge_reasoning_gym"]
 
-# Their scorers eval(), or let sympy eval(), the answer or the row's metadata: they run in the sandbox or not at all.
-EVALUATED_DATASETS = frozenset(
-    {
-        "binary_matrix",
-        "bitwise_arithmetic",
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
-)
+Entry = dict[str, object]
+Metadata = dict[str, object]
+
+_NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d{1,3})?"
+_AFTER_MARKER = re.compile(r"\banswers?[*_`]*\s*(?:is\b:?|:)[*_]*", re.IGNORECASE)
+_FENCED = re.compile(r"^```[^\n`]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MAX_STEPS = 1_000  # moves or presses that an answer may have, each of which is followed
+# What the scorer must be able to do something with, or the row is no row of that dataset.
+_PROBES = {"boxnet": "[]", "graph_color": "{}", "rubiks_cube": "U", "rush_hour": "A+1"}
+# Loops of the scorers run this far: a number of the row, not of the answer.
+_LIMITS = {"rubiks_cube": {"cube_size": 50}, "tower_of_hanoi": {"num_disks": 1_000, "num_pegs": 1_000}}
 
 
-def judge_reasoning_gym(answer: str, asked: Asked) -> Judgement:
+def judge_reasoning_gym(text: str, asked: Asked) -> Judgement:
     """Whether the dataset's own scorer gives the final answer its full score."""
-    entry = {"question": asked.question, "answer": asked.reference_answer, "metadata": json.loads(asked.metadata)}
-    return compare_final_answer(answer, asked, lambda found, _: _scorer(asked.parameter)(found, entry) == 1.0)
+    candidates = final_candidates(text, asked.reference_answer)
+    if not candidates:
+        return Judgement("incorrect", "wrong_answer", "the answer is empty")
+    if (longest := max(map(len, candidates))) > MAX_ANSWER_CHARS:
+        reason = f"the answer has {longest} characters, at most {MAX_ANSWER_CHARS} are compared"
+        return Judgement("incorrect", "wrong_answer", reason)
+    if any(has_form(answer, asked) and _score(answer, asked) == 1.0 for answer in candidates):
+        return CORRECT
+    expected = f", expected {excerpt(asked.reference_answer)}" if asked.reference_answer else " does not solve the task"
+    return Judgement("incorrect", "wrong_answer", f"answer {excerpt(candidates[0])}{expected}")
+
+
+def check_reasoning_gym(asked: Asked) -> str | None:
+    """Why this row cannot be judged: its reference or metadata do not get the full score of the scorer."""
+    metadata = _metadata(asked)
+    for key, most in _LIMITS.get(asked.parameter, {}).items():
+        if isinstance(value := metadata.get(key), int) and value > most:
+            return f"metadata key {key} is {value}, at most {most} is judged"
+    if asked.reference_answer:
+        if judge_reasoning_gym(asked.reference_answer, asked).outcome == "correct":
+            return None
+        return (
+            f"reference_answer {excerpt(asked.reference_answer)} does not get the full score of {asked.parameter} with "
+            "this row's metadata; land the dataset's question, answer and metadata unchanged"
+        )
+    if (_score(_PROBES[asked.parameter], asked) or 0) > 0:
+        return None
+    return f"metadata is not that of a {asked.parameter} row; land the dataset's own metadata unchanged"
+
+
+def final_candidates(text: str, reference: str) -> list[str]:
+    """What may be the final answer, each as written and without markup: `<answer>` tags, a fenced block or in words.
+
+    An answer part that is the reference's very text is the reference, whatever markup it seems to hold.
+    """
+    if text.strip() == reference.strip():
+        return [reference] if reference.strip() else []
+    tagged, fenced = _tagged(text), _FENCED.findall(text)
+    found = [tagged] if tagged is not None else [extract_answer(text), *fenced[-1:]]
+    if tagged is None and "\n" in reference.strip() and (markers := list(_AFTER_MARKER.finditer(text))):
+        found.append(text[markers[-1].end() :])  # an answer of several lines
+    return list(dict.fromkeys(one for part in found for one in (part.strip(), tidy(part)) if one))
+
+
+def has_form(answer: str, asked: Asked) -> bool:
+    """Whether the answer is such that its full score means that it is right, and that scoring it ends soon."""
+    form = FORMS.get(asked.parameter)
+    return form is None or form(answer, asked)
+
+
+def _tagged(text: str) -> str | None:
+    """Content of the last `<answer>…</answer>`, the library's own way of asking for an answer."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return text[start + len("<answer>") : end] if start >= 0 else None
+
+
+def _score(answer: str, asked: Asked) -> float | None:
+    """The scorer's score; None where it raises, as several do for what they cannot parse."""
+    metadata = _restored(asked.parameter, _metadata(asked))
+    entry: Entry = {"question": asked.question, "answer": asked.reference_answer or None, "metadata": metadata}
+    try:
+        return _scorer(asked.parameter)(answer, entry)
+    except Exception:
+        return None
+
+
+def _metadata(asked: Asked) -> Metadata:
+    metadata: Metadata = json.loads(asked.metadata)
+    return metadata
+
+
+def _restored(dataset: str, metadata: Metadata) -> Metadata:
+    """Tuples that JSON made lists, where the scorer compares them."""
+    grid = metadata.get("output")
+    if dataset in ("arc_agi", "rearc") and isinstance(grid, list):
+        return metadata | {"output": tuple(tuple(row) if isinstance(row, list) else row for row in grid)}
+    return metadata
 
 
 @cache
-def _scorer(dataset: str) -> Callable[[str, dict[str, object]], float]:
+def _scorer(dataset: str) -> Callable[[str, Entry], float]:
     from reasoning_gym import get_score_answer_fn  # loads sympy: 0.8 s, which only judging should pay
 
-    scorer: Callable[[str, dict[str, object]], float] = get_score_answer_fn(dataset)
+    scorer: Callable[[str, Entry], float] = get_score_answer_fn(dataset)
     return scorer
+
+
+def _like(pattern: str, most: int = MAX_ANSWER_CHARS) -> Callable[[str, Asked], bool]:
+    compiled = re.compile(pattern, re.DOTALL)
+    return lambda answer, asked: len(answer) <= most and compiled.fullmatch(answer.strip()) is not None
+
+
+def _as_many(separator: str | None) -> Callable[[str, Asked], bool]:
+    return lambda answer, asked: len(answer.split(separator)) == len(asked.reference_answer.split(separator))
+
+
+def _uses_the_numbers(answer: str, asked: Asked) -> bool:
+    numbers = _metadata(asked).get("numbers")
+    given = [str(number) for number in numbers] if isinstance(numbers, list) else []
+    return sorted(re.findall(r"\d+", answer)) == sorted(given)
+
+
+FORMS: dict[str, Callable[[str, Asked], bool]] = {
+    "advanced_geometry": _like(r"[^,]+(?:,[^,]+)?"),  # it ignores a third coordinate
+    "complex_arithmetic": _like(r"[-+\d.ijeE() ]+", 200),  # `nan` gets the full score
+    "fraction_simplification": _like(r"\$*\s*(?:\d+\s*/\s*\d+|\\d?frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\})\s*\$*", 200),
+    "graph_color": _like(r"\{.*\}"),  # a list is not a colouring
+    "kakurasu": _like(r"[01\s,;|\[\]]+"),  # it skips all but 0 and 1
+    "knights_knaves": _like(r"(?i:(?!.*\b(?:not|or|either|neither|nor|if|unless)\b)).*"),  # it skips words
+    "letter_jumble": _as_many(None),  # it ignores what follows
+    "polynomial_equations": _like(rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*"),  # it ignores what is no number
+    "puzzle24": _uses_the_numbers,  # it takes any four numbers
+    "quantum_lock": _like(
+        r"[^A-Za-z]*(?:[A-Ca-c][^A-Za-z]*)+", _MAX_STEPS
+    ),  # it skips words, and each press may multiply
+    "rubiks_cube": _like(
+        r"(?:[LRDUBFXYZMES]w?(?:'[1-3]?|[1-3]'?)?\s*)+", _MAX_STEPS
+    ),  # it drops other moves, repeats n times
+    "rush_hour": _like(r"(?:[A-Z][+-]\d\s*)+", _MAX_STEPS),  # it walks all n steps
+    "sokoban": _like(r"[UDLR\s,]+"),  # it skips other letters
+    "time_intervals": _like(r"-?\d+(?:\s+days?)?(?:\s*,\s*[\d:.]+)?|[\d:.]+"),  # it reads `5` of `5 or 6 days`
+    "word_sorting": _as_many(","),  # it ignores what follows
+}
