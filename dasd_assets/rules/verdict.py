@@ -25,6 +25,13 @@ VerdictKind = Literal[
     "repeated_phrases",
     "looping_tail",
     "wrong_answer",
+    "no_program",
+    "wrong_output",
+    "runtime_error",
+    "timed_out",
+    "out_of_memory",
+    "too_much_output",
+    "invalid_tests",
     "no_verifier",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
@@ -43,6 +50,13 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
     "looping_tail": "The last tokens are mostly one loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "no_program": "The answer has no program in Python, or one that is too long.",
+    "wrong_output": "The program prints or returns something else than a test expects.",
+    "runtime_error": "The program ends with an error, or without a result.",
+    "timed_out": "The program takes more time than a test, or all of them, may.",
+    "out_of_memory": "The program takes more memory than it may.",
+    "too_much_output": "The program writes more than it may, to its output or to its folder.",
+    "invalid_tests": "The question's tests cannot be run, so no program can pass (fails).",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"

@@ -99,8 +99,7 @@ def _root(packages: tuple[str, ...]) -> list[str]:
     for device in _DEVICES:
         parts += ["--dev-bind", device, device]
     parts += ["--ro-bind", str(INSIDE), inside]
-    if not packages:
-        parts += ["--perms", "1777", "--size", str(MAX_DISK_BYTES), "--tmpfs", "/tmp"]
+    parts += ["--perms", "1777", "--size", str(MAX_DISK_BYTES), "--tmpfs", "/tmp"]
     return [*parts, "--remount-ro", "/"]
 
 

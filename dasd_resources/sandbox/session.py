@@ -61,12 +61,13 @@ class Ended:
 class Session:
     """A started sandbox; use it as a context, for it ends with all in it.
 
-    packages: whether installed packages can be read inside, and `preload` are imported first. It then has no folder to
-    write to, so that one job leaves nothing to the next. Raises NoSandbox.
+    preload: installed modules to import first; installed packages can then be read inside. Such a sandbox serves many
+    answers, and ends when a job has left a file, so that none leaves anything to the next. Raises NoSandbox.
     """
 
     def __init__(self, confinement: Confinement, preload: tuple[str, ...] = ()) -> None:
-        self._confinement, self._received = confinement, bytearray()
+        self._confinement, self._received, self._killed = confinement, bytearray(), False
+        self._serves_many = bool(preload)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._errors = tempfile.TemporaryFile()
         packages = bubblewrap.packages_folders() if preload else ()
@@ -96,12 +97,17 @@ class Session:
         self.close()
 
     @property
+    def usable(self) -> bool:
+        """Whether another job can be run in it."""
+        return not self._killed and self._process.poll() is None
+
+    @property
     def process_id(self) -> int:
         """Of the process outside with which all inside ends."""
         return self._process.pid
 
     def run(self, job: Job) -> Ended:
-        """Run one job. After anything but an ended one, the sandbox may be gone: open another."""
+        """Run one job. Some end the sandbox itself: see `usable`."""
         stdin = self._process.stdin
         assert stdin is not None
         try:
@@ -110,11 +116,15 @@ class Session:
             found = self._hear(_wall_seconds(self._confinement) + _GRACE_SECONDS, watch_memory=True)
         except BrokenPipeError:
             raise self._broken() from None
-        return found if isinstance(found, Ended) else _ended(found)
+        if isinstance(found, Ended):
+            return found
+        if found["left"] and self._serves_many:
+            self._kill()
+        return _ended(found)
 
     def close(self) -> None:
         """End it and all in it."""
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdout, self._errors):
             assert stream is not None
@@ -138,14 +148,19 @@ class Session:
                 if selector.select(_POLL):
                     self._receive(os.read(stdout.fileno(), 1 << 20))
                 elif time.monotonic() > deadline:
-                    self._process.kill()
+                    self._kill()
                     return Ended("timed_out")
                 elif watch_memory and resident_bytes(self._process.pid) > most:
-                    self._process.kill()
+                    self._kill()
                     return Ended("out_of_memory")
         reply, self._received = self._received, bytearray()
         found: dict = json.loads(reply)
         return found
+
+    def _kill(self) -> None:
+        """bubblewrap ends, and with it the first process inside, and with that all others."""
+        self._killed = True
+        self._process.kill()
 
     def _receive(self, part: bytes) -> None:
         if not part or len(self._received) > _MAX_REPLY_BYTES:
@@ -153,7 +168,7 @@ class Session:
         self._received += part
 
     def _broken(self) -> NoSandbox:
-        self._process.kill()
+        self._kill()
         self._process.wait()
         self._errors.seek(0)
         said = self._errors.read(2000).decode("utf-8", "replace").strip().splitlines()

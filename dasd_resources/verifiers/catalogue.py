@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dasd_resources.verifiers.code import check_tests, judge_code
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
-from dasd_resources.verifiers.reasoning_gym_datasets import REASONING_GYM_DATASETS, WITHOUT_REFERENCE
+from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS, WITHOUT_REFERENCE
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 
@@ -32,11 +33,20 @@ class Verifier:
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "code": Verifier(judge_code, check_reference=check_tests, needs_no_reference=frozenset({""})),
     "exact": Verifier(judge_exact),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
-    "reasoning_gym": Verifier(judge_reasoning_gym, REASONING_GYM_DATASETS, check_reasoning_gym, WITHOUT_REFERENCE),
+    "reasoning_gym": Verifier(
+        judge_reasoning_gym, REASONING_GYM_DATASETS | EVALUATED_DATASETS, check_reasoning_gym, WITHOUT_REFERENCE
+    ),
 }
+
+
+def runs_programs(name: str) -> bool:
+    """Whether judging by this known verifier runs what a model wrote, which takes a sandbox."""
+    kind, _, parameter = name.partition(":")
+    return kind == "code" or (kind == "reasoning_gym" and parameter in EVALUATED_DATASETS)
 
 
 def known_verifier(name: str) -> bool:

@@ -3,21 +3,34 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dasd_resources.sandbox import Confinement
+
 Outcome = Literal["correct", "incorrect", "unverifiable", "error"]
-JudgementKind = Literal["wrong_answer"]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+JudgementKind = Literal[
+    "wrong_answer",
+    "no_program",
+    "wrong_output",
+    "runtime_error",
+    "timed_out",
+    "out_of_memory",
+    "too_much_output",
+    "invalid_tests",
+]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
 
 
 @dataclass(frozen=True)
 class Asked:
     """What an answer is compared with: its question, the reference answer, and its metadata (JSON).
 
-    parameter: what follows the colon in the verifier's name, such as the dataset of `reasoning_gym:gcd`.
+    parameter: what follows the colon in the verifier's name, such as the dataset of `reasoning_gym:gcd`. confinement: of
+    what a verifier has to run to judge.
     """
 
     question: str
     reference_answer: str
     metadata: str
     parameter: str = ""
+    confinement: Confinement = Confinement()
 
 
 @dataclass(frozen=True)

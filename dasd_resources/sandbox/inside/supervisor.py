@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import selectors
+import shutil
 import signal
 import sys
 import time
@@ -48,11 +49,19 @@ def main() -> None:
     sys.path += settings["packages"]
     for module in settings["preload"]:
         __import__(module)
+    if os.getpid() == 1:
+        _empty("/tmp")
     _become(limits.uid)
     _reply({"ready": True})
     for line in sys.stdin.buffer:
         job = json.loads(line)
         _reply(_result(_watch(_start(job, limits), limits)))
+
+
+def _empty(folder: str) -> None:
+    """Remove what importing has left in it."""
+    for name in os.listdir(folder):
+        shutil.rmtree(os.path.join(folder, name))
 
 
 def _become(uid: int | None) -> None:
@@ -225,6 +234,7 @@ def _reap(watched: Watched, flags: int) -> bool:
 
 
 def _num_files() -> int:
+    """How many there are in the private folder, itself included."""
     if os.getpid() != 1:
         return 0
     found = os.statvfs("/tmp")
@@ -244,4 +254,5 @@ def _result(watched: Watched) -> dict[str, object]:
         "output": b64encode(watched.captured).decode(),
         "errors": watched.tail.decode("utf-8", "backslashreplace"),
         "seconds": watched.seconds,
+        "left": _num_files() > 1,
     }
