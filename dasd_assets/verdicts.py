@@ -54,7 +54,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                     f"{num_waiting:,} responses have no tokens yet: judged when student_tokens has them"
                 )
             for row in logged(todo, num_todo, "responses judged", context.log.info):
-                judged = judge_row(row, recipe.filters, row["known"])
+                judged = judge_row(row, recipe.filters, row["known"], recipe.teacher.thinking)
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
         return _result(warehouse, batch, version, declared)

@@ -245,6 +245,14 @@ def change(recipe: Recipe, path: str, value: object) -> Recipe:
     return Recipe.model_validate(document)
 
 
+def thinking_of(recipe: Recipe, thinking: str) -> Recipe:
+    """The recipe with that thinking of its teacher, and so of its student."""
+    document = recipe.model_dump()
+    document["teacher"]["thinking"] = thinking
+    del document["student"]["thinking"]
+    return Recipe.model_validate(document)
+
+
 def prompt_rows(start: int, stop: int) -> list[QuestionRow]:
     """Questions of the demo, every third in a domain of its own."""
     rows = islice(questions("prompts"), start, stop)

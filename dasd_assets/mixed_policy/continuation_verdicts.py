@@ -56,7 +56,9 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
             verdict
             for row in to_judge(warehouse, student, continuations)
             for verdict in verdict_rows(
-                {"continuation_id": row["continuation_id"]}, judge_row(row, recipe.filters), version
+                {"continuation_id": row["continuation_id"]},
+                judge_row(row, recipe.filters, thinking=recipe.teacher.thinking),
+                version,
             )
         ]
         table = pl.DataFrame(rows, infer_schema_length=None)

@@ -16,7 +16,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
-from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
@@ -61,6 +61,7 @@ __all__ = [
     "Selection",
     "Server",
     "Share",
+    "Thinking",
     "Training",
     "UniqueKeys",
     "dataset_name",

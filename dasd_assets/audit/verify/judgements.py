@@ -23,7 +23,7 @@ from dasd_assets.rules.filters import (
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
 from dasd_assets.rules.verdict import Verdict, judge_answer
-from dasd_resources.recipe import Filters, Recipe
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
 
@@ -92,19 +92,17 @@ def verdicts(
         say(f"  {number_of(number, 'verdict')} in {judged.verdicts} not given again: there is no filter {name!r}")
 
 
-def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
-    """Filter version -> filters and student, of every recipe that a model was registered or trained with."""
+def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Recipe, str]]:
+    """Filter version -> recipe and student, of every recipe that a model was registered or trained with."""
     return {
-        judged.version(recipe, student): (recipe.filters, student)
-        for recipe in chats.recipes
-        for student in chats.students
+        judged.version(recipe, student): (recipe, student) for recipe in chats.recipes for student in chats.students
     }
 
 
 def _judged(
     row: Record,
     stored: dict[str, Verdict],
-    rules: dict[str, tuple[Filters, str]],
+    rules: dict[str, tuple[Recipe, str]],
     unjudged: Counter[str],
 ) -> dict[str, Verdict]:
     """Every verdict again; what cannot be found out here stays as it is stored, and why is counted."""
@@ -115,13 +113,14 @@ def _judged(
         return stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
 
 
-def _again(row: Record, rules: dict[str, tuple[Filters, str]]) -> dict[str, Verdict]:
+def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
     version = row["filter_version"]
     if version not in rules:
         raise NotJudged(f"the rules of filter version {version} are of no recorded recipe, or of older code")
     if row["num_student_tokens"] is None and row["token_kind"] is None:
         raise NotJudged("they have no tokens of their student (an earlier release judged them); `dasd run` makes them")
-    return judge_row(row, rules[version][0])
+    recipe, _ = rules[version]
+    return judge_row(row, recipe.filters, thinking=recipe.teacher.thinking)
 
 
 def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
