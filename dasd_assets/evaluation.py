@@ -17,12 +17,13 @@ from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_assets.rules.verdict import VERIFYING, judge_answer
+from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, judge_answer, verifier_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -30,9 +31,9 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERIFIER_VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,17 +92,17 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "max_tokens": max_tokens[question["benchmark"]],
                     "question_id": question["question_id"],
                     "sample_index": index,
-                    "verifier_version": VERIFIER_VERSION,
+                    "verifier_version": verifier_version(recipe),
                     "template_version": model.chat.template_version,
                 }
                 wanted[evaluation_id(row)] = {**row, "asked": question}
     return wanted
 
 
-def answer_row(completion: Completion, wanted: Row, model: PromptedModel) -> Row:
+def answer_row(completion: Completion, wanted: Row, model: PromptedModel, confinement: Confinement = USUAL) -> Row:
     """The `evaluations` row of an answer; one without a final answer is wrong."""
     text = model.chat.read_response(completion.token_ids).text
-    verdict = judge_answer(text, wanted["asked"])
+    verdict = judge_answer(text, wanted["asked"], confinement)
     return {
         **{key: value for key, value in wanted.items() if key != "asked"},
         "evaluation_id": completion.request_id,
@@ -156,7 +157,7 @@ def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
         "top_p": recipe.evaluation.top_p,
         "samples": recipe.evaluation.samples_per_question,
         "temperatures": list(recipe.evaluation.temperatures),
-        "verifier": VERIFIER_VERSION,
+        "verifier": verifier_version(recipe),
     }
     answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
     return answers.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe))))
@@ -229,7 +230,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "empty_datasets": (),
         },
         rules=[EVALUATION, CHAIN],
-        parts=["evaluation"],
+        parts=["evaluation", *VERIFYING_LIMITS],
     )
 
     @declared.asset(
@@ -243,6 +244,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "SELECT * FROM benchmark_questions WHERE list_contains($names, benchmark) ORDER BY benchmark, question_id",
             {"names": [benchmark.name for benchmark in recipe.evaluation.benchmarks]},
         )
+        confinement = confinement_of(recipe, context.log.warning)
         ids: list[str] = []
         ledgers: list[tuple[Ledger, Model]] = []
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
@@ -250,7 +252,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             spec = spec.model_copy(update={"model": row["path"]})
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
-            ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted), spec))
+            ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted, confinement), spec))
             ids += wanted
         return _evaluation_result(warehouse, recipe, ids, retry_tags(ledgers), declared)
 
@@ -264,6 +266,7 @@ def _evaluate(
     name: str,
     model: PromptedModel,
     wanted: dict[str, Row],
+    confinement: Confinement,
 ) -> Ledger:
     """Have what is missing answered; returns the ledger of it, closed."""
     checkpoint = next(iter(wanted.values()))["checkpoint_id"]
@@ -272,7 +275,7 @@ def _evaluate(
     requests = [_request(key, wanted[key], model) for key in missing(wanted, present)]
     with Ledger(warehouse, "evaluations", origin(context)) as ledger:
         answers = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
-        ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model))
+        ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model, confinement))
     return ledger
 
 
@@ -298,6 +301,7 @@ def _evaluation_result(
                 f"accuracy_of_{r['checkpoint']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
                 for r in newest.to_dicts()
             },
+            **sandbox_figure(recipe.verification.confinement),
             accuracies=accuracy_table(scores),
             accuracy=inline(accuracy_bars(scores)),
         ),

@@ -11,6 +11,7 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
@@ -46,7 +47,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
-        version = filter_version(recipe, student)
+        version, confinement = filter_version(recipe, student), confinement_of(recipe, context.log.warning)
         with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
             num_todo, num_waiting, todo = unjudged(warehouse, batch, student, version)
             if num_waiting:
@@ -54,10 +55,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                     f"{num_waiting:,} responses have no tokens yet: judged when student_tokens has them"
                 )
             for row in logged(todo, num_todo, "responses judged", context.log.info):
-                judged = judge_row(row, recipe.filters, row["known"], recipe.teacher.thinking)
+                judged = judge_row(row, recipe.filters, row["known"], recipe.teacher.thinking, confinement)
                 for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
                     ledger.add(verdict)
-        return _result(warehouse, batch, version, declared)
+        return _result(warehouse, batch, version, declared, sandbox_figure(confinement))
 
     return [response_verdicts]
 
@@ -91,7 +92,9 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     return num_todo, num_unjudged - num_todo, rows()
 
 
-def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaration) -> dg.MaterializeResult:
+def _result(
+    warehouse: Warehouse, batch: str, version: str, declared: Declaration, sandbox: dict[str, str]
+) -> dg.MaterializeResult:
     query = """SELECT response_id, filter, passed FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
@@ -103,6 +106,7 @@ def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaratio
             verdicts.height,
             {"batch": batch, "filter_version": version},
             {"passed": False},
+            **sandbox,
             num_responses=verdicts["response_id"].n_unique(),
             **{f"failed_{name}": count for name, count in failed.items()},
         ),

@@ -12,6 +12,7 @@ from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
@@ -51,13 +52,14 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         version = continuation_filter_version(recipe, student)
+        confinement = confinement_of(recipe, context.log.warning)
         continuations = current_continuations(warehouse, engines, recipe)
         rows = [
             verdict
             for row in to_judge(warehouse, student, continuations)
             for verdict in verdict_rows(
                 {"continuation_id": row["continuation_id"]},
-                judge_row(row, recipe.filters, thinking=recipe.teacher.thinking),
+                judge_row(row, recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement),
                 version,
             )
         ]
@@ -71,6 +73,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
                 len(rows),
                 {"filter_version": version},
                 {"passed": False},
+                **sandbox_figure(confinement),
                 num_continuations=continuations.height,
                 **{
                     f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFYING, Verdict, VerdictKind, final_answer_verdict
+from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, Verdict, VerdictKind, final_answer_verdict
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Repetition, Thinking
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.verifiers import VERIFIER_VERSION, Asked
 
 FILTER_VERSION = "1"  # raise it when a verdict can change; not for a filter that is added
@@ -36,7 +37,8 @@ class Response:
     """A teacher response and its question, as far as the filters look at them.
 
     text is canonical; token_ids are the teacher's, as sampled, or of a text that both models wrote the student's;
-    num_student_tokens counts the text in the student's. thinking: what the recipe says of the teacher.
+    num_student_tokens counts the text in the student's. thinking: what the recipe says of the teacher. confinement: of
+    the program in its answer.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Response:
     verifier: str | None
     metadata: str
     thinking: Thinking = "required"
+    confinement: Confinement = USUAL
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,9 @@ def correctness(response: Response) -> Verdict:
     """The verifier's verdict on the final answer; a question without a verifier passes, and the kind says so."""
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
-    asked = Asked(response.question, response.reference_answer or "", response.metadata)
+    asked = Asked(
+        response.question, response.reference_answer or "", response.metadata, confinement=response.confinement
+    )
     return final_answer_verdict(response.text, response.verifier, asked, blank_is_missing=False)
 
 
@@ -189,6 +194,7 @@ FILTERS: dict[str, Filter] = {
         drops="responses whose final answer the question's verifier does not accept",
         judge=lambda response, filters: correctness(response),
         max_drop_share=0.7,
+        limits=VERIFYING_LIMITS,
         always_required=False,
     ),
 }

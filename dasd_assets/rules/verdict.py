@@ -6,10 +6,14 @@ from typing import Literal, get_args
 
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.verification_settings import LIMITS
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
 from dasd_resources.verifiers import VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
+VERIFYING_LIMITS = tuple(LIMITS)  # of the recipe: they decide what becomes of a program
 
 VerdictKind = Literal[
     "unsupported_question",
@@ -94,7 +98,18 @@ def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_mis
     return Verdict(judged.outcome == "correct", judged.kind, judged.reason)
 
 
-def judge_answer(text: str, question: Row) -> Verdict:
-    """The verifier's verdict on the final answer of a canonical text."""
-    verifier, *known = (str(question[name] or "") for name in ("verifier", "question", "reference_answer", "metadata"))
-    return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)
+def verifier_version(recipe: Recipe) -> str:
+    """Identifies what judged an answer: the verifiers, and the limits of programs where the recipe sets them."""
+    return (
+        f"{VERIFIER_VERSION}+{recipe.version(*VERIFYING_LIMITS)}"
+        if recipe.parts(*VERIFYING_LIMITS)
+        else VERIFIER_VERSION
+    )
+
+
+def judge_answer(text: str, question: Row, confinement: Confinement = USUAL) -> Verdict:
+    """The verifier's verdict on the final answer of a canonical text. confinement: of the program in it."""
+    names = ("verifier", "question", "reference_answer", "metadata")
+    verifier, asked, reference, metadata = (str(question[name] or "") for name in names)
+    known = Asked(asked, reference, metadata, confinement=confinement)
+    return final_answer_verdict(text, verifier, known, blank_is_missing=True)

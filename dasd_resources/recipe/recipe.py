@@ -14,9 +14,10 @@ from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.verification_settings import LIMITS, Verification
 
 # Keys that came after versions had been made of all others: one that is still as it was then is part of no version.
-LATER: Final[Mapping[str, object]] = {"teacher.thinking": AS_BEFORE}
+LATER: Final[Mapping[str, object]] = {"teacher.thinking": AS_BEFORE, **LIMITS}
 
 
 class Recipe(Part):
@@ -29,6 +30,7 @@ class Recipe(Part):
     generation: Generation
     parity: Parity = Parity()
     filters: Filters
+    verification: Verification = Verification()
     selection: Selection
     training: Training
     mixed_policy: MixedPolicy

@@ -15,7 +15,7 @@ runs, unless the recipe says `unsafe`.
 Left out: cgroups. Where they can be written to depends on the machine; the limits here hold on every one.
 """
 
-from dasd_resources.sandbox.confinement import Confinement
+from dasd_resources.sandbox.confinement import USUAL, Confinement
 from dasd_resources.sandbox.session import Ended, Job, NoSandbox, Session, Status, sandbox_fault
 
-__all__ = ["Confinement", "Ended", "Job", "NoSandbox", "Session", "Status", "sandbox_fault"]
+__all__ = ["USUAL", "Confinement", "Ended", "Job", "NoSandbox", "Session", "Status", "sandbox_fault"]

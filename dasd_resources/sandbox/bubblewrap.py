@@ -22,9 +22,7 @@ from dasd_resources.sandbox.confinement import MAX_DISK_BYTES
 TOOL = "bwrap"
 MOUNTED = "/sandbox"  # where our own code is, inside
 INSIDE = Path(__file__).parent / "inside"
-START = (
-    "import sys; sys.path.insert(0, {path!r}); from dasd_resources.sandbox.inside.supervisor import main; main()"
-)
+START = "import sys; sys.path.insert(0, {path!r}); from dasd_resources.sandbox.inside.supervisor import main; main()"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _FIRST_UID = 2_000_000_000  # above what systems give out, so that no process, file or limit is shared
 _SESSIONS_AT_ONCE = 64
@@ -105,14 +103,18 @@ def _root(packages: tuple[str, ...]) -> list[str]:
 
 def _folders(paths: list[str]) -> list[str]:
     """The folders above these paths, which bubblewrap would make for its own user alone."""
-    above = dict.fromkeys(str(folder) for path in paths for folder in reversed(Path(path).parents) if folder != Path("/"))
+    above = dict.fromkeys(
+        str(folder) for path in paths for folder in reversed(Path(path).parents) if folder != Path("/")
+    )
     return [part for folder in [*above, "/tmp"] for part in ("--perms", "0755", "--dir", folder)]
 
 
 def _library_folders() -> list[str]:
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     folders = ["/usr/lib64", f"/usr/lib/{multiarch}"]
-    folders += [folder for folder in ("/lib64", f"/lib/{multiarch}") if not Path(folder).resolve().is_relative_to("/usr")]
+    folders += [
+        folder for folder in ("/lib64", f"/lib/{multiarch}") if not Path(folder).resolve().is_relative_to("/usr")
+    ]
     return [folder for folder in folders if Path(folder).is_dir() and folder.rstrip("/") not in ("/usr/lib", "/lib")]
 
 

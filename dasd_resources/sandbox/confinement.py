@@ -29,3 +29,6 @@ class Confinement:
     def memory_bytes(self) -> int:
         """memory_mb in bytes."""
         return self.memory_mb << 20
+
+
+USUAL = Confinement()  # what a recipe that says nothing has

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from base64 import b64decode
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
@@ -36,6 +37,7 @@ Status = Literal["ended", "timed_out", "out_of_memory", "too_much_output"]
 Job = dict[str, object]  # see `inside.supervisor`
 _MAX_REPLY_BYTES = 2 * MAX_OUTPUT_BYTES
 _START_SECONDS, _GRACE_SECONDS, _POLL = 60.0, 5.0, 0.05
+_PIPE = subprocess.PIPE
 _SOURCE = str(bubblewrap.INSIDE.parents[2])
 INSTALL = (
     "install the package bubblewrap (Debian, Ubuntu: apt-get install bubblewrap), or write `verification: {sandbox: "
@@ -69,31 +71,47 @@ class Session:
         self._confinement, self._received, self._killed = confinement, bytearray(), False
         self._serves_many = bool(preload)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         packages = bubblewrap.packages_folders() if preload else ()
         settings = json.dumps({"limits": asdict(_limits(confinement)), "packages": packages, "preload": preload})
         self._process = self._start(settings, packages)
         self._hear(_START_SECONDS, watch_memory=False)
 
     def _start(self, settings: str, packages: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         if self._confinement.unsafe:
-            self._folder = tempfile.TemporaryDirectory(prefix="dasd-unsafe-")
-            command = [sys.executable, *bubblewrap.flags(), "-c", bubblewrap.START.format(path=_SOURCE), settings]
-            clean = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-            return subprocess.Popen(command, cwd=self._folder.name, env=clean, start_new_session=True, **streams)
+            return self._start_unsafe(settings)
         program = bubblewrap.tool()
         if program is None:
             raise NoSandbox(f"a program of a model runs in a sandbox only, and bubblewrap is not there: {INSTALL}")
-        with _descriptor(_filter()) as seccomp:
-            number = seccomp.fileno()
-            command = [*bubblewrap.sandboxed(program, packages, number), settings]
-            return subprocess.Popen(command, pass_fds=[number], env={}, **streams)
+        with tempfile.TemporaryFile() as seccomp:
+            seccomp.write(_filter())
+            seccomp.seek(0)
+            command = [*bubblewrap.sandboxed(program, packages, seccomp.fileno()), settings]
+            return subprocess.Popen(
+                command, env={}, pass_fds=[seccomp.fileno()], stdin=_PIPE, stdout=_PIPE, stderr=self._errors
+            )
+
+    def _start_unsafe(self, settings: str) -> subprocess.Popen[bytes]:
+        """The same without a sandbox: a folder and limits, which keep nobody from anything."""
+        self._folder = tempfile.TemporaryDirectory(prefix="dasd-unsafe-")
+        command = [sys.executable, *bubblewrap.flags(), "-c", bubblewrap.START.format(path=_SOURCE), settings]
+        clean = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+        return subprocess.Popen(
+            command,
+            cwd=self._folder.name,
+            env=clean,
+            start_new_session=True,
+            stdin=_PIPE,
+            stdout=_PIPE,
+            stderr=self._errors,
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -130,10 +148,8 @@ class Session:
             assert stream is not None
             stream.close()
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -172,9 +188,9 @@ class Session:
         self._process.wait()
         self._errors.seek(0)
         said = self._errors.read(2000).decode("utf-8", "replace").strip().splitlines()
+        why = f"code {self._process.returncode}: {said[-1] if said else 'it says nothing'}"
         return NoSandbox(
-            f"the sandbox ended by itself with code {self._process.returncode}: {said[-1] if said else 'it says nothing'}; "
-            "`dasd check` tries it out, docs/verifiers.md says what it needs"
+            f"the sandbox ended by itself with {why}; `dasd check` tries it, docs/verifiers.md says what it needs"
         )
 
 
@@ -186,7 +202,9 @@ def sandbox_fault(confinement: Confinement) -> str | None:
             found = session.run(job)
     except NoSandbox as error:
         return str(error)
-    return None if found.output == b"42\n" else f"the sandbox ran a program that prints 42, and this came of it: {found}"
+    return (
+        None if found.output == b"42\n" else f"the sandbox ran a program that prints 42, and this came of it: {found}"
+    )
 
 
 def _limits(confinement: Confinement) -> Limits:
@@ -214,17 +232,14 @@ def _filter() -> bytes:
         raise NoSandbox(f"the sandbox knows no system calls of {error}, only of {', '.join(ARCHITECTURES)}") from None
 
 
-def _descriptor(content: bytes) -> "tempfile._TemporaryFileWrapper[bytes]":
-    file = tempfile.TemporaryFile()
-    file.write(content)
-    file.seek(0)
-    return file
-
-
 def _ended(reply: dict) -> Ended:
     """A reply as what came of the job: the kernel's ways of saying no time and no memory have names."""
     found = Ended(
-        reply["status"], tuple(reply["codes"]), b64decode(reply["output"]), str(reply["errors"]), float(reply["seconds"])
+        reply["status"],
+        tuple(reply["codes"]),
+        b64decode(reply["output"]),
+        str(reply["errors"]),
+        float(reply["seconds"]),
     )
     if found.status != "ended":
         return found

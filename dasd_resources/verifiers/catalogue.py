@@ -9,7 +9,11 @@ from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
-from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS, WITHOUT_REFERENCE
+from dasd_resources.verifiers.reasoning_gym_datasets import (
+    EVALUATED_DATASETS,
+    REASONING_GYM_DATASETS,
+    WITHOUT_REFERENCE,
+)
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 

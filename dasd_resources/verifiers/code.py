@@ -13,7 +13,7 @@ from dasd_resources.sandbox.inside.values import decoded, encoded
 from dasd_resources.verifiers.code_output import same_output, same_value
 from dasd_resources.verifiers.code_programs import program_of
 from dasd_resources.verifiers.code_tests import CallTest, InvalidTests, OutputTest, Test, tests_of
-from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement, JudgementKind
+from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement, JudgementKind, Outcome
 from dasd_resources.visible_text import excerpt
 
 
@@ -51,7 +51,7 @@ def _judge(program: str, tests: list[Test], asked: Asked) -> Judgement:
             found = _fault(test, came) if seconds <= most else ("timed_out", f"{most:g} s are used up")
             if found is not None:
                 kind, what = found
-                outcome = "unverifiable" if kind == "invalid_tests" else "incorrect"
+                outcome: Outcome = "unverifiable" if kind == "invalid_tests" else "incorrect"
                 return Judgement(outcome, kind, f"test {number} of {len(tests)}: {what}")
     return CORRECT
 

@@ -16,13 +16,11 @@ def same_output(found: str, expected: str) -> bool:
 
 
 def same_value(found: object, expected: object) -> bool:
-    """Equal plain data; a tuple is a list, a key of a dict its text, as JSON has them. Never calls code of a program."""
+    """Equal plain data; a tuple is a list, a key of a dict its text, as JSON has them; no code of a program acts."""
     if isinstance(expected, float) or isinstance(found, float):
         return _number(found) and _number(expected) and _close(float(str(found)), float(str(expected)))
     if isinstance(expected, list | tuple):
-        return (
-            isinstance(found, list | tuple) and len(found) == len(expected) and all(map(same_value, found, expected))
-        )
+        return isinstance(found, list | tuple) and len(found) == len(expected) and all(map(same_value, found, expected))
     if isinstance(expected, dict):
         if not isinstance(found, dict) or len(found) != len(expected):
             return False
@@ -47,7 +45,7 @@ def _same_word(found: str, expected: str) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e300 or value in (math.inf, -math.inf)
+    return (isinstance(value, int | float) and abs(value) < 1e300) or value in (math.inf, -math.inf)
 
 
 def _close(found: float, expected: float) -> bool:

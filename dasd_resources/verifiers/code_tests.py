@@ -3,12 +3,13 @@
 | layout | keys | datasets |
 | --- | --- | --- |
 | inputs and outputs | `input_output` (JSON) or `inputs`, `outputs`; `fn_name` for a function | TACO, APPS |
-| lists of tests | `public_test_cases`, `private_test_cases` (JSON), `tests`, `test_cases` with `input`, `output`, `testtype` or `type`; `func_name`, `fn_name` or the `starter_code` | LiveCodeBench, and what is made of others |
+| lists of tests | `public_test_cases`, `private_test_cases` (JSON), `tests`, `test_cases`, of | LiveCodeBench |
+| | `input`, `output`, `testtype` or `type`; `func_name`, `fn_name` or the `starter_code` | |
 | by origin | `public_tests`, `private_tests`, `generated_tests` with `input`, `output` | CodeContests |
 | assertions | `test_list` with `test_setup_code` or `test_imports`; `test` with `entry_point` | MBPP, HumanEval |
 
-They are looked for in the reference answer first, then in the metadata; several layouts of one row all count. Tests that
-are pickled are refused, never loaded.
+They are looked for in the reference answer and in the metadata, and all that a row has count. Tests that are pickled
+are refused, never loaded.
 """
 
 import ast

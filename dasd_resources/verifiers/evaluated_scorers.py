@@ -1,8 +1,8 @@
 """The scorers of reasoning-gym that evaluate an answer or a row: run in a sandbox, each answer in a process of its own.
 
 An answer is let in only in its dataset's own notation, in which nothing can be called but mathematics: what evaluates
-it holds the right answer, too, and could be talked into anything. The sandboxes stay open, for loading the library takes
-a second; one that an answer has left a file in is closed, so nothing reaches the next answer.
+it holds the right answer, too, and could be talked into anything. The sandboxes stay open, for loading the library
+takes a second; one that an answer has left a file in is closed, so nothing reaches the next answer.
 """
 
 import ast
@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from fractions import Fraction
 from threading import Lock
 
-from dasd_resources.sandbox import Confinement, Session
+from dasd_resources.sandbox import Confinement, Job, Session
 from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.visible_text import excerpt
 
 MAX_EXPRESSION_CHARS = 1_000
-_NAMES = frozenset(
-    "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log ln sqrt Abs pi erf".split()  # and single letters
-)
+_NAMES = frozenset((  # and single letters
+    "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln",
+    "sqrt", "Abs", "pi", "erf",
+))  # fmt: skip
 _LIST = re.compile(r"[\w\s\[\],'\"_-]+")
 _ARITHMETIC = re.compile(r"[\d\s+\-*/()]+")
 _ALGEBRA = re.compile(r"[A-Za-z0-9\s+\-*/().,]+", re.ASCII)
@@ -40,13 +41,15 @@ def check_evaluated(asked: Asked) -> str | None:
     if missing:
         return f"metadata lacks {', '.join(missing)}; land the dataset's own metadata unchanged"
     if not in_notation(asked.reference_answer, asked):
-        return f"reference_answer {excerpt(asked.reference_answer)} is no answer of {asked.parameter}; land it unchanged"
+        return (
+            f"reference_answer {excerpt(asked.reference_answer)} is no answer of {asked.parameter}; land it unchanged"
+        )
     return None
 
 
 def evaluated_score(answer: str, entry: dict[str, object], asked: Asked) -> float | None:
     """What the dataset's own scorer gives the answer; None if it comes to no end. Raises NoSandbox."""
-    job = {"kind": "score", "dataset": asked.parameter, "answer": answer, "entry": entry}
+    job: Job = {"kind": "score", "dataset": asked.parameter, "answer": answer, "entry": entry}
     with _session(asked.confinement) as session:
         came = session.run(job)
     try:

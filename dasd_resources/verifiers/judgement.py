@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dasd_resources.sandbox import Confinement
+from dasd_resources.sandbox import USUAL, Confinement
 
 Outcome = Literal["correct", "incorrect", "unverifiable", "error"]
 JudgementKind = Literal[
@@ -22,15 +22,15 @@ JudgementKind = Literal[
 class Asked:
     """What an answer is compared with: its question, the reference answer, and its metadata (JSON).
 
-    parameter: what follows the colon in the verifier's name, such as the dataset of `reasoning_gym:gcd`. confinement: of
-    what a verifier has to run to judge.
+    parameter: what follows the colon in the verifier's name, such as the dataset of `reasoning_gym:gcd`.
+    confinement: of what a verifier has to run to judge.
     """
 
     question: str
     reference_answer: str
     metadata: str
     parameter: str = ""
-    confinement: Confinement = Confinement()
+    confinement: Confinement = USUAL
 
 
 @dataclass(frozen=True)

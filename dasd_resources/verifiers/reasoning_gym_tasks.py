@@ -1,6 +1,7 @@
 """`reasoning_gym:<dataset>`: the dataset's own scorer gives the final answer its full score.
 
-Only scorers that compare are called here (`reasoning_gym_datasets`), those that evaluate in a sandbox. Where one would give its full score too readily,
+Only scorers that compare are called here (`reasoning_gym_datasets`), those that evaluate in a sandbox
+(`evaluated_scorers`). Where one would give its full score too readily,
 or would work without bound, a form is asked of the answer first (FORMS).
 """
 

@@ -4,7 +4,7 @@ Texts are judged on the student's tokens as they are stored; whether these are r
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
@@ -22,8 +22,9 @@ from dasd_assets.rules.filters import (
 )
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
-from dasd_assets.rules.verdict import Verdict, judge_answer
+from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
 from dasd_resources.recipe import Recipe
+from dasd_resources.sandbox import USUAL, NoSandbox
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import VERIFIER_VERSION
 
@@ -110,7 +111,7 @@ def _judged(
         return _again(row, rules)
     except NotJudged as error:
         unjudged[str(error)] += 1
-        return stored | (_correctness(row, stored) if row["filter_version"] in rules else {})
+        return stored | (_correctness(row, stored, rules) if row["filter_version"] in rules else {})
 
 
 def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
@@ -120,15 +121,24 @@ def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdi
     if row["num_student_tokens"] is None and row["token_kind"] is None:
         raise NotJudged("they have no tokens of their student (an earlier release judged them); `dasd run` makes them")
     recipe, _ = rules[version]
-    return judge_row(row, recipe.filters, thinking=recipe.teacher.thinking)
+    try:
+        return judge_row(
+            row, recipe.filters, thinking=recipe.teacher.thinking, confinement=recipe.verification.confinement
+        )
+    except NoSandbox as error:
+        raise NotJudged(str(error)) from None
 
 
-def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
-    """The one verdict that needs no student's tokens; none where the student could not even be asked."""
+def _correctness(row: Record, stored: dict[str, Verdict], rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
+    """The one verdict that needs no student's tokens; none where the student or the program could not even be tried."""
     if any(verdict.kind == "unsupported_question" for verdict in stored.values()):
         return {}
-    asked: Record = {name: row.get(name) for name in Response.__annotations__}
-    return {CORRECTNESS: correctness(Response(**asked))}
+    confinement = rules[row["filter_version"]][0].verification.confinement
+    asked: Record = {name: row.get(name) for name in Response.__annotations__} | {"confinement": confinement}
+    try:
+        return {CORRECTNESS: correctness(Response(**asked))}
+    except NoSandbox:
+        return {}
 
 
 def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample: int | None) -> Iterator[Record]:
@@ -161,22 +171,29 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
             yield from chunk.iter_rows(named=True)
 
 
-def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
+def evaluations(
+    reading: Reading, recipes: Iterable[Recipe], sample: int | None, say: Callable[[str], None]
+) -> Iterator[Fault]:
     """Answers to held-out questions that the verifier judges otherwise."""
+    confinements = {verifier_version(recipe): recipe.verification.confinement for recipe in recipes}
     query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.kind, e.reason, e.response_text,
+            e.verifier_version,
             q.question, q.reference_answer, q.verifier, q.metadata
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
-                AND e.verifier_version = $verifier"""
+                AND list_contains($verifiers, e.verifier_version)"""
     num_unjudged = 0
-    for chunk in reading.stream(query, {"verifier": VERIFIER_VERSION}, CHUNK):
+    for chunk in reading.stream(query, {"verifiers": [VERIFIER_VERSION, *confinements]}, CHUNK):
         for row in chunk.iter_rows(named=True):
             if row["verifier"] is None:
                 num_unjudged += 1
                 continue
             found = Verdict(row["correct"], row["kind"], row["reason"])
             try:
-                again = judge_answer(row["response_text"], row)
+                again = judge_answer(row["response_text"], row, confinements.get(row["verifier_version"], USUAL))
+            except NoSandbox:
+                num_unjudged += 1
+                continue
             except ValueError as error:
                 name = f"{row['benchmark']} {row['question_id']}"
                 yield Fault("benchmark_questions", name, f"nothing can be judged by it: {error}", AGAIN)
@@ -185,7 +202,8 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
                 what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
                 yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
     if num_unjudged:
-        say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
+        why = "their question or verifier is another by now, or there is no sandbox for a program"
+        say(f"  {num_unjudged:,} evaluations were not judged again: {why}")
 
 
 def _shown(verdict: Verdict | None) -> str:

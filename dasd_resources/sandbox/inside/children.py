@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 MEMORY_CODE = 87  # exit code of a program that ran out of memory
+_AS_IS = "surrogateescape"
 _FIRST_FREE = 20  # file descriptors below are set up for a child
 
 
@@ -121,6 +122,7 @@ def _limit(limits: Limits) -> None:
 
 def _reopen() -> None:
     """Python's own streams on the child's descriptors, as of a program of its own."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape")  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors="backslashreplace")  # type: ignore[misc]
+    for own, (name, errors) in enumerate((("stdin", _AS_IS), ("stdout", _AS_IS), ("stderr", "backslashreplace"))):
+        stream = open(own, "w" if own else "r", encoding="utf-8", errors=errors)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)

@@ -79,11 +79,12 @@ def _executed(program: str, names: dict[str, object]) -> dict[str, object]:
 
 def _function(names: dict[str, object], name: str) -> Callable[..., object]:
     solution = names.get("Solution")
-    found = getattr(solution(), name, None) if isinstance(solution, type) else None
-    found = found if found is not None else names.get(name)
+    method: object = getattr(solution(), name, None) if isinstance(solution, type) else None
+    found = names.get(name) if method is None else method
     if not callable(found):
         raise NameError(f"the program defines no function {name}")
-    return found
+    function: Callable[..., object] = found
+    return function
 
 
 def _answer(request: dict[str, object], names: dict[str, object], kept: list[object]) -> dict[str, object]:

@@ -117,7 +117,9 @@ def _start_test(job: dict, limits: Limits) -> Watched:
     answered, answer = pipe()
     nothing, nowhere = null(os.O_RDONLY), null(os.O_WRONLY)
     program = spawn(
-        lambda: jobs.serve_calls(job["program"], 3, 4), {0: nothing, 1: nowhere, 2: to_errors, 3: asked, 4: answer}, limits
+        lambda: jobs.serve_calls(job["program"], 3, 4),
+        {0: nothing, 1: nowhere, 2: to_errors, 3: asked, 4: answer},
+        limits,
     )
     of_test = {0: nothing, 1: nowhere, 2: nowhere, jobs.RESULT: to_output, 4: ask, 5: answered}
     test = spawn(lambda: tests.run_test(job["test"], 4, 5), of_test, limits)

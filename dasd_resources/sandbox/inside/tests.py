@@ -61,7 +61,7 @@ class Remote:
     """A name of the program, or an object that stays there: it can be called, and its attributes asked for."""
 
     def __init__(self, program: Program, name: str | None, kept: int | None = None) -> None:
-        self.__dict__.update(_program=program, _name=name, _kept=kept)
+        self._program, self._name, self._kept = program, name, kept
 
     def __call__(self, *arguments: object, **keywords: object) -> object:
         return self._program.ask(self._name, self._kept, True, arguments, keywords)
@@ -74,7 +74,8 @@ class Remote:
         return self._program.ask(name, self._kept, False, (), {})
 
     def __iter__(self) -> Iterator[object]:
-        return iter(self._asked(jobs.LISTED))
+        listed = self._asked(jobs.LISTED)
+        return iter(listed if isinstance(listed, list) else [listed])
 
     def __len__(self) -> int:
         return int(str(self._asked("__len__")))
@@ -88,10 +89,10 @@ class Remote:
     def __str__(self) -> str:
         return str(self._asked("__str__"))
 
-    def _asked(self, method: str, *arguments: object) -> list:
+    def _asked(self, method: str, *arguments: object) -> object:
         """What a method says; not `__eq__`: a program's own would call anything equal to what is expected."""
         try:
-            return self._program.ask(method, self._kept, True, arguments, {})  # type: ignore[return-value]
+            return self._program.ask(method, self._kept, True, arguments, {})
         except AttributeError as error:
             raise TypeError(str(error)) from None  # as Python itself says of an object without the method
 
