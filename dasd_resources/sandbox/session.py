@@ -1,7 +1,7 @@
 """A sandbox that is open: jobs go in one after the other, and what came of each comes out.
 
-All that decides is bounded here, outside: time, memory of the whole tree, bytes read. Whatever goes wrong with a
-sandbox itself is `NoSandbox`, never a verdict.
+All that decides is bounded here, outside: time, memory of the whole tree, bytes read. A sandbox that does not start is
+`NoSandbox`, never a verdict.
 """
 
 import json
@@ -33,7 +33,7 @@ from dasd_resources.sandbox.inside.children import MEMORY_CODE, Limits
 from dasd_resources.sandbox.process_tree import resident_bytes
 from dasd_resources.sandbox.seccomp import ARCHITECTURES, seccomp_filter
 
-Status = Literal["ended", "timed_out", "out_of_memory", "too_much_output"]
+Status = Literal["ended", "timed_out", "out_of_memory", "too_much_output", "broken"]
 Job = dict[str, object]  # see `inside.supervisor`
 _MAX_REPLY_BYTES = 2 * MAX_OUTPUT_BYTES
 _START_SECONDS, _GRACE_SECONDS, _POLL = 60.0, 5.0, 0.05
@@ -51,7 +51,10 @@ class NoSandbox(UserError):
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a job. codes: exit codes (negative: a signal) of its processes. seconds: of computing."""
+    """What came of a job. codes: exit codes (negative: a signal) of its processes. seconds: of computing.
+
+    broken: the sandbox itself ended with it.
+    """
 
     status: Status
     codes: tuple[int, ...] = ()
@@ -132,8 +135,9 @@ class Session:
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.flush()
             found = self._hear(_wall_seconds(self._confinement) + _GRACE_SECONDS, watch_memory=True)
-        except BrokenPipeError:
-            raise self._broken() from None
+        except (BrokenPipeError, NoSandbox):
+            self._kill()
+            return Ended("broken")
         if isinstance(found, Ended):
             return found
         if found["left"] and self._serves_many:

@@ -12,7 +12,7 @@ from dasd_resources.sandbox import Ended, Job, Session
 from dasd_resources.sandbox.inside.values import decoded, encoded
 from dasd_resources.verifiers.code_output import same_output, same_value
 from dasd_resources.verifiers.code_programs import program_of
-from dasd_resources.verifiers.code_tests import CallTest, InvalidTests, OutputTest, Test, tests_of
+from dasd_resources.verifiers.code_tests import CallTest, InvalidTests, OutputTest, Test, question_tests
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement, JudgementKind, Outcome
 from dasd_resources.visible_text import excerpt
 
@@ -26,7 +26,7 @@ def judge_code(answer: str, asked: Asked) -> Judgement:
     if program is None:
         return Judgement("incorrect", "no_program", why)
     try:
-        tests = tests_of(asked)
+        tests = question_tests(asked)
     except InvalidTests as error:
         return Judgement("unverifiable", "invalid_tests", str(error))
     return _judge(program, tests, asked)
@@ -35,18 +35,20 @@ def judge_code(answer: str, asked: Asked) -> Judgement:
 def check_tests(asked: Asked) -> str | None:
     """Why no program could be judged: there are no tests, or they cannot be read."""
     try:
-        tests_of(asked)
+        question_tests(asked)
     except InvalidTests as error:
         return str(error)
     return None
 
 
-def _judge(program: str, tests: list[Test], asked: Asked) -> Judgement:
-    """One sandbox for all tests of a program, a fresh process in it for each."""
+def _judge(program: str, tests: list[Test], asked: Asked, again: bool = True) -> Judgement:
+    """One sandbox for all tests of a program, a fresh process in it for each; once more if the sandbox itself breaks."""
     most, seconds = asked.confinement.seconds_per_answer, 0.0
     with Session(asked.confinement) as session:
         for number, test in enumerate(tests, 1):
             came = session.run(_job(program, test))
+            if came.status == "broken" and again:
+                return _judge(program, tests, asked, again=False)
             seconds += came.seconds
             found = _fault(test, came) if seconds <= most else ("timed_out", f"{most:g} s are used up")
             if found is not None:
@@ -67,6 +69,8 @@ def _job(program: str, test: Test) -> Job:
 
 def _fault(test: Test, came: Ended) -> tuple[JudgementKind, str] | None:
     """Why the test is not passed, by what came of it."""
+    if came.status == "broken":
+        return "runtime_error", "its sandbox ended with it, twice"
     if came.status != "ended":
         return came.status, _WHAT[came.status]
     if isinstance(test, OutputTest):
@@ -103,7 +107,14 @@ def _of_value(test: CallTest, result: dict[str, object]) -> tuple[JudgementKind,
         return "wrong_output", "it returns what is no plain data"
     if any(same_value(found, value) for value in test.values):
         return None
-    return "wrong_output", f"{test.name} returns {excerpt(found)}, expected {excerpt(test.values[0])}"
+    return "wrong_output", f"{test.name} returns {_shown(found)}, expected {_shown(test.values[0])}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return excerpt(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _of_assertions(result: dict[str, object], came: Ended) -> tuple[JudgementKind, str] | None:

@@ -61,7 +61,7 @@ class AssertTest:
 Test = OutputTest | CallTest | AssertTest
 
 
-def tests_of(asked: Asked) -> list[Test]:
+def question_tests(asked: Asked) -> list[Test]:
     """All tests of a question, at least one. Raises InvalidTests."""
     metadata = _loaded("metadata", asked.metadata)
     fields = metadata if isinstance(metadata, dict) else {}

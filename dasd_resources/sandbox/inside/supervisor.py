@@ -44,6 +44,7 @@ class Watched:
 
 def main() -> None:
     """Serve jobs until the other side is gone. Arguments: the limits, and modules to import first, as JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 gets only what it handles, and Python handles this one
     settings = json.loads(sys.argv[1])
     limits = Limits(**settings["limits"])
     sys.path += settings["packages"]
@@ -129,7 +130,7 @@ def _start_test(job: dict, limits: Limits) -> Watched:
 
 def _watch(watched: Watched, limits: Limits) -> Watched:
     """Feed and read until the job ends or has used up what it may; then end all that is left."""
-    deadline = time.monotonic() + limits.wall_seconds
+    deadline, most_files = time.monotonic() + limits.wall_seconds, limits.files + _num_files()
     first = os.pidfd_open(watched.children[0])
     with selectors.DefaultSelector() as selector:
         for descriptor in (watched.output, watched.errors):
@@ -145,7 +146,7 @@ def _watch(watched: Watched, limits: Limits) -> Watched:
             _exchange(watched, ready, selector, limits)
             if time.monotonic() > deadline:
                 watched.status = "timed_out"
-            elif _num_files() > limits.files:
+            elif _num_files() > most_files:
                 watched.status = "too_much_output"
             going = watched.status == "ended" and first not in ready
     _end(watched, limits)
