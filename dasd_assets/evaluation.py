@@ -23,9 +23,10 @@ from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_check
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, judge_answer, verifier_version
+from dasd_assets.rules.stored_answers import stored_answers
+from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, judge_answer, not_decided, verifier_version
 from dasd_resources.content_hash import content_hash
-from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
@@ -34,11 +35,14 @@ from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers import VERDICTS, in_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVALUATION_VERSION = "1"
+BY = ["checkpoint", "benchmark", "temperature"]
+PATIENCE = 0.02  # seconds for a verdict before the engine is asked for the next answer, so that a crash loses few
 EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFYING,))
 
 
@@ -99,19 +103,25 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
     return wanted
 
 
-def answer_row(completion: Completion, wanted: Row, model: PromptedModel, confinement: Confinement = USUAL) -> Row:
-    """The `evaluations` row of an answer; one without a final answer is wrong."""
-    text = model.chat.read_response(completion.token_ids).text
-    verdict = judge_answer(text, wanted["asked"], confinement)
+def answered(completion: Completion, model: PromptedModel) -> Row:
+    """The columns of `evaluations` that the model decided."""
     return {
-        **{key: value for key, value in wanted.items() if key != "asked"},
-        "evaluation_id": completion.request_id,
+        "response_text": model.chat.read_response(completion.token_ids).text,
+        "num_tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def judged_row(key: str, wanted: Row, answer: Row, confinement: Confinement = USUAL) -> Row:
+    """The `evaluations` row of an answer; one without a final answer is wrong."""
+    verdict = judge_answer(answer["response_text"], wanted["asked"], confinement)
+    return {
+        **{name: value for name, value in wanted.items() if name != "asked"},
+        "evaluation_id": key,
         "correct": verdict.passed,
         "kind": verdict.kind,
         "reason": verdict.reason,
-        "response_text": text,
-        "num_tokens": len(completion.token_ids),
-        "finish_reason": completion.finish_reason,
+        **answer,
     }
 
 
@@ -135,17 +145,17 @@ def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 
 def checkpoint_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     """`accuracy` of every current checkpoint by its name, benchmark and temperature, in the order of training."""
-    return accuracy(checkpoint_answers(warehouse, recipe), ["checkpoint", "benchmark", "temperature"])
+    return accuracy(checkpoint_answers(warehouse, recipe), BY)
 
 
 def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """(checkpoint, benchmark, temperature, question_id, correct) of all answers the recipe asks of current checkpoints.
+    """(checkpoint, benchmark, temperature, question_id, correct, kind) of all answers asked of current checkpoints.
 
     Answers to questions that have left their benchmark, or under another token limit, stay stored and do not count.
     """
     chain = current_checkpoints(warehouse, recipe).select("checkpoint_id", checkpoint="name")
     query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
-        SELECT checkpoint_id, benchmark, temperature, question_id, correct
+        SELECT checkpoint_id, benchmark, temperature, question_id, correct, kind
         FROM evaluations JOIN asked USING (benchmark, max_tokens)
             SEMI JOIN benchmark_questions USING (benchmark, question_id)
         WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
@@ -268,15 +278,26 @@ def _evaluate(
     wanted: dict[str, Row],
     confinement: Confinement,
 ) -> Ledger:
-    """Have what is missing answered; returns the ledger of it, closed."""
-    checkpoint = next(iter(wanted.values()))["checkpoint_id"]
+    """Have what is missing judged again, where the answer is stored, and else answered; returns its closed ledger."""
+    checkpoint = str(next(iter(wanted.values()))["checkpoint_id"])
     query = "SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint"
-    present = warehouse.read(query, {"checkpoint": str(checkpoint)})["evaluation_id"]
-    requests = [_request(key, wanted[key], model) for key in missing(wanted, present)]
-    with Ledger(warehouse, "evaluations", origin(context)) as ledger:
-        answers = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
-        ledger.collect(answers, lambda c: answer_row(c, wanted[c.request_id], model, confinement))
+    present = warehouse.read(query, {"checkpoint": checkpoint})["evaluation_id"]
+    lacking = {key: wanted[key] for key in missing(wanted, present)}
+
+    with Ledger(warehouse, "evaluations", origin(context)) as ledger, VERDICTS.kept_in(Path(warehouse.home)):
+        stored = stored_answers(warehouse, checkpoint, lacking) if lacking else iter(())
+        for row in in_order(stored, lambda found: judged_row(found[0], wanted[found[0]], found[1], confinement)):
+            ledger.add(row)
+            del lacking[row["evaluation_id"]]
+        requests = [_request(key, row, model) for key, row in lacking.items()]
+        results = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
+        given = (r if isinstance(r, Failure) else (r.request_id, answered(r, model)) for r in results)
+        ledger.collect(in_order(given, lambda result: _judged(result, wanted, confinement), PATIENCE), lambda row: row)
     return ledger
+
+
+def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confinement: Confinement) -> Row | Failure:
+    return result if isinstance(result, Failure) else judged_row(result[0], wanted[result[0]], result[1], confinement)
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
@@ -288,7 +309,8 @@ def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
 def _evaluation_result(
     warehouse: Warehouse, recipe: Recipe, ids: list[str], tags: dict[str, str], declared: Declaration
 ) -> dg.MaterializeResult:
-    scores = checkpoint_accuracy(warehouse, recipe)
+    answers = checkpoint_answers(warehouse, recipe)
+    scores = accuracy(answers, BY)
     newest = scores.filter(pl.col("checkpoint") == pl.col("checkpoint").max())
     return dg.MaterializeResult(
         data_version=content_version(ids),
@@ -302,6 +324,7 @@ def _evaluation_result(
                 for r in newest.to_dicts()
             },
             **sandbox_figure(recipe.verification.confinement),
+            **not_decided(answers["kind"]),
             accuracies=accuracy_table(scores),
             accuracy=inline(accuracy_bars(scores)),
         ),

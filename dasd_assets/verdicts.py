@@ -4,6 +4,8 @@ Verdicts are kept per filter version: a changed filter judges anew, it never reg
 """
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -16,10 +18,12 @@ from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
+from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers import VERDICTS, in_order
 
 RESPONSES_AT_ONCE = 1024
 
@@ -48,15 +52,21 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
         version, confinement = filter_version(recipe, student), confinement_of(recipe, context.log.warning)
-        with Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger:
+        with (
+            Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger,
+            VERDICTS.kept_in(Path(warehouse.home)),
+        ):
             num_todo, num_waiting, todo = unjudged(warehouse, batch, student, version)
             if num_waiting:
                 context.log.warning(
                     f"{num_waiting:,} responses have no tokens yet: judged when student_tokens has them"
                 )
-            for row in logged(todo, num_todo, "responses judged", context.log.info):
-                judged = judge_row(row, recipe.filters, row["known"], recipe.teacher.thinking, confinement)
-                for verdict in verdict_rows({"response_id": row["response_id"], "batch": batch}, judged, version):
+            asked = partial(
+                judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement
+            )
+            judged = in_order(todo, lambda row: (row["response_id"], asked(row, known=row["known"])))
+            for response, found in logged(judged, num_todo, "responses judged", context.log.info):
+                for verdict in verdict_rows({"response_id": response, "batch": batch}, found, version):
                     ledger.add(verdict)
         return _result(warehouse, batch, version, declared, sandbox_figure(confinement))
 
@@ -95,7 +105,7 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
 def _result(
     warehouse: Warehouse, batch: str, version: str, declared: Declaration, sandbox: dict[str, str]
 ) -> dg.MaterializeResult:
-    query = """SELECT response_id, filter, passed FROM response_verdicts
+    query = """SELECT response_id, filter, passed, kind FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
     failed = {name: verdicts.filter(~pl.col("passed") & (pl.col("filter") == name)).height for name in FILTERS}
@@ -109,5 +119,6 @@ def _result(
             **sandbox,
             num_responses=verdicts["response_id"].n_unique(),
             **{f"failed_{name}": count for name, count in failed.items()},
+            **not_decided(verdicts["kind"]),
         ),
     )

@@ -1,4 +1,5 @@
-"""The verifier `code`: programs found in answers, tests in every layout, verdicts and what a program does to forge one."""
+"""The verifier `code`: programs in answers, tests in every layout, verdicts, and what a program does to forge one."""
+# ruff: noqa: E501 (programs on one line)
 
 import base64
 import json
@@ -7,7 +8,7 @@ import zlib
 
 import pytest
 
-from dasd_resources.sandbox import Confinement
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.verifiers import Asked, Judgement, reference_fault, verify
 from dasd_resources.verifiers.code_output import same_output, same_value
 from dasd_resources.verifiers.code_programs import program_of
@@ -17,7 +18,7 @@ DOUBLE = "Here it is.\n\n```python\nn = int(input())\nprint(2 * n)\n```\nIt doub
 SHORT = Confinement(seconds_per_test=0.25, memory_mb=192)
 
 
-def asked(reference: object = "", confinement: Confinement = Confinement(), **fields: object) -> Asked:
+def asked(reference: object = "", confinement: Confinement = USUAL, **fields: object) -> Asked:
     text = reference if isinstance(reference, str) else json.dumps(reference)
     return Asked("?", text, json.dumps(fields), confinement=confinement)
 

@@ -6,16 +6,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Project, change
+from raised_rule import raise_version
 
+from dasd_assets.audit.checkpoint import audit_checkpoint
+from dasd_assets.audit.verify import verify
 from dasd_assets.evaluation import (
     accuracy,
-    answer_row,
+    answered,
     benchmark_version,
     checkpoint_accuracy,
+    judged_row,
     question_rows,
     wanted_answers,
 )
-from dasd_assets.rules.verdict import Verdict, judge_answer
+from dasd_assets.rules.verdict import VERIFYING, Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
@@ -130,7 +134,8 @@ def test_answer_row(tiny: Recipe, student: PromptedModel) -> None:
         student,
         change(tiny, "evaluation.samples_per_question", 1),
     ).items()
-    row = answer_row(Completion(key, token_ids, [-0.5] * len(token_ids), "stop"), wanted, student)
+    answer = answered(Completion(key, token_ids, [-0.5] * len(token_ids), "stop"), student)
+    row = judged_row(key, wanted, answer)
     assert (row["evaluation_id"], row["checkpoint_id"], row["question_id"]) == (key, "c1", "q1")
     assert (row["correct"], row["reason"], row["response_text"]) == (True, None, text)
     assert row["num_tokens"] == len(token_ids)
@@ -193,3 +198,31 @@ def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Projec
     table = checkpoint_accuracy(copy.warehouse, copy.recipe)
     assert set(table["num_questions"]) == {3}
     assert set(table["num_answers"]) == {6}
+
+
+def test_a_raised_verifier_judges_stored_answers_and_asks_no_model(
+    copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = "checkpoint_id, question_id, temperature, sample_index, response_text, num_tokens, finish_reason, correct"
+    before = copy.read(f"SELECT {columns} FROM evaluations ORDER BY ALL")
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read("UPDATE evaluations SET correct = NOT correct, kind = NULL")
+    accuracies = audit_accuracies(copy)
+    raise_version(monkeypatch, "VERIFIER_VERSION", VERIFYING, "raised")
+    copy.run()
+    assert "evaluations" in copy.materialized
+    assert (copy.fake.generated, copy.fake.trained) == ([], [])
+    after = copy.read(f"SELECT {columns} FROM evaluations WHERE verifier_version = 'raised' ORDER BY ALL")
+    assert after.equals(before) and 0 < before["correct"].sum() < before.height
+    assert audit_accuracies(copy) != accuracies
+    assert [fault for fault in verify(copy.warehouse) if fault.table != "evaluations"] == []
+    assert copy.run() == 0
+
+
+def audit_accuracies(project: Project) -> list[Row]:
+    """Of the student, as `dasd audit checkpoint` shows them: of the newest verdicts alone."""
+    [student] = project.read("SELECT checkpoint_id FROM checkpoints WHERE name = 'student'")["checkpoint_id"]
+    with project.warehouse.reading() as reading:
+        found = audit_checkpoint(project.warehouse, reading, student)["evaluations"]
+    assert {row["num_answers"] for row in found} == {project.count("benchmark_questions") * 2}
+    return list(found)

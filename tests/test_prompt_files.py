@@ -115,7 +115,7 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
             "invalid_field",
             "verifier is empty: ' '; leave the key out, or write null",
         ),
-        ({"question": "a", "reference_answer": 5}, "invalid_field", "reference_answer must be a string, found 5"),
+        ({"question": "a", "reference_answer": [5]}, "invalid_field", "reference_answer must be a string, found [5]"),
         ({"question": "a", "metadata": [1]}, "invalid_field", "metadata must be an object, found [1]"),
         ({"question": "a", "metadata": "[1]"}, "invalid_field", "not a JSON object: '[1]'"),
         (
@@ -299,3 +299,18 @@ def test_landed_files_are_complete_regular_and_inside(tmp_path: Path) -> None:
     (folder / "loop.jsonl").symlink_to(folder / "loop.jsonl")
     (folder / "dangling.jsonl").symlink_to(folder / "nothing.jsonl")
     assert [path.name for path in landed_files(folder)] == ["a.parquet", "b.jsonl", "c.jsonl.zst", "inward.jsonl"]
+
+
+def test_a_reference_answer_may_be_a_number(tmp_path: Path) -> None:
+    lines = [(204, "204"), (27.0, "27"), (27, "27"), (0.5, "0.5"), (-3.0, "-3"), (1e300, "1e+300")]
+    file = tmp_path / "numbers.jsonl"
+    rows = [{"question": f"q{n}", "reference_answer": value, "verifier": "math"} for n, (value, _) in enumerate(lines)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [record.reference_answer for record in read_prompts(file) if isinstance(record, Prompt)]
+    assert found == [text for _, text in lines]
+
+
+def test_a_truth_value_is_no_reference_answer(tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    file.write_text('{"question": "q", "reference_answer": true}\n{"question": "q", "reference_answer": 1e999}\n')
+    assert [getattr(record, "kind", None) for record in read_prompts(file)] == ["invalid_field"] * 2

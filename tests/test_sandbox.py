@@ -1,13 +1,13 @@
-"""What a program of a model tries, in a real sandbox: none of it works, and the program's end is that of all it started.
+"""What a program of a model tries, in a real sandbox: none of it works, and its end is that of all it started.
 
-These tests fail where bubblewrap is missing or may make no namespaces: docs/verifiers.md says what a machine must allow.
+These tests fail where bubblewrap is missing or may make no namespaces: docs/verifiers.md says what a machine must
+allow.
 """
 
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from reliability import record
 
-from dasd_resources.sandbox import Confinement, Ended, NoSandbox, Session, sandbox_fault
-from dasd_resources.sandbox.process_tree import resident_bytes
-from dasd_resources.sandbox.seccomp import ARCHITECTURES, seccomp_filter
+from dasd_resources.sandbox import Confinement, Ended, Session, sandbox_fault
+from dasd_resources.sandbox.seccomp import ARCHITECTURES
 
 Found = TypeVar("Found")
 ROOT = Path(__file__).parents[1]
@@ -144,7 +142,7 @@ GREEDY = {
     "sleeping_on": ("import time; time.sleep(600)", {"timed_out"}),
     "waiting_for_nothing": ("import signal; signal.pause()", {"timed_out"}),
     "ignoring_every_signal": (
-        "import signal\nfor s in range(1, 65):\n try: signal.signal(s, signal.SIG_IGN)\n except (OSError, ValueError): pass\n"
+        "import signal\nfor s in range(1, 65):\n try: signal.signal(s, signal.SIG_IGN)\n except OSError: pass\n"
         "while True: pass",
         {"timed_out"},
     ),
@@ -254,7 +252,8 @@ import sys
 from dasd_resources.sandbox import Confinement, Session
 session = Session(Confinement(seconds_per_test=60))
 print(session.process_id, flush=True)
-session.run({"kind": "program", "program": "import os, time\\nos.fork(); os.setsid() if os.fork() else None\\ntime.sleep(600)", "input": ""})
+program = "import os, time\\nos.fork()\\nif os.fork(): os.setsid()\\ntime.sleep(600)"
+session.run({"kind": "program", "program": program, "input": ""})
 """
     judge = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True

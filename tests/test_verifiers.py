@@ -1,6 +1,7 @@
 """Verifiers: extraction of answers, equality of each kind, and that no answer is executed or raises."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from dasd_resources.verifiers import (
     MAX_ANSWER_CHARS,
+    VERIFIER_VERSION,
     VERIFIERS,
     Asked,
     Judgement,
@@ -77,7 +79,7 @@ def test_the_final_answer(text: str, expected: str) -> None:
         ("\\frac{-1}{2}", "-1/2"),
         ("1\\frac{1}{2}", "3/2"),
         ("2 1/2", "2.5"),
-        ("5\\%", "5"),
+        ("5\\%", "0.05"),
         ("$5", "5"),
         ("\\$5.00", "5"),
         ("90^\\circ", "90"),
@@ -115,7 +117,8 @@ def test_equal_in_maths(answer: str, reference: str) -> None:
         ("9" * 5000, "5"),
         ("1e999", "1"),
         ("__import__('os').getpid()", "5"),
-        ("2+3", "5"),
+        ("5\\%", "5"),
+        ("5", "5\\%"),
     ],
 )
 def test_different_in_maths(answer: str, reference: str) -> None:
@@ -164,10 +167,15 @@ def test_names() -> None:
         judged("reasoning_gym:puzzle24", "5", "5")
 
 
+def test_verdicts_name_the_library_that_gave_them() -> None:
+    assert VERIFIER_VERSION.endswith(f", math-verify {version('math-verify')}"), "raise it with the library"
+
+
 def test_a_reference_its_verifier_refuses() -> None:
     assert reference_fault("math", Asked("q", "x^2", "{}")) is None
     assert reference_fault("multiple_choice", Asked("q", "all", "{}")) == (
-        "reference_answer 'all' fails its own verifier multiple_choice"
+        "reference_answer 'all' fails its own verifier multiple_choice, so no answer could be correct; "
+        "correct it, or name another verifier"
     )
     assert "10001 characters" in (reference_fault("exact", Asked("q", "x" * 10_001, "{}")) or "")
 
@@ -176,7 +184,10 @@ def test_a_verifier_may_check_its_reference_itself(monkeypatch: pytest.MonkeyPat
     def fault(asked: Asked) -> str | None:
         return None if asked.reference_answer == f"tests of {asked.parameter}" else "no tests"
 
-    never = Verifier(lambda answer, asked: Judgement("incorrect", "wrong_answer", "no"), frozenset({"py"}), fault)
+    def judge_never(answer: str, asked: Asked) -> Judgement:
+        return Judgement("incorrect", "wrong_answer", "no")
+
+    never = Verifier(judge_never, frozenset({"py"}), check_reference=fault)
     monkeypatch.setitem(VERIFIERS, "never", never)
     assert reference_fault("never:py", Asked("q", "tests of py", "{}")) is None
     assert reference_fault("never:py", Asked("q", "5", "{}")) == "no tests"

@@ -4,6 +4,8 @@ What was cut off is often a loop, so the prefix is judged with what follows it.
 """
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -16,9 +18,11 @@ from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
+from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers import VERDICTS, in_order
 
 CONTINUATIONS_AT_ONCE = 1024
 
@@ -54,15 +58,14 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         version = continuation_filter_version(recipe, student)
         confinement = confinement_of(recipe, context.log.warning)
         continuations = current_continuations(warehouse, engines, recipe)
-        rows = [
-            verdict
-            for row in to_judge(warehouse, student, continuations)
-            for verdict in verdict_rows(
-                {"continuation_id": row["continuation_id"]},
-                judge_row(row, recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement),
-                version,
-            )
-        ]
+        to_do = to_judge(warehouse, student, continuations)
+        judged = partial(judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement)
+        with VERDICTS.kept_in(Path(warehouse.home)):
+            rows = [
+                verdict
+                for name, found in in_order(to_do, lambda row: (row["continuation_id"], judged(row)))
+                for verdict in verdict_rows({"continuation_id": name}, found, version)
+            ]
         table = pl.DataFrame(rows, infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("continuation_verdicts", table)
@@ -75,6 +78,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
                 {"passed": False},
                 **sandbox_figure(confinement),
                 num_continuations=continuations.height,
+                **not_decided(row["kind"] for row in rows),
                 **{
                     f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)
                     for name in FILTERS

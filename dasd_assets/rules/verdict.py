@@ -1,6 +1,7 @@
 """A verdict on a text, of a filter or of a verifier alone (evaluations): whether it passes, and the code of why not."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,7 +11,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.verification_settings import LIMITS
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import VERIFIER_VERSION, Asked, verify
+from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 VERIFYING_LIMITS = tuple(LIMITS)  # of the recipe: they decide what becomes of a program
@@ -37,6 +38,10 @@ VerdictKind = Literal[
     "out_of_memory",
     "too_much_output",
     "invalid_tests",
+    "not_comparable",
+    "verifier_timed_out",
+    "verifier_out_of_memory",
+    "verifier_failed",
     "no_verifier",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
@@ -63,6 +68,10 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "out_of_memory": "The program takes more memory than it may.",
     "too_much_output": "The program writes more than it may, to its output or to its folder.",
     "invalid_tests": "The question's tests cannot be run, so no program can pass (fails).",
+    "not_comparable": "Another text than the reference, which is a sentence or formula that only people can compare.",
+    "verifier_timed_out": "Comparing the final answer took too long, so whether it is right is not known.",
+    "verifier_out_of_memory": "Comparing the final answer took too much memory, so whether it is right is not known.",
+    "verifier_failed": "The verifier failed, not the answer.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
@@ -100,11 +109,8 @@ def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_mis
 
 def verifier_version(recipe: Recipe) -> str:
     """Identifies what judged an answer: the verifiers, and the limits of programs where the recipe sets them."""
-    return (
-        f"{VERIFIER_VERSION}+{recipe.version(*VERIFYING_LIMITS)}"
-        if recipe.parts(*VERIFYING_LIMITS)
-        else VERIFIER_VERSION
-    )
+    limits = recipe.parts(*VERIFYING_LIMITS) and recipe.version(*VERIFYING_LIMITS)
+    return f"{VERIFIER_VERSION}, limits {limits}" if limits else VERIFIER_VERSION
 
 
 def judge_answer(text: str, question: Row, confinement: Confinement = USUAL) -> Verdict:
@@ -113,3 +119,12 @@ def judge_answer(text: str, question: Row, confinement: Confinement = USUAL) -> 
     verifier, asked, reference, metadata = (str(question[name] or "") for name in names)
     known = Asked(asked, reference, metadata, confinement=confinement)
     return final_answer_verdict(text, verifier, known, blank_is_missing=True)
+
+
+def not_decided(kinds: Iterable[VerdictKind | None]) -> dict[str, int]:
+    """How many of these verdicts say nothing of the answer, which counts as not correct; as metadata."""
+    counts = Counter(kinds)
+    return {
+        "num_unverifiable": sum(counts[kind] for kind in UNVERIFIABLE),
+        "num_verifier_failed": counts["verifier_failed"],
+    }

@@ -2,11 +2,13 @@
 
 A row is an object. `question` is required; `domain` (default "general"), `system_prompt`, `reference_answer`,
 `verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
-absent. Other keys, an `id` say, are kept in the metadata. Rows are streamed; finding duplicates takes about 150 bytes
-of memory each. Left out: duplicates across files, which only the warehouse can tell.
+absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Rows are streamed;
+finding duplicates takes about 150 bytes of memory each. Left out: duplicates across files, which only the
+warehouse can tell.
 """
 
 import json
+import math
 import os
 import re
 import unicodedata
@@ -185,7 +187,7 @@ def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
 
 
 def _text(row: Mapping[str, object], key: str) -> str | None:
-    value = row.get(key)
+    value = _as_text(row.get(key)) if key == "reference_answer" else row.get(key)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -197,6 +199,13 @@ def _text(row: Mapping[str, object], key: str) -> str | None:
     if any(_num_marks(part[0]) > MAX_MARKS for part in _LONG_RUN.finditer(value)):
         raise InvalidRow("invalid_field", f"{key} holds more than {MAX_MARKS} marks in a row: {excerpt(value)}")
     return _storable(key, value)
+
+
+def _as_text(value: object) -> object:
+    """A JSON number as text, one for 27 and 27.0; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53) else repr(value)
 
 
 _LONG_RUN = re.compile(f"[\u0300-\U0010ffff]{{{MAX_MARKS},}}")  # what holds too many marks is one of these

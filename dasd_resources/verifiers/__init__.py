@@ -16,11 +16,16 @@ from dasd_resources.verifiers.catalogue import (
     verify,
 )
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, compare_final_answer
-from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement, Outcome
+from dasd_resources.verifiers.in_order import in_order
+from dasd_resources.verifiers.judgement import CORRECT, GIVEN_UP, UNVERIFIABLE, Asked, Judgement, Outcome
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 __all__ = [
     "CORRECT",
+    "GIVEN_UP",
     "MAX_ANSWER_CHARS",
+    "UNVERIFIABLE",
+    "VERDICTS",
     "VERIFIERS",
     "VERIFIER_VERSION",
     "Asked",
@@ -28,6 +33,7 @@ __all__ = [
     "Outcome",
     "Verifier",
     "compare_final_answer",
+    "in_order",
     "known_verifier",
     "needs_reference",
     "reference_fault",

@@ -9,6 +9,7 @@ from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
+from dasd_resources.verifiers.numeric import is_tolerance, judge_numeric
 from dasd_resources.verifiers.reasoning_gym_datasets import (
     EVALUATED_DATASETS,
     REASONING_GYM_DATASETS,
@@ -17,14 +18,16 @@ from dasd_resources.verifiers.reasoning_gym_datasets import (
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 
-VERIFIER_VERSION = "1"  # raise it when a verdict can change; not for a verifier that is added
+# Raise it when a verdict can change; not for a verifier that is added. It names what `math` asks, as verdicts do by it.
+VERIFIER_VERSION = "2, math-verify 0.9.0"
 
 
 @dataclass(frozen=True)
 class Verifier:
     """A way to judge the answer part of a response: `judge(answer, asked)` never raises for an answer.
 
-    parameters: what may follow a colon in its name; one of them must, where there are any; "" is for none.
+    parameters: what may follow a colon in its name; one of them must, where there are any; "" is for none. takes: the
+    same where they cannot be listed; nothing need follow then.
     check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
     such as tests of code or a schema. Without it, the reference must pass as an answer.
     needs_no_reference: those parameters ("" for none) with which a row may have no reference answer, which is then "".
@@ -32,6 +35,7 @@ class Verifier:
 
     judge: Callable[[str, Asked], Judgement]
     parameters: frozenset[str] = frozenset()
+    takes: Callable[[str], bool] | None = None
     check_reference: Callable[[Asked], str | None] | None = None
     needs_no_reference: frozenset[str] = frozenset()
 
@@ -41,8 +45,12 @@ VERIFIERS: dict[str, Verifier] = {
     "exact": Verifier(judge_exact),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
+    "numeric": Verifier(judge_numeric, takes=is_tolerance),
     "reasoning_gym": Verifier(
-        judge_reasoning_gym, REASONING_GYM_DATASETS | EVALUATED_DATASETS, check_reasoning_gym, WITHOUT_REFERENCE
+        judge_reasoning_gym,
+        REASONING_GYM_DATASETS | EVALUATED_DATASETS,
+        check_reference=check_reasoning_gym,
+        needs_no_reference=WITHOUT_REFERENCE,
     ),
 }
 
@@ -58,7 +66,10 @@ def known_verifier(name: str) -> bool:
     kind, colon, parameter = name.partition(":")
     if kind not in VERIFIERS:
         return False
-    return parameter in (VERIFIERS[kind].parameters or {""}) and bool(colon) == bool(parameter)
+    entry = VERIFIERS[kind]
+    if entry.takes is not None:
+        return bool(parameter) == bool(colon) and entry.takes(parameter)
+    return parameter in (entry.parameters or {""}) and bool(colon) == bool(parameter)
 
 
 def needs_reference(name: str) -> bool:
@@ -96,7 +107,10 @@ def reference_fault(verifier: str, asked: Asked) -> str | None:
         return f"reference_answer has {len(reference)} characters, at most {MAX_ANSWER_CHARS} are compared"
     if entry.judge(reference, asked).outcome == "correct":
         return None
-    return f"reference_answer {excerpt(reference)} fails its own verifier {verifier}"
+    return (
+        f"reference_answer {excerpt(reference)} fails its own verifier {verifier}, so no answer could be correct; "
+        "correct it, or name another verifier"
+    )
 
 
 def _entry(verifier: str, asked: Asked) -> tuple[Verifier, Asked]:

@@ -42,7 +42,7 @@ def check_tests(asked: Asked) -> str | None:
 
 
 def _judge(program: str, tests: list[Test], asked: Asked, again: bool = True) -> Judgement:
-    """One sandbox for all tests of a program, a fresh process in it for each; once more if the sandbox itself breaks."""
+    """One sandbox for all tests of a program, a fresh process in it for each; another one if that breaks."""
     most, seconds = asked.confinement.seconds_per_answer, 0.0
     with Session(asked.confinement) as session:
         for number, test in enumerate(tests, 1):

@@ -8,49 +8,83 @@ from dasd_resources.visible_text import excerpt
 
 MAX_ANSWER_CHARS = 10_000  # longer answers are wrong unread, which bounds the work an answer can cause
 
-_MARKER = re.compile(r"\banswers?[*_`]*\s*(?:is\b|:)[\s:*_`]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
-_BRACE = re.compile(r"(?P<boxed>\\boxed\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
+# "The answer is", "**Answer:**", a heading "Final Answer", Chinese, and GSM8K's "#### 72", which only a last line is.
+_MARKER = re.compile(
+    r"(?:\banswers?[*_`]*\s*(?:is\b|[:\uff1a])|\bfinal\s+answers?[*_`#]*[ \t]*\n"
+    r"|\u7b54\u6848[*_`]*\s*[\u662f\u4e3a\u70ba:\uff1a]"
+    r"|^[ \t]{0,3}\#{4}(?=[ \t]*\S[^\n]*\s*\Z))[\s:\uff1a*_`]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|\u3002")
+_DISPLAYED = (("$$", "$$"), (r"\[", r"\]"))  # maths that may run over several lines
+_BRACE = re.compile(r"(?P<boxed>\\f?box(?:ed)?\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
 MARKUP = " \t\r\n*_`$"
 
 
 def compare_final_answer(text: str, asked: Asked, same: Callable[[str, str], bool]) -> Judgement:
-    """Correct if the final answer in the text is the same as the reference answer; both are in the reason otherwise."""
+    """Correct if the final answer in the text is the same as the reference answer; both are in the reason otherwise.
+
+    The reference is read as an answer is, so it may be boxed, too, or be a sentence.
+    """
     answer = extract_answer(text)
+    if fault := size_fault(answer):
+        return fault
+    if same(answer, extract_answer(asked.reference_answer)):
+        return CORRECT
+    return wrong(answer, asked)
+
+
+def size_fault(answer: str) -> Judgement | None:
+    """The judgement on an answer that is too short or too long to be compared."""
     if not answer:
         return Judgement("incorrect", "wrong_answer", "the answer is empty")
     if len(answer) > MAX_ANSWER_CHARS:
         reason = f"the answer has {len(answer)} characters, at most {MAX_ANSWER_CHARS} are compared"
         return Judgement("incorrect", "wrong_answer", reason)
-    if same(answer, asked.reference_answer):
-        return CORRECT
+    return None
+
+
+def wrong(answer: str, asked: Asked) -> Judgement:
+    """The judgement on another answer than the reference."""
     reason = f"answer {excerpt(answer)}, expected {excerpt(asked.reference_answer)}"
     return Judgement("incorrect", "wrong_answer", reason)
 
 
 def extract_answer(answer: str) -> str:
-    r"""The last \boxed{…}, else what follows the last "answer is" or "answer:" in its sentence, else everything."""
-    boxed = _last_boxed(answer)
-    if boxed is not None:
-        return boxed.strip()
-    markers = list(_MARKER.finditer(answer))
-    rest = answer[markers[-1].end() :] if markers else ""
-    end = _SENTENCE_END.search(rest)
-    return tidy(rest[: end.start()] if end else rest) or tidy(answer) or answer.strip()
+    r"""The last \boxed{…}, else what follows the last "answer is" or the like in its sentence, else everything."""
+    boxes = boxed(answer)
+    if boxes:
+        return boxes[-1][1].strip()
+    return tidy(marked(answer)) or tidy(answer) or answer.strip()
 
 
-def _last_boxed(text: str) -> str | None:
-    """Content of the balanced box that opens last; one pass, so unbalanced braces cost nothing extra."""
-    opened: list[tuple[int, bool]] = []
-    last: tuple[int, int] | None = None
+def marked(answer: str) -> str:
+    """What follows the last "answer is", "Answer:", "Final Answer", "####" in its sentence; empty without one."""
+    end = max((match.end() for match in _MARKER.finditer(answer)), default=None)
+    return "" if end is None else _sentence(answer[end:])
+
+
+def _sentence(text: str) -> str:
+    """The text up to its first full stop or line end, or the formula that it starts with."""
+    for opening, closing in _DISPLAYED:
+        if text.startswith(opening) and (end := text.find(closing, len(opening))) > 0:
+            return text[: end + len(closing)]
+    found = _SENTENCE_END.search(text)
+    return text[: found.start()] if found else text
+
+
+def boxed(text: str) -> list[tuple[tuple[int, int], str]]:
+    """Where each balanced box that holds no other stands, and its content, by start; one pass."""
+    opened: list[tuple[int, int, bool]] = []
+    found: list[tuple[tuple[int, int], str]] = []
     for match in _BRACE.finditer(text):
         if match["boxed"] or match["brace"] == "{":
-            opened.append((match.end(), match["boxed"] is not None))
+            opened.append((match.start(), match.end(), match["boxed"] is not None))
         elif match["brace"] == "}" and opened:
-            start, boxed = opened.pop()
-            if boxed and (last is None or start > last[0]):
-                last = start, match.start()
-    return text[last[0] : last[1]] if last else None
+            start, content, is_box = opened.pop()
+            if is_box and not (found and found[-1][0][0] > start):
+                found.append(((start, match.end()), text[content : match.start()]))
+    return found
 
 
 def tidy(text: str) -> str:

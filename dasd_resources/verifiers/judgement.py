@@ -15,7 +15,19 @@ JudgementKind = Literal[
     "out_of_memory",
     "too_much_output",
     "invalid_tests",
+    "not_comparable",
+    "verifier_timed_out",
+    "verifier_out_of_memory",
+    "verifier_failed",
 ]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+# Of judgements that say nothing of the answer. Whether a verifier gives up may depend on the machine.
+UNVERIFIABLE: tuple[JudgementKind, ...] = (
+    "invalid_tests",
+    "not_comparable",
+    "verifier_timed_out",
+    "verifier_out_of_memory",
+)
+GIVEN_UP: tuple[JudgementKind, ...] = ("verifier_timed_out", "verifier_out_of_memory", "verifier_failed")
 
 
 @dataclass(frozen=True)

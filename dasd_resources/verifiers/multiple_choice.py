@@ -4,7 +4,7 @@ import re
 
 from dasd_resources.verifiers.final_answer import compare_final_answer, tidy
 from dasd_resources.verifiers.judgement import Asked, Judgement
-from dasd_resources.verifiers.math_answers import plain
+from dasd_resources.verifiers.written_numbers import plain
 
 _CHOICE = re.compile(r"(?i:option|choice)\s+\(?([A-Za-z])\b|\(([A-Za-z])\)|([A-Za-z])(?=$|[.):,])")
 

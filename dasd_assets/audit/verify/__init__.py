@@ -25,6 +25,7 @@ be checked, but counted. Memory is bounded by a chunk of rows, or by the sentenc
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from itertools import chain, islice
+from pathlib import Path
 
 import duckdb
 
@@ -45,6 +46,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
+from dasd_resources.verifiers import VERDICTS
 
 NUM_REPORTED = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]
@@ -64,8 +66,9 @@ def verify(lake: Lake, sample: int | None = None, say: Callable[[str], None] = l
         say(f"{num_new:,} files first seen: that they were whole before is not known")
     usable = set(known) - damaged
     start: int | None = 0
-    while start is not None:
-        start = yield from _checked(lake, sample, say, usable, start)
+    with VERDICTS.kept_in(Path(lake.home)):
+        while start is not None:
+            start = yield from _checked(lake, sample, say, usable, start)
 
 
 def _checked(

@@ -6,6 +6,7 @@ Texts are judged on the student's tokens as they are stored; whether these are r
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
@@ -24,10 +25,11 @@ from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
 from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
 from dasd_resources.recipe import Recipe
-from dasd_resources.sandbox import USUAL, NoSandbox
+from dasd_resources.sandbox import USUAL, Confinement, NoSandbox
 from dasd_resources.storage.lake import Reading
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
 
+GAVE_UP = "their verifier gave up, then or now"
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
 
 
@@ -75,18 +77,21 @@ def verdicts(
 ) -> Iterator[Fault]:
     """Rows that the filters judge otherwise; those by filters, rules or models that are not here are counted."""
     rules, unjudged, removed = _rules(chats, judged), Counter[str](), Counter[str]()
-    for row in _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample):
-        stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
-        try:
-            again = _judged(row, stored, rules, unjudged)
-        except ValueError as error:
-            yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {error}", AGAIN)
+    rows = _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample)
+    for row, stored, again, not_judged in in_order(rows, lambda row: _judged(row, rules)):
+        if isinstance(again, ValueError):
+            yield Fault("prompts", row["prompt_id"], f"nothing can be judged by it: {again}", AGAIN)
             continue
+        unjudged.update([not_judged] if not_judged else [])
         removed.update(stored.keys() - FILTERS.keys())
         for name, found in stored.items():
-            if name in FILTERS and found != again.get(name):
-                what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
-                yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
+            if name not in FILTERS or found == again.get(name):
+                continue
+            if _given_up(found, again.get(name)):
+                unjudged[GAVE_UP] += 1
+                continue
+            what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
+            yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
     for name, number in sorted(removed.items()):
@@ -101,17 +106,26 @@ def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Recipe, str]]:
 
 
 def _judged(
-    row: Record,
-    stored: dict[str, Verdict],
-    rules: dict[str, tuple[Recipe, str]],
-    unjudged: Counter[str],
-) -> dict[str, Verdict]:
-    """Every verdict again; what cannot be found out here stays as it is stored, and why is counted."""
+    row: Record, rules: dict[str, tuple[Recipe, str]]
+) -> tuple[Record, dict[str, Verdict], dict[str, Verdict] | ValueError, str]:
+    """The row, its verdicts as they are stored and again, or the error of its question; and what was not judged, why.
+
+    What cannot be found out here stays as it is stored.
+    """
+    stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
     try:
-        return _again(row, rules)
-    except NotJudged as error:
-        unjudged[str(error)] += 1
-        return stored | (_correctness(row, stored, rules) if row["filter_version"] in rules else {})
+        try:
+            return row, stored, _again(row, rules), ""
+        except NotJudged as error:
+            correctness = _correctness(row, stored, rules) if row["filter_version"] in rules else {}
+            return row, stored, stored | correctness, str(error)
+    except ValueError as error:
+        return row, stored, error, ""
+
+
+def _given_up(found: Verdict, again: Verdict | None) -> bool:
+    """Whether a verifier gave up, then or now, which may depend on the machine."""
+    return found.kind in GIVEN_UP or (again is not None and again.kind in GIVEN_UP)
 
 
 def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
@@ -182,28 +196,38 @@ def evaluations(
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
                 AND list_contains($verifiers, e.verifier_version)"""
-    num_unjudged = 0
-    for chunk in reading.stream(query, {"verifiers": [VERIFIER_VERSION, *confinements]}, CHUNK):
-        for row in chunk.iter_rows(named=True):
-            if row["verifier"] is None:
-                num_unjudged += 1
-                continue
-            found = Verdict(row["correct"], row["kind"], row["reason"])
-            try:
-                again = judge_answer(row["response_text"], row, confinements.get(row["verifier_version"], USUAL))
-            except NoSandbox:
-                num_unjudged += 1
-                continue
-            except ValueError as error:
-                name = f"{row['benchmark']} {row['question_id']}"
-                yield Fault("benchmark_questions", name, f"nothing can be judged by it: {error}", AGAIN)
-                continue
-            if found != again:
-                what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
-                yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
+    num_unjudged = num_given_up = 0
+    chunks = reading.stream(query, {"verifiers": [VERIFIER_VERSION, *confinements]}, CHUNK)
+    rows = (row for chunk in chunks for row in chunk.iter_rows(named=True))
+    for row, again in in_order(rows, partial(_evaluated, confinements=confinements)):
+        found = Verdict(row["correct"], row["kind"], row["reason"])
+        if again is None:
+            num_unjudged += 1
+        elif isinstance(again, ValueError):
+            name = f"{row['benchmark']} {row['question_id']}"
+            yield Fault("benchmark_questions", name, f"nothing can be judged by it: {again}", AGAIN)
+        elif found != again and _given_up(found, again):
+            num_given_up += 1
+        elif found != again:
+            what = f"it is {_shown(found)}, its answer gives {_shown(again)}"
+            yield Fault("evaluations", row["evaluation_id"], what, AGAIN)
+    if num_given_up:
+        say(f"  {num_given_up:,} evaluations were not judged again: {GAVE_UP}")
     if num_unjudged:
         why = "their question or verifier is another by now, or there is no sandbox for a program"
         say(f"  {num_unjudged:,} evaluations were not judged again: {why}")
+
+
+def _evaluated(row: Record, confinements: Mapping[str, Confinement]) -> tuple[Record, Verdict | ValueError | None]:
+    """The row and its verdict again, or the error of its question; None if that, the verifier or a sandbox is gone."""
+    if row["verifier"] is None:
+        return row, None
+    try:
+        return row, judge_answer(row["response_text"], row, confinements.get(row["verifier_version"], USUAL))
+    except NoSandbox:
+        return row, None
+    except ValueError as error:
+        return row, error
 
 
 def _shown(verdict: Verdict | None) -> str:

@@ -147,7 +147,7 @@ EVALUATIONS = Table(
         Column("response_text", "VARCHAR", "Canonical text of the answer.", _ANSWERED),
         Column("num_tokens", "INTEGER", "Tokens of the answer.", _ANSWERED),
         FINISH_REASON.of(*_ANSWERED),
-        Column("verifier_version", "VARCHAR", "Version of the verifiers' code."),
+        Column("verifier_version", "VARCHAR", "Version of the verifiers' code, and of math-verify."),
         RUN_ID,
     ),
     key=("evaluation_id",),

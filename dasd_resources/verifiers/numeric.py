@@ -1,0 +1,54 @@
+"""`numeric`: a number within a tolerance of the reference, in no contrary unit.
+
+`numeric:rel=0.01` allows one per cent of the reference, `numeric:abs=0.5` half a unit either way,
+`numeric:rel=0.01,abs=1` whichever is more. `numeric` alone allows a millionth of the reference, which is what rounding
+to six digits may cost.
+"""
+
+import re
+from fractions import Fraction
+
+from dasd_resources.verifiers.final_answer import size_fault, wrong
+from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
+from dasd_resources.verifiers.math_text import stated_answer
+from dasd_resources.verifiers.written_numbers import Quantity, plain, quantity
+
+DEFAULT = "rel=0.000001"
+_TOLERANCE = re.compile(r"(rel|abs)=(\d{1,9}(?:\.\d{1,12})?|\.\d{1,12})", re.ASCII)
+
+
+def is_tolerance(parameter: str) -> bool:
+    """Whether a name's parameter is empty, or a tolerance: `rel=0.01`, `abs=0.5`, `rel=0.01,abs=0.5`."""
+    return not parameter or _tolerances(parameter) is not None
+
+
+def _tolerances(parameter: str) -> dict[str, Fraction] | None:
+    parts = [_TOLERANCE.fullmatch(part) for part in parameter.split(",")]
+    found = {part[1]: Fraction(part[2]) for part in parts if part}
+    return found if len(found) == len(parts) else None
+
+
+def judge_numeric(answer: str, asked: Asked) -> Judgement:
+    """Whether the final answer is a number close to the reference answer."""
+    found = stated_answer(answer)
+    if fault := size_fault(found):
+        return fault
+    numbers = _number(found), _number(stated_answer(asked.reference_answer))
+    if numbers[0] and numbers[1] and _within(numbers[0], numbers[1], asked.parameter or DEFAULT):
+        return CORRECT
+    return wrong(found, asked)
+
+
+def _number(text: str) -> Quantity | None:
+    r"""The number a text is or gives, as in `v = 5` or `\pi \approx 3.14`."""
+    parts = re.split(r"=|\\approx(?![a-z])|\u2248", plain(text))
+    return quantity(parts[-1].strip())
+
+
+def _within(found: Quantity, expected: Quantity, parameter: str) -> bool:
+    tolerances = _tolerances(parameter)
+    if tolerances is None or (found.unit and expected.unit and found.unit != expected.unit):
+        return False
+    one, other = (n.value / 100 if n.is_percentage else n.value for n in (found, expected))
+    allowed = max(tolerances.get("rel", Fraction(0)) * abs(other), tolerances.get("abs", Fraction(0)))
+    return abs(one - other) <= allowed
