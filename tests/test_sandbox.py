@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from reliability import record
 
-from dasd_resources.sandbox import Confinement, Ended, Session, sandbox_fault
-from dasd_resources.sandbox.seccomp import ARCHITECTURES
+from dasd_resources.sandbox import Confinement, Ended, NoSandbox, Session, sandbox_fault
+from dasd_resources.sandbox.seccomp import ARCHITECTURES, seccomp_filter
 
 Found = TypeVar("Found")
 ROOT = Path(__file__).parents[1]
@@ -281,3 +282,64 @@ def until(look: Callable[[], Found]) -> Found:
     while not (found := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
+
+
+def test_without_bubblewrap_nothing_runs_and_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(NoSandbox, match=r"bubblewrap is not there: install the package bubblewrap .*sandbox: unsafe"):
+        Session(SMALL)
+    assert sandbox_fault(SMALL) is not None
+
+
+def test_unsafe_runs_without_one_under_limits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("DASD_API_KEY", SECRET)
+    with Session(Confinement(unsafe=True, seconds_per_test=0.25, memory_mb=256)) as session:
+        assert printed(
+            "import os; print('DASD_API_KEY' in os.environ, os.path.basename(os.getcwd())[:4])", session
+        ) == ("False dasd\n")
+        assert ran("x = bytearray(2**30)", session).status == "out_of_memory"
+        assert ran("while True: pass", session).status == "timed_out"
+        assert printed("print(42)", session) == "42\n"
+
+
+def test_a_sandbox_that_cannot_start_is_no_verdict() -> None:
+    with pytest.raises(
+        NoSandbox, match="the sandbox ended by itself with code 1: ModuleNotFoundError: No module named"
+    ):
+        Session(SMALL, preload=("no_such_module",))
+
+
+def test_the_filter_of_system_calls_is_known_for_two_machines() -> None:
+    filters = {machine: seccomp_filter(machine) for machine in ARCHITECTURES}
+    assert sorted(filters) == ["aarch64", "x86_64"]
+    assert all(len(one) % 8 == 0 and len(one) // 8 < 4096 for one in filters.values())
+    with pytest.raises(KeyError):
+        seccomp_filter("riscv64")
+
+
+@pytest.mark.drill
+def test_drill_of_escapes() -> None:
+    """Every attempt and every endless program again and again in one sandbox, which serves the next each time."""
+    rounds, contained, silent = 5, 0, 0
+    greedy = [program for program, _ in GREEDY.values()]
+    here = {"home": str(ROOT), "root": str(ROOT), "pid": os.getpid(), "port": 9, "clone": 56}
+    attempts = [f"{code.format(**here, libc=LIBC)}\nprint('out')" for code in ATTEMPTS.values()]
+    for _ in range(rounds):
+        with Session(Confinement(seconds_per_test=1.0, memory_mb=256)) as session:
+            for program in (*attempts, *greedy):
+                escaped = ran(program, session).output.endswith(b"out\n")
+                served = ran("print(42)", session).output == b"42\n"
+                contained += served and not escaped
+                silent += escaped or not served
+    record(
+        "escapes",
+        faults="programs that reach out, run on or take all they can get",
+        seed=None,
+        tried=contained + silent,
+        survived=contained,
+        detected=0,
+        silent=silent,
+        command="pytest -m drill tests/test_sandbox.py",
+    )
+    assert silent == 0

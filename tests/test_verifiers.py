@@ -161,7 +161,7 @@ def test_reasoning_gym_needs_a_score_of_exactly_one() -> None:
 
 def test_names() -> None:
     assert all(map(known_verifier, verifier_names()))
-    for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:puzzle24", "exact:gcd", "Math"):
+    for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:coin_flip", "exact:gcd", "Math"):
         assert not known_verifier(name)
     with pytest.raises(ValueError, match="unknown verifier 'reasoning_gym:puzzle24'; known are exact, math,"):
         judged("reasoning_gym:puzzle24", "5", "5")

@@ -9,6 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal, ParamSpec
 
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
+from dasd_assets.records.unsafe import UNSAFE
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
@@ -32,8 +34,10 @@ from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
+from dasd_resources.sandbox import sandbox_fault
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
+from dasd_resources.verifiers import runs_programs
 from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")
@@ -60,11 +64,12 @@ class PreflightResult:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The landed prompts: how many, of which domains, and the longest one."""
+    """The landed prompts: how many, of which domains, judged by which verifiers, and the longest one."""
 
     num_prompts: int
     longest: Prompt | None
     domains: frozenset[str]
+    verifiers: frozenset[str]
 
     def longest_for(self, model: PromptedModel) -> int:
         """Tokens of the longest one as this model is asked it; 0 where none has landed."""
@@ -95,7 +100,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
             yield _result(f"{role} GPUs", _gpus, spec)
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
-    prompts = landed[0] if landed else Prompts(0, None, frozenset())
+    prompts = landed[0] if landed else Prompts(0, None, frozenset(), frozenset())
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)
@@ -105,6 +110,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
             yield _result(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
     for benchmark in recipe.evaluation.benchmarks:
         yield _result(f"benchmark {benchmark.name}", _benchmark, benchmark)
+    if any(map(runs_programs, _verifiers(recipe, prompts))):
+        yield _result("sandbox", _sandbox, recipe)
     yield _result("launcher", _launcher, recipe)
     yield _result("attention", _attention, recipe)
     yield _result("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
@@ -170,7 +177,8 @@ def _template(model: PromptedModel) -> str:
 
 def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
     folder = LandingFolder.of(recipe.automation.landing, home)
-    num_prompts, num_rejected, reasons, longest, domains = 0, 0, list[str](), None, set[str]()
+    num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
+    domains, verifiers = set[str](), set[str]()
     for record in _records(folder):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
@@ -179,8 +187,9 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         else:
             num_prompts += 1
             domains.add(record.domain)
+            verifiers |= {record.verifier} if record.verifier else set()
             longest = max(longest or record, record, key=lambda p: _num_characters(p.question, p.system_prompt))
-    found = Prompts(num_prompts, longest, frozenset(domains))
+    found = Prompts(num_prompts, longest, frozenset(domains), frozenset(verifiers))
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
     message = f"{num_prompts:,} in {folder.url}{length}"
@@ -306,6 +315,28 @@ def _agreement(sampled: Completion, scored: Score) -> str:
 
 def _benchmark(benchmark: Benchmark) -> str:
     return f"{len(question_rows(benchmark)):,} questions, at most {benchmark.max_tokens:,} tokens each"
+
+
+def _verifiers(recipe: Recipe, prompts: Prompts) -> set[str]:
+    """Of all questions, landed or held out; a benchmark whose file is at fault has a result of its own."""
+    found = set(prompts.verifiers)
+    for benchmark in recipe.evaluation.benchmarks:
+        with suppress(RecipeError):
+            found |= {row["verifier"] for row in question_rows(benchmark)}
+    return found
+
+
+def _sandbox(recipe: Recipe) -> str:
+    """A program runs in it and is seen to end."""
+    confinement = recipe.verification.confinement
+    if (fault := sandbox_fault(confinement)) is not None:
+        raise CheckFailed(fault)
+    if confinement.unsafe:
+        raise CheckWarning(UNSAFE)
+    return (
+        f"a program ran in it; {confinement.seconds_per_test:g} s of computing a test, "
+        f"{confinement.seconds_per_answer:g} s an answer, {confinement.memory_mb} MB"
+    )
 
 
 def _launcher(recipe: Recipe) -> str:

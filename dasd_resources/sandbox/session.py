@@ -77,8 +77,16 @@ class Session:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         packages = bubblewrap.packages_folders() if preload else ()
         settings = json.dumps({"limits": asdict(_limits(confinement)), "packages": packages, "preload": preload})
-        self._process = self._start(settings, packages)
-        self._hear(_START_SECONDS, watch_memory=False)
+        try:
+            self._process = self._start(settings, packages)
+        except BaseException:
+            self._errors.close()
+            raise
+        try:
+            self._hear(_START_SECONDS, watch_memory=False)
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, settings: str, packages: tuple[str, ...]) -> subprocess.Popen[bytes]:
         if self._confinement.unsafe:
