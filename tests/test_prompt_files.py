@@ -126,7 +126,7 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
         (
             {"question": "a", "verifier": "python", "reference_answer": "5"},
             "unknown_verifier",
-            "unknown verifier 'python'; known are exact,",
+            "unknown verifier 'python'; known are constraint,",
         ),
         ({"question": "a", "verifier": "exact"}, "missing_reference", "verifier exact needs a reference_answer"),
         (

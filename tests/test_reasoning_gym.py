@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -63,7 +64,7 @@ def test_every_dataset_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("dataset", sorted(REASONING_GYM_DATASETS))
-def test_its_own_answers_are_correct_and_others_are_not(dataset: str) -> None:
+def test_its_own_answers_are_correct_and_others_are_not(dataset: str, capfd: pytest.CaptureFixture[str]) -> None:
     name = f"reasoning_gym:{dataset}"
     for asked, answer in rows(dataset):
         assert reference_fault(name, asked) is None
@@ -72,7 +73,9 @@ def test_its_own_answers_are_correct_and_others_are_not(dataset: str) -> None:
         for said in (answer, f"\\boxed{{{answer}}}", f"So:\n<answer>\n{answer}\n</answer>\n"):
             assert outcome(dataset, said, asked) == "correct" or "boxed" in said
         wrong = [*HOSTILE, f"{answer} or 7", *([f"{answer} {answer}"] if dataset not in TWICE_IS_RIGHT else [])]
+        capfd.readouterr()
         assert [one for one in wrong if outcome(dataset, one, asked) == "correct"] == []
+        assert capfd.readouterr().out == ""  # what a model wrote reaches no terminal
 
 
 @dataclass
@@ -197,6 +200,7 @@ def test_a_row_that_its_scorer_cannot_judge_is_refused() -> None:
         reference_fault("reasoning_gym:word_sorting", asked("", "a, b")) or ""
     )
     assert "not that of a rush_hour row" in (reference_fault("reasoning_gym:rush_hour", asked("", "")) or "")
+    assert "needs a reference_answer" in (reference_fault("reasoning_gym:ab", asked("", "")) or "")
     huge = asked("", "x", '{"num_disks": 1000000000}')
     assert (
         reference_fault("reasoning_gym:tower_of_hanoi", huge)
@@ -207,3 +211,10 @@ def test_a_row_that_its_scorer_cannot_judge_is_refused() -> None:
 def test_integer_keys_that_json_made_strings_are_refused() -> None:
     """A row whose scorer relies on integer keys; none of the allowed datasets does, as their own rows show above."""
     assert reference_fault("reasoning_gym:jugs", asked("", '["fill A"]', '{"puzzle": {"0": 1}}')) is not None
+
+
+def test_the_page_names_every_dataset_that_is_not_judged_and_why() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "verifiers.md").read_text("utf-8")
+    assert all(f"| `{dataset}` | {reason} |" in page for dataset, reason in EXCLUDED_DATASETS.items())
+    assert all(f"`{dataset}`" in page for dataset in EVALUATED_DATASETS | WITHOUT_REFERENCE)
+    assert f"{len(REASONING_GYM_DATASETS)} are judged here" in page

@@ -185,7 +185,7 @@ OLD_REJECTIONS = [  # a sentence of the releases before the codes, and its kind
     ("metadata holds a lone surrogate at character 1: 'a'", "invalid_field"),
     ("metadata must be an object, found [1]", "invalid_field"),
     ("keys both in the row and in its metadata: ['id']", "invalid_field"),
-    ("unknown verifier 'python'; known are exact", "unknown_verifier"),
+    ("unknown verifier 'python'; known are constraint", "unknown_verifier"),
     ("verifier exact needs a reference_answer", "missing_reference"),
     ("reference_answer '42' fails its own verifier multiple_choice", "invalid_reference"),
     ("reference_answer has 10001 characters, at most 10000 are compared", "invalid_reference"),

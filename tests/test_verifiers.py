@@ -16,6 +16,7 @@ from dasd_resources.verifiers import (
     Verifier,
     known_verifier,
     reference_fault,
+    unknown_verifier,
     verifier_names,
     verify,
 )
@@ -163,8 +164,15 @@ def test_names() -> None:
     assert all(map(known_verifier, verifier_names()))
     for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:coin_flip", "exact:gcd", "Math"):
         assert not known_verifier(name)
-    with pytest.raises(ValueError, match="unknown verifier 'reasoning_gym:puzzle24'; known are exact, math,"):
-        judged("reasoning_gym:puzzle24", "5", "5")
+    with pytest.raises(
+        ValueError,
+        match="unknown verifier 'reasoning_gym:puzzle25'; known are code, constraint, constr",
+    ):
+        judged("reasoning_gym:puzzle25", "5", "5")
+    assert unknown_verifier("reasoning_gym:figlet_font") == (
+        "unknown verifier 'reasoning_gym:figlet_font': figlet_font takes any answer with ten right letters in place: "
+        "use `exact`"
+    )
 
 
 def test_verdicts_name_the_library_that_gave_them() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
-from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, verifier_names
+from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
@@ -249,8 +249,7 @@ def _metadata(row: Mapping[str, object]) -> str:
 
 def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
     if not known_verifier(verifier):
-        message = f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}"
-        raise InvalidRow("unknown_verifier", message)
+        raise InvalidRow("unknown_verifier", unknown_verifier(verifier))
     if reference_answer is None and needs_reference(verifier):
         raise InvalidRow(
             "missing_reference", f"verifier {verifier} needs a reference_answer; add it, or leave the verifier out"

@@ -12,6 +12,7 @@ from dasd_resources.verifiers.catalogue import (
     needs_reference,
     reference_fault,
     runs_programs,
+    unknown_verifier,
     verifier_names,
     verify,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "needs_reference",
     "reference_fault",
     "runs_programs",
+    "unknown_verifier",
     "verifier_names",
     "verify",
 ]

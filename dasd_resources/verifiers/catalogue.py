@@ -1,17 +1,20 @@
 """All verifiers by name, and judging an answer by the name of its verifier."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from dasd_resources.verifiers.code import check_tests, judge_code
+from dasd_resources.verifiers.constraints import check_constraints, judge_constraints
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
+from dasd_resources.verifiers.json_answers import check_json, judge_json
 from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
 from dasd_resources.verifiers.numeric import is_tolerance, judge_numeric
 from dasd_resources.verifiers.reasoning_gym_datasets import (
     EVALUATED_DATASETS,
+    EXCLUDED_DATASETS,
     REASONING_GYM_DATASETS,
     WITHOUT_REFERENCE,
 )
@@ -31,6 +34,7 @@ class Verifier:
     check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
     such as tests of code or a schema. Without it, the reference must pass as an answer.
     needs_no_reference: those parameters ("" for none) with which a row may have no reference answer, which is then "".
+    excluded: parameters that one might expect, each with the reason why it is not taken.
     """
 
     judge: Callable[[str, Asked], Judgement]
@@ -38,11 +42,21 @@ class Verifier:
     takes: Callable[[str], bool] | None = None
     check_reference: Callable[[Asked], str | None] | None = None
     needs_no_reference: frozenset[str] = frozenset()
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 VERIFIERS: dict[str, Verifier] = {
     "code": Verifier(judge_code, check_reference=check_tests, needs_no_reference=frozenset({""})),
+    "constraint": Verifier(
+        judge_constraints,
+        frozenset({"", "loose"}),
+        check_reference=check_constraints,
+        needs_no_reference=frozenset({"", "loose"}),
+    ),
     "exact": Verifier(judge_exact),
+    "json": Verifier(
+        judge_json, frozenset({"", "schema"}), check_reference=check_json, needs_no_reference=frozenset({"schema"})
+    ),
     "math": Verifier(judge_math),
     "multiple_choice": Verifier(judge_multiple_choice),
     "numeric": Verifier(judge_numeric, takes=is_tolerance),
@@ -51,6 +65,7 @@ VERIFIERS: dict[str, Verifier] = {
         REASONING_GYM_DATASETS | EVALUATED_DATASETS,
         check_reference=check_reasoning_gym,
         needs_no_reference=WITHOUT_REFERENCE,
+        excluded=EXCLUDED_DATASETS,
     ),
 }
 
@@ -67,15 +82,24 @@ def known_verifier(name: str) -> bool:
     if kind not in VERIFIERS:
         return False
     entry = VERIFIERS[kind]
-    if entry.takes is not None:
-        return bool(parameter) == bool(colon) and entry.takes(parameter)
-    return parameter in (entry.parameters or {""}) and bool(colon) == bool(parameter)
+    if bool(colon) != bool(parameter):
+        return False
+    return entry.takes(parameter) if entry.takes is not None else parameter in (entry.parameters or {""})
 
 
 def needs_reference(name: str) -> bool:
     """Whether a row with this known verifier must have a reference answer."""
     kind, _, parameter = name.partition(":")
     return parameter not in VERIFIERS[kind].needs_no_reference
+
+
+def unknown_verifier(name: str) -> str:
+    """The message on a name that `verify` does not take: why not, and what it takes."""
+    kind, _, parameter = name.partition(":")
+    excluded = VERIFIERS[kind].excluded.get(parameter) if kind in VERIFIERS else None
+    if excluded is not None:
+        return f"unknown verifier {excerpt(name)}: {parameter} {excluded}"
+    return f"unknown verifier {excerpt(name)}; known are {', '.join(verifier_names())}"
 
 
 def verifier_names() -> list[str]:
@@ -116,6 +140,6 @@ def reference_fault(verifier: str, asked: Asked) -> str | None:
 def _entry(verifier: str, asked: Asked) -> tuple[Verifier, Asked]:
     """The verifier of this name, and what it is asked with the name's parameter."""
     if not known_verifier(verifier):
-        raise ValueError(f"unknown verifier {excerpt(verifier)}; known are {', '.join(verifier_names())}")
+        raise ValueError(unknown_verifier(verifier))
     kind, _, parameter = verifier.partition(":")
     return VERIFIERS[kind], replace(asked, parameter=parameter)

@@ -24,11 +24,12 @@ Metadata = dict[str, object]
 _NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d{1,3})?"
 _AFTER_MARKER = re.compile(r"\banswers?[*_`]*\s*(?:is\b:?|:)[*_]*", re.IGNORECASE)
 _FENCED = re.compile(r"^```[^\n`]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MOVE = re.compile(r"Move disk \d{1,4} from Peg (\d{1,4}) to Peg (\d{1,4})")
 _MAX_STEPS = 1_000  # moves or presses that an answer may have, each of which is followed
 # What the scorer must be able to do something with, or the row is no row of that dataset.
 _PROBES = {"boxnet": "[]", "graph_color": "{}", "rubiks_cube": "U", "rush_hour": "A+1"}
 # Loops of the scorers run this far: a number of the row, not of the answer.
-_LIMITS = {"rubiks_cube": {"cube_size": 50}, "tower_of_hanoi": {"num_disks": 1_000, "num_pegs": 1_000}}
+_LIMITS = {"rubiks_cube": {"cube_size": 10}, "tower_of_hanoi": {"num_disks": 1_000, "num_pegs": 1_000}}
 
 
 def judge_reasoning_gym(text: str, asked: Asked) -> Judgement:
@@ -60,7 +61,10 @@ def check_reasoning_gym(asked: Asked) -> str | None:
             f"reference_answer {excerpt(asked.reference_answer)} does not get the full score of {asked.parameter} with "
             "this row's metadata; land the dataset's question, answer and metadata unchanged"
         )
-    if (_score(_PROBES[asked.parameter], asked) or 0) > 0:
+    probe = _PROBES.get(asked.parameter)
+    if probe is None:
+        return f"a row of {asked.parameter} needs a reference_answer; write the dataset's answer there"
+    if (_score(probe, asked) or 0) > 0:
         return None
     return f"metadata is not that of a {asked.parameter} row; land the dataset's own metadata unchanged"
 
@@ -142,6 +146,13 @@ def _uses_the_numbers(answer: str, asked: Asked) -> bool:
     return sorted(re.findall(r"\d+", answer)) == sorted(given)
 
 
+def _moves_between_pegs(answer: str, asked: Asked) -> bool:
+    number = _metadata(asked).get("num_pegs")
+    pegs = {str(peg) for peg in range(1, number + 1)} if isinstance(number, int) else set()
+    moves = [_MOVE.fullmatch(line.strip()) for line in answer.strip().splitlines() if line.strip()]
+    return all(move and {move[1], move[2]} <= pegs for move in moves)
+
+
 FORMS: dict[str, Callable[[str, Asked], bool]] = {
     "advanced_geometry": _like(r"[^,]+(?:,[^,]+)?"),  # it ignores a third coordinate
     "complex_arithmetic": _like(r"[-+\d.ijeE() ]+", 200),  # `nan` gets the full score
@@ -161,5 +172,6 @@ FORMS: dict[str, Callable[[str, Asked], bool]] = {
     "rush_hour": _like(r"(?:[A-Z][+-]\d\s*)+", _MAX_STEPS),  # it walks all n steps
     "sokoban": _like(r"[UDLR\s,]+"),  # it skips other letters
     "time_intervals": _like(r"-?\d+(?:\s+days?)?(?:\s*,\s*[\d:.]+)?|[\d:.]+"),  # it reads `5` of `5 or 6 days`
+    "tower_of_hanoi": _moves_between_pegs,  # it prints a move to or from a peg that there is not
     "word_sorting": _as_many(","),  # it ignores what follows
 }
