@@ -267,3 +267,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["teacher"]["status"] == "failed"
     assert found["disk"]["status"] == "ok"
+
+
+def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    assert "sandbox" not in findings(project, quick=True)
+    tests = json.dumps({"inputs": ["4"], "outputs": ["8"]})
+    project.land("b.jsonl", [{"question": "Double it.", "verifier": "code", "reference_answer": tests}])
+    found = findings(project, quick=True)["sandbox"]
+    assert (found.status, found.message[:25]) == ("ok", "a program ran in it; 10 s"), found
+    project.recipe = change(project.recipe, "verification.sandbox", "unsafe")
+    found = findings(project, quick=True)["sandbox"]
+    assert (found.status, found.message[:30]) == ("warning", "verification.sandbox is unsafe")

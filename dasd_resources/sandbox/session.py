@@ -99,7 +99,13 @@ class Session:
             seccomp.seek(0)
             command = [*bubblewrap.sandboxed(program, packages, seccomp.fileno()), settings]
             return subprocess.Popen(
-                command, env={}, pass_fds=[seccomp.fileno()], stdin=_PIPE, stdout=_PIPE, stderr=self._errors
+                command,
+                env={},
+                pass_fds=[seccomp.fileno()],
+                start_new_session=True,  # Ctrl-C is for this process alone: a verdict must not come of it
+                stdin=_PIPE,
+                stdout=_PIPE,
+                stderr=self._errors,
             )
 
     def _start_unsafe(self, settings: str) -> subprocess.Popen[bytes]:

@@ -19,6 +19,7 @@ from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.visible_text import excerpt
 
 MAX_EXPRESSION_CHARS = 1_000
+_PRELOAD = ("reasoning_gym",)
 _NAMES = frozenset((  # and single letters
     "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln",
     "sqrt", "Abs", "pi", "erf",
@@ -52,6 +53,9 @@ def evaluated_score(answer: str, entry: dict[str, object], asked: Asked) -> floa
     job: Job = {"kind": "score", "dataset": asked.parameter, "answer": answer, "entry": entry}
     with _session(asked.confinement) as session:
         came = session.run(job)
+    if came.status == "broken":  # it ended with the thread that had opened it, or with this answer
+        with Session(asked.confinement, _PRELOAD) as session:
+            came = session.run(job)
     try:
         result = json.loads(came.output)
         return float(result["value"]) if came.status == "ended" else None
@@ -131,7 +135,7 @@ _opening = Lock()
 @contextmanager
 def _session(confinement: Confinement) -> Iterator[Session]:
     """An open sandbox that nobody uses, else another; it is kept if it survives."""
-    session = _idle(confinement) or Session(confinement, preload=("reasoning_gym",))
+    session = _idle(confinement) or Session(confinement, _PRELOAD)
     try:
         yield session
     finally:
