@@ -19,7 +19,7 @@ from results import against, table  # noqa: E402
 from dasd_resources.sandbox import USUAL, Confinement  # noqa: E402
 from dasd_resources.verifiers import Asked, verify  # noqa: E402
 
-NUM_PROGRAMS, NUM_TESTS, NUM_CORES = 200, 10, 2
+NUM_PROGRAMS, NUM_TESTS, NUM_CORES = 60, 10, 2
 BAR = 1.0  # the sandbox may not cost more than a Python start for each test does
 PROGRAM = "import sys\nn, *values = map(int, sys.stdin.read().split())\nprint(sum(sorted(values)[: n // 2 + 1]))\n"
 INPUTS = [f"{n}\n{' '.join(map(str, range(n, 0, -1)))}\n" for n in range(50, 50 + NUM_TESTS)]
