@@ -101,12 +101,12 @@ def judge_math(answer: str, asked: Asked) -> Judgement:
 
 def _compared(found: str, expected: str, in_percent: bool) -> str:
     """How the answer compares with the reference: a `Sameness`, or how the comparison failed."""
-    pairs = list(product(_approximations(expected), _approximations(found)))
-    quick = [_quickly(one, other, in_percent) for other, one in pairs]
+    pairs = list(product(_approximations(found), _approximations(expected)))
+    quick = [_quickly(answer, reference, in_percent) for answer, reference in pairs]
     if "same" in quick:
         return "same"
     reply = "different"
-    for (reference, answer), known in zip(pairs, quick, strict=True):
+    for (answer, reference), known in zip(pairs, quick, strict=True):
         reply = known or _by_math_verify(_bare(answer, in_percent), _bare(reference, in_percent))
         if reply == "same":
             return reply
