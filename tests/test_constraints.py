@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.verifiers import Asked, Judgement, needs_reference, reference_fault, verify
 from dasd_resources.verifiers.instructions import INSTRUCTIONS, Given, num_sentences
 
@@ -208,3 +210,23 @@ def test_the_page_lists_every_instruction_with_its_arguments() -> None:
     for name, instruction in INSTRUCTIONS.items():
         arguments = ", ".join(f"`{argument}`" for argument in instruction.arguments) or "none"
         assert f"| `{name}` | {arguments} |" in page
+
+
+def test_rows_land_without_a_reference_answer(tmp_path: Path) -> None:
+    follow = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"keywords": None}]}
+    rows = [
+        {"question": "a", "verifier": "constraint", "metadata": follow},
+        {"question": "b", "verifier": "constraint:loose", **follow},
+        {"question": "c", "verifier": "json:schema", "json_schema": {"type": "object"}},
+        {"question": "d", "verifier": "json", "json_schema": {"type": "object"}},
+        {"question": "e", "verifier": "constraint"},
+        {"question": "f", "verifier": "json:schema"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    landed = list(read_prompts(tmp_path / "a.jsonl"))
+    assert [record.reference_answer for record in landed if isinstance(record, Prompt)] == [None] * 3
+    assert [record.kind for record in landed if isinstance(record, RejectedPrompt)] == [
+        "missing_reference",
+        "invalid_reference",
+        "invalid_reference",
+    ]

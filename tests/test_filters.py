@@ -145,6 +145,17 @@ def test_correctness() -> None:
     assert correctness(wrong) == Verdict(False, "wrong_answer", "reasoning_gym:chain_sum: answer '6', expected '5'")
 
 
+def test_an_answer_that_is_judged_without_a_reference() -> None:
+    metadata = '{"instruction_id_list": ["punctuation:no_comma"]}'
+    free = replace(GOOD, verifier="constraint", reference_answer=None, metadata=metadata)
+    assert correctness(free) == Verdict(True)
+    question = {"verifier": "constraint", "question": "q", "reference_answer": None, "metadata": metadata}
+    assert judge_answer(GOOD.text, question) == Verdict(True)
+    assert judge_answer("<think>\na\n</think>\nYes, 5.", question).reason == (
+        "constraint: 0 of 1 instructions followed, not punctuation:no_comma"
+    )
+
+
 def test_a_blank_answer_fails_and_keeps_the_kind_of_stored_rows() -> None:
     blank, missing = ("<think>\n2 + 3 = 5.\n</think>\n \n", "<think>\n2 + 3 = 5.")
     question = {"verifier": GOOD.verifier, "question": GOOD.question, "reference_answer": "5", "metadata": "{}"}

@@ -23,7 +23,7 @@ SCHEMA_KEYS = ("json_schema", "schema", "response_format")
 
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _OPENING = re.compile(r"[{\[]")
-_MAX_OPENINGS = 1_000  # places within sentences where a value may begin
+_MAX_OPENINGS = 100  # places within sentences where a value may begin
 _NOT_FOUND = object()
 
 

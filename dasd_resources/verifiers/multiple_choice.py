@@ -25,14 +25,14 @@ _FORM = re.compile(rf"(?P<named>(?i:{_FOR})\s+)?(?P<form>{_LETTER})(?![A-Za-z0-9
 
 _NOUN = (
     r"(?:answers?|ans|solution|response"
-    r"|(?:correct|right|best|appropriate|final|suitable|my|our)\s+(?:option|choice|letter|one)(?:\(s\))?)(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
+    r"|(?:correct|right|best|appropriate|final|suitable|my|our)\s+(?:option|choice|letter|one|statement)(?:\(s\))?)(?:\s+to\s+(?:this|the)\s+(?:question|problem))?"
 )
 _IS = r"(?:(?:is|are|was|be|(?:would|must|should|will|has\s+to)\s+be)\b|[:=.]|[-\u2013\u2014]\s|\n)"
 _FILLER = r"(?:[\s:,]|(?:therefore|thus|hence|indeed|clearly|then|simply|definitely|again|just|the)\b)*"
 _MARKERS = (
     re.compile(rf"(?i:\b{_NOUN}\s*(?:{_IS}{_FILLER}))"),
     re.compile(rf"(?i:\b{_NOUN}) (?=\(?[A-J]\b)"),
-    re.compile(r"(?m:^)(?i:correct|option|choice|letter|result|conclusion|verdict|\u7b54):\s*"),
+    re.compile(r"(?m:^)(?i:correct|final|option|choice|letter|result|conclusion|verdict|\u7b54):\s*"),
     re.compile(
         r"(?:\u7b54\u6848\u3011?|\u9009\u9879|\u6b63\u786e\u7684?\u662f)\s*(?:\u5e94\u8be5|\u5e94|\u5c31)?"
         r"[\u662f\u4e3a\u9009]?[\s:]*"
@@ -42,7 +42,7 @@ _MARKERS = (
 _SAYINGS = (
     re.compile(r"(?i:\b(?:choose|select|pick|go\s+with|opt\s+for)\s+)"),
     re.compile(
-        r"(?i:\b(?:corresponds?\s+to|match(?:es)?|is|get|gives?|yields?|namely|i\.e\.,?|listed\s+as)\s+"
+        r"(?i:(?:\u2192|=>|\u21d2|\b(?:corresponds?\s+to|match(?:es)?|is|get|gives?|yields?|namely|i\.e\.,?|listed\s+as))\s+"
         rf"(?:answer\s+)?(?={_FOR}\s))"
     ),
 )
@@ -74,7 +74,8 @@ _ENDED = re.compile(
 _CHINESE_END = re.compile(r"\s*(?:\u9009\u9879|\u9879)?\s*(?:\u662f?\u6b63\u786e|[.,;!\u3002\u3001](?![A-J])|\n|$)")
 _NO_TEXT = re.compile(
     r"\s*(?:[/&+=<>\u2192\u3001|~]|(?i:(?:is|are|was|were|and|or|but|nor|if|unless|seems?|looks?|fails?|would|could"
-    r"|might|may|can(?:not)?|has|have|does|do|vs|versus|then|through|to)\b)|[\u548c\u6216\u4e0e\u53ca])"
+    r"|might|may|can(?:not)?|has|have|does|do|vs|versus|then|through|to)\b)"
+    r"|[a-z]+s\s+(?:the|an?|that|this|it|only|no|not|both|all|any)\b|[\u548c\u6216\u4e0e\u53ca])"
 )
 _REASON = re.compile(r"(?i:\b(?:because|since|as(?! well)|while|whereas|unlike|not|given|due)\b)")
 _ANOTHER = re.compile(
@@ -208,6 +209,8 @@ def _claimed(text: str, start: int, strength: int, at: int) -> Iterator[Claim]:
     if letter in "AI" and not marked and re.match(r"\s*,\s+[A-Z][a-z]", rest):
         return
     if letter.islower() and not marked and not re.match(r"\s*[.)]?\s*(?:\n|$)", rest):
+        return
+    if re.search(rf"\n\s*\(?{chr(ord(letter.upper()) + 1)}[).:]\s", rest):  # the options said again
         return
     sentence = rest[: end.start()] if (end := _SENTENCE_END.search(rest, rest.startswith("."))) else rest
     before_reason = re.split(_REASON, sentence, maxsplit=1)[0]
