@@ -1,10 +1,16 @@
 """Teachers that do not think, or not always: through the small pipeline; and what is said where the key is wrong."""
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
+import yaml
 from conftest import Project, change, prompt_rows, thinking_of
 
 from dasd_assets.audit.verify import verify
 from dasd_assets.rules.thinking import advice
+from dasd_resources.recipe import Recipe, Thinking, load_recipe
 
 
 def test_the_key_is_named_where_most_are_dropped_for_their_thinking() -> None:
@@ -22,6 +28,17 @@ def test_the_key_is_named_where_most_are_dropped_for_their_thinking() -> None:
 def test_it_is_not_named_where_something_else_drops_them() -> None:
     assert advice({}, "required") == advice({"tool_call": 5, "no_thinking": 5}, "required") == ""
     assert advice({"no_thinking": 5, "no_final_answer": 9}, "optional") == advice({"no_final_answer": 9}, "none") == ""
+
+
+def test_the_pages_recipes_load_and_it_names_every_value() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "thinking.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        document = load_recipe("demo").model_dump() | yaml.safe_load(snippet)
+        del document["student"]["thinking"]
+        assert Recipe.model_validate(document).student.thinking == "none"
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(get_args(Thinking))
 
 
 def without_thinking(project: Project, table: str) -> tuple[int, int]:
@@ -45,7 +62,7 @@ def test_a_teacher_that_does_not_think(project: Project) -> None:
     project.recipe = change(project.recipe, "mixed_policy.length_cap", 1.0)
     project.fake.thinks = lambda seed: False
     project.fake.steady = True  # its responses are short, and some of the rollouts that follow, which are not, cut off
-    project.materialize("+selected_responses_t060")
+    project.materialize("*selected_responses_t060")
     (reason,) = project.read("SELECT reason FROM empty_datasets")["reason"]
     assert "structure dropped 18 of 18" in reason
     assert "18 of the 18 that structure dropped have no thinking part" in reason

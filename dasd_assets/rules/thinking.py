@@ -6,11 +6,13 @@ A response that is dropped for its thinking stays stored: with the key changed i
 from collections.abc import Mapping
 
 from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, OF_BATCHES, OF_RECIPE, Params
+from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.verdict import VerdictKind
 from dasd_resources.recipe import Thinking
 from dasd_resources.storage.lake import Lake
 
 STRUCTURE = "structure"  # the filter that looks at it
+assert STRUCTURE in FILTERS, "its verdicts are counted by that name"
 REMEDY: Mapping[Thinking, str] = {
     "required": "write teacher.thinking: none if the teacher is not to think, optional to keep both kinds",
     "none": "write teacher.thinking: required if the teacher is to think, optional to keep both kinds",
