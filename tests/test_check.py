@@ -35,6 +35,8 @@ def test_a_sound_recipe_passes(project: Project) -> None:
     assert found["prompts"].message.startswith("9 in ")
     assert "for 36 responses of at most 200 tokens" in found["disk"].message
     assert found["teacher logprobs"].message.startswith("8 tokens sampled and scored again, 0 nats")
+    assert found["teacher thinking"].message == "3 of 3 answers have a thinking part"
+    assert "student thinking" not in found
     assert not (project.home / "catalog.sqlite").exists()
 
 
