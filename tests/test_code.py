@@ -136,7 +136,8 @@ def test_tests_that_cannot_be_run_are_refused_when_they_land(about: Asked, messa
     with pytest.raises(InvalidTests, match=message):
         question_tests(about)
     assert reference_fault("code", about) is not None
-    assert verify("code", DOUBLE, about).outcome == "unverifiable"
+    found = verify("code", DOUBLE, about)
+    assert (found.outcome, found.kind) == ("unverifiable", "invalid_tests")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,14 @@ def test_a_program_is_correct_if_it_passes_every_test(
         kind, reason = expected
         assert (found.outcome, found.kind) == ("incorrect", kind), found
         assert reason is None or found.reason == f"code: {reason}"
+
+
+def test_a_test_that_hands_over_code_says_nothing_of_the_program() -> None:
+    found = verify("code", fenced("def f(g): return g(1)"), asked(test="assert f(lambda x: x) == 1"))
+    assert (found.outcome, found.kind) == ("unverifiable", "invalid_tests")
+    assert found.reason == (
+        "code: test 1 of 1: the test hands over what cannot be sent to a program: it is a function, not plain data"
+    )
 
 
 ALWAYS_EQUAL = "class E(int):\n  def __eq__(self, other): return True\n  __ne__ = lambda self, other: False\n  __hash__ = int.__hash__\n"

@@ -147,7 +147,7 @@ def _assertions(fields: Mapping[str, object]) -> Iterator[Test]:
     if isinstance(listed, list):
         challenge = fields.get("challenge_test_list")
         yield from _asserted([*listed, *(challenge if isinstance(challenge, list) else [])], fields)
-    if isinstance(test := fields.get("test"), str) and "assert" in test:
+    if isinstance(test := fields.get("test"), str) and re.search(r"\b(?:assert|raise)\b", test):
         entry = fields.get("entry_point")
         yield _checked(test + (f"\n\ncheck({_name(entry)})\n" if entry and "def check(" in test else ""))
 
