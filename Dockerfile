@@ -7,6 +7,9 @@ ARG EXTRAS=ui
 RUN useradd --create-home --uid 1000 dasd && mkdir -p /opt/dasd /data && chown dasd:dasd /opt/dasd /data
 WORKDIR /opt/dasd
 
+# The sandbox of programs that models write. What the container must be allowed for it: docs/verifiers.md.
+RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
+
 # Dependencies first: they change seldom, the source often.
 RUN pip install --no-cache-dir --no-deps ${TORCH}
 COPY pyproject.toml constraints.txt README.md ./

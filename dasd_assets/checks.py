@@ -33,6 +33,7 @@ from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.thinking import STRUCTURE, advice, dropped_by_structure
 from dasd_resources.inference.engine import PERMANENT
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
@@ -301,10 +302,21 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
             f"SELECT kind, count(*) FROM response_verdicts WHERE batch = '{scope.batch}' AND filter = '{name}' AND "
             "NOT passed GROUP BY ALL"
         )
+        if name == STRUCTURE and (advised := _thinking_advice(scope)):
+            look = f"{advised}. {look}"
         limit = scope.recipe.checks.max_drop_share.get(name, FILTERS[name].max_drop_share)
         return share(dropped, judged, limit, f"responses fail {name}", f"checks.max_drop_share.{name}", look)
 
     return evaluate
+
+
+def _thinking_advice(scope: Scope) -> str:
+    params = {"batches": [scope.batch], "filter_version": filter_version(scope.recipe, scope.student)}
+    known = {
+        **candidate_params(scope.recipe, scope.teacher),
+        "temperatures": list(scope.recipe.generation.temperatures),
+    }
+    return advice(dropped_by_structure(scope.warehouse, {**known, **params}), scope.recipe.teacher.thinking)
 
 
 def _unscored(scope: Scope) -> AssetCheckFinding:

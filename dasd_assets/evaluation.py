@@ -17,13 +17,14 @@ from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.rules.stored_answers import stored_answers
-from dasd_assets.rules.verdict import VERIFYING, judge_answer, not_decided
+from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, judge_answer, not_decided, verifier_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -31,9 +32,10 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERDICTS, VERIFIER_VERSION, in_order
+from dasd_resources.verifiers import VERDICTS, in_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +96,7 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "max_tokens": max_tokens[question["benchmark"]],
                     "question_id": question["question_id"],
                     "sample_index": index,
-                    "verifier_version": VERIFIER_VERSION,
+                    "verifier_version": verifier_version(recipe),
                     "template_version": model.chat.template_version,
                 }
                 wanted[evaluation_id(row)] = {**row, "asked": question}
@@ -110,9 +112,9 @@ def answered(completion: Completion, model: PromptedModel) -> Row:
     }
 
 
-def judged_row(key: str, wanted: Row, answer: Row) -> Row:
+def judged_row(key: str, wanted: Row, answer: Row, confinement: Confinement = USUAL) -> Row:
     """The `evaluations` row of an answer; one without a final answer is wrong."""
-    verdict = judge_answer(answer["response_text"], wanted["asked"])
+    verdict = judge_answer(answer["response_text"], wanted["asked"], confinement)
     return {
         **{name: value for name, value in wanted.items() if name != "asked"},
         "evaluation_id": key,
@@ -165,7 +167,7 @@ def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
         "top_p": recipe.evaluation.top_p,
         "samples": recipe.evaluation.samples_per_question,
         "temperatures": list(recipe.evaluation.temperatures),
-        "verifier": VERIFIER_VERSION,
+        "verifier": verifier_version(recipe),
     }
     answers = warehouse.read(query, params).join(chain, on="checkpoint_id")
     return answers.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe))))
@@ -238,7 +240,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "empty_datasets": (),
         },
         rules=[EVALUATION, CHAIN],
-        parts=["evaluation"],
+        parts=["evaluation", *VERIFYING_LIMITS],
     )
 
     @declared.asset(
@@ -252,6 +254,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             "SELECT * FROM benchmark_questions WHERE list_contains($names, benchmark) ORDER BY benchmark, question_id",
             {"names": [benchmark.name for benchmark in recipe.evaluation.benchmarks]},
         )
+        confinement = confinement_of(recipe, context.log.warning)
         ids: list[str] = []
         ledgers: list[tuple[Ledger, Model]] = []
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
@@ -259,7 +262,7 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
             spec = spec.model_copy(update={"model": row["path"]})
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
-            ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted), spec))
+            ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted, confinement), spec))
             ids += wanted
         return _evaluation_result(warehouse, recipe, ids, retry_tags(ledgers), declared)
 
@@ -273,6 +276,7 @@ def _evaluate(
     name: str,
     model: PromptedModel,
     wanted: dict[str, Row],
+    confinement: Confinement,
 ) -> Ledger:
     """Have what is missing judged again, where the answer is stored, and else answered; returns its closed ledger."""
     checkpoint = str(next(iter(wanted.values()))["checkpoint_id"])
@@ -282,18 +286,18 @@ def _evaluate(
 
     with Ledger(warehouse, "evaluations", origin(context)) as ledger, VERDICTS.kept_in(Path(warehouse.home)):
         stored = stored_answers(warehouse, checkpoint, lacking) if lacking else iter(())
-        for row in in_order(stored, lambda found: judged_row(found[0], wanted[found[0]], found[1])):
+        for row in in_order(stored, lambda found: judged_row(found[0], wanted[found[0]], found[1], confinement)):
             ledger.add(row)
             del lacking[row["evaluation_id"]]
         requests = [_request(key, row, model) for key, row in lacking.items()]
         results = logged(engines.generate(model, requests), len(requests), f"answers of {name}", context.log.info)
         given = (r if isinstance(r, Failure) else (r.request_id, answered(r, model)) for r in results)
-        ledger.collect(in_order(given, lambda result: _judged(result, wanted), PATIENCE), lambda row: row)
+        ledger.collect(in_order(given, lambda result: _judged(result, wanted, confinement), PATIENCE), lambda row: row)
     return ledger
 
 
-def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row]) -> Row | Failure:
-    return result if isinstance(result, Failure) else judged_row(result[0], wanted[result[0]], result[1])
+def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confinement: Confinement) -> Row | Failure:
+    return result if isinstance(result, Failure) else judged_row(result[0], wanted[result[0]], result[1], confinement)
 
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
@@ -319,6 +323,7 @@ def _evaluation_result(
                 f"accuracy_of_{r['checkpoint']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
                 for r in newest.to_dicts()
             },
+            **sandbox_figure(recipe.verification.confinement),
             **not_decided(answers["kind"]),
             accuracies=accuracy_table(scores),
             accuracy=inline(accuracy_bars(scores)),

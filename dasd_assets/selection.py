@@ -24,8 +24,9 @@ from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.selection import SELECTION, competition, select, selection_version
+from dasd_assets.rules.thinking import advice, dropped_by_structure
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Recipe, Thinking
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 PLOTTED = 100_000  # scores of the pool in its histogram
@@ -180,16 +181,20 @@ def _why_empty(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[
     """The `empty_datasets` row of a dataset of which nothing was selected."""
     query = f"SELECT count(*) FROM responses r WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}"
     number = int(warehouse.read(query, params).item())
-    return empty_selection(recipe.name, dataset, number, _drops(warehouse, params))
+    return empty_selection(recipe.name, dataset, number, _drops(warehouse, params, recipe.teacher.thinking))
 
 
-def _drops(warehouse: Warehouse, params: dict[str, object]) -> str:
-    """Why nothing is left: how many responses each filter dropped."""
-    counts = drop_counts(warehouse, {**params, "temperatures": [params["temperature"]]}, FILTERS)
+def _drops(warehouse: Warehouse, params: dict[str, object], thinking: Thinking) -> str:
+    """Why nothing is left: how many responses each filter dropped, and the recipe's key where that explains it."""
+    params = {**params, "temperatures": [params["temperature"]]}
+    counts = drop_counts(warehouse, params, FILTERS)
     listed = ", ".join(
         f"{row['filter']} dropped {row['num_dropped']} of {row['num_judged']}" for row in counts.to_dicts()
     )
-    return listed or "there are no responses: are there prompts in the landing folder?"
+    advised = advice(dropped_by_structure(warehouse, params), thinking)
+    return (
+        "; ".join(filter(None, (listed, advised))) or "there are no responses: are there prompts in the landing folder?"
+    )
 
 
 def write_selection(

@@ -4,6 +4,7 @@ Verdicts are kept per filter version: a changed filter judges anew, it never reg
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ import polars as pl
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
@@ -49,7 +51,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
-        version = filter_version(recipe, student)
+        version, confinement = filter_version(recipe, student), confinement_of(recipe, context.log.warning)
         with (
             Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger,
             VERDICTS.kept_in(Path(warehouse.home)),
@@ -59,11 +61,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 context.log.warning(
                     f"{num_waiting:,} responses have no tokens yet: judged when student_tokens has them"
                 )
-            judged = in_order(todo, lambda row: (row["response_id"], judge_row(row, recipe.filters, row["known"])))
+            asked = partial(
+                judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement
+            )
+            judged = in_order(todo, lambda row: (row["response_id"], asked(row, known=row["known"])))
             for response, found in logged(judged, num_todo, "responses judged", context.log.info):
                 for verdict in verdict_rows({"response_id": response, "batch": batch}, found, version):
                     ledger.add(verdict)
-        return _result(warehouse, batch, version, declared)
+        return _result(warehouse, batch, version, declared, sandbox_figure(confinement))
 
     return [response_verdicts]
 
@@ -97,7 +102,9 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     return num_todo, num_unjudged - num_todo, rows()
 
 
-def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaration) -> dg.MaterializeResult:
+def _result(
+    warehouse: Warehouse, batch: str, version: str, declared: Declaration, sandbox: dict[str, str]
+) -> dg.MaterializeResult:
     query = """SELECT response_id, filter, passed, kind FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
@@ -109,6 +116,7 @@ def _result(warehouse: Warehouse, batch: str, version: str, declared: Declaratio
             verdicts.height,
             {"batch": batch, "filter_version": version},
             {"passed": False},
+            **sandbox,
             num_responses=verdicts["response_id"].n_unique(),
             **{f"failed_{name}": count for name, count in failed.items()},
             **not_decided(verdicts["kind"]),

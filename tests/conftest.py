@@ -56,6 +56,7 @@ class Fake:
     silent: bool = False  # end every response at once
     silent_at: float | None = None  # the same at one temperature
     steady: bool = False  # the same, right and short response to a question, whatever the seed
+    thinks: Callable[[int], bool] = lambda seed: True  # whether the response of a seed has a thinking part
     fails: Callable[[str], bool] = lambda request_id: False
     kind: FailureKind = "engine_error"  # of what fails
     misreport: Callable[[list[float]], list[float]] = lambda logprobs: logprobs  # what sampling says of its tokens
@@ -132,7 +133,8 @@ class FakeEngine:
             return ""
         if begun:
             return continuation(expression, begun)
-        return response(expression, Random(0 if self._fake.steady else request.seed), self._fake.steady)
+        said = response(expression, Random(0 if self._fake.steady else request.seed), self._fake.steady)
+        return said if self._fake.thinks(request.seed) else without_delimiters(said)
 
     def _logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """Of the token id alone; the vocabulary's size tells teacher from student."""
@@ -150,10 +152,16 @@ def response(expression: str, rng: Random, steady: bool) -> str:
     return canonical(body, right + 1 if draw < 0.4 else right)
 
 
+def without_delimiters(text: str) -> str:
+    """The same said as an answer alone."""
+    return text.removeprefix("<think>\n").replace("\n</think>\n", "\n")
+
+
 def continuation(expression: str, begun: str) -> str:
     """The end of a response: of its thinking, if that has not ended, and its answer, right."""
     right = steps_of(expression)[-1].c
-    return f" It is {right}." if "</think>" in begun else f" So it is {right}.\n</think>\nThe answer is {right}."
+    said = f" It is {right}." if "</think>" in begun else f" So it is {right}.\n</think>\nThe answer is {right}."
+    return said if begun.startswith("<think>") else without_delimiters(said)
 
 
 def fake_engines(home: Path, fake: Fake) -> Engines:
@@ -242,6 +250,14 @@ def change(recipe: Recipe, path: str, value: object) -> Recipe:
         part = part[parent]
     assert last in part, path
     part[last] = value
+    return Recipe.model_validate(document)
+
+
+def thinking_of(recipe: Recipe, thinking: str) -> Recipe:
+    """The recipe with that thinking of its teacher, and so of its student."""
+    document = recipe.model_dump()
+    document["teacher"]["thinking"] = thinking
+    del document["student"]["thinking"]
     return Recipe.model_validate(document)
 
 

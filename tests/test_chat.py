@@ -14,7 +14,8 @@ from small_tokenizers import SPECIAL, byte_level, llama_of_transformers_5, sente
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dasd_resources.chat import Aligned, Chat, cut_points, has_tool_call, split_thinking
+from dasd_assets.rules.sentences import attribute, sentence_logprobs, sentence_spans
+from dasd_resources.chat import Aligned, Chat, cut_points, has_tool_call, split_thinking, without_empty_thinking
 from dasd_resources.chat.canonical import canonical, decode
 from dasd_resources.chat.harmony import MARKERS
 from dasd_resources.chat.think_tags import ThinkTags, find_tags
@@ -26,14 +27,18 @@ CHATML = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
 OPENED = CHATML + "{{- '<think>\n' }}"
+CLOSED = CHATML + "{{- '<think>\n\n</think>\n\n' }}"
 HARMONY = (
     "{%- for m in messages %}{{- '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{%- endfor %}"
     "<|start|>assistant"
 )
 
 
-def model(format: str = "think_tags", system: str | None = None, **options: Option) -> Model:
+def model(
+    format: str = "think_tags", system: str | None = None, thinking: str = "required", **options: Option
+) -> Model:
     fields = {"model": "m", "engine": "transformers", "dtype": "float32", "thinking_format": format}
+    fields["thinking"] = thinking
     return Model.model_validate({**fields, "system_prompt": system, "chat_template_options": options})
 
 
@@ -351,6 +356,69 @@ def test_an_answer_alone_follows_empty_thinking_where_the_prompt_opened_it() -> 
     encoded = chat_.encode_response("What?", "42")
     assert tokenizer_of("byte_level").decode(encoded.token_ids).endswith("<think>\n\n</think>\n\n42")
     assert encoded.offsets[-3:] in ([-1, 0, -1], [0, 1, -1])
+
+
+@cache
+def closed(name: str) -> Chat:
+    """A template that ends the thinking in the prompt, as Qwen3's with enable_thinking: false."""
+    return chat_of(tokenizer_of(name), CLOSED, model(thinking="none"))
+
+
+@every_tokenizer
+@unhurried
+@given(text=canonical_texts())
+def test_any_text_round_trips_where_the_prompt_has_ended_the_thinking(name: str, text: str) -> None:
+    encoded = closed(name).encode_response("What?", text)
+    again = closed(name).read_response(encoded.token_ids[encoded.num_prompt_tokens :])
+    said = without_empty_thinking(text)
+    assert again.text == said
+    assert again.offsets == [offset if offset < 0 else offset - (len(text) - len(said)) for offset in encoded.offsets]
+
+
+def test_an_answer_follows_a_prompt_that_has_ended_the_thinking() -> None:
+    for text in ("42", "<think>\n\n</think>\n42"):
+        encoded = closed("byte_level").encode_response("What?", text)
+        said = tokenizer_of("byte_level").decode(encoded.token_ids, skip_special_tokens=False)
+        assert said.endswith("assistant\n<think>\n\n</think>\n\n42<|im_end|>")
+        assert (encoded.offsets[0], encoded.offsets[-1]) == (text.index("42"), -1)
+        begun = closed("byte_level").continuation_ids("What?", text)
+        assert tokenizer_of("byte_level").decode(begun).endswith("</think>\n\n42")
+
+
+def test_only_thinking_that_a_response_opens_is_thinking_where_the_prompt_has_ended_it() -> None:
+    def said(text: str) -> str:
+        return closed("byte_level").read_response(tokenizer_of("byte_level").encode(text).ids).text
+
+    assert said("The tag </think> ends it.") == "The tag </think> ends it."
+    assert said("<think>so</think>42") == "<think>\nso\n</think>\n42"
+
+
+@unhurried
+@given(text=texts, name=st.sampled_from(["byte_level", "llama", "unigram_bytes"]))
+def test_sentences_of_an_answer_alone_and_its_cuts_lose_nothing(text: str, name: str) -> None:
+    """Under prompts that leave thinking alone, open it and end it."""
+    assume("<think>" not in text and "</think>" not in text)
+    answer = f"a{text}"
+    for chat_ in (chat(name), chat(name, OPENED), closed(name)):
+        encoded = chat_.encode_response("What?", answer)
+        logprobs = [-0.25 * (1 + index % 7) for index in range(len(encoded.offsets))]
+        spans = sentence_spans(answer)
+        assert "".join(answer[a:b] for a, b in spans) == answer
+        sums, _ = sentence_logprobs(answer, logprobs, encoded.offsets, spans)
+        owners = attribute(answer, encoded.offsets, spans)
+        apart = sum(value for value, owner in zip(logprobs, owners, strict=True) if owner < 0)
+        assert sums.sum() + apart == pytest.approx(sum(logprobs))
+        for point in cut_points(Aligned(answer, encoded.offsets)):
+            prefix = answer[: encoded.offsets[point]]
+            assert chat_.read_continuation(prefix, []).text == prefix or not prefix
+            assert chat_.continuation_ids("What?", prefix)[: encoded.num_prompt_tokens] == chat_.prompt_ids("What?")
+
+
+def test_a_harmony_answer_alone_has_no_thinking_part() -> None:
+    encoded = harmony().encode_response("What?", "42")
+    response = encoded.token_ids[encoded.num_prompt_tokens :]
+    assert response == harmony_ids("<|channel|>final<|message|>42<|return|>")
+    assert harmony().read_response(response).text == "42"
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_of_transformers_5", "unigram_bytes"])
@@ -680,9 +748,10 @@ def test_a_template_that_refuses_the_system_prompt_is_refused() -> None:
         chat_of(tokenizer_of("byte_level"), template, model(system="Be kind."))
 
 
-def test_a_prompt_that_rules_thinking_out_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"chat_template_options.*enable_thinking"):
-        chat("byte_level", CHATML + "{{- '<think>\n\n</think>\n\n' }}")
+@pytest.mark.parametrize("thinking", ["required", "optional"])
+def test_a_prompt_that_rules_thinking_out_is_refused_where_there_is_to_be_some(thinking: str) -> None:
+    with pytest.raises(RecipeError, match=r"chat_template_options.*enable_thinking.*teacher.thinking: none"):
+        chat_of(tokenizer_of("byte_level"), CLOSED, model(thinking=thinking))
 
 
 def test_harmony_needs_its_tokens_and_prompt() -> None:

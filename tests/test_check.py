@@ -35,6 +35,8 @@ def test_a_sound_recipe_passes(project: Project) -> None:
     assert found["prompts"].message.startswith("9 in ")
     assert "for 36 responses of at most 200 tokens" in found["disk"].message
     assert found["teacher logprobs"].message.startswith("8 tokens sampled and scored again, 0 nats")
+    assert found["teacher thinking"].message == "3 of 3 answers have a thinking part"
+    assert "student thinking" not in found
     assert not (project.home / "catalog.sqlite").exists()
 
 
@@ -267,3 +269,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["teacher"]["status"] == "failed"
     assert found["disk"]["status"] == "ok"
+
+
+def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    assert "sandbox" not in findings(project, quick=True)
+    tests = json.dumps({"inputs": ["4"], "outputs": ["8"]})
+    project.land("b.jsonl", [{"question": "Double it.", "verifier": "code", "reference_answer": tests}])
+    found = findings(project, quick=True)["sandbox"]
+    assert (found.status, found.message[:25]) == ("ok", "a program ran in it; 10 s"), found
+    project.recipe = change(project.recipe, "verification.sandbox", "unsafe")
+    found = findings(project, quick=True)["sandbox"]
+    assert (found.status, found.message[:30]) == ("warning", "verification.sandbox is unsafe")

@@ -34,9 +34,12 @@ def test_a_cut_moves_to_an_admissible_point_beyond_half() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>|"), min_size=4, max_size=60))
-def test_a_prefix_is_whole_characters(body: str) -> None:
-    text = f"<think>\n{body}🙂和"
+@given(
+    st.sampled_from(["<think>\n", ""]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>|"), min_size=4, max_size=60),
+)
+def test_a_prefix_is_whole_characters(opening: str, body: str) -> None:
+    text = f"{opening}{body}🙂和"
     encoded = STUDENT.encode_response("q", text)
     tokens = encoded.token_ids[encoded.num_prompt_tokens : -1]
     aligned = STUDENT.read_response(tokens)

@@ -38,6 +38,7 @@ from dasd_resources.storage.tables import TABLES
 ROOT = Path(__file__).parents[1]
 WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with what is declared anyway
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
+HOW_IT_RUNS = {"verification.sandbox"}  # not what comes out
 SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
 
 
@@ -217,7 +218,7 @@ def test_an_asset_touches_exactly_the_tables_that_it_declares(notes: Notes, tiny
 def test_a_leaf_of_the_recipe_makes_stale_exactly_the_assets_that_read_it(notes: Notes, tiny: Recipe) -> None:
     before, wrong = code_versions(tiny), {}
     for leaf, value in leaves(tiny).items():
-        if leaf.partition(".")[0] in SERVICE_SECTIONS or isinstance(value, Model):
+        if leaf in HOW_IT_RUNS or leaf.partition(".")[0] in SERVICE_SECTIONS or isinstance(value, Model):
             continue
         after = code_versions(replaced(tiny, leaf, another(value)))
         stale = {asset for asset in before if asset in after and before[asset] != after[asset]}

@@ -25,7 +25,7 @@ from dasd_assets.rules.filters import (
     truncation,
 )
 from dasd_assets.rules.verdict import Verdict, VerdictKind
-from dasd_resources.recipe import Filters, Repetition
+from dasd_resources.recipe import Filters, Repetition, Thinking
 
 LIMITS = Repetition(ngram_sizes=(20, 50), max_duplicate_share=0.3, tail_tokens=256, max_tail_share=0.5)
 SETTINGS = Filters(max_student_tokens=512, repetition=LIMITS, require_correct=True, apply="before_selection")
@@ -93,6 +93,44 @@ def test_length_and_truncation_at_their_bounds() -> None:
 )
 def test_structure(text: str, kind: VerdictKind | None, reason: str | None) -> None:
     assert structure(text, tool_call=False) == Verdict(reason is None, kind, reason)
+
+
+UNASKED = "a thinking part, where teacher.thinking is none"
+BOTH, ANSWER, EMPTY = "<think>\na\n</think>\nb", "b", "<think>\n \n</think>\nb"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "passed"),
+    [("required", [True, False, False]), ("optional", [True, True, True]), ("none", [False, True, True])],
+)
+def test_a_thinking_part_as_the_recipe_has_it(thinking: Thinking, passed: list[bool]) -> None:
+    assert [structure(text, False, thinking).passed for text in (BOTH, ANSWER, EMPTY)] == passed
+    assert FILTERS["structure"].judge(replace(GOOD, text="b", thinking=thinking), SETTINGS).passed is passed[1]
+
+
+@pytest.mark.parametrize(
+    ("thinking", "text", "kind", "reason"),
+    [
+        ("none", BOTH, "unexpected_thinking", "a thinking part, where teacher.thinking is none"),
+        (
+            "none",
+            "<think>\na",
+            "unexpected_thinking",
+            "a thinking part, where teacher.thinking is none; no final answer",
+        ),
+        ("none", " \n", "no_final_answer", "no final answer"),
+        ("none", "<think>\n\n</think>\n", "no_final_answer", "no final answer"),
+        ("none", "b <think> c", "extra_delimiters", "1 <think> delimiters, exactly 0 expected"),
+        ("optional", "b </think> c", "extra_delimiters", "1 </think> delimiters, exactly 0 expected"),
+        ("optional", f"{BOTH}</think>", "extra_delimiters", "2 </think> delimiters, exactly 1 expected"),
+        ("optional", "<think>\na", "no_final_answer", "no final answer"),
+        ("required", "b <think> c", "no_thinking", "no thinking part"),
+    ],
+)
+def test_faults_of_a_response_that_need_not_think(
+    thinking: Thinking, text: str, kind: VerdictKind, reason: str
+) -> None:
+    assert structure(text, False, thinking) == Verdict(False, kind, reason)
 
 
 def test_a_tool_call_is_a_fault_of_structure() -> None:

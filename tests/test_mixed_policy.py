@@ -10,7 +10,13 @@ from test_rollouts import references
 from tokenizers import Tokenizer
 
 from dasd_assets.mixed_policy.continuation_verdicts import to_judge
-from dasd_assets.mixed_policy.continuations import continuation_row, current_continuations, prefix_end, request
+from dasd_assets.mixed_policy.continuations import (
+    continuation_row,
+    current_continuations,
+    prefix_end,
+    request,
+    teachers_prefix,
+)
 from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import rollout_row
 from dasd_assets.rules.filters import FILTERS, repetition
@@ -53,6 +59,15 @@ def test_a_continuation_has_the_rest_of_the_teachers_budget(tmp_path: Path) -> N
     assert isinstance(refused, Failure)
     assert refused.kind == "no_budget"
     assert "generation.max_tokens 256" in refused.reason
+
+
+def test_a_teacher_that_writes_no_thinking_goes_on_from_the_answer_alone() -> None:
+    for kept in ("<think>\n\n</think>\n4 + 3", "4 + 3"):
+        assert teachers_prefix(kept, "none") == "4 + 3"
+    assert teachers_prefix("<think>\n", "none") == ""
+    for kept in ("<think>\nWe start\n</think>\n4", "<think>\nWe"):
+        assert teachers_prefix(kept, "none") == kept  # it thinks, so the filter drops it
+    assert teachers_prefix("<think>\n\n</think>\n4", "optional") == "<think>\n\n</think>\n4"
 
 
 @pytest.mark.parametrize("loss_on_prefix", [True, False])
@@ -115,6 +130,7 @@ def test_a_rollout_is_cut_off_exactly_if_it_hit_the_cap(student: PromptedModel, 
         ("<think>\n4 + 3", " = 7.\n</think>\n7", "<think>\n4 + 3 = 7.\n</think>\n7"),
         ("<think>\n4 + 3 = 7.", "\n</think>\nThe answer is 7.", "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."),
         ("<think>\n4.\n</think>\nThe", " answer is 7.", "<think>\n4.\n</think>\nThe answer is 7."),
+        ("4 + 3", " = 7. The answer is 7.", "4 + 3 = 7. The answer is 7."),
     ],
 )
 def test_a_continuation_row_joins_both_parts(teacher: PromptedModel, prefix: str, said: str, text: str) -> None:

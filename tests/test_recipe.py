@@ -169,6 +169,25 @@ def test_a_recipe_is_frozen() -> None:
         recipe.seed = 1
 
 
+def test_a_student_thinks_as_its_teacher(tmp_path: Path) -> None:
+    assert load_recipe("demo").teacher.thinking == load_recipe("demo").student.thinking == "required"
+    recipe = load_recipe(changed(tmp_path, "teacher.thinking", "none"))
+    assert (recipe.teacher.thinking, recipe.student.thinking) == ("none", "none")
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    with pytest.raises(RecipeError, match=r"student.thinking is none and teacher.thinking required: .*; remove"):
+        load_recipe(changed(tmp_path, "student.thinking", "none"))
+    with pytest.raises(RecipeError, match=r"teacher.thinking: .*'required', 'optional' or 'none' \(found 'never'\)"):
+        load_recipe(changed(tmp_path, "teacher.thinking", "never"))
+
+
+def test_a_key_that_came_later_is_in_no_version_while_it_says_what_was_always_so(tmp_path: Path) -> None:
+    demo = load_recipe("demo")
+    assert demo.version("seed", "teacher.thinking") == demo.version("seed")
+    other = load_recipe(changed(tmp_path, "teacher.thinking", "optional"))
+    assert other.parts("seed", "teacher.thinking") == {"seed": 42, "teacher.thinking": "optional"}
+    assert other.version("seed", "teacher.thinking") != demo.version("seed", "teacher.thinking")
+
+
 def test_datasets_are_named_for_their_temperature() -> None:
     assert [dataset_name(t) for t in (0.6, 1.0, 0.05)] == ["t060", "t100", "t005"]
 

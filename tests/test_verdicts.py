@@ -1,8 +1,9 @@
 """How a stored response is judged, and under which version of the rules."""
 
 import pytest
+from conftest import thinking_of
 
-from dasd_assets.rules.filters import FILTERS, filter_version
+from dasd_assets.rules.filters import FILTERS, LIMITS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.verdict import Verdict
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -108,3 +109,18 @@ def test_the_version_names_the_limits_and_the_tokenizer_that_counts(student: Pro
 def test_what_is_done_with_a_verdict_does_not_change_it(student: PromptedModel) -> None:
     for other in (recipe(require_correct=False), recipe(apply="after_selection")):
         assert filter_version(other, student.fingerprint) == filter_version(RECIPE, student.fingerprint)
+
+
+def test_a_recipes_thinking_counts_only_where_it_is_not_as_it_always_was() -> None:
+    """The key is younger than homes: their verdicts stay, and another value has verdicts of its own."""
+    limits = tuple(limit for limit in LIMITS if limit != "teacher.thinking")
+    assert RECIPE.version(*LIMITS) == RECIPE.version(*limits)
+    assert len({filter_version(thinking_of(RECIPE, value), "s") for value in ("required", "optional", "none")}) == 3
+    assert filter_version(thinking_of(RECIPE, "required"), "s") == filter_version(RECIPE, "s")
+
+
+def test_a_row_is_judged_by_the_thinking_of_the_recipe() -> None:
+    answer = row(text="The answer is 7.")
+    assert failed(answer) == ["structure"]
+    assert all(verdict.passed for verdict in judge_row(answer, RECIPE.filters, thinking="none").values())
+    assert judge_row(row(), RECIPE.filters, thinking="none")["structure"].kind == "unexpected_thinking"

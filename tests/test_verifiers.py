@@ -162,13 +162,13 @@ def test_reasoning_gym_needs_a_score_of_exactly_one() -> None:
 
 def test_names() -> None:
     assert all(map(known_verifier, verifier_names()))
-    for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:puzzle24", "exact:gcd", "Math"):
+    for name in ("", "python", "reasoning_gym", "reasoning_gym:", "reasoning_gym:coin_flip", "exact:gcd", "Math"):
         assert not known_verifier(name)
     with pytest.raises(
         ValueError,
-        match="unknown verifier 'reasoning_gym:puzzle24'; known are constraint, constraint:l",
+        match="unknown verifier 'reasoning_gym:puzzle25'; known are code, constraint, constr",
     ):
-        judged("reasoning_gym:puzzle24", "5", "5")
+        judged("reasoning_gym:puzzle25", "5", "5")
     assert unknown_verifier("reasoning_gym:figlet_font") == (
         "unknown verifier 'reasoning_gym:figlet_font': figlet_font takes any answer with ten right letters in place: "
         "use `exact`"

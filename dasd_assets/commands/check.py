@@ -1,7 +1,8 @@
 """`dasd check`: everything that a recipe needs, checked before hours are spent on a run (no table).
 
 Each check ends in a result of its own; none stops the others. What an engine really returns is tried out: a few tokens
-are sampled and scored again. `--quick` loads no engine. Left out: whether the training fits into a GPU's memory.
+are sampled and scored again, and the teacher begins a few answers. `--quick` loads no engine. Left out: whether the
+training fits into a GPU's memory.
 """
 
 import argparse
@@ -9,19 +10,23 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, ParamSpec
 
+from dasd_assets.commands.begun_answers import NUM_BEGUN, Begun, begin_answers, thinking_found
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
+from dasd_assets.records.unsafe import UNSAFE
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.service.landed import not_read
+from dasd_resources.chat import without_empty_thinking
 from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -31,15 +36,23 @@ from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, Thinking, load_recipe
+from dasd_resources.sandbox import sandbox_fault
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
+from dasd_resources.verifiers import runs_programs
 from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")
 Status = Literal["ok", "warning", "failed"]
 QUESTION = "What is 17 + 25?"
-RESPONSE = "<think>\nIt is 17 + 25 = 42.\n</think>\nThe answer is 42."
+ANSWER = "The answer is 42."
+RESPONSE = f"<think>\nIt is 17 + 25 = 42.\n</think>\n{ANSWER}"
+RESPONSES: dict[Thinking, tuple[str, ...]] = {
+    "required": (RESPONSE,),
+    "optional": (RESPONSE, ANSWER),
+    "none": (ANSWER,),
+}
 NUM_TOKENS = 8  # sampled and scored again
 MAX_DIFFERENCE = 0.3  # nats, on average; bfloat16 makes some 0.01 between decode and prefill
 # ids, logprob and offset of a token take 7.7 bytes; the text some 2 more. The student has its own tokens.
@@ -60,11 +73,13 @@ class PreflightResult:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The landed prompts: how many, of which domains, and the longest one."""
+    """The landed prompts: how many, of which domains and verifiers, the longest one, and the first few."""
 
     num_prompts: int
     longest: Prompt | None
     domains: frozenset[str]
+    verifiers: frozenset[str] = frozenset()
+    first: tuple[Prompt, ...] = ()
 
     def longest_for(self, model: PromptedModel) -> int:
         """Tokens of the longest one as this model is asked it; 0 where none has landed."""
@@ -95,16 +110,21 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
             yield _result(f"{role} GPUs", _gpus, spec)
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
-    prompts = landed[0] if landed else Prompts(0, None, frozenset())
+    prompts = landed[0] if landed else Prompts(0, None, frozenset(), frozenset())
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)
         yield _result(f"{role} template", _template, model)
         yield _result(f"{role} context", _context, recipe, role, model, prompts)
+        begun: list[Begun] = []
         if not quick:
-            yield _result(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
+            yield _result(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines, begun)
+        if begun:
+            yield PreflightResult(f"{role} thinking", *thinking_found(begun, model.spec.thinking))
     for benchmark in recipe.evaluation.benchmarks:
         yield _result(f"benchmark {benchmark.name}", _benchmark, benchmark)
+    if any(map(runs_programs, _verifiers(recipe, prompts))):
+        yield _result("sandbox", _sandbox, recipe)
     yield _result("launcher", _launcher, recipe)
     yield _result("attention", _attention, recipe)
     yield _result("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
@@ -158,19 +178,27 @@ def _tokenizer(model: PromptedModel) -> str:
 
 
 def _template(model: PromptedModel) -> str:
-    """A response put through the template comes back as it was, thinking included."""
-    encoded = model.chat.encode_response(QUESTION, RESPONSE)
-    again = model.chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :])
-    if again.text != RESPONSE:
-        raise CheckFailed(f"a response does not survive the template: {RESPONSE!r} became {again.text!r}")
-    if not any(offset >= 0 for offset in again.offsets):
-        raise CheckFailed("no token of a response has a place in its text")
-    return f"{model.spec.thinking_format}, prompt of {encoded.num_prompt_tokens} tokens, round trip intact"
+    """A response put through the template comes back as it was, thinking included.
+
+    One without comes back with an empty thinking part where the template opens one in the prompt.
+    """
+    for response in RESPONSES[model.spec.thinking]:
+        encoded = model.chat.encode_response(QUESTION, response)
+        again = model.chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :])
+        if response not in (again.text, without_empty_thinking(again.text)):
+            raise CheckFailed(f"a response does not survive the template: {response!r} became {again.text!r}")
+        if not any(offset >= 0 for offset in again.offsets):
+            raise CheckFailed("no token of a response has a place in its text")
+    return (
+        f"{model.spec.thinking_format}, thinking {model.spec.thinking}, prompt of {encoded.num_prompt_tokens} tokens, "
+        "round trip intact"
+    )
 
 
 def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
     folder = LandingFolder.of(recipe.automation.landing, home)
-    num_prompts, num_rejected, reasons, longest, domains = 0, 0, list[str](), None, set[str]()
+    num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
+    domains, verifiers, first = set[str](), set[str](), list[Prompt]()
     for record in _records(folder):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
@@ -179,8 +207,10 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         else:
             num_prompts += 1
             domains.add(record.domain)
+            verifiers |= {record.verifier} if record.verifier else set()
+            first += [record] if len(first) < NUM_BEGUN else []
             longest = max(longest or record, record, key=lambda p: _num_characters(p.question, p.system_prompt))
-    found = Prompts(num_prompts, longest, frozenset(domains))
+    found = Prompts(num_prompts, longest, frozenset(domains), frozenset(verifiers), tuple(first))
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
     message = f"{num_prompts:,} in {folder.url}{length}"
@@ -278,8 +308,13 @@ def _longest_question(benchmark: Benchmark, model: PromptedModel) -> int:
     return len(model.chat.prompt_ids(longest["question"], longest["system_prompt"]))
 
 
-def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines) -> str:
-    """Sample a few tokens, score them again, and compare; of a server that reports its context, that too."""
+def _logprobs(
+    recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, engines: Engines, begun: list[Begun]
+) -> str:
+    """Sample a few tokens, score them again, and compare; of a server that reports its context, that too.
+
+    begun: gets the beginnings of some answers of a teacher, while it is loaded.
+    """
     prompt = model.chat.prompt_ids(QUESTION)
     request = sampling_request(model, "check", prompt, 1.0, 1.0, NUM_TOKENS)
     with engines.open(model) as engine:
@@ -288,6 +323,8 @@ def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts,
             raise CheckFailed(f"it generated nothing: {sampled.reason}")
         (scored,) = engine.score([ScoringRequest("check", (*prompt, *sampled.token_ids), len(prompt))])
         context = ENGINES[model.spec.engine].served_context(engine)
+        if role == "teacher":
+            begun += begin_answers(recipe, model, prompts.first, engine)
     if isinstance(scored, Failure):
         raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
     message = _agreement(sampled, scored)
@@ -306,6 +343,28 @@ def _agreement(sampled: Completion, scored: Score) -> str:
 
 def _benchmark(benchmark: Benchmark) -> str:
     return f"{len(question_rows(benchmark)):,} questions, at most {benchmark.max_tokens:,} tokens each"
+
+
+def _verifiers(recipe: Recipe, prompts: Prompts) -> set[str]:
+    """Of all questions, landed or held out; a benchmark whose file is at fault has a result of its own."""
+    found = set(prompts.verifiers)
+    for benchmark in recipe.evaluation.benchmarks:
+        with suppress(RecipeError):
+            found |= {row["verifier"] for row in question_rows(benchmark)}
+    return found
+
+
+def _sandbox(recipe: Recipe) -> str:
+    """A program runs in it and is seen to end."""
+    confinement = recipe.verification.confinement
+    if (fault := sandbox_fault(confinement)) is not None:
+        raise CheckFailed(fault)
+    if confinement.unsafe:
+        raise CheckWarning(UNSAFE)
+    return (
+        f"a program ran in it; {confinement.seconds_per_test:g} s of computing a test, "
+        f"{confinement.seconds_per_answer:g} s an answer, {confinement.memory_mb} MB"
+    )
 
 
 def _launcher(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ What was cut off is often a loop, so the prefix is judged with what follows it.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_
 from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
@@ -54,12 +56,14 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         version = continuation_filter_version(recipe, student)
+        confinement = confinement_of(recipe, context.log.warning)
         continuations = current_continuations(warehouse, engines, recipe)
         to_do = to_judge(warehouse, student, continuations)
+        judged = partial(judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement)
         with VERDICTS.kept_in(Path(warehouse.home)):
             rows = [
                 verdict
-                for name, found in in_order(to_do, lambda row: (row["continuation_id"], judge_row(row, recipe.filters)))
+                for name, found in in_order(to_do, lambda row: (row["continuation_id"], judged(row)))
                 for verdict in verdict_rows({"continuation_id": name}, found, version)
             ]
         table = pl.DataFrame(rows, infer_schema_length=None)
@@ -72,6 +76,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
                 len(rows),
                 {"filter_version": version},
                 {"passed": False},
+                **sandbox_figure(confinement),
                 num_continuations=continuations.height,
                 **not_decided(row["kind"] for row in rows),
                 **{

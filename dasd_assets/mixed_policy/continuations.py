@@ -17,10 +17,11 @@ from dasd_assets.rules.cuts import CUT_VERSION, CUTS
 from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
+from dasd_resources.chat import without_empty_thinking
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Recipe, Thinking
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -28,7 +29,7 @@ CONTINUATION_VERSION = "1"
 CONTINUATIONS = Rule(
     "continuations",
     CONTINUATION_VERSION,
-    ("mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"),
+    ("teacher.thinking", "mixed_policy.continuation_temperature", "generation.top_p", "generation.max_tokens"),
     (CUTS,),
 )
 
@@ -70,6 +71,14 @@ def continuation_row(completion: Completion, row: Row, asked: GenerationRequest,
         "tool_call": aligned.tool_call,
         "finish_reason": completion.finish_reason,
     }
+
+
+def teachers_prefix(kept: str, thinking: Thinking) -> str:
+    """What is kept of a rollout, as the teacher is given it: without an empty thinking part where it writes none.
+
+    A student whose template opens `<think>` in the prompt ends that at once when it has learned to answer without.
+    """
+    return without_empty_thinking(kept) if thinking == "none" else kept
 
 
 def prefix_end(text: str, prefix_text: str) -> int:
@@ -172,7 +181,7 @@ def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, tea
     rows: list[Row] = []
     for row in rollouts.select("rollout_id", "prompt_id", "question", "system_prompt", "text").iter_rows(named=True):
         if row["rollout_id"] in cuts:
-            prefix = row.pop("text")[: cuts[row["rollout_id"]]]
+            prefix = teachers_prefix(row.pop("text")[: cuts[row["rollout_id"]]], recipe.teacher.thinking)
             wanted = {**row, **sampling, "prefix_text": prefix}
             rows.append({**wanted, "continuation_id": continuation_id(wanted)})
     return rows

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.verdict import VERIFYING, Verdict, VerdictKind, final_answer_verdict
+from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, Verdict, VerdictKind, final_answer_verdict
 from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
-from dasd_resources.recipe import Filters, Recipe, Repetition
+from dasd_resources.recipe import Filters, Recipe, Repetition, Thinking
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.verifiers import VERIFIER_VERSION, Asked
 
 FILTER_VERSION = "1"  # raise it when a verdict can change; not for a filter that is added
@@ -36,7 +37,8 @@ class Response:
     """A teacher response and its question, as far as the filters look at them.
 
     text is canonical; token_ids are the teacher's, as sampled, or of a text that both models wrote the student's;
-    num_student_tokens counts the text in the student's.
+    num_student_tokens counts the text in the student's. thinking: what the recipe says of the teacher. confinement: of
+    the program in its answer.
     """
 
     text: str
@@ -48,6 +50,8 @@ class Response:
     reference_answer: str | None
     verifier: str | None
     metadata: str
+    thinking: Thinking = "required"
+    confinement: Confinement = USUAL
 
 
 @dataclass(frozen=True)
@@ -106,19 +110,24 @@ def truncation(finish_reason: str) -> Verdict:
     return Verdict(False, "cut_off", f"cut off: finish_reason is {finish_reason}")
 
 
-def structure(text: str, tool_call: bool) -> Verdict:
-    """No tool call; one thinking part and one final answer, neither blank."""
+def structure(text: str, tool_call: bool, thinking: Thinking = "required") -> Verdict:
+    """No tool call; a thinking part as the recipe has it; a final answer; each delimiter once, or never without."""
     body, answer = split_thinking(text)
     faults: list[tuple[VerdictKind, str]] = []
     if tool_call:
         faults.append(("tool_call", "calls a tool"))
-    if not (body or "").strip():
+    thinks = bool((body or "").strip())
+    if thinking == "required" and not thinks:
         faults.append(("no_thinking", "no thinking part"))
+    if thinking == "none" and thinks:
+        faults.append(("unexpected_thinking", "a thinking part, where teacher.thinking is none"))
     if not (answer or "").strip():
         faults.append(("no_final_answer", "no final answer"))
+    # Without a thinking part, one that is required is all that is missed: its delimiters are not counted, too.
+    expected = 0 if body is None and thinking != "required" else 1
     for tag in ("<think>", "</think>"):
-        if (count := text.count(tag)) > 1:
-            faults.append(("extra_delimiters", f"{count} {tag} delimiters, exactly 1 expected"))
+        if (count := text.count(tag)) > expected:
+            faults.append(("extra_delimiters", f"{count} {tag} delimiters, exactly {expected} expected"))
     return Verdict.of_faults(faults)
 
 
@@ -147,7 +156,9 @@ def correctness(response: Response) -> Verdict:
     """The verifier's verdict on the final answer; a question without a verifier passes, and the kind says so."""
     if response.verifier is None:
         return Verdict(True, "no_verifier", "no verifier")
-    asked = Asked(response.question, response.reference_answer or "", response.metadata)
+    asked = Asked(
+        response.question, response.reference_answer or "", response.metadata, confinement=response.confinement
+    )
     return final_answer_verdict(response.text, response.verifier, asked, blank_is_missing=False)
 
 
@@ -168,9 +179,10 @@ FILTERS: dict[str, Filter] = {
         max_drop_share=0.2,
     ),
     "structure": Filter(
-        drops="responses that call a tool, or lack a thinking part or a final answer",
-        judge=lambda response, filters: structure(response.text, response.tool_call),
+        drops="responses that call a tool, think otherwise than `teacher.thinking` says, or lack a final answer",
+        judge=lambda response, filters: structure(response.text, response.tool_call, response.thinking),
         max_drop_share=0.1,
+        limits=("teacher.thinking",),
     ),
     "repetition": Filter(
         drops="responses that repeat themselves or end in a loop",
@@ -182,6 +194,7 @@ FILTERS: dict[str, Filter] = {
         drops="responses whose final answer the question's verifier does not accept",
         judge=lambda response, filters: correctness(response),
         max_drop_share=0.7,
+        limits=VERIFYING_LIMITS,
         always_required=False,
     ),
 }

@@ -5,20 +5,29 @@ from dataclasses import asdict
 
 from dasd_assets.rules.filters import FILTERS, Response, judge
 from dasd_assets.rules.verdict import Verdict
-from dasd_resources.recipe import Filters
+from dasd_resources.recipe import Filters, Thinking
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
 
 
-def judge_row(row: Row, filters: Filters, known: Collection[str] = ()) -> dict[str, Verdict]:
+def judge_row(
+    row: Row,
+    filters: Filters,
+    known: Collection[str] = (),
+    thinking: Thinking = "required",
+    confinement: Confinement = USUAL,
+) -> dict[str, Verdict]:
     """Every filter's verdict on a row with the fields of `Response`; all fail where the student cannot be asked.
 
     The row also has what the student's tokens say of that: token_kind and token_reason, or None.
-    known: filters whose verdicts there are already.
+    known: filters whose verdicts there are already. thinking: the recipe's `teacher.thinking`. confinement:
+    its `verification.confinement`.
     """
     if row["token_kind"] is not None:
         refused = Verdict(False, row["token_kind"], f"the student cannot be asked: {row['token_reason']}")
         return {name: refused for name in FILTERS if name not in known}
-    return judge(Response(**{name: row[name] for name in Response.__annotations__}), filters, known)
+    told = {**row, "thinking": thinking, "confinement": confinement}
+    return judge(Response(**{name: told[name] for name in Response.__annotations__}), filters, known)
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:

@@ -7,10 +7,14 @@ from typing import Literal, get_args
 
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import split_thinking
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.verification_settings import LIMITS
+from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
 from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
+VERIFYING_LIMITS = tuple(LIMITS)  # of the recipe: they decide what becomes of a program
 
 VerdictKind = Literal[
     "unsupported_question",
@@ -18,6 +22,7 @@ VerdictKind = Literal[
     "cut_off",
     "tool_call",
     "no_thinking",
+    "unexpected_thinking",
     "no_final_answer",
     "extra_delimiters",
     "repeated_ngrams",
@@ -26,6 +31,13 @@ VerdictKind = Literal[
     "repeated_phrases",
     "looping_tail",
     "wrong_answer",
+    "no_program",
+    "wrong_output",
+    "runtime_error",
+    "timed_out",
+    "out_of_memory",
+    "too_much_output",
+    "invalid_tests",
     "not_comparable",
     "verifier_timed_out",
     "verifier_out_of_memory",
@@ -40,14 +52,22 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "cut_off": "The response did not end by itself.",
     "tool_call": "The response calls a tool.",
     "no_thinking": "The thinking part is missing or blank.",
+    "unexpected_thinking": "There is a thinking part, where the recipe says that the teacher writes none.",
     "no_final_answer": "The final answer is missing or blank.",
-    "extra_delimiters": "The text has more than one `<think>` or `</think>`.",
+    "extra_delimiters": "The text has more `<think>` or `</think>` than its parts need.",
     "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
     "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
     "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
     "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
     "looping_tail": "The last tokens are mostly one loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
+    "no_program": "The answer has no program in Python, or one that is too long.",
+    "wrong_output": "The program prints or returns something else than a test expects.",
+    "runtime_error": "The program ends with an error, or without a result.",
+    "timed_out": "The program takes more time than a test, or all of them, may.",
+    "out_of_memory": "The program takes more memory than it may.",
+    "too_much_output": "The program writes more than it may, to its output or to its folder.",
+    "invalid_tests": "The question's tests cannot be run, so no program can pass (fails).",
     "not_comparable": "Another text than the reference, which is a sentence or formula that only people can compare.",
     "verifier_timed_out": "Comparing the final answer took too long, so whether it is right is not known.",
     "verifier_out_of_memory": "Comparing the final answer took too much memory, so whether it is right is not known.",
@@ -87,10 +107,18 @@ def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_mis
     return Verdict(judged.outcome == "correct", judged.kind, judged.reason)
 
 
-def judge_answer(text: str, question: Row) -> Verdict:
-    """The verifier's verdict on the final answer of a canonical text."""
-    verifier, *known = (str(question[name] or "") for name in ("verifier", "question", "reference_answer", "metadata"))
-    return final_answer_verdict(text, verifier, Asked(*known), blank_is_missing=True)
+def verifier_version(recipe: Recipe) -> str:
+    """Identifies what judged an answer: the verifiers, and the limits of programs where the recipe sets them."""
+    limits = recipe.parts(*VERIFYING_LIMITS) and recipe.version(*VERIFYING_LIMITS)
+    return f"{VERIFIER_VERSION}, limits {limits}" if limits else VERIFIER_VERSION
+
+
+def judge_answer(text: str, question: Row, confinement: Confinement = USUAL) -> Verdict:
+    """The verifier's verdict on the final answer of a canonical text. confinement: of the program in it."""
+    names = ("verifier", "question", "reference_answer", "metadata")
+    verifier, asked, reference, metadata = (str(question[name] or "") for name in names)
+    known = Asked(asked, reference, metadata, confinement=confinement)
+    return final_answer_verdict(text, verifier, known, blank_is_missing=True)
 
 
 def not_decided(kinds: Iterable[VerdictKind | None]) -> dict[str, int]:

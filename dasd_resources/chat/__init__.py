@@ -25,6 +25,7 @@ from dasd_resources.chat.canonical import (
     decode,
     has_tool_call,
     split_thinking,
+    without_empty_thinking,
 )
 from dasd_resources.chat.harmony import MARKERS, PROMPT_END, Harmony
 from dasd_resources.chat.quoting import Quoting
@@ -38,7 +39,16 @@ from dasd_resources.recipe import Model, RecipeError
 if TYPE_CHECKING:  # the import loads torch: seconds that reading a recipe need not cost
     from transformers import TokenizersBackend
 
-__all__ = ["Aligned", "Chat", "Encoded", "UnsupportedQuestion", "cut_points", "has_tool_call", "split_thinking"]
+__all__ = [
+    "Aligned",
+    "Chat",
+    "Encoded",
+    "UnsupportedQuestion",
+    "cut_points",
+    "has_tool_call",
+    "split_thinking",
+    "without_empty_thinking",
+]
 
 # What templates that print today's date (gpt-oss, Llama) print instead: a question has the same ids on every day.
 PROMPT_DAY = datetime(2026, 1, 1)
@@ -205,7 +215,7 @@ class Chat:
         if self._model.thinking_format == "think_tags":
             _check_no_harmony(self._tokenizer, prompt)
             special = (t["id"] for t in spec["added_tokens"] if t["special"] and t["content"] not in (OPEN, CLOSE))
-            return ThinkTags.after(prompt, frozenset((*special, *self.stop_token_ids)))
+            return ThinkTags.after(prompt, frozenset((*special, *self.stop_token_ids)), self._model.thinking)
         if not prompt.endswith(PROMPT_END):
             raise RecipeError(
                 f"thinking_format: harmony needs a template whose generation prompt ends with {PROMPT_END!r}, not "

@@ -4,6 +4,8 @@
     <think>\\nBODY                         unfinished thinking, trailing whitespace kept
     ANSWER                                no thinking, all whitespace kept
 
+So a text either starts with `<think>`, newline, or has no thinking part; an empty one is kept where a model wrote it.
+
 Whitespace goes only where BODY or ANSWER touches a delimiter. A response is first raw text (its tokens' bytes), then a
 map from raw to canonical characters; a token's offset is where its first surviving character went. Left out: any
 knowledge of tokenizers (`token_bytes.py`) and of who wrote the delimiters (`think_tags.py`, `harmony.py`).
@@ -72,6 +74,12 @@ def split_thinking(text: str) -> tuple[str | None, str | None]:
         return None, text
     body, closing, answer = text[len(OPENING) :].partition(CLOSING)
     return body, answer if closing else None
+
+
+def without_empty_thinking(text: str) -> str:
+    """The answer alone of a canonical text whose thinking is blank, finished or not; any other text as it is."""
+    body, answer = split_thinking(text)
+    return text if body is None or body.strip() else answer or ""
 
 
 def cut_points(aligned: Aligned) -> list[int]:

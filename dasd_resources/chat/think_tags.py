@@ -2,6 +2,7 @@
 
 What is trusted is the text, not the template: the first `</think>` ends the thinking, wherever it began. So a template
 whose generation prompt opens `<think>` and a model or server that leaves the opening out give the same canonical text.
+A prompt may also end the thinking itself (Qwen3's with `enable_thinking: false`): what follows is the answer.
 """
 
 import re
@@ -19,8 +20,9 @@ from dasd_resources.chat.canonical import (
     canonical,
     decode,
     has_tool_call,
+    without_empty_thinking,
 )
-from dasd_resources.recipe import RecipeError
+from dasd_resources.recipe import RecipeError, Thinking
 
 LEADING_OPEN = re.compile(rf"(?:\s*{OPEN})+")
 OPEN_IN_PROMPT = re.compile(rf"{OPEN}\s*$")
@@ -32,25 +34,31 @@ class ThinkTags:
     """The format as one generation prompt leaves it.
 
     prompt_opening: the `<think>` and whitespace that end the prompt, empty if it opens no thinking.
-    stops: ids that are no text where they end a response.
+    stops: ids that are no text where they end a response. prompt_closes: whether the prompt ends the thinking itself.
     """
 
     prompt_opening: str
     stops: frozenset[int]
+    prompt_closes: bool = False
 
     @classmethod
-    def after(cls, prompt: str, stops: frozenset[int]) -> "ThinkTags":
-        """The format of what follows a rendered prompt; RecipeError if the prompt rules thinking out."""
-        if CLOSE_IN_PROMPT.search(prompt):
+    def after(cls, prompt: str, stops: frozenset[int], thinking: Thinking) -> "ThinkTags":
+        """The format of what follows a rendered prompt; RecipeError if that rules out thinking which there is to be."""
+        closes = CLOSE_IN_PROMPT.search(prompt) is not None
+        if closes and thinking != "none":
             raise RecipeError(
-                "chat_template_options: the generation prompt ends the thinking before it begins; "
-                "let the template leave it open, for most models with {enable_thinking: true}"
+                "chat_template_options: the generation prompt ends the thinking before it begins; let the template "
+                "leave it open, for most models with {enable_thinking: true}, or, if the teacher is not to think, "
+                "write teacher.thinking: none"
             )
         opening = OPEN_IN_PROMPT.search(prompt)
-        return cls(opening.group() if opening else "", stops)
+        return cls(opening.group() if opening else "", stops, closes)
 
     def parts(self, text: str) -> list[Part]:
         """What follows the prompt to say `text`, thinking present exactly once."""
+        if self.prompt_closes:  # an empty thinking part is there already
+            answer = without_empty_thinking(text)
+            return [(answer, len(text) - len(answer))]
         if not self.prompt_opening or not text:
             return [(text, 0)]
         if not text.startswith(OPENING):  # an answer alone: the thinking that the prompt opened stays empty
@@ -60,7 +68,8 @@ class ThinkTags:
 
     def read_response(self, token_ids: Sequence[int], pieces: Sequence[bytes]) -> Aligned:
         """Canonical text of a whole response; pieces: the bytes of each of its tokens."""
-        return self._read(self.prompt_opening, find_tags, token_ids, pieces)
+        find = find_opened if self.prompt_closes else find_tags
+        return self._read(self.prompt_opening, find, token_ids, pieces)
 
     def read_continuation(self, prefix_text: str, token_ids: Sequence[int], pieces: Sequence[bytes]) -> Aligned:
         """Canonical text of prefix and continuation, offsets of the continuation; tags in an answer are only text."""
@@ -87,6 +96,11 @@ def find_tags(raw: str) -> Delimiters:
         return find_nothing(raw)
     opening = (start - len(OPEN), start) if leading else (0, 0)
     return Delimiters(opening, (close, close + len(CLOSE)) if close >= 0 else None)
+
+
+def find_opened(raw: str) -> Delimiters:
+    """As `find_tags`, where thinking that the response itself does not open is none: `</think>` is only text then."""
+    return find_tags(raw) if LEADING_OPEN.match(raw) else find_nothing(raw)
 
 
 def find_nothing(_raw: str) -> Delimiters:

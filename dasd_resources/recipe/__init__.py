@@ -9,6 +9,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `generation_settings` | `generation`, `parity` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
+| `verification_settings` | `verification` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
@@ -16,7 +17,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
-from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
@@ -30,6 +31,7 @@ from dasd_resources.recipe.selection_settings import (
 from dasd_resources.recipe.server_settings import BASE_URL, Server
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import Benchmark, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.verification_settings import Verification
 
 __all__ = [
     "BASE_URL",
@@ -61,8 +63,10 @@ __all__ = [
     "Selection",
     "Server",
     "Share",
+    "Thinking",
     "Training",
     "UniqueKeys",
+    "Verification",
     "dataset_name",
     "load_recipe",
 ]

@@ -1,6 +1,7 @@
 """The recipe: all sections, the rules that hold between them, and the hash of any part."""
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import to_jsonable_python
@@ -8,11 +9,15 @@ from pydantic_core import to_jsonable_python
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
-from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.model_settings import AS_BEFORE, Model
 from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.verification_settings import LIMITS, Verification
+
+# Keys that came after versions had been made of all others: one that is still as it was then is part of no version.
+LATER: Final[Mapping[str, object]] = {"teacher.thinking": AS_BEFORE, **LIMITS}
 
 
 class Recipe(Part):
@@ -25,6 +30,7 @@ class Recipe(Part):
     generation: Generation
     parity: Parity = Parity()
     filters: Filters
+    verification: Verification = Verification()
     selection: Selection
     training: Training
     mixed_policy: MixedPolicy
@@ -35,8 +41,24 @@ class Recipe(Part):
     freshness: Freshness = Freshness()
     owners: tuple[Owner, ...] = Field(default=("team:distillation",), strict=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _student_thinks_as_its_teacher(cls, document: object) -> object:
+        """A student that says nothing of its thinking has its teacher's, whose responses it is trained on."""
+        if not isinstance(document, Mapping):
+            return document
+        teacher, student = document.get("teacher"), document.get("student")
+        if not isinstance(teacher, Mapping) or not isinstance(student, Mapping) or "thinking" not in teacher:
+            return document
+        return {**document, "student": {"thinking": teacher["thinking"], **student}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.student.thinking != self.teacher.thinking:
+            raise ValueError(
+                f"student.thinking is {self.student.thinking} and teacher.thinking {self.teacher.thinking}: a student "
+                "is trained on its teacher's responses; remove student.thinking"
+            )
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
         if ENGINES[self.student.engine].served:
@@ -70,8 +92,9 @@ class Recipe(Part):
         return content_hash(self.parts(*parts))[:12]
 
     def parts(self, *parts: str) -> dict[str, object]:
-        """The named parts as plain values."""
-        return {part: self._part(part) for part in parts}
+        """The named parts as plain values, without those of LATER that are as they were."""
+        values = {part: self._part(part) for part in parts}
+        return {part: value for part, value in values.items() if part not in LATER or value != LATER[part]}
 
     def _part(self, path: str) -> object:
         value: object = self

@@ -13,8 +13,8 @@ INTRODUCTION = """\
 
 All in one DuckLake catalog; `dasd sql` reads it beside running writers, `--at SNAPSHOT` as it was. Log-probabilities
 are natural logarithms of the untempered distribution. Texts are *canonical*: `<think>`, newline, body, newline,
-`</think>`, newline, answer. Offsets are code points into the canonical text, one per token, -1 for a token that is not
-in it.
+`</think>`, newline, answer; [without thinking](thinking.md), the answer alone. Offsets are code points into the
+canonical text, one per token, -1 for a token that is not in it.
 """
 
 REMARKS = """\

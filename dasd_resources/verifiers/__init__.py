@@ -1,6 +1,6 @@
 """Verifiers: whether a final answer is correct, recorded for every response (report §4 compares right with wrong).
 
-An answer is model output: it is compared, never executed, and no input makes a verifier raise. Each verifier is a
+An answer is model output: it is compared, or run in a sandbox, and no answer makes a verifier raise. Each verifier is a
 module of this package and an entry of `catalogue.VERIFIERS` (docs/extending.md).
 """
 
@@ -11,6 +11,7 @@ from dasd_resources.verifiers.catalogue import (
     known_verifier,
     needs_reference,
     reference_fault,
+    runs_programs,
     unknown_verifier,
     verifier_names,
     verify,
@@ -37,6 +38,7 @@ __all__ = [
     "known_verifier",
     "needs_reference",
     "reference_fault",
+    "runs_programs",
     "unknown_verifier",
     "verifier_names",
     "verify",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from dasd_resources.verifiers.code import check_tests, judge_code
 from dasd_resources.verifiers.constraints import check_constraints, judge_constraints
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
@@ -11,7 +12,12 @@ from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import judge_math
 from dasd_resources.verifiers.multiple_choice import judge_multiple_choice
 from dasd_resources.verifiers.numeric import is_tolerance, judge_numeric
-from dasd_resources.verifiers.reasoning_gym_datasets import EXCLUDED_DATASETS, REASONING_GYM_DATASETS, WITHOUT_REFERENCE
+from dasd_resources.verifiers.reasoning_gym_datasets import (
+    EVALUATED_DATASETS,
+    EXCLUDED_DATASETS,
+    REASONING_GYM_DATASETS,
+    WITHOUT_REFERENCE,
+)
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 from dasd_resources.visible_text import excerpt
 
@@ -40,6 +46,7 @@ class Verifier:
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "code": Verifier(judge_code, check_reference=check_tests, needs_no_reference=frozenset({""})),
     "constraint": Verifier(
         judge_constraints,
         frozenset({"", "loose"}),
@@ -55,12 +62,18 @@ VERIFIERS: dict[str, Verifier] = {
     "numeric": Verifier(judge_numeric, takes=is_tolerance),
     "reasoning_gym": Verifier(
         judge_reasoning_gym,
-        REASONING_GYM_DATASETS,
+        REASONING_GYM_DATASETS | EVALUATED_DATASETS,
         check_reference=check_reasoning_gym,
         needs_no_reference=WITHOUT_REFERENCE,
         excluded=EXCLUDED_DATASETS,
     ),
 }
+
+
+def runs_programs(name: str) -> bool:
+    """Whether judging by this known verifier runs what a model wrote, which takes a sandbox."""
+    kind, _, parameter = name.partition(":")
+    return kind == "code" or (kind == "reasoning_gym" and parameter in EVALUATED_DATASETS)
 
 
 def known_verifier(name: str) -> bool:

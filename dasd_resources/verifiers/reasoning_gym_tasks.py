@@ -1,6 +1,7 @@
 """`reasoning_gym:<dataset>`: the dataset's own scorer gives the final answer its full score.
 
-Only scorers that compare are called here (`reasoning_gym_datasets`). Where one would give its full score too readily,
+Only scorers that compare are called here (`reasoning_gym_datasets`), those that evaluate in a sandbox
+(`evaluated_scorers`). Where one would give its full score too readily,
 or would work without bound, a form is asked of the answer first (FORMS).
 """
 
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 
+from dasd_resources.verifiers.evaluated_scorers import check_evaluated, evaluated_score, in_notation
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, extract_answer, tidy
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS
@@ -46,6 +48,8 @@ def judge_reasoning_gym(text: str, asked: Asked) -> Judgement:
 
 def check_reasoning_gym(asked: Asked) -> str | None:
     """Why this row cannot be judged: its reference or metadata do not get the full score of the scorer."""
+    if asked.parameter in EVALUATED_DATASETS:
+        return check_evaluated(asked)
     metadata = _metadata(asked)
     for key, most in _LIMITS.get(asked.parameter, {}).items():
         if isinstance(value := metadata.get(key), int) and value > most:
@@ -81,6 +85,8 @@ def final_candidates(text: str, reference: str) -> list[str]:
 
 def has_form(answer: str, asked: Asked) -> bool:
     """Whether the answer is such that its full score means that it is right, and that scoring it ends soon."""
+    if asked.parameter in EVALUATED_DATASETS and not in_notation(answer, asked):
+        return False
     form = FORMS.get(asked.parameter)
     return form is None or form(answer, asked)
 
@@ -96,6 +102,8 @@ def _score(answer: str, asked: Asked) -> float | None:
     """The scorer's score; None where it raises, as several do for what they cannot parse."""
     metadata = _restored(asked.parameter, _metadata(asked))
     entry: Entry = {"question": asked.question, "answer": asked.reference_answer or None, "metadata": metadata}
+    if asked.parameter in EVALUATED_DATASETS:
+        return evaluated_score(answer, entry, asked)
     try:
         return _scorer(asked.parameter)(answer, entry)
     except Exception:

@@ -42,6 +42,7 @@ from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
 from dasd_assets.audit.verify.scores import scores, sentences
 from dasd_assets.audit.verify.texts import SAID, texts
 from dasd_assets.audit.verify.tokens import TOKENISED, lengths, tokens
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
@@ -123,6 +124,7 @@ def _again(
         title = f"ids of {table}"
         yield title, {table}, lambda t=table, c=columns, m=made: rehashed(reading, t, c, m, sample, say)  # type: ignore[misc]
     yield "ids of responses", {"responses", "checkpoints"}, lambda: responses(reading, sample, say)
+    recipes: list[Recipe] = []
     if "checkpoints" in usable:
         chats = Chats(lake, reading)
         for said in SAID:
@@ -135,8 +137,9 @@ def _again(
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
         yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample, say)
+        recipes = chats.recipes
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
-    yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
+    yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, recipes, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: sentences(lake, reading, sample)
     needs = {"selected_responses", "response_scores", "sentence_types"}

@@ -4,8 +4,9 @@ Texts are judged on the student's tokens as they are stored; whether these are r
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
@@ -22,8 +23,9 @@ from dasd_assets.rules.filters import (
 )
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
-from dasd_assets.rules.verdict import Verdict, judge_answer
-from dasd_resources.recipe import Filters, Recipe
+from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
+from dasd_resources.recipe import Recipe
+from dasd_resources.sandbox import USUAL, Confinement, NoSandbox
 from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
 
@@ -96,17 +98,15 @@ def verdicts(
         say(f"  {number_of(number, 'verdict')} in {judged.verdicts} not given again: there is no filter {name!r}")
 
 
-def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Filters, str]]:
-    """Filter version -> filters and student, of every recipe that a model was registered or trained with."""
+def _rules(chats: Chats, judged: Judged) -> dict[str, tuple[Recipe, str]]:
+    """Filter version -> recipe and student, of every recipe that a model was registered or trained with."""
     return {
-        judged.version(recipe, student): (recipe.filters, student)
-        for recipe in chats.recipes
-        for student in chats.students
+        judged.version(recipe, student): (recipe, student) for recipe in chats.recipes for student in chats.students
     }
 
 
 def _judged(
-    row: Record, rules: dict[str, tuple[Filters, str]]
+    row: Record, rules: dict[str, tuple[Recipe, str]]
 ) -> tuple[Record, dict[str, Verdict], dict[str, Verdict] | ValueError, str]:
     """The row, its verdicts as they are stored and again, or the error of its question; and what was not judged, why.
 
@@ -117,7 +117,7 @@ def _judged(
         try:
             return row, stored, _again(row, rules), ""
         except NotJudged as error:
-            correctness = _correctness(row, stored) if row["filter_version"] in rules else {}
+            correctness = _correctness(row, stored, rules) if row["filter_version"] in rules else {}
             return row, stored, stored | correctness, str(error)
     except ValueError as error:
         return row, stored, error, ""
@@ -128,21 +128,31 @@ def _given_up(found: Verdict, again: Verdict | None) -> bool:
     return found.kind in GIVEN_UP or (again is not None and again.kind in GIVEN_UP)
 
 
-def _again(row: Record, rules: dict[str, tuple[Filters, str]]) -> dict[str, Verdict]:
+def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
     version = row["filter_version"]
     if version not in rules:
         raise NotJudged(f"the rules of filter version {version} are of no recorded recipe, or of older code")
     if row["num_student_tokens"] is None and row["token_kind"] is None:
         raise NotJudged("they have no tokens of their student (an earlier release judged them); `dasd run` makes them")
-    return judge_row(row, rules[version][0])
+    recipe, _ = rules[version]
+    try:
+        return judge_row(
+            row, recipe.filters, thinking=recipe.teacher.thinking, confinement=recipe.verification.confinement
+        )
+    except NoSandbox as error:
+        raise NotJudged(str(error)) from None
 
 
-def _correctness(row: Record, stored: dict[str, Verdict]) -> dict[str, Verdict]:
-    """The one verdict that needs no student's tokens; none where the student could not even be asked."""
+def _correctness(row: Record, stored: dict[str, Verdict], rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdict]:
+    """The one verdict that needs no student's tokens; none where the student or the program could not even be tried."""
     if any(verdict.kind == "unsupported_question" for verdict in stored.values()):
         return {}
-    asked: Record = {name: row.get(name) for name in Response.__annotations__}
-    return {CORRECTNESS: correctness(Response(**asked))}
+    confinement = rules[row["filter_version"]][0].verification.confinement
+    asked: Record = {name: row.get(name) for name in Response.__annotations__} | {"confinement": confinement}
+    try:
+        return {CORRECTNESS: correctness(Response(**asked))}
+    except NoSandbox:
+        return {}
 
 
 def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample: int | None) -> Iterator[Record]:
@@ -175,17 +185,21 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
             yield from chunk.iter_rows(named=True)
 
 
-def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
+def evaluations(
+    reading: Reading, recipes: Iterable[Recipe], sample: int | None, say: Callable[[str], None]
+) -> Iterator[Fault]:
     """Answers to held-out questions that the verifier judges otherwise."""
+    confinements = {verifier_version(recipe): recipe.verification.confinement for recipe in recipes}
     query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.kind, e.reason, e.response_text,
+            e.verifier_version,
             q.question, q.reference_answer, q.verifier, q.metadata
         FROM (FROM evaluations{some("evaluation_id", sample)}) e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
-                AND e.verifier_version = $verifier"""
+                AND list_contains($verifiers, e.verifier_version)"""
     num_unjudged = num_given_up = 0
-    chunks = reading.stream(query, {"verifier": VERIFIER_VERSION}, CHUNK)
+    chunks = reading.stream(query, {"verifiers": [VERIFIER_VERSION, *confinements]}, CHUNK)
     rows = (row for chunk in chunks for row in chunk.iter_rows(named=True))
-    for row, again in in_order(rows, _evaluated):
+    for row, again in in_order(rows, partial(_evaluated, confinements=confinements)):
         found = Verdict(row["correct"], row["kind"], row["reason"])
         if again is None:
             num_unjudged += 1
@@ -200,13 +214,18 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
     if num_given_up:
         say(f"  {num_given_up:,} evaluations were not judged again: {GAVE_UP}")
     if num_unjudged:
-        say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
+        why = "their question or verifier is another by now, or there is no sandbox for a program"
+        say(f"  {num_unjudged:,} evaluations were not judged again: {why}")
 
 
-def _evaluated(row: Record) -> tuple[Record, Verdict | ValueError | None]:
-    """The row and its verdict again, or the error of its question; None if the question or verifier is gone."""
+def _evaluated(row: Record, confinements: Mapping[str, Confinement]) -> tuple[Record, Verdict | ValueError | None]:
+    """The row and its verdict again, or the error of its question; None if that, the verifier or a sandbox is gone."""
+    if row["verifier"] is None:
+        return row, None
     try:
-        return row, None if row["verifier"] is None else judge_answer(row["response_text"], row)
+        return row, judge_answer(row["response_text"], row, confinements.get(row["verifier_version"], USUAL))
+    except NoSandbox:
+        return row, None
     except ValueError as error:
         return row, error
 

@@ -64,7 +64,7 @@ SAMPLE_INDEX = Column("sample_index", "INTEGER", "Which of the samples of one qu
 SEED = Column("seed", "BIGINT", "Seed of the row's own noise, derived from its id.")
 
 # What a model wrote; the three lists are of one length.
-TEXT = Column("text", "VARCHAR", "Canonical text: `<think>`, body, `</think>`, answer.")
+TEXT = Column("text", "VARCHAR", "Canonical text: `<think>`, body, `</think>`, answer; or an answer alone.")
 TOKEN_IDS = Column("token_ids", "INTEGER[]", "Token ids as sampled.")
 LOGPROBS = Column(
     "logprobs", "FLOAT[]", "Natural log-probability of each token at temperature 1, before any sampling transform."

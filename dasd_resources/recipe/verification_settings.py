@@ -1,0 +1,35 @@
+"""`verification`: how programs are run that judge an answer: the answer's own, or a scorer that evaluates it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dasd_resources.recipe.parts import Part, Seconds
+from dasd_resources.sandbox import Confinement
+
+
+class Verification(Part):
+    """Limits of a program that a model wrote, and whether it may run without a sandbox (docs/verifiers.md).
+
+    sandbox: `required`, or `unsafe` where there can be none: what models write then runs with the rights of this
+    process. It decides no verdict, the limits do. seconds_per_test, seconds_per_answer: of computing. memory_mb: of a
+    process.
+    """
+
+    sandbox: Literal["required", "unsafe"] = "required"
+    seconds_per_test: Seconds = 10.0
+    seconds_per_answer: Seconds = 100.0
+    memory_mb: Annotated[int, Field(ge=128)] = 1024
+
+    @property
+    def confinement(self) -> Confinement:
+        """The same, as a sandbox takes it."""
+        return Confinement(
+            self.sandbox == "unsafe", self.seconds_per_test, self.seconds_per_answer, memory_mb=self.memory_mb
+        )
+
+
+LIMITS = {  # what decides a verdict -> what it was before a recipe could say
+    f"verification.{name}": Verification.model_fields[name].default
+    for name in ("seconds_per_test", "seconds_per_answer", "memory_mb")
+}
