@@ -1,11 +1,10 @@
-"""Sound landed lines -> rows of `prompts`, `prompt_lines` and `prompt_merges`: whose each question is, and what is known.
+"""Landed lines -> rows of `prompts`, `prompt_lines` and `prompt_merges`: whose a question is, what is known of it.
 
 The first batch to land a question owns its prompt; the lines of others are copies. What a copy says that the owner's
 line does not is kept in `prompt_lines`; the owner's batch merges all of it (`rules/merging.py`), and is out of date as
 long as lines and merges differ (`withdrawals.outdated_batches`). So a removed batch takes along what it brought.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ from dasd_assets.rules.language import language
 from dasd_assets.rules.merging import Known, Outcome, merge
 from dasd_assets.rules.prompt_ids import StoredPrompt, find_prompts, id_fields, stored_prompts
 from dasd_assets.withdrawals import WITHDRAWN
-from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.landing.question_identity import judged_question_id
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -269,11 +267,3 @@ def forget_verdicts(transaction: Transaction, prompt_ids: Sequence[str]) -> None
             query = f"SELECT {key} FROM {table} WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
             ids = transaction.read(query, {"ids": list(prompt_ids)})[key].to_list()
             transaction.delete_keys(verdicts, {"filter": CORRECTNESS}, key, ids)
-
-
-def version_of(row: Row) -> str:
-    """Of a `prompts` row: its id, with what is known besides where the id does not hold that already."""
-    known = [row["domain"], row["verifier"], row["reference_answer"]]
-    if row["id_fields"] is not None and json.loads(row["id_fields"]) == known:
-        return str(row["prompt_id"])
-    return content_hash([row["prompt_id"], *known, row["metadata"]])[:32]

@@ -20,7 +20,6 @@ from dasd_assets.prompt_lines import (
     identified,
     rejection_row,
     sort_lines,
-    version_of,
     withdrawn_row,
 )
 from dasd_assets.records.declaration import declare
@@ -31,7 +30,7 @@ from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.language import LANGUAGE_VERSION
 from dasd_assets.rules.merging import MERGING_VERSION
-from dasd_assets.rules.prompt_ids import fill_keys
+from dasd_assets.rules.prompt_ids import fill_keys, version_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, withdrawals_of

@@ -38,6 +38,7 @@ from dasd_resources.storage.tables import TABLES
 ROOT = Path(__file__).parents[1]
 WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with what is declared anyway
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
+EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
 SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
 
 
@@ -183,6 +184,7 @@ def test_rows_are_read_of_the_assets_that_write_them(tiny: Recipe) -> None:
         *{"withdrawn_prompts", "quarantined_batches"},
         *WHY_EMPTY,
         *NOT_YET,
+        *EARLIER_IDS,
     }
 
 

@@ -3,7 +3,11 @@
 import json
 from itertools import permutations
 
-from dasd_assets.rules.merging import MERGE_KINDS, Known, merge
+import pytest
+
+from dasd_assets.rules.merging import Known, merge
+from dasd_resources.verifiers import CORRECT, VERIFIERS, Asked, Judgement, Verifier
+from dasd_resources.verifiers.exact import judge_exact
 
 BARE = Known("general", None, None, "{}")
 MATHS = Known("math", "5", "math", '{"level":2}')
@@ -50,6 +54,15 @@ def test_a_verifier_comes_only_with_a_reference_that_it_accepts() -> None:
     assert other.reason is not None and "fails its own verifier multiple_choice" in other.reason
 
 
+def test_a_verifier_that_refuses_the_reference_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, (_, other) = merge("Which?", [known(reference="because"), known(reference=" because", verifier="exact")])
+    assert (found.verifier, other.kind) == ("exact", None)
+    monkeypatch.setitem(VERIFIERS, "never", Verifier(lambda answer, asked: judge_exact("wrong", asked)))
+    found, (_, other) = merge("Which?", [known(reference="because"), known(verifier="never")])
+    assert (found.verifier, other.kind) == (None, "conflicting_verifier")
+    assert other.reason is not None and "fails its own verifier never" in other.reason
+
+
 def test_one_sources_verifier_judges_by_another_ones_reference() -> None:
     found, (_, reference, verifier) = merge("2 + 3?", [BARE, known(reference="5"), known("math", "5.0", "math")])
     assert (found.domain, found.reference_answer, found.verifier) == ("math", "5", "math")
@@ -63,6 +76,17 @@ def test_metadata_that_differs_under_one_key_is_the_first_lines() -> None:
     assert other == type(other)(("metadata",), None, None)
 
 
+def test_metadata_that_the_verifier_cannot_judge_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(answer: str, asked: Asked) -> Judgement:
+        right = answer == asked.reference_answer and "trap" not in asked.metadata
+        return CORRECT if right else judge_exact("wrong", asked)
+
+    monkeypatch.setitem(VERIFIERS, "picky", Verifier(judge))
+    found, (_, other) = merge("2 + 3?", [known(reference="5", verifier="picky"), known("math", trap=1)])
+    assert found == known("math", "5", "picky")
+    assert (other.brought, other.kind) == (("domain",), "conflicting_metadata")
+
+
 def test_without_conflicts_the_order_does_not_matter() -> None:
     lines = [known(a=1), known("math", b=2), known(reference="5", c=3), known("math", "5", "math")]
     assert {merge("2 + 3?", order)[0] for order in permutations(lines)} == {known("math", "5", "math", a=1, b=2, c=3)}
@@ -74,7 +98,3 @@ def test_what_adds_to_another_line() -> None:
     assert not known(level=7).adds_to(MATHS)  # a row number, say
     for more in (known("sums"), known(reference="6"), known("math", "5", "exact"), known(note="x")):
         assert more.adds_to(MATHS)
-
-
-def test_every_kind_is_documented() -> None:
-    assert all(meaning.endswith(".") for meaning in MERGE_KINDS.values())

@@ -189,7 +189,7 @@ def test_find_prompts_names_the_prompt_in_use(landing: Landing) -> None:
 def earlier_row(batch: str, line: int, row: dict[str, object]) -> dict[str, object]:
     """A row of `prompts` as an earlier release wrote it."""
     fields = [row.get("domain") or "general", row.get("verifier"), row.get("reference_answer")]
-    identity = judged_question_id(str(row["question"]), None, *map(lambda v: v and str(v), fields))  # type: ignore[arg-type]
+    identity = judged_question_id(str(row["question"]), None, *fields)  # type: ignore[arg-type]
     return {
         **{"prompt_id": identity, "batch": batch, "source_file": f"{batch}.jsonl", "source_line": line},
         **{"question": row["question"], "domain": fields[0], "verifier": fields[1], "reference_answer": fields[2]},

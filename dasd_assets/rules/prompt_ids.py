@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.question_identity import question_key
-from dasd_resources.storage.lake import Reading, Transaction
+from dasd_resources.storage.lake import Lake, Reading, Row, Transaction
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,18 @@ def _keyed(rows: pl.DataFrame) -> pl.DataFrame:
 def id_fields(domain: str, verifier: str | None, reference_answer: str | None) -> str:
     """What an id of an earlier release was hashed from, besides question and system prompt."""
     return json.dumps([domain, verifier, reference_answer], ensure_ascii=False)
+
+
+def version_of(row: Row) -> str:
+    """Of a `prompts` row: its id, with what is known besides where the id does not hold that already."""
+    known = [row["domain"], row["verifier"], row["reference_answer"]]
+    if row["id_fields"] is not None and json.loads(row["id_fields"]) == known:
+        return str(row["prompt_id"])
+    return content_hash([row["prompt_id"], *known, row["metadata"]])[:32]
+
+
+def known_versions(reading: Reading | Lake, prompt_ids: Sequence[str]) -> list[str]:
+    """Versions of what these prompts are judged by, for the data version of verdicts; those that ids hold left out."""
+    query = "SELECT * FROM prompts WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[])) AND question_key IS NOT NULL"
+    rows = reading.read(query, {"ids": list(prompt_ids)}).iter_rows(named=True)
+    return [version for row in rows if (version := version_of(row)) != row["prompt_id"]]
