@@ -19,6 +19,7 @@ from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.tags import failure, retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
+from dasd_assets.rules.quotas import quota_scope
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnsupportedQuestion
@@ -32,7 +33,15 @@ from dasd_resources.visible_text import visible
 
 GENERATION_VERSION = "1"
 GENERATION = Rule(
-    "generation", GENERATION_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
+    "generation",
+    GENERATION_VERSION,
+    (
+        "generation.num_candidates",
+        "generation.top_p",
+        "generation.max_tokens",
+        "generation.questions_per_domain",
+        "generation.instructions",
+    ),
 )
 PARITY_PARTS = ("parity.num_responses", "parity.max_tokens", "parity.teacher")  # of its blocking check
 
@@ -114,7 +123,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         recipe,
         generation_asset(dataset),
         ["responses", "failed_requests"],
-        reads={"prompts": "prompts", "withdrawn_prompts": ()},
+        reads={"prompts": "prompts", "asked_prompts": "prompts", "withdrawn_prompts": ()},
         models=["teacher_model"],
         rules=[GENERATION],
         parts=PARITY_PARTS,
@@ -132,7 +141,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
         batch = context.partition_key
-        questions = _questions(warehouse, batch)
+        questions = _questions(warehouse, batch, quota_scope(recipe))
         wanted = {w.response_id: w for w in wanted_responses(list(questions), recipe, temperature, teacher)}
         todo = [wanted[key] for key in missing(wanted, _present(warehouse, batch, temperature, teacher))]
         requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
@@ -147,10 +156,14 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     return teacher_generations
 
 
-def _questions(warehouse: Warehouse, batch: str) -> dict[str, Row]:
+def _questions(warehouse: Warehouse, batch: str, scope: str) -> dict[str, Row]:
+    """The batch's questions that are asked. scope: whose quotas say so, see `quota_scope`."""
     query = """SELECT prompt_id, question, system_prompt FROM prompts WHERE batch = $batch
-        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts) ORDER BY prompt_id"""
-    return {row["prompt_id"]: row for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)}
+        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+        AND prompt_id NOT IN (SELECT prompt_id FROM asked_prompts WHERE recipe = $scope AND NOT asked)
+        ORDER BY prompt_id"""
+    params = {"batch": batch, "scope": scope}
+    return {row["prompt_id"]: row for row in warehouse.read(query, params).iter_rows(named=True)}
 
 
 def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:

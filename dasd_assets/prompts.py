@@ -31,15 +31,16 @@ from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.language import LANGUAGE_VERSION
 from dasd_assets.rules.merging import MERGING_VERSION
 from dasd_assets.rules.prompt_ids import fill_keys, version_of
+from dasd_assets.rules.quotas import QUOTAS, choose_asked, outdated_quotas
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
-from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, withdrawals_of
+from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, outdated_batches, withdrawals_of
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
 
@@ -69,10 +70,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     declared = declare(
         recipe,
         "prompts",
-        ["prompts", "rejected_prompts", "prompt_lines", "prompt_merges"],
+        ["prompts", "rejected_prompts", "prompt_lines", "prompt_merges", "asked_prompts"],
         reads={"withdrawn_prompts": ()},
         looks_up={"responses": ()},  # ids of earlier releases
-        rules=[LANDING],
+        rules=[LANDING, QUOTAS],
     )
 
     @declared.asset(
@@ -87,15 +88,19 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         records = _landed_or_stored(folder, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, records, batch, existing)
+            chosen = choose_asked(transaction, recipe, batch, existing)
         if rejected:
             context.log.warning(_warning(rejected, batch))
         return dg.MaterializeResult(
-            data_version=content_version(map(version_of, rows)),
+            data_version=content_version(
+                [*map(version_of, rows), *(f"asked {row['prompt_id']}" for row in chosen if row["asked"])]
+            ),
             metadata=declared.result(
                 warehouse,
                 len(rows),
                 {"batch": batch},
                 num_rejected=len(rejected),
+                num_unasked=sum(not row["asked"] for row in chosen),
                 rejected=_reasons(rejected) if rejected else None,
                 domains=_per(rows, "domain"),
                 languages=_per(rows, "language"),
@@ -104,6 +109,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         )
 
     return [prompts]
+
+
+def outdated_prompts(reading: Reading, recipe: Recipe, existing: Sequence[str]) -> dict[str, str]:
+    """Batch -> reason, for those whose `prompts` must follow withdrawals, other batches' lines or quotas."""
+    found = outdated_batches(reading, existing)
+    for batch, reason in outdated_quotas(reading, recipe, existing).items():
+        found[batch] = f"{found[batch]}; {reason}" if batch in found else reason
+    return found
 
 
 def store_prompts(

@@ -8,6 +8,7 @@ from dasd_resources.storage.tables.recurring import (
     PROMPT_ID,
     QUESTION,
     REASON,
+    RECIPE,
     REFERENCE_ANSWER,
     RUN_ID,
     SOURCE_FILE,
@@ -123,6 +124,25 @@ PROMPT_MERGES = Table(
     derived=True,
 )
 
+ASKED_PROMPTS = Table(
+    name="asked_prompts",
+    one_row_per="recipe and question of a domain with a quota",
+    notes="Which are asked, by `generation.questions_per_domain` ([questions](questions.md)).",
+    columns=(
+        RECIPE,
+        PROMPT_ID.of("prompts.prompt_id"),
+        BATCH.of("prompts.batch"),
+        Column("asked", "BOOLEAN", "Whether the recipe asks it.", ("prompts.domain", "prompts.reference_answer")),
+        Column("place", "BIGINT", "Its number among the questions of its domain, when the batch's prompts were made."),
+        Column("quota", "BIGINT", "How many of them the recipe asks; NULL: all.", nullable=True),
+        Column("position", "BIGINT", "Its number among all that were ever chosen; NULL: never was.", nullable=True),
+        RUN_ID,
+    ),
+    key=("recipe", "prompt_id"),
+    owner="prompts",
+    in_summary=False,
+)
+
 WITHDRAWN_PROMPTS = Table(
     name="withdrawn_prompts",
     one_row_per="prompt of a withdrawn question",
@@ -138,4 +158,4 @@ WITHDRAWN_PROMPTS = Table(
     in_summary=False,
 )
 
-TABLES = (PROMPTS, REJECTED_PROMPTS, PROMPT_LINES, PROMPT_MERGES, WITHDRAWN_PROMPTS)
+TABLES = (PROMPTS, REJECTED_PROMPTS, PROMPT_LINES, PROMPT_MERGES, ASKED_PROMPTS, WITHDRAWN_PROMPTS)
