@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
@@ -39,7 +39,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
             "continuation_tokens": "continuation_tokens",
             "prompts": "prompts",  # a reference answer may land later
         },
-        looks_up={"student_tokens": LOOKED_UP["student_tokens"]},
+        looks_up={name: assets for name, assets in looked_up(recipe).items() if name != "prompts"},
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS, FILTERING],
     )

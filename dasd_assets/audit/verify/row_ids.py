@@ -64,7 +64,9 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
         again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
         return {"response_id": response_id(again), **seed}
 
-    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]])
+    columns = ", ".join(
+        ["response_id", "seed", "instruction", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]]
+    )
     yield from rehashed(reading, "responses", columns, made, sample, say)
 
 
