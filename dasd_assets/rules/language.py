@@ -24,7 +24,7 @@ _NO_WORDS = re.compile(
 
 def language(question: str) -> str | None:
     """ISO 639-1 code of the language of a question's words; None where there are too few, or they leave it open."""
-    words = " ".join(_NO_WORDS.sub(" ", question[: 20 * NUM_CHARS]).split())[:NUM_CHARS]
+    words = " ".join(_NO_WORDS.sub(" ", question[: 8 * NUM_CHARS]).split())[:NUM_CHARS]
     if sum(map(str.isalpha, words)) < MIN_LETTERS:
         return None
     code, confidence = _identifier().classify(words)
