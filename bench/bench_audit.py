@@ -38,7 +38,7 @@ from dasd_assets.audit.response import audit_example, audit_response  # noqa: E4
 from dasd_assets.audit.verify import verify  # noqa: E402
 from dasd_assets.records.partitions import batches  # noqa: E402
 from dasd_assets.rules.ids import RESPONSE_ID_FIELDS, response_id, seed_of  # noqa: E402
-from dasd_resources.landing.prompt_files import prompt_id  # noqa: E402
+from dasd_resources.landing.question_identity import question_key  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 from dasd_resources.storage.connections import AUTHOR, attach  # noqa: E402
 from dasd_resources.storage.lake import Reading  # noqa: E402
@@ -128,7 +128,8 @@ def multiply(project: Project) -> None:
 
 
 def copies() -> Iterator[str]:
-    yield """INSERT INTO prompts SELECT p.* REPLACE (n.prompt_id AS prompt_id, n.question AS question, n.batch AS batch)
+    yield """INSERT INTO prompts SELECT p.* REPLACE (n.prompt_id AS prompt_id, n.question AS question, n.batch AS batch,
+            n.prompt_id AS question_key)
         FROM prompts p JOIN new_prompts n ON n.old = p.prompt_id WHERE n.batch = $batch AND p.batch = $first"""
     changed = "n.response_id AS response_id, n.batch AS batch"
     for name in COPIED:
@@ -158,8 +159,7 @@ def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFra
             new = {}
             for row in originals:
                 question = f"{row['question']} (Sheet {batch_number * per_batch + copy}.)"
-                parts = [row[name] for name in ("system_prompt", "domain", "verifier", "reference_answer")]
-                new[row["prompt_id"]] = prompt_id(question, *parts)
+                new[row["prompt_id"]] = question_key(question, row["system_prompt"])
                 prompt_ids = student.prompt_ids(question, row["system_prompt"])
                 prompts.append((row["prompt_id"], batch, question, new[row["prompt_id"]], prompt_ids))
             for row in made:

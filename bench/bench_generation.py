@@ -62,8 +62,8 @@ class Bench:
 
     def requests(self, batch: str) -> list[GenerationRequest]:
         """What the asset will ask for."""
-        asked = _questions(self.warehouse, batch)
-        wanted = wanted_responses(list(asked), self.recipe, 1.0, self.teacher)
+        asked = _questions(self.warehouse, batch, "")
+        wanted = wanted_responses({key: row["domain"] for key, row in asked.items()}, self.recipe, 1.0, self.teacher)
         requests, refused = requests_for(wanted, asked, self.recipe, 1.0, self.teacher)
         assert not refused, refused
         return requests

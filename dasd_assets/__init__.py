@@ -3,7 +3,7 @@
 | stage | module | assets | tables | report |
 | --- | --- | --- | --- | --- |
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
-| prompts | `prompts`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
+| prompts | `prompts`, `prompt_lines`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
 | parity gate | `parity` | blocking checks on the teacher's and the student's logprobs | | |
 | student's tokens | `student_tokens` | `student_tokens` | the same | |

@@ -30,6 +30,7 @@ from dasd_resources.inference.engine import Completion, Failure, GenerationReque
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.question_identity import judged_question_id
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError
 from dasd_resources.sandbox import USUAL, Confinement
@@ -55,17 +56,28 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
             f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
             ".parquet; every line with a verifier), or name another in a recipe of your own"
         )
-    return [_question_row(record, benchmark, key) for record in read_prompts(path)]
+    rows: dict[str, Row] = {}
+    for record in read_prompts(path):
+        row = _question_row(record, benchmark, key)
+        twin = rows.setdefault(row["question_id"], row)
+        if twin is not row:
+            first, line = twin["source_line"], row["source_line"]
+            raise RecipeError(f"{key}, line {line}: the same question as line {first}; correct or remove the line")
+    return list(rows.values())
 
 
 def _question_row(record: Prompt | RejectedPrompt, benchmark: Benchmark, key: str) -> Row:
+    if isinstance(record, RejectedPrompt) and record.line is not None:
+        record = record.line  # the same question with another answer may be held out, too
     if isinstance(record, RejectedPrompt):
         raise RecipeError(f"{key}, line {record.source_line}: {record.reason}; correct or remove the line")
     if record.verifier is None:
         raise RecipeError(f"{key}, line {record.source_line}: no verifier, so no answer could be judged; name one")
     return {
         "benchmark": benchmark.name,
-        "question_id": record.prompt_id,
+        "question_id": judged_question_id(
+            record.question, record.system_prompt, record.domain, record.verifier, record.reference_answer
+        ),
         "question": record.question,
         "system_prompt": record.system_prompt,
         "reference_answer": record.reference_answer,

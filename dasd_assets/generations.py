@@ -3,7 +3,7 @@
 `prompts` -> `responses`, one asset per temperature. A ledger: only the responses that are missing are sampled.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -19,6 +19,8 @@ from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.tags import failure, retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
+from dasd_assets.rules.instructions import as_asked
+from dasd_assets.rules.quotas import quota_scope
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnsupportedQuestion
@@ -32,7 +34,15 @@ from dasd_resources.visible_text import visible
 
 GENERATION_VERSION = "1"
 GENERATION = Rule(
-    "generation", GENERATION_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
+    "generation",
+    GENERATION_VERSION,
+    (
+        "generation.num_candidates",
+        "generation.top_p",
+        "generation.max_tokens",
+        "generation.questions_per_domain",
+        "generation.instructions",
+    ),
 )
 PARITY_PARTS = ("parity.num_responses", "parity.max_tokens", "parity.teacher")  # of its blocking check
 
@@ -44,6 +54,7 @@ class WantedResponse:
     response_id: str
     prompt_id: str
     sample_index: int
+    instruction: str | None = None
 
     @property
     def seed(self) -> int:
@@ -51,12 +62,15 @@ class WantedResponse:
 
 
 def wanted_responses(
-    prompt_ids: Sequence[str], recipe: Recipe, temperature: float, teacher: PromptedModel
+    domains: Mapping[str, str], recipe: Recipe, temperature: float, teacher: PromptedModel
 ) -> list[WantedResponse]:
-    """`num_candidates` responses per prompt; an id does not depend on n, engine, batching or order."""
-    sampling = recipe.generation
+    """`num_candidates` responses per prompt; an id does not depend on n, engine, batching or order.
+
+    domains: of the prompts, by their ids.
+    """
+    sampling, instructions = recipe.generation, recipe.generation.instructions
     wanted = []
-    for prompt_id in prompt_ids:
+    for prompt_id, domain in domains.items():
         for index in range(sampling.num_candidates):
             key = {
                 "prompt_id": prompt_id,
@@ -67,8 +81,9 @@ def wanted_responses(
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_tokens,
                 "sample_index": index,
+                "instruction": instructions.get(domain),
             }
-            wanted.append(WantedResponse(response_id(key), prompt_id, index))
+            wanted.append(WantedResponse(response_id(key), prompt_id, index, instructions.get(domain)))
     return wanted
 
 
@@ -101,6 +116,7 @@ def response_row(
         "offsets": aligned.offsets,
         "tool_call": aligned.tool_call,
         "finish_reason": completion.finish_reason,
+        "instruction": wanted.instruction,
     }
 
 
@@ -114,7 +130,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         recipe,
         generation_asset(dataset),
         ["responses", "failed_requests"],
-        reads={"prompts": "prompts", "withdrawn_prompts": ()},
+        reads={"prompts": "prompts", "asked_prompts": "prompts", "withdrawn_prompts": ()},
         models=["teacher_model"],
         rules=[GENERATION],
         parts=PARITY_PARTS,
@@ -132,8 +148,9 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
         batch = context.partition_key
-        questions = _questions(warehouse, batch)
-        wanted = {w.response_id: w for w in wanted_responses(list(questions), recipe, temperature, teacher)}
+        questions = _questions(warehouse, batch, quota_scope(recipe))
+        domains = {key: row["domain"] for key, row in questions.items()}
+        wanted = {w.response_id: w for w in wanted_responses(domains, recipe, temperature, teacher)}
         todo = [wanted[key] for key in missing(wanted, _present(warehouse, batch, temperature, teacher))]
         requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
         with Ledger(warehouse, "responses", origin(context), batch) as ledger:
@@ -147,10 +164,14 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     return teacher_generations
 
 
-def _questions(warehouse: Warehouse, batch: str) -> dict[str, Row]:
-    query = """SELECT prompt_id, question, system_prompt FROM prompts WHERE batch = $batch
-        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts) ORDER BY prompt_id"""
-    return {row["prompt_id"]: row for row in warehouse.read(query, {"batch": batch}).iter_rows(named=True)}
+def _questions(warehouse: Warehouse, batch: str, scope: str) -> dict[str, Row]:
+    """The batch's questions that are asked. scope: whose quotas say so, see `quota_scope`."""
+    query = """SELECT prompt_id, question, system_prompt, domain FROM prompts WHERE batch = $batch
+        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+        AND prompt_id NOT IN (SELECT prompt_id FROM asked_prompts WHERE recipe = $scope AND NOT asked)
+        ORDER BY prompt_id"""
+    params = {"batch": batch, "scope": scope}
+    return {row["prompt_id"]: row for row in warehouse.read(query, params).iter_rows(named=True)}
 
 
 def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:
@@ -173,16 +194,17 @@ def requests_for(
     """
 
     @cache
-    def prompt(prompt_id: str) -> tuple[int, ...] | str:
+    def prompt(prompt_id: str, instruction: str | None) -> tuple[int, ...] | str:
         question = questions[prompt_id]
         try:
-            return tuple(teacher.chat.prompt_ids(question["question"], question["system_prompt"]))
+            asked = as_asked(question["question"], instruction)
+            return tuple(teacher.chat.prompt_ids(asked, question["system_prompt"]))
         except UnsupportedQuestion as error:
             return str(error)
 
     requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation
     for response in todo:
-        ids = prompt(response.prompt_id)
+        ids = prompt(response.prompt_id, response.instruction)
         if isinstance(ids, str):
             refused.append(Failure(response.response_id, ids, "unsupported_question"))
         else:

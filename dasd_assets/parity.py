@@ -20,6 +20,7 @@ from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import Figure, tidy
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
+from dasd_assets.rules.instructions import AS_ASKED
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -41,9 +42,9 @@ WORST_COLUMNS = [
 # A sample of a batch: the responses whose ids hash lowest, so that a repeated check compares the same ones and the
 # sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn. The inner query
 # reads ids only, the outer one the token lists of the sample.
-_TEACHER = f"""SELECT r.response_id, p.question, p.system_prompt, r.text, r.token_ids, r.logprobs, r.offsets
-    FROM responses r JOIN prompts p USING (prompt_id)
-    WHERE r.batch = $batch AND p.batch = $batch AND r.response_id IN (
+_TEACHER = f"""SELECT a.response_id, {AS_ASKED} AS question, p.system_prompt, a.text, a.token_ids, a.logprobs, a.offsets
+    FROM responses a JOIN prompts p USING (prompt_id)
+    WHERE a.batch = $batch AND p.batch = $batch AND a.response_id IN (
         SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
         WHERE r.batch = $batch AND {AT_TEMPERATURE} AND {OF_RECIPE}
         ORDER BY md5(r.response_id) LIMIT $num_responses)"""

@@ -1,40 +1,55 @@
 """Landed prompt files -> `prompts`, and `rejected_prompts` with kind and reason for every line that is no prompt.
 
 One batch is one landed file. The first batch to bring a prompt owns it; a later copy is rejected, with the prompt's
-id. A prompt whose batch was removed (because its file was edited, say) passes to the next batch that brings it,
-together with its responses; a batch whose copy was rejected is out of date until then. A withdrawn question is
-rejected (withdrawals.py).
+id, and what it says besides is merged (prompt_lines.py). A prompt whose batch was removed (because its file was edited,
+say) passes to the next batch that brings it, together with its responses; a batch whose copy was rejected is out of
+date until then. A withdrawn question is rejected (withdrawals.py).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
+from dasd_assets.prompt_lines import (
+    OWN_LINES,
+    changed,
+    forget_verdicts,
+    identified,
+    rejection_row,
+    sort_lines,
+    withdrawn_row,
+)
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
+from dasd_assets.rules.language import LANGUAGE_VERSION
+from dasd_assets.rules.merging import MERGING_VERSION
+from dasd_assets.rules.prompt_ids import fill_keys, version_of
+from dasd_assets.rules.quotas import QUOTAS, choose_asked, outdated_quotas
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
-from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
+from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, outdated_batches, withdrawals_of
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
 
-PROMPTS_VERSION = "1"
+PROMPTS_VERSION = "2"
 NUM_REASONS = 5  # rejected lines shown in the metadata
 # A reference answer must pass its verifier; lines that name a verifier that is added since come in.
-LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFYING,), VERIFIERS)
+MERGING = Rule("merging", MERGING_VERSION, (), (VERIFYING,))
+LANGUAGE = Rule("language", LANGUAGE_VERSION)
+LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFYING, MERGING, LANGUAGE), VERIFIERS)
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
@@ -50,46 +65,15 @@ def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
     return found
 
 
-def split_owned(
-    records: Iterable[Prompt | RejectedPrompt], batch: str, owners: Mapping[str, str]
-) -> tuple[list[Row], list[Row]]:
-    """Rows of `prompts` and of `rejected_prompts`; `owners` maps prompt ids of other batches to their batch."""
-    prompts: list[Row] = []
-    rejected: list[Row] = []
-    for record in records:
-        if isinstance(record, RejectedPrompt):
-            rejected.append({"batch": batch, **asdict(record)})
-        elif record.prompt_id in owners:
-            rejected.append({"batch": batch, **asdict(_duplicate(record, owners[record.prompt_id]))})
-        else:
-            prompts.append(_prompt(record, batch))
-    return prompts, rejected
-
-
-def _prompt(record: Prompt, batch: str) -> Row:
-    return {
-        "prompt_id": record.prompt_id,
-        "batch": batch,
-        "domain": record.domain,
-        "question": record.question,
-        "system_prompt": record.system_prompt,
-        "reference_answer": record.reference_answer,
-        "verifier": record.verifier,
-        "metadata": record.metadata,
-        "source_file": record.source_file,
-        "source_line": record.source_line,
-    }
-
-
-def _duplicate(prompt: Prompt, owner: str) -> RejectedPrompt:
-    reason = f"duplicate of prompt {prompt.prompt_id} in batch {owner}"
-    return RejectedPrompt(prompt.source_file, prompt.source_line, "duplicate", reason, prompt.prompt_id, owner)
-
-
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`prompts`."""
     declared = declare(
-        recipe, "prompts", ["prompts", "rejected_prompts"], reads={"withdrawn_prompts": ()}, rules=[LANDING]
+        recipe,
+        "prompts",
+        ["prompts", "rejected_prompts", "prompt_lines", "prompt_merges", "asked_prompts"],
+        reads={"withdrawn_prompts": ()},
+        looks_up={"responses": ()},  # ids of earlier releases
+        rules=[LANDING, QUOTAS],
     )
 
     @declared.asset(
@@ -104,17 +88,22 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         records = _landed_or_stored(folder, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, records, batch, existing)
+            chosen = choose_asked(transaction, recipe, batch, existing)
         if rejected:
             context.log.warning(_warning(rejected, batch))
         return dg.MaterializeResult(
-            data_version=content_version(row["prompt_id"] for row in rows),
+            data_version=content_version(
+                [*map(version_of, rows), *(f"asked {row['prompt_id']}" for row in chosen if row["asked"])]
+            ),
             metadata=declared.result(
                 warehouse,
                 len(rows),
                 {"batch": batch},
                 num_rejected=len(rejected),
+                num_unasked=sum(not row["asked"] for row in chosen),
                 rejected=_reasons(rejected) if rejected else None,
-                domains=_per_domain(rows),
+                domains=_per(rows, "domain"),
+                languages=_per(rows, "language"),
                 landed_file=dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")),
             ),
         )
@@ -122,27 +111,56 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [prompts]
 
 
-def store_prompts(
-    transaction: Transaction, records: Iterable[Prompt | RejectedPrompt], batch: str, existing: Collection[str]
-) -> tuple[list[Row], list[Row]]:
-    """Replace a batch's rows of `prompts` and `rejected_prompts` by what its file brings now; returns both.
+def outdated_prompts(reading: Reading, recipe: Recipe, existing: Sequence[str]) -> dict[str, str]:
+    """Batch -> reason, for those whose `prompts` must follow withdrawals, other batches' lines or quotas."""
+    found = outdated_batches(reading, existing)
+    for batch, reason in outdated_quotas(reading, recipe, existing).items():
+        found[batch] = f"{found[batch]}; {reason}" if batch in found else reason
+    return found
 
-    existing: all batches; a prompt of a batch that is not among them passes to this one.
+
+def store_prompts(
+    transaction: Transaction, records: Iterable[Prompt | RejectedPrompt], batch: str, existing: Sequence[str]
+) -> tuple[list[Row], list[Row]]:
+    """Replace a batch's rows by what its file brings now; returns those of `prompts` and of `rejected_prompts`.
+
+    existing: all batches, in their order; a prompt of a batch that is not among them passes to this one.
     """
+    fill_keys(transaction)
     records = list(records)
-    # 1. Prompts that another batch has: if that batch exists this line is a duplicate, else the prompt becomes ours.
-    others = _owners(transaction, batch, [record.prompt_id for record in records if isinstance(record, Prompt)])
-    owners = {key: other for key, other in others.items() if other in existing}
-    rows, rejected = split_owned(records, batch, owners)
-    # 2. Withdrawn questions are rejected, too.
-    rows, withdrawn = without_withdrawn(transaction, rows)
-    rejected += withdrawn
-    # 3. Responses follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
-    ownerless = [key for key in others if key not in owners]
-    _take_over(transaction, batch, [*ownerless, *_once_withdrawn(transaction, [row["prompt_id"] for row in rows])])
-    transaction.replace("prompts", {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
-    transaction.replace("rejected_prompts", {"batch": batch}, pl.DataFrame(rejected, infer_schema_length=None))
-    return rows, rejected
+    # 1. Whose each question is: this batch's, or that of another, which exists.
+    sound = [line for line in map(_sound, records) if line is not None]
+    unsound = [record for record in records if isinstance(record, RejectedPrompt) and record.line is None]
+    lines = identified(transaction, sound, batch, existing)
+    # 2. Withdrawn questions are rejected, and so is what is no question.
+    withdrawn = withdrawals_of(transaction, ((line.earlier or line.prompt_id, line.prompt.question) for line in lines))
+    rejected = [rejection_row(record, batch) for record in unsound]
+    for line in lines:
+        if (reason := withdrawn.get(line.earlier or line.prompt_id)) is not None:
+            rejected.append(withdrawn_row(line, batch, reason))
+    # 3. The others are prompts, with what all batches know of them, or copies.
+    left = [line for line in lines if (line.earlier or line.prompt_id) not in withdrawn]
+    found = sort_lines(transaction, left, batch, existing)
+    rejected += found.rejected
+    ids = [row["prompt_id"] for row in found.prompts]
+    # 4. Rows follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
+    returned = _once_withdrawn(transaction, ids)
+    forget_verdicts(transaction, [*changed(transaction, found.prompts), *returned])
+    transaction.move_to_batch("prompts", [*_ownerless(transaction, ids, batch), *returned], batch)
+    _replace(transaction, "prompts", batch, found.prompts)
+    _replace(transaction, "prompt_lines", batch, found.lines)
+    _replace(transaction, "prompt_merges", batch, found.merges)
+    _replace(transaction, "rejected_prompts", batch, rejected)
+    return found.prompts, rejected
+
+
+def _replace(transaction: Transaction, name: str, batch: str, rows: list[Row]) -> None:
+    transaction.replace(name, {"batch": batch}, pl.DataFrame(rows, infer_schema_length=None))
+
+
+def _sound(record: Prompt | RejectedPrompt) -> Prompt | None:
+    """The question of a line, if it has one: a copy of an earlier line has."""
+    return record.line if isinstance(record, RejectedPrompt) else record
 
 
 def _warning(rejected: list[Row], batch: str) -> str:
@@ -157,10 +175,10 @@ def _reasons(rejected: list[Row]) -> dg.TableMetadataValue:
     return table(["source_line", "kind", "reason"], rejected[:NUM_REASONS])
 
 
-def _per_domain(rows: list[Row]) -> str:
-    """The number of prompts per domain, the most frequent first: `math 120, code 30`."""
-    counts = Counter(row["domain"] for row in rows).most_common()
-    return listed([f"{short(domain)} {count:,}" for domain, count in counts])
+def _per(rows: list[Row], column: str) -> str:
+    """The number of prompts per value, the most frequent first: `math 120, code 30`."""
+    counts = Counter(row[column] or "none" for row in rows).most_common()
+    return listed([f"{short(value)} {count:,}" for value, count in counts])
 
 
 def _landed_or_stored(
@@ -173,43 +191,51 @@ def _landed_or_stored(
     """
     if folder.find(batch) is None and not warehouse.read(_IS_STORED, {"batch": batch}).is_empty():
         params = {"batch": batch, "existing": existing}
-        own, taken_over = (
-            [Prompt(**row) for row in warehouse.read(query, params).iter_rows(named=True)]
-            for query in (_OWN_PROMPTS, _TAKEN_OVER)
-        )
+        lines = [_stored_line(row) for row in warehouse.read(_STORED_LINES, params).iter_rows(named=True)]
+        sound = {line.source_line for line in lines}
         rejected = [RejectedPrompt(**row) for row in warehouse.read(_REJECTED, params).iter_rows(named=True)]
-        return [*own, *taken_over, *rejected]
+        return [*lines, *(row for row in rejected if row.source_line not in sound)]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
         return list(read_prompts(path, file.name))
 
 
+def _stored_line(row: Row) -> Prompt:
+    return Prompt(question_key(row["question"], row["system_prompt"]), **row)
+
+
 _IS_STORED = """SELECT 1 FROM prompts WHERE batch = $batch
     UNION ALL SELECT 1 FROM rejected_prompts WHERE batch = $batch LIMIT 1"""
-_OWN_PROMPTS = "SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE batch = $batch"
-_TAKEN_OVER = f"""SELECT p.* EXCLUDE (batch, run_id)
-        REPLACE (l.source_file AS source_file, l.source_line AS source_line)
-    FROM ({ORPHANED_LINES} AND batch = $batch) l JOIN prompts p USING (prompt_id)"""
-# Rejected lines that stay rejected: all but those that become prompts. Some would be prompts now, but their text went
-# with the file: they get a kind of their own, so that the batch is not out of date for ever.
+_KNOWN = "domain, reference_answer, verifier, metadata"
+# 1. The batch's prompts. 2. Its copies that have something to say; the text is the prompt's. 3. Those that have not,
+# where the batch that had the prompt is gone.
+_STORED_LINES = f"""WITH own AS ({OWN_LINES}), said AS (FROM prompt_lines WHERE batch = $batch)
+    SELECT question, system_prompt, {_KNOWN}, source_file, source_line FROM own WHERE batch = $batch
+    UNION ALL SELECT o.question, o.system_prompt, l.domain, l.reference_answer, l.verifier, l.metadata,
+        l.source_file, l.source_line
+    FROM said l JOIN own o USING (prompt_id) WHERE o.batch <> l.batch OR o.source_line <> l.source_line
+    UNION ALL SELECT question, system_prompt, {_KNOWN}, l.source_file, l.source_line
+    FROM ({ORPHANED_LINES} AND batch = $batch) l JOIN own o USING (prompt_id)
+    WHERE l.source_line NOT IN (SELECT source_line FROM said)
+    ORDER BY source_line"""
+# Rejected lines. Some would be prompts now, but their text went with the file: they get a kind of their own, so that
+# the batch is not out of date for ever.
 _REJECTED = f"""WITH kept AS (SELECT * REPLACE (CASE
             WHEN source_line IN (SELECT source_line FROM ({ORPHANED_LINES} AND batch = $batch))
             THEN 'duplicate_file_gone'
             WHEN kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
             THEN 'withdrawn_file_gone' ELSE kind END AS kind)
-        FROM rejected_prompts WHERE batch = $batch AND source_line NOT IN (SELECT source_line FROM ({_TAKEN_OVER})))
+        FROM rejected_prompts WHERE batch = $batch)
     SELECT source_file, source_line, kind, prompt_id, owner_batch, CASE kind
         WHEN 'duplicate_file_gone' THEN 'duplicate of a prompt whose batch is gone, as is this file'
         WHEN 'withdrawn_file_gone' THEN 'no more withdrawn, but this file is gone' ELSE reason END AS reason
     FROM kept"""
 
 
-def _owners(transaction: Transaction, batch: str, prompt_ids: list[str]) -> dict[str, str]:
-    """Prompt id -> the other batch, existing or removed, that has it; only prompts that another batch has."""
-    query = (
-        "SELECT prompt_id, batch FROM prompts WHERE batch <> $batch AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
-    )
-    return dict(transaction.read(query, {"batch": batch, "ids": prompt_ids}).iter_rows())
+def _ownerless(transaction: Transaction, prompt_ids: list[str], batch: str) -> list[str]:
+    """Which of these prompts other batches have, which must be removed ones."""
+    query = "SELECT prompt_id FROM prompts WHERE batch <> $batch AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"
+    return transaction.read(query, {"batch": batch, "ids": prompt_ids})["prompt_id"].to_list()
 
 
 def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str]:
@@ -217,9 +243,3 @@ def _once_withdrawn(transaction: Transaction, prompt_ids: list[str]) -> list[str
     query = """SELECT DISTINCT prompt_id FROM rejected_prompts
         WHERE kind IN ('withdrawn', 'withdrawn_file_gone') AND prompt_id IN (SELECT unnest($ids::VARCHAR[]))"""
     return transaction.read(query, {"ids": prompt_ids})["prompt_id"].to_list()
-
-
-def _take_over(transaction: Transaction, batch: str, ids: list[str]) -> None:
-    """Move these prompts and all their rows in other tables to the batch, so that no response is made twice."""
-    if ids:
-        transaction.move_to_batch("prompts", ids, batch)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, checkpoint_accuracy
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now
+from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
@@ -180,7 +180,7 @@ def _declared(recipe: Recipe) -> Declaration:
             "quarantined_batches": (),
             "empty_datasets": (),
         },
-        looks_up={**LOOKED_UP, "sentence_probabilities": "sentence_probabilities"},
+        looks_up={**looked_up(recipe), "sentence_probabilities": "sentence_probabilities"},
         models=["teacher_model", "student_model"],
         rules=[REPORT, EVALUATION, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
         parts=["evaluation"],

@@ -13,6 +13,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.asset_names import generation_asset
+from dasd_assets.rules.instructions import AS_ASKED
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, TokenTable
 from dasd_assets.rules.tokens import TOKENS, token_table
 from dasd_resources.chat import Chat
@@ -65,13 +66,13 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def untokenised(warehouse: Warehouse, batch: str, student: str) -> tuple[int, Iterator[Row]]:
     """How many responses of a batch have no tokens of this student, and each with its question, few in memory."""
-    todo = """FROM responses r JOIN prompts p USING (prompt_id)
-        WHERE r.batch = $batch AND p.batch = $batch AND r.response_id NOT IN (
+    todo = """FROM responses a JOIN prompts p USING (prompt_id)
+        WHERE a.batch = $batch AND p.batch = $batch AND a.response_id NOT IN (
             SELECT response_id FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student)"""
     params = {"batch": batch, "student": student}
 
     def rows() -> Iterator[Row]:
-        query = f"SELECT r.response_id, r.text, p.question, p.system_prompt {todo}"
+        query = f"SELECT a.response_id, a.text, {AS_ASKED} AS question, p.system_prompt {todo}"
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, TEXTS_PER_COMMIT):
                 yield from part.iter_rows(named=True)

@@ -17,6 +17,7 @@ from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
 from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
@@ -108,9 +109,11 @@ def _result(
     query = """SELECT response_id, filter, passed, kind FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
+    asked = warehouse.read("SELECT prompt_id FROM prompts WHERE batch = $batch", {"batch": batch})["prompt_id"]
+    judged_by = known_versions(warehouse, asked.to_list())
     failed = {name: verdicts.filter(~pl.col("passed") & (pl.col("filter") == name)).height for name in FILTERS}
     return dg.MaterializeResult(
-        data_version=content_version([*verdicts["response_id"].unique(), version]),
+        data_version=content_version([*verdicts["response_id"].unique(), version, *judged_by]),
         metadata=declared.result(
             warehouse,
             verdicts.height,

@@ -2,7 +2,7 @@
 
 `withdrawn_prompts` lists them. The asset `prompts` moves a withdrawn question's lines to `rejected_prompts` (kind
 `withdrawn`), and all later work starts from `prompts`. A withdrawal applies to the question's text, so a copy that
-lands later, with another domain or answer, is rejected too. A batch is out of date as long as its prompts and the
+lands later, with another system prompt, is rejected too. A batch is out of date as long as its prompts and the
 withdrawals differ, so no event can be missed. Rows that were made before stay, for audits.
 """
 
@@ -15,7 +15,7 @@ import polars as pl
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
-from dasd_resources.landing.prompt_files import normalised
+from dasd_resources.landing.question_identity import normalised
 from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.storage.lake import Lake, Reading, Row, Transaction
 
@@ -56,6 +56,7 @@ def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], re
         landed = {row["question_hash"] for row in prompts}
         unlanded = [key for key in new if key not in landed]
         ids = [(row["prompt_id"], row["question_hash"]) for row in prompts] + [(key, key) for key in unlanded]
+        ids += _retired(transaction, dict(ids))
         transaction.append_missing("withdrawn_prompts", _withdrawal_rows(ids, reason))
         named = transaction.read(_IDS_OF_QUESTIONS, {"hashes": list(hashes)})["prompt_id"].to_list()
     return TakedownResult(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
@@ -73,36 +74,28 @@ def undo_withdrawal(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[s
     return TakedownResult(restored, [], len(hashes) - len({row["question_hash"] for row in restored}), sorted(named))
 
 
-def without_withdrawn(transaction: Transaction, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The rows of `prompts` that may stay, and rows of `rejected_prompts` for the withdrawn ones.
+def withdrawals_of(transaction: Transaction, questions: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Prompt id -> why its question is withdrawn, for those that are.
 
-    A copy of a withdrawn question under another prompt id is added to `withdrawn_prompts`.
+    questions: prompt id and text. A withdrawn question under another prompt id is added to `withdrawn_prompts`.
     """
     known = transaction.read("SELECT question_hash, min(reason) FROM withdrawn_prompts GROUP BY ALL")
     reasons = dict(known.iter_rows())
     if not reasons:
-        return list(rows), []
-    hashes = [question_hash(row["question"]) for row in rows]
-    kept = [row for row, key in zip(rows, hashes, strict=True) if key not in reasons]
-    out = [(row, key) for row, key in zip(rows, hashes, strict=True) if key in reasons]
-    for row, key in out:
-        copy = _withdrawal_rows([(row["prompt_id"], key)], reasons[key])
-        transaction.append_missing("withdrawn_prompts", copy)
-    return kept, [
-        {
-            **{name: row[name] for name in ("batch", "source_file", "source_line", "prompt_id")},
-            "kind": WITHDRAWN,
-            "reason": f"withdrawn: {reasons[key]}",
-        }
-        for row, key in out
-    ]
+        return {}
+    hashes = {prompt_id: question_hash(text) for prompt_id, text in questions}
+    found = {prompt_id: reasons[key] for prompt_id, key in hashes.items() if key in reasons}
+    for prompt_id, reason in found.items():
+        transaction.append_missing("withdrawn_prompts", _withdrawal_rows([(prompt_id, hashes[prompt_id])], reason))
+    return found
 
 
 def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str, str]:
     """Batch -> reason, for the batches whose `prompts` must be made again; equal reasons mean the same difference.
 
     They hold a question that is withdrawn now, reject one that no longer is, or reject a copy of a prompt whose batch
-    does not exist any more, so that one of them can take it over.
+    does not exist any more, so that one of them can take it over; or what lines of other batches say of their prompts
+    is not what they have merged.
     """
     rows = lake.read(_OUTDATED, {"existing": list(existing)})
     return {
@@ -135,6 +128,16 @@ def _prompts_of(reading: Reading, hashes: Iterable[str]) -> list[Row]:
     return [row for row in hashed if row["question_hash"] in wanted]
 
 
+def _retired(reading: Reading, hashes: dict[str, str]) -> list[tuple[str, str]]:
+    """Ids under which earlier releases had lines of these prompts, with the hash of their question.
+
+    hashes: prompt id -> hash. What was trained on under such an id is named, too.
+    """
+    query = """SELECT DISTINCT retired_id, prompt_id FROM prompt_lines
+        WHERE retired_id IS NOT NULL AND prompt_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY ALL"""
+    return [(retired, hashes[key]) for retired, key in reading.read(query, {"ids": list(hashes)}).iter_rows()]
+
+
 def _withdrawal_rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
     now = datetime.now(UTC)
     return pl.DataFrame(
@@ -146,12 +149,14 @@ _IDS_OF_QUESTIONS = """SELECT prompt_id FROM withdrawn_prompts
     WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
 # Lines that were rejected as duplicates of a prompt whose batch does not exist any more.
 ORPHANED_LINES = """SELECT batch, source_file, source_line, prompt_id, owner_batch FROM rejected_prompts
-    WHERE kind = 'duplicate' AND owner_batch NOT IN (SELECT unnest($existing::VARCHAR[]))"""
+    WHERE kind IN ('duplicate', 'duplicate_merged') AND owner_batch NOT IN (SELECT unnest($existing::VARCHAR[]))"""
 # One row per batch and kind of difference: how many lines differ, and a hash (`version`) of which. The reason holds
 # both, so that a new difference is recognised even where the number is the same. So `key` has, besides the prompt,
 # the time of its withdrawal or the run that rejected it: both change when the same question is withdrawn or rejected
 # again.
-_OUTDATED = f"""WITH differences AS (
+_OUTDATED = f"""WITH lines AS (SELECT batch AS line_batch, * EXCLUDE (batch) FROM prompt_lines
+        WHERE batch IN (SELECT unnest($existing::VARCHAR[]))),
+    differences AS (
         -- 1. Withdrawn since the batch was made: still in prompts.
         SELECT p.batch, 'withdrawn' AS what, p.prompt_id || w.withdrawn_at::VARCHAR AS key
         FROM prompts p JOIN withdrawn_prompts w USING (prompt_id)
@@ -160,6 +165,16 @@ _OUTDATED = f"""WITH differences AS (
         WHERE kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
         -- 3. Rejected as duplicates of prompts that no batch has since theirs was removed.
         UNION ALL SELECT batch, 'duplicated in removed batches', owner_batch || ' ' || source_line
-        FROM ({ORPHANED_LINES}))
+        FROM ({ORPHANED_LINES})
+        -- 4. Said of a prompt by a line, and not merged yet.
+        UNION ALL SELECT p.batch, 'with lines to merge', l.line_batch || l.source_line || l.says
+        FROM (FROM lines ANTI JOIN prompt_merges USING (prompt_id, line_batch, source_line, says)) l
+            JOIN prompts p USING (prompt_id)
+        WHERE p.batch IN (SELECT unnest($existing::VARCHAR[]))
+        -- 5. Merged, and said by no line any more.
+        UNION ALL SELECT m.batch, 'merged with lines that are gone', m.line_batch || m.source_line || m.says
+        FROM (FROM prompt_merges SEMI JOIN prompts USING (prompt_id, batch)) m
+            ANTI JOIN lines USING (prompt_id, line_batch, source_line, says)
+        WHERE m.batch IN (SELECT unnest($existing::VARCHAR[])))
     SELECT batch, what, count(*) AS num, md5(string_agg(key, ' ' ORDER BY key)) AS version
     FROM differences GROUP BY batch, what"""

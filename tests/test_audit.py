@@ -120,6 +120,7 @@ def test_each_rule_that_keeps_a_response_out_has_its_kind(copy: Project) -> None
     assert kinds() == ["pending", "question_not_selected"]
     assert kinds(domain=None) == ["question_withdrawn"] * 2
     assert kinds(top_p=0.5) == ["other_sampling"] * 2
+    assert kinds(instruction="Use a box.") == ["other_instruction"] * 2
     assert kinds(sample_index=99) == ["beyond_candidates"] * 2
     assert kinds(batch="gone") == ["batch_absent"] * 2
     assert kinds(response_id="nobody") == ["not_scored"] * 2

@@ -312,9 +312,9 @@ def fails_in(project: Project, batch: str) -> Callable[[str], bool]:
             from dasd_assets.generations import wanted_responses
 
             teacher = project.engines.find(project.recipe.teacher, "teacher.model")
-            prompts = project.read("SELECT prompt_id FROM prompts WHERE batch LIKE $batch", batch=f"{batch}-%")
+            prompts = project.read("SELECT prompt_id, domain FROM prompts WHERE batch LIKE $batch", batch=f"{batch}-%")
             for temperature in project.recipe.generation.temperatures:
-                ids = wanted_responses(prompts["prompt_id"].to_list(), project.recipe, temperature, teacher)
+                ids = wanted_responses(dict(prompts.iter_rows()), project.recipe, temperature, teacher)
                 wanted.update(row.response_id for row in ids)
         return request_id in wanted
 

@@ -137,6 +137,10 @@ def test_a_budget_for_a_domain_that_did_not_land_is_doubtful(project: Project) -
     assert found.message.startswith("selection.budgets names maths, of which nothing has landed; there are ")
     project.recipe = change(project.recipe, "selection.budgets", {"t060": {"sums": 3}, "t100": {"sums": 3}})
     assert findings(project, quick=True)["budgets"].message.startswith("all of ")
+    for key, value in (("questions_per_domain", {"maths": 3}), ("instructions", {"maths": "Box it."})):
+        other = change(project.recipe, f"generation.{key}", value)
+        found = findings(replace(project, recipe=other), quick=True)["budgets"]
+        assert found.message.startswith(f"generation.{key} names maths, of which nothing has landed; there are ")
 
 
 def test_a_dataset_without_a_budget_is_doubtful_where_another_has_one(project: Project) -> None:

@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with what is declared anyway
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
 HOW_IT_RUNS = {"verification.sandbox"}  # not what comes out
+EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
 SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
 
 
@@ -184,6 +185,7 @@ def test_rows_are_read_of_the_assets_that_write_them(tiny: Recipe) -> None:
         *{"withdrawn_prompts", "quarantined_batches"},
         *WHY_EMPTY,
         *NOT_YET,
+        *EARLIER_IDS,
     }
 
 

@@ -33,11 +33,13 @@ def sampling(**values: object) -> Recipe:
 def ids(
     teacher: PromptedModel, recipe: Recipe = RECIPE, temperature: float = 0.6, prompts: tuple[str, ...] = ("p1", "p2")
 ) -> set[str]:
-    return {wanted.response_id for wanted in wanted_responses(prompts, recipe, temperature, teacher)}
+    return {
+        wanted.response_id for wanted in wanted_responses(dict.fromkeys(prompts, "math"), recipe, temperature, teacher)
+    }
 
 
 def test_n_candidates_of_every_prompt(teacher: PromptedModel) -> None:
-    wanted = wanted_responses(["p1", "p2"], RECIPE, 0.6, teacher)
+    wanted = wanted_responses({"p1": "math", "p2": "math"}, RECIPE, 0.6, teacher)
     assert [(w.prompt_id, w.sample_index) for w in wanted] == [
         ("p1", 0), ("p1", 1), ("p1", 2), ("p2", 0), ("p2", 1), ("p2", 2)
     ]  # fmt: skip
@@ -50,6 +52,17 @@ def test_ids_do_not_depend_on_order_company_or_n(teacher: PromptedModel) -> None
     assert ids(teacher) == ids(teacher, prompts=("p1",)) | ids(teacher, prompts=("p2",))
     assert ids(teacher) < ids(teacher, sampling(num_candidates=5))
     assert len(ids(teacher, sampling(num_candidates=5))) == 10
+
+
+def test_an_instruction_is_asked_below_the_question_and_part_of_the_id(teacher: PromptedModel) -> None:
+    box = sampling(instructions={"math": "Put the final answer in \\boxed{}."})
+    assert ids(teacher, box) & ids(teacher) == set()
+    assert ids(teacher, sampling(instructions={"code": "Use Python."})) == ids(teacher)  # of another domain
+    wanted = wanted_responses({"p1": "math"}, box, 0.6, teacher)
+    questions = {"p1": {"question": "4 + 3?", "system_prompt": None}}
+    [request, *_], _ = requests_for(wanted, questions, box, 0.6, teacher)
+    asked = teacher.chat.prompt_ids("4 + 3?\n\nPut the final answer in \\boxed{}.", None)
+    assert list(request.prompt_token_ids) == list(asked)
 
 
 def test_ids_do_not_depend_on_engine_or_dtype(teacher: PromptedModel) -> None:
@@ -143,7 +156,7 @@ def test_candidates_share_their_prompt_and_a_question_the_template_refuses_fails
         "p1": {"question": "4 + 3?", "system_prompt": None},
         "p2": {"question": "4 + 3?", "system_prompt": "Be kind."},
     }
-    wanted = wanted_responses(list(questions), RECIPE, 0.6, asked)
+    wanted = wanted_responses(dict.fromkeys(questions, "math"), RECIPE, 0.6, asked)
     requests, refused = requests_for(wanted, questions, RECIPE, 0.6, asked)
     assert [r.request_id for r in requests] == [w.response_id for w in wanted if w.prompt_id == "p1"]
     assert len({id(r.prompt_token_ids) for r in requests}) == 1

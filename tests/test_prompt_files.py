@@ -16,7 +16,6 @@ from dasd_resources.landing.prompt_files import (
     MAX_REJECTED,
     Prompt,
     landed_files,
-    prompt_id,
     read_prompts,
     safe_stem,
 )
@@ -62,7 +61,7 @@ def test_a_full_row(tmp_path: Path) -> None:
     }
     [prompt] = read_prompts(landed(tmp_path, row))
     assert prompt == Prompt(
-        content_hash(["What is 2 + 3?", "Be brief.", "math", "reasoning_gym:chain_sum", "5"])[:32],
+        content_hash(["What is 2 + 3?", "Be brief."])[:32],
         "math",
         " What is 2 + 3? ",
         "5",
@@ -178,28 +177,16 @@ def test_a_reason_stays_short(tmp_path: Path) -> None:
     assert len(rejected(tmp_path, '{"' + "k" * 100_000 + '": 1, "' + "k" * 100_000 + '": 1}').reason) < 200
 
 
-def test_a_copy_in_the_same_file_names_its_twin(tmp_path: Path) -> None:
+def test_a_copy_in_the_same_file_names_its_twin_and_keeps_what_it_says(tmp_path: Path) -> None:
     rows = {"question": "a  b"}, {"question": "c"}, {"question": "a b ", "id": 2}, {"question": "a b", "domain": "math"}
     first, second, copy, other = read_prompts(landed(tmp_path, *rows))
-    assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(other, Prompt)
-    assert copy == RejectedPrompt(
-        "a.jsonl", 3, "duplicate_line", f"duplicate of prompt {first.prompt_id} (line 1)", first.prompt_id
-    )
-
-
-def test_the_identity_ignores_composition_and_whitespace_and_nothing_else() -> None:
-    base = prompt_id("é 1", None, "math", None, None)
-    assert base == prompt_id(" e\u0301\n1", None, "math", None, None)
-    assert len(base) == 32
-    others = [
-        prompt_id("É 1", None, "math", None, None),
-        prompt_id("é 1", "s", "math", None, None),
-        prompt_id("é 1", None, "code", None, None),
-        prompt_id("é 1", None, "math", None, "5"),
-        prompt_id("é 1", None, "math", "math", "5"),
-        prompt_id("é 1", None, "math", "exact", "5"),
-    ]
-    assert len({base, *others}) == 7
+    assert isinstance(first, Prompt) and isinstance(second, Prompt)
+    for line, repeated, domain in ((3, copy, "general"), (4, other, "math")):
+        assert isinstance(repeated, RejectedPrompt) and repeated.line is not None
+        message = f"duplicate of prompt {first.prompt_id} (line 1)"
+        told = (repeated.source_line, repeated.kind, repeated.reason, repeated.prompt_id)
+        assert told == (line, "duplicate_line", message, first.prompt_id)
+        assert (repeated.line.source_line, repeated.line.domain) == (line, domain)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])

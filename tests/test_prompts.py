@@ -9,65 +9,10 @@ from raised_rule import raise_version
 
 from dasd_assets.audit.outdated import explained
 from dasd_assets.commands.run import execute, register_batches
-from dasd_assets.prompts import LANDING, find_landed, split_owned
+from dasd_assets.prompts import LANDING, find_landed
 from dasd_assets.records.partitions import batches
 from dasd_assets.withdrawals import outdated_batches, withdraw
 from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.landing.prompt_files import Prompt
-from dasd_resources.landing.rejections import RejectedPrompt
-
-
-def prompt(key: str, line: int) -> Prompt:
-    return Prompt(key, "math", "1 + 1?", "2", "exact", "Be brief.", '{"k":1}', "a.jsonl", line)
-
-
-def test_a_prompt_keeps_every_field() -> None:
-    prompts, rejected = split_owned([prompt("p1", 3)], "b1", {})
-    assert rejected == []
-    assert prompts == [
-        {
-            "prompt_id": "p1",
-            "batch": "b1",
-            "domain": "math",
-            "question": "1 + 1?",
-            "system_prompt": "Be brief.",
-            "reference_answer": "2",
-            "verifier": "exact",
-            "metadata": '{"k":1}',
-            "source_file": "a.jsonl",
-            "source_line": 3,
-        }
-    ]
-
-
-def test_a_copy_of_another_batch_and_a_bad_row_are_rejected_beside_the_good_one() -> None:
-    records = [prompt("p1", 1), RejectedPrompt("a.jsonl", 2, "invalid_json", "not JSON"), prompt("p2", 3)]
-    prompts, rejected = split_owned(records, "b2", {"p1": "b1", "p9": "b1"})
-    assert [row["prompt_id"] for row in prompts] == ["p2"]
-    assert rejected == [
-        {
-            "batch": "b2",
-            "source_file": "a.jsonl",
-            "source_line": 1,
-            "kind": "duplicate",
-            "reason": "duplicate of prompt p1 in batch b1",
-            "prompt_id": "p1",
-            "owner_batch": "b1",
-        },
-        {
-            "batch": "b2",
-            "source_file": "a.jsonl",
-            "source_line": 2,
-            "kind": "invalid_json",
-            "reason": "not JSON",
-            "prompt_id": None,
-            "owner_batch": None,
-        },
-    ]
-
-
-def test_no_records_make_no_rows() -> None:
-    assert split_owned([], "b1", {"p1": "b0"}) == ([], [])
 
 
 def test_a_batch_whose_file_is_gone_says_what_to_do(tmp_path: Path) -> None:

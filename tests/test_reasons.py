@@ -16,6 +16,7 @@ import dasd_assets
 import dasd_resources
 from dasd_assets.audit.ranking import OUTCOME_KINDS, OutcomeKind
 from dasd_assets.rules.empty_datasets import EMPTY_KINDS, EmptyKind
+from dasd_assets.rules.merging import MERGE_KINDS, MergeKind
 from dasd_assets.rules.verdict import VERDICT_KINDS, VerdictKind
 from dasd_resources.inference.engine import FAILURE_KINDS, FailureKind
 from dasd_resources.landing.rejections import REJECTION_KINDS, Excluded, Malformed
@@ -150,6 +151,7 @@ def test_a_sentence_may_be_passed_on_and_shown(source: str) -> None:
         (get_args(VerdictKind), VERDICT_KINDS),
         (get_args(FailureKind), FAILURE_KINDS),
         ((*get_args(Malformed), *get_args(Excluded)), REJECTION_KINDS),
+        (get_args(MergeKind), MERGE_KINDS),
     ],
 )
 def test_every_kind_is_snake_case_and_has_one_sentence_of_meaning(
@@ -259,7 +261,10 @@ def test_rows_of_earlier_releases_are_coded_from_their_sentences(tmp_path: Path)
         assert lake.read(f"SELECT filter, passed, reason, kind FROM {table} ORDER BY {key}").rows() == OLD_VERDICTS
 
 
-@pytest.mark.parametrize("meanings", [OUTCOME_KINDS, VERDICT_KINDS, FAILURE_KINDS, REJECTION_KINDS, EMPTY_KINDS])
+SETS = (REJECTION_KINDS, MERGE_KINDS, VERDICT_KINDS, FAILURE_KINDS, OUTCOME_KINDS, EMPTY_KINDS)
+
+
+@pytest.mark.parametrize("meanings", SETS)
 def test_every_kind_is_produced_by_a_test(meanings: dict[str, str]) -> None:
     here = Path(__file__)
     tests = "".join(path.read_text() for path in here.parent.glob("test_*.py") if path != here)
@@ -269,5 +274,4 @@ def test_every_kind_is_produced_by_a_test(meanings: dict[str, str]) -> None:
 def test_the_docs_list_every_kind_with_its_meaning() -> None:
     lines = (Path(__file__).parent.parent / "docs" / "kinds.md").read_text().splitlines()
     listed = [line for line in lines if line.startswith("| `") and not line.endswith("| |")]
-    sets = (REJECTION_KINDS, VERDICT_KINDS, FAILURE_KINDS, OUTCOME_KINDS, EMPTY_KINDS)
-    assert listed == [f"| `{kind}` | {meaning} |" for kinds in sets for kind, meaning in kinds.items()]
+    assert listed == [f"| `{kind}` | {meaning} |" for kinds in SETS for kind, meaning in kinds.items()]

@@ -27,7 +27,11 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("prompt", 32, (("prompts", "prompt_id"), ("withdrawn_prompts", "prompt_id"))),
+        Kind(
+            "prompt",
+            32,
+            (("prompts", "prompt_id"), ("withdrawn_prompts", "prompt_id"), ("prompt_lines", "retired_id")),
+        ),
         Kind("response", 32, (("responses", "response_id"),)),
         Kind("example", 32, (("sft_examples", "example_id"), ("checkpoint_examples", "example_id"))),
         Kind("checkpoint", 16, (("checkpoints", "checkpoint_id"),)),

@@ -7,13 +7,13 @@ import dagster as dg
 from dasd_assets.audit.changes import Changes
 from dasd_assets.audit.prompt import Record
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.planning import model_contexts, root_versions
 from dasd_assets.service.staleness import comparison
-from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
@@ -36,7 +36,7 @@ def explained(
     lake.require_files()
     with lake.reading() as reading:
         require_tables(instance, reading)
-        quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
+        quarantined, withdrawn = quarantine(reading).now, outdated_prompts(reading, recipe, known)
         repaired = repaired_files(reading)
     contexts = model_contexts(recipe)
     now = comparison(

@@ -219,6 +219,9 @@ def _prompt_lines(prompt: Record) -> list[tuple[str, str]]:
     lines = [("prompt", str(prompt["prompt_id"]))]
     if withdrawn:
         lines.append(("WITHDRAWN", f"{withdrawn['reason']} ({withdrawn['withdrawn_at']:%Y-%m-%d %H:%M} UTC)"))
+    if retired := prompt["retired"]:
+        line = f"{retired['source_file']}, line {retired['source_line']} (batch {retired['batch']})"
+        lines.append(("RETIRED", f"the same question is prompt {retired['now']}; its line is {line}"))
     if "question" in prompt:
         lines += [
             (
@@ -226,17 +229,33 @@ def _prompt_lines(prompt: Record) -> list[tuple[str, str]]:
                 f"{prompt['source_file']}, line {prompt['source_line']} (batch {prompt['batch']}), {_run(prompt)}",
             ),
             ("domain", prompt["domain"]),
+            ("language", prompt["language"] or "not told"),
             ("question", _excerpt(prompt["question"], 300)),
         ]
         if prompt["reference_answer"] is not None:
             lines.append(
                 ("answer", f"{_excerpt(prompt['reference_answer'], 80)} (by {prompt['verifier'] or 'nobody'})")
             )
+    lines += [("merged from", _merged(row)) for row in prompt["merged_lines"]]
+    lines += [("asked by", _asked(row)) for row in prompt["asked"]]
     lines += [
         ("also in", f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
         for r in prompt["other_lines"]
     ]
     return lines
+
+
+def _merged(row: Record) -> str:
+    """What one line brought, and why it did not bring more."""
+    line = f"{row['source_file']}, line {row['source_line']} (batch {row['line_batch']})"
+    refused = f"; refused: {row['reason']}" if row["reason"] else ""
+    return f"{line}: {', '.join(row['brought']) or 'nothing'}{refused}"
+
+
+def _asked(row: Record) -> str:
+    """Whether a recipe's quota has room for a question."""
+    of = "all are asked" if row["quota"] is None else f"generation.questions_per_domain asks {row['quota']:,}"
+    return f"recipe {row['recipe']}: {'yes' if row['asked'] else 'NO'}, number {row['place']:,} of its domain; {of}"
 
 
 def _verdicts(rows: Rows) -> list[str]:

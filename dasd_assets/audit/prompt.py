@@ -14,7 +14,10 @@ Record = dict[str, Any]  # plain values, of the types that the tables' columns h
 
 
 def prompt_record(reading: Reading, prompt_id: str) -> Record:
-    """The question with the file and line it came from; a withdrawn one has only its line, and why it is withdrawn."""
+    """The question with the file and line it came from, and the lines that were merged into it.
+
+    A withdrawn one has only its line, and why it is withdrawn. An id that is retired names the prompt in its stead.
+    """
     known = reading.read("SELECT * FROM prompts WHERE prompt_id = $id", {"id": prompt_id}).to_dicts()
     withdrawn = reading.read(
         "SELECT reason, withdrawn_at FROM withdrawn_prompts WHERE prompt_id = $id", {"id": prompt_id}
@@ -24,12 +27,18 @@ def prompt_record(reading: Reading, prompt_id: str) -> Record:
             WHERE prompt_id = $id ORDER BY ALL""",
         {"id": prompt_id},
     ).to_dicts()
-    if not known and not withdrawn:
+    merged = reading.read(_MERGED, {"id": prompt_id}).to_dicts()
+    retired = reading.read(_RETIRED, {"id": prompt_id}).to_dicts()
+    asked = reading.read(_ASKED, {"id": prompt_id}).to_dicts()
+    if not known and not withdrawn and not retired:
         raise AuditError(f"there is no prompt {prompt_id}")
     return {
         "prompt_id": prompt_id,
         **(known[0] if known else {}),
         "withdrawn": withdrawn[0] if withdrawn else None,
+        "retired": retired[0] if retired else None,
+        "merged_lines": merged,
+        "asked": asked,
         "other_lines": copies,
     }
 
@@ -61,6 +70,11 @@ def _datasets(reading: Reading, prompt_id: str) -> list[Record]:
     return reading.read(_DATASETS, ids).to_dicts()
 
 
+_MERGED = """SELECT source_file, source_line, line_batch, brought, kind, reason FROM prompt_merges
+    WHERE prompt_id = $id ORDER BY line_batch, source_line"""
+_RETIRED = """SELECT prompt_id AS now, source_file, source_line, batch FROM prompt_lines
+    WHERE retired_id = $id ORDER BY ALL"""
+_ASKED = "SELECT recipe, asked, place, quota FROM asked_prompts WHERE prompt_id = $id ORDER BY recipe"
 _RESPONSES = """SELECT response_id, temperature, sample_index, teacher_fingerprint, finish_reason, run_id
     FROM responses WHERE prompt_id = $id ORDER BY temperature, sample_index, response_id"""
 _ROLLOUTS = """SELECT rollout_id, checkpoint_id, reference_response_id, cut_off, run_id

@@ -14,7 +14,9 @@ from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK, Competition
 from dasd_assets.rules.ids import off_policy_order
+from dasd_assets.rules.instructions import instruction_params
 from dasd_resources.storage.lake import Reading
+from dasd_resources.visible_text import excerpt
 
 SAMPLING = {"teacher": "teacher_fingerprint", "top_p": "top_p", "max_tokens": "max_tokens"}
 
@@ -23,6 +25,7 @@ OutcomeKind = Literal[
     "pending",
     "question_withdrawn",
     "other_sampling",
+    "other_instruction",
     "beyond_candidates",
     "batch_absent",
     "filtered",
@@ -41,6 +44,7 @@ OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections`
     "pending": "It should be chosen now; the next run does so.",
     "question_withdrawn": "A takedown withdrew its question.",
     "other_sampling": "Another teacher, nucleus or token limit than the recipe's made it.",
+    "other_instruction": "Its question was asked with another instruction, or without one.",
     "beyond_candidates": "The recipe takes fewer candidates of a question.",
     "batch_absent": "Its batch did not exist, or was quarantined, when the selection was made.",
     "filtered": "It failed a required filter, or has not been judged by one.",
@@ -123,7 +127,7 @@ def _exclusions(
     """What keeps a response out, in the order in which pool and selection look; nothing if it should be chosen."""
     if domain is None:
         yield QUESTION_WITHDRAWN
-    yield from _outside_pool(rule, response)
+    yield from _outside_pool(rule, response, domain)
     failed = _failed(rule, verdicts)
     if failed and rule["only_accepted"]:
         yield Exclusion("filtered", f"not in the pool: {failed}")
@@ -140,7 +144,11 @@ def _exclusions(
     yield from _beyond_budget(reading, rule, scored)
 
 
-def _outside_pool(rule: Record, response: Record) -> Iterator[Exclusion]:
+def _quoted(instruction: str | None) -> str:
+    return "nothing" if instruction is None else excerpt(instruction)
+
+
+def _outside_pool(rule: Record, response: Record, domain: str | None) -> Iterator[Exclusion]:
     for name, column in SAMPLING.items():
         if response[column] != rule[name]:
             why = f"not in the pool: its {column} is {response[column]}, the recipe's {rule[name]}"
@@ -149,6 +157,10 @@ def _outside_pool(rule: Record, response: Record) -> Iterator[Exclusion]:
         number = response["sample_index"] + 1
         why = f"not in the pool: it is candidate {number} of its question, the recipe takes {rule['num_candidates']}"
         yield Exclusion("beyond_candidates", why)
+    instructions = dict(zip(rule.get("instructed", []), rule.get("instructions", []), strict=True))
+    if domain is not None and response["instruction"] != (wanted := instructions.get(domain)):
+        told = f"not in the pool: its question was asked with {_quoted(response['instruction'])} below it"
+        yield Exclusion("other_instruction", f"{told}, the recipe's has {_quoted(wanted)}")
     if response["batch"] not in rule["batches"]:
         why = f"not in the pool: its batch {response['batch']} did not exist, or was quarantined, when it was made"
         yield Exclusion("batch_absent", why)
@@ -177,6 +189,7 @@ class Scored:
 def _scored(reading: Reading, rule: Record, response: Record, domain: str) -> Scored | Exclusion:
     params = {
         "min_sentences": 0,
+        **instruction_params({}),  # of rules from before there were any
         "mean": rule.get("domain_means", {}).get(domain),
         **rule,
         "id": response["response_id"],

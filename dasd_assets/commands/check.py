@@ -232,20 +232,32 @@ def _num_characters(question: str, system_prompt: str | None) -> int:
     return len(question) + len(system_prompt or "")
 
 
+_NOT_LANDED = "of which nothing has landed; there are"
+
+
 def _budgets(recipe: Recipe, prompts: Prompts) -> str:
-    """A domain spelled another way in the files than in the budgets, or a dataset left out of them, is kept whole."""
+    """A domain spelled another way in the files than in the budgets, or a dataset left out of them, is kept whole.
+
+    One spelled another way in quotas or instructions is asked whole, and without.
+    """
     budgets = recipe.selection.budgets
     if budgets and (missing := [dataset for dataset in recipe.datasets if not budgets.get(dataset)]):
         raise CheckWarning(
             "; ".join(f"{dataset} has no budget: all its responses are kept" for dataset in missing)
             + ". Give it one in selection.budgets if that is not meant"
         )
+    for key, settings in (
+        ("generation.questions_per_domain", recipe.generation.questions_per_domain),
+        ("generation.instructions", recipe.generation.instructions),
+    ):
+        if prompts.domains and (absent := sorted(set(settings) - prompts.domains)):
+            raise CheckWarning(f"{key} names {', '.join(absent)}, {_NOT_LANDED} {', '.join(sorted(prompts.domains))}")
     named = {domain for budget in budgets.values() for domain in budget}
     without, unnamed = sorted(named - prompts.domains), sorted(prompts.domains - named)
     if without and prompts.domains:
         raise CheckWarning(
-            f"selection.budgets names {', '.join(without)}, of which nothing has landed; there are "
-            f"{', '.join(sorted(prompts.domains))}. Domains it does not name keep all their responses"
+            f"selection.budgets names {', '.join(without)}, {_NOT_LANDED} {', '.join(sorted(prompts.domains))}. "
+            "Domains it does not name keep all their responses"
         )
     return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 

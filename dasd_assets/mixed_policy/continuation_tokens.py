@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS
@@ -25,7 +25,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         "continuation_tokens",
         "continuation_tokens",
         reads=continuations_read(recipe),
-        looks_up=LOOKED_UP,
+        looks_up=looked_up(recipe),
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS, TOKENS],
     )
@@ -43,7 +43,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         query = "SELECT continuation_id FROM continuation_tokens WHERE student_fingerprint = $student"
         present = warehouse.read(query, {"student": student.fingerprint})["continuation_id"]
         todo = continuations.filter(~pl.col("continuation_id").is_in(present.implode()))
-        rows = todo.iter_rows(named=True)
+        rows = todo.with_columns(question="asked").iter_rows(named=True)
         write_tokens(warehouse, OF_CONTINUATIONS, student.chat, student.fingerprint, rows, origin(context))
         return dg.MaterializeResult(
             data_version=content_version([*continuations["continuation_id"], student.fingerprint]),

@@ -11,12 +11,14 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP
+from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
 from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
@@ -40,8 +42,9 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         reads={
             **continuations_read(recipe),
             "continuation_tokens": "continuation_tokens",
+            "prompts": "prompts",  # a reference answer may land later
         },
-        looks_up=LOOKED_UP,
+        looks_up={name: assets for name, assets in looked_up(recipe).items() if name != "prompts"},
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS, FILTERING],
     )
@@ -54,6 +57,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     def continuation_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
+        read = declared.read_tags(context.instance, batches(context.instance))
         student = engines.fingerprint(recipe.student, "student.model")
         version = continuation_filter_version(recipe, student)
         confinement = confinement_of(recipe, context.log.warning)
@@ -69,8 +73,10 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         table = pl.DataFrame(rows, infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("continuation_verdicts", table)
+        judged_by = known_versions(warehouse, continuations["prompt_id"].unique().to_list())
         return dg.MaterializeResult(
-            data_version=content_version([*continuations["continuation_id"], version]),
+            data_version=content_version([*continuations["continuation_id"], version, *judged_by]),
+            tags=read,
             metadata=declared.result(
                 warehouse,
                 len(rows),

@@ -7,7 +7,7 @@ what is left of its token budget.
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now, wanted_by
+from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now, wanted_by
 from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
@@ -15,6 +15,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS
 from dasd_assets.rules.ids import continuation_id
+from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import without_empty_thinking
@@ -90,13 +91,13 @@ def prefix_end(text: str, prefix_text: str) -> int:
 def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
     """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions.
 
-    Columns of both, but for the token lists, of which num_tokens is the length.
+    Columns of both, but for the token lists, of which num_tokens is the length; `asked`: the question as it was asked.
     """
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
-    query = """SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
-            p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata
-        FROM teacher_continuations c JOIN prompts p USING (prompt_id)
+    query = f"""SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
+            p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
+        FROM teacher_continuations c JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
 
@@ -122,7 +123,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         "teacher_continuations",
         ["teacher_continuations", "failed_requests"],
         reads=prefixes_read(recipe),
-        looks_up=LOOKED_UP,
+        looks_up=looked_up(recipe),
         models=["teacher_model", "student_model"],
         rules=[CONTINUATIONS],
     )

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, student_rollouts_now, wanted_by
+from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now, wanted_by
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS, cut_row
@@ -19,7 +19,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         "prefix_cuts",
         "prefix_cuts",
         reads={**wanted_by(recipe), "student_rollouts": "student_rollouts"},
-        looks_up=LOOKED_UP,
+        looks_up=looked_up(recipe),
         models=["student_model"],
         rules=[CUTS],
     )

@@ -4,7 +4,7 @@ import polars as pl
 
 from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.current_checkpoint import current_checkpoint
-from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, selection_asset
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, generation_asset, selection_asset
 from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -40,4 +40,7 @@ def wanted_by(recipe: Recipe) -> Sources:
     }
 
 
-LOOKED_UP = {"student_tokens": "student_tokens", "prompts": "prompts"}  # by the ids in these
+def looked_up(recipe: Recipe) -> Sources:
+    """Table -> assets: what is found by the ids in these."""
+    responses = list(map(generation_asset, recipe.datasets))
+    return {"student_tokens": "student_tokens", "prompts": "prompts", "responses": responses}

@@ -18,7 +18,7 @@ from dasd_assets.mixed_policy.continuations import (
     current_prefixes,
     prefix_end,
 )
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, distilled_checkpoint, student_rollouts_now
+from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, looked_up, student_rollouts_now
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.empty_datasets import record_empty
 from dasd_assets.records.provenance import content_version, origin
@@ -76,7 +76,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             **continuations_read(recipe),
             "continuation_verdicts": "continuation_verdicts",
         },
-        looks_up={**LOOKED_UP, "continuation_tokens": "continuation_tokens"},
+        looks_up={**looked_up(recipe), "continuation_tokens": "continuation_tokens"},
         models=["teacher_model", "student_model"],
         rules=[MIXTURE, CONTINUATIONS, EXAMPLES, FILTERING],
         rows=f"dataset = '{MIXED}'",

@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.mixed_policy.distilled_student import LOOKED_UP, distilled_student, wanted_by
+from dasd_assets.mixed_policy.distilled_student import distilled_student, looked_up, wanted_by
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.plots import inline, labelled_axes, with_legend
 from dasd_assets.records.progress import logged
@@ -74,7 +74,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         "student_rollouts",
         ["student_rollouts", "failed_requests"],
         reads=wanted_by(recipe),
-        looks_up=LOOKED_UP,
+        looks_up=looked_up(recipe),
         models=["student_model"],
         rules=[ROLLOUTS],
     )

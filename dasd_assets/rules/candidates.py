@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from dasd_assets.rules.instructions import ASKED_AS_NOW, instruction_params
 from dasd_assets.rules.rule import Rule
 
 if TYPE_CHECKING:  # audits need only the conditions, and answer in less time than pydantic takes to load
@@ -19,12 +20,14 @@ Params = Mapping[str, object]
 
 CANDIDATES_VERSION = "1"
 CANDIDATES = Rule(
-    "candidates", CANDIDATES_VERSION, ("generation.num_candidates", "generation.top_p", "generation.max_tokens")
+    "candidates",
+    CANDIDATES_VERSION,
+    ("generation.num_candidates", "generation.top_p", "generation.max_tokens", "generation.instructions"),
 )
 
 # Each expects the alias r of `responses`, or v of `response_verdicts`, and the parameters that it names.
-OF_RECIPE = """r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
-    AND r.sample_index < $num_candidates"""
+OF_RECIPE = f"""r.teacher_fingerprint = $teacher AND r.top_p = $top_p AND r.max_tokens = $max_tokens
+    AND r.sample_index < $num_candidates AND {ASKED_AS_NOW}"""
 AT_TEMPERATURE = "r.temperature = $temperature"
 AT_ANY_TEMPERATURE = "list_contains($temperatures, r.temperature)"
 OF_BATCHES = (
@@ -46,6 +49,7 @@ def candidate_params(recipe: "Recipe", teacher: str) -> dict[str, object]:
         "top_p": recipe.generation.top_p,
         "max_tokens": recipe.generation.max_tokens,
         "num_candidates": recipe.generation.num_candidates,
+        **instruction_params(recipe.generation.instructions),
     }
 
 

@@ -45,8 +45,12 @@ def seed_of(row_id: str) -> int:
 
 
 def response_id(key: Mapping[str, object]) -> str:
-    """Hash of everything that decides a response; key: the columns of its row, and the teacher's system_prompt."""
-    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS})[:32]
+    """Hash of everything that decides a response; key: the columns of its row, and the teacher's system_prompt.
+
+    An instruction counts where there is one, so that ids from before there were any stay.
+    """
+    instruction = {"instruction": key["instruction"]} if key.get("instruction") is not None else {}
+    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | instruction)[:32]
 
 
 def rollout_id(key: Mapping[str, object]) -> str:

@@ -6,6 +6,7 @@ import polars as pl
 
 from dasd_assets.rules.checkpoints import CHAIN
 from dasd_assets.rules.ids import rollout_id
+from dasd_assets.rules.instructions import AS_ASKED
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.content_hash import content_hash
@@ -66,9 +67,10 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
     The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded. Raises NoTokens
     if one has none yet.
     """
-    query = """SELECT s.prompt_id, s.response_id, p.question, p.system_prompt,
+    query = f"""SELECT s.prompt_id, s.response_id, {AS_ASKED} AS question, p.system_prompt,
             len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
         FROM selected_responses s JOIN prompts p USING (prompt_id)
+            LEFT JOIN (SELECT response_id, instruction FROM responses) a USING (response_id)
             LEFT JOIN (FROM student_tokens WHERE student_fingerprint = $student) t USING (response_id)
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' ORDER BY s.rank, s.response_id"""
     params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student}
@@ -86,9 +88,10 @@ def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) 
     of 50,000 rollouts need not be in memory.
     """
     ids = [row["rollout_id"] for row in current_wanted(lake, recipe, student, checkpoint)]
-    query = """SELECT r.rollout_id, r.prompt_id, r.reference_num_tokens, r.cut_off, r.text, r.offsets,
-            p.question, p.system_prompt
+    query = f"""SELECT r.rollout_id, r.prompt_id, r.reference_num_tokens, r.cut_off, r.text, r.offsets,
+            {AS_ASKED} AS question, p.system_prompt
         FROM student_rollouts r JOIN prompts p USING (prompt_id)
+            LEFT JOIN responses a ON a.response_id = r.reference_response_id
         WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
         ORDER BY r.rollout_id"""
     return lake.read(query, {"checkpoint": checkpoint, "ids": ids})

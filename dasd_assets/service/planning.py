@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
@@ -24,7 +25,6 @@ from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
 from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
-from dasd_assets.withdrawals import outdated_batches
 from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
@@ -138,7 +138,7 @@ class Planner:
         self.warehouse.require_files()
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
-            return Tables(quarantine(reading), outdated_batches(reading, known), repaired_files(reading))
+            return Tables(quarantine(reading), outdated_prompts(reading, self.recipe, known), repaired_files(reading))
 
     def _stale(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dasd_resources.content_hash import content_hash
+from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
@@ -41,7 +41,10 @@ _INSTEAD_OF_EMPTY = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question to distil; texts are verbatim, `metadata` is a JSON object with sorted keys."""
+    """A question to distil, as one line has it; texts are verbatim, `metadata` is a JSON object with sorted keys.
+
+    prompt_id: the question's key; where it is in `prompts` already, it keeps the id that it has there.
+    """
 
     prompt_id: str
     domain: str
@@ -55,11 +58,11 @@ class Prompt:
 
 
 class InvalidRow(ValueError):
-    """A row that is not a prompt: the code of its rejection, a message, and the id of the prompt it repeats, if any."""
+    """A row that is not a prompt: the code of its rejection, and a message."""
 
-    def __init__(self, kind: RejectionKind, message: str, prompt_id: str | None = None) -> None:
+    def __init__(self, kind: RejectionKind, message: str) -> None:
         super().__init__(message)
-        self.kind, self.prompt_id = kind, prompt_id
+        self.kind = kind
 
 
 def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
@@ -99,21 +102,6 @@ def landed_files(folder: Path) -> list[Path]:
     return sorted(p for p in candidates if p.is_file() and p.resolve().is_relative_to(folder.resolve()))
 
 
-def prompt_id(
-    question: str, system_prompt: str | None, domain: str, verifier: str | None, reference_answer: str | None
-) -> str:
-    """Identity of a prompt, 32 hex digits; the question counts up to Unicode composition and whitespace.
-
-    Metadata is not part of it: two copies that differ only in a row number are one prompt.
-    """
-    return content_hash([normalised(question), system_prompt, domain, verifier, reference_answer])[:32]
-
-
-def normalised(question: str) -> str:
-    """A question's text in composed Unicode, with single spaces."""
-    return " ".join(unicodedata.normalize("NFC", question).split())
-
-
 def _name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
@@ -127,9 +115,9 @@ def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | Rejecte
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
-            raise InvalidRow("duplicate_line", message, prompt.prompt_id)
+            return RejectedPrompt(name, row.line, "duplicate_line", message, prompt.prompt_id, line=prompt)
     except InvalidRow as error:
-        return RejectedPrompt(name, row.line, error.kind, str(error), error.prompt_id)
+        return RejectedPrompt(name, row.line, error.kind, str(error))
     except RecursionError:
         return RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
     return prompt
@@ -181,8 +169,8 @@ def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
         )
     domain, metadata = domain or "general", _metadata(row)
     if verifier is not None:
-        _check_verifier(verifier, question, reference_answer, metadata)
-    identity = prompt_id(question, system_prompt, domain, verifier, reference_answer)
+        check_verifier(verifier, question, reference_answer, metadata)
+    identity = question_key(question, system_prompt)
     return Prompt(identity, domain, question, reference_answer, verifier, system_prompt, metadata, name, line)
 
 
@@ -247,7 +235,8 @@ def _metadata(row: Mapping[str, object]) -> str:
     return _storable("metadata", canonical)
 
 
-def _check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
+def check_verifier(verifier: str, question: str, reference_answer: str | None, metadata: str) -> None:
+    """Raise InvalidRow unless the verifier can judge answers by what is known of the question."""
     if not known_verifier(verifier):
         raise InvalidRow("unknown_verifier", unknown_verifier(verifier))
     if reference_answer is None and needs_reference(verifier):

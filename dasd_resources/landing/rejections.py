@@ -1,7 +1,10 @@
 """The closed set of codes in `rejected_prompts.kind`: why a line of a landed file is not in `prompts`."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from dasd_resources.landing.prompt_files import Prompt
 
 Malformed = Literal[
     "empty_file",
@@ -15,7 +18,9 @@ Malformed = Literal[
     "missing_reference",
     "invalid_reference",
 ]
-Excluded = Literal["duplicate", "duplicate_line", "duplicate_file_gone", "withdrawn", "withdrawn_file_gone"]
+Excluded = Literal[
+    "duplicate", "duplicate_line", "duplicate_merged", "duplicate_file_gone", "withdrawn", "withdrawn_file_gone"
+]
 RejectionKind = Malformed | Excluded
 
 REJECTION_KINDS: dict[RejectionKind, str] = {
@@ -31,13 +36,14 @@ REJECTION_KINDS: dict[RejectionKind, str] = {
     "invalid_reference": "The verifier does not accept the reference answer itself, so no response could be correct.",
     "duplicate": "Batch `owner_batch` brought the same prompt, `prompt_id`, before.",
     "duplicate_line": "An earlier line of the same file is the same prompt, `prompt_id`.",
+    "duplicate_merged": "The same as either of these; what the line says besides is in `prompt_lines`, to be merged.",
     "duplicate_file_gone": "Prompt `prompt_id` was left to batch `owner_batch`, which is gone, as is this line's file.",
     "withdrawn": "A takedown withdrew the question.",
     "withdrawn_file_gone": "The question is no longer withdrawn, but its text went with this line's file.",
 }
 assert (*get_args(Malformed), *get_args(Excluded)) == tuple(REJECTION_KINDS), "each kind stands in both, in one order"
 MALFORMED: tuple[str, ...] = get_args(Malformed)  # what is wrong with the line itself, not with its question
-DUPLICATES: tuple[RejectionKind, ...] = ("duplicate", "duplicate_line")
+DUPLICATES: tuple[RejectionKind, ...] = ("duplicate", "duplicate_line", "duplicate_merged")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class RejectedPrompt:
     """A row that is not in `prompts`, and why; line 0 stands for the file as a whole.
 
     reason: for people. prompt_id: of the prompt it repeats, or the withdrawn one. owner_batch: the batch that has it.
+    line: what a sound row says whose question an earlier row of the file has.
     """
 
     source_file: str
@@ -53,3 +60,4 @@ class RejectedPrompt:
     reason: str
     prompt_id: str | None = None
     owner_batch: str | None = None
+    line: "Prompt | None" = None

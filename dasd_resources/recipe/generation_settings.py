@@ -1,20 +1,45 @@
 """`generation` and `parity`: the teacher's candidates (report §3), and the check of their logprobs."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.inference.engine_catalogue import PLAIN_SCORER, local_engines
-from dasd_resources.recipe.parts import Part, Positive, Probability
+from dasd_resources.recipe.parts import AddedLater, Part, Positive, Probability
+
+
+def _instruction(text: str) -> str:
+    if not text.strip() or text != text.strip():
+        raise ValueError("must be a text without white space around it: it is written below the question")
+    return text
 
 
 class Generation(Part):
-    """Candidates sampled from the teacher for every question, at each temperature (report §3)."""
+    """Candidates sampled from the teacher for every question, at each temperature (report §3).
+
+    By domain: how many questions are asked at most, which come first, and what is written below the question.
+    """
 
     temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(min_length=1, strict=False)
     num_candidates: Positive
     top_p: Probability
     max_tokens: Positive
+    questions_per_domain: Annotated[dict[str, Annotated[int, Field(ge=0)]], AddedLater] = Field(default_factory=dict)
+    question_order: Annotated[dict[str, Literal["hash", "longest_reference_first"]], AddedLater] = Field(
+        default_factory=dict
+    )
+    instructions: Annotated[dict[str, Annotated[str, AfterValidator(_instruction)]], AddedLater] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _ordered_domains_have_a_quota(self) -> Self:
+        if idle := sorted(set(self.question_order) - set(self.questions_per_domain)):
+            raise ValueError(
+                f"question_order names {idle}, of which every question is asked: give them a number in "
+                "questions_per_domain, or leave them out"
+            )
+        return self
 
     @field_validator("temperatures")
     @classmethod

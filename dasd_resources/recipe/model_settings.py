@@ -1,15 +1,14 @@
 """The teacher and the student: where their files are, which engine runs them, how they are prompted."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.inference.engine_catalogue import ENGINES, served_engines
-from dasd_resources.recipe.parts import Option, Part, Positive
+from dasd_resources.recipe.parts import AddedLater, Option, Part, Positive
 from dasd_resources.recipe.server_settings import Server
 
 Thinking = Literal["required", "optional", "none"]
-AS_BEFORE: Final[Thinking] = "required"  # what every teacher was taken for before a recipe could say
 
 
 def _known(engine: str) -> str:
@@ -29,7 +28,7 @@ class Model(Part):
     engine: Annotated[str, AfterValidator(_known)]  # a key of ENGINES
     dtype: Literal["float32", "bfloat16", "float16"]
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
-    thinking: Thinking = AS_BEFORE
+    thinking: Annotated[Thinking, AddedLater] = "required"
     system_prompt: str | None = None
     chat_template_options: dict[str, Option] = Field(default={})
     engine_options: dict[str, Option] = Field(default={})

@@ -13,6 +13,10 @@ Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class AddedLater:
+    """Marks a key that hashes leave out as long as it has its default: the recipes from before it keep theirs."""
+
+
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be run; the message names key, value and remedy."""
 

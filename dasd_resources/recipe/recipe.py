@@ -1,23 +1,19 @@
 """The recipe: all sections, the rules that hold between them, and the hash of any part."""
 
-from collections.abc import Mapping
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
-from dasd_resources.recipe.model_settings import AS_BEFORE, Model
-from dasd_resources.recipe.parts import Part
+from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.parts import AddedLater, Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
-from dasd_resources.recipe.verification_settings import LIMITS, Verification
-
-# Keys that came after versions had been made of all others: one that is still as it was then is part of no version.
-LATER: Final[Mapping[str, object]] = {"teacher.thinking": AS_BEFORE, **LIMITS}
+from dasd_resources.recipe.verification_settings import Verification
 
 
 class Recipe(Part):
@@ -92,9 +88,16 @@ class Recipe(Part):
         return content_hash(self.parts(*parts))[:12]
 
     def parts(self, *parts: str) -> dict[str, object]:
-        """The named parts as plain values, without those of LATER that are as they were."""
-        values = {part: self._part(part) for part in parts}
-        return {part: value for part, value in values.items() if part not in LATER or value != LATER[part]}
+        """The named parts as plain values, without those added later that are not set."""
+        return {part: self._part(part) for part in parts if not self._is_unset(part)}
+
+    def _is_unset(self, path: str) -> bool:
+        *sections, key = path.split(".")
+        section: BaseModel = self
+        for name in sections:
+            section = getattr(section, name)
+        field = type(section).model_fields[key]
+        return AddedLater in field.metadata and getattr(section, key) == field.get_default(call_default_factory=True)
 
     def _part(self, path: str) -> object:
         value: object = self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dasd_resources.recipe.parts import Part, Seconds
+from dasd_resources.recipe.parts import AddedLater, Part, Seconds
 from dasd_resources.sandbox import Confinement
 
 
@@ -17,9 +17,9 @@ class Verification(Part):
     """
 
     sandbox: Literal["required", "unsafe"] = "required"
-    seconds_per_test: Seconds = 10.0
-    seconds_per_answer: Seconds = 100.0
-    memory_mb: Annotated[int, Field(ge=128)] = 1024
+    seconds_per_test: Annotated[Seconds, AddedLater] = 10.0
+    seconds_per_answer: Annotated[Seconds, AddedLater] = 100.0
+    memory_mb: Annotated[int, Field(ge=128), AddedLater] = 1024
 
     @property
     def confinement(self) -> Confinement:
@@ -27,9 +27,3 @@ class Verification(Part):
         return Confinement(
             self.sandbox == "unsafe", self.seconds_per_test, self.seconds_per_answer, memory_mb=self.memory_mb
         )
-
-
-LIMITS = {  # what decides a verdict -> what it was before a recipe could say
-    f"verification.{name}": Verification.model_fields[name].default
-    for name in ("seconds_per_test", "seconds_per_answer", "memory_mb")
-}

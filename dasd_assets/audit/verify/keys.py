@@ -66,8 +66,10 @@ def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
 
 
 def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fault]:
-    """Rows whose parent is missing; a withdrawn question is no missing one, nor is where no parent is named."""
-    withdrawn = "UNION ALL SELECT prompt_id FROM withdrawn_prompts" if reference.table == "prompts" else ""
+    """Rows whose parent is missing; a withdrawn or retired question is no missing one, nor is where none is named."""
+    known = """UNION ALL SELECT prompt_id FROM withdrawn_prompts
+        UNION ALL SELECT retired_id FROM prompt_lines WHERE retired_id IS NOT NULL"""
+    withdrawn = known if reference.table == "prompts" else ""
     pairs = zip(reference.parent, reference.columns, strict=True)
     columns, names = ", ".join(reference.columns), ", ".join(f"{name} AS {column}" for name, column in pairs)
     query = f"""SELECT DISTINCT {columns} FROM {table.name}

@@ -1,5 +1,6 @@
 """Ids and seeds again, from the columns that decide them."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 
 from dasd_assets.audit.checkpoint import document
@@ -18,7 +19,7 @@ from dasd_assets.rules.ids import (
     rollout_id,
     seed_of,
 )
-from dasd_resources.landing.prompt_files import prompt_id
+from dasd_resources.landing.question_identity import judged_question_id, question_key
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import TABLES
 
@@ -63,7 +64,9 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
         again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
         return {"response_id": response_id(again), **seed}
 
-    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]])
+    columns = ", ".join(
+        ["response_id", "seed", "instruction", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]]
+    )
     yield from rehashed(reading, "responses", columns, made, sample, say)
 
 
@@ -81,9 +84,19 @@ def _evaluation(row: Record) -> Mapping[str, object]:
     return {} if row["template_version"] is None else {"evaluation_id": evaluation_id(row)}
 
 
-_PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer"
+def _prompt(row: Record) -> Mapping[str, object]:
+    """By the formula of the release that landed it: `prompts` of an earlier one get their key when next made."""
+    question = row["question"], row["system_prompt"]
+    if row["question_key"] is None:
+        return {"prompt_id": judged_question_id(*question, row["domain"], row["verifier"], row["reference_answer"])}
+    key = question_key(*question)
+    fields = row["id_fields"]
+    return {"prompt_id": judged_question_id(*question, *json.loads(fields)) if fields else key, "question_key": key}
+
+
+_PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer, question_key, id_fields"
 HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
-    ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
+    ("prompts", _PROMPT, _prompt),
     (
         "student_rollouts",
         ", ".join(["rollout_id", "seed", *ROLLOUT_ID_FIELDS]),

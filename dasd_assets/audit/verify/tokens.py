@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
 from dasd_assets.rules.tokens import tokens_of
 from dasd_resources.storage.lake import Reading
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A table of tokens, the table of their texts, and the key of both."""
+    """A table of tokens, the table of their texts, and the key of both.
+
+    response: joins, to a text r, the response a that was asked its question.
+    """
 
     tokens: str
     table: str
     key: str
+    response: str
 
 
 TOKENISED = (
-    Tokenised("student_tokens", "responses", "response_id"),
-    Tokenised("continuation_tokens", "teacher_continuations", "continuation_id"),
+    Tokenised("student_tokens", "responses", "response_id", "JOIN responses a USING (response_id)"),
+    Tokenised("continuation_tokens", "teacher_continuations", "continuation_id", REFERENCE.format(continuation="r")),
 )
 
 
@@ -30,9 +35,9 @@ def tokens(
     reading: Reading, chats: Chats, made: Tokenised, sample: int | None, say: Callable[[str], None]
 ) -> Iterator[Fault]:
     """Rows whose tokens are not those of their text; those whose student is not here are counted."""
-    query = f"""SELECT t.*, r.text, p.question, p.system_prompt
+    query = f"""SELECT t.*, r.text, {AS_ASKED} AS question, p.system_prompt
         FROM (FROM {made.tokens}{some(made.key, sample)}) t JOIN {made.table} r USING ({made.key})
-            JOIN prompts p USING (prompt_id)"""
+            JOIN prompts p USING (prompt_id) {made.response}"""
     unread: Counter[str] = Counter()
     for chunk in reading.stream(query, {}, CHUNK):
         for row in chunk.iter_rows(named=True):

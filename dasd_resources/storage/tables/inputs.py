@@ -8,6 +8,7 @@ from dasd_resources.storage.tables.recurring import (
     PROMPT_ID,
     QUESTION,
     REASON,
+    RECIPE,
     REFERENCE_ANSWER,
     RUN_ID,
     SOURCE_FILE,
@@ -21,7 +22,7 @@ from dasd_resources.storage.tables.table import Column, Table
 PROMPTS = Table(
     name="prompts",
     one_row_per="question",
-    notes="Owned by the first `batch` that brought it.",
+    notes="Owned by the first `batch` that brought it; what others say of it is merged ([questions](questions.md)).",
     columns=(
         PROMPT_ID,
         BATCH,
@@ -33,6 +34,21 @@ PROMPTS = Table(
         METADATA,
         SOURCE_FILE,
         SOURCE_LINE,
+        Column(
+            "question_key", "VARCHAR", "Hash of question and system prompt, by which copies are found.", nullable=True
+        ),
+        Column(
+            "id_fields",
+            "VARCHAR",
+            "What else an earlier release hashed into the id: domain, verifier and reference answer, as JSON.",
+            nullable=True,
+        ),
+        Column(
+            "language",
+            "VARCHAR",
+            "ISO 639-1 code of the question's language; NULL where maths, code or few words leave it open.",
+            nullable=True,
+        ),
         RUN_ID,
     ),
     key=("prompt_id",),
@@ -59,6 +75,74 @@ REJECTED_PROMPTS = Table(
     derived=True,
 )
 
+SAYS = Column("says", "VARCHAR", "Hash of what the line says of its question.")
+
+PROMPT_LINES = Table(
+    name="prompt_lines",
+    one_row_per="landed line of a question that several lines have, where they do not all say the same",
+    notes="What each says by itself, the owner's own line among them; `prompts` has it merged.",
+    columns=(
+        BATCH,
+        SOURCE_FILE,
+        SOURCE_LINE,
+        PROMPT_ID.here("Prompt that the line's question is."),
+        DOMAIN,
+        REFERENCE_ANSWER,
+        VERIFIER,
+        METADATA,
+        SAYS,
+        Column(
+            "retired_id",
+            "VARCHAR",
+            "Id under which an earlier release had the line as a prompt of its own; its responses are out of use.",
+            nullable=True,
+        ),
+        RUN_ID,
+    ),
+    key=("batch", "source_file", "source_line"),
+    derived=True,
+)
+
+PROMPT_MERGES = Table(
+    name="prompt_merges",
+    one_row_per="line that was merged into its prompt",
+    notes="Which fields came from which line, and what was refused.",
+    columns=(
+        PROMPT_ID.of("prompts.prompt_id"),
+        BATCH.of("prompts.batch"),
+        Column("line_batch", "VARCHAR", "Batch of the line.", ("prompt_lines.batch",)),
+        SOURCE_FILE.of("prompt_lines.source_file"),
+        SOURCE_LINE.of("prompt_lines.source_line"),
+        SAYS.of("prompt_lines.says"),
+        Column("brought", "VARCHAR[]", "Fields of the prompt that are this line's."),
+        KIND.here("[Code](kinds.md) of why others of its fields were refused."),
+        REASON.here("The same for people, with both values.").optional(),
+        RUN_ID,
+    ),
+    key=("prompt_id", "line_batch", "source_file", "source_line"),
+    owner="prompts",
+    derived=True,
+)
+
+ASKED_PROMPTS = Table(
+    name="asked_prompts",
+    one_row_per="recipe and question of a domain with a quota",
+    notes="Which are asked, by `generation.questions_per_domain` ([questions](questions.md)).",
+    columns=(
+        RECIPE,
+        PROMPT_ID.of("prompts.prompt_id"),
+        BATCH.of("prompts.batch"),
+        Column("asked", "BOOLEAN", "Whether the recipe asks it.", ("prompts.domain", "prompts.reference_answer")),
+        Column("place", "BIGINT", "Its number among the questions of its domain, when the batch's prompts were made."),
+        Column("quota", "BIGINT", "How many of them the recipe asks; NULL: all.", nullable=True),
+        Column("position", "BIGINT", "Its number among all that were ever chosen; NULL: never was.", nullable=True),
+        RUN_ID,
+    ),
+    key=("recipe", "prompt_id"),
+    owner="prompts",
+    in_summary=False,
+)
+
 WITHDRAWN_PROMPTS = Table(
     name="withdrawn_prompts",
     one_row_per="prompt of a withdrawn question",
@@ -74,4 +158,4 @@ WITHDRAWN_PROMPTS = Table(
     in_summary=False,
 )
 
-TABLES = (PROMPTS, REJECTED_PROMPTS, WITHDRAWN_PROMPTS)
+TABLES = (PROMPTS, REJECTED_PROMPTS, PROMPT_LINES, PROMPT_MERGES, ASKED_PROMPTS, WITHDRAWN_PROMPTS)

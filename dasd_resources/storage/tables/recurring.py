@@ -5,7 +5,9 @@ from dasd_resources.storage.tables.table import Column
 TIME = "TIMESTAMP WITH TIME ZONE"
 
 # Which row it is, and of what.
-PROMPT_ID = Column("prompt_id", "VARCHAR", "Hash of question, system prompt, domain, verifier and reference answer.")
+PROMPT_ID = Column(
+    "prompt_id", "VARCHAR", "Hash of question and system prompt; what earlier releases landed keeps the id it had."
+)
 RESPONSE_ID = Column(
     "response_id",
     "VARCHAR",

@@ -61,6 +61,13 @@ RESPONSES = Table(
         OFFSETS.of(*SAMPLED),
         TOOL_CALL.of(*SAMPLED),
         FINISH_REASON.of(*SAMPLED),
+        Column(
+            "instruction",
+            "VARCHAR",
+            "What was written below the question, by `generation.instructions`; NULL: nothing.",
+            ("prompts.domain",),
+            nullable=True,
+        ),
         RUN_ID,
     ),
     key=("response_id",),

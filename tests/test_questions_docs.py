@@ -1,0 +1,43 @@
+"""Every command in docs/questions.md is one that the parser knows, its queries run, and its recipe keys load."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Project
+
+from dasd_assets.cli import _parser
+from dasd_resources.recipe import Recipe, load_recipe
+
+TEXT = (Path(__file__).parents[1] / "docs" / "questions.md").read_text(encoding="utf-8")
+COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^dasd .+$", TEXT, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_parser_knows_it(words: list[str]) -> None:
+    assert callable(_parser().parse_args(words).command)
+
+
+def test_the_queries_run(finished: Project) -> None:
+    queries = [words[1] for words in COMMANDS if words[0] == "sql"]
+    assert len(queries) == 4
+    for query in queries:
+        finished.read(query)
+
+
+def test_the_recipe_keys_are_those_of_a_recipe() -> None:
+    [snippet] = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    document = load_recipe("demo").model_dump()
+    document["generation"] |= yaml.safe_load(snippet)["generation"]
+    generation = Recipe.model_validate(document).generation
+    assert generation.instructions == {"math": "Put the final answer in \\boxed{}."}
+    assert generation.questions_per_domain["math"] == 105_000
+
+
+def test_the_kinds_that_it_names_exist() -> None:
+    kinds = (Path(__file__).parents[1] / "docs" / "kinds.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:duplicate|conflicting)\w*)`", TEXT)
+    assert len(named) >= 4
+    assert all(f"| `{kind}` |" in kinds for kind in named)
