@@ -9,6 +9,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `generation_settings` | `generation`, `parity` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
+| `overlap_settings` | `decontamination`, `near_duplicates` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
@@ -17,6 +18,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
@@ -37,6 +39,7 @@ __all__ = [
     "Automation",
     "Benchmark",
     "Checks",
+    "Decontamination",
     "Divergence",
     "Evaluation",
     "Filters",
@@ -46,6 +49,7 @@ __all__ = [
     "Measure",
     "MixedPolicy",
     "Model",
+    "NearDuplicates",
     "Option",
     "Owner",
     "Parity",

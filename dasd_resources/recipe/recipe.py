@@ -9,6 +9,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import AddedLater, Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
@@ -22,6 +23,8 @@ class Recipe(Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take
     teacher: Model
     student: Model
+    decontamination: Decontamination | None = Decontamination()
+    near_duplicates: Annotated[NearDuplicates | None, AddedLater] = None
     generation: Generation
     parity: Parity = Parity()
     filters: Filters
