@@ -48,10 +48,7 @@ def test_a_quotation_is_found_with_the_words_in_common() -> None:
     assert found is not None and not found.exact
     # 20 words have 8 n-grams of 13; the 17 that are quoted have 5
     assert (found.twin.question_id, found.num_shared, found.num_ngrams) == ("q1", 5, 8)
-    assert (
-        found.text
-        == "a hospital has seven red beds and nine blue beds in each of its four long wards"[: len(found.text)]
-    )
+    assert found.text == "a hospital has seven red beds and nine blue beds in each of its four long wards"
     assert "shares 5 of 8 n-grams with question q1 of exam: 'a hospital has" in found.reason
 
 
