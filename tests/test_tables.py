@@ -101,7 +101,8 @@ def test_they_are_those_of_a_real_catalog(finished: Project) -> None:
 
 
 def test_what_belongs_to_a_question() -> None:
-    assert [table.name for table in owned_by("prompts")] == [
+    owned = ["prompt_merges", "asked_prompts", "question_bands", "responses"]
+    assert [table.name for table in owned_by("prompts")] == owned
         "prompt_merges",
         "asked_prompts",
         "question_bands",
