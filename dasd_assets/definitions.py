@@ -19,6 +19,7 @@ from dasd_assets import (
     divergence,
     evaluation,
     generations,
+    held_out_questions,
     maintenance,
     mixed_policy,
     models,
@@ -57,6 +58,7 @@ class Stage(Protocol):
 
 STAGES: tuple[Stage, ...] = (
     models,
+    held_out_questions,
     prompts,
     generations,
     student_tokens,

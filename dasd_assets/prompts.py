@@ -3,7 +3,8 @@
 One batch is one landed file. The first batch to bring a prompt owns it; a later copy is rejected, with the prompt's
 id, and what it says besides is merged (prompt_lines.py). A prompt whose batch was removed (because its file was edited,
 say) passes to the next batch that brings it, together with its responses; a batch whose copy was rejected is out of
-date until then. A withdrawn question is rejected (withdrawals.py).
+date until then. Rejected are withdrawn questions, too (withdrawals.py), and those too much like others
+(alike_questions.py).
 """
 
 from collections import Counter
@@ -13,8 +14,10 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.alike_questions import Alike, Question, held_out_alike, near_duplicates
 from dasd_assets.prompt_lines import (
     OWN_LINES,
+    Line,
     changed,
     forget_verdicts,
     identified,
@@ -28,13 +31,15 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
+from dasd_assets.rules.contamination import CONTAMINATION
 from dasd_assets.rules.language import LANGUAGE_VERSION
 from dasd_assets.rules.merging import MERGING_VERSION
+from dasd_assets.rules.near_duplicates import NEAR_DUPLICATES
 from dasd_assets.rules.prompt_ids import fill_keys, version_of
 from dasd_assets.rules.quotas import QUOTAS, choose_asked, outdated_quotas
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
-from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, outdated_batches, withdrawals_of
+from dasd_assets.withdrawals import ORPHANED_LINES, TWINLESS_LINES, WITHDRAWN, outdated_batches, withdrawals_of
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.question_identity import question_key
@@ -70,10 +75,21 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     declared = declare(
         recipe,
         "prompts",
-        ["prompts", "rejected_prompts", "prompt_lines", "prompt_merges", "asked_prompts"],
-        reads={"withdrawn_prompts": ()},
+        [
+            "prompts",
+            "rejected_prompts",
+            "prompt_lines",
+            "prompt_merges",
+            "asked_prompts",
+            "held_out_overlaps",
+            "question_bands",
+        ],
+        reads={
+            "withdrawn_prompts": (),
+            **({"held_out_questions": "held_out_questions"} if recipe.decontamination else {}),
+        },
         looks_up={"responses": ()},  # ids of earlier releases
-        rules=[LANDING, QUOTAS],
+        rules=[LANDING, QUOTAS, CONTAMINATION, NEAR_DUPLICATES],
     )
 
     @declared.asset(
@@ -87,7 +103,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         existing = batches(context.instance)
         records = _landed_or_stored(folder, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
-            rows, rejected = store_prompts(transaction, records, batch, existing)
+            rows, rejected = store_prompts(transaction, recipe, records, batch, existing)
             chosen = choose_asked(transaction, recipe, batch, existing)
         if rejected:
             context.log.warning(_warning(rejected, batch))
@@ -120,7 +136,11 @@ def outdated_prompts(reading: Reading, recipe: Recipe, existing: Sequence[str]) 
 
 
 def store_prompts(
-    transaction: Transaction, records: Iterable[Prompt | RejectedPrompt], batch: str, existing: Sequence[str]
+    transaction: Transaction,
+    recipe: Recipe,
+    records: Iterable[Prompt | RejectedPrompt],
+    batch: str,
+    existing: Sequence[str],
 ) -> tuple[list[Row], list[Row]]:
     """Replace a batch's rows by what its file brings now; returns those of `prompts` and of `rejected_prompts`.
 
@@ -138,20 +158,68 @@ def store_prompts(
     for line in lines:
         if (reason := withdrawn.get(line.earlier or line.prompt_id)) is not None:
             rejected.append(withdrawn_row(line, batch, reason))
-    # 3. The others are prompts, with what all batches know of them, or copies.
     left = [line for line in lines if (line.earlier or line.prompt_id) not in withdrawn]
+    # 3. So are questions that are held out, or nearly another prompt.
+    alike = _alike(transaction, recipe, left, batch, existing)
+    rejected += [_alike_row(line, batch, alike[line.prompt_id]) for line in left if line.prompt_id in alike]
+    overlaps = [_overlap_row(line, batch, alike[line.prompt_id]) for line in left if line.prompt_id in alike]
+    # 4. The others are prompts, with what all batches know of them, or copies.
+    left = [line for line in left if line.prompt_id not in alike]
     found = sort_lines(transaction, left, batch, existing)
     rejected += found.rejected
     ids = [row["prompt_id"] for row in found.prompts]
-    # 4. Rows follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
+    # 5. Rows follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
     returned = _once_withdrawn(transaction, ids)
     forget_verdicts(transaction, [*changed(transaction, found.prompts), *returned])
     transaction.move_to_batch("prompts", [*_ownerless(transaction, ids, batch), *returned], batch)
     _replace(transaction, "prompts", batch, found.prompts)
     _replace(transaction, "prompt_lines", batch, found.lines)
     _replace(transaction, "prompt_merges", batch, found.merges)
+    _replace(transaction, "held_out_overlaps", batch, [row for row in overlaps if row is not None])
     _replace(transaction, "rejected_prompts", batch, rejected)
     return found.prompts, rejected
+
+
+def _alike(
+    transaction: Transaction, recipe: Recipe, lines: Sequence[Line], batch: str, existing: Sequence[str]
+) -> dict[str, Alike]:
+    """Prompt id -> why, for the questions of this batch that are too much like others."""
+    own = {line.prompt_id: line.prompt for line in reversed(lines) if line.owner is None}
+    questions = [Question(key, prompt.source_line, prompt.question) for key, prompt in own.items()]
+    held_out = held_out_alike(transaction, recipe, questions)
+    others = [one for one in questions if one.prompt_id not in held_out]
+    return held_out | near_duplicates(transaction, recipe, others, batch, existing)
+
+
+def _alike_row(line: Line, batch: str, alike: Alike) -> Row:
+    """The `rejected_prompts` row of a line whose question is too much like another."""
+    return {
+        "batch": batch,
+        "source_file": line.prompt.source_file,
+        "source_line": line.prompt.source_line,
+        "kind": alike.kind,
+        "reason": alike.reason,
+        "prompt_id": alike.twin or line.prompt_id,
+        "owner_batch": alike.twin_batch,
+    }
+
+
+def _overlap_row(line: Line, batch: str, alike: Alike) -> Row | None:
+    """The `held_out_overlaps` row of a line; None for a near duplicate."""
+    if alike.overlap is None:
+        return None
+    found = alike.overlap
+    return {
+        "batch": batch,
+        "source_file": line.prompt.source_file,
+        "source_line": line.prompt.source_line,
+        "prompt_id": line.prompt_id,
+        "source": found.twin.source,
+        "question_id": found.twin.question_id,
+        "num_shared": found.num_shared,
+        "num_ngrams": found.num_ngrams,
+        "overlap": found.text,
+    }
 
 
 def _replace(transaction: Transaction, name: str, batch: str, rows: list[Row]) -> None:
@@ -222,6 +290,8 @@ _STORED_LINES = f"""WITH own AS ({OWN_LINES}), said AS (FROM prompt_lines WHERE 
 # the batch is not out of date for ever.
 _REJECTED = f"""WITH kept AS (SELECT * REPLACE (CASE
             WHEN source_line IN (SELECT source_line FROM ({ORPHANED_LINES} AND batch = $batch))
+            THEN 'duplicate_file_gone'
+            WHEN source_line IN (SELECT source_line FROM ({TWINLESS_LINES}) WHERE batch = $batch)
             THEN 'duplicate_file_gone'
             WHEN kind = '{WITHDRAWN}' AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
             THEN 'withdrawn_file_gone' ELSE kind END AS kind)

@@ -150,6 +150,11 @@ _IDS_OF_QUESTIONS = """SELECT prompt_id FROM withdrawn_prompts
 # Lines that were rejected as duplicates of a prompt whose batch does not exist any more.
 ORPHANED_LINES = """SELECT batch, source_file, source_line, prompt_id, owner_batch FROM rejected_prompts
     WHERE kind IN ('duplicate', 'duplicate_merged') AND owner_batch NOT IN (SELECT unnest($existing::VARCHAR[]))"""
+# Lines that were rejected as nearly a prompt that there is no more: its batch was removed, or it was withdrawn.
+TWINLESS_LINES = """SELECT r.batch, r.source_file, r.source_line, r.prompt_id, r.owner_batch
+    FROM rejected_prompts r ANTI JOIN (FROM prompts WHERE batch IN (SELECT unnest($existing::VARCHAR[]))) p
+        ON p.prompt_id = r.prompt_id
+    WHERE r.kind = 'near_duplicate'"""
 # One row per batch and kind of difference: how many lines differ, and a hash (`version`) of which. The reason holds
 # both, so that a new difference is recognised even where the number is the same. So `key` has, besides the prompt,
 # the time of its withdrawal or the run that rejected it: both change when the same question is withdrawn or rejected
@@ -166,6 +171,9 @@ _OUTDATED = f"""WITH lines AS (SELECT batch AS line_batch, * EXCLUDE (batch) FRO
         -- 3. Rejected as duplicates of prompts that no batch has since theirs was removed.
         UNION ALL SELECT batch, 'duplicated in removed batches', owner_batch || ' ' || source_line
         FROM ({ORPHANED_LINES})
+        -- Rejected as nearly a prompt that there is no more.
+        UNION ALL SELECT batch, 'that were nearly a prompt that is gone', prompt_id || ' ' || source_line
+        FROM ({TWINLESS_LINES})
         -- 4. Said of a prompt by a line, and not merged yet.
         UNION ALL SELECT p.batch, 'with lines to merge', l.line_batch || l.source_line || l.says
         FROM (FROM lines ANTI JOIN prompt_merges USING (prompt_id, line_batch, source_line, says)) l

@@ -13,6 +13,7 @@ from dasd_assets.rules.prompt_ids import find_prompts
 from dasd_assets.withdrawals import outdated_batches, undo_withdrawal, withdraw
 from dasd_resources.landing.prompt_files import read_prompts
 from dasd_resources.landing.question_identity import judged_question_id, question_key
+from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.lake import Lake
 
 SUM = {"question": "What is 2 + 3?"}
@@ -26,6 +27,7 @@ class Landing:
 
     home: Path
     files: dict[str, Sequence[object]] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=lambda: load_recipe("demo"))
 
     @property
     def lake(self) -> Lake:
@@ -40,7 +42,7 @@ class Landing:
         path = self.home / f"{batch}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in self.files[batch]))
         with self.lake.commit("{}") as transaction:
-            store_prompts(transaction, read_prompts(path), batch, list(self.files))
+            store_prompts(transaction, self.recipe, read_prompts(path), batch, list(self.files))
 
     def settle(self) -> list[str]:
         """Land again what is out of date until nothing is; returns the batches in order."""

@@ -239,10 +239,14 @@ def _prompt_lines(prompt: Record) -> list[tuple[str, str]]:
     lines += [("merged from", _merged(row)) for row in prompt["merged_lines"]]
     lines += [("asked by", _asked(row)) for row in prompt["asked"]]
     lines += [
-        ("also in", f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
+        (_other_line(r["kind"]), f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
         for r in prompt["other_lines"]
     ]
     return lines
+
+
+def _other_line(kind: str) -> str:
+    return "LEFT OUT" if kind in ("held_out", "overlaps_held_out") else "also in"
 
 
 def _merged(row: Record) -> str:

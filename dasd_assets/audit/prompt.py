@@ -30,7 +30,7 @@ def prompt_record(reading: Reading, prompt_id: str) -> Record:
     merged = reading.read(_MERGED, {"id": prompt_id}).to_dicts()
     retired = reading.read(_RETIRED, {"id": prompt_id}).to_dicts()
     asked = reading.read(_ASKED, {"id": prompt_id}).to_dicts()
-    if not known and not withdrawn and not retired:
+    if not known and not withdrawn and not retired and not copies:
         raise AuditError(f"there is no prompt {prompt_id}")
     return {
         "prompt_id": prompt_id,

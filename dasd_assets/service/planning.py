@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
+from dasd_assets.held_out_questions import HELD_OUT_VERSION, held_out_version
 from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
@@ -222,6 +223,7 @@ def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
         "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
         "student_model": engines.fingerprint(recipe.student, "student.model"),
         "benchmark_questions": _benchmark_version(engines.cache, recipe),
+        "held_out_questions": _held_out_version(engines.cache, recipe),
     }
 
 
@@ -235,6 +237,15 @@ def _benchmark_version(cache: Path, recipe: Recipe) -> str:
     files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
     name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
     return cached_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
+
+
+def _held_out_version(cache: Path, recipe: Recipe) -> str:
+    """Computed once while the files stay unchanged, too."""
+    compared = recipe.decontamination.files if recipe.decontamination else ()
+    files = [[path, *_stamp(Path(path))] for path in (*(b.path for b in recipe.evaluation.benchmarks), *compared)]
+    known = [HELD_OUT_VERSION, [b.name for b in recipe.evaluation.benchmarks], bool(recipe.decontamination), files]
+    name = f"held-out questions {content_hash(known)}"
+    return cached_hash(cache, (name, 0, 0), lambda: held_out_version(recipe))
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -19,7 +19,15 @@ Malformed = Literal[
     "invalid_reference",
 ]
 Excluded = Literal[
-    "duplicate", "duplicate_line", "duplicate_merged", "duplicate_file_gone", "withdrawn", "withdrawn_file_gone"
+    "duplicate",
+    "duplicate_line",
+    "duplicate_merged",
+    "duplicate_file_gone",
+    "near_duplicate",
+    "held_out",
+    "overlaps_held_out",
+    "withdrawn",
+    "withdrawn_file_gone",
 ]
 RejectionKind = Malformed | Excluded
 
@@ -38,6 +46,9 @@ REJECTION_KINDS: dict[RejectionKind, str] = {
     "duplicate_line": "An earlier line of the same file is the same prompt, `prompt_id`.",
     "duplicate_merged": "The same as either of these; what the line says besides is in `prompt_lines`, to be merged.",
     "duplicate_file_gone": "Prompt `prompt_id` was left to batch `owner_batch`, which is gone, as is this line's file.",
+    "near_duplicate": "Almost the same question as prompt `prompt_id` of batch `owner_batch`.",
+    "held_out": "The question is in a benchmark, or in another file of held-out questions.",
+    "overlaps_held_out": "The question shares word n-grams with a held-out one (`held_out_overlaps`).",
     "withdrawn": "A takedown withdrew the question.",
     "withdrawn_file_gone": "The question is no longer withdrawn, but its text went with this line's file.",
 }

@@ -10,6 +10,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
 | `verification_settings` | `verification` |
+| `overlap_settings` | `decontamination`, `near_duplicates` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
@@ -18,6 +19,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model, Thinking
+from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
@@ -39,6 +41,7 @@ __all__ = [
     "Automation",
     "Benchmark",
     "Checks",
+    "Decontamination",
     "Divergence",
     "Evaluation",
     "Filters",
@@ -48,6 +51,7 @@ __all__ = [
     "Measure",
     "MixedPolicy",
     "Model",
+    "NearDuplicates",
     "Option",
     "Owner",
     "Parity",

@@ -88,12 +88,16 @@ def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:
     landing = recipe.automation.landing
     if landing is not None and "://" not in landing and "::" not in landing:
         landing = resolve(landing)
+    compared = recipe.decontamination
+    if compared is not None:
+        compared = compared.model_copy(update={"files": tuple(map(resolve, compared.files))})
     benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
     return recipe.model_copy(
         update={
             "teacher": recipe.teacher.model_copy(update={"model": model(recipe.teacher.model)}),
             "student": recipe.student.model_copy(update={"model": model(recipe.student.model)}),
             "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
+            "decontamination": compared,
             "automation": recipe.automation.model_copy(update={"landing": landing}),
         }
     )

@@ -1,5 +1,6 @@
 """The recipe: all sections, the rules that hold between them, and the hash of any part."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -9,6 +10,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import AddedLater, Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
@@ -23,6 +25,8 @@ class Recipe(Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take
     teacher: Model
     student: Model
+    decontamination: Decontamination | None = Decontamination()
+    near_duplicates: Annotated[NearDuplicates | None, AddedLater] = None
     generation: Generation
     parity: Parity = Parity()
     filters: Filters

@@ -27,3 +27,7 @@ class Verification(Part):
         return Confinement(
             self.sandbox == "unsafe", self.seconds_per_test, self.seconds_per_answer, memory_mb=self.memory_mb
         )
+
+
+# What decides a verdict, as dotted paths: all but where the program runs.
+LIMITS = tuple(f"verification.{name}" for name in Verification.model_fields if name != "sandbox")

@@ -143,6 +143,58 @@ ASKED_PROMPTS = Table(
     in_summary=False,
 )
 
+HELD_OUT_QUESTIONS = Table(
+    name="held_out_questions",
+    one_row_per="recipe and question that nothing is trained on",
+    notes="Of its benchmarks, and of `decontamination.files`.",
+    columns=(
+        RECIPE,
+        Column("source", "VARCHAR", "Name of the benchmark, or of the file."),
+        Column("question_id", "VARCHAR", "Its id there: as in `benchmark_questions`."),
+        QUESTION,
+        RUN_ID,
+    ),
+    key=("recipe", "source", "question_id"),
+    in_summary=False,
+)
+
+HELD_OUT_OVERLAPS = Table(
+    name="held_out_overlaps",
+    one_row_per="landed line that is like a held-out question",
+    notes="Why a line is rejected as `held_out` or `overlaps_held_out`.",
+    columns=(
+        BATCH,
+        SOURCE_FILE,
+        SOURCE_LINE,
+        PROMPT_ID.here("Id that the line's question has, or would have."),
+        Column("source", "VARCHAR", "Benchmark or file of the held-out question."),
+        Column("question_id", "VARCHAR", "Its id there."),
+        Column("num_shared", "INTEGER", "Word n-grams in common; 0 where the two are the same."),
+        Column("num_ngrams", "INTEGER", "N-grams of the held-out question that no other has; 0 as above."),
+        Column("overlap", "VARCHAR", "The longest run of words in common."),
+        RUN_ID,
+    ),
+    key=("batch", "source_file", "source_line"),
+    derived=True,
+    in_summary=False,
+)
+
+QUESTION_BANDS = Table(
+    name="question_bands",
+    one_row_per="prompt that near duplicates are compared with",
+    notes="Only where a recipe has `near_duplicates`.",
+    columns=(
+        PROMPT_ID.of("prompts.prompt_id"),
+        BATCH.of("prompts.batch"),
+        Column("bands", "BIGINT[]", "Hashes of the bands of its MinHash signature.", ("prompts.question",)),
+        RUN_ID,
+    ),
+    key=("prompt_id", "batch"),
+    owner="prompts",
+    derived=True,
+    in_summary=False,
+)
+
 WITHDRAWN_PROMPTS = Table(
     name="withdrawn_prompts",
     one_row_per="prompt of a withdrawn question",
@@ -158,4 +210,14 @@ WITHDRAWN_PROMPTS = Table(
     in_summary=False,
 )
 
-TABLES = (PROMPTS, REJECTED_PROMPTS, PROMPT_LINES, PROMPT_MERGES, ASKED_PROMPTS, WITHDRAWN_PROMPTS)
+TABLES = (
+    PROMPTS,
+    REJECTED_PROMPTS,
+    PROMPT_LINES,
+    PROMPT_MERGES,
+    ASKED_PROMPTS,
+    HELD_OUT_QUESTIONS,
+    HELD_OUT_OVERLAPS,
+    QUESTION_BANDS,
+    WITHDRAWN_PROMPTS,
+)

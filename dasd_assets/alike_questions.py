@@ -1,0 +1,124 @@
+"""Questions too much like others, to be rejected by `prompts`: held-out ones, and near duplicates of other prompts.
+
+Of near duplicates the one that is a prompt already stays; of two new ones, the first. Each is compared with the
+prompts of all other batches by `question_bands`, which a batch writes for its own.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from dasd_assets.rules.contamination import HeldOut, HeldOutIndex, Overlap
+from dasd_assets.rules.near_duplicates import bands, jaccard, shingles
+from dasd_resources.landing.rejections import RejectionKind
+from dasd_resources.recipe import NearDuplicates, Recipe
+from dasd_resources.storage.warehouse import Reading, Row, Transaction
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that is to be a prompt of this batch."""
+
+    prompt_id: str
+    source_line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Why a question is left out. twin: the prompt that it repeats, and its batch; both None for a held-out one."""
+
+    kind: RejectionKind
+    reason: str
+    twin: str | None = None
+    twin_batch: str | None = None
+    overlap: Overlap | None = None
+
+
+def held_out_alike(reading: Reading, recipe: Recipe, questions: Iterable[Question]) -> dict[str, Alike]:
+    """Prompt id -> why, for the questions that are held out, or overlap with one that is."""
+    settings = recipe.decontamination
+    if settings is None:
+        return {}
+    query = "SELECT source, question_id, question FROM held_out_questions WHERE recipe = $recipe ORDER BY ALL"
+    held_out = (HeldOut(*row) for row in reading.read(query, {"recipe": recipe.name}).iter_rows())
+    index = HeldOutIndex(held_out, settings.ngram_size, settings.min_share)
+    found = ((one.prompt_id, index.find(one.text)) for one in questions)
+    return {prompt_id: _held_out(overlap) for prompt_id, overlap in found if overlap is not None}
+
+
+def _held_out(overlap: Overlap) -> Alike:
+    return Alike("held_out" if overlap.exact else "overlaps_held_out", overlap.reason, overlap=overlap)
+
+
+def near_duplicates(
+    transaction: Transaction, recipe: Recipe, questions: Sequence[Question], batch: str, existing: Sequence[str]
+) -> dict[str, Alike]:
+    """Prompt id -> why, for the questions that are nearly another; and the bands of those that are not are stored.
+
+    existing: all batches; prompts of others are no twins.
+    """
+    settings = recipe.near_duplicates
+    if settings is None:
+        return {}
+    grams = {one.prompt_id: shingles(one.text, settings.ngram_size) for one in questions}
+    of = {prompt_id: bands(found, settings.threshold) for prompt_id, found in grams.items()}
+    twin_of = _twin_finder(_others(transaction, of, batch, existing), settings)
+    seated, found = _seated(transaction, batch), dict[str, Alike]()
+    # Those that are prompts already come first, whatever the order of their lines: nothing made of them is lost.
+    for one in sorted(questions, key=lambda question: (question.prompt_id not in seated, question.source_line)):
+        if (alike := twin_of(one, grams[one.prompt_id], of[one.prompt_id], batch)) is not None:
+            found[one.prompt_id] = alike
+    rows = [{"prompt_id": key, "batch": batch, "bands": of[key]} for key in of if key not in found]
+    transaction.replace("question_bands", {"batch": batch}, pl.DataFrame(rows, _BANDS))
+    return found
+
+
+_BANDS: dict[str, pl.DataType] = {"prompt_id": pl.String(), "batch": pl.String(), "bands": pl.List(pl.Int64)}
+Finder = Callable[[Question, frozenset[str], list[int], str], Alike | None]
+
+
+def _twin_finder(others: Iterable[Row], settings: NearDuplicates) -> Finder:
+    """A function that finds the twin of a question among others and those it was asked about before without finding."""
+    texts: dict[str, tuple[str, frozenset[str]]] = {}
+    having: dict[int, list[str]] = {}
+
+    def keep(prompt_id: str, batch: str, grams: frozenset[str], own: Iterable[int]) -> None:
+        texts[prompt_id] = batch, grams
+        for band in own:
+            having.setdefault(band, []).append(prompt_id)
+
+    for row in others:
+        keep(row["prompt_id"], row["batch"], shingles(row["question"], settings.ngram_size), row["bands"])
+
+    def find(one: Question, grams: frozenset[str], own: list[int], batch: str) -> Alike | None:
+        candidates = {key for band in own for key in having.get(band, ())}
+        like = {key: jaccard(grams, texts[key][1]) for key in candidates - {one.prompt_id}}
+        twin = max(like, key=lambda key: (like[key], key), default=None)
+        if twin is None or like[twin] < settings.threshold:
+            keep(one.prompt_id, batch, grams, own)
+            return None
+        reason = f"almost prompt {twin} in batch {texts[twin][0]}: {like[twin]:.0%} of their n-grams are shared"
+        return Alike("near_duplicate", reason, twin, texts[twin][0])
+
+    return find
+
+
+def _others(transaction: Transaction, of: dict[str, list[int]], batch: str, existing: Sequence[str]) -> Sequence[Row]:
+    """The prompts of other existing batches that share a band with one of these."""
+    wanted = sorted({band for own in of.values() for band in own})
+    query = """WITH wanted AS (SELECT unnest($bands::BIGINT[]) AS band),
+        meeting AS (SELECT DISTINCT b.prompt_id, b.batch, b.bands
+            FROM (SELECT prompt_id, batch, bands, unnest(bands) AS band FROM question_bands
+                WHERE batch <> $batch AND batch IN (SELECT unnest($existing::VARCHAR[]))) b
+            SEMI JOIN wanted USING (band))
+        SELECT m.prompt_id, m.batch, m.bands, p.question FROM meeting m JOIN prompts p USING (prompt_id, batch)
+        ORDER BY m.prompt_id"""
+    params = {"bands": wanted, "batch": batch, "existing": list(existing)}
+    return transaction.read(query, params).to_dicts()
+
+
+def _seated(transaction: Transaction, batch: str) -> set[str]:
+    """What are prompts of the batch already."""
+    return set(transaction.read("SELECT prompt_id FROM prompts WHERE batch = $batch", {"batch": batch})["prompt_id"])
