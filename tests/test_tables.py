@@ -103,11 +103,6 @@ def test_they_are_those_of_a_real_catalog(finished: Project) -> None:
 def test_what_belongs_to_a_question() -> None:
     owned = ["prompt_merges", "asked_prompts", "question_bands", "responses"]
     assert [table.name for table in owned_by("prompts")] == owned
-        "prompt_merges",
-        "asked_prompts",
-        "question_bands",
-        "responses",
-    ]
     of_a_response = [table for table in TABLES.values() if table.has("batch") and "response_id" in table.key]
     assert [TABLES["responses"], *owned_by("responses")] == of_a_response
     assert {"student_tokens", "response_verdicts", "student_logprobs", "response_scores"} <= {

@@ -14,7 +14,7 @@ from dasd_resources.storage.lake import Row
 from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
-VERIFYING_LIMITS = tuple(LIMITS)  # of the recipe: they decide what becomes of a program
+VERIFYING_LIMITS = LIMITS  # of the recipe: they decide what becomes of a program
 
 VerdictKind = Literal[
     "unsupported_question",
