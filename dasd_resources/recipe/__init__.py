@@ -9,12 +9,14 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `generation_settings` | `generation`, `parity` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
+| `landing_settings`, `ready_columns` | `landing` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
 """
 
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
@@ -37,11 +39,13 @@ __all__ = [
     "Automation",
     "Benchmark",
     "Checks",
+    "Columns",
     "Divergence",
     "Evaluation",
     "Filters",
     "Freshness",
     "Generation",
+    "Landing",
     "Maintenance",
     "Measure",
     "MixedPolicy",
@@ -63,6 +67,7 @@ __all__ = [
     "Share",
     "Training",
     "UniqueKeys",
+    "columns_for",
     "dataset_name",
     "load_recipe",
 ]
