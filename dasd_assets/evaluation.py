@@ -50,7 +50,8 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
             f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
             ".parquet; every line with a verifier), or name another in a recipe of your own"
         )
-    return [_question_row(record, benchmark, key) for record in read_prompts(path)]
+    mappings = [benchmark.columns] if benchmark.columns else []
+    return [_question_row(record, benchmark, key) for record in read_prompts(path, mappings=mappings)]
 
 
 def _question_row(record: Prompt | RejectedPrompt, benchmark: Benchmark, key: str) -> Row:

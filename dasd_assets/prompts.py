@@ -7,7 +7,7 @@ rejected (withdrawals.py).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Columns, Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
@@ -89,7 +89,12 @@ def _duplicate(prompt: Prompt, owner: str) -> RejectedPrompt:
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`prompts`."""
     declared = declare(
-        recipe, "prompts", ["prompts", "rejected_prompts"], reads={"withdrawn_prompts": ()}, rules=[LANDING]
+        recipe,
+        "prompts",
+        ["prompts", "rejected_prompts"],
+        reads={"withdrawn_prompts": ()},
+        rules=[LANDING],
+        parts=["landing.columns"] if recipe.landing.columns else [],  # batches of a home without any stay as they are
     )
 
     @declared.asset(
@@ -101,7 +106,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
         existing = batches(context.instance)
-        records = _landed_or_stored(folder, warehouse, batch, existing)
+        records = _landed_or_stored(folder, recipe.landing.columns, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, records, batch, existing)
         if rejected:
@@ -164,7 +169,7 @@ def _per_domain(rows: list[Row]) -> str:
 
 
 def _landed_or_stored(
-    folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
+    folder: LandingFolder, mappings: Sequence[Columns], warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
     """The records of the landed file, or what is stored of it if the file is gone.
 
@@ -181,7 +186,7 @@ def _landed_or_stored(
         return [*own, *taken_over, *rejected]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
-        return list(read_prompts(path, file.name))
+        return list(read_prompts(path, file.name, mappings))
 
 
 _IS_STORED = """SELECT 1 FROM prompts WHERE batch = $batch

@@ -66,7 +66,7 @@ def _value(source: Source, row: Mapping[str, object]) -> object:
     value = _raw(source, row)
     if isinstance(value, str):
         value = _refined(source, value)
-    if value is None or value in source.empty:
+    if value is None or (isinstance(value, str) and value.strip() in source.empty):
         return None
     return source.values.get(value, value) if isinstance(value, str) else value
 
@@ -175,9 +175,9 @@ def _as_text(value: object) -> str:
 
 def _choices(source: Source, row: Mapping[str, object]) -> dict[str, str]:
     """Label -> text: of a list of texts, of objects with both, of an object of labels or of {text: […], label: […]}."""
-    value = at_path(row, source.choices or "")
-    value = _parsed(value) if isinstance(value, str) else value
-    if value is None:
+    given = at_path(row, source.choices or "")
+    value = _parsed(given) if isinstance(given, str) else given
+    if given is None:
         return {}
     if isinstance(value, Mapping):
         labels, texts = _named(value, LABELS), _named(value, TEXTS)
@@ -189,7 +189,7 @@ def _choices(source: Source, row: Mapping[str, object]) -> dict[str, str]:
         pairs = list(zip(LETTERS, value, strict=False)) if isinstance(value, list) else []
     found = {str(label): text for label, text in pairs if isinstance(text, str)}
     if not found or len(found) < len(pairs):
-        raise UnmappableRow(f"{source.choices} is no list of choices: {excerpt(value)}")
+        raise UnmappableRow(f"{source.choices} is no list of choices: {excerpt(given)}")
     return found
 
 
@@ -229,16 +229,42 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
+def without_question(columns: Columns | None, row: Mapping[str, object]) -> str:
+    """What to do about a row that has no question, as it is or as `columns` map it."""
+    keys = f"the row's keys are {excerpt(sorted(row))}"
+    if columns is not None:
+        ready = READY_COLUMNS.get(columns.ready or "")
+        if ready is not None and ready.without_question and ready.keys <= row.keys():
+            return f"question is missing: {ready.without_question}"
+        taken = ", ".join(path for source in columns.question or () for path in source.paths) or "question"
+        keys = f"landing.columns takes it from {taken}; {keys}"
+    name = fitting(row)
+    if name is not None and (columns is None or columns.ready != name):
+        ready = READY_COLUMNS[name]
+        note = f" ({ready.without_question})" if ready.without_question else ""
+        return (
+            f"question is missing; the keys are those of {ready.dataset}{note}: "
+            f"write `landing: {{columns: {name}}}` in the recipe"
+        )
+    return f"question is missing; {keys}: " + ("correct its path" if columns else MAP_IT)
+
+
+MAP_IT = "name its key `question`, or map it in the recipe (`landing: {columns: {question: …}}`)"
+
+
 def fitting(row: Mapping[str, object]) -> str | None:
-    """The ready mapping that finds a question in such a row: of several, the one that is recognised by most keys."""
-    known = sorted(READY_COLUMNS.items(), key=lambda item: -len(item[1].keys))
-    for name, ready in known:
-        if ready.keys <= row.keys() and _has_question(name, row):
-            return name
-    return None
+    """The ready mapping whose dataset has such rows: of several, the one that is recognised by most keys."""
+    known = [name for name in READY_COLUMNS if _is_of(name, row)]
+    return max(known, key=lambda name: len(READY_COLUMNS[name].keys), default=None)
 
 
-def _has_question(name: str, row: Mapping[str, object]) -> bool:
+def _is_of(name: str, row: Mapping[str, object]) -> bool:
+    """Whether it has the keys, and the mapping finds a question or its dataset is known to leave some out."""
+    ready = READY_COLUMNS[name]
+    if not all(key in row or at_path(row, key) is not None for key in ready.keys):
+        return False
+    if ready.without_question:
+        return True
     try:
         return isinstance(mapped(_ready(name), row).get("question"), str)
     except UnmappableRow:
