@@ -289,7 +289,7 @@ def test_landed_files_are_complete_regular_and_inside(tmp_path: Path) -> None:
         ".hidden.jsonl",
         "d.jsonl.tmp",
         "e.jsonl.part",
-        "f.csv",
+        "f.txt",
         "g.zst",
     ):
         landed(folder, "{}", name=name)

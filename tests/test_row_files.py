@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, _lines, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files.lines import line_rows
 
 ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -43,8 +44,8 @@ def until_damage(path: Path) -> list[str]:
 @settings(deadline=None)
 def test_lines_do_not_depend_on_chunks_and_each_non_blank_one_is_one_row(content: bytes, size: int) -> None:
     chunks = [content[i : i + size] for i in range(0, len(content), size)]
-    rows = list(_lines(chunks))
-    assert rows == list(_lines([content]))
+    rows = list(line_rows(chunks))
+    assert rows == list(line_rows([content]))
     body = content.removeprefix(b"\xef\xbb\xbf")
     assert [row.line for row in rows] == [i for i, line in enumerate(body.split(b"\n"), 1) if line.strip()]
 
