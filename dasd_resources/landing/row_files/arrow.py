@@ -134,9 +134,7 @@ def _messages_of_file(file: BufferedReader) -> Iterator[_Message]:
 
 def _message(file: BufferedReader, at: int) -> _Message | None:
     """The message there; None at the end of the stream."""
-    if at < 0:
-        raise DamagedFile("a record batch lies outside of it")
-    file.seek(at)
+    _seek(file, at)
     start = _read(file, 4)
     length = struct.unpack("<I", start)[0]
     if length == CONTINUATION:  # older writers have none
@@ -163,9 +161,15 @@ def _size(file: BufferedReader, at: int, length: int, compressed: bool) -> int:
     """Unpacked bytes of a buffer."""
     if not compressed or length <= 8:
         return max(length, 0)
-    file.seek(max(at, 0))
+    _seek(file, at)
     unpacked = struct.unpack("<q", _read(file, 8))[0]
     return length if unpacked < 0 else int(unpacked)  # -1: it is not compressed after all
+
+
+def _seek(file: BufferedReader, at: int) -> None:
+    if not 0 <= at <= file.seek(0, SEEK_END):
+        raise DamagedFile("a record batch lies outside of it: it breaks off, or is no Arrow file")
+    file.seek(at)
 
 
 def _read(file: BufferedReader, length: int) -> bytes:

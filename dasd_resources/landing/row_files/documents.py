@@ -71,12 +71,13 @@ def _elements(chunks: Iterable[bytes]) -> Iterator[FileRow]:
     """The elements of the list of rows."""
     # depth: open brackets; rows_depth: the same just within the list of rows, 0 outside of it; unread: keys of lists
     # of objects that are no list of rows; key: of the last list that began beside the rows.
-    part, number, depth, rows_depth, has_rows, key, unread = _Part(), 0, 0, 0, False, "", dict[str, None]()
+    part, number, depth, rows_depth, key, unread = _Part(), 0, 0, 0, "", dict[str, None]()
+    has_rows = is_closed = False
     for piece, token in _pieces(chunks):
         part.take(piece, MAX_ROW_BYTES if rows_depth else MAX_KEY_BYTES)
         if token in (b"[", b"{"):
             # 1. The brackets around the rows, and those around their list, begin a part; so do lists beside it.
-            if depth == 0 and not part.is_blank:
+            if depth == 0 and (is_closed or not part.is_blank):
                 raise _no_document(part)
             if depth == 0 or (depth == 1 and not rows_depth and token == b"["):
                 key = _key(part)
@@ -96,10 +97,10 @@ def _elements(chunks: Iterable[bytes]) -> Iterator[FileRow]:
                 if number or not part.is_blank:
                     number += 1
                     yield from _row(number, part)
-                part, rows_depth = _Part(), 0
+                part, rows_depth, is_closed = _Part(), 0, depth == 0
                 continue
             if depth == 0:
-                part = _Part()
+                part, is_closed = _Part(), True
                 continue
         elif token == b"," and depth == (rows_depth or 1):
             # 3. A comma between rows, or between members of the object.
@@ -111,7 +112,7 @@ def _elements(chunks: Iterable[bytes]) -> Iterator[FileRow]:
         part.take(token)
     if depth:
         raise DamagedFile(f"it ends within row {number + 1}" if rows_depth else "it ends before its last bracket")
-    if not part.is_blank or (key and not has_rows) or (part.length and not has_rows):
+    if not part.is_blank or (is_closed and not has_rows):
         raise _no_document(part)
     if unread:
         raise DamagedFile(f"beside its rows it has lists that are not read, under {excerpt(list(unread))}")

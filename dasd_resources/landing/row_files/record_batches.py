@@ -67,6 +67,9 @@ def decoded_bytes(array: pa.Array) -> int:
         return decoded_bytes(array.storage)
     if pa.types.is_struct(kind):
         return VALUE_BYTES * len(array) + sum(map(decoded_bytes, array.flatten()))
+    if pa.types.is_map(kind):
+        start, end = (array.offsets[index].as_py() for index in (0, -1))
+        return sum(decoded_bytes(part.slice(start, end - start)) for part in (array.keys, array.items))
     if pa.types.is_nested(kind):
         return VALUE_BYTES * len(array) + decoded_bytes(array.flatten())
     if kind in (pa.string_view(), pa.binary_view()):
