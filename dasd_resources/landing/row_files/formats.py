@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from dasd_resources.landing.row_files.arrow import arrow_rows
@@ -37,7 +38,7 @@ def read_rows(path: Path) -> Iterator[FileRow]:
     """
     try:
         yield from _rows(path)
-    except (OSError, UnicodeError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, pa.ArrowException, duckdb.Error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedFile(str(error)) from error
