@@ -47,8 +47,8 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
     key = f"evaluation.benchmarks {benchmark.name}: path {benchmark.path}"
     if not path.is_file():
         raise RecipeError(
-            f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
-            ".parquet; every line with a verifier), or name another in a recipe of your own"
+            f"{key}: there is no such file; put one there, in the format of the prompt files (docs/landing.md; every "
+            "line with a verifier), or name another in a recipe of your own"
         )
     mappings = [benchmark.columns] if benchmark.columns else []
     return [_question_row(record, benchmark, key) for record in read_prompts(path, mappings=mappings)]

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dasd_resources.content_hash import content_hash
+from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.landing.prompt_files import (
     MAX_DEPTH,
     MAX_REJECTED,
     Prompt,
-    landed_files,
     prompt_id,
     read_prompts,
     safe_stem,

@@ -229,6 +229,19 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
+def absent_paths(columns: Columns, rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """The paths of a mapping, in order, that no row has. Of several sources of one key, one is enough."""
+    keys = [getattr(columns, key) or () for key in OUR_KEYS]
+    found = [[_absent(source.paths, rows) for source in sources] for sources in keys]
+    lacking = [path for absent in found if all(absent) for paths in absent for path in paths]
+    kept = _absent(tuple((columns.metadata or {}).values()), rows) if columns.ready is None else []
+    return list(dict.fromkeys([*lacking, *kept]))
+
+
+def _absent(paths: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    return [path for path in paths if all(path not in row and at_path(row, path) is None for row in rows)]
+
+
 def without_question(columns: Columns | None, row: Mapping[str, object]) -> str:
     """What to do about a row that has no question, as it is or as `columns` map it."""
     keys = f"the row's keys are {excerpt(sorted(row))}"

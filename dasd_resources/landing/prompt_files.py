@@ -13,7 +13,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
@@ -88,19 +90,21 @@ def read_prompts(
             yield RejectedPrompt(name, 0, "empty_file", "file is empty")
 
 
+def first_rows(path: Path, most: int) -> list[dict[str, object]]:
+    """The first rows of a file that can be read, as it has them."""
+    found = []
+    with suppress(DamagedFile):  # what precedes the damage will do; `read_prompts` reports it
+        for row in islice(read_rows(path), most):
+            with suppress(InvalidRow, RecursionError):
+                found += [] if row.unreadable else [_object(row.text)]
+    return found
+
+
 def safe_stem(name: str) -> str:
     """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 characters: the start of its batch key."""
     stem = name.removesuffix(next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix))
     safe = re.sub(r"[^A-Za-z0-9._-]|\.(?=\.)", "_", stem)  # Dagster forbids "..." in a partition key
     return safe[:64].lstrip("-.") or "batch"
-
-
-def landed_files(folder: Path) -> list[Path]:
-    """Complete prompt files of a folder by name: none hidden, partial (.tmp, .part) or linked from outside it."""
-    if not folder.is_dir():
-        return []
-    candidates = (p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-    return sorted(p for p in candidates if p.is_file() and p.resolve().is_relative_to(folder.resolve()))
 
 
 def prompt_id(
