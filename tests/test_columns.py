@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dasd_resources.landing.columns import UnmappableRow, at_path, fitting, last_box, mapped, messages_of
+from dasd_assets import prompts
+from dasd_assets.evaluation import question_rows
+from dasd_assets.records.declaration import declare
+from dasd_resources.landing.columns import UnmappableRow, absent_paths, at_path, fitting, last_box, mapped, messages_of
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Columns, Landing, columns_for
+from dasd_resources.recipe import Benchmark, Columns, Landing, columns_for, load_recipe
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
 
 Row = dict[str, object]
@@ -419,6 +422,20 @@ def test_the_last_closed_box(text: str, inside: str | None) -> None:
     assert last_box(text) == inside
 
 
+def test_a_mapping_makes_prompts_stale_and_none_leaves_the_code_version_as_it_was() -> None:
+    demo = load_recipe("demo")
+
+    def version(mapping: object) -> str | None:
+        landing = Landing.model_validate({"columns": mapping})
+        [asset] = prompts.build(demo.model_copy(update={"landing": landing}))
+        return next(iter(asset.specs)).code_version
+
+    declared = declare(demo, "prompts", ["prompts", "rejected_prompts"], rules=[prompts.LANDING])
+    assert version([]) == declared.code_version.text
+    mappings: list[object] = [[], "gsm8k", {"ready": "gsm8k", "metadata": ["id"]}, {"question": "q"}]
+    assert len({version(mapping) for mapping in mappings}) == len(mappings)
+
+
 def test_each_file_has_the_first_mapping_that_fits_its_name() -> None:
     landing = Landing.model_validate(
         {"columns": [{"where": "gsm*", "ready": "gsm8k"}, {"where": ["b/*", "c.jsonl"], "question": "text"}]}
@@ -455,6 +472,21 @@ def test_a_fault_of_a_mapping_is_one_clear_sentence(mapping: object, message: st
     with pytest.raises(ValidationError, match=message) as error:
         Landing.model_validate({"columns": mapping})
     assert len(error.value.errors()) == 1
+
+
+def test_the_paths_that_no_row_has() -> None:
+    rows: list[Row] = [{"a": 1, "m": None}, {"b": {"c": 2}}]
+    mapping = columns(question=["x", "a"], domain=["y", "z"], verifier={"path": "m"}, metadata=["b.c", "b.d"])
+    assert absent_paths(mapping, rows) == ["y", "z", "b.d"]
+    assert absent_paths(columns(ready="gsm8k"), [{"question": "q"}]) == ["answer"]
+
+
+def test_a_benchmarks_file_may_be_mapped_too(tmp_path: Path) -> None:
+    path = tmp_path / "math500.jsonl"
+    path.write_text(json.dumps(READY["math500"][0][0]) + "\n", encoding="utf-8")
+    document = {"name": "math500", "path": str(path), "max_tokens": 9, "columns": "math500"}
+    [row] = question_rows(Benchmark.model_validate(document))
+    assert (row["question"], row["reference_answer"], row["verifier"]) == ("5+6?", "11", "math")
 
 
 def test_what_was_json_in_a_text_may_be_too_deep(tmp_path: Path) -> None:

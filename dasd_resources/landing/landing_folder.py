@@ -76,7 +76,7 @@ class LandingFolder:
     def files(self) -> list[LandedFile]:
         """Complete files by name; none hidden or, in a local folder, linked from outside. Raises UnsupportedStore."""
         found = [one.name for one in self._contents() if one.is_landed]
-        if self._local is not None:
+        if self.local is not None:
             return [self._stat(name) for name in found]
         return [
             LandedFile(name, self._size(self._entries[name]), self._modified(self._entries[name])) for name in found
@@ -91,7 +91,7 @@ class LandingFolder:
 
     def exists(self) -> bool:
         """Whether there is such a folder."""
-        return self._local.is_dir() if self._local is not None else bool(self._store.isdir(self._root))
+        return self.local.is_dir() if self.local is not None else bool(self._store.isdir(self._root))
 
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
         """Prompt batch (safe stem and content hash) -> file. Without files that are being written or unreadable."""
@@ -113,7 +113,7 @@ class LandingFolder:
         """SHA-256 of the content, hex. Raises ChangedWhileRead, and OSError where it cannot be read."""
         with self._open(file) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if self._local is not None and self._stat(file.name) != file:
+        if self.local is not None and self._stat(file.name) != file:
             raise ChangedWhileRead(f"{file.name} changed while it was read")
         if file.modified:
             remember_hash(self.cache, self._identity(file), digest)
@@ -136,9 +136,9 @@ class LandingFolder:
 
         Raises ChangedWhileRead if it no longer holds the batch's content.
         """
-        if self._local is not None:
-            _check(self._local / file.name, batch)
-            yield self._local / file.name
+        if self.local is not None:
+            _check(self.local / file.name, batch)
+            yield self.local / file.name
             return
         with tempfile.TemporaryDirectory(prefix="dasd-landed-") as folder:
             copy = Path(folder) / f"landed{next(s for s in SUFFIXES if file.name.endswith(s))}"
@@ -148,7 +148,8 @@ class LandingFolder:
             yield copy
 
     @cached_property
-    def _local(self) -> Path | None:
+    def local(self) -> Path | None:
+        """The folder, where it is one of this machine."""
         if "::" in self.url or (re.match(r"[a-z][a-z0-9+.-]+://", self.url) and not self.url.startswith("file://")):
             return None
         return Path(self.url.removeprefix("file://"))
@@ -163,8 +164,8 @@ class LandingFolder:
 
     def _contents(self) -> Iterator[Found]:
         """Everything in the folder, by name."""
-        if self._local is not None:
-            return local_contents(self._local)
+        if self.local is not None:
+            return local_contents(self.local)
         self._entries.clear()
         self._store.invalidate_cache()
         return contents(self._list) if self._store.isdir(self._root) else iter(())
@@ -208,12 +209,12 @@ class LandingFolder:
         return 0.0
 
     def _stat(self, name: str) -> LandedFile:
-        found = (Path(self._local or "") / name).stat()
+        found = (Path(self.local or "") / name).stat()
         return LandedFile(name, found.st_size, found.st_mtime_ns / 1e9)
 
     def _open(self, file: LandedFile) -> BufferedIOBase:
-        if self._local is not None:
-            return (self._local / file.name).open("rb")
+        if self.local is not None:
+            return (self.local / file.name).open("rb")
         stream: BufferedIOBase = self._store.open(posixpath.join(self._root, file.name), "rb")
         return stream
 
