@@ -67,55 +67,87 @@ class _Part:
         return not self.content.strip()
 
 
+class _Place:
+    """Where a reader is in a document.
+
+    part: what follows the last boundary. number: of the last row. depth: open brackets; rows_depth: the same just
+    within the list of rows, 0 outside of it. key: of the last list beside the rows. unread: of those that hold objects.
+    """
+
+    def __init__(self) -> None:
+        self.part, self.number, self.depth, self.rows_depth, self.key = _Part(), 0, 0, 0, ""
+        self.unread: dict[str, None] = {}
+        self.has_rows = self.is_closed = False
+
+    def open(self, bracket: bytes) -> None:
+        """A bracket opens: the outermost one, or that of a list in the outermost object, begins a part."""
+        if self.depth == 0 and (self.is_closed or not self.part.is_blank):
+            raise _no_document(self.part)
+        if self.depth == 0 or (self.depth == 1 and not self.rows_depth and bracket == b"["):
+            self.key = _key(self.part)
+            are_rows = bracket == b"[" and (self.depth == 0 or self.key in LISTS)
+            self.rows_depth = self.depth + 1 if are_rows else 0
+            self.has_rows, self.part = self.has_rows or are_rows, _Part()
+        else:
+            if self.depth == 2 and not self.rows_depth and bracket == b"{" and self.key:
+                self.unread[self.key] = None
+            self.part.take(bracket)
+        self.depth += 1
+
+    def close(self, bracket: bytes) -> Iterator[FileRow]:
+        """A bracket closes: the end of the list is that of its last row."""
+        self.depth -= 1
+        if self.depth < 0:
+            raise _no_document(self.part)
+        self.is_closed = self.depth == 0
+        if self.rows_depth and self.depth < self.rows_depth:
+            if self.number or not self.part.is_blank:
+                yield from self._row()
+            self.part, self.rows_depth = _Part(), 0
+        elif self.is_closed:
+            self.part = _Part()
+        else:
+            self.part.take(bracket)
+
+    def comma(self, comma: bytes) -> Iterator[FileRow]:
+        """A comma: between rows, between members of the outermost object, or within a part."""
+        if self.depth != (self.rows_depth or 1):
+            self.part.take(comma)
+            return
+        if self.rows_depth:
+            yield from self._row()
+        self.part, self.key = _Part(), ""
+
+    def end(self) -> None:
+        """The document ends. Raises DamagedFile unless all of it was read."""
+        if self.depth:
+            where = f"within row {self.number + 1}" if self.rows_depth else "before its last bracket"
+            raise DamagedFile(f"it ends {where}")
+        if not self.part.is_blank or (self.is_closed and not self.has_rows):
+            raise _no_document(self.part)
+        if self.unread:
+            raise DamagedFile(f"beside its rows it has lists that are not read, under {excerpt(list(self.unread))}")
+
+    def _row(self) -> Iterator[FileRow]:
+        self.number += 1
+        if self.part.is_blank:
+            yield unreadable(self.number, "invalid_json", "nothing stands between two commas, or after the last one")
+        else:
+            yield from row(self.number, bytes(self.part.content), self.part.length)
+
+
 def _elements(chunks: Iterable[bytes]) -> Iterator[FileRow]:
     """The elements of the list of rows."""
-    # depth: open brackets; rows_depth: the same just within the list of rows, 0 outside of it; unread: keys of lists
-    # of objects that are no list of rows; key: of the last list that began beside the rows.
-    part, number, depth, rows_depth, key, unread = _Part(), 0, 0, 0, "", dict[str, None]()
-    has_rows = is_closed = False
+    place = _Place()
     for piece, token in _pieces(chunks):
-        part.take(piece, MAX_ROW_BYTES if rows_depth else MAX_KEY_BYTES)
+        place.part.take(piece, MAX_ROW_BYTES if place.rows_depth else MAX_KEY_BYTES)
         if token in (b"[", b"{"):
-            # 1. The brackets around the rows, and those around their list, begin a part; so do lists beside it.
-            if depth == 0 and (is_closed or not part.is_blank):
-                raise _no_document(part)
-            if depth == 0 or (depth == 1 and not rows_depth and token == b"["):
-                key = _key(part)
-                rows_depth = depth + 1 if token == b"[" and (depth == 0 or key in LISTS) else 0
-                has_rows = has_rows or rows_depth > 0
-                part, depth = _Part(), depth + 1
-                continue
-            if depth == 2 and not rows_depth and token == b"{" and key:
-                unread[key] = None
-            depth += 1
+            place.open(token)
         elif token in (b"]", b"}"):
-            # 2. The end of the list is that of its last row; after the outermost bracket there is nothing.
-            depth -= 1
-            if depth < 0:
-                raise _no_document(part)
-            if rows_depth and depth < rows_depth:
-                if number or not part.is_blank:
-                    number += 1
-                    yield from _row(number, part)
-                part, rows_depth, is_closed = _Part(), 0, depth == 0
-                continue
-            if depth == 0:
-                part, is_closed = _Part(), True
-                continue
-        elif token == b"," and depth == (rows_depth or 1):
-            # 3. A comma between rows, or between members of the object.
-            if rows_depth:
-                number += 1
-                yield from _row(number, part)
-            part, key = _Part(), ""
-            continue
-        part.take(token)
-    if depth:
-        raise DamagedFile(f"it ends within row {number + 1}" if rows_depth else "it ends before its last bracket")
-    if not part.is_blank or (is_closed and not has_rows):
-        raise _no_document(part)
-    if unread:
-        raise DamagedFile(f"beside its rows it has lists that are not read, under {excerpt(list(unread))}")
+            yield from place.close(token)
+        elif token:
+            yield from place.comma(token)
+    place.end()
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -150,13 +182,6 @@ def _key(part: _Part) -> str:
     """The key of the member that begins, "" where there is none."""
     found = MEMBER.fullmatch(part.content)
     return found[1].decode("utf-8", "replace") if found else ""
-
-
-def _row(number: int, part: _Part) -> Iterator[FileRow]:
-    if part.is_blank:
-        yield unreadable(number, "invalid_json", "nothing stands between two commas, or after the last one")
-    else:
-        yield from row(number, bytes(part.content), part.length)
 
 
 def _no_document(part: _Part) -> DamagedFile:
