@@ -358,6 +358,12 @@ def test_choices_become_one_text_and_the_right_ones_letter(choices: object, righ
     }
 
 
+def test_a_template_takes_values_once_and_needs_them_all() -> None:
+    mapping = columns(question={"template": r"{a}: {b.c}. Answer in \boxed{}."})
+    assert mapped(mapping, {"a": "{b.c}", "b": {"c": [1]}})["question"] == r"{b.c}: [1]. Answer in \boxed{}."
+    assert mapped(mapping, {"a": "x"}) == {}
+
+
 @pytest.mark.parametrize("right", ["C", 2, -1, True, "red, blue", 1.0, ["B"]])
 def test_a_right_choice_that_is_none_is_a_fault(right: object) -> None:
     mapping = columns(reference_answer={"letter": "right", "choices": "options"})
@@ -415,6 +421,10 @@ def test_a_verifier_of_the_mapping_is_for_rows_with_a_reference() -> None:
         (r"\fbox {3}", "3"),
         (r"\boxed{4} and \boxed{5", "4"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{5 and \boxed{6}", "6"),
+        (r"\boxed{7 \boxed{8}}", "8"),
+        (r"} \boxed{9}", "9"),
+        (r"\boxed{" * 100_000, None),
         ("none", None),
     ],
 )

@@ -18,7 +18,7 @@ OUR_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LABELS, TEXTS = ("label", "key", "letter"), ("text", "content", "value")  # of a choice that is an object, or of a table
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
 
 
 class UnmappableRow(ValueError):
@@ -212,21 +212,17 @@ def _letter(path: str, choices: Mapping[str, str], right: object) -> str:
 
 
 def last_box(text: str) -> str | None:
-    r"""What the last closed \boxed{…} of a text holds."""
-    for start in reversed([found.end() for found in BOX.finditer(text)]):
-        if (end := _closing(text, start)) is not None:
-            return text[start:end]
-    return None
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Where the brace that was opened just before `start` is closed."""
-    depth = 1
-    for found in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
-        if depth == 0:
-            return start + found.start()
-    return None
+    r"""What the last closed \boxed{…} of a text holds; in one pass, however many are open."""
+    opened: list[tuple[int, bool]] = []  # where each open brace's content begins, and whether it is a box's
+    last: tuple[int, int] | None = None
+    for found in BRACE.finditer(text):
+        if found["box"] or found["brace"] == "{":
+            opened.append((found.end(), found["box"] is not None))
+        elif found["brace"] and opened:
+            start, is_box = opened.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, found.start()
+    return None if last is None else text[slice(*last)]
 
 
 def absent_paths(columns: Columns, rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -16,7 +16,7 @@ from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
 
 KINDS = ("path", "constant", "messages", "template", "letter")
-FIELD = re.compile(r"\{([^{}]*)\}")  # in a template; of a path, or of `choices`
+FIELD = re.compile(r"\{([^{}]+)\}")  # in a template; of a path, or of `choices`; `\boxed{}` is none
 
 
 class Source(Part):
