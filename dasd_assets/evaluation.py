@@ -53,11 +53,11 @@ def question_rows(benchmark: Benchmark) -> list[Row]:
     key = f"evaluation.benchmarks {benchmark.name}: path {benchmark.path}"
     if not path.is_file():
         raise RecipeError(
-            f"{key}: there is no such file; put one there, in the format of the prompt files (.jsonl, .jsonl.zst or "
-            ".parquet; every line with a verifier), or name another in a recipe of your own"
+            f"{key}: there is no such file; put one there, in the format of the prompt files (docs/landing.md; every "
+            "line with a verifier), or name another in a recipe of your own"
         )
     rows: dict[str, Row] = {}
-    for record in read_prompts(path):
+    for record in read_prompts(path, mappings=[benchmark.columns] if benchmark.columns else []):
         row = _question_row(record, benchmark, key)
         twin = rows.setdefault(row["question_id"], row)
         if twin is not row:

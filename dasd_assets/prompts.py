@@ -44,7 +44,7 @@ from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Columns, Recipe
 from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
@@ -90,6 +90,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         },
         looks_up={"responses": ()},  # ids of earlier releases
         rules=[LANDING, QUOTAS, CONTAMINATION, NEAR_DUPLICATES],
+        parts=["landing.columns"] if recipe.landing.columns else [],  # batches of a home without any stay as they are
     )
 
     @declared.asset(
@@ -101,7 +102,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
         existing = batches(context.instance)
-        records = _landed_or_stored(folder, warehouse, batch, existing)
+        records = _landed_or_stored(folder, recipe.landing.columns, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, recipe, records, batch, existing)
             chosen = choose_asked(transaction, recipe, batch, existing)
@@ -250,7 +251,7 @@ def _per(rows: list[Row], column: str) -> str:
 
 
 def _landed_or_stored(
-    folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
+    folder: LandingFolder, mappings: Sequence[Columns], warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
     """The records of the landed file, or what is stored of it if the file is gone.
 
@@ -265,7 +266,7 @@ def _landed_or_stored(
         return [*lines, *(row for row in rejected if row.source_line not in sound)]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
-        return list(read_prompts(path, file.name))
+        return list(read_prompts(path, file.name, mappings))
 
 
 def _stored_line(row: Row) -> Prompt:

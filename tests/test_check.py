@@ -18,6 +18,7 @@ from dasd_resources.inference.engine import Completion, Failure, InferenceEngine
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.inference.openai_engine import OpenAIEngine
+from dasd_resources.recipe import Landing
 
 
 def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, PreflightResult]:
@@ -107,6 +108,26 @@ def test_what_is_not_read_is_a_warning(project: Project) -> None:
     )
     project.materialize("teacher_model")
     assert any("1 not read ('b.JSONL': its suffix" in line for line in project.said)
+
+
+def test_a_mapping_is_compared_with_the_first_rows_of_the_files_it_fits(project: Project) -> None:
+    project.land("mapped.jsonl", [{"problem": "1 + 1?", "answer": "2", "info": {"year": 1}}])
+    for columns, message in (
+        ({"where": "mapped*", "question": "problem", "metadata": ["info.year"]}, None),
+        (
+            {"where": "mapped*", "question": ["text", "problem"], "metadata": ["info.month"]},
+            "1 rows has info.month; their",
+        ),
+        (
+            {"where": "mapped*", "question": "problm"},
+            "none of the first 1 rows has problm; their keys are ['answer', 'inf",
+        ),
+        ({"where": "other*", "ready": "gsm8k"}, "landing.columns.0 fits no landed file: other*"),
+    ):
+        project.recipe = project.recipe.model_copy(update={"landing": Landing.model_validate({"columns": columns})})
+        found = findings(project, quick=True)
+        assert found["columns"].status == ("ok" if message is None else "warning"), found["columns"].message
+        assert (message or "1 files are mapped") in found["columns"].message
 
 
 def test_an_engine_option_may_lower_the_context(project: Project) -> None:

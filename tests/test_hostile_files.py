@@ -3,6 +3,7 @@
 A seed decides what is cut, flipped and repeated. The good file among them must come out as if it had been alone.
 """
 
+import gzip
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ from random import Random
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 from conftest import Project, prompt_rows
@@ -76,6 +78,14 @@ def parquet(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def ipc_stream(table: pa.Table, as_file: bool = False) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = ipc.IpcWriteOptions(compression="zstd")
+    with (ipc.new_file if as_file else ipc.new_stream)(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 def compressed(content: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -97,7 +107,13 @@ def cut(content: bytes, rng: Random) -> bytes:
 def hostile(rng: Random) -> Files:
     """File name -> content; one line of each is a question of its own, where the format still allows one."""
     questions = pa.table({"question": [f"number {rng.random()}?" for _ in range(3)]})
-    whole = {"jsonl": lines(*GOOD), "jsonl.zst": compressed(lines(*GOOD)), "parquet": parquet(questions)}
+    rows = questions.to_pylist()
+    whole = {
+        **{"jsonl": lines(*GOOD), "jsonl.zst": compressed(lines(*GOOD)), "parquet": parquet(questions)},
+        **{"jsonl.gz": gzip.compress(lines(*GOOD)), "json": json.dumps(rows).encode()},
+        **{"csv": b"question\r\n" + b"".join(f'"{row["question"]}"\r\n'.encode() for row in rows)},
+        **{"arrow": ipc_stream(questions), "feather": ipc_stream(questions, as_file=True)},
+    }
     damages: dict[str, Callable[[bytes, Random], bytes]] = {"cut": cut, "flipped": flipped}
     files = {f"{damage}{n}.{s}": damages[damage](whole[s], rng) for damage in damages for s in whole for n in range(2)}
     files |= {f"line{n}.jsonl": lines(b'{"question": "q%d"}' % n, line) for n, line in enumerate(NASTY_LINES)}
@@ -119,6 +135,19 @@ def hostile(rng: Random) -> Files:
         "other.parquet": parquet(pa.table({"text": ["a"], "answer": [b"\xff"]})),
         "nested.parquet": parquet(pa.table({"question": [{"a": [1, None]}]})),
         "twice.parquet": parquet(pa.table([["a"], ["b"]], names=["question", "question"])),
+        "no.arrow": b"ARROW1\0\0 not arrow ARROW1",
+        "bomb.arrow": ipc_stream(pa.table({"question": ["a" * 100_000_000]})),
+        "nulls.feather": ipc_stream(pa.table({"question": pa.nulls(1 << 30)}), as_file=True),
+        "old.feather": b"FEA1" + bytes(1_000),
+        "deep.json": b"[" * 1_000_000,
+        "endless.json": b'[{"question": "' + b"a" * 10_000_000,
+        "columns.json": b'{\n"question": {"0": "a", "1": "b"}}',
+        "bomb.json.zst": compressed(b"[" + b"1," * 100_000_000),
+        "utf16.csv": "question\na\n".encode("utf-16"),
+        "latin.csv": "question\ncafé\nb\n".encode("latin-1"),
+        "quote.csv": b'question\n"a\n' + b"b\n" * 1_000_000,
+        "wide.csv": b"question" + b",x" * 200_000 + b"\na" + b",1" * 200_000 + b"\n",
+        "cell.tsv": b"question\tn\n" + b"a" * (MAX_ROW_BYTES + 1) + b"\t1\nb\t2\n",
         "-rf .jsonl": lines(b'{"question": "named -rf"}'),
         "a\nb`|$(x).jsonl": lines(b'{"question": "named in two lines"}'),
         "é\u202e..jsonl": lines(b'{"question": "named backwards"}'),

@@ -18,7 +18,7 @@ from dasd_resources.landing.landing_folder import (
     seconds_until_settled,
     settled,
 )
-from dasd_resources.landing.prompt_files import read_prompts
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
 
 BRACES = "ca3d163bab05"  # sha256 of b"{}\n"
 Write = Callable[[str, bytes], None]
@@ -33,7 +33,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LandingFolder
     store, root = fsspec.core.url_to_fs(url)
 
     def write(name: str, content: bytes) -> None:
-        store.makedirs(root, exist_ok=True)
+        store.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
         with store.open(f"{root}/{name}", "wb") as file:
             file.write(content)
 
@@ -48,7 +48,7 @@ def test_a_folder_that_is_not_there_is_empty(place: tuple[LandingFolder, Write])
 
 def test_complete_files_are_batches_by_stem_and_content(place: tuple[LandingFolder, Write]) -> None:
     folder, write = place
-    for name in ("b.jsonl", "a.v2.jsonl.zst", "c.parquet", ".hidden.jsonl", "d.jsonl.tmp", "e.jsonl.part", "f.csv"):
+    for name in ("b.jsonl", "a.v2.jsonl.zst", "c.parquet", ".hidden.jsonl", "d.jsonl.tmp", "e.jsonl.part", "f.txt"):
         write(name, b"{}\n")
     assert [file.name for file in folder.files()] == ["a.v2.jsonl.zst", "b.jsonl", "c.parquet"]
     assert list(folder.keys(folder.files())) == [f"{stem}-{BRACES}" for stem in ("a.v2", "b", "c")]
@@ -56,31 +56,71 @@ def test_complete_files_are_batches_by_stem_and_content(place: tuple[LandingFold
 
 def test_what_is_passed_over_is_named_with_what_to_do(place: tuple[LandingFolder, Write]) -> None:
     folder, write = place
-    for name in ("a.jsonl", "b.JSONL", "c.csv", ".hidden.csv", "d.jsonl.tmp", "e.csv.part"):
+    for name in ("a.jsonl", "b.JSONL", "c.txt", ".hidden.csv", "d.jsonl.tmp", "e.csv.part", "dataset_info.json"):
         write(name, b"{}\n")
-    write("deeper/x.jsonl", b"{}\n") if folder.url.startswith("memory") else None
     found = folder.passed_over()
-    assert found.pop("deeper", "subfolders").startswith("subfolders")
+    assert found.pop("c.txt").startswith("only .jsonl, .json, .csv, .tsv (each also with .gz or .zst), .parquet, ")
     assert found == {
         "b.JSONL": "its suffix must be in lower case: rename it to end in .jsonl",
-        "c.csv": "only .jsonl, .jsonl.zst, .parquet are read: convert it, or remove it",
+        "dataset_info.json": "it describes a dataset and holds no rows: remove it",
     }
 
 
-def test_links_and_subfolders_are_passed_over_and_named(tmp_path: Path) -> None:
+def test_links_out_and_what_is_no_file_are_passed_over_and_named(tmp_path: Path) -> None:
     folder, inside = LandingFolder(str(tmp_path / "prompts"), tmp_path / "hashes.sqlite"), tmp_path / "prompts"
     (inside / "sub").mkdir(parents=True)
-    (tmp_path / "outside.jsonl").write_text("{}")
-    (inside / "link.jsonl").symlink_to(tmp_path / "outside.jsonl")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x.jsonl").write_text("{}")
+    (inside / "sub" / "link.jsonl").symlink_to(tmp_path / "outside" / "x.jsonl")
     (inside / "broken.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    (inside / "folder").symlink_to(tmp_path / "outside")
     os.mkfifo(inside / "pipe.jsonl")
     told = {name: remedy.split(":")[0] for name, remedy in folder.passed_over().items()}
     assert folder.files() == []
     assert told == {
         "broken.jsonl": "a link that leads out of the folder, or nowhere, is not followed",
-        "link.jsonl": "a link that leads out of the folder, or nowhere, is not followed",
+        "folder": "a link that leads out of the folder, or nowhere, is not followed",
         "pipe.jsonl": "it is no file",
-        "sub": "subfolders are not read",
+        "sub/link.jsonl": "a link that leads out of the folder, or nowhere, is not followed",
+    }
+
+
+def test_each_file_of_a_subfolder_is_a_batch_under_its_folders_name(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    for name in ("x.jsonl", "set/train-0.jsonl", "set/data/train-1.jsonl", "set/.git/y.jsonl", "copy.tmp/z.jsonl"):
+        write(name, f'{{"question": "{name}"}}\n'.encode())
+    write("set/README.md", b"?")
+    write("1/2/3/4/deep.jsonl", b"{}\n")
+    keys = folder.keys(folder.files())
+    assert {key.rpartition("-")[0]: file.name for key, file in keys.items()} == {
+        **{"x": "x.jsonl", "set_train-0": "set/train-0.jsonl", "set_data_train-1": "set/data/train-1.jsonl"},
+    }
+    assert {name: told.split(":")[0][:20] for name, told in folder.passed_over().items()} == {
+        **{"1/2/3/4": "folders are read to ", "set/README.md": "only .jsonl, .json, "},
+    }
+    [batch] = [key for key in keys if key.startswith("set_data")]
+    found = folder.find(batch)
+    assert found is not None
+    with folder.local_copy(found, batch) as path:
+        [prompt] = read_prompts(path, found.name)
+    assert isinstance(prompt, Prompt)
+    assert (prompt.question, prompt.source_file) == ("set/data/train-1.jsonl",) * 2
+
+
+def test_a_saved_dataset_is_its_arrow_files_without_held_out_splits(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    for split in ("train", "code", "test", "validation_small"):
+        for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow", "cache-1f.arrow"):
+            write(f"saved/{split}/{name}", f"{split} {name}".encode())
+    write("saved/dataset_dict.json", b"{}")
+    assert [file.name for file in folder.files()] == [
+        *("saved/code/data-00000-of-00001.arrow", "saved/train/data-00000-of-00001.arrow"),
+    ]
+    assert {name: told.split(":")[0][-28:].strip() for name, told in folder.passed_over().items()} == {
+        "saved/code/cache-1f.arrow": "` and no part of the dataset",
+        "saved/train/cache-1f.arrow": "` and no part of the dataset",
+        "saved/test": "a saved dataset is not read",
+        "saved/validation_small": "a saved dataset is not read",
     }
 
 
@@ -146,7 +186,7 @@ def test_what_a_store_lists_cannot_leave_the_folder(tmp_path: Path) -> None:
         store.pipe(f"{root}/{name}", b"{}\n")
     store.pipe(f"{root}/deeper/x.jsonl", b"{}\n")
     folder = LandingFolder(f"memory:/{root}", tmp_path / "hashes.sqlite")
-    assert [file.name for file in folder.files()] == ["ok.jsonl"]
+    assert [file.name for file in folder.files()] == ["deeper/x.jsonl", "ok.jsonl"]
 
 
 @pytest.mark.parametrize(

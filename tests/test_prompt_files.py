@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dasd_resources.content_hash import content_hash
+from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.landing.prompt_files import (
     MAX_DEPTH,
     MAX_REJECTED,
     Prompt,
-    landed_files,
     read_prompts,
     safe_stem,
 )
@@ -276,7 +276,7 @@ def test_landed_files_are_complete_regular_and_inside(tmp_path: Path) -> None:
         ".hidden.jsonl",
         "d.jsonl.tmp",
         "e.jsonl.part",
-        "f.csv",
+        "f.txt",
         "g.zst",
     ):
         landed(folder, "{}", name=name)

@@ -1,6 +1,8 @@
 """Rows of files: line ends, bounds, and what is read before damage."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
@@ -14,8 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, _lines, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files.lines import line_rows
 
+FLIPPED = (92, 94)
+READ = """import sys; from pathlib import Path; from dasd_resources.landing.row_files import DamagedFile, read_rows
+try: print(len(list(read_rows(Path(sys.argv[1])))))
+except DamagedFile as error: print(error)"""
 ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -43,8 +50,8 @@ def until_damage(path: Path) -> list[str]:
 @settings(deadline=None)
 def test_lines_do_not_depend_on_chunks_and_each_non_blank_one_is_one_row(content: bytes, size: int) -> None:
     chunks = [content[i : i + size] for i in range(0, len(content), size)]
-    rows = list(_lines(chunks))
-    assert rows == list(_lines([content]))
+    rows = list(line_rows(chunks))
+    assert rows == list(line_rows([content]))
     body = content.removeprefix(b"\xef\xbb\xbf")
     assert [row.line for row in rows] == [i for i, line in enumerate(body.split(b"\n"), 1) if line.strip()]
 
@@ -196,6 +203,18 @@ def test_parquet_with_a_column_twice_is_damaged(tmp_path: Path) -> None:
     pq.write_table(pa.table([["a"], ["b"]], names=["question", "question"]), tmp_path / "a.parquet")
     with pytest.raises(DamagedFile, match=r"same name: \['question', 'question'\]"):
         list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_a_footer_that_contradicts_itself_is_damage_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    """A flipped byte in the statistics of sizes: PyArrow 26 aborts when it is asked for the column's description."""
+    path = tmp_path / "a [1]*.parquet"
+    pq.write_table(pa.table({"question": ["a", "b"] * 20}), path)
+    whole = path.read_bytes()
+    assert len(list(read_rows(path))) == 40
+    for place in FLIPPED:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 @ANY_TMP

@@ -9,7 +9,7 @@ import argparse
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -33,15 +33,17 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.model_files import WEIGHTS, context_length
 from dasd_resources.json_text import json_text
-from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.columns import absent_paths
+from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, first_rows, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, Thinking, load_recipe
+from dasd_resources.landing.row_files import FORMATS
+from dasd_resources.recipe import Benchmark, Columns, Model, Recipe, RecipeError, Thinking, columns_for, load_recipe
 from dasd_resources.sandbox import sandbox_fault
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
 from dasd_resources.verifiers import runs_programs
-from dasd_resources.visible_text import show, show_message
+from dasd_resources.visible_text import excerpt, show, show_message
 
 Parameters = ParamSpec("Parameters")
 Status = Literal["ok", "warning", "failed"]
@@ -59,6 +61,7 @@ MAX_DIFFERENCE = 0.3  # nats, on average; bfloat16 makes some 0.01 between decod
 BYTES_PER_TOKEN = 2 * 7.7 + 2 + 2  # teacher, student, text, sentence sums
 STATE_COPIES = 4  # a private training checkpoint: weights, two moments, and the one before it being deleted
 NUM_REASONS = 3
+NUM_LOOKED_AT = 100  # first rows of a file, in which a mapping's paths are looked for
 PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 
 
@@ -111,6 +114,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
     prompts = landed[0] if landed else Prompts(0, None, frozenset(), frozenset())
+    if recipe.landing.columns:
+        yield _result("columns", _columns, recipe, home)
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)
@@ -199,7 +204,7 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
     folder = LandingFolder.of(recipe.automation.landing, home)
     num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
     domains, verifiers, first = set[str](), set[str](), list[Prompt]()
-    for record in _records(folder):
+    for record in _records(folder, recipe.landing.columns):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
             if len(reasons) < NUM_REASONS:
@@ -224,8 +229,44 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         if recipe.automation.landing is not None and not folder.exists():
             raise CheckFailed(f"automation.landing: {folder.url} is not a folder: fix the recipe, or create it")
         unread = f"; {not_read(passed_over)}" if passed_over else ""
-        raise CheckWarning(f"none in {folder.url}{unread}: put .jsonl, .jsonl.zst or .parquet files there")
+        raise CheckWarning(f"none in {folder.url}{unread}: put files there ({FORMATS})")
     return message
+
+
+def _columns(recipe: Recipe, home: Path) -> str:
+    """Every path of the mappings is in one of the first rows, at least, of some file that it fits."""
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    looks = [look for batch, file in folder.keys(folder.files()).items() for look in _look(recipe, folder, batch, file)]
+    problems = [problem for number in range(len(recipe.landing.columns)) for problem in _unused(recipe, number, looks)]
+    if problems:
+        raise CheckWarning("; ".join(problems))
+    return f"{len(looks):,} files are mapped, by the paths of their first rows"
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """A file that the mapping of this number fits, and its first rows."""
+
+    number: int
+    rows: Sequence[Mapping[str, object]]
+
+
+def _look(recipe: Recipe, folder: LandingFolder, batch: str, file: LandedFile) -> Iterator[MappedFile]:
+    columns = columns_for(recipe.landing.columns, file.name)
+    if columns is not None:
+        with folder.local_copy(file, batch) as path:
+            yield MappedFile(recipe.landing.columns.index(columns), first_rows(path, NUM_LOOKED_AT))
+
+
+def _unused(recipe: Recipe, number: int, looks: Sequence[MappedFile]) -> Iterator[str]:
+    """What of a mapping no file has use for."""
+    columns, key = recipe.landing.columns[number], f"landing.columns.{number}"
+    rows = [row for look in looks if look.number == number for row in look.rows]
+    if not any(look.number == number for look in looks):
+        yield f"{key} fits no landed file: {', '.join(columns.where)}"
+    elif absent := absent_paths(columns, rows):
+        keys = excerpt(sorted({name for row in rows for name in row}))
+        yield f"{key}: none of the first {len(rows):,} rows has {', '.join(absent)}; their keys are {keys}"
 
 
 def _num_characters(question: str, system_prompt: str | None) -> int:
@@ -262,10 +303,10 @@ def _budgets(recipe: Recipe, prompts: Prompts) -> str:
     return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 
 
-def _records(folder: LandingFolder) -> Iterator[Prompt | RejectedPrompt]:
+def _records(folder: LandingFolder, mappings: Sequence[Columns]) -> Iterator[Prompt | RejectedPrompt]:
     for batch, file in folder.keys(folder.files()).items():
         with folder.local_copy(file, batch) as path:
-            yield from read_prompts(path, file.name)
+            yield from read_prompts(path, file.name, mappings)
 
 
 def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) -> str:

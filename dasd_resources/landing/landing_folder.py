@@ -1,9 +1,9 @@
 """The landing folder: a local folder or any fsspec URL whose files are prompt batches, named by their content.
 
-A file is complete when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and
-it has stopped changing. Its content hash is cached by name, size and time, so that a thousand unchanged files cost no
-read. In a store without times, a file has stopped changing when two looks found the same size, and is read at every
-look.
+Those of its subfolders are, too (folder_contents.py). A file is complete when its name says so (no `.tmp`, `.part` or
+leading dot: write under such a name and rename) and it has stopped changing. Its content hash is cached by name, size
+and time, so that a thousand unchanged files cost no read. In a store without times, a file has stopped changing when
+two looks found the same size, and is read at every look.
 """
 
 import hashlib
@@ -27,14 +27,13 @@ from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
 from dasd_resources.home import LANDING_FOLDER
-from dasd_resources.landing.prompt_files import landed_files, safe_stem
+from dasd_resources.landing.folder_contents import Found, contents, local_contents
+from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.landing.row_files import SUFFIXES
 
 SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
 DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
-UNFINISHED_SUFFIXES = (".tmp", ".part")
 MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")  # FTP's listing: YYYYMMDDHHMMSS, perhaps with a fraction
-PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
 
 
 class UnsupportedStore(UserError, ValueError):
@@ -49,7 +48,7 @@ class ChangedWhileRead(RuntimeError):
 class LandedFile:
     """A file whose name says that it is complete. modified: seconds since the epoch, 0 where the store has no times."""
 
-    name: str
+    name: str  # with its subfolder
     size: int
     modified: float
 
@@ -76,37 +75,23 @@ class LandingFolder:
 
     def files(self) -> list[LandedFile]:
         """Complete files by name; none hidden or, in a local folder, linked from outside. Raises UnsupportedStore."""
-        if self._local is not None:
-            return [self._stat(path) for path in landed_files(self._local)]
-        if not self._store.isdir(self._root):
-            return []
-        self._store.invalidate_cache()
-        entries = [e for e in self._store.ls(self._root, detail=True) if e["type"] == "file" and self._is_landed(e)]
-        found = [LandedFile(posixpath.basename(str(e["name"])), self._size(e), self._modified(e)) for e in entries]
-        return sorted(found, key=lambda file: file.name)
+        found = [one.name for one in self._contents() if one.is_landed]
+        if self.local is not None:
+            return [self._stat(name) for name in found]
+        return [
+            LandedFile(name, self._size(self._entries[name]), self._modified(self._entries[name])) for name in found
+        ]
 
     def passed_over(self) -> dict[str, str]:
         """Name -> what to do, of everything in the folder that is not read and that nobody is still writing there.
 
         Names are as the file system or store has them: quote them wherever they are shown.
         """
-        if self._local is not None:
-            paths = sorted(self._local.iterdir()) if self._local.is_dir() else []
-            landed = {path.name for path in landed_files(self._local)}
-            found = {path.name: _kind_of(path) for path in paths if path.name not in landed}
-        elif self._store.isdir(self._root):
-            entries = [
-                e for e in self._store.ls(self._root, detail=True) if str(e["name"]).strip("/") != self._root.strip("/")
-            ]
-            others = [e for e in entries if e["type"] != "file" or not self._is_landed(e)]
-            found = {posixpath.basename(str(e["name"]).rstrip("/")): str(e["type"]) for e in others}
-        else:
-            found = {}
-        return {name: _what_to_do(name, kind) for name, kind in found.items() if not is_being_written(name)}
+        return {found.name: found.what_to_do for found in self._contents() if not found.is_landed}
 
     def exists(self) -> bool:
         """Whether there is such a folder."""
-        return self._local.is_dir() if self._local is not None else bool(self._store.isdir(self._root))
+        return self.local.is_dir() if self.local is not None else bool(self._store.isdir(self._root))
 
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
         """Prompt batch (safe stem and content hash) -> file. Without files that are being written or unreadable."""
@@ -128,7 +113,7 @@ class LandingFolder:
         """SHA-256 of the content, hex. Raises ChangedWhileRead, and OSError where it cannot be read."""
         with self._open(file) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if self._local is not None and self._stat(self._local / file.name) != file:
+        if self.local is not None and self._stat(file.name) != file:
             raise ChangedWhileRead(f"{file.name} changed while it was read")
         if file.modified:
             remember_hash(self.cache, self._identity(file), digest)
@@ -151,9 +136,9 @@ class LandingFolder:
 
         Raises ChangedWhileRead if it no longer holds the batch's content.
         """
-        if self._local is not None:
-            _check(self._local / file.name, batch)
-            yield self._local / file.name
+        if self.local is not None:
+            _check(self.local / file.name, batch)
+            yield self.local / file.name
             return
         with tempfile.TemporaryDirectory(prefix="dasd-landed-") as folder:
             copy = Path(folder) / f"landed{next(s for s in SUFFIXES if file.name.endswith(s))}"
@@ -163,7 +148,8 @@ class LandingFolder:
             yield copy
 
     @cached_property
-    def _local(self) -> Path | None:
+    def local(self) -> Path | None:
+        """The folder, where it is one of this machine."""
         if "::" in self.url or (re.match(r"[a-z][a-z0-9+.-]+://", self.url) and not self.url.startswith("file://")):
             return None
         return Path(self.url.removeprefix("file://"))
@@ -176,11 +162,30 @@ class LandingFolder:
     def _root(self) -> str:
         return str(url_to_fs(self.url)[1]).rstrip("/") or "/"
 
-    def _is_landed(self, entry: Mapping[str, object]) -> bool:
-        """Whether an entry is a direct child with a plain name: a store may list any name, even outside."""
-        parent, name = posixpath.split(str(entry["name"]).rstrip("/"))
-        inside = parent.strip("/") == self._root.strip("/")
-        return inside and bool(PLAIN_NAME.fullmatch(name)) and name.endswith(SUFFIXES) and not name.startswith(".")
+    def _contents(self) -> Iterator[Found]:
+        """Everything in the folder, by name."""
+        if self.local is not None:
+            return local_contents(self.local)
+        self._entries.clear()
+        self._store.invalidate_cache()
+        return contents(self._list) if self._store.isdir(self._root) else iter(())
+
+    @cached_property
+    def _entries(self) -> dict[str, Mapping[str, object]]:
+        """What the store said of each file when it was last listed."""
+        return {}
+
+    def _list(self, folder: str) -> Iterator[Found]:
+        """Direct children of a folder of the store, which may list any name, even outside."""
+        place = posixpath.join(self._root, folder).rstrip("/")
+        for entry in self._store.ls(place, detail=True):
+            parent, name = posixpath.split(str(entry["name"]).rstrip("/"))
+            if str(entry["name"]).strip("/") == place.strip("/"):
+                continue  # object stores list the folder itself, too
+            is_inside = parent.strip("/") == place.strip("/")
+            if is_inside:
+                self._entries[posixpath.join(folder, name)] = entry
+            yield Found(name, str(entry["type"]) if is_inside else "outside")
 
     def _size(self, entry: Mapping[str, object]) -> int:
         if not isinstance(entry.get("size"), int | str):
@@ -203,13 +208,13 @@ class LandingFolder:
             return datetime.strptime(match[0], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
         return 0.0
 
-    def _stat(self, path: Path) -> LandedFile:
-        found = path.stat()
-        return LandedFile(path.name, found.st_size, found.st_mtime_ns / 1e9)
+    def _stat(self, name: str) -> LandedFile:
+        found = (Path(self.local or "") / name).stat()
+        return LandedFile(name, found.st_size, found.st_mtime_ns / 1e9)
 
     def _open(self, file: LandedFile) -> BufferedIOBase:
-        if self._local is not None:
-            return (self._local / file.name).open("rb")
+        if self.local is not None:
+            return (self.local / file.name).open("rb")
         stream: BufferedIOBase = self._store.open(posixpath.join(self._root, file.name), "rb")
         return stream
 
@@ -227,34 +232,6 @@ def seconds_until_settled(file: LandedFile, now: float | None = None) -> float:
     """How long to wait before a second look at a growing file, which then tells whether it has stopped."""
     age = (time.time() if now is None else now) - file.modified if file.modified > 0 else 0.0
     return min(max(SETTLED_SECONDS - age, 0.0), SETTLED_SECONDS)
-
-
-def is_being_written(name: str) -> bool:
-    """Whether a name says that its file is not complete yet."""
-    return name.startswith(".") or name.endswith(UNFINISHED_SUFFIXES)
-
-
-def _kind_of(path: Path) -> str:
-    """`link`, `directory`, `file` or `other`."""
-    if path.is_symlink():
-        return "link"
-    return "directory" if path.is_dir() else "file" if path.is_file() else "other"
-
-
-def _what_to_do(name: str, kind: str) -> str:
-    """What to do about something in the folder that is not read."""
-    if kind == "link":
-        return "a link that leads out of the folder, or nowhere, is not followed: put the file itself here"
-    if kind == "directory":
-        return "subfolders are not read: put their files into the landing folder itself"
-    if kind != "file":
-        return "it is no file: remove it"
-    if name.lower().endswith(SUFFIXES) and not name.endswith(SUFFIXES):
-        suffix = next(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))
-        return f"its suffix must be in lower case: rename it to end in {suffix}"
-    if name.endswith(SUFFIXES):
-        return "its name holds a slash, a backslash or a control character: rename it"
-    return f"only {', '.join(sorted(SUFFIXES))} are read: convert it, or remove it"
 
 
 def content_of(batch: str) -> str:

@@ -2,9 +2,9 @@
 
 A row is an object. `question` is required; `domain` (default "general"), `system_prompt`, `reference_answer`,
 `verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
-absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Rows are streamed;
-finding duplicates takes about 150 bytes of memory each. Left out: duplicates across files, which only the
-warehouse can tell.
+absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Where the recipe maps a
+file's columns (columns.py), that is how its rows are after the mapping. Rows are streamed; finding duplicates takes
+about 150 bytes of memory each. Left out: duplicates across files, which only the warehouse can tell.
 """
 
 import json
@@ -13,13 +13,17 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
+from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt
 
@@ -65,17 +69,20 @@ class InvalidRow(ValueError):
         self.kind = kind
 
 
-def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
+def read_prompts(
+    path: Path, name: str | None = None, mappings: Sequence[Columns] = ()
+) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
-    name: of the source file, if `path` is a copy of it.
+    name: of the source file, if `path` is a copy of it. mappings: of the recipe; the first that fits the name counts.
     Raises OSError only where the system, not the file's content, is at fault.
     """
     name, line, rejected = _name(name or path.name), 0, 0
+    columns = columns_for(mappings, name)
     seen: dict[bytes, int] = {}
     try:
         for row in read_rows(path):
-            line, record = row.line, _record(name, row, seen)
+            line, record = row.line, _record(name, row, seen, columns)
             yield record
             rejected += isinstance(record, RejectedPrompt)
             if rejected > max(MAX_REJECTED, len(seen)):
@@ -87,6 +94,16 @@ def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | Rejec
             yield RejectedPrompt(name, 0, "empty_file", "file is empty")
 
 
+def first_rows(path: Path, most: int) -> list[dict[str, object]]:
+    """The first rows of a file that can be read, as it has them."""
+    found = []
+    with suppress(DamagedFile):  # what precedes the damage will do; `read_prompts` reports it
+        for row in islice(read_rows(path), most):
+            with suppress(InvalidRow, RecursionError):
+                found += [] if row.unreadable else [_object(row.text)]
+    return found
+
+
 def safe_stem(name: str) -> str:
     """A file's name without its suffix, in [A-Za-z0-9._-], at most 64 characters: the start of its batch key."""
     stem = name.removesuffix(next((s for s in SUFFIXES if name.endswith(s)), Path(name).suffix))
@@ -94,24 +111,16 @@ def safe_stem(name: str) -> str:
     return safe[:64].lstrip("-.") or "batch"
 
 
-def landed_files(folder: Path) -> list[Path]:
-    """Complete prompt files of a folder by name: none hidden, partial (.tmp, .part) or linked from outside it."""
-    if not folder.is_dir():
-        return []
-    candidates = (p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-    return sorted(p for p in candidates if p.is_file() and p.resolve().is_relative_to(folder.resolve()))
-
-
 def _name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:
+def _record(name: str, row: FileRow, seen: dict[bytes, int], columns: Columns | None) -> Prompt | RejectedPrompt:
     """The row's prompt or rejection; `seen` gains the prompt's id."""
     try:
         if row.unreadable:
             raise InvalidRow(row.unreadable.kind, row.unreadable.message)
-        prompt = _prompt(name, row.line, _object(row.text))
+        prompt = _prompt(name, row.line, _object(row.text), columns)
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
@@ -160,18 +169,27 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
+def _prompt(name: str, line: int, found: Mapping[str, object], columns: Columns | None) -> Prompt:
+    row = found if columns is None else _mapped(columns, found)
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
-        raise InvalidRow(
-            "missing_question",
-            f"question is missing; the row's keys are {excerpt(sorted(row))}: name its key `question`",
-        )
+        raise InvalidRow("missing_question", without_question(columns, found))
     domain, metadata = domain or "general", _metadata(row)
     if verifier is not None:
         check_verifier(verifier, question, reference_answer, metadata)
     identity = question_key(question, system_prompt)
     return Prompt(identity, domain, question, reference_answer, verifier, system_prompt, metadata, name, line)
+
+
+def _mapped(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
+    """The row as the recipe maps it; what was JSON within a text may be too deep only now."""
+    try:
+        ours = mapped(columns, row)
+    except UnmappableRow as error:
+        raise InvalidRow("invalid_field", f"landing.columns: {error}") from None
+    if _depth(ours) > MAX_DEPTH:
+        raise InvalidRow("invalid_field", f"landing.columns: the row is nested more than {MAX_DEPTH} deep")
+    return ours
 
 
 def _text(row: Mapping[str, object], key: str) -> str | None:

@@ -11,12 +11,14 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
 | `verification_settings` | `verification` |
 | `overlap_settings` | `decontamination`, `near_duplicates` |
+| `landing_settings`, `ready_columns` | `landing` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
 """
 
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
@@ -41,12 +43,14 @@ __all__ = [
     "Automation",
     "Benchmark",
     "Checks",
+    "Columns",
     "Decontamination",
     "Divergence",
     "Evaluation",
     "Filters",
     "Freshness",
     "Generation",
+    "Landing",
     "Maintenance",
     "Measure",
     "MixedPolicy",
@@ -71,6 +75,7 @@ __all__ = [
     "Training",
     "UniqueKeys",
     "Verification",
+    "columns_for",
     "dataset_name",
     "load_recipe",
 ]

@@ -9,6 +9,7 @@ from pydantic_core import to_jsonable_python
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
+from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import AddedLater, Part
@@ -36,6 +37,7 @@ class Recipe(Part):
     mixed_policy: MixedPolicy
     evaluation: Evaluation
     maintenance: Maintenance = Maintenance()
+    landing: Landing = Landing()
     automation: Automation = Automation()
     checks: Checks = Checks()
     freshness: Freshness = Freshness()

@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from dasd_resources.recipe.landing_settings import Columns
 from dasd_resources.recipe.parts import Part, Positive, Probability
 
 DECIDING = "deciding"  # the serialization of what decides rows, for versions
@@ -74,17 +75,18 @@ class MixedPolicy(Part):
 
 
 class Benchmark(Part):
-    """Held-out questions, in the format of the prompt files."""
+    """Held-out questions, in the format of the prompt files; `columns` maps those of another (landing_settings.py)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     path: str  # decides nothing: what the file holds does (`evaluation.benchmark_version`), wherever it lies
     max_tokens: Positive
+    columns: Columns | None = None  # decides nothing by itself either
 
     @model_serializer(mode="wrap")
     def _without_place(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
         document: dict[str, object] = serialize(self)
         if info.context == DECIDING:
-            del document["path"]
+            del document["path"], document["columns"]
         return document
 
 

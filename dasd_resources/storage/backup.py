@@ -22,7 +22,7 @@ from filelock import FileLock
 from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.home import BENCHMARK_FOLDER, LANDING_FOLDER
-from dasd_resources.landing.prompt_files import landed_files
+from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.storage.data_files import (
     DAMAGED_FILE,
     OTHER_CONTENT,

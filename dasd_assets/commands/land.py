@@ -1,0 +1,168 @@
+"""`dasd land`: put files into the landing folder whole, after a look at their first rows (no table).
+
+What is landed is a local file, a folder (a dataset that `datasets` saved, say), or the Parquet and JSON Lines files of
+a dataset of the Hugging Face hub at one commit. Data alone is fetched: no script of a dataset is loaded or run.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from dasd_assets.commands.messages import echo as print_message
+from dasd_resources.errors import UserError
+from dasd_resources.landing.folder_contents import HELD_OUT, landed_files
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.row_files import FORMATS, SUFFIXES
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.visible_text import excerpt
+
+NUM_LOOKED_AT = 100  # first rows of a file
+OF_A_HUB = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+Echo = Callable[[str], None]
+Answer = TypeVar("Answer")
+
+
+class NotLanded(UserError, ValueError):
+    """Something that was not put into the landing folder; the message says why and what to do."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A dataset at a commit. list_files: () -> the paths of its files; download: (path, folder) -> the local file."""
+
+    list_files: Callable[[], Sequence[str]]
+    download: Callable[[str, Path], Path]
+
+
+def command(args: argparse.Namespace) -> int:
+    """Everything that was named, or an error before anything of it has landed."""
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
+    if args.revision is None:
+        if args.config or args.split:
+            raise NotLanded("--config and --split are of a dataset of the hub, which needs --revision COMMIT, too")
+        land(recipe, args.home, [Path(source) for source in args.source], print_message)
+    else:
+        for name in args.source:
+            hub = hugging_face(name, args.revision)
+            land_dataset(recipe, args.home, name, hub, args.config, args.split, print_message)
+    return 0
+
+
+def land(recipe: Recipe, home: Path, sources: Sequence[Path], echo: Echo) -> None:
+    """Copy files and folders into the landing folder. Raises NotLanded before the first is there."""
+    target = _target(recipe, home)
+    for source in sources:
+        if not source.exists():
+            raise NotLanded(f"{source}: there is no such file")
+        if (target / source.resolve().name).exists():
+            raise NotLanded(f"{source}: {target} has a {source.resolve().name} already; rename one of them")
+        for path in landed_files(source) if source.is_dir() else [source]:
+            name = str(Path(source.resolve().name, path.relative_to(source))) if source.is_dir() else source.name
+            echo(f"{name}: {_first_rows(recipe, path, name)}")
+    for source in sources:
+        _copied(source.resolve(), target)
+        echo(f"landed {source.resolve().name} in {target}")
+
+
+def land_dataset(
+    recipe: Recipe, home: Path, name: str, hub: Hub, config: str | None, split: str | None, echo: Echo
+) -> None:
+    """Download a dataset's files of data into a folder of its name. Raises NotLanded where there are none."""
+    try:
+        paths = hub.list_files()
+        wanted = [path for path in paths if _is_wanted(path, config, split)]
+        if not wanted:
+            raise NotLanded(
+                f"{name} has no file of {', '.join(OF_A_HUB)} so named; it has {excerpt(sorted(paths), 300)}"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder, name.replace("/", "__"))
+            for path in wanted:
+                echo(f"downloading {path}")
+                hub.download(path, root)
+            shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's own notes
+            land(recipe, home, [root], echo)
+    except OSError as error:
+        raise NotLanded(f"{name} could not be downloaded: {excerpt(str(error), 200)}; is there a network?") from None
+
+
+def hugging_face(name: str, revision: str) -> Hub:
+    """A dataset of the hub. Raises NotLanded unless the revision is a commit: a branch is something else tomorrow."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    if not COMMIT.fullmatch(revision):
+        raise NotLanded(f"--revision {excerpt(revision)} is not a commit: give the 40 digits of the dataset's history")
+
+    def list_files() -> list[str]:
+        return _reached(lambda: HfApi().list_repo_files(name, repo_type="dataset", revision=revision))
+
+    def download(path: str, folder: Path) -> Path:
+        return _reached(
+            lambda: Path(hf_hub_download(name, path, repo_type="dataset", revision=revision, local_dir=folder))
+        )
+
+    return Hub(list_files, download)
+
+
+def _reached(ask: Callable[[], Answer]) -> Answer:
+    """The hub's answer. Raises OSError for whatever its HTTP client, which is not always the same, raises."""
+    try:
+        return ask()
+    except Exception as error:
+        raise ConnectionError(" ".join(str(error).split())) from error
+
+
+def _is_wanted(path: str, config: str | None, split: str | None) -> bool:
+    """Whether a file is of the configuration and split, by its name or a folder's; by default of none held out."""
+    folders = path.split("/")
+    stems = [*folders[:-1], re.split(r"[-.]", folders[-1])[0]]
+    of_split = split in stems if split is not None else not any(HELD_OUT.fullmatch(stem) for stem in stems)
+    return path.endswith(OF_A_HUB) and of_split and (config is None or config in folders[:-1])
+
+
+def _target(recipe: Recipe, home: Path) -> Path:
+    """The landing folder. Raises NotLanded where it is no local one."""
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    if folder.local is None:
+        raise NotLanded(f"automation.landing {folder.url} is no local folder: write there with the store's own tools")
+    return folder.local
+
+
+def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
+    """What became of the first rows. Raises NotLanded if nothing did."""
+    if not name.endswith(SUFFIXES):
+        raise NotLanded(f"{name}: only {FORMATS} are read; convert it")
+    records = list(islice(read_prompts(path, name, recipe.landing.columns), NUM_LOOKED_AT))
+    rejected = [record for record in records if isinstance(record, RejectedPrompt)]
+    num_prompts = sum(isinstance(record, Prompt) for record in records)
+    if not num_prompts:
+        raise NotLanded(f"{name}: none of the first {len(records)} rows is a prompt: {rejected[0].reason}")
+    kinds = Counter(record.kind for record in rejected)
+    shown = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    return f"{num_prompts} of the first {len(records)} rows are prompts" + (f" ({shown})" if shown else "")
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Copied beside its place under a name that is not read, then renamed: it is there whole or not at all."""
+    target.mkdir(parents=True, exist_ok=True)
+    unfinished = target / f"{source.name}.{os.getpid()}.tmp"
+    try:
+        shutil.copytree(source, unfinished) if source.is_dir() else shutil.copyfile(source, unfinished)
+        unfinished.rename(target / source.name)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        unfinished.unlink(missing_ok=True)

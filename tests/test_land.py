@@ -1,0 +1,115 @@
+"""`dasd land`: whole files in the landing folder, and only such as have prompts; a dataset's data, and no script."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dasd_assets.commands.land import Hub, NotLanded, hugging_face, land, land_dataset
+from dasd_resources.recipe import Landing, Recipe, load_recipe
+
+GOOD, BAD = (
+    b'{"question": "a"}\n{"question": "b"}\n{"text": "c"}\n',
+    b'{"messages": [{"role": "user", "content": "d"}]}\n',
+)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("demo")
+
+
+def landed(home: Path) -> list[str]:
+    folder = home / "prompts"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_files_and_folders_are_landed_with_a_word_on_their_first_rows(tmp_path: Path, recipe: Recipe) -> None:
+    said: list[str] = []
+    file, home = written(tmp_path / "a.jsonl", GOOD), tmp_path / "home"
+    written(tmp_path / "set" / "data" / "b.json", b'[{"question": "e"}]')
+    written(tmp_path / "set" / "README.md", b"about")
+    land(recipe, home, [file, tmp_path / "set"], said.append)
+    assert landed(home) == ["a.jsonl", "set/README.md", "set/data/b.json"]
+    assert said[:2] == [
+        "a.jsonl: 2 of the first 3 rows are prompts (missing_question 1)",
+        "set/data/b.json: 1 of the first 1 rows are prompts",
+    ]
+    with pytest.raises(NotLanded, match=r"has a a.jsonl already; rename one"):
+        land(recipe, home, [file], said.append)
+
+
+def test_a_file_without_prompts_is_not_landed_and_its_mapping_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    good, bad, home = written(tmp_path / "a.jsonl", GOOD), written(tmp_path / "b.jsonl", BAD), tmp_path / "home"
+    with pytest.raises(
+        NotLanded, match=r"b.jsonl: none of the first 1 rows is a prompt: .*`landing: {columns: messages}`"
+    ):
+        land(recipe, home, [good, bad], print)
+    assert landed(home) == []
+    mapped = recipe.model_copy(
+        update={"landing": Landing.model_validate({"columns": {"where": "b*", "ready": "messages"}})}
+    )
+    land(mapped, home, [good, bad], print)
+    assert landed(home) == ["a.jsonl", "b.jsonl"]
+    with pytest.raises(NotLanded, match=r"only .jsonl, .json, .*are read; convert it"):
+        land(recipe, home, [written(tmp_path / "c.txt", GOOD)], print)
+    with pytest.raises(NotLanded, match="no such file"):
+        land(recipe, home, [tmp_path / "none.jsonl"], print)
+
+
+FILES = (
+    *("README.md", "set.py", "data.pkl", "main/train-00000-of-00001.jsonl", "main/test-00000-of-00001.jsonl"),
+    *("other/train-00000-of-00001.jsonl", "other/extra.jsonl"),
+)
+
+
+def hub(asked: list[str]) -> Hub:
+    def download(path: str, folder: Path) -> Path:
+        asked.append(path)
+        return written(folder / path, json.dumps({"question": path}).encode())
+
+    return Hub(lambda: FILES, download)
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "wanted"),
+    [
+        (None, None, ["main/train-00000-of-00001.jsonl", "other/train-00000-of-00001.jsonl", "other/extra.jsonl"]),
+        ("main", None, ["main/train-00000-of-00001.jsonl"]),
+        ("main", "test", ["main/test-00000-of-00001.jsonl"]),
+        (None, "extra", ["other/extra.jsonl"]),
+    ],
+)
+def test_of_a_dataset_the_data_of_a_split_is_fetched_and_nothing_else(
+    tmp_path: Path, recipe: Recipe, config: str | None, split: str | None, wanted: list[str]
+) -> None:
+    asked: list[str] = []
+    land_dataset(recipe, tmp_path, "us/set", hub(asked), config, split, print)
+    assert asked == wanted
+    assert landed(tmp_path) == sorted(f"us__set/{path}" for path in wanted)
+
+
+def test_what_a_dataset_does_not_have_and_no_network_are_one_sentence(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(NotLanded, match=r"us/set has no file of .parquet.* so named; it has \['README.md'"):
+        land_dataset(recipe, tmp_path, "us/set", hub([]), "nope", None, print)
+
+    def unreachable() -> list[str]:
+        raise ConnectionError("name or service not known")
+
+    with pytest.raises(NotLanded, match=r"us/set could not be downloaded: .*not known'; is there a network"):
+        land_dataset(recipe, tmp_path, "us/set", Hub(unreachable, lambda path, folder: folder), None, None, print)
+    with pytest.raises(NotLanded, match="--revision 'main' is not a commit: give the 40 digits"):
+        hugging_face("us/set", "main")
+
+
+def test_a_remote_folder_is_written_by_its_own_tools(tmp_path: Path, recipe: Recipe) -> None:
+    automation = recipe.automation.model_copy(update={"landing": "memory://prompts"})
+    remote = recipe.model_copy(update={"automation": automation})
+    with pytest.raises(NotLanded, match="memory://prompts is no local folder"):
+        land(remote, tmp_path, [written(tmp_path / "a.jsonl", GOOD)], print)
