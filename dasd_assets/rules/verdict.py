@@ -53,16 +53,18 @@ class Verdict:
     """Whether a response passes a filter; kind and reason say why not, or why nothing could be judged.
 
     kind: for code, see VERDICT_KINDS. reason: for people. Both are None where something was judged and passed.
+    value: what the filter compared with its limit; None where it compares no number.
     """
 
     passed: bool
     kind: VerdictKind | None = None
     reason: str | None = None
+    value: float | None = None
 
     @classmethod
-    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]]) -> "Verdict":
+    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]], value: float | None = None) -> "Verdict":
         """Passed if there is no fault; else the first one's kind, and a reason that lists all."""
-        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
+        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None, value)
 
 
 def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_missing: bool) -> Verdict:

@@ -12,12 +12,18 @@ Unit = Literal["examples", "tokens"]
 
 
 class Repetition(Part):
-    """The shares of repeated n-grams and of a repeating tail above which a response is dropped (report §6.2)."""
+    """The shares of repetition above which a response is dropped (report §6.2; docs/filters.md).
+
+    max_duplicate_share: of the response, in n-grams of `ngram_sizes` words and signs said again and again.
+    max_loop_share: of any `window_tokens` tokens, in loops. max_tail_share: of the last `tail_tokens`, in a loop.
+    """
 
     ngram_sizes: tuple[Positive, ...] = Field(strict=False)
     max_duplicate_share: Probability
     tail_tokens: Positive
     max_tail_share: Probability
+    window_tokens: Positive = 512
+    max_loop_share: Probability = 0.6
 
 
 class Filters(Part):
