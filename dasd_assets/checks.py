@@ -309,7 +309,8 @@ def _drop_rate(name: str) -> Callable[[Scope], AssetCheckFinding]:
 
 def _unscored(scope: Scope) -> AssetCheckFinding:
     version = filter_version(scope.recipe, scope.student)
-    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, required_filters(False))
+    filters = required_filters(False, scope.recipe.filters.required)
+    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, filters)
     scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 

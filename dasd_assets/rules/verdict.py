@@ -26,6 +26,10 @@ VerdictKind = Literal[
     "looping_tail",
     "wrong_answer",
     "no_verifier",
+    "refusal",
+    "language_drift",
+    "no_box",
+    "off_topic",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
 # looks: where it finds several faults, the kind is the first and the reason lists all.
@@ -37,13 +41,17 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "no_thinking": "The thinking part is missing or blank.",
     "no_final_answer": "The final answer is missing or blank.",
     "extra_delimiters": "The text has more than one `<think>` or `</think>`.",
-    "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
-    "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
-    "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
-    "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
-    "looping_tail": "The last tokens are mostly one loop.",
+    "repeated_ngrams": "Too large a share of the response is n-grams said again and again.",
+    "repeated_paragraphs": "A stretch of the text is mostly a loop of paragraphs.",
+    "repeated_sentences": "A stretch of the text is mostly a loop of sentences.",
+    "repeated_phrases": "A stretch of the text is mostly a loop within a sentence.",
+    "looping_tail": "The last tokens are mostly a loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
+    "refusal": "The answer is short and declines to answer.",
+    "language_drift": "Too large a share of the thinking is in another language than the question.",
+    "no_box": "The question asks for a box, the answer has none.",
+    "off_topic": "The thinking has too small a share of the question's terms.",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dasd_resources.recipe.parts import Part, Positive, Probability
+from dasd_resources.recipe.parts import Part, Positive, Probability, Share
 
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
@@ -27,12 +27,21 @@ class Repetition(Part):
 
 
 class Filters(Part):
-    """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded."""
+    """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded.
+
+    required: filters that a response must pass besides the report's (docs/filters.md); their verdicts are recorded
+    anyway. max_refusal_chars: of an answer that counts as a refusal. max_foreign_share: of the thinking in another
+    language. min_question_share: of the question's terms in the thinking.
+    """
 
     max_student_tokens: Positive
     repetition: Repetition
     require_correct: bool
     apply: Literal["before_selection", "after_selection"]
+    required: tuple[str, ...] = Field((), strict=False)
+    max_refusal_chars: Positive = 400
+    max_foreign_share: Share = 0.1
+    min_question_share: Share = 0.1
 
 
 class Divergence(Part):

@@ -75,7 +75,7 @@ def verdicts(
     """Rows that the filters judge otherwise; those by filters, rules or models that are not here are counted."""
     rules, unjudged, removed = _rules(chats, judged), Counter[str](), Counter[str]()
     for row in _rows(reading, judged, {version: student for version, (_, student) in rules.items()}, sample):
-        stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
+        stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"], v["value"]) for v in row["verdicts"]}
         try:
             again = _judged(row, stored, rules, unjudged)
         except ValueError as error:
@@ -153,7 +153,7 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
     query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}, {BY_STUDENT}
         FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
             SELECT {judged.key}, filter_version,
-                list({{filter: filter, passed: passed, kind: kind, reason: reason}}) AS verdicts
+                list({{filter: filter, passed: passed, kind: kind, reason: reason, value: value}}) AS verdicts
             FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})
             LEFT JOIN rules USING (filter_version)
             LEFT JOIN (FROM {judged.tokens} WHERE {scope}) s USING ({judged.key}, student_fingerprint)"""
@@ -192,5 +192,6 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
 def _shown(verdict: Verdict | None) -> str:
     if verdict is None:
         return "none"
-    details = ": ".join(text for text in (verdict.kind, verdict.reason) if text)
+    value = None if verdict.value is None else f"value {verdict.value:g}"
+    details = ": ".join(text for text in (verdict.kind, verdict.reason, value) if text)
     return ("passed" if verdict.passed else "failed") + (f" ({details})" if details else "")

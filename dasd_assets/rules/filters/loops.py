@@ -15,7 +15,8 @@ from dasd_assets.rules.filters.units import Flags, Hashes, Ints, Units
 
 PROSE = 0.6  # least share of words: tables, matrices, code and grids have more signs and numbers than words
 MIN_REPEATS = 4  # of a period: twice is how a writer restates a line, three times how one drafts, revises and answers
-MIN_PROSE_CHARS, MIN_OTHER_CHARS = 120, 300  # of an exact loop: a grid's empty rows are one, of up to 200 characters
+# Least characters of an exact loop: of prose, of one unit, of anything else (a 12 by 12 matrix of zeros has 430).
+MIN_PROSE_CHARS, MIN_UNIT_CHARS, MIN_OTHER_CHARS = 120, 250, 500
 NUM_PERIODS = 8  # the most frequent distances that are tried as a period
 
 PHRASE, PHRASE_WORDS, PHRASE_TIMES = 5, 3, 16  # a rhyme has 12 verses, a proof 8 cases; 12 takes such for loops
@@ -23,7 +24,8 @@ AROUND, PROSE_AROUND = 10, 0.4  # units on either side of a phrase, and the leas
 PATTERN, PATTERN_KINDS, PATTERN_TIMES = 8, 5, 32  # a 9 by 9 grid fits 25 times into NEAR units
 NEAR = 2048  # units within which a phrase or pattern is said so often
 
-MIN_COUNTED, MIN_COUNTED_CHARS = 24, 1000  # of a loop that counts: a table of 40 rows is one, too
+MIN_MASKED, MIN_MASKED_CHARS = 10, 800  # of a loop of prose in which numbers change: a proof has 8 such cases
+MIN_COUNTED, MIN_COUNTED_CHARS = 24, 1500  # of numbers that only count: a table has other columns, too
 MAX_WORKED = 100  # cases that are tried one by one, each with a result of its own; more than that is a loop again
 FORETOLD = 0.8  # least share of a number's values that continue its progression
 
@@ -45,27 +47,27 @@ class Stretch:
 class Loops:
     """Which units lie in a loop, by its kind; (U,) each.
 
-    exact: the same to the letter. counted: numbers that advance, and nothing else. phrases: of prose, numbers and single
-    letters masked, said again and again in whatever order. patterns: of signs and numbers, likewise.
+    exact: the same to the letter. masked: but for numbers and single letters. phrases: of prose, these masked, said again
+    and again in whatever order. patterns: of signs and numbers, likewise.
     """
 
     exact: Flags
-    counted: Flags
+    masked: Flags
     phrases: Flags
     patterns: Flags
 
     @property
     def any(self) -> Flags:
-        return self.exact | self.counted | self.phrases | self.patterns
+        return self.exact | self.masked | self.phrases | self.patterns
 
 
 def find_loops(text: str, units: Units, exact: NGrams) -> Loops:
     """All loops of a text. exact: its n-grams of PATTERN units as they are."""
     masked = NGrams(units.masked, PHRASE)
-    counted, worked = _counting(text, units, masked)
+    looping, worked = _masked(text, units, masked)
     return Loops(
         exact=_exact(units, exact),
-        counted=counted,
+        masked=looping,
         phrases=_phrases(units, masked) & ~worked,
         patterns=_patterns(units.exact, exact),
     )
@@ -84,15 +86,16 @@ def periodic(ids: Hashes, distances: Ints, min_repeats: int) -> Iterator[Stretch
 
 def share_of_words(units: Units, start: int, stop: int) -> float:
     """Words among the units of a stretch, blanks and line ends apart."""
-    num_visible = np.count_nonzero(~units.is_space[start:stop])
-    return float(np.count_nonzero(units.is_word[start:stop]) / max(num_visible, 1))
+    num_visible = int(np.count_nonzero(~units.is_space[start:stop]))
+    return int(np.count_nonzero(units.is_word[start:stop])) / max(num_visible, 1)
 
 
 def _exact(units: Units, ngrams: NGrams) -> Flags:
     found, ends = np.zeros(len(units), np.bool_), running(units.widths)
     for loop in periodic(units.exact, ngrams.distances, MIN_REPEATS):
+        other = MIN_UNIT_CHARS if loop.period == 1 else MIN_OTHER_CHARS
         is_prose = share_of_words(units, loop.start, loop.stop) >= PROSE
-        if ends[loop.stop] - ends[loop.start] >= (MIN_PROSE_CHARS if is_prose else MIN_OTHER_CHARS):
+        if ends[loop.stop] - ends[loop.start] >= (MIN_PROSE_CHARS if is_prose else other):
             found[loop.start : loop.stop] = True
     return found
 
@@ -114,20 +117,23 @@ def _patterns(ids: Hashes, ngrams: NGrams) -> Flags:
     return covered(places[num_kinds >= PATTERN_KINDS], PATTERN, len(ids))  # not the dots of an empty grid
 
 
-def _counting(text: str, units: Units, masked: NGrams) -> tuple[Flags, Flags]:
-    """Units in loops that only count, and units in work: cases tried one by one, each with a result of its own."""
-    counted, worked = np.zeros(len(units), np.bool_), np.zeros(len(units), np.bool_)
-    ends = running(units.widths)
-    for loop in periodic(units.masked, masked.distances, MIN_REPEATS):
-        num_chars = ends[loop.stop] - ends[loop.start]
-        if loop.repeats < PHRASE_TIMES or not units.is_number[loop.start : loop.start + loop.period].any():
+def _masked(text: str, units: Units, masked: NGrams) -> tuple[Flags, Flags]:
+    """Units in loops in which nothing but numbers and single letters changes, and units in work that looks the same.
+
+    Work is cases tried one by one, each with a result of its own: one number advances, and another does as it must.
+    """
+    looping, worked, ends = np.zeros(len(units), np.bool_), np.zeros(len(units), np.bool_), running(units.widths)
+    for loop in periodic(units.masked, masked.distances, MIN_MASKED):
+        if (num_chars := ends[loop.stop] - ends[loop.start]) < MIN_MASKED_CHARS:
             continue
         advances, varies = _numbers(_values(text, units, loop), loop.period)
         if advances and varies and loop.repeats < MAX_WORKED:
             worked[loop.start : loop.stop] = True
-        if advances and not varies and loop.repeats >= MIN_COUNTED and num_chars >= MIN_COUNTED_CHARS:
-            counted[loop.start : loop.stop] = True
-    return counted, worked
+        elif share_of_words(units, loop.start, loop.stop) >= PROSE or (
+            advances and not varies and loop.repeats >= MIN_COUNTED and num_chars >= MIN_COUNTED_CHARS
+        ):
+            looping[loop.start : loop.stop] = True
+    return looping, worked
 
 
 def _values(text: str, units: Units, loop: Stretch) -> "np.ndarray":

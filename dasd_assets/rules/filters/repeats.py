@@ -19,6 +19,7 @@ from dasd_resources.visible_text import excerpt
 
 EVIDENCE = 300  # units that one n-gram must make up by being said again: 20 units 15 times, 50 units 6 times
 NEAR = 4096  # units within which it is
+FEW, MANY = 6, 1000  # of n-grams said only so often, so many units nearby are as much: a rhyme of 12 verses has 600
 _PARAGRAPH_END = re.compile(r"\n[^\S\n]*\n")
 _SENTENCE_END = re.compile(r"[.!?]\s|[\u3002\uff01\uff1f\n]")
 
@@ -72,7 +73,7 @@ def repeated_shares(text: str, found: Units, num_tokens: int, limits: Repetition
         Share(
             "looping_tail",
             f"of the last {limits.tail_tokens} tokens are a loop",
-            _share(loops.exact | loops.counted, found, last),
+            _share(loops.exact | loops.masked, found, last),
             limits.max_tail_share,
             last,
             len(found),
@@ -85,17 +86,25 @@ def said_again(found: Units, seeds: NGrams, sizes: Sequence[int]) -> Flags:
 
     seeds: shorter n-grams; a longer one is sought only where these recur, which in sound text is nowhere.
     """
-    again = np.zeros(len(found), np.bool_)
+    again, few = np.zeros(len(found), np.bool_), np.zeros(len(found), np.bool_)
     for size in sizes:
         times = max(-(-EVIDENCE // size), 2)
-        places = _places(seeds.often(times, NEAR), size - seeds.size + 1)
+        places = _places(seeds.often(min(times, FEW), NEAR), size - seeds.size + 1)
         places = places[places <= len(found) - size]
         if not len(places):
             continue
-        at = np.flatnonzero(NGrams(found.exact, size, places).often(times, NEAR))
-        num_words, num_visible = (within(flags, at, at + size) for flags in (found.is_word, ~found.is_space))
-        again |= covered(at[num_words >= PROSE * np.maximum(num_visible, 1)], size, len(found))
-    return again
+        ngrams = NGrams(found.exact, size, places)
+        again |= _of_prose(found, ngrams.often(times, NEAR), size)
+        few |= _of_prose(found, ngrams.often(min(times, FEW), NEAR), size)
+    sums = running(few)
+    return again | few if (sums[NEAR:] - sums[:-NEAR] if len(sums) > NEAR else sums[-1:]).max() >= MANY else again
+
+
+def _of_prose(found: Units, often: Flags, size: int) -> Flags:
+    """(U,) units of those n-grams that are mostly words."""
+    at = np.flatnonzero(often)
+    num_words, num_visible = (within(flags, at, at + size) for flags in (found.is_word, ~found.is_space))
+    return covered(at[num_words >= PROSE * np.maximum(num_visible, 1)], size, len(found))
 
 
 def densest(flags: Flags, found: Units, size: float) -> tuple[float, int, int]:
@@ -131,8 +140,10 @@ def _share(flags: Flags, found: Units, start: int) -> float:
 
 def _places(flags: Flags, length: int) -> Ints:
     """Where so many true values in a row begin."""
-    starts = np.arange(len(flags) - max(length, 1) + 1)
-    return starts[within(flags, starts, starts + max(length, 1)) == max(length, 1)]
+    length = max(length, 1)
+    starts = np.arange(len(flags) - length + 1)
+    places: Ints = starts[within(flags, starts, starts + length) == length]
+    return places
 
 
 def _piece(text: str, found: Units, start: int, stop: int) -> str:
