@@ -87,7 +87,20 @@ def jack() -> str:
 
 
 def gifts() -> str:
-    days = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+    days = [
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+        "eleventh",
+        "twelfth",
+    ]
     gave = [
         "a partridge in a pear tree",
         "two turtle doves",
@@ -282,7 +295,9 @@ SOUND = {
             "server {",
             *(
                 f"    location /{name} {{ proxy_pass http://{name}:{8000 + n}; }}"
-                for n, name in enumerate("auth users orders cart search mail files jobs stats admin".split())
+                for n, name in enumerate(
+                    ["auth", "users", "orders", "cart", "search", "mail", "files", "jobs", "stats", "admin"]
+                )
             ),
             "}",
         ]
@@ -305,7 +320,28 @@ SOUND = {
 }
 
 LEAD = "Okay, so I need to find the number of ways to tile the strip. First, small cases. "
-FRUIT = "apple pear plum cherry peach grape melon lemon lime fig date mango papaya guava kiwi banana orange quince apricot currant".split()
+FRUIT = [
+    "apple",
+    "pear",
+    "plum",
+    "cherry",
+    "peach",
+    "grape",
+    "melon",
+    "lemon",
+    "lime",
+    "fig",
+    "date",
+    "mango",
+    "papaya",
+    "guava",
+    "kiwi",
+    "banana",
+    "orange",
+    "quince",
+    "apricot",
+    "currant",
+]
 
 
 def drawn(pool: list[str], count: int, seed: int) -> str:

@@ -100,7 +100,33 @@ def unit_tests() -> str:
 
 
 def inserts() -> str:
-    names = "Ada Bo Cy Dee Eli Fay Gus Hal Ida Jay Kit Lou Mae Ned Oda Pip Rex Sue Ted Uma Vic Wes Xen Yan Zoe".split()
+    names = [
+        "Ada",
+        "Bo",
+        "Cy",
+        "Dee",
+        "Eli",
+        "Fay",
+        "Gus",
+        "Hal",
+        "Ida",
+        "Jay",
+        "Kit",
+        "Lou",
+        "Mae",
+        "Ned",
+        "Oda",
+        "Pip",
+        "Rex",
+        "Sue",
+        "Ted",
+        "Uma",
+        "Vic",
+        "Wes",
+        "Xen",
+        "Yan",
+        "Zoe",
+    ]
     rows = [
         f"INSERT INTO people (id, name, city, age) VALUES ({i}, '{n}', '{c}', {20 + (i * 7) % 45});"
         for i, (n, c) in enumerate(zip(names, ["Rome", "Oslo", "Lima", "Cairo", "Quito"] * 5, strict=True))
@@ -285,7 +311,24 @@ SOUND = {
             "<ul>",
             *(
                 f'  <li class="item"><a href="/{name}">{name.title()}</a></li>'
-                for name in "home about news team jobs press help blog shop cart login terms privacy contact status docs".split()
+                for name in [
+                    "home",
+                    "about",
+                    "news",
+                    "team",
+                    "jobs",
+                    "press",
+                    "help",
+                    "blog",
+                    "shop",
+                    "cart",
+                    "login",
+                    "terms",
+                    "privacy",
+                    "contact",
+                    "status",
+                    "docs",
+                ]
             ),
             "</ul>",
         ]
@@ -308,7 +351,38 @@ SOUND = {
 }
 
 LEAD = "Let me set up the problem. There are three unknowns and two equations, so I look for integers. "
-NAMES = "Marlow Keats Byron Blake Donne Swift Pope Gray Burns Scott Hardy Wells Shaw Wilde Yeats Joyce Woolf Eliot Auden Larkin Hughes Plath Heaney Carroll Dickens Austen Bronte Defoe Sterne Milton".split()
+NAMES = [
+    "Marlow",
+    "Keats",
+    "Byron",
+    "Blake",
+    "Donne",
+    "Swift",
+    "Pope",
+    "Gray",
+    "Burns",
+    "Scott",
+    "Hardy",
+    "Wells",
+    "Shaw",
+    "Wilde",
+    "Yeats",
+    "Joyce",
+    "Woolf",
+    "Eliot",
+    "Auden",
+    "Larkin",
+    "Hughes",
+    "Plath",
+    "Heaney",
+    "Carroll",
+    "Dickens",
+    "Austen",
+    "Bronte",
+    "Defoe",
+    "Sterne",
+    "Milton",
+]
 
 
 def shuffled(pool: list[str], count: int, seed: int) -> str:

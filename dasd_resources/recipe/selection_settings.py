@@ -22,8 +22,8 @@ class Repetition(Part):
     max_duplicate_share: Probability
     tail_tokens: Positive
     max_tail_share: Probability
-    window_tokens: Positive = 512
-    max_loop_share: Probability = 0.6
+    window_tokens: Positive = 256
+    max_loop_share: Probability = 0.7
 
 
 class Filters(Part):

@@ -8,11 +8,11 @@ end (docs/extending.md).
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from dasd_assets.rules.filters.form import length, structure, truncation
 from dasd_assets.rules.filters.language import language_drift
 from dasd_assets.rules.filters.question import box, relevance
 from dasd_assets.rules.filters.refusals import refusal
 from dasd_assets.rules.filters.repeats import repetition
-from dasd_assets.rules.filters.form import length, structure, truncation
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, Verdict, final_answer_verdict
 from dasd_resources.content_hash import content_hash

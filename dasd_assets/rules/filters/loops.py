@@ -10,17 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dasd_assets.rules.filters.ngrams import NGrams, covered, running, stretches, within
+from dasd_assets.rules.filters.ngrams import NGrams, covered, stretches, within
 from dasd_assets.rules.filters.units import Flags, Hashes, Ints, Units
 
 PROSE = 0.6  # least share of words: tables, matrices, code and grids have more signs and numbers than words
 MIN_REPEATS = 4  # of a period: twice is how a writer restates a line, three times how one drafts, revises and answers
 # Least characters of an exact loop: of prose, of one unit, of anything else (a 12 by 12 matrix of zeros has 430).
 MIN_PROSE_CHARS, MIN_UNIT_CHARS, MIN_OTHER_CHARS = 120, 250, 500
-NUM_PERIODS = 8  # the most frequent distances that are tried as a period
+NUM_PERIODS = 24  # the most frequent distances that are tried as a period
 
-PHRASE, PHRASE_WORDS, PHRASE_TIMES = 5, 3, 16  # a rhyme has 12 verses, a proof 8 cases; 12 takes such for loops
-AROUND, PROSE_AROUND = 10, 0.4  # units on either side of a phrase, and the least share of words among all of them
+PHRASE, PHRASE_WORDS = 5, 3
+# So often a phrase is said where there are words between, and where there is next to nothing else. A rhyme has 12 verses, a
+# proof 8 cases, the trace of an algorithm 20 steps: 16 for all took a search of a graph for a loop, 24 missed lists.
+PHRASE_TIMES, PHRASE_TIMES_ALONE = 24, 16
+NOTHING_ELSE, NEIGHBOURS = 0.9, 40  # share of phrases among so many units on either side
+AROUND, PROSE_AROUND = 10, 0.45  # units on either side of a phrase, and the least share of words among all of them
 PATTERN, PATTERN_KINDS, PATTERN_TIMES = 8, 5, 32  # a 9 by 9 grid fits 25 times into NEAR units
 NEAR = 2048  # units within which a phrase or pattern is said so often
 
@@ -91,20 +95,31 @@ def share_of_words(units: Units, start: int, stop: int) -> float:
 
 
 def _exact(units: Units, ngrams: NGrams) -> Flags:
-    found, ends = np.zeros(len(units), np.bool_), running(units.widths)
+    found, bounds = np.zeros(len(units), np.bool_), units.bounds
     for loop in periodic(units.exact, ngrams.distances, MIN_REPEATS):
         other = MIN_UNIT_CHARS if loop.period == 1 else MIN_OTHER_CHARS
         is_prose = share_of_words(units, loop.start, loop.stop) >= PROSE
-        if ends[loop.stop] - ends[loop.start] >= (MIN_PROSE_CHARS if is_prose else other):
+        if bounds[loop.stop] - bounds[loop.start] >= (MIN_PROSE_CHARS if is_prose else other):
             found[loop.start : loop.stop] = True
     return found
 
 
 def _phrases(units: Units, masked: NGrams) -> Flags:
-    often = masked.often(PHRASE_TIMES, NEAR)
+    often, alone = (_of_prose(units, masked.often(times, NEAR)) for times in (PHRASE_TIMES, PHRASE_TIMES_ALONE))
+    if not alone.any():
+        return often
+    places = np.arange(len(units))
+    first, last = np.maximum(places - NEIGHBOURS, 0), np.minimum(places + NEIGHBOURS, len(units))
+    return often | (alone & (within(alone, first, last) >= NOTHING_ELSE * (last - first)))
+
+
+def _of_prose(units: Units, often: Flags) -> Flags:
+    """(U,) units of those phrases that are of words, as is what stands around them.
+
+    Of a list of tests, "self.assertEqual(f" is a phrase, but the line is not prose.
+    """
     places = np.flatnonzero(often)
     of_phrase = within(units.is_word, places, places + PHRASE)
-    # The words around it, too: of a list of tests, "self.assertEqual(f" is a phrase, but the line is not prose.
     first, last = np.maximum(places - AROUND, 0), np.minimum(places + PHRASE + AROUND, len(units))
     around = within(units.is_word, first, last) >= PROSE_AROUND * within(~units.is_space, first, last)
     return covered(places[(of_phrase >= PHRASE_WORDS) & around], PHRASE, len(units))
@@ -122,9 +137,9 @@ def _masked(text: str, units: Units, masked: NGrams) -> tuple[Flags, Flags]:
 
     Work is cases tried one by one, each with a result of its own: one number advances, and another does as it must.
     """
-    looping, worked, ends = np.zeros(len(units), np.bool_), np.zeros(len(units), np.bool_), running(units.widths)
+    looping, worked, bounds = np.zeros(len(units), np.bool_), np.zeros(len(units), np.bool_), units.bounds
     for loop in periodic(units.masked, masked.distances, MIN_MASKED):
-        if (num_chars := ends[loop.stop] - ends[loop.start]) < MIN_MASKED_CHARS:
+        if (num_chars := bounds[loop.stop] - bounds[loop.start]) < MIN_MASKED_CHARS:
             continue
         advances, varies = _numbers(_values(text, units, loop), loop.period)
         if advances and varies and loop.repeats < MAX_WORKED:

@@ -112,7 +112,7 @@ def densest(flags: Flags, found: Units, size: float) -> tuple[float, int, int]:
 
     size: of the window, as a share of the text; the whole text from 1 on.
     """
-    ranges, ends = stretches(flags), running(found.widths)
+    ranges, ends = stretches(flags), running(found.weights)
     if not len(ranges):
         return 0.0, 0, 0
     # It begins where a flagged stretch does, or ends where one does.
@@ -120,7 +120,7 @@ def densest(flags: Flags, found: Units, size: float) -> tuple[float, int, int]:
     begins = np.concatenate((ranges[:, 0], np.searchsorted(ends, ends[ranges[:, 1]] - length)))
     starts = np.minimum(begins, last)
     stops = np.minimum(np.searchsorted(ends, ends[starts] + length), len(flags))
-    flagged = running(found.widths * flags)
+    flagged = running(found.weights * flags)
     shares = (flagged[stops] - flagged[starts]) / np.maximum(ends[stops] - ends[starts], 1)
     best = int(np.argmax(shares))
     return float(shares[best]), int(starts[best]), int(stops[best])
@@ -128,14 +128,14 @@ def densest(flags: Flags, found: Units, size: float) -> tuple[float, int, int]:
 
 def _last(found: Units, size: float) -> int:
     """First unit of the last window of this size."""
-    ends = running(found.widths)
+    ends = running(found.weights)
     return min(int(np.searchsorted(ends, (1 - min(size, 1)) * ends[-1])), len(found) - 1)
 
 
 def _share(flags: Flags, found: Units, start: int) -> float:
     """Share of the text from a unit on that is flagged."""
-    widths = found.widths[start:]
-    return float(widths[flags[start:]].sum() / widths.sum())
+    weights = found.weights[start:]
+    return float(weights[flags[start:]].sum() / weights.sum())
 
 
 def _places(flags: Flags, length: int) -> Ints:

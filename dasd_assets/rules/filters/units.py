@@ -17,7 +17,7 @@ Flags = npt.NDArray[np.bool_]
 
 BLANK, LINE_END, LETTER, DIGIT, SYLLABLE, SIGN = range(6)
 MAX_RUN = 16  # characters of one unit, a power of 2: a run of one letter or digit is many units, as its tokens are
-LINE_END_WIDTH = 3  # it counts as so many characters, as it is a token of its own more often than not
+LETTERS_OF_TOKEN = 6
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 NUMBER, SINGLE_LETTER = np.uint64(0x8E2F1A6C3B5D7091), np.uint64(0xD1B54A32D192ED03)  # what masks them
@@ -31,11 +31,12 @@ class Units:
     """The units of a text, in order; what they leave out are single blanks between words.
 
     bounds: (U + 1,) code points at which they begin; the last is the end of the text. exact, masked: (U,) hashes.
-    is_word, is_number, is_space: (U,). widths: (U,) characters up to the next unit, by which shares are measured.
+    is_word, is_number, is_space: (U,). weights: (U,) about how many tokens it is, by which shares are measured: one for
+    every six letters, one a digit, one a sign or syllable.
     """
 
     bounds: Ints
-    widths: Ints
+    weights: Ints
     exact: Hashes
     masked: Hashes
     is_word: Flags
@@ -57,9 +58,8 @@ def units(text: str) -> Units:
     masked = np.where(kinds == DIGIT, NUMBER, np.where(is_letter & (lengths == 1), SINGLE_LETTER, exact))
     is_command = (starts > 0) & (points[np.maximum(starts - 1, 0)] == ord("\\"))  # \frac is a sign, no word
     is_word = (is_letter & (lengths > 1) & ~is_command) | (kinds == SYLLABLE)
-    bounds = np.append(starts, len(text))
-    widths = np.diff(bounds) * np.where(kinds == LINE_END, LINE_END_WIDTH, 1)
-    return Units(bounds, widths, exact, masked, is_word, kinds == DIGIT, kinds <= LINE_END)
+    weights = np.where(is_letter, 1 + (lengths - 1) // LETTERS_OF_TOKEN, np.where(kinds == DIGIT, lengths, 1))
+    return Units(np.append(starts, len(text)), weights, exact, masked, is_word, kinds == DIGIT, kinds <= LINE_END)
 
 
 def span_hashes(values: Hashes, starts: Ints, stops: Ints) -> Hashes:
