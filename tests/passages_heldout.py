@@ -9,6 +9,7 @@ here, by hand or by a small program that does what it describes.
 import random
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd
 
 
@@ -72,7 +73,7 @@ def kingdom() -> str:
     out = []
     for size in range(1, len(places) + 1):
         out.append(f"This is the key of the {places[0]}.")
-        for outer, inner in zip(places[: size - 1], places[1:size], strict=True):
+        for outer, inner in pairwise(places[:size]):
             out.append(f"In that {outer} there is a {inner};")
         out.append("")
     return lines([*out, "And in that basket there are some flowers."])

@@ -1,6 +1,7 @@
 """Repetition: shares by hand, and precision and recall on both halves of the passages."""
 
 import re
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_an_empty_text_and_a_blank_one_pass() -> None:
 
 def texts_of(text: str) -> list[str]:
     bounds = units(text).bounds.tolist()
-    return [text[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [text[start:stop] for start, stop in pairwise(bounds)]
 
 
 def test_units_by_hand() -> None:
@@ -138,7 +139,6 @@ def test_units_are_alike_exactly_where_their_text_is(text: str) -> None:
     assert text[first:] == "".join(parts)
     # What follows a unit belongs to its width, not to it: a single blank.
     shown = [part[:-1] if len(part) > 1 and part[-1].isspace() and not part.isspace() else part for part in parts]
-    shown = [part if not part.isspace() or len(part) == 1 else part for part in shown]
     alike = {}
     for part, value in zip(shown, found.exact.tolist(), strict=True):
         if not part.isspace():

@@ -6,7 +6,7 @@ from dasd_assets.rules.filters.tool_calls import calls_tool, tool_call_in
 
 CALLS = {
     "Qwen": '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
-    "Qwen-Coder": "<tool_call>\n<function=run_code>\n<parameter=code>\nprint(1)\n</parameter>\n</function>\n</tool_call>",
+    "Qwen-Coder": "<tool_call>\n<function=run_code>\n<parameter=code>\n1\n</parameter>\n</function>\n</tool_call>",
     "GLM": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
     "Llama 3.1": '<function=get_weather>{"city": "Oslo"}</function>',
     "Llama's Python": '<|python_tag|>brave_search.call(query="weather in Oslo")',

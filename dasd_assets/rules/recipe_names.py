@@ -21,8 +21,8 @@ def check_names(recipe: Recipe) -> None:
         raise RecipeError("\n".join(unknown))
     if CORRECTNESS in recipe.filters.required:
         raise RecipeError(
-            f"filters.required: {CORRECTNESS} is required by filters.require_correct: true, which also tells that wrong "
-            "answers are scored, and not selected; leave it out here"
+            f"filters.required: {CORRECTNESS} is required by filters.require_correct: true, which scores wrong "
+            "answers but does not select them; leave it out here"
         )
     if recipe.selection.pseudo_count and not SCORES[recipe.selection.score].is_mean:
         means = ", ".join(name for name, score in SCORES.items() if score.is_mean)

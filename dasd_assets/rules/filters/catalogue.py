@@ -110,8 +110,8 @@ def correctness(response: Response) -> Verdict:
 CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
 # The report's list (§6.2): "filter out samples exceeding the training context"; truncated outputs; tool or function
 # calls, and both a thinking part and a final answer; "regular expressions and n-gram matching" for repeated paragraphs,
-# sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4). Nor are those
-# after it: they are recorded for every response, and drop one only where the recipe lists them in `filters.required`.
+# sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4). Nor are
+# those after it: they are recorded for every response, and drop one only where the recipe requires them.
 FILTERS: dict[str, Filter] = {
     "length": Filter(
         drops="responses that, with their prompt, exceed the training context in student tokens",

@@ -1,7 +1,7 @@
 """Language drift: thinking that turns into another language, as far as its script shows.
 
-Scripts, not a model of languages: what teachers drift into is Chinese or Russian, and a classifier takes formulas and code
-for anything. Left out: drift from one language to another of the same script, such as from English to Spanish.
+Scripts, not a model of languages: what teachers drift into is Chinese or Russian, and a classifier takes formulas and
+code for anything. Left out: drift from one language to another of the same script, such as from English to Spanish.
 """
 
 import re
@@ -53,7 +53,7 @@ def language_drift(text: str, question: str, max_share: float) -> Verdict:
     share = round(foreign / max(total, 1), 4)
     if share <= max_share:
         return Verdict(True, value=share)
-    reason = f"{share:.2f} of the thinking is in another language than the question, at most {max_share:g}: {excerpt(first, 60)}"
+    reason = f"{share:.2f} of the thinking is in another language, at most {max_share:g}: {excerpt(first, 60)}"
     return Verdict(False, "language_drift", reason, share)
 
 

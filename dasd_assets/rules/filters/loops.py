@@ -20,8 +20,8 @@ MIN_PROSE_CHARS, MIN_UNIT_CHARS, MIN_OTHER_CHARS = 120, 250, 500
 NUM_PERIODS = 24  # the most frequent distances that are tried as a period
 
 PHRASE, PHRASE_WORDS = 5, 3
-# So often a phrase is said where there are words between, and where there is next to nothing else. A rhyme has 12 verses, a
-# proof 8 cases, the trace of an algorithm 20 steps: 16 for all took a search of a graph for a loop, 24 missed lists.
+# So often a phrase is said where there are words between, and where there is next to nothing else. A rhyme has 12
+# verses, a proof 8 cases, an algorithm's trace 20 steps: 16 for all took a trace for a loop, 24 missed endless lists.
 PHRASE_TIMES, PHRASE_TIMES_ALONE = 24, 16
 NOTHING_ELSE, NEIGHBOURS = 0.9, 40  # share of phrases among so many units on either side
 AROUND, PROSE_AROUND = 10, 0.45  # units on either side of a phrase, and the least share of words among all of them
@@ -51,8 +51,8 @@ class Stretch:
 class Loops:
     """Which units lie in a loop, by its kind; (U,) each.
 
-    exact: the same to the letter. masked: but for numbers and single letters. phrases: of prose, these masked, said again
-    and again in whatever order. patterns: of signs and numbers, likewise.
+    exact: the same to the letter. masked: but for numbers and single letters. phrases: of prose, these masked, said
+    again and again in whatever order. patterns: of signs and numbers, likewise.
     """
 
     exact: Flags
@@ -110,7 +110,8 @@ def _phrases(units: Units, masked: NGrams) -> Flags:
         return often
     places = np.arange(len(units))
     first, last = np.maximum(places - NEIGHBOURS, 0), np.minimum(places + NEIGHBOURS, len(units))
-    return often | (alone & (within(alone, first, last) >= NOTHING_ELSE * (last - first)))
+    nothing_else: Flags = within(alone, first, last) >= NOTHING_ELSE * (last - first)
+    return often | (alone & nothing_else)
 
 
 def _of_prose(units: Units, often: Flags) -> Flags:

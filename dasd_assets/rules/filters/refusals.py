@@ -32,9 +32,11 @@ _REFUSAL = re.compile(
       | \bsorry,?\ (?:but\ )?(?:that's|this\ is|that\ is)\ (?:not\ )?something\ I\ (?:can|can't|cannot)\b
       | \b(?:I|we)\ (?:must|have\ to|need\ to|will\ have\ to)\ (?:respectfully\ )?(?:decline|refuse)\b
       | \bI(?:'d|\ would)\ (?:rather|prefer)\ not\ (?:to\ )?(?:answer|discuss|help|say)\b
-      | \b[Aa]s\ an?\ (?:AI|artificial\ intelligence|(?:large\ )?language\ model)\b[^.\n]{{0,80}}(?:{_spaced(_CANNOT)}|not\ able|do\ not|don't)
+      | \b[Aa]s\ an?\ (?:AI|artificial\ intelligence|(?:large\ )?language\ model)\b[^.\n]{{0,80}}
+        (?:{_spaced(_CANNOT)}|not\ able|do\ not|don't)
       | \bagainst\ (?:my|our|OpenAI's)\ (?:content\ |usage\ |safety\ )?(?:polic(?:y|ies)|guidelines)\b
-      | (?:抱歉|对不起|很遗憾|不好意思)[，,。！ ]*(?:但|不过|我|作为[^，。\n]{{0,20}}[，,])*\s*(?:无法|不能|不便|没有办法)(?:为[你您])?(?:提供|回答|协助|帮助|帮[你您]|满足|完成|继续|讨论|生成|处理)
+      | (?:抱歉|对不起|很遗憾|不好意思)[，,。！ ]*(?:但|不过|我|作为[^，。\n]{{0,20}}[，,])*\s*
+        (?:无法|不能|不便|没有办法)(?:为[你您])?(?:提供|回答|协助|帮助|帮[你您]|满足|完成|继续|讨论|生成|处理)
       | 我(?:无法|不能|不便)(?:为[你您])?(?:提供|协助|帮助|帮[你您]|满足|回答)(?:这|该|此|[你您]|与|关于|相关|任何)
       | 作为(?:一个|一名)?(?:AI|人工智能|语言模型|大模型)[^。\n]{{0,30}}(?:无法|不能|不会)
       | \bno\ puedo\ (?:ayudar|responder|proporcionar|cumplir)

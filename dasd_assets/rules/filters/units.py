@@ -1,8 +1,8 @@
 """A text as the units in which repetition is sought: words, numbers, signs and line ends, as arrays.
 
-Made for texts of any script and any length in a few array operations: a loop in Python over 64K tokens would take longer
-than all that follows. Two views: the units as they are, and with every number and single letter masked, in which "Wait,
-maybe it is 301. Wait, maybe it is 302." is one sentence said twice.
+Made for texts of any script and any length in a few array operations: a loop in Python over 64K tokens would take
+longer than all that follows. Two views: the units as they are, and with every number and single letter masked, in which
+"Wait, maybe it is 301. Wait, maybe it is 302." is one sentence said twice.
 """
 
 from dataclasses import dataclass
