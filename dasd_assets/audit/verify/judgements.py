@@ -5,7 +5,7 @@ Texts are judged on the student's tokens as they are stored; whether these are r
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
@@ -84,7 +84,7 @@ def verdicts(
         removed.update(stored.keys() - FILTERS.keys())
         for name, found in stored.items():
             if name in FILTERS and found != again.get(name):
-                what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
+                what = _difference(found, again.get(name))
                 yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
@@ -189,9 +189,14 @@ def evaluations(reading: Reading, sample: int | None, say: Callable[[str], None]
         say(f"  {num_unjudged:,} evaluations were not judged again: their question or verifier is another by now")
 
 
+def _difference(stored: Verdict, again: Verdict | None) -> str:
+    if again is not None and replace(again, value=stored.value) == stored:
+        return f"its value is {stored.value}, its text gives {again.value}"
+    return f"its verdict is {_shown(stored)}, its text gives {_shown(again)}"
+
+
 def _shown(verdict: Verdict | None) -> str:
     if verdict is None:
         return "none"
-    value = None if verdict.value is None else f"value {verdict.value:g}"
-    details = ": ".join(text for text in (verdict.kind, verdict.reason, value) if text)
+    details = ": ".join(text for text in (verdict.kind, verdict.reason) if text)
     return ("passed" if verdict.passed else "failed") + (f" ({details})" if details else "")
