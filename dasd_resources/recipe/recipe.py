@@ -9,10 +9,10 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.model_settings import Model
-from dasd_resources.recipe.parts import Part
+from dasd_resources.recipe.parts import DECIDING, Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
 
 
 class Recipe(Part):

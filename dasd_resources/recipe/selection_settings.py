@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dasd_resources.recipe.parts import Part, Positive, Probability, Share
+from dasd_resources.recipe.parts import Part, Positive, Probability, Share, without_defaults
 
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
@@ -25,6 +25,10 @@ class Repetition(Part):
     window_tokens: Positive = 256
     max_loop_share: Probability = 0.7
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        return without_defaults(self, serialize(self), info, ("window_tokens", "max_loop_share"))
+
 
 class Filters(Part):
     """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded.
@@ -42,6 +46,11 @@ class Filters(Part):
     max_refusal_chars: Positive = 400
     max_foreign_share: Share = 0.1
     min_question_share: Share = 0.1
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        added = ("required", "max_refusal_chars", "max_foreign_share", "min_question_share")
+        return without_defaults(self, serialize(self), info, added)
 
 
 class Divergence(Part):

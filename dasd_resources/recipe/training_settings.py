@@ -11,9 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from dasd_resources.recipe.parts import Part, Positive, Probability
-
-DECIDING = "deciding"  # the serialization of what decides rows, for versions
+from dasd_resources.recipe.parts import DECIDING, Part, Positive, Probability
 
 
 class Training(Part):
