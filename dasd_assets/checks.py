@@ -324,7 +324,8 @@ def _thinking_advice(scope: Scope) -> str:
 
 def _unscored(scope: Scope) -> AssetCheckFinding:
     version = filter_version(scope.recipe, scope.student)
-    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, required_filters(False))
+    filters = required_filters(False, scope.recipe.filters.required)
+    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, filters)
     scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return _failed(scope, "student_logprobs", wanted - scored, wanted)
 

@@ -87,6 +87,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         rules=[STUDENT_SCORING, CANDIDATES, FILTERING],
         parts=[
             "filters.apply",
+            "filters.required",
             "generation.temperatures",
             *[f"parity.{part}" for part in ("num_responses", "max_tokens", "student")],  # the check blocks what follows
         ],
@@ -105,7 +106,8 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         batch = context.partition_key
         version = filter_version(recipe, student.fingerprint)
-        params = to_score_params(recipe, teacher, batch, version, required_filters(False))
+        filters = required_filters(False, recipe.filters.required)
+        params = to_score_params(recipe, teacher, batch, version, filters)
         pool = responses_to_score(warehouse, params)
         todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0

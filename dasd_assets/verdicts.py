@@ -11,8 +11,10 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.plots import dropped_at_limits, inline, values_at_limit
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
@@ -21,7 +23,7 @@ from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
 from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
@@ -46,7 +48,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group="responses",
         kinds={"ducklake"},
         description="One row per response and filter: whether it passed, and if not, why. Dropped are:\n\n"
-        + "\n".join(f"- `{name}`: {entry.drops}" for name, entry in FILTERS.items()),
+        + "\n".join(
+            f"- `{name}`: {entry.drops}{'' if entry.always_required else ', where the recipe requires it'}"
+            for name, entry in FILTERS.items()
+        ),
     )
     def response_verdicts(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
@@ -69,7 +74,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             for response, found in logged(judged, num_todo, "responses judged", context.log.info):
                 for verdict in verdict_rows({"response_id": response, "batch": batch}, found, version):
                     ledger.add(verdict)
-        return _result(warehouse, batch, version, declared, sandbox_figure(confinement))
+        return _result(warehouse, batch, version, recipe.filters, declared, sandbox_figure(confinement))
 
     return [response_verdicts]
 
@@ -104,9 +109,14 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
 
 
 def _result(
-    warehouse: Warehouse, batch: str, version: str, declared: Declaration, sandbox: dict[str, str]
+    warehouse: Warehouse,
+    batch: str,
+    version: str,
+    filters: Filters,
+    declared: Declaration,
+    sandbox: dict[str, str],
 ) -> dg.MaterializeResult:
-    query = """SELECT response_id, filter, passed, kind FROM response_verdicts
+    query = """SELECT response_id, filter, passed, kind, value FROM response_verdicts
         WHERE batch = $batch AND filter_version = $version"""
     verdicts = warehouse.read(query, {"batch": batch, "version": version})
     asked = warehouse.read("SELECT prompt_id FROM prompts WHERE batch = $batch", {"batch": batch})["prompt_id"]
@@ -123,5 +133,18 @@ def _result(
             num_responses=verdicts["response_id"].n_unique(),
             **{f"failed_{name}": count for name, count in failed.items()},
             **not_decided(verdicts["kind"]),
+            **_values(verdicts, filters),
         ),
     )
+
+
+def _values(verdicts: pl.DataFrame, filters: Filters) -> dict[str, Figure]:
+    """Per filter that measures something, a plot of its values, and how many would be dropped at other limits."""
+    figures: dict[str, Figure] = {}
+    for name, entry in FILTERS.items():
+        values = verdicts.filter(pl.col("filter") == name)["value"].drop_nulls().to_list()
+        if entry.measure is not None and values:
+            limit = entry.measure.limit(filters)
+            figures[f"{name}_values"] = inline(values_at_limit(values, limit, entry.measure.meaning))
+            figures[f"{name}_dropped_at"] = dropped_at_limits(values, limit, at_most=entry.measure.at_most)
+    return figures

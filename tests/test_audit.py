@@ -17,6 +17,7 @@ from dasd_assets.audit.ranking import selections
 from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
 from dasd_assets.records.selection_rules import selection_rule
+from dasd_assets.rules.filters import FILTERS
 from dasd_assets.rules.pool import pool_params
 from dasd_resources.storage.lake import Lake
 
@@ -45,9 +46,7 @@ def test_a_chosen_response_from_line_to_checkpoint(home: Project, capsys: pytest
     line = record["prompt"]["source_line"]
     landed = (home.home / "prompts" / record["prompt"]["source_file"]).read_text().splitlines()
     assert json.loads(landed[line - 1])["question"] == record["prompt"]["question"]
-    assert {v["filter"] for v in record["verdicts"]} == {
-        *("correctness", "length", "repetition", "structure", "truncation")
-    }
+    assert {v["filter"] for v in record["verdicts"]} == set(FILTERS)
     assert " ".join(s["text"] for s in record["sentences"]).split() == [
         word for word in record["text"].split() if word not in ("<think>", "</think>")
     ]

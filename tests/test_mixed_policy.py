@@ -247,11 +247,10 @@ def test_a_continuation_is_judged_on_the_students_tokens_of_its_whole_text(finis
         assert set(judge_row(row, finished.recipe.filters)) == set(FILTERS)
 
 
-def test_repetition_is_found_in_the_students_tokens() -> None:
+def test_repetition_is_found_in_the_whole_text() -> None:
     loop = "".join(f"Now {'+'.join(str(i % 7) for i in range(j % 3, 30))}. " for j in range(12))
     text = f"<think>\n{loop}\n</think>\nThe answer is 7."
     made = tokens_of(STUDENT, {"question": "q", "system_prompt": None, "text": text})
     verdict = repetition(text, made["token_ids"][made["num_prompt_tokens"] :], RECIPE.filters.repetition)
     assert not verdict.passed
-    assert verdict.kind == "repeated_ngrams"
-    assert repetition(text, [1, 2, 3], RECIPE.filters.repetition).kind == "repeated_sentences"
+    assert verdict.kind == "repeated_phrases"

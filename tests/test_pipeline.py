@@ -30,7 +30,7 @@ CONTRACT = {
     "rejected_prompts": "source_file source_line kind reason prompt_id owner_batch",
     "responses": "response_id prompt_id batch temperature sample_index seed teacher_fingerprint text token_ids "
     "logprobs offsets finish_reason",
-    "response_verdicts": "response_id filter passed kind reason filter_version",
+    "response_verdicts": "response_id filter passed kind reason value filter_version",
     "student_tokens": "response_id student_fingerprint num_prompt_tokens token_ids offsets kind reason",
     "student_logprobs": "response_id student_fingerprint logprobs",
     "sentence_probabilities": "response_id student_fingerprint sentence_index start stop teacher_sum_logprob "

@@ -48,3 +48,19 @@ def test_a_shape_and_a_trend_are_one_line_of_text() -> None:
     assert plots.trend([4.0, 3.0, 2.0, 1.0]) == "4 █▆▃▁ 1"
     assert plots.trend([2.0]) == "2 ▁ 2"
     assert len(plots.trend(range(1000)).split()[1]) == plots.NUM_BLOCKS
+
+
+def test_a_limit_is_drawn_and_what_it_drops_is_counted() -> None:
+    values = [0.1, 0.2, 0.35, 0.36, 0.7, 0.71, 0.9]
+    figure = plots.values_at_limit(values, 0.7, "share in a loop")
+    line, axes = figure.axes[0].lines[0], figure.axes[0]
+    assert list(line.get_xdata()) == [0.7, 0.7]
+    assert axes.get_xlabel() == "share in a loop"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["responses (n=7)", "limit 0.7"]
+    assert len(decoded(figure)) < 12_000
+    assert plots.dropped_at_limits(values, 0.7, at_most=True) == (
+        "0.175: 6 · 0.35: 4 · 0.525: 3 · 0.7 (the limit): 2 · 1.05: 0 · 1.4: 0"
+    )
+    assert plots.dropped_at_limits([0, 1, 2], 1, at_most=False) == (
+        "0.25: 1 · 0.5: 1 · 0.75: 1 · 1 (the limit): 1 · 1.5: 2 · 2: 2"
+    )

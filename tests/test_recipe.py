@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import change
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -375,3 +376,17 @@ def test_a_server_part_goes_with_its_engine(tmp_path: Path) -> None:
     served = {**DEMO["teacher"], "engine": "openai", "server": SERVER, "engine_options": {"max_model_len": 8}}
     with pytest.raises(RecipeError, match="engine_options mean nothing to a server"):
         load_recipe(changed(tmp_path, "teacher", served))
+
+
+def test_a_key_that_was_added_counts_only_where_it_is_not_the_default() -> None:
+    recipe = load_recipe("demo")
+    filters = recipe.parts("filters")["filters"]
+    assert list(filters) == ["max_student_tokens", "repetition", "require_correct", "apply"]
+    assert list(filters["repetition"]) == ["ngram_sizes", "max_duplicate_share", "tail_tokens", "max_tail_share"]
+    other = change(change(recipe, "filters.required", ("box",)), "filters.repetition.window_tokens", 99)
+    assert other.parts("filters")["filters"] == {
+        **filters,
+        "repetition": {**filters["repetition"], "window_tokens": 99},
+        "required": ["box"],
+    }
+    assert recipe.model_dump()["filters"]["required"] == ()

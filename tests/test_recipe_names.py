@@ -61,3 +61,12 @@ def test_a_command_says_it_in_one_sentence(
     assert capsys.readouterr().err.startswith(
         "dasd: selection.score: there is no score 'best'; there are teacher_share"
     )
+
+
+def test_a_filter_that_is_required_must_exist_and_is_not_correctness() -> None:
+    recipe = load_recipe("demo")
+    check_names(change(recipe, "filters.required", ("box", "refusal")))
+    with pytest.raises(RecipeError, match=r"filters.required: there is no filter 'boxes'; there are length, "):
+        check_names(change(recipe, "filters.required", ("boxes",)))
+    with pytest.raises(RecipeError, match=r"correctness is required by filters.require_correct: true"):
+        check_names(change(recipe, "filters.required", ("correctness",)))

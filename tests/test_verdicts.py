@@ -49,14 +49,15 @@ def failed(judged: Row, limits: Filters = RECIPE.filters) -> list[str]:
 
 
 def test_a_good_response_passes_every_filter() -> None:
-    assert judge_row(row(), RECIPE.filters) == {name: Verdict(True) for name in FILTERS}
+    values = {"length": 30, "repetition": 0.0, "language": 0.0}
+    assert judge_row(row(), RECIPE.filters) == {name: Verdict(True, value=values.get(name)) for name in FILTERS}
 
 
 def test_each_fault_fails_its_own_filter() -> None:
     assert failed(row(finish_reason="length")) == ["truncation"]
     assert failed(row(tool_call=True)) == ["structure"]
     assert failed(row(reference_answer="8")) == ["correctness"]
-    assert failed(row(token_ids=[5, 6] * 200)) == ["repetition"]
+    assert failed(row(text=TEXT.replace("7", "7, so we go on" * 99, 1))) == ["repetition"]
 
 
 def test_a_question_the_students_template_refuses_fails_every_filter() -> None:
@@ -68,11 +69,11 @@ def test_a_question_the_students_template_refuses_fails_every_filter() -> None:
 def test_length_is_that_of_the_students_tokens() -> None:
     assert failed(row(num_student_tokens=60), filters(max_student_tokens=60)) == []
     verdict = judge_row(row(num_student_tokens=60), filters(max_student_tokens=59))["length"]
-    assert verdict == Verdict(False, "too_long", "60 student tokens, at most 59")
+    assert verdict == Verdict(False, "too_long", "60 student tokens, at most 59", 60)
 
 
 def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
-    verdicts = {"length": Verdict(True), "truncation": Verdict(False, "cut_off", "cut off")}
+    verdicts = {"length": Verdict(True, value=30), "truncation": Verdict(False, "cut_off", "cut off")}
     assert verdict_rows({"response_id": "r1", "batch": "b1"}, verdicts, "v1") == [
         {
             "response_id": "r1",
@@ -81,6 +82,7 @@ def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
             "passed": True,
             "kind": None,
             "reason": None,
+            "value": 30,
             "filter_version": "v1",
         },
         {
@@ -90,6 +92,7 @@ def test_one_row_per_filter_with_the_columns_of_the_key() -> None:
             "passed": False,
             "kind": "cut_off",
             "reason": "cut off",
+            "value": None,
             "filter_version": "v1",
         },
     ]
@@ -101,13 +104,14 @@ def test_the_version_names_the_limits_and_the_tokenizer_that_counts(student: Pro
         filter_version(RECIPE, student.fingerprint),
         filter_version(recipe(max_student_tokens=511), student.fingerprint),
         filter_version(recipe(repetition=stricter), student.fingerprint),
+        filter_version(recipe(max_foreign_share=0.2), student.fingerprint),
         filter_version(RECIPE, "0" * 16),
     }
-    assert len(versions) == 4
+    assert len(versions) == 5
 
 
 def test_what_is_done_with_a_verdict_does_not_change_it(student: PromptedModel) -> None:
-    for other in (recipe(require_correct=False), recipe(apply="after_selection")):
+    for other in (recipe(require_correct=False), recipe(apply="after_selection"), recipe(required=("box",))):
         assert filter_version(other, student.fingerprint) == filter_version(RECIPE, student.fingerprint)
 
 

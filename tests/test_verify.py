@@ -105,7 +105,9 @@ def test_verdicts_and_evaluations_are_judged_again(copy: Project) -> None:
         WHERE continuation_id = '{long}' AND filter = 'length'""",
     )
     edit(copy, f"UPDATE evaluations SET correct = TRUE, kind = NULL, reason = NULL WHERE evaluation_id = '{answer}'")
+    edit(copy, f"UPDATE response_verdicts SET value = -1 WHERE response_id = '{loop}' AND filter = 'length'")
     found = faults(copy)
+    assert f"response_verdicts {loop} length: its value is -1.0, its text gives " in found
     assert f"response_verdicts {loop} repetition: its verdict is failed (a hand), its text gives passed" in found
     assert f"response_verdicts {wrong} correctness: its verdict is passed, its text gives failed (" in found
     assert f"continuation_verdicts {long} length: it passes for a reason, or fails without one" in found

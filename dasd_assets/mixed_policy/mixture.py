@@ -47,7 +47,14 @@ MIXTURE_VERSION = "1"
 MIXTURE = Rule(
     "mixture",
     MIXTURE_VERSION,
-    ("name", "seed", "mixed_policy.off_policy_ratio", "mixed_policy.require_correct", "mixed_policy.loss_on_prefix"),
+    (
+        "name",
+        "seed",
+        "filters.required",
+        "mixed_policy.off_policy_ratio",
+        "mixed_policy.require_correct",
+        "mixed_policy.loss_on_prefix",
+    ),
 )
 
 
@@ -137,7 +144,7 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: s
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
     params = {
         "version": continuation_filter_version(recipe, student),
-        "filters": list(required_filters(recipe.mixed_policy.require_correct)),
+        "filters": list(required_filters(recipe.mixed_policy.require_correct, recipe.filters.required)),
     }
     passed = warehouse.read(query, params)["continuation_id"]
     return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))

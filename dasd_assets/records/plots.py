@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loading matplotlib takes half a second, which only a proces
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 NUM_BLOCKS = 24
+LIMIT_FACTORS = (0.25, 0.5, 0.75, 1, 1.5, 2)  # of a limit, at which it is counted what would be dropped
 INLINE_BYTES, INLINE_COLOURS, INLINE_DPI, FILE_DPI = 50_000, 32, 90, 200
 
 
@@ -80,6 +81,22 @@ def histogram(groups: Mapping[str, Sequence[float]], x_label: str) -> "Figure":
         heights, _ = np.histogram(values, bins=edges, density=len(values) > 0)
         axes.stairs(heights, edges, label=f"{name} (n={len(values):,})", fill=len(groups) == 1, alpha=0.8)
     return with_legend(figure, axes)
+
+
+def values_at_limit(values: Sequence[float], limit: float, x_label: str) -> "Figure":
+    """Histogram of values, and the limit up to which, or from which, they pass."""
+    figure = histogram({"responses": values}, x_label)
+    figure.axes[0].axvline(limit, color="black", linewidth=1, linestyle="--", label=f"limit {limit:g}")
+    return with_legend(figure, figure.axes[0])
+
+
+def dropped_at_limits(values: Sequence[float], limit: float, *, at_most: bool) -> str:
+    """How many of the values fail at several limits, as one line of text: `0.35: 12 · 0.7 (the limit): 3 · 1.05: 0`."""
+    found = np.asarray(values, dtype=np.float64)
+    limits = [limit * factor for factor in LIMIT_FACTORS]
+    dropped = [int(np.count_nonzero(found > at if at_most else found < at)) for at in limits]
+    names = [f"{at:.6g}{' (the limit)' if at == limit else ''}" for at in limits]
+    return " · ".join(f"{name}: {count:,}" for name, count in zip(names, dropped, strict=True))
 
 
 def labelled_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":

@@ -17,6 +17,7 @@ POOL = Rule(
     (
         "filters.apply",
         "filters.require_correct",
+        "filters.required",
         "selection.score",
         "selection.min_sentences",
         "selection.pseudo_count",
@@ -73,6 +74,6 @@ def pool_params(recipe: Recipe, teacher: str, student: str, dataset: str, batche
         "budget_unit": recipe.selection.budget_unit,
         "threshold_version": threshold_version(recipe),
         "filter_version": filter_version(recipe, student),
-        "filters": list(required_filters(recipe.filters.require_correct)),
+        "filters": list(required_filters(recipe.filters.require_correct, recipe.filters.required)),
         "only_accepted": recipe.filters.apply == "before_selection",
     }

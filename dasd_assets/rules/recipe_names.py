@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters import CORRECTNESS, FILTERS
 from dasd_assets.rules.scores import SCORES
 from dasd_resources.recipe import Recipe, RecipeError
 
@@ -15,9 +15,15 @@ def check_names(recipe: Recipe) -> None:
     unknown = [
         *_unknown("selection.score", "score", [recipe.selection.score], SCORES),
         *_unknown("checks.max_drop_share", "filter", recipe.checks.max_drop_share, FILTERS),
+        *_unknown("filters.required", "filter", recipe.filters.required, FILTERS),
     ]
     if unknown:
         raise RecipeError("\n".join(unknown))
+    if CORRECTNESS in recipe.filters.required:
+        raise RecipeError(
+            f"filters.required: {CORRECTNESS} is required by filters.require_correct: true, which scores wrong "
+            "answers but does not select them; leave it out here"
+        )
     if recipe.selection.pseudo_count and not SCORES[recipe.selection.score].is_mean:
         means = ", ".join(name for name, score in SCORES.items() if score.is_mean)
         raise RecipeError(

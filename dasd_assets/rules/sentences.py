@@ -4,7 +4,8 @@ Canonical text -> sentence spans; token logprobs and offsets -> a sum and a coun
 Left out: any model of language. The report says only "segment each response into sentences"; these are rules for
 reasoning text, and a change to any of them needs a new SEGMENTER_VERSION. What is one sentence here:
 - a newline ends it in prose, so each heading, list item or table row begins one; full stops inside them still count;
-- a fenced code block is one; display maths goes with the sentence around it, also across blank lines;
+- a fenced code block is one; display maths goes with the sentence around it, also across blank lines, and ends it where
+  a capitalised word follows; so does inline maths where the word begins a sentence ("x = 1$ Hence");
 - a quotation of up to 200 characters is not split; a number or label goes with what it opens ("2.", "Step 1.", "A.");
 - whitespace belongs to the sentence before it, leading whitespace of a body to the first one.
 """
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dasd_assets.rules.rule import Rule
 
-SEGMENTER_VERSION = "1"
+SEGMENTER_VERSION = "2"
 SEGMENTER = Rule("segmenter", SEGMENTER_VERSION)
 THINK_OPEN = "<think>\n"
 THINK_CLOSE = "\n</think>\n"
@@ -55,6 +56,14 @@ ENV = "align|equation|gather|multline|eqnarray|cases"
 DISPLAY = rf"""(?:\$\$[^$]++\$\$|\\\[(?:[^\\]++|\\[^\[\]])*+\\\]
     |\\begin\{{(?P<env>{ENV})(?:[^\\]++|\\(?!(?:begin|end)\{{(?P=env)).)*+\\end\{{(?P=env)\*?\}})"""
 INLINE = r"(?:\$(?!\s)(?:[^$\\\n]++|\\.)++(?<!\s)\$(?!\d)|\\\((?:[^\\\n]++|\\[^()\n])*+\\\)|`[^`\n]++`|```[^`\n]++```)"
+STARTS_AFTER_MATHS = (  # "x = 1\\) Simplifying": what begins a sentence after maths without a full stop; no name does
+    r"(?:Simplifying|Substituting|Dividing|Multiplying|Adding|Subtracting|Summing|Solving|Expanding|Factoring|Taking|Using"
+    r"|Setting|Plugging|Rearranging|Squaring|Differentiating|Integrating|Applying|Combining|Comparing|Evaluating|Computing"
+    r"|Th(?:e|is|at|ese|ose|ere|en|us|erefore)|Hence|So|Now|Next|Finally|But|Since|Because|However|Similarly|Also|Note|Let"
+    r"|We|It|Its|In|If|For|From|By|Wait)\b"
+)
+CJK_STARTS_AFTER_MATHS = r"(?<![,，]\$\$)(?<![,，]\\\])(?:所以|因此|于是|从而|由此|综上|接下来|然后|现在|代入)"
+NO_FULL_STOP_AFTER_MATHS = rf"(?:(?<=\$)|(?<=\\\)))[ ]++(?={STARTS_AFTER_MATHS})"
 FULL_STOP_IN_MATHS = r"(?:(?<=[.!?]\$)|(?<=[.!?]\\\)))\s++(?=[A-Z])"  # "$x = 1.$ Now": the maths holds the full stop
 FENCE = r"(?P<tick>`{3,}+|~{3,}+)[^`\n]*+\n(?:(?![ \t]*(?P=tick))[^\n]*+\n)*+[^\n]*+\s*+"
 QUOTE = "|".join(  # at most 200 characters, up to the punctuation before its end, which is judged like any other
@@ -73,7 +82,7 @@ SCAN = re.compile(
     # 1. Text that ends no sentence: plain characters, quotations, inline maths and code, escapes, stops inside words.
     (?: [^.!?…。！？\n`$\\~"“「]++
       | {QUOTE} | ["“「]
-      | {INLINE}(?!{FULL_STOP_IN_MATHS})
+      | {INLINE}(?!{FULL_STOP_IN_MATHS}|{NO_FULL_STOP_AFTER_MATHS})
       | \n\s*+(?=\$\$|\\\[|\\begin\{{(?:{ENV}))
       | \\(?![\[(]|begin\{{).
       | [.!?…]++(?![\s{CLOSERS}{CJK}✓-✘✅❌☑\U0001f300-\U0001faff])
@@ -84,12 +93,12 @@ SCAN = re.compile(
             | (?:[.!?…]++[{CLOSERS}]*+{EMOJI}[ \t]*+)?\n\s*+
             | (?:(?<=[a-z]{{4}})(?<!approx)(?<!resp)|(?<=[\d)\]$`])(?<!:[ ]1))\.\s++(?=[A-Z\d]) | \?\s++(?=\w)
             | [。！？]++(?![.…{CLOSERS}])\s*+(?![，、；：,)）])
-            | {INLINE}{FULL_STOP_IN_MATHS})
+            | {INLINE}(?:{FULL_STOP_IN_MATHS}|{NO_FULL_STOP_AFTER_MATHS}))
     # 3. Or other punctuation before whitespace; then, in both cases, the label that the next sentence opens with.
           | (?P<stop> (?P<mark>[.!?…。！？]++[{CLOSERS}]*+{EMOJI})(?:\s++|(?=[{CJK}])|(?<=[。！？”」』）》】])))
         )(?:(?<!\?[ ]){LABEL})?
-    # 4. Display maths, which ends its sentence only before a capitalised word; or any other character.
-      | {DISPLAY}(?:[,;]?\s*+(?=[a-z]|其中)|(?P<shown>[ \t]++(?=[A-Z][a-z])))?
+    # 4. Display maths, which ends its sentence only before a capitalised word, glued to it or not; or any character.
+      | {DISPLAY}(?:[,;]?\s*+(?=[a-z]|其中)|(?P<shown>[ \t]*+(?=[A-Z][a-z]|{CJK_STARTS_AFTER_MATHS})))?
       | \Z | `++ | ~++ | .
     )""",
     re.X | re.S,

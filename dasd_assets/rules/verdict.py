@@ -43,6 +43,10 @@ VerdictKind = Literal[
     "verifier_out_of_memory",
     "verifier_failed",
     "no_verifier",
+    "refusal",
+    "language_drift",
+    "no_box",
+    "off_topic",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
 # looks: where it finds several faults, the kind is the first and the reason lists all.
@@ -55,11 +59,11 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "unexpected_thinking": "There is a thinking part, where the recipe says that the teacher writes none.",
     "no_final_answer": "The final answer is missing or blank.",
     "extra_delimiters": "The text has more `<think>` or `</think>` than its parts need.",
-    "repeated_ngrams": "Too large a share of the token n-grams occurred before.",
-    "repeated_paragraphs": "Too large a share of the text is paragraphs that occurred before.",
-    "repeated_sentences": "Too large a share of the text is sentences that occurred before.",
-    "repeated_phrases": "Too large a share of the text is a short phrase, many times in a row.",
-    "looping_tail": "The last tokens are mostly one loop.",
+    "repeated_ngrams": "Too large a share of the response is n-grams said again and again.",
+    "repeated_paragraphs": "A stretch of the text is mostly a loop of paragraphs.",
+    "repeated_sentences": "A stretch of the text is mostly a loop of sentences.",
+    "repeated_phrases": "A stretch of the text is mostly a loop within a sentence.",
+    "looping_tail": "The last tokens are mostly a loop.",
     "wrong_answer": "The verifier does not accept the final answer: another, an empty or an overlong one.",
     "no_program": "The answer has no program in Python, or one that is too long.",
     "wrong_output": "The program prints or returns something else than a test expects.",
@@ -73,6 +77,10 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "verifier_out_of_memory": "Comparing the final answer took too much memory, so whether it is right is not known.",
     "verifier_failed": "The verifier failed, not the answer.",
     "no_verifier": "Nothing could be judged, for the question has no verifier (passes).",
+    "refusal": "The answer is short and declines to answer.",
+    "language_drift": "Too large a share of the thinking is in another language than the question.",
+    "no_box": "The question asks for a box, the answer has none.",
+    "off_topic": "The thinking has too small a share of the question's terms.",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
 
@@ -82,16 +90,18 @@ class Verdict:
     """Whether a response passes a filter; kind and reason say why not, or why nothing could be judged.
 
     kind: for code, see VERDICT_KINDS. reason: for people. Both are None where something was judged and passed.
+    value: what the filter compared with its limit; None where it compares no number.
     """
 
     passed: bool
     kind: VerdictKind | None = None
     reason: str | None = None
+    value: float | None = None
 
     @classmethod
-    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]]) -> "Verdict":
+    def of_faults(cls, faults: Sequence[tuple[VerdictKind, str]], value: float | None = None) -> "Verdict":
         """Passed if there is no fault; else the first one's kind, and a reason that lists all."""
-        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None)
+        return cls(not faults, faults[0][0] if faults else None, "; ".join(text for _, text in faults) or None, value)
 
 
 def final_answer_verdict(text: str, verifier: str, asked: Asked, *, blank_is_missing: bool) -> Verdict:

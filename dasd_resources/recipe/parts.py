@@ -2,7 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from dasd_resources.errors import UserError
 
@@ -11,6 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+DECIDING = "deciding"  # the serialization of what decides rows, for versions
 
 
 class AddedLater:
@@ -27,3 +35,16 @@ class Part(BaseModel):
     """A frozen section of the recipe; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _deciding(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        document: dict[str, object] = serialize(self)
+        if info.context != DECIDING:
+            return document
+        return {name: value for name, value in document.items() if not is_unset(self, name)}
+
+
+def is_unset(part: Part, key: str) -> bool:
+    """Whether a key was added later and has its default."""
+    field = type(part).model_fields[key]
+    return AddedLater in field.metadata and getattr(part, key) == field.get_default(call_default_factory=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
@@ -12,10 +12,10 @@ from dasd_resources.recipe.generation_settings import Generation, Parity, datase
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
-from dasd_resources.recipe.parts import AddedLater, Part
+from dasd_resources.recipe.parts import DECIDING, AddedLater, Part, is_unset
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.training_settings import DECIDING, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
 from dasd_resources.recipe.verification_settings import Verification
 
 
@@ -99,11 +99,10 @@ class Recipe(Part):
 
     def _is_unset(self, path: str) -> bool:
         *sections, key = path.split(".")
-        section: BaseModel = self
+        section: Part = self
         for name in sections:
             section = getattr(section, name)
-        field = type(section).model_fields[key]
-        return AddedLater in field.metadata and getattr(section, key) == field.get_default(call_default_factory=True)
+        return is_unset(section, key)
 
     def _part(self, path: str) -> object:
         value: object = self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dasd_resources.recipe.parts import Part, Positive, Probability
+from dasd_resources.recipe.parts import AddedLater, Part, Positive, Probability, Share
 
 Per = Literal["token", "character"]
 Measure = Literal["probability", "log"]
@@ -12,21 +12,36 @@ Unit = Literal["examples", "tokens"]
 
 
 class Repetition(Part):
-    """The shares of repeated n-grams and of a repeating tail above which a response is dropped (report §6.2)."""
+    """The shares of repetition above which a response is dropped (report §6.2; docs/filters.md).
+
+    max_duplicate_share: of the response, in n-grams of `ngram_sizes` words and signs said again and again.
+    max_loop_share: of any `window_tokens` tokens, in loops. max_tail_share: of the last `tail_tokens`, in a loop.
+    """
 
     ngram_sizes: tuple[Positive, ...] = Field(strict=False)
     max_duplicate_share: Probability
     tail_tokens: Positive
     max_tail_share: Probability
+    window_tokens: Annotated[Positive, AddedLater] = 256
+    max_loop_share: Annotated[Probability, AddedLater] = 0.7
 
 
 class Filters(Part):
-    """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded."""
+    """Quality filters (report §6.2), applied before or after selection. Correctness is always recorded.
+
+    required: filters that a response must pass besides the report's (docs/filters.md); their verdicts are recorded
+    anyway. max_refusal_chars: of an answer that counts as a refusal. max_foreign_share: of the thinking in another
+    language. min_question_share: of the question's terms in the thinking.
+    """
 
     max_student_tokens: Positive
     repetition: Repetition
     require_correct: bool
     apply: Literal["before_selection", "after_selection"]
+    required: Annotated[tuple[str, ...], AddedLater] = Field((), strict=False)
+    max_refusal_chars: Annotated[Positive, AddedLater] = 400
+    max_foreign_share: Annotated[Share, AddedLater] = 0.1
+    min_question_share: Annotated[Share, AddedLater] = 0.1
 
 
 class Divergence(Part):

@@ -12,9 +12,7 @@ from pydantic import (
 )
 
 from dasd_resources.recipe.landing_settings import Columns
-from dasd_resources.recipe.parts import Part, Positive, Probability
-
-DECIDING = "deciding"  # the serialization of what decides rows, for versions
+from dasd_resources.recipe.parts import DECIDING, Part, Positive, Probability
 
 
 class Training(Part):

@@ -5,7 +5,7 @@ Texts are judged on the student's tokens as they are stored; whether these are r
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dasd_assets.audit.files import AGAIN, Fault
@@ -90,7 +90,7 @@ def verdicts(
             if _given_up(found, again.get(name)):
                 unjudged[GAVE_UP] += 1
                 continue
-            what = f"its verdict is {_shown(found)}, its text gives {_shown(again.get(name))}"
+            what = _difference(found, again.get(name))
             yield Fault(judged.verdicts, f"{row[judged.key]} {name}", what, AGAIN)
     for why, number in unjudged.items():
         say(f"  the verdicts of {number:,} {judged.table} were not judged again: {why}")
@@ -112,7 +112,7 @@ def _judged(
 
     What cannot be found out here stays as it is stored.
     """
-    stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"]) for v in row["verdicts"]}
+    stored = {v["filter"]: Verdict(v["passed"], v["kind"], v["reason"], v["value"]) for v in row["verdicts"]}
     try:
         try:
             return row, stored, _again(row, rules), ""
@@ -176,7 +176,7 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
     query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}, {BY_STUDENT}
         FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
             SELECT {judged.key}, filter_version,
-                list({{filter: filter, passed: passed, kind: kind, reason: reason}}) AS verdicts
+                list({{filter: filter, passed: passed, kind: kind, reason: reason, value: value}}) AS verdicts
             FROM {judged.verdicts} WHERE {scope} GROUP BY ALL) v USING ({judged.key})
             LEFT JOIN rules USING (filter_version)
             LEFT JOIN (FROM {judged.tokens} WHERE {scope}) s USING ({judged.key}, student_fingerprint)"""
@@ -228,6 +228,12 @@ def _evaluated(row: Record, confinements: Mapping[str, Confinement]) -> tuple[Re
         return row, None
     except ValueError as error:
         return row, error
+
+
+def _difference(stored: Verdict, again: Verdict | None) -> str:
+    if again is not None and replace(again, value=stored.value) == stored:
+        return f"its value is {stored.value}, its text gives {again.value}"
+    return f"its verdict is {_shown(stored)}, its text gives {_shown(again)}"
 
 
 def _shown(verdict: Verdict | None) -> str:

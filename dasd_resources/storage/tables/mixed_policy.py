@@ -27,6 +27,7 @@ from dasd_resources.storage.tables.recurring import (
     TOKEN_IDS,
     TOOL_CALL,
     TOP_P,
+    VALUE,
     encoded,
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
@@ -169,6 +170,7 @@ CONTINUATION_VERDICTS = Table(
         PASSED.of(*_JUDGED),
         KIND.of(*_JUDGED),
         REASON.optional().of(*_JUDGED),
+        VALUE.of(*_JUDGED),
         FILTER_VERSION,
         RUN_ID,
     ),
@@ -176,7 +178,7 @@ CONTINUATION_VERDICTS = Table(
     derived=True,
     named_by=("continuation_id", "filter"),
     references=(Reference(("continuation_id",), "teacher_continuations"),),
-    shown=("continuation_id", "filter", "passed", "kind", "reason"),
+    shown=("continuation_id", "filter", "passed", "kind", "reason", "value"),
 )
 
 TABLES = (STUDENT_ROLLOUTS, PREFIX_CUTS, TEACHER_CONTINUATIONS, CONTINUATION_TOKENS, CONTINUATION_VERDICTS)

@@ -84,6 +84,12 @@ KIND = Column(
     "kind", "VARCHAR", "[Code](kinds.md) of why it does not pass, or why nothing could be judged.", nullable=True
 )
 REASON = Column("reason", "VARCHAR", "The same for people, with all that is wrong.")
+VALUE = Column(
+    "value",
+    "DOUBLE",
+    "The number that the filter compares with its limit ([which](filters.md)); NULL where it compares none.",
+    nullable=True,
+)
 FILTER_VERSION = Column(
     "filter_version", "VARCHAR", "Hash of the filter's code, its limits and the tokenizer that counts length."
 ).of("checkpoints.checkpoint_id")

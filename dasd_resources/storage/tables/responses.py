@@ -34,6 +34,7 @@ from dasd_resources.storage.tables.recurring import (
     TOKEN_IDS,
     TOOL_CALL,
     TOP_P,
+    VALUE,
     encoded,
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
@@ -139,6 +140,7 @@ RESPONSE_VERDICTS = Table(
         PASSED.of(*_JUDGED),
         KIND.of(*_JUDGED),
         REASON.optional().of(*_JUDGED),
+        VALUE.of(*_JUDGED),
         FILTER_VERSION,
         RUN_ID,
     ),
@@ -147,7 +149,7 @@ RESPONSE_VERDICTS = Table(
     named_by=("response_id", "filter"),
     references=(Reference(("response_id", "batch"), "responses"),),
     owner="responses",
-    shown=("response_id", "filter", "passed", "kind", "reason"),
+    shown=("response_id", "filter", "passed", "kind", "reason", "value"),
 )
 
 STUDENT_LOGPROBS = Table(
