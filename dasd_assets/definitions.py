@@ -24,6 +24,7 @@ from dasd_assets import (
     models,
     parity,
     prompts,
+    published_dataset,
     random_responses,
     report,
     selection,
@@ -70,6 +71,7 @@ STAGES: tuple[Stage, ...] = (
     training,
     mixed_policy,
     evaluation,
+    published_dataset,
     report,
     maintenance,
 )

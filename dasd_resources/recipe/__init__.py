@@ -9,11 +9,13 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `generation_settings` | `generation`, `parity` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
+| `export_settings` | `export` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
 """
 
+from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model
@@ -39,6 +41,7 @@ __all__ = [
     "Checks",
     "Divergence",
     "Evaluation",
+    "Export",
     "Filters",
     "Freshness",
     "Generation",
