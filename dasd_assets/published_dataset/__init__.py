@@ -22,15 +22,22 @@ from dasd_assets.published_dataset.release import RELEASE, write_release
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.quarantine import usable_batches
-from dasd_assets.rules.asset_names import CONTROL_ASSET, dataset_asset, generation_asset, selection_asset
+from dasd_assets.rules.asset_names import CONTROL_ASSET, MIXED, dataset_asset, generation_asset, selection_asset
 from dasd_assets.rules.candidates import CANDIDATES
-from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.checkpoints import CHAIN, trained_names
 from dasd_assets.rules.filters import FILTERING
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 EXPORTS = "exports"
+TOLD_ON_THE_CARD = (
+    "filters.require_correct",
+    "mixed_policy.continuation_temperature",
+    "selection.divergence",
+    "selection.policy",
+    "selection.score",
+)
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -44,6 +51,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         reads={
             "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "selected_responses": [*map(selection_asset, recipe.datasets), CONTROL_ASSET],
+            "selection_rules": [*map(selection_asset, recipe.datasets), dataset_asset(MIXED)],
             "responses": list(map(generation_asset, recipe.datasets)),
             "response_verdicts": "response_verdicts",
             "prompts": "prompts",
@@ -51,14 +59,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "continuation_verdicts": "continuation_verdicts",
             "quarantined_batches": (),
         },
-        looks_up={"teacher_continuations": "teacher_continuations", "student_rollouts": "student_rollouts"},
+        looks_up={"teacher_continuations": "teacher_continuations"},
         models=["teacher_model", "student_model"],
-        rules=[RELEASE, CANDIDATES, FILTERING],
-        parts=["export", "selection"],
+        rules=[RELEASE, CANDIDATES, FILTERING, CHAIN],
+        parts=["export", *TOLD_ON_THE_CARD],
     )
 
     @declared.asset(
-        group="sft_datasets",
+        group="training_results",
         kinds={"parquet"},
         description="The training sets in DASD_HOME/exports: Parquet files with a card, for `datasets.load_dataset`.",
     )

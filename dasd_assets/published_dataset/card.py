@@ -137,7 +137,7 @@ def _selection(composition: Composition) -> str:
     for dataset, rule in composition.rules.items():
         if rule.get("budget"):
             budget = ", ".join(f"{code(str(name))} {count:,}" for name, count in dict(rule["budget"]).items())  # type: ignore[call-overload]
-            lines.append(f"budget of {code(dataset)} in {chosen.budget_unit}: {budget}")
+            lines.append(f"budget of {code(dataset)} in {rule.get('budget_unit', 'examples')}: {budget}")
     return "\n".join(f"- {line}" for line in lines)
 
 
