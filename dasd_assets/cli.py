@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_work(commands)
     _add_inspection(commands)
+    _add_export(commands)
     _add_backups(commands)
     _add_repair(commands)
     add_audit_commands(commands)
@@ -115,6 +116,19 @@ def _add_inspection(commands: Subparsers) -> None:
     sql.add_argument("--json", action="store_true", help=JSON_HELP)
     sql.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
     sql.set_defaults(command=_command("sql"))
+
+
+def _add_export(commands: Subparsers) -> None:
+    export = commands.add_parser("export", help="write the training sets as a dataset for others")
+    export.add_argument("folder", help="where to; a release that is there is replaced")
+    export.add_argument("--recipe", help=RECIPE_HELP)
+    export.add_argument("--form", help="of the rows (default: the recipe's, else messages)")
+    export.add_argument("--logprobs", action="store_true", default=None, help="the teacher's token logprobs, too")
+    export.add_argument("--control", action="store_true", default=None, help="the random control, too")
+    export.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload it to this dataset repository, which is private")
+    export.add_argument("--public", action="store_true", help="with --push: a new repository is public")
+    export.set_defaults(command=_command("export"))
 
 
 def _add_backups(commands: Subparsers) -> None:

@@ -25,6 +25,7 @@ from dasd_assets import (
     models,
     parity,
     prompts,
+    published_dataset,
     random_responses,
     report,
     selection,
@@ -72,6 +73,7 @@ STAGES: tuple[Stage, ...] = (
     training,
     mixed_policy,
     evaluation,
+    published_dataset,
     report,
     maintenance,
 )

@@ -48,7 +48,7 @@ def test_every_table_asset_of_a_finished_home_shows_count_rows_and_tidy_figures(
             for value in metadata.values():
                 assert not isinstance(value.value, float) or len(f"{value.value:g}") <= 8
     others = {key.to_user_string() for key in graph.toposorted_asset_keys if key not in names}
-    assert others == {"distillation_report", "maintenance"}  # which are no tables
+    assert others == {"published_dataset", "distillation_report", "maintenance"}  # which are no tables
 
 
 def test_no_plot_outgrows_the_event_log(finished: Project) -> None:

@@ -14,7 +14,7 @@ from dasd_assets.rules.rule import Rule
 
 if TYPE_CHECKING:  # audits need only the conditions, and answer in less time than pydantic takes to load
     from dasd_resources.recipe import Recipe
-    from dasd_resources.storage.lake import Lake
+    from dasd_resources.storage.lake import Lake, Reading
 
 Params = Mapping[str, object]
 
@@ -86,7 +86,7 @@ def num_scored(lake: "Lake", params: Params, student: str) -> tuple[int, int]:
     return scored, wanted
 
 
-def drop_counts(lake: "Lake", params: Params, filters: Iterable[str]) -> pl.DataFrame:
+def drop_counts(lake: "Lake | Reading", params: Params, filters: Iterable[str]) -> pl.DataFrame:
     """(temperature, filter, num_dropped, num_judged) over a recipe's responses in some batches.
 
     params: `candidate_params`, temperatures, batches and filter_version. filters: those that there are; the table keeps

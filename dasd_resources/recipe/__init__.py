@@ -12,11 +12,13 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `verification_settings` | `verification` |
 | `overlap_settings` | `decontamination`, `near_duplicates` |
 | `landing_settings`, `ready_columns` | `landing` |
+| `export_settings` | `export` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
 """
 
+from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
@@ -47,6 +49,7 @@ __all__ = [
     "Decontamination",
     "Divergence",
     "Evaluation",
+    "Export",
     "Filters",
     "Freshness",
     "Generation",

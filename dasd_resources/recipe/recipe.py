@@ -8,6 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
+from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
@@ -36,6 +37,7 @@ class Recipe(Part):
     training: Training
     mixed_policy: MixedPolicy
     evaluation: Evaluation
+    export: Export | None = None
     maintenance: Maintenance = Maintenance()
     landing: Landing = Landing()
     automation: Automation = Automation()
