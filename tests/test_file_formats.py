@@ -357,3 +357,14 @@ def test_feather_of_version_1_and_columns_that_stand_twice_are_refused(tmp_path:
 )
 def test_what_an_array_comes_to(array: pa.Array, num_bytes: int) -> None:
     assert decoded_bytes(array) == num_bytes
+
+
+@pytest.mark.parametrize("suffix", WHOLE)
+def test_the_bound_of_a_row_is_the_callers(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"a{suffix}", WHOLE[suffix])
+    try:
+        kinds = [row.unreadable and row.unreadable.kind for row in read_rows(path, max_row_bytes=30)]
+    except DamagedFile as error:
+        assert "is not closed within 30 bytes" in str(error)  # the lines of a quoted cell are not to be told from rows
+    else:
+        assert kinds == ["row_too_long"] * len(ROWS)

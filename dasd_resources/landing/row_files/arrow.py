@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dasd_resources.landing.row_files.record_batches import batch_row, check_names
-from dasd_resources.landing.row_files.rows import DamagedFile, FileRow, bomb, most_unpacked
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, FileRow, bomb, most_unpacked
 
 MAGIC, OLD_FEATHER = b"ARROW1", b"FEA1"
 CONTINUATION = 0xFFFFFFFF
@@ -25,7 +25,7 @@ MAX_METADATA_BYTES = 1 << 24  # of a message without its body
 BLOCK, BUFFER = struct.Struct("<qi4xq"), struct.Struct("<qq")
 
 
-def arrow_rows(path: Path) -> Iterator[FileRow]:
+def arrow_rows(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
     """The rows in order. Raises DamagedFile, ArrowException or OSError where the file breaks off or is a bomb."""
     left, line = most_unpacked(path), 0
     _measure(path, left)
@@ -33,7 +33,7 @@ def arrow_rows(path: Path) -> Iterator[FileRow]:
         batch.validate(full=True)
         for index in range(batch.num_rows):
             line += 1
-            for row in batch_row(line, batch.schema.names, batch, index):
+            for row in batch_row(line, batch.schema.names, batch, index, most):
                 left -= len(row.text)
                 yield row
             if left < 0:

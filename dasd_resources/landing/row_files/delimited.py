@@ -13,8 +13,8 @@ from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, Fi
 from dasd_resources.visible_text import excerpt
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# The csv module's own limit of a cell is one of the process; it is only ever raised.
-csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+# The csv module's own limit of a cell is one of the process; ours is that of a record.
+csv.field_size_limit(2**31 - 1)
 
 
 class _TooLong(Exception):
@@ -27,8 +27,8 @@ class _Lines:
     line: of the last one. num_lines, num_bytes: of the record so far.
     """
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._lines = _physical_lines(chunks)
+    def __init__(self, chunks: Iterable[bytes], most: int) -> None:
+        self._lines, self._most = _physical_lines(chunks, most), most
         self.line = self.num_lines = self.num_bytes = 0
 
     def __iter__(self) -> "_Lines":
@@ -37,7 +37,7 @@ class _Lines:
     def __next__(self) -> str:
         content, length = next(self._lines)
         self.line, self.num_lines, self.num_bytes = self.line + 1, self.num_lines + 1, self.num_bytes + length
-        if self.num_bytes > MAX_ROW_BYTES:
+        if self.num_bytes > self._most:
             raise _TooLong
         text = content.removeprefix(codecs.BOM_UTF8) if self.line == 1 else content
         return text.decode("utf-8", "surrogateescape")
@@ -48,9 +48,9 @@ class _Lines:
         return self.line + 1
 
 
-def delimited_rows(chunks: Iterable[bytes], delimiter: str) -> Iterator[FileRow]:
+def delimited_rows(chunks: Iterable[bytes], most: int = MAX_ROW_BYTES, *, delimiter: str) -> Iterator[FileRow]:
     """The records after the header as JSON objects. Raises DamagedFile."""
-    lines = _Lines(chunks)
+    lines = _Lines(chunks, most)
     records = csv.reader(lines, delimiter=delimiter, strict=True)
     names: list[str] | None = None
     while True:
@@ -61,22 +61,24 @@ def delimited_rows(chunks: Iterable[bytes], delimiter: str) -> Iterator[FileRow]
             return
         except _TooLong:
             if lines.num_lines > 1 or names is None:
-                raise _unclosed(line) from None
-            message = f"row has {lines.num_bytes} bytes, at most {MAX_ROW_BYTES} are accepted"
+                raise _unclosed(line, most) from None
+            message = f"row has {lines.num_bytes} bytes, at most {most} are accepted"
             yield unreadable(line, "row_too_long", message)
         except csv.Error as error:
             if names is None or "unexpected end" in str(error):
-                raise (_unclosed(line) if names else DamagedFile(f"its header is not readable: {error}")) from None
+                raise (
+                    _unclosed(line, most) if names else DamagedFile(f"its header is not readable: {error}")
+                ) from None
             yield unreadable(line, "invalid_cells", f"{error}: quote the cell, and write a quote in it twice")
         else:
             if names is not None:
-                yield from _record(line, names, cells) if cells else ()
+                yield from _record(line, names, cells, most) if cells else ()
             elif cells:
                 names = _header(cells, delimiter)
 
 
-def _unclosed(line: int) -> DamagedFile:
-    return DamagedFile(f"a cell's quote in the record at line {line} is not closed within {MAX_ROW_BYTES} bytes")
+def _unclosed(line: int, most: int) -> DamagedFile:
+    return DamagedFile(f"a cell's quote in the record at line {line} is not closed within {most} bytes")
 
 
 def _header(names: list[str], delimiter: str) -> list[str]:
@@ -91,7 +93,7 @@ def _header(names: list[str], delimiter: str) -> list[str]:
     return names
 
 
-def _record(line: int, names: list[str], cells: list[str]) -> Iterator[FileRow]:
+def _record(line: int, names: list[str], cells: list[str], most: int) -> Iterator[FileRow]:
     if len(cells) != len(names):
         message = f"{len(cells)} cells, where the header has {len(names)}: {excerpt(cells)}"
         yield unreadable(line, "invalid_cells", message)
@@ -103,17 +105,17 @@ def _record(line: int, names: list[str], cells: list[str]) -> Iterator[FileRow]:
         shown = excerpt(" ".join(cells).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         yield unreadable(line, "invalid_encoding", f"not UTF-8: {shown}")
     else:
-        yield from row(line, content, len(content))
+        yield from row(line, content, len(content), most)
 
 
-def _physical_lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+def _physical_lines(chunks: Iterable[bytes], most: int) -> Iterator[tuple[bytes, int]]:
     """Each line with its end, and its number of bytes; of an overlong one only the start is kept in memory."""
     start, length = b"", 0
     for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            yield (start + part + b"\n" if length <= MAX_ROW_BYTES else start), length + len(part) + 1
+            yield (start + part + b"\n" if length <= most else start), length + len(part) + 1
             start, length = b"", 0
-        start, length = start + rest if length <= MAX_ROW_BYTES else start, length + len(rest)
+        start, length = start + rest if length <= most else start, length + len(rest)
     if length:
         yield start, length

@@ -1,7 +1,7 @@
 r"""A `.json` file: one array of rows, an object with the array under `data` or `rows`, or JSON Lines by another name.
 
 The document is never parsed as a whole: its brackets, commas and strings say where an element begins and ends, and each
-element is then a row by itself. So one that is no JSON spoils none but itself, and memory is bounded by MAX_ROW_BYTES.
+element is then a row by itself. So one that is no JSON spoils none but itself, and memory is bounded by that of a row.
 """
 
 import codecs
@@ -23,30 +23,30 @@ STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)  # to its end, or tha
 STRUCTURE = re.compile(rb'["\[\]{},]')
 
 
-def document_rows(chunks: Iterable[bytes]) -> Iterator[FileRow]:
+def document_rows(chunks: Iterable[bytes], most: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
     """The rows; `line` is the number of the element, or the line where the file is JSON Lines. Raises DamagedFile."""
     chunks = iter(chunks)
-    first, found = _first_line(chunks)
+    first, found = _first_line(chunks, most)
     whole = chain(found, chunks)
-    return line_rows(whole) if _is_row(first) else _elements(without_mark(whole))
+    return line_rows(whole, most) if _is_row(first, most) else _elements(without_mark(whole), most)
 
 
-def _first_line(chunks: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
+def _first_line(chunks: Iterator[bytes], most: int) -> tuple[bytes, list[bytes]]:
     """The first line, cut if it is too long for a row, and the chunks that were read for it."""
     found: list[bytes] = []
     length = 0
     for chunk in chunks:
         found.append(chunk)
         length += len(chunk)
-        if b"\n" in chunk or length > MAX_ROW_BYTES:
+        if b"\n" in chunk or length > most:
             break
     return b"".join(found).removeprefix(codecs.BOM_UTF8).partition(b"\n")[0], found
 
 
-def _is_row(line: bytes) -> bool:
+def _is_row(line: bytes, most: int) -> bool:
     """Whether a line is an object of its own, and not the one that holds the rows."""
     try:
-        value = json.loads(line) if len(line) <= MAX_ROW_BYTES else None
+        value = json.loads(line) if len(line) <= most else None
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and not any(isinstance(value.get(key), list) for key in LISTS)
@@ -58,7 +58,7 @@ class _Part:
     def __init__(self) -> None:
         self.content, self.length = bytearray(), 0
 
-    def take(self, piece: bytes, most: int = MAX_ROW_BYTES) -> None:
+    def take(self, piece: bytes, most: int) -> None:
         self.content += piece[: max(most - len(self.content), 0)]
         self.length += len(piece)
 
@@ -74,10 +74,15 @@ class _Place:
     within the list of rows, 0 outside of it. key: of the last list beside the rows. unread: of those that hold objects.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.part, self.number, self.depth, self.rows_depth, self.key = _Part(), 0, 0, 0, ""
         self.unread: dict[str, None] = {}
         self.has_rows = self.is_closed = False
+
+    def take(self, piece: bytes) -> None:
+        """More of the part."""
+        self.part.take(piece, self.most if self.rows_depth else MAX_KEY_BYTES)
 
     def open(self, bracket: bytes) -> None:
         """A bracket opens: the outermost one, or that of a list in the outermost object, begins a part."""
@@ -91,7 +96,7 @@ class _Place:
         else:
             if self.depth == 2 and not self.rows_depth and bracket == b"{" and self.key:
                 self.unread[self.key] = None
-            self.part.take(bracket)
+            self.take(bracket)
         self.depth += 1
 
     def close(self, bracket: bytes) -> Iterator[FileRow]:
@@ -107,12 +112,12 @@ class _Place:
         elif self.is_closed:
             self.part = _Part()
         else:
-            self.part.take(bracket)
+            self.take(bracket)
 
     def comma(self, comma: bytes) -> Iterator[FileRow]:
         """A comma: between rows, between members of the outermost object, or within a part."""
         if self.depth != (self.rows_depth or 1):
-            self.part.take(comma)
+            self.take(comma)
             return
         if self.rows_depth:
             yield from self._row()
@@ -133,14 +138,14 @@ class _Place:
         if self.part.is_blank:
             yield unreadable(self.number, "invalid_json", "nothing stands between two commas, or after the last one")
         else:
-            yield from row(self.number, bytes(self.part.content), self.part.length)
+            yield from row(self.number, bytes(self.part.content), self.part.length, self.most)
 
 
-def _elements(chunks: Iterable[bytes]) -> Iterator[FileRow]:
+def _elements(chunks: Iterable[bytes], most: int) -> Iterator[FileRow]:
     """The elements of the list of rows."""
-    place = _Place()
+    place = _Place(most)
     for piece, token in _pieces(chunks):
-        place.part.take(piece, MAX_ROW_BYTES if place.rows_depth else MAX_KEY_BYTES)
+        place.take(piece)
         if token in (b"[", b"{"):
             place.open(token)
         elif token in (b"]", b"}"):

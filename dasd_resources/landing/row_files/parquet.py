@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dasd_resources.landing.row_files.record_batches import VALUE_BYTES, batch_row, check_names
-from dasd_resources.landing.row_files.rows import FileRow, bomb, most_unpacked
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, FileRow, bomb, most_unpacked
 
 PARQUET_BATCH = 256  # rows decoded at a time; small, as a row may be as large as MAX_ROW_BYTES
 
 
-def parquet_rows(path: Path) -> Iterator[FileRow]:
+def parquet_rows(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
     """The rows in order. Raises DamagedFile, ArrowException or OSError where the file breaks off or is a bomb."""
     line = 0
     with _open(path) as file:
@@ -26,7 +26,7 @@ def parquet_rows(path: Path) -> Iterator[FileRow]:
         for batch in file.iter_batches(batch_size=PARQUET_BATCH):
             for index in range(batch.num_rows):
                 line += 1
-                for row in batch_row(line, names, batch, index):
+                for row in batch_row(line, names, batch, index, most):
                     left -= len(row.text)
                     yield row
                 if left < 0:

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from dasd_resources.json_text import finite
-from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, FileRow, row, unreadable
+from dasd_resources.landing.row_files.rows import FileRow, row, unreadable
 from dasd_resources.visible_text import excerpt
 
 VALUE_BYTES = 8  # of a decoded value, at least: a bit of a file, or none, may be one
-MAX_DECODED_BYTES = 16 * MAX_ROW_BYTES  # of what else than texts is in a row: numbers are longer decoded than as text
+DECODED_RATIO = 16  # what else than texts is in a row may be so many times longer: numbers are, decoded
 VIEW_BYTES = 16  # of a view of a text, which begins with its length
 
 
@@ -23,11 +23,11 @@ def check_names(names: list[str]) -> None:
         raise pa.ArrowInvalid(f"two columns have the same name: {excerpt(names)}")
 
 
-def batch_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[FileRow]:
+def batch_row(line: int, names: list[str], batch: pa.RecordBatch, index: int, most: int) -> Iterator[FileRow]:
     """One row, or nothing if it is blank; it is measured before it is decoded."""
     texts, others = _decoded_bytes(batch, index)
-    if texts > MAX_ROW_BYTES or others > MAX_DECODED_BYTES:
-        message = f"row has {texts + others} bytes, at most {MAX_ROW_BYTES} are accepted"
+    if texts > most or others > DECODED_RATIO * most:
+        message = f"row has {texts + others} bytes, at most {most} are accepted"
         yield unreadable(line, "row_too_long", message)
         return
     try:
@@ -36,7 +36,7 @@ def batch_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) ->
     except (ValueError, TypeError, OverflowError) as error:
         yield unreadable(line, "invalid_json", f"row has no JSON form: {error}")
     else:
-        yield from row(line, content, len(content))
+        yield from row(line, content, len(content), most)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.visible_text import excerpt
 
-MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take
+MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take, unless the caller says otherwise
 # What a file may unpack to: so many times its size, and on top. Prompts that all repeat one long text come to a hundred
 # times; a bomb to tens of thousands.
 MAX_RATIO, FREE_BYTES = 1000, 1 << 20
@@ -57,13 +57,13 @@ def bomb() -> DamagedFile:
     return DamagedFile(f"it unpacks to more than {MAX_RATIO} times its size, as no prompts do; land them unpacked")
 
 
-def row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
+def row(line: int, content: bytes, length: int, most: int) -> Iterator[FileRow]:
     """The row, or nothing if it is blank. content: its bytes, of an overlong row only the first; a leading BOM goes."""
     if line == 1:
         content = content.removeprefix(codecs.BOM_UTF8)
     shown = excerpt(content[:200].decode("utf-8", "replace"))
-    if length > MAX_ROW_BYTES:
-        yield unreadable(line, "row_too_long", f"row has {length} bytes, at most {MAX_ROW_BYTES} are accepted: {shown}")
+    if length > most:
+        yield unreadable(line, "row_too_long", f"row has {length} bytes, at most {most} are accepted: {shown}")
     elif content.strip():
         try:
             yield FileRow(line, content.decode("utf-8"))
