@@ -105,11 +105,13 @@ class Sorted:
 
 def sort_lines(transaction: Transaction, lines: Sequence[Line], batch: str, existing: Sequence[str]) -> Sorted:
     """Prompts of this batch with all that is known of them; and its copies, each with what it has to say."""
+    # 1. The first line of a question that no other batch has is the prompt; the others are copies.
     first: dict[str, Line] = {}
     for line in lines:
         if line.owner is None:
             first.setdefault(line.prompt_id, line)
     copies = [line for line in lines if first.get(line.prompt_id) is not line]
+    # 2. Copies that say more than the owner's line, or had an id of their own, are kept to be merged.
     owners = _own_lines(transaction, [line.prompt_id for line in copies if line.owner is not None])
     owners |= {key: line.known for key, line in first.items()}
     speaking = [line for line in copies if line.retired_id or line.known.adds_to(owners[line.prompt_id])]
@@ -118,6 +120,7 @@ def sort_lines(transaction: Transaction, lines: Sequence[Line], batch: str, exis
     for line in speaking:
         here[line.prompt_id].append(line)
     prompts, kept, merges = list[Row](), [_line_row(line, batch) for line in speaking], list[Row]()
+    # 3. A prompt that only one line knows is that line; else all lines are merged, in the order of their batches.
     for key, own in first.items():
         if not others[key] and not here[key]:
             prompts.append(prompt_row(own, batch, own.known))
@@ -128,6 +131,7 @@ def sort_lines(transaction: Transaction, lines: Sequence[Line], batch: str, exis
         known, outcomes = merge(own.prompt.question, [known_of(row) for row in rows])
         prompts.append(prompt_row(own, batch, known))
         merges += [_merge_row(key, batch, row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+    # 4. Every copy is accounted for.
     loud = {line.prompt.source_line for line in speaking}
     rejected = [_copy_row(line, batch, first.get(line.prompt_id), line.prompt.source_line in loud) for line in copies]
     return Sorted(prompts, kept, merges, rejected)

@@ -53,7 +53,7 @@ PROMPTS = Table(
     ),
     key=("prompt_id",),
     derived=True,
-    permanent=True,
+    permanent=True,  # in what a model is asked; who reads what is known of it besides declares that as `reads`
     shown=("prompt_id", "domain", "question", "reference_answer"),
 )
 
