@@ -11,13 +11,13 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
-from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.verifiers import Asked, known_verifier, reference_fault, verifier_names
 from dasd_resources.visible_text import excerpt
 
@@ -60,19 +60,30 @@ class InvalidRow(ValueError):
         self.kind, self.prompt_id = kind, prompt_id
 
 
-def read_prompts(path: Path, name: str | None = None) -> Iterator[Prompt | RejectedPrompt]:
+QuestionPart = Callable[[Mapping[str, object]], Mapping[str, object] | None]
+
+
+def read_prompts(
+    path: Path,
+    name: str | None = None,
+    part: QuestionPart = lambda row: row,
+    max_row_bytes: int = MAX_ROW_BYTES,
+    may_repeat: bool = False,
+) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
-    name: of the source file, if `path` is a copy of it.
+    name: of the source file, if `path` is a copy of it. part: of a row what is its question, None where it has none:
+    such a row gives no record. may_repeat: nor does one whose question an earlier row has, instead of a rejection.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line, rejected = _name(name or path.name), 0, 0
+    name, line, rejected = readable_name(name or path.name), 0, 0
     seen: dict[bytes, int] = {}
     try:
-        for row in read_rows(path):
-            line, record = row.line, _record(name, row, seen)
-            yield record
-            rejected += isinstance(record, RejectedPrompt)
+        for row in read_rows(path, max_row_bytes):
+            line = row.line
+            for record in _records(name, row, seen, part, may_repeat):
+                yield record
+                rejected += isinstance(record, RejectedPrompt)
             if rejected > max(MAX_REJECTED, len(seen)):
                 raise DamagedFile(f"{rejected} rows are no prompts, most of the file so far; correct it, land it again")
     except DamagedFile as error:
@@ -112,25 +123,39 @@ def normalised(question: str) -> str:
     return " ".join(unicodedata.normalize("NFC", question).split())
 
 
-def _name(name: str) -> str:
+def readable_name(name: str) -> str:
+    """A file's name as it is stored: of bytes that are no text, U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _record(name: str, row: FileRow, seen: dict[bytes, int]) -> Prompt | RejectedPrompt:
-    """The row's prompt or rejection; `seen` gains the prompt's id."""
+def row_object(row: FileRow) -> dict[str, object]:
+    """The row's JSON object. Raises InvalidRow."""
+    if row.unreadable:
+        raise InvalidRow(row.unreadable.kind, row.unreadable.message)
+    return _object(row.text)
+
+
+def _records(
+    name: str, row: FileRow, seen: dict[bytes, int], part: QuestionPart, may_repeat: bool
+) -> Iterator[Prompt | RejectedPrompt]:
+    """The row's prompt or rejection, if it has a question; `seen` gains the prompt's id."""
     try:
-        if row.unreadable:
-            raise InvalidRow(row.unreadable.kind, row.unreadable.message)
-        prompt = _prompt(name, row.line, _object(row.text))
+        question = part(row_object(row))
+        if question is None:
+            return
+        prompt = prompt_of(name, row.line, question)
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
+        if first != row.line and may_repeat:
+            return
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
             raise InvalidRow("duplicate_line", message, prompt.prompt_id)
     except InvalidRow as error:
-        return RejectedPrompt(name, row.line, error.kind, str(error), error.prompt_id)
+        yield RejectedPrompt(name, row.line, error.kind, str(error), error.prompt_id)
     except RecursionError:
-        return RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
-    return prompt
+        yield RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
+    else:
+        yield prompt
 
 
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
@@ -170,7 +195,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _prompt(name: str, line: int, row: Mapping[str, object]) -> Prompt:
+def prompt_of(name: str, line: int, row: Mapping[str, object]) -> Prompt:
+    """The prompt of a row. Raises InvalidRow."""
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
         raise InvalidRow(

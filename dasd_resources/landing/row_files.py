@@ -21,6 +21,7 @@ from dasd_resources.visible_text import excerpt
 
 SUFFIXES = (".jsonl.zst", ".jsonl", ".parquet")
 MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take
+MAX_RESPONSE_ROW_BYTES = 16 << 20  # the same where a row may hold responses: eight of 65,536 tokens with logprobs
 CHUNK_BYTES = 1 << 16
 # What a file may unpack to: so many times its size, and on top. Prompts that all repeat one long text come to a hundred
 # times; a bomb to tens of thousands.
@@ -51,25 +52,26 @@ class DamagedFile(ValueError):
     """A file that breaks off or is not of its format; rows before the damage (Parquet: batches) have been read."""
 
 
-def read_rows(path: Path) -> Iterator[FileRow]:
-    """The non-blank rows of a file in order; memory is bounded by MAX_ROW_BYTES, or by a page of a Parquet file.
+def read_rows(path: Path, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
+    """The non-blank rows of a file in order; memory is bounded by `max_row_bytes`, or by a page of a Parquet file.
 
     Time and memory are bounded by the file's own size (MAX_RATIO): a file that unpacks to more is damaged.
 
     Raises DamagedFile, and OSError only where the system, not the content, is at fault.
     """
     try:
-        yield from _rows(path)
+        yield from _rows(path, max_row_bytes)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedFile(str(error)) from error
 
 
-def _rows(path: Path) -> Iterator[FileRow]:
+def _rows(path: Path, most: int) -> Iterator[FileRow]:
     if path.name.endswith(".parquet"):
-        return _parquet_rows(path)
-    return _lines(_within(_decompressed(path), _most_unpacked(path)) if path.name.endswith(".zst") else _chunks(path))
+        return _parquet_rows(path, most)
+    chunks = _within(_decompressed(path), _most_unpacked(path)) if path.name.endswith(".zst") else _chunks(path)
+    return _lines(chunks, most)
 
 
 def _most_unpacked(path: Path) -> int:
@@ -123,7 +125,7 @@ def _until_damage(path: Path, position: int) -> Iterator[bytes]:
             raise
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[FileRow]:
+def _lines(chunks: Iterable[bytes], most: int) -> Iterator[FileRow]:
     """Rows up to each newline and the end. Of an overlong row only the start is kept in memory."""
     # `start` is the unfinished row so far (no longer extended once it is too long), `length` its true number of bytes.
     line, start, length = 1, b"", 0
@@ -131,19 +133,19 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[FileRow]:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
             if part or length:  # skip blank lines here: millions fit into a small compressed file
-                yield from _row(line, start + part, length + len(part))
+                yield from _row(line, start + part, length + len(part), most)
             line, start, length = line + 1, b"", 0
-        start, length = start + rest if length <= MAX_ROW_BYTES else start, length + len(rest)
-    yield from _row(line, start, length)
+        start, length = start + rest if length <= most else start, length + len(rest)
+    yield from _row(line, start, length, most)
 
 
-def _row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
+def _row(line: int, content: bytes, length: int, most: int) -> Iterator[FileRow]:
     """The row, or nothing if it is blank. content: its bytes, of an overlong row only the first; a leading BOM goes."""
     if line == 1:
         content = content.removeprefix(codecs.BOM_UTF8)
     shown = excerpt(content[:200].decode("utf-8", "replace"))
-    if length > MAX_ROW_BYTES:
-        message = f"row has {length} bytes, at most {MAX_ROW_BYTES} are accepted: {shown}"
+    if length > most:
+        message = f"row has {length} bytes, at most {most} are accepted: {shown}"
         yield FileRow(line, "", UnreadableRow("row_too_long", message))
     elif content.strip():
         try:
@@ -153,7 +155,7 @@ def _row(line: int, content: bytes, length: int) -> Iterator[FileRow]:
             yield FileRow(line, "", UnreadableRow("invalid_encoding", message))
 
 
-def _parquet_rows(path: Path) -> Iterator[FileRow]:
+def _parquet_rows(path: Path, most: int) -> Iterator[FileRow]:
     line = 0
     with _open_parquet(path) as file:
         names = file.schema_arrow.names
@@ -165,7 +167,7 @@ def _parquet_rows(path: Path) -> Iterator[FileRow]:
         for batch in file.iter_batches(batch_size=PARQUET_BATCH):
             for index in range(batch.num_rows):
                 line += 1
-                for row in _parquet_row(line, names, batch, index):
+                for row in _parquet_row(line, names, batch, index, most):
                     left -= len(row.text)
                     yield row
                 if left < 0:
@@ -195,10 +197,10 @@ def _text(value: object) -> str:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int) -> Iterator[FileRow]:
+def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int, most: int) -> Iterator[FileRow]:
     texts, others = _decoded_bytes(batch, index)
-    if texts > MAX_ROW_BYTES or others > MAX_DECODED_BYTES:
-        message = f"row has {texts + others} bytes, at most {MAX_ROW_BYTES} are accepted"
+    if texts > most or others > max(MAX_DECODED_BYTES, most):
+        message = f"row has {texts + others} bytes, at most {most} are accepted"
         yield FileRow(line, "", UnreadableRow("row_too_long", message))
         return
     try:
@@ -207,7 +209,7 @@ def _parquet_row(line: int, names: list[str], batch: pa.RecordBatch, index: int)
     except (ValueError, TypeError, OverflowError) as error:
         yield FileRow(line, "", UnreadableRow("invalid_json", f"row has no JSON form: {error}"))
     else:
-        yield from _row(line, content, len(content))
+        yield from _row(line, content, len(content), most)
 
 
 def _decoded_bytes(batch: pa.RecordBatch, index: int) -> tuple[int, int]:

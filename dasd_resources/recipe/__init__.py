@@ -7,6 +7,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | --- | --- |
 | `model_settings`, `server_settings` | `teacher`, `student` |
 | `generation_settings` | `generation`, `parity` |
+| `import_settings` | `imports` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
@@ -15,6 +16,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 """
 
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
@@ -42,6 +44,7 @@ __all__ = [
     "Filters",
     "Freshness",
     "Generation",
+    "Imports",
     "Maintenance",
     "Measure",
     "MixedPolicy",

@@ -8,6 +8,7 @@ from pydantic_core import to_jsonable_python
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
+from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Part
 from dasd_resources.recipe.selection_settings import Filters, Selection
@@ -23,6 +24,7 @@ class Recipe(Part):
     teacher: Model
     student: Model
     generation: Generation
+    imports: Imports | None = None  # instead of sampling
     parity: Parity = Parity()
     filters: Filters
     selection: Selection
@@ -39,9 +41,14 @@ class Recipe(Part):
     def _consistent(self) -> Self:
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
-        if ENGINES[self.student.engine].served:
+        if ENGINES[self.student.engine].served or ENGINES[self.student.engine].absent or self.student.stands_for:
             raise ValueError(
                 f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served"
+            )
+        if (self.imports is None) != (self.teacher.stands_for is None):
+            raise ValueError(
+                "imports and teacher.stands_for, the model that wrote the responses (itself: this teacher), go together; "
+                "add the other, or remove both"
             )
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
