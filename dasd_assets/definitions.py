@@ -19,6 +19,8 @@ from dasd_assets import (
     divergence,
     evaluation,
     generations,
+    imported_responses,
+    landed_responses,
     maintenance,
     mixed_policy,
     models,
@@ -58,7 +60,9 @@ class Stage(Protocol):
 STAGES: tuple[Stage, ...] = (
     models,
     prompts,
+    landed_responses,
     generations,
+    imported_responses,
     student_tokens,
     verdicts,
     student_logprobs,

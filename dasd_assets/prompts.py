@@ -7,7 +7,7 @@ rejected (withdrawals.py).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
+from dasd_assets.rules.landed import READING
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_assets.withdrawals import ORPHANED_LINES, WITHDRAWN, without_withdrawn
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.response_files import read_questions
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
@@ -88,8 +90,13 @@ def _duplicate(prompt: Prompt, owner: str) -> RejectedPrompt:
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`prompts`."""
+    imports = recipe.imports is not None  # then a file's rows hold responses, too
     declared = declare(
-        recipe, "prompts", ["prompts", "rejected_prompts"], reads={"withdrawn_prompts": ()}, rules=[LANDING]
+        recipe,
+        "prompts",
+        ["prompts", "rejected_prompts"],
+        reads={"withdrawn_prompts": ()},
+        rules=[LANDING, READING] if imports else [LANDING],
     )
 
     @declared.asset(
@@ -101,7 +108,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
         existing = batches(context.instance)
-        records = _landed_or_stored(folder, warehouse, batch, existing)
+        records = _landed_or_stored(folder, warehouse, batch, existing, imports)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, records, batch, existing)
         if rejected:
@@ -115,7 +122,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 num_rejected=len(rejected),
                 rejected=_reasons(rejected) if rejected else None,
                 domains=_per_domain(rows),
-                landed_file=dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")),
+                landed_file=_path(folder, records),
             ),
         )
 
@@ -145,6 +152,11 @@ def store_prompts(
     return rows, rejected
 
 
+def _path(folder: LandingFolder, records: Sequence[Prompt | RejectedPrompt]) -> dg.PathMetadataValue | None:
+    """Of the landed file; None if it has only logprobs."""
+    return dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")) if records else None
+
+
 def _warning(rejected: list[Row], batch: str) -> str:
     """How many lines were rejected, by kind: a reason quotes its line, which has no place in a log."""
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in Counter(row["kind"] for row in rejected).most_common())
@@ -164,7 +176,7 @@ def _per_domain(rows: list[Row]) -> str:
 
 
 def _landed_or_stored(
-    folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str]
+    folder: LandingFolder, warehouse: Warehouse, batch: str, existing: list[str], imports: bool
 ) -> list[Prompt | RejectedPrompt]:
     """The records of the landed file, or what is stored of it if the file is gone.
 
@@ -181,7 +193,7 @@ def _landed_or_stored(
         return [*own, *taken_over, *rejected]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
-        return list(read_prompts(path, file.name))
+        return list(read_questions(path, file.name) if imports else read_prompts(path, file.name))
 
 
 _IS_STORED = """SELECT 1 FROM prompts WHERE batch = $batch

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, ParamSpec
 
+from dasd_assets.commands.check_imports import landed_responses
+from dasd_assets.commands.check_outcome import CheckFailed, CheckWarning
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.rules.checkpoints import trained_names
@@ -31,6 +33,7 @@ from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.response_files import read_questions
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
@@ -96,10 +99,15 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     landed: list[Prompts] = []
     yield _result("prompts", _prompts, recipe, home, models.get("teacher"), landed)
     prompts = landed[0] if landed else Prompts(0, None, frozenset())
+    if recipe.imports is not None:
+        yield _result("responses", landed_responses, recipe, home, models.get("teacher"))
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)
         yield _result(f"{role} template", _template, model)
+        if ENGINES[model.spec.engine].absent:
+            yield _result(f"{role} logprobs", _absent, model)
+            continue
         yield _result(f"{role} context", _context, recipe, role, model, prompts)
         if not quick:
             yield _result(f"{role} logprobs", _logprobs, recipe, role, model, prompts, engines)
@@ -108,14 +116,6 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     yield _result("launcher", _launcher, recipe)
     yield _result("attention", _attention, recipe)
     yield _result("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
-
-
-class CheckWarning(Exception):
-    """The run can start, but its result may not be what the user wants."""
-
-
-class CheckFailed(Exception):
-    """The run would fail."""
 
 
 def _result(
@@ -171,7 +171,7 @@ def _template(model: PromptedModel) -> str:
 def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
     folder = LandingFolder.of(recipe.automation.landing, home)
     num_prompts, num_rejected, reasons, longest, domains = 0, 0, list[str](), None, set[str]()
-    for record in _records(folder):
+    for record in _records(folder, recipe.imports is not None):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
             if len(reasons) < NUM_REASONS:
@@ -220,10 +220,10 @@ def _budgets(recipe: Recipe, prompts: Prompts) -> str:
     return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 
 
-def _records(folder: LandingFolder) -> Iterator[Prompt | RejectedPrompt]:
+def _records(folder: LandingFolder, imports: bool) -> Iterator[Prompt | RejectedPrompt]:
     for batch, file in folder.keys(folder.files()).items():
         with folder.local_copy(file, batch) as path:
-            yield from read_prompts(path, file.name)
+            yield from read_questions(path, file.name) if imports else read_prompts(path, file.name)
 
 
 def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) -> str:
@@ -292,6 +292,13 @@ def _logprobs(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts,
         raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
     message = _agreement(sampled, scored)
     return message if context is None else f"{message}; {_room(recipe, role, model, prompts, context)}"
+
+
+def _absent(model: PromptedModel) -> str:
+    return (
+        f"those that land; {model.spec.stands_for} is not here, so nothing can be scored, compared with a prefill, "
+        "continued (no mixed-policy stage) or evaluated by it"
+    )
 
 
 def _agreement(sampled: Completion, scored: Score) -> str:

@@ -86,7 +86,13 @@ def question_part(row: Fields) -> Fields | None:
 def is_companion(row: Fields) -> bool:
     """Whether a row holds the logprobs of a response that landed elsewhere."""
     named = {key for key, value in row.items() if value is not None}
-    return named >= {"sample_uuid", *TOKENS} and not named & {"question", "messages", "conversations", "input", "prompt"}
+    return named >= {"sample_uuid", *TOKENS} and not named & {
+        "question",
+        "messages",
+        "conversations",
+        "input",
+        "prompt",
+    }
 
 
 def read_responses(path: Path, name: str) -> Iterator[Landed]:

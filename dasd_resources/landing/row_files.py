@@ -125,7 +125,7 @@ def _until_damage(path: Path, position: int) -> Iterator[bytes]:
             raise
 
 
-def _lines(chunks: Iterable[bytes], most: int) -> Iterator[FileRow]:
+def _lines(chunks: Iterable[bytes], most: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
     """Rows up to each newline and the end. Of an overlong row only the start is kept in memory."""
     # `start` is the unfinished row so far (no longer extended once it is too long), `length` its true number of bytes.
     line, start, length = 1, b"", 0

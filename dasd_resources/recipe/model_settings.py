@@ -8,7 +8,6 @@ from dasd_resources.inference.engine_catalogue import ENGINES, served_engines
 from dasd_resources.recipe.parts import Option, Part, Positive
 from dasd_resources.recipe.server_settings import Server
 
-
 ITSELF = "itself"
 
 
@@ -23,8 +22,8 @@ class Model(Part):
 
     Of a model behind a server (`server`) only tokenizer and chat template need be here, as of a teacher that is absent:
     one whose responses are imported with their logprobs. A teacher that is here and `stands_for` another is its proxy:
-    it scores what that one wrote. One that wrote the responses `stands_for: itself`: it scores those that landed without
-    logprobs. Either way the fingerprint is not the one under which it samples.
+    it scores what that one wrote. One that wrote the responses `stands_for: itself`: it scores those that landed
+    without logprobs. Either way the fingerprint is not the one under which it samples.
     """
 
     model: str

@@ -41,14 +41,16 @@ class Recipe(Part):
     def _consistent(self) -> Self:
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
-        if ENGINES[self.student.engine].served or ENGINES[self.student.engine].absent or self.student.stands_for:
+        if ENGINES[self.student.engine].served or ENGINES[self.student.engine].absent:
             raise ValueError(
                 f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served"
             )
+        if self.student.stands_for is not None:
+            raise ValueError("student.stands_for means nothing: only a teacher's responses are imported; remove it")
         if (self.imports is None) != (self.teacher.stands_for is None):
             raise ValueError(
-                "imports and teacher.stands_for, the model that wrote the responses (itself: this teacher), go together; "
-                "add the other, or remove both"
+                "imports and teacher.stands_for, the model that wrote the responses (itself: this teacher), go "
+                "together; add the other, or remove both"
             )
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:

@@ -14,11 +14,13 @@ from dasd_assets.rules.ids import (
     continuation_id,
     evaluation_id,
     example_id,
+    imported_response_id,
     response_id,
     rollout_id,
     seed_of,
 )
 from dasd_resources.landing.prompt_files import prompt_id
+from dasd_resources.landing.response_files import landed_response_id
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import TABLES
 
@@ -58,12 +60,15 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
 
     def made(row: Record) -> Mapping[str, object]:
         seed = {"seed": seed_of(row["response_id"])}
+        if row["landed_id"] is not None:
+            return {"response_id": imported_response_id(row), **seed}
         if row["teacher_fingerprint"] not in prompts:
             return seed
         again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
         return {"response_id": response_id(again), **seed}
 
-    columns = ", ".join(["response_id", "seed", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]])
+    fields = [name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]
+    columns = ", ".join(["response_id", "seed", "landed_id", *fields])
     yield from rehashed(reading, "responses", columns, made, sample, say)
 
 
@@ -81,9 +86,16 @@ def _evaluation(row: Record) -> Mapping[str, object]:
     return {} if row["template_version"] is None else {"evaluation_id": evaluation_id(row)}
 
 
+def _landed(row: Record) -> Mapping[str, object]:
+    uuid = None if row["sample"] == row["landed_id"] else row["sample"]
+    parts = (row["prompt_id"], uuid, row["temperature"], row["finish_reason"], row["text"])
+    return {"landed_id": landed_response_id(*parts)}
+
+
 _PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer"
 HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
     ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
+    ("landed_responses", "landed_id, sample, prompt_id, temperature, finish_reason, text", _landed),
     (
         "student_rollouts",
         ", ".join(["rollout_id", "seed", *ROLLOUT_ID_FIELDS]),

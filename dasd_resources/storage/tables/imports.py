@@ -29,7 +29,7 @@ LANDED_FILES = Table(
         Column("reading_version", "VARCHAR", "Version of the rules that read it."),
         RUN_ID,
     ),
-    key=("batch",),
+    key=("batch", "source_file"),
     derived=True,
     in_summary=False,
 )

@@ -1,0 +1,28 @@
+"""Landed responses by the batch of their question, which another file may have landed first.
+
+A batch is out of date as soon as a response to one of its questions lands, or logprobs of one, in whichever file: the
+service compares `landed_versions` with the data version of the asset `landed_responses` of each batch.
+"""
+
+from typing import TYPE_CHECKING
+
+from dasd_assets.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from dasd_resources.storage.lake import Lake, Reading
+
+READING_VERSION = "1"
+READING = Rule("landed responses", READING_VERSION)
+LANDED_ASSET = "landed_responses"
+NOTHING_LANDED = "none"
+# A response that landed twice counts once. The sum does not depend on order.
+_VERSIONS = """WITH given AS (SELECT DISTINCT sample FROM landed_logprobs),
+        landed AS (SELECT DISTINCT landed_id, prompt_id, sample FROM landed_responses)
+    SELECT p.batch, count(*) || '-' || sum(md5_number_lower(
+            l.landed_id || CASE WHEN g.sample IS NULL THEN '' ELSE ' given' END)::HUGEINT) AS version
+    FROM landed l JOIN prompts p USING (prompt_id) LEFT JOIN given g USING (sample) GROUP BY p.batch"""
+
+
+def landed_versions(lake: "Lake | Reading") -> dict[str, str]:
+    """Batch -> what identifies the responses to its questions, and which of them have logprobs."""
+    return dict(lake.read(_VERSIONS).iter_rows())
