@@ -104,9 +104,8 @@ def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
     [question] = project.read("SELECT prompt_id FROM prompts ORDER BY ALL LIMIT 1")["prompt_id"]
     withdraw(project.warehouse, [question], [], "asked to")
     project.run()
-    assert project.read(
-        "FROM sft_examples JOIN responses USING (response_id) WHERE prompt_id = $q", q=question
-    ).is_empty()
+    left = project.read("FROM sft_examples JOIN responses USING (response_id) WHERE prompt_id = $id", id=question)
+    assert left.is_empty()
 
 
 def sentences(project: Project) -> pl.DataFrame:
@@ -117,7 +116,7 @@ def sentences(project: Project) -> pl.DataFrame:
 
 
 def selected(project: Project, policy: str) -> pl.DataFrame:
-    """What each dataset of a temperature holds: questions and scores. Of equal scores, the ids decide, and they differ."""
+    """What each dataset of a temperature holds: questions and scores. Of equal scores the ids decide, which differ."""
     return project.read(
         """SELECT dataset, prompt_id, domain, score FROM selected_responses
             WHERE policy = $policy AND dataset <> 'mixed' ORDER BY ALL""",

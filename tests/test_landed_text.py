@@ -36,7 +36,7 @@ def test_thinking_is_marked_in_one_way(text: str, canonical: str) -> None:
     "text",
     [
         "<think>\na\n</think>\n<tool_call>{}</tool_call>",
-        "<|channel|>analysis<|message|>a<|end|><|start|>assistant to=functions.f<|channel|>commentary<|message|>{}<|call|>",
+        "<|channel|>analysis<|message|>a<|end|><|start|>assistant to=f<|channel|>commentary<|message|>{}<|call|>",
     ],
 )
 def test_a_tool_call_is_seen(text: str) -> None:
