@@ -32,7 +32,7 @@ from dasd_assets.rules.imports import (
     wanted_imports,
     without_dataset,
 )
-from dasd_assets.rules.landed import LANDED_ASSET
+from dasd_assets.rules.landed import ITS_PROMPT, LANDED_ASSET
 from dasd_resources.chat import Aligned
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -43,9 +43,9 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_PER_READ = 16_384  # of 8,192 tokens: 1.5 GB of texts and lists
 RESPONSES_PER_SCORING = 1024
-_LANDED = """SELECT DISTINCT ON (l.landed_id) l.landed_id, l.sample, l.text, l.finish_reason,
+_LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.sample, l.text, l.finish_reason,
         p.question, p.system_prompt
-    FROM landed_responses l JOIN prompts p USING (prompt_id)
+    FROM landed_responses l {ITS_PROMPT}
     WHERE p.batch = $batch AND l.landed_id IN (SELECT unnest($ids::VARCHAR[]))
     ORDER BY l.landed_id, l.batch, l.source_line, l.item"""
 _TEXTS = f"SELECT * EXCLUDE (sample) FROM ({_LANDED})"

@@ -60,39 +60,42 @@ def logprobs_of(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     return [{key: row[key] for key in ("sample_uuid", *TOKENS)} for row in rows]
 
 
+def absent(project: Project) -> None:
+    """Give the project a recipe whose teacher is not here."""
+    folder = without_weights(project.recipe, project.home / "tokenizer")
+    project.recipe = importing(project.recipe, engine="imported", model=str(folder))
+
+
+def land(project: Project, name: str, rows: list[dict[str, object]]) -> None:
+    project.land(name, rows)  # type: ignore[arg-type]
+
+
 def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
     project: Project, finished: Project, rows: list[dict[str, object]]
 ) -> None:
-    folder = without_weights(project.recipe, project.home / "tokenizer")
-    project.recipe = importing(project.recipe, engine="imported", model=str(folder))
-    # One file has the responses of one temperature with their logprobs, another the texts of the other, with questions
-    # that the first has landed; the companion of that lands when all has run.
+    # One file has the responses of one temperature with their logprobs, another the texts of the other, to questions
+    # that the first has landed; their logprobs are in the last.
+    absent(project)
     low, high = ([row for row in rows if row["temperature"] == t] for t in (0.6, 1.0))
-    project.land("a.jsonl", low)  # type: ignore[arg-type]
-    project.land("b.jsonl", texts_of(high))  # type: ignore[arg-type]
-    project.run()
-    assert project.read("SELECT DISTINCT temperature FROM responses")["temperature"].to_list() == [0.6]
-    failed = project.read("SELECT kind, count(*) AS num FROM failed_requests GROUP BY ALL").rows()
-    assert failed == [("no_logprobs", len(high))]
-    trained = len(project.fake.trained)
-    assert trained == 1
-    project.land("c.jsonl", logprobs_of(high))  # type: ignore[arg-type]
+    land(project, "a.jsonl", low)
+    land(project, "b.jsonl", texts_of(high))
+    land(project, "c.jsonl", logprobs_of(high))
     project.run()
     # 1. All is imported, nothing was asked of a teacher, and the sentences' sums are those of the generating home.
     assert project.count("responses") == finished.count("responses") == len(rows)
-    assert project.count("failed_requests") == 0
+    assert project.count("failed_requests") == project.count("rejected_responses") == 0
     assert project.read("SELECT DISTINCT engine, logprob_origin FROM responses").rows() == [("imported", "given")]
     assert sentences(project).equals(sentences(finished))
     assert selected(project, "das").equals(selected(finished, "das"))
     # 2. Both stages are trained; the mixed-policy one is skipped, with its reason.
-    assert len(project.fake.trained) == trained + 1
-    empty = project.read("SELECT dataset, kind FROM empty_datasets").rows()
-    assert empty == [("mixed", "no_teacher")]
+    assert project.read("SELECT name FROM checkpoints ORDER BY ALL")["name"].to_list() == [
+        *("student", "t060", "t100", "teacher")
+    ]
+    assert project.read("SELECT dataset, kind FROM empty_datasets").rows() == [("mixed", "no_teacher")]
     assert project.count("student_rollouts") == 0
-    assert set(project.read("SELECT name FROM evaluations JOIN checkpoints USING (checkpoint_id)")["name"]) == {
-        *("student", "t060", "t100")
-    }
-    # 3. A third look finds nothing to do; the audits can follow each response to its line, and find nothing wrong.
+    answered = project.read("SELECT DISTINCT name FROM evaluations JOIN checkpoints USING (checkpoint_id)")
+    assert set(answered["name"]) == {"student", "t060", "t100"}
+    # 3. Another look finds nothing to do; the audits follow each response to its line, and find nothing wrong.
     assert project.run() == 0
     assert list(verify(project.warehouse)) == []
     [identity] = project.read("SELECT response_id FROM responses ORDER BY ALL LIMIT 1")["response_id"]
@@ -100,7 +103,25 @@ def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
         page = response_page(audit_response(reading, identity))
     assert "imported      line " in page and "logprobs as they landed" in page
     assert "not compared" in parity(project)
-    # 4. A withdrawn question takes its responses along.
+
+
+@pytest.mark.drill
+def test_logprobs_that_land_later_complete_a_set_and_a_withdrawn_question_leaves_it(
+    project: Project, rows: list[dict[str, object]]
+) -> None:
+    absent(project)
+    low, high = ([row for row in rows if row["temperature"] == t] for t in (0.6, 1.0))
+    land(project, "a.jsonl", low)
+    land(project, "b.jsonl", texts_of(high))
+    project.run()
+    assert project.read("SELECT DISTINCT temperature FROM responses")["temperature"].to_list() == [0.6]
+    failed = project.read("SELECT kind, count(*) FROM failed_requests GROUP BY ALL").rows()
+    assert failed == [("no_logprobs", len(high))]
+    assert len(project.fake.trained) == 1
+    land(project, "c.jsonl", logprobs_of(high))
+    project.run()
+    assert (project.count("responses"), project.count("failed_requests")) == (len(rows), 0)
+    assert len(project.fake.trained) == 2
     [question] = project.read("SELECT prompt_id FROM prompts ORDER BY ALL LIMIT 1")["prompt_id"]
     withdraw(project.warehouse, [question], [], "asked to")
     project.run()
@@ -176,7 +197,7 @@ def test_a_proxy_scores_every_text_once_and_goes_on_where_it_was_killed(
     project.recipe = importing(project.recipe)
     low = [row for row in rows if row["temperature"] == 0.6]
     wrong = {**low[0], "response": "<think>\nno\n</think>\nno", "sample_uuid": "other"}
-    project.land("a.jsonl", [*low, wrong, {**low[1], "temperature": 0.3, "sample_uuid": "cold"}])  # type: ignore[list-item]
+    land(project, "a.jsonl", [*low, wrong, {**low[1], "temperature": 0.3, "sample_uuid": "cold"}])
     project.fake.crash_after = 7
     with pytest.raises(RuntimeError, match="crashed after 7 results"):
         project.materialize(IMPORT)
@@ -195,11 +216,9 @@ def test_a_proxy_scores_every_text_once_and_goes_on_where_it_was_killed(
 def test_tokens_that_do_not_say_the_text_are_refused_with_the_first_difference(
     project: Project, rows: list[dict[str, object]]
 ) -> None:
-    folder = without_weights(project.recipe, project.home / "tokenizer")
-    project.recipe = importing(project.recipe, engine="imported", model=str(folder))
-    first, second = (row for row in rows[:2])
-    swapped = {**first, **{key: second[key] for key in TOKENS}}
-    project.land("a.jsonl", [swapped, second])  # type: ignore[list-item]
+    absent(project)
+    first, second = rows[:2]
+    land(project, "a.jsonl", [{**first, **{key: second[key] for key in TOKENS}}, second])
     project.materialize(IMPORT)
     [(kind, reason)] = project.read("SELECT kind, reason FROM failed_requests").rows()
     assert kind == "tokens_differ" and reason.startswith("the teacher's tokens of it read '")

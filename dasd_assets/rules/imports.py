@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dasd_assets.rules.ids import imported_response_id, seed_of
+from dasd_assets.rules.landed import ITS_PROMPT
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import Aligned, UnsupportedQuestion
 from dasd_resources.chat.landed_text import canonical_response
@@ -38,9 +39,9 @@ IMPORTING = Rule(
 NO_DATASET: FailureKind = "no_dataset"
 GIVEN, PREFILL = "given", "prefill"  # values of `responses.logprob_origin`
 # The first landing of each response to a question of the batch. Texts and lists are read later, a part at a time.
-_LANDED = """SELECT DISTINCT ON (l.landed_id) l.landed_id, l.prompt_id, l.temperature, l.sample_index, l.source_file,
+_LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, p.prompt_id, l.temperature, l.sample_index, l.source_file,
         l.source_line, l.item, l.batch AS landed_in, l.sample IN (SELECT sample FROM landed_logprobs) AS given
-    FROM landed_responses l JOIN prompts p USING (prompt_id)
+    FROM landed_responses l {ITS_PROMPT}
     WHERE p.batch = $batch AND p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
     ORDER BY l.landed_id, l.batch, l.source_line, l.item"""
 

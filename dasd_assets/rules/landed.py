@@ -15,12 +15,14 @@ READING_VERSION = "1"
 READING = Rule("landed responses", READING_VERSION)
 LANDED_ASSET = "landed_responses"
 NOTHING_LANDED = "none"
+# A landed response l and its prompt p: the one place that says how they are found.
+ITS_PROMPT = "JOIN prompts p ON p.prompt_id = l.prompt_id"
 # A response that landed twice counts once. The sum does not depend on order.
-_VERSIONS = """WITH given AS (SELECT DISTINCT sample FROM landed_logprobs),
+_VERSIONS = f"""WITH given AS (SELECT DISTINCT sample FROM landed_logprobs),
         landed AS (SELECT DISTINCT landed_id, prompt_id, sample FROM landed_responses)
     SELECT p.batch, count(*) || '-' || sum(md5_number_lower(
             l.landed_id || CASE WHEN g.sample IS NULL THEN '' ELSE ' given' END)::HUGEINT) AS version
-    FROM landed l JOIN prompts p USING (prompt_id) LEFT JOIN given g USING (sample) GROUP BY p.batch"""
+    FROM landed l {ITS_PROMPT} LEFT JOIN given g ON g.sample = l.sample GROUP BY p.batch"""
 
 
 def landed_versions(lake: "Lake | Reading") -> dict[str, str]:
