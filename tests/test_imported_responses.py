@@ -175,7 +175,7 @@ def test_what_the_teacher_scores_by_prefill_is_what_it_said_when_it_sampled(proj
     )
     real.recipe = importing(project.recipe, stands_for="itself")
     real.materialize(IMPORT)
-    query = """SELECT l.sample, r.text, r.token_ids, r.logprobs, r.engine, r.logprob_origin
+    query = """SELECT l.sample_uuid AS sample, r.text, r.token_ids, r.logprobs, r.engine, r.logprob_origin
         FROM responses r JOIN landed_responses l USING (landed_id) ORDER BY ALL"""
     stored = real.read(query).to_dicts()
     assert [row["text"] for row in stored] == texts

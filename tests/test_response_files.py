@@ -93,6 +93,67 @@ def test_the_question_keeps_the_rows_other_keys_and_the_response_its_own(tmp_pat
     assert (found.sample, found.temperature, found.sample_index, found.finish_reason) == ("u1", 0.6, 3, "length")
 
 
+LINEAGE = {
+    "id": "r1",
+    "prompt_id": "p1",
+    "origin": "response",
+    "num_prefix_characters": None,
+    "domain": "math",
+    "source": "sums",
+    "question_system_prompt": None,
+    "reference_answer": "2",
+    "verifier": "exact",
+    "temperature": 0.6,
+    "top_p": 1.0,
+    "sample_index": 1,
+    "finish_reason": "stop",
+    "correct": True,
+    "score_name": "teacher_share",
+    "score": 0.5,
+    "rank": 1,
+    "num_tokens": 9,
+    "metadata": '{"kind": "easy"}',
+}
+TURNS = [{"role": "system", "content": "Help."}, *SHAPES["messages"]["messages"]]  # type: ignore[misc]
+PUBLISHED = {
+    "messages": {"messages": TURNS, **LINEAGE},
+    "prompt_completion": {"prompt": TURNS[:-1], "completion": TURNS[-1:], **LINEAGE},
+    "sharegpt": {"conversations": SHAPES["OpenThoughts' conversations"]["conversations"], "system": "Help.", **LINEAGE},
+}
+
+
+@pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
+def test_what_dasd_has_published_is_read_back_in_each_form(tmp_path: Path, row: dict[str, object]) -> None:
+    found, question = the_response(tmp_path, row), the_question(tmp_path, row)
+    assert (found.text, found.sample_uuid, found.sample_index, found.temperature) == (SAID, "r1", 1, 0.6)
+    asked = (question.question, question.system_prompt, question.domain, question.reference_answer, question.verifier)
+    assert asked == (ASKED, None, "math", "2", "exact")
+    assert json.loads(question.metadata) == {"kind": "easy", "source": "sums"}
+    own = the_question(tmp_path, {**row, "question_system_prompt": "Be brief."})
+    assert own.system_prompt == "Be brief."
+
+
+def test_the_reports_form_has_it_in_meta_and_a_continuation_is_no_response(tmp_path: Path) -> None:
+    row = {"uuid": "r1", "input": ASKED, "output": SAID, "domain": "math", "meta": json.dumps(LINEAGE)}
+    found, question = the_response(tmp_path, row), the_question(tmp_path, row)
+    assert (found.sample_uuid, found.temperature, found.sample_index) == ("r1", 0.6, 1)
+    assert (question.reference_answer, question.verifier, question.metadata) == ("2", "exact", "{}")
+    begun = {**LINEAGE, "origin": "continuation"}
+    for whole in ({**row, "meta": json.dumps(begun)}, {"messages": TURNS, **begun}):
+        [rejected] = brought(landed(tmp_path, whole))
+        assert isinstance(rejected, RejectedResponse) and rejected.kind == "invalid_response"
+        assert "a continuation, which a student began" in rejected.reason
+
+
+def test_logprobs_in_the_row_are_found_by_the_response_alone(tmp_path: Path) -> None:
+    """An `id` of a question, which several of its responses have, would mix up their logprobs."""
+    rows = [{"id": 7, "question": ASKED, "response": text, "token_ids": [1], "logprobs": [-1]} for text in "ab"]
+    one, its, other, others = brought(landed(tmp_path, *rows))
+    assert isinstance(one, LandedResponse) and isinstance(other, LandedResponse)
+    assert isinstance(its, Logprobs) and isinstance(others, Logprobs)
+    assert (its.sample, others.sample) == (one.landed_id, other.landed_id) and its.sample != others.sample
+
+
 def test_a_system_turn_is_the_questions_system_prompt(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "Be brief."}, *SHAPES["messages"]["messages"]]
     assert the_question(tmp_path, {"messages": turns}).system_prompt == "Be brief."
@@ -108,14 +169,14 @@ def test_several_responses_of_a_row_are_each_one(tmp_path: Path) -> None:
         ("3", 1, 1.0),
         ("2", 2, 1.0),
     ]
-    assert logprobs == Logprobs("u2", "a.jsonl", 1, 1, [5], [-0.5])
+    assert logprobs == Logprobs(second.landed_id, "a.jsonl", 1, 1, [5], [-0.5])
     assert first.landed_id == first.sample == copy.landed_id != second.landed_id
 
 
 def test_logprobs_come_in_the_responses_row_or_in_a_companion(tmp_path: Path) -> None:
     lists = {"token_ids": [4, 5], "logprobs": [0, -1.25]}
     own, *_ = inline = brought(landed(tmp_path, {"question": ASKED, "response": SAID, **lists}))
-    assert isinstance(own, LandedResponse)
+    assert isinstance(own, LandedResponse) and own.sample == own.landed_id
     assert inline[1] == Logprobs(own.landed_id, "a.jsonl", 1, 0, [4, 5], [0.0, -1.25])
     companion = landed(tmp_path, {"sample_uuid": "u1", "token_ids": [4, 5], "logprobs": [0.0, -1.25]})
     assert brought(companion) == [Logprobs("u1", "a.jsonl", 1, 0, [4, 5], [0.0, -1.25])]

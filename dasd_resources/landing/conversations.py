@@ -8,10 +8,13 @@
 | `prompt`, `completion` (texts or messages) | the user's turn | the assistant's |
 | `input`, `output` | `input` | `output` |
 
-A system turn is the question's system prompt. An assistant's `reasoning_content` (`reasoning`, `thinking`) is its
-thinking. Left out: conversations of several turns, as a distillation prompt is one question.
+A system turn, or the column `system`, is the question's system prompt. An assistant's `reasoning_content` (`reasoning`,
+`thinking`) is its thinking. Datasets that DASD has published are read in each of their forms: there the system turn is
+the student's, `question_system_prompt` the question's own, and in the report's form the columns are in `meta`. Left
+out: conversations of several turns, as a distillation prompt is one question.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 
 from dasd_resources.landing.prompt_files import InvalidRow
@@ -27,6 +30,16 @@ ROLES = {
     "model": "assistant",
 }
 CONVERSATIONS = ("messages", "conversations")
+# Columns of a published dataset that say of a row what this home finds out for itself, or names in its own way.
+PUBLISHED = (
+    *("id", "prompt_id", "origin", "num_prefix_characters", "top_p", "correct", "score_name", "score", "rank"),
+    "num_tokens",
+)
+OWN_SYSTEM_PROMPT = "question_system_prompt"
+IN_META = (
+    *("origin", "prompt_id", "temperature", "sample_index", "finish_reason", "reference_answer", "verifier"),
+    OWN_SYSTEM_PROMPT,
+)
 THINKING = ("reasoning_content", "reasoning", "thinking")
 Fields = Mapping[str, object]
 
@@ -36,17 +49,47 @@ def with_question(row: Fields) -> dict[str, object]:
 
     Raises InvalidRow for a conversation of several turns, or of none by a user.
     """
+    found = _with_question(row)
+    if OWN_SYSTEM_PROMPT in found:
+        found["system_prompt"] = found.pop(OWN_SYSTEM_PROMPT)
+    return found
+
+
+def without_published(row: Fields) -> dict[str, object]:
+    """The row without what another home has found out about it, if DASD has published it."""
+    return _without(row, *PUBLISHED) if is_published(row) else dict(row)
+
+
+def is_published(row: Fields) -> bool:
+    """Whether DASD has published the row."""
+    return isinstance(row.get("origin"), str) and isinstance(row.get("prompt_id"), str)
+
+
+def _with_question(row: Fields) -> dict[str, object]:
     if row.get("question") is not None:
         return dict(row)
     for key in CONVERSATIONS:
         if isinstance(turns := row.get(key), list):
-            return _unnested(_without(row, key), key, turns)
+            system = [] if row.get("system") is None else [{"role": "system", "content": row["system"]}]
+            return _unnested(_without(row, key, "system"), key, [*system, *turns])
     if row.get("prompt") is not None and row.get("completion") is not None:
         turns = [*_turns(row["prompt"], "user"), *_turns(row["completion"], "assistant")]
         return _unnested(_without(row, "prompt", "completion"), "prompt and completion", turns)
     if row.get("input") is not None and row.get("output") is not None:
-        return {**_without(row, "input", "output"), "question": row["input"], "response": row["output"]}
+        return {**_from_meta(row), "question": row["input"], "response": row["output"]}
     return dict(row)
+
+
+def _from_meta(row: Fields) -> dict[str, object]:
+    """The other columns of the report's form; those that DASD has published in `meta`, in its place."""
+    others = _without(row, "input", "output")
+    try:
+        meta = json.loads(str(row.get("meta")))
+    except ValueError:
+        return others
+    if not isinstance(meta, dict) or not is_published(meta):
+        return others
+    return {**_without(others, "meta"), **{key: meta.get(key) for key in IN_META}}
 
 
 def _without(row: Fields, *keys: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 A row has a question with its response (`conversations` lists the shapes), or it is a companion's: `sample_uuid`,
 `token_ids` and `logprobs`, without a question. Of a response a row may say:
 
-    sample_uuid (or uuid)       by which a companion names it
+    sample_uuid (or uuid, id)   by which a companion names it
     temperature, sample_index   how it was sampled; which of the question's samples it is
     finish_reason               `stop` (the default) or `length`
     token_ids, logprobs         the teacher's tokens of it, the last one that ended it included, and one natural
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.landing.conversations import Fields, with_question
+from dasd_resources.landing.conversations import Fields, with_question, without_published
 from dasd_resources.landing.prompt_files import InvalidRow, Prompt, prompt_of, read_prompts, readable_name, row_object
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_rejections import InvalidResponse, RejectedResponse
@@ -30,6 +30,7 @@ from dasd_resources.visible_text import excerpt
 TOKENS = ("token_ids", "logprobs")
 OF_A_RESPONSE = ("response", "sample_uuid", "uuid", "temperature", "sample_index", "finish_reason", *TOKENS)
 FINISH_REASONS = ("stop", "length")
+CONTINUATION = "continuation"  # `origin` of a published row of the mixed-policy stage
 MAX_LOGPROB = 1e-4  # a certain token's is 0, which arithmetic may miss by so much (`inference.engine.check_logprobs`)
 MAX_TOKEN_ID = 2**31 - 1
 
@@ -50,12 +51,14 @@ class Logprobs:
 class LandedResponse:
     """A response as it was landed; text is verbatim.
 
-    sample: its `sample_uuid`; where it has none, its own id. temperature, sample_index: None where the row names none.
+    sample: what its logprobs are stored under: its `sample_uuid`, or its own id where it has none, or has them in its
+    row. temperature, sample_index: None where the row names none.
     """
 
     landed_id: str
     prompt_id: str
     sample: str
+    sample_uuid: str | None
     source_file: str
     source_line: int
     item: int
@@ -80,7 +83,8 @@ def question_part(row: Fields) -> Fields | None:
     """Of a row what is its question; None of a companion's. Raises InvalidRow."""
     if is_companion(row):
         return None
-    return {key: value for key, value in with_question(row).items() if key not in (*OF_A_RESPONSE, "responses")}
+    whole = without_published(with_question(row))
+    return {key: value for key, value in whole.items() if key not in (*OF_A_RESPONSE, "responses")}
 
 
 def is_companion(row: Fields) -> bool:
@@ -155,6 +159,10 @@ def _items(row: Fields) -> list[Fields]:
 
 def _response(prompt: Prompt, item: int, row: Fields) -> Iterator[Landed]:
     """A response, and its logprobs where they are in the same row."""
+    if row.get("origin") == CONTINUATION:
+        raise InvalidResponse(
+            "invalid_response", "a continuation, which a student began, is no response of the teacher"
+        )
     text, uuid = _text(row.get("response")), _uuid(row)
     temperature, index = _temperature(row), _sample_index(row)
     reason = row.get("finish_reason") or "stop"
@@ -162,10 +170,11 @@ def _response(prompt: Prompt, item: int, row: Fields) -> Iterator[Landed]:
         allowed = " or ".join(FINISH_REASONS)
         raise InvalidResponse("invalid_response", f"finish_reason must be {allowed}, found {excerpt(reason)}")
     landed_id = landed_response_id(prompt.prompt_id, uuid, temperature, str(reason), text)
-    sample, where = uuid or landed_id, (prompt.source_file, prompt.source_line, item)
     has_tokens = any(row.get(key) is not None for key in TOKENS)
+    sample = landed_id if uuid is None or has_tokens else uuid
+    where = (prompt.source_file, prompt.source_line, item)
     logprobs = [_logprobs(row, sample, *where)] if has_tokens else []
-    yield LandedResponse(landed_id, prompt.prompt_id, sample, *where, text, temperature, index, str(reason))
+    yield LandedResponse(landed_id, prompt.prompt_id, sample, uuid, *where, text, temperature, index, str(reason))
     yield from logprobs
 
 
@@ -190,7 +199,7 @@ def _text(value: object) -> str:
 
 
 def _uuid(row: Fields) -> str | None:
-    value = row.get("sample_uuid", row.get("uuid"))
+    value = next((row[key] for key in ("sample_uuid", "uuid", "id") if row.get(key) is not None), None)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):

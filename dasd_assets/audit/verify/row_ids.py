@@ -87,15 +87,14 @@ def _evaluation(row: Record) -> Mapping[str, object]:
 
 
 def _landed(row: Record) -> Mapping[str, object]:
-    uuid = None if row["sample"] == row["landed_id"] else row["sample"]
-    parts = (row["prompt_id"], uuid, row["temperature"], row["finish_reason"], row["text"])
+    parts = (row["prompt_id"], row["sample_uuid"], row["temperature"], row["finish_reason"], row["text"])
     return {"landed_id": landed_response_id(*parts)}
 
 
 _PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer"
 HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
     ("prompts", _PROMPT, lambda r: {"prompt_id": prompt_id(*[r[c] for c in _PROMPT.split(", ")[1:]])}),
-    ("landed_responses", "landed_id, sample, prompt_id, temperature, finish_reason, text", _landed),
+    ("landed_responses", "landed_id, sample_uuid, prompt_id, temperature, finish_reason, text", _landed),
     (
         "student_rollouts",
         ", ".join(["rollout_id", "seed", *ROLLOUT_ID_FIELDS]),

@@ -42,6 +42,7 @@ LANDED_RESPONSES = Table(
         LANDED_ID,
         PROMPT_ID.here("The prompt it answers."),
         SAMPLE,
+        Column("sample_uuid", "VARCHAR", "By which its row names it, so that a companion can.", nullable=True),
         BATCH.here("Prompt batch of the file that brought it."),
         SOURCE_FILE,
         SOURCE_LINE,
