@@ -13,6 +13,7 @@ import polars as pl
 
 from dasd_assets.generations import PARITY_PARTS, length_figures, lengths_of, present_responses
 from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.partitions import batches
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
@@ -71,7 +72,7 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
         reads={"prompts": "prompts", "withdrawn_prompts": (), **landed},
         models=["teacher_model"],
         rules=[IMPORTING],
-        parts=PARITY_PARTS,
+        parts=[*PARITY_PARTS, "generation.num_candidates"],
         rows=f"temperature = {temperature:g}",
     )
 
@@ -85,7 +86,7 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher, batch = engines.find(recipe.teacher, "teacher.model"), context.partition_key
-        landed = landed_in(warehouse, batch)
+        landed = landed_in(warehouse, batch, batches(context.instance))
         wanted = wanted_imports(landed, recipe, dataset, teacher)
         todo = [wanted[key] for key in missing(wanted, present_responses(warehouse, batch, temperature, teacher))]
         # Those of no dataset are nobody's: the first asset reports them, and takes back what it reported before.
@@ -103,7 +104,7 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
                     ledger.add(row)
         if ledger.num_failed:
             context.log.warning(f"{ledger.num_failed:,} landed responses were not imported: see failed_requests")
-        return _result(warehouse, batch, temperature, teacher, list(wanted), ledger, declared)
+        return _result(warehouse, recipe, batch, temperature, teacher, list(wanted), ledger, declared)
 
     return imported_responses
 
@@ -199,6 +200,7 @@ def _forget_failures(warehouse: Warehouse, origin: str, batch: str) -> None:
 
 def _result(
     warehouse: Warehouse,
+    recipe: Recipe,
     batch: str,
     temperature: float,
     teacher: PromptedModel,
@@ -218,6 +220,7 @@ def _result(
             num_new=ledger.num_added,
             num_failed=len(wanted) - len(present),
             **_origins(warehouse, batch, present),
+            num_beyond_candidates=_num_beyond(warehouse, batch, present, recipe.generation.num_candidates),
             **length_figures(lengths_of(warehouse, batch, present), temperature),
         ),
     )
@@ -228,3 +231,11 @@ def _origins(warehouse: Warehouse, batch: str, present: Collection[str]) -> dict
     query = """SELECT 'num_' || logprob_origin, count(*) FROM responses
         WHERE batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL ORDER BY ALL"""
     return dict(warehouse.read(query, {"batch": batch, "ids": list(present)}).iter_rows())
+
+
+def _num_beyond(warehouse: Warehouse, batch: str, present: Collection[str], num_candidates: int) -> int:
+    """How many are not used, as the recipe takes fewer responses of a question (generation.num_candidates)."""
+    query = """SELECT count(*) FROM responses WHERE batch = $batch AND sample_index >= $num_candidates
+        AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    params = {"batch": batch, "ids": list(present), "num_candidates": num_candidates}
+    return int(warehouse.read(query, params).item())

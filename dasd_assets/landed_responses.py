@@ -14,6 +14,7 @@ import polars as pl
 
 from dasd_assets.prompts import find_landed
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.landed import LANDED_ASSET, NOTHING_LANDED, READING, READING_VERSION, landed_versions
@@ -60,7 +61,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         if counts["num_rejected"]:
             context.log.warning(_warning(counts["num_rejected"], batch))
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(landed_versions(warehouse).get(batch, NOTHING_LANDED)),
+            data_version=dg.DataVersion(
+                landed_versions(warehouse, batches(context.instance)).get(batch, NOTHING_LANDED)
+            ),
             metadata=declared.result(warehouse, counts.pop("num_responses"), {"batch": batch}, **counts),
         )
 

@@ -101,7 +101,7 @@ def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
     [identity] = project.read("SELECT response_id FROM responses ORDER BY ALL LIMIT 1")["response_id"]
     with project.warehouse.reading() as reading:
         page = response_page(audit_response(reading, identity))
-    assert "imported      line " in page and "logprobs as they landed" in page
+    assert "landed as     line " in page and "logprobs as they landed" in page
     assert "not compared" in parity(project)
 
 

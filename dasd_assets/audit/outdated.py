@@ -39,7 +39,7 @@ def explained(
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_batches(reading, known)
         repaired = repaired_files(reading)
-        landed = landed_versions(reading) if recipe.imports is not None else {}
+        landed = landed_versions(reading, known) if recipe.imports is not None else {}
     contexts = model_contexts(recipe)
     now = comparison(
         instance,

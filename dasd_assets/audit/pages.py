@@ -50,7 +50,7 @@ def _landed_lines(made: Record, landed: Rows) -> list[tuple[str, str]]:
         return []
     lines = [f"line {row['source_line']} of {row['source_file']} (batch {row['batch']})" for row in landed]
     origin = "as they landed" if made["logprob_origin"] == "given" else "by prefill of its text"
-    return [("imported", f"{', '.join(lines) or 'from a line that is gone'}; logprobs {origin}")]
+    return [("landed as", f"{', '.join(lines) or 'from a line that is gone'}; logprobs {origin}")]
 
 
 def example_page(record: Record) -> str:

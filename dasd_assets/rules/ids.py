@@ -59,7 +59,7 @@ def response_id(key: Mapping[str, object]) -> str:
 
 def imported_response_id(key: Mapping[str, object]) -> str:
     """Hash of everything that decides an imported response; key: the columns of its row."""
-    return content_hash(["imported", {name: key[name] for name in IMPORTED_ID_FIELDS}])[:32]
+    return content_hash(["landed response", {name: key[name] for name in IMPORTED_ID_FIELDS}])[:32]
 
 
 def rollout_id(key: Mapping[str, object]) -> str:

@@ -4,14 +4,14 @@ A landed text becomes canonical, and gets the teacher's tokens: those that lande
 else those of the text itself, which the teacher then scores.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from dasd_assets.rules.ids import imported_response_id, seed_of
-from dasd_assets.rules.landed import ITS_PROMPT
+from dasd_assets.rules.landed import IN_EXISTING, ITS_PROMPT
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import Aligned, UnsupportedQuestion
 from dasd_resources.chat.landed_text import canonical_response
@@ -42,7 +42,7 @@ GIVEN, PREFILL = "given", "prefill"  # values of `responses.logprob_origin`
 _LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, p.prompt_id, l.temperature, l.sample_index, l.source_file,
         l.source_line, l.item, l.batch AS landed_in, l.sample IN (SELECT sample FROM landed_logprobs) AS given
     FROM landed_responses l {ITS_PROMPT}
-    WHERE p.batch = $batch AND p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+    WHERE p.batch = $batch AND {IN_EXISTING} AND p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
     ORDER BY l.landed_id, l.batch, l.source_line, l.item"""
 
 
@@ -61,9 +61,12 @@ class WantedImport:
     given: bool
 
 
-def landed_in(lake: Lake, batch: str) -> pl.DataFrame:
-    """The landed responses to a batch's questions, without their texts, in the order in which they landed."""
-    return lake.read(_LANDED, {"batch": batch}).sort("landed_in", "source_line", "item")
+def landed_in(lake: Lake, batch: str, existing: Sequence[str]) -> pl.DataFrame:
+    """The landed responses to a batch's questions, without their texts, in the order in which they landed.
+
+    existing: all batches.
+    """
+    return lake.read(_LANDED, {"batch": batch, "existing": list(existing)}).sort("landed_in", "source_line", "item")
 
 
 def sampled_at(row: Mapping[str, object], recipe: Recipe) -> float | None:

@@ -4,6 +4,7 @@ A batch is out of date as soon as a response to one of its questions lands, or l
 service compares `landed_versions` with the data version of the asset `landed_responses` of each batch.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dasd_assets.rules.rule import Rule
@@ -17,14 +18,16 @@ LANDED_ASSET = "landed_responses"
 NOTHING_LANDED = "none"
 # A landed response l and its prompt p: the one place that says how they are found.
 ITS_PROMPT = "JOIN prompts p ON p.prompt_id = l.prompt_id"
+# A file whose batch was removed brings nothing any more; what was imported of it stays.
+IN_EXISTING = "l.batch IN (SELECT unnest($existing::VARCHAR[]))"
 # A response that landed twice counts once. The sum does not depend on order.
 _VERSIONS = f"""WITH given AS (SELECT DISTINCT sample FROM landed_logprobs),
-        landed AS (SELECT DISTINCT landed_id, prompt_id, sample FROM landed_responses)
+        landed AS (SELECT DISTINCT l.landed_id, l.prompt_id, l.sample FROM landed_responses l WHERE {IN_EXISTING})
     SELECT p.batch, count(*) || '-' || sum(md5_number_lower(
             l.landed_id || CASE WHEN g.sample IS NULL THEN '' ELSE ' given' END)::HUGEINT) AS version
     FROM landed l {ITS_PROMPT} LEFT JOIN given g ON g.sample = l.sample GROUP BY p.batch"""
 
 
-def landed_versions(lake: "Lake | Reading") -> dict[str, str]:
-    """Batch -> what identifies the responses to its questions, and which of them have logprobs."""
-    return dict(lake.read(_VERSIONS).iter_rows())
+def landed_versions(lake: "Lake | Reading", existing: Sequence[str]) -> dict[str, str]:
+    """Batch -> what identifies the responses to its questions, and which of them have logprobs. existing: batches."""
+    return dict(lake.read(_VERSIONS, {"existing": list(existing)}).iter_rows())

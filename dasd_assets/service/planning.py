@@ -140,7 +140,7 @@ class Planner:
         self.warehouse.require_files()
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
-            landed = landed_versions(reading) if self.recipe.imports is not None else {}
+            landed = landed_versions(reading, known) if self.recipe.imports is not None else {}
             return Tables(quarantine(reading), outdated_batches(reading, known), repaired_files(reading), landed)
 
     def _stale(

@@ -165,16 +165,16 @@ def _response(prompt: Prompt, item: int, row: Fields) -> Iterator[Landed]:
         )
     text, uuid = _text(row.get("response")), _uuid(row)
     temperature, index = _temperature(row), _sample_index(row)
-    reason = row.get("finish_reason") or "stop"
-    if reason not in FINISH_REASONS:
+    ended = row.get("finish_reason") or "stop"
+    if ended not in FINISH_REASONS:
         allowed = " or ".join(FINISH_REASONS)
-        raise InvalidResponse("invalid_response", f"finish_reason must be {allowed}, found {excerpt(reason)}")
-    landed_id = landed_response_id(prompt.prompt_id, uuid, temperature, str(reason), text)
+        raise InvalidResponse("invalid_response", f"finish_reason must be {allowed}, found {excerpt(ended)}")
+    landed_id = landed_response_id(prompt.prompt_id, uuid, temperature, str(ended), text)
     has_tokens = any(row.get(key) is not None for key in TOKENS)
     sample = landed_id if uuid is None or has_tokens else uuid
     where = (prompt.source_file, prompt.source_line, item)
     logprobs = [_logprobs(row, sample, *where)] if has_tokens else []
-    yield LandedResponse(landed_id, prompt.prompt_id, sample, uuid, *where, text, temperature, index, str(reason))
+    yield LandedResponse(landed_id, prompt.prompt_id, sample, uuid, *where, text, temperature, index, str(ended))
     yield from logprobs
 
 
