@@ -1,6 +1,7 @@
 """The canonical text of a landed one, whoever wrote it down."""
 
 import pytest
+from test_chat import ANSWER, THINKING, harmony, harmony_ids
 
 from dasd_resources.chat.landed_text import canonical_response
 
@@ -41,3 +42,14 @@ def test_thinking_is_marked_in_one_way(text: str, canonical: str) -> None:
 )
 def test_a_tool_call_is_seen(text: str) -> None:
     assert canonical_response(text).tool_call
+
+
+def test_tokens_of_a_harmony_model_may_spell_tags_or_harmony() -> None:
+    chat = harmony()
+    written = harmony_ids(f"{THINKING}a b{ANSWER}c<|return|>")
+    assert chat.read_landed(written) == chat.read_response(written)
+    spelled = chat._encode_text("<think>\na b\n</think>\nc")[0]
+    assert chat.read_response(spelled).text == ""
+    said = chat.read_landed([*spelled, chat.end_of_turn_id])
+    assert (said.text, said.offsets[-1]) == (BOTH, -1)
+    assert chat.read_landed(spelled).text == BOTH

@@ -208,6 +208,8 @@ BAD_LOGPROBS = {
     "logprob True at token 0": {"token_ids": [1], "logprobs": [True]},
     "logprob inf at token 0": '{"question": "a", "response": "b", "token_ids": [1], "logprobs": [1e999]}',
     "logprob -inf at token 0": '{"question": "a", "response": "b", "token_ids": [1], "logprobs": [-1e999]}',
+    "logprob -1e+300 at token 0": {"token_ids": [1], "logprobs": [-1e300]},
+    "logprob -1000": {"token_ids": [1], "logprobs": [-(10**400)]},
     "token id -1 at token 0": {"token_ids": [-1], "logprobs": [-1.0]},
     "token id 1.5 at token 0": {"token_ids": [1.5], "logprobs": [-1.0]},
     "token id 2147483648 at token 0": {"token_ids": [2**31], "logprobs": [-1.0]},

@@ -139,7 +139,7 @@ class Chat:
 
         Of a harmony model they may spell `<think>` tags as text, if the text was tokenised after it was rewritten.
         """
-        if not self._markers or any(marker in token_ids for marker in self._markers.values()):
+        if not self._markers or self._markers["<|message|>"] in token_ids:
             return self.read_response(token_ids)
         tags = ThinkTags("", frozenset(self.stop_token_ids))
         return tags.read_response(token_ids, self._token_bytes.pieces(token_ids))

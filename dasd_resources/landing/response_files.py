@@ -14,7 +14,6 @@ Rows are streamed. The row's other keys are its question's, as in a prompt file.
 text, which only the teacher's tokenizer can tell (`rules.imports`).
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ OF_A_RESPONSE = ("response", "sample_uuid", "uuid", "temperature", "sample_index
 FINISH_REASONS = ("stop", "length")
 CONTINUATION = "continuation"  # `origin` of a published row of the mixed-policy stage
 MAX_LOGPROB = 1e-4  # a certain token's is 0, which arithmetic may miss by so much (`inference.engine.check_logprobs`)
+LEAST_LOGPROB = -3.4028234e38  # that the column holds, as float32
 MAX_TOKEN_ID = 2**31 - 1
 
 
@@ -235,7 +235,8 @@ def _logprobs(row: Mapping[str, object], sample: str, name: str, line: int, item
     for position, (token, value) in enumerate(zip(ids, logprobs, strict=True)):
         if type(token) is not int or not 0 <= token <= MAX_TOKEN_ID:
             raise InvalidResponse("invalid_logprobs", f"token id {excerpt(token)} at token {position}")
-        if type(value) not in (int, float) or not math.isfinite(value) or value > MAX_LOGPROB:
+        # NaN fails the comparison, as do infinities and whole numbers that no float holds.
+        if type(value) not in (int, float) or not LEAST_LOGPROB <= value <= MAX_LOGPROB:
             message = f"logprob {excerpt(value)} at token {position} is not a natural log-probability"
             raise InvalidResponse("invalid_logprobs", message)
     return Logprobs(sample, name, line, item, ids, [float(value) for value in logprobs])
