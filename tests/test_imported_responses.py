@@ -13,6 +13,7 @@ from conftest import Project, prompt_rows
 from dasd_assets.audit.pages import response_page
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
+from dasd_assets.audit.verify.imports import imports
 from dasd_assets.commands.check import check
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.withdrawals import withdraw
@@ -223,6 +224,18 @@ def test_tokens_that_do_not_say_the_text_are_refused_with_the_first_difference(
     [(kind, reason)] = project.read("SELECT kind, reason FROM failed_requests").rows()
     assert kind == "tokens_differ" and reason.startswith("the teacher's tokens of it read '")
     assert project.count("responses") == 1
+    with project.warehouse.reading() as reading:
+        assert list(imports(reading, None)) == []
+    with project.warehouse.commit("by hand") as transaction:
+        rows = transaction.read("SELECT * REPLACE ('other' AS text) FROM landed_responses")
+        transaction.replace("landed_responses", {}, rows)
+        lists = transaction.read("SELECT * REPLACE (list_reverse(logprobs) AS logprobs) FROM landed_logprobs")
+        transaction.replace("landed_logprobs", {}, lists)
+    with project.warehouse.reading() as reading:
+        assert [fault.what for fault in imports(reading, None)] == [
+            "its text is not the one that landed",
+            "its logprobs are not those that landed",
+        ]
     [found] = [r for r in check(project.recipe, project.home, project.engines, quick=True) if r.check == "responses"]
     assert found.status == "failed" and "a.jsonl:1 do not say its text" in found.message
     logprobs = [r for r in check(project.recipe, project.home, project.engines) if r.check == "teacher logprobs"]

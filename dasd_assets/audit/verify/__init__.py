@@ -6,6 +6,7 @@
 | `keys` | keys, references and lists, by queries |
 | `row_ids` | ids and seeds, from the columns that decide them |
 | `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
+| `imports` | imported responses, from what landed |
 | `tokens` | the student's tokens, from question and text, where its tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
 | `scores` | sentences, types and scores, from logprobs and offsets |
@@ -35,6 +36,7 @@ from dasd_assets.audit.verify.checkpoints import checkpoints
 from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.cuts import cuts
 from dasd_assets.audit.verify.datasets import datasets, num_examples, published, ranks, selected_scores, selections
+from dasd_assets.audit.verify.imports import imports
 from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
 from dasd_assets.audit.verify.keys import doubled, orphans, wrong
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
@@ -124,6 +126,11 @@ def _again(
         chats = Chats(lake, reading)
         for said in SAID:
             yield f"texts of {said.table}", {said.table}, lambda s=said: texts(reading, chats, s, sample, say)  # type: ignore[misc]
+        yield (
+            "imported responses",
+            {"responses", "landed_responses", "landed_logprobs"},
+            lambda: imports(reading, sample),
+        )
         for kept in TOKENISED:
             needs = {kept.tokens, kept.table, "prompts"}
             yield kept.tokens, needs, lambda k=kept: tokens(reading, chats, k, sample, say)  # type: ignore[misc]
