@@ -228,9 +228,9 @@ def test_tokens_that_do_not_say_the_text_are_refused_with_the_first_difference(
         assert list(imports(reading, None)) == []
     with project.warehouse.commit("by hand") as transaction:
         rows = transaction.read("SELECT * REPLACE ('other' AS text) FROM landed_responses")
-        transaction.replace("landed_responses", {}, rows)
+        transaction.replace("landed_responses", {"source_file": "a.jsonl"}, rows)
         lists = transaction.read("SELECT * REPLACE (list_reverse(logprobs) AS logprobs) FROM landed_logprobs")
-        transaction.replace("landed_logprobs", {}, lists)
+        transaction.replace("landed_logprobs", {"source_file": "a.jsonl"}, lists)
     with project.warehouse.reading() as reading:
         assert [fault.what for fault in imports(reading, None)] == [
             "its text is not the one that landed",

@@ -126,11 +126,6 @@ def _again(
         chats = Chats(lake, reading)
         for said in SAID:
             yield f"texts of {said.table}", {said.table}, lambda s=said: texts(reading, chats, s, sample, say)  # type: ignore[misc]
-        yield (
-            "imported responses",
-            {"responses", "landed_responses", "landed_logprobs"},
-            lambda: imports(reading, sample),
-        )
         for kept in TOKENISED:
             needs = {kept.tokens, kept.table, "prompts"}
             yield kept.tokens, needs, lambda k=kept: tokens(reading, chats, k, sample, say)  # type: ignore[misc]
@@ -139,6 +134,8 @@ def _again(
             yield judged.verdicts, needs, lambda j=judged: verdicts(reading, chats, j, sample, say)  # type: ignore[misc]
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
         yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample, say)
+    needs = {"responses", "landed_responses", "landed_logprobs"}
+    yield "imported responses", needs, lambda: imports(reading, sample)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}
