@@ -5,6 +5,8 @@
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
 | prompts | `prompts`, `prompt_lines`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
+| responses in | `landed_responses` | the same, where a recipe `imports` | `landed_responses`, `landed_logprobs`, … | |
+| | `imported_responses` | `teacher_generations_t060`, …, in place of the teacher's | `responses` | |
 | parity gate | `parity` | blocking checks on the teacher's and the student's logprobs | | |
 | student's tokens | `student_tokens` | `student_tokens` | the same | |
 | filters | `verdicts` | `response_verdicts` | the same | §6.2 |

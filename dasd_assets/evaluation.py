@@ -272,6 +272,9 @@ def _evaluations(recipe: Recipe) -> dg.AssetsDefinition:
         for row in current_checkpoints(warehouse, recipe).iter_rows(named=True):
             spec = recipe.teacher if row["name"] == "teacher" else recipe.student
             spec = spec.model_copy(update={"model": row["path"]})
+            if ENGINES[spec.engine].absent:
+                context.log.info(f"{row['name']} {spec.stands_for} is not here, so its accuracy is not known")
+                continue
             model = engines.find(spec, f"checkpoint {row['checkpoint_id']}")
             wanted = wanted_answers(questions, row["checkpoint_id"], model, recipe)
             ledgers.append((_evaluate(context, warehouse, engines, row["name"], model, wanted, confinement), spec))

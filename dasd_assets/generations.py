@@ -121,7 +121,9 @@ def response_row(
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """One generation asset per temperature of the recipe."""
+    """One generation asset per temperature of the recipe; those of one that imports are in `imported_responses`."""
+    if recipe.imports is not None:
+        return []
     return [_generations(recipe, name, temperature) for name, temperature in recipe.datasets.items()]
 
 
@@ -151,7 +153,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         questions = _questions(warehouse, batch, quota_scope(recipe))
         domains = {key: row["domain"] for key, row in questions.items()}
         wanted = {w.response_id: w for w in wanted_responses(domains, recipe, temperature, teacher)}
-        todo = [wanted[key] for key in missing(wanted, _present(warehouse, batch, temperature, teacher))]
+        todo = [wanted[key] for key in missing(wanted, present_responses(warehouse, batch, temperature, teacher))]
         requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
         with Ledger(warehouse, "responses", origin(context), batch) as ledger:
             completions = logged(engines.generate(teacher, requests), len(requests), "responses", context.log.info)
@@ -174,7 +176,8 @@ def _questions(warehouse: Warehouse, batch: str, scope: str) -> dict[str, Row]:
     return {row["prompt_id"]: row for row in warehouse.read(query, params).iter_rows(named=True)}
 
 
-def _present(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:
+def present_responses(warehouse: Warehouse, batch: str, temperature: float, teacher: PromptedModel) -> list[str]:
+    """Ids of a batch's responses of a teacher at a temperature."""
     query = """SELECT response_id FROM responses
         WHERE batch = $batch AND temperature = $temperature AND teacher_fingerprint = $teacher"""
     params = {"batch": batch, "temperature": temperature, "teacher": teacher.fingerprint}
@@ -223,7 +226,7 @@ def _result(
     ledger: Ledger,
     declared: Declaration,
 ) -> dg.MaterializeResult:
-    present = set(wanted) & set(_present(warehouse, batch, temperature, teacher))
+    present = set(wanted) & set(present_responses(warehouse, batch, temperature, teacher))
     if wanted and not present:
         raise _none_answered(warehouse, batch, wanted)
     return dg.MaterializeResult(
@@ -235,7 +238,7 @@ def _result(
             {"batch": batch, "temperature": temperature, "teacher_fingerprint": teacher.fingerprint},
             num_new=ledger.num_added,
             num_failed=len(wanted) - len(present),
-            **_length_figures(_lengths(warehouse, batch, present), temperature),
+            **length_figures(lengths_of(warehouse, batch, present), temperature),
         ),
     )
 
@@ -251,7 +254,7 @@ def _none_answered(warehouse: Warehouse, batch: str, wanted: list[str]) -> dg.Fa
     return failure(message, permanent=not failed.is_empty() and set(failed["kind"]) <= set(PERMANENT))
 
 
-def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figure]:
+def length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figure]:
     """How long the responses are, in tokens, and how many hit the limit."""
     num_tokens = lengths["num_tokens"].to_list()
     return {
@@ -262,7 +265,8 @@ def _length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figu
     }
 
 
-def _lengths(warehouse: Warehouse, batch: str, response_ids: Iterable[str]) -> pl.DataFrame:
+def lengths_of(warehouse: Warehouse, batch: str, response_ids: Iterable[str]) -> pl.DataFrame:
+    """(num_tokens, truncated) of these responses."""
     query = """SELECT len(token_ids) AS num_tokens, finish_reason = 'length' AS truncated FROM responses
         WHERE batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
     return warehouse.read(query, {"batch": batch, "ids": list(response_ids)})

@@ -39,6 +39,10 @@ WORST_COLUMNS = [
     "again",
 ]
 
+NOT_COMPARED = (
+    "not compared: the logprobs are as they landed, and teacher {}, which could compute them again, is not here; "
+    "that their tokens say the texts was checked"
+)
 # A sample of a batch: the responses whose ids hash lowest, so that a repeated check compares the same ones and the
 # sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn. The inner query
 # reads ids only, the outer one the token lists of the sample.
@@ -184,6 +188,8 @@ def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
 
 
 def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetChecksDefinition:
+    importing = recipe.imports is not None
+
     @dg.asset_check(
         asset=generation_asset(dataset),
         blocking=True,
@@ -196,12 +202,15 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
     ) -> dg.AssetCheckResult:
         if earlier := _passed_earlier(context, recipe, "teacher"):
             return earlier
+        if ENGINES[recipe.teacher.engine].absent:
+            return dg.AssetCheckResult(passed=True, description=NOT_COMPARED.format(recipe.teacher.stands_for))
         teacher = engines.find(recipe.teacher, "teacher.model")
+        read = teacher.chat.read_landed if importing else teacher.chat.read_response
         params = candidate_params(recipe, teacher.fingerprint)
         rows = _sample(warehouse, _TEACHER, recipe, {**params, "batch": batch_of(context), "temperature": temperature})
         stored, faults = [], []
         for row in rows:
-            aligned = teacher.chat.read_response(row["token_ids"])
+            aligned = read(row["token_ids"])
             if (aligned.text, aligned.offsets) != (row["text"], row["offsets"]):
                 faults.append(
                     f"response {row['response_id']}: its tokens no longer read as its stored text and offsets"

@@ -32,6 +32,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import failure
 from dasd_assets.records.wording import listed, number_of, short
 from dasd_assets.rules.contamination import CONTAMINATION
+from dasd_assets.rules.landed import READING
 from dasd_assets.rules.language import LANGUAGE_VERSION
 from dasd_assets.rules.merging import MERGING_VERSION
 from dasd_assets.rules.near_duplicates import NEAR_DUPLICATES
@@ -44,7 +45,8 @@ from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.recipe import Columns, Recipe
+from dasd_resources.landing.response_files import read_questions
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehouse
 from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
@@ -72,6 +74,7 @@ def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`prompts`."""
+    imports = recipe.imports is not None  # then a file's rows hold responses, too
     declared = declare(
         recipe,
         "prompts",
@@ -89,7 +92,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             **({"held_out_questions": "held_out_questions"} if recipe.decontamination else {}),
         },
         looks_up={"responses": ()},  # ids of earlier releases
-        rules=[LANDING, QUOTAS, CONTAMINATION, NEAR_DUPLICATES],
+        rules=[LANDING, QUOTAS, CONTAMINATION, NEAR_DUPLICATES, *([READING] if imports else [])],
         parts=["landing.columns"] if recipe.landing.columns else [],  # batches of a home without any stay as they are
     )
 
@@ -102,7 +105,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         batch = context.partition_key
         folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
         existing = batches(context.instance)
-        records = _landed_or_stored(folder, recipe.landing.columns, warehouse, batch, existing)
+        records = _landed_or_stored(folder, recipe, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, recipe, records, batch, existing)
             chosen = choose_asked(transaction, recipe, batch, existing)
@@ -121,7 +124,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 rejected=_reasons(rejected) if rejected else None,
                 domains=_per(rows, "domain"),
                 languages=_per(rows, "language"),
-                landed_file=dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")),
+                landed_file=_path(folder, records),
             ),
         )
 
@@ -232,6 +235,11 @@ def _sound(record: Prompt | RejectedPrompt) -> Prompt | None:
     return record.line if isinstance(record, RejectedPrompt) else record
 
 
+def _path(folder: LandingFolder, records: Sequence[Prompt | RejectedPrompt]) -> dg.PathMetadataValue | None:
+    """Of the landed file; None if it has only logprobs."""
+    return dg.MetadataValue.path(visible(f"{folder.url}/{records[0].source_file}")) if records else None
+
+
 def _warning(rejected: list[Row], batch: str) -> str:
     """How many lines were rejected, by kind: a reason quotes its line, which has no place in a log."""
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in Counter(row["kind"] for row in rejected).most_common())
@@ -251,7 +259,7 @@ def _per(rows: list[Row], column: str) -> str:
 
 
 def _landed_or_stored(
-    folder: LandingFolder, mappings: Sequence[Columns], warehouse: Warehouse, batch: str, existing: list[str]
+    folder: LandingFolder, recipe: Recipe, warehouse: Warehouse, batch: str, existing: list[str]
 ) -> list[Prompt | RejectedPrompt]:
     """The records of the landed file, or what is stored of it if the file is gone.
 
@@ -266,7 +274,8 @@ def _landed_or_stored(
         return [*lines, *(row for row in rejected if row.source_line not in sound)]
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
-        return list(read_prompts(path, file.name, mappings))
+        read = read_questions if recipe.imports is not None else read_prompts
+        return list(read(path, file.name, recipe.landing.columns))
 
 
 def _stored_line(row: Row) -> Prompt:

@@ -40,7 +40,8 @@ WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
 HOW_IT_RUNS = {"verification.sandbox"}  # not what comes out
 EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
-SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners"}  # no row depends on them
+# No row depends on them; but for `imports`, which decides which assets there are.
+SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners", "imports"}
 
 
 def rule_constants() -> dict[str, str]:
@@ -191,12 +192,20 @@ def test_rows_are_read_of_the_assets_that_write_them(tiny: Recipe) -> None:
 
 def test_every_table_is_written_by_an_asset_or_a_command(tiny: Recipe) -> None:
     """One that is declared, and that no asset declares to write, is named where a command or the service writes it."""
-    by_assets = {table for declared in declarations(tiny).values() for table in declared["writes"]}
+    both = [declarations(recipe) for recipe in (tiny, importing(tiny))]
+    by_assets = {table for found in both for declared in found.values() for table in declared["writes"]}
     write, found = re.compile(r'\.(?:append_missing|replace)\(\s*"(\w+)"'), set[str]()
     for package in (dasd_assets, dasd_resources):
         for path in Path(str(package.__file__)).parent.rglob("*.py"):
             found |= set(write.findall(path.read_text(encoding="utf-8")))
     assert set(TABLES) - by_assets - found == set()
+
+
+def importing(recipe: Recipe) -> Recipe:
+    """The recipe with a teacher that imports."""
+    document = recipe.model_dump()
+    document["teacher"]["stands_for"] = "itself"
+    return Recipe.model_validate({**document, "imports": {}})
 
 
 def test_an_asset_touches_exactly_the_tables_that_it_declares(notes: Notes, tiny: Recipe) -> None:

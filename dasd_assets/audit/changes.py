@@ -51,7 +51,7 @@ class Changes:
 
     def _explained(self, stale: Stale, cause: Cause) -> Iterator[Record]:
         made = self.latest[stale.asset].get(stale.batch)
-        if made is None or cause.kind in ("never", "withdrawals", "repaired", "upstream", "check", "failed"):
+        if made is None or cause.kind in ("never", "withdrawals", "repaired", "upstream", "check", "failed", "landed"):
             yield _record(cause.kind, cause.upstream or None, message=cause.reason)
         elif cause.kind == "code":
             yield from self._code(stale.asset, made)

@@ -10,6 +10,7 @@ from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
+from dasd_assets.rules.landed import landed_versions
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.planning import model_contexts, root_versions
@@ -38,6 +39,7 @@ def explained(
         require_tables(instance, reading)
         quarantined, withdrawn = quarantine(reading).now, outdated_prompts(reading, recipe, known)
         repaired = repaired_files(reading)
+        landed = landed_versions(reading, known) if recipe.imports is not None else {}
     contexts = model_contexts(recipe)
     now = comparison(
         instance,
@@ -48,6 +50,7 @@ def explained(
         withdrawn=withdrawn,
         repaired=repaired,
         contexts=contexts,
+        landed=landed,
     )
     changes = Changes(instance, now.nodes, now.latest, roots, now.usable)
     return {

@@ -20,6 +20,7 @@ def response_page(record: Record) -> str:
         f"Response {record['response_id']}",
         [
             *_prompt_lines(record["prompt"]),
+            *_landed_lines(made, record["landed"]),
             ("teacher", f"{made['teacher_fingerprint']} by {made['engine']} in {made['dtype']}"),
             (
                 "sampling",
@@ -41,6 +42,15 @@ def response_page(record: Record) -> str:
         _section("Checkpoints trained on it", _trained(record["checkpoints"])),
         _section("Rollouts measured against it", _rollouts(record["rollouts"])),
     )
+
+
+def _landed_lines(made: Record, landed: Rows) -> list[tuple[str, str]]:
+    """Of a response that was imported: the lines that brought it, and where its logprobs are from."""
+    if made["landed_id"] is None:
+        return []
+    lines = [f"line {row['source_line']} of {row['source_file']} (batch {row['batch']})" for row in landed]
+    origin = "as they landed" if made["logprob_origin"] == "given" else "by prefill of its text"
+    return [("landed as", f"{', '.join(lines) or 'from a line that is gone'}; logprobs {origin}")]
 
 
 def example_page(record: Record) -> str:

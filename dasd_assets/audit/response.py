@@ -17,6 +17,7 @@ def audit_response(reading: Reading, response_id: str) -> Record:
         "response_id": response_id,
         "prompt": prompt,
         "generation": {k: v for k, v in response.items() if k not in ("response_id", "text")},
+        "landed": reading.read(_LANDED, {"landed": response["landed_id"]}).to_dicts(),
         "teacher": _teacher(reading, response["teacher_fingerprint"]),
         "text": response["text"],
         "verdicts": verdicts,
@@ -92,6 +93,8 @@ _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) A
     list_sum(logprobs::DOUBLE[]) AS sum_logprob
     FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"
+_LANDED = """SELECT batch, source_file, source_line, item, sample, run_id FROM landed_responses
+    WHERE landed_id = $landed ORDER BY ALL"""
 _VERDICTS = f"SELECT filter_version, filter, passed, kind, reason, run_id FROM response_verdicts {_OF_RESPONSE}"
 _TOKENS = f"""SELECT student_fingerprint, num_prompt_tokens, len(token_ids) AS num_tokens, kind, reason, run_id
     FROM student_tokens {_OF_RESPONSE}"""

@@ -18,6 +18,8 @@ from statistics import fmean
 from typing import Literal, ParamSpec
 
 from dasd_assets.commands.begun_answers import NUM_BEGUN, Begun, begin_answers, thinking_found
+from dasd_assets.commands.check_imports import landed_responses
+from dasd_assets.commands.check_outcome import CheckFailed, CheckWarning
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.records.unsafe import UNSAFE
@@ -37,8 +39,9 @@ from dasd_resources.landing.columns import absent_paths
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, first_rows, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.response_files import read_questions
 from dasd_resources.landing.row_files import FORMATS
-from dasd_resources.recipe import Benchmark, Columns, Model, Recipe, RecipeError, Thinking, columns_for, load_recipe
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, Thinking, columns_for, load_recipe
 from dasd_resources.sandbox import sandbox_fault
 from dasd_resources.sft.trainer import executable
 from dasd_resources.storage.lake import Lake
@@ -116,10 +119,15 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     prompts = landed[0] if landed else Prompts(0, None, frozenset(), frozenset())
     if recipe.landing.columns:
         yield _result("columns", _columns, recipe, home)
+    if recipe.imports is not None:
+        yield _result("responses", landed_responses, recipe, home, models.get("teacher"))
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)
         yield _result(f"{role} template", _template, model)
+        if ENGINES[model.spec.engine].absent:
+            yield _result(f"{role} logprobs", _absent, model)
+            continue
         yield _result(f"{role} context", _context, recipe, role, model, prompts)
         begun: list[Begun] = []
         if not quick:
@@ -133,14 +141,6 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     yield _result("launcher", _launcher, recipe)
     yield _result("attention", _attention, recipe)
     yield _result("disk", _disk, recipe, home, models.get("student"), prompts.num_prompts)
-
-
-class CheckWarning(Exception):
-    """The run can start, but its result may not be what the user wants."""
-
-
-class CheckFailed(Exception):
-    """The run would fail."""
 
 
 def _result(
@@ -204,7 +204,7 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
     folder = LandingFolder.of(recipe.automation.landing, home)
     num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
     domains, verifiers, first = set[str](), set[str](), list[Prompt]()
-    for record in _records(folder, recipe.landing.columns):
+    for record in _records(folder, recipe):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
             if len(reasons) < NUM_REASONS:
@@ -303,10 +303,11 @@ def _budgets(recipe: Recipe, prompts: Prompts) -> str:
     return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 
 
-def _records(folder: LandingFolder, mappings: Sequence[Columns]) -> Iterator[Prompt | RejectedPrompt]:
+def _records(folder: LandingFolder, recipe: Recipe) -> Iterator[Prompt | RejectedPrompt]:
+    read = read_questions if recipe.imports is not None else read_prompts
     for batch, file in folder.keys(folder.files()).items():
         with folder.local_copy(file, batch) as path:
-            yield from read_prompts(path, file.name, mappings)
+            yield from read(path, file.name, recipe.landing.columns)
 
 
 def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) -> str:
@@ -382,6 +383,13 @@ def _logprobs(
         raise CheckFailed(f"it generated {len(sampled.token_ids)} tokens but could not score them: {scored.reason}")
     message = _agreement(sampled, scored)
     return message if context is None else f"{message}; {_room(recipe, role, model, prompts, context)}"
+
+
+def _absent(model: PromptedModel) -> str:
+    return (
+        f"those that land; {model.spec.stands_for} is not here, so nothing can be scored, compared with a prefill, "
+        "continued (no mixed-policy stage) or evaluated by it"
+    )
 
 
 def _agreement(sampled: Completion, scored: Score) -> str:

@@ -39,6 +39,7 @@ from dasd_assets.sft_datasets import (
     tokens_to_teach,
     write_examples,
 )
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -162,6 +163,7 @@ def _why_empty(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: 
         num_cut=len(current_prefixes(warehouse, engines, recipe, teacher)),
         num_continued=current_continuations(warehouse, engines, recipe).height,
         num_passed=0,
+        has_teacher=not ENGINES[recipe.teacher.engine].absent,
     )
     return empty_mixture(recipe.name, MIXED, counts)
 

@@ -17,6 +17,7 @@ EmptyKind = Literal[
     "none_cut",
     "none_continued",
     "none_passed",
+    "no_teacher",
 ]
 EMPTY_KINDS: dict[EmptyKind, str] = {
     "no_response": "There is no response of its temperature.",
@@ -27,6 +28,7 @@ EMPTY_KINDS: dict[EmptyKind, str] = {
     "none_cut": "Of `mixed`: no rollout that was cut off has a place where its prefix could end.",
     "none_continued": "Of `mixed`: the teacher continued no prefix.",
     "none_passed": "Of `mixed`: no continuation passed the required filters.",
+    "no_teacher": "Of `mixed`: the responses are imported, and no teacher is here to continue the student's.",
 }
 assert get_args(EmptyKind) == tuple(EMPTY_KINDS), "each kind stands in both, in one order"
 
@@ -41,10 +43,13 @@ class MixtureCounts:
     num_cut: int
     num_continued: int
     num_passed: int
+    has_teacher: bool = True
 
     @property
     def kind(self) -> EmptyKind:
         """The first step after which nothing was left."""
+        if not self.has_teacher:
+            return "no_teacher"
         steps: list[tuple[int, EmptyKind]] = [
             (self.num_wanted, "no_question"),
             (self.num_rolled_out, "none_rolled_out"),
@@ -85,6 +90,7 @@ _MIXTURE: dict[EmptyKind, str] = {
     "none_cut": "no rollout that was cut off could be cut to a prefix",
     "none_continued": "the teacher continued no rollout that was cut off",
     "none_passed": "no continuation passed the filters",
+    "no_teacher": "the responses are imported, and no teacher is here to continue what the student begins",
 }
 
 

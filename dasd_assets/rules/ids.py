@@ -18,6 +18,14 @@ RESPONSE_ID_FIELDS = (
     "max_tokens",
     "sample_index",
 )
+IMPORTED_ID_FIELDS = (
+    "landed_id",
+    "teacher_fingerprint",
+    "template_version",
+    "temperature",
+    "top_p",
+    "max_tokens",
+)
 ROLLOUT_ID_FIELDS = ("checkpoint_id", "prompt_id", "reference_response_id", "max_tokens", "temperature", "top_p")
 CONTINUATION_ID_FIELDS = (
     "rollout_id",
@@ -51,6 +59,11 @@ def response_id(key: Mapping[str, object]) -> str:
     """
     instruction = {"instruction": key["instruction"]} if key.get("instruction") is not None else {}
     return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | instruction)[:32]
+
+
+def imported_response_id(key: Mapping[str, object]) -> str:
+    """Hash of everything that decides an imported response; key: the columns of its row."""
+    return content_hash(["landed response", {name: key[name] for name in IMPORTED_ID_FIELDS}])[:32]
 
 
 def rollout_id(key: Mapping[str, object]) -> str:

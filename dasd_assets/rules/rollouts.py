@@ -10,6 +10,7 @@ from dasd_assets.rules.instructions import AS_ASKED
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.content_hash import content_hash
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.lake import Lake, Row
 
@@ -65,8 +66,10 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
     """The rollouts that a recipe asks of a checkpoint now, made or not. student: the fingerprint of the untrained one.
 
     The reference's length is that of its tokens that are in the text: end of turn (offset -1) excluded. Raises NoTokens
-    if one has none yet.
+    if one has none yet. None where no teacher is here to continue them.
     """
+    if ENGINES[recipe.teacher.engine].absent:
+        return []
     query = f"""SELECT s.prompt_id, s.response_id, {AS_ASKED} AS question, p.system_prompt,
             len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
         FROM selected_responses s JOIN prompts p USING (prompt_id)

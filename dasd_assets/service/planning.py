@@ -22,6 +22,7 @@ from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_ba
 from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.asset_names import dataset_asset
+from dasd_assets.rules.landed import landed_versions
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
@@ -76,12 +77,13 @@ class Tables:
     """What a plan needs of the tables.
 
     withdrawn: batch -> why its prompts have to follow a withdrawal or deletion. repaired: damaged files that were
-    dropped.
+    dropped. landed: batch -> what has landed for its questions, of a recipe that imports.
     """
 
     quarantine: Quarantine
     withdrawn: dict[str, str]
     repaired: list[RepairedFile]
+    landed: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class Planner:
         self.warehouse.require_files()
         with self.warehouse.reading() as reading:
             require_tables(self.instance, reading)
-            return Tables(quarantine(reading), outdated_prompts(reading, self.recipe, known), repaired_files(reading))
+            landed = landed_versions(reading, known) if self.recipe.imports is not None else {}
+            withdrawn = outdated_prompts(reading, self.recipe, known)
+            return Tables(quarantine(reading), withdrawn, repaired_files(reading), landed)
 
     def _stale(
         self,
@@ -149,9 +153,18 @@ class Planner:
         assumed_current: Collection[str] = (),
     ) -> list[Stale]:
         roots, contexts = root_versions(self.engines, self.recipe), model_contexts(self.recipe)
-        withdrawn, repaired = (tables.withdrawn, tables.repaired) if tables else ({}, [])
+        withdrawn, repaired, landed = (tables.withdrawn, tables.repaired, tables.landed) if tables else ({}, [], {})
         return comparison(
-            self.instance, self.definitions, known, roots, quarantined, assumed_current, withdrawn, repaired, contexts
+            self.instance,
+            self.definitions,
+            known,
+            roots,
+            quarantined,
+            assumed_current,
+            withdrawn,
+            repaired,
+            contexts,
+            landed,
         ).found
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:

@@ -27,6 +27,7 @@ from dasd_assets.records.tags import (
     hash_of_batches,
     recorded_versions,
 )
+from dasd_assets.rules.landed import LANDED_ASSET
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
 from dasd_resources.storage.repair import RepairedFile
@@ -43,7 +44,7 @@ class Cause:
     upstream: of the kinds `upstream` (that asset is itself out of date) and `input` (it has another version by now).
     """
 
-    kind: Literal["never", "withdrawals", "repaired", "code", "files", "upstream", "input", "check", "failed"]
+    kind: Literal["never", "withdrawals", "repaired", "code", "files", "upstream", "input", "check", "failed", "landed"]
     reason: str
     upstream: str = ""
 
@@ -74,6 +75,7 @@ def comparison(
     withdrawn: Mapping[str, str] | None = None,
     repaired: Sequence[RepairedFile] = (),
     contexts: Collection[str] | None = None,
+    landed: Mapping[str, str] | None = None,
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
@@ -83,6 +85,7 @@ def comparison(
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
     repaired: damaged files that were dropped, whose rows are to be made again.
     contexts: of the models now (`tags.context_of`): requests that exceeded another are worth an attempt.
+    landed: batch -> the data version that its `landed_responses` should have (`rules.landed.landed_versions`).
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
@@ -90,7 +93,7 @@ def comparison(
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in quarantined]
-    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired, contexts)
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired, contexts, landed or {})
     for name, node in nodes.items():
         if name in assumed_current:
             continue
@@ -115,6 +118,7 @@ class Comparison:
     withdrawn: Mapping[str, str]
     repaired: Sequence[RepairedFile] = ()
     contexts: Collection[str] | None = None
+    landed: Mapping[str, str] = field(default_factory=dict)
     found: list[Stale] = field(default_factory=list)
     _outdated: set[tuple[str, str | None]] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -160,11 +164,17 @@ class Comparison:
             yield Cause("code", "code or recipe changed")
         if root_version is not None and tags.get(DATA_VERSION_TAG) != root_version:
             yield Cause("files", "files changed")
+        elif self._landed(name, batch) not in (None, tags.get(DATA_VERSION_TAG)):
+            yield Cause("landed", "responses to its questions, or logprobs of them, landed in another file")
         for parent in self._parents[name]:
             if cause := self._input_cause(parent, batch, tags):
                 yield cause
         if reason := gate_reason(self.gates[name], batch):
             yield Cause("check", reason)
+
+    def _landed(self, name: str, batch: str | None) -> str | None:
+        """The version of what has landed for a batch's questions, in whichever file."""
+        return self.landed.get(batch) if name == LANDED_ASSET and batch is not None else None
 
     def _dropped(self, name: str, batch: str | None) -> str | None:
         """A table that an asset writes, of which a file was dropped since it was last made; None if there is none."""
@@ -208,6 +218,7 @@ class Comparison:
     def _wanted(self, name: str, batch: str | None) -> str:
         inputs = {parent: self._version(parent, batch) for parent in self._parents[name]}
         own = self.withdrawn.get(batch) if name == "prompts" and batch is not None else self.roots.get(name)
+        own = self._landed(name, batch) or own
         if self._dropped(name, batch):  # another attempt than the one that succeeded before the file was damaged
             own = f"{own} {max(file.last_event for file in self.repaired)}"
         return content_hash([name, batch, self._code_versions[name], own, inputs])[:16]

@@ -144,6 +144,16 @@ class Chat:
         """Canonical text of the ids generated after a prompt, with an offset per id."""
         return self._format.read_response(token_ids, self._token_bytes.pieces(token_ids))
 
+    def read_landed(self, token_ids: Sequence[int]) -> Aligned:
+        """`read_response` of ids that came with a landed response.
+
+        Of a harmony model they may spell `<think>` tags as text, if the text was tokenised after it was rewritten.
+        """
+        if not self._markers or self._markers["<|message|>"] in token_ids:
+            return self.read_response(token_ids)
+        tags = ThinkTags("", frozenset(self.stop_token_ids))
+        return tags.read_response(token_ids, self._token_bytes.pieces(token_ids))
+
     def read_continuation(self, prefix_text: str, token_ids: Sequence[int]) -> Aligned:
         """Canonical text of a prefix and the ids generated after it, with an offset per id."""
         if not prefix_text:

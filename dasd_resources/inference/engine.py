@@ -22,6 +22,9 @@ FailureKind = Literal[
     "server_refused",
     "server_error",
     "engine_error",
+    "no_logprobs",
+    "tokens_differ",
+    "no_dataset",
 ]
 FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
     "unsupported_question": "The model's chat template refuses the question.",
@@ -35,10 +38,21 @@ FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
     "server_refused": "The server refuses this request.",
     "server_error": "The server failed, was too slow, or gave a reply that cannot be right, at every attempt.",
     "engine_error": "The engine reported it; the reason has its message.",
+    "no_logprobs": "Of an imported response: no logprobs landed, and there is no teacher to score it.",
+    "tokens_differ": "Of an imported response: the token ids that landed, or those of its text, do not say its text.",
+    "no_dataset": "Of an imported response: it was sampled at a temperature that the recipe has not, or at none known.",
 }
 assert get_args(FailureKind) == tuple(FAILURE_KINDS), "each kind stands in both, in one order"
 # Of the request itself, so that it fails again until the request, the model or its context is another.
-PERMANENT: tuple[FailureKind, ...] = ("unsupported_question", "context_overflow", "unknown_token", "no_budget")
+PERMANENT: tuple[FailureKind, ...] = (
+    "unsupported_question",
+    "context_overflow",
+    "unknown_token",
+    "no_budget",
+    "no_logprobs",
+    "tokens_differ",
+    "no_dataset",
+)
 NOT_ATTEMPTS: tuple[FailureKind, ...] = ("server_busy", "server_unavailable")  # nothing could have been had
 
 

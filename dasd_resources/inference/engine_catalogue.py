@@ -29,6 +29,9 @@ class EngineEntry:
     template need be on this machine; declared revision and served id stand in for the weights in the fingerprint; and
     it neither runs a student, whose checkpoints are trained here, nor re-scores for a parity check.
 
+    `absent`: there is no model to ask. The same is true of it, but for the server: `stands_for` of the recipe's teacher
+    names the weights, and what needs the model is left out or refused.
+
     What would be wrong in silence has no default: steps that wait for a GPU for ever, rows of quantised and of whole
     weights under one fingerprint, requests refused in the run that the preflight let pass.
     """
@@ -39,6 +42,7 @@ class EngineEntry:
     quantisation_options: tuple[str, ...]  # engine_options that change the weights' values, so the fingerprint
     context_option: str | None  # the engine option that lowers the model's context, in tokens
     served: bool = False
+    absent: bool = False
     served_context: Callable[[InferenceEngine], int | None] = lambda engine: None  # the one a server reports, if any
     package: str | None = None  # must be importable; None where it comes with dasd
     install: str = ""  # how to get it
@@ -66,7 +70,7 @@ class EngineEntry:
 
 def local_engines() -> list[str]:
     """The engines that load weights from this machine: they may run a student, or re-score for a parity check."""
-    return [name for name, entry in ENGINES.items() if not entry.served]
+    return [name for name, entry in ENGINES.items() if not entry.served and not entry.absent]
 
 
 def served_engines() -> list[str]:
@@ -94,6 +98,12 @@ def _load_openai(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
     return OpenAIEngine(server, model.chat, server.api_key_env and api_key(server.api_key_env))
 
 
+def _load_imported(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
+    from dasd_resources.inference.imported_engine import ImportedEngine
+
+    return ImportedEngine(model.spec)
+
+
 def _openai_context(engine: InferenceEngine) -> int | None:
     from dasd_resources.inference.openai_engine import OpenAIEngine
 
@@ -102,6 +112,7 @@ def _openai_context(engine: InferenceEngine) -> int | None:
 
 
 PLAIN_SCORER = "transformers"  # what a parity check re-scores with unless the recipe chooses another engine
+IMPORTED = "imported"  # the engine of log-probabilities that were landed, whatever the teacher's own is
 ENGINES: dict[str, EngineEntry] = {
     "vllm": EngineEntry(
         ui_kind="vllm",
@@ -132,5 +143,13 @@ ENGINES: dict[str, EngineEntry] = {
         context_option=None,
         served=True,
         served_context=_openai_context,
+    ),
+    IMPORTED: EngineEntry(
+        ui_kind="parquet",
+        load=_load_imported,
+        holds_gpu_until_exit=False,
+        quantisation_options=(),
+        context_option=None,
+        absent=True,
     ),
 }

@@ -37,8 +37,8 @@ Result = TypeVar("Result", bound=Completion | Score | Failure)
 class PromptedModel:
     """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt.
 
-    It also covers the quantisation that the recipe asks of the engine, if any. For weights behind a server, their
-    declared revision and the id they are served under stand in.
+    It also covers the quantisation that the recipe asks of the engine, if any, and the model it stands for. For weights
+    behind a server, their declared revision and the id they are served under stand in.
     """
 
     path: Path
@@ -57,16 +57,20 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         if spec.server is not None:
             return self._find_served(spec, spec.server, path, key)
+        if ENGINES[spec.engine].absent:
+            return self._find_absent(spec, path, key)
         files = fingerprint(path, self.cache)
         chat = _chat(path, files, spec, key)
-        known = [files, chat.template_version, *_quantisation(spec), *_replaced(chat)]
+        known = [files, chat.template_version, *_quantisation(spec), *_replaced(chat), *_stands_for(spec)]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     def fingerprint(self, spec: Model, key: str) -> str:
         """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
         path = find_model(spec.model, key)
-        files = (fingerprint if spec.server is None else prompting_fingerprint)(path, self.cache)
-        described = spec.model_dump(mode="json", exclude={"replicas"})  # which no fingerprint depends on
+        weightless = spec.server is not None or ENGINES[spec.engine].absent
+        files = (prompting_fingerprint if weightless else fingerprint)(path, self.cache)
+        unused = {"replicas", *(() if spec.stands_for else ("stands_for",))}  # which no fingerprint depends on
+        described = spec.model_dump(mode="json", exclude=unused)
         made_of = [FINGERPRINT_CACHE_FORMAT, files, described, _installed("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
         return cached_hash(self.cache, (name, 0, 0), lambda: self.find(spec, key).fingerprint)
@@ -83,6 +87,11 @@ class Engines(ConfigurableResource):
     def _find_served(self, spec: Model, server: Server, path: Path, key: str) -> PromptedModel:
         chat = _chat(path, prompting_fingerprint(path, self.cache), spec, key)
         known = [server.model, server.revision, chat.tokenizer_hash, chat.stop_token_ids, chat.template_version]
+        return PromptedModel(path, content_hash([*known, *_stands_for(spec)])[:16], chat, spec)
+
+    def _find_absent(self, spec: Model, path: Path, key: str) -> PromptedModel:
+        chat = _chat(path, prompting_fingerprint(path, self.cache), spec, key)
+        known = [chat.tokenizer_hash, chat.stop_token_ids, chat.template_version, *_stands_for(spec)]
         return PromptedModel(path, content_hash(known)[:16], chat, spec)
 
     @contextmanager
@@ -124,6 +133,11 @@ def _quantisation(spec: Model) -> list[object]:
     """The quantisation an engine applies to the weights: other values, so another model."""
     chosen = ENGINES[spec.engine].quantisation(spec.engine_options)
     return [chosen] if chosen else []
+
+
+def _stands_for(spec: Model) -> list[object]:
+    """What tells rows of imported responses from those of the model itself: the model that wrote them."""
+    return [{"stands_for": spec.stands_for}] if spec.stands_for else []
 
 
 def once_each(

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +22,7 @@ from pathlib import Path
 from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
-from dasd_resources.landing.row_files import SUFFIXES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files import MAX_ROW_BYTES, SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt
@@ -69,22 +69,47 @@ class InvalidRow(ValueError):
         self.kind = kind
 
 
+Fields = Mapping[str, object]
+QuestionPart = Callable[[Fields, Columns | None], Fields | None]
+
+
+def mapped_row(row: Fields, columns: Columns | None) -> Fields:
+    """The row as the recipe maps it; what was JSON within a text may be too deep only now. Raises InvalidRow."""
+    if columns is None:
+        return row
+    try:
+        ours = mapped(columns, row)
+    except UnmappableRow as error:
+        raise InvalidRow("invalid_field", f"landing.columns: {error}") from None
+    if _depth(ours) > MAX_DEPTH:
+        raise InvalidRow("invalid_field", f"landing.columns: the row is nested more than {MAX_DEPTH} deep")
+    return ours
+
+
 def read_prompts(
-    path: Path, name: str | None = None, mappings: Sequence[Columns] = ()
+    path: Path,
+    name: str | None = None,
+    mappings: Sequence[Columns] = (),
+    part: QuestionPart = mapped_row,
+    max_row_bytes: int = MAX_ROW_BYTES,
+    may_repeat: bool = False,
 ) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
     name: of the source file, if `path` is a copy of it. mappings: of the recipe; the first that fits the name counts.
+    part: of a row what is its question, None where it has none: such a row gives no record. may_repeat: nor does one
+    whose question an earlier row has, instead of a rejection.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line, rejected = _name(name or path.name), 0, 0
+    name, line, rejected = readable_name(name or path.name), 0, 0
     columns = columns_for(mappings, name)
     seen: dict[bytes, int] = {}
     try:
-        for row in read_rows(path):
-            line, record = row.line, _record(name, row, seen, columns)
-            yield record
-            rejected += isinstance(record, RejectedPrompt)
+        for row in read_rows(path, max_row_bytes):
+            line = row.line
+            for record in _records(name, row, seen, columns, part, may_repeat):
+                yield record
+                rejected += isinstance(record, RejectedPrompt)
             if rejected > max(MAX_REJECTED, len(seen)):
                 raise DamagedFile(f"{rejected} rows are no prompts, most of the file so far; correct it, land it again")
     except DamagedFile as error:
@@ -111,25 +136,41 @@ def safe_stem(name: str) -> str:
     return safe[:64].lstrip("-.") or "batch"
 
 
-def _name(name: str) -> str:
+def readable_name(name: str) -> str:
+    """A file's name as it is stored: of bytes that are no text, U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _record(name: str, row: FileRow, seen: dict[bytes, int], columns: Columns | None) -> Prompt | RejectedPrompt:
-    """The row's prompt or rejection; `seen` gains the prompt's id."""
+def row_object(row: FileRow) -> dict[str, object]:
+    """The row's JSON object. Raises InvalidRow."""
+    if row.unreadable:
+        raise InvalidRow(row.unreadable.kind, row.unreadable.message)
+    return _object(row.text)
+
+
+def _records(
+    name: str, row: FileRow, seen: dict[bytes, int], columns: Columns | None, part: QuestionPart, may_repeat: bool
+) -> Iterator[Prompt | RejectedPrompt]:
+    """The row's prompt or rejection, if it has a question; `seen` gains the prompt's id."""
     try:
-        if row.unreadable:
-            raise InvalidRow(row.unreadable.kind, row.unreadable.message)
-        prompt = _prompt(name, row.line, _object(row.text), columns)
+        found = row_object(row)
+        question = part(found, columns)
+        if question is None:
+            return
+        prompt = prompt_of(name, row.line, question, found, columns)
         first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
+        if first != row.line and may_repeat:
+            return
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
-            return RejectedPrompt(name, row.line, "duplicate_line", message, prompt.prompt_id, line=prompt)
+            yield RejectedPrompt(name, row.line, "duplicate_line", message, prompt.prompt_id, line=prompt)
+            return
     except InvalidRow as error:
-        return RejectedPrompt(name, row.line, error.kind, str(error))
+        yield RejectedPrompt(name, row.line, error.kind, str(error))
     except RecursionError:
-        return RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
-    return prompt
+        yield RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
+    else:
+        yield prompt
 
 
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
@@ -169,8 +210,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _prompt(name: str, line: int, found: Mapping[str, object], columns: Columns | None) -> Prompt:
-    row = found if columns is None else _mapped(columns, found)
+def prompt_of(name: str, line: int, row: Fields, found: Fields, columns: Columns | None) -> Prompt:
+    """The prompt of a row. found: the row as it landed, for messages. Raises InvalidRow."""
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
         raise InvalidRow("missing_question", without_question(columns, found))
@@ -179,17 +220,6 @@ def _prompt(name: str, line: int, found: Mapping[str, object], columns: Columns 
         check_verifier(verifier, question, reference_answer, metadata)
     identity = question_key(question, system_prompt)
     return Prompt(identity, domain, question, reference_answer, verifier, system_prompt, metadata, name, line)
-
-
-def _mapped(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
-    """The row as the recipe maps it; what was JSON within a text may be too deep only now."""
-    try:
-        ours = mapped(columns, row)
-    except UnmappableRow as error:
-        raise InvalidRow("invalid_field", f"landing.columns: {error}") from None
-    if _depth(ours) > MAX_DEPTH:
-        raise InvalidRow("invalid_field", f"landing.columns: the row is nested more than {MAX_DEPTH} deep")
-    return ours
 
 
 def _text(row: Mapping[str, object], key: str) -> str | None:

@@ -7,6 +7,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | --- | --- |
 | `model_settings`, `server_settings` | `teacher`, `student` |
 | `generation_settings` | `generation`, `parity` |
+| `import_settings` | `imports` |
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy`, `evaluation` |
 | `verification_settings` | `verification` |
@@ -20,6 +21,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
 from dasd_resources.recipe.model_settings import Model, Thinking
@@ -53,6 +55,7 @@ __all__ = [
     "Filters",
     "Freshness",
     "Generation",
+    "Imports",
     "Landing",
     "Maintenance",
     "Measure",

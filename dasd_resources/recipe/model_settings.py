@@ -9,6 +9,7 @@ from dasd_resources.recipe.parts import AddedLater, Option, Part, Positive
 from dasd_resources.recipe.server_settings import Server
 
 Thinking = Literal["required", "optional", "none"]
+ITSELF = "itself"
 
 
 def _known(engine: str) -> str:
@@ -20,7 +21,10 @@ def _known(engine: str) -> str:
 class Model(Part):
     """A teacher or student: where its files are, which engine runs it, how it is prompted.
 
-    Of a model behind a server (`server`) only tokenizer and chat template need be here. thinking: whether each of its
+    Of a model behind a server (`server`) only tokenizer and chat template need be here, as of a teacher that is absent:
+    one whose responses are imported with their logprobs. A teacher that is here and `stands_for` another is its proxy:
+    it scores what that one wrote. One that wrote the responses `stands_for: itself`: it scores those that landed
+    without logprobs. Either way the fingerprint is not the one under which it samples. thinking: whether each of its
     responses must have a thinking part, may have one, or must have none; a student's is its teacher's.
     """
 
@@ -34,6 +38,7 @@ class Model(Part):
     engine_options: dict[str, Option] = Field(default={})
     replicas: Positive = 1  # processes with the model, each on GPUs of its own; no row depends on how many
     server: Server | None = None
+    stands_for: Annotated[str, Field(min_length=1)] | None = None  # the model that wrote imported responses, or ITSELF
 
     @model_validator(mode="after")
     def _server_where_there_is_one(self) -> Self:
@@ -51,8 +56,24 @@ class Model(Part):
             raise ValueError("engine_options mean nothing to a server; give them to it when it is started")
         if served and self.replicas > 1:
             raise ValueError("replicas mean nothing to a server; start more of them and name all in server.base_urls")
+        if ENGINES[self.engine].absent:
+            self._check_absent()
         ENGINES[self.engine].check_options(self.engine_options)
         return self
+
+    def _check_absent(self) -> None:
+        if self.stands_for in (None, ITSELF):
+            raise ValueError(
+                f"engine: {self.engine} has no model here; name the one that wrote the responses, with its revision: "
+                "stands_for: …"
+            )
+        if self.engine_options or self.replicas > 1:
+            raise ValueError(f"engine_options and replicas mean nothing to engine: {self.engine}; remove them")
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether it scores what another model wrote, so that logprobs of that one are of no use."""
+        return self.stands_for not in (None, ITSELF) and not ENGINES[self.engine].absent
 
     @property
     def num_gpus_each(self) -> int:

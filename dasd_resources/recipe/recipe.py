@@ -10,6 +10,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
+from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
@@ -30,6 +31,7 @@ class Recipe(Part):
     decontamination: Decontamination | None = Decontamination()
     near_duplicates: Annotated[NearDuplicates | None, AddedLater] = None
     generation: Generation
+    imports: Imports | None = None  # instead of sampling
     parity: Parity = Parity()
     filters: Filters
     verification: Verification = Verification()
@@ -65,9 +67,16 @@ class Recipe(Part):
             )
         if self.student.thinking_format != "think_tags":
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
-        if ENGINES[self.student.engine].served:
+        if ENGINES[self.student.engine].served or ENGINES[self.student.engine].absent:
             raise ValueError(
                 f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served"
+            )
+        if self.student.stands_for is not None:
+            raise ValueError("student.stands_for means nothing: only a teacher's responses are imported; remove it")
+        if (self.imports is None) != (self.teacher.stands_for is None):
+            raise ValueError(
+                "imports and teacher.stands_for, the model that wrote the responses (itself: this teacher), go "
+                "together; add the other, or remove both"
             )
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:

@@ -6,6 +6,7 @@
 | `keys` | keys, references and lists, by queries |
 | `row_ids` | ids and seeds, from the columns that decide them |
 | `texts`, `chats` | texts and offsets, from token ids, where the model's tokenizer is here |
+| `imports` | imported responses, from what landed |
 | `tokens` | the student's tokens, from question and text, where its tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
 | `scores` | sentences, types and scores, from logprobs and offsets |
@@ -36,6 +37,7 @@ from dasd_assets.audit.verify.checkpoints import checkpoints
 from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.cuts import cuts
 from dasd_assets.audit.verify.datasets import datasets, num_examples, published, ranks, selected_scores, selections
+from dasd_assets.audit.verify.imports import imports
 from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
 from dasd_assets.audit.verify.keys import doubled, orphans, wrong
 from dasd_assets.audit.verify.row_ids import HASHED, rehashed, responses
@@ -138,6 +140,8 @@ def _again(
         needs = {"sentence_probabilities", "sentence_types", "response_scores"}
         yield "types and scores", needs, lambda: scores(reading, chats.recipes, sample, say)
         recipes = chats.recipes
+    needs = {"responses", "landed_responses", "landed_logprobs"}
+    yield "imported responses", needs, lambda: imports(reading, sample)
     yield "cuts", {"prefix_cuts", "student_rollouts"}, lambda: cuts(reading, sample)
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, recipes, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}

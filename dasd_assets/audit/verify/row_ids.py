@@ -15,11 +15,13 @@ from dasd_assets.rules.ids import (
     continuation_id,
     evaluation_id,
     example_id,
+    imported_response_id,
     response_id,
     rollout_id,
     seed_of,
 )
 from dasd_resources.landing.question_identity import judged_question_id, question_key
+from dasd_resources.landing.response_files import landed_response_id
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import TABLES
 
@@ -59,14 +61,15 @@ def responses(reading: Reading, sample: int | None, say: Callable[[str], None]) 
 
     def made(row: Record) -> Mapping[str, object]:
         seed = {"seed": seed_of(row["response_id"])}
+        if row["landed_id"] is not None:
+            return {"response_id": imported_response_id(row), **seed}
         if row["teacher_fingerprint"] not in prompts:
             return seed
         again = {**row, "system_prompt": prompts[row["teacher_fingerprint"]]}
         return {"response_id": response_id(again), **seed}
 
-    columns = ", ".join(
-        ["response_id", "seed", "instruction", *[name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]]
-    )
+    fields = [name for name in RESPONSE_ID_FIELDS if name != "system_prompt"]
+    columns = ", ".join(["response_id", "seed", "landed_id", "instruction", *fields])
     yield from rehashed(reading, "responses", columns, made, sample, say)
 
 
@@ -94,9 +97,15 @@ def _prompt(row: Record) -> Mapping[str, object]:
     return {"prompt_id": judged_question_id(*question, *json.loads(fields)) if fields else key, "question_key": key}
 
 
+def _landed(row: Record) -> Mapping[str, object]:
+    parts = (row["prompt_id"], row["sample_uuid"], row["temperature"], row["finish_reason"], row["text"])
+    return {"landed_id": landed_response_id(*parts)}
+
+
 _PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer, question_key, id_fields"
 HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
     ("prompts", _PROMPT, _prompt),
+    ("landed_responses", "landed_id, sample_uuid, prompt_id, temperature, finish_reason, text", _landed),
     (
         "student_rollouts",
         ", ".join(["rollout_id", "seed", *ROLLOUT_ID_FIELDS]),

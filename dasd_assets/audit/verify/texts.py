@@ -24,7 +24,7 @@ class Said:
 
 
 SAID = (
-    Said("responses", "response_id", "teacher_fingerprint", ("text", "offsets", "tool_call")),
+    Said("responses", "response_id", "teacher_fingerprint", ("text", "offsets", "tool_call", "landed_id")),
     Said("student_rollouts", "rollout_id", "checkpoint_id", ("text", "offsets")),
     Said(
         "teacher_continuations",
@@ -65,9 +65,13 @@ def _changed(row: Record, chat: Chat | None) -> list[str]:
 def _read(row: Record, chat: Chat) -> Aligned:
     if "prefix_text" in row:
         return chat.read_continuation(row["prefix_text"], row["token_ids"])
+    if row.get("landed_id") is not None:
+        return chat.read_landed(row["token_ids"])
     return chat.read_response(row["token_ids"])
 
 
 def _differences(row: Record, again: Aligned) -> list[str]:
     said = {"text": again.text, "offsets": list(again.offsets), "tool_call": again.tool_call}
+    if row.get("landed_id") is not None:
+        del said["tool_call"]  # a landed text may have called a tool where its tokens do not
     return [column for column, value in said.items() if column in row and row[column] != value]

@@ -5,6 +5,13 @@ from dasd_resources.storage.tables.table import Column
 TIME = "TIMESTAMP WITH TIME ZONE"
 
 # Which row it is, and of what.
+LANDED_ID = Column("landed_id", "VARCHAR", "Hash of a landed response: question, text, and what its row says of it.")
+SAMPLE = Column(
+    "sample",
+    "VARCHAR",
+    "What logprobs are found by: their response's `sample_uuid`, or its landed_id if they came with it.",
+)
+ITEM = Column("item", "INTEGER", "Which of the row's responses, from 0.")
 PROMPT_ID = Column(
     "prompt_id", "VARCHAR", "Hash of question and system prompt; what earlier releases landed keeps the id it had."
 )

@@ -9,6 +9,7 @@ from dasd_resources.storage.tables.recurring import (
     FINISH_REASON,
     JUDGED_BY,
     KIND,
+    LANDED_ID,
     LOGPROBS,
     MAX_TOKENS,
     OFFSETS,
@@ -67,6 +68,15 @@ RESPONSES = Table(
             "VARCHAR",
             "What was written below the question, by `generation.instructions`; NULL: nothing.",
             ("prompts.domain",),
+            nullable=True,
+        ),
+        LANDED_ID.here("The landed response that it is; NULL where the teacher was asked for it.")
+        .optional()
+        .of("landed_responses.landed_id"),
+        Column(
+            "logprob_origin",
+            "VARCHAR",
+            "Of a landed response: `given` with it, or by `prefill` of its text; NULL: sampled with it.",
             nullable=True,
         ),
         RUN_ID,

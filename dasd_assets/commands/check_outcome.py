@@ -1,0 +1,9 @@
+"""How a check of `dasd check` ends if it is not well."""
+
+
+class CheckWarning(Exception):
+    """The run can start, but its result may not be what the user wants."""
+
+
+class CheckFailed(Exception):
+    """The run would fail."""
