@@ -31,7 +31,6 @@ from dasd_assets.rules.candidates import (
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
-from dasd_assets.rules.quotas import quota_scope
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.thinking import STRUCTURE, advice, dropped_by_structure
@@ -285,7 +284,7 @@ def _unanswered(scope: Scope, dataset: str) -> AssetCheckFinding:
     query = f"""SELECT ((SELECT count(*) FROM prompts WHERE batch = $batch) - (SELECT count(*) FROM asked_prompts
             WHERE recipe = $quotas_of AND batch = $batch AND NOT asked)) * $num_candidates AS wanted,
         (SELECT count(*) {_RESPONSES}) AS present"""
-    params = {"temperature": scope.recipe.datasets[dataset], "quotas_of": quota_scope(scope.recipe)}
+    params = {"temperature": scope.recipe.datasets[dataset], "quotas_of": scope.recipe.quota_scope}
     wanted, present = scope.read(query, **params).row(0)
     if scope.recipe.imports is not None:  # which says nothing of how many responses a question has
         query = "SELECT count(*) FROM failed_requests WHERE asset = 'responses' AND batch = $batch"

@@ -20,7 +20,6 @@ from dasd_assets.records.tags import failure, retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.instructions import as_asked
-from dasd_assets.rules.quotas import quota_scope
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnsupportedQuestion
@@ -150,7 +149,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
         batch = context.partition_key
-        questions = _questions(warehouse, batch, quota_scope(recipe))
+        questions = _questions(warehouse, batch, recipe.quota_scope)
         domains = {key: row["domain"] for key, row in questions.items()}
         wanted = {w.response_id: w for w in wanted_responses(domains, recipe, temperature, teacher)}
         todo = [wanted[key] for key in missing(wanted, present_responses(warehouse, batch, temperature, teacher))]
@@ -167,7 +166,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
 
 
 def _questions(warehouse: Warehouse, batch: str, scope: str) -> dict[str, Row]:
-    """The batch's questions that are asked. scope: whose quotas say so, see `quota_scope`."""
+    """The batch's questions that are asked. scope: whose quotas say so, see `Recipe.quota_scope`."""
     query = """SELECT prompt_id, question, system_prompt, domain FROM prompts WHERE batch = $batch
         AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
         AND prompt_id NOT IN (SELECT prompt_id FROM asked_prompts WHERE recipe = $scope AND NOT asked)

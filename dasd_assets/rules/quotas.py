@@ -44,11 +44,6 @@ def quota_params(recipe: Recipe, existing: Sequence[str]) -> dict[str, object]:
     }
 
 
-def quota_scope(recipe: Recipe) -> str:
-    """Whose rows of `asked_prompts` say what is asked: the recipe's, if it has quotas."""
-    return recipe.name if recipe.generation.questions_per_domain else ""
-
-
 def choose_asked(transaction: Transaction, recipe: Recipe, batch: str, existing: Sequence[str]) -> Sequence[Row]:
     """Replace a batch's rows of `asked_prompts` by what its prompts come to now; returns those of prompts there are."""
     params = {**quota_params(recipe, existing), "batch": batch}

@@ -100,6 +100,11 @@ class Recipe(Part):
         """The highest temperature's dataset: the last off-policy stage, from which rollout questions are drawn."""
         return list(self.datasets)[-1]
 
+    @property
+    def quota_scope(self) -> str:
+        """Whose rows of `asked_prompts` say which questions are asked: this recipe's, if it has quotas; else nobody's."""
+        return self.name if self.generation.questions_per_domain else ""
+
     def version(self, *parts: str) -> str:
         """Hash of the named parts, each a dotted path such as `selection.divergence`; 12 hex digits."""
         return content_hash(self.parts(*parts))[:12]
