@@ -31,8 +31,8 @@ class Units:
     """The units of a text, in order; what they leave out are single blanks between words.
 
     bounds: (U + 1,) code points at which they begin; the last is the end of the text. exact, masked: (U,) hashes.
-    is_word, is_number, is_space, is_line_end: (U,). weights: (U,) about how many tokens it is, by which shares are measured: one for
-    every six letters, one a digit, one a sign or syllable.
+    is_word, is_number, is_space, is_line_end: (U,). weights: (U,) about how many tokens each is, by which shares are
+    measured: one for every six letters, one for a digit, a sign or a syllable.
     """
 
     bounds: Ints
