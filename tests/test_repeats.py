@@ -92,6 +92,12 @@ def test_cases_with_results_of_their_own_are_work_and_a_counter_is_none() -> Non
     assert not judged(" ".join(f"For n = {n}, let me see, it does not work." for n in range(3, 45))).passed
 
 
+def test_a_list_of_the_same_short_items_never_ends() -> None:
+    items = ["Be patient.", "Stay calm.", "Ask for help.", "Write it down."]
+    assert not judged("\n".join(f"{n}. {items[n * n % 7 % 4]}" for n in range(150))).passed
+    assert judged("\n".join(f"{n}. {items[n * n % 7 % 4]}" for n in range(15))).passed
+
+
 def test_the_limits_decide() -> None:
     text = passages_dev.PROSE[0] + " " + "So the sum is even, as it was before. " * 5 + passages_dev.PROSE[1]
     share = judged(text).value

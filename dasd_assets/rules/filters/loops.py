@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dasd_assets.rules.filters.ngrams import NGrams, covered, stretches, within
-from dasd_assets.rules.filters.units import Flags, Hashes, Ints, Units
+from dasd_assets.rules.filters.units import Flags, Hashes, Ints, Units, span_hashes
 
 PROSE = 0.6  # least share of words: tables, matrices, code and grids have more signs and numbers than words
 MIN_REPEATS = 4  # of a period: twice is how a writer restates a line, three times how one drafts, revises and answers
@@ -25,6 +25,7 @@ PHRASE, PHRASE_WORDS = 5, 3
 PHRASE_TIMES, PHRASE_TIMES_ALONE = 24, 16
 NOTHING_ELSE, NEIGHBOURS = 0.9, 40  # share of phrases among so many units on either side
 AROUND, PROSE_AROUND = 10, 0.45  # units on either side of a phrase, and the least share of words among all of them
+LINE_WORDS, LINE_TIMES = 2, 16  # least words of a line, and times that it is said
 PATTERN, PATTERN_KINDS, PATTERN_TIMES = 8, 5, 32  # a 9 by 9 grid fits 25 times into NEAR units
 NEAR = 2048  # units within which a phrase or pattern is said so often
 
@@ -52,17 +53,19 @@ class Loops:
     """Which units lie in a loop, by its kind; (U,) each.
 
     exact: the same to the letter. masked: but for numbers and single letters. phrases: of prose, these masked, said
-    again and again in whatever order. patterns: of signs and numbers, likewise.
+    again and again in whatever order. patterns: of signs and numbers, likewise. lines: whole ones, but for the number
+    that a list puts before each.
     """
 
     exact: Flags
     masked: Flags
     phrases: Flags
     patterns: Flags
+    lines: Flags
 
     @property
     def any(self) -> Flags:
-        return self.exact | self.masked | self.phrases | self.patterns
+        return self.exact | self.masked | self.phrases | self.patterns | self.lines
 
 
 def find_loops(text: str, units: Units, exact: NGrams) -> Loops:
@@ -74,6 +77,7 @@ def find_loops(text: str, units: Units, exact: NGrams) -> Loops:
         masked=looping,
         phrases=_phrases(units, masked) & ~worked,
         patterns=_patterns(units.exact, exact),
+        lines=_lines(units),
     )
 
 
@@ -131,6 +135,18 @@ def _patterns(ids: Hashes, ngrams: NGrams) -> Flags:
     windows = np.sort(ids[places[:, None] + np.arange(PATTERN)], axis=1)
     num_kinds = 1 + np.count_nonzero(windows[:, 1:] != windows[:, :-1], axis=1)
     return covered(places[num_kinds >= PATTERN_KINDS], PATTERN, len(ids))  # not the dots of an empty grid
+
+
+def _lines(units: Units) -> Flags:
+    ends = np.flatnonzero(units.is_line_end)
+    starts, stops = np.append(0, ends + 1), np.append(ends, len(units))
+    # "17. Drink more water." says what "3. Drink more water." does.
+    numbered = (stops - starts > 2) & units.is_number[np.minimum(starts, len(units) - 1)]
+    hashes = span_hashes(units.exact, starts + 2 * numbered, stops)
+    _, line, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    repeated = (counts[line] >= LINE_TIMES) & (within(units.is_word, starts, stops) >= LINE_WORDS)
+    found: Flags = np.repeat(repeated, stops - starts + 1)[: len(units)]  # each with its end, which the last one lacks
+    return found
 
 
 def _masked(text: str, units: Units, masked: NGrams) -> tuple[Flags, Flags]:

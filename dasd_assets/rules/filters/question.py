@@ -13,126 +13,15 @@ _FILLED_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{\s*[^\s}]|\w)")
 _HAN = "\u3400-\u9fff\u3040-\u30ff"
 _TERM = re.compile(rf"(\d{{2,}}(?:\.\d+)?)|(?=([{_HAN}]{{2}}))[{_HAN}]|((?:(?![{_HAN}])[^\W\d_]){{4,}})")
 # Words that say what is to be done and not what it is about, and those of every text.
-_EMPTY = frozenset(
-    [
-        "about",
-        "above",
-        "after",
-        "again",
-        "also",
-        "answer",
-        "answers",
-        "apply",
-        "because",
-        "been",
-        "before",
-        "being",
-        "below",
-        "between",
-        "both",
-        "boxed",
-        "calculate",
-        "choose",
-        "compute",
-        "consider",
-        "correct",
-        "could",
-        "determine",
-        "does",
-        "down",
-        "each",
-        "evaluate",
-        "every",
-        "explain",
-        "expression",
-        "final",
-        "find",
-        "first",
-        "following",
-        "form",
-        "from",
-        "give",
-        "given",
-        "have",
-        "here",
-        "hence",
-        "however",
-        "integer",
-        "into",
-        "its",
-        "just",
-        "leave",
-        "letter",
-        "like",
-        "make",
-        "many",
-        "more",
-        "most",
-        "much",
-        "must",
-        "need",
-        "number",
-        "only",
-        "option",
-        "other",
-        "over",
-        "please",
-        "problem",
-        "provide",
-        "prove",
-        "put",
-        "question",
-        "really",
-        "reason",
-        "return",
-        "same",
-        "several",
-        "shall",
-        "should",
-        "show",
-        "simplest",
-        "simplify",
-        "solution",
-        "solve",
-        "some",
-        "statement",
-        "step",
-        "such",
-        "suppose",
-        "take",
-        "than",
-        "that",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "under",
-        "until",
-        "using",
-        "value",
-        "values",
-        "very",
-        "want",
-        "what",
-        "when",
-        "where",
-        "whether",
-        "which",
-        "while",
-        "will",
-        "with",
-        "within",
-        "without",
-        "work",
-        "would",
-        "write",
-        "your",
-    ]
+_EMPTY = re.compile(
+    r"(?:about|above|after|again|also|answer|answers|apply|because|been|before|being|below|between|both|boxed"
+    r"|calculate|choose|compute|consider|correct|could|determine|does|down|each|evaluate|every|explain|expression"
+    r"|final|find|first|following|form|from|give|given|have|here|hence|however|integer|into|its|just|leave|letter"
+    r"|like|make|many|more|most|much|must|need|number|only|option|other|over|please|problem|provide|prove|put"
+    r"|question|really|reason|return|same|several|shall|should|show|simplest|simplify|solution|solve|some"
+    r"|statement|step|such|suppose|take|than|that|their|them|then|there|these|they|this|those|through|under|until"
+    r"|using|value|values|very|want|what|when|where|whether|which|while|will|with|within|without|work|would|write"
+    r"|your)\Z"
 )
 
 
@@ -172,7 +61,9 @@ def relevance(text: str, question: str, min_share: float) -> Verdict:
 
 def terms(text: str) -> set[str]:
     """Numbers of two digits or more, stems of words that mean something, and pairs of Han characters or kana."""
-    found = {term for match in _TERM.finditer(text.lower()) if (term := match[1] or match[2] or match[3]) not in _EMPTY}
+    found = {
+        term for match in _TERM.finditer(text.lower()) if not _EMPTY.match(term := match[1] or match[2] or match[3])
+    }
     return {term[:STEM] if term[0].isalpha() else term for term in found}
 
 

@@ -31,8 +31,8 @@ class Units:
     """The units of a text, in order; what they leave out are single blanks between words.
 
     bounds: (U + 1,) code points at which they begin; the last is the end of the text. exact, masked: (U,) hashes.
-    is_word, is_number, is_space: (U,). weights: (U,) about how many tokens it is, by which shares are measured: one for
-    every six letters, one a digit, one a sign or syllable.
+    is_word, is_number, is_space, is_line_end: (U,). weights: (U,) about how many tokens each is, by which shares are
+    measured: one for every six letters, one for a digit, a sign or a syllable.
     """
 
     bounds: Ints
@@ -42,6 +42,7 @@ class Units:
     is_word: Flags
     is_number: Flags
     is_space: Flags
+    is_line_end: Flags
 
     def __len__(self) -> int:
         return len(self.exact)
@@ -59,7 +60,16 @@ def units(text: str) -> Units:
     is_command = (starts > 0) & (points[np.maximum(starts - 1, 0)] == ord("\\"))  # \frac is a sign, no word
     is_word = (is_letter & (lengths > 1) & ~is_command) | (kinds == SYLLABLE)
     weights = np.where(is_letter, 1 + (lengths - 1) // LETTERS_OF_TOKEN, np.where(kinds == DIGIT, lengths, 1))
-    return Units(np.append(starts, len(text)), weights, exact, masked, is_word, kinds == DIGIT, kinds <= LINE_END)
+    return Units(
+        np.append(starts, len(text)),
+        weights,
+        exact,
+        masked,
+        is_word,
+        kinds == DIGIT,
+        kinds <= LINE_END,
+        kinds == LINE_END,
+    )
 
 
 def span_hashes(values: Hashes, starts: Ints, stops: Ints) -> Hashes:
