@@ -3,7 +3,8 @@
 | stage | module | assets | tables | report |
 | --- | --- | --- | --- | --- |
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
-| prompts | `prompts`, `prompt_lines`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
+| held out | `held_out_questions` | `held_out_questions` | the same | |
+| prompts | `prompts`, `prompt_lines`, `alike_questions`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
 | responses in | `landed_responses` | the same, where a recipe `imports` | `landed_responses`, `landed_logprobs`, … | |
 | | `imported_responses` | `teacher_generations_t060`, …, in place of the teacher's | `responses` | |
@@ -19,6 +20,7 @@
 | training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
+| data out | `published_dataset` | `published_dataset` | | |
 | report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |
 | checks | `checks` | checks on what the stages made | | |
 | upkeep | `maintenance` | `maintenance` | | |

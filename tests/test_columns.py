@@ -14,6 +14,9 @@ from pydantic import ValidationError
 from dasd_assets import prompts
 from dasd_assets.evaluation import question_rows
 from dasd_assets.records.declaration import declare
+from dasd_assets.rules.contamination import CONTAMINATION
+from dasd_assets.rules.near_duplicates import NEAR_DUPLICATES
+from dasd_assets.rules.quotas import QUOTAS
 from dasd_resources.landing.columns import UnmappableRow, absent_paths, at_path, fitting, last_box, mapped, messages_of
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -432,7 +435,7 @@ def test_the_last_closed_box(text: str, inside: str | None) -> None:
     assert last_box(text) == inside
 
 
-def test_a_mapping_makes_prompts_stale_and_none_leaves_the_code_version_as_it_was() -> None:
+def test_a_mapping_makes_prompts_stale_and_none_is_in_no_code_version() -> None:
     demo = load_recipe("demo")
 
     def version(mapping: object) -> str | None:
@@ -440,8 +443,8 @@ def test_a_mapping_makes_prompts_stale_and_none_leaves_the_code_version_as_it_wa
         [asset] = prompts.build(demo.model_copy(update={"landing": landing}))
         return next(iter(asset.specs)).code_version
 
-    declared = declare(demo, "prompts", ["prompts", "rejected_prompts"], rules=[prompts.LANDING])
-    assert version([]) == declared.code_version.text
+    rules = [prompts.LANDING, QUOTAS, CONTAMINATION, NEAR_DUPLICATES]
+    assert version([]) == declare(demo, "prompts", ["prompts"], rules=rules).code_version.text
     mappings: list[object] = [[], "gsm8k", {"ready": "gsm8k", "metadata": ["id"]}, {"question": "q"}]
     assert len({version(mapping) for mapping in mappings}) == len(mappings)
 

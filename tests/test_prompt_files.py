@@ -125,7 +125,7 @@ def test_a_bare_question_gets_the_defaults(tmp_path: Path) -> None:
         (
             {"question": "a", "verifier": "python", "reference_answer": "5"},
             "unknown_verifier",
-            "unknown verifier 'python'; known are constraint,",
+            "unknown verifier 'python'; known are code,",
         ),
         ({"question": "a", "verifier": "exact"}, "missing_reference", "verifier exact needs a reference_answer"),
         (

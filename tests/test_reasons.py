@@ -264,8 +264,8 @@ def test_rows_of_earlier_releases_are_coded_from_their_sentences(tmp_path: Path)
 
 KIND_SETS = (  # in the order of the docs
     REJECTION_KINDS,
-    RESPONSE_REJECTION_KINDS,
     MERGE_KINDS,
+    RESPONSE_REJECTION_KINDS,
     VERDICT_KINDS,
     FAILURE_KINDS,
     OUTCOME_KINDS,
