@@ -45,6 +45,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.verifiers import UNVERIFIABLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,12 +211,14 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
     }
 
 
+# Not what a verifier could not compare: it is neither right nor known to be wrong.
+_DECIDED = f"{JUDGED} AND coalesce(NOT list_contains({[*UNVERIFIABLE, 'verifier_failed']}, v.kind), TRUE)"
 _TYPED = f"""responses r JOIN sentence_types t USING (response_id)
     JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = '{CORRECTNESS}'
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
       AND v.filter_version = $filter_version AND t.student_fingerprint = $student
       AND t.threshold_version = $threshold_version
-      AND {JUDGED}"""
+      AND {_DECIDED}"""
 
 
 def _teacher_share(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> pl.DataFrame:

@@ -215,7 +215,8 @@ def test_a_raised_verifier_judges_stored_answers_and_asks_no_model(
     after = copy.read(f"SELECT {columns} FROM evaluations WHERE verifier_version = 'raised' ORDER BY ALL")
     assert after.equals(before) and 0 < before["correct"].sum() < before.height
     assert audit_accuracies(copy) != accuracies
-    assert [fault for fault in verify(copy.warehouse) if fault.table != "evaluations"] == []
+    faults = list(map(str, verify(copy.warehouse)))  # of the hand above, which changed rows
+    assert [fault for fault in faults if not fault.startswith("evaluations ") or "its answer gives" in fault] == []
     assert copy.run() == 0
 
 
