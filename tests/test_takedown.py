@@ -42,7 +42,7 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     assert [row["question"] for row in told["prompts"]] == [question]
     assert {row["name"] for row in told["checkpoints"]} == {"t060", "t100", "mixed"}
 
-    copy.land("copy.jsonl", [{"question": f"  {question}", "domain": "elsewhere"}])  # another id, the same text
+    copy.land("copy.jsonl", [{"question": f"  {question}", "domain": "elsewhere"}])  # the same text, another domain
     copy.run()
     assert {"prompts", "selected_responses_t060", "checkpoint_t060"} <= copy.materialized
     for table in (*MADE, "selected_responses", "lineage_examples"):
@@ -57,7 +57,7 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
 
     capsys.readouterr()
     assert main(["takedown", str(tmp_path / "names.txt"), "--undo"]) == 0
-    assert "Brought back: 2 prompts" in capsys.readouterr().out
+    assert "Brought back: 1 prompt" in capsys.readouterr().out
     copy.run()
     after = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
     assert after == before

@@ -102,7 +102,7 @@ class Recipe(Part):
 
     @property
     def quota_scope(self) -> str:
-        """Whose rows of `asked_prompts` say which questions are asked: this recipe's, if it has quotas; else nobody's."""
+        """Whose rows of `asked_prompts` say which questions are asked: the recipe's, if it has quotas."""
         return self.name if self.generation.questions_per_domain else ""
 
     def version(self, *parts: str) -> str:
