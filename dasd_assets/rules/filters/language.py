@@ -47,9 +47,10 @@ def language_drift(text: str, question: str, max_share: float) -> Verdict:
     English is no drift where the thinking begins in it.
     """
     body, _ = split_thinking(text)
-    if not body or len(body) == len(body.encode("ascii", "ignore")):
+    expected = _expected(question, body or "")
+    if not body or _other(weights(body), expected) < MIN_WEIGHT:  # nearly all, and cutting them up takes long
         return Verdict(True, value=0.0)
-    foreign, total, first = _foreign(body, _expected(question, body))
+    foreign, total, first = _foreign(body, expected)
     share = round(foreign / max(total, 1), 4)
     if share <= max_share:
         return Verdict(True, value=share)
@@ -75,15 +76,18 @@ def _foreign(body: str, expected: set[int]) -> tuple[int, int, str]:
     for piece in [*_PIECE.findall(body), LAST]:
         found = weights(piece)
         weight = sum(found.values())
-        other = sum(count for script, count in found.items() if script not in expected)
         total += weight
-        if other > weight / 2:
+        if _other(found, expected) > weight / 2:
             stretch, beginning = stretch + weight, beginning or piece.strip()
         elif weight or piece is LAST:  # a formula ends no stretch
             if stretch >= MIN_WEIGHT:
                 foreign, first = foreign + stretch, first or beginning
             stretch, beginning = 0, ""
     return foreign, total, first
+
+
+def _other(found: Counter[int], expected: set[int]) -> int:
+    return sum(count for script, count in found.items() if script not in expected)
 
 
 def weights(text: str) -> Counter[int]:
