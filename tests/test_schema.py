@@ -54,6 +54,8 @@ def test_a_catalog_of_any_earlier_release_becomes_like_a_new_one(lake: Lake, tmp
 def test_tables_are_partitioned_as_before(lake: Lake, tmp_path: Path) -> None:
     partitioned = [(name,) for name, table in TABLES.items() if table.partitioned_by_batch]
     assert partitioned == [
+        ("landed_responses",),
+        ("landed_logprobs",),
         ("responses",),
         ("student_tokens",),
         ("student_logprobs",),
