@@ -1,6 +1,7 @@
 """Landed prompt files: what is a prompt, what is rejected and why."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import get_args
 
@@ -164,6 +165,14 @@ def test_a_file_that_is_no_prompt_file_is_given_up(tmp_path: Path) -> None:
     assert len(rows) == 1 + MAX_REJECTED + 1
     assert isinstance(last, RejectedPrompt) and (last.source_line, last.kind) == (0, "damaged_file")
     assert "100001 rows are no prompts, most of the file so far" in last.reason
+
+
+def test_a_file_that_says_one_question_again_and_again_is_not_damaged(tmp_path: Path) -> None:
+    """As sets of many responses to each question do."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"question": "a"}\n' * (MAX_REJECTED + 10))
+    kinds = Counter(row.kind for row in read_prompts(path) if isinstance(row, RejectedPrompt))
+    assert kinds == {"duplicate_line": MAX_REJECTED + 9}
 
 
 def test_every_kind_has_one_meaning_and_is_malformed_or_excluded() -> None:

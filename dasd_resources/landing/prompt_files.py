@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
-from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
+from dasd_resources.landing.rejections import DUPLICATES, RejectedPrompt, RejectionKind
 from dasd_resources.landing.row_files import MAX_ROW_BYTES, SUFFIXES, DamagedFile, FileRow, read_rows
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
@@ -109,7 +109,7 @@ def read_prompts(
             line = row.line
             for record in _records(name, row, seen, columns, part, may_repeat):
                 yield record
-                rejected += isinstance(record, RejectedPrompt)
+                rejected += isinstance(record, RejectedPrompt) and record.kind not in DUPLICATES
             if rejected > max(MAX_REJECTED, len(seen)):
                 raise DamagedFile(f"{rejected} rows are no prompts, most of the file so far; correct it, land it again")
     except DamagedFile as error:
