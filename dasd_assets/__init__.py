@@ -4,7 +4,7 @@
 | --- | --- | --- | --- | --- |
 | models | `models` | `teacher_model`, `student_model` | `checkpoints` | §6.1 |
 | held out | `held_out_questions` | `held_out_questions` | the same | |
-| prompts | `prompts`, `prompt_lines`, `alike_questions`, `withdrawals` | `prompts` | `prompts`, `rejected_prompts` | §6.1 |
+| prompts | `prompts`, `prompt_lines`, `alike_questions`, `withdrawals` | `prompts` | the same, … | §6.1 |
 | teacher | `generations` | `teacher_generations_t060`, `…_t100` | `responses` | §3 |
 | responses in | `landed_responses` | the same, where a recipe `imports` | `landed_responses`, `landed_logprobs`, … | |
 | | `imported_responses` | `teacher_generations_t060`, …, in place of the teacher's | `responses` | |
