@@ -145,10 +145,10 @@ _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, data
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
-# An answer has a row for each verifier version that judged it; the last counts.
+# An answer has a row for each verifier version that judged it; the last that was written counts.
 _EVALUATIONS = """SELECT benchmark, temperature, count(*) AS num_answers, avg(correct::INT) AS accuracy
     FROM (FROM evaluations WHERE checkpoint_id = $id QUALIFY row_number() OVER (
         PARTITION BY benchmark, temperature, top_p, max_tokens, template_version, question_id, sample_index
-        ORDER BY len(verifier_version) DESC, verifier_version DESC) = 1)
+        ORDER BY rowid DESC) = 1)
     GROUP BY ALL ORDER BY ALL"""
 _NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"
