@@ -296,6 +296,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert found["disk"]["status"] == "ok"
 
 
+@pytest.mark.sandbox
 def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 3))
     assert "sandbox" not in findings(project, quick=True)

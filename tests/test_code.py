@@ -14,6 +14,8 @@ from dasd_resources.verifiers.code_output import same_output, same_value
 from dasd_resources.verifiers.code_programs import program_of
 from dasd_resources.verifiers.code_tests import AssertTest, CallTest, InvalidTests, OutputTest, question_tests
 
+pytestmark = pytest.mark.sandbox
+
 DOUBLE = "Here it is.\n\n```python\nn = int(input())\nprint(2 * n)\n```\nIt doubles."
 SHORT = Confinement(seconds_per_test=0.25, memory_mb=192)
 

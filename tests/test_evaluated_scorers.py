@@ -11,6 +11,8 @@ from dasd_resources.verifiers import Asked, reference_fault, verify
 from dasd_resources.verifiers.evaluated_scorers import evaluated_score, exact_value, in_notation
 from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS
 
+pytestmark = pytest.mark.sandbox
+
 ESCAPES = (
     "__import__('os').system('true')",
     "exec(chr(97))",

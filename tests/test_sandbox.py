@@ -22,6 +22,8 @@ from reliability import record
 from dasd_resources.sandbox import Confinement, Ended, NoSandbox, Session, sandbox_fault
 from dasd_resources.sandbox.seccomp import ARCHITECTURES, seccomp_filter
 
+pytestmark = pytest.mark.sandbox
+
 Found = TypeVar("Found")
 ROOT = Path(__file__).parents[1]
 SMALL = Confinement(memory_mb=192)

@@ -51,6 +51,7 @@ def test_another_word_for_unsafe_is_refused(tmp_path: Path) -> None:
         load_recipe(str(file))
 
 
+@pytest.mark.sandbox
 def test_the_limits_reach_the_program_in_responses_and_in_evaluations() -> None:
     slow = Verdict(False, "timed_out", "code: test 1 of 1: no time is left")
     response = replace(GOOD, text=SLOW, verifier="code", reference_answer=TESTS, confinement=SHORT)

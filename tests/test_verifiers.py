@@ -207,6 +207,7 @@ fragments = st.sampled_from((*"}{/1e,. \n$%B-_\0\ud800", *commands, *numbers))
 model_output = st.lists(fragments, max_size=20).map("".join) | st.text(max_size=40)
 
 
+@pytest.mark.sandbox
 @settings(deadline=None, max_examples=150)
 @given(model_output, st.sampled_from(["5", "1/3", "B", "x^2"]))
 def test_no_answer_raises(answer: str, reference: str) -> None:
