@@ -1,16 +1,17 @@
 """Questions too much like others, to be rejected by `prompts`: held-out ones, and near duplicates of other prompts.
 
 Of near duplicates the one that is a prompt already stays; of two new ones, the first. Each is compared with the
-prompts of all other batches by `question_bands`, which a batch writes for its own.
+prompts of all other batches by `question_bands`, which a batch writes for its own; and for others where these have none
+by the recipe's present settings, so that no prompt is overlooked until its batch is made again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from dasd_assets.rules.contamination import HeldOut, HeldOutIndex, Overlap
-from dasd_assets.rules.near_duplicates import bands, jaccard, shingles
+from dasd_assets.rules.near_duplicates import bands, bands_version, jaccard, shingles
 from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.recipe import NearDuplicates, Recipe
 from dasd_resources.storage.warehouse import Reading, Row, Transaction
@@ -64,18 +65,46 @@ def near_duplicates(
         return {}
     grams = {one.prompt_id: shingles(one.text, settings.ngram_size) for one in questions}
     of = {prompt_id: bands(found, settings.threshold) for prompt_id, found in grams.items()}
+    version = bands_version(settings.ngram_size, settings.threshold)
+    _renew(transaction, settings, version, batch, existing)
     twin_of = _twin_finder(_others(transaction, of, batch, existing), settings)
     seated, found = _seated(transaction, batch), dict[str, Alike]()
     # Those that are prompts already come first, whatever the order of their lines: nothing made of them is lost.
     for one in sorted(questions, key=lambda question: (question.prompt_id not in seated, question.source_line)):
         if (alike := twin_of(one, grams[one.prompt_id], of[one.prompt_id], batch)) is not None:
             found[one.prompt_id] = alike
-    rows = [{"prompt_id": key, "batch": batch, "bands": of[key]} for key in of if key not in found]
-    transaction.replace("question_bands", {"batch": batch}, pl.DataFrame(rows, _BANDS))
+    _store(transaction, batch, version, {key: own for key, own in of.items() if key not in found})
     return found
 
 
-_BANDS: dict[str, pl.DataType] = {"prompt_id": pl.String(), "batch": pl.String(), "bands": pl.List(pl.Int64)}
+def _store(transaction: Transaction, batch: str, version: str, of: Mapping[str, list[int]]) -> None:
+    """Replace a batch's bands. of: by prompt id."""
+    rows = [{"prompt_id": key, "batch": batch, "bands": own, "bands_version": version} for key, own in of.items()]
+    transaction.replace("question_bands", {"batch": batch}, pl.DataFrame(rows, _BANDS))
+
+
+def _renew(
+    transaction: Transaction, settings: NearDuplicates, version: str, batch: str, existing: Sequence[str]
+) -> None:
+    """Make the bands of other existing batches that have prompts without any of this version; a batch at a time."""
+    query = """SELECT DISTINCT batch FROM prompts ANTI JOIN (FROM question_bands WHERE bands_version = $version)
+        USING (prompt_id, batch)
+        WHERE batch <> $batch AND batch IN (SELECT unnest($existing::VARCHAR[])) ORDER BY batch"""
+    params = {"version": version, "batch": batch, "existing": list(existing)}
+    for other in transaction.read(query, params)["batch"].to_list():
+        questions = transaction.read("SELECT prompt_id, question FROM prompts WHERE batch = $batch", {"batch": other})
+        of = {
+            key: bands(shingles(text, settings.ngram_size), settings.threshold) for key, text in questions.iter_rows()
+        }
+        _store(transaction, other, version, of)
+
+
+_BANDS: dict[str, pl.DataType] = {
+    "prompt_id": pl.String(),
+    "batch": pl.String(),
+    "bands": pl.List(pl.Int64),
+    "bands_version": pl.String(),
+}
 Finder = Callable[[Question, frozenset[str], list[int], str], Alike | None]
 
 

@@ -17,7 +17,15 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.landed import LANDED_ASSET, MAPPING, NOTHING_LANDED, READING, landed_versions, reading_version
+from dasd_assets.rules.landed import (
+    LANDED_ASSET,
+    MAPPING,
+    NOTHING_LANDED,
+    READING,
+    WITHOUT_PROMPT,
+    landed_versions,
+    reading_version,
+)
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import readable_name
 from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
@@ -63,6 +71,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         counts = _counts(warehouse, batch)
         if counts["num_rejected"]:
             context.log.warning(_warning(counts["num_rejected"], batch))
+        if num := counts["num_without_prompt"]:
+            context.log.warning(f"{number_of(num, 'response')} not used, as their questions are in rejected_prompts")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(
                 landed_versions(warehouse, batches(context.instance)).get(batch, NOTHING_LANDED)
@@ -109,12 +119,14 @@ def _tables(part: Sequence[Landed], batch: str) -> Iterator[tuple[str, pl.DataFr
 
 
 def _counts(warehouse: Warehouse, batch: str) -> dict[str, int]:
+    """Of what a file brought. num_without_prompt: responses whose question was rejected, so of no use."""
     query = ", ".join(
         f"(SELECT count(*) FROM {table} WHERE batch = $batch) AS {name}"
         for name, table in (
             ("num_responses", "landed_responses"),
             ("num_logprobs", "landed_logprobs"),
             ("num_rejected", "rejected_responses"),
+            ("num_without_prompt", f"(SELECT l.batch FROM landed_responses l {WITHOUT_PROMPT})"),
         )
     )
     return warehouse.read(f"SELECT {query}", {"batch": batch}).row(0, named=True)

@@ -94,7 +94,7 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
-        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
+        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call, r.instruction,
             p.question, p.reference_answer, p.verifier, p.metadata, coalesce(v.known, []) AS known, {BY_STUDENT}
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:

@@ -142,3 +142,17 @@ def test_a_run_leaves_out_what_a_benchmark_holds_until_it_does_no_more(project: 
     project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
     project.run()
     assert (project.count("prompts"), project.count("rejected_prompts")) == (4, 0)
+
+
+def test_other_batches_are_compared_by_settings_they_were_not_made_with(tmp_path: Path) -> None:
+    """Else a batch that is made again first would bring back what another rejects, and that one lose its prompt."""
+    landing = Landing(tmp_path, load_recipe("demo"))
+    landing.land("a", LONG, OTHER)
+    landing.recipe = with_near(landing.recipe, 0.6)
+    landing.land("b", NEARLY)
+    assert landing.kinds == [("b", 1, "near_duplicate")]
+    for changed in ({"threshold": 0.3}, {"threshold": 0.6, "ngram_size": 2}):
+        landing.recipe = change(landing.recipe, "near_duplicates", changed)
+        for batch in ("b", "a", "b"):
+            landing.read_again(batch)
+            assert landing.kinds == [("b", 1, "near_duplicate")]

@@ -378,6 +378,15 @@ def test_a_server_part_goes_with_its_engine(tmp_path: Path) -> None:
         load_recipe(changed(tmp_path, "teacher", served))
 
 
+@pytest.mark.parametrize("of_asking", [{"instructions": {"math": "Box it."}}, {"questions_per_domain": {"math": 3}}])
+def test_what_is_imported_is_not_asked(tmp_path: Path, of_asking: dict[str, object]) -> None:
+    document = {**DEMO, "teacher": {**DEMO["teacher"], "stands_for": "itself"}, "imports": {}}
+    assert Recipe.model_validate(document)
+    document = {**document, "generation": {**DEMO["generation"], **of_asking}}
+    with pytest.raises(ValueError, match=f"{next(iter(of_asking))} is about asking questions, and imports takes"):
+        Recipe.model_validate(document)
+
+
 def test_a_key_that_was_added_counts_only_where_it_is_not_the_default() -> None:
     recipe = load_recipe("demo")
     filters = recipe.parts("filters")["filters"]

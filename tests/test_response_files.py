@@ -137,7 +137,11 @@ def test_the_reports_form_has_it_in_meta_and_a_continuation_is_no_response(tmp_p
     row = {"uuid": "r1", "input": ASKED, "output": SAID, "domain": "math", "meta": json.dumps(LINEAGE)}
     found, question = the_response(tmp_path, row), the_question(tmp_path, row)
     assert (found.sample_uuid, found.temperature, found.sample_index) == ("r1", 0.6, 1)
-    assert (question.reference_answer, question.verifier, question.metadata) == ("2", "exact", "{}")
+    assert (question.reference_answer, question.verifier, question.metadata) == (
+        "2",
+        "exact",
+        '{"kind":"easy","source":"sums"}',
+    )
     begun = {**LINEAGE, "origin": "continuation"}
     for whole in ({**row, "meta": json.dumps(begun)}, {"messages": TURNS, **begun}):
         [rejected] = brought(landed(tmp_path, whole))

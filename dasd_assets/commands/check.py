@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -22,8 +22,10 @@ from dasd_assets.commands.check_imports import landed_responses
 from dasd_assets.commands.check_outcome import CheckFailed, CheckWarning
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
+from dasd_assets.held_out_questions import held_out_rows
 from dasd_assets.records.unsafe import UNSAFE
 from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.rules.instructions import as_asked
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
@@ -136,6 +138,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
             yield PreflightResult(f"{role} thinking", *thinking_found(begun, model.spec.thinking))
     for benchmark in recipe.evaluation.benchmarks:
         yield _result(f"benchmark {benchmark.name}", _benchmark, benchmark)
+    if recipe.decontamination is not None and recipe.decontamination.files:
+        yield _result("held-out questions", _held_out, recipe)
     if any(map(runs_programs, _verifiers(recipe, prompts))):
         yield _result("sandbox", _sandbox, recipe)
     yield _result("launcher", _launcher, recipe)
@@ -211,6 +215,7 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
                 reasons.append(f"{record.source_file}:{record.source_line}: {record.reason}")
         else:
             num_prompts += 1
+            record = _as_asked(recipe, record)
             domains.add(record.domain)
             verifiers |= {record.verifier} if record.verifier else set()
             first += [record] if len(first) < NUM_BEGUN else []
@@ -231,6 +236,12 @@ def _prompts(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: 
         unread = f"; {not_read(passed_over)}" if passed_over else ""
         raise CheckWarning(f"none in {folder.url}{unread}: put files there ({FORMATS})")
     return message
+
+
+def _as_asked(recipe: Recipe, prompt: Prompt) -> Prompt:
+    """The prompt with the recipe's instruction below its question, if there is one for its domain."""
+    instruction = recipe.generation.instructions.get(prompt.domain)
+    return prompt if instruction is None else replace(prompt, question=as_asked(prompt.question, instruction))
 
 
 def _columns(recipe: Recipe, home: Path) -> str:
@@ -404,6 +415,10 @@ def _agreement(sampled: Completion, scored: Score) -> str:
 
 def _benchmark(benchmark: Benchmark) -> str:
     return f"{len(question_rows(benchmark)):,} questions, at most {benchmark.max_tokens:,} tokens each"
+
+
+def _held_out(recipe: Recipe) -> str:
+    return f"{len(held_out_rows(recipe)):,}, which nothing is trained on"
 
 
 def _verifiers(recipe: Recipe, prompts: Prompts) -> set[str]:

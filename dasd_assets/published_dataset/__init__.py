@@ -59,7 +59,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "continuation_verdicts": "continuation_verdicts",
             "quarantined_batches": (),
         },
-        looks_up={"teacher_continuations": "teacher_continuations"},
+        looks_up={"teacher_continuations": "teacher_continuations", "student_rollouts": "student_rollouts"},
         models=["teacher_model", "student_model"],
         rules=[RELEASE, CANDIDATES, FILTERING, CHAIN],
         parts=["export", *TOLD_ON_THE_CARD],

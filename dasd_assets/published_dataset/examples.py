@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.checkpoints import stage, trained_names
 from dasd_assets.rules.filters import CORRECTNESS, continuation_filter_version, filter_version
+from dasd_assets.rules.instructions import AS_ASKED
 from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.recipe import Export, Recipe
 from dasd_resources.storage.warehouse import Reading, Row
@@ -65,21 +66,24 @@ def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config,
 
 
 # A verdict of a verifier is there or not (a question without one passes as `no_verifier`): then `correct` is NULL.
-_EXAMPLES = """
+# `question` is the text that the student is trained on, with the instruction that the response was asked with.
+_EXAMPLES = f"""
     WITH judged AS (
         SELECT response_id AS id, passed FROM response_verdicts WHERE filter = $correctness
             AND filter_version = $filter_version AND kind IS DISTINCT FROM 'no_verifier'
         UNION ALL SELECT continuation_id, passed FROM continuation_verdicts WHERE filter = $correctness
             AND filter_version = $continuation_filter_version AND kind IS DISTINCT FROM 'no_verifier')
     SELECT coalesce(e.response_id, e.continuation_id) AS id, e.example_id, e.response_id, e.continuation_id,
-        p.prompt_id, p.domain, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata, p.source_file,
-        coalesce(r.text, c.text) AS text, length(c.prefix_text) AS num_prefix_characters,
+        p.prompt_id, p.domain, {AS_ASKED} AS question, p.system_prompt, p.reference_answer, p.verifier, p.metadata,
+        p.source_file, coalesce(r.text, c.text) AS text, length(c.prefix_text) AS num_prefix_characters,
         coalesce(r.temperature, c.temperature) AS temperature, coalesce(r.top_p, c.top_p) AS top_p, r.sample_index,
         coalesce(r.finish_reason, c.finish_reason) AS finish_reason, r.token_ids, r.logprobs,
         j.passed AS correct, s.score_name, s.score, s.rank, len(e.input_ids) AS num_tokens
     FROM sft_examples e
         LEFT JOIN responses r ON r.response_id = e.response_id
         LEFT JOIN teacher_continuations c ON c.continuation_id = e.continuation_id
+        LEFT JOIN student_rollouts b ON b.rollout_id = c.rollout_id
+        LEFT JOIN responses a ON a.response_id = coalesce(e.response_id, b.reference_response_id)
         LEFT JOIN prompts p ON p.prompt_id = coalesce(r.prompt_id, c.prompt_id)
         LEFT JOIN selected_responses s ON s.recipe = e.recipe AND s.dataset = e.dataset AND s.policy = e.policy
             AND s.response_id = e.response_id

@@ -20,7 +20,9 @@ LANDED_ASSET = "landed_responses"
 NOTHING_LANDED = "none"
 # A landed response l and its prompt p: the one place that says how they are found. A landed line knows its question's
 # key; prompts of earlier releases keep an id of their own.
-ITS_PROMPT = "JOIN prompts p ON coalesce(p.question_key, p.prompt_id) = l.prompt_id"
+_SAME_QUESTION = "coalesce(p.question_key, p.prompt_id) = l.prompt_id"
+ITS_PROMPT = f"JOIN prompts p ON {_SAME_QUESTION}"
+WITHOUT_PROMPT = f"ANTI JOIN prompts p ON {_SAME_QUESTION}"  # its question was rejected: held out, or withdrawn, say
 # A file whose batch was removed brings nothing any more; what was imported of it stays.
 IN_EXISTING = "l.batch IN (SELECT unnest($existing::VARCHAR[]))"
 # A response that landed twice counts once. The sum does not depend on order.

@@ -36,6 +36,11 @@ def band_rows(threshold: float) -> int:
     return max(fitting, default=1)
 
 
+def bands_version(ngram_size: int, threshold: float) -> str:
+    """Identifies what bands are made of: only those of one version meet."""
+    return f"{NEAR_DUPLICATES_VERSION}: {ngram_size} words, {NUM_PERMUTATIONS} in {band_rows(threshold)}"
+
+
 def bands(grams: frozenset[str], threshold: float) -> list[int]:
     """One 63-bit hash per band of the signature; no band for a question without words."""
     if not grams:

@@ -39,7 +39,7 @@ PUBLISHED = (
 OWN_SYSTEM_PROMPT = "question_system_prompt"
 IN_META = (
     *("origin", "prompt_id", "temperature", "sample_index", "finish_reason", "reference_answer", "verifier"),
-    OWN_SYSTEM_PROMPT,
+    *("source", "metadata", OWN_SYSTEM_PROMPT),
 )
 THINKING = ("reasoning_content", "reasoning", "thinking")
 
@@ -57,7 +57,18 @@ def with_question(row: Fields) -> dict[str, object]:
 
 def without_published(row: Fields) -> dict[str, object]:
     """The row without what another home has found out about it, if DASD has published it."""
-    return _without(row, *PUBLISHED) if is_published(row) else dict(row)
+    if not is_published(row):
+        return dict(row)
+    return _without(row, *PUBLISHED, *(("source",) if "source" in _metadata_keys(row) else ()))
+
+
+def _metadata_keys(row: Fields) -> set[str]:
+    """Of a published row's metadata, which may have a source of its own."""
+    try:
+        known = json.loads(str(row.get("metadata")))
+    except (ValueError, RecursionError):
+        return set()
+    return set(known) if isinstance(known, dict) else set()
 
 
 def is_published(row: Fields) -> bool:
@@ -85,7 +96,7 @@ def _from_meta(row: Fields) -> dict[str, object]:
     others = _without(row, "input", "output")
     try:
         meta = json.loads(str(row.get("meta")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return others
     if not isinstance(meta, dict) or not is_published(meta):
         return others

@@ -78,6 +78,11 @@ class Recipe(Part):
                 "imports and teacher.stands_for, the model that wrote the responses (itself: this teacher), go "
                 "together; add the other, or remove both"
             )
+        if self.imports is not None and (of_asking := _of_asking(self.generation)):
+            raise ValueError(
+                f"generation.{of_asking} is about asking questions, and imports takes responses that are there; "
+                "remove one of the two"
+            )
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
             raise ValueError(
@@ -125,3 +130,8 @@ class Recipe(Part):
         for key in path.split("."):
             value = getattr(value, key)
         return to_jsonable_python(value, context=DECIDING)
+
+
+def _of_asking(generation: Generation) -> str | None:
+    """The first key that decides what is asked, and how, if one is set."""
+    return next((key for key in ("instructions", "questions_per_domain") if getattr(generation, key)), None)

@@ -30,6 +30,9 @@ from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
 
 GAVE_UP = "their verifier gave up, then or now"
+# Of a continuation: that of the response whose question it answers.
+_INSTRUCTION = """(SELECT any_value(a.instruction) FROM student_rollouts b
+    JOIN responses a ON a.response_id = b.reference_response_id WHERE b.rollout_id = t.rollout_id) AS instruction"""
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
 
 
@@ -58,7 +61,7 @@ JUDGED = (
         "responses",
         "student_tokens",
         "response_id",
-        "response_id, t.batch, text, t.token_ids, finish_reason, tool_call",
+        "response_id, t.batch, text, t.token_ids, finish_reason, tool_call, instruction",
         filter_version,
     ),
     Judged(
@@ -66,7 +69,7 @@ JUDGED = (
         "teacher_continuations",
         "continuation_tokens",
         "continuation_id",
-        f"continuation_id, text, {TEXT_TOKENS} AS token_ids, finish_reason, tool_call",
+        f"continuation_id, text, {TEXT_TOKENS} AS token_ids, finish_reason, tool_call, {_INSTRUCTION}",
         continuation_filter_version,
     ),
 )

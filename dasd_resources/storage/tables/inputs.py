@@ -187,6 +187,7 @@ QUESTION_BANDS = Table(
         PROMPT_ID.of("prompts.prompt_id"),
         BATCH.of("prompts.batch"),
         Column("bands", "BIGINT[]", "Hashes of the bands of its MinHash signature.", ("prompts.question",)),
+        Column("bands_version", "VARCHAR", "Of n-grams, signature and bands: equal ones are compared.", nullable=True),
         RUN_ID,
     ),
     key=("prompt_id", "batch"),
