@@ -68,7 +68,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             with folder.local_copy(file, batch) as path:
                 landed = read_responses(path, file.name, recipe.landing.columns)
                 _store(warehouse, origin(context), batch, readable_name(file.name), version, landed)
-        counts = _counts(warehouse, batch)
+        counts = landed_counts(warehouse, batch)
         if counts["num_rejected"]:
             context.log.warning(_warning(counts["num_rejected"], batch))
         if num := counts["num_without_prompt"]:
@@ -118,7 +118,7 @@ def _tables(part: Sequence[Landed], batch: str) -> Iterator[tuple[str, pl.DataFr
             yield table, pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _counts(warehouse: Warehouse, batch: str) -> dict[str, int]:
+def landed_counts(warehouse: Warehouse, batch: str) -> dict[str, int]:
     """Of what a file brought. num_without_prompt: responses whose question was rejected, so of no use."""
     query = ", ".join(
         f"(SELECT count(*) FROM {table} WHERE batch = $batch) AS {name}"

@@ -15,6 +15,7 @@ from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
 from dasd_assets.audit.verify.imports import imports
 from dasd_assets.commands.check import check
+from dasd_assets.landed_responses import landed_counts
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.withdrawals import withdraw
 from dasd_resources.inference.engine import Completion
@@ -249,3 +250,14 @@ def parity(project: Project) -> str:
     evaluation = record.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
     assert evaluation.passed
     return str(evaluation.description)
+
+
+def test_responses_to_a_rejected_question_are_counted(project: Project) -> None:
+    row = {"landed_id": "l1", "sample": "s", "sample_uuid": None, "batch": "b", "source_file": "b.jsonl", "item": 0}
+    said = {"text": "x", "temperature": 0.6, "sample_index": None, "finish_reason": "stop"}
+    lines = [{**row, **said, "prompt_id": "held out", "source_line": line} for line in (1, 2)]
+    project.warehouse.migrate()
+    with project.warehouse.commit("test") as transaction:
+        transaction.replace("landed_responses", {"batch": "b"}, pl.DataFrame(lines))
+    counts = {"num_responses": 2, "num_logprobs": 0, "num_rejected": 0, "num_without_prompt": 2}
+    assert landed_counts(project.warehouse, "b") == counts

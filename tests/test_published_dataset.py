@@ -122,6 +122,18 @@ def test_plain_trl_trains_on_it_in_the_very_tokens(finished: Project, tmp_path: 
     assert trainer.train().global_step == 1
 
 
+def test_a_question_is_published_as_it_was_asked(copy: Project, tmp_path: Path) -> None:
+    """With the instruction that the response, or the one that a rollout refers to, was asked with."""
+    with copy.warehouse.commit("test") as transaction:
+        rows = transaction.read("SELECT * FROM responses")
+        for (batch,), part in rows.group_by("batch"):
+            transaction.replace("responses", {"batch": str(batch)}, part.with_columns(instruction=pl.lit("Box it.")))
+    for form, config in (("messages", "t060"), ("messages", "mixed"), ("report", "stage3")):
+        for row in load(release(copy, tmp_path / form, form=form), config, tmp_path / "cache"):
+            asked = row["input"] if form == "report" else row["messages"][-2]["content"]  # type: ignore[index]
+            assert str(asked).endswith("\n\nBox it.")
+
+
 def test_metadata_goes_out_only_where_it_is_allowed(finished: Project, messages: Path, tmp_path: Path) -> None:
     landed = json.loads(finished.read("SELECT metadata FROM prompts LIMIT 1").item())
     assert landed, "the questions have metadata to keep back"
