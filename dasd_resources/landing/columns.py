@@ -16,7 +16,10 @@ from dasd_resources.verifiers.final_answer import boxed
 from dasd_resources.visible_text import excerpt
 
 OUR_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+ROLES = {  # what datasets call the turns of a conversation
+    **{"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant"},
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LABELS, TEXTS = ("label", "key", "letter"), ("text", "content", "value")  # of a choice that is an object, or of a table
 
