@@ -28,7 +28,8 @@ class Response:
     """A teacher response and its question, as far as the filters look at them.
 
     text is canonical; token_ids are the teacher's, as sampled, or of a text that both models wrote the student's;
-    num_student_tokens counts the text in the student's. thinking: what the recipe says of the teacher. confinement: of
+    num_student_tokens counts the text in the student's. asked: the question with the recipe's
+    instruction, if it has one. thinking: what the recipe says of the teacher. confinement: of
     the program in its answer.
     """
 
@@ -43,6 +44,7 @@ class Response:
     metadata: str
     thinking: Thinking = "required"
     confinement: Confinement = USUAL
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "box": Filter(
         drops="responses whose answer lacks the box that the question asks for",
-        judge=lambda response, filters: box(response.text, response.question),
+        judge=lambda response, filters: box(response.text, response.asked or response.question),
         max_drop_share=0.2,
         always_required=False,
         measure=Measure("boxes in the answer, where the question asks for one", lambda filters: 1, at_most=False),
