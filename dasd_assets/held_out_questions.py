@@ -15,6 +15,7 @@ from dasd_assets.records.provenance import origin
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import MALFORMED, RejectedPrompt
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -43,7 +44,11 @@ def _file_rows(path: Path) -> Sequence[Row]:
     key = f"decontamination.files {path}"
     if not path.is_file():
         raise RecipeError(f"{key}: there is no such file; put one there, in the format of prompt files, or remove it")
-    found = [record for record in read_prompts(path) if isinstance(record, Prompt)]
+    records = list(read_prompts(path))
+    for record in records:
+        if isinstance(record, RejectedPrompt) and record.kind in MALFORMED:
+            raise RecipeError(f"{key}, line {record.source_line}: {record.reason}; correct or remove the line")
+    found = [record for record in records if isinstance(record, Prompt)]
     if not found:
         raise RecipeError(f"{key}: it holds no question; each line needs a `question`, as in prompt files")
     return [{"source": path.name, "question_id": one.prompt_id, "question": one.question} for one in found]

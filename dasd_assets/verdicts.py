@@ -18,6 +18,7 @@ from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
+from dasd_assets.rules.instructions import AS_ASKED
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
@@ -94,8 +95,9 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
-        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call, r.instruction,
-            p.question, p.reference_answer, p.verifier, p.metadata, coalesce(v.known, []) AS known, {BY_STUDENT}
+        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
+            p.question, {AS_ASKED.replace("a.", "r.")} AS asked, p.reference_answer, p.verifier, p.metadata,
+            coalesce(v.known, []) AS known, {BY_STUDENT}
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):

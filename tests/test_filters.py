@@ -67,12 +67,6 @@ def test_what_the_report_does_not_list_drops_only_on_request() -> None:
     assert required_filters(False, ["box", "refusal"]) == (*REPORTED, "refusal", "box")
 
 
-def test_a_box_that_an_instruction_asked_for_is_missed() -> None:
-    asked = replace(GOOD, instruction=r"Put the final answer in \boxed{}.")
-    assert judge(asked, SETTINGS)["box"].kind == "no_box"
-    assert judge(replace(asked, text=GOOD.text.replace("is 5", r"is \boxed{5}")), SETTINGS)["box"].passed
-
-
 def test_a_value_passes_exactly_on_its_side_of_the_limit() -> None:
     refuses = replace(GOOD, text="<think>\nNo.\n</think>\nI must decline. " + "It is so. " * 80)
     texts = [

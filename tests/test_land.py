@@ -45,6 +45,20 @@ def test_files_and_folders_are_landed_with_a_word_on_their_first_rows(tmp_path: 
         land(recipe, home, [file], said.append)
 
 
+def test_where_a_recipe_imports_files_of_responses_and_of_their_logprobs_are_landed(tmp_path: Path) -> None:
+    demo, said, home = load_recipe("demo").model_dump(), list[str](), tmp_path / "home"
+    importing = Recipe.model_validate({**demo, "imports": {}, "teacher": {**demo["teacher"], "stands_for": "itself"}})
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    responses = written(tmp_path / "a.jsonl", json.dumps({"messages": talk, "uuid": "1"}).encode())
+    companion = b'{"sample_uuid": "1", "token_ids": [7], "logprobs": [-0.5]}\n'
+    land(importing, home, [responses, written(tmp_path / "b.jsonl", companion)], said.append)
+    assert landed(home) == ["a.jsonl", "b.jsonl"]
+    assert said[:2] == [
+        "a.jsonl: 1 of the first 1 rows are prompts",
+        "b.jsonl: the first 1 rows are logprobs of responses",
+    ]
+
+
 def test_a_file_without_prompts_is_not_landed_and_its_mapping_is_named(tmp_path: Path, recipe: Recipe) -> None:
     good, bad, home = written(tmp_path / "a.jsonl", GOOD), written(tmp_path / "b.jsonl", BAD), tmp_path / "home"
     with pytest.raises(

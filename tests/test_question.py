@@ -1,9 +1,13 @@
 """A box where one is asked for, and thinking that is about the question."""
 
+from dataclasses import replace
+
 import pytest
 
+from dasd_assets.rules.filters import Response, judge
 from dasd_assets.rules.filters.question import box, relevance, terms
 from dasd_assets.rules.verdict import Verdict
+from dasd_resources.recipe import load_recipe
 
 BOXED = r"How many primes are below 30? Put your final answer within \boxed{}."
 TILING = "A strip of 12 cells is tiled with dominoes and squares, the squares red or blue. How many tilings are there?"
@@ -58,3 +62,21 @@ def test_where_nothing_can_be_told(question: str, thinking: str) -> None:
 def test_a_number_is_not_part_of_another() -> None:
     asked = "What are 31, 47, 53 and 79 added together in base 12?"
     assert relevance(response("3147 and 5379 and 1212, in some way.", "1"), asked, 0.1).value == 0
+
+
+def test_a_box_that_the_recipes_instruction_asks_for_is_asked_for() -> None:
+    good = Response(
+        text="<think>\nTwo.\n</think>\nIt is 2.",
+        token_ids=[1],
+        finish_reason="stop",
+        tool_call=False,
+        num_student_tokens=1,
+        question="1 + 1 =",
+        reference_answer=None,
+        verifier=None,
+        metadata="{}",
+    )
+    settings = load_recipe("demo").filters
+    asked = replace(good, asked="1 + 1 =\n\nPut the answer in \\boxed{}.")
+    assert judge(good, settings)["box"].passed
+    assert judge(asked, settings)["box"].kind == "no_box"

@@ -239,7 +239,7 @@ def _prompt_lines(prompt: Record) -> list[tuple[str, str]]:
                 f"{prompt['source_file']}, line {prompt['source_line']} (batch {prompt['batch']}), {_run(prompt)}",
             ),
             ("domain", prompt["domain"]),
-            ("language", prompt["language"] or "not told"),
+            ("language", prompt["language"] or "unknown"),
             ("question", _excerpt(prompt["question"], 300)),
         ]
         if prompt["reference_answer"] is not None:

@@ -22,6 +22,7 @@ from dasd_resources.landing.folder_contents import HELD_OUT, landed_files
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.response_files import Logprobs, read_questions, read_responses
 from dasd_resources.landing.row_files import FORMATS, SUFFIXES
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.visible_text import excerpt
@@ -145,7 +146,10 @@ def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
     """What became of the first rows. Raises NotLanded if nothing did."""
     if not name.endswith(SUFFIXES):
         raise NotLanded(f"{name}: only {FORMATS} are read; convert it")
-    records = list(islice(read_prompts(path, name, recipe.landing.columns), NUM_LOOKED_AT))
+    if recipe.imports is not None and (num_companions := _num_companions(recipe, path, name)):
+        return f"the first {num_companions} rows are logprobs of responses"
+    read = read_prompts if recipe.imports is None else read_questions
+    records = list(islice(read(path, name, recipe.landing.columns), NUM_LOOKED_AT))
     rejected = [record for record in records if isinstance(record, RejectedPrompt)]
     num_prompts = sum(isinstance(record, Prompt) for record in records)
     if not num_prompts:
@@ -153,6 +157,12 @@ def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
     kinds = Counter(record.kind for record in rejected)
     shown = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
     return f"{num_prompts} of the first {len(records)} rows are prompts" + (f" ({shown})" if shown else "")
+
+
+def _num_companions(recipe: Recipe, path: Path, name: str) -> int:
+    """How many of the first rows are logprobs alone, if all that the file brings is; 0 of any other file."""
+    landed = list(islice(read_responses(path, name, recipe.landing.columns), NUM_LOOKED_AT))
+    return len(landed) if all(isinstance(one, Logprobs) for one in landed) else 0
 
 
 def _copied(source: Path, target: Path) -> None:

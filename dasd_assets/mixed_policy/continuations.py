@@ -96,7 +96,7 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
     query = f"""SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
-            p.question, a.instruction, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
+            p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
         FROM teacher_continuations c JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})

@@ -26,7 +26,7 @@ def judge_row(
     if row["token_kind"] is not None:
         refused = Verdict(False, row["token_kind"], f"the student cannot be asked: {row['token_reason']}")
         return {name: refused for name in FILTERS if name not in known}
-    told = {**row, "thinking": thinking, "confinement": confinement}
+    told = {"asked": None, **row, "thinking": thinking, "confinement": confinement}
     return judge(Response(**{name: told[name] for name in Response.__annotations__}), filters, known)
 
 

@@ -1,4 +1,4 @@
-"""The language a question is written in, told by its words: py3langid on what is left without maths and code.
+"""The language a question is written in, identified by its words: py3langid on what is left without maths and code.
 
 Left out: questions in two languages, which get the one with more evidence. Formulas and programs are no language, and
 short ones get any (`def f(x):` is Icelandic), so what has few letters or little evidence has no tag.

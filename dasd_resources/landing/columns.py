@@ -12,13 +12,16 @@ from functools import cache
 
 from dasd_resources.recipe.landing_settings import FIELD, Columns, Source
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
+from dasd_resources.verifiers.final_answer import boxed
 from dasd_resources.visible_text import excerpt
 
 OUR_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+ROLES = {  # what datasets call the turns of a conversation
+    **{"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant"},
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LABELS, TEXTS = ("label", "key", "letter"), ("text", "content", "value")  # of a choice that is an object, or of a table
-BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
 
 
 class UnmappableRow(ValueError):
@@ -213,16 +216,8 @@ def _letter(path: str, choices: Mapping[str, str], right: object) -> str:
 
 def last_box(text: str) -> str | None:
     r"""What the last closed \boxed{…} of a text holds; in one pass, however many are open."""
-    opened: list[tuple[int, bool]] = []  # where each open brace's content begins, and whether it is a box's
-    last: tuple[int, int] | None = None
-    for found in BRACE.finditer(text):
-        if found["box"] or found["brace"] == "{":
-            opened.append((found.end(), found["box"] is not None))
-        elif found["brace"] and opened:
-            start, is_box = opened.pop()
-            if is_box and (last is None or start > last[0]):
-                last = start, found.start()
-    return None if last is None else text[slice(*last)]
+    boxes = boxed(text)
+    return boxes[-1][1] if boxes else None
 
 
 def absent_paths(columns: Columns, rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -17,18 +17,10 @@ out: conversations of several turns, as a distillation prompt is one question.
 import json
 from collections.abc import Sequence
 
+from dasd_resources.landing.columns import ROLES
 from dasd_resources.landing.prompt_files import Fields, InvalidRow
 from dasd_resources.visible_text import excerpt
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
 CONVERSATIONS = ("messages", "conversations")
 HOLD_RESPONSES = (*CONVERSATIONS, "system", "prompt", "completion", "input", "output")  # columns, whole or in part
 # Columns of a published dataset that say of a row what this home finds out for itself, or names in its own way.

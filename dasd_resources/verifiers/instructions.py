@@ -2,7 +2,7 @@
 
 Written from the paper's definitions; where they leave something open, the published checker's reading is kept, so that
 verdicts agree with the benchmark's. Deviations: keywords are words, not regular expressions; JSON is strict; a language
-is told by py3langid; sentences end at `.`, `!`, `?` and their Chinese forms but for abbreviations, as there is no
+is identified by py3langid; sentences end at `.`, `!`, `?` and their Chinese forms but for abbreviations, as there is no
 tokenizer to load. Every function takes time linear in the response.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Kind = Literal["count", "relation", "text", "texts", "language"]
 RELATIONS = ("less than", "at least")
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-MAX_LANGUAGE_CHARS = 20_000  # of a response, by which its language is told
+MAX_LANGUAGE_CHARS = 20_000  # of a response, by which its language is identified
 
 _WORD = re.compile(r"\w+")
 _CAPITAL_WORD = re.compile(r"\w+(?:[.'\u2019&-]\w+)*")

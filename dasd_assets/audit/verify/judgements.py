@@ -21,6 +21,7 @@ from dasd_assets.rules.filters import (
     correctness,
     filter_version,
 )
+from dasd_assets.rules.instructions import as_asked
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.stored_tokens import BY_STUDENT, TEXT_TOKENS
 from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
@@ -30,9 +31,6 @@ from dasd_resources.storage.lake import Reading
 from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
 
 GAVE_UP = "their verifier gave up, then or now"
-# Of a continuation: that of the response whose question it answers.
-_INSTRUCTION = """(SELECT any_value(a.instruction) FROM student_rollouts b
-    JOIN responses a ON a.response_id = b.reference_response_id WHERE b.rollout_id = t.rollout_id) AS instruction"""
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"
 
 
@@ -40,7 +38,7 @@ _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.ve
 class Judged:
     """A table of verdicts, the tables of what they judge, its key, the columns judged, and how rules are named.
 
-    tokens: of the student. columns: in SQL; t is `table`, s its `tokens`.
+    tokens: of the student. columns, instruction (below the question): in SQL; t is `table`, s its `tokens`.
     """
 
     verdicts: str
@@ -48,6 +46,7 @@ class Judged:
     tokens: str
     key: str
     columns: str
+    instruction: str
     version: Callable[[Recipe, str], str]
 
 
@@ -61,7 +60,8 @@ JUDGED = (
         "responses",
         "student_tokens",
         "response_id",
-        "response_id, t.batch, text, t.token_ids, finish_reason, tool_call, instruction",
+        "response_id, t.batch, text, t.token_ids, finish_reason, tool_call",
+        "t.instruction",
         filter_version,
     ),
     Judged(
@@ -69,7 +69,9 @@ JUDGED = (
         "teacher_continuations",
         "continuation_tokens",
         "continuation_id",
-        f"continuation_id, text, {TEXT_TOKENS} AS token_ids, finish_reason, tool_call, {_INSTRUCTION}",
+        f"continuation_id, text, {TEXT_TOKENS} AS token_ids, finish_reason, tool_call",
+        """(SELECT a.instruction FROM student_rollouts s JOIN responses a ON a.response_id = s.reference_response_id
+            WHERE s.rollout_id = t.rollout_id)""",
         continuation_filter_version,
     ),
 )
@@ -140,7 +142,10 @@ def _again(row: Record, rules: dict[str, tuple[Recipe, str]]) -> dict[str, Verdi
     recipe, _ = rules[version]
     try:
         return judge_row(
-            row, recipe.filters, thinking=recipe.teacher.thinking, confinement=recipe.verification.confinement
+            {**row, "asked": as_asked(row["question"], row["instruction"])},
+            recipe.filters,
+            thinking=recipe.teacher.thinking,
+            confinement=recipe.verification.confinement,
         )
     except NoSandbox as error:
         raise NotJudged(str(error)) from None
@@ -176,7 +181,8 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
         known = f"SELECT DISTINCT batch FROM {judged.verdicts} WHERE {scope} ORDER BY batch"
         batches = reading.read(known)["batch"].to_list()
         scope += " AND batch = $batch"
-    query = f"""SELECT {judged.columns}, filter_version, verdicts, {_OF_PROMPT}, {BY_STUDENT}
+    query = f"""SELECT {judged.columns}, {judged.instruction} AS instruction, filter_version, verdicts, {_OF_PROMPT},
+            {BY_STUDENT}
         FROM (FROM {judged.table} WHERE {scope}) t JOIN prompts p USING (prompt_id) JOIN (
             SELECT {judged.key}, filter_version,
                 list({{filter: filter, passed: passed, kind: kind, reason: reason, value: value}}) AS verdicts

@@ -13,7 +13,6 @@ from dasd_assets.rules.filters.language import language_drift
 from dasd_assets.rules.filters.question import box, relevance
 from dasd_assets.rules.filters.refusals import refusal
 from dasd_assets.rules.filters.repeats import repetition
-from dasd_assets.rules.instructions import as_asked
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, Verdict, final_answer_verdict
 from dasd_resources.content_hash import content_hash
@@ -29,8 +28,9 @@ class Response:
     """A teacher response and its question, as far as the filters look at them.
 
     text is canonical; token_ids are the teacher's, as sampled, or of a text that both models wrote the student's;
-    num_student_tokens counts the text in the student's. instruction: what was written below the question. thinking:
-    what the recipe says of the teacher. confinement: of the program in its answer.
+    num_student_tokens counts the text in the student's. asked: the question with the recipe's
+    instruction, if it has one. thinking: what the recipe says of the teacher. confinement: of
+    the program in its answer.
     """
 
     text: str
@@ -42,14 +42,9 @@ class Response:
     reference_answer: str | None
     verifier: str | None
     metadata: str
-    instruction: str | None = None
     thinking: Thinking = "required"
     confinement: Confinement = USUAL
-
-    @property
-    def asked(self) -> str:
-        """The question as the teacher was asked it."""
-        return as_asked(self.question, self.instruction)
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,9 @@ FILTERS: dict[str, Filter] = {
     ),
     "language": Filter(
         drops="responses whose thinking turns into another language than the question's",
-        judge=lambda response, filters: language_drift(response.text, response.asked, filters.max_foreign_share),
+        judge=lambda response, filters: language_drift(
+            response.text, response.asked or response.question, filters.max_foreign_share
+        ),
         max_drop_share=0.05,
         limits=("filters.max_foreign_share",),
         always_required=False,
@@ -177,7 +174,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "box": Filter(
         drops="responses whose answer lacks the box that the question asks for",
-        judge=lambda response, filters: box(response.text, response.asked),
+        judge=lambda response, filters: box(response.text, response.asked or response.question),
         max_drop_share=0.2,
         always_required=False,
         measure=Measure("boxes in the answer, where the question asks for one", lambda filters: 1, at_most=False),

@@ -155,6 +155,7 @@ HELD_OUT_QUESTIONS = Table(
         RUN_ID,
     ),
     key=("recipe", "source", "question_id"),
+    derived=True,
     in_summary=False,
 )
 
