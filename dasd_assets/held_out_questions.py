@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation import EVALUATION, question_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.rules.rule import Rule
@@ -62,8 +62,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         recipe,
         "held_out_questions",
         "held_out_questions",
-        rules=[HELD_OUT],
-        parts=["name", "evaluation.benchmarks", "decontamination"],
+        rules=[HELD_OUT, EVALUATION],
+        parts=["name", "evaluation.benchmarks", "decontamination.files"],
         rows=f"recipe = '{recipe.name}'",
     )
 

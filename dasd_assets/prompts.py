@@ -85,7 +85,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "prompt_merges",
             "asked_prompts",
             "held_out_overlaps",
-            "question_bands",
+            *(["question_bands"] if recipe.near_duplicates else []),
         ],
         reads={
             "withdrawn_prompts": (),

@@ -61,7 +61,7 @@ def test_runs_that_died_with_the_service_count_for_nothing(project: Project) -> 
 def test_a_batch_that_killed_its_process_comes_after_the_others_and_is_quarantined_in_the_end(project: Project) -> None:
     for number, name in enumerate("abc"):
         project.land(f"{name}.jsonl", prompt_rows(number, number + 1))
-    project.materialize("teacher_model,student_model")
+    project.materialize("teacher_model,student_model,held_out_questions")
     with project.instance() as instance:
         register_batches(instance, project.recipe, project.home, project.said.append)
         deadly, *others = batches(instance)

@@ -197,12 +197,14 @@ def test_what_is_not_read_is_reported_once_and_until_it_is_gone(service: Service
     file.parent.mkdir(parents=True)
     file.write_text("{}")
     result = landing_tick(service.planner, service.folder, None)
-    assert "0 landed files; 0 new; 1 not read ('![x](http:': subfolders are not read" in str(result.skip_reason)
+    assert "0 landed files; 0 new; 1 not read ('![x](http:/q.JSONL': its suffix must be in lower case" in str(
+        result.skip_reason
+    )
     [found] = result.asset_events
     assert isinstance(found, dg.AssetCheckEvaluation)
     assert not found.passed
     assert "![" not in str(found.description)
-    assert list(found.metadata["not_read"].value) == ["'![x](http:'"]  # type: ignore[call-overload, arg-type]
+    assert list(found.metadata["not_read"].value) == ["'![x](http:/q.JSONL'"]  # type: ignore[call-overload, arg-type]
     assert landing_tick(service.planner, service.folder, result.cursor).asset_events == []
     file.unlink()
     file.parent.rmdir()

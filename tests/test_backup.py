@@ -76,7 +76,7 @@ def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Pat
 def test_a_backup_in_the_middle_of_a_run_restores_to_a_home_that_finishes_it(project: Project, tmp_path: Path) -> None:
     """Made while a step holds answers that are not committed, and Dagster's history says that it runs."""
     project.land("a.jsonl", prompt_rows(0, 6))
-    project.materialize("teacher_model,prompts,teacher_generations_t060")
+    project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
 
     def save_at_the_fourth(request_id: str) -> bool:
         if len(project.fake.generated) == num_before + 4:

@@ -56,7 +56,7 @@ def test_question_rows(tmp_path: Path) -> None:
     [
         ("{", "line 2: not JSON"),
         ({"question": "What is 1 + 1?"}, "line 2: no verifier, so no answer could be judged; name one"),
-        (SUM, r"line 2: duplicate of prompt \w+ \(line 1\); correct or remove the line"),
+        (SUM, "line 2: the same question as line 1; correct or remove the line"),
     ],
 )
 def test_a_line_that_cannot_be_judged_is_refused(tmp_path: Path, line: str | dict[str, str], told: str) -> None:

@@ -159,13 +159,13 @@ def hostile(rng: Random) -> Files:
 def test_hostile_files_stop_nothing(project: Project) -> None:
     files = hostile(Random(SEED))
     project.land("good.jsonl", prompt_rows(0, 3))
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     good, before = project.read("SELECT * EXCLUDE (batch, run_id) FROM prompts ORDER BY ALL"), memory_bytes()
     for name, content in files.items():
         path = project.home / "prompts" / name
         path.write_bytes(content)
         os.utime(path, (0, path.stat().st_mtime - 60))  # complete
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     assert memory_bytes() - before < MEMORY_BYTES
     check_each_line_ended_once(project, files)
     again = project.read("SELECT * EXCLUDE (batch, run_id) FROM prompts WHERE source_file = 'good.jsonl' ORDER BY ALL")

@@ -210,7 +210,7 @@ def test_every_row_a_liar_samples_is_true_or_failed(
     project = LiedTo(tmp_path / "home", recipe)
     project.stub = Stub(chat, liar.fault)
     project.land("a.jsonl", prompt_rows(0, 40))
-    project.materialize("teacher_model,prompts,teacher_generations_t060")
+    project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
     rows = project.read("SELECT response_id, token_ids, logprobs FROM responses")
     failed = project.read("SELECT request_id, reason FROM failed_requests")
     every = [*rows["response_id"], *failed["request_id"]]

@@ -123,7 +123,7 @@ def test_all_markdown_of_a_home_holds_what_others_wrote_as_code(project: Project
     project.land(NAME, [*hostile_rows(BAIT), *malformed_rows(BAIT)])
     unfriendly = UnfriendlyProject(project.home, change(project.recipe, "generation.max_tokens", 900))
     unfriendly.fake.fails = lambda request_id: request_id[-1] in "048"
-    unfriendly.materialize("prompts,teacher_generations_t060")
+    unfriendly.materialize("held_out_questions,prompts,teacher_generations_t060")
     found = list(markdown_of(unfriendly))
     assert len(found) > 4
     assert any(HOST in text for _, text in found)  # some of it is there

@@ -28,7 +28,7 @@ from dasd_resources.recipe import Rescoring, load_recipe
 LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)
 RECIPE = load_recipe("demo")
 PLAINLY = {"plain_scoring": True, "attn_implementation": "eager"}  # which every model has
-TEACHER = "teacher_model,prompts,teacher_generations_t060"
+TEACHER = "teacher_model,held_out_questions,prompts,teacher_generations_t060"
 
 
 def stored(key: str, *logprobs: float) -> StoredLogprobs:
@@ -187,7 +187,7 @@ def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
 
 
 def test_a_check_that_dies_is_run_again(landed: Project) -> None:
-    landed.materialize("teacher_model,student_model,prompts")
+    landed.materialize("teacher_model,student_model,held_out_questions,prompts")
     landed.fake.crash_after = 8
     with pytest.raises(RunFailed, match="crashed after 8"):
         landed.materialize("teacher_generations_t060")

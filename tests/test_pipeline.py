@@ -267,7 +267,7 @@ def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
         found = comparison(instance, copy.definitions, batches(instance), {}).found
     pools = {"student_logprobs", "selected_responses_t060", "selected_responses_t100", "random_responses"}
     changed = {s.asset for s in found if s.reason == "code or recipe changed"}
-    assert changed == {*GENERATIONS, *pools, "distillation_report"}
+    assert changed == {*GENERATIONS, *pools, "published_dataset", "distillation_report"}
     copy.materialize(",".join(GENERATIONS))
     after = ids(copy, "responses", "response_id")
     assert before < after
@@ -308,7 +308,7 @@ def test_a_changed_teacher_starts_a_new_set_beside_the_old(
     shutil.copytree(project.recipe.teacher.model, folder)
     project.recipe = change(project.recipe, "teacher.model", str(folder))
     project.land("a.jsonl", prompt_rows(0, 2))
-    project.materialize("teacher_model,prompts,teacher_generations_t060")
+    project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
     before = project.read("SELECT * FROM responses ORDER BY response_id")
     spoil(folder)
     project.materialize("teacher_model,teacher_generations_t060")
@@ -347,7 +347,7 @@ def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 3))
     refused: list[str] = []
     project.fake.fails = lambda key: not refused and not refused.append(key)
-    project.materialize("teacher_model,prompts,teacher_generations_t060")
+    project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
     assert project.read("SELECT request_id, kind, reason FROM failed_requests").rows() == [
         (refused[0], "engine_error", "told to fail")
     ]
@@ -364,7 +364,7 @@ def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
 def test_failed_rows_are_counted_and_exactly_they_are_tried_again(copy: Project, asset: str, table: str) -> None:
     """Once by materializing the asset again, and once by the next run, which knows that rows are missing."""
     copy.land("c.jsonl", prompt_rows(15, 24))
-    copy.materialize("prompts,teacher_generations_t100")
+    copy.materialize("held_out_questions,prompts,teacher_generations_t100")
     if asset == "student_logprobs":
         copy.materialize("teacher_generations_t060,student_tokens,response_verdicts")
     asked = copy.fake.scored if asset == "student_logprobs" else copy.fake.generated
@@ -494,7 +494,7 @@ def test_bad_lines_never_stop_the_good_ones(project: Project) -> None:
     ]
     (landing / "b.jsonl").write_bytes(b"\n".join([*lines, good]))
     (landing / "empty.jsonl").write_bytes(b"")
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     rejected = project.read("SELECT * FROM rejected_prompts ORDER BY source_file, source_line")
     assert rejected.select("source_file", "source_line").rows() == [
         *[("b.jsonl", line) for line in range(1, 6)],
@@ -556,7 +556,7 @@ def test_what_is_being_generated_follows_its_question_to_another_batch(project: 
 
     project.fake.fails = take_over
     with pytest.raises(RunFailed, match="answered none of 6 requests: their questions have moved to another batch"):
-        project.materialize("teacher_model,prompts,teacher_generations_t060")
+        project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
     assert project.read("SELECT batch, count(*) FROM responses GROUP BY ALL").rows() == [("new", 6)]
 
 

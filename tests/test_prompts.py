@@ -26,9 +26,9 @@ def test_a_question_left_to_a_batch_that_is_deleted_comes_back(project: Project,
     project.land("a.jsonl", prompt_rows(0, 2))
     with project.instance() as instance:
         register_batches(instance, project.recipe, project.home, project.said.append)
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     project.land("b.jsonl", prompt_rows(1, 3))
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     with project.instance() as instance:
         first, second = batches(instance)
         assert outdated_batches(project.warehouse, [first, second]) == {}
@@ -38,7 +38,7 @@ def test_a_question_left_to_a_batch_that_is_deleted_comes_back(project: Project,
         stale = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)["stale"]
     (found,) = [row["reason"] for row in stale if row["asset"] == "prompts"]
     assert found.startswith("1 questions duplicated in removed batches (")
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     assert outdated_batches(project.warehouse, [second]) == {}
     kept = project.read("SELECT source_file, source_line FROM prompts WHERE batch = $batch ORDER BY ALL", batch=second)
     assert kept.rows() == [("b.jsonl", 1), ("b.jsonl", 2)]
@@ -50,9 +50,9 @@ def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Proj
     project.land("a.jsonl", prompt_rows(0, 2))
     with project.instance() as instance:
         register_batches(instance, project.recipe, project.home, project.said.append)
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     project.land("b.jsonl", prompt_rows(1, 3))
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     rejected = "SELECT kind, prompt_id, owner_batch FROM rejected_prompts WHERE source_file = 'b.jsonl'"
     [(kind, prompt_id, owner)] = project.read(rejected).rows()
     assert kind == "duplicate"
@@ -64,7 +64,7 @@ def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Proj
         instance.delete_dynamic_partition("prompt_batch", first)
     for name in ("a.jsonl", "b.jsonl"):
         (project.home / "prompts" / name).unlink()
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     assert project.read(rejected).rows() == [("duplicate_file_gone", prompt_id, owner)]
     assert outdated_batches(project.warehouse, [second]) == {}
 

@@ -26,7 +26,7 @@ def test_a_reference_that_lands_later_is_judged_by_and_goes_with_its_file(projec
     assert project.read(VERDICTS).rows() == [(1, 2, 2), (2, 2, 2)]
     project.fake.generated.clear()
     project.land("b.jsonl", full[1:])
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     assert stale(project) == {"prompts"}
     project.materialize(TO_VERDICTS)
     assert stale(project) == set()

@@ -86,7 +86,7 @@ def test_odd_names_become_plain_batches_inside_the_home(project: Project, tmp_pa
     os.mkfifo(folder / "pipe.jsonl")
     landed = LandingFolder.of(None, project.home)
     assert len(landed.files()) == len([name for name in NAMES if not name.startswith(".")])
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     with project.instance() as instance:
         keys = batches(instance)
     assert len(keys) == len(landed.files())
@@ -130,7 +130,7 @@ def test_no_secret_of_the_environment_reaches_anything_that_is_kept(
     project.land("b.jsonl", prompt_rows(6, 9))
     project.fake.crash_after = len(project.fake.generated) + len(project.fake.scored) + 2
     with pytest.raises(RuntimeError, match="crashed"):
-        project.materialize("prompts,teacher_generations_t060")
+        project.materialize("held_out_questions,prompts,teacher_generations_t060")
     stub = Stub(Chat.load(Path(project.recipe.teacher.model), project.recipe.teacher), refuse_some)
     with listening(stub) as url:
         served = ServedProject(project.home, served_teacher(project.recipe, url))
@@ -192,7 +192,7 @@ def values(database: Path) -> Iterator[bytes]:
 
 def test_the_search_finds_a_key_wherever_it_is(project: Project) -> None:
     project.land("a.jsonl", [{**prompt_rows(0, 1)[0], "metadata": {"key": KEY}}])
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     almost = [KEY[:cut] + "?" for cut in (12, 6)]  # of which the packed key is made
     pl.DataFrame({"key": [*almost, KEY]}).write_parquet(project.home / "x.parquet", statistics=False)
     with closing(sqlite3.connect(project.home / "x.db")) as connection, connection:

@@ -81,7 +81,7 @@ def test_a_question_brought_back_passes_to_the_file_that_has_it_now(project: Pro
     project.materialize(selection)
     [prompt] = project.read("SELECT prompt_id FROM prompts WHERE source_line = 1")["prompt_id"]
     withdraw(project.warehouse, [prompt], [], "a claim")
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     project.land("a.jsonl", [rows[0], *prompt_rows(5, 6)])
     folder = LandingFolder.of(None, project.home)
     [new] = folder.keys(folder.files())

@@ -85,7 +85,7 @@ def test_a_teacher_that_does_not_think(project: Project) -> None:
     accuracy = project.read(
         "SELECT name, avg(correct::INT) FROM evaluations JOIN checkpoints USING (checkpoint_id) GROUP BY ALL"
     )
-    assert accuracy.height == 5 and accuracy.to_series(1).min() > 0.3  # the answer is found in the whole text
+    assert accuracy.height == 5 and accuracy.to_series(1).min() > 0.1  # the answer is found in the whole text
     assert list(verify(project.warehouse)) == []
 
 

@@ -61,7 +61,7 @@ def test_further_lines_of_a_message_look_like_no_message_of_ours(capsys: pytest.
 def unfriendly(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Hostile prompts and a quarantined batch."""
     project.land(NAME, [*hostile_rows("http://" + HOST), *malformed_rows("http://" + HOST)])
-    project.materialize("prompts")
+    project.materialize("held_out_questions,prompts")
     quarantine_batch(project.warehouse, "other-0123456789ab", "\n".join(hostile_texts()), "a step", 3, "a run")
     monkeypatch.setenv("DASD_HOME", str(project.home))
     return project

@@ -12,7 +12,9 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.words import ngrams, words
 
 CONTAMINATION_VERSION = "1"
-CONTAMINATION = Rule("contamination", CONTAMINATION_VERSION, ("decontamination",))
+CONTAMINATION = Rule(
+    "contamination", CONTAMINATION_VERSION, ("decontamination.ngram_size", "decontamination.min_share")
+)
 EXCERPT_WORDS = 40
 
 

@@ -14,7 +14,6 @@ from dasd_resources.landing.row_files import FORMATS, SUFFIXES
 
 MAX_FOLDERS = 3  # within each other
 UNFINISHED_SUFFIXES = (".tmp", ".part")
-PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")
 SAVED = {"state.json", "dataset_dict.json"}  # in the folder of a saved dataset, or of its splits
 DESCRIPTIONS = {*SAVED, "dataset_info.json", "dataset_infos.json"}
 HELD_OUT = re.compile(r"(?i)(test|valid|validation|val|dev|eval)([-_.].*)?")
@@ -39,8 +38,7 @@ class Found:
     @property
     def is_landed(self) -> bool:
         """Whether it is a file that is read."""
-        plain = PLAIN_NAME.fullmatch(self.name.rpartition("/")[2])
-        return self.kind == "file" and bool(plain) and self.name.endswith(SUFFIXES)
+        return self.kind == "file" and self.name.endswith(SUFFIXES)
 
     @property
     def what_to_do(self) -> str:
@@ -48,7 +46,7 @@ class Found:
         if self.kind == "file" and not self.name.endswith(SUFFIXES) and self.name.lower().endswith(SUFFIXES):
             suffix = next(suffix for suffix in SUFFIXES if self.name.lower().endswith(suffix))
             return f"its suffix must be in lower case: rename it to end in {suffix}"
-        if self.kind in ("file", "outside") and self.name.endswith(SUFFIXES):
+        if self.kind == "odd" and self.name.endswith(SUFFIXES):
             return "its name holds a slash, a backslash or a control character: rename it"
         return WHAT_TO_DO.get(self.kind, "it is no file: remove it")
 

@@ -32,6 +32,7 @@ from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.landing.row_files import SUFFIXES
 
 SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
+PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")  # of what a store may list
 DIGEST_LENGTH = 12  # of a batch key's content hash, in hex digits
 MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")  # FTP's listing: YYYYMMDDHHMMSS, perhaps with a fraction
 
@@ -182,10 +183,10 @@ class LandingFolder:
             parent, name = posixpath.split(str(entry["name"]).rstrip("/"))
             if str(entry["name"]).strip("/") == place.strip("/"):
                 continue  # object stores list the folder itself, too
-            is_inside = parent.strip("/") == place.strip("/")
-            if is_inside:
+            is_plain = parent.strip("/") == place.strip("/") and PLAIN_NAME.fullmatch(name)
+            if is_plain:
                 self._entries[posixpath.join(folder, name)] = entry
-            yield Found(name, str(entry["type"]) if is_inside else "outside")
+            yield Found(name, str(entry["type"]) if is_plain else "odd")
 
     def _size(self, entry: Mapping[str, object]) -> int:
         if not isinstance(entry.get("size"), int | str):

@@ -120,15 +120,16 @@ class Recipe(Part):
 
     def _is_unset(self, path: str) -> bool:
         *sections, key = path.split(".")
-        section: Part = self
+        section: Part | None = self
         for name in sections:
-            section = getattr(section, name)
-        return is_unset(section, key)
+            section = section and getattr(section, name)
+        return section is not None and is_unset(section, key)
 
     def _part(self, path: str) -> object:
+        """Of a section that is left out, every part is None."""
         value: object = self
         for key in path.split("."):
-            value = getattr(value, key)
+            value = None if value is None else getattr(value, key)
         return to_jsonable_python(value, context=DECIDING)
 
 
