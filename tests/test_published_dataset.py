@@ -155,6 +155,7 @@ def test_the_card_counts_what_is_there(finished: Project, messages: Path) -> Non
         examples, tokens = finished.read(query, d=config).row(0)
         assert f"| `{config}` | {examples:,} | {tokens:,} |" in body
     assert str(finished.home) not in text
+    assert "compared with the held-out questions of `held_out` (5)" in body
     assert "| `length` | 0.6 |" in body
 
 

@@ -7,6 +7,7 @@ from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.published_dataset.forms import FORMS
 from dasd_assets.published_dataset.hub import push
 from dasd_assets.published_dataset.release import ExportError, write_release
+from dasd_assets.records.wording import number_of
 from dasd_resources.recipe import Export, load_recipe
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
@@ -21,7 +22,7 @@ def command(args: argparse.Namespace) -> int:
     settings = _settings(recipe.export or Export(), args)
     manifest = write_release(warehouse, EnvironmentEngines(home=str(args.home)), recipe, settings, folder, args.at)
     for part in manifest.configs:
-        show(f"{part.config:<20}{part.num_rows:>12,} rows in {part.num_files} files")
+        show(f"{part.config:<20}{part.num_rows:>12,} rows in {number_of(part.num_files, 'file')}")
     show(f"{folder}: form {settings.form}, snapshot {manifest.snapshot_id}, {len(manifest.files)} files")
     if args.push:
         show(push(folder, args.push, public=args.public))

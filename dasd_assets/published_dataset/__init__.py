@@ -32,6 +32,8 @@ from dasd_resources.storage.warehouse import Warehouse
 
 EXPORTS = "exports"
 TOLD_ON_THE_CARD = (
+    "decontamination.min_share",
+    "decontamination.ngram_size",
     "filters.require_correct",
     "mixed_policy.continuation_temperature",
     "selection.divergence",
@@ -59,6 +61,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "continuation_verdicts": "continuation_verdicts",
             "student_rollouts": "student_rollouts",
             "quarantined_batches": (),
+            **({"held_out_questions": "held_out_questions"} if recipe.decontamination else {}),
         },
         looks_up={"teacher_continuations": "teacher_continuations"},
         models=["teacher_model", "student_model"],

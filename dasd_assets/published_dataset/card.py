@@ -158,11 +158,24 @@ def _filters(composition: Composition) -> str:
 
 
 def _questions(composition: Composition) -> str:
-    lines = [f"{composition.num_questions:,} questions were asked."]
+    lines = [f"{composition.num_questions:,} questions were asked.", _decontamination(composition)]
     if composition.rejected:
         kinds = [(code(kind), f"{count:,}") for kind, count in composition.rejected.items()]
         lines.append("Landed lines that are no question of their own:\n\n" + _table(["reason", "lines"], kinds))
     return "\n\n".join(lines)
+
+
+def _decontamination(composition: Composition) -> str:
+    """With what the questions were compared, and how."""
+    settings = composition.recipe.decontamination
+    if settings is None or not composition.held_out:
+        return "They were not compared with the questions of any benchmark."
+    named = ", ".join(f"{code(source)} ({count:,})" for source, count in composition.held_out.items())
+    share = f"{settings.min_share:.0%} of" if settings.min_share else "any of"
+    return (
+        f"They were compared with the held-out questions of {named}: left out was what has the same words, or shares "
+        f"{share} a held-out question's {settings.ngram_size}-grams that no other has. Paraphrases were not looked for."
+    )
 
 
 def _sources(composition: Composition, settings: Export) -> str:

@@ -48,7 +48,8 @@ class Tally:
 class Composition:
     """What the card is made of.
 
-    drops: temperature, filter, num_dropped, num_judged. rejected: kind of rejected line -> how many. rules: dataset ->
+    drops: temperature, filter, num_dropped, num_judged. rejected: kind of rejected line -> how many.
+    held_out: where questions come from with which landed ones were compared -> how many. rules: dataset ->
     what decided its selection.
     """
 
@@ -59,6 +60,7 @@ class Composition:
     configs: Sequence[Config]
     drops: pl.DataFrame
     rejected: Mapping[str, int]
+    held_out: Mapping[str, int]
     num_questions: int
     rules: Mapping[str, Mapping[str, object]]
 
@@ -103,6 +105,14 @@ def compose(
         configs=configs,
         drops=drop_counts(reading, params, FILTERS),
         rejected=dict(reading.read(rejected).iter_rows()),
+        held_out=_held_out(reading, recipe),
         num_questions=int(reading.read("SELECT count(*) FROM prompts").item()),
         rules={name: json.loads(rule) for name, rule in reading.read(rules, {"recipe": recipe.name}).iter_rows()},
     )
+
+
+def _held_out(reading: Reading, recipe: Recipe) -> dict[str, int]:
+    if recipe.decontamination is None:
+        return {}
+    query = "SELECT source, count(*) FROM held_out_questions WHERE recipe = $recipe GROUP BY source ORDER BY source"
+    return dict(reading.read(query, {"recipe": recipe.name}).iter_rows())
