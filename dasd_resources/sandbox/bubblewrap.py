@@ -70,6 +70,11 @@ def packages_folders() -> tuple[str, ...]:
     return tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
 
 
+def packages_inside(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """Where they are in the sandbox. A virtual environment may lie below /tmp, where the private folder would hide it."""
+    return tuple(f"{MOUNTED}/packages/{number}" for number in range(len(packages)))
+
+
 def _environment() -> list[str]:
     values = {
         "PATH": "/nonexistent",
@@ -84,15 +89,16 @@ def _environment() -> list[str]:
 
 def _root(packages: tuple[str, ...]) -> list[str]:
     inside = f"{MOUNTED}/dasd_resources/sandbox/inside"
-    shown = [*_library_folders(), *_python(), *packages]
-    parts = _folders([*shown, *_DEVICES, inside])
-    for path in shown:
-        parts += ["--ro-bind", path, path]
+    shown = {path: path for path in (*_library_folders(), *_python())}
+    shown |= dict(zip(packages, packages_inside(packages), strict=True))
+    parts = _folders([*shown.values(), *_DEVICES, inside])
+    for path, there in shown.items():
+        parts += ["--ro-bind", path, there]
     for link in ("/lib", "/lib64"):
         if Path(link).is_symlink():
             parts += ["--symlink", os.readlink(link), link]
     for path in [f"{folder}/{name}" for folder in _standard_libraries() for name in ("site-packages", "dist-packages")]:
-        if Path(path).is_dir() and path not in packages:
+        if Path(path).is_dir():
             parts += ["--tmpfs", path]
     for device in _DEVICES:
         parts += ["--dev-bind", device, device]

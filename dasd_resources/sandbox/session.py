@@ -76,7 +76,8 @@ class Session:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         packages = bubblewrap.packages_folders() if preload else ()
-        settings = json.dumps({"limits": asdict(_limits(confinement)), "packages": packages, "preload": preload})
+        found = packages if confinement.unsafe else bubblewrap.packages_inside(packages)
+        settings = json.dumps({"limits": asdict(_limits(confinement)), "packages": found, "preload": preload})
         try:
             self._process = self._start(settings, packages)
         except BaseException:
