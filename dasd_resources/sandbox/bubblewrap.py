@@ -71,7 +71,7 @@ def packages_folders() -> tuple[str, ...]:
 
 
 def packages_inside(packages: tuple[str, ...]) -> tuple[str, ...]:
-    """Where they are in the sandbox. A virtual environment may lie below /tmp, where the private folder would hide it."""
+    """Where they are in the sandbox: an environment may lie below /tmp, where the private folder would hide it."""
     return tuple(f"{MOUNTED}/packages/{number}" for number in range(len(packages)))
 
 
