@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dasd_assets.records.tags import failure
 from dasd_assets.rules.contamination import HeldOut, HeldOutIndex, Overlap
 from dasd_assets.rules.near_duplicates import bands, bands_version, jaccard, shingles
 from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.recipe import NearDuplicates, Recipe
+from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.warehouse import Reading, Row, Transaction
 
 
@@ -38,6 +38,12 @@ class Alike:
     overlap: Overlap | None = None
 
 
+def has_held_out(lake: Lake, recipe: Recipe) -> bool:
+    """Whether the recipe's held-out questions are there to be compared with."""
+    query = "SELECT 1 FROM held_out_questions WHERE recipe = $recipe LIMIT 1"
+    return not lake.read(query, {"recipe": recipe.name}).is_empty()
+
+
 def held_out_alike(reading: Reading, recipe: Recipe, questions: Iterable[Question]) -> dict[str, Alike]:
     """Prompt id -> why, for the questions that are held out, or overlap with one that is."""
     settings = recipe.decontamination
@@ -45,12 +51,6 @@ def held_out_alike(reading: Reading, recipe: Recipe, questions: Iterable[Questio
         return {}
     query = "SELECT source, question_id, question FROM held_out_questions WHERE recipe = $recipe ORDER BY ALL"
     held_out = [HeldOut(*row) for row in reading.read(query, {"recipe": recipe.name}).iter_rows()]
-    if not held_out:
-        raise failure(
-            f"held_out_questions has no question of recipe {recipe.name}, so nothing would be found contaminated: "
-            "materialize it first, as `dasd run` does, or write `decontamination: null` into the recipe",
-            permanent=True,
-        )
     index = HeldOutIndex(held_out, settings.ngram_size, settings.min_share)
     found = ((one.prompt_id, index.find(one.text)) for one in questions)
     return {prompt_id: _held_out(overlap) for prompt_id, overlap in found if overlap is not None}

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.alike_questions import Alike, Question, held_out_alike, near_duplicates
+from dasd_assets.alike_questions import Alike, Question, has_held_out, held_out_alike, near_duplicates
 from dasd_assets.prompt_lines import (
     OWN_LINES,
     Line,
@@ -52,6 +52,10 @@ from dasd_resources.verifiers import VERIFIERS
 from dasd_resources.visible_text import visible
 
 PROMPTS_VERSION = "2"
+NOTHING_HELD_OUT = (
+    "held_out_questions was not materialized yet, so no question was compared with a benchmark: materialize it, and "
+    "then prompts again, as `dasd run` does"
+)
 NUM_REASONS = 5  # rejected lines shown in the metadata
 # A reference answer must pass its verifier; lines that name a verifier that is added since come in.
 MERGING = Rule("merging", MERGING_VERSION, (), (VERIFYING,))
@@ -111,6 +115,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             chosen = choose_asked(transaction, recipe, batch, existing)
         if rejected:
             context.log.warning(_warning(rejected, batch))
+        if recipe.decontamination is not None and not has_held_out(warehouse, recipe):
+            context.log.warning(NOTHING_HELD_OUT)
         return dg.MaterializeResult(
             data_version=content_version(
                 [*map(version_of, rows), *(f"asked {row['prompt_id']}" for row in chosen if row["asked"])]
