@@ -86,24 +86,24 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     The rows as `judge_row` takes them, few in memory at a time; each has `known`, the filters whose verdicts it has.
     student: the fingerprint whose tokens are counted. Raises NoTokens if none of them is made.
     """
-    asked = "FROM responses r JOIN prompts p USING (prompt_id)"
+    asked = "FROM responses a JOIN prompts p USING (prompt_id)"
     todo = """LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
             WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
-        WHERE r.batch = $batch AND p.batch = $batch
+        WHERE a.batch = $batch AND p.batch = $batch
           AND NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
     tokens = "FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
-        query = f"""SELECT r.response_id, r.text, r.token_ids, r.finish_reason, r.tool_call,
-            p.question, {AS_ASKED.replace("a.", "r.")} AS asked, p.reference_answer, p.verifier, p.metadata,
+        query = f"""SELECT a.response_id, a.text, a.token_ids, a.finish_reason, a.tool_call,
+            p.question, {AS_ASKED} AS asked, p.reference_answer, p.verifier, p.metadata,
             coalesce(v.known, []) AS known, {BY_STUDENT}
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):
                 yield from part.iter_rows(named=True)
 
-    count = f"SELECT count(*), count(*) FILTER (r.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
+    count = f"SELECT count(*), count(*) FILTER (a.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
     num_unjudged, num_todo = warehouse.read(count, params).row(0)
     if num_todo == 0:
         require_tokens(0, num_unjudged, "student_tokens")

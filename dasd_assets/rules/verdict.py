@@ -11,7 +11,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.verification_settings import LIMITS
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, verify
+from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, JudgementKind, verify
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 VERIFYING_LIMITS = LIMITS  # of the recipe: they decide what becomes of a program
@@ -30,18 +30,7 @@ VerdictKind = Literal[
     "repeated_sentences",
     "repeated_phrases",
     "looping_tail",
-    "wrong_answer",
-    "no_program",
-    "wrong_output",
-    "runtime_error",
-    "timed_out",
-    "out_of_memory",
-    "too_much_output",
-    "invalid_tests",
-    "not_comparable",
-    "verifier_timed_out",
-    "verifier_out_of_memory",
-    "verifier_failed",
+    JudgementKind,
     "no_verifier",
     "refusal",
     "language_drift",

@@ -18,7 +18,7 @@ from dasd_resources.verifiers.catalogue import (
 )
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, compare_final_answer
 from dasd_resources.verifiers.in_order import in_order
-from dasd_resources.verifiers.judgement import CORRECT, GIVEN_UP, UNVERIFIABLE, Asked, Judgement, Outcome
+from dasd_resources.verifiers.judgement import CORRECT, GIVEN_UP, UNVERIFIABLE, Asked, Judgement, JudgementKind, Outcome
 from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "VERIFIER_VERSION",
     "Asked",
     "Judgement",
+    "JudgementKind",
     "Outcome",
     "Verifier",
     "compare_final_answer",

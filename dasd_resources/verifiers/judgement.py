@@ -19,7 +19,7 @@ JudgementKind = Literal[
     "verifier_timed_out",
     "verifier_out_of_memory",
     "verifier_failed",
-]  # each is among `VERDICT_KINDS` (dasd_assets/rules/verdict.py)
+]
 # Of judgements that say nothing of the answer. Whether a verifier gives up may depend on the machine.
 UNVERIFIABLE: tuple[JudgementKind, ...] = (
     "invalid_tests",
