@@ -90,7 +90,7 @@ def _training_sets(composition: Composition) -> str:
         (
             code(config.name),
             f"{tally.num_rows:,}",
-            f"{tally.num_tokens:,}",
+            f"{sum(tally.lengths):,}",
             f"{np.mean(tally.lengths or [0]):,.0f}",
             f"{max(tally.lengths, default=0):,}",
             _temperature(composition, config.dataset),
@@ -203,7 +203,7 @@ def _limits(composition: Composition) -> str:
     tallies = list(composition.tallies.values())
     num_rows, num_judged = sum(t.num_rows for t in tallies), sum(t.num_judged for t in tallies)
     num_wrong = num_judged - sum(t.num_correct for t in tallies)
-    not_stated = sum(t.num_not_ended for t in tallies)
+    num_not_ended = sum(t.num_not_ended for t in tallies)
     lines = [
         "Responses are the output of a model, and were not read by people.",
         f"{num_rows - num_judged:,} of {num_rows:,} examples have no verifier: nobody checked their answers.",
@@ -211,8 +211,8 @@ def _limits(composition: Composition) -> str:
         "A verifier compares final answers; a right answer may follow from wrong reasoning.",
         "The selection is for one student: it measures what that student finds improbable.",
     ]
-    if not_stated:
-        lines.append(f"{not_stated:,} examples did not end by themselves.")
+    if num_not_ended:
+        lines.append(f"{num_not_ended:,} examples did not end by themselves.")
     return "\n".join(f"- {line}" for line in lines)
 
 

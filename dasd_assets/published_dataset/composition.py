@@ -19,29 +19,28 @@ from dasd_resources.storage.warehouse import Reading, Row
 class Tally:
     """Counts over the rows of a config, taken while they are written."""
 
-    num_rows: int = 0
-    num_tokens: int = 0
     lengths: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     per_domain: dict[str, int] = field(default_factory=dict)
     per_source: dict[str, int] = field(default_factory=dict)
     num_judged: int = 0
     num_correct: int = 0
-    num_continuations: int = 0
     num_not_ended: int = 0
 
     def add(self, example: Row) -> None:
         """Count one example of `examples.examples`."""
-        self.num_rows += 1
-        self.num_tokens += example["num_tokens"]
         self.lengths.append(example["num_tokens"])
         self.scores += [] if example["score"] is None else [example["score"]]
         for counts, name in ((self.per_domain, example["domain"]), (self.per_source, example["source"])):
             counts[name] = counts.get(name, 0) + 1
         self.num_judged += example["correct"] is not None
         self.num_correct += bool(example["correct"])
-        self.num_continuations += example["continuation_id"] is not None
         self.num_not_ended += example["finish_reason"] != "stop"
+
+    @property
+    def num_rows(self) -> int:
+        """Examples so far."""
+        return len(self.lengths)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ class Config:
     name: str
     dataset: str
     policy: str
-    stage: int
 
 
 def configs(reading: Reading, recipe: Recipe, settings: Export) -> list[Config]:
@@ -44,7 +43,7 @@ def _config(recipe: Recipe, settings: Export, dataset: str, policy: str) -> Conf
     number = stage(recipe, dataset)
     assert number is not None, "only the teacher has no stage"
     name = f"stage{number}" if settings.form == "report" else dataset
-    return Config(name if policy == DAS else f"{name}_{policy}", dataset, policy, number)
+    return Config(name if policy == DAS else f"{name}_{policy}", dataset, policy)
 
 
 def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config, student: str) -> Iterator[Row]:
@@ -60,7 +59,8 @@ def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config,
         "filter_version": filter_version(recipe, student),
         "continuation_filter_version": continuation_filter_version(recipe, student),
     }
-    for part in reading.stream(_EXAMPLES, params, EXAMPLES_AT_ONCE):
+    query = _EXAMPLES.format(logprobs=", r.token_ids, r.logprobs" if settings.logprobs else "")
+    for part in reading.stream(query, params, EXAMPLES_AT_ONCE):
         for row in part.iter_rows(named=True):
             yield {**row, **_of_landed(row, settings), "messages": _messages(row, recipe)}
 
@@ -77,8 +77,8 @@ _EXAMPLES = f"""
         p.prompt_id, p.domain, {AS_ASKED} AS question, p.system_prompt, p.reference_answer, p.verifier, p.metadata,
         p.source_file, coalesce(r.text, c.text) AS text, length(c.prefix_text) AS num_prefix_characters,
         coalesce(r.temperature, c.temperature) AS temperature, coalesce(r.top_p, c.top_p) AS top_p, r.sample_index,
-        coalesce(r.finish_reason, c.finish_reason) AS finish_reason, r.token_ids, r.logprobs,
-        j.passed AS correct, s.score_name, s.score, s.rank, len(e.input_ids) AS num_tokens
+        coalesce(r.finish_reason, c.finish_reason) AS finish_reason,
+        j.passed AS correct, s.score_name, s.score, s.rank, len(e.input_ids) AS num_tokens{{logprobs}}
     FROM sft_examples e
         LEFT JOIN responses r ON r.response_id = e.response_id
         LEFT JOIN teacher_continuations c ON c.continuation_id = e.continuation_id

@@ -96,15 +96,15 @@ def _write_configs(
         )
     tallies, written = dict[str, Tally](), list[Written]()
     for config in found:
-        tallies[config.name] = _write_config(reading, recipe, settings, config, student, partial)
-        written += [_written(partial, kind, config.name) for kind in ("data", "logprobs")][: 1 + settings.logprobs]
+        tallies[config.name], parts = _write_config(reading, recipe, settings, config, student, partial)
+        written += parts
     return compose(reading, engines, recipe, found, tallies), written
 
 
 def _write_config(
     reading: Reading, recipe: Recipe, settings: Export, config: Config, student: str, partial: Path
-) -> Tally:
-    """Write the rows of one config, and the log-probabilities of its responses beside them."""
+) -> tuple[Tally, list[Written]]:
+    """Write the rows of one config and, if they are wanted, the log-probabilities of its responses beside them."""
     form, tally = FORMS[settings.form], Tally()
     num_rows, num_responses = _counts(reading, recipe, config)
     rows = Shards(partial / "data" / config.name, form.schema, num_rows, settings.rows_per_shard)
@@ -118,10 +118,10 @@ def _write_config(
         tally.add(example)
         if logprobs is not None and example["response_id"] is not None:
             logprobs.add(LOGPROBS.row(example))
-    for shards in filter(None, (rows, logprobs)):
+    written = {config.name: rows} | ({f"{config.name}_logprobs": logprobs} if logprobs is not None else {})
+    for shards in written.values():
         shards.close()
-    assert tally.num_rows == num_rows, "a snapshot does not change while it is read, and ids are unique"
-    return tally
+    return tally, [Written(name, shards.num_written, shards.num_files) for name, shards in written.items()]
 
 
 def _counts(reading: Reading, recipe: Recipe, config: Config) -> tuple[int, int]:
@@ -131,17 +131,6 @@ def _counts(reading: Reading, recipe: Recipe, config: Config) -> tuple[int, int]
     params = {"recipe": recipe.name, "dataset": config.dataset, "policy": config.policy}
     num_rows, num_responses = reading.read(query, params).row(0)
     return num_rows, num_responses
-
-
-def _written(partial: Path, kind: str, name: str) -> Written:
-    import pyarrow.parquet as pq
-
-    files = sorted((partial / kind / name).glob("*.parquet"))
-    return Written(
-        name if kind == "data" else f"{name}_{kind}",
-        sum(pq.read_metadata(file).num_rows for file in files),
-        len(files),
-    )
 
 
 def _write_card(composition: Composition, settings: Export, partial: Path) -> None:

@@ -13,8 +13,8 @@ class Shards:
 
     def __init__(self, folder: Path, schema: pa.Schema, num_rows: int, rows_per_shard: int) -> None:
         folder.mkdir(parents=True)
-        self._schema, self._rows_per_shard = schema, rows_per_shard
-        self._num_shards = max(1, -(-num_rows // rows_per_shard))
+        self._schema, self._num_rows, self._rows_per_shard = schema, num_rows, rows_per_shard
+        self.num_files = max(1, -(-num_rows // rows_per_shard))
         self._folder, self._num_written = folder, 0
         self._pending: list[dict[str, object]] = []
         self._writer: pq.ParquetWriter | None = None
@@ -36,11 +36,12 @@ class Shards:
         if self._pending or self._num_written == 0:
             self._write(ends_shard=True)
         self._end_shard()
+        assert self.num_written == self._num_rows, "the files are named for the number of rows that was told"
 
     def _write(self, ends_shard: bool) -> None:
         if self._writer is None:
             number = self._num_written // self._rows_per_shard
-            name = f"train-{number:05d}-of-{self._num_shards:05d}.parquet"
+            name = f"train-{number:05d}-of-{self.num_files:05d}.parquet"
             self._writer = pq.ParquetWriter(self._folder / name, self._schema, compression="zstd")
         self._writer.write_table(pa.Table.from_pylist(self._pending, self._schema))
         self._num_written += len(self._pending)
