@@ -159,6 +159,14 @@ def test_the_card_counts_what_is_there(finished: Project, messages: Path) -> Non
     assert "| `length` | 0.6 |" in body
 
 
+def test_the_card_says_which_filters_a_response_must_pass(finished: Project, tmp_path: Path) -> None:
+    recipe = change(finished.recipe, "filters.required", ["refusal"])
+    write_release(finished.warehouse, finished.engines, recipe, Export(), tmp_path / "out")
+    rows = [line for line in (tmp_path / "out" / "README.md").read_text().splitlines() if "recorded only" in line]
+    assert any("`box`" in row for row in rows)
+    assert not any("`refusal`" in row for row in rows)
+
+
 def test_the_licence_of_each_source_is_stated_or_said_not_to_be(finished: Project, tmp_path: Path) -> None:
     card = (release(finished, tmp_path / "out", licenses={"a": "mit"}, license="cc-by-4.0") / "README.md").read_text()
     assert "license: cc-by-4.0" in card

@@ -35,6 +35,7 @@ TOLD_ON_THE_CARD = (
     "decontamination.min_share",
     "decontamination.ngram_size",
     "filters.require_correct",
+    "filters.required",
     "mixed_policy.continuation_temperature",
     "selection.divergence",
     "selection.policy",

@@ -66,7 +66,7 @@ class Composition:
     @property
     def required(self) -> tuple[str, ...]:
         """The filters that a response must pass."""
-        return required_filters(self.recipe.filters.require_correct)
+        return required_filters(self.recipe.filters.require_correct, self.recipe.filters.required)
 
     @property
     def per_source(self) -> dict[str, int]:
