@@ -87,9 +87,13 @@ def _question_row(record: Prompt | RejectedPrompt, benchmark: Benchmark, key: st
     }
 
 
-def benchmark_version(recipe: Recipe) -> str:
+def benchmark_rows(recipe: Recipe) -> list[Row]:
+    """The `benchmark_questions` rows of all benchmarks of a recipe; raises as `question_rows` does."""
+    return [row for benchmark in recipe.evaluation.benchmarks for row in question_rows(benchmark)]
+
+
+def benchmark_version(rows: Sequence[Row]) -> str:
     """Identifies the benchmarks by what their files hold."""
-    rows = [row for benchmark in recipe.evaluation.benchmarks for row in question_rows(benchmark)]
     return content_hash([[row[key] for key in ("benchmark", "question_id", "metadata")] for row in rows])[:16]
 
 
@@ -219,19 +223,18 @@ def _questions(recipe: Recipe) -> dg.AssetsDefinition:
         description="One row per held-out question of the recipe's benchmarks.",
     )
     def benchmark_questions(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-        counts = {}
+        rows = benchmark_rows(recipe)
+        of = {b.name: [row for row in rows if row["benchmark"] == b.name] for b in recipe.evaluation.benchmarks}
         with warehouse.commit(origin(context)) as transaction:
-            for benchmark in recipe.evaluation.benchmarks:
-                rows = question_rows(benchmark)
-                transaction.replace("benchmark_questions", {"benchmark": benchmark.name}, pl.DataFrame(rows))
-                counts[benchmark.name] = len(rows)
+            for name, own in of.items():
+                transaction.replace("benchmark_questions", {"benchmark": name}, pl.DataFrame(own))
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(benchmark_version(recipe)),
+            data_version=dg.DataVersion(benchmark_version(rows)),
             metadata=declared.result(
                 warehouse,
-                sum(counts.values()),
+                len(rows),
                 {"benchmark": recipe.evaluation.benchmarks[0].name},
-                **{f"num_{name}": count for name, count in counts.items()},
+                **{f"num_{name}": len(own) for name, own in of.items()},
                 **{f"file_{b.name}": dg.MetadataValue.path(b.path) for b in recipe.evaluation.benchmarks},
             ),
         )

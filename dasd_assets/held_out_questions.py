@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import EVALUATION, question_rows
+from dasd_assets.evaluation import EVALUATION, benchmark_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.rules.rule import Rule
@@ -28,16 +28,15 @@ def held_out_rows(recipe: Recipe) -> Sequence[Row]:
     if recipe.decontamination is None:
         return []
     rows = [
-        {"source": benchmark.name, "question_id": row["question_id"], "question": row["question"]}
-        for benchmark in recipe.evaluation.benchmarks
-        for row in question_rows(benchmark)
+        {"source": row["benchmark"], "question_id": row["question_id"], "question": row["question"]}
+        for row in benchmark_rows(recipe)
     ]
     return [*rows, *(row for file in recipe.decontamination.files for row in _file_rows(Path(file)))]
 
 
-def held_out_version(recipe: Recipe) -> str:
+def held_out_version(rows: Sequence[Row]) -> str:
     """Identifies the questions by their texts."""
-    return content_hash([[row["source"], row["question_id"], row["question"]] for row in held_out_rows(recipe)])[:16]
+    return content_hash([[row["source"], row["question_id"], row["question"]] for row in rows])[:16]
 
 
 def _file_rows(path: Path) -> Sequence[Row]:
@@ -80,7 +79,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 "held_out_questions", {"recipe": recipe.name}, table.with_columns(recipe=pl.lit(recipe.name))
             )
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(held_out_version(recipe)),
+            data_version=dg.DataVersion(held_out_version(rows)),
             metadata=declared.result(
                 warehouse,
                 table.height,

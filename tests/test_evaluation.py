@@ -13,6 +13,7 @@ from dasd_assets.audit.verify import verify
 from dasd_assets.evaluation import (
     accuracy,
     answered,
+    benchmark_rows,
     benchmark_version,
     checkpoint_accuracy,
     judged_row,
@@ -81,7 +82,8 @@ def test_a_benchmark_that_has_moved_makes_nothing_again(copy: Project, tmp_path:
 
 def test_benchmark_version_is_of_the_content(tmp_path: Path, tiny: Recipe) -> None:
     def version(*lines: str | dict[str, str]) -> str:
-        return benchmark_version(change(tiny, "evaluation.benchmarks", [benchmark(tmp_path, *lines).model_dump()]))
+        recipe = change(tiny, "evaluation.benchmarks", [benchmark(tmp_path, *lines).model_dump()])
+        return benchmark_version(benchmark_rows(recipe))
 
     assert version(SUM) == version("", SUM)
     assert len({version(SUM), version({**SUM, "reference_answer": "5.0"}), version({**SUM, "level": "1"})}) == 3

@@ -1,11 +1,14 @@
 """`dasd run`: which step comes next, which files become batches, and what is said when something fails."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
 
 from dasd_assets.commands.run import RunFailed, register_batches, root_versions
 from dasd_assets.records.partitions import batches
+from dasd_resources.demo.questions import write_rows
 from dasd_resources.recipe import RecipeError
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 
@@ -40,6 +43,22 @@ def test_root_versions_are_those_the_assets_take(finished: Project) -> None:
             assert event.asset_materialization is not None
             assert event.asset_materialization.tags is not None
             assert event.asset_materialization.tags["dagster/data_version"] == version
+
+
+def test_a_changed_mapping_of_a_benchmark_is_seen_while_its_file_stays(project: Project, tmp_path: Path) -> None:
+    line = {"question": "What is 2 + 3?", "harder": "What is 3 + 4?", "reference_answer": "5", "verifier": "exact"}
+    write_rows(tmp_path / "held_out.jsonl", [line])
+    values = {"name": "held_out", "path": str(tmp_path / "held_out.jsonl"), "max_tokens": 50}
+
+    def versions(column: str) -> tuple[str, str]:
+        columns = {"question": column}
+        recipe = change(project.recipe, "evaluation.benchmarks", [{**values, "columns": columns}])
+        found = root_versions(project.engines, recipe)
+        return found["benchmark_questions"], found["held_out_questions"]
+
+    first, second = versions("question"), versions("harder")
+    assert first[0] != second[0]
+    assert first[1] != second[1]
 
 
 def test_a_missing_model_is_told_before_anything_runs(project: Project) -> None:

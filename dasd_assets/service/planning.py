@@ -7,14 +7,14 @@ reported.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dagster as dg
 
-from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_version
-from dasd_assets.held_out_questions import HELD_OUT_VERSION, held_out_version
+from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_rows, benchmark_version
+from dasd_assets.held_out_questions import HELD_OUT_VERSION, held_out_rows, held_out_version
 from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
@@ -246,19 +246,25 @@ def model_contexts(recipe: Recipe) -> set[str]:
 
 
 def _benchmark_version(cache: Path, recipe: Recipe) -> str:
-    """Computed once while the files stay unchanged: reading them loads the verifiers' library, which takes a second."""
-    files = [[b.name, b.path, *_stamp(Path(b.path))] for b in recipe.evaluation.benchmarks]
-    name = f"benchmarks {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, files])}"
-    return cached_hash(cache, (name, 0, 0), lambda: benchmark_version(recipe))
+    return _version_of_files(cache, "benchmarks", recipe, (), lambda: benchmark_version(benchmark_rows(recipe)))
 
 
 def _held_out_version(cache: Path, recipe: Recipe) -> str:
-    """Computed once while the files stay unchanged, too."""
-    compared = recipe.decontamination.files if recipe.decontamination else ()
-    files = [[path, *_stamp(Path(path))] for path in (*(b.path for b in recipe.evaluation.benchmarks), *compared)]
-    known = [HELD_OUT_VERSION, [b.name for b in recipe.evaluation.benchmarks], bool(recipe.decontamination), files]
-    name = f"held-out questions {content_hash(known)}"
-    return cached_hash(cache, (name, 0, 0), lambda: held_out_version(recipe))
+    settings = recipe.decontamination
+    what = f"held-out questions {HELD_OUT_VERSION}" if settings else "no held-out questions"
+    files = settings.files if settings else ()
+    return _version_of_files(cache, what, recipe, files, lambda: held_out_version(held_out_rows(recipe)))
+
+
+def _version_of_files(cache: Path, what: str, recipe: Recipe, files: Sequence[str], find: Callable[[], str]) -> str:
+    """What `find` makes of the benchmarks and these files.
+
+    Computed once while they stay unchanged: reading them loads the verifiers' library, which takes a second.
+    """
+    benchmarks = [benchmark.model_dump(mode="json") for benchmark in recipe.evaluation.benchmarks]
+    stamps = [[path, *_stamp(Path(path))] for path in (*(b.path for b in recipe.evaluation.benchmarks), *files)]
+    name = f"{what} {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, benchmarks, stamps])}"
+    return cached_hash(cache, (name, 0, 0), find)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
