@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from dasd_assets.prompt_lines import Line
 from dasd_assets.rules.contamination import HeldOut, HeldOutIndex, Overlap
 from dasd_assets.rules.near_duplicates import bands, bands_version, jaccard, shingles
 from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.recipe import NearDuplicates, Recipe
-from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.warehouse import Reading, Row, Transaction
 
 
@@ -38,13 +38,47 @@ class Alike:
     overlap: Overlap | None = None
 
 
-def has_held_out(lake: Lake, recipe: Recipe) -> bool:
+def has_held_out(reading: Reading, recipe: Recipe) -> bool:
     """Whether the recipe's held-out questions are there to be compared with."""
     query = "SELECT 1 FROM held_out_questions WHERE recipe = $recipe LIMIT 1"
-    return not lake.read(query, {"recipe": recipe.name}).is_empty()
+    return not reading.read(query, {"recipe": recipe.name}).is_empty()
 
 
-def held_out_alike(reading: Reading, recipe: Recipe, questions: Iterable[Question]) -> dict[str, Alike]:
+def alike_questions(
+    transaction: Transaction, recipe: Recipe, lines: Sequence[Line], batch: str, existing: Sequence[str]
+) -> dict[str, Alike]:
+    """Prompt id -> why, for the questions of these lines of a batch that are too much like others.
+
+    existing: all batches; prompts of others are no twins.
+    """
+    own = {line.prompt_id: line.prompt for line in reversed(lines) if line.owner is None}
+    questions = [Question(key, prompt.source_line, prompt.question) for key, prompt in own.items()]
+    held_out = _held_out_ones(transaction, recipe, questions)
+    others = [one for one in questions if one.prompt_id not in held_out]
+    return held_out | _near_duplicates(transaction, recipe, others, batch, existing)
+
+
+def overlap_rows(lines: Iterable[Line], alike: Mapping[str, Alike], batch: str) -> list[Row]:
+    """The `held_out_overlaps` rows of a batch's lines; near duplicates have none."""
+    overlaps = {prompt_id: one.overlap for prompt_id, one in alike.items() if one.overlap is not None}
+    return [_overlap_row(line, batch, overlaps[line.prompt_id]) for line in lines if line.prompt_id in overlaps]
+
+
+def _overlap_row(line: Line, batch: str, found: Overlap) -> Row:
+    return {
+        "batch": batch,
+        "source_file": line.prompt.source_file,
+        "source_line": line.prompt.source_line,
+        "prompt_id": line.prompt_id,
+        "source": found.twin.source,
+        "question_id": found.twin.question_id,
+        "num_shared": found.num_shared,
+        "num_ngrams": found.num_ngrams,
+        "overlap": found.text,
+    }
+
+
+def _held_out_ones(reading: Reading, recipe: Recipe, questions: Iterable[Question]) -> dict[str, Alike]:
     """Prompt id -> why, for the questions that are held out, or overlap with one that is."""
     settings = recipe.decontamination
     if settings is None:
@@ -60,13 +94,10 @@ def _held_out(overlap: Overlap) -> Alike:
     return Alike("held_out" if overlap.exact else "overlaps_held_out", overlap.reason, overlap=overlap)
 
 
-def near_duplicates(
+def _near_duplicates(
     transaction: Transaction, recipe: Recipe, questions: Sequence[Question], batch: str, existing: Sequence[str]
 ) -> dict[str, Alike]:
-    """Prompt id -> why, for the questions that are nearly another; and the bands of those that are not are stored.
-
-    existing: all batches; prompts of others are no twins.
-    """
+    """Prompt id -> why, for the questions that are nearly another; and the bands of those that are not are stored."""
     settings = recipe.near_duplicates
     if settings is None:
         return {}

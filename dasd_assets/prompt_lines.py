@@ -13,10 +13,9 @@ from dasd_assets.rules.filters import CORRECTNESS
 from dasd_assets.rules.language import language
 from dasd_assets.rules.merging import Known, Outcome, merge
 from dasd_assets.rules.prompt_ids import StoredPrompt, find_prompts, id_fields, stored_prompts
-from dasd_assets.withdrawals import WITHDRAWN
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.landing.question_identity import judged_question_id
-from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.rejections import RejectedPrompt, RejectionKind
 from dasd_resources.storage.warehouse import Reading, Row, Transaction
 
 
@@ -42,6 +41,12 @@ class Line:
     def retired_id(self) -> str | None:
         """The id of its own that is out of use, because the question is another prompt."""
         return self.earlier if self.earlier != self.prompt_id else None
+
+    def rejected(
+        self, kind: RejectionKind, reason: str, prompt_id: str, owner_batch: str | None = None
+    ) -> RejectedPrompt:
+        """The line as one that is not in `prompts`."""
+        return RejectedPrompt(self.prompt.source_file, self.prompt.source_line, kind, reason, prompt_id, owner_batch)
 
 
 def known_of(row: Row) -> Known:
@@ -95,12 +100,12 @@ _IDS_IN_USE = " UNION ".join(
 
 @dataclass(frozen=True)
 class Sorted:
-    """What becomes of a batch's lines: rows of `prompts`, `prompt_lines`, `prompt_merges` and `rejected_prompts`."""
+    """What becomes of a batch's lines: rows of `prompts`, `prompt_lines` and `prompt_merges`, and rejected lines."""
 
     prompts: list[Row]
     lines: list[Row]
     merges: list[Row]
-    rejected: list[Row]
+    rejected: list[RejectedPrompt]
 
 
 def sort_lines(transaction: Transaction, lines: Sequence[Line], batch: str, existing: Sequence[str]) -> Sorted:
@@ -133,7 +138,7 @@ def sort_lines(transaction: Transaction, lines: Sequence[Line], batch: str, exis
         merges += [_merge_row(key, batch, row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
     # 4. Every copy is accounted for.
     loud = {line.prompt.source_line for line in speaking}
-    rejected = [_copy_row(line, batch, first.get(line.prompt_id), line.prompt.source_line in loud) for line in copies]
+    rejected = [_copy(line, first.get(line.prompt_id), line.prompt.source_line in loud) for line in copies]
     return Sorted(prompts, kept, merges, rejected)
 
 
@@ -208,45 +213,12 @@ def _merge_row(prompt_id: str, batch: str, line: Row, outcome: Outcome) -> Row:
     }
 
 
-def _copy_row(line: Line, batch: str, twin: Line | None, speaks: bool) -> Row:
-    """The `rejected_prompts` row of a copy. twin: the line of the same file that is the prompt, if one is."""
+def _copy(line: Line, twin: Line | None, speaks: bool) -> RejectedPrompt:
+    """A copy as a rejected line. twin: the line of the same file that is the prompt, if one is."""
     where = f"in batch {line.owner}" if twin is None else f"(line {twin.prompt.source_line})"
     more = "; what it says besides is in prompt_lines" if speaks else ""
-    return {
-        "batch": batch,
-        "source_file": line.prompt.source_file,
-        "source_line": line.prompt.source_line,
-        "kind": "duplicate_merged" if speaks else "duplicate" if twin is None else "duplicate_line",
-        "reason": f"duplicate of prompt {line.prompt_id} {where}{more}",
-        "prompt_id": line.prompt_id,
-        "owner_batch": line.owner,
-    }
-
-
-def withdrawn_row(line: Line, batch: str, reason: str) -> Row:
-    """The `rejected_prompts` row of a line whose question is withdrawn."""
-    return {
-        "batch": batch,
-        "source_file": line.prompt.source_file,
-        "source_line": line.prompt.source_line,
-        "kind": WITHDRAWN,
-        "reason": f"withdrawn: {reason}",
-        "prompt_id": line.earlier or line.prompt_id,
-        "owner_batch": None,
-    }
-
-
-def rejection_row(rejected: RejectedPrompt, batch: str) -> Row:
-    """The `rejected_prompts` row of a line that is no question, or whose text is gone."""
-    return {
-        "batch": batch,
-        "source_file": rejected.source_file,
-        "source_line": rejected.source_line,
-        "kind": rejected.kind,
-        "reason": rejected.reason,
-        "prompt_id": rejected.prompt_id,
-        "owner_batch": rejected.owner_batch,
-    }
+    kind: RejectionKind = "duplicate_merged" if speaks else "duplicate" if twin is None else "duplicate_line"
+    return line.rejected(kind, f"duplicate of prompt {line.prompt_id} {where}{more}", line.prompt_id, line.owner)
 
 
 def changed(transaction: Transaction, rows: Sequence[Row]) -> list[str]:

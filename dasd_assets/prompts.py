@@ -14,17 +14,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.alike_questions import Alike, Question, has_held_out, held_out_alike, near_duplicates
-from dasd_assets.prompt_lines import (
-    OWN_LINES,
-    Line,
-    changed,
-    forget_verdicts,
-    identified,
-    rejection_row,
-    sort_lines,
-    withdrawn_row,
-)
+from dasd_assets.alike_questions import alike_questions, has_held_out, overlap_rows
+from dasd_assets.prompt_lines import OWN_LINES, changed, forget_verdicts, identified, sort_lines
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.partitions import batches
@@ -113,9 +104,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         with warehouse.commit(origin(context)) as transaction:
             rows, rejected = store_prompts(transaction, recipe, records, batch, existing)
             chosen = choose_asked(transaction, recipe, batch, existing)
+            compared = recipe.decontamination is None or has_held_out(transaction, recipe)
         if rejected:
             context.log.warning(_warning(rejected, batch))
-        if recipe.decontamination is not None and not has_held_out(warehouse, recipe):
+        if not compared:
             context.log.warning(NOTHING_HELD_OUT)
         return dg.MaterializeResult(
             data_version=content_version(
@@ -160,75 +152,48 @@ def store_prompts(
     records = list(records)
     # 1. Whose each question is: this batch's, or that of another, which exists.
     sound = [line for line in map(_sound, records) if line is not None]
-    unsound = [record for record in records if isinstance(record, RejectedPrompt) and record.line is None]
     lines = identified(transaction, sound, batch, existing)
     # 2. Withdrawn questions are rejected, and so is what is no question.
     withdrawn = withdrawals_of(transaction, ((line.earlier or line.prompt_id, line.prompt.question) for line in lines))
-    rejected = [rejection_row(record, batch) for record in unsound]
+    rejected = [record for record in records if isinstance(record, RejectedPrompt) and record.line is None]
     for line in lines:
-        if (reason := withdrawn.get(line.earlier or line.prompt_id)) is not None:
-            rejected.append(withdrawn_row(line, batch, reason))
+        used_id = line.earlier or line.prompt_id
+        if (reason := withdrawn.get(used_id)) is not None:
+            rejected.append(line.rejected(WITHDRAWN, f"withdrawn: {reason}", used_id))
     left = [line for line in lines if (line.earlier or line.prompt_id) not in withdrawn]
     # 3. So are questions that are held out, or nearly another prompt.
-    alike = _alike(transaction, recipe, left, batch, existing)
-    rejected += [_alike_row(line, batch, alike[line.prompt_id]) for line in left if line.prompt_id in alike]
-    overlaps = [_overlap_row(line, batch, alike[line.prompt_id]) for line in left if line.prompt_id in alike]
+    alike = alike_questions(transaction, recipe, left, batch, existing)
+    for line in left:
+        if (found := alike.get(line.prompt_id)) is not None:
+            rejected.append(line.rejected(found.kind, found.reason, found.twin or line.prompt_id, found.twin_batch))
     # 4. The others are prompts, with what all batches know of them, or copies.
-    left = [line for line in left if line.prompt_id not in alike]
-    found = sort_lines(transaction, left, batch, existing)
-    rejected += found.rejected
-    ids = [row["prompt_id"] for row in found.prompts]
+    own = [line for line in left if line.prompt_id not in alike]
+    outcome = sort_lines(transaction, own, batch, existing)
+    rejected += outcome.rejected
+    ids = [row["prompt_id"] for row in outcome.prompts]
     # 5. Rows follow their prompt: those of a removed batch, and those from before a withdrawal that was undone.
     returned = _once_withdrawn(transaction, ids)
-    forget_verdicts(transaction, [*changed(transaction, found.prompts), *returned])
+    forget_verdicts(transaction, [*changed(transaction, outcome.prompts), *returned])
     transaction.move_to_batch("prompts", [*_ownerless(transaction, ids, batch), *returned], batch)
-    _replace(transaction, "prompts", batch, found.prompts)
-    _replace(transaction, "prompt_lines", batch, found.lines)
-    _replace(transaction, "prompt_merges", batch, found.merges)
-    _replace(transaction, "held_out_overlaps", batch, [row for row in overlaps if row is not None])
-    _replace(transaction, "rejected_prompts", batch, rejected)
-    return found.prompts, rejected
+    _replace(transaction, "prompts", batch, outcome.prompts)
+    _replace(transaction, "prompt_lines", batch, outcome.lines)
+    _replace(transaction, "prompt_merges", batch, outcome.merges)
+    _replace(transaction, "held_out_overlaps", batch, overlap_rows(left, alike, batch))
+    rows = [_rejection_row(one, batch) for one in rejected]
+    _replace(transaction, "rejected_prompts", batch, rows)
+    return outcome.prompts, rows
 
 
-def _alike(
-    transaction: Transaction, recipe: Recipe, lines: Sequence[Line], batch: str, existing: Sequence[str]
-) -> dict[str, Alike]:
-    """Prompt id -> why, for the questions of this batch that are too much like others."""
-    own = {line.prompt_id: line.prompt for line in reversed(lines) if line.owner is None}
-    questions = [Question(key, prompt.source_line, prompt.question) for key, prompt in own.items()]
-    held_out = held_out_alike(transaction, recipe, questions)
-    others = [one for one in questions if one.prompt_id not in held_out]
-    return held_out | near_duplicates(transaction, recipe, others, batch, existing)
-
-
-def _alike_row(line: Line, batch: str, alike: Alike) -> Row:
-    """The `rejected_prompts` row of a line whose question is too much like another."""
+def _rejection_row(rejected: RejectedPrompt, batch: str) -> Row:
+    """The `rejected_prompts` row of a line that is not in `prompts`."""
     return {
         "batch": batch,
-        "source_file": line.prompt.source_file,
-        "source_line": line.prompt.source_line,
-        "kind": alike.kind,
-        "reason": alike.reason,
-        "prompt_id": alike.twin or line.prompt_id,
-        "owner_batch": alike.twin_batch,
-    }
-
-
-def _overlap_row(line: Line, batch: str, alike: Alike) -> Row | None:
-    """The `held_out_overlaps` row of a line; None for a near duplicate."""
-    if alike.overlap is None:
-        return None
-    found = alike.overlap
-    return {
-        "batch": batch,
-        "source_file": line.prompt.source_file,
-        "source_line": line.prompt.source_line,
-        "prompt_id": line.prompt_id,
-        "source": found.twin.source,
-        "question_id": found.twin.question_id,
-        "num_shared": found.num_shared,
-        "num_ngrams": found.num_ngrams,
-        "overlap": found.text,
+        "source_file": rejected.source_file,
+        "source_line": rejected.source_line,
+        "kind": rejected.kind,
+        "reason": rejected.reason,
+        "prompt_id": rejected.prompt_id,
+        "owner_batch": rejected.owner_batch,
     }
 
 
