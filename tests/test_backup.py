@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from conftest import Project, prompt_rows
 
@@ -18,6 +21,7 @@ from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, back_
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.warehouse import Warehouse
 
+COPIER = "dasd_resources.storage.sqlite_copy"
 NUM_ROWS = 300  # of each table, per commit
 
 
@@ -160,6 +164,32 @@ def test_killed_anywhere_it_is_complete_or_absent(home: Path, tmp_path: Path) ->
         restore(folder, tmp_path / f"restored{number}")
         assert counts(tmp_path / f"restored{number}") == [NUM_ROWS * 8] * 4
         assert {path.name for path in target.glob(".*")} <= {".lock"}
+
+
+def copier_of(process: "subprocess.Popen[bytes]") -> psutil.Process | None:
+    for each in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if COPIER in each.cmdline():
+                return each
+    return None
+
+
+def test_killed_while_its_child_copies_the_catalog(home: Path, tmp_path: Path) -> None:
+    """The child lives on: the next backup waits for it, and is not written into."""
+    target = tmp_path / "backups"
+    with child("back_up_for_ever", home, target) as process:
+        while not (copier := copier_of(process)):
+            assert process.poll() is None
+        copier.suspend()
+        process.send_signal(signal.SIGKILL)
+    with ThreadPoolExecutor() as pool:
+        backup = pool.submit(save, home, target)
+        with pytest.raises(TimeoutError):
+            backup.result(timeout=1)
+        copier.resume()
+        folder, manifest = backup.result(timeout=60)
+    assert not copier.is_running() or copier.status() == psutil.STATUS_ZOMBIE
+    assert set(manifest.entries) == files(folder) - {MANIFEST}
 
 
 def back_up_for_ever(home: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ In a process of its own, because DuckDB brings a second SQLite into ours: two co
 other's locks on a file, and commits are lost.
 """
 
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -22,7 +23,12 @@ def copy_apart(source: Path, copy: Path) -> None:
     """Copy `source` as of one moment, in a child process. Raises NotCopied with what the child says."""
     command = [sys.executable, "-m", "dasd_resources.storage.sqlite_copy", str(source), str(copy)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    folder = os.open(copy.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # which the child holds, too: one whose parent was killed is waited for
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, pass_fds=[folder])
+    finally:
+        os.close(folder)
     if done.returncode:
         raise NotCopied(f"{source} cannot be copied: {done.stderr.strip().splitlines()[-1]}")
 
