@@ -19,7 +19,7 @@ import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
 from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
@@ -287,6 +287,8 @@ def _result(
             final_loss=trained.losses[-1].loss,
             loss=inline(loss_curve({name: trained.losses})),
             loss_trend=trend([point.loss for point in trained.losses]),
+            curves=inline(training_curves(trained.losses)),
+            **throughput(trained.losses),
             **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

@@ -1,6 +1,7 @@
 """The report's figures: each a small PNG that shows its own values, and an empty one where there are none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -8,7 +9,7 @@ from drawn import PNG, decoded
 
 from dasd_assets.evaluation import accuracy_bars
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
-from dasd_assets.records.loss_curve import loss_curve
+from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
 from dasd_assets.records.plots import png
 from dasd_assets.report import sentence_bars, teacher_share_by_position
 from dasd_assets.sentence_probabilities import probability_densities
@@ -42,6 +43,7 @@ def sentences(types: Sequence[str | None]) -> pl.DataFrame:
 
 FIGURES = {
     "loss": loss_curve({name: progress(MANY) for name in ("t060", "t100", "mixed")}),
+    "training": training_curves([replace(p, grad_norm=1 / p.step, padding_share=0.1) for p in progress(MANY)]),
     "densities": probability_densities({"T=0.6": [n / MANY for n in range(MANY)], "T=1": [0.5] * MANY}),
     "sentences": sentence_bars(sentences(["teacher", "student", "close", None] * 50)),
     "positions": teacher_share_by_position(shares(*[n / 8 for n in range(8)])),
@@ -89,3 +91,12 @@ def test_nothing_to_draw_is_an_empty_figure() -> None:
 def test_cut_off_rates_stand_in_the_order_of_length() -> None:
     shuffled = cut_off_rates([30, 10, 20], [True, False, True])
     assert decoded(shuffled) == decoded(cut_off_rates([10, 20, 30], [False, True, True]))
+
+
+def test_throughput_is_weighted_by_tokens() -> None:
+    points = [
+        Progress(1, 2, 0.5, 0.1, 100, padding_share=0.5, tokens_per_second=100),
+        Progress(2, 2, 0.5, 0.1, 400, padding_share=0.0, tokens_per_second=300),
+    ]
+    assert throughput(points) == pytest.approx({"tokens_per_second": 200, "padding_share": 0.2})
+    assert throughput([replace(points[0], tokens_per_second=None), points[1]]) == {}

@@ -7,17 +7,20 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -30,7 +33,7 @@ from transformers import (
 )
 
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import PUBLISHED_SUFFIXES, Pace, Progress, Trained
+from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained
 from dasd_resources.sft.child import (
     EpochOrder,
     Reporter,
@@ -40,6 +43,7 @@ from dasd_resources.sft.child import (
     num_rows,
     sft_config,
 )
+from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
@@ -195,8 +199,47 @@ def test_a_stage_learns_and_streams_its_loss(stage1: tuple[Trained, list[Progres
     assert [point.step for point in points] == list(range(1, 61))
     assert (trained.num_steps, trained.num_samples, trained.num_bins) == (60, 48, 48)
     assert points[-1].tokens == 20 * sum(len(row(i)[0]) for i in range(NUM_ROWS))
+    assert all(point.grad_norm and point.tokens_per_second and point.time for point in points)
+    assert padding(points[:3]) == pytest.approx(grouped_padding(epoch=0))
     assert points[-1].loss < 0.5 * points[0].loss
     assert mean_loss(trained.path) < 0.5 * mean_loss(student)
+
+
+def padding(points: list[Progress]) -> float:
+    """Positions without a token, of a few first points of the same number of steps."""
+    tokens = [points[0].tokens, *(b.tokens - a.tokens for a, b in pairwise(points))]
+    return sum(n * p.padding_share / (1 - p.padding_share) for n, p in zip(tokens, points, strict=True))
+
+
+def grouped_padding(epoch: int) -> int:
+    """The same of an epoch of the rows in batches of 16, each padded to its longest row."""
+    lengths = [len(row(i)[0]) for i in range(NUM_ROWS)]
+    order = EpochOrder(NUM_ROWS, lengths, 16, 42)
+    order.epoch = epoch
+    batches = [[lengths[i] for i in list(order)[first : first + 16]] for first in range(0, NUM_ROWS, 16)]
+    return sum(16 * max(batch) - sum(batch) for batch in batches)
+
+
+def events_of(folder: Path) -> list[Event]:
+    """The events of a checkpoint: each record is its length, 4 bytes of checksum, the event, 4 more."""
+    data, found = (folder / EVENTS).read_bytes(), []
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        found.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    return found
+
+
+def test_tensorboard_has_each_point_once(stage1: tuple[Trained, list[Progress]]) -> None:
+    trained, points = stage1
+    version, *events = events_of(trained.path)
+    assert version.file_version == "brain.Event:2"
+    assert [event.step for event in events] == [point.step for point in points]
+    for event, point in zip(events, points, strict=True):
+        curves = {value.tag: value.simple_value for value in event.summary.value}
+        assert curves["train/loss"] == pytest.approx(point.loss)
+        assert curves["train/grad_norm"] == pytest.approx(point.grad_norm)
+        assert curves.keys() == {f"train/{curve}" for curve in CURVES}
 
 
 class OneProcess:
@@ -231,7 +274,7 @@ def test_learning_rate_warms_up_and_ends_at_the_minimum(stage1: tuple[Trained, l
 
 def test_only_weights_config_and_tokenizer_are_published(stage1: tuple[Trained, list[Progress]], home: Path) -> None:
     path = stage1[0].path
-    assert {file.suffix for file in path.iterdir()} <= PUBLISHED_SUFFIXES
+    assert {file.suffix for file in path.iterdir() if file.name != EVENTS} <= PUBLISHED_SUFFIXES
     wanted = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"}
     assert wanted | {"dasd.json", "losses.json"} <= {file.name for file in path.iterdir()}
     assert AutoModelForCausalLM.from_pretrained(path).config.use_cache
@@ -273,6 +316,7 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert first.step == begun.step + 1 and first.tokens > begun.tokens > 0
     assert trained.losses == stage1[0].losses
     assert trained.content_hash == stage1[0].content_hash
+    assert [event.step for event in events_of(trained.path)] == [0, *range(1, 61)]
 
 
 def child_of(process: int, job: SftJob) -> int:

@@ -1,20 +1,23 @@
 """A published checkpoint: a folder of weights that is complete or absent, with what made it beside them.
 
-Safetensors, config and tokenizer, `dasd.json` (ids, file hashes, counts, the caller's record) and `losses.json` (the
-loss curve). A folder is filled elsewhere, flushed to disk, and renamed into place; nothing in it changes afterwards.
+Safetensors, config and tokenizer, `dasd.json` (ids, file hashes, counts, the caller's record), `losses.json` (the loss
+curve) and the same for TensorBoard. A folder is filled elsewhere, flushed to disk, and renamed into place; nothing in
+it changes afterwards.
 """
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from dasd_resources.content_hash import content_hash, file_hash
 
 RECORD, LOSSES = "dasd.json", "losses.json"
+EVENTS = "events.out.tfevents.training"  # TensorBoard knows its files by this beginning
+NOT_HASHED = (RECORD, LOSSES, EVENTS)  # they say how the weights were made, and decide nothing
 SAVING = "saving"  # there while a training saves a private checkpoint
 PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 
@@ -34,13 +37,22 @@ class Pace:
 
 @dataclass(frozen=True)
 class Progress:
-    """A point of the loss curve: mean loss since the last one, learning rate of `step`, tokens since the start."""
+    """A point of the loss curve: mean loss since the last one, learning rate of `step`, tokens since the start.
+
+    grad_norm: of `step`, over all weights, before it is clipped. padding_share: of the positions computed since the
+    last point, those that hold no token. time: when the point was reached, in seconds since 1970. These are None in
+    checkpoints from before they were measured. How fast a training went decides nothing, and is not compared.
+    """
 
     step: int
     num_steps: int
     loss: float
     learning_rate: float
     tokens: int
+    grad_norm: float | None = None
+    padding_share: float | None = None
+    tokens_per_second: float | None = field(default=None, compare=False)
+    time: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,11 @@ class Trained:
 
 
 def publish(weights: Path, destination: Path, record: Mapping[str, object], losses: Sequence[Progress]) -> Trained:
-    """Write record and losses beside the weights, flush all to disk, and rename the folder to `destination`.
+    """Write record and loss curve beside the weights, flush all to disk, and rename the folder to `destination`.
 
     `record` holds at least checkpoint_id, seconds, num_steps, num_samples and num_bins.
     """
-    unexpected = [path.name for path in weights.iterdir() if path.suffix not in PUBLISHED_SUFFIXES]
+    unexpected = [p.name for p in weights.iterdir() if p.suffix not in PUBLISHED_SUFFIXES and p.name != EVENTS]
     assert not unexpected, f"{weights}: {unexpected} must not be published"
     files = _file_hashes(weights)
     document = {**record, "content_hash": content_hash(files), "files": files}
@@ -111,7 +123,7 @@ def flush(folder: Path) -> None:
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:
-    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name not in (RECORD, LOSSES)}
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name not in NOT_HASHED}
 
 
 def _fsync(path: Path) -> None:

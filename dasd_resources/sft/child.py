@@ -169,10 +169,30 @@ class StageTrainer(SFTTrainer):
 
     order: EpochOrder
 
+    def __init__(self, *args: object, **settings: object) -> None:
+        super().__init__(*args, **settings)
+        self.positions = [0, 0]  # of this process: with a token, and all
+
     @property
     def num_tokens(self) -> int:
         """Tokens seen by all processes, counted from 0 in a resumed run."""
         return int(self._total_train_tokens)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        mask = inputs.get("attention_mask")  # there is none without padding
+        self.positions[0] += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        self.positions[1] += inputs["input_ids"].numel()
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def padding_share(self) -> float:
+        """Of the positions that all processes computed since this was last asked, those that hold no token."""
+        counts = torch.tensor([self.positions], device=self.accelerator.device)
+        tokens, positions = self.accelerator.gather(counts).sum(dim=0).tolist()
+        self.positions = [0, 0]
+        return 1 - tokens / positions if positions else 0.0
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
@@ -189,12 +209,14 @@ class Reporter(TrainerCallback):
         self.progress, self.trainer = progress, trainer
         self.tokens_before = 0
         self.last_written = 0.0  # when the last line was written
+        self.point, self.point_at = 0, 0.0  # tokens of this process's run at the last point, and when that was
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         points = self.progress.read_text().splitlines()
         self.tokens_before = json.loads(points[-1])["tokens"] if points else 0
+        self.point_at = time.monotonic()
         self._write(Pace(state.global_step, state.max_steps, self.tokens_before))
 
     def on_epoch_begin(
@@ -214,8 +236,20 @@ class Reporter(TrainerCallback):
         logs = state.log_history[-1]
         if "loss" not in logs:
             return
-        tokens = self.tokens_before + self.trainer.num_tokens
-        self._write(Progress(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], tokens))
+        now, tokens = time.monotonic(), self.trainer.num_tokens
+        point = Progress(
+            step=state.global_step,
+            num_steps=state.max_steps,
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            tokens=self.tokens_before + tokens,
+            grad_norm=logs.get("grad_norm"),
+            padding_share=self.trainer.padding_share(),
+            tokens_per_second=(tokens - self.point) / (now - self.point_at),
+            time=time.time(),
+        )
+        self.point, self.point_at = tokens, now
+        self._write(point)
 
     def _write(self, reading: Progress | Pace) -> None:
         self.last_written = time.monotonic()

@@ -26,7 +26,8 @@ import polars as pl
 from dasd_resources.content_hash import file_hash
 from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, Trained, publish, published
+from dasd_resources.sft.checkpoint import EVENTS, SAVING, Pace, Progress, Trained, publish, published
+from dasd_resources.sft.events import add, events
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
 SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once
@@ -79,10 +80,20 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
             num_samples = check_rows(job.rows, job.training.max_length)
             resume = _prepare(job)
             started = time.monotonic()
-            _run_child(job, resume, lock, on_progress)
+            with events(job.partial / EVENTS, _points(job.partial)) as curves:
+
+                def reported(reading: Progress | Pace) -> None:
+                    if isinstance(reading, Progress):
+                        add(curves, reading)
+                    on_progress(reading)
+
+                _run_child(job, resume, lock, reported)
             counts = {**json.loads((job.partial / "result.json").read_text()), "num_samples": num_samples}
             record = {**job.record, "checkpoint_id": job.checkpoint_id, "seconds": time.monotonic() - started, **counts}
-            trained = publish(job.partial / "weights", job.destination, record, _points(job.partial))
+            points = _points(job.partial)
+            with events(job.partial / "weights" / EVENTS, points):  # anew: what was shown live may lack a point
+                pass
+            trained = publish(job.partial / "weights", job.destination, record, points)
         shutil.rmtree(job.partial, ignore_errors=True)
         return trained
 
