@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation import EVALUATION, accuracy_bars, accuracy_table, checkpoint_accuracy
+from dasd_assets.evaluation import ACCURACY, accuracy_bars, accuracy_table, checkpoint_accuracy
 from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
@@ -183,7 +183,7 @@ def _declared(recipe: Recipe) -> Declaration:
         },
         looks_up={**looked_up(recipe), "sentence_probabilities": "sentence_probabilities"},
         models=["teacher_model", "student_model"],
-        rules=[REPORT, EVALUATION, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
+        rules=[REPORT, ACCURACY, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
         parts=["evaluation"],
     )
 

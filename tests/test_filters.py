@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from dasd_assets.evaluation import judge_answer
 from dasd_assets.rules.filters import (
     FILTERS,
     Response,
@@ -15,7 +14,7 @@ from dasd_assets.rules.filters import (
     structure,
     truncation,
 )
-from dasd_assets.rules.verdict import Verdict, VerdictKind
+from dasd_assets.rules.verdict import Verdict, VerdictKind, judge_answer
 from dasd_resources.recipe import Filters, Repetition, Thinking
 
 LIMITS = Repetition(ngram_sizes=(20, 50), max_duplicate_share=0.3, tail_tokens=256, max_tail_share=0.5)

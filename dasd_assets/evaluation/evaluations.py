@@ -1,0 +1,95 @@
+"""Answers of every model of the recipe to held-out questions: `evaluations`, a ledger with one row per answer."""
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.evaluation.accuracy import ACCURACY, BY, accuracy, checkpoint_answers
+from dasd_assets.evaluation.accuracy_plots import accuracy_bars, accuracy_table
+from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
+from dasd_assets.evaluation.questions import EVALUATION
+from dasd_assets.records.declaration import Declaration, declare
+from dasd_assets.records.plots import inline
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.tags import retry_tags
+from dasd_assets.records.unsafe import sandbox_figure
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
+from dasd_assets.rules.verdict import VERIFYING_LIMITS, not_decided
+from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`evaluations`."""
+    models = [checkpoint_asset(name) for name in checkpoint_names(recipe)]
+    declared = declare(
+        recipe,
+        "evaluations",
+        ["evaluations", "failed_requests"],
+        reads={
+            "benchmark_questions": "benchmark_questions",
+            "checkpoints": models,
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+            "empty_datasets": (),
+        },
+        rules=[EVALUATION, ACCURACY, CHAIN],
+        parts=["evaluation", *VERIFYING_LIMITS],
+    )
+
+    @declared.asset(
+        group="training_results",
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
+        pool="engine",
+        description="One row per answer of a model to a held-out question, judged by its verifier.",
+    )
+    def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
+        asked = ask_missing(
+            warehouse,
+            engines,
+            recipe,
+            chain(warehouse, recipe),
+            origin=origin(context),
+            say=context.log.info,
+            warn=context.log.warning,
+        )
+        return _result(warehouse, recipe, asked, declared)
+
+    return [evaluations]
+
+
+def chain(warehouse: Warehouse, recipe: Recipe) -> list[Checkpoint]:
+    """Teacher, student and every current stage of the recipe, each as it is to be asked."""
+    specs = {"teacher": recipe.teacher}
+    return [
+        Checkpoint(
+            row["checkpoint_id"],
+            row["name"],
+            specs.get(row["name"], recipe.student).model_copy(update={"model": row["path"]}),
+        )
+        for row in current_checkpoints(warehouse, recipe).to_dicts()
+    ]
+
+
+def _result(warehouse: Warehouse, recipe: Recipe, asked: Asked, declared: Declaration) -> dg.MaterializeResult:
+    answers = checkpoint_answers(warehouse, recipe)
+    scores = accuracy(answers, BY)
+    newest = scores.filter(pl.col("checkpoint") == pl.col("checkpoint").max())
+    return dg.MaterializeResult(
+        data_version=content_version(asked.ids),
+        tags=retry_tags(asked.ledgers),
+        metadata=declared.result(
+            warehouse,
+            len(asked.ids),
+            {"checkpoint_id": current_checkpoints(warehouse, recipe)["checkpoint_id"][-1]},
+            **{
+                f"accuracy_of_{r['checkpoint']}/{r['benchmark']}/T={r['temperature']:g}": r["accuracy"]
+                for r in newest.to_dicts()
+            },
+            **sandbox_figure(recipe.verification.confinement),
+            **not_decided(answers["kind"]),
+            accuracies=accuracy_table(scores),
+            accuracy=inline(accuracy_bars(scores)),
+        ),
+    )
