@@ -1,10 +1,10 @@
 """The pool: the scored candidates of a dataset, from which divergence-aware sampling and its random control choose."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, CANDIDATES, OF_BATCHES, OF_RECIPE, candidate_params
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK
-from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
+from dasd_assets.rules.filters import CORRECTNESS, FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_resources.recipe import Recipe
@@ -25,22 +25,31 @@ POOL = Rule(
     ),
     (CANDIDATES, FILTERING, DIVERGENCE),
 )
+# Columns that only some policies need (`rules/policies.py`), in SQL. A question without a verifier passes unseen.
+ON_REQUEST = {
+    "num_tokens": "t.num_tokens",
+    "correct": f"""r.response_id IN (SELECT response_id FROM response_verdicts
+        WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version AND passed) AS correct""",
+}
 
 
-def create_pool_table(reading: Reading, params: dict[str, object]) -> dict[str, float]:
+def create_pool_table(reading: Reading, params: dict[str, object], columns: Collection[str] = ()) -> dict[str, float]:
     """Create the temporary table `pool` of the scored candidates, with the columns that a `Competition` needs.
 
-    params: of `pool_params`. Only accepted ones where filters come before selection. The key is the score, drawn
-    towards the mean of its domain where there is a pseudo-count. Returns these means; without a pseudo-count, none.
+    params: of `pool_params`. columns: more of them, of ON_REQUEST. Only accepted ones where filters come before
+    selection. The key is the score, drawn towards the mean of its domain where there is a pseudo-count. Returns these
+    means; without a pseudo-count, none.
     """
     # Where filters come after selection, `accepted` is a column and not a condition: best-per-question first takes the
     # best response of a question, and only then asks whether that one passed.
     # A table, because it is read several times and costs most: 18.7 s of 10 M scored responses, ranking them 2.0 s.
-    in_tokens = params["budget_unit"] == "tokens"  # counting them means reading every list of tokens
+    in_tokens = params["budget_unit"] == "tokens"
+    counted = in_tokens or "num_tokens" in columns  # which means reading every list of tokens
     query = f"""SELECT r.response_id, r.prompt_id, p.domain, s.score, s.score AS key,
-            v.response_id IS NOT NULL AS accepted, {"t.num_tokens" if in_tokens else "1"} AS cost, s.num_sentences
+            v.response_id IS NOT NULL AS accepted, {"t.num_tokens" if in_tokens else "1"} AS cost,
+            {", ".join(["s.num_sentences", *(ON_REQUEST[name] for name in columns)])}
         FROM responses r JOIN prompts p USING (prompt_id) JOIN response_scores s USING (response_id)
-            {f"JOIN {NUM_TOKENS} t USING (response_id)" if in_tokens else ""}
+            {f"JOIN {NUM_TOKENS} t USING (response_id)" if counted else ""}
             LEFT JOIN ({ACCEPTED.format(scope="")}) v USING (response_id)
         WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}
           AND s.student_fingerprint = $student AND s.score_name = $score_name

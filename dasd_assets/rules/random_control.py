@@ -10,6 +10,8 @@ from dasd_resources.storage.lake import Reading
 CONTROL_VERSION = "3"
 CONTROL = Rule("control", CONTROL_VERSION, ("seed",), (SELECTION,))
 
+DRAW = "md5_number_lower($seed || ' ' || response_id) / 2.0 ** 64"  # in SQL: a response's place in a draw, 0 to 1
+
 
 def draw_control(reading: Reading, chosen: pl.DataFrame, rule: Competition, seed: int) -> pl.DataFrame:
     """Accepted responses of table `pool`, drawn by a hash of seed and response_id, for as much per domain as `chosen`.
@@ -18,11 +20,15 @@ def draw_control(reading: Reading, chosen: pl.DataFrame, rule: Competition, seed
     otherwise the questions are drawn, too, with no more of one than the selection may have.
     """
     same = "prompt_id" if rule.policy == "best_per_question" else "domain"
-    query = f"""SELECT * REPLACE (md5_number_lower($seed || ' ' || response_id) / 2.0 ** 64 AS key)
+    query = f"""SELECT * REPLACE ({DRAW} AS key)
         FROM pool WHERE accepted AND key IS NOT NULL AND {same} IN (SELECT unnest($same::VARCHAR[]))"""
     reading.create_temp_table("drawn", query, {"seed": str(seed), "same": chosen[same].unique().to_list()})
-    spent = (
+    return select(reading, rule, spent(reading, chosen), "drawn")
+
+
+def spent(reading: Reading, chosen: pl.DataFrame) -> dict[str, int]:
+    """Domain -> what these rows of table `pool` cost together."""
+    query = (
         "SELECT domain, sum(cost)::BIGINT FROM pool WHERE response_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL"
     )
-    budget = dict(reading.read(spent, {"ids": chosen["response_id"].to_list()}).iter_rows())
-    return select(reading, rule, budget, "drawn")
+    return dict(reading.read(query, {"ids": chosen["response_id"].to_list()}).iter_rows())
