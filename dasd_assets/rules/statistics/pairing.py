@@ -1,0 +1,128 @@
+"""Answers of two arms -> their differences, paired by seed and by question.
+
+Pairing takes out what both arms share: how hard a question is, and what a seed does to either. Nothing is imputed: a
+question that one side lacks would change what is compared, so it is an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from dasd_resources.errors import UserError
+
+CELL = ["seed", "question_id"]
+NUM_NAMED = 5  # of what is missing, in a message
+
+
+class Unpaired(UserError, ValueError):
+    """Answers that cannot be paired; the message names what is missing where."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Accuracies of an arm and of its baseline, each (S, Q): the mean over a question's samples under one seed.
+
+    sampling_variances: (S, Q), of a difference by the draw of samples alone; None where a cell has a single sample.
+    """
+
+    seeds: tuple[object, ...]
+    question_ids: tuple[str, ...]
+    arm: np.ndarray
+    baseline: np.ndarray
+    sampling_variances: np.ndarray | None
+
+    @property
+    def differences(self) -> np.ndarray:
+        """(S, Q), arm less baseline."""
+        return np.asarray(self.arm - self.baseline)
+
+
+def paired_differences(
+    answers: pl.DataFrame, arm: object, baseline: object, seeds: Sequence[object] | None = None
+) -> Paired:
+    """Pair an arm's answers with the baseline's.
+
+    answers: arm, seed, question_id, correct; one row per sample, of one benchmark at one temperature.
+    seeds: those that must be there; those that both have, unless given.
+    Raises Unpaired where a seed or a question is missing on one side, and where no seed is common.
+    """
+    one_setting(answers)
+    cells = _cells(answers.filter(pl.col("arm").is_in([arm, baseline])))
+    sides = {name: cells.filter(pl.col("arm") == name) for name in (arm, baseline)}
+    wanted = _seeds(sides, seeds)
+    both = {name: side.filter(pl.col("seed").is_in(wanted)) for name, side in sides.items()}
+    questions = sorted(set(both[arm]["question_id"]) | set(both[baseline]["question_id"]))
+    left, right = (_matrices(both[name], name, wanted, questions) for name in (arm, baseline))
+    known = np.isfinite(left[1]).all() and np.isfinite(right[1]).all()
+    return Paired(tuple(wanted), tuple(questions), left[0], right[0], left[1] + right[1] if known else None)
+
+
+def one_arm(answers: pl.DataFrame) -> np.ndarray:
+    """(S, Q) accuracies of the one arm whose answers these are. Raises Unpaired where a seed lacks a question."""
+    one_setting(answers)
+    cells = _cells(answers)
+    names = sorted(set(cells["arm"]), key=str)
+    if len(names) != 1:
+        raise Unpaired(f"a mean is of one arm, these answers are of {len(names)}: {_some(names)}")
+    seeds, questions = sorted(set(cells["seed"])), sorted(set(cells["question_id"]))
+    return _matrices(cells, names[0], seeds, questions)[0]
+
+
+def one_setting(answers: pl.DataFrame) -> None:
+    """Raise Unpaired unless all answers are of one benchmark and one temperature, or do not say."""
+    for name in ("benchmark", "temperature"):
+        if name in answers.columns and answers[name].n_unique() > 1:
+            found = _some(answers[name].unique().sort().to_list())
+            raise Unpaired(f"answers of several {name}s ({found}): compare each of them apart, as `comparisons` does")
+
+
+def _cells(answers: pl.DataFrame) -> pl.DataFrame:
+    """arm, seed, question_id, accuracy, variance: of a cell's mean by the draw of its samples; NaN for one sample."""
+    needed = ["arm", *CELL, "correct"]
+    for name in needed:
+        if answers[name].null_count():
+            raise Unpaired(f"{answers[name].null_count()} answers have no {name}: give a failed answer as wrong")
+    share, count = pl.col("correct").cast(pl.Float64).mean(), pl.len()
+    cells = answers.group_by(["arm", *CELL]).agg(accuracy=share, num_samples=count)
+    variance = pl.col("accuracy") * (1 - pl.col("accuracy")) / (pl.col("num_samples") - 1.0)
+    return cells.with_columns(variance=pl.when(pl.col("num_samples") > 1).then(variance).otherwise(float("nan")))
+
+
+def _seeds(sides: dict[object, pl.DataFrame], seeds: Sequence[object] | None) -> list[object]:
+    found = {name: set(side["seed"]) for name, side in sides.items()}
+    for name, of_side in found.items():
+        if not of_side:
+            raise Unpaired(f"{name} has no answers: evaluate it first")
+        if lacking := sorted(set(seeds or ()) - of_side, key=str):
+            raise Unpaired(f"{name} has no answers under seed {_some(lacking)}: evaluate these first")
+    common = set(seeds) if seeds is not None else set.intersection(*found.values())
+    if not common:
+        each = "; ".join(f"{name}: {_some(sorted(of_side, key=str))}" for name, of_side in found.items())
+        raise Unpaired(f"no seed is common ({each}): train both under the same seeds")
+    return sorted(common)  # type: ignore[type-var]
+
+
+def _matrices(
+    cells: pl.DataFrame, name: object, seeds: Sequence[object], questions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies and variances, (S, Q)."""
+    grid = pl.DataFrame({"seed": seeds}, schema={"seed": cells.schema["seed"]}).join(
+        pl.DataFrame({"question_id": questions}, schema={"question_id": cells.schema["question_id"]}), how="cross"
+    )
+    full = grid.join(cells, on=CELL, how="left", maintain_order="left")
+    if full["accuracy"].null_count():
+        lacking = full.filter(pl.col("accuracy").is_null())
+        missing = [f"{row['question_id']} under seed {row['seed']}" for row in lacking.head(NUM_NAMED + 1).to_dicts()]
+        raise Unpaired(
+            f"{name} has no answer to {_some(missing)} ({lacking.height} missing of {full.height}): evaluate it again, "
+            "or leave these questions out on both sides"
+        )
+    shape = (len(seeds), len(questions))
+    return full["accuracy"].to_numpy().reshape(shape), full["variance"].to_numpy().reshape(shape)
+
+
+def _some(values: Sequence[object]) -> str:
+    more = ", …" if len(values) > NUM_NAMED else ""
+    return ", ".join(map(str, values[:NUM_NAMED])) + more
