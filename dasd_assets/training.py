@@ -33,6 +33,7 @@ from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import RECORD, Pace, Progress, Trained
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
@@ -45,14 +46,14 @@ Train = Callable[[SftJob, Callable[[Progress | Pace], None]], Trained]
 
 
 def epochs(recipe: Recipe, dataset: str) -> int:
-    """The mixed-policy stage has a number of epochs of its own."""
-    return recipe.mixed_policy.epochs if dataset == MIXED else recipe.training.epochs
+    """Of the stage that trains on a dataset; the mixed-policy stage's are not those of `training`."""
+    return recipe.mixed_policy.epochs if dataset == MIXED else recipe.training.of(dataset).epochs
 
 
 def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
-    settings = recipe.version(*TRAINING.parts)
-    return content_hash([TRAINING_VERSION, settings, epochs(recipe, dataset)])[:12]
+    settings = {**recipe.parts(*TRAINING.parts), "training": deciding(recipe.training.of(dataset))}
+    return content_hash([TRAINING_VERSION, content_hash(settings)[:12], epochs(recipe, dataset)])[:12]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -155,7 +156,7 @@ def _job(
         checkpoint_id=identity,
         model=Path(str(parent["path"])),
         rows=file,
-        training=recipe.training,
+        training=recipe.training.of(dataset),
         epochs=epochs(recipe, dataset),
         seed=recipe.seed,
         destination=folder / identity,

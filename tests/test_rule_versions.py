@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from conftest import change
 from noted import leaves
 from test_declarations import another, replaced
 
@@ -23,10 +24,34 @@ VERSIONS: list[tuple[Rule, Callable[[Recipe], str]]] = [
 def test_every_part_of_the_rule_changes_the_id(rule: Rule, version: Callable[[Recipe], str]) -> None:
     recipe = load_recipe("demo")
     read = {leaf: value for leaf, value in leaves(recipe).items() if leaf.startswith(rule.parts)}
+    read.pop("training.stages", None)  # decides for each stage by itself, as the next test says
     read |= {part: recipe.parts(part)[part] for part in rule.parts if part.endswith("dtype")}  # of a model
     changed = {leaf: version(replaced(recipe, leaf, another(value))) for leaf, value in read.items()}
     assert [leaf for leaf, found in changed.items() if found == version(recipe)] == []
     assert changed
+
+
+def test_what_a_stage_has_of_its_own_changes_the_id_of_that_stage_alone() -> None:
+    recipe = load_recipe("demo")
+    own = change(recipe, "training.stages", {"t100": {"epochs": 3, "learning_rate": 1e-3, "global_batch_size": 32}})
+    assert training_version(own, "t060") == training_version(recipe, "t060")
+    assert training_version(own, "mixed") == training_version(recipe, "mixed")
+    every = change(change(recipe, "training.epochs", 3), "training.learning_rate", 1e-3)
+    assert training_version(own, "t100") == training_version(change(every, "training.global_batch_size", 32), "t100")
+    assert (own.training.of("t100").epochs, own.training.of("t060").epochs) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"t100": {"learning_rate": 1e-9}}, "stages.t100: min_learning_rate 0.0003 is above learning_rate 1e-09"),
+        ({"mixed": {"epochs": 3}}, "stages.mixed.epochs: that stage's epochs are mixed_policy.epochs"),
+        ({"t070": {"epochs": 3}}, r"training.stages names \['t070'\]; the stages are \['t060', 't100', 'mixed'\]"),
+    ],
+)
+def test_what_no_stage_can_have_is_refused(stages: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        change(load_recipe("demo"), "training.stages", stages)
 
 
 def test_the_ids_of_the_demo_are_those_of_homes_made_before() -> None:

@@ -3,7 +3,8 @@
 Datasets are those of the recipe's temperatures (`t060`, …) and the mixed-policy one.
 """
 
-MIXED = "mixed"  # the mixed-policy dataset
+from dasd_resources.dataset_names import MIXED as MIXED
+
 DAS = "das"  # the policy of divergence-aware sampling
 RANDOM = "random"  # the policy of its random control
 ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages

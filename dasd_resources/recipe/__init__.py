@@ -17,6 +17,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
 | `recipe`, `load` | all of them together; from a file |
+| `experiment`, `experiment_files` | arms that change a recipe in part, to compare them; from files |
 """
 
 from dasd_resources.recipe.export_settings import Export

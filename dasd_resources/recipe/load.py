@@ -4,17 +4,16 @@ Relative paths start at the folder of the recipe's file. A shipped recipe's star
 files, but for those that the package itself holds (the demo's).
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
 from dasd_resources.home import home_of
-from dasd_resources.recipe.parts import RecipeError
+from dasd_resources.recipe.parts import RecipeError, error_lines
 from dasd_resources.recipe.recipe import Recipe
 
-MAY_HOLD_SECRETS = {"server", "landing"}  # values never shown: a key or password may be in them by mistake
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
 
@@ -32,7 +31,7 @@ def load_recipe(name_or_path: str, home: Path | None = None) -> Recipe:
         document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError("\n".join(_line(path, found) for found in error.errors())) from None
+        raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error))) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
     return _resolve_paths(recipe, path.parent, home or home_of({}))
@@ -60,19 +59,6 @@ def _find(name_or_path: str) -> Path:
         return path
     names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
     raise RecipeError(f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({names})")
-
-
-def _line(path: Path, error: Mapping[str, object]) -> str:
-    location = error["loc"]
-    key = ".".join(str(part) for part in location) if isinstance(location, tuple) and location else "recipe"
-    value = error["input"]
-    message = str(error["msg"]).removeprefix("Value error, ") + _REMEDIES.get(str(error["type"]), "")
-    secret = isinstance(location, tuple) and not MAY_HOLD_SECRETS.isdisjoint(location)
-    shown = "" if secret or isinstance(value, Mapping) else f" (found {value!r})"
-    return f"{path.name}: {key}: {message}{shown}"
-
-
-_REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}
 
 
 def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:

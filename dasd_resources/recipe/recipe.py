@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import to_jsonable_python
 
 from dasd_resources.content_hash import content_hash
+from dasd_resources.dataset_names import MIXED
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
@@ -14,7 +14,7 @@ from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
-from dasd_resources.recipe.parts import DECIDING, AddedLater, Part, is_unset
+from dasd_resources.recipe.parts import AddedLater, Part, deciding, is_unset
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
@@ -88,6 +88,10 @@ class Recipe(Part):
             raise ValueError(
                 f"selection.budgets names {sorted(unknown)}; generation makes {list(self.datasets)}: name only these"
             )
+        if unknown := set(self.training.stages) - {*self.datasets, MIXED}:
+            raise ValueError(
+                f"training.stages names {sorted(unknown)}; the stages are {[*self.datasets, MIXED]}: name only these"
+            )
         if self.filters.max_student_tokens > self.training.max_length:
             raise ValueError(
                 f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
@@ -130,7 +134,7 @@ class Recipe(Part):
         value: object = self
         for key in path.split("."):
             value = None if value is None else getattr(value, key)
-        return to_jsonable_python(value, context=DECIDING)
+        return deciding(value)
 
 
 def _of_asking(generation: Generation) -> str | None:

@@ -11,12 +11,32 @@ from pydantic import (
     model_validator,
 )
 
+from dasd_resources.dataset_names import MIXED
 from dasd_resources.recipe.landing_settings import Columns
-from dasd_resources.recipe.parts import DECIDING, Part, Positive, Probability
+from dasd_resources.recipe.parts import DECIDING, AddedLater, Part, Positive, Probability
+
+
+class StageTraining(Part):
+    """What one stage has of its own in `training`; what it leaves out is that of all stages."""
+
+    epochs: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    min_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    global_batch_size: Positive | None = None
+    per_device_batch_size: Positive | None = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The keys that are set."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
 class Training(Part):
-    """Full-parameter SFT, the same for every stage (report §6.4.1); the mixed-policy stage overrides the epochs."""
+    """Full-parameter SFT (report §6.4.1), the same for every stage but for what `stages` names.
+
+    stages: dataset -> what the stage that trains on it has of its own. The mixed-policy stage has its epochs in
+    `mixed_policy`.
+    """
 
     launcher: tuple[str, ...] = Field(strict=False)
     epochs: Positive
@@ -39,9 +59,26 @@ class Training(Part):
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
     use_kernels: bool
     save_every_steps: Positive | None
+    stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
+
+    def of(self, dataset: str) -> "Training":
+        """Of the stage that trains on a dataset, as if all had it."""
+        own = self.stages[dataset].given if dataset in self.stages else {}
+        return self.model_copy(update={**own, "stages": {}})
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if "epochs" in self.stages.get(MIXED, StageTraining()).given:
+            raise ValueError("stages.mixed.epochs: that stage's epochs are mixed_policy.epochs; set them there")
+        for name in self.stages:
+            try:
+                self.of(name)._check()
+            except ValueError as error:
+                raise ValueError(f"stages.{name}: {error}") from None
+        self._check()
+        return self
+
+    def _check(self) -> None:
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
@@ -55,7 +92,6 @@ class Training(Part):
             raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
         if self.packing and self.group_by_length:
             raise ValueError("packing makes bins of equal length; set group_by_length: false")
-        return self
 
 
 class MixedPolicy(Part):

@@ -1,0 +1,252 @@
+"""An experiment: arms that differ in what a student is trained on, each trained from several seeds and compared.
+
+A YAML file (`experiment_files.py`) names a recipe; an arm is a curriculum, one stage after another. What a stage
+changes of the recipe makes a recipe of its own, `stage_recipe`, validated as any other: all that a recipe decides
+(pools, selections, ids of datasets and checkpoints) is then decided as ever, and a stage that changes nothing has the
+checkpoint that the pipeline itself has trained.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from dasd_resources.dataset_names import MIXED
+from dasd_resources.recipe.parts import Part, Positive, RecipeError, error_lines
+from dasd_resources.recipe.recipe import Recipe
+from dasd_resources.recipe.selection_settings import Selection, Unit
+from dasd_resources.recipe.training_settings import StageTraining
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# What a stage cannot change of `selection`, and why.
+FIXED = {
+    "budgets": "a stage's budget stands beside it; write budget: {examples: {DOMAIN: NUMBER}}",
+    "budget_unit": "the unit is part of a stage's budget; write budget: {tokens: {DOMAIN: NUMBER}}",
+    "divergence": "sentences are typed once for a recipe; change it there, or take another recipe",
+}
+
+
+class Budget(Part):
+    """How much a stage takes of each domain of a dataset: one of three.
+
+    examples, tokens: domain -> how much; a domain that is not named gives all it has. times: so many times what the
+    recipe's own selection takes of each domain, counted in `unit`.
+    """
+
+    examples: dict[str, Positive] | None = None
+    tokens: dict[str, Positive] | None = None
+    times: Annotated[float, Field(gt=0)] | None = None
+    unit: Unit = "examples"
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        given = [name for name in ("examples", "tokens", "times") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of examples, tokens and times")
+        if self.times is None and "unit" in self.model_fields_set:
+            raise ValueError(f"unit goes with times; {given[0]} says it already: remove unit")
+        return self
+
+    @property
+    def counted_in(self) -> Unit:
+        """The unit of what it allows."""
+        return "tokens" if self.tokens is not None else self.unit
+
+    @property
+    def per_domain(self) -> dict[str, int] | None:
+        """Domain -> how much; None where it is a multiple of the recipe's own selection."""
+        return self.examples if self.tokens is None else self.tokens
+
+
+class ArmFilters(Part):
+    """What a stage changes of the recipe's `filters`."""
+
+    apply: str | None = None
+    require_correct: bool | None = None
+
+
+class ArmStage(Part):
+    """A stage of an arm: what it trains on, and what it changes of the recipe; what it leaves out is the recipe's.
+
+    dataset: one of the recipe's, or several, whose selections are trained on together. policy: an entry of
+    `dasd_assets.rules.policies.POLICIES`. selection: keys of the recipe's section. num_candidates: only so many of the
+    responses to a question compete. loss_on_prefix: of the mixed-policy dataset.
+    """
+
+    dataset: tuple[str, ...] = Field(min_length=1, strict=False)
+    policy: str = "das"
+    selection: dict[str, str | int | float | None] = Field(default_factory=dict)
+    filters: ArmFilters = ArmFilters()
+    num_candidates: Positive | None = None
+    budget: Budget | None = None
+    loss_on_prefix: bool | None = None
+    training: StageTraining = StageTraining()
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("dataset")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("names a dataset twice; remove one")
+        return tuple(sorted(names))
+
+    @field_validator("selection")
+    @classmethod
+    def _changeable(cls, changes: dict[str, object]) -> dict[str, object]:
+        for key in changes:
+            if key in FIXED:
+                raise ValueError(f"{key} cannot be changed here: {FIXED[key]}")
+            if key not in Selection.model_fields:
+                known = ", ".join(name for name in Selection.model_fields if name not in FIXED)
+                raise ValueError(f"there is no selection.{key}; there are {known}")
+        return changes
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.is_mixed and self.loss_on_prefix is not None:
+            raise ValueError("loss_on_prefix is of the mixed-policy dataset; remove it, or name dataset: mixed")
+        if self.is_mixed:
+            if len(self.dataset) > 1:
+                raise ValueError("the mixed-policy dataset holds off-policy responses already; name it alone")
+            changed = {"policy", "selection", "filters", "num_candidates", "budget"} & self.model_fields_set
+            if changed:
+                raise ValueError(f"the mixed-policy dataset is not selected: remove {', '.join(sorted(changed))}")
+        return self
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it trains on the mixed-policy dataset."""
+        return MIXED in self.dataset
+
+    @property
+    def name(self) -> str:
+        """Of what it trains on: `t060`, `mixed`, or `t060+t100` of several together."""
+        return "+".join(self.dataset)
+
+
+class Experiment(Part):
+    """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
+
+    report: what the report found, in words, to stand beside the result. arms: name -> its stages, in order; one
+    without stages is the untrained student. benchmarks, temperatures, samples_per_question: the recipe's if left out.
+    """
+
+    name: Name
+    title: Annotated[str, Field(min_length=1)]
+    report: Annotated[str, Field(min_length=1)]
+    recipe: str
+    seeds: tuple[Seed, ...] = Field(min_length=1, strict=False)
+    baseline: str
+    arms: dict[Name, tuple[ArmStage, ...]] = Field(min_length=2, strict=False)
+    benchmarks: tuple[str, ...] | None = Field(None, min_length=1, strict=False)
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] | None = Field(None, min_length=1, strict=False)
+    samples_per_question: Positive | None = None
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _lists(cls, arms: object) -> object:
+        """YAML's lists of stages as tuples."""
+        if not isinstance(arms, dict):
+            return arms
+        return {name: tuple(stages) if isinstance(stages, list) else stages for name, stages in arms.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds names one twice; remove one")
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
+        return self
+
+    def check(self, base: Recipe) -> None:
+        """Raise RecipeError, a line per fault, where an arm asks what the recipe cannot give."""
+        faults = list[str]()
+        for arm, stages in self.arms.items():
+            for number, stage in enumerate(stages):
+                try:
+                    stage_recipe(base, stage, self.seeds[0])
+                except RecipeError as error:
+                    faults += [f"arms.{arm}.{number}.{line}" for line in str(error).splitlines()]
+        try:
+            evaluated_recipe(base, self)
+        except RecipeError as error:
+            faults += str(error).splitlines()
+        if faults:
+            raise RecipeError("\n".join(faults))
+
+
+def stage_recipe(base: Recipe, stage: ArmStage, seed: int) -> Recipe:
+    """The recipe with the seed, and with what the stage changes, for the datasets that it trains on.
+
+    A budget of so many times another is not in it: that depends on what there is. Raises RecipeError, a line per key.
+    """
+    known = [*base.datasets, MIXED]
+    if unknown := [name for name in stage.dataset if name not in known]:
+        raise RecipeError(f"dataset: recipe {base.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    limit = base.generation.num_candidates
+    if stage.num_candidates is not None and stage.num_candidates > limit:
+        raise RecipeError(
+            f"num_candidates: {stage.num_candidates} is above generation.num_candidates {limit} of recipe {base.name}; "
+            "raise that and run `dasd run`, or lower this"
+        )
+    return _validated(base, _changes(base, stage, seed))
+
+
+def evaluated_recipe(base: Recipe, experiment: Experiment) -> Recipe:
+    """The recipe with the benchmarks and sampling by which an experiment compares its arms.
+
+    Raises RecipeError for a benchmark that the recipe has not.
+    """
+    known = {benchmark.name: benchmark for benchmark in base.evaluation.benchmarks}
+    names = experiment.benchmarks or tuple(known)
+    if unknown := [name for name in names if name not in known]:
+        raise RecipeError(f"benchmarks: recipe {base.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    changes = {
+        "benchmarks": [known[name].model_dump() for name in names],
+        "temperatures": experiment.temperatures,
+        "samples_per_question": experiment.samples_per_question,
+    }
+    return _validated(base, {"evaluation": _given(changes)})
+
+
+def _changes(base: Recipe, stage: ArmStage, seed: int) -> dict[str, object]:
+    """Section -> what a stage changes in it."""
+    selection: dict[str, object] = dict(stage.selection)
+    if stage.budget is not None:
+        selection |= {"budget_unit": stage.budget.counted_in}
+        budgets = stage.budget.per_domain or {}
+        selection |= {"budgets": {**base.selection.budgets, **{name: dict(budgets) for name in stage.dataset}}}
+    training = {"training": {**_given(stage.training.model_dump()), "stages": {}}}
+    if stage.name in base.training.stages:
+        own = base.training.stages[stage.name].model_dump()
+        training["training"] = {**_given(own), **training["training"]}
+    epochs = training["training"].pop("epochs", None) if stage.is_mixed else None
+    mixed = _given({"loss_on_prefix": stage.loss_on_prefix, "epochs": epochs})
+    return {
+        "seed": seed,
+        "generation": _given({"num_candidates": stage.num_candidates}),
+        "filters": _given(stage.filters.model_dump()),
+        "selection": selection,
+        "mixed_policy": mixed,
+        **training,
+    }
+
+
+def _given(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _validated(base: Recipe, changes: dict[str, object]) -> Recipe:
+    """The recipe with sections, or values, replaced in part, validated anew."""
+    document = base.model_dump()
+    for name, value in changes.items():
+        document[name] = {**document[name], **value} if isinstance(value, dict) else value
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError("\n".join(error_lines(error))) from None
