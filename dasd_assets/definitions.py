@@ -15,7 +15,6 @@ from typing import Protocol
 import dagster as dg
 
 from dasd_assets import (
-    answer_logprobs,
     checks,
     divergence,
     evaluation,
@@ -78,7 +77,6 @@ STAGES: tuple[Stage, ...] = (
     training,
     mixed_policy,
     evaluation,
-    answer_logprobs,
     published_dataset,
     report,
     maintenance,

@@ -37,7 +37,7 @@ def benchmark(folder: Path, *lines: str | dict[str, str]) -> Benchmark:
 
 
 def question(**values: str) -> Row:
-    return {"system_prompt": None, "metadata": "{}", **SUM, **values}
+    return {"system_prompt": None, "metadata": "{}", "instruction": None, **SUM, **values}
 
 
 @pytest.fixture
@@ -106,7 +106,9 @@ def test_only_the_final_answer_is_judged(text: str, verdict: Verdict) -> None:
 
 def test_wanted_answers_are_questions_times_temperatures_times_samples(tiny: Recipe, student: PromptedModel) -> None:
     recipe = change(tiny, "evaluation.temperatures", [0.6, 1.0])
-    questions = pl.DataFrame([{"benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")])
+    questions = pl.DataFrame(
+        [{"benchmark": "held_out", "question_id": key, "instruction": None} for key in ("q1", "q2", "q3")]
+    )
     wanted = wanted_answers(questions, "c1", student, recipe)
     asked = {(row["question_id"], row["temperature"], row["sample_index"]) for row in wanted.values()}
     assert len(wanted) == len(asked) == 3 * 2 * 2
@@ -114,7 +116,9 @@ def test_wanted_answers_are_questions_times_temperatures_times_samples(tiny: Rec
 
 
 def test_answer_ids_depend_on_what_is_asked_alone(tiny: Recipe, student: PromptedModel) -> None:
-    questions = pl.DataFrame([{"benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")])
+    questions = pl.DataFrame(
+        [{"benchmark": "held_out", "question_id": key, "instruction": None} for key in ("q1", "q2", "q3")]
+    )
     ids = set(wanted_answers(questions, "c1", student, tiny))
     assert set(wanted_answers(questions.reverse(), "c1", student, tiny)) == ids
     assert ids < set(wanted_answers(questions, "c1", student, change(tiny, "evaluation.samples_per_question", 3)))

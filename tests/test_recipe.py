@@ -146,7 +146,7 @@ def test_a_landing_path_starts_there_too_but_no_url(tmp_path: Path, url: str) ->
 
 def test_relative_paths_of_a_shipped_recipe_start_at_the_home_but_for_the_packages_own_files(tmp_path: Path) -> None:
     paths = [benchmark.path for benchmark in load_recipe("dasd-4b", tmp_path).evaluation.benchmarks]
-    assert paths[0] == str(tmp_path / "benchmarks" / "aime24.jsonl")
+    assert paths[0] == str(tmp_path / "benchmarks" / "aime24.parquet")
     assert all(path.startswith(str(tmp_path / "benchmarks")) for path in paths)
     demo = load_recipe("demo", tmp_path)
     assert Path(demo.evaluation.benchmarks[0].path).is_file()

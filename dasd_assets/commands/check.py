@@ -25,7 +25,7 @@ from dasd_assets.evaluation import question_rows
 from dasd_assets.held_out_questions import held_out_rows
 from dasd_assets.records.unsafe import UNSAFE
 from dasd_assets.rules.checkpoints import trained_names
-from dasd_assets.rules.instructions import as_asked
+from dasd_assets.rules.instructions import as_asked, asked_as
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.rollouts import length_cap
 from dasd_assets.rules.sampling import sampling_request
@@ -370,7 +370,8 @@ def _longest_question(benchmark: Benchmark, model: PromptedModel) -> int:
     except RecipeError:
         return 0
     longest = max(rows, key=lambda row: _num_characters(row["question"], row["system_prompt"]))
-    return len(model.chat.prompt_ids(longest["question"], longest["system_prompt"]))
+    question = asked_as(longest["question"], longest["instruction"])
+    return len(model.chat.prompt_ids(question, longest["system_prompt"]))
 
 
 def _logprobs(

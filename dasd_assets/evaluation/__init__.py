@@ -15,6 +15,7 @@ from dasd_assets.evaluation import evaluations, questions
 from dasd_assets.evaluation.accuracy import ACCURACY, accuracy, checkpoint_accuracy, checkpoint_answers
 from dasd_assets.evaluation.accuracy_plots import accuracy_bars, accuracy_table
 from dasd_assets.evaluation.answers import Asked, Checkpoint, answered, ask_missing, judged_row, wanted_answers
+from dasd_assets.evaluation.evaluations import chain
 from dasd_assets.evaluation.questions import (
     EVALUATION,
     EVALUATION_VERSION,
@@ -38,6 +39,7 @@ __all__ = [
     "benchmark_rows",
     "benchmark_version",
     "build",
+    "chain",
     "checkpoint_accuracy",
     "checkpoint_answers",
     "judged_row",

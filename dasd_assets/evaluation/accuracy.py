@@ -47,7 +47,9 @@ def checkpoint_answers(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
         SELECT checkpoint_id, benchmark, temperature, question_id, correct, kind
         FROM evaluations JOIN asked USING (benchmark, max_tokens)
-            SEMI JOIN benchmark_questions USING (benchmark, question_id)
+            SEMI JOIN benchmark_questions q ON q.benchmark = evaluations.benchmark
+                AND q.question_id = evaluations.question_id
+                AND q.instruction IS NOT DISTINCT FROM evaluations.instruction
         WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
           AND list_contains($temperatures, temperature) AND verifier_version = $verifier"""
     params = {

@@ -14,6 +14,7 @@ from dasd_assets.evaluation.questions import asked_questions
 from dasd_assets.records.progress import logged
 from dasd_assets.records.unsafe import confinement_of
 from dasd_assets.rules.ids import evaluation_id
+from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.rules.stored_answers import stored_answers
 from dasd_assets.rules.verdict import judge_answer, verifier_version
@@ -91,6 +92,7 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "sample_index": index,
                     "verifier_version": verifier_version(recipe),
                     "template_version": model.chat.template_version,
+                    "instruction": question["instruction"],
                 }
                 wanted[evaluation_id(row)] = {**row, "asked": question}
     return wanted
@@ -150,5 +152,5 @@ def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confineme
 
 def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
     asked = wanted["asked"]
-    prompt = model.chat.prompt_ids(asked["question"], asked["system_prompt"])
+    prompt = model.chat.prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
     return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])

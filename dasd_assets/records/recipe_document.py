@@ -16,5 +16,5 @@ def described(recipe: Recipe) -> dict[str, object]:
     for part in (document["teacher"], document["student"]):
         part["model"] = Path(part["model"]).name if Path(part["model"]).is_absolute() else part["model"]
     for benchmark in document["evaluation"]["benchmarks"]:
-        benchmark["path"] = Path(benchmark["path"]).name
+        benchmark["path"] = benchmark["path"] and Path(benchmark["path"]).name
     return document

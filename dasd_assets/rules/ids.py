@@ -57,8 +57,11 @@ def response_id(key: Mapping[str, object]) -> str:
 
     An instruction counts where there is one, so that ids from before there were any stay.
     """
-    instruction = {"instruction": key["instruction"]} if key.get("instruction") is not None else {}
-    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | instruction)[:32]
+    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | _instruction(key))[:32]
+
+
+def _instruction(key: Mapping[str, object]) -> dict[str, object]:
+    return {"instruction": key["instruction"]} if key.get("instruction") is not None else {}
 
 
 def imported_response_id(key: Mapping[str, object]) -> str:
@@ -77,8 +80,12 @@ def continuation_id(key: Mapping[str, object]) -> str:
 
 
 def evaluation_id(key: Mapping[str, object]) -> str:
-    """Hash of everything that decides an answer and how it is judged; key: the columns of its row."""
-    return content_hash([{name: key[name] for name in EVALUATION_ID_FIELDS}, key["template_version"]])[:32]
+    """Hash of everything that decides an answer and how it is judged; key: the columns of its row.
+
+    An instruction counts where there is one, so that ids from before there were any stay.
+    """
+    known = {name: key[name] for name in EVALUATION_ID_FIELDS}
+    return content_hash([known | _instruction(key), key["template_version"]])[:32]
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:

@@ -4,6 +4,8 @@ A response keeps the instruction that it was asked with: its tokens, its scores 
 the same question as the teacher had. A recipe takes the responses that were asked as it asks now.
 """
 
+from dasd_resources.benchmarks.layouts import QUESTION
+
 # In SQL, of a question p and the response a to it (or its rollout's reference).
 AS_ASKED = "p.question || coalesce(chr(10) || chr(10) || a.instruction, '')"
 
@@ -23,6 +25,13 @@ ASKED_AS_NOW = """CASE WHEN r.instruction IS NULL
 def as_asked(question: str, instruction: str | None) -> str:
     """The text that a model is given; `AS_ASKED` in Python."""
     return question if instruction is None else f"{question}\n\n{instruction}"
+
+
+def asked_as(question: str, instruction: str | None) -> str:
+    """The same for a benchmark's instruction, a template: the question stands where it says so, else above it."""
+    if instruction is None or QUESTION not in instruction:
+        return as_asked(question, instruction)
+    return instruction.replace(QUESTION, question)
 
 
 def instruction_params(instructions: dict[str, str]) -> dict[str, object]:

@@ -7,13 +7,13 @@ from dasd_resources.storage.lake import Lake, Row
 
 ROWS_AT_ONCE = 512
 ANSWERED = ("response_text", "num_tokens", "finish_reason")  # what the model decided
-_ASKED = (*(name for name in EVALUATION_ID_FIELDS if name != "verifier_version"), "template_version")
+_ASKED = (*(name for name in EVALUATION_ID_FIELDS if name != "verifier_version"), "template_version", "instruction")
 
 
 def stored_answers(lake: Lake, checkpoint: str, wanted: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
     """The id of each wanted answer of a checkpoint that is stored under another verifier version, and its `ANSWERED`.
 
-    wanted: evaluation_id -> columns of EVALUATION_ID_FIELDS, and template_version. Each id comes at most once.
+    wanted: evaluation_id -> columns of EVALUATION_ID_FIELDS, template_version, instruction. Each id comes at most once.
     """
     ids = {tuple(row[name] for name in _ASKED): key for key, row in wanted.items()}
     query = f"""SELECT {", ".join([*_ASKED, *ANSWERED])} FROM evaluations

@@ -27,6 +27,7 @@ from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
 from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
+from dasd_resources.benchmarks.generated import generator_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
@@ -262,8 +263,9 @@ def _version_of_files(cache: Path, what: str, recipe: Recipe, files: Sequence[st
     Computed once while they stay unchanged: reading them loads the verifiers' library, which takes a second.
     """
     benchmarks = [benchmark.model_dump(mode="json") for benchmark in recipe.evaluation.benchmarks]
-    stamps = [[path, *_stamp(Path(path))] for path in (*(b.path for b in recipe.evaluation.benchmarks), *files)]
-    name = f"{what} {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, benchmarks, stamps])}"
+    paths = [benchmark.path for benchmark in recipe.evaluation.benchmarks if benchmark.path]
+    stamps = [[path, *_stamp(Path(path))] for path in (*paths, *files)]
+    name = f"{what} {content_hash([EVALUATION_VERSION, VERIFIER_VERSION, generator_version(), benchmarks, stamps])}"
     return cached_hash(cache, (name, 0, 0), find)
 
 

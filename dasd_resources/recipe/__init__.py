@@ -9,8 +9,8 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `generation_settings` | `generation`, `parity` |
 | `import_settings` | `imports` |
 | `selection_settings` | `filters`, `selection` |
-| `training_settings` | `training`, `mixed_policy`, `evaluation` |
-| `provenance_settings` | `provenance` |
+| `training_settings` | `training`, `mixed_policy` |
+| `evaluation_settings` | `evaluation` |
 | `verification_settings` | `verification` |
 | `overlap_settings` | `decontamination`, `near_duplicates` |
 | `landing_settings`, `ready_columns` | `landing` |
@@ -21,15 +21,15 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `experiment`, `experiment_files` | arms that change a recipe in part, to compare them; from files |
 """
 
+from dasd_resources.recipe.evaluation_settings import Benchmark, Evaluation, Task
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
 from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
-from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_recipe
+from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_model, load_recipe
 from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
-from dasd_resources.recipe.provenance_settings import Provenance
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
     Divergence,
@@ -41,7 +41,7 @@ from dasd_resources.recipe.selection_settings import (
 )
 from dasd_resources.recipe.server_settings import BASE_URL, Server
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.training_settings import Benchmark, Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.training_settings import MixedPolicy, Training
 from dasd_resources.recipe.verification_settings import Verification
 
 __all__ = [
@@ -72,7 +72,6 @@ __all__ = [
     "Per",
     "Positive",
     "Probability",
-    "Provenance",
     "Recipe",
     "RecipeError",
     "Repetition",
@@ -81,11 +80,13 @@ __all__ = [
     "Selection",
     "Server",
     "Share",
+    "Task",
     "Thinking",
     "Training",
     "UniqueKeys",
     "Verification",
     "columns_for",
     "dataset_name",
+    "load_model",
     "load_recipe",
 ]

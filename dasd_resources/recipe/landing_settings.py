@@ -10,9 +10,17 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from dasd_resources.recipe.parts import Part
+from dasd_resources.recipe.parts import DECIDING, Part
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
 
 KINDS = ("path", "constant", "messages", "template", "letter")
@@ -68,6 +76,14 @@ class Source(Part):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return when
+
+    @model_serializer(mode="wrap")
+    def _deciding(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        """What was set alone, so that a stored recipe can be read again; versions keep their longer form."""
+        document: dict[str, object] = serialize(self)
+        return {
+            key: value for key, value in document.items() if info.context == DECIDING or key in self.model_fields_set
+        }
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ files, but for those that the package itself holds (the demo's).
 
 from collections.abc import Hashable
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from dasd_resources.home import home_of
-from dasd_resources.recipe.parts import RecipeError, error_lines
+from dasd_resources.recipe.model_settings import Model
+from dasd_resources.recipe.parts import Part, RecipeError, error_lines
 from dasd_resources.recipe.recipe import Recipe
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,14 +29,26 @@ def load_recipe(name_or_path: str, home: Path | None = None) -> Recipe:
     Raises RecipeError with one line per error: the key, what is wrong with it, the value found.
     """
     path = _find(name_or_path)
+    return _resolve_paths(_read(path, Recipe), path.parent, home or home_of({}))
+
+
+def load_model(path: Path) -> Model:
+    """The model of a YAML file with the keys of a recipe's `teacher`; raises RecipeError as `load_recipe` does."""
+    model = _read(path, Model)
+    folder = (path.parent / Path(model.model).expanduser()).resolve()
+    return model.model_copy(update={"model": str(folder)}) if folder.is_dir() else model
+
+
+Section = TypeVar("Section", bound=Part)
+
+
+def _read(path: Path, part: type[Section]) -> Section:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
-        recipe = Recipe.model_validate(document)
+        return part.model_validate(yaml.load(path.read_text(encoding="utf-8"), UniqueKeys))
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error))) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
-    return _resolve_paths(recipe, path.parent, home or home_of({}))
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -77,7 +91,7 @@ def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:
     compared = recipe.decontamination
     if compared is not None:
         compared = compared.model_copy(update={"files": tuple(map(resolve, compared.files))})
-    benchmarks = tuple(b.model_copy(update={"path": resolve(b.path)}) for b in recipe.evaluation.benchmarks)
+    benchmarks = tuple(b.model_copy(update={"path": b.path and resolve(b.path)}) for b in recipe.evaluation.benchmarks)
     return recipe.model_copy(
         update={
             "teacher": recipe.teacher.model_copy(update={"model": model(recipe.teacher.model)}),

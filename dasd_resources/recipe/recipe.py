@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from dasd_resources.content_hash import content_hash
 from dasd_resources.dataset_names import MIXED
 from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
+from dasd_resources.recipe.evaluation_settings import Evaluation
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
 from dasd_resources.recipe.import_settings import Imports
@@ -15,10 +16,9 @@ from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import AddedLater, Part, deciding, is_unset
-from dasd_resources.recipe.provenance_settings import Provenance
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
-from dasd_resources.recipe.training_settings import Evaluation, MixedPolicy, Training
+from dasd_resources.recipe.training_settings import MixedPolicy, Training
 from dasd_resources.recipe.verification_settings import Verification
 
 
@@ -40,7 +40,6 @@ class Recipe(Part):
     training: Training
     mixed_policy: MixedPolicy
     evaluation: Evaluation
-    provenance: Annotated[Provenance | None, AddedLater] = None  # a forward pass of three models an answer
     export: Export | None = None
     maintenance: Maintenance = Maintenance()
     landing: Landing = Landing()
@@ -99,22 +98,7 @@ class Recipe(Part):
                 f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
                 f"{self.training.max_length}; lower it, such rows would be cut while training"
             )
-        self._check_provenance()
         return self
-
-    def _check_provenance(self) -> None:
-        if self.provenance is None:
-            return
-        known = {"benchmarks": tuple(b.name for b in self.evaluation.benchmarks)}
-        known["temperatures"] = tuple(f"{t:g}" for t in self.evaluation.temperatures)
-        asked = {"benchmarks": self.provenance.benchmarks or ()}
-        asked["temperatures"] = tuple(f"{t:g}" for t in self.provenance.temperatures or ())
-        for key, names in asked.items():
-            if unknown := [name for name in names if name not in known[key]]:
-                raise ValueError(
-                    f"provenance.{key} names {', '.join(unknown)}; evaluation.{key} has {', '.join(known[key])}: name "
-                    "only these"
-                )
 
     @property
     def datasets(self) -> dict[str, float]:

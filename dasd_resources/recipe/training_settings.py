@@ -1,19 +1,11 @@
-"""Supervised fine-tuning (report §6.4.1), the mixed-policy stage (§5) and the evaluation of every stage (§7)."""
+"""Supervised fine-tuning (report §6.4.1) and the mixed-policy stage (§5)."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.landing_settings import Columns
-from dasd_resources.recipe.parts import DECIDING, AddedLater, Part, Positive, Probability
+from dasd_resources.recipe.parts import AddedLater, Part, Positive, Probability
 
 
 class StageTraining(Part):
@@ -34,9 +26,6 @@ class StageTraining(Part):
 class Training(Part):
     """Full-parameter SFT (report §6.4.1), the same for every stage but for what `stages` names.
 
-    group_order: of the groups of like length that an epoch is divided into. `descending` is the order of Hugging Face's
-    trainers, within each of a few parts of the epoch; `random` learns more from the same steps (docs/training.md).
-    keep_epochs: whether the weights after each epoch are kept beside the checkpoint.
     stages: dataset -> what the stage that trains on it has of its own. The mixed-policy stage has its epochs in
     `mixed_policy`.
     """
@@ -62,8 +51,6 @@ class Training(Part):
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
     use_kernels: bool
     save_every_steps: Positive | None
-    group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"
-    keep_epochs: Annotated[bool, AddedLater] = False
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
 
     def of(self, dataset: str) -> "Training":
@@ -95,8 +82,6 @@ class Training(Part):
             )
         if self.batch_counts == "bins" and not self.packing:
             raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
-        if self.group_order == "random" and not self.group_by_length:
-            raise ValueError("group_order is random but there are no groups; set group_by_length: true")
         if self.packing and self.group_by_length:
             raise ValueError("packing makes bins of equal length; set group_by_length: false")
 
@@ -113,42 +98,3 @@ class MixedPolicy(Part):
     require_correct: bool
     loss_on_prefix: bool
     epochs: Positive
-
-
-class Benchmark(Part):
-    """Held-out questions, in the format of the prompt files; `columns` maps those of another (landing_settings.py)."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    path: str  # decides nothing: what the file holds does (`evaluation.benchmark_version`), wherever it lies
-    max_tokens: Positive
-    columns: Columns | None = None  # decides nothing by itself either
-
-    @model_serializer(mode="wrap")
-    def _without_place(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
-        document: dict[str, object] = serialize(self)
-        if info.context == DECIDING:
-            del document["path"], document["columns"]
-        return document
-
-
-class Evaluation(Part):
-    """avg@k: the mean accuracy over `samples_per_question` responses a question (report §7)."""
-
-    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(strict=False, min_length=1)
-    top_p: Probability
-    samples_per_question: Positive
-    benchmarks: tuple[Benchmark, ...] = Field(strict=False, min_length=1)
-
-    @field_validator("temperatures")
-    @classmethod
-    def _distinct(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(temperatures)) < len(temperatures):
-            raise ValueError("the same temperature twice would ask for the same answers twice; remove one")
-        return temperatures
-
-    @field_validator("benchmarks")
-    @classmethod
-    def _unique(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
-        if len({b.name for b in benchmarks}) < len(benchmarks):
-            raise ValueError("two benchmarks have the same name; rename one")
-        return benchmarks

@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
+from accelerate.state import PartialState
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import (
@@ -27,41 +26,51 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
+from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, flush
 from dasd_resources.sft.ending import SavesBeforeEnding
-from dasd_resources.sft.kept_epochs import KeepsEpochs
-from dasd_resources.sft.packing import check_separation, load_rows, num_rows
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(description: Path, resume: str | None) -> None:
-    job, folder = json.loads(description.read_text()), description.parent
+    job, partial = json.loads(description.read_text()), description.parent
     training = Training.model_validate(job["training"])
-    rows = load_rows(Path(job["rows"]), training, folder / "cache")
+    rows = load_rows(Path(job["rows"]), training, partial / "cache")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
-    config = sft_config(training, job["epochs"], job["seed"], accumulation, folder / "state")
+    config = sft_config(training, job["epochs"], job["seed"], accumulation, partial / "state")
     tokenizer = load_tokenizer(Path(job["model"])).tokenizer
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
-    trainer.order = epoch_order(rows, config, training)
-    trainer.unproven = training if training.packing else None
-    if training.keep_epochs:
-        save = partial(save_weights, trainer, tokenizer, training.dtype)
-        trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
-    trainer.add_callback(Reporter(folder / "progress.jsonl", trainer))
-    trainer.add_callback(SavesBeforeEnding(folder / SAVING))
+    trainer.order = epoch_order(rows, config, training.group_by_length)
+    trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
+    trainer.add_callback(SavesBeforeEnding(partial / SAVING))
     trainer.train(resume_from_checkpoint=resume)
-    save_weights(trainer, tokenizer, training.dtype, folder / "weights")
+    save_weights(trainer, tokenizer, training.dtype, partial / "weights")
     if trainer.is_world_process_zero():
         result = {"num_steps": trainer.state.max_steps, "num_bins": len(rows)}
-        (folder / "result.json").write_text(json.dumps(result))
+        (partial / "result.json").write_text(json.dumps(result))
     trainer.accelerator.end_training()
+
+
+def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
+    """The rows, memory-mapped; with packing, bins of whole rows: no row is as long as a bin, so none is split."""
+    dataset = Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=["input_ids", "labels"])
+    if not training.packing:
+        return dataset
+    with PartialState().main_process_first():
+        return pack_dataset(dataset, training.max_length, "bfd_split", {"batch_size": 10_000})
+
+
+def num_rows(dataset: Dataset) -> int:
+    """Rows in a dataset, packed or not."""
+    if "seq_lengths" not in dataset.column_names:
+        return len(dataset)
+    return sum(len(lengths) for lengths in dataset["seq_lengths"])
 
 
 def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:
@@ -128,18 +137,15 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
 
 
 class EpochOrder(Sampler[int]):
-    """Row numbers in an order that only `seed` and `epoch` decide, in groups of like length if `lengths` are given.
+    """Row numbers in an order that only `seed` and `epoch` decide, in batches of like length if `lengths` are given.
 
-    group_order: `descending` groups, longest first within each part of the epoch, or the same in `random` order, with
-    one that is not full at the end. The samplers of transformers draw on the global generator or lose count of the
-    epoch when a run is resumed within one: rows would then be seen twice, or never.
+    The samplers of transformers draw on the global generator or lose count of the epoch when a run is resumed within
+    one: rows would then be seen twice, or never.
     """
 
-    def __init__(
-        self, num_rows: int, lengths: list[int] | None, group_size: int, seed: int, group_order: str = "descending"
-    ) -> None:
-        self.num_rows, self.lengths, self.group_size, self.seed = num_rows, lengths, group_size, seed
-        self.group_order, self.epoch = group_order, 0
+    def __init__(self, num_rows: int, lengths: list[int] | None, batch_size: int, seed: int) -> None:
+        self.num_rows, self.lengths, self.batch_size, self.seed = num_rows, lengths, batch_size, seed
+        self.epoch = 0
 
     def __len__(self) -> int:
         return self.num_rows
@@ -148,20 +154,14 @@ class EpochOrder(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.lengths is None:
             return iter(torch.randperm(self.num_rows, generator=generator).tolist())
-        rows = get_length_grouped_indices(self.lengths, self.group_size, generator=generator)
-        if self.group_order == "descending":
-            return iter(rows)
-        num_full = self.num_rows // self.group_size
-        firsts = (torch.randperm(num_full, generator=generator) * self.group_size).tolist()
-        return chain.from_iterable(rows[f : f + self.group_size] for f in [*firsts, num_full * self.group_size])
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
-def epoch_order(rows: Dataset, config: SFTConfig, training: Training) -> EpochOrder:
+def epoch_order(rows: Dataset, config: SFTConfig, group_by_length: bool) -> EpochOrder:
     """The order of training, grouped so that all rows of an optimizer step are alike in length."""
-    grouped = training.group_by_length
-    lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist() if grouped else None
-    group_size = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    return EpochOrder(len(rows), lengths, group_size, config.seed, training.group_order)
+    lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist() if group_by_length else None
+    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return EpochOrder(len(rows), lengths, batch_size, config.seed)
 
 
 class StageTrainer(SFTTrainer):
@@ -172,7 +172,6 @@ class StageTrainer(SFTTrainer):
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)
         self.positions = [0, 0]  # of this process: with a token, and all
-        self.unproven: Training | None = None  # of a training that packs, until its first step
 
     @property
     def num_tokens(self) -> int:
@@ -182,26 +181,11 @@ class StageTrainer(SFTTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        if self.unproven is not None:
-            check_separation(partial(self.last_packed, model), inputs["input_ids"][0].tolist(), self.unproven)
-            self.unproven = None
         mask = inputs.get("attention_mask")  # there is none without padding
         self.positions[0] += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self.positions[1] += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
-
-    @torch.no_grad()
-    def last_packed(self, model: torch.nn.Module, samples: list[list[int]]) -> torch.Tensor:
-        """Logprobs of the last sample's tokens, packed behind the others; every process computes as many rows."""
-        others, last = [token for sample in samples[:-1] for token in sample], samples[-1]
-        lengths = [len(sample) for sample in samples]
-        bin_ = {"input_ids": others + last, "labels": [-100] * len(others) + last, "seq_lengths": lengths}
-        model.eval()  # until the training step
-        inputs = self._prepare_inputs(self.data_collator([bin_]))
-        with self.compute_loss_context_manager():
-            logprobs: torch.Tensor = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
-        return logprobs
 
     def padding_share(self) -> float:
         """Of the positions that all processes computed since this was last asked, those that hold no token."""
@@ -288,9 +272,8 @@ def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtyp
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     tied = model.all_tied_weights_keys
     weights = {name: value.to(getattr(torch, dtype)) for name, value in weights.items() if name not in tied}
-    cached, model.config.use_cache = model.config.use_cache, True  # the trainer turned it off
+    model.config.use_cache = True  # the trainer turned it off
     model.save_pretrained(folder, state_dict=weights)
-    model.config.use_cache = cached
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")

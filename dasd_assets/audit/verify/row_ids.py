@@ -113,7 +113,11 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
     ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION_ID_FIELDS]), _continuation),
-    ("evaluations", ", ".join(["evaluation_id", "template_version", *EVALUATION_ID_FIELDS]), _evaluation),
+    (
+        "evaluations",
+        ", ".join(["evaluation_id", "template_version", "instruction", *EVALUATION_ID_FIELDS]),
+        _evaluation,
+    ),
     (
         "sft_examples",
         "example_id, response_id, continuation_id, input_ids, labels",

@@ -38,7 +38,11 @@ CHECKPOINTS = Table(
     columns=(
         CHECKPOINT_ID.of("checkpoints.checkpoint_id", "sft_examples.example_id"),
         RECIPE.optional(),
-        Column("name", "VARCHAR", "`teacher`, `student` (untrained), or its dataset: `t060`, …, `mixed`."),
+        Column(
+            "name",
+            "VARCHAR",
+            "`teacher`, `student` (untrained), its dataset (`t060`, …, `mixed`), or what `dasd evaluate` was given.",
+        ),
         Column(
             "stage",
             "INTEGER",
@@ -75,6 +79,13 @@ CHECKPOINTS = Table(
     shown=("checkpoint_id", "name", "stage", "parent_checkpoint_id", "num_examples"),
 )
 
+INSTRUCTION = Column(
+    "instruction",
+    "VARCHAR",
+    "How to answer, of the benchmark: around the question where it names `{question}`, else below it; NULL: nothing.",
+    nullable=True,
+)
+
 CHECKPOINT_EXAMPLES = Table(
     name="checkpoint_examples",
     one_row_per="example that a checkpoint was trained on",
@@ -107,7 +118,8 @@ BENCHMARK_QUESTIONS = Table(
         REFERENCE_ANSWER,
         VERIFIER,
         METADATA,
-        SOURCE_LINE,
+        SOURCE_LINE.here("Line of the benchmark's file, from 1; of a generated question, the number of its entry."),
+        INSTRUCTION,
         RUN_ID,
     ),
     key=("benchmark", "question_id"),
@@ -116,7 +128,12 @@ BENCHMARK_QUESTIONS = Table(
     in_summary=False,
 )
 
-_ANSWERED = ("benchmark_questions.question", "benchmark_questions.system_prompt", "checkpoints.path")
+_ANSWERED = (
+    "benchmark_questions.question",
+    "benchmark_questions.instruction",
+    "benchmark_questions.system_prompt",
+    "checkpoints.path",
+)
 _JUDGED = (
     *_ANSWERED,
     "benchmark_questions.reference_answer",
@@ -141,6 +158,7 @@ EVALUATIONS = Table(
         TEMPLATE_VERSION.optional(),
         QUESTION_ID.of("benchmark_questions.question_id"),
         SAMPLE_INDEX,
+        INSTRUCTION.of("benchmark_questions.instruction"),
         Column("correct", "BOOLEAN", "Whether the final answer is right.", _JUDGED),
         KIND.here("[Code](kinds.md) of why it is not.").of(*_JUDGED),
         REASON.here("The same for people.").optional().of(*_JUDGED),
