@@ -26,6 +26,7 @@ JSON_HELP = "print a JSON array of objects"
 
 INTERRUPTED = {
     "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
+    "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
     "backup": "interrupted; the next `dasd backup` to this folder continues from there",
     "ui": "stopped; the next start continues the runs that were under way",
 }
@@ -93,6 +94,18 @@ def _add_work(commands: Subparsers) -> None:
     land.add_argument("--config", help="only files in a folder of this name")
     land.add_argument("--split", help="only this split; by default all but held-out ones (test, validation)")
     land.set_defaults(command=_command("land"))
+    evaluate = commands.add_parser("evaluate", help="ask any model held-out questions, each answer once")
+    evaluate.add_argument("model", help="a stage of the recipe, a checkpoint's id, a folder, a hub model, a YAML file")
+    evaluate.add_argument(
+        "--benchmark", nargs="+", required=True, help="of the recipe; LAYOUT=FILE; reasoning_gym:DATASET,option=value"
+    )
+    evaluate.add_argument("--recipe", help=RECIPE_HELP)
+    evaluate.add_argument("--samples", type=positive, help="answers to each question")
+    evaluate.add_argument("--temperature", type=float, nargs="+", help="of the answers; several are asked one by one")
+    evaluate.add_argument("--top-p", type=float)
+    evaluate.add_argument("--max-tokens", type=positive, help="of each answer")
+    evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
+    evaluate.set_defaults(command=_command("evaluate"))
     ui = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
     ui.add_argument("--host", default=LOOPBACK, help="any address but loopback is open to everybody who can reach it")
     ui.add_argument("--port", type=int, default=3000)

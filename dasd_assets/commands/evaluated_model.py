@@ -1,0 +1,100 @@
+"""What `dasd evaluate` is asked to evaluate -> a row of `checkpoints`, and how the model is prompted.
+
+It may be a name in the recipe's chain (`student`, `t060`), the id of any stored checkpoint, a folder, a hub model in
+this machine's cache, or a YAML file with the keys of a recipe's `teacher`: the way to a server, or to another prompt.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from dasd_assets.evaluation import Checkpoint, chain
+from dasd_assets.records.recipe_document import described
+from dasd_assets.rules.asset_names import ROLES
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Model, Recipe, RecipeError, load_model
+from dasd_resources.storage.warehouse import Row, Warehouse
+
+YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that is not stored yet, and the name that its row gets."""
+
+    name: str
+    spec: Model
+
+
+def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked: str, origin: str) -> Checkpoint:
+    """The checkpoint that `asked` names; entered into `checkpoints` where it is not there. Raises RecipeError.
+
+    A model from elsewhere is known by its fingerprint, as the untrained student is, and belongs to no recipe.
+    """
+    known = {one.name: one for one in chain(warehouse, recipe)}
+    if asked in known:
+        return known[asked]
+    if stored := _stored(warehouse, asked):
+        return _as_stored(engines, recipe, stored)
+    entry = _entry(recipe, asked)
+    model = engines.find(entry.spec, asked)
+    if stored := _stored(warehouse, model.fingerprint):
+        return Checkpoint(model.fingerprint, stored["name"], entry.spec)
+    row = {
+        "checkpoint_id": model.fingerprint,
+        "recipe": None,
+        "name": entry.name,
+        "path": str(model.path),
+        "content_hash": model.fingerprint,
+        "recipe_document": json.dumps(_document(recipe, entry), ensure_ascii=False),
+        "materialized_at": datetime.now(UTC),
+    }
+    with warehouse.commit(origin) as transaction:
+        query = "SELECT count(*) FROM checkpoints WHERE checkpoint_id = $id"
+        if not transaction.read(query, {"id": model.fingerprint}).item():
+            transaction.append_missing("checkpoints", pl.DataFrame([row], schema_overrides={"recipe": pl.String}))
+    return Checkpoint(model.fingerprint, entry.name, entry.spec)
+
+
+def _stored(warehouse: Warehouse, asked: str) -> Row | None:
+    """The newest row of a checkpoint id, or of a trained checkpoint's folder."""
+    query = """SELECT * FROM checkpoints WHERE checkpoint_id = $asked OR (dataset IS NOT NULL AND path = $path)
+        ORDER BY materialized_at DESC LIMIT 1"""
+    found = warehouse.read(query, {"asked": asked, "path": str(Path(asked).resolve())}).to_dicts()
+    return found[0] if found else None
+
+
+def _as_stored(engines: Engines, recipe: Recipe, row: Row) -> Checkpoint:
+    """A stored checkpoint, prompted by this recipe if it is of it, else by the one it was registered with."""
+    role = "teacher" if row["name"] == "teacher" else "student"
+    own = recipe.teacher if role == "teacher" else recipe.student
+    document = json.loads(row["recipe_document"] or "{}")
+    spec = own if row["recipe"] == recipe.name or role not in document else Model.model_validate(document[role])
+    spec = spec.model_copy(update={"model": row["path"]})
+    identifier, name = str(row["checkpoint_id"]), str(row["name"])
+    if row["dataset"] is None:
+        found = engines.find(spec, f"checkpoint {identifier}").fingerprint
+        if found != identifier:
+            raise RecipeError(
+                f"checkpoint {identifier}: {row['path']} holds model {found} now; give that folder to evaluate it"
+            )
+    return Checkpoint(identifier, name, spec)
+
+
+def _entry(recipe: Recipe, asked: str) -> Entry:
+    if asked in ROLES:
+        return Entry(asked, recipe.teacher if asked == "teacher" else recipe.student)
+    if asked.endswith(YAML) and Path(asked).is_file():
+        return Entry(Path(asked).stem, load_model(Path(asked)))
+    folder = Path(asked).expanduser()
+    # Two parts of a folder's path, as a hub model has, so that no folder is taken for a stage of a recipe.
+    name = "/".join(folder.resolve().parts[-2:]) if folder.is_dir() else asked
+    return Entry(name, recipe.student.model_copy(update={"model": asked}))
+
+
+def _document(recipe: Recipe, entry: Entry) -> dict[str, object]:
+    """The recipe whose student this model stood in for, so that it can be asked again, and audited."""
+    return described(recipe if entry.name in ROLES else recipe.model_copy(update={"student": entry.spec}))

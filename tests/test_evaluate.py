@@ -1,0 +1,202 @@
+"""`dasd evaluate`: models from anywhere, each answer once, beside the recipe's own stages and without touching them."""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Project, change
+
+from dasd_assets.cli import main
+from dasd_assets.commands.evaluate import evaluate
+from dasd_assets.commands.evaluated_benchmarks import named_benchmark
+from dasd_assets.evaluation import question_rows
+from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.rules.ids import evaluation_id
+from dasd_assets.rules.instructions import asked_as
+from dasd_resources.recipe import RecipeError
+from dasd_resources.storage.warehouse import Row
+
+TASK = "reasoning_gym:chain_sum,num_questions=3,seed=9000000,min_terms=3,max_terms=4,min_digits=1,max_digits=1"
+AIME = {"problem": "What is 2 + 3?", "answer": "5"}
+
+
+def asked(project: Project, model: str, *benchmarks: str, **values: object) -> list[Row]:
+    """The rows of `dasd evaluate`, with the project's fake engine."""
+    given = {"samples": None, "temperature": None, "top_p": None, "max_tokens": None, **values}
+    args = argparse.Namespace(model=model, benchmark=list(benchmarks), **given)
+    return evaluate(project.warehouse, project.engines, project.recipe, args)
+
+
+@pytest.fixture
+def folder(project: Project, tmp_path: Path) -> str:
+    """A model from elsewhere: the demo's student with another configuration."""
+    shutil.copytree(project.recipe.student.model, tmp_path / "elsewhere" / "model")
+    config = tmp_path / "elsewhere" / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "elsewhere": True}))
+    return str(config.parent)
+
+
+def aime(folder: Path, *rows: dict[str, str]) -> str:
+    path = folder / "aime.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows or (AIME,)))
+    return f"aime25={path}"
+
+
+def test_a_folder_is_entered_and_asked_what_is_missing(project: Project, folder: str) -> None:
+    [row] = asked(project, folder, TASK)
+    assert (row["model"], row["num_questions"], row["num_answers"], row["num_failed"]) == ("elsewhere/model", 3, 6, 0)
+    assert re.fullmatch(r"chain_sum-[0-9a-f]{6}", row["benchmark"])
+    answers = project.read("SELECT * FROM evaluations")
+    assert answers["correct"].mean() == row["accuracy"] and answers["max_tokens"].unique().to_list() == [200]
+    assert row["num_cut_off"] == (answers["finish_reason"] == "length").sum()
+
+    assert asked(project, folder, TASK) == [row] and len(project.fake.generated) == 6
+    asked(project, folder, TASK, samples=5)
+    assert len(set(project.fake.generated)) == len(project.fake.generated) == 15
+    assert asked(project, folder, TASK) == [row]  # of the first two samples, whatever else there is
+
+    [entered] = project.read("SELECT * FROM checkpoints").to_dicts()
+    assert (entered["checkpoint_id"], entered["recipe"], entered["stage"]) == (row["checkpoint_id"], None, None)
+    assert asked(project, entered["checkpoint_id"], TASK) == [row]
+    assert current_checkpoints(project.warehouse, project.recipe).is_empty()
+
+
+def test_killed_it_goes_on(project: Project, folder: str) -> None:
+    project.fake.crash_after = 4
+    with pytest.raises(RuntimeError, match="crashed"):
+        asked(project, folder, TASK)
+    stored = set(project.read("SELECT evaluation_id FROM evaluations")["evaluation_id"])
+    project.fake.crash_after = None
+    [row] = asked(project, folder, TASK)
+    assert row["num_answers"] == 6 and project.count("checkpoints") == 1
+    assert stored and stored.isdisjoint(project.fake.generated[4:])
+
+
+def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, folder: str) -> None:
+    project.fake.steady, project.fake.fails = True, lambda request_id: int(request_id, 16) % 2 == 0
+    [row] = asked(project, folder, TASK, samples=4)
+    failed = sum(int(key, 16) % 2 == 0 for key in project.fake.generated)
+    assert 0 < row["num_failed"] == failed < 12
+    assert row["accuracy"] == pytest.approx((12 - failed) / 12)
+    project.fake.fails = lambda request_id: False
+    [row] = asked(project, folder, TASK, samples=4)
+    assert (row["num_failed"], row["accuracy"], len(project.fake.generated)) == (0, 1.0, 12 + failed)
+
+
+def test_a_single_question_has_no_standard_error(project: Project, folder: str, tmp_path: Path) -> None:
+    [row] = asked(project, folder, aime(tmp_path), samples=3)
+    assert row["standard_error"] is None
+    assert (row["samples_per_question"], row["temperature"], row["top_p"]) == (3, 1.0, 1.0)
+    assert row["max_tokens"] == 102_400
+
+
+def test_stages_of_the_recipe_keep_their_answers_and_are_asked_no_more(copy: Project) -> None:
+    before = copy.read("SELECT * FROM checkpoints ORDER BY ALL")
+    questions = copy.read("SELECT * FROM benchmark_questions ORDER BY ALL")
+    stages = [asked(copy, name, "held_out")[0] for name in ("teacher", "student", "t060", "mixed")]
+    assert copy.fake.generated == []
+    [folder] = before.filter(name="t060")["path"]
+    assert asked(copy, folder, "held_out") == [stages[2]]
+    asked(copy, str(copy.recipe.student.model), "held_out", TASK)
+    assert len(copy.fake.generated) == 6
+    assert copy.read("SELECT * FROM checkpoints ORDER BY ALL").equals(before)
+    stored = copy.read("SELECT * FROM benchmark_questions WHERE benchmark = 'held_out' ORDER BY ALL")
+    assert stored.equals(questions)
+    assert copy.run() == 0
+
+
+def test_other_questions_never_take_a_name(copy: Project, tmp_path: Path) -> None:
+    """Of one layout, two files; the second is named for its content, and again when it is asked again."""
+    other = tmp_path / "other"
+    other.mkdir()
+    first = asked(copy, "student", aime(tmp_path), samples=1)
+    second = asked(copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1)
+    assert first[0]["benchmark"] == "aime25" and re.fullmatch(r"aime25-[0-9a-f]{6}", second[0]["benchmark"])
+    assert asked(copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1) == second
+    assert asked(copy, "student", aime(tmp_path), samples=1) == first
+    assert len(copy.fake.generated) == 3
+
+
+def test_an_instruction_is_asked_stored_and_part_of_the_id(project: Project, folder: str, tmp_path: Path) -> None:
+    asked(project, folder, aime(tmp_path), samples=1)
+    [row] = project.read("SELECT instruction, evaluation_id FROM evaluations").to_dicts()
+    [question] = project.read("SELECT question, instruction FROM benchmark_questions").to_dicts()
+    assert row["instruction"] == question["instruction"] and r"\boxed{}" in row["instruction"]
+    assert asked_as(**question) == f"What is 2 + 3?\n\n{row['instruction']}"
+    assert asked_as("Q?", "Look at {question} and box it: {}") == "Look at Q? and box it: {}"
+    assert asked_as("Q?", None) == "Q?"
+
+
+def test_an_answer_without_instruction_has_the_id_that_it_always_had() -> None:
+    row = {"checkpoint_id": "c1", "benchmark": "b", "temperature": 1.0, "top_p": 1.0, "max_tokens": 50}
+    row |= {"question_id": "q1", "sample_index": 0, "verifier_version": "2", "template_version": "t"}
+    assert evaluation_id(row) == evaluation_id({**row, "instruction": None}) == KNOWN
+    assert evaluation_id({**row, "instruction": "Answer."}) != KNOWN
+
+
+KNOWN = "a9293e640359c04e584ce02d1843344e"  # of the release before there were instructions
+
+
+def test_a_model_that_is_served_comes_in_a_file(project: Project, tmp_path: Path) -> None:
+    described = tmp_path / "served.yaml"
+    server = "{base_urls: ['http://localhost:1/v1'], model: m, revision: r1}"
+    text = f"model: {project.recipe.student.model}\nengine: openai\ndtype: bfloat16\nserver: {server}\n"
+    described.write_text(text)
+    [row] = asked(project, str(described), TASK)
+    assert (row["model"], row["num_answers"]) == ("served", 6)
+    assert asked(project, row["checkpoint_id"], TASK) == [row] and len(project.fake.generated) == 6
+    described.write_text(text.replace("dtype", "dtipe"))
+    with pytest.raises(RecipeError, match=r"served.yaml: dtipe: Extra inputs are not permitted; remove the key"):
+        asked(project, str(described), TASK)
+
+
+def test_a_folder_that_holds_another_model_by_now_is_not_asked_as_the_first(project: Project, folder: str) -> None:
+    [row] = asked(project, folder, TASK)
+    config = Path(folder) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "elsewhere": 2}))
+    with pytest.raises(RecipeError, match=f"{folder} holds model [0-9a-f]+ now; give that folder to evaluate it"):
+        asked(project, str(row["checkpoint_id"]), TASK)
+    assert asked(project, folder, TASK)[0]["checkpoint_id"] != row["checkpoint_id"]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "told"),
+    [
+        ("aime25", "no benchmark of recipe tiny (held_out), no layout with its file (aime24=FILE"),
+        ("aime25=none.jsonl", "there is no such file; put one there, as downloaded (math-ai/aime25"),
+        ("reasoning_gym:chain_sum,seed", "'seed' must be an option and its value, as in seed=1"),
+        ("reasoning_gym:chain_sum,num_questions=0", "num_questions: Input should be greater than or equal to 1"),
+        ("reasoning_gym:nothing", "unknown verifier"),
+    ],
+)
+def test_a_benchmark_that_there_is_not(project: Project, benchmark: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        named_benchmark(project.recipe, benchmark, None)
+
+
+def test_a_model_that_cannot_be_asked_says_what_to_do(
+    project: Project, folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(project.home))
+    (Path(folder) / "chat_template.jinja").unlink()
+    for model, told in (
+        (folder, "it has no chat template; add its instruct version's chat_template.jinja"),
+        ("nobody/nothing", "run `hf download nobody/nothing` or give the path of a model folder"),
+        (f"{folder}/none", f"no folder {folder}/none; give the path of a model folder or the name of a hub model"),
+    ):
+        assert main(["evaluate", model, "--benchmark", TASK]) == 2
+        assert told in capsys.readouterr().err
+    assert project.count("checkpoints") == project.count("evaluations") == project.count("benchmark_questions") == 0
+
+
+def test_a_benchmark_of_a_recipe_may_have_an_instruction(project: Project) -> None:
+    [held_out] = project.recipe.evaluation.benchmarks
+    values = {**held_out.model_dump(), "instruction": "Answer: {question}"}
+    instructed = change(project.recipe, "evaluation.benchmarks", [values])
+    assert instructed.version("evaluation") != project.recipe.version("evaluation")
+    rows = question_rows(instructed.evaluation.benchmarks[0])
+    assert {row["instruction"] for row in rows} == {"Answer: {question}"}
+    assert [row["question_id"] for row in rows] == [row["question_id"] for row in question_rows(held_out)]
