@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from dasd_resources.demo import check_models, make_models
+from dasd_resources.demo import check_models, examples, tiny_models
 from dasd_resources.demo import questions as demo_questions
 from dasd_resources.demo.questions import TEST_FILE, read_rows, score, split_of, write_prompt_files, write_test_file
-from dasd_resources.demo.traces import SumStep, canonical, slip, steps_of, worked_body
+from dasd_resources.demo.traces import QUESTION, SumStep, canonical, slip, steps_of, worked_body
 
 DEMO = TEST_FILE.parent
 TOKENIZERS = {name: AutoTokenizer.from_pretrained(DEMO / name) for name in ("teacher", "student")}
@@ -29,8 +29,8 @@ def test_prompts_test_and_model_questions_are_disjoint(prompt_files: list[Path])
     prompts = {str(row["question"]) for file in prompt_files for row in read_rows(file)}
     test = {str(row["question"]) for row in read_rows(TEST_FILE)}
     rng = Random(0)
-    draws = [make_models.draw_expression(rng) for _ in range(5000)]
-    trained = {make_models.QUESTION.format(expression=expression) for expression in draws}
+    draws = [examples.draw_expression(rng) for _ in range(5000)]
+    trained = {QUESTION.format(expression=expression) for expression in draws}
     assert len(prompts) == demo_questions.NUM_PROMPTS
     assert len(test) == demo_questions.NUM_TEST
     assert not prompts & test
@@ -68,7 +68,7 @@ def test_more_prompts_keep_the_first_ones() -> None:
 
 
 def test_score_is_reasoning_gyms_own() -> None:
-    row = {"question": "1 - 5 - 2 =", "reference_answer": "-6", "metadata": {}}
+    row = {"question": "1 - 5 - 2 =", "reference_answer": "-6", "metadata": {}, "verifier": demo_questions.VERIFIER}
     assert score("-6", row) == 1.0
     assert score("6", row) == 0.0
     assert 0.0 < score("It is -6", row) < 1.0
@@ -81,7 +81,7 @@ def test_steps_run_left_to_right() -> None:
 def test_wording_agrees_with_chain_sum() -> None:
     row = read_rows(TEST_FILE)[0]
     assert isinstance(row["metadata"], dict)
-    assert make_models.QUESTION.format(expression=row["metadata"]["expression"]) == row["question"]
+    assert QUESTION.format(expression=row["metadata"]["expression"]) == row["question"]
 
 
 @given(st.integers(0, 2**32))
@@ -146,9 +146,9 @@ def test_chat_template_keeps_the_thinking_intact(name: str) -> None:
 def test_chat_template_renders_the_prompt_the_models_were_trained_on(name: str) -> None:
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
     rendered = TOKENIZERS[name].apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert rendered == make_models.render("Q", "S")
+    assert rendered == tiny_models.render("Q", "S")
     rendered = TOKENIZERS[name].apply_chat_template(messages[1:], tokenize=False, add_generation_prompt=True)
-    assert rendered == make_models.render("Q")
+    assert rendered == tiny_models.render("Q")
 
 
 @both_models
@@ -156,7 +156,7 @@ def test_models_load_and_answer_with_a_thinking_part(name: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(DEMO / name)
     assert model.config.vocab_size == len(TOKENIZERS[name])
-    prompt = {"teacher": None, "student": make_models.STUDENT_SYSTEM_PROMPT}[name]
+    prompt = {"teacher": None, "student": tiny_models.STUDENT_SYSTEM_PROMPT}[name]
     speaker = check_models.LoadedModel(model, TOKENIZERS[name], prompt)
     texts = speaker.tokenizer.batch_decode(
         check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6)
@@ -171,11 +171,11 @@ def test_everything_shipped_is_at_most_two_megabytes() -> None:
 
 def test_label_mask_covers_the_context_only() -> None:
     tokenizer: PreTrainedTokenizerFast = TOKENIZERS["teacher"]
-    [(ids, labels)] = make_models.encode([make_models.Example("1 +", " 2")], tokenizer)
+    [(ids, labels)] = tiny_models.encode([tiny_models.Example("1 +", " 2")], tokenizer)
     assert tokenizer.decode(ids) == "1 + 2"
     assert labels == [-100, -100, *tokenizer(" 2").input_ids]
 
 
 def test_learning_rate_warms_up_and_falls_to_its_floor() -> None:
-    rates = [make_models.learning_rate(step, 100, 1.0, 0.1) for step in (0, 4, 5, 100)]
+    rates = [tiny_models.learning_rate(step, 100, 1.0, 0.1) for step in (0, 4, 5, 100)]
     assert rates == pytest.approx([0.2, 1.0, 1.0, 0.1])

@@ -1,4 +1,4 @@
-"""Measures the demo models against their bars with plain PyTorch: accuracy before, between and after two SFT stages.
+"""Measures a world's models with plain PyTorch: accuracy per domain before, between and after two SFT stages.
 
 Left out, because the pipeline is there for it: divergence-aware sampling, filters, mixed policy, provenance.
 """
@@ -7,6 +7,7 @@ import argparse
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,10 +17,30 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from dasd_resources.chat.tokenizer_files import load_tokenizer
-from dasd_resources.demo.make_models import END_OF_TURN, STUDENT_SYSTEM_PROMPT, Encoded, Example, encode, fit, render
+from dasd_resources.demo.examples import DEMO
 from dasd_resources.demo.questions import NUM_PROMPTS, SEED, TEST_FILE, QuestionRow, questions, read_rows, score
+from dasd_resources.demo.tiny_models import END_OF_TURN, STUDENT_SYSTEM_PROMPT, Encoded, Example, encode, fit, render
+from dasd_resources.school.catalogue import FAMILY_OF_DOMAIN
+from dasd_resources.school.questions import HELD_OUT_FILES, SCHOOL, first_rows
+from dasd_resources.school.questions import NUM_PROMPTS as PROMPTS_PER_FAMILY
 
-DEMO = Path(__file__).parent
+
+@dataclass(frozen=True)
+class World:
+    """A pair of models with the questions they are measured on.
+
+    held_out: a file that no setting was chosen on, or, where choices are made with it, the validation questions.
+    """
+
+    folder: Path
+    held_out: Path
+    prompts: Callable[[], list[QuestionRow]]
+
+
+WORLDS = {
+    "demo": World(DEMO, TEST_FILE, lambda: list(islice(questions("prompts"), NUM_PROMPTS))),
+    "school": World(SCHOOL, HELD_OUT_FILES["validation"], lambda: first_rows("prompts", PROMPTS_PER_FAMILY)),
+}
 
 
 @dataclass(frozen=True)
@@ -62,28 +83,66 @@ def final_answer(text: str) -> str:
     return re.split(r"answer is|Answer:", answer)[-1].strip().removesuffix(".")
 
 
-def accuracy(
-    speaker: LoadedModel, rows: list[QuestionRow], temperature: float, samples: int = 4
-) -> tuple[float, float, list[int]]:
-    """avg@samples, its standard error clustered by question, and the responses' lengths in tokens."""
-    prompts = [speaker.prompt(row) for row in rows for _ in range(samples)]
-    responses = sample(speaker, prompts, temperature)
-    texts = speaker.tokenizer.batch_decode(responses)
+@dataclass(frozen=True)
+class Answered:
+    """Samples of every question: responses as texts, whether each is correct, and its length in tokens; (Q, S) each."""
+
+    rows: list[QuestionRow]
+    texts: list[list[str]]
+    correct: torch.Tensor
+    lengths: torch.Tensor
+
+    def only(self, domain: str) -> "Answered":
+        """The questions of one domain."""
+        at = [index for index, row in enumerate(self.rows) if row["domain"] == domain]
+        rows, texts = [self.rows[index] for index in at], [self.texts[index] for index in at]
+        return Answered(rows, texts, self.correct[at], self.lengths[at])
+
+    def accuracy(self) -> tuple[float, float]:
+        """avg@S and its standard error clustered by question."""
+        per_question = self.correct.mean(1)
+        return per_question.mean().item(), per_question.std().item() / math.sqrt(len(self.rows))
+
+    def procedures(self) -> str:
+        """How often each procedure is gone and how often right, and how many of them a question sees; else empty."""
+        found: dict[str, list[float]] = {}
+        seen = []
+        for row, texts, correct in zip(self.rows, self.texts, self.correct.tolist(), strict=True):
+            family = FAMILY_OF_DOMAIN.get(str(row["domain"]))
+            names = [family.procedure_of(text) if family else None for text in texts]
+            seen.append(len(set(names) - {None}))
+            for name, is_correct in zip(names, correct, strict=True):
+                found.setdefault(name or "none", []).append(is_correct)
+        total = sum(map(len, found.values()))
+        shares = [f"{name} {len(c) / total:.2f} ({sum(c) / len(c):.2f} right)" for name, c in sorted(found.items())]
+        return f"{sum(seen) / len(seen):.2f} procedures per question: {', '.join(shares)}" if any(seen) else ""
+
+
+def answered(speaker: LoadedModel, rows: list[QuestionRow], temperature: float, samples: int) -> Answered:
+    """`samples` responses to every question, scored."""
     repeated = [row for row in rows for _ in range(samples)]
-    correct = torch.tensor([score(final_answer(text), row) == 1.0 for text, row in zip(texts, repeated, strict=True)])
-    per_question = correct.view(-1, samples).float().mean(1)
-    return per_question.mean().item(), per_question.std().item() / math.sqrt(len(rows)), [len(ids) for ids in responses]
-
-
-def report(name: str, speaker: LoadedModel, rows: list[QuestionRow], temperature: float) -> None:
-    """Print one line of measurements."""
-    began = time.monotonic()
-    mean, error, lengths = accuracy(speaker, rows, temperature)
-    print(
-        f"{name} T={temperature}: {mean:.3f} ± {error:.3f}, {sum(lengths) / len(lengths):.0f} tokens "
-        f"(longest {max(lengths)}), {time.monotonic() - began:.0f} s",
-        flush=True,
+    responses = sample(speaker, [speaker.prompt(row) for row in repeated], temperature)
+    texts = speaker.tokenizer.batch_decode(responses)
+    correct = [score(final_answer(text), row) == 1.0 for text, row in zip(texts, repeated, strict=True)]
+    return Answered(
+        rows,
+        [texts[start : start + samples] for start in range(0, len(texts), samples)],
+        torch.tensor(correct).view(-1, samples).float(),
+        torch.tensor([len(ids) for ids in responses]).view(-1, samples).float(),
     )
+
+
+def report(name: str, speaker: LoadedModel, rows: list[QuestionRow], temperature: float, samples: int) -> None:
+    """Print a line of measurements, and one for each domain if there are several."""
+    began = time.monotonic()
+    everything = answered(speaker, rows, temperature, samples)
+    domains = sorted({str(row["domain"]) for row in rows})
+    parts = {domain: everything.only(domain) for domain in domains if len(domains) > 1}
+    print(f"{name}, T={temperature}, {time.monotonic() - began:.0f} s", flush=True)
+    for domain, part in {"all": everything, **parts}.items():
+        mean, error = part.accuracy()
+        lengths = f"{part.lengths.mean():.0f} tokens (longest {part.lengths.max():.0f})"
+        print(f"  {domain}: {mean:.3f} ± {error:.3f}, {lengths}; {part.procedures() if parts else ''}", flush=True)
 
 
 def epochs(rows: list[Encoded], num_epochs: int, batch_size: int, rng: Random) -> list[list[Encoded]]:
@@ -117,25 +176,28 @@ def cut_off_share(student: LoadedModel, teacher: LoadedModel, rows: list[Questio
 
 def main() -> None:
     """Print every number of the model card."""
-    parser = argparse.ArgumentParser(description="Measure the demo's models.")
-    parser.add_argument("--models", type=Path, default=DEMO)
-    parser.add_argument("--num-prompts", type=int, default=NUM_PROMPTS)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser = argparse.ArgumentParser(description="Measure the models of the demo or of the school.")
+    parser.add_argument("world", choices=list(WORLDS), nargs="?", default="demo")
+    parser.add_argument("--models", type=Path, help="folder of teacher and student; default: the shipped ones")
+    parser.add_argument("--samples", type=int, default=4, help="of each question")
+    parser.add_argument("--epochs", type=int, default=8, help="of each stage; 0: no stage")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--min-lr", type=float, default=3e-4)
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
-    test, prompts = read_rows(TEST_FILE), list(islice(questions("prompts"), args.num_prompts))
-    teacher, student = load(args.models / "teacher", None), load(args.models / "student", STUDENT_SYSTEM_PROMPT)
+    world = WORLDS[args.world]
+    folder, held_out, prompts = args.models or world.folder, read_rows(world.held_out), world.prompts()
+    teacher, student = load(folder / "teacher", None), load(folder / "student", STUDENT_SYSTEM_PROMPT)
     for temperature in (0.6, 1.0):
-        report("teacher", teacher, test, temperature)
-    report("student", student, test, 1.0)
+        report("teacher", teacher, held_out, temperature, args.samples)
+        report("student", student, held_out, temperature, args.samples)
     print(f"cut off before: {cut_off_share(student, teacher, prompts, 1.0):.3f}")
-    for stage, temperature in ((1, 0.6), (2, 1.0)):
+    for stage, temperature in ((1, 0.6), (2, 1.0)) if args.epochs else ():
         train_stage(student, teacher, prompts, temperature, args)
-        report(f"stage {stage}", student, test, 1.0)
+        report(f"stage {stage}", student, held_out, 1.0, args.samples)
         print(f"cut off after stage {stage}: {cut_off_share(student, teacher, prompts, temperature):.3f}", flush=True)
 
 

@@ -8,7 +8,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
@@ -32,8 +32,13 @@ ROWS_PER_SEED = 1_000_000  # chain_sum seeds row i with seed + i, so two streams
 
 def split_of(question: str) -> Split:
     """The only use a question may be put to, from its text: 1/8 test, 3/8 prompts, 4/8 training of the demo models."""
-    bucket = hashlib.sha256(question.encode()).digest()[0] % 8
+    bucket = bucket_of(question)
     return "test" if bucket == 0 else "prompts" if bucket < 4 else "models"
+
+
+def bucket_of(question: str) -> int:
+    """One of eight buckets, 0 to 7, from the question's text."""
+    return hashlib.sha256(question.encode()).digest()[0] % 8
 
 
 @cache
@@ -55,13 +60,13 @@ def questions(split: Split, seed: int = SEED) -> Iterator[QuestionRow]:
             yield row
 
 
-def prompt_row(entry: QuestionRow) -> QuestionRow:
+def prompt_row(entry: QuestionRow, domain: str = "math", verifier: str = VERIFIER) -> QuestionRow:
     """A reasoning-gym entry as a row of a prompt file; `metadata` is what its verifier needs back."""
     return {
         "question": entry["question"],
         "reference_answer": entry["answer"],
-        "domain": "math",
-        "verifier": VERIFIER,
+        "domain": domain,
+        "verifier": verifier,
         "metadata": entry["metadata"],
     }
 
@@ -69,7 +74,10 @@ def prompt_row(entry: QuestionRow) -> QuestionRow:
 def score(answer: str, row: QuestionRow) -> float:
     """reasoning-gym's own score of an extracted final answer; 1.0, and only that, is correct."""
     entry = {"question": row["question"], "answer": row["reference_answer"], "metadata": row["metadata"]}
-    return float(get_score_answer_fn("chain_sum")(answer, entry))
+    return float(scorer(str(row["verifier"]).removeprefix("reasoning_gym:"))(answer, entry))
+
+
+scorer = cache(get_score_answer_fn)  # to get one loads its data set
 
 
 def write_rows(path: Path, rows: list[QuestionRow]) -> None:
@@ -104,13 +112,13 @@ def read_rows(path: Path) -> list[QuestionRow]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def assert_disjoint(*files: Path) -> None:
-    """Raise if a question text occurs twice in these files, or in one the demo models may have been trained on."""
+def assert_disjoint(*files: Path, split_of: Callable[[str], str] = split_of) -> None:
+    """Raise if a question text occurs twice in these files, or in one the models may have been trained on."""
     texts = [str(row["question"]) for file in files for row in read_rows(file)]
     repeated = sorted({text for text in texts if texts.count(text) > 1})
     assert not repeated, f"questions occur more than once: {repeated}"
     trained = [text for text in texts if split_of(text) == "models"]
-    assert not trained, f"questions are reserved for training the demo models: {trained}"
+    assert not trained, f"questions are reserved for training the models: {trained}"
 
 
 def main() -> None:

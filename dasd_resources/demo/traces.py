@@ -88,6 +88,6 @@ def worked_body(expression: str, rng: Random, slip_at: int | None = None) -> tup
     return sentences + [ending] * bool(ending), slipped, rng.choice((" ", " ", "\n"))
 
 
-def canonical(body: str, answer: int) -> str:
+def canonical(body: str, answer: int | str) -> str:
     """The canonical text of a response."""
     return f"<think>\n{body}\n</think>\nThe answer is {answer}."

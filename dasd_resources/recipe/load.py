@@ -1,7 +1,7 @@
 """Loading a recipe: from a YAML file given by path, or by the name of one shipped in `recipes/`.
 
 Relative paths start at the folder of the recipe's file. A shipped recipe's start at the home, where a user can put
-files, but for those that the package itself holds (the demo's).
+files, but for those that the package itself holds (the demo's and the school's).
 """
 
 from collections.abc import Hashable

@@ -1,0 +1,131 @@
+"""What a family of questions is: reasoning-gym's rows of one data set, and several ways of solving them.
+
+A procedure writes its steps with a `Pen`, which slips now and then as a fallible teacher does: a slip is sometimes
+noticed and put right, otherwise the work goes on from the wrong result and ends in a wrong answer.
+Left out: any text that does not belong to one family.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+from dasd_resources.demo.questions import JsonValue, QuestionRow
+
+Result = TypeVar("Result", int, str)
+DOUBTS = ("Wait, that is not right.", "Hmm, let me check that step.", "No, that step is wrong.")
+
+
+@dataclass
+class Pen:
+    """Writes the sentences of one worked answer. slip_rate: of results; doubt_share: of slips, which are put right."""
+
+    rng: Random
+    slip_rate: float = 0.0
+    doubt_share: float = 0.0
+    sentences: list[str] = field(default_factory=list)
+
+    def say(self, *wordings: str, **values: int | str) -> None:
+        """Write one sentence in one of these wordings; an empty one is not written."""
+        if sentence := self.rng.choice(wordings).format(**values):
+            self.sentences.append(sentence)
+
+    def slips(self) -> bool:
+        """Whether the next result comes out wrong."""
+        return self.rng.random() < self.slip_rate
+
+    def slipped(self, right: Result, slip: Callable[[Result, Random], Result]) -> Result:
+        """The result, or with the pen's rate a plausible wrong one."""
+        return slip(right, self.rng) if self.slips() else right
+
+    def result(
+        self, right: Result, slip: Callable[[Result, Random], Result], *wordings: str, **values: int | str
+    ) -> Result:
+        """Write a step whose wordings name its `{result}`; returns the result with which the work goes on."""
+        first = self.slipped(right, slip)
+        self.say(*wordings, result=first, **values)
+        if first == right or self.rng.random() >= self.doubt_share:
+            return first
+        self.say(*DOUBTS)
+        self.say(*wordings, result=right, **values)
+        return right
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """One way of solving: `work` writes its steps and returns the answer to which they lead.
+
+    share: how often the teacher goes this way. opening: the first sentence, by which a response is known to go it.
+    """
+
+    name: str
+    share: float
+    opening: str
+    work: Callable[[QuestionRow, Pen], str]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question with a worked answer, which may be wrong."""
+
+    question: str
+    sentences: list[str]
+    answer: str
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One data set of reasoning-gym as a domain of questions.
+
+    config: of the data set. accepts: which of its rows are asked. level: difficulty of a row, 1 and more.
+    drill: one step of the work, as a question of its own, which the student knows before distillation.
+    guess: what the student answers to a whole question, mostly wrong.
+    """
+
+    dataset: str
+    domain: str
+    config: dict[str, int]
+    accepts: Callable[[QuestionRow], bool]
+    level: Callable[[QuestionRow], int]
+    procedures: tuple[Procedure, ...]
+    drill: Callable[[Random], Exercise]
+    guess: Callable[[QuestionRow, Random], str]
+
+    @property
+    def verifier(self) -> str:
+        """The data set's own scorer."""
+        return f"reasoning_gym:{self.dataset}"
+
+    def worked(self, row: QuestionRow, pen: Pen) -> Exercise:
+        """The question worked in one of the procedures."""
+        [procedure] = pen.rng.choices(self.procedures, [procedure.share for procedure in self.procedures])
+        pen.say(procedure.opening)
+        answer = procedure.work(row, pen)
+        return Exercise(str(row["question"]), pen.sentences, answer)
+
+    def procedure_of(self, response: str) -> str | None:
+        """Name of the procedure that a response goes, by its opening; None if it is none of them."""
+        body = response.removeprefix("<think>\n")
+        return next((procedure.name for procedure in self.procedures if body.startswith(procedure.opening)), None)
+
+
+def metadata_of(row: QuestionRow) -> dict[str, JsonValue]:
+    """The row's metadata. Raises TypeError if it has none."""
+    metadata = row["metadata"]
+    if not isinstance(metadata, dict):
+        raise TypeError(f"question {json.dumps(row['question'])} has no metadata")
+    return metadata
+
+
+def numbers_of(row: QuestionRow, key: str) -> list[int]:
+    """A list of integers from the row's metadata."""
+    numbers = metadata_of(row)[key]
+    if not isinstance(numbers, list):
+        raise TypeError(f"metadata {key} of {json.dumps(row['question'])} is no list: {numbers!r}")
+    return numbers
+
+
+def slip_number(right: int, rng: Random) -> int:
+    """A number that is plausibly mistaken for this one; never negative."""
+    return rng.choice([n for n in (right - 1, right + 1, right - 2, right + 2, right - 10, right + 10) if n >= 0])
