@@ -20,6 +20,7 @@
 | training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
+| provenance | `answer_logprobs` | `answer_logprobs`, where a recipe has `provenance` | the same | §4 |
 | data out | `published_dataset` | `published_dataset` | | |
 | report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |
 | checks | `checks` | checks on what the stages made | | |

@@ -15,6 +15,7 @@ from typing import Protocol
 import dagster as dg
 
 from dasd_assets import (
+    answer_logprobs,
     checks,
     divergence,
     evaluation,
@@ -77,6 +78,7 @@ STAGES: tuple[Stage, ...] = (
     training,
     mixed_policy,
     evaluation,
+    answer_logprobs,
     published_dataset,
     report,
     maintenance,

@@ -11,6 +11,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `selection_settings` | `filters`, `selection` |
 | `training_settings` | `training`, `mixed_policy` |
 | `evaluation_settings` | `evaluation` |
+| `provenance_settings` | `provenance` |
 | `verification_settings` | `verification` |
 | `overlap_settings` | `decontamination`, `near_duplicates` |
 | `landing_settings`, `ready_columns` | `landing` |
@@ -30,6 +31,7 @@ from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_model, load_rec
 from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
+from dasd_resources.recipe.provenance_settings import Provenance
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
     Divergence,
@@ -72,6 +74,7 @@ __all__ = [
     "Per",
     "Positive",
     "Probability",
+    "Provenance",
     "Recipe",
     "RecipeError",
     "Repetition",

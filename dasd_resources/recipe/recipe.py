@@ -16,6 +16,7 @@ from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import AddedLater, Part, deciding, is_unset
+from dasd_resources.recipe.provenance_settings import Provenance
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
 from dasd_resources.recipe.training_settings import MixedPolicy, Training
@@ -40,6 +41,7 @@ class Recipe(Part):
     training: Training
     mixed_policy: MixedPolicy
     evaluation: Evaluation
+    provenance: Annotated[Provenance | None, AddedLater] = None  # a forward pass of three models an answer
     export: Export | None = None
     maintenance: Maintenance = Maintenance()
     landing: Landing = Landing()
@@ -98,7 +100,22 @@ class Recipe(Part):
                 f"filters.max_student_tokens {self.filters.max_student_tokens} is above training.max_length "
                 f"{self.training.max_length}; lower it, such rows would be cut while training"
             )
+        self._check_provenance()
         return self
+
+    def _check_provenance(self) -> None:
+        if self.provenance is None:
+            return
+        known = {"benchmarks": tuple(b.name for b in self.evaluation.benchmarks)}
+        known["temperatures"] = tuple(f"{t:g}" for t in self.evaluation.temperatures)
+        asked = {"benchmarks": self.provenance.benchmarks or ()}
+        asked["temperatures"] = tuple(f"{t:g}" for t in self.provenance.temperatures or ())
+        for key, names in asked.items():
+            if unknown := [name for name in names if name not in known[key]]:
+                raise ValueError(
+                    f"provenance.{key} names {', '.join(unknown)}; evaluation.{key} has {', '.join(known[key])}: name "
+                    "only these"
+                )
 
     @property
     def datasets(self) -> dict[str, float]:

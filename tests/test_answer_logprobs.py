@@ -1,0 +1,104 @@
+"""Which answers are scored, by which models, in which tokens; each once, whatever is judged anew or interrupted."""
+
+import polars as pl
+import pytest
+from conftest import Project
+
+from dasd_assets.answer_logprobs import build, to_score
+from dasd_assets.rules.answers import ANSWER_ID, answer_logprobs_id, answer_tokens, sampled_answers
+from dasd_resources.chat import Chat, Encoded
+from dasd_resources.inference.engine import Failure
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.storage.lake import Row
+
+TEXT = "<think>\n1 + 2 = 3.\n</think>\nThe answer is 3."
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
+    recipe = load_recipe("demo")
+    return Engines(home=str(tmp_path_factory.mktemp("home"))).find(recipe.teacher, "teacher.model").chat
+
+
+def answer(text: str, finish_reason: str) -> Row:
+    return {"question": "1 + 2 =", "system_prompt": None, "text": text, "finish_reason": finish_reason}
+
+
+def test_the_end_of_turn_is_scored_only_where_the_answer_ended_by_itself(chat: Chat) -> None:
+    ended, cut = (answer_tokens(chat, answer(TEXT, reason), "a") for reason in ("stop", "length"))
+    assert isinstance(ended, Encoded)
+    assert isinstance(cut, Encoded)
+    assert ended.token_ids == [*cut.token_ids, chat.end_of_turn_id]
+    assert ended.offsets == [*cut.offsets, -1]
+    for encoded in (ended, cut):
+        assert len(encoded.token_ids) - encoded.num_prompt_tokens == len(encoded.offsets)
+        assert chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text == TEXT
+
+
+def test_an_answer_that_was_cut_while_it_thought_keeps_its_text(chat: Chat) -> None:
+    encoded = answer_tokens(chat, answer("<think>\n1 + 2", "length"), "a")
+    assert isinstance(encoded, Encoded)
+    assert chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text == "<think>\n1 + 2"
+
+
+def test_tokens_that_say_another_text_are_not_scored(chat: Chat) -> None:
+    found = answer_tokens(chat, answer("<think>\nso\n</think>\n</think>\nit is", "stop"), "a")
+    said = found if isinstance(found, Failure) else chat.read_response(found.token_ids[found.num_prompt_tokens :]).text
+    assert (said.kind == "tokens_differ") if isinstance(said, Failure) else said.endswith("</think>\nit is")
+
+
+def test_teacher_and_student_score_each_text_once_and_a_checkpoint_its_own() -> None:
+    rows = [("a1", "c1"), ("a1", "c2"), ("a2", "c2"), ("a2", "c2"), ("a3", "c1")]
+    answers = pl.DataFrame(rows, schema=["answer_id", "checkpoint_id"], orient="row")
+    for role in ("teacher", "student"):
+        assert [row["answer_id"] for row in to_score(answers, role, "m").values()] == ["a1", "a2", "a3"]
+    assert to_score(answers, "t060", "c2").keys() == {answer_logprobs_id("a1", "c2"), answer_logprobs_id("a2", "c2")}
+
+
+def test_every_sampled_answer_is_scored_by_three_models(finished: Project) -> None:
+    answers = sampled_answers(finished.warehouse, finished.recipe)
+    assert answers["checkpoint"].unique(maintain_order=True).to_list() == ["student", "t060", "t100", "mixed"]
+    assert answers.height == 4 * 5 * 2  # checkpoints, questions, answers to each
+    roles = dict(finished.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    wanted = {(row["answer_id"], model) for row in answers.to_dicts()
+              for model in (roles["teacher"], roles["student"], row["checkpoint_id"])}  # fmt: skip
+    scored = finished.read("SELECT * FROM answer_logprobs")
+    assert set(scored.select("answer_id", "checkpoint_id").iter_rows()) == wanted
+    assert scored.height == len(wanted)
+    lengths = scored.select(pl.col("token_ids", "logprobs", "offsets").list.len())
+    assert lengths["token_ids"].to_list() == lengths["logprobs"].to_list() == lengths["offsets"].to_list()
+
+
+def test_an_answer_that_is_judged_anew_is_not_scored_again(copy: Project) -> None:
+    before = copy.count("answer_logprobs")
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read("UPDATE evaluations SET verifier_version = 'older', evaluation_id = md5(evaluation_id)")
+    assert copy.materialize("evaluations") == 1
+    assert copy.materialize("answer_logprobs") == 1
+    assert copy.count("answer_logprobs") == before
+    assert copy.fake.scored == []
+
+
+def test_what_a_crash_left_is_scored_and_nothing_twice(copy: Project) -> None:
+    before = copy.read("SELECT answer_logprobs_id, logprobs FROM answer_logprobs ORDER BY ALL")
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read("DELETE FROM answer_logprobs")
+    copy.fake.crash_after = 11
+    with pytest.raises(RuntimeError, match="crashed after 11 results"):
+        copy.materialize("answer_logprobs")
+    assert 0 < copy.count("answer_logprobs") <= 11
+    copy.fake.crash_after = None
+    copy.materialize("answer_logprobs")
+    assert copy.read("SELECT answer_logprobs_id, logprobs FROM answer_logprobs ORDER BY ALL").equals(before)
+    assert len(copy.fake.scored) == len(set(copy.fake.scored)) == before.height
+
+
+def test_an_answer_id_names_question_end_and_text(finished: Project) -> None:
+    query = f"SELECT count(DISTINCT {ANSWER_ID}) FROM (VALUES {{}}) t(question_id, finish_reason, response_text)"
+    values = "('q', 'stop', 'a'), ('q', 'stop', 'a'), ('q', 'length', 'a'), ('q', 'stop', 'b'), ('p', 'stop', 'a')"
+    assert finished.read(query.format(values)).item() == 4
+
+
+def test_without_provenance_nothing_is_built(tiny: Recipe) -> None:
+    assert build(tiny.model_copy(update={"provenance": None})) == []
