@@ -34,7 +34,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.parts import deciding
-from dasd_resources.sft.checkpoint import RECORD, Pace, Progress, Trained
+from dasd_resources.sft.checkpoint import RECORD, Pace, Progress, Trained, epoch_folder
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.storage.warehouse import Warehouse
@@ -262,6 +262,13 @@ def _register(
     return snapshot
 
 
+def _kept_epochs(trained: Trained, epochs: int) -> dict[str, dg.JsonMetadataValue]:
+    """The folders of the weights after earlier epochs, where the recipe asked for them."""
+    folders = [epoch_folder(trained.path, epoch) for epoch in range(1, epochs)]
+    kept = [str(folder) for folder in folders if folder.is_dir()]
+    return {"kept_epochs": dg.MetadataValue.json(kept)} if kept else {}
+
+
 def _result(
     warehouse: Warehouse,
     declared: Declaration,
@@ -290,6 +297,7 @@ def _result(
             loss_trend=trend([point.loss for point in trained.losses]),
             curves=inline(training_curves(trained.losses)),
             **throughput(trained.losses),
+            **_kept_epochs(trained, job.epochs),
             **audited(f"checkpoint {job.checkpoint_id}", query, snapshot),
         ),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from dasd_resources.sft.checkpoint import epoch_folder
 from dasd_resources.storage.leftovers import (
     pin_snapshot,
     pinned_snapshots,
@@ -41,9 +42,13 @@ def test_half_made_checkpoints(tmp_path: Path, age: float, published: bool, dele
     folder = partial(tmp_path, "abc", age)
     if published:
         (tmp_path / "checkpoints" / "abc").mkdir()
+    kept = epoch_folder(tmp_path / "checkpoints" / "abc", 1)
+    kept.mkdir()
+    grow_old(kept, 2 * DAY)
     assert sweep_checkpoints(tmp_path, HOUR, DAY) == Swept(deleted, 6 * deleted)
     assert folder.exists() == (deleted == 0)
     assert (tmp_path / "checkpoints" / "abc").exists() == published
+    assert kept.exists()
 
 
 def test_a_young_file_keeps_its_folder(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
+    MambaConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -33,17 +35,16 @@ from transformers import (
 )
 
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained
+from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained, epoch_folder, published
 from dasd_resources.sft.child import (
     EpochOrder,
     Reporter,
     StageTrainer,
     accumulation_steps,
-    load_rows,
-    num_rows,
     sft_config,
 )
 from dasd_resources.sft.events import CURVES
+from dasd_resources.sft.packing import check_separation, load_rows, num_rows
 from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
@@ -319,6 +320,35 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert [event.step for event in events_of(trained.path)] == [0, *range(1, 61)]
 
 
+def test_a_killed_training_with_dropout_ends_bit_for_bit_as_if_undisturbed_and_keeps_its_epochs(
+    student: Path, make_job: JobMaker, tmp_path: Path
+) -> None:
+    shutil.copytree(student, tmp_path / "model")
+    config = json.loads((student / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.2}))
+    changes = {"model": tmp_path / "model", "epochs": 8, "keep_epochs": True}
+    undisturbed, job, killed = train(make_job("dropout", **changes), ignore), make_job("dropout-killed", **changes), []
+
+    def kill(reading: Reading) -> None:
+        if reading.step >= 11 and not killed:
+            killed.append(child_of(os.getpid(), job))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="killed by SIGKILL"):
+        train(job, kill)
+    assert list(job.partial.glob("epochs/[0-9]")) and not list(job.destination.parent.glob("dropout-killed-epoch-*"))
+    resumed = list[Reading]()
+    trained = train(job, resumed.append)
+    assert resumed[0].step >= 10
+    assert (trained.losses, trained.content_hash) == (undisturbed.losses, undisturbed.content_hash)
+    for epoch in range(1, 8):
+        folders = [epoch_folder(whole.path, epoch) for whole in (undisturbed, trained)]
+        first, second = (published(folder, folder.name) for folder in folders)
+        assert first and second and first.num_steps == 3 * epoch == first.losses[-1].step
+        assert first.content_hash == second.content_hash != trained.content_hash
+    assert not epoch_folder(trained.path, 8).exists()
+
+
 def child_of(process: int, job: SftJob) -> int:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     (child,) = (c for c in children if str(job.partial) in Path(f"/proc/{c}/cmdline").read_text())
@@ -464,6 +494,62 @@ def test_rows_reach_the_model_unchanged(student: Path, rows: Path, tmp_path: Pat
         tokens, labels = batch["input_ids"][kept].tensor_split(ends), batch["labels"][kept].tensor_split(ends)
         seen += [(part.tolist(), loss.tolist()) for part, loss in zip(tokens, labels, strict=True)]
     assert sorted(seen) == sorted(row(i) for i in range(NUM_ROWS))
+
+
+Packer = Callable[..., StageTrainer]
+
+
+@pytest.fixture
+def make_trainer(student: Path, rows: Path, tmp_path: Path) -> Packer:
+    def make(packing: bool, model: object = str(student), attn_implementation: str = "sdpa") -> StageTrainer:
+        changes = {"packing": packing, "group_by_length": False, "attn_implementation": attn_implementation}
+        training = TRAINING.model_copy(update={**changes, "per_device_batch_size": 2})
+        dataset = load_rows(rows, training, tmp_path / "cache")
+        config = sft_config(training, 1, 42, 1, tmp_path / "state")
+        tokenizer = AutoTokenizer.from_pretrained(student)
+        trainer = StageTrainer(model, config, train_dataset=dataset, processing_class=tokenizer)
+        trainer.order, trainer.unproven = EpochOrder(len(dataset), None, 2, 42), training if packing else None
+        return trainer
+
+    return make
+
+
+def loss_and_gradient(trainer: StageTrainer) -> tuple[float, torch.Tensor]:
+    """Mean loss of all rows, and its gradient over all weights, by the trainer's own steps."""
+    batches = list(trainer.get_train_dataloader())
+    num_targets = torch.tensor(sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches))
+    loss = sum(trainer.training_step(trainer.model, batch, num_targets).item() for batch in batches)
+    return loss, torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+def test_packed_rows_give_the_loss_and_gradient_of_separate_ones(
+    make_trainer: Packer, attn_implementation: str
+) -> None:
+    loss, gradient = loss_and_gradient(make_trainer(False, attn_implementation=attn_implementation))
+    packed_loss, packed_gradient = loss_and_gradient(make_trainer(True, attn_implementation=attn_implementation))
+    assert packed_loss == pytest.approx(loss, abs=1e-5)
+    assert torch.allclose(packed_gradient, gradient, rtol=0, atol=1e-5)
+    assert gradient.abs().max() > 0.01
+
+
+def test_a_model_that_lets_packed_samples_see_one_another_is_refused(make_trainer: Packer) -> None:
+    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=8, bos_token_id=0)
+    torch.manual_seed(0)
+    trainer = make_trainer(True, model=AutoModelForCausalLM.from_config(config))
+    batch = next(iter(trainer.get_train_dataloader()))
+    with pytest.raises(ValueError, match=r"this model does not keep packed samples apart: .* set packing: false"):
+        trainer.training_step(trainer.model, batch)
+
+
+def test_separation_is_a_matter_of_what_precedes_the_same_sample() -> None:
+    packing = TRAINING.model_copy(update={"packing": True})
+    check_separation(lambda samples: torch.tensor([-1.0 * len(samples[-1])]), list(range(200)), packing)
+    leak = {0: 0.0, 64: 2e-4}
+    with pytest.raises(ValueError, match=r"changes its logprobs by 0\.0002 nats"):
+        check_separation(lambda samples: torch.tensor([leak[samples[0][0]]]), list(range(200)), packing)
+    bfloat16 = packing.model_copy(update={"dtype": "bfloat16"})
+    check_separation(lambda samples: torch.tensor([leak[samples[0][0]]]), list(range(200)), bfloat16)
 
 
 def test_epoch_order_is_decided_by_seed_and_epoch() -> None:

@@ -51,6 +51,7 @@ class Training(Part):
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
     use_kernels: bool
     save_every_steps: Positive | None
+    keep_epochs: Annotated[bool, AddedLater] = False  # the weights after each epoch, beside the checkpoint
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
 
     def of(self, dataset: str) -> "Training":

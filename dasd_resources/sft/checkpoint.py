@@ -8,7 +8,7 @@ it changes afterwards.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,8 @@ from dasd_resources.content_hash import content_hash, file_hash
 RECORD, LOSSES = "dasd.json", "losses.json"
 EVENTS = "events.out.tfevents.training"  # TensorBoard knows its files by this beginning
 NOT_HASHED = (RECORD, LOSSES, EVENTS)  # they say how the weights were made, and decide nothing
+EPOCHS = "epochs"  # where a training keeps the weights after each epoch, until all is published
+UNFINISHED = ".unfinished"  # of an epoch whose weights are being saved
 SAVING = "saving"  # there while a training saves a private checkpoint
 PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 
@@ -114,6 +116,17 @@ def published(destination: Path, checkpoint_id: str) -> Trained | None:
     if _file_hashes(destination) != record["files"]:
         raise CheckpointError(f"{destination}: its files are not those that were published; {remedy}")
     return Trained.load(destination)
+
+
+def epoch_folder(checkpoint: Path, epoch: int) -> Path:
+    """Where the weights after an epoch of a checkpoint's training are published; epochs count from 1."""
+    return checkpoint.with_name(f"{checkpoint.name}-epoch-{epoch}")
+
+
+def saved_epochs(partial: Path) -> Iterator[tuple[int, Path]]:
+    """The epochs that a training has saved to their end, in order, and their folders."""
+    names = [path.name for path in (partial / EPOCHS).glob("*") if path.suffix != UNFINISHED]
+    yield from ((epoch, partial / EPOCHS / str(epoch)) for epoch in sorted(map(int, names)))
 
 
 def flush(folder: Path) -> None:

@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
-from accelerate.state import PartialState
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import (
@@ -26,51 +26,41 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl import SFTConfig, SFTTrainer
 
 from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import SAVING, Pace, Progress, flush
+from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
 from dasd_resources.sft.ending import SavesBeforeEnding
+from dasd_resources.sft.kept_epochs import KeepsEpochs
+from dasd_resources.sft.packing import check_separation, load_rows, num_rows
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(description: Path, resume: str | None) -> None:
-    job, partial = json.loads(description.read_text()), description.parent
+    job, folder = json.loads(description.read_text()), description.parent
     training = Training.model_validate(job["training"])
-    rows = load_rows(Path(job["rows"]), training, partial / "cache")
+    rows = load_rows(Path(job["rows"]), training, folder / "cache")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
-    config = sft_config(training, job["epochs"], job["seed"], accumulation, partial / "state")
+    config = sft_config(training, job["epochs"], job["seed"], accumulation, folder / "state")
     tokenizer = load_tokenizer(Path(job["model"])).tokenizer
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training.group_by_length)
-    trainer.add_callback(Reporter(partial / "progress.jsonl", trainer))
-    trainer.add_callback(SavesBeforeEnding(partial / SAVING))
+    trainer.unproven = training if training.packing else None
+    if training.keep_epochs:
+        save = partial(save_weights, trainer, tokenizer, training.dtype)
+        trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
+    trainer.add_callback(Reporter(folder / "progress.jsonl", trainer))
+    trainer.add_callback(SavesBeforeEnding(folder / SAVING))
     trainer.train(resume_from_checkpoint=resume)
-    save_weights(trainer, tokenizer, training.dtype, partial / "weights")
+    save_weights(trainer, tokenizer, training.dtype, folder / "weights")
     if trainer.is_world_process_zero():
         result = {"num_steps": trainer.state.max_steps, "num_bins": len(rows)}
-        (partial / "result.json").write_text(json.dumps(result))
+        (folder / "result.json").write_text(json.dumps(result))
     trainer.accelerator.end_training()
-
-
-def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
-    """The rows, memory-mapped; with packing, bins of whole rows: no row is as long as a bin, so none is split."""
-    dataset = Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=["input_ids", "labels"])
-    if not training.packing:
-        return dataset
-    with PartialState().main_process_first():
-        return pack_dataset(dataset, training.max_length, "bfd_split", {"batch_size": 10_000})
-
-
-def num_rows(dataset: Dataset) -> int:
-    """Rows in a dataset, packed or not."""
-    if "seq_lengths" not in dataset.column_names:
-        return len(dataset)
-    return sum(len(lengths) for lengths in dataset["seq_lengths"])
 
 
 def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:
@@ -172,6 +162,7 @@ class StageTrainer(SFTTrainer):
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)
         self.positions = [0, 0]  # of this process: with a token, and all
+        self.unproven: Training | None = None  # of a training that packs, until its first step
 
     @property
     def num_tokens(self) -> int:
@@ -181,11 +172,26 @@ class StageTrainer(SFTTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
+        if self.unproven is not None:
+            check_separation(partial(self.last_packed, model), inputs["input_ids"][0].tolist(), self.unproven)
+            self.unproven = None
         mask = inputs.get("attention_mask")  # there is none without padding
         self.positions[0] += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self.positions[1] += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
+
+    @torch.no_grad()
+    def last_packed(self, model: torch.nn.Module, samples: list[list[int]]) -> torch.Tensor:
+        """Logprobs of the last sample's tokens, packed behind the others; every process computes as many rows."""
+        others, last = [token for sample in samples[:-1] for token in sample], samples[-1]
+        lengths = [len(sample) for sample in samples]
+        bin_ = {"input_ids": others + last, "labels": [-100] * len(others) + last, "seq_lengths": lengths}
+        model.eval()  # until the training step
+        inputs = self._prepare_inputs(self.data_collator([bin_]))
+        with self.compute_loss_context_manager():
+            logprobs: torch.Tensor = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+        return logprobs
 
     def padding_share(self) -> float:
         """Of the positions that all processes computed since this was last asked, those that hold no token."""
@@ -272,8 +278,9 @@ def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtyp
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     tied = model.all_tied_weights_keys
     weights = {name: value.to(getattr(torch, dtype)) for name, value in weights.items() if name not in tied}
-    model.config.use_cache = True  # the trainer turned it off
+    cached, model.config.use_cache = model.config.use_cache, True  # the trainer turned it off
     model.save_pretrained(folder, state_dict=weights)
+    model.config.use_cache = cached
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")

@@ -1,6 +1,7 @@
 """Train one stage: TRL's SFTTrainer in a child process, its weights published complete or not at all (report §6.4.1).
 
-A folder of starting weights + a Parquet file of `input_ids` and `labels` -> a published checkpoint (`checkpoint.py`).
+A folder of starting weights + a Parquet file of `input_ids` and `labels` -> a published checkpoint (`checkpoint.py`),
+and, if asked for, one of every epoch before the last.
 The child (`child.py`) works in `<destination>.partial`. One that was killed leaves its last private checkpoint
 there, and the next `train` of the same job goes on from it. Left out: evaluation while training, adapters, hubs.
 """
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,18 @@ import polars as pl
 from dasd_resources.content_hash import file_hash
 from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import EVENTS, SAVING, Pace, Progress, Trained, publish, published
+from dasd_resources.recipe.parts import DECIDING
+from dasd_resources.sft.checkpoint import (
+    EVENTS,
+    SAVING,
+    Pace,
+    Progress,
+    Trained,
+    epoch_folder,
+    publish,
+    published,
+    saved_epochs,
+)
 from dasd_resources.sft.events import add, events
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
@@ -90,10 +102,8 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
                 _run_child(job, resume, lock, reported)
             counts = {**json.loads((job.partial / "result.json").read_text()), "num_samples": num_samples}
             record = {**job.record, "checkpoint_id": job.checkpoint_id, "seconds": time.monotonic() - started, **counts}
-            points = _points(job.partial)
-            with events(job.partial / "weights" / EVENTS, points):  # anew: what was shown live may lack a point
-                pass
-            trained = publish(job.partial / "weights", job.destination, record, points)
+            _publish_epochs(job, record)
+            trained = _publish(job.partial / "weights", job.destination, record, _points(job.partial))
         shutil.rmtree(job.partial, ignore_errors=True)
         return trained
 
@@ -122,6 +132,23 @@ def check_rows(rows: Path, max_length: int) -> int:
     if counts.is_empty():
         raise ValueError(f"{rows} has no rows: there is nothing to train on")
     return counts.height
+
+
+def _publish_epochs(job: SftJob, record: Mapping[str, object]) -> None:
+    """Publish what was kept on request; each is there whole once the checkpoint itself is."""
+    steps_per_epoch = int(str(record["num_steps"])) // job.epochs
+    for epoch, weights in saved_epochs(job.partial):
+        destination, num_steps = epoch_folder(job.destination, epoch), epoch * steps_per_epoch
+        if published(destination, destination.name) is None:
+            of_epoch = {"checkpoint_id": destination.name, "epoch": epoch, "num_steps": num_steps}
+            points = [point for point in _points(job.partial) if point.step <= num_steps]
+            _publish(weights, destination, {**record, **of_epoch, "of": job.checkpoint_id}, points)
+
+
+def _publish(weights: Path, destination: Path, record: Mapping[str, object], points: Sequence[Progress]) -> Trained:
+    with events(weights / EVENTS, points):  # anew: what was shown live may lack a point
+        pass
+    return publish(weights, destination, record, points)
 
 
 @contextmanager
@@ -159,7 +186,7 @@ def _document(job: SftJob) -> dict[str, object]:
         "model": str(job.model),
         "rows": str(job.rows),
         "rows_hash": file_hash(job.rows),
-        "training": job.training.model_dump(mode="json"),
+        "training": job.training.model_dump(mode="json", context=DECIDING),  # an older release's goes on
         "epochs": job.epochs,
         "seed": job.seed,
     }
