@@ -565,6 +565,15 @@ def test_epoch_order_is_decided_by_seed_and_epoch() -> None:
     assert grouped < 40
 
 
+def test_groups_in_random_order_are_the_same_groups() -> None:
+    lengths = [(7 * index) % 41 for index in range(42)]
+    in_order, shuffled = (list(EpochOrder(42, lengths, 4, 7, order)) for order in ("descending", "random"))
+    groups, mixed = ([tuple(rows[i : i + 4]) for i in range(0, 42, 4)] for rows in (in_order, shuffled))
+    assert set(groups) == set(mixed) and groups != mixed
+    assert len(groups[-1]) == 2 and groups[-1] == mixed[-1]
+    assert list(EpochOrder(42, lengths, 4, 7, "random")) == shuffled
+
+
 def test_accumulation_steps_hold_the_global_batch() -> None:
     def steps(num_samples: int, num_bins: int, world_size: int, **changes: object) -> int:
         return accumulation_steps(TRAINING.model_copy(update=changes), num_samples, num_bins, world_size)

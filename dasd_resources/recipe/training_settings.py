@@ -26,6 +26,9 @@ class StageTraining(Part):
 class Training(Part):
     """Full-parameter SFT (report §6.4.1), the same for every stage but for what `stages` names.
 
+    group_order: of the groups of like length that an epoch is divided into. `descending` is the order of Hugging Face's
+    trainers, within each of a few parts of the epoch; `random` learns more from the same steps (docs/training.md).
+    keep_epochs: whether the weights after each epoch are kept beside the checkpoint.
     stages: dataset -> what the stage that trains on it has of its own. The mixed-policy stage has its epochs in
     `mixed_policy`.
     """
@@ -51,7 +54,8 @@ class Training(Part):
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
     use_kernels: bool
     save_every_steps: Positive | None
-    keep_epochs: Annotated[bool, AddedLater] = False  # the weights after each epoch, beside the checkpoint
+    group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"
+    keep_epochs: Annotated[bool, AddedLater] = False
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
 
     def of(self, dataset: str) -> "Training":
@@ -83,6 +87,8 @@ class Training(Part):
             )
         if self.batch_counts == "bins" and not self.packing:
             raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
+        if self.group_order == "random" and not self.group_by_length:
+            raise ValueError("group_order is random but there are no groups; set group_by_length: true")
         if self.packing and self.group_by_length:
             raise ValueError("packing makes bins of equal length; set group_by_length: false")
 

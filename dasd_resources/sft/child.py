@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -48,7 +49,7 @@ def main(description: Path, resume: str | None) -> None:
     config = sft_config(training, job["epochs"], job["seed"], accumulation, folder / "state")
     tokenizer = load_tokenizer(Path(job["model"])).tokenizer
     trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
-    trainer.order = epoch_order(rows, config, training.group_by_length)
+    trainer.order = epoch_order(rows, config, training)
     trainer.unproven = training if training.packing else None
     if training.keep_epochs:
         save = partial(save_weights, trainer, tokenizer, training.dtype)
@@ -127,15 +128,18 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
 
 
 class EpochOrder(Sampler[int]):
-    """Row numbers in an order that only `seed` and `epoch` decide, in batches of like length if `lengths` are given.
+    """Row numbers in an order that only `seed` and `epoch` decide, in groups of like length if `lengths` are given.
 
-    The samplers of transformers draw on the global generator or lose count of the epoch when a run is resumed within
-    one: rows would then be seen twice, or never.
+    group_order: `descending` groups, longest first within each part of the epoch, or the same in `random` order, with
+    one that is not full at the end. The samplers of transformers draw on the global generator or lose count of the
+    epoch when a run is resumed within one: rows would then be seen twice, or never.
     """
 
-    def __init__(self, num_rows: int, lengths: list[int] | None, batch_size: int, seed: int) -> None:
-        self.num_rows, self.lengths, self.batch_size, self.seed = num_rows, lengths, batch_size, seed
-        self.epoch = 0
+    def __init__(
+        self, num_rows: int, lengths: list[int] | None, group_size: int, seed: int, group_order: str = "descending"
+    ) -> None:
+        self.num_rows, self.lengths, self.group_size, self.seed = num_rows, lengths, group_size, seed
+        self.group_order, self.epoch = group_order, 0
 
     def __len__(self) -> int:
         return self.num_rows
@@ -144,14 +148,20 @@ class EpochOrder(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.lengths is None:
             return iter(torch.randperm(self.num_rows, generator=generator).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        rows = get_length_grouped_indices(self.lengths, self.group_size, generator=generator)
+        if self.group_order == "descending":
+            return iter(rows)
+        num_full = self.num_rows // self.group_size
+        firsts = (torch.randperm(num_full, generator=generator) * self.group_size).tolist()
+        return chain.from_iterable(rows[f : f + self.group_size] for f in [*firsts, num_full * self.group_size])
 
 
-def epoch_order(rows: Dataset, config: SFTConfig, group_by_length: bool) -> EpochOrder:
+def epoch_order(rows: Dataset, config: SFTConfig, training: Training) -> EpochOrder:
     """The order of training, grouped so that all rows of an optimizer step are alike in length."""
-    lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist() if group_by_length else None
-    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    return EpochOrder(len(rows), lengths, batch_size, config.seed)
+    grouped = training.group_by_length
+    lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist() if grouped else None
+    group_size = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return EpochOrder(len(rows), lengths, group_size, config.seed, training.group_order)
 
 
 class StageTrainer(SFTTrainer):
