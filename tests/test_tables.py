@@ -7,11 +7,11 @@ from importlib import import_module
 import pytest
 from conftest import Project
 
-from dasd_assets.audit.ids import KINDS, UNAUDITED
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.table_metadata import TableAsset
+from dasd_assets.rules.typed_ids import KINDS, UNAUDITED
 from dasd_resources.storage import tables
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import TABLES, Column, Reference, Table, TableError, check, declared, owned_by

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import Project, prompt_rows
 
-from dasd_assets.audit.ids import AuditError
 from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
 from dasd_assets.commands.run import execute
 from dasd_assets.records.partitions import batches
+from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw
 from dasd_resources.landing.landing_folder import LandingFolder
 

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.audit.checkpoint import audit_checkpoint
-from dasd_assets.audit.ids import AuditError, find_id
 from dasd_assets.audit.pages import (
     checkpoint_page,
     example_page,
@@ -21,6 +20,7 @@ from dasd_assets.audit.pages import (
 )
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
+from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_resources.home import prepare_home
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake

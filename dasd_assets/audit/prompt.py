@@ -7,7 +7,7 @@ from `checkpoint_examples`, which outlives datasets and snapshots.
 from collections.abc import Sequence
 from typing import Any
 
-from dasd_assets.audit.ids import AuditError
+from dasd_assets.rules.typed_ids import AuditError
 from dasd_resources.storage.lake import Reading
 
 Record = dict[str, Any]  # plain values, of the types that the tables' columns have

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator
 
-from dasd_assets.audit.ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.audit.prompt import Record, touched_checkpoints
+from dasd_assets.rules.typed_ids import HEX, KINDS, SHORTEST_PREFIX, AuditError, find_id
 from dasd_assets.withdrawals import TakedownResult, undo_withdrawal, withdraw
 from dasd_resources.storage.lake import Lake, Reading
 

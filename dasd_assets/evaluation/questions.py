@@ -38,6 +38,7 @@ def _question_row(prompt: Prompt, benchmark: Benchmark) -> Row:
         "question_id": judged_question_id(
             prompt.question, prompt.system_prompt, prompt.domain, prompt.verifier, prompt.reference_answer
         ),
+        "domain": prompt.domain,
         "question": prompt.question,
         "system_prompt": prompt.system_prompt,
         "reference_answer": prompt.reference_answer,

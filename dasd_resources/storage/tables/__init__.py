@@ -9,6 +9,7 @@
 | `mixed_policy` | rollouts, cuts and continuations |
 | `models` | checkpoints and their evaluations |
 | `answers` | the checkpoints' answers, scored by three models |
+| `comparisons` | what experiments found |
 | `service` | what the service remembers |
 | `recurring` | columns that several of them have |
 | `table` | how a table is declared |
@@ -18,12 +19,22 @@ is opened (`storage.schema`); the checks of `dasd audit verify`, the web UI, the
 A column that may not be NULL, or another name or type, also needs a step in `storage.migrations`.
 """
 
-from dasd_resources.storage.tables import answers, datasets, imports, inputs, mixed_policy, models, responses, service
+from dasd_resources.storage.tables import (
+    answers,
+    comparisons,
+    datasets,
+    imports,
+    inputs,
+    mixed_policy,
+    models,
+    responses,
+    service,
+)
 from dasd_resources.storage.tables.table import Column, Reference, Table, TableError, check
 
 __all__ = ["TABLES", "Column", "Reference", "Table", "TableError", "check", "declared", "owned_by"]
 
-_SUBJECTS = (inputs, imports, responses, datasets, mixed_policy, models, answers, service)
+_SUBJECTS = (inputs, imports, responses, datasets, mixed_policy, models, answers, comparisons, service)
 TABLES: dict[str, Table] = {table.name: table for subject in _SUBJECTS for table in subject.TABLES}
 check(TABLES)
 

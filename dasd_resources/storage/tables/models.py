@@ -6,6 +6,7 @@ from dasd_resources.storage.tables.recurring import (
     CONTINUATION_ID,
     DATASET,
     DATASET_ID,
+    DOMAIN,
     EXAMPLE_ID,
     FINISH_REASON,
     KIND,
@@ -113,6 +114,7 @@ BENCHMARK_QUESTIONS = Table(
     columns=(
         BENCHMARK,
         QUESTION_ID,
+        DOMAIN.here("Domain of the question; NULL in rows of earlier releases.").optional(),
         QUESTION,
         SYSTEM_PROMPT,
         REFERENCE_ANSWER,

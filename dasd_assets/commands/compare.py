@@ -1,0 +1,96 @@
+"""`dasd compare A B`: how two models differ on the questions that both answered, and how sure that is. Reads only."""
+
+import argparse
+
+from dasd_assets.commands.compared_answers import A, B, Record, compared
+from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
+from dasd_assets.rules.statistics import STATISTICS_VERSION
+from dasd_resources.json_text import json_text
+from dasd_resources.storage.lake import Lake
+from dasd_resources.visible_text import excerpt, show
+
+WIDTH = 15
+
+
+def command(args: argparse.Namespace) -> int:
+    """Print the comparison as a page, or as JSON."""
+    lake = Lake(home=str(args.home))
+    lake.require()
+    with lake.reading() as reading:
+        a, b = (find_model(reading, name) for name in (args.a, args.b))
+        if dict(a.checkpoints) == dict(b.checkpoints):
+            raise NoSuchModel(
+                f"{args.a} and {args.b} are the same: {', '.join(a.checkpoints.values())}; name two models"
+            )
+        rows = compared(reading, a, b)
+    record = {"a": _named(a), "b": _named(b), "statistics_version": STATISTICS_VERSION, "rows": rows}
+    show(json_text(record) if args.json else page(a, b, rows))
+    return 0
+
+
+def _named(of: Compared) -> Record:
+    checkpoints = [{"seed": seed, "checkpoint_id": checkpoint} for seed, checkpoint in of.checkpoints.items()]
+    return {"name": of.name, "checkpoints": checkpoints}
+
+
+def page(a: Compared, b: Compared, rows: list[Record]) -> str:
+    """One screen: who is compared, then a block per setting and domain."""
+    lines = [f"A  {_who(a)}", f"B  {_who(b)}", "", *_EXPLAINED]
+    for row in rows:
+        lines += ["", *_block(row, several=len(rows) > 1)]
+    return "\n".join(lines)
+
+
+_EXPLAINED = (
+    "A less B, paired by question and by seed, with its 95 % interval; detectable: the true difference that such a",
+    "comparison finds in 80 of 100 cases (docs/statistics.md).",
+)
+
+
+def _who(of: Compared) -> str:
+    if of.is_single:
+        return f"{of.name}  checkpoint {of.checkpoints[None]}"
+    return f"{of.name}  " + ", ".join(f"seed {seed}: {checkpoint}" for seed, checkpoint in of.checkpoints.items())
+
+
+def _block(row: Record, several: bool) -> list[str]:
+    where = f", {row['domain']}" if row["domain"] is not None else ""
+    asked = f", instruction {excerpt(row['instruction'], 40)}" if row["instruction"] is not None else ""
+    seeds = f", {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
+    title = (
+        f"{row['benchmark']}{where}, T={row['temperature']:g} (top-p {row['top_p']:g}, at most {row['max_tokens']:,} "
+        f"tokens{asked}): {row['num_questions']:,} questions, {_both(row['num_answers'], ',')} answers{seeds}"
+    )
+    lines = [
+        ("accuracy", _both(row["accuracy"], ".1%")),
+        ("difference", _difference(row, several)),
+        ("detectable", _detectable(row)),
+        ("better at", f"{_both(row['num_better'], ',')} questions"),
+        ("only one right", f"{_both(row['num_only_right'], ',')} questions (at least one answer, the other none)"),
+        ("mean tokens", _both(row["mean_tokens"], ",.0f")),
+        ("cut off", _both(row["cut_off_rate"], ".1%")),
+    ]
+    left_out = row["num_questions_left_out"]
+    if left_out and any(left_out.values()):
+        lines.append(("left out", f"{_both(left_out, ',')} questions that the other lacks, or whose judges differ"))
+    return [title, *[f"  {label:<{WIDTH}}{text}" for label, text in lines]]
+
+
+def _both(values: Record, form: str) -> str:
+    return " · ".join(f"{name} {values[arm]:{form}}" for name, arm in (("A", A), ("B", B)))
+
+
+def _difference(row: Record, several: bool) -> str:
+    if row["low"] is None:
+        why = "of a single question" if row["num_questions"] == 1 else "where every question differs alike"
+        return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
+    corrected = f", {row['p_holm']:.2g} corrected for all rows" if several else ""
+    seeds = "; one seed: of these two models, not of others trained alike" if row["num_seeds"] == 1 else ""
+    return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], p = {row['p']:.2g}{corrected}{seeds}"
+
+
+def _detectable(row: Record) -> str:
+    if row["minimum_detectable_effect"] is None:
+        return "–"
+    more = [f"{name} {value:.1%}" for name, value in row["detectable_with"].items() if value is not None]
+    return f"{row['minimum_detectable_effect']:.1%}" + (f"; with {', '.join(more)}" if more else "")

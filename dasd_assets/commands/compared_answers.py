@@ -1,0 +1,168 @@
+"""The answers that two models, or two arms, both gave, and what they say of the difference between them.
+
+Only answers to the same questions, sampled and judged in the same way, are compared: where a benchmark has grown, or a
+token limit differs, the rest is left out and counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from dasd_assets.commands.compared_models import Compared
+from dasd_assets.rules.statistics import compare, detectable_with, holm, paired_differences
+from dasd_resources.errors import UserError
+from dasd_resources.storage.lake import Reading
+
+Record = dict[str, Any]
+SETTING = ["benchmark", "temperature", "top_p", "max_tokens", "instruction"]
+A, B = "a", "b"
+MORE: dict[str, dict[str, float]] = {
+    "twice the questions": {"questions": 2},
+    "twice the samples": {"samples": 2},
+    "twice the seeds": {"seeds": 2},
+}
+
+
+class NothingInCommon(UserError, ValueError):
+    """No answers of the two can be compared; the message says what each has."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What both have in one setting: answers (arm, seed, question_id, …) and how many others each has in it."""
+
+    setting: Record
+    answers: pl.DataFrame
+    left_out: dict[str, int]
+
+
+def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
+    """A record per benchmark, sampling setting and, where a benchmark has several, domain; a less b.
+
+    Holm's correction is over the benchmarks' rows, and apart from these over the domains'.
+    Raises NothingInCommon where there is not one.
+    """
+    members = _members(a, b)
+    found = reading.read(_ANSWERS, {"ids": members["checkpoint_id"].unique().to_list()})
+    answers = members.join(found, on="checkpoint_id")
+    whole, parts = [], []
+    for common in _common(answers, members.height):
+        whole.append(_record(common, None))
+        domains = common.answers["domain"].drop_nulls().unique().sort().to_list()
+        parts += [_record(common, domain) for domain in domains] if len(domains) > 1 else []
+    if not whole:
+        raise NothingInCommon(_why(answers, a, b))
+    return [*_corrected(whole), *_corrected(parts)]
+
+
+def _members(a: Compared, b: Compared) -> pl.DataFrame:
+    """arm, seed, checkpoint_id of all that are paired. Raises NothingInCommon where no seed is common."""
+    seeds = set(a.checkpoints) & set(b.checkpoints)
+    if a.is_single or b.is_single:  # a checkpoint is held against every seed of an arm
+        seeds = set(a.checkpoints if b.is_single else b.checkpoints)
+    if not seeds:
+        each = "; ".join(f"{of.name}: {', '.join(map(str, of.checkpoints))}" for of in (a, b))
+        raise NothingInCommon(f"no seed is common to the arms ({each}): train both under the same seeds")
+    sides = [(arm, seed, of.under(seed)) for arm, of in ((A, a), (B, b)) for seed in seeds]
+    schema = {"arm": pl.String, "seed": pl.Int64, "checkpoint_id": pl.String}
+    return pl.DataFrame(sides, schema=schema, orient="row").with_columns(pl.col("seed").fill_null(0))
+
+
+def _common(answers: pl.DataFrame, num_members: int) -> Iterator[Common]:
+    """Per setting that every member has, the questions that every one answered, judged in the same way."""
+    for setting, part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
+        # 1. Of the verifiers' versions that judged answers of all, the one that judged last.
+        versions = part.group_by("verifier_version").agg(
+            pl.struct("arm", "seed").n_unique().alias("members"), pl.col("judged").max()
+        )
+        shared = versions.filter(pl.col("members") == num_members).sort("judged")
+        if shared.is_empty():
+            continue
+        version = shared["verifier_version"][-1]
+        alike = part.filter(pl.col("verifier_version") == version)
+        # 2. The questions that all answered.
+        both = alike.filter(pl.struct("arm", "seed").n_unique().over("question_id") == num_members)
+        if both.is_empty():
+            continue
+        asked = {arm: part.filter(pl.col("arm") == arm)["question_id"].n_unique() for arm in (A, B)}
+        left_out = {arm: num - both["question_id"].n_unique() for arm, num in asked.items()}
+        yield Common({**dict(zip(SETTING, setting, strict=True)), "verifier_version": version}, both, left_out)
+
+
+def _record(common: Common, domain: str | None) -> Record:
+    """All that is said of one row of the page."""
+    answers = common.answers if domain is None else common.answers.filter(pl.col("domain") == domain)
+    paired = paired_differences(answers, A, B)
+    arm, baseline = paired.arm.mean(axis=0), paired.baseline.mean(axis=0)
+    found = asdict(compare(paired))
+    accuracies = {A: found.pop("accuracy"), B: found.pop("baseline_accuracy")}
+    return {
+        **common.setting,
+        "domain": domain,
+        "accuracy": accuracies,
+        **found,
+        "detectable_with": {name: detectable_with(paired, **more) for name, more in MORE.items()},
+        "num_only_right": {A: int(((arm > 0) & (baseline == 0)).sum()), B: int(((baseline > 0) & (arm == 0)).sum())},
+        "num_better": {A: int((arm > baseline).sum()), B: int((baseline > arm).sum())},
+        **_of_each(answers),
+        "num_questions_left_out": common.left_out if domain is None else None,
+    }
+
+
+def _of_each(answers: pl.DataFrame) -> Record:
+    """Samples per question, lengths and cut-off rates of both; each question weighs the same."""
+    per_question = answers.group_by("arm", "question_id").agg(
+        pl.col("num_tokens").mean(), pl.col("cut_off").mean(), num_answers=pl.len()
+    )
+    of = {
+        row["arm"]: row
+        for row in per_question.group_by("arm")
+        .agg(pl.col("num_tokens").mean(), pl.col("cut_off").mean(), pl.col("num_answers").sum())
+        .to_dicts()
+    }
+    return {
+        "num_answers": {arm: of[arm]["num_answers"] for arm in (A, B)},
+        "mean_tokens": {arm: of[arm]["num_tokens"] for arm in (A, B)},
+        "cut_off_rate": {arm: of[arm]["cut_off"] for arm in (A, B)},
+    }
+
+
+def _corrected(records: list[Record]) -> list[Record]:
+    adjusted = holm([record["p"] for record in records])
+    return [{**record, "p_holm": p} for record, p in zip(records, adjusted, strict=True)]
+
+
+def _why(answers: pl.DataFrame, a: Compared, b: Compared) -> str:
+    """What each has, where nothing is common."""
+    for arm, of in ((A, a), (B, b)):
+        if answers.filter(pl.col("arm") == arm).is_empty():
+            return (
+                f"{of.name} has answered no held-out question: `dasd run` evaluates the checkpoints of a recipe whose "
+                "`evaluation` names benchmarks"
+            )
+    each = [f"{of.name} has {_settings(answers.filter(pl.col('arm') == arm))}" for arm, of in ((A, a), (B, b))]
+    return (
+        f"no question was answered by both in one setting and judged by one version of the verifiers: "
+        f"{'; '.join(each)}. Evaluate both by one recipe's `evaluation`"
+    )
+
+
+def _settings(answers: pl.DataFrame) -> str:
+    rows = answers.select(*SETTING, "verifier_version").unique().sort(pl.all()).rows()
+    return ", ".join(
+        f"{benchmark} at T={temperature:g}, top-p {top_p:g}, at most {max_tokens:,} tokens, "
+        f"{'no instruction' if instruction is None else repr(instruction)}, verifiers {version}"
+        for benchmark, temperature, top_p, max_tokens, instruction, version in rows[:4]
+    ) + (", …" if len(rows) > 4 else "")
+
+
+# An answer that was sampled under two templates, or stored twice, counts once: the last that was written.
+_ANSWERS = """SELECT checkpoint_id, benchmark, temperature, top_p, max_tokens, e.instruction, verifier_version,
+        question_id, sample_index, e.rowid AS judged, correct, num_tokens,
+        (finish_reason = 'length')::INT AS cut_off, q.domain
+    FROM evaluations e LEFT JOIN benchmark_questions q USING (benchmark, question_id)
+    WHERE list_contains($ids, checkpoint_id)
+    QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens, e.instruction,
+        verifier_version, question_id, sample_index ORDER BY e.rowid DESC) = 1"""
