@@ -16,6 +16,7 @@
 | divergence | `divergence` | `sentence_types`, `response_scores` | the same | §4 |
 | selection | `selection` | `selected_responses_…` | `selected_responses` | §4 |
 | | `random_responses` | `random_responses` | `selected_responses` | Table 3 |
+| | `selection_source` | `selection_source`, and both of the above, where a recipe has `selection_from` | | §7 |
 | datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
 | training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |

@@ -24,7 +24,9 @@ OF_CONTROL = f"policy = '{RANDOM}'"  # its rows of `selected_responses`
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`random_responses`."""
+    """`random_responses`; `selection_source` has it where another recipe selects."""
+    if recipe.selection_from is not None:
+        return []
     return [_random(recipe)]
 
 
@@ -58,7 +60,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         existing = usable_batches(context.instance, warehouse)
         read = declared.read_tags(context.instance, existing)
-        _require_some(warehouse, recipe)
+        require_some(warehouse, recipe)
         teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         student = engines.fingerprint(recipe.student, "student.model")
         controls = []
@@ -78,7 +80,7 @@ def _random(recipe: Recipe) -> dg.AssetsDefinition:
     return random_responses
 
 
-def _require_some(warehouse: Warehouse, recipe: Recipe) -> None:
+def require_some(warehouse: Warehouse, recipe: Recipe) -> None:
     """Raise dg.Failure where every dataset is empty: then there is nothing to train on."""
     empty = empty_datasets(warehouse, recipe.name)
     if empty.keys() >= recipe.datasets.keys():

@@ -47,11 +47,14 @@ def selected_rows(selected: pl.DataFrame, recipe: Recipe, dataset: str, policy: 
         threshold=pl.lit(recipe.selection.divergence.threshold),
         selection_version=pl.lit(selection_version(recipe)),
         selection_id=pl.lit(selection_id(dataset, policy, selection_version(recipe), selected["response_id"])),
+        selected_by=pl.lit(None, pl.String),
     )
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """`selected_responses_…`, one per temperature."""
+    """`selected_responses_…`, one per temperature; `selection_source` has them where another recipe selects."""
+    if recipe.selection_from is not None:
+        return []
     return [_selection(recipe, dataset) for dataset in recipe.datasets]
 
 
@@ -205,8 +208,19 @@ def write_selection(
     policy: str,
     selected: pl.DataFrame,
 ) -> None:
+    """Replace this recipe's rows of a dataset and policy by those selected."""
+    write_rows(context, warehouse, recipe, dataset, policy, selected_rows(selected, recipe, dataset, policy))
+
+
+def write_rows(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    recipe: Recipe,
+    dataset: str,
+    policy: str,
+    rows: pl.DataFrame,
+) -> None:
     """Replace this recipe's rows of a dataset and policy; unchanged ones, rank and score included, make no commit."""
-    rows = selected_rows(selected, recipe, dataset, policy)
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
     query = f"""SELECT {", ".join(rows.columns)} FROM selected_responses
         WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY response_id"""

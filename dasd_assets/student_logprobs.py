@@ -89,6 +89,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
             "filters.apply",
             "filters.required",
             "generation.temperatures",
+            "selection_from",
             *[f"parity.{part}" for part in ("num_responses", "max_tokens", "student")],  # the check blocks what follows
         ],
     )

@@ -40,8 +40,8 @@ WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
 HOW_IT_RUNS = {"verification.sandbox"}  # not what comes out
 EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
-# No row depends on them; but for `imports`, which decides which assets there are.
-SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners", "imports"}
+# No row depends on them; but for `imports` and `selection_from`, which decide which assets there are.
+SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners", "imports", "selection_from"}
 
 
 def rule_constants() -> dict[str, str]:

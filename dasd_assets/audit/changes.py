@@ -26,6 +26,7 @@ from dasd_assets.records.tags import (
     hash_of_versions,
     recorded_versions,
 )
+from dasd_assets.rules.asset_names import SOURCE_ASSET
 from dasd_assets.service.staleness import Cause, Stale
 
 NUM_LOOKED_UP = 20  # batches of an input, whose earlier versions are fetched from the log; the others are only named
@@ -57,7 +58,8 @@ class Changes:
             yield from self._code(stale.asset, made)
         elif cause.kind == "files":
             before, now = made.tags.get(DATA_VERSION_TAG), self.roots[stale.asset]
-            yield _record("files", stale.asset, before, now, message=f"its files changed: version {before} → {now}")
+            what = "the other recipe selected anew" if stale.asset == SOURCE_ASSET else "its files changed"
+            yield _record("files", stale.asset, before, now, message=f"{what}: version {before} → {now}")
         elif stale.batch is None and self.nodes[cause.upstream].is_partitioned:
             yield from self._batches(stale.asset, cause.upstream, made)
         else:

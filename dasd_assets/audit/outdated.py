@@ -33,7 +33,7 @@ def explained(
     instance: dg.DagsterInstance, definitions: dg.Definitions, recipe: Recipe, engines: Engines, lake: Lake
 ) -> Record:
     """What is out of date in an instance, each with all its causes."""
-    known, roots = batches(instance), root_versions(engines, recipe)
+    known, roots = batches(instance), root_versions(engines, recipe, lake)
     lake.require_files()
     with lake.reading() as reading:
         require_tables(instance, reading)

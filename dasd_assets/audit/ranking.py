@@ -38,6 +38,7 @@ OutcomeKind = Literal[
     "question_not_selected",
     "not_drawn",
     "not_selected",
+    "not_selected_there",
 ]
 OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections` of an audit
     "chosen": "The dataset has it.",
@@ -57,6 +58,7 @@ OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections`
     "question_not_selected": "The control draws from the selected questions, and its question is not one.",
     "not_drawn": "It could have been drawn, and others were.",
     "not_selected": "The mixed-policy dataset draws from a selection that it is not in.",
+    "not_selected_there": "The recipe whose selection this one takes did not select it.",
 }
 assert get_args(OutcomeKind) == tuple(OUTCOME_KINDS), "each kind stands in both, in one order"
 RANKED_LOWER: tuple[OutcomeKind, ...] = (
@@ -97,6 +99,13 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
             excluded = PENDING if row else _why_not_mixed(reading, key[0], rule, response, domain)
             found.append(_outcome(*key, DAS, row, excluded))
             continue
+        if "selection_from" in rule:
+            for policy in (DAS, RANDOM):
+                row = chosen.pop((*key, policy), None)
+                found.append(
+                    _outcome(*key, policy, row, _why_not_carried(reading, key[1], policy, rule, response, verdicts))
+                )
+            continue
         selected = (*key, DAS) in chosen
         why = None if selected else next(_exclusions(reading, rule, response, verdicts, domain), None)
         found.append(_outcome(*key, DAS, chosen.pop((*key, DAS), None), why or PENDING))
@@ -115,10 +124,13 @@ def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, exclude
         DAS: f"rank {row['rank']} of domain {row['domain']} by {row['score_name']}",
         RANDOM: f"drawn as number {row['rank']} of domain {row['domain']}",
     }[policy]
+    if row["selected_by"] is not None:
+        how = f"selected by recipe {row['selected_by']}: {how}"
     if dataset == MIXED:
         how = f"an off-policy row, drawn; {how} of its own dataset"
-    shown = ("rank", "score", "score_name", "threshold", "domain", "selection_version", "selection_id", "run_id")
-    return {**of, "chosen": True, "kind": "chosen", "why": how, **{key: row[key] for key in shown}}
+    shown = ("rank", "score", "score_name", "threshold", "domain", "selected_by")
+    versions = ("selection_version", "selection_id", "run_id")
+    return {**of, "chosen": True, "kind": "chosen", "why": how, **{key: row[key] for key in (*shown, *versions)}}
 
 
 def _exclusions(
@@ -278,6 +290,23 @@ def _why_not_drawn(
     return Exclusion("not_drawn", "not drawn: the control takes as many responses of its domain as the selection")
 
 
+def _why_not_carried(
+    reading: Reading, dataset: str, policy: str, rule: Record, response: Record, verdicts: list[Record]
+) -> Exclusion:
+    """Another recipe's selection is taken, less what is gone or too long for this recipe's student."""
+    source = rule["selection_from"]
+    params = {"recipe": source, "dataset": dataset, "policy": policy, "id": response["response_id"]}
+    if reading.read(_SELECTED_THERE, params).is_empty():
+        return Exclusion("not_selected_there", f"recipe {source}, whose selection this one takes, did not select it")
+    if response["batch"] not in rule["batches"]:
+        why = f"selected by recipe {source}, but its batch {response['batch']} is gone or quarantined"
+        return Exclusion("batch_absent", why)
+    judged = {**rule, "filters": ["length"], "filter_version": rule["length_version"]}
+    if failed := _failed(judged, verdicts):
+        return Exclusion("filtered", f"selected by recipe {source}, and left out for this student: {failed}")
+    return PENDING
+
+
 def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record, domain: str | None) -> Exclusion:
     """The mixed-policy dataset draws off-policy rows by a hash of seed and id, of the selected responses alone."""
     if domain is None:
@@ -297,6 +326,8 @@ def _why_not_mixed(reading: Reading, recipe: str, rule: Record, response: Record
     return Exclusion("not_drawn", why)
 
 
+_SELECTED_THERE = """SELECT 1 FROM selected_responses
+    WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy AND response_id = $id"""
 _SELECTED = """SELECT response_id FROM selected_responses
     WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das'"""
 _OF_QUESTION = """SELECT policy, response_id FROM selected_responses

@@ -20,6 +20,7 @@ from typing import Literal, ParamSpec
 from dasd_assets.commands.begun_answers import NUM_BEGUN, Begun, begin_answers, thinking_found
 from dasd_assets.commands.check_imports import landed_responses
 from dasd_assets.commands.check_outcome import CheckFailed, CheckWarning
+from dasd_assets.commands.check_selection import other_selection
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.held_out_questions import held_out_rows
@@ -123,6 +124,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _result("columns", _columns, recipe, home)
     if recipe.imports is not None:
         yield _result("responses", landed_responses, recipe, home, models.get("teacher"))
+    if recipe.selection_from is not None and "teacher" in models:
+        yield _result("selection_from", other_selection, recipe, home, models["teacher"])
     yield _result("budgets", _budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", _tokenizer, model)

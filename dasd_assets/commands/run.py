@@ -83,8 +83,9 @@ def bring_up_to_date(
     A batch that fails does not stop the others, but what reads all batches then waits. MAX_FAILED_BATCHES of them end
     the run; a batch that has no attempts left is quarantined. Active runs of the service are waited for.
     """
-    planner = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
-    root_versions(engines, recipe)
+    warehouse = Warehouse(home=str(home))
+    planner = Planner(instance, definitions, recipe, engines, warehouse)
+    root_versions(engines, recipe, warehouse)
     register_batches(instance, recipe, home, echo)
     done = 0
     failed: dict[str, RunFailed | RecipeError] = {}

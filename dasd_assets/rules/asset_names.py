@@ -9,6 +9,7 @@ DAS = "das"  # the policy of divergence-aware sampling
 RANDOM = "random"  # the policy of its random control
 ROLES: dict[str, int | None] = {"teacher": None, "student": 0}  # names of the untrained models, and their stages
 CONTROL_ASSET = "random_responses"
+SOURCE_ASSET = "selection_source"  # of a recipe that takes another's selection
 
 
 def generation_asset(dataset: str) -> str:

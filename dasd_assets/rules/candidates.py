@@ -38,7 +38,7 @@ ACCEPTED = """SELECT response_id FROM response_verdicts
     WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter){scope}
     GROUP BY response_id HAVING count(*) = len($filters)"""
 _TO_SCORE = f"""FROM responses r JOIN prompts p USING (prompt_id)
-    WHERE r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE}
+    WHERE $selects AND r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE}
       AND (len($filters) = 0 OR r.response_id IN ({ACCEPTED.format(scope=" AND batch = $batch")}))"""
 
 
@@ -57,11 +57,12 @@ def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: 
     """The parameters of `responses_to_score` and `num_scored`.
 
     filters: those that a response must pass to be scored. Correctness is never one of them: right answers can only be
-    compared with wrong ones if both are scored.
+    compared with wrong ones if both are scored. None is scored for a recipe that takes another's selection.
     """
     return {
         **candidate_params(recipe, teacher),
         "temperatures": list(recipe.generation.temperatures),
+        "selects": recipe.selection_from is None,
         "batch": batch,
         "filter_version": filter_version,
         "filters": list(filters) if recipe.filters.apply == "before_selection" else [],

@@ -21,8 +21,9 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
 from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.asset_names import dataset_asset
+from dasd_assets.rules.asset_names import SOURCE_ASSET, dataset_asset
 from dasd_assets.rules.landed import landed_versions
+from dasd_assets.rules.selection_source import source_version
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.staleness import Stale, comparison
@@ -32,6 +33,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers import VERIFIER_VERSION
@@ -153,7 +155,7 @@ class Planner:
         quarantined: Collection[str] = (),
         assumed_current: Collection[str] = (),
     ) -> list[Stale]:
-        roots, contexts = root_versions(self.engines, self.recipe), model_contexts(self.recipe)
+        roots, contexts = root_versions(self.engines, self.recipe, self.warehouse), model_contexts(self.recipe)
         withdrawn, repaired, landed = (tables.withdrawn, tables.repaired, tables.landed) if tables else ({}, [], {})
         return comparison(
             self.instance,
@@ -231,13 +233,18 @@ def _last(levels: Collection[Level]) -> int:
     return max(LEVELS.index(level) for level in levels)
 
 
-def root_versions(engines: Engines, recipe: Recipe) -> dict[str, str]:
-    """Asset -> data version of what lies outside: models and benchmark files. Raises RecipeError if one is missing."""
+def root_versions(engines: Engines, recipe: Recipe, lake: Lake) -> dict[str, str]:
+    """Asset -> data version of what lies outside: models, benchmark files and another recipe's selection.
+
+    Raises RecipeError if a model or file is missing.
+    """
+    source = recipe.selection_from
     return {
         "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
         "student_model": engines.fingerprint(recipe.student, "student.model"),
         "benchmark_questions": _benchmark_version(engines.cache, recipe),
         "held_out_questions": _held_out_version(engines.cache, recipe),
+        **({} if source is None else {SOURCE_ASSET: source_version(lake, source)}),
     }
 
 

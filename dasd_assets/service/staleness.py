@@ -27,6 +27,7 @@ from dasd_assets.records.tags import (
     hash_of_batches,
     recorded_versions,
 )
+from dasd_assets.rules.asset_names import SOURCE_ASSET
 from dasd_assets.rules.landed import LANDED_ASSET
 from dasd_assets.service.gates import Gates, gate_reason, gates
 from dasd_resources.content_hash import content_hash
@@ -79,7 +80,7 @@ def comparison(
 ) -> "Comparison":
     """Every asset and batch compared with what it should have been made from.
 
-    roots: asset -> the data version it should have, for assets made from files outside (models, benchmarks).
+    roots: asset -> the data version it should have, for what lies outside (models, benchmarks, another's selection).
     quarantined: batches that the assets which read all batches leave out.
     assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
@@ -163,7 +164,7 @@ class Comparison:
         if code_version is not None and tags.get(CODE_VERSION_TAG) != code_version:
             yield Cause("code", "code or recipe changed")
         if root_version is not None and tags.get(DATA_VERSION_TAG) != root_version:
-            yield Cause("files", "files changed")
+            yield Cause("files", "the other recipe selected anew" if name == SOURCE_ASSET else "files changed")
         elif self._landed(name, batch) not in (None, tags.get(DATA_VERSION_TAG)):
             yield Cause("landed", "responses to its questions, or logprobs of them, landed in another file")
         for parent in self._parents[name]:

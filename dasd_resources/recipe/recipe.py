@@ -38,6 +38,7 @@ class Recipe(Part):
     filters: Filters
     verification: Verification = Verification()
     selection: Selection
+    selection_from: Annotated[str | None, AddedLater] = None  # the recipe whose selection this one is trained on
     training: Training
     mixed_policy: MixedPolicy
     evaluation: Evaluation
@@ -86,6 +87,8 @@ class Recipe(Part):
                 f"generation.{of_asking} is about asking questions, and imports takes responses that are there; "
                 "remove one of the two"
             )
+        if self.selection_from == self.name:
+            raise ValueError(f"selection_from is {self.name}, this recipe itself; name another, or leave it out")
         unknown = set(self.selection.budgets) - set(self.datasets)
         if unknown:
             raise ValueError(

@@ -72,7 +72,8 @@ def ranks(reading: Reading) -> Iterator[Fault]:
         rule = rules.get((row["recipe"], row["dataset"]), {})
         # Before there were domain_means, a rank was given before a later filter left its row out.
         gapless = rule.get("only_accepted") or "domain_means" in rule
-        whole = row["dataset"] != MIXED and (row["policy"] == RANDOM or gapless)
+        # What another recipe selected keeps its rank where its neighbours were too long for this student.
+        whole = row["dataset"] != MIXED and "selection_from" not in rule and (row["policy"] == RANDOM or gapless)
         rises = _num_rises(reading, row, rule) if rule.get("pseudo_count") else row["rises"]
         what = None
         if row["least"] < 1 or row["distinct"] < row["number"]:

@@ -40,6 +40,12 @@ SELECTED_RESPONSES = Table(
             "Hash of the selected responses and of the rule that selected them.",
             ("response_scores.response_id",),
         ),
+        Column(
+            "selected_by",
+            "VARCHAR",
+            "The recipe that selected it, where this one takes another's selection (`selection_from`); else NULL.",
+            nullable=True,
+        ),
         RUN_ID,
     ),
     key=("recipe", "dataset", "policy", "response_id"),

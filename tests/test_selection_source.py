@@ -1,0 +1,190 @@
+"""One student's selection trains another: two recipes of one home, whose students have different tokenizers."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from conftest import Project, change
+
+from dasd_assets.audit.outdated import explained
+from dasd_assets.audit.response import audit_response
+from dasd_assets.audit.verify import verify
+from dasd_assets.commands.check import check
+from dasd_assets.rules.selection_source import source_fault
+from dasd_assets.selection_source import kept_rows
+from dasd_resources.recipe import Recipe, RecipeError
+
+SOURCE, OTHER, LIMIT = "tiny", "larger", 110  # tokens, which some of what `tiny` selected exceeds for this student
+KEPT = ("dataset", "policy", "response_id", "rank", "score", "score_name", "threshold", "selection_version")
+
+
+def other(recipe: Recipe, **values: object) -> Recipe:
+    """A recipe that trains another student, one with the teacher's tokenizer, on what `tiny` has selected."""
+    found = recipe
+    settings = {"name": OTHER, "student.model": recipe.teacher.model, "selection_from": SOURCE}
+    for path, value in {**settings, "filters.max_student_tokens": LIMIT, **values}.items():
+        found = change(found, path, value)
+    return found
+
+
+def selected(project: Project, recipe: str) -> pl.DataFrame:
+    query = """SELECT * FROM selected_responses WHERE recipe = $recipe AND dataset <> 'mixed'
+        ORDER BY dataset, policy, response_id"""
+    return project.read(query, recipe=recipe)
+
+
+def fingerprint(project: Project) -> str:
+    return project.engines.fingerprint(project.recipe.student, "student.model")
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The home of `tiny`, in which the other recipe has run too, as far as its training."""
+    home = tmp_path_factory.mktemp("two_students") / "home"
+    shutil.copytree(finished.home, home)
+    project = Project(home, other(finished.recipe))
+    project.materialize("*checkpoint_t100")
+    return project
+
+
+def test_the_other_recipes_rows_are_kept_but_for_what_is_too_long_for_this_student(trained: Project) -> None:
+    ours, theirs = selected(trained, OTHER), selected(trained, SOURCE)
+    tokens = trained.read(
+        "SELECT response_id, len(token_ids) AS num_tokens FROM student_tokens WHERE student_fingerprint = $student",
+        student=fingerprint(trained),
+    )
+    fitting = theirs.join(tokens, on="response_id", validate="m:1").filter(pl.col("num_tokens") <= LIMIT)
+    assert 0 < fitting.height < theirs.height
+    assert set(ours["policy"]) == {"das", "random"}
+    assert ours.select(KEPT).rows() == fitting.sort("dataset", "policy", "response_id").select(KEPT).rows()
+    assert set(ours["selected_by"]) == {SOURCE}
+    assert set(theirs["selected_by"]) == {None}
+
+
+def test_nothing_is_generated_or_scored_for_it(trained: Project, finished: Project) -> None:
+    assert trained.fake.scored == []
+    assert trained.count("responses") == finished.count("responses")
+    params = {"student": fingerprint(trained)}
+    assert trained.read("FROM student_logprobs WHERE student_fingerprint = $student", **params).is_empty()
+
+
+def test_its_student_is_trained_on_its_own_tokens(trained: Project) -> None:
+    query = """SELECT e.response_id, e.input_ids = t.token_ids FROM sft_examples e JOIN student_tokens t
+            ON t.response_id = e.response_id AND t.student_fingerprint = $student
+        WHERE e.recipe = $recipe AND e.policy = 'das' AND e.dataset <> 'mixed'"""
+    rows = trained.read(query, student=fingerprint(trained), recipe=OTHER)
+    assert rows.height == selected(trained, OTHER).filter(pl.col("policy") == "das").height
+    assert all(rows.to_series(1))
+    stages = trained.read(
+        "SELECT name, num_examples FROM checkpoints WHERE recipe = $recipe AND stage > 0", recipe=OTHER
+    )
+    assert {"t060", "t100"} <= set(stages["name"])
+    assert [job.training.max_length for job in trained.fake.trained]
+
+
+def test_the_metadata_say_how_many_fall_out(trained: Project) -> None:
+    with trained.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("selected_responses_t060"))
+    assert event is not None and event.asset_materialization is not None
+    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    theirs = selected(trained, SOURCE).filter(dataset="t060", policy="das").height
+    ours = selected(trained, OTHER).filter(dataset="t060", policy="das").height
+    assert shown["selected_by"] == SOURCE
+    assert (shown["num_selected_there"], shown["num_too_long"]) == (theirs, theirs - ours)
+    assert (shown["num_absent"], shown["num_unjudged"]) == (0, 0)
+
+
+def test_an_audit_says_who_selected_and_what_left_it_out(trained: Project) -> None:
+    ours, theirs = (set(selected(trained, name).filter(policy="das")["response_id"]) for name in (OTHER, SOURCE))
+    every = set(trained.read("SELECT response_id FROM responses")["response_id"])
+    found = {
+        name: _outcome(trained, min(ids))
+        for name, ids in {"kept": ours, "too long": theirs - ours, "not selected": every - theirs}.items()
+    }
+    assert found["kept"]["kind"] == "chosen"
+    assert found["kept"]["why"].startswith(f"selected by recipe {SOURCE}: rank ")
+    assert found["too long"]["kind"] == "filtered"
+    assert f"at most {LIMIT}" in found["too long"]["why"]
+    assert found["not selected"]["kind"] == "not_selected_there"
+
+
+def _outcome(project: Project, response: str) -> dict[str, str]:
+    with project.warehouse.reading() as reading:
+        rows = audit_response(reading, response)["selections"]
+    [row] = [row for row in rows if (row["recipe"], row["policy"]) == (OTHER, "das") and row["dataset"] != "mixed"]
+    return row
+
+
+def test_a_verification_finds_no_fault_in_either(trained: Project) -> None:
+    assert list(verify(trained.warehouse)) == []
+
+
+def test_what_the_other_recipe_selects_anew_is_taken_over(trained: Project, finished: Project, tmp_path: Path) -> None:
+    shutil.copytree(trained.home, tmp_path / "home")
+    project = Project(tmp_path / "home", trained.recipe)
+    assert "selection_source" not in _outdated(project)
+    fewer = change(finished.recipe, "selection.budgets", {"t060": {"math": 2, "sums": 1}})
+    Project(project.home, fewer).materialize("selected_responses_t060")
+    found = _outdated(project)
+    assert found["selection_source"].startswith("the other recipe selected anew: version ")
+    assert {"selected_responses_t060", "random_responses", "sft_dataset_t060", "checkpoint_t060"} <= found.keys()
+    project.materialize("selection_source, selected_responses_t060")
+    assert "selection_source" not in _outdated(project)
+    ours, theirs = (selected(project, name).filter(dataset="t060", policy="das") for name in (OTHER, SOURCE))
+    assert theirs.height == 3
+    assert set(ours["response_id"]) <= set(theirs["response_id"])
+
+
+def _outdated(project: Project) -> dict[str, str]:
+    """Asset -> the first reason why it is out of date."""
+    with project.instance() as instance:
+        stale = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)["stale"]
+    return {row["asset"]: row["causes"][0]["message"] for row in stale}
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        (
+            {"selection_from": "unknown"},
+            "recipe unknown has selected nothing in this home (there are selections of tiny)",
+        ),
+        ({"generation.temperatures": [0.6, 0.8]}, "recipe tiny has selected t060, t100 and not t080"),
+        ({"generation.top_p": 0.9}, "recipe tiny has selected t060 from responses of generation.top_p 1.0"),
+        ({"generation.num_candidates": 3}, "generation.num_candidates 2, and this recipe has 3"),
+    ],
+)
+def test_a_selection_that_is_not_there_or_of_other_responses_is_refused(
+    finished: Project, values: dict[str, object], fault: str
+) -> None:
+    recipe = other(finished.recipe, **values)
+    found = source_fault(finished.warehouse, recipe, finished.engines.fingerprint(recipe.teacher, "teacher.model"))
+    assert found is not None and fault in found and "\n" not in found
+    results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
+    assert (results["selection_from"].status, results["selection_from"].message) == ("failed", found)
+
+
+def test_another_teacher_is_refused_and_fewer_temperatures_are_not(finished: Project) -> None:
+    recipe = other(finished.recipe)
+    assert "of teacher" in str(source_fault(finished.warehouse, recipe, "another"))
+    teacher = finished.engines.fingerprint(recipe.teacher, "teacher.model")
+    assert (
+        source_fault(finished.warehouse, other(finished.recipe, **{"generation.temperatures": [0.6]}), teacher) is None
+    )
+    results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
+    assert results["selection_from"].status == "ok"
+
+
+def test_a_recipe_does_not_select_from_itself(tiny: Recipe) -> None:
+    with pytest.raises((RecipeError, ValueError), match="this recipe itself"):
+        change(tiny, "selection_from", "tiny")
+
+
+def test_the_first_recipe_of_a_chain_is_named(tiny: Recipe) -> None:
+    row = dict.fromkeys(("dataset", "policy", "response_id", "selection_version"), "x")
+    found = pl.DataFrame(
+        [{**row, "selected_by": "first", "present": True, "fits": True, "reason": None, "outcome": "kept"}]
+    )
+    assert kept_rows(found, other(tiny))["selected_by"].to_list() == ["first"]
