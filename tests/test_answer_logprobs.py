@@ -95,9 +95,11 @@ def test_what_a_crash_left_is_scored_and_nothing_twice(copy: Project) -> None:
 
 
 def test_an_answer_id_names_question_end_and_text(finished: Project) -> None:
-    query = f"SELECT count(DISTINCT {ANSWER_ID}) FROM (VALUES {{}}) t(question_id, finish_reason, response_text)"
-    values = "('q', 'stop', 'a'), ('q', 'stop', 'a'), ('q', 'length', 'a'), ('q', 'stop', 'b'), ('p', 'stop', 'a')"
-    assert finished.read(query.format(values)).item() == 4
+    columns = "question_id, finish_reason, response_text, instruction"
+    query = f"SELECT count(DISTINCT {ANSWER_ID}) FROM (VALUES {{}}) evaluations({columns})"
+    asked = "('q', 'stop', 'a'), ('q', 'stop', 'a'), ('q', 'length', 'a'), ('q', 'stop', 'b'), ('p', 'stop', 'a')"
+    values = asked.replace(")", ", NULL)") + ", ('q', 'stop', 'a', 'Answer.')"
+    assert finished.read(query.format(values)).item() == 5
 
 
 def test_without_provenance_nothing_is_built(tiny: Recipe) -> None:

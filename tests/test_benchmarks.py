@@ -15,6 +15,7 @@ from dasd_resources.landing.prompt_files import InvalidRow, Prompt
 from dasd_resources.recipe import Benchmark, RecipeError, Task
 from dasd_resources.verifiers import Asked, verify
 
+PAGE = Path(__file__).parents[1] / "docs" / "held_out_benchmarks.md"
 Rows = list[dict[str, object]]
 
 AIME24: Rows = [
@@ -119,8 +120,11 @@ def test_every_layout_reads_its_file(tmp_path: Path, layout: str, rows: Rows, su
     assert (benchmark.max_tokens, benchmark.instruction) == (LAYOUTS[layout].max_tokens, LAYOUTS[layout].instruction)
 
 
-def test_every_layout_has_a_file_here() -> None:
+def test_every_layout_has_a_file_here_and_a_row_in_the_docs() -> None:
     assert {layout for layout, _ in FILES} == set(LAYOUTS)
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    told = {row[0].strip("|` "): (row[2].strip("` "), int(row[3].replace(",", ""))) for row in rows}
+    assert told == {name: (layout.verifier, layout.max_tokens) for name, layout in LAYOUTS.items()}
 
 
 @pytest.mark.parametrize(("layout", "rows"), FILES[:5])

@@ -12,7 +12,8 @@ from conftest import Project, change
 from dasd_assets.cli import main
 from dasd_assets.commands.evaluate import evaluate
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation import checkpoint_accuracy, question_rows
+from dasd_assets.rules.answers import sampled_answers
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.instructions import asked_as
@@ -200,3 +201,17 @@ def test_a_benchmark_of_a_recipe_may_have_an_instruction(project: Project) -> No
     rows = question_rows(instructed.evaluation.benchmarks[0])
     assert {row["instruction"] for row in rows} == {"Answer: {question}"}
     assert [row["question_id"] for row in rows] == [row["question_id"] for row in question_rows(held_out)]
+
+
+def test_an_instruction_that_a_recipe_adds_is_asked_anew_and_alone_counts(copy: Project) -> None:
+    [held_out] = copy.recipe.evaluation.benchmarks
+    before = sampled_answers(copy.warehouse, copy.recipe)
+    values = {**held_out.model_dump(), "instruction": "Say: {question}"}
+    copy.recipe = change(copy.recipe, "evaluation.benchmarks", [values])
+    copy.materialize("benchmark_questions,evaluations")
+    assert len(copy.fake.generated) == copy.read("SELECT * FROM evaluations WHERE instruction IS NOT NULL").height
+    assert copy.count("evaluations") == 2 * len(copy.fake.generated)
+    after = sampled_answers(copy.warehouse, copy.recipe)
+    assert after.height == before.height and set(after["answer_id"]).isdisjoint(before["answer_id"])
+    assert set(after["question"]) == {f"Say: {question}" for question in before["question"]}
+    assert checkpoint_accuracy(copy.warehouse, copy.recipe)["num_answers"].unique().to_list() == [10]

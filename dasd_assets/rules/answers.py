@@ -8,6 +8,7 @@ text is, and all models read that, each in its own tokens.
 import polars as pl
 
 from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints
+from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, verifier_version
 from dasd_resources.chat import Chat, Encoded, UnsupportedQuestion
@@ -20,7 +21,8 @@ from dasd_resources.storage.lake import Lake, Row
 ANSWERS_VERSION = "1"  # log-probabilities belong to their tokens: what is stored is not made again when it is raised
 ANSWERS = Rule("answers", ANSWERS_VERSION, ("provenance", "evaluation", *VERIFYING_LIMITS), (CHAIN, VERIFYING))
 # In SQL, of a row of `evaluations`: how it ended decides whether the end of turn is scored.
-ANSWER_ID = "left(sha256(concat_ws(chr(10), question_id, finish_reason, response_text)), 32)"
+# An instruction is of the text that it answers; NULL, it is left out.
+ANSWER_ID = "left(sha256(concat_ws(chr(10), question_id, finish_reason, response_text, evaluations.instruction)), 32)"
 
 
 def answer_logprobs_id(answer_id: str, checkpoint_id: str) -> str:
@@ -32,20 +34,23 @@ def sampled_answers(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     """The answers of the recipe's sample, by the student and by each current checkpoint, in order.
 
     Returns answer_id, checkpoint_id, checkpoint (its name), benchmark, temperature, question_id, sample_index, correct,
-    kind, finish_reason, text, question, system_prompt. Empty where the recipe has no `provenance`.
+    kind, finish_reason, text, question (as it was asked), system_prompt. Empty where the recipe has no `provenance`.
     """
     query = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
             questions AS (SELECT q.*, max_tokens FROM benchmark_questions q JOIN asked USING (benchmark)
                 QUALIFY row_number() OVER (PARTITION BY benchmark ORDER BY question_id) <= $questions)
         SELECT {ANSWER_ID} AS answer_id, checkpoint_id, benchmark, temperature, question_id, sample_index, correct,
-            kind, finish_reason, response_text AS text, question, questions.system_prompt
+            kind, finish_reason, response_text AS text, question, questions.instruction, questions.system_prompt
         FROM evaluations JOIN questions USING (benchmark, question_id, max_tokens)
-        WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
+        WHERE questions.instruction IS NOT DISTINCT FROM evaluations.instruction
+          AND list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
           AND list_contains($temperatures, temperature) AND verifier_version = $verifier
         ORDER BY checkpoint_id, benchmark, temperature, question_id, sample_index"""
     students = current_checkpoints(lake, recipe).filter(pl.col("name") != "teacher")
     chain = students.select("checkpoint_id", pl.col("name").cast(pl.Enum(students["name"])).alias("checkpoint"))
     answers = lake.read(query, {**_sample(recipe), "ids": chain["checkpoint_id"].to_list()})
+    asked = [asked_as(*row) for row in answers.select("question", "instruction").iter_rows()]
+    answers = answers.drop("instruction").with_columns(question=pl.Series(asked, dtype=pl.String))
     return answers.join(chain, on="checkpoint_id", maintain_order="left").sort("checkpoint", maintain_order=True)
 
 
