@@ -13,6 +13,7 @@ import polars as pl
 
 from dasd_assets.evaluation.answers import Checkpoint
 from dasd_assets.evaluation.evaluations import chain
+from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
@@ -40,6 +41,17 @@ class Scorer:
     answers: dict[str, Row]
 
 
+def answers_read(recipe: Recipe) -> Sources:
+    """Table -> assets: what decides which answers are sampled."""
+    return {
+        "evaluations": "evaluations",
+        "benchmark_questions": "benchmark_questions",
+        "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+        "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+        "empty_datasets": (),
+    }
+
+
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`answer_logprobs`, for a recipe with `provenance`."""
     return [] if recipe.provenance is None else [_answer_logprobs(recipe)]
@@ -50,13 +62,7 @@ def _answer_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         recipe,
         "answer_logprobs",
         ["answer_logprobs", "failed_requests"],
-        reads={
-            "evaluations": "evaluations",
-            "benchmark_questions": "benchmark_questions",
-            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
-            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
-            "empty_datasets": (),
-        },
+        reads=answers_read(recipe),
         rules=[ANSWERS],
     )
 

@@ -16,6 +16,8 @@ import dagster as dg
 
 from dasd_assets import (
     answer_logprobs,
+    answer_provenance,
+    answer_sentences,
     checks,
     divergence,
     evaluation,
@@ -81,6 +83,8 @@ STAGES: tuple[Stage, ...] = (
     mixed_policy,
     evaluation,
     answer_logprobs,
+    answer_sentences,
+    answer_provenance,
     published_dataset,
     report,
     maintenance,

@@ -117,11 +117,14 @@ def sentence_bars(sentences: pl.DataFrame) -> "Figure":
 
 
 def teacher_share_by_position(shares: pl.DataFrame) -> "Figure":
-    """Share of teacher sentences at each relative position, in right and wrong responses (Figure 6).
+    """Share of teacher sentences at each relative position, in right and wrong candidates (Figure 6).
 
-    shares: position (0 to 1), correct, teacher_share.
+    Of the teacher's own responses, all questions pooled, so that difficulty confounds right and wrong; those of the
+    checkpoints' answers, also within questions, are in `answer_provenance`. shares: position (0 to 1), correct,
+    teacher_share.
     """
     figure, axes = labelled_axes("position in the response", "share of teacher sentences")
+    axes.set_title("the teacher's candidates, all questions pooled: difficulty confounds right and wrong", fontsize=8)
     for correct, label in ((True, "correct"), (False, "incorrect")):
         part = shares.filter(pl.col("correct") == correct).sort("position")
         axes.plot(part["position"], part["teacher_share"], marker="o", markersize=3, label=label)

@@ -6,7 +6,7 @@ from conftest import Project
 
 from dasd_assets.answer_logprobs import build, to_score
 from dasd_assets.rules.answers import ANSWER_ID, answer_logprobs_id, answer_tokens, sampled_answers
-from dasd_resources.chat import Chat, Encoded
+from dasd_resources.chat import Aligned, Chat, Encoded, UnsupportedQuestion
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, load_recipe
@@ -42,10 +42,29 @@ def test_an_answer_that_was_cut_while_it_thought_keeps_its_text(chat: Chat) -> N
     assert chat.read_response(encoded.token_ids[encoded.num_prompt_tokens :]).text == "<think>\n1 + 2"
 
 
-def test_tokens_that_say_another_text_are_not_scored(chat: Chat) -> None:
-    found = answer_tokens(chat, answer("<think>\nso\n</think>\n</think>\nit is", "stop"), "a")
-    said = found if isinstance(found, Failure) else chat.read_response(found.token_ids[found.num_prompt_tokens :]).text
-    assert (said.kind == "tokens_differ") if isinstance(said, Failure) else said.endswith("</think>\nit is")
+class LossyChat:
+    """A chat whose tokenizer reads every 3 as 8, and whose template refuses questions of system prompts."""
+
+    def encode_response(self, question: str, text: str, system_prompt: str | None) -> Encoded:
+        if system_prompt is not None:
+            raise UnsupportedQuestion("no system role")
+        return Encoded([1, *range(len(text)), 0], 1, [*range(len(text)), -1])
+
+    def read_response(self, token_ids: list[int]) -> Aligned:
+        return Aligned(TEXT.replace("3", "8"), [*range(len(TEXT)), -1], False)
+
+
+def test_tokens_that_say_another_text_are_not_scored() -> None:
+    found = answer_tokens(LossyChat(), answer(TEXT, "stop"), "a")
+    assert isinstance(found, Failure)
+    assert (found.request_id, found.kind) == ("a", "tokens_differ")
+    assert "1 + 2 = 3." in found.reason
+    assert "1 + 2 = 8." in found.reason
+
+
+def test_a_question_that_the_model_cannot_be_asked_is_a_failure() -> None:
+    found = answer_tokens(LossyChat(), {**answer(TEXT, "stop"), "system_prompt": "Be brief."}, "a")
+    assert found == Failure("a", "no system role", "unsupported_question")
 
 
 def test_teacher_and_student_score_each_text_once_and_a_checkpoint_its_own() -> None:

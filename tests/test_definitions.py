@@ -38,7 +38,7 @@ NAMED = [
     "evaluations",
     "distillation_report",
 ]
-WITHOUT_TABLE = {"published_dataset", "distillation_report", "maintenance"}
+WITHOUT_TABLE = {"published_dataset", "distillation_report", "answer_provenance", "maintenance"}
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
 ROLLED_OUT = (
     "student_rollouts",
@@ -47,6 +47,8 @@ ROLLED_OUT = (
     "continuation_tokens",
     "continuation_verdicts",
 )
+TYPED = ("answer_sentence_types", "answer_provenance")
+ANSWERS = ("answer_logprobs", "answer_sentences", "answer_provenance")
 TOLD = ("published_dataset", "distillation_report")
 SELECTED = ("selected_responses_t060", "selected_responses_t100")
 
@@ -106,7 +108,7 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
         (
             "selection.divergence.threshold",
             0.3,
-            {"sentence_types", "response_scores", *SELECTED, "random_responses", *TOLD},
+            {"sentence_types", "response_scores", *SELECTED, "random_responses", *TOLD, *TYPED},
         ),
         (
             "generation.num_candidates",
@@ -117,7 +119,7 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
         ("mixed_policy.epochs", 9, {"checkpoint_mixed"}),
         ("mixed_policy.length_cap", 2.0, {*ROLLED_OUT, "mixed_policy_dataset", "distillation_report"}),
         ("mixed_policy.off_policy_ratio", 2.0, {"mixed_policy_dataset"}),
-        ("evaluation.samples_per_question", 8, {"evaluations", "distillation_report"}),
+        ("evaluation.samples_per_question", 8, {"evaluations", *ANSWERS, "distillation_report"}),
     ],
 )
 def test_a_recipes_value_touches_only_the_assets_it_is_for(

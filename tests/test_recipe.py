@@ -64,6 +64,8 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("maintenance.cron", "a b c d e", "not a cron expression: a is not a valid field"),
         ("maintenance.cron", "0 2 * *", "not a cron expression: it has 4 fields"),
         ("evaluation.benchmarks", DEMO["evaluation"]["benchmarks"] * 2, "two benchmarks have the same name"),
+        ("provenance.benchmarks", ["aime"], r"provenance.benchmarks names aime; evaluation.benchmarks has chain_sum"),
+        ("provenance.temperatures", [0.7], r"provenance.temperatures names 0.7; evaluation.temperatures has 0.6, 1"),
     ],
 )
 def test_a_fault_is_one_clear_sentence(tmp_path: Path, path: str, value: object, message: str) -> None:

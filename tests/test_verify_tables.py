@@ -27,6 +27,8 @@ IDS_NOT_RECOMPUTED = {
     ("withdrawn_prompts", "prompt_id"): "the question is gone",
     ("failed_requests", "request_id"): "of a row that was never made",
     ("benchmark_questions", "question_id"): "the hashed domain is not stored",
+    ("answer_logprobs", "answer_id"): "of an answer in evaluations; `answers.answer_texts` looks for it",
+    ("answer_logprobs", "question_id"): "of that answer",
     ("evaluations", "question_id"): "part of evaluation_id, and of a question that may be gone",
     ("quarantined_batches", "failed_run_id"): "Dagster gave it",
     ("landed_responses", "prompt_id"): "part of landed_id; the line may be rejected as a question",
@@ -51,7 +53,8 @@ def tables_with(*columns: str) -> set[str]:
 
 def test_every_table_of_token_ids_is_compared_with_its_text() -> None:
     said, tokenised = {said.table for said in SAID}, {made.tokens for made in TOKENISED}
-    assert said | tokenised == tables_with("token_ids") - LANDED
+    answers = {"answer_logprobs"}  # by `answers.answer_texts`: their text is in evaluations
+    assert said | tokenised | answers == tables_with("token_ids") - LANDED
     assert (
         said == tables_with("text") - LANDED == {made.table for made in TOKENISED} | {"student_rollouts"}
     )  # not trained on

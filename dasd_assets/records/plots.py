@@ -113,6 +113,25 @@ def labelled_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
+def panels(titles: Sequence[str], x_label: str, y_label: str, title: str) -> "tuple[Figure, list[Axes]]":
+    """A new figure with a small pair of axes for each of four titles, two by two, in that style."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 4.2))
+    figure.subplots_adjust(left=0.12, right=0.97, top=0.87, bottom=0.11, hspace=0.42, wspace=0.25)
+    figure.suptitle(title, fontsize=8)
+    every = list(figure.subplots(2, 2, sharex=True).flat)
+    for place, (axes, name) in enumerate(zip(every, titles, strict=True)):
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        if place >= 2:
+            axes.set_xlabel(x_label, fontsize=8)
+        if place % 2 == 0:
+            axes.set_ylabel(y_label, fontsize=8)
+    return figure, every
+
+
 def with_legend(figure: "Figure", axes: "Axes", columns: int = 1) -> "Figure":
     """The figure with a legend, if anything in it has a label. columns: of the legend."""
     if axes.get_legend_handles_labels()[0]:

@@ -81,8 +81,8 @@ def answer_tokens(chat: Chat, answer: Row, request_id: str) -> Encoded | Failure
         return Failure(request_id, str(error), "unsupported_question")
     kept = None if answer["finish_reason"] == "stop" else -1
     token_ids, num_prompt = encoded.token_ids[:kept], encoded.num_prompt_tokens
-    said = chat.read_response(token_ids[num_prompt:]).text
-    if said != answer["text"]:
-        reason = f"the model's tokens of it read {first_difference(answer['text'], said)}"
+    said = chat.read_response(token_ids[num_prompt:])  # with the offsets that sampled tokens have
+    if said.text != answer["text"]:
+        reason = f"the model's tokens of it read {first_difference(answer['text'], said.text)}"
         return Failure(request_id, reason, "tokens_differ")
-    return Encoded(token_ids, num_prompt, encoded.offsets[:kept])
+    return Encoded(token_ids, num_prompt, list(said.offsets))

@@ -18,7 +18,14 @@ from dasd_resources.recipe import Divergence, Measure, Per, Recipe
 DIVERGENCE_VERSION = "1"  # raise it when a type or a score can change; not for a score that is added
 DIVERGENCE = Rule("divergence", DIVERGENCE_VERSION, ("selection.divergence",), (SEGMENTER,))
 TYPE_NAMES = ("teacher", "student", "close")
-HAS_BOTH = pl.all_horizontal(pl.col("teacher_num_tokens") > 0, pl.col("student_num_tokens") > 0)  # of a sentence
+
+
+def _have_tokens(*models: str) -> pl.Expr:
+    """Whether each of these models owns a token of a sentence."""
+    return pl.all_horizontal(pl.col(f"{model}_num_tokens") > 0 for model in models)
+
+
+HAS_BOTH = _have_tokens("teacher", "student")
 
 
 def threshold_version(recipe: Recipe) -> str:
@@ -29,21 +36,22 @@ def threshold_version(recipe: Recipe) -> str:
     return content_hash([DIVERGENCE_VERSION, SEGMENTER_VERSION, recipe.version(*DIVERGENCE.parts)])[:12]
 
 
-def difference(measure: Measure, per: Per) -> pl.Expr:
-    """Teacher minus student for a sentence; NULL where either side owns no token."""
+def difference(measure: Measure, per: Per, higher: str = "teacher", lower: str = "student") -> pl.Expr:
+    """Teacher minus student for a sentence, or one model minus another; NULL where either side owns no token."""
+    return pl.when(_have_tokens(higher, lower)).then(_difference(measure, per, lambda column: column, higher, lower))
 
-    return pl.when(HAS_BOTH).then(_difference(measure, per, lambda column: column))
 
-
-def _difference(measure: Measure, per: Per, total: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
-    """Teacher minus student, of what `total` makes of the sentences' sums of logprobs and of their lengths."""
+def _difference(
+    measure: Measure, per: Per, total: Callable[[pl.Expr], pl.Expr], higher: str = "teacher", lower: str = "student"
+) -> pl.Expr:
+    """One model minus the other, of what `total` makes of the sentences' sums of logprobs and of their lengths."""
 
     def mean_logprob(model: str) -> pl.Expr:
         length = pl.col(f"{model}_num_tokens") if per == "token" else pl.col("stop") - pl.col("start")
         mean = total(pl.col(f"{model}_sum_logprob")) / total(length)
         return mean if measure == "log" else mean.exp()
 
-    return mean_logprob("teacher") - mean_logprob("student")
+    return mean_logprob(higher) - mean_logprob(lower)
 
 
 def sentence_type(divergence: Divergence) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""Sentences of many responses at once, with sum and number of token logprobs under both models."""
+"""Sentences of many responses at once, with sum and number of token logprobs under each model."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,10 +14,12 @@ SENTENCE_SUMS_VERSION = "1"
 SENTENCE_SUMS = Rule("sentence sums", SENTENCE_SUMS_VERSION, (), (SEGMENTER,))
 
 
-def sentence_table(responses: pl.DataFrame) -> pl.DataFrame:
-    """One row per sentence of each response: span, and sum and number of token logprobs under both models.
+def sentence_table(
+    responses: pl.DataFrame, key: str = "response_id", models: Sequence[str] = ("teacher", "student")
+) -> pl.DataFrame:
+    """One row per sentence of each response: span, and sum and number of token logprobs under each model.
 
-    responses: response_id, text, and logprobs and offsets of teacher and student (`teacher_logprobs`, …).
+    responses: key, text, and logprobs and offsets of each model (`teacher_logprobs`, …).
     """
     # Spans by the scanner, one text at a time: a fifth of the stage's time, all of it Python.
     texts = responses["text"].to_list()
@@ -27,16 +29,16 @@ def sentence_table(responses: pl.DataFrame) -> pl.DataFrame:
     num_sentences = np.asarray([len(found) for found in spans], np.int64)
     text_edges = [edges(text, found) for text, found in zip(texts, spans, strict=True)]
     columns = {
-        "response_id": responses["response_id"].gather(np.repeat(np.arange(len(texts)), num_sentences)),
+        key: responses[key].gather(np.repeat(np.arange(len(texts)), num_sentences)),
         "sentence_index": np.arange(len(bounds), dtype=np.int32) - _firsts(num_sentences).astype(np.int32),
         "start": bounds[:, 0],
         "stop": bounds[:, 1],
     }
-    for model in ("teacher", "student"):
+    for model in models:
         sums, counts = _sums(text_edges, responses[f"{model}_logprobs"], responses[f"{model}_offsets"])
         columns |= {f"{model}_sum_logprob": sums, f"{model}_num_tokens": counts.astype(np.int32)}
         columns[f"{model}_prob"] = mean_probs(sums, counts)
-    return pl.DataFrame(columns).with_columns(pl.col("teacher_prob", "student_prob").fill_nan(None))
+    return pl.DataFrame(columns).with_columns(pl.col(f"{model}_prob" for model in models).fill_nan(None))
 
 
 def _firsts(num_sentences: Ints) -> Ints:

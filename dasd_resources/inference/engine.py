@@ -39,7 +39,7 @@ FAILURE_KINDS: dict[FailureKind, str] = {  # codes of `failed_requests.kind`
     "server_error": "The server failed, was too slow, or gave a reply that cannot be right, at every attempt.",
     "engine_error": "The engine reported it; the reason has its message.",
     "no_logprobs": "Of an imported response: no logprobs landed, and there is no teacher to score it.",
-    "tokens_differ": "Of an imported response: the token ids that landed, or those of its text, do not say its text.",
+    "tokens_differ": "Of an imported response, or of an answer that is scored: the token ids do not say its text.",
     "no_dataset": "Of an imported response: it was sampled at a temperature that the recipe has not, or at none known.",
 }
 assert get_args(FailureKind) == tuple(FAILURE_KINDS), "each kind stands in both, in one order"

@@ -10,6 +10,7 @@
 | `tokens` | the student's tokens, from question and text, where its tokenizer is here |
 | `judgements` | verdicts and evaluations, by filters and verifiers, where their rules are recorded |
 | `scores` | sentences, types and scores, from logprobs and offsets |
+| `answers` | the checkpoints' own answers: texts, sentences and their types |
 | `cuts` | where rollouts were cut |
 | `datasets` | datasets and selections: ids, ranks and scores |
 | `checkpoints` | weights, snapshots, the rows they saw |
@@ -32,6 +33,7 @@ import duckdb
 
 from dasd_assets.audit.files import Fault, file_faults, tables
 from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.answers import answer_sentences, answer_texts, answer_types
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.checkpoints import checkpoints
 from dasd_assets.audit.verify.commits import by_hand
@@ -131,6 +133,8 @@ def _again(
         chats = Chats(lake, reading)
         for said in SAID:
             yield f"texts of {said.table}", {said.table}, lambda s=said: texts(reading, chats, s, sample, say)  # type: ignore[misc]
+        needs = {"answer_logprobs", "evaluations"}
+        yield "texts of answer_logprobs", needs, lambda: answer_texts(reading, chats, sample, say)
         for kept in TOKENISED:
             needs = {kept.tokens, kept.table, "prompts"}
             yield kept.tokens, needs, lambda k=kept: tokens(reading, chats, k, sample, say)  # type: ignore[misc]
@@ -146,6 +150,10 @@ def _again(
     yield "evaluations", {"evaluations", "benchmark_questions"}, lambda: evaluations(reading, recipes, sample, say)
     needs = {"responses", "student_tokens", "student_logprobs", "sentence_probabilities"}
     yield "sentences", needs, lambda: sentences(lake, reading, sample)
+    needs = {"evaluations", "answer_logprobs", "answer_sentences"}
+    yield "sentences of answers", needs, lambda: answer_sentences(reading, sample)
+    needs = {"answer_sentences", "answer_sentence_types"}
+    yield "types of answers' sentences", needs, lambda: answer_types(reading, recipes, say)
     needs = {"selected_responses", "response_scores", "sentence_types"}
     yield "selected scores", needs, lambda: selected_scores(reading, sample)
     yield "checkpoints", {"checkpoints", "sft_examples"}, lambda: checkpoints(lake, reading)

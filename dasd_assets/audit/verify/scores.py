@@ -34,11 +34,11 @@ def _changed_sentences(stored: pl.DataFrame, responses: pl.DataFrame) -> list[st
     again = sentence_table(responses.filter(pl.col("response_id").is_in(stored["response_id"].unique().implode())))
     both = stored.join(again, on=["response_id", "sentence_index"], how="full", coalesce=True, suffix="_again")
     same = [pl.col(c).eq_missing(pl.col(f"{c}_again")) for c in _COUNTS]
-    same += [_close(c) for c in _VALUES]
+    same += [close(c) for c in _VALUES]
     return both.filter(~pl.all_horizontal(same))["response_id"].unique().sort().to_list()
 
 
-def _close(column: str) -> pl.Expr:
+def close(column: str) -> pl.Expr:
     """Whether a column is, but for rounding, what was found again; a value that is missing is so both times."""
     stored, again = pl.col(column), pl.col(f"{column}_again")
     return ((stored - again).abs() <= TOLERANCE).fill_null(stored.is_null() & again.is_null())
@@ -81,7 +81,7 @@ def scores(
         if key["threshold_version"] in rules:
             yield from _types(sentences, rules[key["threshold_version"]])
         both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
-        wrong = both.filter(~_close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
+        wrong = both.filter(~close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
         for row in wrong.iter_rows(named=True):
             old, new = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
             what = f"its {row['score_name']} is {old}, its sentences give {new}"
