@@ -24,6 +24,7 @@
 | provenance | `answer_logprobs` | `answer_logprobs`, where a recipe has `provenance` | the same | §4 |
 | | `answer_sentences` | `answer_sentences`, `answer_sentence_types` | the same | Figure 5 |
 | | `answer_provenance` | `answer_provenance` | | Figures 5, 6 |
+| held-out loss | `heldout_losses` | the same, where a recipe has `heldout` | the same, `heldout_logprobs` | §4 |
 | data out | `published_dataset` | `published_dataset` | | |
 | report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |
 | checks | `checks` | checks on what the stages made | | |

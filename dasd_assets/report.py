@@ -14,7 +14,7 @@ from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.markdown import table
-from dasd_assets.records.plots import inline, labelled_axes, png, with_legend
+from dasd_assets.records.plots import TYPE_COLOURS, inline, labelled_axes, png, with_legend
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import (
     CONTROL_ASSET,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 REPORT_VERSION = "1"
 REPORT = Rule("report", REPORT_VERSION)
 NUM_POSITIONS = 8
-TYPE_COLOURS = {"teacher": "#2a7f62", "student": "#c8553d", "close": "#9aa0a6", None: "#e3e3e3"}
 
 
 @dataclass(frozen=True)

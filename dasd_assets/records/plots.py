@@ -19,6 +19,12 @@ if TYPE_CHECKING:  # loading matplotlib takes half a second, which only a proces
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TYPE_COLOURS: dict[str | None, str] = {
+    "teacher": "#2a7f62",
+    "student": "#c8553d",
+    "close": "#9aa0a6",
+    None: "#e3e3e3",
+}
 BLOCKS = "▁▂▃▄▅▆▇█"
 NUM_BLOCKS = 24
 LIMIT_FACTORS = (0.25, 0.5, 0.75, 1, 1.5, 2)  # of a limit, at which it is counted what would be dropped

@@ -12,6 +12,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `training_settings` | `training`, `mixed_policy` |
 | `evaluation_settings` | `evaluation` |
 | `provenance_settings` | `provenance` |
+| `heldout_settings` | `heldout` |
 | `verification_settings` | `verification` |
 | `overlap_settings` | `decontamination`, `near_duplicates` |
 | `landing_settings`, `ready_columns` | `landing` |
@@ -25,6 +26,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 from dasd_resources.recipe.evaluation_settings import Benchmark, Evaluation, Task
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.heldout_settings import HeldOut
 from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
 from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_model, load_recipe
@@ -60,6 +62,7 @@ __all__ = [
     "Filters",
     "Freshness",
     "Generation",
+    "HeldOut",
     "Imports",
     "Landing",
     "Maintenance",

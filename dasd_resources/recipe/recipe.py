@@ -11,6 +11,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES, local_engines
 from dasd_resources.recipe.evaluation_settings import Evaluation
 from dasd_resources.recipe.export_settings import Export
 from dasd_resources.recipe.generation_settings import Generation, Parity, dataset_name
+from dasd_resources.recipe.heldout_settings import HeldOut
 from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
@@ -43,6 +44,7 @@ class Recipe(Part):
     mixed_policy: MixedPolicy
     evaluation: Evaluation
     provenance: Annotated[Provenance | None, AddedLater] = None  # a forward pass of three models an answer
+    heldout: Annotated[HeldOut | None, AddedLater] = None  # a forward pass of every checkpoint a response
     export: Export | None = None
     maintenance: Maintenance = Maintenance()
     landing: Landing = Landing()

@@ -42,26 +42,32 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def main(description: Path, resume: str | None) -> None:
     job, folder = json.loads(description.read_text()), description.parent
-    training = Training.model_validate(job["training"])
-    rows = load_rows(Path(job["rows"]), training, folder / "cache")
+    trainer = stage_trainer(job, folder)
+    trainer.add_callback(SavesBeforeEnding(folder / SAVING))
+    trainer.train(resume_from_checkpoint=resume)
+    save_weights(trainer, trainer.processing_class, job["training"]["dtype"], folder / "weights")
+    if trainer.is_world_process_zero():
+        result = {"num_steps": trainer.state.max_steps, "num_bins": len(trainer.train_dataset)}
+        (folder / "result.json").write_text(json.dumps(result))
+    trainer.accelerator.end_training()
+
+
+def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
+    """The trainer of a job (`trainer.SftJob`, as JSON), which reports and saves into the folder."""
+    training, model = Training.model_validate(job["training"]), Path(str(job["model"]))
+    rows = load_rows(Path(str(job["rows"])), training, folder / "cache")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
-    config = sft_config(training, job["epochs"], job["seed"], accumulation, folder / "state")
-    tokenizer = load_tokenizer(Path(job["model"])).tokenizer
-    trainer = StageTrainer(job["model"], config, train_dataset=rows, processing_class=tokenizer)
+    config = sft_config(training, int(str(job["epochs"])), int(str(job["seed"])), accumulation, folder / "state")
+    tokenizer = load_tokenizer(model).tokenizer
+    trainer = StageTrainer(str(model), config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training)
     trainer.unproven = training if training.packing else None
     if training.keep_epochs:
         save = partial(save_weights, trainer, tokenizer, training.dtype)
         trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
     trainer.add_callback(Reporter(folder / "progress.jsonl", trainer))
-    trainer.add_callback(SavesBeforeEnding(folder / SAVING))
-    trainer.train(resume_from_checkpoint=resume)
-    save_weights(trainer, tokenizer, training.dtype, folder / "weights")
-    if trainer.is_world_process_zero():
-        result = {"num_steps": trainer.state.max_steps, "num_bins": len(rows)}
-        (folder / "result.json").write_text(json.dumps(result))
-    trainer.accelerator.end_training()
+    return trainer
 
 
 def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:

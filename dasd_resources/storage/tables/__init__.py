@@ -10,6 +10,7 @@
 | `models` | checkpoints and their evaluations |
 | `answers` | the checkpoints' answers, scored by three models |
 | `comparisons` | what experiments found |
+| `heldout` | teacher responses that were not trained on, scored by each checkpoint |
 | `service` | what the service remembers |
 | `recurring` | columns that several of them have |
 | `table` | how a table is declared |
@@ -23,6 +24,7 @@ from dasd_resources.storage.tables import (
     answers,
     comparisons,
     datasets,
+    heldout,
     imports,
     inputs,
     mixed_policy,
@@ -34,7 +36,7 @@ from dasd_resources.storage.tables.table import Column, Reference, Table, TableE
 
 __all__ = ["TABLES", "Column", "Reference", "Table", "TableError", "check", "declared", "owned_by"]
 
-_SUBJECTS = (inputs, imports, responses, datasets, mixed_policy, models, answers, comparisons, service)
+_SUBJECTS = (inputs, imports, responses, datasets, mixed_policy, models, answers, heldout, comparisons, service)
 TABLES: dict[str, Table] = {table.name: table for subject in _SUBJECTS for table in subject.TABLES}
 check(TABLES)
 

@@ -1,0 +1,13 @@
+"""Loss on teacher responses that no stage was trained on: how many of them every checkpoint scores."""
+
+from dasd_resources.recipe.parts import Part, Positive
+
+
+class HeldOut(Part):
+    """Accepted responses that were not trained on, of each temperature.
+
+    num_responses: at most so many to questions that were trained on with another response, and as many to others; those
+    whose ids come first, which are hashes.
+    """
+
+    num_responses: Positive
