@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -129,23 +130,20 @@ def main(num_rows: int) -> None:
     torch.set_num_threads(1)
     set_verbosity_error()
     disable_progress_bar()
-    mixes = {"demo": (demo_rows(num_rows), 512), "long-tailed": (long_tailed_rows(num_rows // 2), LONG_TAILED["most"])}
+    mixes = {"demo": (demo_rows(num_rows), 512), "long-tailed": (long_tailed_rows(num_rows // 4), LONG_TAILED["most"])}
     compared, shown, lengths = [], [], []
     for name, (rows, longest) in mixes.items():
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # where the trainers print
             path, sizes = write(Path(folder), rows), [len(row) for row in rows]
             lengths.append(f"{name}: {len(rows):,} rows, median {median(sizes):.0f} tokens, longest {max(sizes):,}")
             compared += [against_trl(path, sum(sizes))] if name == "demo" else []
             shown += ways(name, path, sum(sizes), int(longest))
     print("## Training: our child against plain TRL, packing against padding\n")
-    print(
-        f"The demo's student (0.25 M parameters), float32, one thread, batches of {BATCH} rows. {'; '.join(lengths)}.\n"
-    )
+    print(f"The demo's student (0.25 M parameters), float32, one thread, batches of {BATCH} rows.")
+    print(f"{'; '.join(lengths)}.\n")
     print(table(["real tokens/s", "ours", "plain TRL", "ratio"], compared))
-    print(
-        "Packed rows lie in bins as long as the longest row may be. On a CPU, attention under a mask computes a whole"
-    )
-    print("bin squared, so that long bins lose what they save; kernels for rows of several lengths do not.\n")
+    print("Packed rows lie in bins as long as the longest row may be. On a CPU, attention under a mask computes a")
+    print("whole bin squared, so that long bins may lose what they save; kernels for packed rows do not.\n")
     print(table(["rows", "way", "real tokens/s", "padding", "of padded"], shown))
 
 
