@@ -54,9 +54,14 @@ class Findings:
 
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> Findings:
     """Read the sample's typed sentences and count in them."""
-    answers = decided(sampled_answers(warehouse, recipe))
-    sentences = _sentences(warehouse, engines, recipe).join(answers.drop("text"), on=_GIVEN)
+    answers, sentences = sampled_sentences(warehouse, engines, recipe)
     return findings(answers, sentences, recipe.selection.divergence)
+
+
+def sampled_sentences(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The answers of the sample, and the sentences of each, with sums, type, and the answer's columns but its text."""
+    answers = decided(sampled_answers(warehouse, recipe))
+    return answers, _sentences(warehouse, engines, recipe).join(answers.drop("text"), on=_GIVEN)
 
 
 def findings(answers: pl.DataFrame, sentences: pl.DataFrame, divergence: Divergence) -> Findings:

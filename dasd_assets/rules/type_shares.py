@@ -2,8 +2,8 @@
 
 A right and a wrong answer to one question are alike in difficulty; pooled over questions they are not: easy questions
 have the right answers, and easy questions may have sentences of other types. So the difference is taken within each
-question that has both, and averaged over these; the pooled one stands beside it. Intervals are of 95 %, by the normal
-law, with all that is of one question as one observation: with few questions they are too narrow.
+question that has both, and averaged over these; the pooled one stands beside it. Intervals are of 95 %, by Student's t,
+with all that is of one question as one observation.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import polars as pl
 
 from dasd_assets.rules.answer_types import FOUR_TYPES, four_types
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.statistics.power import student_quantile
 from dasd_resources.recipe import Divergence
 
 TYPE_SHARES_VERSION = "1"
@@ -20,7 +21,7 @@ NUM_POSITIONS = 8
 THRESHOLD_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the recipe's threshold
 QUESTION = ["benchmark", "question_id"]
 ANSWER = ["checkpoint", *QUESTION, "temperature", "sample_index"]
-Z = 1.96
+UPPER = 0.975  # the quantile at which an interval of 95 % ends
 
 
 def answer_shares(sentences: pl.DataFrame) -> pl.DataFrame:
@@ -104,7 +105,9 @@ def _with_interval(means: pl.DataFrame, errors: pl.DataFrame, by: Sequence[str],
 
 
 def _between(table: pl.DataFrame, column: str) -> pl.DataFrame:
-    reach = Z * pl.col("error")
+    """The table with the interval of a column whose `error` has as many degrees of freedom as questions but one."""
+    quantiles = [student_quantile(UPPER, count - 1) if count > 1 else None for count in table["num_questions"]]
+    reach = pl.Series(quantiles, dtype=pl.Float64) * pl.col("error")
     return table.with_columns(low=pl.col(column) - reach, high=pl.col(column) + reach).drop("error")
 
 
