@@ -20,7 +20,8 @@
 | datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
 | training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
-| evaluation | `evaluation` | `benchmark_questions`, `evaluations` | the same | §7 |
+| evaluation | `evaluation` | `benchmark_questions`, `evaluations`, `evaluation_metrics` | the same, … | §7 |
+| | | `leaderboard` | | |
 | provenance | `answer_logprobs` | `answer_logprobs`, where a recipe has `provenance` | the same | §4 |
 | | `answer_sentences` | `answer_sentences`, `answer_sentence_types` | the same | Figure 5 |
 | | `answer_provenance` | `answer_provenance` | | Figures 5, 6 |

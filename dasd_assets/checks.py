@@ -12,7 +12,8 @@ from itertools import pairwise
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import checkpoint_answers
+from dasd_assets.evaluation import checkpoint_outcomes
+from dasd_assets.evaluation.metrics import Estimate, paired_change
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.records.markdown import code, codes
@@ -126,13 +127,23 @@ def accuracy_change(
 ) -> AssetCheckFinding:
     """Whether a checkpoint is as accurate as its parent, but for `limit` standard errors, on every benchmark.
 
-    before, after: benchmark, temperature, question_id, correct. Questions are paired, so that only what changed counts.
+    before, after: benchmark, temperature, question_id, correct (None where not asked yet, False where the request
+    failed). Questions are paired, and all samples of one are one observation, so that only what changed counts.
     """
     failed, figures = [], {}
-    for benchmark, temperature, mean, error, num in _paired(before, after).iter_rows():
-        where = f"{benchmark}, T={temperature:g}"
-        figures[where] = f"{100 * mean:+.1f} ± {100 * (error or 0):.1f} points ({num} questions)"
-        if mean < 0 and mean < -limit * (error or 0) and num > 1:
+    setting = ["benchmark", "temperature"]
+    old, new = (rows.partition_by(setting, as_dict=True) for rows in (before, after))
+    for key in sorted(old.keys() & new.keys()):
+        where = f"{key[0]}, T={key[1]:g}"
+        if num_missing := sum(rows[key]["correct"].null_count() for rows in (old, new)):
+            figures[where] = f"incomplete, {num_missing:,} answers are missing"
+            continue
+        change = paired_change(old[key], new[key])
+        if change.value is None:
+            continue
+        figures[where] = _points(change)
+        # Of one question nothing says how much of a change is chance.
+        if change.standard_error is not None and change.value < min(0, -limit * change.standard_error):
             failed.append(where)
     compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
     message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
@@ -145,14 +156,11 @@ def accuracy_change(
     return AssetCheckFinding(not failed, message, figures)
 
 
-def _paired(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """(benchmark, temperature, mean change of accuracy, its standard error over questions, number of questions)."""
-    key = ["benchmark", "temperature", "question_id"]
-    old, new = (rows.group_by(key).agg(pl.col("correct").mean()) for rows in (before, after))
-    change = new.join(old, on=key, suffix="_before").with_columns(change=pl.col("correct") - pl.col("correct_before"))
-    grouped = change.group_by("benchmark", "temperature")
-    mean, error = pl.col("change").mean(), pl.col("change").std() / pl.len().sqrt()
-    return grouped.agg(mean.alias("mean"), error.alias("error"), pl.len().alias("num")).sort("benchmark", "temperature")
+def _points(change: Estimate) -> str:
+    """`-37.5 ± 12.5 points (4 questions)`."""
+    error = "no standard error" if change.standard_error is None else f"± {100 * change.standard_error:.1f}"
+    questions = "1 question" if change.num_questions == 1 else f"{change.num_questions} questions"
+    return f"{100 * (change.value or 0):+.1f} {error} points ({questions})"
 
 
 def batch_checks(recipe: Recipe) -> list[Check]:
@@ -387,7 +395,7 @@ def _accuracy_not_below(name: str, previous: str) -> Callable[[Scope], AssetChec
     def evaluate(scope: Scope) -> AssetCheckFinding:
         if absent := _not_trained(scope, previous, name):
             return AssetCheckFinding(True, f"nothing to compare: {absent}", {})
-        answers = checkpoint_answers(scope.warehouse, scope.recipe)
+        answers = checkpoint_outcomes(scope.warehouse, scope.recipe)
         before, after = (answers.filter(pl.col("checkpoint") == of) for of in (previous, name))
         return accuracy_change(before, after, name, previous, scope.recipe.checks.max_accuracy_drop)
 

@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation import ACCURACY, accuracy_bars, accuracy_table, checkpoint_accuracy
+from dasd_assets.evaluation import METRICS, accuracy_bars, accuracy_table, stored_accuracy
 from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.declaration import Declaration, declare
@@ -76,7 +76,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
         drops=drop_counts(warehouse, _params(engines, recipe, batches), FILTERS),
         shares=_shares(warehouse, engines, recipe, batches),
         teacher_share=_teacher_share(warehouse, engines, recipe, batches),
-        accuracies=checkpoint_accuracy(warehouse, recipe),
+        accuracies=stored_accuracy(warehouse, recipe),
         checkpoints=current_checkpoints(warehouse, recipe),
     )
 
@@ -178,14 +178,13 @@ def _declared(recipe: Recipe) -> Declaration:
             "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
             "student_rollouts": "student_rollouts",
-            "benchmark_questions": "benchmark_questions",
-            "evaluations": "evaluations",
+            "evaluation_metrics": "evaluation_metrics",
             "quarantined_batches": (),
             "empty_datasets": (),
         },
         looks_up={**looked_up(recipe), "sentence_probabilities": "sentence_probabilities"},
         models=["teacher_model", "student_model"],
-        rules=[REPORT, ACCURACY, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
+        rules=[REPORT, METRICS, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
         parts=["evaluation"],
     )
 

@@ -36,9 +36,11 @@ NAMED = [
     "continuation_tokens",
     "mixed_policy_dataset",
     "evaluations",
+    "evaluation_metrics",
+    "leaderboard",
     "distillation_report",
 ]
-WITHOUT_TABLE = {"published_dataset", "distillation_report", "answer_provenance", "maintenance"}
+WITHOUT_TABLE = {"published_dataset", "distillation_report", "answer_provenance", "leaderboard", "maintenance"}
 GENERATIONS = ("teacher_generations_t060", "teacher_generations_t100")
 ROLLED_OUT = (
     "student_rollouts",
@@ -119,7 +121,7 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
         ("mixed_policy.epochs", 9, {"checkpoint_mixed"}),
         ("mixed_policy.length_cap", 2.0, {*ROLLED_OUT, "mixed_policy_dataset", "distillation_report"}),
         ("mixed_policy.off_policy_ratio", 2.0, {"mixed_policy_dataset"}),
-        ("evaluation.samples_per_question", 8, {"evaluations", *ANSWERS, "distillation_report"}),
+        ("evaluation.samples_per_question", 8, {"evaluations", "evaluation_metrics", *ANSWERS, "distillation_report"}),
     ],
 )
 def test_a_recipes_value_touches_only_the_assets_it_is_for(

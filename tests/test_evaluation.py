@@ -1,6 +1,8 @@
 """avg@k: which answers are asked for, how one is judged, and the standard error clustered by question."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -18,8 +20,13 @@ from dasd_assets.evaluation import (
     checkpoint_accuracy,
     judged_row,
     question_rows,
+    shown_accuracy,
+    standings,
+    store_metrics,
+    stored_accuracy,
     wanted_answers,
 )
+from dasd_assets.evaluation.leaderboard import leaderboard_page, leaderboard_plot
 from dasd_assets.rules.verdict import VERIFYING, Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
@@ -148,11 +155,15 @@ def test_answer_row(tiny: Recipe, student: PromptedModel) -> None:
     assert "asked" not in row
 
 
+def answered_rows(rows: list[tuple[object, ...]], columns: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(status=pl.lit("answered"))
+
+
 def test_accuracy_clusters_by_question() -> None:
     """Questions at 1, 1/2 and 0: mean 1/2, their standard deviation 1/2, over √3 questions 0.2887 (not √12 answers)."""
     answers = [("q1", [1, 1, 1, 1]), ("q2", [1, 1, 0, 0]), ("q3", [0, 0, 0, 0])]
     rows = [("t060", key, bool(mark)) for key, marks in answers for mark in marks]
-    table = pl.DataFrame(rows, schema=["checkpoint", "question_id", "correct"], orient="row")
+    table = answered_rows(rows, ["checkpoint", "question_id", "correct"])
     [row] = accuracy(table, ["checkpoint"]).to_dicts()
     assert row == {
         "checkpoint": "t060",
@@ -160,19 +171,21 @@ def test_accuracy_clusters_by_question() -> None:
         "standard_error": pytest.approx(0.28867513),
         "num_questions": 3,
         "num_answers": 12,
+        "num_failed": 0,
+        "num_missing": 0,
     }
 
 
 def test_accuracy_weighs_questions_not_answers() -> None:
     """q1 has one right answer, q2 three wrong ones: 1/2, although 1 of 4 answers is right."""
     rows = [("q1", True), ("q2", False), ("q2", False), ("q2", False)]
-    table = pl.DataFrame(rows, schema=["question_id", "correct"], orient="row").with_columns(checkpoint=pl.lit("s"))
+    table = answered_rows(rows, ["question_id", "correct"]).with_columns(checkpoint=pl.lit("s"))
     assert accuracy(table, ["checkpoint"])["accuracy"].item() == 0.5
 
 
 def test_accuracy_keeps_groups_apart_and_one_question_has_no_error() -> None:
     rows = [("a", 0.6, "q1", True), ("a", 1.0, "q1", False), ("b", 0.6, "q1", False)]
-    table = pl.DataFrame(rows, schema=["checkpoint", "temperature", "question_id", "correct"], orient="row")
+    table = answered_rows(rows, ["checkpoint", "temperature", "question_id", "correct"])
     found = accuracy(table, ["checkpoint", "temperature"])
     assert found["accuracy"].to_list() == [1.0, 0.0, 0.0]
     assert found["standard_error"].to_list() == [None, None, None]
@@ -204,6 +217,86 @@ def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Projec
     table = checkpoint_accuracy(copy.warehouse, copy.recipe)
     assert set(table["num_questions"]) == {3}
     assert set(table["num_answers"]) == {6}
+
+
+def test_more_samples_ask_only_the_missing_ones_and_fewer_count_the_first(copy: Project) -> None:
+    """2 -> 4 -> 2 samples: the rows there were stay as they were, and nothing is asked twice."""
+    before, first = copy.read("SELECT * FROM evaluations ORDER BY ALL"), copy.count("evaluations")
+    accuracies = checkpoint_accuracy(copy.warehouse, copy.recipe)
+    fewer, copy.recipe = copy.recipe, change(copy.recipe, "evaluation.samples_per_question", 4)
+    assert set(checkpoint_accuracy(copy.warehouse, copy.recipe)["num_missing"]) == {10}
+    assert checkpoint_accuracy(copy.warehouse, copy.recipe)["accuracy"].null_count() == 5  # none is finished
+    copy.run()
+    assert len(copy.fake.generated) == first == copy.count("evaluations") - first
+    stored = copy.read("SELECT * FROM evaluations WHERE sample_index < 2 ORDER BY ALL")
+    assert stored.equals(before) and copy.count("evaluation_requests") == 2 * first
+    assert set(checkpoint_accuracy(copy.warehouse, copy.recipe)["num_answers"]) == {20}
+    assert {"avg@2", "avg@4", "pass@4", "maj@4"} <= set(copy.read("SELECT metric FROM evaluation_metrics")["metric"])
+    copy.recipe = fewer
+    copy.run()
+    assert checkpoint_accuracy(copy.warehouse, copy.recipe).equals(accuracies)
+    assert stored_accuracy(copy.warehouse, copy.recipe).equals(accuracies)
+    assert len(copy.fake.generated) == first
+
+
+def test_failed_requests_count_as_wrong_until_they_are_answered(project: Project) -> None:
+    """Half of the student's requests fail: as many of its answers are wrong, and a later run has them all."""
+    project.fake.steady, project.fake.fails = True, lambda request_id: int(request_id, 16) % 2 == 0
+    project.materialize("teacher_model,student_model,benchmark_questions,evaluations,evaluation_metrics,leaderboard")
+    failed = project.count("failed_requests")
+    rows = checkpoint_accuracy(project.warehouse, project.recipe)
+    assert rows["num_failed"].sum() == failed > 0 == rows["num_missing"].sum()
+    for row in rows.to_dicts():
+        assert row["num_answers"] + row["num_failed"] == 10
+        right = project.read(
+            "SELECT sum(correct::INT) FROM evaluations JOIN checkpoints USING (checkpoint_id) WHERE name = $name",
+            name=row["checkpoint"],
+        ).item()
+        assert row["accuracy"] == pytest.approx(float(right or 0) / 10)
+    assert stored_accuracy(project.warehouse, project.recipe).equals(rows)
+    shown = shown_accuracy(rows.row(0, named=True))
+    assert re.fullmatch(r"[0-9.]+% ± [0-9.]+% \(\d+ failed\)", shown)
+
+    project.fake.fails = lambda request_id: False
+    project.materialize("evaluations,evaluation_metrics,leaderboard")
+    again = stored_accuracy(project.warehouse, project.recipe)
+    assert (again["num_failed"].sum(), project.count("failed_requests")) == (0, 0)
+    assert set(again["num_answers"]) == {10}
+    assert (again["accuracy"] >= rows["accuracy"]).all() and again["accuracy"].sum() > rows["accuracy"].sum()
+
+
+def test_what_no_server_took_is_not_asked_yet(copy: Project) -> None:
+    """Not an attempt: neither right nor wrong, and the evaluation says that it is incomplete."""
+    with copy.warehouse.commit("test") as transaction:
+        [student] = transaction.read("SELECT checkpoint_id FROM checkpoints WHERE name = 'student'")["checkpoint_id"]
+        [key] = transaction.read(
+            "SELECT min(evaluation_id) AS k FROM evaluations WHERE checkpoint_id = $id", {"id": student}
+        )["k"]
+        transaction.delete_keys("evaluations", {"checkpoint_id": student}, "evaluation_id", [key])
+        row = {"request_id": key, "asset": "evaluations", "kind": "server_busy", "reason": "r", "num_attempts": 0}
+        transaction.append_missing("failed_requests", pl.DataFrame([{**row, "failed_at": datetime.now(UTC)}]))
+    [row] = checkpoint_accuracy(copy.warehouse, copy.recipe).filter(checkpoint="student").to_dicts()
+    assert (row["accuracy"], row["num_answers"], row["num_failed"], row["num_missing"]) == (None, 9, 0, 1)
+    assert shown_accuracy(row) == "incomplete: 9 of 10"
+    store_metrics(copy.warehouse, copy.recipe, [student], origin="test", say=print)
+    stored = copy.read("SELECT value, num_missing FROM evaluation_metrics WHERE checkpoint_id = $id", id=student)
+    assert stored["value"].null_count() == stored.height and set(stored["num_missing"]) == {1}
+    board = standings(copy.warehouse)
+    assert board["rank"].to_list()[-1] is None and board["checkpoint_id"].to_list()[-1] == student
+    assert "incomplete: 9 of 10" in leaderboard_page(board)
+
+
+def test_the_leaderboard_ranks_every_model_of_the_home(finished: Project) -> None:
+    board = standings(finished.warehouse)
+    assert sorted(board["model"]) == sorted(f"tiny {name}" for name in ("teacher", "student", "t060", "t100", "mixed"))
+    assert board["accuracy"].is_sorted(descending=True) and board["rank"][0] == 1
+    assert board["rank"].to_list() == [1 + sum(a > b for a in board["accuracy"]) for b in board["accuracy"]]
+    assert board["accuracy"].sort().equals(checkpoint_accuracy(finished.warehouse, finished.recipe)["accuracy"].sort())
+    page = (finished.home / "reports" / "leaderboard.md").read_text()
+    assert page == leaderboard_page(board) and "## held_out, T=1, top-p 1, 200 tokens" in page
+    assert [line.split(" | ")[1] for line in page.splitlines() if " tiny " in line] == board["model"].to_list()
+    assert leaderboard_plot(board).axes[0].get_legend() is not None
+    assert leaderboard_page(pl.DataFrame()).startswith("# Leaderboard") and leaderboard_plot(pl.DataFrame()).axes
 
 
 def test_a_raised_verifier_judges_stored_answers_and_asks_no_model(

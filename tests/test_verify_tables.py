@@ -30,6 +30,7 @@ IDS_NOT_RECOMPUTED = {
     ("answer_logprobs", "answer_id"): "of an answer in evaluations; `answers.answer_texts` looks for it",
     ("answer_logprobs", "question_id"): "of that answer",
     ("evaluations", "question_id"): "part of evaluation_id, and of a question that may be gone",
+    ("evaluation_requests", "question_id"): "part of evaluation_id, and of a question that may be gone",
     ("quarantined_batches", "failed_run_id"): "Dagster gave it",
     ("landed_responses", "prompt_id"): "part of landed_id; the line may be rejected as a question",
     ("responses", "landed_id"): "part of response_id",

@@ -145,10 +145,18 @@ _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, data
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
-# An answer has a row for each verifier version that judged it; the last that was written counts.
-_EVALUATIONS = """SELECT benchmark, temperature, count(*) AS num_answers, avg(correct::INT) AS accuracy
-    FROM (FROM evaluations WHERE checkpoint_id = $id QUALIFY row_number() OVER (
-        PARTITION BY benchmark, temperature, top_p, max_tokens, template_version, question_id, sample_index
-        ORDER BY rowid DESC) = 1)
+# An answer has a row for each verifier version that judged it; the last that was written counts. A request that failed
+# is a wrong answer.
+_EVALUATIONS = """WITH answers AS (SELECT benchmark, temperature, correct FROM evaluations WHERE checkpoint_id = $id
+        QUALIFY row_number() OVER (
+            PARTITION BY benchmark, temperature, top_p, max_tokens, template_version, question_id, sample_index
+            ORDER BY rowid DESC) = 1),
+    failed AS (SELECT benchmark, temperature, FALSE AS correct FROM evaluation_requests r
+        SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) f
+            ON f.request_id = r.evaluation_id
+        WHERE checkpoint_id = $id)
+    SELECT benchmark, temperature, count(*) FILTER (NOT failed) AS num_answers, count(*) FILTER (failed) AS num_failed,
+        avg(correct::INT) AS accuracy
+    FROM (SELECT *, FALSE AS failed FROM answers UNION ALL SELECT *, TRUE AS failed FROM failed)
     GROUP BY ALL ORDER BY ALL"""
 _NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"

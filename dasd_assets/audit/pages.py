@@ -98,6 +98,7 @@ def checkpoint_page(record: Record) -> str:
             "Held-out questions",
             [
                 f"{r['benchmark']}, T={r['temperature']:<4g} accuracy {r['accuracy']:.3f}, {r['num_answers']:,} answers"
+                + (f", {r['num_failed']:,} failed" if r["num_failed"] else "")
                 for r in record["evaluations"]
             ],
         ),

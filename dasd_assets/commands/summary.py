@@ -61,13 +61,23 @@ def _teacher_shares(findings: ReportData) -> list[str]:
 def _accuracies(findings: ReportData, recipe: Recipe, empty: Mapping[str, Row]) -> list[str]:
     lines = [
         f"{row['checkpoint']:<9}{row['benchmark']}, T={row['temperature']:<4g} "
-        f"{row['accuracy']:.3f} ± {row['standard_error'] or 0:.3f}  "
-        f"({row['num_questions']} questions, {row['num_answers']} answers)"
+        f"{_accuracy(row)}  ({row['num_questions']} questions, {row['num_answers']} answers{_failed(row)})"
         for row in findings.accuracies.iter_rows(named=True)
     ]
     made = findings.checkpoints["name"]
     skipped = [name for name in trained_names(recipe) if name in empty and name not in made]
     return lines + [f"{name:<9}skipped: the {name} dataset is empty: {empty[name]['reason']}" for name in skipped]
+
+
+def _accuracy(row: Row) -> str:
+    if row["accuracy"] is None:
+        return f"incomplete, {row['num_missing']:,} answers are missing"
+    error = row["standard_error"]
+    return f"{row['accuracy']:.3f}" + (" (no standard error)" if error is None else f" ± {error:.3f}")
+
+
+def _failed(row: Row) -> str:
+    return f", {row['num_failed']:,} failed and count as wrong" if row["num_failed"] else ""
 
 
 def _times(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[str]:

@@ -6,8 +6,10 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from dasd_assets.evaluation.metrics import Estimate
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import labelled_axes, with_legend
+from dasd_resources.storage.warehouse import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,19 +22,28 @@ def accuracy_bars(table: pl.DataFrame) -> "Figure":
     for number, group in enumerate(groups):
         position = np.arange(group.height) + number * 0.8 / len(groups)
         label = f"{group['benchmark'][0]}, T={group['temperature'][0]:g}"
-        errors = group["standard_error"].fill_null(0)
-        axes.bar(position, group["accuracy"], 0.75 / len(groups), yerr=errors, capsize=2, label=label)
+        errors = np.asarray(group["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
+        heights = group["accuracy"].fill_null(0)  # of an incomplete evaluation no bar is seen
+        axes.bar(position, heights, 0.75 / len(groups), yerr=errors, capsize=2, label=label)
         axes.set_xticks(np.arange(group.height), list(group["checkpoint"]), fontsize=8)
     axes.set_ylim(0, 1.15)
     return with_legend(figure, axes, columns=2)
 
 
 def accuracy_table(scores: pl.DataFrame) -> dg.TableMetadataValue:
-    """A row per checkpoint, a column per benchmark and temperature: accuracy ± its standard error in %."""
+    """A row per checkpoint, a column per benchmark and temperature: accuracy ± its standard error, and what failed."""
     columns, rows = ["checkpoint"], dict[str, dict[str, str | None]]()
     for row in scores.to_dicts():
         column = f"{row['benchmark']}, T={row['temperature']:g}"
         columns += [] if column in columns else [column]
-        accuracy = f"{row['accuracy']:.1%} ± {row['standard_error'] or 0:.1%}"
-        rows.setdefault(row["checkpoint"], {"checkpoint": row["checkpoint"]})[column] = accuracy
+        rows.setdefault(row["checkpoint"], {"checkpoint": row["checkpoint"]})[column] = shown_accuracy(row)
     return table(columns, [dict.fromkeys(columns) | row for row in rows.values()])
+
+
+def shown_accuracy(row: Row) -> str:
+    """`61.3% ± 2.1% (3 failed)`, `100.0% (one question)`, `incomplete: 37 of 64`. row: of `accuracy`."""
+    settled = row["num_answers"] + row["num_failed"]
+    if row["num_missing"]:
+        return f"incomplete: {settled:,} of {settled + row['num_missing']:,}"
+    failed = f" ({row['num_failed']:,} failed)" if row["num_failed"] else ""
+    return f"{Estimate(row['accuracy'], row['standard_error'], row['num_questions'])}{failed}"

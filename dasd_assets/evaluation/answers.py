@@ -111,7 +111,7 @@ def judged_row(key: str, wanted: Row, answer: Row, confinement: Confinement = US
     """The `evaluations` row of an answer; one without a final answer is wrong."""
     verdict = judge_answer(answer["response_text"], wanted["asked"], confinement)
     return {
-        **{name: value for name, value in wanted.items() if name != "asked"},
+        **_without_question(wanted),
         "evaluation_id": key,
         "correct": verdict.passed,
         "kind": verdict.kind,
@@ -140,10 +140,23 @@ def _answer(
         for row in in_order(stored, lambda found: judged_row(found[0], wanted[found[0]], found[1], confinement)):
             ledger.add(row)
             del lacking[row["evaluation_id"]]
+        _note_requests(warehouse, lacking, ledger.origin)
         requests = [_request(key, row, model) for key, row in lacking.items()]
         results = logged(engines.generate(model, requests), len(requests), f"answers of {checkpoint.name}", say)
         given = (r if isinstance(r, Failure) else (r.request_id, answered(r, model)) for r in results)
         ledger.collect(in_order(given, lambda result: _judged(result, wanted, confinement), PATIENCE), lambda row: row)
+
+
+def _note_requests(warehouse: Warehouse, lacking: dict[str, Row], origin: str) -> None:
+    """Store what is about to be asked: of a request that fails, `failed_requests` has no more than the id."""
+    if lacking:
+        rows = [{"evaluation_id": key, **_without_question(row)} for key, row in lacking.items()]
+        with warehouse.commit(origin) as transaction:
+            transaction.append_missing("evaluation_requests", pl.DataFrame(rows, infer_schema_length=None))
+
+
+def _without_question(wanted: Row) -> Row:
+    return {name: value for name, value in wanted.items() if name != "asked"}
 
 
 def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confinement: Confinement) -> Row | Failure:

@@ -3,9 +3,11 @@
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation.accuracy import ACCURACY, BY, accuracy, checkpoint_answers
+from dasd_assets.evaluation.accuracy import BY, accuracy
 from dasd_assets.evaluation.accuracy_plots import accuracy_bars, accuracy_table
 from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
+from dasd_assets.evaluation.metrics import METRICS
+from dasd_assets.evaluation.outcomes import SETTING, checkpoint_outcomes
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import inline
@@ -27,14 +29,14 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     declared = declare(
         recipe,
         "evaluations",
-        ["evaluations", "failed_requests"],
+        ["evaluations", "evaluation_requests", "failed_requests"],
         reads={
             "benchmark_questions": "benchmark_questions",
             "checkpoints": models,
             "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "empty_datasets": (),
         },
-        rules=[EVALUATION, ACCURACY, CHAIN],
+        rules=[EVALUATION, METRICS, CHAIN],
         parts=["evaluation", *VERIFYING_LIMITS],
     )
 
@@ -72,12 +74,18 @@ def chain(warehouse: Warehouse, recipe: Recipe) -> list[Checkpoint]:
     ]
 
 
+def _content(answers: pl.DataFrame) -> list[str]:
+    """What tells one state of the ledger from another: the ids of answers, and which requests failed."""
+    failed = answers.filter(pl.col("status") == "failed").select(*SETTING, "question_id", "sample_index")
+    return [*answers["evaluation_id"].drop_nulls(), *(f"failed {row}" for row in failed.iter_rows())]
+
+
 def _result(warehouse: Warehouse, recipe: Recipe, asked: Asked, declared: Declaration) -> dg.MaterializeResult:
-    answers = checkpoint_answers(warehouse, recipe)
+    answers = checkpoint_outcomes(warehouse, recipe)
     scores = accuracy(answers, BY)
     newest = scores.filter(pl.col("checkpoint") == pl.col("checkpoint").max())
     return dg.MaterializeResult(
-        data_version=content_version(asked.ids),
+        data_version=content_version(_content(answers)),
         tags=retry_tags(asked.ledgers),
         metadata=declared.result(
             warehouse,
@@ -89,6 +97,8 @@ def _result(warehouse: Warehouse, recipe: Recipe, asked: Asked, declared: Declar
             },
             **sandbox_figure(recipe.verification.confinement),
             **not_decided(answers["kind"]),
+            num_failed=answers.filter(pl.col("status") == "failed").height,
+            num_not_asked=answers.filter(pl.col("status") == "missing").height,
             accuracies=accuracy_table(scores),
             accuracy=inline(accuracy_bars(scores)),
         ),

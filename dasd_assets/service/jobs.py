@@ -98,4 +98,6 @@ def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefin
 
 def _ablation(recipe: Recipe) -> dg.AssetSelection:
     made = [name(dataset) for name in (selection_asset, dataset_asset, checkpoint_asset) for dataset in recipe.datasets]
-    return dg.AssetSelection.assets(*made, CONTROL_ASSET, "benchmark_questions", "evaluations")
+    return dg.AssetSelection.assets(
+        *made, CONTROL_ASSET, "benchmark_questions", "evaluations", "evaluation_metrics", "leaderboard"
+    )

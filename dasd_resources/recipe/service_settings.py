@@ -99,7 +99,7 @@ class Checks(Part):
     max_drop_share: dict[str, Share] = Field(default_factory=dict)
     min_teacher_sentence_share: Share = 0.02
     max_teacher_sentence_share: Share = 0.9
-    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the difference to the previous stage
+    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the paired difference to the parent
 
 
 class Freshness(Part):

@@ -12,9 +12,11 @@ from dasd_resources.verifiers.catalogue import (
     needs_reference,
     reference_fault,
     runs_programs,
+    takes_votes,
     unknown_verifier,
     verifier_names,
     verify,
+    vote,
 )
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, compare_final_answer
 from dasd_resources.verifiers.in_order import in_order
@@ -40,7 +42,9 @@ __all__ = [
     "needs_reference",
     "reference_fault",
     "runs_programs",
+    "takes_votes",
     "unknown_verifier",
     "verifier_names",
     "verify",
+    "vote",
 ]

@@ -19,6 +19,15 @@ from dasd_resources.verifiers.reasoning_gym_datasets import (
     WITHOUT_REFERENCE,
 )
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
+from dasd_resources.verifiers.votes import (
+    Vote,
+    choice_vote,
+    exact_vote,
+    json_vote,
+    math_vote,
+    numeric_vote,
+    task_vote,
+)
 from dasd_resources.visible_text import excerpt
 
 # Raise it when a verdict can change; not for a verifier that is added. It names what `math` asks, as verdicts do by it.
@@ -35,6 +44,7 @@ class Verifier:
     such as tests of code or a schema. Without it, the reference must pass as an answer.
     needs_no_reference: those parameters ("" for none) with which a row may have no reference answer, which is then "".
     excluded: parameters that one might expect, each with the reason why it is not taken.
+    vote: an answer in the form in which equal ones are counted for a majority (votes.py); without it none is taken.
     """
 
     judge: Callable[[str, Asked], Judgement]
@@ -43,6 +53,7 @@ class Verifier:
     check_reference: Callable[[Asked], str | None] | None = None
     needs_no_reference: frozenset[str] = frozenset()
     excluded: Mapping[str, str] = field(default_factory=dict)
+    vote: Vote | None = None
 
 
 VERIFIERS: dict[str, Verifier] = {
@@ -53,19 +64,24 @@ VERIFIERS: dict[str, Verifier] = {
         check_reference=check_constraints,
         needs_no_reference=frozenset({"", "loose"}),
     ),
-    "exact": Verifier(judge_exact),
+    "exact": Verifier(judge_exact, vote=exact_vote),
     "json": Verifier(
-        judge_json, frozenset({"", "schema"}), check_reference=check_json, needs_no_reference=frozenset({"schema"})
+        judge_json,
+        frozenset({"", "schema"}),
+        check_reference=check_json,
+        needs_no_reference=frozenset({"schema"}),
+        vote=json_vote,
     ),
-    "math": Verifier(judge_math),
-    "multiple_choice": Verifier(judge_multiple_choice),
-    "numeric": Verifier(judge_numeric, takes=is_tolerance),
+    "math": Verifier(judge_math, vote=math_vote),
+    "multiple_choice": Verifier(judge_multiple_choice, vote=choice_vote),
+    "numeric": Verifier(judge_numeric, takes=is_tolerance, vote=numeric_vote),
     "reasoning_gym": Verifier(
         judge_reasoning_gym,
         REASONING_GYM_DATASETS | EVALUATED_DATASETS,
         check_reference=check_reasoning_gym,
         needs_no_reference=WITHOUT_REFERENCE,
         excluded=EXCLUDED_DATASETS,
+        vote=task_vote,
     ),
 }
 
@@ -119,6 +135,18 @@ def verify(verifier: str, answer: str, asked: Asked) -> Judgement:
     entry, asked = _entry(verifier, asked)
     judged = entry.judge(answer, asked)
     return replace(judged, reason=judged.reason and f"{verifier}: {judged.reason}")
+
+
+def takes_votes(name: str) -> bool:
+    """Whether answers judged by this known verifier can be counted for a majority: its questions have one answer."""
+    kind, _, _ = name.partition(":")
+    return VERIFIERS[kind].vote is not None and needs_reference(name)
+
+
+def vote(verifier: str, answer: str, asked: Asked) -> str | None:
+    """The answer part's final answer as it is counted for a majority; None where it gives none that can be."""
+    entry, asked = _entry(verifier, asked)
+    return entry.vote(answer, asked) if entry.vote is not None and takes_votes(verifier) else None
 
 
 def reference_fault(verifier: str, asked: Asked) -> str | None:

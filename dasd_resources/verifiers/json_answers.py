@@ -67,6 +67,12 @@ def check_json(asked: Asked) -> str | None:
     return None
 
 
+def found_json(text: str) -> object | None:
+    """The one JSON value that an answer part holds, fractions as Decimal; None if it holds none, null or several."""
+    found = _found(text, True) if len(text) <= MAX_CHARS else _NOT_FOUND
+    return None if found is _NOT_FOUND else found
+
+
 def is_json(text: str) -> bool:
     """Whether a text is one strict JSON value and nothing else."""
     return _try(text, False) is not _NOT_FOUND

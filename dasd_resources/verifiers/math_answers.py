@@ -121,7 +121,7 @@ def _approximations(text: str) -> list[str]:
 def _quickly(found: str, expected: str, in_percent: bool) -> Sameness | None:
     """What can be said without parsing: of the same text, numbers, words, letters; None if that is nothing."""
     one, other = plain(found), plain(expected)
-    if _squeezed(one) == _squeezed(other):
+    if squeezed(one) == squeezed(other):
         return "same"
     (name, one), (other_name, other) = _named(one), _named(other)
     numbers = quantity(one), quantity(other)
@@ -148,7 +148,7 @@ def _by_words(found: str, expected: str) -> Sameness | None:
     one, other = (_split_unit(text)[0] for text in (found, expected))
     if not words(one) and not words(other) and not (_is_name(one) and _is_name(other)):
         return None
-    if _squeezed(plain(found)).casefold() == _squeezed(plain(expected)).casefold():
+    if squeezed(plain(found)).casefold() == squeezed(plain(expected)).casefold():
         return "same"
     return "unreadable_reference" if len(words(other)) >= MIN_PROSE_WORDS and words(one) else "different"
 
@@ -164,7 +164,7 @@ def _named(text: str) -> tuple[str, str]:
     return (match["name"].strip(), match["value"].strip()) if match else ("", text)
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
     """Without white space, except between two letters or digits."""
     return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", " ".join(text.split()))
 

@@ -33,10 +33,15 @@ def judge_numeric(answer: str, asked: Asked) -> Judgement:
     found = stated_answer(answer)
     if fault := size_fault(found):
         return fault
-    numbers = _number(found), _number(stated_answer(asked.reference_answer))
+    numbers = _number(found), stated_number(asked.reference_answer)
     if numbers[0] and numbers[1] and _within(numbers[0], numbers[1], asked.parameter or DEFAULT):
         return CORRECT
     return wrong(found, asked)
+
+
+def stated_number(text: str) -> Quantity | None:
+    """The number that an answer part gives as its final answer."""
+    return _number(stated_answer(text))
 
 
 def _number(text: str) -> Quantity | None:

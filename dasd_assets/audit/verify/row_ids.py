@@ -114,10 +114,9 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
     ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION_ID_FIELDS]), _continuation),
-    (
-        "evaluations",
-        ", ".join(["evaluation_id", "template_version", "instruction", *EVALUATION_ID_FIELDS]),
-        _evaluation,
+    *(
+        (table, ", ".join(["evaluation_id", "template_version", "instruction", *EVALUATION_ID_FIELDS]), _evaluation)
+        for table in ("evaluations", "evaluation_requests")
     ),
     (
         "answer_logprobs",

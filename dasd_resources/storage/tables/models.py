@@ -31,6 +31,9 @@ from dasd_resources.storage.tables.recurring import (
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
 
+EVALUATION_ID = Column("evaluation_id", "VARCHAR", "Hash of checkpoint, question, sampling and verifier.")
+VERIFIER_VERSION = Column("verifier_version", "VARCHAR", "Version of the verifiers' code, and of math-verify.")
+
 _TRAINED = ("checkpoints.path", "sft_examples.input_ids", "sft_examples.labels")
 CHECKPOINTS = Table(
     name="checkpoints",
@@ -146,11 +149,8 @@ EVALUATIONS = Table(
     name="evaluations",
     one_row_per="answer to a held-out question",
     columns=(
-        Column(
-            "evaluation_id",
-            "VARCHAR",
-            "Hash of checkpoint, question, sampling and verifier.",
-            ("checkpoints.checkpoint_id", "benchmark_questions.benchmark", "benchmark_questions.question_id"),
+        EVALUATION_ID.of(
+            "checkpoints.checkpoint_id", "benchmark_questions.benchmark", "benchmark_questions.question_id"
         ),
         CHECKPOINT_ID.of("checkpoints.checkpoint_id"),
         BENCHMARK.of("benchmark_questions.benchmark"),
@@ -167,7 +167,7 @@ EVALUATIONS = Table(
         Column("response_text", "VARCHAR", "Canonical text of the answer.", _ANSWERED),
         Column("num_tokens", "INTEGER", "Tokens of the answer.", _ANSWERED),
         FINISH_REASON.of(*_ANSWERED),
-        Column("verifier_version", "VARCHAR", "Version of the verifiers' code, and of math-verify."),
+        VERIFIER_VERSION,
         RUN_ID,
     ),
     key=("evaluation_id",),
@@ -175,4 +175,119 @@ EVALUATIONS = Table(
     shown=("benchmark", "response_text", "correct", "kind", "reason"),
 )
 
-TABLES = (CHECKPOINTS, CHECKPOINT_EXAMPLES, BENCHMARK_QUESTIONS, EVALUATIONS)
+EVALUATION_REQUESTS = Table(
+    name="evaluation_requests",
+    one_row_per="answer that a model was asked for",
+    notes="Written before it is asked: with `failed_requests` it says which question a failed request was of.",
+    columns=(
+        EVALUATION_ID.of("checkpoints.checkpoint_id", "benchmark_questions.question_id"),
+        CHECKPOINT_ID.of("checkpoints.checkpoint_id"),
+        BENCHMARK.of("benchmark_questions.benchmark"),
+        TEMPERATURE,
+        TOP_P,
+        MAX_TOKENS,
+        TEMPLATE_VERSION,
+        QUESTION_ID.of("benchmark_questions.question_id"),
+        SAMPLE_INDEX,
+        VERIFIER_VERSION,
+        INSTRUCTION.of("benchmark_questions.instruction"),
+        RUN_ID,
+    ),
+    key=("evaluation_id",),
+    references=(Reference(("checkpoint_id",), "checkpoints"),),
+    in_summary=False,
+)
+
+ANSWER_TRAITS = Table(
+    name="answer_traits",
+    one_row_per="answer to a held-out question and version of the rule",
+    columns=(
+        EVALUATION_ID.of("evaluations.evaluation_id"),
+        Column(
+            "final_answer",
+            "VARCHAR",
+            "The final answer in the form in which answers are counted (maj@k); NULL: it has none that can be.",
+            ("evaluations.response_text", "benchmark_questions.verifier"),
+            nullable=True,
+        ),
+        Column(
+            "repetition",
+            "DOUBLE",
+            "The greatest measure of the repetition filter, as a multiple of its limit.",
+            ("evaluations.response_text", "evaluations.num_tokens"),
+        ),
+        Column("traits_version", "VARCHAR", "Hash of the code that found them and of the limits of `repetition`."),
+        RUN_ID,
+    ),
+    key=("evaluation_id", "traits_version"),
+    references=(Reference(("evaluation_id",), "evaluations"),),
+    derived=True,
+    in_summary=False,
+)
+
+_MEASURED = ("evaluations.correct", "evaluations.num_tokens", "evaluations.finish_reason", "answer_traits.final_answer")
+EVALUATION_METRICS = Table(
+    name="evaluation_metrics",
+    one_row_per="figure of a model on a benchmark",
+    notes="What each figure is: [evaluation](evaluation.md).",
+    columns=(
+        CHECKPOINT_ID.of("checkpoints.checkpoint_id"),
+        BENCHMARK.of("benchmark_questions.benchmark"),
+        TEMPERATURE,
+        TOP_P,
+        MAX_TOKENS,
+        Column("num_samples", "INTEGER", "Answers that were wanted of each question: the k of avg@k."),
+        VERIFIER_VERSION,
+        Column(
+            "metric",
+            "VARCHAR",
+            "`avg@64`, `pass@8`, `maj@64`, `cut_off_rate`, `repetition_rate`, `mean_tokens`, `tokens_p90`, …",
+        ),
+        Column(
+            "value", "DOUBLE", "The figure; NULL: not known, or the evaluation is incomplete.", _MEASURED, nullable=True
+        ),
+        Column(
+            "standard_error",
+            "DOUBLE",
+            "Its standard error, clustered by question; NULL: of one question there is none.",
+            _MEASURED,
+            nullable=True,
+        ),
+        Column("num_questions", "BIGINT", "Questions that the figure is of."),
+        Column("num_answers", "BIGINT", "Answers there are.", ("evaluations.evaluation_id",)),
+        Column("num_failed", "BIGINT", "Requests that failed, which count as wrong.", ("failed_requests.request_id",)),
+        Column("num_missing", "BIGINT", "Answers that were not asked for yet: above 0, the evaluation is incomplete."),
+        Column(
+            "question_set",
+            "VARCHAR",
+            "Hash of the questions and their instructions.",
+            ("benchmark_questions.question_id",),
+        ),
+        Column("traits_version", "VARCHAR", "Of the `answer_traits` behind `maj@k` and `repetition_rate`."),
+        RUN_ID,
+    ),
+    key=(
+        "checkpoint_id",
+        "benchmark",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "num_samples",
+        "verifier_version",
+        "metric",
+    ),
+    references=(Reference(("checkpoint_id",), "checkpoints"),),
+    derived=True,
+    shown=("benchmark", "temperature", "metric", "value", "standard_error", "num_failed"),
+    in_summary=False,
+)
+
+TABLES = (
+    CHECKPOINTS,
+    CHECKPOINT_EXAMPLES,
+    BENCHMARK_QUESTIONS,
+    EVALUATIONS,
+    EVALUATION_REQUESTS,
+    ANSWER_TRAITS,
+    EVALUATION_METRICS,
+)

@@ -1,0 +1,175 @@
+"""Figures of every evaluation as rows: `evaluations` -> `evaluation_metrics`, which the report and leaderboard read."""
+
+from collections.abc import Callable, Sequence
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.evaluation.accuracy import BY
+from dasd_assets.evaluation.metrics import METRICS, metrics
+from dasd_assets.evaluation.outcomes import SETTING, outcomes
+from dasd_assets.evaluation.questions import EVALUATION, asked_questions
+from dasd_assets.evaluation.traits import TRAITS, find_traits, traits_version
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.markdown import table
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
+from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
+from dasd_assets.rules.verdict import VERIFYING_LIMITS, verifier_version
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers import takes_votes
+
+WHICH = ("checkpoint_id", "benchmark", "temperature", "top_p", "max_tokens", "verifier_version")  # and num_samples
+
+
+def store_metrics(
+    warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str], *, origin: str, say: Callable[[str], None]
+) -> pl.DataFrame:
+    """Make the `evaluation_metrics` rows of these checkpoints anew, as the recipe's `evaluation` asks; returns them.
+
+    Any checkpoints can be given, as to `ask_missing`. origin: the commit message. say: takes lines for the log.
+    """
+    find_traits(warehouse, recipe, checkpoints, origin, say)
+    parts = [
+        metric_rows(part, traits_version(recipe))
+        for part in _with_traits(warehouse, recipe, checkpoints).partition_by(SETTING, maintain_order=True)
+    ]
+    with warehouse.commit(origin) as transaction:
+        for part in parts:
+            which = {name: part[name][0] for name in (*WHICH, "num_samples")}
+            transaction.replace("evaluation_metrics", which, part)
+    return pl.concat(parts) if parts else pl.DataFrame()
+
+
+def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:
+    """The `evaluation_metrics` rows of one evaluation. answers: `outcomes` with traits and `votes`."""
+    counts = dict(answers["status"].value_counts().iter_rows())
+    questions = answers.select("question_id", "instruction").unique()
+    rows: list[Row] = [
+        {
+            **{key: answers[key][0] for key in WHICH},
+            "num_samples": answers.height // questions.height,
+            "metric": name,
+            "value": found.value,
+            "standard_error": found.standard_error,
+            "num_questions": found.num_questions,
+            "num_answers": counts.get("answered", 0),
+            "num_failed": counts.get("failed", 0),
+            "num_missing": counts.get("missing", 0),
+            "question_set": question_set(questions),
+            "traits_version": version,
+        }
+        for name, found in metrics(answers).items()
+    ]
+    return pl.DataFrame(rows, schema_overrides={"value": pl.Float64, "standard_error": pl.Float64})
+
+
+def question_set(questions: pl.DataFrame) -> str:
+    """Identifies what a benchmark asks: figures of other sets are not comparable. questions: id and instruction."""
+    return content_hash(questions.select("question_id", "instruction").sort("question_id").rows())[:12]
+
+
+def _with_traits(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> pl.DataFrame:
+    query = """SELECT t.evaluation_id, t.final_answer, t.repetition
+        FROM answer_traits t JOIN evaluations e USING (evaluation_id)
+        WHERE t.traits_version = $version AND list_contains($ids, e.checkpoint_id)"""
+    known = warehouse.read(query, {"version": traits_version(recipe), "ids": list(checkpoints)})
+    questions = asked_questions(warehouse, recipe).select("benchmark", "question_id", "verifier")
+    votes = questions.with_columns(votes=pl.col("verifier").map_elements(takes_votes, pl.Boolean)).drop("verifier")
+    found = outcomes(warehouse, recipe, checkpoints).join(known, on="evaluation_id", how="left", maintain_order="left")
+    return found.join(votes, on=["benchmark", "question_id"], how="left", maintain_order="left")
+
+
+def current_metrics(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """`evaluation_metrics` of the recipe's current checkpoints, as it evaluates now; `checkpoint` is their name."""
+    current = current_checkpoints(warehouse, recipe).select("checkpoint_id", checkpoint="name")
+    query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
+        SELECT m.* FROM evaluation_metrics m JOIN asked USING (benchmark, max_tokens)
+        WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND num_samples = $samples
+            AND list_contains($temperatures, temperature) AND verifier_version = $verifier"""
+    params = {
+        "names": [benchmark.name for benchmark in recipe.evaluation.benchmarks],
+        "limits": [benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks],
+        "ids": current["checkpoint_id"].to_list(),
+        "top_p": recipe.evaluation.top_p,
+        "samples": recipe.evaluation.samples_per_question,
+        "temperatures": list(recipe.evaluation.temperatures),
+        "verifier": verifier_version(recipe),
+    }
+    found = warehouse.read(query, params).join(current, on="checkpoint_id")
+    return found.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe)))).sort(*BY, "metric")
+
+
+def stored_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """`accuracy` of every current checkpoint, as it is stored in `evaluation_metrics`."""
+    found = current_metrics(warehouse, recipe).filter(pl.col("metric") == pl.format("avg@{}", "num_samples"))
+    counts = ["num_questions", "num_answers", "num_failed", "num_missing"]
+    return found.select(*BY, pl.col("value").alias("accuracy"), "standard_error", *counts)
+
+
+def metric_table(found: pl.DataFrame) -> dg.TableMetadataValue:
+    """A row per checkpoint, benchmark and temperature, a column per metric. found: `current_metrics`."""
+    names = found["metric"].unique(maintain_order=True).to_list()
+    rows = []
+    for part in found.partition_by(BY, maintain_order=True):
+        shown = {row["metric"]: shown_figure(row) for row in part.to_dicts()}
+        first = part.row(0, named=True)
+        where = {
+            "checkpoint": str(first["checkpoint"]),
+            "benchmark": f"{first['benchmark']}, T={first['temperature']:g}",
+        }
+        rows.append(dict.fromkeys(names) | where | shown)
+    return table(["checkpoint", "benchmark", *names], rows)
+
+
+def shown_figure(row: Row) -> str:
+    """A figure of `evaluation_metrics` with its standard error: `61.3% ± 2.1%`, `84 ± 5` for tokens."""
+    if row["num_missing"]:
+        return f"incomplete: {row['num_answers'] + row['num_failed']:,} of {_num_wanted(row):,}"
+    if row["value"] is None:
+        return "–"
+    style = ".0f" if "tokens" in row["metric"] else ".1%"
+    error = row["standard_error"]
+    return f"{row['value']:{style}} " + ("(one question)" if error is None else f"± {error:{style}}")
+
+
+def _num_wanted(row: Row) -> int:
+    return int(row["num_answers"] + row["num_failed"] + row["num_missing"])
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`evaluation_metrics`."""
+    declared = declare(
+        recipe,
+        "evaluation_metrics",
+        ["evaluation_metrics", "answer_traits"],
+        reads={
+            "evaluations": "evaluations",
+            "evaluation_requests": "evaluations",
+            "failed_requests": "evaluations",
+            "benchmark_questions": "benchmark_questions",
+            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+            "empty_datasets": (),
+        },
+        rules=[METRICS, TRAITS, EVALUATION, CHAIN],
+        parts=["evaluation", *VERIFYING_LIMITS],
+    )
+
+    @declared.asset(
+        group="training_results",
+        kinds={"ducklake"},
+        description="One row per figure of a model on a benchmark: avg@k, pass@k, maj@k, lengths, repetition.",
+    )
+    def evaluation_metrics(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        ids = current_checkpoints(warehouse, recipe)["checkpoint_id"].to_list()
+        rows = store_metrics(warehouse, recipe, ids, origin=origin(context), say=context.log.info)
+        found = current_metrics(warehouse, recipe)
+        return dg.MaterializeResult(
+            data_version=content_version(rows.rows()),
+            metadata=declared.result(warehouse, rows.height, {"checkpoint_id": ids[-1]}, metrics=metric_table(found)),
+        )
+
+    return [evaluation_metrics]

@@ -1,0 +1,177 @@
+"""Every model of the home by its accuracy: of all recipes and experiments, and those that were entered (no table)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from dasd_assets.evaluation.evaluation_metrics import question_set, shown_figure
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.markdown import table
+from dasd_assets.records.plots import inline, labelled_axes, with_legend
+from dasd_assets.rules.asset_names import checkpoint_asset
+from dasd_assets.rules.checkpoints import checkpoint_names
+from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.verdict import VERIFYING
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers import VERIFIER_VERSION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEADERBOARD_VERSION = "1"
+LEADERBOARD = Rule("leaderboard", LEADERBOARD_VERSION)
+NUM_DRAWN = 20  # models in the plot, the best
+EVALUATION = ["benchmark", "temperature", "top_p", "max_tokens"]  # figures of another are not comparable
+COLUMNS = ["rank", "model", "avg@k", "pass@k", "maj@k", "cut off", "mean tokens", "k", "failed", "checkpoint_id"]
+
+
+def standings(warehouse: Warehouse) -> pl.DataFrame:
+    """The newest figures of every model of the home, best first in each evaluation; incomplete ones last.
+
+    The columns of `EVALUATION`; rank (equal accuracies share it; None where incomplete), model, checkpoint_id,
+    num_samples, accuracy, standard_error; rows: the `evaluation_metrics` rows by metric. Left out are figures of
+    questions that are no longer the benchmark's, and those of fewer samples than the model has by now.
+    """
+    query = """SELECT m.*, c.recipe, c.name FROM evaluation_metrics m LEFT JOIN (
+            FROM checkpoints QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY materialized_at DESC) = 1
+        ) c USING (checkpoint_id)
+        QUALIFY dense_rank() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens
+            ORDER BY starts_with(verifier_version, $verifier) DESC, verifier_version DESC, num_samples DESC) = 1
+        ORDER BY checkpoint_id, metric"""
+    found = warehouse.read(query, {"verifier": VERIFIER_VERSION})
+    asked = warehouse.read("SELECT benchmark, question_id, instruction FROM benchmark_questions")
+    now = {name: question_set(part) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()}
+    entries = [_entry(part) for part in found.partition_by("checkpoint_id", *EVALUATION, maintain_order=True)]
+    return _ranked([entry for entry in entries if entry["question_set"] == now.get(entry["benchmark"])])
+
+
+def _entry(part: pl.DataFrame) -> Row:
+    first = part.row(0, named=True)
+    figures: dict[str, Row] = {row["metric"]: row for row in part.to_dicts()}
+    score = figures[f"avg@{first['num_samples']}"]
+    return {
+        **{name: first[name] for name in (*EVALUATION, "checkpoint_id", "num_samples", "question_set")},
+        "model": " ".join(name for name in (first["recipe"], first["name"]) if name) or first["checkpoint_id"],
+        "accuracy": score["value"],
+        "standard_error": score["standard_error"],
+        "num_failed": score["num_failed"],
+        **_shown(figures, first["num_samples"]),
+    }
+
+
+def _shown(figures: dict[str, Row], k: int) -> dict[str, str]:
+    names = {
+        "avg@k": f"avg@{k}",
+        "pass@k": f"pass@{k}",
+        "maj@k": f"maj@{k}",
+        "cut off": "cut_off_rate",
+        "mean tokens": "mean_tokens",
+    }
+    return {column: shown_figure(figures[name]) for column, name in names.items()}
+
+
+def _ranked(entries: list[Row]) -> pl.DataFrame:
+    if not entries:
+        return pl.DataFrame()
+    found = pl.DataFrame(entries, schema_overrides={"accuracy": pl.Float64, "standard_error": pl.Float64})
+    rank = pl.col("accuracy").rank("min", descending=True).over(EVALUATION).cast(pl.Int64)
+    return found.with_columns(rank=rank).sort(*EVALUATION, "rank", "model", "checkpoint_id", nulls_last=True)
+
+
+def title(row: Row) -> str:
+    """What an evaluation is called: `aime24, T=1, top-p 1, 102,400 tokens`."""
+    return f"{row['benchmark']}, T={row['temperature']:g}, top-p {row['top_p']:g}, {row['max_tokens']:,} tokens"
+
+
+def leaderboard_table(found: pl.DataFrame) -> dg.TableMetadataValue:
+    """A row per model and evaluation. found: `standings`."""
+    return table(["evaluation", *COLUMNS], [{"evaluation": title(row), **_cells(row)} for row in found.to_dicts()])
+
+
+def _cells(row: Row) -> Row:
+    return {**row, "k": row["num_samples"], "failed": row["num_failed"]}
+
+
+def leaderboard_page(found: pl.DataFrame) -> str:
+    """The leaderboard as Markdown, a table for each evaluation."""
+    lines = [
+        "# Leaderboard",
+        "",
+        "What each figure is: `docs/evaluation.md`. ± is one standard error over questions.",
+        "",
+    ]
+    for part in found.partition_by(EVALUATION, maintain_order=True) if found.height else []:
+        lines += [
+            f"## {title(part.row(0, named=True))}",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "| --- " * len(COLUMNS) + "|",
+        ]
+        rows = [[_cells(row)[name] for name in COLUMNS] for row in part.to_dicts()]
+        lines += [f"| {' | '.join('–' if value is None else str(value) for value in row)} |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def leaderboard_plot(found: pl.DataFrame) -> "Figure":
+    """Accuracy with one standard error of the best models, a colour for each evaluation."""
+    figure, axes = labelled_axes("accuracy", "")
+    figure.subplots_adjust(left=0.3)
+    known = found.drop_nulls("accuracy") if found.height else found
+    models = known["model"].unique(maintain_order=True).to_list()[:NUM_DRAWN] if known.height else []
+    places = {model: -place for place, model in enumerate(models)}
+    for part in known.partition_by(EVALUATION, maintain_order=True) if known.height else []:
+        drawn = part.filter(pl.col("model").is_in(models))
+        errors = np.asarray(drawn["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
+        y = [places[model] for model in drawn["model"]]
+        axes.errorbar(
+            drawn["accuracy"], y, xerr=errors, fmt="o", markersize=4, capsize=2, label=title(part.row(0, named=True))
+        )
+    axes.set_yticks(list(places.values()), [model[-28:] for model in places], fontsize=7)
+    return with_legend(figure, axes)
+
+
+def write_leaderboard(warehouse: Warehouse) -> tuple[pl.DataFrame, Path]:
+    """Write the page into the home's reports; returns the `standings` and the file."""
+    found = standings(warehouse)
+    page = Path(warehouse.home) / "reports" / "leaderboard.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(leaderboard_page(found), encoding="utf-8")
+    return found, page
+
+
+def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """`leaderboard`."""
+    declared = declare(
+        recipe,
+        "leaderboard",
+        reads={
+            "evaluation_metrics": "evaluation_metrics",
+            "benchmark_questions": "benchmark_questions",
+            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+        },
+        rules=[LEADERBOARD, VERIFYING],
+    )
+
+    @declared.asset(
+        group="training_results",
+        kinds={"matplotlib"},
+        description="Every model of the home by its accuracy, also as DASD_HOME/reports/leaderboard.md.",
+    )
+    def leaderboard(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+        found, page = write_leaderboard(warehouse)
+        return dg.MaterializeResult(
+            metadata={
+                "num_models": found["checkpoint_id"].n_unique() if found.height else 0,
+                "leaderboard": leaderboard_table(found),
+                "accuracy": inline(leaderboard_plot(found)),
+                "page": dg.MetadataValue.path(str(page)),
+                **declared.code_version.metadata,
+            }
+        )
+
+    return [leaderboard]
