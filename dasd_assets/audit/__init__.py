@@ -10,7 +10,7 @@
 | `outdated`, `changes` | what is out of date and why: inputs, code, recipe | `audit staleness` |
 | `verify/`, `files` | which rows, files and folders disagree with what made them | `audit verify` |
 | `takedown` | withdraws questions | `takedown` |
-| `ids`, `pages`, `command`, `arguments` | ids and their prefixes; text; arguments | |
+| `pages`, `command`, `arguments` | text; arguments | |
 
 Each answer is a record of plain values, so that `--json` and the page say the same. Nothing but `outdated`,
 `changes` and `verify` imports Dagster: an audit of a million responses is to answer sooner than that would load.
