@@ -1,6 +1,7 @@
 """`dasd compare`: any two checkpoints, on what both were asked in the same way; errors say what there is."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -119,6 +120,37 @@ def test_of_two_verifiers_that_judged_both_the_last_counts(copy: Project) -> Non
     write(copy, again)
     [row] = rows(copy, Compared("a", {None: ids[0]}), Compared("b", {None: ids[1]}))
     assert (row["verifier_version"], row["accuracy"], row["p"]) == ("new", {"a": 1.0, "b": 1.0}, None)
+
+
+def test_failed_requests_are_wrong_answers_until_they_are_answered(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, t060 = checkpoint(copy, "teacher"), checkpoint(copy, "t060")
+    with copy.warehouse.commit("test") as transaction:
+        asked = transaction.read(
+            "SELECT * EXCLUDE run_id FROM evaluation_requests WHERE checkpoint_id = $id", {"id": t060}
+        )
+        stored = transaction.read("SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", {"id": t060})
+        assert set(asked["evaluation_id"]) == set(stored["evaluation_id"])
+        kept = stored.filter(pl.col("question_id") != stored["question_id"].min())
+        transaction.replace("evaluations", {"checkpoint_id": t060}, kept)
+        lost = stored.join(kept, on="evaluation_id", how="anti").select(request_id="evaluation_id")
+        failures = lost.with_columns(
+            asset=pl.lit("evaluations"),
+            kind=pl.lit("engine_error"),
+            reason=pl.lit("no"),
+            num_attempts=pl.lit(1),
+            failed_at=pl.lit(datetime.now(UTC)),
+        )
+        transaction.append_missing("failed_requests", failures)
+    [row] = rows(copy, Compared("a", {None: t060}), Compared("b", {None: teacher}))
+    assert (row["num_questions"], row["num_failed"], row["num_answers"]["a"]) == (5, {"a": 2, "b": 0}, 10)
+    assert row["accuracy"]["a"] == pytest.approx(kept["correct"].sum() / 10)
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    assert main(["compare", "tiny/t060", "tiny/teacher"]) == 0
+    assert "failed         A 2 · B 0 requests, which count as wrong answers" in capsys.readouterr().out
+    write(copy, stored.join(kept, on="evaluation_id", how="anti"))
+    assert rows(copy, Compared("a", {None: t060}), Compared("b", {None: teacher}))[0]["num_failed"] == {"a": 0, "b": 0}
 
 
 def test_domains_have_rows_of_their_own_where_there_are_several(copy: Project) -> None:

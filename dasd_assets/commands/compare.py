@@ -70,6 +70,8 @@ def _block(row: Record, several: bool) -> list[str]:
         ("mean tokens", _both(row["mean_tokens"], ",.0f")),
         ("cut off", _both(row["cut_off_rate"], ".1%")),
     ]
+    if any(row["num_failed"].values()):
+        lines.append(("failed", f"{_both(row['num_failed'], ',')} requests, which count as wrong answers"))
     left_out = row["num_questions_left_out"]
     if left_out and any(left_out.values()):
         lines.append(("left out", f"{_both(left_out, ',')} questions that the other lacks, or whose judges differ"))
@@ -77,7 +79,8 @@ def _block(row: Record, several: bool) -> list[str]:
 
 
 def _both(values: Record, form: str) -> str:
-    return " · ".join(f"{name} {values[arm]:{form}}" for name, arm in (("A", A), ("B", B)))
+    each = (("A", values[A]), ("B", values[B]))
+    return " · ".join(f"{name} {'–' if value is None else format(value, form)}" for name, value in each)
 
 
 def _difference(row: Record, several: bool) -> str:

@@ -112,17 +112,12 @@ def _record(common: Common, domain: str | None) -> Record:
 
 
 def _of_each(answers: pl.DataFrame) -> Record:
-    """Samples per question, lengths and cut-off rates of both; each question weighs the same."""
-    per_question = answers.group_by("arm", "question_id").agg(
-        pl.col("num_tokens").mean(), pl.col("cut_off").mean(), num_answers=pl.len()
-    )
-    of = {
-        row["arm"]: row
-        for row in per_question.group_by("arm")
-        .agg(pl.col("num_tokens").mean(), pl.col("cut_off").mean(), pl.col("num_answers").sum())
-        .to_dicts()
-    }
+    """Counts, lengths and cut-off rates of both; each question weighs the same. Failed answers have no length."""
+    means, counts = [pl.col("num_tokens").mean(), pl.col("cut_off").mean()], ["num_answers", "failed"]
+    per_question = answers.group_by("arm", "question_id").agg(*means, pl.col("failed").sum(), num_answers=pl.len())
+    of = {row["arm"]: row for row in per_question.group_by("arm").agg(*means, pl.col(counts).sum()).to_dicts()}
     return {
+        "num_failed": {arm: of[arm]["failed"] for arm in (A, B)},
         "num_answers": {arm: of[arm]["num_answers"] for arm in (A, B)},
         "mean_tokens": {arm: of[arm]["num_tokens"] for arm in (A, B)},
         "cut_off_rate": {arm: of[arm]["cut_off"] for arm in (A, B)},
@@ -158,11 +153,18 @@ def _settings(answers: pl.DataFrame) -> str:
     ) + (", …" if len(rows) > 4 else "")
 
 
-# An answer that was sampled under two templates, or stored twice, counts once: the last that was written.
-_ANSWERS = """SELECT checkpoint_id, benchmark, temperature, top_p, max_tokens, e.instruction, verifier_version,
-        question_id, sample_index, e.rowid AS judged, correct, num_tokens,
-        (finish_reason = 'length')::INT AS cut_off, q.domain
-    FROM evaluations e LEFT JOIN benchmark_questions q USING (benchmark, question_id)
-    WHERE list_contains($ids, checkpoint_id)
-    QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens, e.instruction,
-        verifier_version, question_id, sample_index ORDER BY e.rowid DESC) = 1"""
+_ASKED = """checkpoint_id, benchmark, temperature, top_p, max_tokens, instruction, verifier_version, question_id,
+    sample_index"""
+# A request that failed is a wrong answer. An answer that was sampled under two templates, or stored twice, counts once:
+# the last that was written.
+_ANSWERS = f"""WITH answers AS (
+        SELECT {_ASKED}, rowid AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
+            FALSE AS failed
+        FROM evaluations WHERE list_contains($ids, checkpoint_id)
+        UNION ALL
+        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests
+        WHERE list_contains($ids, checkpoint_id) AND evaluation_id IN (SELECT request_id FROM failed_requests
+            WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0))
+    SELECT answers.*, domain FROM answers
+        LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
+    QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""
