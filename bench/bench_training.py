@@ -44,7 +44,7 @@ WAYS: dict[str, dict[str, object]] = {
 def training(longest: int, **changes: object) -> Training:
     """The demo's training with bins, or rows, of at most so many tokens."""
     settings = {"max_length": longest, "save_every_steps": None, "per_device_batch_size": BATCH, **changes}
-    return Training.model_validate({**RECIPE.training.model_dump(), **settings})
+    return Training.model_validate({**RECIPE.training.model_dump(), "group_order": "descending", **settings})
 
 
 def demo_rows(num_rows: int) -> list[list[int]]:

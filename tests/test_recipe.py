@@ -208,6 +208,11 @@ def test_datasets_are_named_for_their_temperature() -> None:
         ("selection.divergence.threshold", 0.0, "threshold: Input should be greater than 0 (found 0.0)"),
         ("selection.budgets", {"t060": {"math": 0}}, "selection.budgets.t060.math: Input should be greater than"),
         ("evaluation.temperatures", [1.0, 0.6, 1.0], "evaluation.temperatures: the same temperature twice would ask"),
+        (
+            "training.group_by_length",
+            False,
+            "training: group_order is random but there are no groups; set group_by_length",
+        ),
         ("training.packing", True, "training: packing makes bins of equal length; set group_by_length: false"),
         ("training.min_learning_rate", 0.1, "training: min_learning_rate 0.1 is above learning_rate 0.003; lower it"),
         ("student.thinking_format", "harmony", "student.thinking_format must be think_tags"),

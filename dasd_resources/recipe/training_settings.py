@@ -88,7 +88,7 @@ class Training(Part):
         if self.batch_counts == "bins" and not self.packing:
             raise ValueError("batch_counts is bins but packing is off; set batch_counts: samples")
         if self.group_order == "random" and not self.group_by_length:
-            raise ValueError("group_order is random but there are no groups; set group_by_length: true")
+            raise ValueError("group_order is random but there are no groups; set group_by_length: true or remove it")
         if self.packing and self.group_by_length:
             raise ValueError("packing makes bins of equal length; set group_by_length: false")
 
