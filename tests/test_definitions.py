@@ -110,12 +110,12 @@ def test_every_asset_of_the_recipes_making_has_a_code_version(tmp_path: Path) ->
         (
             "selection.divergence.threshold",
             0.3,
-            {"sentence_types", "response_scores", *SELECTED, "random_responses", *TOLD, *TYPED},
+            {"sentence_types", "response_scores", *SELECTED, "random_responses", "heldout_losses", *TOLD, *TYPED},
         ),
         (
             "generation.num_candidates",
             4,
-            {*GENERATIONS, "student_logprobs", *SELECTED, "random_responses", *TOLD},
+            {*GENERATIONS, "student_logprobs", *SELECTED, "random_responses", "heldout_losses", *TOLD},
         ),
         ("training.learning_rate", 1e-3, {"checkpoint_t060", "checkpoint_t100", "checkpoint_mixed"}),
         ("mixed_policy.epochs", 9, {"checkpoint_mixed"}),
