@@ -29,6 +29,7 @@ IDS_NOT_RECOMPUTED = {
     ("benchmark_questions", "question_id"): "the hashed domain is not stored",
     ("answer_logprobs", "answer_id"): "of an answer in evaluations; `answers.answer_texts` looks for it",
     ("answer_logprobs", "question_id"): "of that answer",
+    ("heldout_logprobs", "response_id"): "part of heldout_logprobs_id",
     ("evaluations", "question_id"): "part of evaluation_id, and of a question that may be gone",
     ("evaluation_requests", "question_id"): "part of evaluation_id, and of a question that may be gone",
     ("quarantined_batches", "failed_run_id"): "Dagster gave it",

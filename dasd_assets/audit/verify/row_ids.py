@@ -8,6 +8,7 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.rules.answers import answer_logprobs_id
+from dasd_assets.rules.heldout import heldout_logprobs_id
 from dasd_assets.rules.ids import (
     CONTINUATION_ID_FIELDS,
     EVALUATION_ID_FIELDS,
@@ -122,6 +123,11 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
         "answer_logprobs",
         "answer_logprobs_id, answer_id, checkpoint_id",
         lambda r: {"answer_logprobs_id": answer_logprobs_id(r["answer_id"], r["checkpoint_id"])},
+    ),
+    (
+        "heldout_logprobs",
+        "heldout_logprobs_id, response_id, checkpoint_id",
+        lambda r: {"heldout_logprobs_id": heldout_logprobs_id(r["response_id"], r["checkpoint_id"])},
     ),
     (
         "sft_examples",
