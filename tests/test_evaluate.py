@@ -88,10 +88,12 @@ def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, f
 
 
 def test_a_single_question_has_no_standard_error(project: Project, folder: str, tmp_path: Path) -> None:
-    [row] = asked(project, folder, aime(tmp_path), samples=3)
+    with pytest.raises(RecipeError, match=r"aime25: max_tokens 102,400 and .* exceed the context of .*: --max-tokens"):
+        asked(project, folder, aime(tmp_path), samples=3)
+    assert not project.fake.generated
+    [row] = asked(project, folder, aime(tmp_path), samples=3, max_tokens=200)
     assert row["standard_error"] is None
     assert (row["samples_per_question"], row["temperature"], row["top_p"]) == (3, 1.0, 1.0)
-    assert row["max_tokens"] == 102_400
 
 
 def test_stages_of_the_recipe_keep_their_answers_and_are_asked_no_more(copy: Project) -> None:
@@ -113,16 +115,23 @@ def test_other_questions_never_take_a_name(copy: Project, tmp_path: Path) -> Non
     """Of one layout, two files; the second is named for its content, and again when it is asked again."""
     other = tmp_path / "other"
     other.mkdir()
-    first = asked(copy, "student", aime(tmp_path), samples=1)
-    second = asked(copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1)
+    first = asked(copy, "student", aime(tmp_path), samples=1, max_tokens=200)
+    second = asked(
+        copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1, max_tokens=200
+    )
     assert first[0]["benchmark"] == "aime25" and re.fullmatch(r"aime25-[0-9a-f]{6}", second[0]["benchmark"])
-    assert asked(copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1) == second
-    assert asked(copy, "student", aime(tmp_path), samples=1) == first
+    assert (
+        asked(
+            copy, "student", aime(other, AIME, {"problem": "What is 3 + 3?", "answer": "6"}), samples=1, max_tokens=200
+        )
+        == second
+    )
+    assert asked(copy, "student", aime(tmp_path), samples=1, max_tokens=200) == first
     assert len(copy.fake.generated) == 3
 
 
 def test_an_instruction_is_asked_stored_and_part_of_the_id(project: Project, folder: str, tmp_path: Path) -> None:
-    asked(project, folder, aime(tmp_path), samples=1)
+    asked(project, folder, aime(tmp_path), samples=1, max_tokens=200)
     [row] = project.read("SELECT instruction, evaluation_id FROM evaluations").to_dicts()
     [question] = project.read("SELECT question, instruction FROM benchmark_questions").to_dicts()
     assert row["instruction"] == question["instruction"] and r"\boxed{}" in row["instruction"]

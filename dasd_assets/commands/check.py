@@ -36,7 +36,7 @@ from dasd_resources.inference.engine import Completion, Failure, Score, ScoringR
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import divide, visible_gpus
-from dasd_resources.inference.model_files import WEIGHTS, context_length
+from dasd_resources.inference.model_files import WEIGHTS
 from dasd_resources.json_text import json_text
 from dasd_resources.landing.columns import absent_paths
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
@@ -328,11 +328,7 @@ def _context(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts) 
     """The longest sequence the recipe asks of a model, against what it takes."""
     if model.spec.server is not None:
         return "known to the server, which is asked with its logprobs and refuses what is longer"
-    option, context = ENGINES[model.spec.engine].context_option, context_length(model.path)
-    limit = model.spec.engine_options.get(option) if option else None
-    if isinstance(limit, int) and 0 < limit < context:
-        context = limit
-    return _room(recipe, role, model, prompts, context)
+    return _room(recipe, role, model, prompts, model.context)
 
 
 def _room(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, context: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from dasd_assets.commands.evaluated_benchmarks import entered, named_benchmark, recipes_of
-from dasd_assets.commands.evaluated_model import checkpoint_of
+from dasd_assets.commands.evaluated_model import checkpoint_of, require_room
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import Checkpoint, accuracy, ask_missing, outcomes, store_metrics
@@ -40,6 +40,7 @@ def evaluate(warehouse: Warehouse, engines: Engines, recipe: Recipe, args: argpa
     instead = {key: getattr(args, name) for name, key in GIVEN.items() if getattr(args, name) is not None}
     recipes_of(recipe, named, instead)
     checkpoint = checkpoint_of(warehouse, engines, recipe, args.model, ORIGIN)
+    require_room(engines, checkpoint, named)
     stored = [entered(warehouse, recipe, one, ORIGIN) for one in named]
     return [
         row for asking in recipes_of(recipe, stored, instead) for row in _asked(warehouse, engines, asking, checkpoint)

@@ -5,15 +5,19 @@ this machine's cache, or a YAML file with the keys of a recipe's `teacher`: the 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
+from dasd_assets.commands.evaluated_benchmarks import Named
 from dasd_assets.evaluation import Checkpoint, chain
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES
+from dasd_assets.rules.instructions import asked_as
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Model, Recipe, RecipeError, load_model
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -57,6 +61,26 @@ def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked:
         if not transaction.read(query, {"id": model.fingerprint}).item():
             transaction.append_missing("checkpoints", pl.DataFrame([row], schema_overrides={"recipe": pl.String}))
     return Checkpoint(model.fingerprint, entry.name, entry.spec)
+
+
+def require_room(engines: Engines, checkpoint: Checkpoint, named: Sequence[Named]) -> None:
+    """Raise RecipeError where a question and the longest answer exceed the model's context: all would fail.
+
+    A server knows its own, and refuses what is longer.
+    """
+    if ENGINES[checkpoint.spec.engine].served or ENGINES[checkpoint.spec.engine].absent:
+        return
+    model = engines.find(checkpoint.spec, f"checkpoint {checkpoint.checkpoint_id}")
+    for one in named:
+        longest = max(one.rows, key=lambda row: len(row["question"]) + len(row["system_prompt"] or ""))
+        question = asked_as(longest["question"], longest["instruction"])
+        num_tokens = len(model.chat.prompt_ids(question, longest["system_prompt"]))
+        if num_tokens + one.benchmark.max_tokens > model.context:
+            raise RecipeError(
+                f"{one.benchmark.name}: max_tokens {one.benchmark.max_tokens:,} and its longest question's "
+                f"{num_tokens:,} exceed the context of {model.context:,}: "
+                + (f"--max-tokens {left}" if (left := model.context - num_tokens) > 0 else "leave this benchmark out")
+            )
 
 
 def _stored(warehouse: Warehouse, asked: str) -> Row | None:

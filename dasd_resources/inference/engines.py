@@ -24,7 +24,7 @@ from dasd_resources.inference.engine import (
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
-from dasd_resources.inference.model_files import find_model, fingerprint, prompting_fingerprint
+from dasd_resources.inference.model_files import context_length, find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, RecipeError, Server
 
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
@@ -45,6 +45,13 @@ class PromptedModel:
     fingerprint: str
     chat: Chat
     spec: Model
+
+    @property
+    def context(self) -> int:
+        """Most tokens that it takes here, prompt included; the recipe may lower what the files allow."""
+        option, context = ENGINES[self.spec.engine].context_option, context_length(self.path)
+        limit = self.spec.engine_options.get(option) if option else None
+        return min(limit, context) if isinstance(limit, int) and limit > 0 else context
 
 
 class Engines(ConfigurableResource):
