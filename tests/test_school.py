@@ -213,7 +213,7 @@ def test_models_load_and_answer_with_a_thinking_part(role: str) -> None:
 
 
 def test_a_model_is_made_from_its_description(tmp_path: Path) -> None:
-    described = replace(make_models.MODELS["school/student"], num_steps=2)
+    described = replace(make_models.MODELS["school/student"], num_steps=(1, 1))
     model, tokenizer = tiny_models.make(described, seed=1)
     tiny_models.save(model, tokenizer, tmp_path / "student")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")

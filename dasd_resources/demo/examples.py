@@ -55,6 +55,6 @@ def student_example(rng: Random) -> Example:
 
 DEMO = Path(__file__).parent
 DEMO_MODELS = (
-    TinyModel(DEMO / "teacher", 448, 9000, teacher_example),
-    TinyModel(DEMO / "student", 384, 7000, student_example),
+    TinyModel(DEMO / "teacher", 448, (9000,), teacher_example),
+    TinyModel(DEMO / "student", 384, (7000,), student_example),
 )

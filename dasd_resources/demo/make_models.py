@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     for tiny_model in (MODELS[name] for name in args.only):
         if args.num_steps:
-            tiny_model = replace(tiny_model, num_steps=args.num_steps)
+            tiny_model = replace(tiny_model, num_steps=(args.num_steps,))
         save(*make(tiny_model, args.seed), args.out / tiny_model.name)
 
 

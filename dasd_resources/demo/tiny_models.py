@@ -40,14 +40,15 @@ class Example:
 
 @dataclass(frozen=True)
 class TinyModel:
-    """One model and how it is trained: for `num_steps` batches of what `draw` returns, one training example at a time.
+    """One model and how it is trained: on batches of what `draw` returns, one training example at a time.
 
-    folder: where it ships, `<world>/<role>`.
+    folder: where it ships, `<world>/<role>`. num_steps: batches of each cycle, at whose start the learning rate is back
+    at its peak; more cycles go on from a model that is already of use.
     """
 
     folder: Path
     vocab_size: int
-    num_steps: int
+    num_steps: tuple[int, ...]
     draw: Callable[[Random], Example]
     hidden_size: int = 96
     num_layers: int = 2
@@ -179,7 +180,9 @@ def make(tiny_model: TinyModel, seed: int, batch_size: int = 16, peak: float = 4
     corpus = (e.context + e.target for e in (tiny_model.draw(rng) for _ in range(4000)))
     tokenizer = make_tokenizer(corpus, tiny_model.vocab_size)
     model = untrained(tiny_model, tokenizer)
-    fit(model, drawn_batches(tiny_model, tokenizer, rng, batch_size), tiny_model.num_steps, peak)
+    batches = drawn_batches(tiny_model, tokenizer, rng, batch_size)
+    for num_steps in tiny_model.num_steps:
+        fit(model, batches, num_steps, peak)
     return model, tokenizer
 
 

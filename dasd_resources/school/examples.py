@@ -81,6 +81,6 @@ def student_example(rng: Random) -> Example:
 
 
 SCHOOL_MODELS = (
-    TinyModel(SCHOOL / "teacher", 512, 12_000, teacher_example, num_layers=3),
-    TinyModel(SCHOOL / "student", 416, 6000, student_example),
+    TinyModel(SCHOOL / "teacher", 512, (5000, 5000), teacher_example, num_layers=3),
+    TinyModel(SCHOOL / "student", 416, (6000, 6000), student_example),
 )
