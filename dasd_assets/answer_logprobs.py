@@ -29,7 +29,8 @@ from dasd_resources.recipe import Model, Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-ANSWERS_PER_SCORING = 1024  # tokenised and in memory at a time, as Python objects
+ANSWERS_PER_SCORING = 256  # of 80,000 tokens, as Python objects: 0.7 GB
+ANSWERS_PER_COMMIT = 64  # rows of three such lists
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _score(
     context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines, scorer: Scorer, ids: list[str]
 ) -> Ledger:
     """Have these answers scored; returns the closed ledger."""
-    with Ledger(warehouse, "answer_logprobs", origin(context)) as ledger:
+    with Ledger(warehouse, "answer_logprobs", origin(context), max_rows=ANSWERS_PER_COMMIT) as ledger:
         rows = scored_rows(engines, scorer, ids)
         unit = f"answers scored by {scorer.checkpoint.name}"
         ledger.collect(logged(rows, len(ids), unit, context.log.info), lambda row: row)

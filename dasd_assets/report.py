@@ -137,7 +137,9 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="training_results",
         kinds={"matplotlib"},
-        description="The figures of the technical report for this distillation, also as files in DASD_HOME/reports.",
+        description="The figures of the technical report for this distillation, also as files in DASD_HOME/reports. "
+        "Figure 6 is of the teacher's candidates, all questions pooled; `answer_provenance` has it of the checkpoints' "
+        "own answers.",
     )
     def distillation_report(
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines

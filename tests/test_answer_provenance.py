@@ -34,6 +34,7 @@ def test_shares_of_every_stage_are_those_of_its_own_answers(found: Findings, fin
     }
     assert told["checkpoint"].to_list() == ["student", "t060", "t100", "mixed"]
     assert (found.newest, found.num_answers, found.num_typed) == ("mixed", 40, 40)
+    assert found.sample == "5 questions of held_out at T = 1, up to 2 answers of a checkpoint to each"
 
 
 def test_the_asset_shows_it_and_leaves_a_page(finished: Project, found: Findings) -> None:

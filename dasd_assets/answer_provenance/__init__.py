@@ -70,6 +70,7 @@ def _answer_provenance(recipe: Recipe) -> dg.AssetsDefinition:
         (folder / PAGE).write_text(page(found, {name: f"{PREFIX}{name}.png" for name in figures}), encoding="utf-8")
         return dg.MaterializeResult(
             metadata={
+                "sample": found.sample,
                 "num_answers": found.num_answers,
                 "num_typed": found.num_typed,
                 **tables(found),

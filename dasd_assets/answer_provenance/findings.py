@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from dasd_assets.records.wording import number_of
 from dasd_assets.rules.answer_types import FOUR_TYPES, answer_threshold_version, strength
 from dasd_assets.rules.answers import sampled_answers
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
@@ -30,15 +31,16 @@ _GIVEN = ["answer_id", "checkpoint_id"]
 class Findings:
     """What the sample of answers shows; tables with `low` and `high` hold intervals of 95 %.
 
-    newest: the last checkpoint with answers, of which positions, thresholds and sentences are shown; None without any.
-    num_answers: in the sample; num_typed: of these, with a typed sentence. stages: checkpoint, type, mean, low, high,
-    num_answers, num_questions. pooled, within: checkpoint, type, right, wrong, difference, low, high, num_questions.
-    positions: correct, position, type, mean, low, high. differences: position, type, difference, low, high.
-    thresholds: see `sensitivity`. answer: sentence_index, the three probabilities, sentence_type and sentence of one
-    answer. characteristic: type, score, num_answers, sentence.
+    sample: of which questions the answers are. num_answers: how many; num_typed: those with a typed sentence. newest:
+    the last checkpoint with answers, of which positions, thresholds and sentences are shown; None without any.
+    stages: checkpoint, type, mean, low, high, num_answers, num_questions. pooled, within: checkpoint, type, right,
+    wrong, difference, low, high, num_questions. positions: correct, position, type, mean, low, high. differences:
+    position, type, difference, low, high. thresholds: see `sensitivity`. answer: sentence_index, the three
+    probabilities, sentence_type and sentence of one answer. characteristic: type, score, num_answers, sentence.
     """
 
     divergence: Divergence
+    sample: str
     newest: str | None
     num_answers: int
     num_typed: int
@@ -74,6 +76,7 @@ def findings(answers: pl.DataFrame, sentences: pl.DataFrame, divergence: Diverge
     texts = answers.unique(_GIVEN, keep="first", maintain_order=True)
     return Findings(
         divergence,
+        sample(answers),
         None if newest is None else str(newest),
         answers.height,
         shares.height // len(FOUR_TYPES),
@@ -92,6 +95,15 @@ def decided(answers: pl.DataFrame) -> pl.DataFrame:
     """The answers with `correct` NULL where the verifier could not tell: neither right nor known to be wrong."""
     unknown = pl.col("kind").is_in([*UNVERIFIABLE, "verifier_failed"]).fill_null(False)
     return answers.with_columns(correct=pl.when(~unknown).then("correct"))
+
+
+def sample(answers: pl.DataFrame) -> str:
+    """`200 questions of chain_sum at T = 1, up to 4 answers of a checkpoint to each`."""
+    temperatures = ", ".join(f"{temperature:g}" for temperature in answers["temperature"].unique().sort())
+    benchmarks = ", ".join(answers["benchmark"].unique().sort())
+    questions = number_of(answers.select("benchmark", "question_id").unique().height, "question")
+    most = max(answers.group_by("checkpoint", "benchmark", "question_id", "temperature").len()["len"], default=0)
+    return f"{questions} of {benchmarks} at T = {temperatures}, up to {most} answers of a checkpoint to each"
 
 
 def one_answer(sentences: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:

@@ -84,8 +84,8 @@ def page(found: Findings, pictures: Mapping[str, str]) -> str:
         "# Provenance",
         "",
         f"Sentences of {found.num_typed:,} of {found.num_answers:,} answers that the checkpoints gave to held-out "
-        f"questions, typed by {rule}. Intervals are of 95 %, clustered by question. The rule, and how to read this: "
-        "docs/provenance.md.",
+        f"questions ({found.sample}), typed by {rule}. Intervals are of 95 %, clustered by question. "
+        "The rule, and how to read this: docs/provenance.md.",
     ]
     if found.newest is None:
         return "\n".join([*lines, "", "No answer has a typed sentence: see `answer_logprobs` for why.", ""])
