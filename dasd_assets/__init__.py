@@ -18,7 +18,7 @@
 | | `random_responses` | `random_responses` | `selected_responses` | Table 3 |
 | | `selection_source` | `selection_source`, and both of the above, where a recipe has `selection_from` | | §7 |
 | datasets | `sft_datasets` | `sft_dataset_…` | `sft_examples` | §6.4.1 |
-| training | `training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
+| training | `training`, `stage_training` | `checkpoint_t060`, …, `checkpoint_mixed` | `checkpoints` | §3, §6.4 |
 | mixed policy | `mixed_policy` | `student_rollouts` … `mixed_policy_dataset` | the same, `sft_examples` | §5 |
 | evaluation | `evaluation` | `benchmark_questions`, `evaluations`, `evaluation_metrics` | the same, … | §7 |
 | | | `leaderboard` | | |
@@ -27,6 +27,7 @@
 | | `answer_provenance` | `answer_provenance` | | Figures 5, 6 |
 | held-out loss | `heldout_losses` | the same, where a recipe has `heldout` | the same, `heldout_logprobs` | §4 |
 | data out | `published_dataset` | `published_dataset` | | |
+| experiments | `experiments` | `experiment_checkpoints_…`, …, by arm and seed | `experiment_cells`, … | Tables 1–7 |
 | report | `report` | `distillation_report` | | Figures 3, 5, 6, 7 |
 | checks | `checks` | checks on what the stages made | | |
 | upkeep | `maintenance` | `maintenance` | | |

@@ -27,6 +27,7 @@ JSON_HELP = "print a JSON array of objects"
 INTERRUPTED = {
     "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
     "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
+    "experiment": "interrupted; what was finished is kept, and the same command continues from there",
     "backup": "interrupted; the next `dasd backup` to this folder continues from there",
     "ui": "stopped; the next start continues the runs that were under way",
 }
@@ -106,10 +107,21 @@ def _add_work(commands: Subparsers) -> None:
     evaluate.add_argument("--max-tokens", type=positive, help="of each answer")
     evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
     evaluate.set_defaults(command=_command("evaluate"))
+    _add_experiment(commands)
     ui = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
     ui.add_argument("--host", default=LOOPBACK, help="any address but loopback is open to everybody who can reach it")
     ui.add_argument("--port", type=int, default=3000)
     ui.set_defaults(command=_command("ui"))
+
+
+def _add_experiment(commands: Subparsers) -> None:
+    help_text = "train and compare the arms of an experiment; without a name, list the experiments"
+    experiment = commands.add_parser("experiment", help=help_text)
+    experiment.add_argument("name", nargs="?", help="of one that is known, or a YAML file (docs/experiments.md)")
+    experiment.add_argument("--arms", nargs="+", metavar="ARM", help="only these")
+    experiment.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these")
+    experiment.add_argument("--recipe", help=RECIPE_HELP)
+    experiment.set_defaults(command=_command("experiment"))
 
 
 def _add_inspection(commands: Subparsers) -> None:

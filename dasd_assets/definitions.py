@@ -5,9 +5,10 @@ API keys whose variables a recipe names.
 """
 
 import inspect
+import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ from dasd_assets import (
     checks,
     divergence,
     evaluation,
+    experiments,
     generations,
     held_out_questions,
     heldout_losses,
@@ -45,15 +47,20 @@ from dasd_assets import (
 )
 from dasd_assets.records import data_file_check, landing_check, quarantine
 from dasd_assets.records.dagster_internals import mend_storages
+from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
-from dasd_assets.training import Train
+from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.recipe import Recipe, RecipeError, load_recipe
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_files import experiments_of
 from dasd_resources.sft.trainer import train as train_in_child
 from dasd_resources.storage.warehouse import Warehouse
+
+log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
@@ -108,16 +115,19 @@ def build_definitions(
     train: Train = train_in_child,
     warehouse: Warehouse | None = None,
     stages: Sequence[Stage] = STAGES,
+    compared: Sequence[Experiment] | None = None,
 ) -> dg.Definitions:
     """The asset graph of a recipe over a home, with jobs and automation.
 
     Tests pass their own engines, training and warehouse. stages: modules whose `build(recipe)` makes assets; more of
-    them than ours, to extend the pipeline. Raises RecipeError if the recipe names a filter or score that there is not.
+    them than ours, to extend the pipeline. compared: experiments; the shipped ones of the recipe and the home's unless
+    given. Raises RecipeError if the recipe names a filter or score that there is not.
     """
     check_names(recipe)
+    compared = usable_experiments(recipe, home) if compared is None else compared
     engines = engines or EnvironmentEngines(home=str(home))
     assets = dg.Definitions(
-        assets=_with_code_references([_owned(asset, recipe) for stage in stages for asset in stage.build(recipe)]),
+        assets=_with_code_references([_owned(asset, recipe) for asset in _assets(recipe, stages, compared)]),
         asset_checks=[
             *checks.build(recipe),
             *parity.build(recipe),
@@ -139,6 +149,26 @@ def build_definitions(
         jobs=jobs.build(recipe, assets.resolve_asset_graph()), sensors=sensors, schedules=schedules
     )
     return dg.Definitions.merge(assets, service)
+
+
+def _assets(recipe: Recipe, stages: Sequence[Stage], compared: Sequence[Experiment]) -> Iterator[dg.AssetsDefinition]:
+    for stage in stages:
+        yield from stage.build(recipe)
+    yield from experiments.assets(recipe, compared)
+
+
+def usable_experiments(recipe: Recipe, home: Path) -> list[Experiment]:
+    """The known experiments of a recipe; a faulty one is reported in the log and left out: the pipeline needs none."""
+    found = list[Experiment]()
+    for experiment in experiments_of(recipe, home):
+        try:
+            if isinstance(experiment, RecipeError):
+                raise experiment
+            check_policies(experiment, recipe)
+            found.append(experiment)
+        except RecipeError as error:
+            log.warning("an experiment is left out: %s", error)
+    return found
 
 
 def _owned(asset: dg.AssetsDefinition, recipe: Recipe) -> dg.AssetsDefinition:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dasd_assets.training import training_version
+from dasd_assets.stage_training import training_version
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import ArmStage, Experiment, stage_recipe
 from dasd_resources.recipe.experiment_files import SHIPPED, checked, experiments_of, load_experiment

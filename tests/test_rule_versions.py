@@ -10,7 +10,7 @@ from test_declarations import another, replaced
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.selection import SELECTION, selection_version
-from dasd_assets.training import TRAINING, training_version
+from dasd_assets.stage_training import TRAINING, training_version
 from dasd_resources.recipe import Recipe, load_recipe
 
 VERSIONS: list[tuple[Rule, Callable[[Recipe], str]]] = [

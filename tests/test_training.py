@@ -14,7 +14,7 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.checkpoints import current_checkpoints, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
-from dasd_assets.training import epochs, training_version
+from dasd_assets.stage_training import epochs, training_version
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob

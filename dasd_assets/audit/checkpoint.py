@@ -101,7 +101,8 @@ def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, lis
         return dict(_UNSEEN), ["its snapshot is not recorded, so the rows it was trained on cannot be shown"]
     try:
         with lake.reading(at=row["snapshot_id"]) as then:
-            params = {"recipe": row["recipe"], "dataset": row["dataset"]}
+            policy = row["policy"] or DAS
+            params = {"recipe": row["recipe"], "dataset": row["dataset"], "policy": policy}
             examples = then.read(_EXAMPLES, params)
             num_tokens = int(examples["num_tokens"].sum())
             check = all_tokens or num_tokens <= MAX_TOKENS
@@ -113,7 +114,7 @@ def trained_rows(lake: Lake, row: Record, all_tokens: bool) -> tuple[Record, lis
         "num_examples": examples.height,
         "num_tokens": num_tokens,
         "tokens_checked": check,
-        "dataset_id": sft_dataset_id(row["recipe"], row["dataset"], DAS, examples["example_id"]),
+        "dataset_id": sft_dataset_id(row["recipe"], row["dataset"], policy, examples["example_id"]),
         "checkpoint_id": checkpoint_id(row["parent_checkpoint_id"], examples["example_id"], row["training_version"]),
         "example_ids": examples["example_id"].to_list(),
     }
@@ -142,7 +143,7 @@ _UNSEEN: Record = {"num_examples": None, "example_ids": []}
 _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, dataset, snapshot_id,
     num_examples, training_version, path, run_id
     FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC LIMIT 1"""
-_OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY example_id"
+_OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
 # An answer has a row for each verifier version that judged it; the last that was written counts. A request that failed

@@ -76,6 +76,7 @@ class Exclusion:
     why: str
 
 
+OF_EXPERIMENTS = "experiment_datasets"  # the table of what they choose by
 PENDING = Exclusion("pending", "it should be chosen now, but is not yet: run `dasd run`")
 QUESTION_WITHDRAWN = Exclusion("question_withdrawn", "its question is withdrawn")
 
@@ -123,7 +124,7 @@ def _outcome(recipe: str, dataset: str, policy: str, row: Record | None, exclude
     how = {
         DAS: f"rank {row['rank']} of domain {row['domain']} by {row['score_name']}",
         RANDOM: f"drawn as number {row['rank']} of domain {row['domain']}",
-    }[policy]
+    }.get(policy, f"number {row['rank']} of domain {row['domain']}, for an experiment: its rule is in {OF_EXPERIMENTS}")
     if row["selected_by"] is not None:
         how = f"selected by recipe {row['selected_by']}: {how}"
     if dataset == MIXED:

@@ -11,6 +11,7 @@ Three guards (tests/test_declarations.py) compare a declaration with what the as
 reaches, the parts of the recipe that it reads, the tables that its queries touch.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -63,21 +64,39 @@ class Declaration:
         return TableAsset(self.writes[0], {**models, **self.looks_up, **self.reads}, self.code_version)
 
     def asset(
-        self, *, group: str, kinds: set[str], description: str, pool: str | None = None
+        self,
+        *,
+        group: str,
+        kinds: set[str],
+        description: str,
+        pool: str | None = None,
+        partitions_def: dg.PartitionsDefinition | None = None,
     ) -> Callable[[Compute], dg.AssetsDefinition]:
-        """The decorator that turns a function into this asset."""
-        decorate = dg.asset(
-            name=self.name,
-            deps=self.deps,
-            partitions_def=PROMPT_BATCH if self.is_per_batch else None,
-            code_version=self.code_version.text,
-            metadata=self._metadata,
-            group_name=group,
-            kinds=kinds,
-            description=description,
-            pool=pool,
-        )
+        """The decorator that turns a function into this asset.
+
+        partitions_def: of an asset that has others than prompt batches; it reads all batches, and one run makes as many
+        of its partitions as are asked for together.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # of backfill policies, which the UI has had for years
+            decorate = dg.asset(
+                name=self.name,
+                deps=self.deps if partitions_def is None else self._all_batches(),
+                partitions_def=partitions_def or (PROMPT_BATCH if self.is_per_batch else None),
+                backfill_policy=None if partitions_def is None else dg.BackfillPolicy.single_run(),
+                code_version=self.code_version.text,
+                metadata=self._metadata,
+                group_name=group,
+                kinds=kinds,
+                description=description,
+                pool=pool,
+            )
         return lambda compute: decorate(_unless_interrupted(compute))
+
+    def _all_batches(self) -> list[dg.AssetDep]:
+        per_batch = _assets({table: assets for table, assets in self.reads.items() if is_per_batch(table)})
+        every = dg.AllPartitionMapping()
+        return [dg.AssetDep(name, partition_mapping=every if name in per_batch else None) for name in self.deps]
 
     def read_tags(self, instance: dg.DagsterInstance, batches: list[str]) -> dict[str, str]:
         """The tags by which an asset that reads all batches records what it read of each; take them before reading."""

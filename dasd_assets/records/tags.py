@@ -25,6 +25,7 @@ BATCHES_VERSION_TAG = "dasd.batches_version/"  # + the input's name
 RETRY_TAG = "dasd.retry"
 CONTEXT_TAG = "dasd.context"  # the contexts that some requests exceeded: worth an attempt once these are others
 PERMANENT = "dasd.permanent"  # metadata of a step's failure that no further attempt can mend
+EXPERIMENTS = "experiments"  # the group of assets that compare ways of training: made when asked for, never out of date
 UPKEEP = "upkeep"  # the group of assets that serve the home, not the data: never out of date
 
 

@@ -6,7 +6,7 @@ temperature; its stage, its place in the order of training, may then change.
 
 import polars as pl
 
-from dasd_assets.rules.asset_names import MIXED, ROLES
+from dasd_assets.rules.asset_names import DAS, MIXED, ROLES
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
@@ -37,8 +37,8 @@ def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     One trained from an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now:
     the next one is trained from the one before it.
     """
-    query = """SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
-            FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset))
+    query = f"""SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
+            FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset AND e.policy = '{DAS}'))
         QUALIFY row_number() OVER (PARTITION BY name ORDER BY materialized_at DESC) = 1"""
     known = lake.read(query, {"recipe": recipe.name})
     newest = {row["name"]: row for row in known.to_dicts()}

@@ -22,7 +22,7 @@ from dasd_assets.records.dagster_internals import BaseAssetGraph, UnresolvedAsse
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.records.landing_check import LANDING_CHECK
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
-from dasd_assets.records.tags import UPKEEP
+from dasd_assets.records.tags import EXPERIMENTS, UPKEEP
 from dasd_assets.rules.asset_names import CONTROL_ASSET, checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.service.recovery import OwnedExecutor
 from dasd_assets.service.steps import data_assets
@@ -70,7 +70,7 @@ def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefin
     reported = dg.AssetSelection.checks(QUARANTINE_CHECK, LANDING_CHECK, DATA_FILE_CHECK)
     data, every = (
         dg.AssetSelection.assets(*sorted(data_assets(recipe, graph))) - reported,
-        dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP) - reported,
+        dg.AssetSelection.all() - dg.AssetSelection.groups(UPKEEP, EXPERIMENTS) - reported,
     )
     return [
         dg.define_asset_job(

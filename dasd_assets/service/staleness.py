@@ -21,6 +21,7 @@ from dasd_assets.records.tags import (
     CODE_VERSION_TAG,
     CONTEXT_TAG,
     DATA_VERSION_TAG,
+    EXPERIMENTS,
     INPUT_VERSION_TAG,
     RETRY_TAG,
     UPKEEP,
@@ -90,7 +91,7 @@ def comparison(
     """
     graph = definitions.resolve_asset_graph()
     every = {key.to_user_string(): graph.get(key) for key in graph.toposorted_asset_keys}
-    nodes = {name: node for name, node in every.items() if node.group_name != UPKEEP}
+    nodes = {name: node for name, node in every.items() if node.group_name not in (UPKEEP, EXPERIMENTS)}
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in quarantined]

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import BaseAssetGraph
+from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.asset_names import dataset_asset
 from dasd_assets.service.staleness import Stale
 from dasd_resources.content_hash import content_hash
@@ -55,7 +56,8 @@ class Step:
 def data_assets(recipe: Recipe, graph: BaseAssetGraph) -> set[str]:
     """Names of the assets that make data: the datasets, everything they are made from, and all that has batches."""
     datasets = dg.AssetSelection.assets(*map(dataset_asset, recipe.datasets))
-    partitioned = {key for key in graph.toposorted_asset_keys if graph.get(key).is_partitioned}
+    of_batches = (key for key in graph.toposorted_asset_keys if graph.get(key).group_name != EXPERIMENTS)
+    partitioned = {key for key in of_batches if graph.get(key).is_partitioned}
     return {key.to_user_string() for key in datasets.upstream().resolve(graph) | partitioned}
 
 

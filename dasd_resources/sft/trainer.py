@@ -62,7 +62,11 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class SftJob:
-    """One stage: `model` is the student or the previous stage, `record` is kept beside the trained weights."""
+    """One stage: `model` is the student or the previous stage, `record` is kept beside the trained weights.
+
+    num_threads decides neither what is resumed nor its id: other threads may give other last digits, as other machines
+    do, so the record names them.
+    """
 
     checkpoint_id: str
     model: Path
@@ -72,6 +76,7 @@ class SftJob:
     seed: int
     destination: Path
     record: Mapping[str, object]
+    num_threads: int | None = None  # of each process; None: one per core
 
     @property
     def partial(self) -> Path:
@@ -224,7 +229,7 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
             stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends itself
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_environment(job.num_threads),
             start_new_session=True,
             pass_fds=(lock,),
         )
@@ -249,10 +254,11 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _environment() -> dict[str, str]:
+def _environment(num_threads: int | None) -> dict[str, str]:
     """Ours, with this venv's commands on the path, and a thread per CPU where `accelerate launch` would choose one."""
     defaults = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    return {**defaults, **os.environ, **CHILD_ENVIRONMENT, "PATH": _path()}
+    wanted = {"OMP_NUM_THREADS": str(num_threads)} if num_threads else {}
+    return {**defaults, **os.environ, **wanted, **CHILD_ENVIRONMENT, "PATH": _path()}
 
 
 def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Iterator[str]:

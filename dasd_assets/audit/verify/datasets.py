@@ -24,7 +24,7 @@ def datasets(reading: Reading) -> Iterator[Fault]:
         found = sft_dataset_id(**key, example_ids=reading.read(query, key)["example_id"])
         if found != row["dataset_id"]:
             name, what = " ".join(key.values()), f"its dataset_id is {row['dataset_id']}, its examples give {found}"
-            yield Fault("sft_examples", name, what, f"materialize {dataset_asset(row['dataset'])} again")
+            yield Fault("sft_examples", name, what, f"materialize {dataset_asset(row['dataset'], row['policy'])} again")
 
 
 def published(reading: Reading) -> Iterator[Fault]:
@@ -32,7 +32,9 @@ def published(reading: Reading) -> Iterator[Fault]:
     for row in reading.read(_PUBLISHED).iter_rows(named=True):
         name = f"{row['recipe']} {row['dataset']} {row['policy']}"
         what = f"sft_examples has {row['found']:,} examples of {row['dataset_id']}, it says {row['num_examples']:,}"
-        yield Fault("published_datasets", name, what, f"materialize {dataset_asset(row['dataset'])} again")
+        yield Fault(
+            "published_datasets", name, what, f"materialize {dataset_asset(row['dataset'], row['policy'])} again"
+        )
 
 
 _PUBLISHED = """SELECT p.*, count(e.example_id) AS found

@@ -11,6 +11,7 @@
 | `answers` | the checkpoints' answers, scored by three models |
 | `comparisons` | what experiments found |
 | `heldout` | teacher responses that were not trained on, scored by each checkpoint |
+| `experiments` | which checkpoint each arm has under each seed |
 | `service` | what the service remembers |
 | `recurring` | columns that several of them have |
 | `table` | how a table is declared |
@@ -24,6 +25,7 @@ from dasd_resources.storage.tables import (
     answers,
     comparisons,
     datasets,
+    experiments,
     heldout,
     imports,
     inputs,
@@ -36,7 +38,19 @@ from dasd_resources.storage.tables.table import Column, Reference, Table, TableE
 
 __all__ = ["TABLES", "Column", "Reference", "Table", "TableError", "check", "declared", "owned_by"]
 
-_SUBJECTS = (inputs, imports, responses, datasets, mixed_policy, models, answers, heldout, comparisons, service)
+_SUBJECTS = (
+    inputs,
+    imports,
+    responses,
+    datasets,
+    mixed_policy,
+    models,
+    answers,
+    heldout,
+    experiments,
+    comparisons,
+    service,
+)
 TABLES: dict[str, Table] = {table.name: table for subject in _SUBJECTS for table in subject.TABLES}
 check(TABLES)
 

@@ -12,6 +12,7 @@ from dasd_resources.storage.tables.recurring import (
     KIND,
     MAX_TOKENS,
     METADATA,
+    POLICY,
     PROMPT_ID,
     QUESTION,
     QUESTION_ID,
@@ -61,6 +62,9 @@ CHECKPOINTS = Table(
             nullable=True,
         ),
         DATASET.here("Dataset it was trained on; NULL for an untrained one.").optional().of("sft_examples.dataset"),
+        POLICY.here("By what the dataset was chosen; NULL of an untrained one, and of earlier releases: `das`.")
+        .optional()
+        .of("sft_examples.policy"),
         DATASET_ID.optional().of("sft_examples.dataset_id"),
         Column(
             "snapshot_id", "BIGINT", "Snapshot of the warehouse that holds exactly the rows trained on.", nullable=True

@@ -1,0 +1,169 @@
+"""`dasd experiment NAME`: run an experiment to its end, or some of its arms and seeds, and print what it has found.
+
+What is there is not made again, so a run that was interrupted goes on. Without a name, the known experiments and how
+far each is.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+
+from dasd_assets.commands.console import console
+from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.commands.run import Echo, RunFailed, execute
+from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.experiments.cells import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    REPORT,
+    Cell,
+    answers,
+    every_cell,
+    in_order,
+    partition_key,
+    trained_cells,
+)
+from dasd_assets.experiments.comparison import COLUMNS, compared_arms, result_rows
+from dasd_assets.rules.arms import check_policies
+from dasd_assets.service.instance import open_instance
+from dasd_assets.service.planning import Planner
+from dasd_assets.service.steps import LEVELS
+from dasd_resources.home import prepare_home
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe, RecipeError, load_recipe
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_files import checked, experiments_of, load_experiment
+from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.visible_text import show
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+QUESTIONS = "benchmark_questions"
+Name = TypeVar("Name", str, int)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run the named experiment, or list those of the recipe."""
+    started, home = time.monotonic(), args.home
+    recipe = load_recipe(args.recipe or args.default_recipe, home)
+    warehouse = Warehouse(home=str(home))
+    if args.name is None:
+        show("\n".join(listed(warehouse, recipe, home)))
+        return 0
+    experiment = checked(load_experiment(args.name, home), recipe)
+    check_policies(experiment, recipe)
+    cells = chosen_cells(experiment, args.arms, args.seeds)
+    dagster_home = prepare_home(home, args.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
+    engines = EnvironmentEngines(home=str(home))
+    definitions = dg.Definitions.merge(
+        build_definitions(recipe, home, engines, compared=[experiment]), dg.Definitions(loggers={"console": console})
+    )
+    with open_instance(dagster_home) as instance:
+        run_experiment(instance, definitions, recipe, experiment, cells, engines, home, print_message)
+    print_message(f"{len(cells)} cells in {time.monotonic() - started:.0f} s")
+    show("\n".join(page(warehouse, recipe, experiment)))
+    return 0
+
+
+def chosen_cells(experiment: Experiment, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Cell]:
+    """The cells of these arms and seeds; of all, where none are named. Raises RecipeError for one that there is not."""
+    if unknown := sorted(set(arms or ()) - set(experiment.arms)):
+        raise RecipeError(f"--arms: {experiment.name} has no {', '.join(unknown)}; it has {', '.join(experiment.arms)}")
+    if others := sorted(set(seeds or ()) - set(experiment.seeds)):
+        known = ", ".join(map(str, experiment.seeds))
+        raise RecipeError(f"--seeds: {experiment.name} has no {', '.join(map(str, others))}; it has {known}")
+    return in_order(((arm, seed) for arm in arms or experiment.arms for seed in seeds or experiment.seeds), experiment)
+
+
+def run_experiment(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    engines: Engines,
+    home: Path,
+    echo: Echo,
+) -> None:
+    """Train and evaluate these cells, then report on all that are there. Raises RunFailed or RecipeError."""
+    require_data(instance, definitions, recipe, experiment, engines, home)
+    execute(instance, definitions, [QUESTIONS], None, home)
+    assets = [CHECKPOINTS + experiment.name, EVALUATIONS + experiment.name]
+    for first, last in blocks(cells, experiment):
+        echo(f"experiment {experiment.name}: {partition_key(first)} to {partition_key(last)}")
+        tags = {RANGE_START: partition_key(first), RANGE_END: partition_key(last)}
+        execute(instance, definitions, assets, None, home, tags)
+    execute(instance, definitions, [REPORT + experiment.name], None, home)
+
+
+def require_data(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    experiment: Experiment,
+    engines: Engines,
+    home: Path,
+) -> None:
+    """Raise RunFailed where the recipe's datasets, from which an experiment starts, are not made or out of date."""
+    plan = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home))).plan(LEVELS, patient=False)
+    mixed = any(stage.is_mixed for stages in experiment.arms.values() for stage in stages)
+    lacking = [attempt.step for attempt in plan.due if mixed or attempt.step.level != "training"]
+    if lacking:
+        raise RunFailed(
+            f"recipe {recipe.name} is not up to date, and experiments start from its datasets: run `dasd run` first "
+            f"({lacking[0].why})"
+        )
+
+
+def blocks(cells: Sequence[Cell], experiment: Experiment) -> Iterator[tuple[Cell, Cell]]:
+    """First and last cell of each rectangle of neighbouring arms and seeds: what one run can make together.
+
+    cells: all of some arms and some seeds.
+    """
+    arms, seeds = dict.fromkeys(arm for arm, _ in cells), dict.fromkeys(seed for _, seed in cells)
+    for first_arm, last_arm in _neighbours(list(experiment.arms), arms):
+        for first_seed, last_seed in _neighbours(experiment.seeds, seeds):
+            yield (first_arm, first_seed), (last_arm, last_seed)
+
+
+def _neighbours(every: Sequence[Name], chosen: Iterable[Name]) -> Iterator[tuple[Name, Name]]:
+    """First and last of each run of the chosen ones that stand together."""
+    places = sorted(map(every.index, chosen))
+    for _, group in groupby(enumerate(places), key=lambda pair: pair[1] - pair[0]):
+        together = [place for _, place in group]
+        yield every[together[0]], every[together[-1]]
+
+
+def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterator[str]:
+    """The experiment's table, with what the report found."""
+    found, num = answers(warehouse, recipe, experiment), len(every_cell(experiment))
+    yield from ("", experiment.title, f"  baseline {experiment.baseline}; the report: {experiment.report}", "")
+    if found.is_empty():
+        yield "  no cell has answered all questions yet"
+        return
+    compared = compared_arms(found, experiment)
+    rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in result_rows(found, compared, experiment))]
+    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    yield from ("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
+    done = found.select("arm", "seed").n_unique()
+    yield from ("", f"  {done} of {num} cells; accuracies in %, ± standard error; differences with 95 % intervals")
+
+
+def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
+    """A line per known experiment of the recipe: how many of its cells are trained, and answered."""
+    for experiment in experiments_of(recipe, home):
+        if isinstance(experiment, RecipeError):
+            yield f"faulty: {experiment}"
+            continue
+        num, trained, answered = len(every_cell(experiment)), 0, 0
+        if warehouse.catalog.is_file():
+            trained = trained_cells(warehouse, recipe, experiment).height
+            answered = answers(warehouse, recipe, experiment).select("arm", "seed").n_unique()
+        yield f"{experiment.name:<16}{trained:>4} trained, {answered:>3} answered of {num:>3}  {experiment.title}"

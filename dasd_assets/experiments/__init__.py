@@ -1,0 +1,29 @@
+"""Experiments: arms of a declared grid, each trained from several seeds and compared (the report's tables).
+
+| module | asset, of each experiment | table |
+| --- | --- | --- |
+| `datasets` | | `selected_responses`, `sft_examples`, … under policies of their own |
+| `checkpoints` | `experiment_checkpoints_…`, a partition per arm and seed | `checkpoints`, `experiment_cells` |
+| `evaluations` | `experiment_evaluations_…`, the same | `evaluations` |
+| `comparison` | `experiment_report_…` | `experiment_comparisons` |
+| `cells` | | what an arm has under a seed: partitions, rows, answers |
+| `side_by_side` | | trainings in parallel, each after its parent |
+
+They stand beside the pipeline: nothing of it depends on them, no job and no sensor makes them, and what they share with
+it (responses, scores, datasets, checkpoints that are the same) is made once. `dasd experiment` runs one; so does the
+web UI, any cell by itself.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from dasd_assets.experiments import checkpoints, comparison, evaluations
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.experiment import Experiment
+
+
+def assets(recipe: Recipe, experiments: Sequence[Experiment]) -> list[dg.AssetsDefinition]:
+    """Three assets of each experiment of a recipe."""
+    stages = (checkpoints, evaluations, comparison)
+    return [stage.build(recipe, experiment) for experiment in experiments for stage in stages]

@@ -1,0 +1,103 @@
+"""A cell: an arm of an experiment under a seed. Its partition, its rows of `experiment_cells`, its answers."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.evaluation.outcomes import outcomes
+from dasd_assets.rules.asset_names import EXPERIMENT_CHECKPOINTS
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
+from dasd_resources.storage.warehouse import Row, Warehouse
+
+Cell = tuple[str, int]  # arm and seed
+ARM, SEED = "arm", "seed"
+CHECKPOINTS = EXPERIMENT_CHECKPOINTS
+EVALUATIONS, REPORT = "experiment_evaluations_", "experiment_report_"
+
+
+def partitions(experiment: Experiment) -> dg.MultiPartitionsDefinition:
+    """Arm by seed: the matrix in the web UI."""
+    return dg.MultiPartitionsDefinition(
+        {
+            ARM: dg.StaticPartitionsDefinition(list(experiment.arms)),
+            SEED: dg.StaticPartitionsDefinition(list(map(str, experiment.seeds))),
+        }
+    )
+
+
+def partition_key(cell: Cell) -> dg.MultiPartitionKey:
+    """The partition of a cell."""
+    return dg.MultiPartitionKey({ARM: cell[0], SEED: str(cell[1])})
+
+
+def cells_of(context: dg.AssetExecutionContext) -> list[Cell]:
+    """The cells that a run makes."""
+    keys = [dict(key.keys_by_dimension) for key in context.partition_keys]  # type: ignore[attr-defined]
+    return [(key[ARM], int(key[SEED])) for key in keys]
+
+
+def every_cell(experiment: Experiment) -> list[Cell]:
+    """All cells, arm by arm."""
+    return [(arm, seed) for arm in experiment.arms for seed in experiment.seeds]
+
+
+def write_cell(warehouse: Warehouse, origin: str, recipe: Recipe, experiment: str, cell: Cell, rows: list[Row]) -> None:
+    """Replace the rows of a cell, one per stage; unchanged ones make no commit. experiment: its name."""
+    key = {"recipe": recipe.name, "experiment": experiment, ARM: cell[0], SEED: cell[1]}
+    new = pl.DataFrame([{**key, **row} for row in rows], _SCHEMA)
+    query = f"SELECT {', '.join(new.columns)} FROM experiment_cells WHERE {_OF_CELL} ORDER BY stage"
+    if not warehouse.read(query, key).equals(new):
+        with warehouse.commit(origin) as transaction:
+            transaction.replace("experiment_cells", key, new)
+
+
+_OF_CELL = "recipe = $recipe AND experiment = $experiment AND arm = $arm AND seed = $seed"
+_SCHEMA = {
+    "recipe": pl.String,
+    "experiment": pl.String,
+    ARM: pl.String,
+    SEED: pl.Int64,
+    "stage": pl.Int32,
+    "checkpoint_id": pl.String,
+    "dataset": pl.String,
+    "policy": pl.String,
+    "dataset_id": pl.String,
+    "num_examples": pl.Int64,
+    "num_tokens": pl.Int64,
+    "num_steps": pl.Int64,
+}
+
+
+def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
+    """The rows of all cells that the experiment has now, in its order, with the path of each checkpoint."""
+    query = """SELECT e.*, any_value(c.path) AS path FROM experiment_cells e JOIN checkpoints c USING (checkpoint_id)
+        WHERE e.recipe = $recipe AND e.experiment = $experiment GROUP BY ALL"""
+    found = warehouse.read(query, {"recipe": recipe.name, "experiment": experiment.name})
+    order = pl.DataFrame(every_cell(experiment), {ARM: pl.String, SEED: pl.Int64}, orient="row").with_row_index("place")
+    return found.join(order, on=[ARM, SEED]).sort("place", "stage").drop("place")
+
+
+def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
+    """The last stage of each cell, in the experiment's order."""
+    return stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED, maintain_order=True).last()
+
+
+def answers(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
+    """arm, seed, benchmark, temperature, question_id, correct: of every cell that was asked all questions.
+
+    One row per sample; a request that failed is wrong.
+    """
+    cells = trained_cells(warehouse, recipe, experiment).select(ARM, SEED, "checkpoint_id")
+    asked = evaluated_recipe(recipe, experiment)
+    found = outcomes(warehouse, asked, cells["checkpoint_id"].to_list())
+    whole = found.filter((pl.col("status") != "missing").all().over("checkpoint_id"))
+    columns = ["benchmark", "temperature", "question_id", "correct"]
+    return cells.join(whole, on="checkpoint_id", maintain_order="left_right").select(ARM, SEED, *columns)
+
+
+def in_order(cells: Iterable[Cell], experiment: Experiment) -> list[Cell]:
+    """These cells in the experiment's order."""
+    wanted = set(cells)
+    return [cell for cell in every_cell(experiment) if cell in wanted]

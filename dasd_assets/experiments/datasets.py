@@ -1,0 +1,116 @@
+"""The datasets that an experiment's stages train on and the pipeline does not have: chosen, tokenised, recorded.
+
+`response_scores`, `response_verdicts` of all batches -> `selected_responses`, `sft_examples`, `published_datasets`,
+under a policy of their own (`rules/arms.py`); `experiment_datasets` has the rule. So audits, takedowns and
+`dasd audit verify` find and explain them as they do the pipeline's.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.mixed_policy.mixture import continuation_example, continuations_to_teach
+from dasd_assets.records.provenance import origin
+from dasd_assets.records.selection_rules import selection_rule
+from dasd_assets.rules.arms import ArmDataset
+from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset, selection_asset
+from dasd_assets.rules.competition import NUM_TOKENS
+from dasd_assets.rules.policies import POLICIES, draw
+from dasd_assets.rules.pool import create_pool_table, pool_params
+from dasd_assets.rules.selection import competition
+from dasd_assets.selection import write_selection
+from dasd_assets.sft_datasets import example_row, tokens_to_teach, write_examples
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Row, Warehouse
+
+
+def make_dataset(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    engines: Engines,
+    base: Recipe,
+    data: ArmDataset,
+    batches: Sequence[str],
+) -> None:
+    """Write the rows of a dataset that is not the pipeline's; unchanged ones make no commit. base: the recipe."""
+    student = engines.fingerprint(base.student, "student.model")
+    if data.stage.is_mixed:
+        examples = _other_loss(warehouse, base, student, loss_on_prefix=data.recipe.mixed_policy.loss_on_prefix)
+    else:
+        teacher = engines.fingerprint(base.teacher, "teacher.model")
+        ids = list[str]()
+        for part in data.stage.dataset:
+            params = pool_params(data.recipe, teacher, student, part, batches)
+            ids += _choose(context, warehouse, base, data, part, params)
+        if not ids:
+            raise dg.Failure(f"{data.name} {data.policy}: no response is left to choose; see the drops of its filters")
+        examples = map(example_row, tokens_to_teach(warehouse, student, ids))
+    write_examples(context, warehouse, data.recipe, data.name, data.policy, examples)
+
+
+def _choose(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    base: Recipe,
+    data: ArmDataset,
+    part: str,
+    params: dict[str, object],
+) -> list[str]:
+    """Write what is chosen of one temperature, and the rule; returns the response ids. params: of `pool_params`."""
+    budget = _budget(warehouse, base, data, part, params)
+    with warehouse.reading() as reading, reading.all_cores():
+        means = create_pool_table(reading, params, POLICIES[data.stage.policy].columns)
+        chosen = draw(reading, data.stage.policy, competition(data.recipe), budget, data.recipe.seed)
+    write_selection(context, warehouse, data.recipe, part, data.policy, chosen)
+    rule = {**selection_rule(data.recipe, part, params, means), "chosen_by": data.stage.policy, "budget": budget}
+    _record(context, warehouse, data, part, rule)
+    taken = dict(chosen["domain"].value_counts().iter_rows())
+    context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
+    return chosen["response_id"].to_list()
+
+
+def _budget(
+    warehouse: Warehouse, base: Recipe, data: ArmDataset, part: str, params: dict[str, object]
+) -> dict[str, int]:
+    """Domain -> how much may be chosen; of one that is not named, all."""
+    wanted = data.stage.budget
+    if wanted is None or wanted.times is None:
+        return data.recipe.selection.budgets.get(part, {})
+    in_tokens = wanted.unit == "tokens"
+    query = f"""SELECT domain, sum({"t.num_tokens" if in_tokens else "1"})::BIGINT FROM selected_responses s
+        {f"JOIN {NUM_TOKENS} t USING (response_id)" if in_tokens else ""}
+        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = '{DAS}' GROUP BY ALL"""
+    own = warehouse.read(query, {**params, "recipe": base.name, "dataset": part})
+    if own.is_empty():
+        raise dg.Failure(f"the recipe has selected nothing for {part}: materialize {selection_asset(part)} first")
+    return {domain: max(1, round(wanted.times * cost)) for domain, cost in sorted(own.iter_rows())}
+
+
+def _record(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, data: ArmDataset, part: str, rule: dict[str, object]
+) -> None:
+    key = {"recipe": data.recipe.name, "dataset": part, "policy": data.policy}
+    text = json.dumps(rule, sort_keys=True, ensure_ascii=False)
+    query = "SELECT rule FROM experiment_datasets WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
+    if warehouse.read(query, key)["rule"].to_list() != [text]:
+        with warehouse.commit(origin(context)) as transaction:
+            transaction.replace("experiment_datasets", key, pl.DataFrame([{**key, "rule": text}]))
+
+
+def _other_loss(warehouse: Warehouse, base: Recipe, student: str, *, loss_on_prefix: bool) -> Iterator[Row]:
+    """The examples of the recipe's mixed-policy dataset, their loss on or off what the student has written."""
+    query = f"""SELECT response_id, continuation_id FROM sft_examples
+        WHERE recipe = $recipe AND dataset = '{MIXED}' AND policy = '{DAS}' ORDER BY example_id"""
+    examples = warehouse.read(query, {"recipe": base.name})
+    if examples.is_empty():
+        raise dg.Failure(f"the recipe's mixed-policy dataset is empty: materialize {dataset_asset(MIXED)} first")
+    ids = examples["continuation_id"].drop_nulls().to_list()
+    texts = """SELECT continuation_id, text, prefix_text FROM teacher_continuations
+        WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    continuations = continuations_to_teach(warehouse, student, warehouse.read(texts, {"ids": ids}))
+    off_policy = tokens_to_teach(warehouse, student, examples["response_id"].drop_nulls().to_list())
+    return chain((continuation_example(row, loss_on_prefix) for row in continuations), map(example_row, off_policy))

@@ -1,0 +1,92 @@
+"""The answers of an experiment's models to held-out questions: `evaluations`, a partition per arm and seed.
+
+Each cell's last checkpoint is asked, under the benchmarks and sampling of the experiment; what it has answered before,
+for whatever asked it, is not asked again.
+"""
+
+import dagster as dg
+
+from dasd_assets.evaluation.answers import Checkpoint, ask_missing
+from dasd_assets.evaluation.questions import EVALUATION
+from dasd_assets.experiments.cells import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    cells_of,
+    partition_key,
+    partitions,
+    trained_cells,
+)
+from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.records.declaration import declare
+from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.tags import EXPERIMENTS, retry_tags
+from dasd_assets.records.unsafe import sandbox_figure
+from dasd_assets.rules.verdict import VERIFYING_LIMITS
+from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+
+def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
+    """`experiment_evaluations_…`."""
+    asked = evaluated_recipe(recipe, experiment)
+    declared = declare(
+        asked,
+        EVALUATIONS + experiment.name,
+        ["evaluations", "evaluation_requests", "failed_requests"],
+        reads={
+            "benchmark_questions": "benchmark_questions",
+            "experiment_cells": CHECKPOINTS + experiment.name,
+            "checkpoints": CHECKPOINTS + experiment.name,
+        },
+        rules=[declared_rule(experiment), EVALUATION],
+        parts=["name", "evaluation", *VERIFYING_LIMITS],
+        rows=f"checkpoint_id IN (SELECT checkpoint_id FROM experiment_cells WHERE experiment = '{experiment.name}')",
+    )
+
+    @declared.asset(
+        group=EXPERIMENTS,
+        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
+        pool="engine",
+        description=f"One row per answer of an arm's student to a held-out question. {experiment.title}.",
+        partitions_def=partitions(experiment),
+    )
+    def experiment_evaluations(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
+    ) -> dg.MaterializeResult:
+        wanted = cells_of(context)
+        rows = {(row["arm"], row["seed"]): row for row in trained_cells(warehouse, recipe, experiment).to_dicts()}
+        if lacking := [partition_key(cell) for cell in wanted if cell not in rows]:
+            raise dg.Failure(f"not trained yet: {', '.join(lacking)}; materialize {CHECKPOINTS}{experiment.name} first")
+        models = {  # of two cells with one checkpoint, the first names it
+            rows[cell]["checkpoint_id"]: Checkpoint(
+                rows[cell]["checkpoint_id"],
+                f"{cell[0]}, seed {cell[1]}",
+                recipe.student.model_copy(update={"model": rows[cell]["path"]}),
+            )
+            for cell in reversed(wanted)
+        }
+        answered = ask_missing(
+            warehouse,
+            engines,
+            asked,
+            reversed(models.values()),
+            origin=origin(context),
+            say=context.log.info,
+            warn=context.log.warning,
+        )
+        return dg.MaterializeResult(
+            data_version=content_version(answered.ids),
+            tags=retry_tags(answered.ledgers),
+            metadata=declared.result(
+                warehouse,
+                len(answered.ids),
+                {"checkpoint_id": next(iter(models))},
+                num_models=len(models),
+                **sandbox_figure(recipe.verification.confinement),
+            ),
+        )
+
+    return experiment_evaluations

@@ -1,0 +1,244 @@
+"""Experiments end to end on a deterministic engine: what is shared, what is recorded, and what a kill leaves."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import Fake, Project, silent_log
+from reached import versions_reached
+from test_declarations import rule_constants
+
+from dasd_assets.audit.verify import verify
+from dasd_assets.commands.experiment import blocks, chosen_cells, page, run_experiment
+from dasd_assets.commands.run import RunFailed
+from dasd_assets.definitions import build_definitions
+from dasd_assets.experiments import assets
+from dasd_assets.experiments.cells import answers, every_cell, trained_cells
+from dasd_assets.experiments.side_by_side import side_by_side
+from dasd_assets.records.code_versions import MADE_WITH
+from dasd_assets.records.tags import EXPERIMENTS
+from dasd_assets.rules.rule import Rule
+from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.warehouse import Warehouse
+
+GRID = Experiment.model_validate(
+    {
+        "name": "grid",
+        "title": "Every way to choose, in small",
+        "report": "Nothing.",
+        "recipe": "tiny",
+        "seeds": [42, 7],
+        "baseline": "own",
+        "arms": {
+            "student": [],
+            "own": [{"dataset": "t060"}, {"dataset": "t100"}],
+            "random_second": [{"dataset": "t060"}, {"dataset": "t100", "policy": "random"}],
+            "shortest": [{"dataset": "t060", "policy": "shortest", "training": {"epochs": 2}}],
+            "pooled": [{"dataset": ["t060", "t100"], "budget": {"times": 0.5}}],
+            "masked": [{"dataset": "t060"}, {"dataset": "t100"}, {"dataset": "mixed", "loss_on_prefix": False}],
+        },
+    }
+)
+
+
+def run(project: Project, arms: list[str] | None = None, seeds: list[int] | None = None) -> None:
+    definitions = dg.Definitions.merge(
+        build_definitions(project.recipe, project.home, project.engines, project.fake.train, compared=[GRID]),
+        dg.Definitions(loggers={"console": silent_log}),
+    )
+    with project.instance() as instance:
+        cells = chosen_cells(GRID, arms, seeds)
+        run_experiment(
+            instance, definitions, project.recipe, GRID, cells, project.engines, project.home, project.said.append
+        )
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished home on which the whole grid has run."""
+    home = tmp_path_factory.mktemp("compared") / "home"
+    shutil.copytree(finished.home, home)
+    project = Project(home, finished.recipe)
+    run(project)
+    return project
+
+
+def checkpoints_of(project: Project, arm: str, seed: int) -> list[str]:
+    query = "SELECT checkpoint_id FROM experiment_cells WHERE arm = $arm AND seed = $seed ORDER BY stage"
+    return project.read(query, arm=arm, seed=seed)["checkpoint_id"].to_list()
+
+
+def test_every_cell_is_trained_and_has_answered(compared: Project) -> None:
+    cells = trained_cells(compared.warehouse, compared.recipe, GRID)
+    assert list(cells.select("arm", "seed").iter_rows()) == every_cell(GRID)
+    found = answers(compared.warehouse, compared.recipe, GRID)
+    assert set(found.group_by("arm", "seed").len()["len"]) == {5 * 2}
+    assert set(found.select("arm", "seed").iter_rows()) == set(every_cell(GRID))
+
+
+def test_what_the_pipeline_has_trained_is_not_trained_again(compared: Project) -> None:
+    own = compared.read("SELECT checkpoint_id FROM checkpoints WHERE name IN ('t060', 't100') ORDER BY name")
+    assert checkpoints_of(compared, "own", 42) == own["checkpoint_id"].to_list()
+    assert not set(own["checkpoint_id"]) & {job.checkpoint_id for job in compared.fake.trained}
+
+
+def test_arms_that_begin_alike_are_trained_alike_and_once(compared: Project) -> None:
+    trained = [job.checkpoint_id for job in compared.fake.trained]
+    assert len(trained) == len(set(trained))
+    for seed in GRID.seeds:
+        own, drawn, masked = (checkpoints_of(compared, arm, seed) for arm in ("own", "random_second", "masked"))
+        assert own[0] == drawn[0] == masked[0] and own[:2] == masked[:2] and own[1] != drawn[1]
+    # Of seed 42: random, shortest, pooled, masked; of seed 7, whose first two stages the pipeline has not: all.
+    assert len(trained) == 4 + 6
+
+
+def test_seeds_differ_in_training_and_in_what_is_drawn_but_not_in_what_is_ranked(compared: Project) -> None:
+    first, second = (checkpoints_of(compared, "own", seed) for seed in GRID.seeds)
+    assert not set(first) & set(second)
+    query = "SELECT DISTINCT policy FROM experiment_cells WHERE arm = $arm AND dataset = 't100' ORDER BY ALL"
+    assert compared.read(query, arm="own")["policy"].to_list() == ["das"]
+    drawn = compared.read(query, arm="random_second")["policy"].to_list()
+    assert drawn[0] == "random" and drawn[1].startswith("random-")
+    assert [job.seed for job in compared.fake.trained if job.epochs == 2] == [42, 7]
+
+
+def test_a_cell_says_what_it_was_trained_on(compared: Project) -> None:
+    query = """SELECT arm, num_examples, num_tokens,
+            (SELECT count(*) FROM sft_examples e WHERE e.dataset_id = c.dataset_id) AS found,
+            (SELECT coalesce(sum(len(input_ids)), 0) FROM sft_examples e WHERE e.dataset_id = c.dataset_id) AS tokens
+        FROM experiment_cells c"""
+    rows = compared.read(query).to_dicts()
+    assert {row["arm"] for row in rows} == set(GRID.arms)
+    assert all((row["num_examples"], row["num_tokens"]) == (row["found"], row["tokens"]) for row in rows)
+    assert [row["num_examples"] for row in rows if row["arm"] == "student"] == [0, 0]
+
+
+def test_a_masked_stage_has_the_same_examples_with_loss_on_the_teachers_part_alone(compared: Project) -> None:
+    query = """SELECT coalesce(response_id, continuation_id) AS source, input_ids, labels,
+        list_count(list_filter(labels, lambda x: x <> -100)) AS losses, continuation_id IS NOT NULL AS continued
+        FROM sft_examples WHERE dataset = 'mixed' AND policy = $policy ORDER BY source"""
+    plain, masked = compared.read(query, policy="das"), compared.read(query, policy="das-masked")
+    assert plain["input_ids"].equals(masked["input_ids"]) and plain["source"].equals(masked["source"])
+    for with_loss, without in zip(plain.to_dicts(), masked.to_dicts(), strict=True):
+        assert without["losses"] < with_loss["losses"] if with_loss["continued"] else without == with_loss
+
+
+def test_the_home_verifies_and_the_pipeline_has_nothing_to_do(compared: Project) -> None:
+    assert list(verify(compared.warehouse)) == []
+    assert compared.run() == 0
+
+
+def test_a_run_again_trains_and_asks_nothing(compared: Project) -> None:
+    compared.fake.trained.clear()
+    compared.fake.generated.clear()
+    registered = "SELECT checkpoint_id, materialized_at, run_id FROM checkpoints ORDER BY ALL"
+    before = compared.read(registered)
+    run(compared, arms=["own", "masked"], seeds=[7])
+    assert (compared.fake.trained, compared.fake.generated) == ([], [])
+    assert compared.read(registered).equals(before)
+
+
+def test_the_page_compares_each_arm_with_the_baseline(compared: Project) -> None:
+    text = "\n".join(page(compared.warehouse, compared.recipe, GRID))
+    assert "12 of 12 cells" in text and "baseline own" in text
+    assert all(arm in text for arm in GRID.arms)
+
+
+class KillsItself(Fake):
+    """A trainer whose process is killed in its second training, once the first is registered."""
+
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+        if not self.trained:
+            return super().train(job, on_progress)
+        first, home = self.trained[0].checkpoint_id, job.destination.parents[1]
+        registered = "SELECT count(*) FROM checkpoints WHERE checkpoint_id = $id"
+        while not Warehouse(home=str(home)).read(registered, {"id": first}).item():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("it outlived a SIGKILL")
+
+
+def run_and_die(home: Path, recipe: Recipe) -> None:
+    run(Project(home, recipe, KillsItself()), arms=["own", "shortest"], seeds=[7])
+
+
+def test_an_experiment_that_was_killed_goes_on(copy: Project) -> None:
+    killed = multiprocessing.get_context("forkserver").Process(target=run_and_die, args=(copy.home, copy.recipe))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    there = set(copy.read("SELECT checkpoint_id FROM checkpoints WHERE contains(name, '/')")["checkpoint_id"])
+    assert len(there) == 1
+    run(copy, arms=["own", "shortest"], seeds=[7])
+    anew = [job.checkpoint_id for job in copy.fake.trained]
+    assert len(anew) == 2 and not there & set(anew)
+    assert {arm for arm, _ in answers(copy.warehouse, copy.recipe, GRID).select("arm", "seed").iter_rows()} == {
+        "own",
+        "shortest",
+    }
+
+
+def test_without_the_recipes_datasets_it_says_what_to_run(project: Project) -> None:
+    with pytest.raises(RunFailed, match="recipe tiny is not up to date, and experiments start from its datasets"):
+        run(project)
+
+
+def test_experiments_are_in_no_job_and_never_out_of_date(compared: Project) -> None:
+    definitions = build_definitions(
+        compared.recipe, compared.home, compared.engines, compared.fake.train, compared=[GRID]
+    )
+    graph = definitions.resolve_asset_graph()
+    theirs = {key for key in graph.toposorted_asset_keys if graph.get(key).group_name == EXPERIMENTS}
+    assert {key.to_user_string() for key in theirs} == {
+        "experiment_checkpoints_grid",
+        "experiment_evaluations_grid",
+        "experiment_report_grid",
+    }
+    for job in ("everything", "train_only", "data_only", "ablation"):
+        assert not theirs & set(definitions.resolve_job_def(job).asset_layer.executable_asset_keys)
+
+
+def test_an_asset_declares_the_rules_that_its_code_reaches(compared: Project) -> None:
+    modules = rule_constants()
+    for asset in assets(compared.recipe, [GRID]):
+        [spec] = asset.specs
+        made_with = spec.metadata[MADE_WITH].data["code"]  # type: ignore[union-attr,call-overload,index]
+        for constant in versions_reached(asset.op.compute_fn.decorated_fn):  # type: ignore[union-attr]
+            of_module = vars(import_module(modules[constant]))
+            rules = {r.name for r in of_module.values() if isinstance(r, Rule) and r.version == of_module[constant]}
+            assert not rules or rules & set(made_with), (spec.key, constant)
+
+
+def test_cells_are_made_in_rectangles_and_unknown_ones_refused() -> None:
+    assert list(blocks(chosen_cells(GRID, None, None), GRID)) == [(("student", 42), ("masked", 7))]
+    some = chosen_cells(GRID, ["masked", "own", "random_second"], [7])
+    assert list(blocks(some, GRID)) == [(("own", 7), ("random_second", 7)), (("masked", 7), ("masked", 7))]
+    with pytest.raises(RecipeError, match="--arms: grid has no others; it has student, own"):
+        chosen_cells(GRID, ["others"], None)
+    with pytest.raises(RecipeError, match="--seeds: grid has no 1; it has 42, 7"):
+        chosen_cells(GRID, None, [1])
+
+
+def test_a_child_is_trained_after_its_parent_and_nothing_begins_after_a_failure() -> None:
+    done: list[str] = []
+    side_by_side({"c": "b", "b": "a", "x": "student", "a": "student"}, done.append, 2)
+    assert sorted(done) == ["a", "b", "c", "x"] and done.index("a") < done.index("b") < done.index("c")
+    begun: list[str] = []
+
+    def fail(key: str) -> None:
+        begun.append(key)
+        raise ValueError(key)
+
+    with pytest.raises(ValueError, match="a"):
+        side_by_side({"a": "", "b": "a", "c": "b"}, fail, 2)
+    assert begun == ["a"]
