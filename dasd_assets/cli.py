@@ -138,7 +138,7 @@ def _add_inspection(commands: Subparsers) -> None:
     quarantine.set_defaults(command=_command("quarantine"))
     compare = commands.add_parser("compare", help="how two models differ on held-out questions, and how sure that is")
     for name in ("a", "b"):
-        compare.add_argument(name, metavar=name.upper(), help="a checkpoint's id or its first digits, or RECIPE/NAME")
+        compare.add_argument(name, metavar=name.upper(), help="a checkpoint's id, or RECIPE/NAME, or EXPERIMENT/ARM")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(command=_command("compare"))
     sql = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")

@@ -1,5 +1,6 @@
 """Experiments end to end on a deterministic engine: what is shared, what is recorded, and what a kill leaves."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -16,6 +17,7 @@ from reached import versions_reached
 from test_declarations import rule_constants
 
 from dasd_assets.audit.verify import verify
+from dasd_assets.cli import main
 from dasd_assets.commands.experiment import blocks, chosen_cells, page, run_experiment
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
@@ -25,6 +27,7 @@ from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.rule import Rule
+from dasd_assets.rules.statistics import compare, comparisons, paired_differences
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
@@ -242,3 +245,37 @@ def test_a_child_is_trained_after_its_parent_and_nothing_begins_after_a_failure(
     with pytest.raises(ValueError, match="a"):
         side_by_side({"a": "", "b": "a", "c": "b"}, fail, 2)
     assert begun == ["a"]
+
+
+def test_the_report_writes_every_comparison_once(compared: Project) -> None:
+    rows = compared.read("SELECT * EXCLUDE (recipe, experiment, run_id) FROM experiment_comparisons")
+    found = answers(compared.warehouse, compared.recipe, GRID)
+    expected = comparisons(found, GRID.baseline).select(rows.columns)
+    assert rows.sort("arm", "benchmark", "temperature").equals(expected.sort("arm", "benchmark", "temperature"))
+    assert compared.read("SELECT DISTINCT recipe, experiment FROM experiment_comparisons").rows() == [("tiny", "grid")]
+
+
+def test_the_report_has_a_table_and_figures(compared: Project) -> None:
+    with compared.instance() as instance:
+        [event] = instance.fetch_materializations(dg.AssetKey("experiment_report_grid"), limit=1).records
+    shown = event.asset_materialization
+    assert shown is not None
+    table = shown.metadata["result"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["arm"] for record in table.records] == list(GRID.arms)
+    drawn = {"differences", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
+    assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
+
+
+def test_arms_are_compared_by_name(
+    compared: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(compared.home))
+    assert main(["compare", "grid/own", "grid/shortest", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [of["seed"] for of in told["a"]["checkpoints"]] == sorted(GRID.seeds)
+    found = answers(compared.warehouse, compared.recipe, GRID)
+    expected = compare(paired_differences(found, "own", "shortest"))
+    assert told["rows"][0]["difference"] == pytest.approx(expected.difference)
+    assert main(["compare", "grid/own", "grid/none"]) == 1
+    assert "grid/shortest" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dasd_assets.rules.typed_ids import find_id
 from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Reading
 
-NUM_SUGGESTIONS = 8
+NUM_SUGGESTIONS = 12
 
 
 class NoSuchModel(UserError, LookupError):
@@ -36,15 +36,21 @@ def find_model(reading: Reading, name: str) -> Compared:
     if "/" not in name:
         found = find_id(reading, "checkpoint", name)
         return Compared(found, {None: found})
-    recipe, _, of_recipe = name.partition("/")
-    rows = reading.read(_NEWEST, {"recipe": recipe, "name": of_recipe})["checkpoint_id"].to_list()
-    if not rows:
-        raise NoSuchModel(f"there is no {name}: {_known(reading)}")
-    return Compared(name, {None: rows[0]})
+    of, _, last = name.partition("/")
+    newest = reading.read(_NEWEST, {"recipe": of, "name": last})["checkpoint_id"].to_list()
+    arm = reading.read(_ARM, {"experiment": of, "arm": last}).rows()
+    if newest and arm:
+        raise NoSuchModel(f"{name} is a checkpoint and an arm of an experiment: give the checkpoint's id, {newest[0]}")
+    if len({recipe for recipe, _, _ in arm}) > 1:
+        raise NoSuchModel(f"{name} is an arm under several recipes: give the ids of the checkpoints")
+    if not newest and not arm:
+        raise NoSuchModel(f"there is no {name}: {_known(reading, of)}")
+    return Compared(name, {seed: checkpoint for _, seed, checkpoint in arm} or {None: newest[0]})
 
 
-def _known(reading: Reading) -> str:
-    names = reading.read(_NAMES)["name"].to_list()
+def _known(reading: Reading, of: str) -> str:
+    """Names that there are, those of the same recipe or experiment first."""
+    names = reading.read(_NAMES, {"of": of})["name"].to_list()
     if not names:
         return "no checkpoint is registered yet; `dasd run` makes them"
     more = ", …" if len(names) > NUM_SUGGESTIONS else ""
@@ -53,5 +59,10 @@ def _known(reading: Reading) -> str:
 
 _NEWEST = """SELECT checkpoint_id FROM checkpoints WHERE recipe = $recipe AND name = $name
     ORDER BY materialized_at DESC LIMIT 1"""
-_NAMES = """SELECT recipe || '/' || name AS name FROM checkpoints WHERE recipe IS NOT NULL
-    GROUP BY recipe, name ORDER BY max(materialized_at) DESC, recipe, name"""
+_ARM = """SELECT recipe, seed, checkpoint_id FROM experiment_cells WHERE experiment = $experiment AND arm = $arm
+    QUALIFY row_number() OVER (PARTITION BY recipe, seed ORDER BY stage DESC) = 1 ORDER BY recipe, seed"""
+_NAMES = """SELECT name FROM (
+        SELECT recipe || '/' || name AS name, max(materialized_at) AS made FROM checkpoints
+        WHERE recipe IS NOT NULL GROUP BY recipe, name
+        UNION ALL SELECT DISTINCT experiment || '/' || arm, NULL FROM experiment_cells)
+    ORDER BY starts_with(name, $of || '/') DESC, made DESC NULLS LAST, name"""

@@ -29,7 +29,8 @@ from dasd_assets.experiments.cells import (
     partition_key,
     trained_cells,
 )
-from dasd_assets.experiments.comparison import COLUMNS, compared_arms, result_rows
+from dasd_assets.experiments.comparison import shown_rows
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.planning import Planner
@@ -147,8 +148,9 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     if found.is_empty():
         yield "  no cell has answered all questions yet"
         return
-    compared = compared_arms(found, experiment)
-    rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in result_rows(found, compared, experiment))]
+    compared = compared_arms(found, experiment.baseline, list(experiment.arms))
+    shown = shown_rows(warehouse, recipe, experiment, found, compared)
+    rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in shown)]
     texts = [["" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     yield from ("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)

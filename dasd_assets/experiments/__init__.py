@@ -7,6 +7,8 @@
 | `evaluations` | `experiment_evaluations_…`, the same | `evaluations` |
 | `comparison` | `experiment_report_…` | `experiment_comparisons` |
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
+| `result_table` | | the table of a report, as rows and as Markdown |
+| `figures`, `figure_data` | | its figures, and what they are drawn from |
 | `side_by_side` | | trainings in parallel, each after its parent |
 
 They stand beside the pipeline: nothing of it depends on them, no job and no sensor makes them, and what they share with

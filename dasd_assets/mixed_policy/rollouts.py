@@ -58,12 +58,16 @@ def rollout_row(
 def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> "Figure":
     """Share of rollouts cut off against the length of their reference, in eight groups of equal size (Figure 7)."""
     figure, axes = labelled_axes("tokens of the teacher's response", "share of rollouts cut off")
+    axes.plot(*rates_by_length(lengths, cut_off), marker="o", label=f"n={len(lengths):,}")
+    return with_legend(figure, axes)
+
+
+def rates_by_length(lengths: Sequence[float], cut_off: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Mean length and share cut off, in up to eight groups of equal size, the shortest first."""
     order = np.argsort(lengths, kind="stable")
     groups = [group for group in np.array_split(order, 8) if len(group)]
     centres = [float(np.mean(np.asarray(lengths)[group])) for group in groups]
-    rates = [float(np.mean(np.asarray(cut_off)[group])) for group in groups]
-    axes.plot(centres, rates, marker="o", label=f"n={len(lengths):,}")
-    return with_legend(figure, axes)
+    return centres, [float(np.mean(np.asarray(cut_off)[group])) for group in groups]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

@@ -1,0 +1,46 @@
+"""What the figures of an experiment are drawn from, besides its answers: losses and probabilities of responses."""
+
+import polars as pl
+
+from dasd_assets.rules.asset_names import MIXED
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+
+def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    """(arm, seed, loss, accuracy) of every cell that was trained and has answered: the last loss of its last stage.
+
+    stages: arm, seed, checkpoint_id, in order. answers: arm, seed, correct.
+    """
+    last = stages.group_by("arm", "seed", maintain_order=True).last()
+    query = """SELECT checkpoint_id, any_value(final_loss) AS loss FROM checkpoints
+        WHERE list_contains($ids, checkpoint_id) AND final_loss IS NOT NULL GROUP BY ALL"""
+    found = warehouse.read(query, {"ids": last["checkpoint_id"].unique().to_list()})
+    accuracy = answers.group_by("arm", "seed").agg(accuracy=pl.col("correct").mean())
+    of_cells = last.join(found, on="checkpoint_id", maintain_order="left")
+    joined = of_cells.join(accuracy, on=["arm", "seed"], maintain_order="left")
+    return joined.select("arm", "seed", "loss", "accuracy")
+
+
+def probabilities(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> dict[str, list[float]]:
+    """`dataset: arms` -> the probability of each response that was chosen for it, under the first seed (Figure 10).
+
+    The geometric mean over a response's tokens, under the teacher. Arms with the same dataset are one group.
+    stages: arm, seed, dataset (`t060`, or several joined by +), policy.
+    """
+    arms: dict[tuple[str, str], list[str]] = {}
+    first = stages.filter((pl.col("seed") == pl.col("seed").first()) & (pl.col("dataset") != MIXED))
+    for arm, dataset, policy in first.select("arm", "dataset", "policy").iter_rows():
+        for part in dataset.split("+"):
+            names = arms.setdefault((part, policy), [])
+            names += [] if arm in names else [arm]
+    query = """SELECT s.dataset, s.policy, exp(list_avg(r.logprobs)) AS prob
+        FROM selected_responses s JOIN responses r USING (response_id)
+        WHERE s.recipe = $recipe AND list_contains($policies, s.policy) ORDER BY ALL"""
+    found = warehouse.read(query, {"recipe": recipe.name, "policies": sorted({policy for _, policy in arms})})
+    chosen = found.partition_by("dataset", "policy", as_dict=True)
+    return {
+        f"{key[0]}: {', '.join(names)}": chosen[key]["prob"].to_list()
+        for key, names in sorted(arms.items())
+        if key in chosen
+    }

@@ -1,0 +1,76 @@
+"""The figures of an experiment: the report's, for its arms, and what it found at a glance."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from dasd_assets.mixed_policy.rollouts import rates_by_length
+from dasd_assets.records.plots import labelled_axes, with_legend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROW_HEIGHT = 0.17  # inches
+
+
+def forest(compared: pl.DataFrame) -> "Figure":
+    """Each arm's difference to the baseline with its interval, over what could have been seen.
+
+    compared: arm, baseline, benchmark, temperature, difference, low, high, minimum_detectable_effect.
+    """
+    figure, axes = labelled_axes(f"accuracy less {_only(compared['baseline'])}, points of %", "")
+    arms = compared["arm"].unique(maintain_order=True).to_list()
+    settings = compared.select("benchmark", "temperature").unique(maintain_order=True).rows()
+    for number, (benchmark, temperature) in enumerate(settings):
+        part = compared.filter((pl.col("benchmark") == benchmark) & (pl.col("temperature") == temperature))
+        places = np.asarray([arms.index(arm) for arm in part["arm"]]) + (number + 0.5) / len(settings) - 0.5
+        shift, low, high, seen = (
+            100 * part[name].cast(pl.Float64).to_numpy()
+            for name in ("difference", "low", "high", "minimum_detectable_effect")
+        )
+        axes.barh(places, 2 * seen, 0.7 / len(settings), left=-seen, color="#ececec")
+        spread = np.nan_to_num(np.stack([shift - low, high - shift]))
+        label = f"{benchmark}, T={temperature:g}"
+        axes.errorbar(shift, places, xerr=spread, fmt="o", markersize=3, capsize=2, linewidth=1.2, label=label)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(arms)), arms, fontsize=7)
+    axes.invert_yaxis()
+    figure.set_figheight(max(2.2, 1 + ROW_HEIGHT * len(arms) * (1 + len(settings))))
+    figure.subplots_adjust(left=0.3, bottom=0.45 / figure.get_figheight())
+    axes.set_title("grey: smaller true differences would be missed in 20 of 100 repetitions, or more", fontsize=7)
+    return with_legend(figure, axes)
+
+
+def loss_against_accuracy(cells: pl.DataFrame) -> "Figure":
+    """Training loss of the last stage against accuracy, a point per seed (what Figure 3 asks: is a low loss better?).
+
+    cells: arm, loss (nats per token), accuracy.
+    """
+    figure, axes = labelled_axes("loss at the end of the last stage (nats per token)", "accuracy")
+    for arm in cells["arm"].unique(maintain_order=True):
+        part = cells.filter(pl.col("arm") == arm)
+        axes.plot(part["loss"], part["accuracy"], "o", markersize=4, alpha=0.8, label=arm)
+    return with_legend(figure, axes, columns=1 + cells["arm"].n_unique() // 8)
+
+
+def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
+    """Share of each arm's answers cut off, against how long all arms' answers to the question are (Figure 7).
+
+    answers: arm, benchmark, temperature, question_id, num_tokens, cut_off.
+    """
+    figure, axes = labelled_axes("tokens of an answer to the question, mean over all arms", "share of answers cut off")
+    question = ["benchmark", "temperature", "question_id"]
+    given = answers.drop_nulls(["num_tokens", "cut_off"])  # not the requests that failed
+    measured = given.with_columns(length=pl.col("num_tokens").mean().over(question))
+    for arm in given["arm"].unique(maintain_order=True):
+        part = measured.filter(pl.col("arm") == arm)
+        centres, rates = rates_by_length(part["length"].to_list(), part["cut_off"].to_list())
+        axes.plot(centres, rates, marker="o", markersize=3, linewidth=1.2, label=f"{arm} (n={part.height:,})")
+    axes.set_ylim(bottom=0)
+    return with_legend(figure, axes)
+
+
+def _only(values: pl.Series) -> str:
+    [value] = values.unique().to_list()
+    return str(value)

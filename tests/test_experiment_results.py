@@ -1,0 +1,115 @@
+"""The table and figures of an experiment's report: pure, so of frames that are written here."""
+
+import numpy as np
+import polars as pl
+import pytest
+from drawn import PNG, decoded
+
+from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_markdown, result_rows
+from dasd_assets.rules.statistics import compare, paired_differences
+
+ARMS = ["student", "random", "das"]
+CHANCE = {"student": 0.1, "random": 0.4, "das": 0.7}
+
+
+@pytest.fixture(scope="module")
+def answers() -> pl.DataFrame:
+    """Three arms under two seeds, but das under one, on two benchmarks."""
+    random = np.random.default_rng(0)
+    rows = [
+        (arm, seed, benchmark, 1.0, f"q{question}", bool(random.random() < CHANCE[arm]), 10 * question, question > 30)
+        for arm in ARMS
+        for seed in ((1,) if arm == "das" else (1, 2))
+        for benchmark in ("math", "code")
+        for question in range(40)
+        for _ in range(2)
+    ]
+    columns = ["arm", "seed", "benchmark", "temperature", "question_id", "correct", "num_tokens", "cut_off"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+@pytest.fixture(scope="module")
+def compared(answers: pl.DataFrame) -> pl.DataFrame:
+    return compared_arms(answers, "random", ARMS)
+
+
+STAGES = pl.DataFrame(
+    [
+        ("student", 1, 0, 0, 0),
+        ("student", 2, 0, 0, 0),
+        ("random", 1, 10, 1000, 4),
+        ("random", 1, 20, 3000, 6),
+        ("random", 2, 12, 2000, 4),
+        ("random", 2, 20, 3001, 6),
+        ("das", 1, 30, 9000, 9),
+    ],
+    schema=["arm", "seed", "num_examples", "num_tokens", "num_steps"],
+    orient="row",
+)
+
+
+def test_arms_stand_in_the_experiments_order_on_the_seeds_they_share(compared: pl.DataFrame) -> None:
+    assert compared.select("benchmark", "arm", "num_seeds").rows() == [
+        ("code", "student", 2),
+        ("code", "das", 1),
+        ("math", "student", 2),
+        ("math", "das", 1),
+    ]
+
+
+def test_cells_that_are_not_there_yet_are_left_out(answers: pl.DataFrame) -> None:
+    only_first = answers.filter(~((pl.col("arm") == "random") & (pl.col("seed") == 1)))
+    assert compared_arms(only_first, "random", ARMS)["arm"].unique().to_list() == ["student"]
+    assert compared_arms(answers.filter(pl.col("arm") != "random"), "random", ARMS).is_empty()
+    assert compared_arms(answers.filter(pl.col("arm") == "random"), "random", ARMS).is_empty()
+
+
+def test_a_row_is_the_comparison_beside_what_the_arm_was_trained_on(
+    answers: pl.DataFrame, compared: pl.DataFrame
+) -> None:
+    rows = result_rows(answers, STAGES, compared, ARMS)
+    assert [(row["benchmark"], row["arm"]) for row in rows] == [(b, arm) for b in ("code", "math") for arm in ARMS]
+    assert all(tuple(row) == COLUMNS for row in rows)
+    baseline, das = rows[4], rows[5]
+    assert (baseline["less baseline"], baseline["p (Holm)"], baseline["could have seen"]) == (None, None, None)
+    # Means over seeds of all stages: 10 + 20 and 12 + 20 examples, 4,000 and 5,001 tokens.
+    assert (baseline["examples"], baseline["tokens"], baseline["steps"], baseline["seeds"]) == ("31", "4,500", "10", 2)
+    found = compare(paired_differences(answers.filter(pl.col("benchmark") == "math"), "das", "random"))
+    assert found.low is not None and found.high is not None and found.minimum_detectable_effect is not None
+    assert das["less baseline"] == f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    assert das["could have seen"] == f"{100 * found.minimum_detectable_effect:.1f}"
+    assert float(str(das["p (Holm)"])) >= (found.p or 1) - 5e-4
+
+
+def test_the_page_has_the_reports_words_beside_ours(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
+    rows = result_rows(answers.with_columns(benchmark=pl.lit("a|b")).head(80), STAGES, compared, ARMS)
+    page = result_markdown("Table 3", "DAS is better.", "random", rows)
+    lines = page.splitlines()
+    assert lines[:3] == ["## Table 3", "", "The report: DAS is better."]
+    assert lines[4].count("|") == lines[5].count("|") == len(COLUMNS) + 1
+    assert lines[6].startswith(r"| student | a\|b | 1 | ")
+    assert "less `random`" in page
+
+
+def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
+    losses = pl.DataFrame({"arm": ARMS * 2, "loss": [0.5, 0.4, 0.3] * 2, "accuracy": [0.1, 0.4, 0.7] * 2})
+    figures = [forest(compared), loss_against_accuracy(losses), cut_off_by_length(answers)]
+    for figure in figures:
+        assert decoded(figure).startswith(PNG)
+        assert len(decoded(figure)) < 20_000
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["student", "das"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"code, T=1", "math, T=1"}
+    assert axes.get_xlabel() == "accuracy less random, points of %"
+    lines = figures[2].axes[0].get_lines()
+    rates = np.asarray(lines[0].get_ydata(), dtype=float)
+    assert (len(lines), rates[0], rates[-1]) == (3, 0.0, 1.0)
+
+
+def test_a_difference_without_an_interval_is_drawn_as_a_point() -> None:
+    none = pl.lit(None, pl.Float64)
+    rows = pl.DataFrame(
+        {"arm": ["a"], "baseline": ["b"], "benchmark": ["m"], "temperature": [1.0], "difference": [0.0]}
+    )
+    assert decoded(forest(rows.with_columns(low=none, high=none, minimum_detectable_effect=none))).startswith(PNG)
