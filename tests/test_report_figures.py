@@ -72,8 +72,8 @@ def test_what_is_drawn_depends_on_the_values() -> None:
     assert decoded(accuracy_bars(accuracies(0.02))) != decoded(accuracy_bars(accuracies(0.2)))
 
 
-def test_a_single_question_has_no_standard_error() -> None:
-    assert decoded(accuracy_bars(accuracies(None))) == decoded(accuracy_bars(accuracies(0.0)))
+def test_a_single_question_has_no_error_bar_rather_than_one_of_nothing() -> None:
+    assert decoded(accuracy_bars(accuracies(None))) != decoded(accuracy_bars(accuracies(0.0)))
 
 
 @pytest.mark.filterwarnings("error")
