@@ -46,7 +46,7 @@ GRID = Experiment.model_validate(
             "student": [],
             "own": [{"dataset": "t060"}, {"dataset": "t100"}],
             "random_second": [{"dataset": "t060"}, {"dataset": "t100", "policy": "random"}],
-            "shortest": [{"dataset": "t060", "policy": "shortest", "training": {"epochs": 2}}],
+            "shortest": [{"dataset": "t060", "policy": "shortest", "budget": {"times": 2}, "training": {"epochs": 2}}],
             "pooled": [{"dataset": ["t060", "t100"], "budget": {"times": 0.5}}],
             "masked": [{"dataset": "t060"}, {"dataset": "t100"}, {"dataset": "mixed", "loss_on_prefix": False}],
         },
@@ -124,6 +124,14 @@ def test_a_cell_says_what_it_was_trained_on(compared: Project) -> None:
     assert {row["arm"] for row in rows} == set(GRID.arms)
     assert all((row["num_examples"], row["num_tokens"]) == (row["found"], row["tokens"]) for row in rows)
     assert [row["num_examples"] for row in rows if row["arm"] == "student"] == [0, 0]
+
+
+def test_twice_the_data_is_two_responses_of_a_question(compared: Project) -> None:
+    query = """SELECT count(*) AS num FROM selected_responses
+        WHERE dataset = 't060' AND policy SIMILAR TO $policy GROUP BY prompt_id"""
+    own, twice = (compared.read(query, policy=policy) for policy in ("das", "shortest-.*"))
+    assert own["num"].max() == 1 and twice["num"].max() == 2
+    assert own.height == twice.height and own["num"].sum() < twice["num"].sum()  # some have one accepted response
 
 
 def test_a_masked_stage_has_the_same_examples_with_loss_on_the_teachers_part_alone(compared: Project) -> None:

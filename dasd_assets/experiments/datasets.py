@@ -8,6 +8,7 @@ under a policy of their own (`rules/arms.py`); `experiment_datasets` has the rul
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from math import ceil
 
 import dagster as dg
 import polars as pl
@@ -61,12 +62,14 @@ def _choose(
     params: dict[str, object],
 ) -> list[str]:
     """Write what is chosen of one temperature, and the rule; returns the response ids. params: of `pool_params`."""
-    budget = _budget(warehouse, base, data, part, params)
+    budget, times = _budget(warehouse, base, data, part, params)
+    competing, most = competition(data.recipe), _of_a_question(data, times)
     with warehouse.reading() as reading, reading.all_cores():
         means = create_pool_table(reading, params, POLICIES[data.stage.policy].columns)
-        chosen = draw(reading, data.stage.policy, competition(data.recipe), budget, data.recipe.seed)
+        chosen = draw(reading, data.stage.policy, competing, budget, data.recipe.seed, times, most)
     write_selection(context, warehouse, data.recipe, part, data.policy, chosen)
-    rule = {**selection_rule(data.recipe, part, params, means), "chosen_by": data.stage.policy, "budget": budget}
+    chosen_by = {"chosen_by": data.stage.policy, "budget": budget, "times": times}
+    rule = {**selection_rule(data.recipe, part, params, means), **chosen_by}
     _record(context, warehouse, data, part, rule)
     taken = dict(chosen["domain"].value_counts().iter_rows())
     context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
@@ -75,11 +78,11 @@ def _choose(
 
 def _budget(
     warehouse: Warehouse, base: Recipe, data: ArmDataset, part: str, params: dict[str, object]
-) -> dict[str, int]:
-    """Domain -> how much may be chosen; of one that is not named, all."""
+) -> tuple[dict[str, int], float]:
+    """Domain -> how much DAS may choose of it, all of one that is not named; and how many times that is chosen."""
     wanted = data.stage.budget
     if wanted is None or wanted.times is None:
-        return data.recipe.selection.budgets.get(part, {})
+        return data.recipe.selection.budgets.get(part, {}), 1.0
     in_tokens = wanted.unit == "tokens"
     query = f"""SELECT domain, sum({"t.num_tokens" if in_tokens else "1"})::BIGINT FROM selected_responses s
         {f"JOIN {NUM_TOKENS} t USING (response_id)" if in_tokens else ""}
@@ -87,7 +90,16 @@ def _budget(
     own = warehouse.read(query, {**params, "recipe": base.name, "dataset": part})
     if own.is_empty():
         raise dg.Failure(f"the recipe has selected nothing for {part}: materialize {selection_asset(part)} first")
-    return {domain: max(1, round(wanted.times * cost)) for domain, cost in sorted(own.iter_rows())}
+    return dict(sorted(own.iter_rows())), wanted.times
+
+
+def _of_a_question(data: ArmDataset, times: float) -> int | None:
+    """How many responses of a question may be chosen; None for what `draw` has by default.
+
+    More of them in tokens: where a policy's responses are shorter than DAS's, one of each question is not as much.
+    """
+    in_tokens = data.recipe.selection.budget_unit == "tokens"
+    return 2 * ceil(times) if in_tokens and data.stage.policy != DAS else None
 
 
 def _record(
