@@ -24,7 +24,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTTrainer
 
 from dasd_resources.chat.tokenizer_files import load_tokenizer
-from dasd_resources.demo.make_models import encode, teacher_example
+from dasd_resources.demo.examples import teacher_example
+from dasd_resources.demo.tiny_models import encode
 from dasd_resources.recipe import Training, load_recipe
 from dasd_resources.sft.child import sft_config, stage_trainer
 from dasd_resources.sft.packing import load_rows

@@ -8,6 +8,7 @@ from conftest import Project
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.dagster_internals import BaseAssetGraph
+from dasd_assets.records.declaration import written_tables
 from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.tables import TABLES, declared
 
@@ -28,8 +29,7 @@ def ancestors(graph: BaseAssetGraph, key: dg.AssetKey) -> set[dg.AssetKey]:
 
 
 def columns_of(graph: BaseAssetGraph, key: dg.AssetKey) -> set[str]:
-    table = str(graph.get(key).metadata["dagster/table_name"]).removeprefix("dasd.").split()[0]
-    return set(declared(table).column_names)
+    return {column for table in written_tables(graph.get(key)) for column in declared(table).column_names}
 
 
 @pytest.mark.parametrize("name", ["demo", "dasd-4b"])

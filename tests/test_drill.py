@@ -209,7 +209,7 @@ def is_up_to_date(project: Project, assets: set[str] | None = None) -> bool:
     with project.instance() as instance:
         if instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)):
             return False
-        roots = root_versions(project.engines, project.recipe)
+        roots = root_versions(project.engines, project.recipe, project.warehouse)
         stale = comparison(instance, project.definitions, batches(instance), roots).found
     return not [one for one in stale if assets is None or one.asset in assets]
 

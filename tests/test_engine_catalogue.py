@@ -34,7 +34,7 @@ NAME = "chain_sums"
 # Modules that are about one engine, and the catalogue.
 OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py"]
 # The package of that name, not the engine: its version is recorded, and its tokenizers decide a fingerprint.
-PACKAGES = {("training.py", "transformers"), ("engines.py", "transformers")}
+PACKAGES = {("stage_training.py", "transformers"), ("engines.py", "transformers")}
 
 
 @dataclass

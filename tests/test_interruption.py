@@ -36,6 +36,7 @@ PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "interrupted_run"])
 BEGINNING = """
 import os, signal, subprocess, sys, threading, time
 from dasd_resources.interruption import at_interruption, begin, interruptible
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here too
 def say(text):
     print(text, flush=True)
 """

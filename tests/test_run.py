@@ -37,7 +37,7 @@ def test_a_home_without_prompts_has_no_batches(project: Project) -> None:
 
 def test_root_versions_are_those_the_assets_take(finished: Project) -> None:
     with finished.instance() as instance:
-        for asset, version in root_versions(finished.engines, finished.recipe).items():
+        for asset, version in root_versions(finished.engines, finished.recipe, finished.warehouse).items():
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
             assert event is not None
             assert event.asset_materialization is not None
@@ -53,7 +53,7 @@ def test_a_changed_mapping_of_a_benchmark_is_seen_while_its_file_stays(project: 
     def versions(column: str) -> tuple[str, str]:
         columns = {"question": column}
         recipe = change(project.recipe, "evaluation.benchmarks", [{**values, "columns": columns}])
-        found = root_versions(project.engines, recipe)
+        found = root_versions(project.engines, recipe, project.warehouse)
         return found["benchmark_questions"], found["held_out_questions"]
 
     first, second = versions("question"), versions("harder")

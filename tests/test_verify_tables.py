@@ -25,6 +25,7 @@ IDS_NOT_RECOMPUTED = {
     ("held_out_overlaps", "question_id"): "of a held-out question that may be gone",
     ("question_bands", "prompt_id"): "of the prompt; made anew with it",
     ("withdrawn_prompts", "prompt_id"): "the question is gone",
+    ("experiment_cells", "dataset_id"): "of the checkpoint, by `checkpoints.checkpoints`",
     ("failed_requests", "request_id"): "of a row that was never made",
     ("benchmark_questions", "question_id"): "the hashed domain is not stored",
     ("answer_logprobs", "answer_id"): "of an answer in evaluations; `answers.answer_texts` looks for it",
@@ -75,4 +76,5 @@ def test_every_id_that_a_table_makes_is_hashed_again() -> None:
 
 def test_every_seed_is_hashed_again() -> None:
     seeded = {table for table, columns, _ in HASHED if "seed" in columns.split(", ")}
-    assert seeded | {"responses"} == tables_with("seed")  # by `row_ids.responses`
+    declared = {"experiment_cells"}  # an experiment names its own seeds
+    assert seeded | {"responses"} | declared == tables_with("seed")  # responses: by `row_ids.responses`
