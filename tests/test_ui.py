@@ -168,7 +168,7 @@ def test_the_graph_shows_every_group_and_asset(service: Service, page: "Page") -
     page.goto(f"{service.url}/asset-groups?expanded={expanded}")
     page.get_by_text("Hide navigation").click()
     page.evaluate("localStorage.setItem('asset-graph-direction', JSON.stringify('vertical'))")
-    page.set_viewport_size({"width": 1200, "height": 1800})  # the UI draws no names where they would be too small
+    page.set_viewport_size({"width": 3000, "height": 3600})  # the UI draws no names where they would be too small
     page.reload()
 
     def all_drawn() -> bool:
