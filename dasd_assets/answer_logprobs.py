@@ -19,8 +19,8 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.answers import ANSWERS, answer_logprobs_id, answer_tokens, sampled_answers
-from dasd_assets.rules.asset_names import ROLES, checkpoint_asset, dataset_asset
-from dasd_assets.rules.checkpoints import checkpoint_names, trained_names
+from dasd_assets.rules.asset_names import ROLES
+from dasd_assets.rules.checkpoints import chain_reads
 from dasd_resources.chat import Encoded
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -47,9 +47,7 @@ def answers_read(recipe: Recipe) -> Sources:
     return {
         "evaluations": "evaluations",
         "benchmark_questions": "benchmark_questions",
-        "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
-        "sft_examples": list(map(dataset_asset, trained_names(recipe))),
-        "empty_datasets": (),
+        **chain_reads(recipe),
     }
 
 

@@ -21,8 +21,8 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.tags import retry_tags
-from dasd_assets.rules.asset_names import ROLES, checkpoint_asset, dataset_asset, generation_asset
-from dasd_assets.rules.checkpoints import checkpoint_names, trained_names
+from dasd_assets.rules.asset_names import ROLES, checkpoint_asset, generation_asset
+from dasd_assets.rules.checkpoints import chain_reads, trained_names
 from dasd_assets.rules.heldout import (
     ALL,
     HELDOUT,
@@ -60,11 +60,9 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
             "prompts": "prompts",
             "response_verdicts": "response_verdicts",
             "sentence_types": "sentence_types",
-            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+            **chain_reads(recipe),
             "checkpoint_examples": [checkpoint_asset(name) for name in trained_names(recipe)],
-            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
             "quarantined_batches": (),
-            "empty_datasets": (),
         },
         looks_up={"student_tokens": "student_tokens", "student_logprobs": "student_logprobs"},
         models=["teacher_model", "student_model"],
@@ -88,15 +86,7 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
         trained = [one for one in chain(warehouse, recipe) if one.name not in ROLES]
         ids = [one.checkpoint_id for one in trained]
         heldout = heldout_responses(warehouse, recipe, teacher, student, batches, ids)
-        ledgers = []
-        for one in trained:
-            model = engines.find(one.spec, f"checkpoint {one.checkpoint_id}")
-            with Ledger(warehouse, "heldout_logprobs", origin(context)) as ledger:
-                todo = _todo(warehouse, heldout, one)
-                rows = scored_rows(warehouse, engines, model, one, student, todo)
-                unit = f"held-out responses scored by {one.name}"
-                ledger.collect(logged(rows, len(todo), unit, context.log.info), lambda row: row)
-            ledgers.append((ledger, one.spec))
+        ledgers = [(_score(context, warehouse, engines, one, student, heldout), one.spec) for one in trained]
         losses = losses_of(warehouse, recipe, student, heldout, ids)
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("heldout_losses", {"recipe": recipe.name}, losses)
@@ -117,6 +107,24 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return heldout_losses
+
+
+def _score(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    engines: Engines,
+    checkpoint: Checkpoint,
+    student: str,
+    heldout: pl.DataFrame,
+) -> Ledger:
+    """Have what is missing scored by one checkpoint; returns its closed ledger."""
+    model = engines.find(checkpoint.spec, f"checkpoint {checkpoint.checkpoint_id}")
+    with Ledger(warehouse, "heldout_logprobs", origin(context)) as ledger:
+        todo = _todo(warehouse, heldout, checkpoint)
+        rows = scored_rows(warehouse, engines, model, checkpoint, student, todo)
+        unit = f"held-out responses scored by {checkpoint.name}"
+        ledger.collect(logged(rows, len(todo), unit, context.log.info), lambda row: row)
+    return ledger
 
 
 def _todo(warehouse: Warehouse, heldout: pl.DataFrame, checkpoint: Checkpoint) -> dict[str, str]:

@@ -20,8 +20,6 @@ from dasd_assets.rules.asset_names import (
     CONTROL_ASSET,
     DAS,
     MIXED,
-    checkpoint_asset,
-    dataset_asset,
     generation_asset,
     selection_asset,
 )
@@ -34,7 +32,7 @@ from dasd_assets.rules.candidates import (
     candidate_params,
     drop_counts,
 )
-from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints, trained_names
+from dasd_assets.rules.checkpoints import chain_reads, current_checkpoints
 from dasd_assets.rules.filters import CORRECTNESS, FILTERING, FILTERS, filter_version
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
@@ -177,12 +175,10 @@ def _declared(recipe: Recipe) -> Declaration:
             "response_verdicts": "response_verdicts",
             "sentence_types": "sentence_types",
             "selected_responses": [*selections, CONTROL_ASSET],
-            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
-            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+            **chain_reads(recipe),
             "student_rollouts": "student_rollouts",
             "evaluation_metrics": "evaluation_metrics",
             "quarantined_batches": (),
-            "empty_datasets": (),
         },
         looks_up={**looked_up(recipe), "sentence_probabilities": "sentence_probabilities"},
         models=["teacher_model", "student_model"],

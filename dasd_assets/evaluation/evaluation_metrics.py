@@ -13,8 +13,7 @@ from dasd_assets.evaluation.traits import TRAITS, find_traits, traits_version
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.provenance import content_version, origin
-from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
-from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
+from dasd_assets.rules.checkpoints import CHAIN, chain_reads, checkpoint_names, current_checkpoints
 from dasd_assets.rules.verdict import VERIFYING_LIMITS, verifier_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
@@ -150,9 +149,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "evaluation_requests": "evaluations",
             "failed_requests": "evaluations",
             "benchmark_questions": "benchmark_questions",
-            "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
-            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
-            "empty_datasets": (),
+            **chain_reads(recipe),
         },
         rules=[METRICS, TRAITS, EVALUATION, CHAIN],
         parts=["evaluation", *VERIFYING_LIMITS],

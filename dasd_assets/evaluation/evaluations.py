@@ -14,8 +14,7 @@ from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.records.unsafe import sandbox_figure
-from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset
-from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, current_checkpoints, trained_names
+from dasd_assets.rules.checkpoints import CHAIN, chain_reads, current_checkpoints
 from dasd_assets.rules.verdict import VERIFYING_LIMITS, not_decided
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
@@ -25,16 +24,13 @@ from dasd_resources.storage.warehouse import Warehouse
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`evaluations`."""
-    models = [checkpoint_asset(name) for name in checkpoint_names(recipe)]
     declared = declare(
         recipe,
         "evaluations",
         ["evaluations", "evaluation_requests", "failed_requests"],
         reads={
             "benchmark_questions": "benchmark_questions",
-            "checkpoints": models,
-            "sft_examples": list(map(dataset_asset, trained_names(recipe))),
-            "empty_datasets": (),
+            **chain_reads(recipe),
         },
         rules=[EVALUATION, METRICS, CHAIN],
         parts=["evaluation", *VERIFYING_LIMITS],

@@ -6,7 +6,7 @@ temperature; its stage, its place in the order of training, may then change.
 
 import polars as pl
 
-from dasd_assets.rules.asset_names import DAS, MIXED, ROLES
+from dasd_assets.rules.asset_names import DAS, MIXED, ROLES, checkpoint_asset, dataset_asset
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
@@ -29,6 +29,15 @@ def checkpoint_names(recipe: Recipe) -> tuple[str, ...]:
 def stage(recipe: Recipe, name: str) -> int | None:
     """0 for the untrained student, 1 for what is trained from it, and so on; None for the teacher."""
     return ROLES[name] if name in ROLES else 1 + trained_names(recipe).index(name)
+
+
+def chain_reads(recipe: Recipe) -> dict[str, list[str]]:
+    """Table -> assets: what `current_checkpoints` reads, for the declaration of an asset that calls it."""
+    return {
+        "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
+        "sft_examples": list(map(dataset_asset, trained_names(recipe))),
+        "empty_datasets": [],
+    }
 
 
 def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
