@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from dasd_assets.cli import _parser
+from dasd_assets.cli.parser import parser
 
 TEXT = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^dasd .+$", TEXT, re.MULTILINE)]
@@ -15,7 +15,7 @@ COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^dasd .+$", TEXT, re.
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_parser_knows_it(words: list[str]) -> None:
-    assert callable(_parser().parse_args(words).command)
+    assert callable(parser().parse_args(words).command)
 
 
 def test_the_queries_have_rows(finished: Project) -> None:

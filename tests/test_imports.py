@@ -61,7 +61,7 @@ def test_stages_lie_between_the_service_and_the_records(
 
 def test_the_command_line_is_parsed_without_slow_libraries() -> None:
     code = (
-        "import sys; from dasd_assets.cli import _parser; _parser().parse_args(['audit', 'response', '0']); "
+        "import sys; from dasd_assets.cli.parser import parser; parser().parse_args(['audit', 'response', '0']); "
         f"print([name for name in {SLOW} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import Project
 
-from dasd_assets.cli import _parser
+from dasd_assets.cli.parser import parser
 from dasd_resources.recipe import Recipe, load_recipe
 
 TEXT = (Path(__file__).parents[1] / "docs" / "questions.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^dasd .+$", TEXT, re.
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_parser_knows_it(words: list[str]) -> None:
-    assert callable(_parser().parse_args(words).command)
+    assert callable(parser().parse_args(words).command)
 
 
 def test_the_queries_run(finished: Project) -> None:

@@ -226,12 +226,12 @@ def test_a_fault_names_key_value_and_remedy(tmp_path: Path, path: str, value: ob
 
 
 def test_every_fault_has_its_line(tmp_path: Path) -> None:
-    document = {key: value for key, value in DEMO.items() if key != "seed"} | {"typo": 1}
+    document = {key: value for key, value in DEMO.items() if key != "name"} | {"typo": 1}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(RecipeError) as error:
         load_recipe(str(tmp_path / "mine.yaml"))
     assert sorted(str(error.value).splitlines()) == [
-        "mine.yaml: seed: Field required; add the key",
+        "mine.yaml: name: Field required; add the key",
         "mine.yaml: typo: Extra inputs are not permitted; remove the key or correct its spelling (found 1)",
     ]
 
@@ -336,7 +336,7 @@ def test_a_served_teacher(tmp_path: Path) -> None:
         ({"base_urls": ["http://a:65536/v1"]}, "base_urls: each must read"),
         ({"base_urls": ["ftp://a/v1"]}, "base_urls: each must read"),
         ({"revision": ""}, "server.revision: String should have at least 1 character"),
-        ({"api_key": "sk-secret"}, "server.api_key: Extra inputs are not permitted; remove the key"),
+        ({"api_key": "sk-secret"}, "server.api_key: Extra inputs are not permitted; did you mean api_key_env?"),
         ({"api_key_env": "sk-secret"}, "server.api_key_env: String should match pattern"),
         (
             {"api_key_env": "K", "base_urls": ["http://10.0.0.9/v1"]},

@@ -38,7 +38,7 @@ def test_no_shipped_recipe_repeats_a_filters_own_limit(name: str) -> None:
         (
             "checks.max_drop_share",
             {"lenght": 0.1, "length": 0.1},
-            f"checks.max_drop_share: there is no filter 'lenght'; there are {', '.join(FILTERS)}",
+            f"checks.max_drop_share: there is no filter 'lenght'; there are {', '.join(FILTERS)}; did you mean length?",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from dasd_assets.evaluation import benchmark_version, question_rows
 from dasd_resources.benchmarks.layouts import LAYOUTS, SAMPLES_PER_QUESTION, TEMPERATURE, TOP_P
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Benchmark, Evaluation, Recipe, RecipeError, Task
-from dasd_resources.recipe.parts import error_lines
+from dasd_resources.recipe.faults import error_lines
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 TASK = "reasoning_gym:"
@@ -76,7 +76,7 @@ def _of_task(text: str, recipe: Recipe) -> Benchmark:
     try:
         task = Task.model_validate({"dataset": dataset, **own, "config": given})
     except ValidationError as error:
-        raise RecipeError(f"--benchmark {text}: {'; '.join(error_lines(error))}") from None
+        raise RecipeError(f"--benchmark {text}: {'; '.join(error_lines(error, Task))}") from None
     name = f"{dataset}-{content_hash(task.model_dump())[:6]}"
     return Benchmark(name=name, task=task, max_tokens=recipe.generation.max_tokens)
 
@@ -128,7 +128,7 @@ def recipes_of(recipe: Recipe, named: list[Named], instead: Mapping[str, object]
             for how, of in groups.items()
         ]
     except ValidationError as error:
-        raise RecipeError(f"dasd evaluate: {'; '.join(error_lines(error))}") from None
+        raise RecipeError(f"dasd evaluate: {'; '.join(error_lines(error, Evaluation))}") from None
 
 
 def _keys(sampling: Sampling) -> dict[str, object]:

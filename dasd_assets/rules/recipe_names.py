@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dasd_assets.rules.filters import CORRECTNESS, FILTERS
 from dasd_assets.rules.scores import SCORES
 from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.spelling import meant
 
 
 def check_names(recipe: Recipe) -> None:
@@ -34,4 +35,8 @@ def check_names(recipe: Recipe) -> None:
 
 def _unknown(key: str, what: str, names: Iterable[str], catalogue: Mapping[str, object]) -> list[str]:
     known = ", ".join(catalogue)
-    return [f"{key}: there is no {what} {name!r}; there are {known}" for name in names if name not in catalogue]
+    return [
+        f"{key}: there is no {what} {name!r}; there are {known}{meant(name, catalogue)}"
+        for name in names
+        if name not in catalogue
+    ]

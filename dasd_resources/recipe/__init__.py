@@ -19,6 +19,8 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `export_settings` | `export` |
 | `service_settings` | `maintenance`, `automation`, `checks`, `freshness`, `owners` |
 | `parts` | what sections share: their base class, bounded numbers |
+| `keys`, `faults` | which keys there are; what is wrong with a document, and what a mistyped key was meant to be |
+| `document` | a recipe as a YAML file, whole or in short; the JSON schema of recipes |
 | `recipe`, `load` | all of them together; from a file |
 | `experiment`, `experiment_files` | arms that change a recipe in part, to compare them; from files |
 """

@@ -12,7 +12,8 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.parts import Part, Positive, RecipeError, error_lines
+from dasd_resources.recipe.faults import error_lines
+from dasd_resources.recipe.parts import Part, Positive, RecipeError
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import Selection, Unit
 from dasd_resources.recipe.training_settings import StageTraining
@@ -249,4 +250,4 @@ def _validated(base: Recipe, changes: dict[str, object]) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise RecipeError("\n".join(error_lines(error))) from None
+        raise RecipeError("\n".join(error_lines(error, Recipe))) from None

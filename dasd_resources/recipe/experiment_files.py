@@ -7,8 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.faults import error_lines
 from dasd_resources.recipe.load import RECIPES, UniqueKeys
-from dasd_resources.recipe.parts import RecipeError, error_lines
+from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
 
 SHIPPED = RECIPES / "experiments"
@@ -35,7 +36,7 @@ def read_experiment(path: Path) -> Experiment:
     try:
         experiment = Experiment.model_validate(yaml.load(path.read_text(encoding="utf-8"), UniqueKeys))
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error))) from None
+        raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error, Experiment))) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
     if experiment.name != path.stem:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.inference.engine_catalogue import PLAIN_SCORER, local_engines
-from dasd_resources.recipe.parts import AddedLater, Part, Positive, Probability
+from dasd_resources.recipe.parts import CONTEXT, AddedLater, Part, Positive, Probability
 
 
 def _instruction(text: str) -> str:
@@ -17,20 +17,29 @@ def _instruction(text: str) -> str:
 class Generation(Part):
     """Candidates sampled from the teacher for every question, at each temperature (report §3).
 
-    By domain: how many questions are asked at most, which come first, and what is written below the question.
+    The last three are by domain (docs/questions.md). max_tokens is training.max_length, where only that is given.
     """
 
-    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(min_length=1, strict=False)
-    num_candidates: Positive
-    top_p: Probability
-    max_tokens: Positive
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
+        default=(0.6, 1.0), min_length=1, strict=False
+    )
+    """Ascending, a training stage each (report §3)."""
+    num_candidates: Positive = 8
+    """Responses to each question at each temperature; the report says several."""
+    top_p: Probability = 1.0
+    """Nucleus; the report is silent."""
+    max_tokens: Positive = CONTEXT
+    """Of a response; the training context (report §6.4.1)."""
     questions_per_domain: Annotated[dict[str, Annotated[int, Field(ge=0)]], AddedLater] = Field(default_factory=dict)
+    """How many questions of a domain are asked at most."""
     question_order: Annotated[dict[str, Literal["hash", "longest_reference_first"]], AddedLater] = Field(
         default_factory=dict
     )
+    """Which of them come first: by hash, or with the longest reference answer."""
     instructions: Annotated[dict[str, Annotated[str, AfterValidator(_instruction)]], AddedLater] = Field(
         default_factory=dict
     )
+    """What is written below a question, such as the form of the answer."""
 
     @model_validator(mode="after")
     def _ordered_domains_have_a_quota(self) -> Self:
@@ -60,11 +69,14 @@ def _rescoring_engine(engine: str) -> str:
 
 
 class Rescoring(Part):
-    """The engine that scores a sample again, and the mean and largest difference allowed, in nats per token."""
+    """The engine that scores a sample again, and how far apart the two may be."""
 
     engine: Annotated[str, AfterValidator(_rescoring_engine)]
+    """`own`: the one that the model runs on."""
     max_mean_difference: Annotated[float, Field(gt=0)]
+    """Nats per token."""
     max_difference: Annotated[float, Field(gt=0)]
+    """Nats, of any token."""
 
     def engine_for(self, own: str) -> str:
         """The engine that re-scores a model which runs on `own`."""
@@ -74,14 +86,18 @@ class Rescoring(Part):
 class Parity(Part):
     """The check that a batch must pass before its logprobs are used: a sample is computed again by prefill.
 
-    The engine `own` is the one that the model runs on. An engine that can scores one sequence at a time, unpadded.
+    An engine that can scores one sequence at a time, unpadded.
     The defaults suit bfloat16, where decode and prefill round differently; in float32 a thousandth of them is enough.
     """
 
     num_responses: Positive = 16
+    """Of each batch."""
     max_tokens: Positive = 4096
+    """Of each response."""
     teacher: Rescoring = Rescoring(engine="own", max_mean_difference=0.05, max_difference=1.0)
+    """The teacher's logprobs, which came with sampling."""
     student: Rescoring = Rescoring(engine=PLAIN_SCORER, max_mean_difference=0.05, max_difference=1.0)
+    """The student's, which came of one forward pass."""
 
 
 def dataset_name(temperature: float) -> str:

@@ -4,10 +4,7 @@ from dasd_resources.recipe.parts import Part, Positive
 
 
 class HeldOut(Part):
-    """Accepted responses that were not trained on, of each temperature.
-
-    num_responses: at most so many to questions that were trained on with another response, and as many to others; those
-    whose ids come first, which are hashes.
-    """
+    """Accepted responses that were not trained on, of each temperature: those whose ids, hashes, come first."""
 
     num_responses: Positive
+    """At most so many to questions that were trained on with another response, and as many to others."""

@@ -18,7 +18,9 @@ class Imports(Part):
     """
 
     temperature: Temperature | None = None
+    """Of rows that name none."""
     temperatures: dict[str, Temperature] = Field(default={})
+    """Pattern of a file's name -> the temperature of its rows."""
 
     def temperature_of(self, file: str) -> float | None:
         """The temperature of the rows of a file that name none."""

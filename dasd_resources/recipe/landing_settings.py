@@ -109,7 +109,10 @@ def _kept(value: object) -> object:
     return {path: path for path in value} if isinstance(value, list | tuple) else value
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_sources), Field(min_length=1, strict=False)]
+# Beside each form that is kept, those that are taken: editors are told of them, too.
+_SeveralSources = BeforeValidator(_sources, json_schema_input_type=str | Source | list[str | Source])
+_SeveralTexts = BeforeValidator(_texts, json_schema_input_type=str | list[str])
+Sources = Annotated[tuple[Source, ...], _SeveralSources, Field(min_length=1, strict=False)]
 
 
 class Columns(Part):
@@ -120,14 +123,16 @@ class Columns(Part):
     metadata: paths to keep, or names for them; by default all columns that no key is made of.
     """
 
-    where: Annotated[tuple[str, ...], BeforeValidator(_texts), Field(min_length=1, strict=False)] = ("*",)
+    where: Annotated[tuple[str, ...], _SeveralTexts, Field(min_length=1, strict=False)] = ("*",)
     ready: str | None = None
     question: Sources | None = None
     domain: Sources | None = None
     system_prompt: Sources | None = None
     reference_answer: Sources | None = None
     verifier: Sources | None = None
-    metadata: Annotated[dict[str, str] | None, BeforeValidator(_kept)] = None
+    metadata: Annotated[
+        dict[str, str] | None, BeforeValidator(_kept, json_schema_input_type=dict[str, str] | list[str] | None)
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -156,10 +161,14 @@ def _mappings(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)
 
 
-class Landing(Part):
-    """What is made of landed files. columns: mappings; a file that none of them fits has our own keys."""
+_SeveralColumns = BeforeValidator(_mappings, json_schema_input_type=Columns | list[Columns] | None)
 
-    columns: Annotated[tuple[Columns, ...], BeforeValidator(_mappings), Field(strict=False)] = ()
+
+class Landing(Part):
+    """What is made of landed files."""
+
+    columns: Annotated[tuple[Columns, ...], _SeveralColumns, Field(strict=False)] = ()
+    """Mappings, or the name of a ready one (docs/landing.md); a file that none of them fits has our own keys."""
 
 
 def columns_for(mappings: Sequence[Columns], name: str) -> Columns | None:

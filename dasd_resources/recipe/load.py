@@ -12,9 +12,11 @@ import yaml
 from pydantic import ValidationError
 
 from dasd_resources.home import home_of
+from dasd_resources.recipe.faults import error_lines
 from dasd_resources.recipe.model_settings import Model
-from dasd_resources.recipe.parts import Part, RecipeError, error_lines
+from dasd_resources.recipe.parts import Part, RecipeError
 from dasd_resources.recipe.recipe import Recipe
+from dasd_resources.spelling import meant
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
@@ -46,7 +48,7 @@ def _read(path: Path, part: type[Section]) -> Section:
     try:
         return part.model_validate(yaml.load(path.read_text(encoding="utf-8"), UniqueKeys))
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error))) from None
+        raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error, part))) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
 
@@ -71,8 +73,11 @@ def _find(name_or_path: str) -> Path:
     path = shipped if shipped.is_file() else Path(name_or_path).expanduser().resolve()
     if path.is_file():
         return path
-    names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-    raise RecipeError(f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({names})")
+    names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    raise RecipeError(
+        f"no recipe {name_or_path!r}: give the path of a YAML file or one of the shipped names ({', '.join(names)})"
+        f"{meant(name_or_path, names)}"
+    )
 
 
 def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:

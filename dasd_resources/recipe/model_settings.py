@@ -1,5 +1,6 @@
 """The teacher and the student: where their files are, which engine runs them, how they are prompted."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from dasd_resources.recipe.server_settings import Server
 
 Thinking = Literal["required", "optional", "none"]
 ITSELF = "itself"
+SERVED_BY_DEFAULT = "openai"
 
 
 def _known(engine: str) -> str:
@@ -24,21 +26,39 @@ class Model(Part):
     Of a model behind a server (`server`) only tokenizer and chat template need be here, as of a teacher that is absent:
     one whose responses are imported with their logprobs. A teacher that is here and `stands_for` another is its proxy:
     it scores what that one wrote. One that wrote the responses `stands_for: itself`: it scores those that landed
-    without logprobs. Either way the fingerprint is not the one under which it samples. thinking: whether each of its
-    responses must have a thinking part, may have one, or must have none; a student's is its teacher's.
+    without logprobs. Either way the fingerprint is not the one under which it samples.
     """
 
     model: str
-    engine: Annotated[str, AfterValidator(_known)]  # a key of ENGINES
-    dtype: Literal["float32", "bfloat16", "float16"]
+    """A folder, or a model of the Hugging Face hub that has been downloaded."""
+    engine: Annotated[str, AfterValidator(_known)] = "vllm"  # a key of ENGINES
+    """What runs it; `openai` where a server is named and nothing else is said."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """In which it is run."""
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
+    """How its thinking is marked; harmony is rewritten to think tags (report §6.2)."""
     thinking: Annotated[Thinking, AddedLater] = "required"
+    """Whether a response must have a thinking part, may have one, or must have none; a student's is its teacher's."""
     system_prompt: str | None = None
+    """Where a question has none of its own; the report's student has `You are a helpful assistant.` (§6.4.1)."""
     chat_template_options: dict[str, Option] = Field(default={})
+    """Given to its chat template, such as {reasoning_effort: high}."""
     engine_options: dict[str, Option] = Field(default={})
-    replicas: Positive = 1  # processes with the model, each on GPUs of its own; no row depends on how many
+    """Given to its engine, such as {tensor_parallel_size: 8}."""
+    replicas: Positive = 1
+    """Processes with the model, each on GPUs of its own; no row depends on how many."""
     server: Server | None = None
-    stands_for: Annotated[str, Field(min_length=1)] | None = None  # the model that wrote imported responses, or ITSELF
+    """Where it is served, if it is."""
+    stands_for: Annotated[str, Field(min_length=1)] | None = None
+    """Of responses that land: the model that wrote them, or `itself`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served_by_default(cls, document: object) -> object:
+        """A model with a server and no engine runs on that server."""
+        if isinstance(document, Mapping) and document.get("server") is not None and "engine" not in document:
+            return {**document, "engine": SERVED_BY_DEFAULT}
+        return document
 
     @model_validator(mode="after")
     def _server_where_there_is_one(self) -> Self:

@@ -1,6 +1,5 @@
 """The base class of every section of a recipe, and types of numbers with bounds."""
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import (
@@ -9,7 +8,6 @@ from pydantic import (
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
 )
 from pydantic_core import to_jsonable_python
@@ -21,9 +19,8 @@ Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+CONTEXT = 65_536  # tokens that the student is trained on (report §6.4.1)
 DECIDING = "deciding"  # the serialization of what decides rows, for versions
-MAY_HOLD_SECRETS = {"server", "landing"}  # values never shown: a key or password may be in them by mistake
-_REMEDIES = {"extra_forbidden": "; remove the key or correct its spelling", "missing": "; add the key"}
 
 
 class AddedLater:
@@ -37,9 +34,14 @@ class RecipeError(UserError, ValueError):
 
 
 class Part(BaseModel):
-    """A frozen section of the recipe; unknown keys and wrong types are errors."""
+    """A frozen section of the recipe; unknown keys and wrong types are errors.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    The text below a key is what people are shown of it: by `dasd recipe --full`, and by editors (`--schema`).
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_serializer(mode="wrap")
     def _deciding(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
@@ -58,12 +60,3 @@ def is_unset(part: Part, key: str) -> bool:
     """Whether a key was added later and has its default."""
     field = type(part).model_fields[key]
     return AddedLater in field.metadata and getattr(part, key) == field.get_default(call_default_factory=True)
-
-
-def error_lines(error: ValidationError) -> Iterator[str]:
-    """A line per fault of a document: the key, what is wrong with it, the value found."""
-    for fault in error.errors():
-        key = ".".join(map(str, fault["loc"])) or error.title.lower()
-        message = fault["msg"].removeprefix("Value error, ") + _REMEDIES.get(fault["type"], "")
-        hidden = not MAY_HOLD_SECRETS.isdisjoint(fault["loc"]) or isinstance(fault["input"], Mapping)
-        yield f"{key}: {message}" if hidden else f"{key}: {message} (found {fault['input']!r})"

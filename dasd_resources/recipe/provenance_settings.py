@@ -10,11 +10,14 @@ from dasd_resources.recipe.parts import Part, Positive
 class Provenance(Part):
     """Of the answers that `evaluation` asks for, those that teacher, undistilled student and checkpoint score.
 
-    benchmarks, temperatures: of the evaluation's; None takes all. num_questions: of each benchmark, those whose ids
-    come first, which are hashes; None takes all. samples_per_question: at most so many; None takes all.
+    A key that is left out takes all.
     """
 
     benchmarks: tuple[str, ...] | None = Field(None, strict=False, min_length=1)
+    """Of the evaluation's."""
     temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] | None = Field(None, strict=False, min_length=1)
+    """Of the evaluation's."""
     num_questions: Positive | None = None
+    """Of each benchmark, those whose ids come first, which are hashes."""
     samples_per_question: Positive | None = None
+    """At most so many answers to each."""

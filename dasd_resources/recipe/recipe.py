@@ -25,33 +25,62 @@ from dasd_resources.recipe.verification_settings import Verification
 
 
 class Recipe(Part):
-    """All settings of one distillation. `version(…)` hashes the parts that a stage depends on, and no others."""
+    """All settings of one distillation. `version(…)` hashes the parts that a stage depends on, and no others.
+
+    Name, teacher, student and benchmarks are to be given; all else has a default: the report's, or ours where it is
+    silent.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]  # as large as the trainer's random generators take
+    """Of what this recipe makes; several share a home."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42  # as large as the trainer's random generators take
+    """Of sampling, of the random control and of training (report §6.4.1)."""
     teacher: Model
+    """Who writes the responses."""
     student: Model
+    """Who is trained on them."""
     decontamination: Decontamination | None = Decontamination()
+    """Questions that a benchmark holds are not asked; null: they are."""
     near_duplicates: Annotated[NearDuplicates | None, AddedLater] = None
-    generation: Generation
-    imports: Imports | None = None  # instead of sampling
+    """Of questions that are almost the same, the first alone is asked; null: all are."""
+    generation: Generation = Generation()
+    """The teacher's responses (report §3)."""
+    imports: Imports | None = None
+    """Responses that land, instead of sampling (docs/importing.md)."""
     parity: Parity = Parity()
-    filters: Filters
+    """A sample of each batch's logprobs is computed again before they are used."""
+    filters: Filters = Filters()
+    """Which responses may be trained on (report §6.2)."""
     verification: Verification = Verification()
-    selection: Selection
-    selection_from: Annotated[str | None, AddedLater] = None  # the recipe whose selection this one is trained on
-    training: Training
-    mixed_policy: MixedPolicy
+    """Limits of programs that judge an answer."""
+    selection: Selection = Selection()
+    """Divergence-aware sampling (report §4)."""
+    selection_from: Annotated[str | None, AddedLater] = None
+    """The recipe whose selection this one is trained on."""
+    training: Training = Training()
+    """Supervised fine-tuning, a stage for each temperature (report §6.4.1)."""
+    mixed_policy: MixedPolicy = MixedPolicy()
+    """The last stage: answers that the student began and the teacher finished (report §5)."""
     evaluation: Evaluation
-    provenance: Annotated[Provenance | None, AddedLater] = None  # a forward pass of three models an answer
-    heldout: Annotated[HeldOut | None, AddedLater] = None  # a forward pass of every checkpoint a response
+    """Held-out questions that every stage answers (report §7)."""
+    provenance: Annotated[Provenance | None, AddedLater] = None
+    """Whose sentences the checkpoints' own answers consist of (report §4); three forward passes an answer."""
+    heldout: Annotated[HeldOut | None, AddedLater] = None
+    """The loss on responses that were not trained on; a forward pass of every checkpoint a response."""
     export: Export | None = None
+    """The training sets as a dataset for others; null: when `dasd export` asks for it."""
     maintenance: Maintenance = Maintenance()
+    """Of the home, by the service (`dasd ui`); no row depends on it."""
     landing: Landing = Landing()
+    """What is made of landed files (docs/landing.md)."""
     automation: Automation = Automation()
+    """What the service (`dasd ui`) does by itself; no row depends on it."""
     checks: Checks = Checks()
+    """Limits beyond which the web UI warns."""
     freshness: Freshness = Freshness()
+    """Days after which the web UI shows an asset as overdue; null: never."""
     owners: tuple[Owner, ...] = Field(default=("team:distillation",), strict=False)
+    """Shown in the web UI: teams (`team:…`) or e-mail addresses."""
 
     @model_validator(mode="before")
     @classmethod
@@ -63,6 +92,17 @@ class Recipe(Part):
         if not isinstance(teacher, Mapping) or not isinstance(student, Mapping) or "thinking" not in teacher:
             return document
         return {**document, "student": {"thinking": teacher["thinking"], **student}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_context(cls, document: object) -> object:
+        """Where only training.max_length is given, a response may be as long, before and after the filters."""
+        if not isinstance(document, Mapping):
+            return document
+        training = document.get("training")
+        if not isinstance(training, Mapping) or "max_length" not in training:
+            return document
+        return {**document, **_with_context(document, training["max_length"])}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -158,6 +198,16 @@ class Recipe(Part):
         for key in path.split("."):
             value = None if value is None else getattr(value, key)
         return deciding(value)
+
+
+def _with_context(document: Mapping[str, object], max_length: object) -> dict[str, object]:
+    """The sections whose limit of tokens is the training context, where they give none themselves."""
+    filled = dict[str, object]()
+    for section, key in (("generation", "max_tokens"), ("filters", "max_student_tokens")):
+        given = document.get(section, {})
+        if isinstance(given, Mapping):
+            filled[section] = {key: max_length, **given}
+    return filled
 
 
 def _of_asking(generation: Generation) -> str | None:

@@ -23,17 +23,29 @@ class Server(Part):
     """
 
     base_urls: tuple[str, ...] = Field(strict=False, min_length=1)
-    model: Annotated[str, Field(min_length=1)]  # its id in the server's /v1/models
-    revision: Annotated[str, Field(min_length=1)]  # of its weights, which cannot be read from here
+    """Such as [http://localhost:8000/v1]; requests are spread over them."""
+    model: Annotated[str, Field(min_length=1)]
+    """Its id in the server's /v1/models."""
+    revision: Annotated[str, Field(min_length=1)]
+    """Of its weights, which cannot be read from here."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """The environment variable that holds the key."""
     allow_key_over_http: bool = False
+    """Whether the key may cross the network in the clear."""
     max_concurrency: Positive = 256
+    """Requests at a time, of each server."""
     requests_per_minute: Positive | None = None
+    """Of all servers together."""
     tokens_per_minute: Positive | None = None
+    """Of all servers together."""
     connect_timeout_s: Seconds = 10.0
-    request_timeout_s: Seconds = 3600.0  # of a whole response, its waiting in the server's queue included
+    """For a connection."""
+    request_timeout_s: Seconds = 3600.0
+    """For a whole response, its waiting in the server's queue included."""
     max_attempts: Positive = 5
-    patience_s: Seconds = 600.0  # how long to wait for a server that is busy, or for a healthy one
+    """Of one request."""
+    patience_s: Seconds = 600.0
+    """How long to wait for a server that is busy, or for a healthy one."""
 
     @field_validator("base_urls")
     @classmethod

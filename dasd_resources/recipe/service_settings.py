@@ -58,21 +58,26 @@ class Maintenance(Part):
     """Maintenance of the home: when it runs, how long snapshots, unreferenced files and killed trainings are kept."""
 
     cron: Cron = "30 4 * * *"
+    """When it runs; null: never."""
     keep_snapshots_days: Annotated[float, Field(ge=1)] = 30
+    """Older ones are expired, unless a checkpoint or another row names them."""
     grace_hours: Annotated[float, Field(ge=1)] = 24
+    """For which a data file that no snapshot names is kept."""
     keep_unfinished_days: Annotated[float, Field(ge=1)] = 14
+    """For which a killed training can be continued from its last saved step."""
 
 
 class Automation(Part):
-    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails.
-
-    landing: a folder or an fsspec URL, chained ones (`simplecache::ftp://…`) too.
-    """
+    """The service (`dasd ui`): where prompts land, when it trains, how often it tries what fails."""
 
     landing: str | None = None
+    """A folder, or an fsspec URL such as s3://bucket/prompts, chained ones too; null: DASD_HOME/prompts."""
     training_cron: Cron = None
+    """When it trains what changed; null: never."""
     max_attempts: Positive = 3
+    """Of a batch that fails; then it is quarantined."""
     retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """Before the second attempt; four times as long before each later one, up to an hour."""
 
     @field_validator("landing")
     @classmethod
@@ -86,25 +91,32 @@ class Automation(Part):
 
 
 class Checks(Part):
-    """Limits beyond which an asset check in the web UI warns; none of them stops a run.
-
-    max_drop_share: filter -> limit, where it is not to be the one of the filter's own entry
-    (`dasd_assets.rules.filters.FILTERS`).
-    """
+    """Limits beyond which an asset check in the web UI warns; none of them stops a run. Shares are of 1."""
 
     max_duplicate_question_share: Share = 0.05
+    """Of the lines of a landed file."""
     max_rejected_line_share: Share = 0.05
+    """Of them, without duplicates and withdrawn questions."""
     max_duplicate_response_share: Share = 0.5
+    """Of the candidates of a question."""
     max_failed_request_share: Share = 0.01
+    """Of the requests of an asset."""
     max_drop_share: dict[str, Share] = Field(default_factory=dict)
+    """Filter -> limit, where it is not to be the filter's own."""
     min_teacher_sentence_share: Share = 0.02
+    """Of the sentences of a batch."""
     max_teacher_sentence_share: Share = 0.9
-    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0  # standard errors of the paired difference to the parent
+    """Of the sentences of a batch."""
+    max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0
+    """Standard errors of the difference to the stage before, paired by question."""
 
 
 class Freshness(Part):
     """Days without a materialization after which the web UI warns of an asset; null: never."""
 
     prompts_days: Positive | None = None
+    """Of prompts."""
     selection_days: Positive | None = None
+    """Of selections and datasets."""
     training_days: Positive | None = None
+    """Of checkpoints."""

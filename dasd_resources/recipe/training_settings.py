@@ -5,17 +5,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.parts import AddedLater, Part, Positive, Probability
+from dasd_resources.recipe.parts import CONTEXT, AddedLater, Part, Positive, Probability
 
 
 class StageTraining(Part):
     """What one stage has of its own in `training`; what it leaves out is that of all stages."""
 
     epochs: Positive | None = None
+    """As in training."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """As in training."""
     min_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    """As in training."""
     global_batch_size: Positive | None = None
+    """As in training."""
     per_device_batch_size: Positive | None = None
+    """As in training."""
 
     @property
     def given(self) -> dict[str, object]:
@@ -26,37 +31,59 @@ class StageTraining(Part):
 class Training(Part):
     """Full-parameter SFT (report §6.4.1), the same for every stage but for what `stages` names.
 
-    group_order: of the groups of like length that an epoch is divided into. `descending` is the order of Hugging Face's
-    trainers, within each of a few parts of the epoch; `random` learns more from the same steps (docs/training.md).
-    keep_epochs: whether the weights after each epoch are kept beside the checkpoint.
-    stages: dataset -> what the stage that trains on it has of its own. The mixed-policy stage has its epochs in
-    `mixed_policy`.
+    The defaults are the report's (§6.4.1, and its published YAML), but for the launcher: it had eight GPUs.
     """
 
-    launcher: tuple[str, ...] = Field(strict=False)
-    epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
-    min_learning_rate: Annotated[float, Field(ge=0)]
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
-    adam_beta1: Probability
-    adam_beta2: Probability
-    adam_epsilon: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    global_batch_size: Positive
-    batch_counts: Literal["samples", "bins"]
-    per_device_batch_size: Positive
-    max_length: Positive
-    packing: bool
-    group_by_length: bool
-    gradient_checkpointing: bool
-    dtype: Literal["float32", "bfloat16"]
-    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
-    use_kernels: bool
-    save_every_steps: Positive | None
+    launcher: tuple[str, ...] = Field(default=(), strict=False)
+    """The command that starts training, such as [accelerate, launch, --num_processes, "8"]; empty: one process."""
+    epochs: Positive = 6
+    """Of each stage; those of the mixed-policy stage are in mixed_policy."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """At the end of the warm-up."""
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
+    """At the end, along a cosine."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps."""
+    adam_beta1: Probability = 0.9
+    """AdamW's."""
+    adam_beta2: Probability = 0.95
+    """AdamW's."""
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """AdamW's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """AdamW's."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to it."""
+    global_batch_size: Positive = 64
+    """Of one step, on all devices together."""
+    batch_counts: Literal["samples", "bins"] = "bins"
+    """What global_batch_size counts: samples, or bins that samples are packed into; the report leaves it open."""
+    per_device_batch_size: Positive = 1
+    """Of one forward pass; the rest of a step is accumulated."""
+    max_length: Positive = CONTEXT
+    """Tokens of a sequence; the training context."""
+    packing: bool = True
+    """Several samples in one sequence."""
+    group_by_length: bool = False
+    """Samples of like length in one batch; not with packing."""
+    gradient_checkpointing: bool = True
+    """Less memory, more computing."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of weights and gradients."""
+    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"] = (
+        "flash_attention_2"
+    )
+    """Of Transformers; sdpa needs no further package."""
+    use_kernels: bool = True
+    """Liger's layer kernels, which need the package `kernels`."""
+    save_every_steps: Positive | None = None
+    """How often a resume point is saved; null: each epoch."""
     group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"
+    """Of the groups of like length: as Hugging Face has it, or random, which learns more (docs/training.md)."""
     keep_epochs: Annotated[bool, AddedLater] = False
+    """Whether the weights after each epoch are kept beside the checkpoint."""
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
+    """Dataset -> what the stage that trains on it has of its own."""
 
     def of(self, dataset: str) -> "Training":
         """Of the stage that trains on a dataset, as if all had it."""
@@ -96,12 +123,21 @@ class Training(Part):
 class MixedPolicy(Part):
     """Rollouts of the distilled student, cut off at `length_cap` and continued by the teacher (report §5)."""
 
-    num_questions: Positive | None
-    rollout_temperature: Annotated[float, Field(gt=0, le=2)]
-    rollout_top_p: Probability
-    length_cap: Annotated[float, Field(ge=1)]
-    continuation_temperature: Annotated[float, Field(gt=0, le=2)]
-    off_policy_ratio: Annotated[float, Field(ge=0)]
-    require_correct: bool
-    loss_on_prefix: bool
-    epochs: Positive
+    num_questions: Positive | None = 50_000
+    """Selected questions that the student answers, at most (report §5); null: all."""
+    rollout_temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Of the student's answers; the report is silent."""
+    rollout_top_p: Probability = 1.0
+    """Of the student's answers; the report is silent."""
+    length_cap: Annotated[float, Field(ge=1)] = 1.5
+    """Times the length of the teacher's response, where an answer is cut off (report §5)."""
+    continuation_temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Of the teacher's continuations; the report is silent."""
+    off_policy_ratio: Annotated[float, Field(ge=0)] = 1.575
+    """Off-policy samples for each mixed-policy one: the report's 20 to 12.7 thousand (§6.4.2)."""
+    require_correct: bool = False
+    """Whether only continuations with a right answer are trained on."""
+    loss_on_prefix: bool = True
+    """Whether the student's own part is learned; leaving it out is worse (report, Table 5)."""
+    epochs: Positive = 1
+    """Report §6.4.2."""

@@ -9,17 +9,16 @@ from dasd_resources.sandbox import Confinement
 
 
 class Verification(Part):
-    """Limits of a program that a model wrote, and whether it may run without a sandbox (docs/verifiers.md).
-
-    sandbox: `required`, or `unsafe` where there can be none: what models write then runs with the rights of this
-    process. It decides no verdict, the limits do. seconds_per_test, seconds_per_answer: of computing. memory_mb: of a
-    process.
-    """
+    """Limits of a program that a model wrote, and whether it may run without a sandbox (docs/verifiers.md)."""
 
     sandbox: Literal["required", "unsafe"] = "required"
+    """`unsafe` where there can be none: what models write then runs with your rights. It decides no verdict."""
     seconds_per_test: Annotated[Seconds, AddedLater] = 10.0
+    """Of computing."""
     seconds_per_answer: Annotated[Seconds, AddedLater] = 100.0
+    """Of computing."""
     memory_mb: Annotated[int, Field(ge=128), AddedLater] = 1024
+    """Of a process."""
 
     @property
     def confinement(self) -> Confinement:

@@ -1,75 +1,58 @@
-"""The `dasd` command: parses its arguments and calls the command's module. It and definitions.py read the environment.
+"""The arguments of all commands. Making the parser imports nothing slow, reads nothing and writes nothing.
 
-Dagster and the models' libraries take seconds to import, so the module of a command is imported when it is called: an
-audit answers sooner than they would load. Nothing slow is imported before the command can be interrupted.
+The reference pages and the completion of shells are made from it.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 
 from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.commands import LOOPBACK
-from dasd_resources.errors import UserError
-from dasd_resources.home import home_of, recipe_of
-from dasd_resources.interruption import interruptible
-from dasd_resources.visible_text import show_message
+from dasd_resources.spelling import meant
 
-FAILED = 1
-# A library's error that nothing else explains comes of a damaged file among Dagster's.
-LIBRARIES_OF_DAGSTERS_FILES = ("sqlite3", "sqlalchemy", "yaml")
 JSON_HELP = "print a JSON array of objects"
+SHELLS = ("bash", "zsh", "tcsh")
 
 
-INTERRUPTED = {
-    "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
-    "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
-    "experiment": "interrupted; what was finished is kept, and the same command continues from there",
-    "backup": "interrupted; the next `dasd backup` to this folder continues from there",
-    "ui": "stopped; the next start continues the runs that were under way",
-}
+class Parser(argparse.ArgumentParser):
+    """One that says what a mistyped command or option was meant to be."""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = ", ".join(map(str, action.choices))
+            close = meant(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"there is no {value!r}{close or f'; there are {names}'}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault.
-
-    Without arguments it is the command that this process was started for: a signal ends it, with 128 + its number.
-    """
-    if argv is not None:
-        return _carry_out(argv)
-    return interruptible(partial(_carry_out, sys.argv[1:]), INTERRUPTED.get("".join(sys.argv[1:2]), "interrupted"))
-
-
-def _carry_out(argv: Sequence[str]) -> int:
-    import duckdb
-
-    args = _parser().parse_args(argv)
-    args.home, args.dagster_home = home_of(os.environ), os.environ.get("DAGSTER_HOME")
-    args.default_recipe = recipe_of(os.environ)
-    try:
-        return int(args.command(args))
-    except BrokenPipeError:  # the reader (`| head`) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except UserError as error:
-        return _complain(str(error), error.exit_code)
-    except (duckdb.Error, OSError) as error:
-        return _complain(str(error), FAILED)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in LIBRARIES_OF_DAGSTERS_FILES:
-            raise
-        message = " ".join(str(error).split("\n[")[0].split())
-        return _complain(f"{message}: a file of {args.home} is damaged; `dasd restore` brings a backup back", FAILED)
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments that these words are; ends the process, with code 2, where they are none."""
+    of_all = parser()
+    found, unknown = of_all.parse_known_args(words)
+    if unknown:
+        known = [name for action in _chosen(of_all, words)._actions for name in action.option_strings]
+        of_all.error(f"unrecognized arguments: {' '.join(unknown)}{meant(unknown[0], known)}")
+    return found
 
 
-def _parser() -> argparse.ArgumentParser:
+def _chosen(of_command: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that the words name."""
+    for action in of_command._actions:
+        if isinstance(action, argparse._SubParsersAction) and words and words[0] in action.choices:
+            inner: argparse.ArgumentParser = action.choices[words[0]]
+            return _chosen(inner, words[1:])
+    return of_command
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `dasd` with all commands; each sets `command`, the function that carries it out."""
     from dasd_assets.audit.command import add_commands as add_audit_commands
 
-    parser = argparse.ArgumentParser(prog="dasd", description="Distribution-aligned sequence distillation.")
-    commands = parser.add_subparsers(required=True)
+    parser: argparse.ArgumentParser = Parser(prog="dasd", description="Distribution-aligned sequence distillation.")
+    parser.add_argument("--version", action="version", version=f"dasd {version('dasd')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_start(commands)
     _add_work(commands)
     _add_inspection(commands)
     _add_export(commands)
@@ -80,6 +63,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Subparsers = argparse._SubParsersAction
+
+
+def _add_start(commands: Subparsers) -> None:
+    """What comes first: a recipe of one's own, and help for writing it."""
+    recipe = commands.add_parser("recipe", help="print a recipe: what it changes of the defaults, or all of it")
+    recipe.add_argument("--recipe", help=RECIPE_HELP)
+    recipe.add_argument("--full", action="store_true", help="all keys with their values, and what they mean")
+    recipe.add_argument("--schema", action="store_true", help="the JSON schema of recipes, for editors")
+    recipe.set_defaults(command=_command("recipe"))
+    completion = commands.add_parser("completion", help="print a script that completes `dasd` in a shell")
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(command=_complete)
 
 
 def _add_work(commands: Subparsers) -> None:
@@ -180,6 +175,13 @@ def _add_repair(commands: Subparsers) -> None:
     repair.set_defaults(command=_command("repair"))
 
 
+def _complete(args: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(parser(), args.shell))
+    return 0
+
+
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     """The `command` of a module in dasd_assets.commands, which is imported when it is called."""
 
@@ -187,12 +189,3 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         return int(import_module(f"dasd_assets.commands.{name}").command(args))
 
     return call
-
-
-def _complain(message: str, code: int) -> int:
-    show_message(f"dasd: {message}", sys.stderr)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The `dasd` command: parses its arguments and calls the command's module. It and definitions.py read the environment.
+
+Dagster and the models' libraries take seconds to import, so the module of a command is imported when it is called: an
+audit answers sooner than they would load. Nothing slow is imported before the command can be interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from dasd_assets.cli.parser import parse
+from dasd_resources.errors import UserError
+from dasd_resources.home import home_of, recipe_of
+from dasd_resources.interruption import interruptible
+from dasd_resources.visible_text import show_message
+
+FAILED = 1
+# A library's error that nothing else explains comes of a damaged file among Dagster's.
+LIBRARIES_OF_DAGSTERS_FILES = ("sqlite3", "sqlalchemy", "yaml")
+
+INTERRUPTED = {
+    "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
+    "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
+    "experiment": "interrupted; what was finished is kept, and the same command continues from there",
+    "backup": "interrupted; the next `dasd backup` to this folder continues from there",
+    "ui": "stopped; the next start continues the runs that were under way",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a materialization or query failed, 2 the recipe or the call is at fault.
+
+    Without arguments it is the command that this process was started for: a signal ends it, with 128 + its number.
+    """
+    if argv is not None:
+        return _carry_out(argv)
+    return interruptible(partial(_carry_out, sys.argv[1:]), INTERRUPTED.get("".join(sys.argv[1:2]), "interrupted"))
+
+
+def _carry_out(argv: Sequence[str]) -> int:
+    import duckdb
+
+    args = parse(argv)
+    args.home, args.dagster_home = home_of(os.environ), os.environ.get("DAGSTER_HOME")
+    args.default_recipe = recipe_of(os.environ)
+    try:
+        return int(args.command(args))
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        return _complain(str(error), error.exit_code)
+    except (duckdb.Error, OSError) as error:
+        return _complain(str(error), FAILED)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in LIBRARIES_OF_DAGSTERS_FILES:
+            raise
+        message = " ".join(str(error).split("\n[")[0].split())
+        return _complain(f"{message}: a file of {args.home} is damaged; `dasd restore` brings a backup back", FAILED)
+
+
+def _complain(message: str, code: int) -> int:
+    show_message(f"dasd: {message}", sys.stderr)
+    return code
