@@ -15,12 +15,18 @@ NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-ui drill ui check bench models clean
+.PHONY: demo experiments test test-ui drill ui check bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dasd_resources.demo.questions $(DASD_HOME)/prompts
 	$(BIN)/dasd run --recipe demo
+
+# All shipped experiments, and docs/experiments/ anew from what they have found. A run that was killed goes on.
+experiments: $(VENV)/.installed
+	$(BIN)/python -m dasd_resources.school.questions $(DASD_HOME)/prompts
+	$(BIN)/dasd run --recipe school
+	$(BIN)/dasd experiment --recipe school --all --write docs/experiments
 
 ui: $(VENV)/.installed-ui
 	$(BIN)/dasd ui

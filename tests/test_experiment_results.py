@@ -6,7 +6,7 @@ import pytest
 from drawn import PNG, decoded
 
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_markdown, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.rules.statistics import compare, paired_differences
 
 ARMS = ["student", "random", "das"]
@@ -82,13 +82,13 @@ def test_a_row_is_the_comparison_beside_what_the_arm_was_trained_on(
     assert float(str(das["p (Holm)"])) >= (found.p or 1) - 5e-4
 
 
-def test_the_page_has_the_reports_words_beside_ours(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
+def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
     rows = result_rows(answers.with_columns(benchmark=pl.lit("a|b")).head(80), STAGES, compared, ARMS)
-    page = result_markdown("Table 3", "DAS is better.", "random", rows)
+    page = result_markdown("random", rows)
     lines = page.splitlines()
-    assert lines[:3] == ["## Table 3", "", "The report: DAS is better."]
-    assert lines[4].count("|") == lines[5].count("|") == len(COLUMNS) + 1
-    assert lines[6].startswith(r"| student | a\|b | 1 | ")
+    assert lines[:2] == [r"### a\|b, T=1", ""]
+    assert lines[2].count("|") == lines[3].count("|") == len(SHOWN) + 1
+    assert lines[4].startswith("| student | ")
     assert "less `random`" in page
 
 

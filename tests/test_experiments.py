@@ -23,6 +23,8 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.experiments import assets
 from dasd_assets.experiments.cells import answers, every_cell, trained_cells
+from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
@@ -287,3 +289,24 @@ def test_arms_are_compared_by_name(
     assert told["rows"][0]["difference"] == pytest.approx(expected.difference)
     assert main(["compare", "grid/own", "grid/none"]) == 1
     assert "grid/shortest" in capsys.readouterr().err
+
+
+def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:
+    meant = GRID.model_copy(update={"meaning": "Nothing follows."})
+    assert declared_rule(meant) == declared_rule(GRID)
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "figures").mkdir(parents=True)
+    (first / "figures" / "gone_differences.svg").write_text("<svg/>")
+    (first / "gone.md").write_text(f"{MARK}\n# An experiment that there is no more\n")
+    (first / "own_notes.md").write_text("# By hand\n")
+    changed = write_pages(compared.warehouse, compared.recipe, [meant], first)
+    write_pages(compared.warehouse, compared.recipe, [meant], second)
+    names = {path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file()}
+    assert names == {"grid.md", "results.md", "own_notes.md", *(f"figures/grid_{name}.svg" for name in CAPTIONS)}
+    assert set(changed) == (names | {"gone.md", "figures/gone_differences.svg"}) - {"own_notes.md"}
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - {"own_notes.md"})
+    assert write_pages(compared.warehouse, compared.recipe, [meant], first) == []
+    page = (first / "grid.md").read_text()
+    assert "Nothing follows." in page and "Nothing follows." in (first / "results.md").read_text()
+    assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
+    assert str(compared.home) not in page

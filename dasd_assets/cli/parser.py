@@ -113,6 +113,8 @@ def _add_experiment(commands: Subparsers) -> None:
     help_text = "train and compare the arms of an experiment; without a name, list the experiments"
     experiment = commands.add_parser("experiment", help=help_text)
     experiment.add_argument("name", nargs="?", help="of one that is known, or a YAML file (docs/experiments.md)")
+    experiment.add_argument("--all", action="store_true", help="run all experiments of the recipe")
+    experiment.add_argument("--write", metavar="FOLDER", help="write what all have found as pages and figures")
     experiment.add_argument("--arms", nargs="+", metavar="ARM", help="only these")
     experiment.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these")
     experiment.add_argument("--recipe", help=RECIPE_HELP)

@@ -1,7 +1,7 @@
 """`dasd experiment NAME`: run an experiment to its end, or some of its arms and seeds, and print what it has found.
 
-What is there is not made again, so a run that was interrupted goes on. Without a name, the known experiments and how
-far each is.
+`--all` runs every one of the recipe; `--write FOLDER` writes what all have found as pages. What is there is not made
+again, so a run that was interrupted goes on. Without a name, the known experiments and how far each is.
 """
 
 import argparse
@@ -30,7 +30,9 @@ from dasd_assets.experiments.cells import (
     trained_cells,
 )
 from dasd_assets.experiments.comparison import shown_rows
+from dasd_assets.experiments.pages import write_pages
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms
+from dasd_assets.records.progress import duration
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.planning import Planner
@@ -39,7 +41,7 @@ from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import Experiment
-from dasd_resources.recipe.experiment_files import checked, experiments_of, load_experiment
+from dasd_resources.recipe.experiment_files import OF_HOME, checked, experiments_of, load_experiment
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
@@ -49,27 +51,57 @@ Name = TypeVar("Name", str, int)
 
 
 def command(args: argparse.Namespace) -> int:
-    """Run the named experiment, or list those of the recipe."""
-    started, home = time.monotonic(), args.home
+    """Run the named experiment or all, or list those of the recipe; then write the pages, where a folder is named."""
+    home = args.home
     recipe = load_recipe(args.recipe or args.default_recipe, home)
     warehouse = Warehouse(home=str(home))
-    if args.name is None:
-        show("\n".join(listed(warehouse, recipe, home)))
-        return 0
-    experiment = checked(load_experiment(args.name, home), recipe)
-    check_policies(experiment, recipe)
-    cells = chosen_cells(experiment, args.arms, args.seeds)
+    if args.name is None and not args.all:
+        if args.arms or args.seeds:
+            raise RecipeError("--arms and --seeds are of one experiment: name it")
+        if not args.write:
+            show("\n".join(listed(warehouse, recipe, home)))
+    else:
+        _run(args, recipe, warehouse)
+    if args.write:
+        changed = write_pages(warehouse, recipe, sound_experiments(recipe, home), Path(args.write))
+        print_message(f"{args.write}: {', '.join(changed) or 'nothing'} changed")
+    return 0
+
+
+def _run(args: argparse.Namespace, recipe: Recipe, warehouse: Warehouse) -> None:
+    started, home = time.monotonic(), args.home
+    if args.all and (args.name or args.arms or args.seeds):
+        raise RecipeError("--all runs every cell of every experiment: leave out the name, --arms and --seeds")
+    chosen = sound_experiments(recipe, home) if args.all else [checked(load_experiment(args.name, home), recipe)]
+    for experiment in chosen:
+        check_policies(experiment, recipe)
+    cells = {one.name: chosen_cells(one, args.arms, args.seeds) for one in chosen}
     dagster_home = prepare_home(home, args.dagster_home)
     os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
     engines = EnvironmentEngines(home=str(home))
     definitions = dg.Definitions.merge(
-        build_definitions(recipe, home, engines, compared=[experiment]), dg.Definitions(loggers={"console": console})
+        build_definitions(recipe, home, engines, compared=chosen), dg.Definitions(loggers={"console": console})
     )
     with open_instance(dagster_home) as instance:
-        run_experiment(instance, definitions, recipe, experiment, cells, engines, home, print_message)
-    print_message(f"{len(cells)} cells in {time.monotonic() - started:.0f} s")
-    show("\n".join(page(warehouse, recipe, experiment)))
-    return 0
+        for number, experiment in enumerate(chosen, start=1):
+            if len(chosen) > 1:
+                print_message(f"experiment {number} of {len(chosen)}, after {duration(time.monotonic() - started)}")
+            wanted = cells[experiment.name]
+            run_experiment(instance, definitions, recipe, experiment, wanted, engines, home, print_message)
+    print_message(f"{sum(map(len, cells.values()))} cells in {time.monotonic() - started:.0f} s")
+    for experiment in chosen:
+        show("\n".join(page(warehouse, recipe, experiment)))
+
+
+def sound_experiments(recipe: Recipe, home: Path) -> list[Experiment]:
+    """All known experiments of the recipe. Raises RecipeError for the first that is faulty, or if there is none."""
+    found = list(experiments_of(recipe, home))
+    for experiment in found:
+        if isinstance(experiment, RecipeError):
+            raise experiment
+    if not found:
+        raise RecipeError(f"no experiment is of recipe {recipe.name}; declare one in {home / OF_HOME}")
+    return [experiment for experiment in found if isinstance(experiment, Experiment)]
 
 
 def chosen_cells(experiment: Experiment, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Cell]:

@@ -9,6 +9,7 @@
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |
+| `pages`, `wording` | | the results of all as Markdown files with figures |
 | `side_by_side` | | trainings in parallel, each after its parent |
 
 They stand beside the pipeline: nothing of it depends on them, no job and no sensor makes them, and what they share with

@@ -55,8 +55,10 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 
 
 def declared_rule(experiment: Experiment) -> Rule:
-    """The experiment as it is declared, so that a changed one shows as another code version."""
-    return Rule(f"experiment {experiment.name}", content_hash(deciding(experiment))[:12])
+    """The experiment as it is declared, so that a changed one shows as another code version; not its `meaning`."""
+    return Rule(
+        f"experiment {experiment.name}", content_hash(deciding(experiment.model_copy(update={"meaning": None})))[:12]
+    )
 
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:

@@ -3,7 +3,7 @@
 Plain frames in, rows and Markdown out; `comparison` reads and writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
@@ -26,6 +26,7 @@ COLUMNS = (
     "seeds",
 )
 SETTING = ("benchmark", "temperature")
+SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchmark and temperature
 Shown = dict[str, Cell | None]
 
 
@@ -89,11 +90,23 @@ def _counts(spent: Row) -> Shown:
     return {shown: f"{spent[name]:,.0f}" for shown, name in names.items()}
 
 
-def result_markdown(title: str, report: str, baseline: str, rows: Sequence[Shown]) -> str:
-    """The rows as a section of a page, with what the report found above them, and how to read them below."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([_cell(row[name]) for name in COLUMNS] for row in rows)]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {visible(title)}\n\nThe report: {visible(report)}\n\n{body}\n\n{_LEGEND.format(baseline=baseline)}\n"
+def result_markdown(baseline: str, rows: Sequence[Shown]) -> str:
+    """The rows as Markdown: a table for each benchmark and temperature, and below them how they are read."""
+    settings = dict.fromkeys((row["benchmark"], row["temperature"]) for row in rows)
+    parts = [
+        f"### {_cell(benchmark)}, T={temperature:g}\n\n"
+        + markdown_table(
+            SHOWN, [row for row in rows if (row["benchmark"], row["temperature"]) == (benchmark, temperature)]
+        )
+        for benchmark, temperature in settings
+    ]
+    return "\n\n".join([*parts, _LEGEND.format(baseline=baseline)])
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Mapping[str, Cell | None]]) -> str:
+    """Rows as a table of a Markdown file."""
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Cell | None) -> str:
@@ -103,5 +116,5 @@ def _cell(value: Cell | None) -> str:
 
 _LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Less baseline: less `{baseline}`, paired by
 seed and question, with a 95 % interval; p is corrected for all rows; could have seen: the true difference that such a
-comparison finds in 80 of 100 repetitions ([how it is computed](statistics.md)). Examples, tokens and steps are of all
-stages."""
+comparison finds in 80 of 100 repetitions ([how it is computed](../statistics.md)). Examples, tokens and steps are of
+all stages."""

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
 from dasd_resources.recipe.faults import error_lines
-from dasd_resources.recipe.parts import Part, Positive, RecipeError
+from dasd_resources.recipe.parts import AddedLater, Part, Positive, RecipeError
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import Selection, Unit
 from dasd_resources.recipe.training_settings import StageTraining
@@ -133,13 +133,15 @@ class ArmStage(Part):
 class Experiment(Part):
     """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
 
-    report: what the report found, in words, to stand beside the result. arms: name -> its stages, in order; one
+    report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
+    has read it; it changes no version. arms: name -> its stages, in order; one
     without stages is the untrained student. benchmarks, temperatures, samples_per_question: the recipe's if left out.
     """
 
     name: Name
     title: Annotated[str, Field(min_length=1)]
     report: Annotated[str, Field(min_length=1)]
+    meaning: Annotated[str | None, AddedLater] = Field(None, min_length=1)
     recipe: str
     seeds: tuple[Seed, ...] = Field(min_length=1, strict=False)
     baseline: str

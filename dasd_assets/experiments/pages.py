@@ -1,0 +1,207 @@
+"""The results of experiments as files: a page each, with its figures, and a page that lists them.
+
+Everything is read from the warehouse. The same rows give the same bytes: no times, no commit, no path.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from dasd_assets.experiments.cells import answers, every_cell, stage_rows
+from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.experiments.comparison import pictures, shown_rows
+from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown
+from dasd_assets.experiments.wording import arm_text
+from dasd_assets.records.markdown import Cell
+from dasd_assets.records.recipe_document import described
+from dasd_resources.content_hash import content_hash
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.visible_text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INDEX, FIGURES = "results.md", "figures"
+MARK = "<!-- Written by `dasd experiment --write`. What it means is said in the grid's file, under `meaning`. -->"
+CAPTIONS = {
+    "differences": "Each arm less the baseline, with its 95 % interval",
+    "loss_against_accuracy": "Training loss against accuracy, a point per seed (what the report's Figure 3 asks)",
+    "cut_off_rate": "Answers cut off, by length (the report's Figure 7)",
+    "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",
+}
+SIGNIFICANT = 0.05
+HASH_CHARS = 12
+File = tuple[str, bytes]  # path in the folder, content
+
+
+def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> list[str]:
+    """Write a page for each experiment that has answers, and the list of all; returns the names of changed files.
+
+    Each file is there whole or not at all. Pages and figures of experiments that are no longer there are removed.
+    """
+    files = dict(_files(warehouse, recipe, experiments))
+    changed = [name for name, content in files.items() if _write(folder / name, content)]
+    for path in [*folder.glob("*.md"), *(folder / FIGURES).glob("*.svg")]:
+        name = path.relative_to(folder).as_posix()
+        if name not in files and (path.suffix == ".svg" or path.read_text(encoding="utf-8").startswith(MARK)):
+            path.unlink()
+            changed.append(name)
+    return changed
+
+
+def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment]) -> Iterator[File]:
+    listed = list[dict[str, Cell | None]]()
+    for experiment in experiments:
+        found = answers(warehouse, recipe, experiment)
+        compared = compared_arms(found, experiment.baseline, list(experiment.arms))
+        listed.append(_listed(experiment, found, compared))
+        if not found.is_empty():
+            figures = pictures(warehouse, recipe, experiment, found, compared)
+            images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
+            yield from ((images[name], svg(figure)) for name, figure in figures.items())
+            text = experiment_page(warehouse, recipe, experiment, found, compared, images)
+            yield f"{experiment.name}.md", text.encode()
+    yield INDEX, index_page(recipe, listed).encode()
+
+
+def experiment_page(
+    warehouse: Warehouse,
+    recipe: Recipe,
+    experiment: Experiment,
+    found: pl.DataFrame,
+    compared: pl.DataFrame,
+    images: Mapping[str, str],
+) -> str:
+    """An experiment's page. found: of `cells.answers`; compared: of `compared_arms`; images: figure's name -> path."""
+    rows = shown_rows(warehouse, recipe, experiment, found, compared)
+    stages = stage_rows(warehouse, recipe, experiment)
+    meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
+    parts = [
+        MARK,
+        f"# {visible(experiment.title)}",
+        f"The report: {visible(' '.join(experiment.report.split()))}",
+        *meaning,
+        "## What is compared",
+        _compared_text(recipe, experiment, found),
+        markdown_table(
+            ("arm", "trained on"), [{"arm": a, "trained on": arm_text(s)} for a, s in experiment.arms.items()]
+        ),
+        "## Result",
+        result_markdown(experiment.baseline, rows),
+        "## Figures",
+        *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
+        "## Every cell",
+        _cells(stages, found),
+        "## What it was made from",
+        _made_from(warehouse, recipe, experiment, stages, found),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> str:
+    """The list of the experiments: how far each is, how many of its comparisons are significant, what it means."""
+    columns = ("experiment", "arms", "seeds", "cells", "significant", "what it means")
+    parts = [
+        MARK,
+        f"# Results of the experiments of `{recipe.name}`",
+        "What an experiment is and how it is declared: [experiments](../experiments.md). How intervals and p-values "
+        "are computed: [statistics](../statistics.md).",
+        markdown_table(columns, listed),
+        f"Significant: comparisons with the baseline whose p, corrected within an experiment, is below {SIGNIFICANT}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame) -> dict[str, Cell | None]:
+    done = found.select("arm", "seed").n_unique()
+    significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
+    return {
+        "experiment": f"[{experiment.title}]({experiment.name}.md)" if done else experiment.title,
+        "arms": len(experiment.arms),
+        "seeds": len(experiment.seeds),
+        "cells": f"{done} of {len(every_cell(experiment))}",
+        "significant": f"{significant} of {compared.height}",
+        "what it means": None if experiment.meaning is None else " ".join(experiment.meaning.split()),
+    }
+
+
+def _compared_text(recipe: Recipe, experiment: Experiment, found: pl.DataFrame) -> str:
+    asked = found.group_by("benchmark").agg(pl.col("question_id").n_unique()).sort("benchmark")
+    questions = " and ".join(f"{number} questions of `{benchmark}`" for benchmark, number in asked.iter_rows())
+    samples = max(found.group_by(["arm", "seed", *SETTING, "question_id"]).len()["len"])
+    done, num = found.select("arm", "seed").n_unique(), len(every_cell(experiment))
+    seeds = ", ".join(map(str, experiment.seeds))
+    return (
+        f"Arms of the grid `{experiment.name}` of recipe `{recipe.name}`, from seeds {seeds}: {done} of {num} cells. "
+        f"Each answers {questions}, {samples} times at each temperature. The baseline is `{experiment.baseline}`."
+    )
+
+
+def _cells(stages: pl.DataFrame, found: pl.DataFrame) -> str:
+    """Checkpoint and accuracies of every cell that has answered."""
+    last = {(row["arm"], row["seed"]): row["checkpoint_id"] for row in stages.iter_rows(named=True)}
+    settings = found.select(SETTING).unique().sort(SETTING).rows()
+    accuracies = found.group_by("arm", "seed", *SETTING).agg(pl.col("correct").mean()).rows()
+    of_cell = {tuple(row[:4]): 100 * row[4] for row in accuracies}
+    names = {setting: f"{setting[0]}, T={setting[1]:g}" for setting in settings}
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "checkpoint": checkpoint,
+            **{names[at]: f"{of_cell[arm, seed, *at]:.1f}" for at in settings if (arm, seed, *at) in of_cell},
+        }
+        for (arm, seed), checkpoint in last.items()
+        if any((arm, seed, *at) in of_cell for at in settings)
+    ]
+    return markdown_table(("arm", "seed", "checkpoint", *names.values()), rows)
+
+
+def _made_from(
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+) -> str:
+    """Hashes that two homes share if they hold the same: of what was declared, trained, asked and answered."""
+    ids = stages["checkpoint_id"].unique().sort().to_list()
+    query = """SELECT DISTINCT checkpoint_id, content_hash FROM checkpoints
+        WHERE list_contains($ids, checkpoint_id) ORDER BY ALL"""
+    weights = warehouse.read(query, {"ids": ids})
+    datasets = stages["dataset_id"].drop_nulls().unique().sort().to_list()
+    questions = found.select("benchmark", "question_id").unique().sort("benchmark", "question_id")
+    given = found.select("arm", "seed", *SETTING, "question_id", "correct").sort(pl.all())
+    hashes = {
+        f"recipe `{recipe.name}`": described(recipe),
+        "grid": declared_rule(experiment).version,
+        f"weights of {len(ids)} checkpoints": weights.rows(),
+        f"examples of {len(datasets)} datasets": datasets,
+        f"{questions.height} questions": questions.rows(),
+        f"{given.height:,} judged answers": given.rows(),
+    }
+    rows = [{"what": name, "hash": content_hash(value)[:HASH_CHARS]} for name, value in hashes.items()]
+    return markdown_table(("what", "hash"), rows)
+
+
+def svg(figure: "Figure") -> bytes:
+    """A figure as an SVG file, of the same bytes whenever it is drawn."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "dasd", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return b"\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + b"\n"
+
+
+def _write(path: Path, content: bytes) -> bool:
+    """Whether the file had to be written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+    return True

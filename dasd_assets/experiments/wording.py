@@ -1,0 +1,42 @@
+"""A declared stage in words, for the page of its experiment."""
+
+from collections.abc import Mapping, Sequence
+
+from dasd_assets.rules.asset_names import DAS
+from dasd_resources.recipe.experiment import ArmStage, Budget
+
+UNTRAINED = "the untrained student"
+
+
+def arm_text(stages: Sequence[ArmStage]) -> str:
+    """`t060, random; then t100, epochs 4`."""
+    return "; then ".join(map(stage_text, stages)) or UNTRAINED
+
+
+def stage_text(stage: ArmStage) -> str:
+    """What a stage trains on, and what it changes of the recipe: `t100, random, twice …, epochs 4`."""
+    policy = [] if stage.is_mixed or (stage.policy == DAS and stage.selection) else [stage.policy]
+    candidates = [] if stage.num_candidates is None else [f"of {stage.num_candidates} candidates"]
+    loss = {None: [], True: ["loss on the student's part"], False: ["no loss on the student's part"]}
+    parts = [
+        " and ".join(stage.dataset),
+        *policy,
+        *_changes(stage.selection),
+        *_changes(stage.filters.model_dump()),
+        *candidates,
+        *([] if stage.budget is None else [_budget_text(stage.budget)]),
+        *loss[stage.loss_on_prefix],
+        *_changes(stage.training.model_dump()),
+    ]
+    return ", ".join(parts)
+
+
+def _budget_text(budget: Budget) -> str:
+    if budget.times is not None:
+        return f"{budget.times:g} times the recipe's own selection in {budget.unit}"
+    shown = ", ".join(f"{domain} {number:,}" for domain, number in sorted((budget.per_domain or {}).items()))
+    return f"{budget.counted_in} by domain: {shown}"
+
+
+def _changes(values: Mapping[str, object]) -> list[str]:
+    return [f"{name} {str(value).lower()}" for name, value in values.items() if value is not None]
