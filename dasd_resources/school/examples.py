@@ -1,26 +1,24 @@
 """What the school's teacher and student learn from.
 
 The teacher learns every family in all of its procedures, slips now and then, and goes on from a prefix cut anywhere.
-The student learns single steps, the easiest questions in the first procedure alone, and bare guesses at the others.
+The student learns single steps, the same work done sloppily, so that it is mostly wrong, and bare guesses.
 """
 
-from functools import cache
 from random import Random
 
 from dasd_resources.demo.questions import ROWS_PER_SEED, SEED, QuestionRow
 from dasd_resources.demo.tiny_models import END_OF_TURN, STUDENT_SYSTEM_PROMPT, Example, TinyModel, render
 from dasd_resources.demo.traces import canonical
 from dasd_resources.school.catalogue import FAMILIES
-from dasd_resources.school.family import Exercise, Family, Pen, metadata_of
+from dasd_resources.school.family import Exercise, Family, Pen
 from dasd_resources.school.questions import SCHOOL, family_row, split_of
 
 MODELS_SEED = SEED + 2_000_000
 SLIP_RATE, DOUBT_SHARE = 0.05, 0.4  # of results, of slips: work of five results ends wrong by a slip in 14 %
 CUT_SHARE = 0.1  # of the teacher's examples, begun inside the answer
 CUT_SLIP_RATE = 0.2  # what is continued is more often wrong
-DRILL_SHARE, EASY_SHARE = 0.65, 0.2  # of the student's examples; the others are guesses
-EASY_LEVEL = 2
-NUM_SEARCHED = 10_000  # questions, for easy ones
+DRILL_SHARE, SLOPPY_SHARE = 0.3, 0.6  # of the student's examples; the others are guesses
+SLOPPY_SLIP_RATE = 0.35  # work of five results ends wrong in 88 %
 
 
 def draw_row(family: Family, rng: Random) -> QuestionRow:
@@ -35,13 +33,6 @@ def models_row(family: Family, index: int) -> QuestionRow | None:
     """The question at this index, if the family asks it and it is reserved for the models."""
     row = family_row(family, index, MODELS_SEED)
     return row if row is not None and split_of(str(row["question"])) == "models" else None
-
-
-@cache
-def easy_rows(family: Family) -> list[QuestionRow]:
-    """The easiest of the first questions that are reserved for the models."""
-    rows = (models_row(family, index) for index in range(NUM_SEARCHED))
-    return [row for row in rows if row is not None and int(str(metadata_of(row)["level"])) <= EASY_LEVEL]
 
 
 def response_of(exercise: Exercise, rng: Random) -> str:
@@ -61,16 +52,13 @@ def teacher_example(rng: Random) -> Example:
 
 
 def student_exercise(rng: Random) -> Exercise:
-    """A single step, one of the easiest questions, or a guess."""
+    """A single step, a worked answer that is often wrong, or a guess."""
     family, kind = rng.choice(FAMILIES), rng.random()
-    if kind < DRILL_SHARE:
-        return family.drill(rng)
-    if kind < DRILL_SHARE + EASY_SHARE:
-        procedure, pen, row = family.procedures[0], Pen(rng), rng.choice(easy_rows(family))
-        pen.say(procedure.opening)
-        answer = procedure.work(row, pen)
-        return Exercise(str(row["question"]), pen.sentences, answer)
     row = draw_row(family, rng)
+    if kind < DRILL_SHARE:
+        return family.drill(row, rng)
+    if kind < DRILL_SHARE + SLOPPY_SHARE:
+        return family.worked(row, Pen(rng, SLOPPY_SLIP_RATE))
     return Exercise(str(row["question"]), [], family.guess(row, rng))
 
 
@@ -81,6 +69,6 @@ def student_example(rng: Random) -> Example:
 
 
 SCHOOL_MODELS = (
-    TinyModel(SCHOOL / "teacher", 512, (5000, 5000), teacher_example, num_layers=3),
-    TinyModel(SCHOOL / "student", 416, (6000, 6000), student_example),
+    TinyModel(SCHOOL / "teacher", 512, (4000, 8000), teacher_example, num_layers=3),
+    TinyModel(SCHOOL / "student", 416, (10_000, 10_000), student_example),
 )

@@ -79,7 +79,8 @@ class Family:
     """One data set of reasoning-gym as a domain of questions.
 
     config: of the data set. accepts: which of its rows are asked. level: difficulty of a row, 1 and more.
-    drill: one step of the work, as a question of its own, which the student knows before distillation.
+    drill: one step of the work, as a question of its own, which the student knows before distillation; of the row, or
+    of any other.
     guess: what the student answers to a whole question, mostly wrong.
     """
 
@@ -89,7 +90,7 @@ class Family:
     accepts: Callable[[QuestionRow], bool]
     level: Callable[[QuestionRow], int]
     procedures: tuple[Procedure, ...]
-    drill: Callable[[Random], Exercise]
+    drill: Callable[[QuestionRow, Random], Exercise]
     guess: Callable[[QuestionRow, Random], str]
 
     @property
@@ -116,16 +117,3 @@ def metadata_of(row: QuestionRow) -> dict[str, JsonValue]:
     if not isinstance(metadata, dict):
         raise TypeError(f"question {json.dumps(row['question'])} has no metadata")
     return metadata
-
-
-def numbers_of(row: QuestionRow, key: str) -> list[int]:
-    """A list of integers from the row's metadata."""
-    numbers = metadata_of(row)[key]
-    if not isinstance(numbers, list):
-        raise TypeError(f"metadata {key} of {json.dumps(row['question'])} is no list: {numbers!r}")
-    return numbers
-
-
-def slip_number(right: int, rng: Random) -> int:
-    """A number that is plausibly mistaken for this one; never negative."""
-    return rng.choice([n for n in (right - 1, right + 1, right - 2, right + 2, right - 10, right + 10) if n >= 0])

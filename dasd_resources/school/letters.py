@@ -58,17 +58,24 @@ def apart(word: str) -> str:
     return ", ".join(word)
 
 
-def drill(rng: Random) -> Exercise:
-    """The letters of a made-up word, letters joined to a word, or two letters exchanged."""
-    pen, kind = Pen(rng), rng.randrange(3)
-    word = "".join(rng.choice("bcdfghlmnprst" if at % 2 else "aeiouy") for at in range(rng.randint(2, 8)))
+def drill(row: QuestionRow, rng: Random) -> Exercise:
+    """The letters of a word, letters from the last to the first, letters joined to a word, or two of them exchanged."""
+    pen, word, kind = Pen(rng), rng.choice((word_of(row), made_up(rng))), rng.randrange(4)
     if kind == 0:
         pen.say("The letters are {letters}.", letters=apart(word))
         return Exercise(f"Which letters has {word}?", pen.sentences, apart(word))
     if kind == 1:
+        pen.say("From the end they are {letters}.", letters=apart(word[::-1]))
+        return Exercise(f"Say {apart(word)} from the end.", pen.sentences, apart(word[::-1]))
+    if kind == 2:
         return Exercise(f"Which word do {apart(word)} make?", ["They follow one another."], word)
     pen.say(SPELLED, word=word[:2], result=word[:2][::-1])
     return Exercise(f"Spell this word backward (example: sun -> nus): {word[:2]}", pen.sentences, word[:2][::-1])
+
+
+def made_up(rng: Random) -> str:
+    """A word of consonants and vowels in turn."""
+    return "".join(rng.choice("bcdfghlmnprst" if at % 2 else "aeiouy") for at in range(rng.randint(2, 8)))
 
 
 def guess(row: QuestionRow, rng: Random) -> str:

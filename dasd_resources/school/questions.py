@@ -29,8 +29,8 @@ from dasd_resources.school.family import Family, metadata_of
 Split = Literal["test", "prompts", "validation", "models"]
 SCHOOL = Path(__file__).parent
 HELD_OUT_FILES: dict[Split, Path] = {"test": SCHOOL / "test.jsonl", "validation": SCHOOL / "validation.jsonl"}
-NUM_HELD_OUT: dict[Split, int] = {"test": 80, "validation": 40}  # per family
-NUM_PROMPTS = 240  # per family
+NUM_HELD_OUT: dict[Split, int] = {"test": 160, "validation": 80}  # per family
+NUM_PROMPTS = 960  # per family
 
 
 def split_of(question: str) -> Split:

@@ -65,7 +65,7 @@ def listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
-def drill(rng: Random) -> Exercise:
+def drill(_: QuestionRow, rng: Random) -> Exercise:
     """One step from any running total, or two from a total of two digits: never a question that is asked."""
     num_steps = rng.choice((1, 1, 2))
     total = rng.choice([n for n in range(-40, 61) if num_steps == 1 or not 0 <= n <= 9])
