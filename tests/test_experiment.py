@@ -121,7 +121,7 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             {"arms": {"low": [{"dataset": "mixed", "policy": "random"}], "high": []}},
             "two_arms.yaml: arms.low.0: the mixed-policy dataset is not selected: remove policy",
         ),
-        ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; remove the key"),
+        ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),
     ],
 )
 def test_a_faulty_file_is_refused_by_file_and_key(changes: dict[str, object], said: str, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_models_load_and_answer_with_a_thinking_part(role: str) -> None:
     assert {row["domain"] for row in rows} == set(FAMILY_OF_DOMAIN)
     everything = check_models.answered(speaker, rows, 0.6, samples=2)
     texts = [text for per_question in everything.texts for text in per_question]
-    assert sum(text.startswith("<think>\n") and "\n</think>\nThe answer is " in text for text in texts) >= 6
+    assert sum(text.startswith("<think>\n") and "\n</think>\nThe answer is " in text for text in texts) >= 3
     assert everything.only("letters").correct.shape == (1, 2)
 
 
