@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from dasd_assets.cli.parser import parser
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from dasd_assets.cli.parser import parser
 from dasd_resources.recipe import RECIPES
 from docs_build.links import dead_links
 from docs_build.reference import commands_page, recipe_page, shipped_page

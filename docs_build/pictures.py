@@ -27,7 +27,8 @@ STAGES = {
     "mixed": "after stage 3\n(mixed policy)",
     "teacher": "teacher",
 }
-ACCURACY = """SELECT c.name, m.value, m.standard_error FROM evaluation_metrics m JOIN checkpoints c USING (checkpoint_id)
+ACCURACY = """SELECT c.name, m.value, m.standard_error
+    FROM evaluation_metrics m JOIN checkpoints c USING (checkpoint_id)
     WHERE c.recipe = 'demo' AND m.metric LIKE 'avg@%' AND m.temperature = 0.6
     QUALIFY row_number() OVER (PARTITION BY c.name ORDER BY c.materialized_at DESC) = 1"""
 # The response that shows most: of those selected at T=1, the one whose sentences are of most kinds, then the longest.

@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from dasd_assets.cli.parser import parser
-from dasd_resources.recipe.keys import all_keys
 from test_readme import README, ROOT
 
+from dasd_assets.cli.parser import parser
 from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.recipe.keys import all_keys
 from docs_build.links import dead_links
 from docs_build.reference import commands_page, recipe_page
 
