@@ -1,4 +1,4 @@
-"""The README is true. Its commands, links and recipe are tested with all pages' (test_docs), its queries by test_demo_run."""
+"""The README is true. Its commands, links and recipe are tested in test_docs, its queries in test_demo_run."""
 
 import json
 import re
