@@ -32,6 +32,15 @@ def audit_response(reading: Reading, response_id: str) -> Record:
     }
 
 
+def audit_selections(reading: Reading, response_id: str) -> list[Record]:
+    """Of a response, only in which datasets it is, or why it is not."""
+    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
+    response = reading.read(_RESPONSE, key).row(0, named=True)
+    query = "SELECT domain FROM prompts WHERE prompt_id = $id"
+    domains = reading.read(query, {"id": response["prompt_id"]})["domain"].to_list()
+    return selections(reading, response, reading.read(_VERDICTS, key).to_dicts(), domains[0] if domains else None)
+
+
 def audit_example(reading: Reading, example_id: str) -> Record:
     """A training example: the datasets and checkpoints that hold it, and the response or continuation it is made of."""
     now = reading.read(_EXAMPLE, {"id": example_id}).to_dicts()

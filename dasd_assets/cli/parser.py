@@ -48,6 +48,7 @@ def _chosen(of_command: argparse.ArgumentParser, words: Sequence[str]) -> argpar
 def parser() -> argparse.ArgumentParser:
     """The parser of `dasd` with all commands; each sets `command`, the function that carries it out."""
     from dasd_assets.audit.command import add_commands as add_audit_commands
+    from dasd_assets.viewer.command import add_commands as add_viewer
 
     parser: argparse.ArgumentParser = Parser(prog="dasd", description="Distribution-aligned sequence distillation.")
     parser.add_argument("--version", action="version", version=f"dasd {version('dasd')}")
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_backups(commands)
     _add_repair(commands)
     add_audit_commands(commands)
+    add_viewer(commands)
     return parser
 
 

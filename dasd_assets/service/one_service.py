@@ -75,6 +75,12 @@ def hold(home: Path, command: str, address: str) -> str:
     return ours
 
 
+def last_address(home: Path) -> str | None:
+    """Where the web UI of the home's service is, or was last; None if there was none."""
+    holder = _holder(home)
+    return None if holder is None else holder.address
+
+
 def _write(lock: int, command: str, address: str) -> str:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     holder = Holder(uuid.uuid4().hex, command, os.getpid(), socket.gethostname(), address, since)

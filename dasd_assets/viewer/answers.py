@@ -1,0 +1,65 @@
+"""An answer to a held-out question: its text, verdict and, where three models scored it, its sentences by type."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.answer_types import answer_threshold_version
+from dasd_assets.rules.answers import ANSWER_ID
+from dasd_assets.rules.typed_ids import AuditError
+from dasd_assets.viewer.coloured import runs
+from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.storage.lake import Reading
+
+_ANSWER = f"SELECT *, {ANSWER_ID} AS answer_id FROM evaluations WHERE evaluation_id = $id"
+_QUESTION = "SELECT * FROM benchmark_questions WHERE benchmark = $benchmark AND question_id = $question"
+_SAMPLES = """SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint AND benchmark = $benchmark
+    AND question_id = $question AND temperature = $temperature ORDER BY sample_index, evaluation_id"""
+_SENTENCES = """SELECT s.*, coalesce(t.sentence_type, 'untyped') AS kind
+    FROM answer_sentences s LEFT JOIN (FROM answer_sentence_types WHERE threshold_version = $version) t
+        USING (answer_id, checkpoint_id, teacher_fingerprint, student_fingerprint, sentence_index)
+    WHERE s.answer_id = $id AND s.checkpoint_id = $checkpoint
+    QUALIFY dense_rank() OVER (
+        ORDER BY s.segmenter_version DESC, s.teacher_fingerprint, s.student_fingerprint) = 1
+    ORDER BY s.sentence_index"""
+
+
+def answer(viewer: Viewer, request: Request) -> Response:
+    """The page of one answer."""
+    with viewer.lake.reading() as reading:
+        rows = reading.read(_ANSWER, {"id": request.path_params["id"]}).to_dicts()
+        if not rows:
+            raise AuditError(f"there is no answer {request.path_params['id']}")
+        [row] = rows
+        key = {name: row[name] for name in ("benchmark", "temperature")}
+        key |= {"question": row["question_id"], "checkpoint": row["checkpoint_id"]}
+        questions = reading.read(_QUESTION, key).to_dicts()
+        samples = reading.read(_SAMPLES, key)["evaluation_id"].to_list()
+        sentences = sentences_of(viewer, reading, row)
+    here = samples.index(row["evaluation_id"])
+    return viewer.page(
+        request,
+        "answer.html",
+        answer=row,
+        question=questions[0] if questions else None,
+        runs=runs(row["response_text"], sentences),
+        sentences=sentences,
+        number=here + 1,
+        total=len(samples),
+        side_by_side=asked(place("held_out", row["question_id"]), temperature=row["temperature"]),
+        previous=place("answer", samples[here - 1]) if here > 0 else None,
+        next=place("answer", samples[here + 1]) if here + 1 < len(samples) else None,
+    )
+
+
+def sentences_of(viewer: Viewer, reading: Reading, row: Record) -> Sequence[Record]:
+    """Its sentences by the recipe's rule; none where the answer was not of the sample that is scored."""
+    params = {
+        "id": row["answer_id"],
+        "checkpoint": row["checkpoint_id"],
+        "version": answer_threshold_version(viewer.recipe),
+    }
+    return reading.read(_SENTENCES, params).to_dicts()

@@ -1,0 +1,156 @@
+"""Models' answers to held-out questions: which became right or wrong, all of them side by side; and a model."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dasd_assets.audit.checkpoint import audit_checkpoint
+from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.answers import ANSWER_ID
+from dasd_assets.rules.typed_ids import AuditError, find_id
+from dasd_assets.viewer.answers import sentences_of
+from dasd_assets.viewer.coloured import runs
+from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.storage.lake import Reading
+
+PAGE = 50
+NUM_EXAMPLES = 200  # of a checkpoint's examples that are listed
+CHANGES = {
+    "all": "TRUE",
+    "gained": "was < 0.5 AND now >= 0.5",
+    "lost": "was >= 0.5 AND now < 0.5",
+    "right": "was >= 0.5 AND now >= 0.5",
+    "wrong": "was < 0.5 AND now < 0.5",
+}
+# An answer has a row for each verifier version that judged it; the last that was written counts (audit/checkpoint.py).
+_NEWEST = """QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens,
+    template_version, question_id, sample_index ORDER BY rowid DESC) = 1"""
+_SETTINGS = "SELECT DISTINCT benchmark, temperature FROM evaluations ORDER BY ALL"
+_MODELS = """SELECT checkpoint_id, min_by(name, materialized_at) AS model, min_by(recipe, materialized_at) AS of_recipe
+    FROM checkpoints SEMI JOIN evaluations USING (checkpoint_id)
+    GROUP BY checkpoint_id ORDER BY of_recipe <> $recipe, of_recipe, min(coalesce(stage, -1)), 2"""
+_CHANGED = f"""WITH answers AS (
+        SELECT question_id, checkpoint_id, correct FROM evaluations
+        WHERE benchmark = $benchmark AND temperature = $temperature AND checkpoint_id IN ($first, $second) {_NEWEST}),
+    pairs AS (
+        SELECT question_id, avg(correct::INT) FILTER (checkpoint_id = $first) AS was,
+            avg(correct::INT) FILTER (checkpoint_id = $second) AS now
+        FROM answers GROUP BY question_id HAVING was IS NOT NULL AND now IS NOT NULL)
+    SELECT pairs.*, q.question, q.domain, count(*) OVER () AS total
+    FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
+_COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
+_ANSWERS = f"""SELECT *, {ANSWER_ID} AS answer_id FROM evaluations
+    WHERE question_id = $question AND temperature = $temperature {_NEWEST}
+    ORDER BY sample_index, evaluation_id"""
+
+
+def checkpoints(viewer: Viewer, request: Request) -> Response:
+    """Held-out questions with the share of right answers of two models; right: at least half of its answers."""
+    query = request.query_params
+    with viewer.lake.reading() as reading:
+        settings = reading.read(_SETTINGS).to_dicts()
+        models = reading.read(_MODELS, {"recipe": viewer.recipe.name}).to_dicts()
+        if not settings or not models:
+            raise AuditError("no model has answered held-out questions yet: run `dasd run` or `dasd evaluate`")
+        chosen = _chosen(viewer, query.get, settings, models)
+        change, number = query.get("change") or "all", max(1, int(query.get("page") or 1))
+        if change not in CHANGES:
+            raise ValueError(f"change {change!r} is none of {', '.join(CHANGES)}")
+        [counts] = reading.read(f"SELECT {_COUNTS} FROM ({_CHANGED})", chosen).to_dicts()
+        listed = f"""SELECT * FROM ({_CHANGED}) WHERE {CHANGES[change]}
+            ORDER BY abs(now - was) DESC, question_id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
+        rows = reading.read(listed, chosen).to_dicts()
+    given = {name: value for name, value in query.items() if name not in ("page", "change")}
+    num_pages = max(1, -(-int(counts[change]) // PAGE))
+    return viewer.page(
+        request,
+        "checkpoints.html",
+        settings=settings,
+        models=models,
+        chosen=chosen,
+        change=change,
+        counts=counts,
+        changes={name: asked("/checkpoints", **given, change=name) for name in CHANGES},
+        rows=rows,
+        number=number,
+        num_pages=num_pages,
+        previous=asked("/checkpoints", **given, change=change, page=number - 1) if number > 1 else None,
+        next=asked("/checkpoints", **given, change=change, page=number + 1) if number < num_pages else None,
+    )
+
+
+def held_out_question(viewer: Viewer, request: Request) -> Response:
+    """One held-out question: the answers of teacher, student and every checkpoint, side by side."""
+    identity = request.path_params["id"]
+    with viewer.lake.reading() as reading:
+        query = "SELECT * FROM benchmark_questions WHERE question_id = $id ORDER BY benchmark LIMIT 1"
+        found = reading.read(query, {"id": identity}).to_dicts()
+        if not found:
+            raise AuditError(f"there is no held-out question {identity}")
+        query = "SELECT DISTINCT temperature FROM evaluations WHERE question_id = $id ORDER BY temperature"
+        temperatures = reading.read(query, {"id": identity})["temperature"].to_list()
+        wanted = request.query_params.get("temperature")
+        temperature = float(wanted) if wanted else (temperatures[0] if temperatures else 0.0)
+        models = _answers_of_models(viewer, reading, identity, temperature)
+        previous, following = (_neighbour(reading, found[0], sign, temperature) for sign in "<>")
+    return viewer.page(
+        request,
+        "held_out_question.html",
+        question=found[0],
+        models=models,
+        temperature=temperature,
+        temperatures=temperatures,
+        previous=previous,
+        next=following,
+    )
+
+
+def checkpoint(viewer: Viewer, request: Request) -> Response:
+    """A model: what it was trained on and by, what it descends from, its accuracy, and what of it does not agree."""
+    with viewer.lake.reading() as reading:
+        identity = find_id(reading, "checkpoint", request.path_params["id"])
+        record = audit_checkpoint(viewer.lake, reading, identity)
+        query = f"""SELECT example_id, prompt_id, response_id, continuation_id FROM checkpoint_examples
+            WHERE checkpoint_id = $id ORDER BY example_id LIMIT {NUM_EXAMPLES}"""
+        examples = reading.read(query, {"id": identity}).to_dicts()
+    return viewer.page(request, "checkpoint.html", model=record, examples=examples)
+
+
+def _chosen(viewer: Viewer, given: object, settings: list[Record], models: list[Record]) -> Record:
+    """What is compared: by the address, else student and last checkpoint in the first setting."""
+    assert callable(given)
+    ids = [row["checkpoint_id"] for row in models]
+    chain = [row["checkpoint_id"] for row in viewer.models() if row["checkpoint_id"] in ids] or ids
+    first = given("first") or chain[1 if len(chain) > 2 else 0]
+    second = given("second") or chain[-1]
+    for name in (first, second):
+        if name not in ids:
+            raise AuditError(f"checkpoint {name} has answered no held-out question")
+    return {
+        "benchmark": given("benchmark") or settings[0]["benchmark"],
+        "temperature": float(given("temperature") or settings[0]["temperature"]),
+        "first": first,
+        "second": second,
+    }
+
+
+def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:
+    """Each model that answered, in the order of training, with its answers."""
+    rows = reading.read(_ANSWERS, {"question": identity, "temperature": temperature}).to_dicts()
+    for row in rows:
+        row["runs"] = runs(row["response_text"], sentences_of(viewer, reading, row))
+    return [
+        {**model, "answers": answers, "num_right": sum(bool(row["correct"]) for row in answers)}
+        for model in reading.read(_MODELS, {"recipe": viewer.recipe.name}).to_dicts()
+        if (answers := [row for row in rows if row["checkpoint_id"] == model["checkpoint_id"]])
+    ]
+
+
+def _neighbour(reading: Reading, question: Record, sign: str, temperature: float) -> str | None:
+    order = "DESC" if sign == "<" else "ASC"
+    query = f"""SELECT question_id FROM benchmark_questions WHERE benchmark = $benchmark
+        AND (source_line, question_id) {sign} ($line, $id)
+        ORDER BY source_line {order}, question_id {order} LIMIT 1"""
+    params = {"benchmark": question["benchmark"], "line": question["source_line"], "id": question["question_id"]}
+    found = reading.read(query, params)["question_id"].to_list()
+    return asked(place("held_out", found[0]), temperature=temperature) if found else None

@@ -1,0 +1,43 @@
+"""The leaderboard: every model of the home by its accuracy in each evaluation, with one standard error."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dasd_assets.viewer.viewer import Viewer
+
+
+def leaderboard(viewer: Viewer, request: Request) -> Response:
+    """The page; the figures are those of the asset `leaderboard`."""
+    from dasd_assets.evaluation.leaderboard import COLUMNS, EVALUATION, standings, title  # loads Dagster
+    from dasd_resources.storage.warehouse import Warehouse
+
+    found = standings(Warehouse(home=viewer.lake.home))
+    parts = found.partition_by(EVALUATION, maintain_order=True) if found.height else []
+    return viewer.page(
+        request,
+        "leaderboard.html",
+        columns=[name for name in COLUMNS if name != "checkpoint_id"],
+        evaluations=[
+            {
+                "title": title(part.row(0, named=True)),
+                "rows": [{**row, "k": row["num_samples"], "failed": row["num_failed"]} for row in part.to_dicts()],
+                "chart": {
+                    "label": "accuracy, with one standard error over questions",
+                    "zero": False,
+                    "rows": [_point(row) for row in part.drop_nulls("accuracy").to_dicts()],
+                },
+            }
+            for part in parts
+        ],
+    )
+
+
+def _point(row: dict[str, object]) -> dict[str, object]:
+    mean, error = float(str(row["accuracy"])), row["standard_error"]
+    reach = None if error is None else float(str(error))
+    return {
+        "name": row["model"],
+        "mean": mean,
+        "low": None if reach is None else mean - reach,
+        "high": None if reach is None else mean + reach,
+    }

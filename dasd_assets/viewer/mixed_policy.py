@@ -1,0 +1,126 @@
+"""Mixed policy (report §5): a rollout of the student, where it was cut, what the teacher wrote on, and its reference.
+
+The two authors are told apart by colour and line; what was cut off is struck out.
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dasd_assets.audit.prompt import Record, prompt_record
+from dasd_assets.audit.response import audit_continuation
+from dasd_assets.rules.typed_ids import AuditError
+from dasd_assets.viewer.coloured import runs
+from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.storage.lake import Reading
+
+PAGE = 50
+SHOWN = {
+    "all": "TRUE",
+    "passed": "passed",
+    "failed": "NOT passed",
+    "cut": "cut_off",
+    "uncut": "NOT cut_off",
+}
+_ROWS = """SELECT r.rollout_id, r.prompt_id, r.reference_response_id, r.checkpoint_id, r.cut_off, r.finish_reason,
+        len(r.token_ids) AS num_tokens, r.reference_num_tokens, r.max_tokens, c.continuation_id, v.passed, v.failed
+    FROM student_rollouts r
+        LEFT JOIN (SELECT continuation_id, rollout_id FROM teacher_continuations) c USING (rollout_id)
+        LEFT JOIN (
+            SELECT continuation_id, bool_and(passed) AS passed,
+                string_agg(filter, ' ' ORDER BY filter) FILTER (NOT passed) AS failed
+            FROM continuation_verdicts GROUP BY continuation_id) v USING (continuation_id)"""
+_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+    FROM student_rollouts WHERE rollout_id = $id"""
+_CONTINUATION_OF = "SELECT continuation_id FROM teacher_continuations WHERE rollout_id = $id ORDER BY ALL"
+_REFERENCE = "SELECT text FROM responses WHERE response_id = $id"
+_NEXT = {
+    "<": "SELECT max(continuation_id) AS id FROM teacher_continuations WHERE continuation_id < $id",
+    ">": "SELECT min(continuation_id) AS id FROM teacher_continuations WHERE continuation_id > $id",
+}
+
+
+def mixed_policy(viewer: Viewer, request: Request) -> Response:
+    """All rollouts, those first that the teacher continued."""
+    query = request.query_params
+    show, number = query.get("show") or "all", max(1, int(query.get("page") or 1))
+    if show not in SHOWN:
+        raise ValueError(f"show {show!r} is none of {', '.join(SHOWN)}")
+    with viewer.lake.reading() as reading:
+        counts_of = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in SHOWN.items())
+        [counts] = reading.read(f"SELECT {counts_of} FROM ({_ROWS})").to_dicts()
+        rows = reading.read(
+            f"""SELECT * FROM ({_ROWS}) WHERE {SHOWN[show]} ORDER BY continuation_id IS NULL, rollout_id
+                LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
+        ).to_dicts()
+    num_pages = max(1, -(-int(counts[show]) // PAGE))
+    return viewer.page(
+        request,
+        "mixed_policy.html",
+        rows=rows,
+        show=show,
+        counts=counts,
+        shows={name: asked("/mixed", show=name) for name in SHOWN},
+        number=number,
+        num_pages=num_pages,
+        previous=asked("/mixed", show=show, page=number - 1) if number > 1 else None,
+        next=asked("/mixed", show=show, page=number + 1) if number < num_pages else None,
+    )
+
+
+def continuation(viewer: Viewer, request: Request) -> Response:
+    """What both wrote, beside the teacher's own response."""
+    identity = request.path_params["id"]
+    with viewer.lake.reading() as reading:
+        known = "SELECT count(*) FROM teacher_continuations WHERE continuation_id = $id"
+        if not reading.read(known, {"id": identity}).item():
+            raise AuditError(f"there is no continuation {identity}")
+        record = audit_continuation(reading, identity)
+        rollout = record["rollout"]
+        before, after = (reading.read(_NEXT[sign], {"id": identity}).item() for sign in "<>")
+        return viewer.page(
+            request,
+            "continuation.html",
+            record=record,
+            made=record["continuation"],
+            prompt=record["prompt"],
+            rollout=rollout,
+            prefix=runs(record["continuation"]["prefix_text"]),
+            continued=runs(record["continuation"]["continuation_text"]),
+            discarded=_discarded(rollout, record["cut"]),
+            reference=_reference(reading, rollout),
+            previous=place("continuation", before) if before else None,
+            next=place("continuation", after) if after else None,
+        )
+
+
+def rollout(viewer: Viewer, request: Request) -> Response:
+    """A rollout that was not cut, or was not continued yet; else where its continuation is."""
+    identity = request.path_params["id"]
+    with viewer.lake.reading() as reading:
+        found = reading.read(_ROLLOUT, {"id": identity}).to_dicts()
+        if not found:
+            raise AuditError(f"there is no rollout {identity}")
+        return viewer.page(
+            request,
+            "rollout.html",
+            rollout=found[0],
+            prompt=prompt_record(reading, found[0]["prompt_id"]),
+            text=runs(found[0]["text"]),
+            continuations=reading.read(_CONTINUATION_OF, {"id": identity})["continuation_id"].to_list(),
+            reference=_reference(reading, found[0]),
+        )
+
+
+def _discarded(rollout: Record | None, cuts: list[Record]) -> str:
+    """What the student wrote after the cut."""
+    places = [int(row["cut_char"]) for row in cuts if row["cut_char"] is not None]
+    return str(rollout["text"])[places[0] :] if rollout and places else ""
+
+
+def _reference(reading: Reading, rollout: Record | None) -> list[object]:
+    """The teacher's own response to the question, against which the rollout's length was measured."""
+    if rollout is None:
+        return []
+    found = reading.read(_REFERENCE, {"id": rollout["reference_response_id"]})["text"].to_list()
+    return list(runs(found[0])) if found else []

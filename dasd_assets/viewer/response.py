@@ -1,0 +1,81 @@
+"""A response: its text with each sentence coloured by type, the curve of both models' probabilities, and its whole way.
+
+The types shown first are the recipe's; the thresholds on the page type the sentences anew from the same sums, in the
+browser, and write nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.response import audit_response, audit_selections
+from dasd_assets.rules.scores import SCORES, threshold_version
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.rules.typed_ids import find_id
+from dasd_assets.viewer.coloured import runs
+from dasd_assets.viewer.links import place
+from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.storage.lake import Reading
+
+SUMS = ("teacher_sum_logprob", "teacher_num_tokens", "student_sum_logprob", "student_num_tokens")
+
+
+def response(viewer: Viewer, request: Request) -> Response:
+    """The page of one response."""
+    student = viewer.student()
+    version = threshold_version(viewer.recipe)
+    with viewer.lake.reading() as reading:
+        record = audit_response(reading, find_id(reading, "response", request.path_params["id"]))
+        others = _candidates(reading, record["prompt"]["prompt_id"])
+    sentences = _sentences_of(record["sentences"], student, version)
+    here = [row["response_id"] for row in others].index(record["response_id"])
+    return viewer.page(
+        request,
+        "response.html",
+        response=record,
+        made=record["generation"],
+        prompt=record["prompt"],
+        runs=runs(record["text"], sentences),
+        sentences=sentences,
+        sums=[[*(row[name] for name in SUMS), row["stop"] - row["start"]] for row in sentences],
+        divergence=viewer.recipe.selection.divergence,
+        scores=_scores(record["scores"], student, version),
+        meanings={name: score.meaning for name, score in SCORES.items()},
+        number=here + 1,
+        total=len(others),
+        previous=place("response", others[here - 1]["response_id"]) if here > 0 else None,
+        next=place("response", others[here + 1]["response_id"]) if here + 1 < len(others) else None,
+    )
+
+
+def selection(viewer: Viewer, request: Request) -> Response:
+    """Part of a page: in which datasets a response is, or why not."""
+    with viewer.lake.reading() as reading:
+        found = audit_selections(reading, find_id(reading, "response", request.path_params["id"]))
+    return viewer.page(request, "selection.html", selections=found)
+
+
+def _sentences_of(rows: Sequence[Record], student: str | None, version: str) -> list[Record]:
+    """The sentences under the recipe's student and today's segmenter, else under others, with one type."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for row in rows:
+        groups.setdefault((row["student_fingerprint"], row["segmenter_version"]), []).append(row)
+    found = groups.get((str(student), SEGMENTER_VERSION)) or next(iter(groups.values()), [])
+    return [
+        {**row, "kind": row["types"].get(version, {}).get("sentence_type") or "untyped"}
+        for row in sorted(found, key=lambda row: int(row["sentence_index"]))
+    ]
+
+
+def _scores(rows: Sequence[Mapping[str, object]], student: str | None, version: str) -> list[Mapping[str, object]]:
+    """Those by the recipe's rule, else all that there are."""
+    current = [row for row in rows if (row["student_fingerprint"], row["threshold_version"]) == (student, version)]
+    return current or list(rows)
+
+
+def _candidates(reading: Reading, prompt_id: str) -> list[Record]:
+    query = """SELECT response_id FROM responses WHERE prompt_id = $id
+        ORDER BY temperature, sample_index, response_id"""
+    return reading.read(query, {"id": prompt_id}).to_dicts()

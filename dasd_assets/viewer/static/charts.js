@@ -1,0 +1,91 @@
+// Charts, by Observable Plot, from the numbers that a page has as JSON. Plot's style sheet is named in the page's policy.
+"use strict";
+const charts = (() => {
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const shared = { className: "plot", marginTop: 14, marginBottom: 34, style: undefined };
+  const TITLES = { score: "score", length: "length in tokens", share: "share of teacher sentences" };
+
+  function put(place, title, options) {
+    const figure = document.createElement("figure");
+    const caption = document.createElement("figcaption");
+    caption.textContent = title;
+    figure.append(caption, Plot.plot({ ...shared, ...options }));
+    place.append(figure);
+  }
+
+  function histograms(place, data) {
+    for (const { name, bars } of data) {
+      if (!bars.length) continue;
+      put(place, `${TITLES[name] || name}: right, wrong, not judged`, {
+        width: 300, height: 150, marginLeft: 46,
+        x: { label: null, ticks: 5 }, y: { label: null, grid: true, ticks: 4 },
+        color: { domain: ["right", "wrong", "not judged"], range: [colour("teacher-line"), colour("student-line"), colour("close-line")] },
+        marks: [
+          Plot.rectY(bars, Plot.stackY({ x1: "low", x2: "high", y: "num", fill: "verdict", inset: 0.5, title: (bar) => `${bar.num} ${bar.verdict}, ${bar.low.toPrecision(3)} to ${bar.high.toPrecision(3)}` })),
+          Plot.ruleY([0]),
+        ],
+      });
+    }
+  }
+
+  function curve(place, rows, threshold) {
+    if (!place) return;
+    place.replaceChildren();
+    const width = Math.max(400, Math.min(1200, place.clientWidth || 800));
+    put(place, "teacher (solid), student (dashed); a point is a sentence of that type", {
+      width, height: 170, marginLeft: 36,
+      x: { label: "sentence", domain: [1, Math.max(2, rows.length)], tickFormat: (n) => (Number.isInteger(n) ? String(n) : "") },
+      y: { label: null, domain: [0, 1], grid: true, ticks: 4 },
+      marks: [
+        Plot.lineY(rows, { x: "sentence", y: "teacher", stroke: colour("teacher-line") }),
+        Plot.lineY(rows, { x: "sentence", y: "student", stroke: colour("student-line"), strokeDasharray: "4 3" }),
+        Plot.dot(rows.filter((row) => row.kind === "teacher"), { x: "sentence", y: "teacher", fill: colour("teacher-line"), r: 3.5 }),
+        Plot.dot(rows.filter((row) => row.kind === "student"), { x: "sentence", y: "student", fill: colour("student-line"), r: 3.5, symbol: "square" }),
+        Plot.tip(rows, Plot.pointerX({ x: "sentence", y: "teacher", title: (row) => `sentence ${row.sentence}, ${row.kind}\nteacher ${row.teacher.toFixed(3)}\nstudent ${row.student.toFixed(3)}`, fill: colour("panel") })),
+      ],
+    });
+  }
+
+  // Rows: name, mean, low, high (or null), group.
+  function intervals(place, { rows, label, zero }) {
+    if (!rows.length) return;
+    put(place, label, {
+      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 60 + 24 * new Set(rows.map((row) => row.name)).size,
+      marginLeft: 190, x: { label: null, grid: true }, y: { label: null, domain: [...new Set(rows.map((row) => row.name))] },
+      color: { legend: false },
+      marks: [
+        zero ? Plot.ruleX([0], { stroke: colour("muted"), strokeDasharray: "4 3" }) : null,
+        Plot.link(rows.filter((row) => row.low !== null), { y: "name", x1: "low", x2: "high", stroke: colour("teacher-line"), strokeWidth: 2 }),
+        Plot.dot(rows, { y: "name", x: "mean", fill: colour("student-line"), r: 4, title: (row) => `${row.name}: ${row.mean.toFixed(3)}${row.low === null ? "" : ` [${row.low.toFixed(3)}, ${row.high.toFixed(3)}]`}` }),
+      ],
+    });
+  }
+
+  // Rows: at (ISO time), value, arm.
+  function runs(place, { rows, label }) {
+    if (!rows.length) return;
+    const dated = rows.map((row) => ({ ...row, at: new Date(row.at) }));
+    put(place, label, {
+      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 200, marginLeft: 46, marginRight: 120,
+      x: { label: null, type: "utc" }, y: { label: null, grid: true },
+      marks: [
+        Plot.lineY(dated, { x: "at", y: "value", z: "arm", stroke: colour("close-line") }),
+        Plot.dot(dated, { x: "at", y: "value", fill: colour("teacher-line"), title: (row) => `${row.arm}: ${row.value.toFixed(3)}` }),
+        Plot.text(dated, Plot.selectLast({ x: "at", y: "value", z: "arm", text: "arm", dx: 8, textAnchor: "start", fill: colour("ink") })),
+      ],
+    });
+  }
+
+  const KINDS = { histograms, intervals, runs };
+
+  function drawAll(within) {
+    for (const place of within.querySelectorAll("[data-chart]")) {
+      const numbers = place.querySelector("script");
+      if (numbers && !place.querySelector("figure")) KINDS[place.dataset.chart](place, JSON.parse(numbers.textContent));
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
+  return { curve };
+})();

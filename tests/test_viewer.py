@@ -1,0 +1,255 @@
+"""`dasd view` by plain requests: pages of a finished home, who may ask, and texts that are never HTML."""
+
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from dasd_assets.viewer.access import Access
+from dasd_assets.viewer.app import create_app
+from dasd_assets.viewer.coloured import runs, shown_text
+from dasd_assets.viewer.command import CannotServe, _listen
+from dasd_assets.viewer.links import asked, linked
+from dasd_assets.viewer.markup import pieces
+from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.storage.lake import Lake
+
+HOSTILE = (Path(__file__).parent / "data" / "hostile_texts.txt").read_text(encoding="utf-8").split("\n%%\n")
+
+
+def client_of(project: Project, access: Access | None = None) -> TestClient:
+    viewer = Viewer(Lake(home=str(project.home)), project.recipe)
+    app = create_app(viewer, access or Access.to("127.0.0.1"))
+    return TestClient(app, base_url="http://127.0.0.1:3001", follow_redirects=False)
+
+
+@pytest.fixture(scope="module")
+def client(finished: Project) -> TestClient:
+    return client_of(finished)
+
+
+@pytest.fixture(scope="module")
+def ids(finished: Project) -> dict[str, str]:
+    """Of one response that the student has scored, and its question."""
+    query = """SELECT response_id, prompt_id, batch, text FROM responses
+        WHERE response_id IN (SELECT response_id FROM sentence_probabilities) ORDER BY response_id LIMIT 1"""
+    return dict(Lake(home=str(finished.home)).read(query).row(0, named=True))
+
+
+def test_explore_shows_filters_and_pages_what_there_is(client: TestClient, finished: Project) -> None:
+    lake = Lake(home=str(finished.home))
+    total = lake.read("SELECT count(*) FROM responses").item()
+    assert f"<strong>{total:,}</strong> responses" in client.get("/explore").text
+    cold = lake.read("SELECT count(*) FROM responses WHERE temperature = 0.6").item()
+    page = client.get("/explore?temperature=0.6&sort=length&order=asc").text
+    assert f"<strong>{cold:,}</strong> responses" in page
+    lengths = [int(cell.replace(",", "")) for cell in re.findall(r'<td class="num">([\d,]+)</td><td><span', page)]
+    assert lengths == sorted(lengths) and lengths
+    word = "The answer is"
+    found = lake.read(f"SELECT count(*) FROM responses WHERE contains(text, '{word}')").item()
+    assert f"<strong>{found:,}</strong> responses" in client.get(asked("/explore", q=word.upper())).text
+    wrong = "SELECT count(DISTINCT response_id) FROM response_verdicts WHERE filter = 'correctness' AND NOT passed"
+    assert f"<strong>{lake.read(wrong).item():,}</strong> responses" in client.get("/explore?verdict=wrong").text
+    assert client.get("/explore?temperature=0.6", headers={"HX-Request": "true"}).text.lstrip().startswith("<p")
+
+
+def test_explore_refuses_what_is_no_column_and_passes_text_as_a_parameter(client: TestClient) -> None:
+    assert client.get("/explore?sort=rowid").status_code == 400
+    assert client.get("/explore?score_min=much").status_code == 400
+    answer = client.get(asked("/explore", q="' OR 1=1 --", batch="x'; DROP TABLE rows; --"))
+    assert answer.status_code == 200 and "<strong>0</strong> responses" in answer.text
+
+
+def test_explore_reads_a_home_that_was_written_to(copy: Project) -> None:
+    viewer = Viewer(Lake(home=str(copy.home)), copy.recipe)
+    viewer.rows.refresh()
+    before = viewer.rows.read("SELECT count(*) FROM rows", {}).item()
+    with viewer.lake.commit("test") as transaction:
+        transaction.delete_keys("responses", {"temperature": 0.6}, "response_id", _some_responses(viewer.lake))
+    viewer.rows._not_before = 0.0
+    for _ in range(200):
+        viewer.rows.refresh()
+        if viewer.rows.read("SELECT count(*) FROM rows", {}).item() == before - 3:
+            return
+    pytest.fail("the rows are as they were")
+
+
+def _some_responses(lake: Lake) -> list[str]:
+    query = "SELECT response_id FROM responses WHERE temperature = 0.6 ORDER BY response_id LIMIT 3"
+    return lake.read(query)["response_id"].to_list()
+
+
+def test_a_response_has_its_sentences_scores_and_the_audits_words(client: TestClient, ids: dict[str, str]) -> None:
+    page = client.get(f"/response/{ids['response_id']}").text
+    shown = re.findall(r'class="sentence (\w+)" data-index="(\d+)"', page)
+    assert [int(index) for _, index in shown] == list(range(len(shown))) and shown
+    assert {kind for kind, _ in shown} <= {"teacher", "student", "close", "untyped"}
+    assert "teacher_share" in page and "Why chosen, or why not" in page and f"/question/{ids['prompt_id']}" in page
+    tokens = client.get(f"/response/{ids['response_id']}/sentence/0").text
+    assert "teacher&#39;s tokens" in tokens or "teacher's tokens" in tokens
+    assert "chosen" in client.get(f"/response/{ids['response_id']}/selection").text
+    assert client.get(f"/response/{ids['response_id'][:12]}").status_code == 200
+    assert client.get("/response/ffff").status_code == 404
+
+
+def test_the_tokens_of_a_sentence_add_up_to_its_stored_sums(finished: Project) -> None:
+    from dasd_assets.viewer.response_tokens import _SENTENCE, tokens_within
+
+    lake = Lake(home=str(finished.home))
+    some = lake.read("SELECT response_id, batch FROM sentence_probabilities GROUP BY ALL ORDER BY ALL LIMIT 5")
+    for identity, batch in some.iter_rows():
+        for index in range(3):
+            params = {"id": identity, "batch": batch, "index": index, "student": ""}
+            for row in lake.read(_SENTENCE, params).to_dicts():
+                for model in ("teacher", "student"):
+                    tokens = tokens_within(row, model)
+                    assert len(tokens) == row[f"{model}_num_tokens"]
+                    total = sum(token["logprob"] for token in tokens)
+                    assert total == pytest.approx(row[f"{model}_sum_logprob"], abs=1e-4)
+
+
+def test_a_question_has_all_candidates_and_what_it_touched(client: TestClient, ids: dict[str, str]) -> None:
+    page = client.get(f"/question/{ids['prompt_id']}").text
+    assert page.count("<article") >= 2 and ids["response_id"] in page and "✓ structure" in page
+    assert ids["response_id"] in client.get(f"/question/{ids['prompt_id']}/reach").text
+
+
+def test_any_id_leads_to_its_page_and_text_to_a_search(client: TestClient, ids: dict[str, str]) -> None:
+    assert client.get(f"/find?id={ids['response_id'][:16]}").headers["location"] == f"/response/{ids['response_id']}"
+    assert client.get(f"/find?id={ids['prompt_id']}").headers["location"] == f"/question/{ids['prompt_id']}"
+    assert client.get("/find?id=some+words").headers["location"] == "/explore?q=some+words"
+    assert client.get("/find?id=ffffffffffff").status_code == 404
+
+
+def test_only_names_of_this_machine_are_answered(client: TestClient) -> None:
+    for host in ("127.0.0.1:3001", "localhost:3001", "[::1]:3001"):
+        assert client.get("/nowhere", headers={"host": host}).status_code == 404
+    for host in ("evil.example:3001", "127.0.0.1.evil.example", "", "192.168.1.7:3001"):
+        assert client.get("/nowhere", headers={"host": host}).status_code == 400
+    assert client.post("/explore").status_code == 405
+
+
+def test_for_others_a_token_is_asked(finished: Project) -> None:
+    access = Access.to("0.0.0.0", ["box.lan"])
+    assert access.token is not None and access.token not in repr(access)
+    client = client_of(finished, access)
+    assert client.get("/explore").status_code == client.get("/static/keys.js").status_code == 403
+    assert client.get("/explore?token=wrong").status_code == 403
+    entered = client.get(f"/explore?token={access.token}&sort=length")
+    assert entered.status_code == 303 and entered.headers["location"] == "/explore?sort=length"
+    assert "HttpOnly" in entered.headers["set-cookie"] and "SameSite=strict" in entered.headers["set-cookie"]
+    assert client.get("/explore").status_code == 200
+    assert client.get("/explore", headers={"host": "box.lan:3001"}).status_code == 200
+    assert client.get("/explore", headers={"host": "10.1.2.3:3001"}).status_code == 200
+    assert client.get("/explore", headers={"host": "evil.example"}).status_code == 400
+    elsewhere = client.get(f"//evil.example/?token={access.token}")
+    assert not elsewhere.headers.get("location", "/x").startswith("//")
+
+
+def test_every_answer_has_the_policy(client: TestClient) -> None:
+    for path in ("/explore", "/nowhere", "/static/keys.js"):
+        headers = client.get(path).headers
+        assert "script-src 'self';" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_html(copy_with_text: "TestedText", text: str) -> None:
+    page = copy_with_text.page(text)
+    body = page.partition('id="text"')[2].partition("</div>")[0]
+    tags = set(re.findall(r"</?([a-zA-Z]+)", body))
+    assert tags <= {"span"}, tags
+    assert not re.search(r"\son\w+=", re.sub(r">[^<]*<", "><", body))
+
+
+class TestedText:
+    """A page whose response says what a test wants, without a warehouse behind it."""
+
+    __test__ = False
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._template = viewer._templates.from_string(
+            '{% import "parts.html" as p with context %}<div id="text">{{ p.written(runs) }}</div>'
+        )
+
+    def page(self, text: str) -> str:
+        half = len(text) // 2
+        sentence = {"sentence_index": 0, "kind": "teacher", "teacher_prob": 0.5, "student_prob": None}
+        counts = {"teacher_num_tokens": 3, "student_num_tokens": 0}
+        return self._template.render(runs=runs(text, [{**sentence, **counts, "start": 0, "stop": half}]))
+
+
+@pytest.fixture(scope="module")
+def copy_with_text(finished: Project) -> TestedText:
+    return TestedText(Viewer(Lake(home=str(finished.home)), finished.recipe))
+
+
+def test_messages_link_ids_and_are_escaped() -> None:
+    told = str(linked(f"<b> response {'a1' * 16} has 0.5"))
+    assert told.startswith("&lt;b&gt; response <a ") and f"/find?id={'a1' * 16}" in told
+
+
+@given(st.text(alphabet="ab $*`#\\[]()\n_1", max_size=60))
+def test_pieces_and_runs_tile_any_text(text: str) -> None:
+    found = pieces(text)
+    assert "".join(text[piece.start : piece.stop] for piece in found) == text
+    third = len(text) // 3
+    rows = [{"start": third, "stop": 2 * third}] if third else []
+    assert "".join(piece.text for run in runs(text, rows) for piece in run.pieces) == shown_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "part"),
+    [
+        ("so **bold** it is", "strong", "bold"),
+        ("an *em* dash", "emphasis", "em"),
+        ("call `f(x)` now", "code", "f(x)"),
+        ("# Title\nrest", "heading", "Title"),
+        ("```python\nx = '*a*'\n```", "block", "x = '*a*'\n"),
+        (r"then \(x^2\) is", "formula", "x^2"),
+        ("then $x_1$ is", "formula", "x_1"),
+        ("so\n$$\na*b*c\n$$\n", "display", "\na*b*c\n"),
+        (r"\[ \frac12 \]", "display", r" \frac12 "),
+    ],
+)
+def test_markup_is_found(text: str, kind: str, part: str) -> None:
+    assert [(p.kind, text[p.start : p.stop]) for p in pieces(text) if p.kind not in ("text", "mark")] == [(kind, part)]
+
+
+@pytest.mark.parametrize("text", ["2 * 3 * 4 = 24", "it costs $5 and $6", "snake_case_name", "a ** b ** c", "5 * 4"])
+def test_arithmetic_and_prices_are_no_markup(text: str) -> None:
+    assert [piece.kind for piece in pieces(text)] == ["text"]
+
+
+@pytest.mark.parametrize("unit", ["\\[", "$$", "\\(", "```\n", "**a", "$a ", "`", "*a ", "# \n", "```x\n", "\n \n"])
+def test_hostile_markup_costs_little(unit: str) -> None:
+    import time
+
+    began = time.process_time()
+    pieces(unit * (60_000 // len(unit)))
+    assert time.process_time() - began < 2
+
+
+def test_what_is_hidden_is_shown_and_lines_stay() -> None:
+    assert shown_text("a\u202eb\n\tc\x1b") == "a\\u202eb\n\tc\\x1b"
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(CannotServe, match="give another --port"):
+            _listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_an_access_keeps_its_token_to_itself() -> None:
+    assert Access.to("localhost").token is None
+    assert replace(Access.to("10.0.0.1"), token="abc").accepts_token("abc")
+    assert not replace(Access.to("10.0.0.1"), token="abc").accepts_token(None)
