@@ -31,9 +31,9 @@ experiments: $(VENV)/.installed
 ui: $(VENV)/.installed-ui
 	$(BIN)/dasd ui
 
-# Threads that spin while they wait for one another take the cores from the other half of the tests.
+# Two workers, each of one thread: threads that wait for one another take the cores from the other half of the tests.
 test: $(VENV)/.installed-test
-	GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md.
 test-ui: $(VENV)/.installed-test-ui

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.sql import check_alembic_revision, get_alembic_config
 from dagster._core.storage.tags import RETRY_NUMBER_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -31,6 +34,7 @@ from dasd_assets.records.dagster_internals import (
     ConfigurableClassData,
     DagsterDaemonScheduler,
     ExecutionPlan,
+    KeptScripts,
     PlanOrchestrationContext,
     RetryMode,
     RunFailureReason,
@@ -302,6 +306,19 @@ def test_databases_keep_their_engine_and_open_connections_anew(tmp_path: Path) -
             with connect() as second:
                 assert second.engine is first.engine and second is not first
                 assert first.closed
+
+
+def test_a_new_database_has_the_newest_migration_and_loads_none_again(tmp_path: Path) -> None:
+    with open_instance(prepare_home(tmp_path, None)) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, SqliteEventLogStorage)
+        loaded = KeptScripts.from_config.cache_info().misses
+        for run_id in ("first", "second"):
+            with log.run_connection(run_id) as connection:
+                config = get_alembic_config(sqlite_event_log.__file__)
+                found, newest = check_alembic_revision(config, connection)
+                assert found == newest == ScriptDirectory.from_config(config).get_current_head()
+        assert KeptScripts.from_config.cache_info().misses == loaded
 
 
 def test_a_slot_that_was_freed_just_before_a_step_began_to_wait_is_given_to_it(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def trial(folder: Path, tiny: Recipe, trains: bool) -> Trial:
     return Trial(folder, undisturbed, time.monotonic() - began, trains)
 
 
+@pytest.mark.drill
 def test_interrupted_four_times_and_stopped_once_nothing_is_lost_or_counted(tmp_path: Path, tiny: Recipe) -> None:
     rng, small = Random(14), trial(tmp_path, tiny, trains=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
