@@ -69,6 +69,7 @@ Subparsers = argparse._SubParsersAction
 
 def _add_start(commands: Subparsers) -> None:
     """What comes first: a recipe of one's own, and help for writing it."""
+    _add_init(commands)
     recipe = commands.add_parser("recipe", help="print a recipe: what it changes of the defaults, or all of it")
     recipe.add_argument("--recipe", help=RECIPE_HELP)
     recipe.add_argument("--full", action="store_true", help="all keys with their values, and what they mean")
@@ -79,11 +80,30 @@ def _add_start(commands: Subparsers) -> None:
     completion.set_defaults(command=_complete)
 
 
+def _add_init(commands: Subparsers) -> None:
+    init = commands.add_parser("init", help="write a short recipe for your models, and check it")
+    init.add_argument("file", nargs="?", default="recipe.yaml", help="where to (default: recipe.yaml)")
+    init.add_argument("--teacher", metavar="MODEL", help="a folder, a downloaded hub model, or the URL of its server")
+    init.add_argument("--student", metavar="MODEL", help="a folder or a downloaded hub model")
+    init.add_argument("--served-model", metavar="ID", help="of several that the server has")
+    init.add_argument("--teacher-tokenizer", metavar="MODEL", help="of a served teacher, if its id is not a model here")
+    init.add_argument("--teacher-revision", metavar="NAME", help="of a served teacher's weights: any name, such as v1")
+    init.add_argument("--api-key-env", metavar="VARIABLE", help="the environment variable with the server's key")
+    init.add_argument("--thinking", choices=("required", "optional", "none"), help="of the teacher's responses")
+    init.add_argument(
+        "--benchmark", nargs="+", metavar="LAYOUT=FILE", help="held-out questions; or reasoning_gym:DATASET"
+    )
+    init.add_argument("--landing", metavar="FOLDER", help="where questions land (default: $DASD_HOME/prompts)")
+    init.add_argument("--force", action="store_true", help="replace a file that is there")
+    init.set_defaults(command=_command("init"))
+
+
 def _add_work(commands: Subparsers) -> None:
     """What makes data and models."""
     run = commands.add_parser("run", help="bring everything up to date; what already is up to date is kept")
     run.add_argument("--recipe", help=RECIPE_HELP)
     run.add_argument("--select", help="materialize exactly these assets, e.g. 'response_scores+'")
+    run.add_argument("--dry-run", action="store_true", help="say what would be made, and why; make nothing")
     run.set_defaults(command=_command("run"))
     land = commands.add_parser("land", help="look at files' first rows and put them into the landing folder whole")
     land.add_argument("source", nargs="+", help="files or folders; with --revision, datasets of the Hugging Face hub")
@@ -125,6 +145,10 @@ def _add_experiment(commands: Subparsers) -> None:
 
 def _add_inspection(commands: Subparsers) -> None:
     """What shows the state of a home or a recipe."""
+    assets = commands.add_parser("assets", help="list what a recipe makes, and whether it is current")
+    assets.add_argument("--recipe", help=RECIPE_HELP)
+    assets.add_argument("--json", action="store_true", help=JSON_HELP)
+    assets.set_defaults(command=_command("assets"))
     check = commands.add_parser("check", help="check everything that a recipe needs before a long run")
     check.add_argument("--recipe", help=RECIPE_HELP)
     check.add_argument("--quick", action="store_true", help="load no model and ask no server")

@@ -100,14 +100,19 @@ def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed, as a run would then fail too."""
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     check_names(recipe)
+    return int(print_checks(recipe, args.home, args.quick, args.json))
+
+
+def print_checks(recipe: Recipe, home: Path, quick: bool, as_json: bool = False) -> bool:
+    """Print each result as soon as it is known, or all as JSON; returns whether a check failed."""
     results: list[PreflightResult] = []
-    for result in check(recipe, args.home, EnvironmentEngines(home=str(args.home)), args.quick):
+    for result in check(recipe, home, EnvironmentEngines(home=str(home)), quick):
         results.append(result)
-        if not args.json:
+        if not as_json:
             show_message(f"{result.status:8}{result.check:22}{result.message}")
-    if args.json:
+    if as_json:
         show(json_text([asdict(result) for result in results]))
-    return int(any(result.status == "failed" for result in results))
+    return any(result.status == "failed" for result in results)
 
 
 def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[PreflightResult]:

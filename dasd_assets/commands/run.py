@@ -13,11 +13,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-from dagster import DagsterError
 from sqlalchemy.exc import IntegrityError
 
 from dasd_assets.commands.console import console
+from dasd_assets.commands.dry_run import dry_run
 from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
@@ -60,6 +61,9 @@ def command(args: argparse.Namespace) -> int:
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
     with open_instance(dagster_home) as instance:
+        if args.dry_run:
+            show(dry_run(instance, definitions, recipe, engines, home, args.select))
+            return 0
         if args.select:
             done = materialize_selected(instance, definitions, recipe, args.select, home, print_message)
         else:
@@ -188,19 +192,9 @@ def materialize_selected(
 
     Raises RunFailed, or RecipeError where an asset meets a fault of the recipe; models that none needs may be missing.
     """
-    register_batches(instance, recipe, home, echo)
     graph = definitions.resolve_asset_graph()
-    keys = list(graph.toposorted_asset_keys)
-    try:
-        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
-        chosen = set().union(*[part.resolve(graph) for part in parts])
-    except DagsterError as error:
-        raise RunFailed(
-            f"--select {selection!r}: {error}; write names, 'a,b', or 'a+' for a and all below it"
-        ) from None
-    if not chosen:
-        known = ", ".join(key.to_user_string() for key in keys)
-        raise RunFailed(f"--select {selection!r} names no asset; there are: {known}")
+    keys, chosen = list(graph.toposorted_asset_keys), chosen_assets(graph, selection)
+    register_batches(instance, recipe, home, echo)
     per_batch = [key for key in keys if key in chosen and graph.get(key).is_partitioned]
     single = [key for key in keys if key in chosen and not graph.get(key).is_partitioned]
     roots = [key for key in single if not graph.get(key).parent_keys]

@@ -76,6 +76,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """All that is out of date, whether or not it may be made yet, and the steps that make it, in order.
+
+    batches: all of them, those among them that are quarantined and left out.
+    """
+
+    batches: list[str]
+    quarantined: list[str]
+    stale: list[Stale]
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
 class Tables:
     """What a plan needs of the tables.
 
@@ -119,6 +132,14 @@ class Planner:
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
         plan = Plan(waiting=waiting, num_quarantined=len(quarantined.now))
         return self._sorted(plan, [step for step in found if step.level in levels], quarantined, now, patient)
+
+    def outlook(self, new: Sequence[str] = ()) -> Outlook:
+        """What there is to do, of these new batches too; nothing is changed."""
+        known = [*batches(self.instance), *new]
+        tables = self._tables(known)
+        quarantined = [batch for batch in known if batch in tables.quarantine.now]
+        stale = [one for one in self._stale(known, tables, quarantined) if one.batch not in quarantined]
+        return Outlook(known, quarantined, stale, self._steps(stale))
 
     def training_plan(self, now: float | None = None) -> Plan:
         """The training that the current datasets call for, even where the data they were made from are out of date."""

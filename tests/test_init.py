@@ -1,0 +1,101 @@
+"""`dasd init`: a short recipe of flags and of what is found here, which loads; what is not said is asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from stub_server import MODEL, Stub, listening
+
+from dasd_assets.cli import main
+from dasd_assets.commands import init
+from dasd_assets.commands.found_models import base_url, cached_models, context_of
+from dasd_resources.chat import Chat
+from dasd_resources.recipe import RECIPES, load_recipe
+
+DEMO = RECIPES.parent / "demo"
+TEACHER, STUDENT = str(DEMO / "teacher"), str(DEMO / "student")
+TASK = "reasoning_gym:chain_sum"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path / ".dasd"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_recipe_of_flags_is_short_and_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "mine.yaml", "--teacher", TEACHER, "--student", STUDENT, "--benchmark", TASK]) == 0
+    out = capsys.readouterr().out
+    assert "ok      teacher " in out
+    assert "dasd run --recipe" in out
+    lines = (folder / "mine.yaml").read_text().splitlines()
+    assert lines[0] == "# yaml-language-server: $schema=.dasd/recipe.schema.json"
+    assert json.loads((folder / ".dasd" / "recipe.schema.json").read_text())["title"] == "Recipe"
+    assert len(lines) <= 22
+    recipe = load_recipe("mine.yaml")
+    assert recipe.training.max_length == context_of(STUDENT) == 1024
+    assert recipe.student.system_prompt == "You are a helpful assistant."
+
+
+def test_a_file_that_is_there_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.yaml").write_text("mine")
+    words = ["init", "mine.yaml", "--teacher", TEACHER, "--student", STUDENT, "--benchmark", TASK]
+    assert main(words) == 2
+    assert "add --force to replace it" in capsys.readouterr().err
+    assert (folder / "mine.yaml").read_text() == "mine"
+
+
+def test_a_server_says_what_it_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stub = Stub(Chat(DEMO / "teacher"))
+    with listening(stub) as url:
+        words = ["--teacher", url.removesuffix("/v1"), "--student", STUDENT, "--benchmark", TASK]
+        main(["init", "a.yaml", *words, "--teacher-tokenizer", TEACHER, "--teacher-revision", "v1"])
+        written = yaml.safe_load((folder / "a.yaml").read_text())
+        assert written["teacher"]["server"] == {"base_urls": [url], "model": MODEL, "revision": "v1"}
+        assert written["generation"] == {"max_tokens": 384}  # three quarters of what it takes
+        assert load_recipe("a.yaml").teacher.engine == "openai"
+        stub.models["data"].append({"id": "another"})
+        assert main(["init", "b.yaml", *words]) == 2
+        assert f"--served-model is missing. The server has several models at {url}. Found here: {MODEL}, another" in (
+            capsys.readouterr().err
+        )
+    assert main(["init", "b.yaml", *words]) == 2
+    assert "start the server, or correct the address" in capsys.readouterr().err
+
+
+def test_what_was_not_said_is_asked_in_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["", TEACHER, STUDENT, TASK])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    assert main(["init", "mine.yaml"]) == 0
+    assert load_recipe("mine.yaml").teacher.model == TEACHER
+
+
+def test_without_a_terminal_the_flag_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "mine.yaml"]) == 2
+    assert "--teacher is missing" in capsys.readouterr().err
+    assert main(["init", "mine.yaml", "--teacher", TEACHER, "--student", STUDENT, "--benchmark", "amie25=x"]) == 2
+    assert "--benchmark amie25=x: no layout with its file (aime24=FILE" in capsys.readouterr().err
+    assert not (folder / "mine.yaml").exists()
+
+
+def test_models_of_the_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "none"))
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(folder / "none"), raising=False)
+    assert cached_models() == []
+
+
+def test_more_gpus_are_one_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "visible_gpus", lambda: ["0", "1"])
+    found = init.training_here(None)
+    assert found["launcher"] == [*init.FSDP, "--num_processes", "2"]
+    assert "dtype" not in found
+
+
+@pytest.mark.parametrize(
+    ("url", "base"), [("http://h:8000", "http://h:8000/v1"), ("https://h/api/v1/", "https://h/api/v1")]
+)
+def test_the_address_of_an_api(url: str, base: str) -> None:
+    assert base_url(url) == base
