@@ -2,7 +2,7 @@
 
 import pytest
 
-from dasd_assets.commands.begun_answers import Begun, thinking_found
+from dasd_assets.commands.check.begun_answers import Begun, thinking_found
 from dasd_resources.recipe import Thinking
 
 THINKS, ANSWERS, GOES_ON = Begun(True, False), Begun(False, True), Begun(False, False)

@@ -14,11 +14,12 @@ from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
+from dasd_assets.commands.check.machine import gpu_processes
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.inference.openai_engine import OpenAIEngine
-from dasd_resources.recipe import Landing
+from dasd_resources.recipe import Landing, Recipe
 
 
 def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, PreflightResult]:
@@ -293,7 +294,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(["check", "--recipe", "dasd-4b", "--quick", "--json"]) == 1
     found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["teacher"]["status"] == "failed"
-    assert found["disk"]["status"] == "ok"
+    assert found["disk"]["status"] == "unknown"  # the student is not here
 
 
 @pytest.mark.sandbox
@@ -307,3 +308,40 @@ def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> No
     project.recipe = change(project.recipe, "verification.sandbox", "unsafe")
     found = findings(project, quick=True)["sandbox"]
     assert (found.status, found.message[:30]) == ("warning", "verification.sandbox is unsafe")
+
+
+@pytest.mark.parametrize(
+    ("command", "processes"),
+    [
+        ("accelerate launch --num_processes 8", 8),
+        ("accelerate launch --num-processes=8 --use_fsdp", 8),
+        ("accelerate launch --num_processes 16 --num_machines 2", 8),
+        ("accelerate launch --cpu --num_processes 8", 1),
+        ("torchrun --nproc-per-node 4", 4),
+        ("torchrun --nproc_per_node=gpu", 1),
+        ("accelerate launch", 1),
+        ("python", 1),
+    ],
+)
+def test_a_launchers_processes_take_a_gpu_each(command: str, processes: int) -> None:
+    assert gpu_processes(command.split()) == processes
+
+
+def test_more_processes_than_gpus_are_a_failure(tmp_path: Path, tiny: Recipe) -> None:
+    training = tiny.training.model_copy(update={"launcher": ("python", "--num_processes", "8")})
+    found = findings(Project(tmp_path, tiny.model_copy(update={"training": training})), quick=True)["launcher"]
+    assert found.status == "failed"
+    assert "starts 8 processes here, each on a GPU of its own, and there are 0" in found.message
+
+
+def test_what_cannot_be_known_is_not_called_well(tmp_path: Path, tiny: Recipe) -> None:
+    absent = tiny.student.model_copy(update={"model": "someone/not-here"})
+    (benchmark, *_) = tiny.evaluation.benchmarks
+    gone = benchmark.model_copy(update={"path": str(tmp_path / "gone.jsonl")})
+    evaluation = tiny.evaluation.model_copy(update={"benchmarks": (gone,)})
+    found = findings(
+        Project(tmp_path, tiny.model_copy(update={"student": absent, "evaluation": evaluation})), quick=True
+    )
+    assert (found["student"].status, found[f"benchmark {gone.name}"].status) == ("failed", "failed")
+    assert (found["disk"].status, found["teacher context"].status) == ("unknown", "unknown")
+    assert "its file is at fault" in found["teacher context"].message

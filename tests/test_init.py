@@ -48,7 +48,7 @@ def test_a_file_that_is_there_is_kept(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_server_says_what_it_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stub = Stub(Chat(DEMO / "teacher"))
+    stub = Stub(Chat.load(DEMO / "teacher", load_recipe("demo").teacher))
     with listening(stub) as url:
         words = ["--teacher", url.removesuffix("/v1"), "--student", STUDENT, "--benchmark", TASK]
         main(["init", "a.yaml", *words, "--teacher-tokenizer", TEACHER, "--teacher-revision", "v1"])

@@ -8,4 +8,9 @@ from dasd_resources.visible_text import show_message
 
 def echo(message: str) -> None:
     """Print a message at once."""
-    show_message(f"{time.strftime('%H:%M:%S')} {message}", sys.stderr)
+    show_message(timed(message), sys.stderr)
+
+
+def timed(message: str) -> str:
+    """A message with the time before it."""
+    return f"{time.strftime('%H:%M:%S')} {message}"

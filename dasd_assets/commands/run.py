@@ -16,8 +16,10 @@ import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
 from dasd_assets.commands.console import console
+from dasd_assets.commands.display import display
 from dasd_assets.commands.dry_run import dry_run
 from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.commands.messages import timed
 from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
@@ -64,14 +66,26 @@ def command(args: argparse.Namespace) -> int:
         if args.dry_run:
             show(dry_run(instance, definitions, recipe, engines, home, args.select))
             return 0
-        if args.select:
-            done = materialize_selected(instance, definitions, recipe, args.select, home, print_message)
-        else:
-            done = bring_up_to_date(instance, definitions, recipe, engines, home, print_message)
+        with display() as shown:
+            done = _make(instance, definitions, recipe, engines, args, lambda message: shown.say(timed(message)))
         print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
             show(summary(instance, definitions, Warehouse(home=str(home)), engines, recipe))
     return 0
+
+
+def _make(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    recipe: Recipe,
+    engines: Engines,
+    args: argparse.Namespace,
+    echo: Echo,
+) -> int:
+    """Everything, or the selection; returns the number of materializations."""
+    if args.select:
+        return materialize_selected(instance, definitions, recipe, args.select, args.home, echo)
+    return bring_up_to_date(instance, definitions, recipe, engines, args.home, echo)
 
 
 def bring_up_to_date(

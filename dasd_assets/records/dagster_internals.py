@@ -20,7 +20,12 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._core.log_manager import get_log_record_metadata, has_log_record_event, has_log_record_metadata
+from dagster._core.log_manager import (
+    get_log_record_event,
+    get_log_record_metadata,
+    has_log_record_event,
+    has_log_record_metadata,
+)
 from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage import sql
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -62,6 +67,7 @@ __all__ = [
     "RunFailureReason",  # tells a run whose process died from one whose step failed
     "StepDependencyConfig",  # of an Executor's signature
     "UnresolvedAssetJobDefinition",  # the type that `define_asset_job` returns, for annotations
+    "get_log_record_event",  # which asset is being made, for the terminal
     "get_log_record_metadata",  # step and message of a line of the run log, for the terminal
     "has_log_record_event",  # tells Dagster's own events from our messages
     "has_log_record_metadata",  # tells messages of a run from those of libraries

@@ -6,6 +6,8 @@ of days should not be ten thousand lines long.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,6 +16,34 @@ from dasd_resources.sft.checkpoint import Pace, Progress
 Item = TypeVar("Item")
 
 LOG_SECONDS = 10.0  # between two lines, during the first ten minutes
+
+
+@dataclass(frozen=True)
+class Done:
+    """How much of a step's work is done, of how much; pace: rate and time left, as they are shown."""
+
+    done: int
+    total: int
+    unit: str
+    pace: str = ""
+
+
+_watcher: ContextVar[Callable[[Done], None] | None] = ContextVar("_watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Callable[[Done], None]) -> Iterator[None]:
+    """Within, whoever shows progress is told of every item, not of those alone that are logged."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def _tell(done: Done) -> None:
+    if (watcher := _watcher.get()) is not None:
+        watcher(done)
 
 
 def logged(
@@ -25,9 +55,11 @@ def logged(
     """
     if total:
         log(f"0/{total:,} {unit}: the engine starts")
+        _tell(Done(0, total, unit, "(the engine starts)"))
     began = first = logged_at = time.monotonic()
     for done, item in enumerate(items, start=1):
         now = time.monotonic()
+        _tell(Done(done, total, unit, pace_of(done, total, now - first, done - 1)))
         if done == 1:
             first = logged_at = now
         if done == total:
@@ -58,6 +90,7 @@ class TrainingLog:
         if isinstance(now, Progress):
             self.loss = f", loss {now.loss:.3f}, learning rate {now.learning_rate:.2e}"
         seconds = self.clock()
+        _tell(Done(now.step, now.num_steps, "steps", self._pace(now, seconds)))
         if self.first is None:
             self.first, self.started, self.logged_at = now, seconds, seconds
             starts = "starts" if now.step == 0 else f"continues after step {now.step:,}"
@@ -65,6 +98,15 @@ class TrainingLog:
         elif seconds - self.logged_at >= pause(seconds - self.started, self.interval) or is_last:
             self.log(training_line(self.first, now, self.loss, seconds - self.started))
             self.logged_at = seconds
+
+    def _pace(self, now: Progress | Pace, seconds: float) -> str:
+        left = _left(self.first, now, seconds - self.started) if self.first is not None else ""
+        return f"{self.loss}{left}".removeprefix(", ")
+
+
+def _left(first: Progress | Pace, now: Progress | Pace, seconds: float) -> str:
+    steps, left = now.step - first.step, now.num_steps - now.step
+    return f", {duration(left * seconds / steps)} left" if left and steps > 0 else ""
 
 
 def pause(elapsed: float, interval: float) -> float:
@@ -74,18 +116,22 @@ def pause(elapsed: float, interval: float) -> float:
 
 def progress_line(done: int, total: int, unit: str, seconds: float, num_timed: int) -> str:
     """`120/400 responses (30 %), 24.0/s, 12 s left`; num_timed: how many of them came in `seconds`."""
+    return f"{done:,}/{total:,} {unit} ({100 * done / max(total, 1):.0f} %), {pace_of(done, total, seconds, num_timed)}"
+
+
+def pace_of(done: int, total: int, seconds: float, num_timed: int) -> str:
+    """`24.0/s, 12 s left`; num_timed: how many of those that are done came in `seconds`."""
     rate = num_timed / max(seconds, 1e-6)
     left = f", {duration((total - done) / rate)} left" if done < total and num_timed else ""
-    return f"{done:,}/{total:,} {unit} ({100 * done / max(total, 1):.0f} %), {rate:.1f}/s{left}"
+    return f"{rate:.1f}/s{left}"
 
 
 def training_line(first: Progress | Pace, now: Progress | Pace, loss: str, seconds: float) -> str:
     """`step 120/800 (15 %), loss 0.512, learning rate 3.00e-03, 9,800 tokens/s, 2 min left`."""
-    steps, tokens, left = now.step - first.step, now.tokens - first.tokens, now.num_steps - now.step
+    tokens = now.tokens - first.tokens
     rate = f", {tokens / seconds:,.0f} tokens/s" if tokens > 0 and seconds > 0 else ""
-    time_left = f", {duration(left * seconds / steps)} left" if left and steps > 0 else ""
     share = 100 * now.step / max(now.num_steps, 1)
-    return f"step {now.step:,}/{now.num_steps:,} ({share:.0f} %){loss}{rate}{time_left}"
+    return f"step {now.step:,}/{now.num_steps:,} ({share:.0f} %){loss}{rate}{_left(first, now, seconds)}"
 
 
 def duration(seconds: float) -> str:

@@ -5,5 +5,9 @@ class CheckWarning(Exception):
     """The run can start, but its result may not be what the user wants."""
 
 
+class CheckUnknown(Exception):
+    """What was to be checked cannot be known, for want of something that another check names."""
+
+
 class CheckFailed(Exception):
     """The run would fail."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dasd_assets.commands.check_outcome import CheckFailed
+from dasd_assets.commands.check.outcome import CheckFailed
 from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.selection_source import source_fault
 from dasd_resources.inference.engines import PromptedModel

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dasd_assets.commands.check_outcome import CheckFailed, CheckWarning
+from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.rules.imports import has_teacher
 from dasd_resources.chat.landed_text import canonical_response
 from dasd_resources.inference.engines import PromptedModel
