@@ -81,7 +81,7 @@ def served_engines() -> list[str]:
 def _load_vllm(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
     from dasd_resources.inference.vllm_engine import VLLMEngine
 
-    return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options)
+    return VLLMEngine(model.path, model.spec.dtype, model.spec.engine_options, model.logs)
 
 
 def _load_transformers(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:

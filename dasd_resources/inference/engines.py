@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from dasd_resources.recipe import Model, RecipeError, Server
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
 FINGERPRINT_CACHE_FORMAT = "2"
+LOG_FOLDER = "logs"  # of the home
 Result = TypeVar("Result", bound=Completion | Score | Failure)
 
 
@@ -38,13 +39,15 @@ class PromptedModel:
     """A model as this recipe prompts it; `fingerprint` covers weights, tokenizer, chat template and system prompt.
 
     It also covers the quantisation that the recipe asks of the engine, if any, and the model it stands for. For weights
-    behind a server, their declared revision and the id they are served under stand in.
+    behind a server, their declared revision and the id they are served under stand in. logs: the folder for what an
+    engine prints.
     """
 
     path: Path
     fingerprint: str
     chat: Chat
     spec: Model
+    logs: Path | None = field(default=None, compare=False)
 
     @property
     def context(self) -> int:
@@ -69,7 +72,7 @@ class Engines(ConfigurableResource):
         files = fingerprint(path, self.cache)
         chat = _chat(path, files, spec, key)
         known = [files, chat.template_version, *_quantisation(spec), *_replaced(chat), *_stands_for(spec)]
-        return PromptedModel(path, content_hash(known)[:16], chat, spec)
+        return PromptedModel(path, content_hash(known)[:16], chat, spec, Path(self.home) / LOG_FOLDER)
 
     def fingerprint(self, spec: Model, key: str) -> str:
         """`find(…).fingerprint`, without loading the tokenizer, which takes seconds, where it is cached."""
@@ -124,12 +127,12 @@ class Engines(ConfigurableResource):
         if spec.replicas == 1:
             return ENGINES[spec.engine].load(model, self.api_key)
         gpus = divide(visible_gpus(), spec.replicas, spec.num_gpus_each)
-        return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec), gpus)
+        return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec, model.logs), gpus)
 
 
-def _load_replica(path: Path, fingerprint: str, spec: Model) -> InferenceEngine:
+def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None = None) -> InferenceEngine:
     """The engine in a process of its own, where the tokenizer is loaded anew: not all of them can be pickled."""
-    model = PromptedModel(path, fingerprint, Chat.load(path, spec), spec)
+    model = PromptedModel(path, fingerprint, Chat.load(path, spec), spec, logs)
     return ENGINES[spec.engine].load(model, lambda variable: None)  # served models, which have keys, have no replicas
 
 

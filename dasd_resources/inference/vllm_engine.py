@@ -11,6 +11,7 @@ the response alone, 1024 rows at a time (`prompt_logprob_start`; the tests drive
 import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -25,6 +26,7 @@ from dasd_resources.inference.limits import (
     unsupported_generation,
     unsupported_scoring,
 )
+from dasd_resources.inference.vllm_log import output_in
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -37,17 +39,18 @@ Purpose = Literal["generate", "score"]
 class VLLMEngine:
     """A model loaded by `vllm.LLM`, anew for generating and for scoring, which want different settings.
 
-    `options` are LLM's own arguments; they override the defaults below.
+    `options` are LLM's own arguments; they override the defaults below. logs: the folder for what vLLM prints, which is
+    over a hundred lines a model; without one it is printed.
     """
 
-    def __init__(self, path: Path, dtype: str, options: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, dtype: str, options: Mapping[str, object], logs: Path | None = None) -> None:
         if options.get("data_parallel_size", 1) != 1:
             raise ValueError(
                 f"engine_options: data_parallel_size {options['data_parallel_size']} needs a server; set "
                 f"replicas: {options['data_parallel_size']} beside engine_options instead"
             )
         self.model = {"model": str(path), "dtype": dtype}
-        self.options = options
+        self.options, self.logs = options, logs
         self.on_gpu = torch.cuda.is_available()
         self.purpose: Purpose | None = None
         self.llm: LLM | None = None
@@ -90,11 +93,12 @@ class VLLMEngine:
         if self.llm is None or self.purpose != purpose:
             self.close()
             _prepare_environment(self.on_gpu)
-            from vllm import LLM
-
             defaults = {**_DEFAULTS[purpose], **(_GPU if self.on_gpu else _CPU)[purpose]}
             arguments = {**defaults, **self.options, **self.model, **_PINNED}
-            self.llm, self.purpose = LLM(**arguments), purpose  # type: ignore[arg-type]
+            with nullcontext() if self.logs is None else output_in(self.logs):
+                from vllm import LLM
+
+                self.llm, self.purpose = LLM(**arguments), purpose  # type: ignore[arg-type]
         return self.llm
 
 

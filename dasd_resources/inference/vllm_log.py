@@ -1,0 +1,75 @@
+"""Where vLLM's own output goes: a file, so that a terminal holds what a user has to read.
+
+Its processes, and libraries below it that know no Python logging, write to the standard streams; those are sent to the
+file while a model is loaded, and its processes keep them. Its loggers write there throughout.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOG = "vllm.log"
+CONFIGURATION = "vllm_logging.json"
+MAX_BYTES = 10_000_000  # then the log is put aside, in place of the one before it
+VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
+
+
+class VLLMFailed(RuntimeError):
+    """vLLM did not load a model; the message names its log."""
+
+
+@contextmanager
+def output_in(folder: Path) -> Iterator[Path]:
+    """Within, all that this process and those it starts print goes to the log in this folder, which is yielded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG
+    if log.is_file() and log.stat().st_size > MAX_BYTES:
+        log.replace(log.with_name(f"{LOG}.1"))
+    if VARIABLE not in os.environ:  # a user's own stays
+        os.environ[VARIABLE] = str(_configuration(folder, log))
+    try:
+        with open(log, "ab") as file, _streams_to(file.fileno()):
+            yield log
+    except Exception as error:
+        raise VLLMFailed(f"{error} (vLLM's log: {log})") from error
+
+
+def _configuration(folder: Path, log: Path) -> Path:
+    """The file that tells vLLM's loggers, in each of its processes, to write to the log."""
+    handler = {"class": "logging.FileHandler", "filename": str(log), "formatter": "line", "encoding": "utf-8"}
+    document = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"file": handler},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+    }
+    path = folder / CONFIGURATION
+    temporary = folder / f".{CONFIGURATION}.{os.getpid()}"
+    temporary.write_text(json.dumps(document), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+@contextmanager
+def _streams_to(descriptor: int) -> Iterator[None]:
+    """Within, standard output and error are this file, for what is no Python too."""
+    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    try:
+        _flush()
+        for stream in kept:
+            os.dup2(descriptor, stream)
+        yield
+    finally:
+        _flush()
+        for stream, original in kept.items():
+            os.dup2(original, stream)
+            os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
