@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+WRITTEN_BY_EXPERIMENTS = "experiments/"  # in docs/, by `make experiments`: a link there may be older than its page
+
 
 class _Page(HTMLParser):
     """The addresses that a page names, and the anchors that it has."""
