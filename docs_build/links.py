@@ -1,6 +1,7 @@
 """Links of the built site that lead nowhere: every `href` and `src` of every page, raw HTML included, and its anchor.
 
-Only addresses within the site are looked up; no other machine is asked.
+Only addresses within the site are looked up; no other machine is asked. What a page would load from elsewhere is
+reported, too.
 """
 
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ class _Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.addresses: list[str] = []
+        self.loaded: set[str] = set()
         self.anchors: set[str] = set()
         self.feed(text)
 
@@ -23,6 +25,7 @@ class _Page(HTMLParser):
         for name, value in attrs:
             if value and name in ("href", "src"):
                 self.addresses.append(value)
+                self.loaded |= {value} if name == "src" else set()
             elif value and name in ("id", "name"):
                 self.anchors.add(value)
 
@@ -42,7 +45,7 @@ def dead_links(site: Path) -> list[str]:
 def _leads_somewhere(path: Path, address: str, pages: dict[Path, _Page]) -> bool:
     parts = urlsplit(address)
     if parts.scheme or parts.netloc:
-        return True
+        return not parts.netloc or address not in pages[path].loaded
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     if target.is_dir():
         target /= "index.html"

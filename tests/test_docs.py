@@ -83,10 +83,11 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "index.html").write_text('<h1 id="top">x</h1><a href="sub/a.html#here">a</a><img src="gone.png">')
     (tmp_path / "sub" / "a.html").write_text(
-        '<a href="../index.html#top">up</a><a href="#there">b</a><a href="https://example.org/x">c</a>'
+        '<a href="../index.html#top">up</a><a href="#there">b</a><a href="https://example.org/x">c</a><script src="https://example.org/x.js"></script>'
     )
     assert dead_links(tmp_path) == [
         "index.html: sub/a.html#here",
         "index.html: gone.png",
         "sub/a.html: #there",
+        "sub/a.html: https://example.org/x.js",
     ]
