@@ -16,13 +16,15 @@ from conftest import Fake, Project, silent_log
 from reached import versions_reached
 from test_declarations import rule_constants
 
+from dasd_assets.audit.pages import takedown_page
+from dasd_assets.audit.takedown import take_down
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_assets.commands.experiment import blocks, chosen_cells, page, run_experiment
+from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.experiments import assets
-from dasd_assets.experiments.cells import answers, every_cell, trained_cells
+from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, trained_cells
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
@@ -34,6 +36,8 @@ from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.data_files import data_files, data_folder
+from dasd_resources.storage.repair import plan_repair
 from dasd_resources.storage.warehouse import Warehouse
 
 GRID = Experiment.model_validate(
@@ -310,3 +314,38 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert "Nothing follows." in page and "Nothing follows." in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page
+
+
+@pytest.fixture
+def compared_copy(compared: Project, tmp_path: Path) -> Project:
+    shutil.copytree(compared.home, tmp_path / "home")
+    return Project(tmp_path / "home", compared.recipe)
+
+
+def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Project) -> None:
+    project = compared_copy
+    assert outdated_cells(project.warehouse, project.recipe, GRID) == 0
+    query = "SELECT prompt_id FROM selected_responses WHERE dataset = 't060' AND policy = 'das' ORDER BY ALL LIMIT 1"
+    record = take_down(project.warehouse, [project.read(query).item()], [], "a claim", undo=False)
+    assert record["experiments"] == [{"recipe": project.recipe.name, "experiment": "grid"}]
+    assert "dasd experiment grid --recipe tiny" in takedown_page(record)
+    outdated = outdated_cells(project.warehouse, project.recipe, GRID)
+    assert 6 <= outdated <= 10  # own, random_second and masked under both seeds, at least; never the untrained student
+    (project.home / "experiments").mkdir(exist_ok=True)
+    (project.home / "experiments" / "grid.yaml").write_text(
+        json.dumps(GRID.model_dump(mode="json", exclude_unset=True))
+    )
+    assert f"({outdated} on data that have changed" in "\n".join(
+        listed(project.warehouse, project.recipe, project.home)
+    )
+
+
+def test_repair_says_what_makes_the_rows_of_experiments_again(compared_copy: Project) -> None:
+    warehouse = compared_copy.warehouse
+    with warehouse.commit("flush") as transaction:  # tables of few rows are kept in the catalog
+        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    found = {file.table: file for file in data_files(warehouse.catalog) if file.newest and not file.deletes}
+    (data_folder(warehouse.catalog) / found["sft_examples"].path).unlink()
+    plan = plan_repair(warehouse, [])
+    assert [damage.file.table for damage in plan.drop] == ["sft_examples"]
+    assert "sft_examples: after `dasd run`, `dasd experiment grid --recipe tiny` makes its rows again" in plan.notes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dasd_assets.records.progress import TrainingLog, duration, logged, pause, progress_line
+from dasd_assets.records.progress import Tally, TrainingLog, duration, logged, pause, progress_line
 from dasd_resources.sft.checkpoint import Pace, Progress
 
 
@@ -69,3 +69,11 @@ def test_a_training_that_has_just_begun_tells_no_rate() -> None:
     say(Pace(0, 10, 0))
     say(Pace(0, 10, 0))
     assert lines == ["training starts: 10 steps in all", "step 0/10 (0 %)"]
+
+
+def test_a_tally_estimates_from_what_it_has_seen_done() -> None:
+    said, times = list[str](), iter([0.0, 1.0, 30.0, 60.0, 61.0])
+    tally = Tally(4, "trainings", said.append, clock=lambda: next(times))
+    for is_new in (False, True, True, False):
+        tally.add(is_new=is_new)
+    assert said == ["2/4 trainings, about 60 s left", "3/4 trainings, about 30 s left", "4/4 trainings"]

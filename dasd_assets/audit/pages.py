@@ -180,6 +180,8 @@ def takedown_page(record: Record) -> str:
     sections.append(
         "The next `dasd run`, or the service, rebuilds everything accordingly; old checkpoints stay on disk."
     )
+    if again := [f"dasd experiment {row['experiment']} --recipe {row['recipe']}" for row in record["experiments"]]:
+        sections.append(_section("But for experiments, which are run again by", again))
     return "\n\n".join(sections)
 
 

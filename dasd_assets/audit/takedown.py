@@ -46,7 +46,13 @@ def take_down(lake: Lake, ids: list[str], questions: list[str], reason: str, und
     taken = undo_withdrawal(lake, ids, questions) if undo else withdraw(lake, ids, questions, reason)
     with lake.reading() as reading:
         touched = touched_checkpoints(reading, taken.named)
-    return {"undone": undo, "reason": reason, **_changes(taken), "checkpoints": touched}
+        checkpoints = [row["checkpoint_id"] for row in touched]
+        experiments = reading.read(_EXPERIMENTS, {"ids": checkpoints}).to_dicts()
+    return {"undone": undo, "reason": reason, **_changes(taken), "checkpoints": touched, "experiments": experiments}
+
+
+_EXPERIMENTS = """SELECT DISTINCT recipe, experiment FROM experiment_cells
+    WHERE list_contains($ids::VARCHAR[], checkpoint_id) ORDER BY ALL"""
 
 
 def _whole(reading: Reading, prefix: str) -> str:

@@ -26,6 +26,7 @@ from dasd_assets.experiments.cells import (
     answers,
     every_cell,
     in_order,
+    outdated_cells,
     partition_key,
     trained_cells,
 )
@@ -196,8 +197,10 @@ def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
         if isinstance(experiment, RecipeError):
             yield f"faulty: {experiment}"
             continue
-        num, trained, answered = len(every_cell(experiment)), 0, 0
+        num, trained, answered, old = len(every_cell(experiment)), 0, 0, 0
         if warehouse.catalog.is_file():
             trained = trained_cells(warehouse, recipe, experiment).height
             answered = answers(warehouse, recipe, experiment).select("arm", "seed").n_unique()
-        yield f"{experiment.name:<16}{trained:>4} trained, {answered:>3} answered of {num:>3}  {experiment.title}"
+            old = outdated_cells(warehouse, recipe, experiment)
+        title = experiment.title + (f" ({old} on data that have changed: run it again)" if old else "")
+        yield f"{experiment.name:<16}{trained:>4} trained, {answered:>3} answered of {num:>3}  {title}"

@@ -79,6 +79,17 @@ def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> 
     return found.join(order, on=[ARM, SEED]).sort("place", "stage").drop("place")
 
 
+def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> int:
+    """How many cells were trained on a dataset that is another by now, or on a question withdrawn since."""
+    query = """SELECT count(DISTINCT (arm, seed)) FROM experiment_cells c
+        WHERE recipe = $recipe AND experiment = $experiment AND dataset_id IS NOT NULL AND (
+            (recipe, dataset, policy, dataset_id) NOT IN
+                (SELECT DISTINCT (recipe, dataset, policy, dataset_id) FROM sft_examples)
+            OR checkpoint_id IN
+                (SELECT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)))"""
+    return int(warehouse.read(query, {"recipe": recipe.name, "experiment": experiment.name}).item())
+
+
 def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
     """The last stage of each cell, in the experiment's order."""
     return stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED, maintain_order=True).last()

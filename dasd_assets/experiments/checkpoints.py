@@ -19,7 +19,7 @@ from dasd_assets.mixed_policy.mixture import MIXTURE
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.markdown import table
-from dasd_assets.records.progress import TrainingLog
+from dasd_assets.records.progress import Tally, TrainingLog
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.tags import EXPERIMENTS
@@ -188,9 +188,13 @@ class Work:
             f"{len(self.stages)} trainings of {len(self.cells)} cells, {at_once.num_trainings} at a time"
         )
         parents = {key: stage.parent_id for key, (stage, _) in self.stages.items()}
-        side_by_side(parents, lambda key: self._train(key, at_once.num_threads), at_once.num_trainings)
+        tally = Tally(len(parents), "trainings", self.context.log.info)
+        side_by_side(
+            parents, lambda key: tally.add(is_new=self._train(key, at_once.num_threads)), at_once.num_trainings
+        )
 
-    def _train(self, key: str, num_threads: int | None) -> None:
+    def _train(self, key: str, num_threads: int | None) -> bool:
+        """Whether it was trained now, and not before."""
         stage, of = self.stages[key]
         folder = Path(self.warehouse.home) / "checkpoints" / key
         known = self.warehouse.read("SELECT count(*) FROM checkpoints WHERE checkpoint_id = $id", {"id": key}).item()
@@ -198,6 +202,7 @@ class Work:
         self.trained[key] = found or self._train_anew(key, stage, of, num_threads)
         for cell in [cell for cell, chain in self.cells.items() if chain and chain[-1][0] == key]:
             self._write(cell)
+        return found is None
 
     def _train_anew(self, key: str, stage: Stage, of: Trainable, num_threads: int | None) -> Trained:
         job = stage_job(self.warehouse, stage, of.seen, num_threads)

@@ -4,6 +4,8 @@ Each cell's last checkpoint is asked, under the benchmarks and sampling of the e
 for whatever asked it, is not asked again.
 """
 
+from collections.abc import Iterator, Sequence
+
 import dagster as dg
 
 from dasd_assets.evaluation.answers import Checkpoint, ask_missing
@@ -18,6 +20,7 @@ from dasd_assets.experiments.cells import (
 )
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.progress import Tally
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS, retry_tags
 from dasd_assets.records.unsafe import sandbox_figure
@@ -68,11 +71,12 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             )
             for cell in reversed(wanted)
         }
+        tally = Tally(len(models), "models asked", context.log.info)
         answered = ask_missing(
             warehouse,
             engines,
             asked,
-            reversed(models.values()),
+            _counted(list(reversed(models.values())), tally),
             origin=origin(context),
             say=context.log.info,
             warn=context.log.warning,
@@ -90,3 +94,10 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         )
 
     return experiment_evaluations
+
+
+def _counted(models: Sequence[Checkpoint], tally: Tally) -> Iterator[Checkpoint]:
+    """The models one by one; each is counted when the next is asked for."""
+    for model in models:
+        yield model
+        tally.add(is_new=True)

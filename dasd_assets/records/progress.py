@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TypeVar
 
 from dasd_resources.sft.checkpoint import Pace, Progress
@@ -107,6 +108,33 @@ class TrainingLog:
 def _left(first: Progress | Pace, now: Progress | Pace, seconds: float) -> str:
     steps, left = now.step - first.step, now.num_steps - now.step
     return f", {duration(left * seconds / steps)} left" if left and steps > 0 else ""
+
+
+@dataclass
+class Tally:
+    """Logs how many of some long jobs are done, and how long the rest will take; several threads may add to it.
+
+    Jobs that were done before count as done, but not for the rate, which would promise too much.
+    """
+
+    total: int
+    unit: str
+    log: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    num_done: int = field(default=0, init=False)
+    num_new: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.started, self._lock = self.clock(), Lock()
+
+    def add(self, *, is_new: bool) -> None:
+        """Count a job. is_new: it was not done before."""
+        with self._lock:
+            self.num_done, self.num_new = self.num_done + 1, self.num_new + is_new
+            rest, seconds = self.total - self.num_done, self.clock() - self.started
+            left = f", about {duration(rest * seconds / self.num_new)} left" if rest and self.num_new else ""
+            if is_new or not rest:
+                self.log(f"{self.num_done}/{self.total} {self.unit}{left}")
 
 
 def pause(elapsed: float, interval: float) -> float:

@@ -26,6 +26,15 @@ from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.upkeep import upkeep_lock
 
 RESTORE = "`dasd restore` brings it back from a backup"
+# Tables of which experiments write rows, too.
+OF_EXPERIMENTS = {
+    "experiment_cells",
+    "experiment_comparisons",
+    "experiment_datasets",
+    "published_datasets",
+    "selected_responses",
+    "sft_examples",
+}
 AT_WORK = "{}: nothing was changed; try again when it has ended"
 
 
@@ -69,7 +78,7 @@ def plan_repair(lake: Lake, unlanded: Collection[str]) -> RepairPlan:
     }:
         keep |= found
     drop = [d for d in damages if d not in keep]
-    return RepairPlan(drop, list(keep.items()), list(_notes(lake, drop)))
+    return RepairPlan(drop, list(keep.items()), [*_notes(lake, drop), *_experiments(lake, damages)])
 
 
 def files_not_dropped(lake: Lake) -> list[DataFile]:
@@ -124,6 +133,18 @@ def _notes(lake: Lake, drop: Sequence[Damage]) -> Iterator[str]:
                 f"checkpoint {checkpoint}: the rows it was trained on cannot be read as of its snapshot {snapshot}, "
                 f"even when they have been made again; {RESTORE}"
             )
+
+
+def _experiments(lake: Lake, damages: Sequence[Damage]) -> Iterator[str]:
+    """The experiments that have rows in the damaged tables: no `dasd run` makes them again, the experiment does."""
+    tables = sorted({damage.file.table for damage in damages if damage.file.newest} & OF_EXPERIMENTS)
+    if "experiment_cells" in tables:
+        yield "experiment_cells: every experiment that is run again writes its rows anew"
+    elif tables:
+        query = "SELECT DISTINCT recipe, experiment FROM experiment_cells ORDER BY ALL"
+        for recipe, name in lake.read(query).iter_rows():
+            again = f"`dasd experiment {name} --recipe {recipe}` makes its rows again"
+            yield f"{', '.join(tables)}: after `dasd run`, {again}"
 
 
 def drop_files(lake: Lake, plan: RepairPlan, last_event: int) -> int:

@@ -44,6 +44,7 @@ EXPERIMENT_COMPARISONS = Table(
     ),
     key=("recipe", "experiment", "arm", "benchmark", "temperature"),
     shown=("arm", "benchmark", "temperature", "difference", "low", "high", "p_holm", "minimum_detectable_effect"),
+    derived=True,
     in_summary=False,
 )
 

@@ -15,6 +15,7 @@ EXPERIMENT_DATASETS = Table(
         RUN_ID,
     ),
     key=("recipe", "dataset", "policy"),
+    derived=True,
     in_summary=False,
 )
 
@@ -39,6 +40,7 @@ EXPERIMENT_CELLS = Table(
     ),
     key=("recipe", "experiment", "arm", "seed", "stage"),
     references=(Reference(("checkpoint_id",), "checkpoints"),),
+    derived=True,
     in_summary=False,
 )
 
