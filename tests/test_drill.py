@@ -284,6 +284,7 @@ def has_all(project: Project, num_batches: int) -> bool:
     return is_up_to_date(project, DATA_ASSETS)
 
 
+@pytest.mark.drill
 def test_killed_twice_and_restarted_once_nothing_is_lost(tmp_path: Path, tiny: Recipe) -> None:
     """The drill's short form."""
     project = Project(tmp_path / "home", tiny)

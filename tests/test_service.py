@@ -18,10 +18,12 @@ import pytest
 from conftest import Project, prompt_rows
 from reliability import record
 from test_drill import (
+    LOOPBACK,
     check_nothing_is_left,
     check_same,
     free_port,
     has_all,
+    open_ports,
     recipe_file,
     served,
     session,
@@ -148,6 +150,8 @@ def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -
         members = psutil.Process(service.pid).children(recursive=True)
         commands = [" ".join(member.cmdline()) for member in members]
         assert all(any(word in command for command in commands) for word in (*WEB_UI, *DAEMON, *CODE_SERVERS))
+        ports = open_ports([service.pid, *(member.pid for member in members)])
+        assert ports and ports <= LOOPBACK
         holder = f"dasd ui (pid {service.pid} on {socket.gethostname()}), http://127.0.0.1:{port}, since 20"
         said = f"{home} has a service already: {holder}"
         second = ui(home, free_port())
