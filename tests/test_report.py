@@ -6,7 +6,9 @@ import pytest
 from conftest import Project
 
 from dasd_assets.records.partitions import batches
-from dasd_assets.report import NUM_POSITIONS, ReportData, find, pictures
+from dasd_assets.report import ReportData, find, pictures
+from dasd_assets.report.findings import NUM_POSITIONS
+from dasd_assets.report.page import PAGE
 from dasd_assets.rules.filters import FILTERS
 
 PICTURES = {
@@ -66,22 +68,52 @@ def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: ReportData)
     assert findings.accuracies["checkpoint"].to_list() == findings.checkpoints["name"].to_list() == names
 
 
-def test_every_picture_is_there(findings: ReportData, finished: Project) -> None:
-    with finished.instance() as instance:
-        existing = batches(instance)
-    assert set(pictures(finished.warehouse, finished.engines, finished.recipe, findings, existing)) == PICTURES
+def test_every_picture_is_there(findings: ReportData) -> None:
+    assert set(pictures(findings)) == PICTURES
+
+
+def test_what_was_made_is_counted(findings: ReportData, finished: Project) -> None:
+    assert findings.num_questions == finished.read("SELECT * FROM prompts").height
+    assert findings.responses["num_responses"].to_list() == [30, 30]
+    examples = finished.read("SELECT * FROM sft_examples WHERE policy = 'das'")
+    for row in findings.datasets.to_dicts():
+        of_it = examples.filter(pl.col("dataset") == row["dataset"])
+        assert row["num_examples"] == of_it.height
+        assert row["num_tokens"] == of_it["input_ids"].list.len().sum()
+    assert findings.datasets["dataset"].to_list() == ["t060", "t100", "mixed"]
+
+
+def test_gains_are_the_differences_of_accuracies(findings: ReportData) -> None:
+    accuracy = {tuple(row[:3]): row[3] for row in findings.accuracies.iter_rows()}
+    assert findings.gains["arm"].unique(maintain_order=True).to_list() == ["t060", "t100", "mixed"]
+    for row in findings.gains.to_dicts():
+        setting = (row["benchmark"], row["temperature"])
+        expected = accuracy[row["arm"], *setting] - accuracy["student", *setting]
+        assert row["difference"] == pytest.approx(expected)
+
+
+def test_the_shown_response_is_the_best_of_the_last_dataset(findings: ReportData, finished: Project) -> None:
+    assert findings.response is not None
+    best = finished.read(
+        "SELECT response_id FROM selected_responses WHERE dataset = 't100' AND rank = 1 AND policy = 'das'"
+    )
+    assert findings.response.response_id == best["response_id"].min()
+    assert findings.response.text[slice(*findings.response.sentences.row(0)[:2])].strip()
 
 
 def test_the_report_leaves_files_and_shows_them(finished: Project) -> None:
     folder = finished.home / "reports" / "tiny"
     others = {path.name for path in folder.glob("provenance*")}  # of `answer_provenance`
-    assert {path.name for path in folder.iterdir()} - others == {f"{name}.png" for name in PICTURES}
+    assert {path.name for path in folder.iterdir()} - others == {PAGE, *(f"{name}.png" for name in PICTURES)}
     with finished.instance() as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("distillation_report"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     assert set(metadata) >= PICTURES
+    assert (folder / PAGE).read_text().count("<svg") == len(PICTURES)
+    assert metadata["report"].value == str(folder / PAGE)
+    assert {"accuracy_student_sums_T0.6", "dropped_share_correctness", "cut_off_share"} <= set(metadata)
     for name in PICTURES:
         assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
     accuracies, drops = metadata["accuracies"], metadata["drops"]

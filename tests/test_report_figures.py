@@ -11,7 +11,7 @@ from dasd_assets.evaluation import accuracy_bars
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
 from dasd_assets.records.plots import png
-from dasd_assets.report import sentence_bars, teacher_share_by_position
+from dasd_assets.report.figures import sentence_bars, teacher_share_by_position
 from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.sft.checkpoint import Progress
 

@@ -25,7 +25,8 @@ def accuracy_bars(table: pl.DataFrame) -> "Figure":
         errors = np.asarray(group["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
         heights = group["accuracy"].fill_null(0)  # of an incomplete evaluation no bar is seen
         axes.bar(position, heights, 0.75 / len(groups), yerr=errors, capsize=2, label=label)
-        axes.set_xticks(np.arange(group.height), list(group["checkpoint"]), fontsize=8)
+        middle = np.arange(group.height) + 0.4 * (1 - 1 / len(groups))  # of the checkpoint's bars
+        axes.set_xticks(middle, list(group["checkpoint"]), fontsize=8)
     axes.set_ylim(0, 1.15)
     return with_legend(figure, axes, columns=2)
 

@@ -1,0 +1,217 @@
+"""What the report reads from the warehouse: counts, drops, accuracies, what changed, and what its figures draw."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from dasd_assets.evaluation import checkpoint_outcomes, stored_accuracy
+from dasd_assets.mixed_policy.distilled_student import student_rollouts_now
+from dasd_assets.records.markdown import table
+from dasd_assets.report.one_response import OneResponse, one_response
+from dasd_assets.rules.asset_names import DAS, MIXED
+from dasd_assets.rules.candidates import (
+    AT_ANY_TEMPERATURE,
+    JUDGED,
+    OF_BATCHES,
+    OF_RECIPE,
+    candidate_params,
+    drop_counts,
+)
+from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
+from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version
+from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.rules.statistics import comparisons
+from dasd_resources.inference.engines import Engines
+from dasd_resources.recipe import Recipe
+from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.verifiers import UNVERIFIABLE
+
+NUM_POSITIONS = 8
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Tables behind the page, the plots and the summary.
+
+    drops: temperature, filter, num_dropped, num_judged. shares: position, correct, teacher_share.
+    teacher_share: correct, num_responses, teacher_share. accuracies: see `evaluation.accuracy`.
+    num_questions: usable ones. responses: temperature, num_responses. datasets: dataset, num_selected, num_examples,
+    num_tokens, in the order of training. gains: `comparisons` of each checkpoint with the undistilled student; without
+    incomplete evaluations. response_probs: of the teacher's responses, by group. rollouts: reference_num_tokens,
+    cut_off. losses: the curve of each checkpoint. response: None until one is selected.
+    """
+
+    drops: pl.DataFrame
+    shares: pl.DataFrame
+    teacher_share: pl.DataFrame
+    accuracies: pl.DataFrame
+    checkpoints: pl.DataFrame
+    num_questions: int
+    responses: pl.DataFrame
+    datasets: pl.DataFrame
+    gains: pl.DataFrame
+    response_probs: Mapping[str, Sequence[float]]
+    rollouts: pl.DataFrame
+    losses: Mapping[str, Sequence[Progress]]
+    response: OneResponse | None
+
+
+def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
+    """Read what the recipe's pipeline has made so far from these batches."""
+    params = _params(engines, recipe, batches)
+    checkpoints = current_checkpoints(warehouse, recipe)
+    return ReportData(
+        drops=drop_counts(warehouse, params, FILTERS),
+        shares=_shares(warehouse, params),
+        teacher_share=_teacher_share(warehouse, params),
+        accuracies=stored_accuracy(warehouse, recipe),
+        checkpoints=checkpoints,
+        num_questions=int(warehouse.read(_NUM_QUESTIONS, {"batches": batches}).item()),
+        responses=warehouse.read(_NUM_RESPONSES, params),
+        datasets=_datasets(warehouse, recipe),
+        gains=gains(checkpoint_outcomes(warehouse, recipe)),
+        response_probs=_response_probs(warehouse, params, recipe),
+        rollouts=student_rollouts_now(warehouse, engines, recipe).select("reference_num_tokens", "cut_off"),
+        losses=_losses(checkpoints),
+        response=one_response(warehouse, params, recipe),
+    )
+
+
+def gains(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Each trained checkpoint against the undistilled student, paired by question. outcomes: `checkpoint_outcomes`.
+
+    Where either has answers missing, the two are not compared; a request that failed is a wrong answer.
+    """
+    setting = ["checkpoint", "benchmark", "temperature"]
+    complete = outcomes.filter(pl.col("correct").is_not_null().all().over(setting))
+    answers = complete.select(*setting[1:], "question_id", "correct", arm="checkpoint", seed=pl.lit(0))
+    both = answers.filter((pl.col("arm") == STUDENT).any().over(setting[1:]))
+    names = [name for name in both["arm"].unique().sort() if name not in (STUDENT, "teacher")]
+    found = [comparisons(of_arm(both, name), STUDENT, [name]) for name in names]
+    return pl.concat(found) if found else comparisons(both.clear(), STUDENT, [])
+
+
+def of_arm(answers: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The answers of an arm and the student in the settings that the arm has answered."""
+    own = (pl.col("arm") == name).any().over("benchmark", "temperature")
+    return answers.filter(own & pl.col("arm").is_in([name, STUDENT]))
+
+
+def figures_over_time(data: ReportData) -> dict[str, float]:
+    """Numbers that the web UI plots over the report's materializations; what is not known is absent, not 0."""
+    drops = data.drops.group_by("filter", maintain_order=True).agg(pl.col("num_dropped", "num_judged").sum())
+    return {
+        **{
+            f"accuracy_{row['checkpoint']}_{row['benchmark']}_T{row['temperature']:g}": row["accuracy"]
+            for row in data.accuracies.drop_nulls("accuracy").to_dicts()
+        },
+        **{
+            f"dropped_share_{row['filter']}": row["num_dropped"] / row["num_judged"]
+            for row in drops.to_dicts()
+            if row["num_judged"]
+        },
+        **{
+            f"teacher_sentence_share_{'correct' if row['correct'] else 'incorrect'}": row["teacher_share"]
+            for row in data.teacher_share.to_dicts()
+        },
+        **({"cut_off_share": data.rollouts["cut_off"].sum() / data.rollouts.height} if data.rollouts.height else {}),
+    }
+
+
+def drop_table(drops: pl.DataFrame) -> dg.TableMetadataValue:
+    """A row per filter, a column per temperature, each with the share and number of responses that fail."""
+    columns, rows = drop_rows(drops)
+    return table(columns, rows)
+
+
+def drop_rows(drops: pl.DataFrame) -> tuple[list[str], list[dict[str, str | None]]]:
+    """The columns of that table, and its rows."""
+    temperatures = drops["temperature"].unique().sort().to_list()
+    columns = ["filter", *[f"T={temperature:g}" for temperature in temperatures]]
+    rows: dict[str, dict[str, str | None]] = {}
+    for row in drops.to_dicts():
+        share = f"{row['num_dropped'] / row['num_judged']:.1%}"
+        column = f"T={row['temperature']:g}"
+        dropped = f"{share} ({row['num_dropped']:,} of {row['num_judged']:,})"
+        rows.setdefault(row["filter"], {"filter": row["filter"]})[column] = dropped
+    return columns, [dict.fromkeys(columns) | row for row in rows.values()]
+
+
+def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, object]:
+    teacher = engines.fingerprint(recipe.teacher, "teacher.model")
+    student = engines.fingerprint(recipe.student, "student.model")
+    return {
+        **candidate_params(recipe, teacher),
+        "temperatures": list(recipe.generation.temperatures),
+        "filter_version": filter_version(recipe, student),
+        "student": student,
+        "batches": batches,
+        "threshold_version": threshold_version(recipe),
+        "segmenter_version": SEGMENTER_VERSION,
+    }
+
+
+_NUM_QUESTIONS = "SELECT count(DISTINCT prompt_id) FROM prompts r WHERE " + OF_BATCHES
+_NUM_RESPONSES = f"""SELECT r.temperature, count(*) AS num_responses FROM responses r
+    WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} GROUP BY ALL ORDER BY ALL"""
+# Not what a verifier could not compare: it is neither right nor known to be wrong.
+_DECIDED = f"{JUDGED} AND coalesce(NOT list_contains({[*UNVERIFIABLE, 'verifier_failed']}, v.kind), TRUE)"
+_TYPED = f"""responses r JOIN sentence_types t USING (response_id)
+    JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = '{CORRECTNESS}'
+    WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
+      AND v.filter_version = $filter_version AND t.student_fingerprint = $student
+      AND t.threshold_version = $threshold_version
+      AND {_DECIDED}"""
+
+
+def _teacher_share(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
+    query = f"""WITH each AS (SELECT r.response_id, v.passed, avg((t.sentence_type = 'teacher')::INT) AS share
+            FROM {_TYPED} GROUP BY ALL)
+        SELECT passed AS correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
+        WHERE share IS NOT NULL GROUP BY ALL ORDER BY correct DESC"""
+    return warehouse.read(query, params)
+
+
+def _shares(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
+    query = f"""WITH each AS (SELECT v.passed AS correct, (t.sentence_type = 'teacher')::INT AS is_teacher,
+            floor({NUM_POSITIONS} * t.sentence_index / count(*) OVER (PARTITION BY r.response_id)) AS eighth
+            FROM {_TYPED})
+        SELECT (eighth + 0.5) / {NUM_POSITIONS} AS position, correct, avg(is_teacher) AS teacher_share FROM each
+        WHERE is_teacher IS NOT NULL GROUP BY ALL ORDER BY ALL"""
+    return warehouse.read(query, params)
+
+
+def _response_probs(warehouse: Warehouse, params: Mapping[str, object], recipe: Recipe) -> dict[str, list[float]]:
+    query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
+            r.response_id IN (SELECT response_id FROM selected_responses
+                WHERE recipe = $recipe AND policy = '{DAS}' AND dataset <> '{MIXED}') AS selected
+        FROM responses r WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
+    probs = warehouse.read(query, {**params, "recipe": recipe.name})
+    groups: dict[str, list[float]] = {}
+    for temperature in recipe.generation.temperatures:
+        part = probs.filter(pl.col("temperature") == temperature)
+        groups[f"T={temperature:g}"] = part["prob"].to_list()
+        groups[f"T={temperature:g}, selected"] = part.filter("selected")["prob"].to_list()
+    return groups
+
+
+def _datasets(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    examples = f"""SELECT e.dataset, count(*) AS num_examples, sum(len(e.input_ids))::BIGINT AS num_tokens
+        FROM sft_examples e WHERE e.recipe = $recipe AND e.policy = '{DAS}' GROUP BY ALL"""
+    selected = f"""SELECT s.dataset, count(*) AS num_selected FROM selected_responses s
+        WHERE s.recipe = $recipe AND s.policy = '{DAS}' GROUP BY ALL"""
+    names = pl.DataFrame({"dataset": trained_names(recipe)}, schema={"dataset": pl.String})
+    counts = [warehouse.read(query, {"recipe": recipe.name}) for query in (selected, examples)]
+    return reduce(partial(pl.DataFrame.join, on="dataset", how="left", maintain_order="left"), counts, names)
+
+
+def _losses(checkpoints: pl.DataFrame) -> dict[str, list[Progress]]:
+    trained = checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
+    return {row["name"]: Trained.load(Path(row["path"])).losses for row in trained.to_dicts()}
