@@ -98,12 +98,13 @@ def thresholds(table: pl.DataFrame, threshold: float) -> "Figure":
 
 def one_answer(answer: pl.DataFrame, newest: str | None) -> "Figure":
     """Each sentence's probability under three models, on its type's colour (Figure 5). See `Findings.answer`."""
-    figure, axes = labelled_axes("sentence", "probability")
-    for index, kind in answer.select("sentence_index", "sentence_type").iter_rows():
-        axes.axvspan(index - 0.5, index + 0.5, color=COLOURS.get(kind, "#ffffff"), alpha=0.25, linewidth=0)
+    figure, axes = labelled_axes("sentence, from 1", "probability")
+    places = (answer["sentence_index"] + 1).to_list()
+    for place, kind in zip(places, answer["sentence_type"], strict=True):
+        axes.axvspan(place - 0.5, place + 0.5, color=COLOURS.get(kind, "#ffffff"), alpha=0.25, linewidth=0)
     for (column, label), style in zip(CURVES.items(), ("-o", "--s", ":^"), strict=True):
         values = answer[column].cast(pl.Float64).to_numpy()
-        axes.plot(answer["sentence_index"], values, style, color="#202124", markersize=3, linewidth=1, label=label)
+        axes.plot(places, values, style, color="#202124", markersize=3, linewidth=1, label=label)
     for kind in FOUR_TYPES:
         axes.fill_between([], [], color=COLOURS[kind], alpha=0.25, linewidth=0, label=f"{kind} sentence")
     axes.set_ylim(0, 1.6)

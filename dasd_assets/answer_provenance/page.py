@@ -30,7 +30,7 @@ def tables(found: Findings) -> dict[str, dg.TableMetadataValue]:
         "shares": table(["checkpoint", "num_answers", *FOUR_TYPES], share_rows(found.stages)),
         "right_and_wrong": table(DIFFERENCE_COLUMNS, difference_rows(found.pooled, found.within)),
         "threshold_table": table(THRESHOLD_COLUMNS, threshold_rows(found.thresholds)),
-        "answer_sentences": table(ANSWER_COLUMNS, found.answer.to_dicts()),
+        "answer_sentences": table(ANSWER_COLUMNS, numbered(found.answer)),
         "characteristic_sentences": table(
             ["type", "score", "num_answers", "sentence"], found.characteristic.to_dicts()
         ),
@@ -39,7 +39,7 @@ def tables(found: Findings) -> dict[str, dg.TableMetadataValue]:
 
 DIFFERENCE_COLUMNS = ["checkpoint", "type", "right", "wrong", "pooled", "within_questions", "questions_with_both"]
 THRESHOLD_COLUMNS = ["threshold", *FOUR_TYPES, *(f"{kind}_right_minus_wrong" for kind in FOUR_TYPES)]
-ANSWER_COLUMNS = ["sentence_index", "sentence_type", "teacher_prob", "student_prob", "distilled_prob", "sentence"]
+ANSWER_COLUMNS = ["number", "sentence_type", "teacher_prob", "student_prob", "distilled_prob", "sentence"]
 
 
 def share_rows(stages: pl.DataFrame) -> Iterator[dict[str, object]]:
@@ -76,6 +76,11 @@ def threshold_rows(thresholds: pl.DataFrame) -> Iterator[dict[str, object]]:
         yield row
 
 
+def numbered(answer: pl.DataFrame) -> list[dict[str, object]]:
+    """The sentences of the shown answer, each with its number from 1."""
+    return answer.with_columns(number=pl.col("sentence_index") + 1).to_dicts()
+
+
 def page(found: Findings, pictures: Mapping[str, str]) -> str:
     """The findings as Markdown. pictures: name -> file beside the page. What models wrote is in code spans alone."""
     divergence = found.divergence
@@ -102,7 +107,7 @@ def page(found: Findings, pictures: Mapping[str, str]) -> str:
         lines += _picture(name, pictures)
     lines += [*_table(shown["right_and_wrong"]), "", "## Under other thresholds", "", *_picture("thresholds", pictures)]
     lines += [*_table(shown["threshold_table"]), "", "## One answer", "", *_picture("one_answer", pictures)]
-    lines += [_sentence(row, row["sentence_type"] or "untyped") for row in found.answer.to_dicts()]
+    lines += [_sentence(row, f"{row['number']}, {row['sentence_type'] or 'untyped'}") for row in numbered(found.answer)]
     lines += ["", "## Characteristic sentences", "", SCORE]
     for part in found.characteristic.partition_by("type", maintain_order=True):
         labels = [f"{row['score']:.2f}, {number_of(row['num_answers'], 'answer')}" for row in part.to_dicts()]

@@ -25,6 +25,7 @@ from dasd_resources.recipe import load_recipe
 
 QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of its own
 ENDING_SECONDS = 18.0
+FIRST_PAGE = "/assets/distillation_report"  # what was made, dropped and gained
 
 
 class PortTaken(UserError):
@@ -46,7 +47,7 @@ def command(args: argparse.Namespace) -> int:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         echo(f"marked {abandoned} runs that were cut off; the service continues from what was committed")
-    echo(f"the web UI will be on {address}; stop it with Ctrl-C, the next start continues")
+    echo(f"the web UI will be on {address}{FIRST_PAGE}; stop it with Ctrl-C, the next start continues")
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
     with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave
         return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, dagster_home)

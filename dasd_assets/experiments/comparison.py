@@ -62,8 +62,9 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             raise dg.Failure(f"no cell has answered yet: materialize {EVALUATIONS}{experiment.name} first")
         compared = compared_arms(found, experiment.baseline, list(experiment.arms))
         write(warehouse, origin(context), recipe, experiment, compared)
-        rows = shown_rows(warehouse, recipe, experiment, found, compared)
-        figures = pictures(warehouse, recipe, experiment, found, compared)
+        stages = stage_rows(warehouse, recipe, experiment)
+        rows = result_rows(found, stages, compared, list(experiment.arms))
+        figures = pictures(warehouse, recipe, found, stages, compared)
         return dg.MaterializeResult(
             data_version=content_version(map(str, rows)),
             metadata=declared.result(
@@ -101,10 +102,9 @@ def shown_rows(
 
 
 def pictures(
-    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame
+    warehouse: Warehouse, recipe: Recipe, found: pl.DataFrame, stages: pl.DataFrame, compared: pl.DataFrame
 ) -> dict[str, "Figure"]:
-    """Name -> figure, for every figure of the report."""
-    stages = stage_rows(warehouse, recipe, experiment)
+    """Name -> figure, for every figure of the report. stages: of `stage_rows`."""
     return {
         **({} if compared.is_empty() else {"differences": forest(compared)}),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),

@@ -14,6 +14,7 @@ from dasd_resources.storage.warehouse import Warehouse
 Figure = str | int | float | bool | dg.MetadataValue | None
 
 NUM_SAMPLES = 3
+TEXT = "text"  # of the response that a sample row is of
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class TableAsset:
             **counts,
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
-            **self.version.metadata,
             "sample": self._sample(warehouse, {**rows, **(shown or {})}),
+            **self.version.metadata,
         }
 
     def _count(self, warehouse: Warehouse, rows: Mapping[str, object]) -> int:
@@ -89,7 +90,16 @@ class TableAsset:
     def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> dg.TableMetadataValue:
         columns = declared(self.name).sample_columns
         query = f"SELECT {', '.join(columns)} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
-        return table(columns, warehouse.read(query, rows).to_dicts())
+        found = warehouse.read(query, rows).to_dicts()
+        if not found or "response_id" not in columns or self.name == "responses" or "responses" not in self.sources:
+            return table(columns, found)
+        # A row of numbers says little without the text that they are of.
+        wanted = {"ids": [row["response_id"] for row in found], **{key: rows[key] for key in rows if key == "batch"}}
+        asked = f"""SELECT response_id, any_value(text) FROM responses
+            WHERE {"batch = $batch" if "batch" in rows else "TRUE"} AND response_id IN (SELECT unnest($ids::VARCHAR[]))
+            GROUP BY ALL"""
+        texts = dict(warehouse.read(asked, wanted).iter_rows())
+        return table([*columns, TEXT], [{**row, TEXT: texts.get(row["response_id"])} for row in found])
 
 
 def _equal(rows: Mapping[str, object]) -> str:
