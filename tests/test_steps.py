@@ -60,6 +60,6 @@ def test_the_identity_is_what_is_wanted_and_nothing_else() -> None:
 def test_a_step_tells_its_runs_what_they_are_for() -> None:
     [batch] = steps(stale("prompts", "a"))
     [training] = steps(stale("report"))
-    assert batch.tags == {"dasd.target": "a", "dasd.step": batch.identity}
+    assert batch.tags == {"dasd.target": "a", ".dagster/dasd_step": batch.identity}
     assert training.target == "training"
     assert batch.why == "prompts (never materialized)"

@@ -23,7 +23,7 @@ from dasd_assets.commands.messages import timed
 from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
-from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, in_code_location
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.records.wording import short
@@ -32,7 +32,7 @@ from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, removed
 from dasd_assets.service.planning import Planner, root_versions
-from dasd_assets.service.recovery import canceled_if_interrupted, fail_abandoned_runs, owner
+from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import prepare_home
@@ -234,7 +234,7 @@ def execute(
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
     run_id = str(uuid4())
-    with owner(home) as owned, canceled_if_interrupted(instance, home, run_id, owned):
+    with owner(home) as owned, canceled_if_interrupted(instance, home, run_id, owned), in_code_location(instance, job):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
@@ -242,7 +242,12 @@ def execute(
             partition_key=batch,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
-            tags={**owned, **(tags or {}), MAX_RETRIES_TAG: "0"},  # the service must not start it again
+            tags={
+                **owned,
+                **(tags or {}),
+                OF_COMMAND: run_id,
+                MAX_RETRIES_TAG: "0",
+            },  # the service must not start it again
         )
     if not result.success:
         raise _first_error(result)

@@ -5,13 +5,17 @@ the behaviour that we rely on, so an upgrade of Dagster fails there first.
 """
 
 import time
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import TypedDict
 
 import alembic.command
+import dagster as dg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.events import RunFailureReason
@@ -26,6 +30,7 @@ from dagster._core.log_manager import (
     has_log_record_event,
     has_log_record_metadata,
 )
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._core.storage import sql
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -71,9 +76,11 @@ __all__ = [
     "get_log_record_metadata",  # step and message of a line of the run log, for the terminal
     "has_log_record_event",  # tells Dagster's own events from our messages
     "has_log_record_metadata",  # tells messages of a run from those of libraries
+    "in_code_location",  # of a run in this process: the web UI's timeline shows those of a code location alone
     "mend_storages",  # of Dagster: cheaper connections and databases, and slots of pools given to whoever waits
 ]
 
+CODE_LOCATION = "dasd"  # as workspace.yaml and pyproject.toml name it
 KEPT_ENGINES = 16  # a process works on the databases of a few runs at a time, and on two for all
 
 
@@ -81,6 +88,23 @@ class ConnectArgs(TypedDict, total=False):
     """SQLite's options that Dagster sets."""
 
     timeout: int
+
+
+@contextmanager
+def in_code_location(instance: dg.DagsterInstance, job: dg.JobDefinition) -> Iterator[None]:
+    """Runs of the job that this process begins in the block are of the service's code location, as its own runs are.
+
+    `execute_in_process` names none, and the web UI's timeline leaves out a run without one. The name alone is stored:
+    nothing can be loaded by it, so nothing starts such a run again.
+    """
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), SINGLETON_REPOSITORY_NAME)
+    create = instance.create_run_for_job
+    origin = RemoteJobOrigin(repository, job.name)
+    instance.create_run_for_job = partial(create, remote_job_origin=origin)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del instance.create_run_for_job  # type: ignore[method-assign]
 
 
 def mend_storages() -> None:

@@ -16,11 +16,11 @@ that the web UI plots over time. No table: everything follows from the others, s
 import dagster as dg
 
 from dasd_assets.evaluation import METRICS, accuracy_table
-from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import inline
 from dasd_assets.records.quarantine import usable_batches
+from dasd_assets.records.table_metadata import tidy
 from dasd_assets.report.figures import pictures
 from dasd_assets.report.findings import ReportData, drop_table, figures_over_time, find
 from dasd_assets.report.page import PAGE, report_folder, write
@@ -68,8 +68,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 "report": dg.MetadataValue.path(str(folder / PAGE)),
                 "accuracies": accuracy_table(data.accuracies),
                 "drops": drop_table(data.drops),
-                **figures_over_time(data),
                 **{name: inline(figure) for name, figure in figures.items()},
+                **{name: tidy(value) for name, value in figures_over_time(data).items()},
                 "folder": dg.MetadataValue.path(str(folder)),
                 **{f"{name}_file": dg.MetadataValue.path(str(file)) for name, file in files.items()},
                 **declared.code_version.metadata,
@@ -106,6 +106,6 @@ def _declared(recipe: Recipe) -> Declaration:
             "sentence_probabilities": "sentence_probabilities",
         },
         models=["teacher_model", "student_model"],
-        rules=[REPORT, METRICS, EVALUATION, STATISTICS, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
-        parts=["evaluation", "training", "mixed_policy"],
+        rules=[REPORT, METRICS, STATISTICS, CANDIDATES, FILTERING, DIVERGENCE, ROLLOUTS],
+        parts=["evaluation", "training.group_by_length", "training.group_order", "mixed_policy.length_cap"],
     )

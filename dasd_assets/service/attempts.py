@@ -22,7 +22,7 @@ from dasd_assets.records.dagster_internals import (
 )
 from dasd_assets.records.tags import PERMANENT
 from dasd_assets.service.gates import refusal
-from dasd_assets.service.recovery import ABANDONED, INTERRUPTED
+from dasd_assets.service.recovery import ABANDONED, INTERRUPTED, of_command
 from dasd_assets.service.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
 
@@ -185,7 +185,7 @@ def _died(run: dg.DagsterRun) -> bool:
 
 def _was_cut_off(run: dg.DagsterRun) -> bool:
     """Whether it ended together with the service, or because somebody interrupted `dasd run`."""
-    died_with_service = _was_abandoned(run) and run.remote_job_origin is not None
+    died_with_service = _was_abandoned(run) and not of_command(run)
     return died_with_service or run.tags.get(INTERRUPTED) == run.run_id
 
 

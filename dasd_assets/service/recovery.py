@@ -27,7 +27,10 @@ from dasd_assets.records.dagster_internals import (
 )
 from dasd_resources.interruption import at_interruption
 
-OWNER = "dasd.owner"
+# Names that begin with `.dagster/` are not shown: these tags are hashes, which would fill the list of runs.
+OWNER = ".dagster/dasd_owner"
+OWNER_BEFORE = "dasd.owner"  # its name in homes of releases until November 2026
+OF_COMMAND = ".dagster/dasd_command"  # the run's own id, on a run of `dasd run`: a copy of the tag says nothing
 OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # anybody may write the tag: nothing else is used as a file's name
 ABANDONED = "dasd.abandoned"
 INTERRUPTED = "dasd.interrupted"
@@ -72,6 +75,16 @@ def _unlink(file: Path, _: AcquireReturnProxy) -> None:
     file.unlink(missing_ok=True)
 
 
+def of_command(run: dg.DagsterRun) -> bool:
+    """Whether a `dasd run` executes it, and no worker of the service. Runs of earlier releases had no code location."""
+    return run.remote_job_origin is None or run.tags.get(OF_COMMAND) == run.run_id
+
+
+def _owner_of(run: dg.DagsterRun) -> str:
+    """Name of the lock file of the `dasd run` that executes it; empty if it names none."""
+    return run.tags.get(OWNER, run.tags.get(OWNER_BEFORE, ""))
+
+
 class OwnedExecutor(dg.Executor):
     """One of Dagster's executors that also holds the lock file of a service's run until its process ends."""
 
@@ -90,7 +103,7 @@ class OwnedExecutor(dg.Executor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        if plan_context.dagster_run.remote_job_origin is not None:
+        if not of_command(plan_context.dagster_run):
             own_until_the_end(self._home, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
 
@@ -105,8 +118,10 @@ def canceled_if_interrupted(
     the run sees it, for a failure.
     """
 
+    note = _note(home, tags[OWNER])
+
     def begin_to_cancel() -> None:
-        _note(home, tags).touch()
+        note.touch()
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.add_run_tags(run_id, {INTERRUPTED: run_id})
@@ -118,15 +133,15 @@ def canceled_if_interrupted(
             instance.add_run_tags(run_id, {INTERRUPTED: run_id})  # it may have come to exist only now
             if not run.is_finished:
                 _cancel(instance, run)
-            _note(home, tags).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
 
     with at_interruption(begin_to_cancel, cancel):
         yield
 
 
-def _note(home: Path, tags: Mapping[str, str]) -> Path:
+def _note(home: Path, name: str) -> Path:
     """Says of an owner that it was interrupted. Beside its lock file: to look for a lock empties the file."""
-    return (owners(home) / tags[OWNER]).with_suffix(NOTE)
+    return (owners(home) / name).with_suffix(NOTE)
 
 
 def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
@@ -160,9 +175,9 @@ def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, clock: Callabl
 
 def _was_interrupted(home: Path, run: dg.DagsterRun) -> bool:
     """Whether its owner noted so, and did not come to mark it. Only asked of owners whose name is one of ours."""
-    if run.remote_job_origin is not None or OWNER not in run.tags:
+    if not of_command(run) or not _owner_of(run):
         return False
-    note = _note(home, run.tags)
+    note = _note(home, _owner_of(run))
     found = note.exists()
     note.unlink(missing_ok=True)
     return found
@@ -170,8 +185,8 @@ def _was_interrupted(home: Path, run: dg.DagsterRun) -> bool:
 
 def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Path, clock: Callable[[], float]) -> bool:
     run = record.dagster_run
-    if run.remote_job_origin is None:  # of `dasd run`: tagged with its lock file
-        name = run.tags.get(OWNER, "")
+    if of_command(run):  # tagged with its lock file
+        name = _owner_of(run)
         return OWNER_NAME.fullmatch(name) is not None and _is_dead(folder / name)
     if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         return False  # perhaps executed on another machine: its lock cannot be seen from here

@@ -14,7 +14,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 
 TARGET = "dasd.target"
-STEP = "dasd.step"
+STEP = ".dagster/dasd_step"  # a hash: a name that begins so is not shown in the list of runs
 Level = Literal["models", "batch", "selection", "training"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
