@@ -69,7 +69,8 @@ def test_a_share_above_its_limit_says_what_to_look_at() -> None:
     finding = share(2, 10, 0.1, "rows are bad", "checks.x", "Look here")
     assert not finding.passed
     assert finding.message == "2 of 10 rows are bad (20.0%; limit 10.0%, recipe key checks.x). Look here"
-    assert share(0, 0, 0.0, "rows", "checks.x", "").passed
+    nothing = share(0, 0, 0.0, "rows", "checks.x", "")
+    assert nothing.passed and "share" not in nothing.figures
 
 
 def test_teacher_sentences_may_be_too_few_or_too_many() -> None:
@@ -159,6 +160,19 @@ def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks
     assert 0 < int(unscored.figures["count"]) < int(unscored.figures["total"]) == num_accepted(spoilt, look.batch)
     assert "oom" in unscored.message
     assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].message
+
+
+def test_a_file_of_which_no_line_became_a_question_warns(spoilt: Project) -> None:
+    """Whatever its lines were rejected for: here as repeats of earlier questions, which are no malformed lines."""
+    look = replace(scope(spoilt, limited(spoilt, LENIENT)), batch="rejected-whole")
+    plant(
+        spoilt,
+        """INSERT INTO rejected_prompts (batch, source_file, source_line, kind, reason)
+            VALUES ('rejected-whole', 'a.jsonl', 1, 'duplicate', 'r'), ('rejected-whole', 'a.jsonl', 2, 'duplicate', 'r')""",
+    )
+    found = named(batch_checks(look.recipe), "prompts", "rejected_lines").evaluate(look)
+    assert not found.passed
+    assert found.message.startswith("no line of it became a question: `2 duplicate`. ")
 
 
 def num_accepted(project: Project, batch: str) -> int:

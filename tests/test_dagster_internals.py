@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
+import yaml
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
@@ -43,6 +44,7 @@ from dasd_assets.records.dagster_internals import (
     get_log_record_metadata,
     has_log_record_event,
     has_log_record_metadata,
+    in_code_location,
 )
 from dasd_assets.records.tags import (
     CODE_VERSION_TAG,
@@ -53,7 +55,7 @@ from dasd_assets.records.tags import (
 )
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.one_service import OneService
-from dasd_resources.home import prepare_home
+from dasd_resources.home import WORKSPACE, prepare_home
 
 BATCHES = dg.StaticPartitionsDefinition(["a", "b"])
 UPSTREAM, DOWNSTREAM, BROKEN = dg.AssetKey("upstream"), dg.AssetKey("downstream"), dg.AssetKey("broken")
@@ -173,6 +175,21 @@ def test_dagster_says_whether_it_will_start_a_dead_run_again(
     assert failed is not None
     assert failed.tags[WILL_RETRY_TAG] == expected
     assert AUTO_RETRY_RUN_ID_TAG not in failed.tags
+
+
+def test_a_run_in_this_process_is_of_the_services_code_location(tmp_path: Path) -> None:
+    """The web UI's timeline leaves out a run that names none; our workspace names the location."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        with in_code_location(instance, some_job):
+            inside = some_job.execute_in_process(instance=instance).run_id
+        outside = some_job.execute_in_process(instance=instance).run_id
+        within, without = instance.get_run_by_id(inside), instance.get_run_by_id(outside)
+    assert within is not None and within.remote_job_origin is not None
+    assert without is not None and without.remote_job_origin is None
+    repository = within.remote_job_origin.repository_origin
+    [location] = yaml.safe_load(WORKSPACE.read_text())["load_from"]
+    assert within.remote_job_origin.location_name == location["python_module"]["location_name"]
+    assert repository.repository_name == dg.Definitions(jobs=[some_job]).get_repository_def().name
 
 
 def test_dagster_notes_the_run_that_it_started_again(tmp_path: Path) -> None:

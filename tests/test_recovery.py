@@ -19,7 +19,16 @@ from sqlalchemy import text
 
 from dasd_assets.service import recovery
 from dasd_assets.service.jobs import executor
-from dasd_assets.service.recovery import ABANDONED, INTERRUPTED, NOTE, OWNER, fail_abandoned_runs, owner, owners
+from dasd_assets.service.recovery import (
+    ABANDONED,
+    INTERRUPTED,
+    NOTE,
+    OWNER,
+    fail_abandoned_runs,
+    of_command,
+    owner,
+    owners,
+)
 from dasd_resources.recipe import load_recipe
 
 
@@ -210,6 +219,7 @@ def test_a_killed_dasd_run_does_not_block_the_next(project: Project) -> None:
         assert not _slot_is_held(instance)
         (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         assert OWNER in run.tags
+        assert of_command(run) and run.remote_job_origin is not None
 
 
 def _slot_is_held(instance: dg.DagsterInstance) -> bool:

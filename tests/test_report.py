@@ -113,7 +113,7 @@ def test_the_report_leaves_files_and_shows_them(finished: Project) -> None:
     assert set(metadata) >= PICTURES
     assert (folder / PAGE).read_text().count("<svg") == len(PICTURES)
     assert metadata["report"].value == str(folder / PAGE)
-    assert {"accuracy_student_held_out_T0.6", "dropped_share_correctness", "cut_off_share"} <= set(metadata)
+    assert {"accuracy_student_held_out_T1", "dropped_share_correctness", "cut_off_share"} <= set(metadata)
     for name in PICTURES:
         assert str(metadata[name].value).startswith("![plot](data:image/png;base64,")
     accuracies, drops = metadata["accuracies"], metadata["drops"]
