@@ -168,7 +168,7 @@ def test_a_file_of_which_no_line_became_a_question_warns(spoilt: Project) -> Non
     plant(
         spoilt,
         """INSERT INTO rejected_prompts (batch, source_file, source_line, kind, reason)
-            VALUES ('rejected-whole', 'a.jsonl', 1, 'duplicate', 'r'), ('rejected-whole', 'a.jsonl', 2, 'duplicate', 'r')""",
+            SELECT 'rejected-whole', 'a.jsonl', unnest([1, 2]), 'duplicate', 'r'""",
     )
     found = named(batch_checks(look.recipe), "prompts", "rejected_lines").evaluate(look)
     assert not found.passed
