@@ -6,8 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from alembic.script import ScriptDirectory
 import yaml
+from alembic.script import ScriptDirectory
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext

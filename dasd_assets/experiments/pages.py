@@ -62,7 +62,7 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         compared = compared_arms(found, experiment.baseline, list(experiment.arms))
         listed.append(_listed(experiment, found, compared))
         if not found.is_empty():
-            figures = pictures(warehouse, recipe, experiment, found, compared)
+            figures = pictures(warehouse, recipe, found, stage_rows(warehouse, recipe, experiment), compared)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
             text = experiment_page(warehouse, recipe, experiment, found, compared, images)
