@@ -31,7 +31,7 @@ def blocks(page: str, *kinds: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """The words of every `dasd …` line of its shell blocks, without what the shell takes (`|`, `>`, `#`)."""
-    lines = "\n".join(blocks(page, "sh", "console")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks(page, "sh", "bash", "console")).replace("\\\n", " ").splitlines()
     found = [re.match(r"(?:\$ )?(?:\w+=\S+ )*(?:\.venv/bin/)?dasd (.*)", line.strip()) for line in lines]
     split = [shlex.split(match[1], comments=True) for match in found if match]
     return [words[: next((i for i, word in enumerate(words) if word in "|><&&"), None)] for words in split]
