@@ -35,9 +35,9 @@ ui: $(VENV)/.installed-ui
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md.
+# DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md and docs/viewer.md.
 test-ui: $(VENV)/.installed-test-ui
-	$(BIN)/python -m pytest -m ui tests/test_ui.py
+	$(BIN)/python -m pytest -m ui tests/test_ui.py tests/test_ui_viewer.py
 
 # The figures of docs/reliability.md are of the last run of each drill. DASD_SOAK_SECONDS=60 shortens the soaks.
 drill: $(VENV)/.installed-test

@@ -18,12 +18,14 @@ PAGE = 24  # candidates
 def question(viewer: Viewer, request: Request) -> Response:
     """The page of one question; candidates best first, of each temperature."""
     number = max(1, int(request.query_params.get("page") or 1))
+    student = viewer.student() or ""
     with viewer.lake.reading() as reading:
         prompt = prompt_record(reading, find_id(reading, "prompt", request.path_params["id"]))
-        found = _candidates(viewer, reading, prompt["prompt_id"])
+        found = _candidates(viewer, reading, student, prompt["prompt_id"])
         shown = found[PAGE * (number - 1) : PAGE * number]
+        sentences = _sentences(viewer, reading, student, shown)
         for row in shown:
-            row["runs"] = runs(row["text"], _sentences(viewer, reading, row))
+            row["runs"] = runs(row["text"], [one for one in sentences if one["response_id"] == row["response_id"]])
         return viewer.page(
             request,
             "question.html",
@@ -45,9 +47,8 @@ def reach(viewer: Viewer, request: Request) -> Response:
         return viewer.page(request, "question_reach.html", below=downstream(reading, identity))
 
 
-def _candidates(viewer: Viewer, reading: Reading, prompt_id: str) -> list[Record]:
+def _candidates(viewer: Viewer, reading: Reading, student: str, prompt_id: str) -> list[Record]:
     """All responses of the question, whatever recipe asked for them."""
-    student = viewer.student() or ""
     params = {
         "id": prompt_id,
         "student": student,
@@ -72,11 +73,12 @@ def _candidates(viewer: Viewer, reading: Reading, prompt_id: str) -> list[Record
     return ranked
 
 
-def _sentences(viewer: Viewer, reading: Reading, row: Record) -> list[Record]:
+def _sentences(viewer: Viewer, reading: Reading, student: str, rows: list[Record]) -> list[Record]:
+    """Of all these responses, which are of one batch: as the question's is."""
     params = {
-        "id": row["response_id"],
-        "batch": row["batch"],
-        "student": viewer.student() or "",
+        "ids": [row["response_id"] for row in rows],
+        "batch": rows[0]["batch"] if rows else "",
+        "student": student,
         "version": threshold_version(viewer.recipe),
     }
     return reading.read(_SENTENCES, params).to_dicts()
@@ -101,10 +103,10 @@ _VERDICTS = f"""SELECT response_id, filter, passed, kind, reason FROM response_v
 _SCORES = f"""SELECT response_id, score_name, score FROM response_scores WHERE {_OF_QUESTION}
     AND student_fingerprint = $student AND threshold_version = $threshold_version
     AND score_name IN ($score, 'teacher_share')"""
-_SENTENCES = """SELECT s.sentence_index, s.start, s.stop, s.teacher_prob, s.student_prob, s.teacher_num_tokens,
-        s.student_num_tokens, coalesce(t.sentence_type, 'untyped') AS kind
+_SENTENCES = """SELECT s.response_id, s.sentence_index, s.start, s.stop, s.teacher_prob, s.student_prob,
+        s.teacher_num_tokens, s.student_num_tokens, coalesce(t.sentence_type, 'untyped') AS kind
     FROM sentence_probabilities s JOIN sentence_types t USING (response_id, batch, student_fingerprint, sentence_index)
-    WHERE s.response_id = $id AND s.batch = $batch AND s.student_fingerprint = $student
+    WHERE s.response_id IN (SELECT unnest($ids::VARCHAR[])) AND s.batch = $batch AND s.student_fingerprint = $student
         AND t.threshold_version = $version
-    QUALIFY row_number() OVER (PARTITION BY sentence_index ORDER BY segmenter_version DESC) = 1
-    ORDER BY s.sentence_index"""
+    QUALIFY row_number() OVER (PARTITION BY s.response_id, sentence_index ORDER BY segmenter_version DESC) = 1
+    ORDER BY s.response_id, s.sentence_index"""
