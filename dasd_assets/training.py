@@ -26,6 +26,7 @@ from dasd_assets.rules.asset_names import (
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, seen_examples, stage_job
+from dasd_resources.home import VIEWER
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import RECORD, Trained, epoch_folder
@@ -137,6 +138,7 @@ def _result(
             loss=inline(loss_curve({name: trained.losses})),
             loss_trend=trend([point.loss for point in trained.losses]),
             curves=inline(training_curves(trained.losses)),
+            viewer=dg.MetadataValue.url(f"{VIEWER}/checkpoint/{job.checkpoint_id}"),
             **throughput(trained.losses),
             **_kept_epochs(trained, job.epochs),
             **audited(f"checkpoint {job.checkpoint_id}", query, seen.snapshot),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 LANDING_FOLDER = "prompts"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
+VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
 WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: a sensor that is off stays off
 

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 COOKIE = "dasd_view_token"
-# Observable Plot adds one style sheet to each chart: its hash, which tests/test_ui_viewer.py holds against the file.
+# Observable Plot adds one style sheet to each chart: its hash, for which tests/test_ui_viewer.py looks.
 PLOT_STYLE = "sha256-+TfQir1nvDucAdvE6XUQBt4ayUjpAWkbw2kCdSfekHM="
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.rules.filters.catalogue import FILTERS
-from dasd_assets.viewer.explore_rows import ExploreRows
+from dasd_assets.viewer.explore_rows import TEACHER_SHARE, ExploreRows
 from dasd_assets.viewer.links import asked
 from dasd_assets.viewer.viewer import FRAGMENT, Viewer
 
@@ -97,6 +97,9 @@ def explore(viewer: Viewer, request: Request) -> Response:
         chosen.params,
     ).to_dicts()
     given = {name: value for name, value in query.items() if value != "" and name != "page"}
+    ranges = {"score": viewer.recipe.selection.score, "share": "share of teacher sentences", "length": "tokens"}
+    if viewer.recipe.selection.score == TEACHER_SHARE:  # both are one column
+        del ranges["score"]
     num_pages = max(1, -(-total // PAGE))
     return viewer.page(
         request,
@@ -114,7 +117,8 @@ def explore(viewer: Viewer, request: Request) -> Response:
         next=asked("/explore", **given, page=number + 1) if number < num_pages else None,
         counts={name: _counts(rows, chosen, name, given) for name in ("domain", "batch", "temperature", "finish")},
         verdicts=_verdict_counts(rows, chosen, given),
-        histograms=[_histogram(rows, chosen, name, column) for name, column in RANGES.items()],
+        ranges=ranges,
+        histograms=[_histogram(rows, chosen, name, RANGES[name]) for name in ranges],
         filters=list(FILTERS),
         datasets=list(viewer.recipe.datasets),
         snapshot=rows.snapshot,
