@@ -41,6 +41,7 @@ From `prompts` to `response_scores` an asset has a partition per prompt batch; w
 | `service` | decides what runs and when |
 | `commands` | what a person types; `cli` only parses |
 | `audit` | explains rows |
+| `viewer` | `dasd view`: a web app over a home, read-only |
 
 An asset states once what it reads, writes and applies (`records.declaration`). What is made and when:
 `service.staleness` says what is out of date (over `records.materializations` and `records.code_versions`),
@@ -48,5 +49,5 @@ An asset states once what it reads, writes and applies (`records.declaration`). 
 `service.recovery` and `records.quarantine`); `commands.run` and `service.automation` have it made.
 
 `definitions` puts the assets, checks, jobs and sensors together for Dagster.
-Imports run one way: cli → commands, audit → definitions → service → stages → records → rules → `dasd_resources`.
+Imports run one way: cli → viewer → commands, audit → definitions → service → stages → records → rules → `dasd_resources`.
 """

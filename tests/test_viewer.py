@@ -127,6 +127,58 @@ def test_any_id_leads_to_its_page_and_text_to_a_search(client: TestClient, ids: 
     assert client.get("/find?id=ffffffffffff").status_code == 404
 
 
+def test_rollouts_and_continuations_show_both_authors(client: TestClient, finished: Project) -> None:
+    lake = Lake(home=str(finished.home))
+    row = lake.read("SELECT * FROM teacher_continuations ORDER BY continuation_id LIMIT 1").row(0, named=True)
+    page = client.get(f"/continuation/{row['continuation_id']}").text
+    assert "author-student" in page and "author-teacher" in page and row["rollout_id"] in page
+    assert row["continuation_id"] in client.get("/mixed").text
+    assert row["continuation_id"] in client.get(f"/rollout/{row['rollout_id']}").text
+    assert client.get("/mixed?show=passed").status_code == 200 and client.get("/mixed?show=x").status_code == 400
+    query = "SELECT example_id, continuation_id FROM sft_examples WHERE continuation_id IS NOT NULL LIMIT 1"
+    for example, continuation in lake.read(query).iter_rows():
+        assert client.get(f"/example/{example}").headers["location"] == f"/continuation/{continuation}"
+
+
+def test_checkpoints_are_compared_by_what_became_right(client: TestClient, finished: Project) -> None:
+    lake = Lake(home=str(finished.home))
+    names = dict(lake.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    setting = lake.read("SELECT benchmark, temperature FROM evaluations ORDER BY ALL LIMIT 1").row(0)
+    shares = {
+        name: dict(
+            lake.read(
+                """SELECT question_id, avg(correct::INT) FROM evaluations WHERE checkpoint_id = $id
+                    AND benchmark = $benchmark AND temperature = $temperature GROUP BY ALL""",
+                {"id": names[name], "benchmark": setting[0], "temperature": setting[1]},
+            ).iter_rows()
+        )
+        for name in ("teacher", "student")
+    }
+    gained = {key for key, share in shares["teacher"].items() if share >= 0.5 > shares["student"][key]}
+    address = asked(
+        "/checkpoints",
+        first=names["student"],
+        second=names["teacher"],
+        benchmark=setting[0],
+        temperature=setting[1],
+        change="gained",
+    )
+    page = client.get(address).text
+    assert set(re.findall(r"/checkpoints/question/([0-9a-f]+)", page)) == gained
+    question = min(shares["teacher"])
+    beside = client.get(f"/checkpoints/question/{question}?temperature={setting[1]}").text
+    assert all(names[name] in beside for name in ("teacher", "student")) and "/answer/" in beside
+    answer = re.findall(r"/answer/([0-9a-f]+)", beside)[0]
+    assert question in client.get(f"/answer/{answer}").text
+    assert "everything agrees" in client.get(f"/checkpoint/{names['t060']}").text
+    assert client.get("/checkpoints?first=ffff").status_code == 404
+
+
+def test_results_of_the_home_have_pages(client: TestClient) -> None:
+    assert "avg@k" in client.get("/leaderboard").text
+    assert "No experiment" in client.get("/experiments").text
+
+
 def test_only_names_of_this_machine_are_answered(client: TestClient) -> None:
     for host in ("127.0.0.1:3001", "localhost:3001", "[::1]:3001"):
         assert client.get("/nowhere", headers={"host": host}).status_code == 404
