@@ -49,5 +49,6 @@ An asset states once what it reads, writes and applies (`records.declaration`). 
 `service.recovery` and `records.quarantine`); `commands.run` and `service.automation` have it made.
 
 `definitions` puts the assets, checks, jobs and sensors together for Dagster.
-Imports run one way: cli → viewer → commands, audit → definitions → service → stages → records → rules → `dasd_resources`.
+Imports run one way: cli → viewer → commands, audit → definitions → service → stages → records → rules →
+`dasd_resources`.
 """
