@@ -18,6 +18,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+# Before torch is imported. Threads that spin while they wait for one another take the cores from whatever else runs.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 import dagster as dg
 import polars as pl
 import pytest

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from conftest import Fake, Project, silent_log
 from reached import versions_reached
@@ -24,8 +25,9 @@ from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.experiments import assets
-from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, trained_cells
+from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows, trained_cells
 from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.experiments.dataset_traits import dataset_traits
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.records.code_versions import MADE_WITH
@@ -293,6 +295,23 @@ def test_arms_are_compared_by_name(
     assert told["rows"][0]["difference"] == pytest.approx(expected.difference)
     assert main(["compare", "grid/own", "grid/none"]) == 1
     assert "grid/shortest" in capsys.readouterr().err
+
+
+def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    traits = dataset_traits(compared.warehouse, compared.recipe, stages)
+    assert traits.select("arm", "stage").rows() == [
+        ("own", 1), ("own", 2), ("random_second", 1), ("random_second", 2), ("shortest", 1), ("pooled", 1),
+        ("masked", 1), ("masked", 2),
+    ]  # fmt: skip
+    lengths = compared.warehouse.read(
+        """SELECT len(t.token_ids) AS length FROM selected_responses s JOIN student_tokens t USING (response_id)
+        WHERE s.recipe = 'tiny' AND s.dataset = 't060' AND s.policy = 'das'"""
+    )["length"]
+    of_arm = {arm: row for arm, *row in traits.filter(pl.col("stage") == 1).select("arm", "tokens", "right").rows()}
+    assert of_arm["own"][0] == pytest.approx(lengths.mean())
+    assert of_arm["shortest"][0] <= of_arm["own"][0]
+    assert of_arm["own"][1] == 1.0
 
 
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 from dasd_assets.experiments.cells import answers, every_cell, stage_rows
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.comparison import pictures, shown_rows
+from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
 from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.markdown import Cell
@@ -36,6 +37,17 @@ CAPTIONS = {
     "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",
 }
 SIGNIFICANT = 0.05
+_FORMATS = {
+    "tokens": "{:.1f}",
+    "sentences": "{:.2f}",
+    "right": "{:.1%}",
+    "teacher_share": "{:.3f}",
+    "mean_difference": "{:+.4f}",
+    "probability": "{:.3f}",
+}
+_TRAITS_LEGEND = """Means over the teacher's responses of a stage, then over seeds. Tokens: the student's. Right: those
+whose answer passed verification. Teacher share: of the sentences. Mean difference: the teacher's probability less the
+student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a response."""
 HASH_CHARS = 12
 File = tuple[str, bytes]  # path in the folder, content
 
@@ -94,6 +106,8 @@ def experiment_page(
         ),
         "## Result",
         result_markdown(experiment.baseline, rows),
+        "## What they were trained on",
+        trained_on(dataset_traits(warehouse, recipe, stages)),
         "## Figures",
         *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
         "## Every cell",
@@ -102,6 +116,20 @@ def experiment_page(
         _made_from(warehouse, recipe, experiment, stages, found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def trained_on(traits: pl.DataFrame) -> str:
+    """The traits of the stages' responses as a table, and below it how they are read. traits: of `dataset_traits`."""
+    columns = ("arm", "stage", "dataset", *(name.replace("_", " ") for name in TRAITS))
+    rows = [
+        {name.replace("_", " "): _shown(name, value) for name, value in row.items()}
+        for row in traits.iter_rows(named=True)
+    ]
+    return f"{markdown_table(columns, rows)}\n\n{_TRAITS_LEGEND}"
+
+
+def _shown(name: str, value: str | float | None) -> str | None:
+    return None if value is None else _FORMATS.get(name, "{}").format(value)
 
 
 def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> str:
