@@ -97,6 +97,12 @@ def test_every_cell_is_trained_and_has_answered(compared: Project) -> None:
     assert set(found.select("arm", "seed").iter_rows()) == set(every_cell(GRID))
 
 
+def test_every_arm_is_in_the_leaderboard(compared: Project) -> None:
+    cells = trained_cells(compared.warehouse, compared.recipe, GRID)
+    measured = compared.read("SELECT DISTINCT checkpoint_id FROM evaluation_metrics")["checkpoint_id"]
+    assert set(cells["checkpoint_id"]) <= set(measured)
+
+
 def test_what_the_pipeline_has_trained_is_not_trained_again(compared: Project) -> None:
     own = compared.read("SELECT checkpoint_id FROM checkpoints WHERE name IN ('t060', 't100') ORDER BY name")
     assert checkpoints_of(compared, "own", 42) == own["checkpoint_id"].to_list()

@@ -5,6 +5,7 @@ again, so a run that was interrupted goes on. Without a name, the known experime
 """
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from dasd_assets.commands.console import console
 from dasd_assets.commands.messages import echo as print_message
 from dasd_assets.commands.run import Echo, RunFailed, execute
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.evaluation import store_metrics
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
@@ -41,13 +43,14 @@ from dasd_assets.service.steps import LEVELS
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
-from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
 from dasd_resources.recipe.experiment_files import OF_HOME, checked, experiments_of, load_experiment
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUESTIONS = "benchmark_questions"
+ORIGIN = json.dumps({"command": "experiment"})
 Name = TypeVar("Name", str, int)
 
 
@@ -134,6 +137,14 @@ def run_experiment(
         tags = {RANGE_START: partition_key(first), RANGE_END: partition_key(last)}
         execute(instance, definitions, assets, None, home, tags)
     execute(instance, definitions, [REPORT + experiment.name], None, home)
+    enter(Warehouse(home=str(home)), recipe, experiment, echo)
+
+
+def enter(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, echo: Echo) -> None:
+    """Enter the arms into the leaderboard, of which they are a part as every evaluated model is."""
+    checkpoints = trained_cells(warehouse, recipe, experiment)["checkpoint_id"].unique().sort().to_list()
+    asked = evaluated_recipe(recipe, experiment)
+    store_metrics(warehouse, asked, checkpoints, origin=ORIGIN, say=echo)
 
 
 def require_data(
