@@ -1,7 +1,7 @@
 """What others wrote, as a person may be shown it: nothing in it is hidden, moves the cursor or becomes a link.
 
 A question, a file name, a server's message or a model's answer may hold terminal escapes, characters without width or
-ones that turn the direction of writing. Each is shown as its escape. `show` is the only way to the terminal.
+ones that turn the direction of writing. Each is shown as its escape. `show` is the only way to a terminal.
 """
 
 import re
@@ -44,6 +44,14 @@ def unlinked(text: str) -> str:
 def show(page: str, to: TextIO | None = None) -> None:
     """Print a page at once; `to` is standard output unless given."""
     print(visible_page(page), file=to or sys.stdout, flush=True)
+
+
+def hand_over(text: str) -> None:
+    """Write a whole text to standard output: as it is into a file or another program, visible on a terminal."""
+    if sys.stdout.isatty():
+        show(text.rstrip())
+    else:
+        sys.stdout.write(text)
 
 
 def show_message(text: str, to: TextIO | None = None) -> None:

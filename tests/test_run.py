@@ -7,6 +7,7 @@ import pytest
 from conftest import Project, change, prompt_rows
 
 from dasd_assets.commands.run import RunFailed, register_batches, root_versions
+from dasd_assets.commands.selected_assets import NoSuchAsset
 from dasd_assets.records.partitions import batches
 from dasd_resources.demo.questions import write_rows
 from dasd_resources.recipe import RecipeError
@@ -92,7 +93,7 @@ def test_selected_assets_are_made_though_nothing_has_changed(project: Project) -
     ],
 )
 def test_a_selection_of_nothing_says_what_there_is(project: Project, selection: str, told: str) -> None:
-    with pytest.raises(RunFailed, match=rf"--select .*{told}"):
+    with pytest.raises(NoSuchAsset, match=rf"--select .*{told}"):
         project.materialize(selection)
 
 

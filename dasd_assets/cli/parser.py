@@ -11,6 +11,7 @@ from importlib.metadata import version
 from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.commands import LOOPBACK
 from dasd_resources.spelling import meant
+from dasd_resources.visible_text import hand_over
 
 JSON_HELP = "print a JSON array of objects"
 SHELLS = ("bash", "zsh", "tcsh")
@@ -210,7 +211,7 @@ def _add_repair(commands: Subparsers) -> None:
 def _complete(args: argparse.Namespace) -> int:
     import shtab
 
-    print(shtab.complete(parser(), args.shell))
+    hand_over(f"{shtab.complete(parser(), args.shell)}\n")
     return 0
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dasd_assets.records.progress import Done, duration, watched
-from dasd_resources.visible_text import show_message, visible
+from dasd_resources.visible_text import show_message, visible, visible_page
 
 SILENT_SECONDS = 30.0
 
@@ -91,7 +91,8 @@ class Bar:
     progress: Progress
 
     def say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        shown = visible_page(line.replace("\n", "\n    "))
+        self.progress.console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, asset: str | None) -> None:
         for task in self.progress.task_ids:
