@@ -32,7 +32,7 @@ from dasd_resources.recipe import Recipe, load_recipe
 ROOT = Path(__file__).parents[1]
 NAME = "chain_sums"
 # Modules that are about one engine, and the catalogue.
-OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py"]
+OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py", "vllm_log.py"]
 # The package of that name, not the engine: its version is recorded, and its tokenizers decide a fingerprint.
 PACKAGES = {("stage_training.py", "transformers"), ("engines.py", "transformers")}
 
@@ -225,7 +225,7 @@ def test_every_engines_module_has_its_entry() -> None:
 
 def test_no_module_but_an_engines_own_names_an_engine() -> None:
     modules = [path for package in ("dasd_assets", "dasd_resources") for path in (ROOT / package).rglob("*.py")]
-    assert {"parity.py", "jobs.py", "check.py", "model_settings.py"} <= {path.name for path in modules}
+    assert {"parity.py", "jobs.py", "contexts.py", "model_settings.py"} <= {path.name for path in modules}
     found = {
         (path.name, name)
         for path in modules

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dasd_assets.records.progress import Done, duration, watched
+from dasd_resources.interruption import at_interruption
 from dasd_resources.visible_text import show_message, visible, visible_page
 
 SILENT_SECONDS = 30.0
@@ -80,7 +81,8 @@ def _bar(stream: TextIO) -> Iterator["Bar"]:
         TextColumn("{task.fields[pace]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(file=stream, force_terminal=True), transient=True) as progress:
+    progress = Progress(*columns, console=Console(file=stream, force_terminal=True), transient=True)
+    with progress, at_interruption(progress.stop):  # an interrupted process ends at once, with its cursor hidden
         yield Bar(progress)
 
 

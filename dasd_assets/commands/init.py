@@ -29,6 +29,7 @@ from dasd_assets.commands.messages import echo
 from dasd_resources.benchmarks.layouts import LAYOUTS
 from dasd_resources.errors import UserError
 from dasd_resources.home import BENCHMARK_FOLDER
+from dasd_resources.inference.engine_catalogue import DEFAULT_ENGINE, ENGINES, PLAIN_SCORER
 from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.recipe import load_recipe
 from dasd_resources.recipe.document import SCHEMA_HINT, Plain, schema_text, text_of
@@ -137,8 +138,9 @@ def _served_teacher(args: argparse.Namespace, url: str) -> tuple[ServedModel, di
 
 def _local_model(name: str, folder: Path) -> dict[str, Plain]:
     model: dict[str, Plain] = {"model": _relative(name, folder) if Path(name).expanduser().is_dir() else name}
-    if find_spec("vllm") is None:
-        model["engine"] = "transformers"
+    package = ENGINES[DEFAULT_ENGINE].package
+    if package is not None and find_spec(package) is None:
+        model["engine"] = PLAIN_SCORER
         if not visible_gpus():
             model["dtype"] = "float32"
     return model

@@ -111,6 +111,8 @@ def _openai_context(engine: InferenceEngine) -> int | None:
     return engine.context
 
 
+DEFAULT_ENGINE = "vllm"  # of a model for which a recipe names none
+SERVED_BY_DEFAULT = "openai"  # of one with a server
 PLAIN_SCORER = "transformers"  # what a parity check re-scores with unless the recipe chooses another engine
 IMPORTED = "imported"  # the engine of log-probabilities that were landed, whatever the teacher's own is
 ENGINES: dict[str, EngineEntry] = {

@@ -5,13 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dasd_resources.inference.engine_catalogue import ENGINES, served_engines
+from dasd_resources.inference.engine_catalogue import DEFAULT_ENGINE, ENGINES, SERVED_BY_DEFAULT, served_engines
 from dasd_resources.recipe.parts import AddedLater, Option, Part, Positive
 from dasd_resources.recipe.server_settings import Server
 
 Thinking = Literal["required", "optional", "none"]
 ITSELF = "itself"
-SERVED_BY_DEFAULT = "openai"
 
 
 def _known(engine: str) -> str:
@@ -31,8 +30,8 @@ class Model(Part):
 
     model: str
     """A folder, or a model of the Hugging Face hub that has been downloaded."""
-    engine: Annotated[str, AfterValidator(_known)] = "vllm"  # a key of ENGINES
-    """What runs it; `openai` where a server is named and nothing else is said."""
+    engine: Annotated[str, AfterValidator(_known)] = DEFAULT_ENGINE  # a key of ENGINES
+    """What runs it; where a server is named and no engine, the one that asks servers."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """In which it is run."""
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
