@@ -93,7 +93,7 @@ class ExploreRows:
                 frame = reading.read(ROWS, params)
         with self._asking:
             self._memory.register("incoming", frame)
-            self._memory.execute("CREATE OR REPLACE TABLE rows AS SELECT * FROM incoming")
+            self._memory.execute("CREATE OR REPLACE TABLE rows AS SELECT * FROM incoming ORDER BY response_id")
             self._memory.unregister("incoming")
             self.snapshot = self.newest = snapshot
         self._not_before = time.monotonic() + REST * (time.monotonic() - began)
