@@ -284,9 +284,15 @@ def test_a_new_threshold_costs_no_forward_pass(standing: Service) -> None:
 
 
 def test_a_new_filter_never_regenerates(standing: Service) -> None:
-    standing.project.recipe = change(standing.project.recipe, "filters.max_student_tokens", 60)
+    project = standing.project
+    responses = project.read("SELECT response_id FROM responses ORDER BY ALL")
+    limit = int(project.read("SELECT median(len(input_ids))::INT FROM sft_examples").item())
+    project.recipe = change(project.recipe, "filters.max_student_tokens", limit)
     standing.settle()
-    assert standing.project.fake.generated == []
+    assert project.fake.generated == []
+    assert project.read("SELECT response_id FROM responses ORDER BY ALL").equals(responses)
+    judged = project.read("SELECT DISTINCT filter_version, passed FROM response_verdicts WHERE filter = 'length'")
+    assert judged.height == 3  # all passed the old one; the new one passes some
     per_batch = [set(names) for batch, names in standing.made if batch]
     assert len(per_batch) == 2
     assert all("response_verdicts" in names and not GENERATIONS & names for names in per_batch)

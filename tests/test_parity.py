@@ -224,7 +224,7 @@ def test_what_passed_on_the_same_rows_is_not_computed_again(
     constant, rule = (
         ("SCORING_VERSION", STUDENT_SCORING) if asset == "student_logprobs" else ("GENERATION_VERSION", GENERATION)
     )
-    landed.run()
+    landed.materialize(ALL)
     raise_version(monkeypatch, constant, rule, "raised")
     landed.fake.rescored.clear()
     landed.materialize(asset)

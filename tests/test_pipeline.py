@@ -249,17 +249,6 @@ def test_tables_that_are_gone_are_told(
     assert "the tables are empty" in capsys.readouterr().err
 
 
-def test_a_new_filter_never_regenerates(copy: Project) -> None:
-    responses = ids(copy, "responses", "response_id")
-    limit = int(copy.read("SELECT median(len(input_ids))::INT FROM sft_examples").item())
-    copy.recipe = change(copy.recipe, "filters.max_student_tokens", limit)
-    copy.run()
-    judged = copy.read("SELECT DISTINCT filter_version, passed FROM response_verdicts WHERE filter = 'length'")
-    assert judged.height == 3  # all passed the old one; the new one passes some
-    assert not set(copy.fake.generated) & responses
-    assert ids(copy, "responses", "response_id") == responses
-
-
 def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
     before = ids(copy, "responses", "response_id")
     copy.recipe = change(copy.recipe, "generation.num_candidates", 4)
