@@ -11,6 +11,7 @@ import dagster as dg
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
+from dasd_assets.records.markdown import viewer_link
 from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
@@ -26,7 +27,6 @@ from dasd_assets.rules.asset_names import (
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, seen_examples, stage_job
-from dasd_resources.home import VIEWER
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import RECORD, Trained, epoch_folder
@@ -138,7 +138,7 @@ def _result(
             loss=inline(loss_curve({name: trained.losses})),
             loss_trend=trend([point.loss for point in trained.losses]),
             curves=inline(training_curves(trained.losses)),
-            viewer=dg.MetadataValue.url(f"{VIEWER}/checkpoint/{job.checkpoint_id}"),
+            viewer=viewer_link(f"checkpoint/{job.checkpoint_id}"),
             **throughput(trained.losses),
             **_kept_epochs(trained, job.epochs),
             **audited(f"checkpoint {job.checkpoint_id}", query, seen.snapshot),

@@ -212,7 +212,12 @@ class Project:
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
         if not (self.home / "dagster").exists():  # making its databases takes longer than a small test
-            shutil.copytree(new_dagster_home(), self.home / "dagster")
+            copied = self.home / f"dagster-{os.getpid()}"
+            shutil.copytree(new_dagster_home(), copied)
+            try:
+                copied.rename(self.home / "dagster")
+            except OSError:  # another process was first
+                shutil.rmtree(copied)
         with open_instance(prepare_home(self.home, None)) as instance:
             yield instance
 

@@ -159,7 +159,7 @@ def test_a_model_that_is_served_comes_in_a_file(project: Project, tmp_path: Path
     assert (row["model"], row["num_answers"]) == ("served", 6)
     assert asked(project, row["checkpoint_id"], TASK) == [row] and len(project.fake.generated) == 6
     described.write_text(text.replace("dtype", "dtipe"))
-    with pytest.raises(RecipeError, match=r"served.yaml: dtipe: Extra inputs are not permitted; remove the key"):
+    with pytest.raises(RecipeError, match=r"served.yaml: dtipe: Extra inputs are not permitted; did you mean dtype"):
         asked(project, str(described), TASK)
 
 

@@ -8,9 +8,11 @@ which the UI shows as plain text: `table`.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote, urlencode
 
 import dagster as dg
 
+from dasd_resources.home import VIEWER
 from dasd_resources.visible_text import excerpt_line, visible
 
 CELL_CHARS = 72
@@ -40,6 +42,12 @@ def code_value(text: str) -> dg.MarkdownMetadataValue:
 def picture(png: str) -> dg.MarkdownMetadataValue:
     """A PNG, in base 64, that is part of the page."""
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{png})")
+
+
+def viewer_link(page: str, **query: object) -> dg.UrlMetadataValue:
+    """A page of `dasd view`, as it is served where nothing else is asked for; nothing of a text can leave the query."""
+    asked = f"?{urlencode(query)}" if query else ""
+    return dg.MetadataValue.url(f"{VIEWER}/{quote(page)}{asked}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dg.TableMetadataValue:

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 import dagster as dg
 
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources, column_lineage
-from dasd_assets.records.markdown import code_value, table
-from dasd_resources.home import VIEWER
+from dasd_assets.records.markdown import code_value, table, viewer_link
 from dasd_resources.storage.tables import declared
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -76,7 +74,7 @@ class TableAsset:
         counts: dict[str, Figure] = {"dagster/row_count": num_rows}
         if "batch" in rows:
             counts = {"dagster/row_count": self._count(warehouse, rows), "num_rows_of_batch": num_rows}
-            counts["viewer"] = dg.MetadataValue.url(f"{VIEWER}/explore?{urlencode({'batch': rows['batch']})}")
+            counts["viewer"] = viewer_link("explore", batch=rows["batch"])
         return {
             **counts,
             "dagster/column_lineage": self.lineage,

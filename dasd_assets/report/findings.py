@@ -78,10 +78,19 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
         datasets=_datasets(warehouse, recipe),
         gains=gains(checkpoint_outcomes(warehouse, recipe)),
         response_probs=_response_probs(warehouse, params, recipe),
-        rollouts=student_rollouts_now(warehouse, engines, recipe).select("reference_num_tokens", "cut_off"),
+        rollouts=_rollouts(warehouse, engines, recipe),
         losses=_losses(checkpoints),
         response=one_response(warehouse, params, recipe),
     )
+
+
+def _rollouts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
+    """Those of the distilled student; none where no student is trained yet."""
+    try:
+        found = student_rollouts_now(warehouse, engines, recipe)
+    except dg.Failure:
+        return pl.DataFrame(schema={"reference_num_tokens": pl.Int32, "cut_off": pl.Boolean})
+    return found.select("reference_num_tokens", "cut_off")
 
 
 def gains(outcomes: pl.DataFrame) -> pl.DataFrame:
