@@ -38,7 +38,7 @@ def forest(compared: pl.DataFrame) -> "Figure":
     axes.invert_yaxis()
     figure.set_figheight(max(2.2, 1 + ROW_HEIGHT * len(arms) * (1 + len(settings))))
     figure.subplots_adjust(left=0.3, bottom=0.45 / figure.get_figheight())
-    axes.set_title("grey: smaller true differences would be missed in 20 of 100 repetitions, or more", fontsize=7)
+    axes.set_title("grey: true differences that would often be missed", fontsize=7)
     return with_legend(figure, axes)
 
 

@@ -133,7 +133,7 @@ def _shown(name: str, value: str | float | None) -> str | None:
 
 
 def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> str:
-    """The list of the experiments: how far each is, how many of its comparisons are significant, what it means."""
+    """The list of the experiments: how far each is, how many differences are significant, and a sentence on each."""
     columns = ("experiment", "arms", "seeds", "cells", "significant", "what it means")
     parts = [
         MARK,
@@ -155,8 +155,14 @@ def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame)
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",
         "significant": f"{significant} of {compared.height}",
-        "what it means": None if experiment.meaning is None else " ".join(experiment.meaning.split()),
+        "what it means": None if experiment.meaning is None else first_sentence(" ".join(experiment.meaning.split())),
     }
+
+
+def first_sentence(text: str) -> str:
+    """A text up to its first full stop that a space follows, with it."""
+    head, stop, _ = text.partition(". ")
+    return head + stop.rstrip()
 
 
 def _compared_text(recipe: Recipe, experiment: Experiment, found: pl.DataFrame) -> str:
