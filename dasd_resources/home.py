@@ -1,8 +1,9 @@
 """The home: the folder that holds everything a distillation writes, and the environment variables that name it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from dasd_resources.whole_files import write_whole
 
 LANDING_FOLDER = "prompts"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
@@ -35,7 +36,5 @@ def prepare_home(home: Path, dagster_home: str | None) -> Path:
     if found.startswith(packaged.partition("\n")[0]) and "\nscheduler:" not in found:  # placed by an earlier release
         found += packaged[packaged.index("\nscheduler:") + 1 :]
     if not settings.exists() or found != settings.read_text():
-        temporary = folder / f".dagster.yaml.{os.getpid()}"
-        temporary.write_text(found)
-        temporary.rename(settings)
+        write_whole(settings, found.encode())
     return folder

@@ -5,6 +5,7 @@ nobody can have added, removed or changed one.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -44,7 +45,7 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
         "recipe_document": document(row, "recipe_document", faults) or made.get("recipe"),
         "environment": document(row, "environment", faults) or made.get("environment"),
         "chain": links,
-        "evaluations": reading.read(_EVALUATIONS, {"id": checkpoint_id}).to_dicts(),
+        "evaluations": accuracies(reading, [checkpoint_id])[checkpoint_id],
         "num_rollouts": int(reading.read(_NUM_ROLLOUTS, {"id": checkpoint_id}).item()),
         "faults": faults,
     }
@@ -57,6 +58,14 @@ def document(row: Record, column: str, faults: list[str]) -> Record | None:
     except (ValueError, TypeError):
         faults.append(f"its {column} is no JSON object: restore a backup, or materialize it again")
         return None
+
+
+def accuracies(reading: Reading, checkpoint_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """Checkpoint -> num_answers, num_failed and accuracy in each benchmark and temperature it was asked in."""
+    found: dict[str, list[Record]] = {checkpoint_id: [] for checkpoint_id in checkpoint_ids}
+    for row in reading.read(_EVALUATIONS, {"ids": list(checkpoint_ids)}).to_dicts():
+        found[row.pop("checkpoint_id")].append(row)
+    return found
 
 
 def chain(reading: Reading, checkpoint_id: str) -> tuple[list[Record], list[str]]:
@@ -146,18 +155,18 @@ _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, data
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
-# An answer has a row for each verifier version that judged it; the last that was written counts. A request that failed
-# is a wrong answer.
-_EVALUATIONS = """WITH answers AS (SELECT benchmark, temperature, correct FROM evaluations WHERE checkpoint_id = $id
-        QUALIFY row_number() OVER (
-            PARTITION BY benchmark, temperature, top_p, max_tokens, template_version, question_id, sample_index
-            ORDER BY rowid DESC) = 1),
-    failed AS (SELECT benchmark, temperature, FALSE AS correct FROM evaluation_requests r
+# Of `evaluations`: an answer has a row for each verifier version that judged it; the last that was written counts.
+NEWEST_ANSWER = """QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens,
+    template_version, question_id, sample_index ORDER BY rowid DESC) = 1"""
+# A request that failed is a wrong answer.
+_EVALUATIONS = f"""WITH answers AS (SELECT checkpoint_id, benchmark, temperature, correct FROM evaluations
+        WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[])) {NEWEST_ANSWER}),
+    failed AS (SELECT checkpoint_id, benchmark, temperature, FALSE AS correct FROM evaluation_requests r
         SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) f
             ON f.request_id = r.evaluation_id
-        WHERE checkpoint_id = $id)
-    SELECT benchmark, temperature, count(*) FILTER (NOT failed) AS num_answers, count(*) FILTER (failed) AS num_failed,
-        avg(correct::INT) AS accuracy
+        WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[])))
+    SELECT checkpoint_id, benchmark, temperature, count(*) FILTER (NOT failed) AS num_answers,
+        count(*) FILTER (failed) AS num_failed, avg(correct::INT) AS accuracy
     FROM (SELECT *, FALSE AS failed FROM answers UNION ALL SELECT *, TRUE AS failed FROM failed)
     GROUP BY ALL ORDER BY ALL"""
 _NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"

@@ -7,9 +7,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.records.markdown import codes
-from dasd_assets.rules.candidates import (
-    candidate_params,
-)
+from dasd_assets.rules.candidates import candidate_params
 from dasd_assets.rules.filters import filter_version
 from dasd_resources.inference.engine import PERMANENT
 from dasd_resources.inference.engines import Engines

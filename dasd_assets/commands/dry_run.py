@@ -35,13 +35,13 @@ def dry_run(
     selection: str | None,
 ) -> str:
     """The page: per step the assets and their reasons; of a selection, what it names, stale or not."""
-    folder = LandingFolder.of(recipe.automation.landing, home)
-    new = look(folder, batches(instance), {}, time.time()).new
     if selection is not None:
         graph = definitions.resolve_asset_graph()
         chosen = chosen_assets(graph, selection)
         names = [key.to_user_string() for key in graph.toposorted_asset_keys if key in chosen]
         return "\n".join([f"would make {number_of(len(names), 'asset')}, as selected:", *(f"  {n}" for n in names)])
+    folder = LandingFolder.of(recipe.automation.landing, home)
+    new = look(folder, batches(instance), {}, time.time()).new
     outlook = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home))).outlook(new)
     return "\n".join(_page(recipe, outlook, new))
 

@@ -30,11 +30,11 @@ from dasd_assets.experiments.cells import (
     in_order,
     outdated_cells,
     partition_key,
+    stage_rows,
     trained_cells,
 )
-from dasd_assets.experiments.comparison import shown_rows
 from dasd_assets.experiments.pages import write_pages
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
 from dasd_assets.records.progress import duration
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.instance import open_instance
@@ -193,7 +193,7 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
         yield "  no cell has answered all questions yet"
         return
     compared = compared_arms(found, experiment.baseline, list(experiment.arms))
-    shown = shown_rows(warehouse, recipe, experiment, found, compared)
+    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, list(experiment.arms))
     rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in shown)]
     texts = [["" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

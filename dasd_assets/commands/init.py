@@ -35,6 +35,7 @@ from dasd_resources.recipe import load_recipe
 from dasd_resources.recipe.document import SCHEMA_HINT, Plain, schema_text, text_of
 from dasd_resources.recipe.parts import CONTEXT
 from dasd_resources.visible_text import show, visible
+from dasd_resources.whole_files import write_whole
 
 SCHEMA_FILE = "recipe.schema.json"  # in the home
 SYSTEM_PROMPT = "You are a helpful assistant."  # the report's student has it in all stages (§6.4.1)
@@ -58,8 +59,8 @@ def command(args: argparse.Namespace) -> int:
     schema = args.home / SCHEMA_FILE
     args.home.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(schema, schema_text())
-    _write(path, _header(path, schema) + text_of(document))
+    write_whole(schema, schema_text().encode())
+    write_whole(path, (_header(path, schema) + text_of(document)).encode())
     echo(f"wrote {path}; checked:")
     recipe = load_recipe(str(path), args.home)
     failed = print_checks(recipe, args.home, quick=True)
@@ -193,9 +194,3 @@ def _header(path: Path, schema: Path) -> str:
         f"{SCHEMA_HINT}{os.path.relpath(schema, path.parent)}\n"
         f"# What is not here has the report's default: dasd recipe --recipe {path.name} --full\n"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

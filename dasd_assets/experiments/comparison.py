@@ -13,7 +13,7 @@ from dasd_assets.experiments.cells import CHECKPOINTS, EVALUATIONS, REPORT, answ
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.figure_data import losses, probabilities
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
-from dasd_assets.experiments.result_table import COLUMNS, Shown, compared_arms, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline
@@ -92,13 +92,6 @@ def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experimen
     if not stored.sort(by).equals(new.sort(by)):
         with warehouse.commit(text) as transaction:
             transaction.replace("experiment_comparisons", key, new)
-
-
-def shown_rows(
-    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame
-) -> list[Shown]:
-    """The rows of the report's table. found: of `cells.answers`; compared: of `compared_arms`."""
-    return result_rows(found, stage_rows(warehouse, recipe, experiment), compared, list(experiment.arms))
 
 
 def pictures(

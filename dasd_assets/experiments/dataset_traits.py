@@ -26,7 +26,8 @@ def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -
     """
     used = stages.filter((pl.col("stage") > 0) & (pl.col("dataset") != MIXED))
     parts = used.select("arm", "seed", "stage", "dataset", "policy", part=pl.col("dataset").str.split("+"))
-    of_parts = parts.explode("part").join(_traits(warehouse, recipe), on=["part", "policy"], maintain_order="left")
+    traits = _traits(warehouse, recipe, used["policy"].unique().to_list())
+    of_parts = parts.explode("part").join(traits, on=["part", "policy"], maintain_order="left")
     key = ["arm", "stage", "dataset"]
     means = of_parts.group_by(*key, maintain_order=True).agg(
         (pl.col(name) * pl.col("number")).sum() / pl.col("number").filter(pl.col(name).is_not_null()).sum()
@@ -35,8 +36,8 @@ def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -
     return means.with_columns(pl.col(TRAITS).fill_nan(None))
 
 
-def _traits(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """(part, policy, number, TRAITS) of every selection of the recipe."""
+def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.DataFrame:
+    """(part, policy, number, TRAITS) of every selection of the recipe by these policies."""
     student = str(current_checkpoint(warehouse, recipe, "student")["checkpoint_id"])
     scores = "".join(
         f"""LEFT JOIN (SELECT response_id, score, num_sentences FROM response_scores WHERE score_name = '{score}'
@@ -52,9 +53,10 @@ def _traits(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
             LEFT JOIN {NUM_TOKENS} t USING (response_id) {scores}
             LEFT JOIN (SELECT response_id, passed FROM response_verdicts
                 WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version) v USING (response_id)
-        WHERE s.recipe = $recipe GROUP BY ALL ORDER BY ALL"""
+        WHERE s.recipe = $recipe AND list_contains($policies, s.policy) GROUP BY ALL ORDER BY ALL"""
     params = {
         "recipe": recipe.name,
+        "policies": policies,
         "student": student,
         "threshold_version": threshold_version(recipe),
         "filter_version": filter_version(recipe, student),

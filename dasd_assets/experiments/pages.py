@@ -4,7 +4,6 @@ Everything is read from the warehouse. The same rows give the same bytes: no tim
 """
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,9 @@ import polars as pl
 
 from dasd_assets.experiments.cells import answers, every_cell, stage_rows
 from dasd_assets.experiments.checkpoints import declared_rule
-from dasd_assets.experiments.comparison import pictures, shown_rows
+from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
-from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown
+from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown, result_rows
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.recipe_document import described
@@ -24,6 +23,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import visible
+from dasd_resources.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,10 +74,11 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         compared = compared_arms(found, experiment.baseline, list(experiment.arms))
         listed.append(_listed(experiment, found, compared))
         if not found.is_empty():
-            figures = pictures(warehouse, recipe, found, stage_rows(warehouse, recipe, experiment), compared)
+            stages = stage_rows(warehouse, recipe, experiment)
+            figures = pictures(warehouse, recipe, found, stages, compared)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, found, compared, images)
+            text = experiment_page(warehouse, recipe, experiment, stages, found, compared, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, listed).encode()
 
@@ -86,13 +87,16 @@ def experiment_page(
     warehouse: Warehouse,
     recipe: Recipe,
     experiment: Experiment,
+    stages: pl.DataFrame,
     found: pl.DataFrame,
     compared: pl.DataFrame,
     images: Mapping[str, str],
 ) -> str:
-    """An experiment's page. found: of `cells.answers`; compared: of `compared_arms`; images: figure's name -> path."""
-    rows = shown_rows(warehouse, recipe, experiment, found, compared)
-    stages = stage_rows(warehouse, recipe, experiment)
+    """An experiment's page.
+
+    stages: of `cells.stage_rows`; found: of `cells.answers`; compared: of `compared_arms`; images: figure -> path.
+    """
+    rows = result_rows(found, stages, compared, list(experiment.arms))
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     parts = [
         MARK,
@@ -235,7 +239,5 @@ def _write(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    write_whole(path, content)
     return True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -42,9 +43,10 @@ def watched(watcher: Callable[[Done], None]) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def _tell(done: Done) -> None:
+def _tell(done: int, total: int, unit: str, pace: Callable[[], str]) -> None:
+    """Tell the watcher, if there is one; pace is asked for then alone: this is called for every item."""
     if (watcher := _watcher.get()) is not None:
-        watcher(done)
+        watcher(Done(done, total, unit, pace()))
 
 
 def logged(
@@ -56,11 +58,11 @@ def logged(
     """
     if total:
         log(f"0/{total:,} {unit}: the engine starts")
-        _tell(Done(0, total, unit, "(the engine starts)"))
+        _tell(0, total, unit, lambda: "(the engine starts)")
     began = first = logged_at = time.monotonic()
     for done, item in enumerate(items, start=1):
         now = time.monotonic()
-        _tell(Done(done, total, unit, pace_of(done, total, now - first, done - 1)))
+        _tell(done, total, unit, partial(pace_of, done, total, now - first, done - 1))
         if done == 1:
             first = logged_at = now
         if done == total:
@@ -91,7 +93,7 @@ class TrainingLog:
         if isinstance(now, Progress):
             self.loss = f", loss {now.loss:.3f}, learning rate {now.learning_rate:.2e}"
         seconds = self.clock()
-        _tell(Done(now.step, now.num_steps, "steps", self._pace(now, seconds)))
+        _tell(now.step, now.num_steps, "steps", partial(self._pace, now, seconds))
         if self.first is None:
             self.first, self.started, self.logged_at = now, seconds, seconds
             starts = "starts" if now.step == 0 else f"continues after step {now.step:,}"

@@ -3,7 +3,6 @@
 What models and questions say gets into it through the template alone, which escapes markup and what nobody would see.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from dasd_assets.rules.scores import TYPE_NAMES
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.visible_text import visible_page
+from dasd_resources.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,8 +62,8 @@ def write(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe, fol
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.png" for name in figures}
     for name, figure in figures.items():
-        _replace(files[name], png(figure))
-    _replace(folder / PAGE, page(data, figures, recipe).encode())
+        write_whole(files[name], png(figure))
+    write_whole(folder / PAGE, page(data, figures, recipe).encode())
     return files
 
 
@@ -134,12 +134,6 @@ def _gain_rows(gains: pl.DataFrame) -> Iterator[Row]:
     for row in gains.to_dicts():
         change = Interval(row["difference"], row["low"], row["high"])
         yield {**row, "shown": change.shown("+"), "verdict": verdict(change)}
-
-
-def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 @cache

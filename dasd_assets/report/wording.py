@@ -23,7 +23,7 @@ class Interval:
 
     def shown(self, sign: str = "") -> str:
         """`86.6 % [84.9, 88.3]`; sign: `+` for a difference."""
-        found = f"{100 * self.value:{sign}.1f} %" if not sign else f"{100 * self.value:{sign}.1f} points"
+        found = f"{100 * self.value:{sign}.1f} {'points' if sign else '%'}"
         if self.low is None or self.high is None:
             return found
         return f"{found} [{100 * self.low:{sign}.1f}, {100 * self.high:{sign}.1f}]"
@@ -40,7 +40,7 @@ def accuracy_interval(row: Row) -> Interval | None:
 
 
 def headline(data: ReportData) -> str:
-    """What the student gained, in a sentence: of its last checkpoint, where that gained most surely."""
+    """What the student gained, in a sentence: of its last checkpoint, in the first setting that it was asked in."""
     if data.gains.is_empty():
         return "No trained model has been compared with the undistilled student yet."
     last = data.gains["arm"][-1]

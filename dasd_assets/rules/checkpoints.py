@@ -40,6 +40,12 @@ def chain_reads(recipe: Recipe) -> dict[str, list[str]]:
     }
 
 
+def undistilled_student(lake: Lake, recipe: Recipe) -> str | None:
+    """The fingerprint of the student that the recipe begins with; None before it is registered."""
+    found = current_checkpoints(lake, recipe).filter(pl.col("name") == "student")["checkpoint_id"]
+    return str(found[0]) if found.len() else None
+
+
 def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     """The `checkpoints` rows now in force, in order: teacher, student, and each one that descends from that student.
 

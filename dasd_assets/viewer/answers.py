@@ -10,7 +10,7 @@ from dasd_assets.rules.answer_types import answer_threshold_version
 from dasd_assets.rules.answers import ANSWER_ID
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
-from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.links import among, asked, place
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 
@@ -39,7 +39,6 @@ def answer(viewer: Viewer, request: Request) -> Response:
         questions = reading.read(_QUESTION, key).to_dicts()
         samples = reading.read(_SAMPLES, key)["evaluation_id"].to_list()
         sentences = sentences_of(viewer, reading, row)
-    here = samples.index(row["evaluation_id"])
     return viewer.page(
         request,
         "answer.html",
@@ -47,11 +46,8 @@ def answer(viewer: Viewer, request: Request) -> Response:
         question=questions[0] if questions else None,
         runs=runs(row["response_text"], sentences),
         sentences=sentences,
-        number=here + 1,
-        total=len(samples),
+        **among("answer", samples, row["evaluation_id"]),
         side_by_side=asked(place("held_out", row["question_id"]), temperature=row["temperature"]),
-        previous=place("answer", samples[here - 1]) if here > 0 else None,
-        next=place("answer", samples[here + 1]) if here + 1 < len(samples) else None,
     )
 
 

@@ -3,13 +3,13 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.checkpoint import audit_checkpoint
+from dasd_assets.audit.checkpoint import NEWEST_ANSWER, audit_checkpoint
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.answers import ANSWER_ID
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_assets.viewer.answers import sentences_of
 from dasd_assets.viewer.coloured import runs
-from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.links import asked, page_number, paging, place
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 
@@ -22,16 +22,14 @@ CHANGES = {
     "right": "was >= 0.5 AND now >= 0.5",
     "wrong": "was < 0.5 AND now < 0.5",
 }
-# An answer has a row for each verifier version that judged it; the last that was written counts (audit/checkpoint.py).
-_NEWEST = """QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens,
-    template_version, question_id, sample_index ORDER BY rowid DESC) = 1"""
 _SETTINGS = "SELECT DISTINCT benchmark, temperature FROM evaluations ORDER BY ALL"
 _MODELS = """SELECT checkpoint_id, min_by(name, materialized_at) AS model, min_by(recipe, materialized_at) AS of_recipe
     FROM checkpoints SEMI JOIN evaluations USING (checkpoint_id)
     GROUP BY checkpoint_id ORDER BY of_recipe <> $recipe, of_recipe, min(coalesce(stage, -1)), 2"""
 _CHANGED = f"""WITH answers AS (
         SELECT question_id, checkpoint_id, correct FROM evaluations
-        WHERE benchmark = $benchmark AND temperature = $temperature AND checkpoint_id IN ($first, $second) {_NEWEST}),
+        WHERE benchmark = $benchmark AND temperature = $temperature AND checkpoint_id IN ($first, $second)
+        {NEWEST_ANSWER}),
     pairs AS (
         SELECT question_id, avg(correct::INT) FILTER (checkpoint_id = $first) AS was,
             avg(correct::INT) FILTER (checkpoint_id = $second) AS now
@@ -40,7 +38,7 @@ _CHANGED = f"""WITH answers AS (
     FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
 _COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
 _ANSWERS = f"""SELECT *, {ANSWER_ID} AS answer_id FROM evaluations
-    WHERE question_id = $question AND temperature = $temperature {_NEWEST}
+    WHERE question_id = $question AND temperature = $temperature {NEWEST_ANSWER}
     ORDER BY sample_index, evaluation_id"""
 
 
@@ -53,7 +51,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         if not settings or not models:
             raise AuditError("no model has answered held-out questions yet: run `dasd run` or `dasd evaluate`")
         chosen = _chosen(viewer, query.get, settings, models)
-        change, number = query.get("change") or "all", max(1, int(query.get("page") or 1))
+        change, number = query.get("change") or "all", page_number(query)
         if change not in CHANGES:
             raise ValueError(f"change {change!r} is none of {', '.join(CHANGES)}")
         [counts] = reading.read(f"SELECT {_COUNTS} FROM ({_CHANGED})", chosen).to_dicts()
@@ -61,7 +59,6 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
             ORDER BY abs(now - was) DESC, question_id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
         rows = reading.read(listed, chosen).to_dicts()
     given = {name: value for name, value in query.items() if name not in ("page", "change")}
-    num_pages = max(1, -(-int(counts[change]) // PAGE))
     return viewer.page(
         request,
         "checkpoints.html",
@@ -72,10 +69,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         counts=counts,
         changes={name: asked("/checkpoints", **given, change=name) for name in CHANGES},
         rows=rows,
-        number=number,
-        num_pages=num_pages,
-        previous=asked("/checkpoints", **given, change=change, page=number - 1) if number > 1 else None,
-        next=asked("/checkpoints", **given, change=change, page=number + 1) if number < num_pages else None,
+        **paging(number, counts[change], PAGE, "/checkpoints", **given, change=change),
     )
 
 

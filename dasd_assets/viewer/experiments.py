@@ -3,9 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.audit.prompt import Record
 from dasd_assets.viewer.viewer import Viewer
-from dasd_resources.storage.lake import Reading
 
 _COMPARED = """SELECT * FROM experiment_comparisons
     ORDER BY recipe, experiment, benchmark, temperature, difference DESC"""
@@ -15,10 +15,6 @@ _CELLS = """SELECT x.recipe, x.experiment, x.arm, x.seed, x.stage, x.checkpoint_
         SELECT checkpoint_id, min(materialized_at) AS materialized_at FROM checkpoints GROUP BY checkpoint_id
     ) c USING (checkpoint_id)
     ORDER BY x.recipe, x.experiment, x.arm, x.seed, x.stage"""
-_ACCURACY = """SELECT checkpoint_id, benchmark, temperature, avg(correct::INT) AS accuracy, count(*) AS num_answers
-    FROM (FROM evaluations QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p,
-        max_tokens, template_version, question_id, sample_index ORDER BY rowid DESC) = 1)
-    WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL ORDER BY ALL"""
 
 
 def experiments(viewer: Viewer, request: Request) -> Response:
@@ -26,25 +22,17 @@ def experiments(viewer: Viewer, request: Request) -> Response:
     with viewer.lake.reading() as reading:
         compared = reading.read(_COMPARED).to_dicts()
         cells = reading.read(_CELLS).to_dicts()
-        accuracies = _accuracies(reading, cells)
+        found = accuracies(reading, list(dict.fromkeys(row["checkpoint_id"] for row in cells)))
     names = dict.fromkeys((row["recipe"], row["experiment"]) for row in (*cells, *compared))
     return viewer.page(
         request,
         "experiments.html",
-        experiments=[_experiment(name, compared, cells, accuracies) for name in names],
+        experiments=[_experiment(name, compared, cells, found) for name in names],
     )
 
 
-def _accuracies(reading: Reading, cells: list[Record]) -> dict[str, list[Record]]:
-    ids = list(dict.fromkeys(row["checkpoint_id"] for row in cells))
-    found: dict[str, list[Record]] = {}
-    for row in reading.read(_ACCURACY, {"ids": ids}).to_dicts():
-        found.setdefault(row["checkpoint_id"], []).append(row)
-    return found
-
-
 def _experiment(
-    name: tuple[str, str], compared: list[Record], cells: list[Record], accuracies: dict[str, list[Record]]
+    name: tuple[str, str], compared: list[Record], cells: list[Record], answered: dict[str, list[Record]]
 ) -> Record:
     ours = [row for row in compared if (row["recipe"], row["experiment"]) == name]
     made = [row for row in cells if (row["recipe"], row["experiment"]) == name]
@@ -52,19 +40,19 @@ def _experiment(
     return {
         "recipe": name[0],
         "name": name[1],
-        "cells": [{**row, "accuracies": accuracies.get(row["checkpoint_id"], [])} for row in made],
+        "cells": [{**row, "accuracies": answered.get(row["checkpoint_id"], [])} for row in made],
         "comparisons": [
             {"benchmark": setting[0], "temperature": setting[1], "rows": rows, "chart": _intervals(rows)}
             for setting in settings
             if (rows := [row for row in ours if (row["benchmark"], row["temperature"]) == setting])
         ],
-        "runs": [_runs(setting, made, accuracies) for setting in _settings(made, accuracies)],
+        "runs": [_runs(setting, made, answered) for setting in _settings(made, answered)],
     }
 
 
-def _settings(made: list[Record], accuracies: dict[str, list[Record]]) -> list[tuple[str, float]]:
+def _settings(made: list[Record], answered: dict[str, list[Record]]) -> list[tuple[str, float]]:
     """The evaluations that any of the cells has."""
-    rows = [row for cell in made for row in accuracies.get(cell["checkpoint_id"], [])]
+    rows = [row for cell in made for row in answered.get(cell["checkpoint_id"], [])]
     return sorted({(row["benchmark"], row["temperature"]) for row in rows})
 
 
@@ -73,7 +61,7 @@ def _intervals(rows: list[Record]) -> Record:
     return {"label": "difference from the baseline in accuracy, 95 % interval", "zero": True, "rows": points}
 
 
-def _runs(setting: tuple[str, float], made: list[Record], accuracies: dict[str, list[Record]]) -> Record:
+def _runs(setting: tuple[str, float], made: list[Record], answered: dict[str, list[Record]]) -> Record:
     """Accuracy of every cell by when it was trained."""
     points = [
         {
@@ -83,7 +71,7 @@ def _runs(setting: tuple[str, float], made: list[Record], accuracies: dict[str, 
         }
         for cell in made
         if cell["materialized_at"] is not None
-        for row in accuracies.get(cell["checkpoint_id"], [])
+        for row in answered.get(cell["checkpoint_id"], [])
         if (row["benchmark"], row["temperature"]) == setting
     ]
     label = f"{setting[0]}, T={setting[1]:g}: accuracy of each arm's checkpoints by the time they were trained"

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.viewer.explore_rows import TEACHER_SHARE, ExploreRows
-from dasd_assets.viewer.links import asked
+from dasd_assets.viewer.links import asked, page_number, paging
 from dasd_assets.viewer.viewer import FRAGMENT, Viewer
 
 PAGE = 50
@@ -84,7 +84,7 @@ def explore(viewer: Viewer, request: Request) -> Response:
     rows.refresh()
     chosen = condition(request, rows)
     query = request.query_params
-    number = max(1, int(query.get("page") or 1))
+    number = page_number(query)
     sort = query.get("sort") or "score"
     if sort not in SORTS:
         raise ValueError(f"sort {sort!r} is none of {', '.join(SORTS)}")
@@ -104,21 +104,17 @@ def explore(viewer: Viewer, request: Request) -> Response:
     ranges = {"score": viewer.recipe.selection.score, "share": "share of teacher sentences", "length": "tokens"}
     if viewer.recipe.selection.score == TEACHER_SHARE:  # both are one column
         del ranges["score"]
-    num_pages = max(1, -(-total // PAGE))
     return viewer.page(
         request,
         "explore_results.html" if FRAGMENT in request.headers else "explore.html",
         given=given,
         rows=found,
         total=total,
-        number=number,
-        num_pages=num_pages,
+        **paging(number, total, PAGE, "/explore", **given),
         first=PAGE * (number - 1) + 1,
         sort=sort,
         descending=descending,
         sorts={name: _sorted_by(given, name, sort, descending) for name in SORTS},
-        previous=asked("/explore", **given, page=number - 1) if number > 1 else None,
-        next=asked("/explore", **given, page=number + 1) if number < num_pages else None,
         counts={name: _counts(rows, chosen, name, given) for name in ("domain", "batch", "temperature", "finish")},
         verdicts=_verdict_counts(rows, chosen, given),
         ranges=ranges,

@@ -15,7 +15,7 @@ import duckdb
 import polars as pl
 
 from dasd_assets.rules.asset_names import DAS
-from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.rules.checkpoints import undistilled_student
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, filter_version, required_filters
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
@@ -100,8 +100,7 @@ class ExploreRows:
 
     def _params(self) -> Params:
         recipe = self._recipe
-        chain = {row["name"]: row["checkpoint_id"] for row in current_checkpoints(self._lake, recipe).to_dicts()}
-        student = str(chain.get("student", ""))
+        student = undistilled_student(self._lake, recipe) or ""
         return {
             "recipe": recipe.name,
             "student": student,

@@ -10,7 +10,7 @@ from dasd_assets.audit.prompt import Record, prompt_record
 from dasd_assets.audit.response import audit_continuation
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
-from dasd_assets.viewer.links import asked, place
+from dasd_assets.viewer.links import asked, page_number, paging, place
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 
@@ -43,7 +43,7 @@ _NEXT = {
 def mixed_policy(viewer: Viewer, request: Request) -> Response:
     """All rollouts, those first that the teacher continued."""
     query = request.query_params
-    show, number = query.get("show") or "all", max(1, int(query.get("page") or 1))
+    show, number = query.get("show") or "all", page_number(query)
     if show not in SHOWN:
         raise ValueError(f"show {show!r} is none of {', '.join(SHOWN)}")
     with viewer.lake.reading() as reading:
@@ -53,7 +53,6 @@ def mixed_policy(viewer: Viewer, request: Request) -> Response:
             f"""SELECT * FROM ({_ROWS}) WHERE {SHOWN[show]} ORDER BY continuation_id IS NULL, rollout_id
                 LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
         ).to_dicts()
-    num_pages = max(1, -(-int(counts[show]) // PAGE))
     return viewer.page(
         request,
         "mixed_policy.html",
@@ -61,10 +60,7 @@ def mixed_policy(viewer: Viewer, request: Request) -> Response:
         show=show,
         counts=counts,
         shows={name: asked("/mixed", show=name) for name in SHOWN},
-        number=number,
-        num_pages=num_pages,
-        previous=asked("/mixed", show=show, page=number - 1) if number > 1 else None,
-        next=asked("/mixed", show=show, page=number + 1) if number < num_pages else None,
+        **paging(number, counts[show], PAGE, "/mixed", show=show),
     )
 
 

@@ -8,7 +8,7 @@ from dasd_assets.rules.filters.catalogue import filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.typed_ids import find_id
 from dasd_assets.viewer.coloured import runs
-from dasd_assets.viewer.links import place
+from dasd_assets.viewer.links import page_number, paging, place
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 
@@ -17,7 +17,7 @@ PAGE = 24  # candidates
 
 def question(viewer: Viewer, request: Request) -> Response:
     """The page of one question; candidates best first, of each temperature."""
-    number = max(1, int(request.query_params.get("page") or 1))
+    number = page_number(request.query_params)
     student = viewer.student() or ""
     with viewer.lake.reading() as reading:
         prompt = prompt_record(reading, find_id(reading, "prompt", request.path_params["id"]))
@@ -32,8 +32,7 @@ def question(viewer: Viewer, request: Request) -> Response:
             prompt=prompt,
             candidates=shown,
             total=len(found),
-            number=number,
-            num_pages=max(1, -(-len(found) // PAGE)),
+            pages=paging(number, len(found), PAGE, request.url.path),
             score_name=viewer.recipe.selection.score,
             previous=_neighbour(reading, prompt, "<", "DESC"),
             next=_neighbour(reading, prompt, ">", "ASC"),

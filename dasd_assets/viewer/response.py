@@ -15,11 +15,11 @@ from dasd_assets.rules.scores import SCORES, threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.typed_ids import find_id
 from dasd_assets.viewer.coloured import runs
-from dasd_assets.viewer.links import place
+from dasd_assets.viewer.links import among
 from dasd_assets.viewer.viewer import Viewer
-from dasd_resources.storage.lake import Reading
 
 SUMS = ("teacher_sum_logprob", "teacher_num_tokens", "student_sum_logprob", "student_num_tokens")
+_CANDIDATES = "SELECT response_id FROM responses WHERE prompt_id = $id ORDER BY temperature, sample_index, response_id"
 
 
 def response(viewer: Viewer, request: Request) -> Response:
@@ -28,9 +28,8 @@ def response(viewer: Viewer, request: Request) -> Response:
     version = threshold_version(viewer.recipe)
     with viewer.lake.reading() as reading:
         record = audit_response(reading, find_id(reading, "response", request.path_params["id"]))
-        others = _candidates(reading, record["prompt"]["prompt_id"])
+        candidates = reading.read(_CANDIDATES, {"id": record["prompt"]["prompt_id"]})["response_id"].to_list()
     sentences = _sentences_of(record["sentences"], student, version)
-    here = [row["response_id"] for row in others].index(record["response_id"])
     return viewer.page(
         request,
         "response.html",
@@ -43,10 +42,7 @@ def response(viewer: Viewer, request: Request) -> Response:
         divergence=viewer.recipe.selection.divergence,
         scores=_scores(record["scores"], student, version),
         meanings={name: score.meaning for name, score in SCORES.items()},
-        number=here + 1,
-        total=len(others),
-        previous=place("response", others[here - 1]["response_id"]) if here > 0 else None,
-        next=place("response", others[here + 1]["response_id"]) if here + 1 < len(others) else None,
+        **among("response", candidates, record["response_id"]),
     )
 
 
@@ -73,9 +69,3 @@ def _scores(rows: Sequence[Mapping[str, object]], student: str | None, version: 
     """Those by the recipe's rule, else all that there are."""
     current = [row for row in rows if (row["student_fingerprint"], row["threshold_version"]) == (student, version)]
     return current or list(rows)
-
-
-def _candidates(reading: Reading, prompt_id: str) -> list[Record]:
-    query = """SELECT response_id FROM responses WHERE prompt_id = $id
-        ORDER BY temperature, sample_index, response_id"""
-    return reading.read(query, {"id": prompt_id}).to_dicts()

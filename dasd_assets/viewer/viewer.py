@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
 from dasd_assets.viewer import links
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.explore_rows import ExploreRows
@@ -72,4 +72,4 @@ class Viewer:
 
     def student(self) -> str | None:
         """Fingerprint of the undistilled student; None before it is registered."""
-        return next((str(row["checkpoint_id"]) for row in self.models() if row["name"] == "student"), None)
+        return undistilled_student(self.lake, self.recipe)

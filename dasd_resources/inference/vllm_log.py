@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dasd_resources.whole_files import write_whole
+
 LOG = "vllm.log"
 CONFIGURATION = "vllm_logging.json"
 MAX_BYTES = 10_000_000  # then the log is put aside, in place of the one before it
@@ -48,9 +50,7 @@ def _configuration(folder: Path, log: Path) -> Path:
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
     path = folder / CONFIGURATION
-    temporary = folder / f".{CONFIGURATION}.{os.getpid()}"
-    temporary.write_text(json.dumps(document), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(document).encode())
     return path
 
 
