@@ -121,6 +121,10 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             {"arms": {"low": [{"dataset": "mixed", "policy": "random"}], "high": []}},
             "two_arms.yaml: arms.low.0: the mixed-policy dataset is not selected: remove policy",
         ),
+        (
+            {"arms": {"low": [{"dataset": "t060", "matching": "(so"}], "high": []}},
+            "two_arms.yaml: arms.low.0.matching: is no regular expression of RE2's: Invalid Input Error: missing",
+        ),
         ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),
     ],
 )

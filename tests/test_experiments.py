@@ -32,6 +32,7 @@ from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
+from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics import compare, comparisons, paired_differences
 from dasd_resources.recipe import Recipe, RecipeError
@@ -146,6 +147,21 @@ def test_twice_the_data_is_two_responses_of_a_question(compared: Project) -> Non
     own, twice = (compared.read(query, policy=policy) for policy in ("das", "shortest-.*"))
     assert own["num"].max() == 1 and twice["num"].max() == 2
     assert own.height == twice.height and own["num"].sum() < twice["num"].sum()  # some have one accepted response
+
+
+def test_only_responses_in_which_the_expression_is_found_compete(compared: Project) -> None:
+    recipe, batches = compared.recipe, compared.read("SELECT DISTINCT batch FROM responses")["batch"].to_list()
+    teacher = compared.engines.fingerprint(recipe.teacher, "teacher.model")
+    student = compared.engines.fingerprint(recipe.student, "student.model")
+    params = pool_params(recipe, teacher, student, "t060", batches)
+    pools = dict[str | None, set[str]]()
+    for matching in (None, r"\d\d", "^nowhere"):
+        with compared.warehouse.reading() as reading:
+            create_pool_table(reading, params, matching=matching)
+            rows = reading.read("SELECT response_id, text FROM pool JOIN responses USING (response_id)")
+            pools[matching] = set(rows["response_id"])
+            assert matching is None or rows["text"].str.contains(matching).all()
+    assert pools["^nowhere"] == set() < pools[r"\d\d"] < pools[None]
 
 
 def test_a_masked_stage_has_the_same_examples_with_loss_on_the_teachers_part_alone(compared: Project) -> None:

@@ -1,6 +1,7 @@
 """`math`: pairs that are the same and pairs that are not, and what happens where they cannot be compared."""
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def test_what_math_verify_cannot_compare_is_no_wrong_answer(reply: str, outcome:
 def test_a_child_has_limits_and_cannot_write() -> None:
     """What `math_worker` sets before its first comparison, asked of the system."""
     assert judged("\\boxed{a+b}", "b+a").outcome == "correct"
-    children = [child for child in psutil.Process().children() if "math_worker.py" in " ".join(child.cmdline())]
+    everyone = psutil.process_iter(["ppid", "cmdline"])  # a process that has just ended has no command line
+    mine = [one for one in everyone if one.info["ppid"] == os.getpid()]
+    children = [one for one in mine if "math_worker.py" in " ".join(one.info["cmdline"] or [])]
     limits = [resource.prlimit(child.pid, limit) for child in children for limit in LIMITS]
     assert children and limits == [(MEMORY_BYTES,) * 2, (0, 0), (0, 0)] * len(children)
     assert all(0 < resource.prlimit(child.pid, resource.RLIMIT_CPU)[0] < 600 for child in children)

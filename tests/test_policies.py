@@ -47,7 +47,9 @@ def measured_pools(draw: st.DrawFn) -> pl.DataFrame:
     lengths = draw(st.lists(st.integers(95, 125), min_size=len(table), max_size=len(table)))
     correct = draw(st.lists(st.booleans(), min_size=len(table), max_size=len(table)))
     table = table.with_columns(
-        num_tokens=pl.Series(lengths, dtype=pl.Int64), correct=pl.Series(correct, dtype=pl.Boolean)
+        num_tokens=pl.Series(lengths, dtype=pl.Int64),
+        mean_logprob=-pl.Series(lengths, dtype=pl.Float64),
+        correct=pl.Series(correct, dtype=pl.Boolean),
     )
     return table.with_columns(cost=pl.col("num_tokens") if draw(st.booleans()) else pl.lit(1))
 
@@ -95,6 +97,7 @@ def measured() -> pl.DataFrame:
     return pool().with_columns(
         score=pl.col("score").fill_null(0.0),
         num_tokens=pl.Series([10, 20, 30, 25, 7, 9]),
+        mean_logprob=pl.Series([-0.3, -0.1, -0.2, -0.4, None, -0.5]),
         correct=pl.Series([True, False, False, True, False, True]),
     )
 
@@ -105,9 +108,11 @@ def measured() -> pl.DataFrame:
         ("anti_das", [("c2", 1), ("a1", 1), ("b1", 2)], [("c2", 1), ("a1", 1), ("a2", 2)]),
         ("longest", [("c2", 1), ("b1", 1), ("a2", 2)], [("c2", 1), ("b1", 1), ("b2", 2)]),
         ("shortest", [("c1", 1), ("a1", 1), ("b2", 2)], [("c1", 1), ("a1", 1), ("a2", 2)]),
+        ("most_probable", [("c2", 1), ("a2", 1), ("b1", 2)], [("c2", 1), ("a2", 1), ("b1", 2)]),
+        ("least_probable", [("c2", 1), ("b2", 1), ("a1", 2)], [("c2", 1), ("b2", 1), ("a1", 2)]),
     ],
 )
-def test_the_ends_of_score_and_length(
+def test_the_ends_of_score_length_and_probability(
     policy: str, of_questions: list[tuple[str, int]], of_all: list[tuple[str, int]]
 ) -> None:
     assert kept(drawn(measured(), policy, ("best_per_question", None), {})) == of_questions

@@ -65,11 +65,12 @@ def _choose(
     budget, times = _budget(warehouse, base, data, part, params)
     competing, most = competition(data.recipe), _of_a_question(data, times)
     with warehouse.reading() as reading, reading.all_cores():
-        means = create_pool_table(reading, params, POLICIES[data.stage.policy].columns)
+        means = create_pool_table(reading, params, POLICIES[data.stage.policy].columns, data.stage.matching)
         chosen = draw(reading, data.stage.policy, competing, budget, data.recipe.seed, times, most)
     write_selection(context, warehouse, data.recipe, part, data.policy, chosen)
     chosen_by = {"chosen_by": data.stage.policy, "budget": budget, "times": times}
-    rule = {**selection_rule(data.recipe, part, params, means), **chosen_by}
+    among = {} if data.stage.matching is None else {"matching": data.stage.matching}
+    rule = {**selection_rule(data.recipe, part, params, means), **chosen_by, **among}
     _record(context, warehouse, data, part, rule)
     taken = dict(chosen["domain"].value_counts().iter_rows())
     context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")

@@ -17,6 +17,7 @@ def stage_text(stage: ArmStage) -> str:
     """What a stage trains on, and what it changes of the recipe: `t100, random, twice …, epochs 4`."""
     policy = [] if stage.is_mixed or (stage.policy == DAS and stage.selection) else [stage.policy]
     candidates = [] if stage.num_candidates is None else [f"of {stage.num_candidates} candidates"]
+    matching = [] if stage.matching is None else [f"of those in which {stage.matching} is found"]
     loss = {None: [], True: ["loss on the student's part"], False: ["no loss on the student's part"]}
     parts = [
         " and ".join(stage.dataset),
@@ -24,6 +25,7 @@ def stage_text(stage: ArmStage) -> str:
         *_changes(stage.selection),
         *_changes(stage.filters.model_dump()),
         *candidates,
+        *matching,
         *([] if stage.budget is None else [_budget_text(stage.budget)]),
         *loss[stage.loss_on_prefix],
         *_changes(stage.training.model_dump()),

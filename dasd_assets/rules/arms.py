@@ -69,6 +69,8 @@ def datasets_of(base: Recipe, experiment: Experiment, cells: Iterable[tuple[str,
 def _chosen(base: Recipe, recipe: Recipe, stage: ArmStage) -> str:
     drawn = POLICIES[stage.policy].key == DRAW
     rule = [selection_version(recipe), recipe.generation.num_candidates, stage.budget and stage.budget.times]
+    if stage.matching is not None:
+        rule.append(stage.matching)
     own = [selection_version(base), base.generation.num_candidates, None]
     if rule == own and stage.policy in (DAS, RANDOM) and (not drawn or recipe.seed == base.seed):
         return stage.policy

@@ -74,6 +74,20 @@ POLICIES: dict[str, Policy] = {
         "-num_tokens",
         columns=("num_tokens",),
     ),
+    "most_probable": Policy(
+        "The responses that the teacher finds most probable: the greatest mean logprob of a token.",
+        "the teacher's own probability, which every score of DAS has in it, without the student's",
+        "mean_logprob",
+        "mean_logprob IS NOT NULL",
+        ("mean_logprob",),
+    ),
+    "least_probable": Policy(
+        "The responses that the teacher finds least probable.",
+        "the same from the other end",
+        "-mean_logprob",
+        "mean_logprob IS NOT NULL",
+        ("mean_logprob",),
+    ),
 }
 
 

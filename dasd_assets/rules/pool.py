@@ -28,17 +28,20 @@ POOL = Rule(
 # Columns that only some policies need (`rules/policies.py`), in SQL. A question without a verifier passes unseen.
 ON_REQUEST = {
     "num_tokens": "t.num_tokens",
+    "mean_logprob": "list_avg(r.logprobs) AS mean_logprob",
     "correct": f"""r.response_id IN (SELECT response_id FROM response_verdicts
         WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version AND passed) AS correct""",
 }
 
 
-def create_pool_table(reading: Reading, params: dict[str, object], columns: Collection[str] = ()) -> dict[str, float]:
+def create_pool_table(
+    reading: Reading, params: dict[str, object], columns: Collection[str] = (), matching: str | None = None
+) -> dict[str, float]:
     """Create the temporary table `pool` of the scored candidates, with the columns that a `Competition` needs.
 
-    params: of `pool_params`. columns: more of them, of ON_REQUEST. Only accepted ones where filters come before
-    selection. The key is the score, drawn towards the mean of its domain where there is a pseudo-count. Returns these
-    means; without a pseudo-count, none.
+    params: of `pool_params`. columns: more of them, of ON_REQUEST. matching: a regular expression that is found in the
+    text of each. Only accepted ones where filters come before selection. The key is the score, drawn towards the mean
+    of its domain where there is a pseudo-count. Returns these means; without a pseudo-count, none.
     """
     # Where filters come after selection, `accepted` is a column and not a condition: best-per-question first takes the
     # best response of a question, and only then asks whether that one passed.
@@ -54,8 +57,9 @@ def create_pool_table(reading: Reading, params: dict[str, object], columns: Coll
         WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}
           AND s.student_fingerprint = $student AND s.score_name = $score_name
           AND s.threshold_version = $threshold_version AND s.num_sentences >= $min_sentences
-          AND (v.response_id IS NOT NULL OR NOT $only_accepted)"""
-    reading.create_temp_table("pool", query, params)
+          AND (v.response_id IS NOT NULL OR NOT $only_accepted)
+          {"" if matching is None else "AND regexp_matches(r.text, $matching)"}"""
+    reading.create_temp_table("pool", query, params if matching is None else {**params, "matching": matching})
     return shrink(reading, float(str(params["pseudo_count"]))) if params["pseudo_count"] else {}
 
 

@@ -9,6 +9,7 @@ checkpoint that the pipeline itself has trained.
 from collections.abc import Mapping
 from typing import Annotated, Self
 
+import duckdb
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
@@ -72,7 +73,8 @@ class ArmStage(Part):
 
     dataset: one of the recipe's, or several, whose selections are trained on together. policy: an entry of
     `dasd_assets.rules.policies.POLICIES`. selection: keys of the recipe's section. num_candidates: only so many of the
-    responses to a question compete. loss_on_prefix: of the mixed-policy dataset.
+    responses to a question compete. matching: only responses in whose text it is found, a regular expression (RE2).
+    loss_on_prefix: of the mixed-policy dataset.
     """
 
     dataset: tuple[str, ...] = Field(min_length=1, strict=False)
@@ -80,6 +82,7 @@ class ArmStage(Part):
     selection: dict[str, str | int | float | None] = Field(default_factory=dict)
     filters: ArmFilters = ArmFilters()
     num_candidates: Positive | None = None
+    matching: Annotated[str | None, Field(min_length=1), AddedLater] = None
     budget: Budget | None = None
     loss_on_prefix: bool | None = None
     training: StageTraining = StageTraining()
@@ -107,6 +110,15 @@ class ArmStage(Part):
                 raise ValueError(f"there is no selection.{key}; there are {known}")
         return changes
 
+    @field_validator("matching")
+    @classmethod
+    def _an_expression(cls, value: str | None) -> str | None:
+        try:
+            duckdb.execute("SELECT regexp_matches('', ?)", [value])
+        except duckdb.Error as error:
+            raise ValueError(f"is no regular expression of RE2's: {error}") from None
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.is_mixed and self.loss_on_prefix is not None:
@@ -114,7 +126,7 @@ class ArmStage(Part):
         if self.is_mixed:
             if len(self.dataset) > 1:
                 raise ValueError("the mixed-policy dataset holds off-policy responses already; name it alone")
-            changed = {"policy", "selection", "filters", "num_candidates", "budget"} & self.model_fields_set
+            changed = {"policy", "selection", "filters", "num_candidates", "matching", "budget"} & self.model_fields_set
             if changed:
                 raise ValueError(f"the mixed-policy dataset is not selected: remove {', '.join(sorted(changed))}")
         return self
