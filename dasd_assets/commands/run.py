@@ -20,6 +20,7 @@ from dasd_assets.commands.display import display
 from dasd_assets.commands.dry_run import dry_run
 from dasd_assets.commands.messages import echo as print_message
 from dasd_assets.commands.messages import timed
+from dasd_assets.commands.own_questions import own_questions
 from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
@@ -35,7 +36,7 @@ from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
-from dasd_resources.home import prepare_home
+from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.landing_folder import LandingFolder, seconds_until_settled
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
@@ -63,10 +64,16 @@ def command(args: argparse.Namespace) -> int:
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
     with open_instance(dagster_home) as instance:
+        write_own = own_questions(args.recipe, home, batches(instance))
         if args.dry_run:
+            if write_own:
+                show(f"the run would begin with the questions that recipe {recipe.name} brings")
             show(dry_run(instance, definitions, recipe, engines, home, args.select))
             return 0
         with display() as shown:
+            if write_own:
+                names = ", ".join(path.name for path in write_own(home / LANDING_FOLDER))
+                shown.say(timed(f"no question had landed: those that recipe {recipe.name} brings are {names}"))
             done = _make(instance, definitions, recipe, engines, args, lambda message: shown.say(timed(message)))
         print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:

@@ -7,7 +7,6 @@ training of the demo models) are separated by a hash of its text, which keeps th
 import argparse
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count, islice
@@ -16,6 +15,8 @@ from typing import Literal
 
 from reasoning_gym.dataset import ProceduralDataset
 from reasoning_gym.factory import create_dataset, get_score_answer_fn
+
+from dasd_resources.whole_files import write_whole
 
 Split = Literal["test", "prompts", "models"]
 JsonValue = str | int | list[int] | dict[str, "JsonValue"]
@@ -86,9 +87,7 @@ def write_rows(path: Path, rows: list[QuestionRow]) -> None:
     if path.exists() and path.read_bytes() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(text)
-    os.replace(temporary, path)
+    write_whole(path, text)
 
 
 def write_prompt_files(folder: Path, num_prompts: int = NUM_PROMPTS) -> list[Path]:

@@ -31,6 +31,7 @@ SCHOOL = Path(__file__).parent
 HELD_OUT_FILES: dict[Split, Path] = {"test": SCHOOL / "test.jsonl", "validation": SCHOOL / "validation.jsonl"}
 NUM_HELD_OUT: dict[Split, int] = {"test": 160, "validation": 80}  # per family
 NUM_PROMPTS = 960  # per family
+PROMPT_FILES = tuple(f"school_{family.domain}.jsonl" for family in FAMILIES)
 
 
 def split_of(question: str) -> Split:
@@ -71,10 +72,10 @@ def first_rows(split: Split, per_family: int, seed: int = SEED) -> list[Question
 
 def write_prompt_files(folder: Path, per_family: int = NUM_PROMPTS) -> list[Path]:
     """Land the prompts, one file per domain; returns their paths."""
-    paths = {family: folder / f"school_{family.domain}.jsonl" for family in FAMILIES}
-    for family, path in paths.items():
+    paths = [folder / name for name in PROMPT_FILES]
+    for family, path in zip(FAMILIES, paths, strict=True):
         write_rows(path, list(islice(questions(family, "prompts"), per_family)))
-    return list(paths.values())
+    return paths
 
 
 def write_held_out_file(split: Split, path: Path) -> Path:
