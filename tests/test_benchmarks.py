@@ -14,6 +14,8 @@ from dasd_resources.benchmarks.questions import benchmark_prompts
 from dasd_resources.landing.prompt_files import InvalidRow, Prompt
 from dasd_resources.recipe import Benchmark, RecipeError, Task
 from dasd_resources.verifiers import Asked, verify
+from dasd_resources.verifiers.code_tests import OutputTest, question_tests
+from dasd_resources.verifiers.packed_tests import PACKED_FROM, PREFIX, TooManyTests, packed, unpacked
 
 PAGE = Path(__file__).parents[1] / "docs" / "held_out_benchmarks.md"
 Rows = list[dict[str, object]]
@@ -134,6 +136,26 @@ def test_answers_of_aime_are_read_wherever_a_copy_has_them(tmp_path: Path, layou
     for answer, outcome in ((r"So it is $\boxed{5}$.", "correct"), (r"\boxed{6}", "incorrect")):
         asked = Asked(prompt.question, prompt.reference_answer or "", prompt.metadata)
         assert verify("math", answer, asked).outcome == outcome
+
+
+def test_long_tests_are_stored_compressed_and_judge_as_before(tmp_path: Path) -> None:
+    many = [{"input": f"{n} 1", "output": str(n + 1), "testtype": "stdin"} for n in range(4000)]
+    [prompt] = read(tmp_path, "livecodebench_v6", [{**LCB[0], "private_test_cases": json.dumps(many)}])
+    assert len(prompt.metadata) < len(json.dumps(many)) / 4 and TESTS in json.loads(prompt.metadata).values()
+    found = question_tests(Asked(prompt.question, "", prompt.metadata))
+    assert found[-4000:] == [OutputTest(test["input"], test["output"]) for test in many]
+
+
+def test_packed_tests_that_are_damaged_or_a_bomb_are_refused() -> None:
+    text = packed("[1]" * PACKED_FROM)
+    assert unpacked(text) == "[1]" * PACKED_FROM and packed("[]") == unpacked("[]") == "[]"
+    for faulty in (text[:-8], text.replace("base64:", "base64:A"), PREFIX):
+        with pytest.raises(ValueError, match="packed tests"):
+            unpacked(faulty)
+    with pytest.raises(ValueError, match="unpack to more than"):
+        unpacked(text, most=PACKED_FROM)
+    with pytest.raises(TooManyTests, match="at most 65,536 are accepted"):
+        packed("[1]" * PACKED_FROM, most=PACKED_FROM)
 
 
 def without(rows: Rows, key: str) -> Rows:

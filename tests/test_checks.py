@@ -95,7 +95,7 @@ def test_accuracy_is_compared_question_by_question() -> None:
     assert accuracy_change(before, after, "t100", "t060", limit=3.1).passed
     finding = accuracy_change(before, after, "t100", "t060", limit=2.9)
     assert not finding.passed
-    assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions)"}
+    assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions; could have seen 52.0)"}
     assert "checkpoint_t100's loss" in finding.message
     assert accuracy_change(after, before, "t100", "t060", limit=0.0).passed  # better
 

@@ -7,7 +7,7 @@ import statistics
 import polars as pl
 import pytest
 
-from dasd_assets.evaluation.metrics import ks, majority, metrics, over_questions, paired_change, pass_at_k, quantile
+from dasd_assets.evaluation.metrics import ks, majority, metrics, over_questions, pass_at_k, quantile
 from dasd_resources.verifiers import Asked, takes_votes, vote
 
 NAMES = ["question_id", "status", "correct", "cut_off", "num_tokens", "repetition", "final_answer", "votes"]
@@ -146,11 +146,3 @@ def test_votes_are_equal_where_the_answers_are(verifier: str, one: str, other: s
 @pytest.mark.parametrize("text", ["", " ", "\\boxed{", "x" * 60_000, "[" * 5_000, "\x00", "9" * 400, "1e999999999"])
 def test_no_answer_makes_a_vote_raise(verifier: str, text: str) -> None:
     vote(verifier, text, Asked("", "", ""))
-
-
-def test_a_change_is_paired_by_question() -> None:
-    """Changes 0, -0.5, -0.5, -0.5: mean -0.375, standard deviation 0.25, over 4 questions an error of 0.125."""
-    before = frame(*[outcome(q, True) for q in "abcd" for _ in range(2)])
-    after = frame(*[outcome(q, right) for q in "abcd" for right in (True, q == "a")])
-    found = paired_change(before, after)
-    assert (found.value, found.standard_error, found.num_questions) == (-0.375, pytest.approx(0.125), 4)

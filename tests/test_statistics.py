@@ -14,6 +14,7 @@ from dasd_assets.rules.statistics import (
     detectable_with,
     holm,
     mean_accuracy,
+    p_text,
     paired_differences,
 )
 from dasd_assets.rules.statistics import bootstrap as bootstrap_module
@@ -330,3 +331,7 @@ def test_what_more_of_each_would_buy() -> None:
     assert more["seeds"](one) is None
     assert detectable_with(paired(five.differences), samples=2) is None
     assert detectable_with(paired(np.zeros((2, 5)))) is None
+
+
+def test_no_p_value_is_shown_as_zero() -> None:
+    assert [p_text(p) for p in (0.0002, 0.00099, 0.001, 0.0496, 1.0)] == ["<0.001", "<0.001", "0.001", "0.050", "1.000"]

@@ -7,14 +7,16 @@ import polars as pl
 
 from dasd_assets.checks.findings import AssetCheckFinding, Check, Scope, failed_requests
 from dasd_assets.evaluation import checkpoint_outcomes
-from dasd_assets.evaluation.metrics import Estimate, paired_change
 from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rollouts import current_wanted
+from dasd_assets.rules.statistics import Comparison, compare, paired_differences
 from dasd_resources.recipe import Recipe
+
+BEFORE, AFTER = "before", "after"
 
 
 def later_checks(recipe: Recipe) -> list[Check]:
@@ -51,13 +53,10 @@ def accuracy_change(
         if num_missing := sum(rows[key]["correct"].null_count() for rows in (old, new)):
             figures[where] = f"incomplete, {num_missing:,} answers are missing"
             continue
-        change = paired_change(old[key], new[key])
-        if change.value is None:
-            continue
-        figures[where] = _points(change)
-        # Of one question nothing says how much of a change is chance.
-        if change.standard_error is not None and change.value < min(0, -limit * change.standard_error):
-            failed.append(where)
+        change = _change(old[key], new[key])
+        if change is not None:
+            figures[where] = _points(change)
+            failed += [where] if _is_worse(change, limit) else []
     compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
     message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
     if failed:
@@ -69,11 +68,28 @@ def accuracy_change(
     return AssetCheckFinding(not failed, message, figures)
 
 
-def _points(change: Estimate) -> str:
-    """`-37.5 ± 12.5 points (4 questions)`."""
-    error = "no standard error" if change.standard_error is None else f"± {100 * change.standard_error:.1f}"
+def _change(before: pl.DataFrame, after: pl.DataFrame) -> Comparison | None:
+    """After less before, over the questions that both answered; None without any."""
+    sides = [
+        rows.join(other, on="question_id", how="semi").select("question_id", "correct", arm=pl.lit(arm), seed=pl.lit(0))
+        for arm, rows, other in ((AFTER, after, before), (BEFORE, before, after))
+    ]
+    return None if sides[0].is_empty() else compare(paired_differences(pl.concat(sides), AFTER, BEFORE))
+
+
+def _is_worse(change: Comparison, limit: float) -> bool:
+    """Of one question nothing says how much is chance. Where all questions fall alike, none of it need be."""
+    error = change.standard_error or 0.0
+    return change.num_questions > 1 and change.difference < min(0, -limit * error)
+
+
+def _points(change: Comparison) -> str:
+    """`-37.5 ± 12.5 points (4 questions; could have seen 52.0)`."""
     questions = "1 question" if change.num_questions == 1 else f"{change.num_questions} questions"
-    return f"{100 * (change.value or 0):+.1f} {error} points ({questions})"
+    if change.standard_error is None or change.minimum_detectable_effect is None:
+        return f"{100 * change.difference:+.1f} points, no standard error ({questions})"
+    seen = f"could have seen {100 * change.minimum_detectable_effect:.1f}"
+    return f"{100 * change.difference:+.1f} ± {100 * change.standard_error:.1f} points ({questions}; {seen})"
 
 
 def _missing_rollouts(scope: Scope) -> AssetCheckFinding:

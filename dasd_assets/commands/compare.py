@@ -4,7 +4,7 @@ import argparse
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
-from dasd_assets.rules.statistics import STATISTICS_VERSION
+from dasd_assets.rules.statistics import STATISTICS_VERSION, p_text
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import excerpt, show
@@ -87,9 +87,15 @@ def _difference(row: Record, several: bool) -> str:
     if row["low"] is None:
         why = "of a single question" if row["num_questions"] == 1 else "where every question differs alike"
         return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
-    corrected = f", {row['p_holm']:.2g} corrected for all rows" if several else ""
+    corrected = f", {p_text(row['p_holm'])} corrected for all rows" if several else ""
     seeds = "; one seed: of these two models, not of others trained alike" if row["num_seeds"] == 1 else ""
-    return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], p = {row['p']:.2g}{corrected}{seeds}"
+    return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"
+
+
+def _p(p: float) -> str:
+    """`p = 0.012`, `p <0.001`."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _detectable(row: Record) -> str:

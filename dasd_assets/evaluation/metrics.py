@@ -133,20 +133,6 @@ def metrics(answers: pl.DataFrame) -> dict[str, Estimate]:
     return {name: Estimate(None, None, 0) for name in found} if incomplete else found
 
 
-def paired_change(before: pl.DataFrame, after: pl.DataFrame) -> Estimate:
-    """Mean change of accuracy over the questions that both answered, and its standard error: what they share cancels.
-
-    before, after: question_id, correct, of one benchmark at one temperature, without None.
-    """
-    old, new = (dict(zip(*_shares(answers), strict=True)) for answers in (before, after))
-    return over_questions([new[question] - old[question] for question in sorted(old.keys() & new.keys())])
-
-
-def _shares(answers: pl.DataFrame) -> tuple[list[str], list[float]]:
-    per_question = answers.group_by("question_id").agg(pl.col("correct").mean()).sort("question_id")
-    return per_question["question_id"].to_list(), per_question["correct"].to_list()
-
-
 def _per_question(answers: pl.DataFrame, column: str) -> list[float]:
     """The mean of a column over each question's answers, in the order of the questions."""
     means = answers.group_by("question_id").agg(pl.col(column).cast(pl.Float64).mean()).sort("question_id")

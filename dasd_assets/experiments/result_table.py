@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
-from dasd_assets.rules.statistics import comparisons, mean_accuracy
+from dasd_assets.rules.statistics import comparisons, mean_accuracy, p_text
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
 
@@ -79,7 +79,7 @@ def _difference(against: Row | None) -> Shown:
     if against is not None and against["low"] is not None:
         texts = [
             f"{texts[0]} [{100 * against['low']:+.1f}, {100 * against['high']:+.1f}]",
-            f"{against['p_holm']:.3f}",
+            p_text(against["p_holm"]),
             f"{100 * against['minimum_detectable_effect']:.1f}",
         ]
     return dict(zip(("less baseline", "p (Holm)", "could have seen"), texts, strict=True))

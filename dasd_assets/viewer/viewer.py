@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
+from dasd_assets.rules.statistics import p_text
 from dasd_assets.viewer import links
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.explore_rows import ExploreRows
@@ -48,6 +49,7 @@ class Viewer:
             "shown": lambda text: shown_text(str(text)),
             "runs": lambda text: runs(str(text)),
             "prob": lambda value: "–" if value is None else f"{value:.3f}",
+            "p_value": lambda value: "–" if value is None else p_text(value),
             "short": lambda identity: str(identity)[:8],
             "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",
         }

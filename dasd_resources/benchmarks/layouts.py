@@ -27,6 +27,7 @@ class Layout:
 
     columns: our keys of its rows, as in a recipe. choices: paths of the right choice and of the wrong ones, for a set
     that leaves their order to whoever asks. max_row_bytes: more than a landed row may have, where rows hold tests.
+    tests: keys of the metadata that hold them, stored compressed where they are long.
     source: the published set, and how its schema is known: `seen` in public code that reads it, or `remembered`.
     """
 
@@ -37,6 +38,7 @@ class Layout:
     source: str
     choices: tuple[str, ...] = ()
     max_row_bytes: int = 1 << 20
+    tests: tuple[str, ...] = ()
 
 
 _AIME: Mapping[str, object] = {
@@ -50,6 +52,7 @@ _AIME: Mapping[str, object] = {
     "domain": {"constant": "math"},
     "metadata": ["id", "ID", "url", "year"],
 }
+_TESTS = ("public_test_cases", "private_test_cases")
 _LIVECODEBENCH: Mapping[str, object] = {
     "question": [
         {"template": _STARTED, "when": {"starter_code": r"(?s).*\S.*"}},
@@ -58,14 +61,14 @@ _LIVECODEBENCH: Mapping[str, object] = {
     "domain": {"constant": "code"},
     "metadata": {
         **{key: key for key in ("question_id", "platform", "contest_date", "difficulty", "starter_code")},
-        **{key: key for key in ("public_test_cases", "private_test_cases")},
+        **{key: key for key in _TESTS},
         "func_name": "metadata.func_name",
     },
 }
 
 
 def _livecodebench(source: str) -> Layout:
-    return Layout(_LIVECODEBENCH, "code", PROGRAM, MAX_TOKENS, source, max_row_bytes=1 << 29)
+    return Layout(_LIVECODEBENCH, "code", PROGRAM, MAX_TOKENS, source, max_row_bytes=1 << 28, tests=_TESTS)
 
 
 LAYOUTS: dict[str, Layout] = {

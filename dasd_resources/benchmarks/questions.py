@@ -10,6 +10,7 @@ from dasd_resources.landing.prompt_files import Fields, InvalidRow, Prompt, Ques
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.row_files import MAX_ROW_BYTES
 from dasd_resources.recipe import Benchmark, Columns, RecipeError
+from dasd_resources.verifiers.packed_tests import TooManyTests, packed
 from dasd_resources.visible_text import excerpt
 
 
@@ -69,7 +70,19 @@ def _part_in(name: str, seed: int) -> QuestionPart:
             raise InvalidRow(
                 "missing_question", f"no row in the layout {name}, of {layout.source}; its keys are {keys}"
             )
+        if layout.tests:
+            ours = {**ours, "metadata": _with_packed_tests(ours["metadata"], layout.tests)}
         # A mapping sets a verifier only beside a reference answer: here, one that is missing is an error.
         return {**ours, "verifier": layout.verifier}
 
     return part
+
+
+def _with_packed_tests(metadata: object, keys: tuple[str, ...]) -> Fields:
+    """The metadata with long tests compressed. Raises InvalidRow for more than a question may have."""
+    assert isinstance(metadata, dict), "the layout keeps named columns"
+    try:
+        tests = {key: packed(value) for key, value in metadata.items() if key in keys and isinstance(value, str)}
+    except TooManyTests as error:
+        raise InvalidRow("row_too_long", str(error)) from None
+    return {**metadata, **tests}

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dasd_resources.verifiers.judgement import Asked
+from dasd_resources.verifiers.packed_tests import unpacked
 from dasd_resources.visible_text import excerpt
 
 _BY_ORIGIN = ("public_tests", "private_tests", "generated_tests")
@@ -204,11 +205,11 @@ def _object(key: str, value: object) -> dict[str, object]:
 
 
 def _loaded(key: str, value: object) -> object:
-    """A value, read as JSON if it is text."""
+    """A value, read as JSON if it is text; tests may be packed."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(unpacked(value) if key in _LISTS else value)
     except (ValueError, RecursionError) as error:
         if key in _LISTS and _BASE64.fullmatch(value):
             raise InvalidTests(f"{key} is encoded, and no pickle is ever loaded: {CONVERT}") from None

@@ -21,6 +21,7 @@ from dasd_assets.rules.statistics.comparison import (
     compare,
     comparisons,
     mean_accuracy,
+    p_text,
 )
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differences
@@ -38,6 +39,7 @@ __all__ = [
     "detectable_with",
     "holm",
     "mean_accuracy",
+    "p_text",
     "paired_differences",
 ]
 

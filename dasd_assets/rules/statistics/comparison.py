@@ -104,6 +104,11 @@ def comparisons(
 _COLUMNS = tuple(Comparison.__dataclass_fields__)
 
 
+def p_text(p: float) -> str:
+    """`0.012`; one that so many digits would show as zero, which no p-value is, as `<0.001`."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def mean_accuracy(answers: pl.DataFrame) -> Mean:
     """Accuracy of one arm at one benchmark and temperature, each question weighing the same.
 
