@@ -28,7 +28,7 @@ def asked(project: Project, model: str, *benchmarks: str, **values: object) -> l
     """The rows of `dasd evaluate`, with the project's fake engine."""
     given = {"samples": None, "temperature": None, "top_p": None, "max_tokens": None, **values}
     args = argparse.Namespace(model=model, benchmark=list(benchmarks), **given)
-    return evaluate(project.warehouse, project.engines, project.recipe, args)
+    return evaluate(project.warehouse, project.engines, project.recipe, args, lambda ask: ask())
 
 
 @pytest.fixture

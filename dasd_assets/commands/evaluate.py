@@ -5,20 +5,24 @@ What is answered stays in `evaluations`, beside the answers of the recipes' own 
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import polars as pl
 
+from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.evaluated_benchmarks import entered, named_benchmark, recipes_of
 from dasd_assets.commands.evaluated_model import checkpoint_of, require_room
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import Checkpoint, accuracy, ask_missing, outcomes, store_metrics
+from dasd_assets.service.instance import open_instance
+from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.visible_text import show
 
+NAME = "evaluate_model"  # of its runs in the web UI
 ORIGIN = json.dumps({"command": "evaluate"})
 FAILED = 1  # exit code: a request failed, or no server took it, and the same command asks it again
 GROUP = ["benchmark", "temperature"]
@@ -27,24 +31,40 @@ GIVEN = {"samples": "samples_per_question", "temperature": "temperatures", "top_
 
 def command(args: argparse.Namespace) -> int:
     """Ask what is missing, then print how good the answers are."""
-    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
-    args.home.mkdir(parents=True, exist_ok=True)
-    results = evaluate(Warehouse(home=str(args.home)), EnvironmentEngines(home=str(args.home)), recipe, args)
+    home = args.home
+    recipe = load_recipe(args.recipe or args.default_recipe, home)
+    dagster_home = prepare_home(home, args.dagster_home)
+    with open_instance(dagster_home) as instance:
+        results = evaluate(
+            Warehouse(home=str(home)),
+            EnvironmentEngines(home=str(home)),
+            recipe,
+            args,
+            lambda ask: with_engine(instance, home, NAME, ask, echo),
+        )
     show(json.dumps(results, indent=2) if args.json else "\n".join(map(_line, results)))
     return FAILED if any(result["num_failed"] or result["num_missing"] for result in results) else 0
 
 
-def evaluate(warehouse: Warehouse, engines: Engines, recipe: Recipe, args: argparse.Namespace) -> list[Row]:
-    """One row per benchmark and temperature. Raises RecipeError before anything is asked."""
+def evaluate(
+    warehouse: Warehouse,
+    engines: Engines,
+    recipe: Recipe,
+    args: argparse.Namespace,
+    alone: Callable[[Callable[[], list[Row]]], list[Row]],
+) -> list[Row]:
+    """One row per benchmark and temperature. Raises RecipeError before anything is asked.
+
+    alone: calls what asks the model, when no other model is loaded.
+    """
     named = [named_benchmark(recipe, text, args.max_tokens) for text in args.benchmark]
     instead = {key: getattr(args, name) for name, key in GIVEN.items() if getattr(args, name) is not None}
     recipes_of(recipe, named, instead)
     checkpoint = checkpoint_of(warehouse, engines, recipe, args.model, ORIGIN)
     require_room(engines, checkpoint, named)
     stored = [entered(warehouse, recipe, one, ORIGIN) for one in named]
-    return [
-        row for asking in recipes_of(recipe, stored, instead) for row in _asked(warehouse, engines, asking, checkpoint)
-    ]
+    asked = recipes_of(recipe, stored, instead)
+    return alone(lambda: [row for asking in asked for row in _asked(warehouse, engines, asking, checkpoint)])
 
 
 def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: Checkpoint) -> Iterator[Row]:

@@ -240,12 +240,26 @@ def execute(
     """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError."""
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
+    result = run_here(instance, job, home, tags, [dg.AssetKey(name) for name in assets], batch)
+    if not result.success:
+        raise _first_error(result)
+
+
+def run_here(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    home: Path,
+    tags: Mapping[str, str] | None = None,
+    assets: Sequence[dg.AssetKey] | None = None,
+    batch: str | None = None,
+) -> dg.ExecuteInProcessResult:
+    """A run of the job, which has the logger `console`, in this process, as whose it is known if it is killed."""
     run_id = str(uuid4())
     with owner(home) as owned, canceled_if_interrupted(instance, home, run_id, owned), in_code_location(instance, job):
-        result = job.execute_in_process(
+        return job.execute_in_process(
             instance=instance,
             run_id=run_id,
-            asset_selection=[dg.AssetKey(name) for name in assets],
+            asset_selection=assets,
             partition_key=batch,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
@@ -256,8 +270,6 @@ def execute(
                 MAX_RETRIES_TAG: "0",
             },  # the service must not start it again
         )
-    if not result.success:
-        raise _first_error(result)
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:

@@ -1,0 +1,72 @@
+"""A slot of Dagster's `engine` pool for a command that loads a model and makes no asset: no two models on one GPU.
+
+The work is a Dagster run of one step. So the pool counts it, the web UI lists it, an engine step of the service waits
+for it, and what a killed command leaves occupied is freed as it is after any run (`service/recovery.py`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+
+from dasd_assets.commands.console import console
+from dasd_assets.commands.run import RunFailed, run_here
+from dasd_assets.service.recovery import fail_abandoned_runs
+
+Found = TypeVar("Found")
+ENGINE_POOL = "engine"  # of every asset that loads a model
+WAIT_SECONDS = 1.0
+
+
+def with_engine(
+    instance: dg.DagsterInstance, home: Path, name: str, work: Callable[[], Found], say: Callable[[str], None]
+) -> Found:
+    """What `work` returns, called once the pool has a free slot, which it has until it ends. Raises what it raises.
+
+    name: of the run's job. say: is told once whom it waits for.
+    """
+    found, raised = list[Found](), list[Exception]()
+
+    @dg.op(name=name, pool=ENGINE_POOL, out=dg.Out(dg.Nothing))
+    def step() -> None:
+        try:
+            found.append(work())
+        except Exception as error:  # Dagster would raise another one in its place
+            raised.append(error)
+            raise
+
+    @dg.job(name=name, logger_defs={"console": console}, executor_def=dg.in_process_executor)
+    def alone() -> None:
+        step()
+
+    _wait(instance, home, say)
+    run_here(instance, alone, home)
+    if raised:
+        raise raised[0]
+    if not found:
+        raise RunFailed(f"{name}: the run ended before its step began; see the web UI's list of runs")
+    return found[0]
+
+
+def _wait(instance: dg.DagsterInstance, home: Path, say: Callable[[str], None]) -> None:
+    """Return when a slot is free; should another come first, Dagster's own claim waits on."""
+    said = False
+    while True:
+        fail_abandoned_runs(instance, home)  # one that was killed meanwhile would keep its slot
+        holders = _holders(instance)
+        if not holders:
+            return
+        if not said:
+            say(f"waiting for the engine, which is taken: {', '.join(holders)}")
+            said = True
+        time.sleep(WAIT_SECONDS)
+
+
+def _holders(instance: dg.DagsterInstance) -> Sequence[str]:
+    """`student_logprobs of run 1f2e3d4c` for each slot, where none is free."""
+    pool = instance.event_log_storage.get_concurrency_info(ENGINE_POOL)
+    if pool.limit is None or len(pool.claimed_slots) < pool.limit:
+        return []
+    return [f"{slot.step_key} of run {slot.run_id[:8]}" for slot in pool.claimed_slots]
