@@ -94,7 +94,7 @@ def _answer_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
 def scorers(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> Iterator[Scorer]:
     """Teacher, student and each current checkpoint, with the answers that each is to score."""
     answers = sampled_answers(warehouse, recipe)
-    for one in chain(warehouse, recipe):
+    for one in chain(warehouse, engines, recipe):
         model = engines.find(one.spec, f"checkpoint {one.checkpoint_id}")
         yield Scorer(one, model, to_score(answers, one.name, one.checkpoint_id))
 

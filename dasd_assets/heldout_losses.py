@@ -83,7 +83,7 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
         read = declared.read_tags(context.instance, batches)
         teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         student = engines.fingerprint(recipe.student, "student.model")
-        trained = [one for one in chain(warehouse, recipe) if one.name not in ROLES]
+        trained = [one for one in chain(warehouse, engines, recipe) if one.name not in ROLES]
         ids = [one.checkpoint_id for one in trained]
         heldout = heldout_responses(warehouse, recipe, teacher, student, batches, ids)
         ledgers = [(_score(context, warehouse, engines, one, student, heldout), one.spec) for one in trained]

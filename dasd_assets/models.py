@@ -23,15 +23,15 @@ MODEL_VERSION = "1"
 MODELS = Rule("models", MODEL_VERSION)
 
 
-def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str) -> pl.DataFrame:
-    """The `checkpoints` row of an untrained model: its id is its fingerprint."""
+def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str, path: str) -> pl.DataFrame:
+    """The `checkpoints` row of an untrained model: its id is its fingerprint. path: as it is stored."""
     return pl.DataFrame(
         {
             "checkpoint_id": [model.fingerprint],
             "recipe": [recipe.name],
             "name": [role],
             "stage": [ROLES[role]],
-            "path": [str(model.path)],
+            "path": [path],
             "content_hash": [model.fingerprint],
             "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],
             "materialized_at": [datetime.now(UTC)],
@@ -55,9 +55,10 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         found = engines.find(spec, f"{role}.model")
+        path = warehouse.stored_path(found.path)
         with warehouse.commit(origin(context)) as transaction:
             key = {"checkpoint_id": found.fingerprint, "recipe": recipe.name, "name": role}
-            transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role))
+            transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role, path))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),
             metadata=declared.result(

@@ -149,7 +149,7 @@ def register(warehouse: Warehouse, origin: str, stage: Stage, job: SftJob, train
             "policy": [stage.policy],
             "dataset_id": [seen.dataset_id],
             "snapshot_id": [snapshot],
-            "path": [str(trained.path)],
+            "path": [warehouse.stored_path(trained.path)],
             "content_hash": [trained.content_hash],
             "training_version": [training_version(stage.recipe, stage.dataset)],
             "num_examples": [seen.examples.height],

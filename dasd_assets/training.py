@@ -8,7 +8,7 @@ checkpoint that exists is never trained again.
 
 import dagster as dg
 
-from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
 from dasd_assets.records.markdown import viewer_link
@@ -81,7 +81,8 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
             return _skipped(warehouse, recipe, dataset, parent, declared)
         number = stage(recipe, dataset)
         assert number is not None, "only the teacher has none"
-        trains = Stage(recipe, dataset, number, dataset, DAS, str(parent["checkpoint_id"]), str(parent["path"]))
+        folder = folder_of(warehouse, engines, recipe, parent)
+        trains = Stage(recipe, dataset, number, dataset, DAS, str(parent["checkpoint_id"]), str(folder))
         job = stage_job(warehouse, trains, seen)
         context.log.info(f"{seen.examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))

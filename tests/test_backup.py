@@ -72,8 +72,8 @@ def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Pat
     copy.home.rename(tmp_path / "gone")
     assert there.run() == 0
     for path in current_checkpoints(there.warehouse, there.recipe).drop_nulls("dataset")["path"]:
-        assert Path(path).parent == there.home / "checkpoints"
-        assert Path(path).is_dir()
+        assert there.warehouse.folder(path).parent == there.home / "checkpoints"
+        assert there.warehouse.folder(path).is_dir()
     there.land("c.jsonl", prompt_rows(15, 18))
     assert there.run() > 10
 

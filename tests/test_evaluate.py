@@ -101,8 +101,8 @@ def test_stages_of_the_recipe_keep_their_answers_and_are_asked_no_more(copy: Pro
     questions = copy.read("SELECT * FROM benchmark_questions ORDER BY ALL")
     stages = [asked(copy, name, "held_out")[0] for name in ("teacher", "student", "t060", "mixed")]
     assert copy.fake.generated == []
-    [folder] = before.filter(name="t060")["path"]
-    assert asked(copy, folder, "held_out") == [stages[2]]
+    [path] = before.filter(name="t060")["path"]
+    assert asked(copy, str(copy.warehouse.folder(path)), "held_out") == [stages[2]]
     asked(copy, str(copy.recipe.student.model), "held_out", TASK)
     assert len(copy.fake.generated) == 6
     assert copy.read("SELECT * FROM checkpoints ORDER BY ALL").equals(before)

@@ -30,7 +30,8 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
         "SELECT * FROM checkpoints WHERE checkpoint_id = $id ORDER BY materialized_at DESC", {"id": checkpoint_id}
     ).to_dicts()
     row, faults = rows[0], list[str]()
-    made, folder_faults = read_record(Path(row["path"]), checkpoint_id, trained=row["dataset"] is not None)
+    folder = lake.folder(row["path"])
+    made, folder_faults = read_record(folder, checkpoint_id, trained=row["dataset"] is not None)
     faults += folder_faults
     links, chain_faults = chain(reading, checkpoint_id)
     faults += chain_faults
@@ -40,6 +41,7 @@ def audit_checkpoint(lake: Lake, reading: Reading, checkpoint_id: str, all_token
         faults += row_faults
     return {
         **{key: value for key, value in row.items() if key not in ("recipe_document", "environment")},
+        "path": str(folder),
         "recipes": [{key: other[key] for key in ("recipe", "name", "stage")} for other in rows],
         "trained_on": trained_on,
         "recipe_document": document(row, "recipe_document", faults) or made.get("recipe"),
@@ -86,6 +88,10 @@ def chain(reading: Reading, checkpoint_id: str) -> tuple[list[Record], list[str]
 
 def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record, list[str]]:
     """The record published in a checkpoint's folder, and what is wrong with that folder."""
+    if not folder.is_dir() and not trained:
+        return {}, [
+            f"its folder {folder} is gone: `dasd run` enters where the recipe's is now, if it is the same"
+        ]
     if not folder.is_dir():
         return {}, [f"its folder {folder} is gone: restore it from a backup, or materialize it again"]
     if not trained:

@@ -14,6 +14,7 @@ import polars as pl
 
 from dasd_assets.commands.evaluated_benchmarks import Named
 from dasd_assets.evaluation import Checkpoint, chain
+from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES
 from dasd_assets.rules.instructions import asked_as
@@ -38,11 +39,11 @@ def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked:
 
     A model from elsewhere is known by its fingerprint, as the untrained student is, and belongs to no recipe.
     """
-    known = {one.name: one for one in chain(warehouse, recipe)}
+    known = {one.name: one for one in chain(warehouse, engines, recipe)}
     if asked in known:
         return known[asked]
     if stored := _stored(warehouse, asked):
-        return _as_stored(engines, recipe, stored)
+        return _as_stored(warehouse, engines, recipe, stored)
     entry = _entry(recipe, asked)
     model = engines.find(entry.spec, asked)
     if stored := _stored(warehouse, model.fingerprint):
@@ -51,7 +52,7 @@ def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked:
         "checkpoint_id": model.fingerprint,
         "recipe": None,
         "name": entry.name,
-        "path": str(model.path),
+        "path": warehouse.stored_path(model.path),
         "content_hash": model.fingerprint,
         "recipe_document": json.dumps(_document(recipe, entry), ensure_ascii=False),
         "materialized_at": datetime.now(UTC),
@@ -87,23 +88,24 @@ def _stored(warehouse: Warehouse, asked: str) -> Row | None:
     """The newest row of a checkpoint id, or of a trained checkpoint's folder."""
     query = """SELECT * FROM checkpoints WHERE checkpoint_id = $asked OR (dataset IS NOT NULL AND path = $path)
         ORDER BY materialized_at DESC LIMIT 1"""
-    found = warehouse.read(query, {"asked": asked, "path": str(Path(asked).resolve())}).to_dicts()
+    found = warehouse.read(query, {"asked": asked, "path": warehouse.stored_path(Path(asked).resolve())}).to_dicts()
     return found[0] if found else None
 
 
-def _as_stored(engines: Engines, recipe: Recipe, row: Row) -> Checkpoint:
+def _as_stored(warehouse: Warehouse, engines: Engines, recipe: Recipe, row: Row) -> Checkpoint:
     """A stored checkpoint, prompted by this recipe if it is of it, else by the one it was registered with."""
     role = "teacher" if row["name"] == "teacher" else "student"
     own = recipe.teacher if role == "teacher" else recipe.student
     document = json.loads(row["recipe_document"] or "{}")
     spec = own if row["recipe"] == recipe.name or role not in document else Model.model_validate(document[role])
-    spec = spec.model_copy(update={"model": row["path"]})
+    folder = folder_of(warehouse, engines, recipe, row)
+    spec = spec.model_copy(update={"model": str(folder)})
     identifier, name = str(row["checkpoint_id"]), str(row["name"])
     if row["dataset"] is None:
         found = engines.find(spec, f"checkpoint {identifier}").fingerprint
         if found != identifier:
             raise RecipeError(
-                f"checkpoint {identifier}: {row['path']} holds model {found} now; give that folder to evaluate it"
+                f"checkpoint {identifier}: {folder} holds model {found} now; give that folder to evaluate it"
             )
     return Checkpoint(identifier, name, spec)
 

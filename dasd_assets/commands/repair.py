@@ -75,7 +75,7 @@ def _checkpoints(lake: Lake) -> Iterator[str]:
     with suppress(DamagedFiles):  # of the table itself: the plan names them
         rows = lake.read("SELECT * FROM checkpoints WHERE dataset IS NOT NULL ORDER BY checkpoint_id").to_dicts()
         for row in {row["checkpoint_id"]: row for row in rows}.values():
-            if what := _weights(Path(row["path"]), row["checkpoint_id"], row["content_hash"]):
+            if what := _weights(lake.folder(row["path"]), row["checkpoint_id"], row["content_hash"]):
                 yield f"checkpoint {row['checkpoint_id']}: {what}; {RESTORE}"
 
 

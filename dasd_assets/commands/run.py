@@ -24,6 +24,7 @@ from dasd_assets.commands.own_questions import own_questions
 from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
+from dasd_assets.records.current_checkpoint import enter_folders
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, in_code_location
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
@@ -111,6 +112,7 @@ def bring_up_to_date(
     warehouse = Warehouse(home=str(home))
     planner = Planner(instance, definitions, recipe, engines, warehouse)
     root_versions(engines, recipe, warehouse)
+    enter_folders(warehouse, engines, recipe)
     register_batches(instance, recipe, home, echo)
     done = 0
     failed: dict[str, RunFailed | RecipeError] = {}

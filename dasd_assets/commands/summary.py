@@ -100,5 +100,5 @@ def _places(warehouse: Warehouse, recipe: Recipe, findings: ReportData) -> list[
         f"plots        {home / 'reports' / recipe.name}",
     ]
     trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    lines += [f"{row['name']:<13}{row['path']}" for row in trained.iter_rows(named=True)]
+    lines += [f"{row['name']:<13}{warehouse.folder(row['path'])}" for row in trained.iter_rows(named=True)]
     return [*lines, "web UI       dasd ui, then open the address it prints"]

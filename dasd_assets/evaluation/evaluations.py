@@ -9,6 +9,7 @@ from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
 from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.evaluation.outcomes import SETTING, checkpoint_outcomes
 from dasd_assets.evaluation.questions import EVALUATION
+from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
@@ -47,7 +48,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             warehouse,
             engines,
             recipe,
-            chain(warehouse, recipe),
+            chain(warehouse, engines, recipe),
             origin=origin(context),
             say=context.log.info,
             warn=context.log.warning,
@@ -57,14 +58,16 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [evaluations]
 
 
-def chain(warehouse: Warehouse, recipe: Recipe) -> list[Checkpoint]:
+def chain(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> list[Checkpoint]:
     """Teacher, student and every current stage of the recipe, each as it is to be asked."""
     specs = {"teacher": recipe.teacher}
     return [
         Checkpoint(
             row["checkpoint_id"],
             row["name"],
-            specs.get(row["name"], recipe.student).model_copy(update={"model": row["path"]}),
+            specs.get(row["name"], recipe.student).model_copy(
+                update={"model": str(folder_of(warehouse, engines, recipe, row))}
+            ),
         )
         for row in current_checkpoints(warehouse, recipe).to_dicts()
     ]

@@ -16,7 +16,7 @@ from dasd_assets.experiments.datasets import make_dataset
 from dasd_assets.experiments.side_by_side import places, side_by_side
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS
 from dasd_assets.mixed_policy.mixture import MIXTURE
-from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.progress import Tally, TrainingLog
@@ -82,7 +82,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             if not data.is_own:
                 make_dataset(context, warehouse, engines, recipe, data, batches)
             seen[data.name, data.policy] = _trainable(warehouse, recipe, data.name, data.policy)
-        work = Work(context, warehouse, recipe, experiment, train)
+        work = Work(context, warehouse, engines, recipe, experiment, train)
         for cell in cells:
             work.add(cell, seen)
         work.do()
@@ -156,6 +156,7 @@ class Work:
 
     context: dg.AssetExecutionContext
     warehouse: Warehouse
+    engines: Engines
     recipe: Recipe
     experiment: Experiment
     train: Train
@@ -167,7 +168,8 @@ class Work:
         """Add what a cell needs. seen: dataset and policy -> what there is of it."""
         arm, seed = cell
         student = current_checkpoint(self.warehouse, self.recipe, "student")
-        parent, path = str(student["checkpoint_id"]), str(student["path"])
+        parent = str(student["checkpoint_id"])
+        path = str(folder_of(self.warehouse, self.engines, self.recipe, student))
         chain = self.cells.setdefault(cell, [])
         for number, declared in enumerate(self.experiment.arms[arm], start=1):
             data = arm_dataset(self.recipe, declared, seed)

@@ -19,6 +19,7 @@ from dasd_assets.experiments.cells import (
     trained_cells,
 )
 from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import Tally
 from dasd_assets.records.provenance import content_version, origin
@@ -67,7 +68,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             rows[cell]["checkpoint_id"]: Checkpoint(
                 rows[cell]["checkpoint_id"],
                 f"{cell[0]}, seed {cell[1]}",
-                recipe.student.model_copy(update={"model": rows[cell]["path"]}),
+                recipe.student.model_copy(update={"model": str(folder_of(warehouse, engines, recipe, rows[cell]))}),
             )
             for cell in reversed(wanted)
         }

@@ -3,7 +3,7 @@
 import polars as pl
 
 from dasd_assets.records.column_lineage import Sources
-from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
 from dasd_assets.rules.asset_names import checkpoint_asset, dataset_asset, generation_asset, selection_asset
 from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -19,7 +19,7 @@ def distilled_checkpoint(warehouse: Warehouse, recipe: Recipe) -> dict[str, obje
 def distilled_student(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> tuple[str, PromptedModel]:
     """Its checkpoint id, and the model as the recipe prompts the student."""
     row = distilled_checkpoint(warehouse, recipe)
-    spec = recipe.student.model_copy(update={"model": row["path"]})
+    spec = recipe.student.model_copy(update={"model": str(folder_of(warehouse, engines, recipe, row))})
     return str(row["checkpoint_id"]), engines.find(spec, f"checkpoint {row['checkpoint_id']}")
 
 

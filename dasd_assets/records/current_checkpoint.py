@@ -1,12 +1,21 @@
-"""The current checkpoint that a stage ends with, or an error that says what to materialize first."""
+"""The current checkpoint that a stage ends with, or an error that says what to materialize first; and its folder.
+
+A base model is known by its content and may be moved: its folder is where the recipe names it now, as long as that is
+the same model. What was trained lies in the home.
+"""
+
+from contextlib import suppress
+from pathlib import Path
 
 import dagster as dg
 
 from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints
 from dasd_assets.rules.empty_datasets import empty_datasets
-from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.inference.engines import Engines
+from dasd_resources.inference.model_files import find_model
+from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 
 def current_checkpoint(warehouse: Warehouse, recipe: Recipe, name: str) -> dict[str, object]:
@@ -22,3 +31,24 @@ def current_checkpoint(warehouse: Warehouse, recipe: Recipe, name: str) -> dict[
         if stage not in empty:
             raise dg.Failure(f"there is no current checkpoint of {stage}: materialize {checkpoint_asset(stage)} first")
     raise AssertionError("the student is no dataset, so never an empty one")
+
+
+def folder_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, row: Row) -> Path:
+    """Where a model is now. row: with checkpoint_id, dataset and path, of `checkpoints`."""
+    roles = {"teacher": recipe.teacher, "student": recipe.student} if row["dataset"] is None else {}
+    for role, spec in roles.items():
+        with suppress(RecipeError):  # the recipe's is not here; whoever needs that one says so
+            if engines.fingerprint(spec, f"{role}.model") == row["checkpoint_id"]:
+                return find_model(spec.model, f"{role}.model")
+    return warehouse.folder(str(row["path"]))
+
+
+def enter_folders(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> None:
+    """Enter where base models are now, for what knows no recipe, such as an audit."""
+    rows = warehouse.read("SELECT DISTINCT checkpoint_id, dataset, path FROM checkpoints WHERE dataset IS NULL")
+    for row in rows.to_dicts():
+        path = warehouse.stored_path(folder_of(warehouse, engines, recipe, row))
+        if path != row["path"]:
+            query = "UPDATE checkpoints SET path = $path WHERE checkpoint_id = $id AND dataset IS NULL"
+            with warehouse.commit(f"model {row['checkpoint_id']} was moved") as transaction:
+                transaction.read(query, {"path": path, "id": row["checkpoint_id"]})

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -79,7 +78,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
         gains=gains(checkpoint_outcomes(warehouse, recipe)),
         response_probs=_response_probs(warehouse, params, recipe),
         rollouts=_rollouts(warehouse, engines, recipe),
-        losses=_losses(checkpoints),
+        losses=_losses(warehouse, checkpoints),
         response=one_response(warehouse, params, recipe),
     )
 
@@ -221,6 +220,6 @@ def _datasets(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     return reduce(partial(pl.DataFrame.join, on="dataset", how="left", maintain_order="left"), counts, names)
 
 
-def _losses(checkpoints: pl.DataFrame) -> dict[str, list[Progress]]:
+def _losses(warehouse: Warehouse, checkpoints: pl.DataFrame) -> dict[str, list[Progress]]:
     trained = checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    return {row["name"]: Trained.load(Path(row["path"])).losses for row in trained.to_dicts()}
+    return {row["name"]: Trained.load(warehouse.folder(row["path"])).losses for row in trained.to_dicts()}

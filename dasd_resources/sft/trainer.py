@@ -40,6 +40,7 @@ from dasd_resources.sft.checkpoint import (
     saved_epochs,
 )
 from dasd_resources.sft.events import add, events
+from dasd_resources.whole_files import write_whole
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
 SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once
@@ -170,12 +171,11 @@ def _exclusive(job: SftJob) -> Iterator[int]:
 
 def _prepare(job: SftJob) -> Path | None:
     """The private checkpoint to resume from, if this very job saved one; otherwise an empty partial folder."""
-    document = json.dumps(_document(job), indent=1, sort_keys=True)
-    description = job.partial / "job.json"
-    if not description.is_file() or description.read_text() != document:
+    document, description = _document(job), job.partial / "job.json"
+    if not _is_same(description, document):
         shutil.rmtree(job.partial, ignore_errors=True)
         job.partial.mkdir()
-        description.write_text(document)
+    write_whole(description, json.dumps(document, indent=1, sort_keys=True).encode())
     resume = _last_complete(job.partial / "state")
     step = int(resume.name.removeprefix("checkpoint-")) if resume else 0
     points = [point for point in _points(job.partial) if point.step <= step]
@@ -195,6 +195,15 @@ def _document(job: SftJob) -> dict[str, object]:
         "epochs": job.epochs,
         "seed": job.seed,
     }
+
+
+def _is_same(description: Path, document: Mapping[str, object]) -> bool:
+    """Whether the job described there is this one; its model and rows, which id and hash name, may have been moved."""
+    try:
+        begun = json.loads(description.read_text())
+    except (OSError, ValueError):  # none was begun, or it was killed as it wrote this
+        return False
+    return {**begun, "model": document["model"], "rows": document["rows"]} == document
 
 
 def _last_complete(state: Path) -> Path | None:

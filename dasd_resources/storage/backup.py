@@ -44,7 +44,7 @@ DATA_FILES = """
         UNION SELECT table_id, path, path_is_relative FROM ducklake_delete_file) f
     JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)"""
 
-TRAINED_HERE = "path LIKE '%/checkpoints/' || checkpoint_id"  # in whatever place the home was at the time
+TRAINED_HERE = "ends_with('/' || path, '/checkpoints/' || checkpoint_id)"  # earlier releases named the home, too
 
 
 class BackupError(UserError, RuntimeError):

@@ -163,6 +163,15 @@ class Lake:
     def catalog(self) -> Path:
         return Path(self.home) / "catalog.sqlite"
 
+    def stored_path(self, folder: Path) -> str:
+        """A model's folder as the tables name it: relative to the home if it lies there, as that may be moved."""
+        home = Path(self.home)
+        return str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
+
+    def folder(self, stored_path: str) -> Path:
+        """Where a model's folder is now, of which the tables have this path."""
+        return Path(self.home) / stored_path
+
     def require(self) -> None:
         """Raise FileNotFoundError, saying what to do, if there is no catalog: a read must not create one."""
         if not self.catalog.is_file():

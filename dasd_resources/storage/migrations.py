@@ -250,4 +250,9 @@ MIGRATIONS = (
             ELSE TRY_CAST(regexp_extract(name, '^stage([0-9]+)$', 1) AS INTEGER) END,
         name = coalesce(dataset, name);
     """,
+    # A home may be moved or copied: what was trained in it is named by its place there, not by where the home was.
+    """
+    UPDATE checkpoints SET path = 'checkpoints/' || checkpoint_id
+    WHERE dataset IS NOT NULL AND ends_with(path, '/checkpoints/' || checkpoint_id);
+    """,
 )

@@ -1,6 +1,6 @@
 """A backup -> a home: files are copied to a staging folder, compared with the manifest, and renamed into place at once.
 
-A restored home may lie elsewhere than the one that was saved: the checkpoints' paths are then rewritten, as a commit.
+A restored home may lie elsewhere than the one that was saved: what lies in it is named by its place there.
 Runs that were under way when the backup was made have no owner, and are declared failed by the next run.
 """
 
@@ -14,14 +14,12 @@ from pathlib import Path
 from dasd_resources.storage.backup import (
     CATALOG,
     MANIFEST,
-    TRAINED_HERE,
     BackupError,
     Manifest,
     complete_backups,
     copy_file,
     read_manifest,
 )
-from dasd_resources.storage.lake import Lake
 
 
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
@@ -39,7 +37,6 @@ def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, 
         raise BackupError(f"{home} is a mount point, which cannot be replaced as a whole: restore to a folder in it")
     shutil.rmtree(staging, ignore_errors=True)
     _copy(folder, manifest, staging)
-    _move_checkpoints(staging, home)
     os.sync()
     return manifest, _into_place(staging, home)
 
@@ -72,17 +69,6 @@ def _copy(folder: Path, manifest: Manifest, staging: Path) -> None:
             raise BackupError(f"{folder / name} is damaged: not what was backed up; restore another backup")
     with closing(sqlite3.connect(staging / CATALOG)) as catalog:
         assert catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone() == (manifest.snapshot_id,)
-
-
-def _move_checkpoints(staging: Path, home: Path) -> None:
-    """Point the checkpoints that came along to where they will be."""
-    present = sorted(path.name for path in (staging / "checkpoints").glob("*"))
-    where = f"{TRAINED_HERE} AND list_contains($present, checkpoint_id) AND NOT starts_with(path, $folder)"
-    params = {"present": present, "folder": f"{home}/checkpoints/"}
-    warehouse = Lake(home=str(staging))
-    if warehouse.read(f"SELECT count(*) FROM checkpoints WHERE {where}", params).item():
-        with warehouse.commit("restore") as transaction:
-            transaction.read(f"UPDATE checkpoints SET path = $folder || checkpoint_id WHERE {where}", params)
 
 
 def _into_place(staging: Path, home: Path) -> Path | None:

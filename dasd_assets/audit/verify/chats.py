@@ -1,7 +1,5 @@
 """The chats of the models that made or judged rows, from the folders and recipes they are registered with."""
 
-from pathlib import Path
-
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import ROLES
 from dasd_resources.chat import Chat
@@ -18,7 +16,7 @@ class Chats:
     """Chats by checkpoint id; each folder is looked at once."""
 
     def __init__(self, lake: Lake, reading: Reading) -> None:
-        self._engines = Engines(home=str(lake.home))
+        self._lake, self._engines = lake, Engines(home=str(lake.home))
         rows = reading.read("SELECT * FROM checkpoints ORDER BY materialized_at").to_dicts()
         self._rows: dict[str, Record] = {row["checkpoint_id"]: row for row in rows}
         self._found: dict[str, Chat | NoChat] = {}
@@ -42,12 +40,13 @@ class Chats:
         recipe = None if row is None else _recipe(row)
         if row is None or recipe is None:
             raise NoChat(f"model {checkpoint_id} is registered without a recipe that this release can read")
-        if not Path(row["path"]).is_dir():
-            raise NoChat(f"the folder of model {checkpoint_id}, {row['path']}, is not here")
+        folder = self._lake.folder(row["path"])
+        if not folder.is_dir():
+            raise NoChat(f"the folder of model {checkpoint_id}, {folder}, is not here")
         spec: Model = recipe.teacher if row["name"] == "teacher" else recipe.student
-        found = self._engines.find(spec.model_copy(update={"model": row["path"]}), f"checkpoint {checkpoint_id}")
+        found = self._engines.find(spec.model_copy(update={"model": str(folder)}), f"checkpoint {checkpoint_id}")
         if row["name"] in ROLES and found.fingerprint != checkpoint_id:
-            raise NoChat(f"{row['path']} holds model {found.fingerprint} now, not {checkpoint_id}")
+            raise NoChat(f"{folder} holds model {found.fingerprint} now, not {checkpoint_id}")
         return found.chat
 
 

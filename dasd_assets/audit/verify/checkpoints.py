@@ -1,7 +1,6 @@
 """Checkpoints: weights, snapshots, and the rows they saw."""
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.files import Fault
@@ -20,7 +19,7 @@ def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
         for what in audit["faults"]:
             yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and materialize it again")
         if row["dataset"] is not None:
-            yield from _folder(row)
+            yield from _folder(lake, row)
             yield from _examples(reading, row, audit["trained_on"]["example_ids"])
 
 
@@ -34,9 +33,9 @@ def _examples(reading: Reading, row: Record, trained_on: Collection[str]) -> Ite
             yield Fault("checkpoint_examples", name, "the checkpoint's snapshot has no such example", REMEDY)
 
 
-def _folder(row: Record) -> Iterator[Fault]:
+def _folder(lake: Lake, row: Record) -> Iterator[Fault]:
     try:
-        trained = published(Path(row["path"]), row["checkpoint_id"])
+        trained = published(lake.folder(row["path"]), row["checkpoint_id"])
     except (CheckpointError, ValueError, KeyError) as error:
         yield Fault("checkpoints", row["checkpoint_id"], str(error), "then run `dasd run`")
         return

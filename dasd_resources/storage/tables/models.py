@@ -69,7 +69,12 @@ CHECKPOINTS = Table(
         Column(
             "snapshot_id", "BIGINT", "Snapshot of the warehouse that holds exactly the rows trained on.", nullable=True
         ),
-        Column("path", "VARCHAR", "Folder of weights, configuration and tokenizer.", _TRAINED),
+        Column(
+            "path",
+            "VARCHAR",
+            "Folder of weights, configuration and tokenizer; relative to the home if it lies there.",
+            _TRAINED,
+        ),
         Column("content_hash", "VARCHAR", "Hash of the files in it.", _TRAINED),
         Column("training_version", "VARCHAR", "Hash of code and settings of the training.", nullable=True),
         Column("num_examples", "BIGINT", "Examples trained on.", ("sft_examples.example_id",), nullable=True),
