@@ -89,9 +89,7 @@ def chain(reading: Reading, checkpoint_id: str) -> tuple[list[Record], list[str]
 def read_record(folder: Path, checkpoint_id: str, trained: bool) -> tuple[Record, list[str]]:
     """The record published in a checkpoint's folder, and what is wrong with that folder."""
     if not folder.is_dir() and not trained:
-        return {}, [
-            f"its folder {folder} is gone: `dasd run` enters where the recipe's is now, if it is the same"
-        ]
+        return {}, [f"its folder {folder} is gone: `dasd run` enters where the recipe's is now, if it is the same"]
     if not folder.is_dir():
         return {}, [f"its folder {folder} is gone: restore it from a backup, or materialize it again"]
     if not trained:

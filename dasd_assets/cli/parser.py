@@ -171,7 +171,10 @@ def _add_inspection(commands: Subparsers) -> None:
     report.set_defaults(command=_command("report"))
     sql = commands.add_parser("sql", help="query the warehouse, read-only, beside running writers")
     sql.add_argument("query")
-    sql.add_argument("--json", action="store_true", help=JSON_HELP)
+    form = sql.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help=JSON_HELP)
+    form.add_argument("--csv", metavar="FILE", help="write all rows to this file; lists and structs as JSON")
+    form.add_argument("--parquet", metavar="FILE", help="write all rows to this file")
     sql.add_argument("--at", type=int, metavar="SNAPSHOT", help="as of this snapshot (see: FROM dasd.snapshots())")
     sql.set_defaults(command=_command("sql"))
 
