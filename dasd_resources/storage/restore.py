@@ -69,6 +69,7 @@ def _copy(folder: Path, manifest: Manifest, staging: Path) -> None:
             raise BackupError(f"{folder / name} is damaged: not what was backed up; restore another backup")
     with closing(sqlite3.connect(staging / CATALOG)) as catalog:
         assert catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone() == (manifest.snapshot_id,)
+        catalog.execute("PRAGMA journal_mode = WAL")  # a reader cannot set it, and must not wait for a writer to
 
 
 def _into_place(staging: Path, home: Path) -> Path | None:
