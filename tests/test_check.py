@@ -14,7 +14,7 @@ from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
-from dasd_assets.commands.check.machine import gpu_processes
+from dasd_assets.commands.check.training import gpu_processes
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus

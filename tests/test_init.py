@@ -87,10 +87,10 @@ def test_models_of_the_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert cached_models() == []
 
 
-def test_more_gpus_are_one_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_gpus_share_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(init, "visible_gpus", lambda: ["0", "1"])
     found = init.training_here(None)
-    assert found["launcher"] == [*init.FSDP, "--num_processes", "2"]
+    assert (found["strategy"], found["gpus_per_node"]) == ("fsdp2", 2)
     assert "dtype" not in found
 
 

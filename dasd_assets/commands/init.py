@@ -41,7 +41,6 @@ SCHEMA_FILE = "recipe.schema.json"  # in the home
 SYSTEM_PROMPT = "You are a helpful assistant."  # the report's student has it in all stages (§6.4.1)
 HARMONY = "gpt_oss"  # the type of model whose thinking is in harmony channels
 SHARE = 0.75  # of a context, for a response: the rest is the question's
-FSDP = ["accelerate", "launch", "--use_fsdp", "--fsdp_version", "2", "--fsdp_state_dict_type", "FULL_STATE_DICT"]
 
 
 class NotSaid(UserError):
@@ -104,7 +103,7 @@ def training_here(context: int | None) -> dict[str, Plain]:
     """What training cannot have of the report's on this machine; context: of the student, in tokens."""
     gpus, found = visible_gpus(), dict[str, Plain]()
     if len(gpus) > 1:
-        found["launcher"] = [*FSDP, "--num_processes", str(len(gpus))]
+        found |= {"strategy": "fsdp2", "gpus_per_node": len(gpus)}
     if context is not None and context < CONTEXT:
         found["max_length"] = context
     if find_spec("flash_attn") is None:  # without it, samples in one sequence would see each other

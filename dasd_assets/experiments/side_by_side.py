@@ -22,8 +22,8 @@ class Places:
 
 
 def places(recipe: Recipe) -> Places:
-    """One training a core, each of one thread; one at a time where it has GPUs, or a launcher that divides it."""
-    if recipe.training.launcher or visible_gpus():
+    """One training a core, each of one thread; one at a time where it has GPUs, or is divided among processes."""
+    if recipe.training.launcher or recipe.training.strategy or visible_gpus():
         return Places(1, None)
     return Places(len(os.sched_getaffinity(0)), 1)
 

@@ -35,7 +35,7 @@ class Training(Part):
     """
 
     launcher: tuple[str, ...] = Field(default=(), strict=False)
-    """The command that starts training, such as [accelerate, launch, --num_processes, "8"]; empty: one process."""
+    """The command that starts training, such as [accelerate, launch]; of a strategy, its command on each node."""
     epochs: Positive = 6
     """Of each stage; those of the mixed-policy stage are in mixed_policy."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -82,6 +82,12 @@ class Training(Part):
     """Of the groups of like length: as Hugging Face has it, or random, which learns more (docs/training.md)."""
     keep_epochs: Annotated[bool, AddedLater] = False
     """Whether the weights after each epoch are kept beside the checkpoint."""
+    strategy: Annotated[Literal["ddp", "fsdp2", "zero3"] | None, AddedLater] = None
+    """How several GPUs share a training: copies, or shards (docs/gpus.md); null: as the launcher has it."""
+    nodes: Annotated[Positive, AddedLater] = 1
+    """Machines, of a strategy; of several, the launcher starts its command once on each."""
+    gpus_per_node: Annotated[Positive | None, AddedLater] = None
+    """Of each machine, of a strategy: one process for each."""
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
     """Dataset -> what the stage that trains on it has of its own."""
 
@@ -102,7 +108,13 @@ class Training(Part):
         self._check()
         return self
 
+    @property
+    def num_processes(self) -> int | None:
+        """Of a training with a strategy; None if the launcher decides it."""
+        return None if self.gpus_per_node is None else self.nodes * self.gpus_per_node
+
     def _check(self) -> None:
+        self._check_strategy()
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"
@@ -118,6 +130,27 @@ class Training(Part):
             raise ValueError("group_order is random but there are no groups; set group_by_length: true or remove it")
         if self.packing and self.group_by_length:
             raise ValueError("packing makes bins of equal length; set group_by_length: false")
+
+    def _check_strategy(self) -> None:
+        if self.strategy is None:
+            if self.nodes > 1 or self.gpus_per_node is not None:
+                raise ValueError("nodes and gpus_per_node are a strategy's; set strategy: fsdp2, or remove them")
+            return
+        if self.num_processes is None:
+            raise ValueError(f"strategy is {self.strategy}, for how many GPUs is not said; set gpus_per_node")
+        if self.nodes > 1 and not self.launcher:
+            raise ValueError(
+                f"nodes is {self.nodes}, and nothing starts a process on each; set launcher, such as "
+                f"[srun, --nodes={self.nodes}, --ntasks-per-node=1]"
+            )
+        if self.launcher[:1] == ("accelerate",) or "torchrun" in self.launcher:
+            raise ValueError("with a strategy accelerate launch is generated; remove launcher, or strategy")
+        of_a_pass, of_a_step = self.per_device_batch_size * self.num_processes, self.global_batch_size
+        if of_a_step % of_a_pass and not (self.packing and self.batch_counts == "samples"):
+            raise ValueError(
+                f"global_batch_size {of_a_step} is no multiple of per_device_batch_size {self.per_device_batch_size} "
+                f"x {self.num_processes} processes; change one of them"
+            )
 
 
 class MixedPolicy(Part):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
+from accelerate.state import DistributedType, PartialState
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import (
@@ -59,6 +60,7 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
     config = sft_config(training, int(str(job["epochs"])), int(str(job["seed"])), accumulation, folder / "state")
+    shard_on_cpus()
     tokenizer = load_tokenizer(model).tokenizer
     trainer = StageTrainer(str(model), config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training)
@@ -68,6 +70,16 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
         trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
     trainer.add_callback(Reporter(folder / "progress.jsonl", trainer))
     return trainer
+
+
+def shard_on_cpus() -> None:
+    """Have FSDP2 shard over these processes, where there is no GPU.
+
+    Accelerate shards over GPUs alone, so it is told that these processes have one; their device was found before. That
+    is how the arithmetic of FSDP2 is tested where there are none.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not torch.accelerator.is_available():
+        PartialState().distributed_type = DistributedType.MULTI_GPU
 
 
 def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:
@@ -100,7 +112,8 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
         gradient_accumulation_steps=accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": training.min_learning_rate},
+        # Its share, not "min_lr": Transformers would look for the rate in the optimizer, where DeepSpeed has none.
+        lr_scheduler_kwargs={"min_lr_rate": training.min_learning_rate / training.learning_rate},
         warmup_steps=training.warmup_ratio,  # below 1 it is a share of all steps (transformers 5)
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,

@@ -40,6 +40,7 @@ from dasd_resources.sft.checkpoint import (
     saved_epochs,
 )
 from dasd_resources.sft.events import add, events
+from dasd_resources.sft.launching import CONFIG, config_text, launch_command
 from dasd_resources.whole_files import write_whole
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
@@ -229,7 +230,10 @@ def _reading(line: str) -> Progress | Pace:
 
 
 def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callable[[Progress | Pace], None]) -> None:
-    command = [*(job.training.launcher or [sys.executable]), "-m", "dasd_resources.sft.child"]
+    config = job.partial / CONFIG
+    if job.training.strategy is not None:
+        config.write_text(config_text(job.training))
+    command = [*launch_command(job.training, config), "-m", "dasd_resources.sft.child"]
     command += [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
     with (job.partial / "log.txt").open("ab") as log, (job.partial / "progress.jsonl").open() as progress:
         progress.seek(0, os.SEEK_END)

@@ -1,8 +1,7 @@
 """`dasd check`: everything that a recipe needs, checked before hours are spent on a run (no table).
 
 Each check ends in a result of its own; none stops the others. What an engine really returns is tried out: a few tokens
-are sampled and scored again, and the teacher begins a few answers. `--quick` loads no engine. Left out: whether the
-training fits into a GPU's memory.
+are sampled and scored again, and the teacher begins a few answers. `--quick` loads no engine.
 """
 
 import argparse
@@ -16,10 +15,11 @@ from dasd_assets.commands.check.contexts import context
 from dasd_assets.commands.check.held_out import benchmark_questions, held_out, sandbox, verifiers
 from dasd_assets.commands.check.landed import Prompts, budgets, columns, prompts_landed
 from dasd_assets.commands.check.landed_responses import landed_responses
-from dasd_assets.commands.check.machine import attention, disk, launcher
+from dasd_assets.commands.check.machine import disk
 from dasd_assets.commands.check.models import absent, find, gpus, logprobs, template, tokenizer
 from dasd_assets.commands.check.other_selection import other_selection
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
+from dasd_assets.commands.check.training import attention, launcher, memory
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.rules.recipe_names import check_names
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -98,6 +98,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _result("sandbox", sandbox, recipe)
     yield _result("launcher", launcher, recipe)
     yield _result("attention", attention, recipe)
+    yield _result("training memory", memory, recipe, models.get("student"))
     yield _result("disk", disk, recipe, home, models.get("student"), prompts.num_prompts)
 
 

@@ -1,0 +1,125 @@
+"""Checks of training: what it is started with, the packages it needs, and its share of a GPU's memory."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from itertools import pairwise
+
+import yaml
+
+from dasd_assets.commands.check.machine import size
+from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
+from dasd_assets.rules.checkpoints import trained_names
+from dasd_resources.inference.engines import PromptedModel
+from dasd_resources.inference.gpus import visible_gpus
+from dasd_resources.recipe import Recipe, Training
+from dasd_resources.sft.launching import accelerate_config
+from dasd_resources.sft.trainer import executable
+
+PACKAGES = {
+    "flash_attention_2": ("flash_attn", 'pip install "dasd[flash-attn]"'),
+    "flash_attention_3": ("flash_attn_interface", "build it from FlashAttention's sources (hopper/)"),
+}
+
+
+def launcher(recipe: Recipe) -> str:
+    """The command is here, and as many GPUs as it starts processes on this machine."""
+    command = recipe.training.launcher or (sys.executable,)
+    found = executable(command[0])
+    if found is None:
+        raise CheckFailed(f"training.launcher: no command {command[0]}; install it or correct the recipe")
+    if recipe.training.strategy is not None:
+        return _strategy(recipe.training)
+    wanted, num_gpus = gpu_processes(command), len(visible_gpus())
+    if wanted > max(num_gpus, 1):
+        raise CheckFailed(
+            f"training.launcher starts {wanted} processes here, each on a GPU of its own, and there are {num_gpus}; "
+            "lower the number, or train where there are so many"
+        )
+    return found if wanted < 2 else f"{found}, {wanted} processes on {num_gpus} GPUs"
+
+
+def _strategy(training: Training) -> str:
+    """What is generated of a strategy: processes, and accelerate's settings as its file has them."""
+    assert training.gpus_per_node is not None
+    if training.strategy == "zero3" and find_spec("deepspeed") is None:
+        raise CheckFailed('training.strategy zero3 needs DeepSpeed: pip install "dasd[deepspeed]", or strategy: fsdp2')
+    wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
+    if 0 < num_gpus < wanted:
+        raise CheckFailed(
+            f"training.gpus_per_node is {wanted}, and there are {num_gpus} here; lower it, or train where there are "
+            "as many"
+        )
+    settings = yaml.safe_dump(accelerate_config(training), default_flow_style=True, sort_keys=False, width=10**6)
+    message = (
+        f"{training.strategy}, {training.num_processes} processes: {training.nodes} node{'s'[: training.nodes > 1]} of "
+        f"{wanted} GPUs; accelerate launch with {settings.strip()}"
+    )
+    if not num_gpus and wanted > 1:
+        raise CheckWarning(f"{message}; there is no GPU here, so that the processes share the cores")
+    return message
+
+
+def gpu_processes(command: Sequence[str]) -> int:
+    """How many processes a launcher (accelerate, torchrun) starts on each machine, a GPU each; 1 where it says none.
+
+    `accelerate launch` counts those of all machines, `torchrun` those of one. A word such as `gpu` or `auto` is 1: it
+    takes what there is.
+    """
+    if "--cpu" in command:
+        return 1
+    of_all, machines = _option(command, "num_processes"), _option(command, "num_machines")
+    if of_all is not None:
+        return max(of_all // (machines or 1), 1)
+    return _option(command, "nproc_per_node") or 1
+
+
+def _option(command: Sequence[str], name: str) -> int | None:
+    """The number that `--name 8`, `--name=8` or `--na-me 8` gives, if one does."""
+    words = [word for part in command for word in part.split("=", 1)]
+    for word, value in pairwise(words):
+        if word.replace("-", "_") == f"__{name}" and value.isdecimal():
+            return int(value)
+    return None
+
+
+def attention(recipe: Recipe) -> str:
+    """The packages that the recipe's attention and layer kernels are from."""
+    name = recipe.training.attn_implementation
+    needed = [PACKAGES[name]] if name in PACKAGES else []
+    needed += [("kernels", 'pip install "dasd[kernels]"')] if recipe.training.use_kernels else []
+    if missing := {package: remedy for package, remedy in needed if find_spec(package) is None}:
+        raise CheckFailed(
+            f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
+            f"{', '.join(missing)}: {', '.join(missing.values())}, or set attn_implementation: sdpa and "
+            "use_kernels: false"
+        )
+    return name
+
+
+def memory(recipe: Recipe, student: PromptedModel | None) -> str:
+    """What a training takes of one GPU, by the student's config, against what this machine's GPUs have."""
+    if student is None:
+        raise CheckUnknown("the student is not here, and so its size is not known")
+    training = max(map(recipe.training.of, trained_names(recipe)), key=lambda own: own.per_device_batch_size)
+    if training.strategy is None and training.launcher:
+        raise CheckUnknown("how training.launcher shares the model among GPUs is not known; training.strategy would be")
+    import torch
+    from transformers import AutoConfig
+
+    from dasd_resources.sft.memory import gpu_memory, model_sizes
+
+    config = AutoConfig.from_pretrained(student.path, local_files_only=True)
+    found = gpu_memory(model_sizes(config, training), training)
+    parts = ", ".join(f"{name} {size(value)}" for name, value in asdict(found).items() if value)
+    message = f"{size(found.total)} of each GPU, for {training.max_length:,} tokens: {parts}"
+    if not visible_gpus():
+        return f"{message}; there is no GPU here to compare it with"
+    there = torch.cuda.get_device_properties(0).total_memory
+    if found.total > there:
+        raise CheckWarning(
+            f"{message}; a GPU here has {size(there)}: take more GPUs (training.gpus_per_node, nodes), a lower "
+            "training.max_length, or both"
+        )
+    return f"{message}; a GPU here has {size(there)}"
