@@ -13,10 +13,11 @@ RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap &
 # Dependencies first: they change seldom, the source often.
 RUN pip install --no-cache-dir --no-deps ${TORCH}
 COPY pyproject.toml constraints.txt README.md ./
-RUN mkdir dasd_assets dasd_resources && touch dasd_assets/__init__.py dasd_resources/__init__.py \
+RUN mkdir dasd dasd_assets dasd_resources && touch dasd/__init__.py dasd_assets/__init__.py dasd_resources/__init__.py \
     && pip install --no-cache-dir ".[${EXTRAS}]" --constraint constraints.txt \
-    && pip uninstall --yes dasd && rm -rf dasd_assets dasd_resources build
+    && pip uninstall --yes dasd && rm -rf dasd dasd_assets dasd_resources build
 
+COPY dasd dasd
 COPY dasd_assets dasd_assets
 COPY dasd_resources dasd_resources
 COPY workspace.yaml ./

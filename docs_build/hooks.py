@@ -11,6 +11,8 @@ from mkdocs.structure.pages import Page
 from dasd_assets.cli.parser import parser
 from dasd_resources.recipe import RECIPES
 from docs_build.links import WRITTEN_BY_EXPERIMENTS, dead_links
+from docs_build.notebook import page as notebook_page
+from docs_build.notebook import read as read_notebook
 from docs_build.reference import commands_page, recipe_page, shipped_page
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that no file in docs/ holds."""
     made = {
         "index.md": _first_page(),
+        "example.md": notebook_page(read_notebook()),
         "reference/recipe.md": recipe_page(),
         "reference/commands.md": commands_page(parser()),
         **{f"reference/recipes/{name}.md": shipped_page(RECIPES / f"{name}.yaml") for name in SHIPPED},

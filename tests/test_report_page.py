@@ -139,7 +139,7 @@ def test_a_home_with_nothing_yet_has_a_page(recipe: Recipe, tmp_path: Path) -> N
 
 def test_sentences_count_from_1_and_no_text_is_lost() -> None:
     shown = response("ab\nFirst. Second.", 10)
-    found = list(parts(shown))
+    found = list(parts(shown.text, shown.sentences.to_dicts()))
     assert [part.number for part in found] == [None, 1, 2]
     assert "".join(part.text for part in found) == shown.text
     assert found[1].tip == "sentence 1: teacher; teacher 0.900, student 0.100"

@@ -1,7 +1,10 @@
 """A response, from the landed line to the checkpoints that learned from it; and a training example, by its source."""
 
+from collections.abc import Sequence
+
 from dasd_assets.audit.prompt import Record, prompt_record
 from dasd_assets.audit.ranking import selections
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.storage.lake import Reading
 
 
@@ -94,6 +97,21 @@ def _sentences(reading: Reading, key: Record, text: str) -> list[Record]:
             "types": known.get((row["student_fingerprint"], row["sentence_index"]), {}),
         }
         for row in rows
+    ]
+
+
+def typed_sentences(rows: Sequence[Record], student: str | None, version: str | None) -> list[Record]:
+    """The sentences under this student and today's segmenter, else under others; `kind` is the type by one threshold.
+
+    rows: `sentences` of `audit_response`. version: of the threshold.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for row in rows:
+        groups.setdefault((row["student_fingerprint"], row["segmenter_version"]), []).append(row)
+    found = groups.get((str(student), SEGMENTER_VERSION)) or next(iter(groups.values()), [])
+    return [
+        {**row, "kind": row["types"].get(version, {}).get("sentence_type") or "untyped"}
+        for row in sorted(found, key=lambda row: int(row["sentence_index"]))
     ]
 
 

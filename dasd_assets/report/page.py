@@ -4,7 +4,7 @@ What models and questions say gets into it through the template alone, which esc
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
@@ -18,7 +18,6 @@ from markupsafe import Markup
 from dasd_assets.records.plots import TYPE_COLOURS, png
 from dasd_assets.report.captions import Caption, captions
 from dasd_assets.report.findings import ReportData, drop_rows
-from dasd_assets.report.one_response import OneResponse
 from dasd_assets.report.wording import Interval, accuracy_interval, headline, verdict
 from dasd_assets.rules.scores import TYPE_NAMES
 from dasd_resources.recipe import Recipe
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "index.html"
-TEMPLATE = "page.html"
+PAGE_TEMPLATE, RESPONSE = "page.html", "response.html"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def write(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe, fol
 def page(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe) -> str:
     """The page as HTML."""
     drop_columns, drops = drop_rows(data.drops)
-    return _template().render(
+    return _template(PAGE_TEMPLATE).render(
         recipe=recipe.name,
         headline=headline(data),
         data=data,
@@ -86,25 +85,35 @@ def page(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe) -> s
         figures=[Shown(name, about, svg(figures[name], name)) for name, about in captions(data, recipe).items()],
         response=data.response,
         question="" if data.response is None else data.response.question,
-        parts=[] if data.response is None else list(parts(data.response)),
+        parts=[] if data.response is None else list(parts(data.response.text, data.response.sentences.to_dicts())),
         colours={str(kind): TYPE_COLOURS[kind] for kind in TYPE_NAMES},
     )
 
 
-def parts(response: OneResponse) -> Iterator[Part]:
-    """The whole text of a response, in order, cut at its sentences."""
+def response_html(title: str, question: str, text: str, sentences: Sequence[Row]) -> str:
+    """A response as HTML that needs no style sheet, for a notebook. sentences: as `parts` takes them."""
+    colours = {str(kind): TYPE_COLOURS[kind] for kind in TYPE_NAMES}
+    shown = list(parts(text, sentences))
+    return _template(RESPONSE).render(title=title, question=question, parts=shown, colours=colours)
+
+
+def parts(text: str, sentences: Sequence[Row]) -> Iterator[Part]:
+    """The whole text of a response, in order, cut at its sentences.
+
+    sentences: start, stop, sentence_type, teacher_prob, student_prob, in order of place.
+    """
     at = 0
-    for number, row in enumerate(response.sentences.to_dicts(), start=1):
+    for number, row in enumerate(sentences, start=1):
         if row["start"] > at:
-            yield Part(response.text[at : row["start"]])
+            yield Part(text[at : row["start"]])
         tip = f"sentence {number}: {row['sentence_type'] or 'no type'}; " + ", ".join(
             f"{name} {'not known' if row[column] is None else format(row[column], '.3f')}"
             for name, column in (("teacher", "teacher_prob"), ("student", "student_prob"))
         )
-        yield Part(response.text[row["start"] : row["stop"]], number, row["sentence_type"] or "", tip)
+        yield Part(text[row["start"] : row["stop"]], number, row["sentence_type"] or "", tip)
         at = row["stop"]
-    if at < len(response.text):
-        yield Part(response.text[at:])
+    if at < len(text):
+        yield Part(text[at:])
 
 
 def svg(figure: "Figure", name: str) -> Markup:
@@ -137,7 +146,7 @@ def _gain_rows(gains: pl.DataFrame) -> Iterator[Row]:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -146,7 +155,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(name)
 
 
 def _shown(value: object) -> object:

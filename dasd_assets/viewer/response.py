@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.prompt import Record
-from dasd_assets.audit.response import audit_response, audit_selections
+from dasd_assets.audit.response import audit_response, audit_selections, typed_sentences
 from dasd_assets.rules.scores import SCORES, threshold_version
-from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.typed_ids import find_id
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import among
@@ -29,7 +27,7 @@ def response(viewer: Viewer, request: Request) -> Response:
     with viewer.lake.reading() as reading:
         record = audit_response(reading, find_id(reading, "response", request.path_params["id"]))
         candidates = reading.read(_CANDIDATES, {"id": record["prompt"]["prompt_id"]})["response_id"].to_list()
-    sentences = _sentences_of(record["sentences"], student, version)
+    sentences = typed_sentences(record["sentences"], student, version)
     return viewer.page(
         request,
         "response.html",
@@ -51,18 +49,6 @@ def selection(viewer: Viewer, request: Request) -> Response:
     with viewer.lake.reading() as reading:
         found = audit_selections(reading, find_id(reading, "response", request.path_params["id"]))
     return viewer.page(request, "selection.html", selections=found)
-
-
-def _sentences_of(rows: Sequence[Record], student: str | None, version: str) -> list[Record]:
-    """The sentences under the recipe's student and today's segmenter, else under others, with one type."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for row in rows:
-        groups.setdefault((row["student_fingerprint"], row["segmenter_version"]), []).append(row)
-    found = groups.get((str(student), SEGMENTER_VERSION)) or next(iter(groups.values()), [])
-    return [
-        {**row, "kind": row["types"].get(version, {}).get("sentence_type") or "untyped"}
-        for row in sorted(found, key=lambda row: int(row["sentence_index"]))
-    ]
 
 
 def _scores(rows: Sequence[Mapping[str, object]], student: str | None, version: str) -> list[Mapping[str, object]]:
