@@ -125,6 +125,24 @@ def _add_work(commands: Subparsers) -> None:
     evaluate.add_argument("--max-tokens", type=positive, help="of each answer")
     evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
     evaluate.set_defaults(command=_command("evaluate"))
+    fetch = commands.add_parser(
+        "fetch-benchmarks", help="download well-known benchmarks as the ready layouts read them"
+    )
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="aime24, aime25, math500, … (default: all)")
+    fetch.add_argument("--revision", metavar="COMMIT", help="of one benchmark (default: as fetched before, or newest)")
+    fetch.add_argument("--replace", action="store_true", help="fetch anew what is there")
+    fetch.set_defaults(command=_command("fetch_benchmarks"))
+    chat = commands.add_parser("chat", help="ask models what you type, or each line of standard input")
+    chat.add_argument(
+        "model", help="as of `evaluate`: a stage of the recipe, an id, a folder, a hub model, a YAML file"
+    )
+    chat.add_argument("--beside", nargs="+", metavar="MODEL", help="others that answer the same, e.g. teacher student")
+    chat.add_argument("--recipe", help=RECIPE_HELP)
+    chat.add_argument("--system", metavar="TEXT", help="the system prompt, instead of each model's own")
+    chat.add_argument("--temperature", type=float, help="of the answers (default: of held-out questions)")
+    chat.add_argument("--top-p", type=float)
+    chat.add_argument("--max-tokens", type=positive, help="of each answer (default: generation.max_tokens)")
+    chat.set_defaults(command=_command("chat"))
     _add_experiment(commands)
     ui = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
     ui.add_argument("--host", default=LOOPBACK, help="any address but loopback is open to everybody who can reach it")
