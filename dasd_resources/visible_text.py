@@ -41,9 +41,9 @@ def unlinked(text: str) -> str:
     return visible(text).replace("://", "[:]//")
 
 
-def show(page: str, to: TextIO | None = None) -> None:
-    """Print a page at once; `to` is standard output unless given."""
-    print(visible_page(page), file=to or sys.stdout, flush=True)
+def show(page: str, to: TextIO | None = None, end: str = "\n") -> None:
+    """Print a page at once; `to` is standard output unless given. end: nothing, where more of its last line follows."""
+    print(visible_page(page), file=to or sys.stdout, flush=True, end=end)
 
 
 def hand_over(text: str) -> None:

@@ -155,6 +155,17 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint: Path, engine: Transforme
             assert other.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
+def test_a_stream_is_what_generate_gives(engine: TransformersEngine) -> None:
+    asked = mixed_requests()[:6]
+    for one, expected in generate(engine, asked).items():
+        *token_ids, result = engine.stream(next(r for r in asked if r.request_id == one))
+        assert isinstance(result, Completion) and token_ids == result.token_ids == expected.token_ids
+        assert result.finish_reason == expected.finish_reason
+        assert result.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    [failure] = engine.stream(request("long", [5] * CONTEXT, 0))
+    assert isinstance(failure, Failure) and failure.kind == "context_overflow"
+
+
 def uneven_requests(num_short: int) -> list[GenerationRequest]:
     """Short prompts beside one of fifteen times their length."""
     short = [request(f"s{seed}", [7 + seed, *PROMPTS[0]], seed, stop_token_ids=()) for seed in range(num_short)]

@@ -24,6 +24,7 @@ INTERRUPTED = {
     "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
     "experiment": "interrupted; what was finished is kept, and the same command continues from there",
     "backup": "interrupted; the next `dasd backup` to this folder continues from there",
+    "chat": "ended; a chat is not stored",
     "view": "stopped",
     "ui": "stopped; the next start continues the runs that were under way",
 }

@@ -39,12 +39,9 @@ def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked:
 
     A model from elsewhere is known by its fingerprint, as the untrained student is, and belongs to no recipe.
     """
-    known = {one.name: one for one in chain(warehouse, engines, recipe)}
-    if asked in known:
-        return known[asked]
-    if stored := _stored(warehouse, asked):
-        return _as_stored(warehouse, engines, recipe, stored)
-    entry = _entry(recipe, asked)
+    if known := known_checkpoint(warehouse, engines, recipe, asked):
+        return known
+    entry = entry_of(recipe, asked)
     model = engines.find(entry.spec, asked)
     if stored := _stored(warehouse, model.fingerprint):
         return Checkpoint(model.fingerprint, stored["name"], entry.spec)
@@ -62,6 +59,15 @@ def checkpoint_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked:
         if not transaction.read(query, {"id": model.fingerprint}).item():
             transaction.append_missing("checkpoints", pl.DataFrame([row], schema_overrides={"recipe": pl.String}))
     return Checkpoint(model.fingerprint, entry.name, entry.spec)
+
+
+def known_checkpoint(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked: str) -> Checkpoint | None:
+    """A checkpoint of the recipe's chain by its name, or any that is stored by its id or folder; None: no such one."""
+    known = {one.name: one for one in chain(warehouse, engines, recipe)}
+    if asked in known:
+        return known[asked]
+    stored = _stored(warehouse, asked)
+    return None if stored is None else _as_stored(warehouse, engines, recipe, stored)
 
 
 def require_room(engines: Engines, checkpoint: Checkpoint, named: Sequence[Named]) -> None:
@@ -110,7 +116,8 @@ def _as_stored(warehouse: Warehouse, engines: Engines, recipe: Recipe, row: Row)
     return Checkpoint(identifier, name, spec)
 
 
-def _entry(recipe: Recipe, asked: str) -> Entry:
+def entry_of(recipe: Recipe, asked: str) -> Entry:
+    """What a name that no checkpoint has stands for: a role of the recipe, a YAML file, a folder or a hub model."""
     if asked in ROLES:
         return Entry(asked, recipe.teacher if asked == "teacher" else recipe.student)
     if asked.endswith(YAML) and Path(asked).is_file():

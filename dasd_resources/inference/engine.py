@@ -7,7 +7,7 @@ are those of the untempered distribution (temperature 1, before top-p), whatever
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
 FailureKind = Literal[
@@ -145,6 +145,16 @@ class InferenceEngine(Protocol):
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class StreamingEngine(Protocol):
+    """An engine that can also give one response token by token: each id as it is sampled, at last the result.
+
+    The response is the one that `generate` gives for the same request.
+    """
+
+    def stream(self, request: GenerationRequest) -> Iterator[int | Completion | Failure]: ...
 
 
 def check_logprobs(request_id: str, logprobs: list[float], num_tokens: int) -> None:

@@ -82,6 +82,20 @@ class TransformersEngine:
         yield from failures
         yield from self._generate(deque(sorted(fitting, key=_num_reserved, reverse=True)))
 
+    def stream(self, request: GenerationRequest) -> Iterator[int | Completion | Failure]:
+        """The token ids of one response as they are sampled, then the response."""
+        check_generation(request)
+        if failure := unsupported_generation(request, self.context, self.vocabulary):
+            yield failure
+            return
+        rows = GenerationBatch.start([request], request.max_tokens, len(request.stop_token_ids), self.device)
+        ended = self._advance(rows, left_padded([request.prompt_token_ids], self.device))
+        yield int(rows.last[0])
+        while not ended:
+            ended = self._advance(rows, rows.last[:, None])
+            yield int(rows.last[0])
+        yield from ended
+
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Score every sequence, longest first, batched with others of about its length."""
         for request in requests:
