@@ -300,14 +300,17 @@ def _agreement(comparison: ParityResult) -> str:
 def _metadata(comparison: ParityResult, other: PromptedModel) -> dict[str, Figure]:
     plain = ", one sequence at a time" if ENGINES[other.spec.engine].plain_scoring_options else ""
     correlation = comparison.correlation
+    differences = {
+        "mean_difference": tidy(comparison.mean_difference),
+        "max_difference": tidy(comparison.max_difference),
+        "mean_signed_difference": tidy(comparison.bias),
+    }
     return {
         "rescored_by": dg.MetadataValue.text(f"{other.spec.engine} in {other.spec.dtype}{plain}"),
         "num_responses": dg.MetadataValue.int(comparison.table.height),
         "num_faults": dg.MetadataValue.int(len(comparison.faults)),
         "num_tokens": dg.MetadataValue.int(comparison.num_tokens),
-        "mean_difference": tidy(comparison.mean_difference),
-        "max_difference": tidy(comparison.max_difference),
-        "mean_signed_difference": tidy(comparison.bias),
+        **(differences if comparison.num_tokens else {}),  # of no token there is none
         "correlation": dg.MetadataValue.text("undefined" if correlation is None else f"{correlation:.8f}"),
         "worst_token": dg.MetadataValue.text(comparison.worst),
         "worst_responses": table(WORST_COLUMNS, comparison.table.head(NUM_WORST).to_dicts()),

@@ -11,7 +11,6 @@ import dagster as dg
 from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
-from dasd_assets.records.markdown import viewer_link
 from dasd_assets.records.plots import inline, trend
 from dasd_assets.records.progress import TrainingLog
 from dasd_assets.records.provenance import origin
@@ -139,7 +138,6 @@ def _result(
             loss=inline(loss_curve({name: trained.losses})),
             loss_trend=trend([point.loss for point in trained.losses]),
             curves=inline(training_curves(trained.losses)),
-            viewer=viewer_link(f"checkpoint/{job.checkpoint_id}"),
             **throughput(trained.losses),
             **_kept_epochs(trained, job.epochs),
             **audited(f"checkpoint {job.checkpoint_id}", query, seen.snapshot),

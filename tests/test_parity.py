@@ -184,6 +184,7 @@ def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
     passed, _, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
     assert not passed
     assert metadata["num_faults"] == 8
+    assert "max_difference" not in metadata  # nothing was compared: 0 would say that all agrees
 
 
 def test_a_check_that_dies_is_run_again(landed: Project) -> None:

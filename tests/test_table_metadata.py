@@ -3,12 +3,16 @@
 import re
 
 import dagster as dg
+import polars as pl
 import pytest
 from conftest import Project
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.code_versions import CodeVersion
-from dasd_assets.records.table_metadata import NUM_SAMPLES, TEXT, TableAsset, tidy
+from dasd_assets.records.declaration import VIEWER_PAGES
+from dasd_assets.records.table_metadata import NUM_SAMPLES, TEXT, VIEWER_LINK, TableAsset, tidy
+from dasd_assets.viewer.app import PAGES
+from dasd_resources.home import VIEWER
 from dasd_resources.storage.tables import declared
 
 
@@ -51,6 +55,36 @@ def test_every_table_asset_of_a_finished_home_shows_count_rows_and_tidy_figures(
     others = {key.to_user_string() for key in graph.toposorted_asset_keys if key not in names}
     pages = {"answer_provenance", "leaderboard", "distillation_report"}
     assert others == {*pages, "published_dataset", "maintenance"}  # which are no tables
+
+
+def test_every_asset_leads_to_a_page_of_the_viewer(finished: Project) -> None:
+    graph = build_definitions(finished.recipe, finished.home).resolve_asset_graph()
+    found = {key.to_user_string(): graph.get(key).metadata.get(VIEWER_LINK) for key in graph.toposorted_asset_keys}
+    assert found.pop("maintenance") is None
+    assert {str(link and link.value) for link in found.values()} <= {
+        f"{VIEWER}/{page}" for page in VIEWER_PAGES.values()
+    }
+    assert {f"/{page}" for page in VIEWER_PAGES.values()} <= set(PAGES)
+
+
+def test_rows_lead_to_their_own_page() -> None:
+    asset, none = TableAsset("checkpoints", {}, CodeVersion({}, {})), NoRows()
+    for rows, page in (
+        ({"batch": "a b"}, "explore?batch=a+b"),
+        ({"checkpoint_id": "6bdc", "recipe": "demo"}, "checkpoint/6bdc"),
+        ({"recipe": "demo", "dataset": "t060", "policy": "das"}, "explore?chosen=t060"),
+    ):
+        link = asset.result(none, 0, rows)[VIEWER_LINK]  # type: ignore[arg-type]
+        assert isinstance(link, dg.UrlMetadataValue)
+        assert link.value == f"{VIEWER}/{page}"
+    assert VIEWER_LINK not in asset.result(none, 0, {"recipe": "demo"})  # type: ignore[arg-type]
+
+
+class NoRows:
+    """A warehouse in which nothing is."""
+
+    def read(self, query: str, params: object = None) -> pl.DataFrame:
+        return pl.DataFrame({"count": [0]}) if "count(*)" in query else pl.DataFrame()
 
 
 def test_no_plot_outgrows_the_event_log(finished: Project) -> None:

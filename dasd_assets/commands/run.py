@@ -38,7 +38,8 @@ from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fa
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
-from dasd_resources.inference.engines import Engines
+from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.inference.engines import LOG_FOLDER, Engines
 from dasd_resources.landing.landing_folder import LandingFolder, seconds_until_settled
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
@@ -75,11 +76,21 @@ def command(args: argparse.Namespace) -> int:
             if write_own:
                 names = ", ".join(path.name for path in write_own(home / LANDING_FOLDER))
                 shown.say(timed(f"no question had landed: those that recipe {recipe.name} brings are {names}"))
+            for log in _engine_logs(recipe, home):
+                shown.say(timed(f"what the engine prints goes to {log}"))
             done = _make(instance, definitions, recipe, engines, args, lambda message: shown.say(timed(message)))
         print_message(f"{done} materializations in {time.monotonic() - started:.0f} s")
         if not args.select:
             show(summary(instance, definitions, Warehouse(home=str(home)), engines, recipe))
     return 0
+
+
+def _engine_logs(recipe: Recipe, home: Path) -> list[Path]:
+    """The files for what engines of the recipe print, of those that print anything."""
+    teacher, student = recipe.teacher.engine, recipe.student.engine
+    engines = (teacher, student, recipe.parity.teacher.engine_for(teacher), recipe.parity.student.engine_for(student))
+    names = {log for engine in engines if (log := ENGINES[engine].log) is not None}
+    return [home / LOG_FOLDER / name for name in sorted(names)]
 
 
 def _make(

@@ -6,9 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
@@ -25,6 +30,7 @@ from dasd_resources.recipe import load_recipe
 
 QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of its own
 ENDING_SECONDS = 18.0
+OPENING_SECONDS = 180.0  # the web UI takes some ten to start, longer on a busy machine
 FIRST_PAGE = "/assets/distillation_report"  # what was made, dropped and gained
 
 
@@ -48,9 +54,29 @@ def command(args: argparse.Namespace) -> int:
     if abandoned:
         echo(f"marked {abandoned} runs that were cut off; the service continues from what was committed")
     echo(f"the web UI will be on {address}{FIRST_PAGE}; stop it with Ctrl-C, the next start continues")
+    if args.open:
+        Thread(target=open_when_there, args=(address,), name="open-browser", daemon=True).start()
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
     with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave
         return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, dagster_home)
+
+
+def open_when_there(
+    address: str, seconds: float = OPENING_SECONDS, browse: Callable[[str], bool] = webbrowser.open
+) -> None:
+    """The first page in a browser, as soon as the web UI answers; says so where none can be started."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        try:
+            with urllib.request.urlopen(f"{address}/server_info", timeout=5):
+                break
+        except OSError:
+            time.sleep(0.5)
+    else:
+        echo(f"the web UI did not answer within {seconds:.0f} s: open {address}{FIRST_PAGE} later")
+        return
+    if not browse(f"{address}{FIRST_PAGE}"):
+        echo(f"no browser could be started here; open {address}{FIRST_PAGE} in one")
 
 
 def _serve(host: str, port: int, environment: dict[str, str], dagster_home: Path) -> int:

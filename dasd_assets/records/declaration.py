@@ -22,9 +22,10 @@ import dagster as dg
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.dagster_internals import BaseAssetNode
+from dasd_assets.records.markdown import viewer_link
 from dasd_assets.records.partitions import PROMPT_BATCH
-from dasd_assets.records.table_metadata import Figure, TableAsset
-from dasd_assets.records.tags import batches_tag
+from dasd_assets.records.table_metadata import VIEWER_LINK, Figure, TableAsset
+from dasd_assets.records.tags import EXPERIMENTS, batches_tag
 from dasd_assets.rules.rule import Rule
 from dasd_resources.interruption import begin
 from dasd_resources.recipe import Recipe
@@ -33,6 +34,18 @@ from dasd_resources.storage.warehouse import Warehouse
 
 DECLARED = "declared"  # metadata of the definition: table -> assets, for reads and look-ups; the tables written
 Compute = Callable[..., dg.MaterializeResult]
+VIEWER_PAGES = {  # of `dasd view`: an asset's, or that of its group
+    "leaderboard": "leaderboard",
+    "inputs": "explore",
+    "responses": "explore",
+    "scores": "explore",
+    "selection": "explore",
+    "sft_datasets": "explore",
+    "training": "checkpoints",
+    "training_mixed_policy": "mixed",
+    "training_results": "checkpoints",
+    EXPERIMENTS: "experiments",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class Declaration:
                 partitions_def=partitions_def or (PROMPT_BATCH if self.is_per_batch else None),
                 backfill_policy=None if partitions_def is None else dg.BackfillPolicy.single_run(),
                 code_version=self.code_version.text,
-                metadata=self._metadata,
+                metadata={**self._metadata, **self._viewer(group)},
                 group_name=group,
                 kinds=kinds,
                 description=description,
@@ -114,6 +127,10 @@ class Declaration:
     ) -> dict[str, Any]:
         """Metadata of a materialization, see `TableAsset.result`."""
         return self.table.result(warehouse, num_rows, rows, shown, **figures)
+
+    def _viewer(self, group: str) -> dict[str, Any]:
+        page = VIEWER_PAGES.get(self.name) or VIEWER_PAGES.get(group)
+        return {VIEWER_LINK: viewer_link(page)} if page else {}
 
     @property
     def _metadata(self) -> dict[str, Any]:

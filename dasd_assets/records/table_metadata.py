@@ -15,6 +15,7 @@ Figure = str | int | float | bool | dg.MetadataValue | None
 
 NUM_SAMPLES = 3
 TEXT = "text"  # of the response that a sample row is of
+VIEWER_LINK = "viewer"  # metadata: where `dasd view` shows it
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class TableAsset:
         counts: dict[str, Figure] = {"dagster/row_count": num_rows}
         if "batch" in rows:
             counts = {"dagster/row_count": self._count(warehouse, rows), "num_rows_of_batch": num_rows}
-            counts["viewer"] = viewer_link("explore", batch=rows["batch"])
         return {
             **counts,
+            **_seen(rows),
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
             "sample": self._sample(warehouse, {**rows, **(shown or {})}),
@@ -101,6 +102,17 @@ class TableAsset:
             GROUP BY ALL"""
         texts = dict(warehouse.read(asked, wanted).iter_rows())
         return table([*columns, TEXT], [{**row, TEXT: texts.get(row["response_id"])} for row in found])
+
+
+def _seen(rows: Mapping[str, object]) -> dict[str, Figure]:
+    """The viewer's page of these very rows, where it has one; that of the asset stands in its definition."""
+    if "batch" in rows:
+        return {VIEWER_LINK: viewer_link("explore", batch=rows["batch"])}
+    if "checkpoint_id" in rows:
+        return {VIEWER_LINK: viewer_link(f"checkpoint/{rows['checkpoint_id']}")}
+    if "dataset" in rows:
+        return {VIEWER_LINK: viewer_link("explore", chosen=rows["dataset"])}
+    return {}
 
 
 def _equal(rows: Mapping[str, object]) -> str:

