@@ -90,7 +90,10 @@ def test_a_response_has_its_sentences_scores_and_the_audits_words(client: TestCl
     shown = re.findall(r'class="sentence (\w+)" data-index="(\d+)"', page)
     assert [int(index) for _, index in shown] == list(range(len(shown))) and shown
     assert {kind for kind, _ in shown} <= {"teacher", "student", "close", "untyped"}
-    assert "teacher_share" in page and "Why chosen, or why not" in page and f"/question/{ids['prompt_id']}" in page
+    assert "teacher_share" in page and f"/question/{ids['prompt_id']}" in page
+    [part] = re.findall(r'hx-get="(/response/[^"]+/reach)"', page)
+    reach = client.get(part).text
+    assert "Why chosen, or why not" in reach and "chosen" in reach and "What learned from it" in reach
     tokens = client.get(f"/response/{ids['response_id']}/sentence/0").text
     assert "teacher&#39;s tokens" in tokens or "teacher's tokens" in tokens
     assert "chosen" in client.get(f"/response/{ids['response_id']}/selection").text

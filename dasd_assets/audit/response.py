@@ -10,28 +10,48 @@ from dasd_resources.storage.lake import Reading
 
 def audit_response(reading: Reading, response_id: str) -> Record:
     """Everything known of a response, each fact with the Dagster run that wrote it (`run_id`)."""
-    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
-    response = reading.read(_RESPONSE, key).row(0, named=True)
-    prompt = prompt_record(reading, response["prompt_id"])
-    verdicts = reading.read(_VERDICTS, key).to_dicts()
-    domain = prompt.get("domain")
-    examples = reading.read(_EXAMPLES, key).to_dicts()
+    itself = response_record(reading, response_id)
+    made: Record = itself["generation"]
+    key = {"id": response_id, "batch": made["batch"]}
+    domain = itself["prompt"].get("domain")
     return {
         "response_id": response_id,
-        "prompt": prompt,
-        "generation": {k: v for k, v in response.items() if k not in ("response_id", "text")},
-        "landed": reading.read(_LANDED, {"landed": response["landed_id"]}).to_dicts(),
-        "teacher": _teacher(reading, response["teacher_fingerprint"]),
-        "text": response["text"],
-        "verdicts": verdicts,
+        "prompt": itself["prompt"],
+        "generation": made,
+        "landed": reading.read(_LANDED, {"landed": made["landed_id"]}).to_dicts(),
+        "teacher": _teacher(reading, made["teacher_fingerprint"]),
+        "text": itself["text"],
+        "verdicts": itself["verdicts"],
         "student_tokens": reading.read(_TOKENS, key).to_dicts(),
         "student_logprobs": reading.read(_STUDENT, key).to_dicts(),
+        "sentences": itself["sentences"],
+        "scores": itself["scores"],
+        "selections": selections(reading, {"response_id": response_id, **made}, itself["verdicts"], domain),
+        **learned_from(reading, response_id),
+    }
+
+
+def response_record(reading: Reading, response_id: str) -> Record:
+    """A response itself: its question, text, verdicts, sentences and scores."""
+    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
+    response = reading.read(_RESPONSE, key).row(0, named=True)
+    return {
+        "response_id": response_id,
+        "prompt": prompt_record(reading, response["prompt_id"]),
+        "generation": {k: v for k, v in response.items() if k not in ("response_id", "text")},
+        "text": response["text"],
+        "verdicts": reading.read(_VERDICTS, key).to_dicts(),
         "sentences": _sentences(reading, key, response["text"]),
         "scores": reading.read(_SCORES, key).to_dicts(),
-        "selections": selections(reading, response, verdicts, None if domain is None else str(domain)),
-        "examples": examples,
-        "checkpoints": reading.read(_CHECKPOINTS, key).to_dicts(),
-        "rollouts": reading.read(_ROLLOUTS, key).to_dicts(),
+    }
+
+
+def learned_from(reading: Reading, response_id: str) -> Record:
+    """What holds a response or was measured against it: examples, checkpoints, rollouts."""
+    return {
+        "examples": reading.read(_EXAMPLES, {"id": response_id}).to_dicts(),
+        "checkpoints": reading.read(_CHECKPOINTS, {"id": response_id}).to_dicts(),
+        "rollouts": reading.read(_ROLLOUTS, {"id": response_id}).to_dicts(),
     }
 
 

@@ -23,6 +23,7 @@ from dasd_assets.viewer.finding import example, find
 from dasd_assets.viewer.leaderboard import leaderboard
 from dasd_assets.viewer.mixed_policy import continuation, mixed_policy, rollout
 from dasd_assets.viewer.question import question, reach
+from dasd_assets.viewer.response import reach as response_reach
 from dasd_assets.viewer.response import response, selection
 from dasd_assets.viewer.response_tokens import sentence_tokens
 from dasd_assets.viewer.viewer import Viewer
@@ -35,6 +36,7 @@ PAGES: dict[str, Callable[[Viewer, Request], Response]] = {
     "/question/{id}": question,
     "/question/{id}/reach": reach,
     "/response/{id}": response,
+    "/response/{id}/reach": response_reach,
     "/response/{id}/selection": selection,
     "/response/{id}/sentence/{index:int}": sentence_tokens,
     "/example/{id}": example,

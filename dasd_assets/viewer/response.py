@@ -1,5 +1,8 @@
 """A response: its text with each sentence coloured by type, the curve of both models' probabilities, and its whole way.
 
+Its way (why it was chosen or not, what learned from it) is a part that the page asks for when it is shown: ranks are
+counted over all responses of its temperature.
+
 The types shown first are the recipe's; the thresholds on the page type the sentences anew from the same sums, in the
 browser, and write nothing.
 """
@@ -9,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.response import audit_response, audit_selections, typed_sentences
+from dasd_assets.audit.response import audit_selections, learned_from, response_record, typed_sentences
 from dasd_assets.rules.scores import SCORES, threshold_version
 from dasd_assets.rules.typed_ids import find_id
 from dasd_assets.viewer.coloured import runs
@@ -17,7 +20,8 @@ from dasd_assets.viewer.links import among
 from dasd_assets.viewer.viewer import Viewer
 
 SUMS = ("teacher_sum_logprob", "teacher_num_tokens", "student_sum_logprob", "student_num_tokens")
-_CANDIDATES = "SELECT response_id FROM responses WHERE prompt_id = $id ORDER BY temperature, sample_index, response_id"
+_CANDIDATES = """SELECT response_id FROM responses WHERE prompt_id = $id AND batch = $batch
+    ORDER BY temperature, sample_index, response_id"""
 
 
 def response(viewer: Viewer, request: Request) -> Response:
@@ -25,8 +29,9 @@ def response(viewer: Viewer, request: Request) -> Response:
     student = viewer.student()
     version = threshold_version(viewer.recipe)
     with viewer.lake.reading() as reading:
-        record = audit_response(reading, find_id(reading, "response", request.path_params["id"]))
-        candidates = reading.read(_CANDIDATES, {"id": record["prompt"]["prompt_id"]})["response_id"].to_list()
+        record = response_record(reading, find_id(reading, "response", request.path_params["id"]))
+        siblings = {"id": record["prompt"]["prompt_id"], "batch": record["generation"]["batch"]}
+        candidates = reading.read(_CANDIDATES, siblings)["response_id"].to_list()
     sentences = typed_sentences(record["sentences"], student, version)
     return viewer.page(
         request,
@@ -42,6 +47,18 @@ def response(viewer: Viewer, request: Request) -> Response:
         meanings={name: score.meaning for name, score in SCORES.items()},
         **among("response", candidates, record["response_id"]),
     )
+
+
+def reach(viewer: Viewer, request: Request) -> Response:
+    """Part of a page: why it was chosen or not, and what learned from it."""
+    with viewer.lake.reading() as reading:
+        identity = find_id(reading, "response", request.path_params["id"])
+        return viewer.page(
+            request,
+            "response_reach.html",
+            selections=audit_selections(reading, identity),
+            learned=learned_from(reading, identity),
+        )
 
 
 def selection(viewer: Viewer, request: Request) -> Response:
