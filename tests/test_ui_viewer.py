@@ -34,6 +34,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 SMALL = {"width": 1000, "height": 700}
 SLOW = 60_000  # milliseconds: two busy cores
 ENOUGH = 4.5  # WCAG AA, of small text
+FORMULAS = r"""<think>
+We want $\sum_{k=1}^{n} k^2$, which \(n = 4\) makes $\frac{180}{6}$. The tickets are $5 and $7.
+\[ A = \begin{pmatrix} 1 & 2 \\
+3 & 4 \end{pmatrix} \]
+No formula: $\frac{1$.
+</think>
+Thus $\boxed{30}$."""
 # Of each element that has text of its own: the contrast of its colour with what lies behind it.
 CONTRAST = """() => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -73,6 +80,7 @@ class Site:
     url: str
     ids: dict[str, str]
     hostile: tuple[str, ...]  # responses whose texts are those of HOSTILE
+    formulas: str  # one whose text is FORMULAS
 
     @property
     def pages(self) -> dict[str, str]:
@@ -101,8 +109,8 @@ def site(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     lake = Lake(home=str(home))
     query = """SELECT * FROM responses WHERE response_id IN (SELECT response_id FROM sentence_probabilities)
         ORDER BY response_id LIMIT $count"""
-    rows = lake.read(query.replace("$count", str(len(HOSTILE))))
-    texts = [text.ljust(len(old)) for text, old in zip(HOSTILE, rows["text"], strict=True)]
+    rows = lake.read(query.replace("$count", str(len(HOSTILE) + 1)))
+    texts = [text.ljust(len(old)) for text, old in zip((*HOSTILE, FORMULAS), rows["text"], strict=True)]
     with lake.commit("hostile texts") as transaction:
         for identity, text in zip(rows["response_id"], texts, strict=True):
             row = rows.filter(pl.col("response_id") == identity).with_columns(text=pl.lit(text))
@@ -116,7 +124,12 @@ def site(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", _ids(lake), tuple(rows["response_id"]))
+    yield Site(
+        f"http://127.0.0.1:{listening.getsockname()[1]}",
+        _ids(lake),
+        tuple(rows["response_id"][:-1]),
+        rows["response_id"][-1],
+    )
     server.should_exit = True
     thread.join(timeout=20)
 
@@ -223,16 +236,17 @@ def test_no_hostile_text_does_anything(site: Site, browser: "Browser") -> None:
 
 
 def test_formulas_are_drawn_and_their_source_is_one_key_away(site: Site, page: "Page") -> None:
-    page.goto(site.url + site.pages["response"])
-    page.evaluate("""() => {
-        const place = document.querySelector("#text");
-        place.innerText = "";
-        const formula = document.createElement("span");
-        formula.textContent = "\\\\frac{1}{2}";
-        place.append(formula);
-        katex.render(formula.textContent, formula, { output: "mathml", trust: false });
-    }""")
-    assert page.locator("#text math mfrac").count() == 1
+    page.goto(f"{site.url}/response/{site.formulas}")
+    text = page.locator("#text")
+    text.locator("math").last.wait_for()
+    assert text.locator("math").count() == 5
+    assert text.locator("math mfrac").count() == 1
+    assert text.locator(".md-display math mtable").count() == 1  # across two lines
+    assert text.locator("menclose").evaluate("box => getComputedStyle(box).borderTopStyle") == "solid"
+    assert r"$\frac{1$" in text.inner_text()  # no formula: as it was written
+    assert "$5 and $7" in text.inner_text()
+    page.keyboard.press("r")
+    assert text.inner_text().strip() == FORMULAS
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

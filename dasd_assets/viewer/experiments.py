@@ -1,5 +1,7 @@
 """Experiments: each arm against the baseline with its interval, and the accuracy of an arm's checkpoints over time."""
 
+from collections import Counter
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -58,11 +60,15 @@ def _settings(made: list[Record], answered: dict[str, list[Record]]) -> list[tup
 
 def _intervals(rows: list[Record]) -> Record:
     points = [{"name": row["arm"], "mean": row["difference"], "low": row["low"], "high": row["high"]} for row in rows]
-    return {"label": "difference from the baseline in accuracy, 95 % interval", "zero": True, "rows": points}
+    return {
+        "label": "difference from the baseline, in points of accuracy, with its 95 % interval",
+        "zero": True,
+        "rows": points,
+    }
 
 
 def _runs(setting: tuple[str, float], made: list[Record], answered: dict[str, list[Record]]) -> Record:
-    """Accuracy of every cell by when it was trained."""
+    """Accuracy of every cell by when it was trained; no rows where no arm was trained twice: there is no course."""
     points = [
         {
             "at": cell["materialized_at"].isoformat(),
@@ -74,5 +80,7 @@ def _runs(setting: tuple[str, float], made: list[Record], answered: dict[str, li
         for row in answered.get(cell["checkpoint_id"], [])
         if (row["benchmark"], row["temperature"]) == setting
     ]
-    label = f"{setting[0]}, T={setting[1]:g}: accuracy of each arm's checkpoints by the time they were trained"
-    return {"label": label, "rows": sorted(points, key=lambda point: str(point["at"]))}
+    label = f"{setting[0]}, T={setting[1]:g}: accuracy of each arm's checkpoints, in %, by the time they were trained"
+    trained = Counter(point["arm"] for point in points)
+    repeated = max(trained.values(), default=0) > 1
+    return {"label": label, "rows": sorted(points, key=lambda point: str(point["at"])) if repeated else []}

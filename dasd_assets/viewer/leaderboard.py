@@ -22,7 +22,7 @@ def leaderboard(viewer: Viewer, request: Request) -> Response:
                 "title": title(part.row(0, named=True)),
                 "rows": [{**row, "k": row["num_samples"], "failed": row["num_failed"]} for row in part.to_dicts()],
                 "chart": {
-                    "label": "accuracy, with one standard error over questions",
+                    "label": "accuracy in %, with one standard error over questions",
                     "zero": False,
                     "rows": [_point(row) for row in part.drop_nulls("accuracy").to_dicts()],
                 },

@@ -5,6 +5,8 @@ const charts = (() => {
   const shared = { className: "plot", marginTop: 14, marginBottom: 34, style: undefined };
   const TITLES = { score: "score", length: "length in tokens", share: "share of teacher sentences" };
 
+  const widthOf = (names) => Math.min(340, 24 + 6.2 * Math.max(...names.map((name) => name.length))); // of labels, px
+
   function put(place, title, options) {
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
@@ -46,17 +48,20 @@ const charts = (() => {
     });
   }
 
+  const percent = (share) => (100 * share).toFixed(1);
+
   // Rows: name, mean, low, high (or null), group.
   function intervals(place, { rows, label, zero }) {
     if (!rows.length) return;
+    const names = [...new Set(rows.map((row) => row.name))];
     put(place, label, {
-      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 60 + 24 * new Set(rows.map((row) => row.name)).size,
-      marginLeft: 190, x: { label: null, grid: true }, y: { label: null, domain: [...new Set(rows.map((row) => row.name))] },
+      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 60 + 24 * names.length,
+      marginLeft: widthOf(names), x: { label: null, grid: true, percent: true }, y: { label: null, domain: names },
       color: { legend: false },
       marks: [
         zero ? Plot.ruleX([0], { stroke: colour("muted"), strokeDasharray: "4 3" }) : null,
         Plot.link(rows.filter((row) => row.low !== null), { y: "name", x1: "low", x2: "high", stroke: colour("teacher-line"), strokeWidth: 2 }),
-        Plot.dot(rows, { y: "name", x: "mean", fill: colour("student-line"), r: 4, title: (row) => `${row.name}: ${row.mean.toFixed(3)}${row.low === null ? "" : ` [${row.low.toFixed(3)}, ${row.high.toFixed(3)}]`}` }),
+        Plot.dot(rows, { y: "name", x: "mean", fill: colour("student-line"), r: 4, title: (row) => `${row.name}: ${percent(row.mean)}${row.low === null ? "" : ` [${percent(row.low)}, ${percent(row.high)}]`}` }),
       ],
     });
   }
@@ -65,13 +70,15 @@ const charts = (() => {
   function runs(place, { rows, label }) {
     if (!rows.length) return;
     const dated = rows.map((row) => ({ ...row, at: new Date(row.at) }));
+    const arms = [...new Set(rows.map((row) => row.arm))];
     put(place, label, {
-      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 200, marginLeft: 46, marginRight: 120,
-      x: { label: null, type: "utc" }, y: { label: null, grid: true },
+      width: Math.min(900, Math.max(500, place.clientWidth || 700)), height: 50 + 56 * arms.length,
+      marginLeft: 46, marginRight: widthOf(arms),
+      x: { label: null, type: "utc" }, y: { label: null, grid: true, ticks: 2, percent: true },
+      fy: { label: null, domain: arms, padding: 0.35 }, // a row an arm: labels beside points would hide one another
       marks: [
-        Plot.lineY(dated, { x: "at", y: "value", z: "arm", stroke: colour("close-line") }),
-        Plot.dot(dated, { x: "at", y: "value", fill: colour("teacher-line"), title: (row) => `${row.arm}: ${row.value.toFixed(3)}` }),
-        Plot.text(dated, Plot.selectLast({ x: "at", y: "value", z: "arm", text: "arm", dx: 8, textAnchor: "start", fill: colour("ink") })),
+        Plot.lineY(dated, { x: "at", y: "value", fy: "arm", stroke: colour("close-line") }),
+        Plot.dot(dated, { x: "at", y: "value", fy: "arm", fill: colour("teacher-line"), title: (row) => `${row.arm}: ${percent(row.value)} %` }),
       ],
     });
   }

@@ -17,7 +17,12 @@
         maxSize: 20,
       });
     } catch {
-      return; // no formula after all: it stays as it was written
+      // No formula after all: it stays as it was written, with its signs.
+      for (const sign of [element.previousElementSibling, element.nextElementSibling]) {
+        if (sign && sign.matches(".md-mark")) sign.classList.remove("md-mark");
+      }
+      element.classList.remove("md-formula", "md-display");
+      return;
     }
     element.replaceChildren(source, drawing);
     element.classList.add("drawn");
