@@ -69,7 +69,7 @@ TEMPLATE_VERSION = Column("template_version", "VARCHAR", "Hash of the chat templ
 TEMPERATURE = Column("temperature", "DOUBLE", "Sampling temperature; log-probabilities are never tempered.")
 TOP_P = Column("top_p", "DOUBLE", "Nucleus of the sampling distribution; 1: all of it.")
 MAX_TOKENS = Column("max_tokens", "INTEGER", "Token limit of the request.")
-SAMPLE_INDEX = Column("sample_index", "INTEGER", "Which of the samples of one question, from 0.")
+SAMPLE_INDEX = Column("sample_index", "INTEGER", "Which of the samples of one question, from 0; pages count from 1.")
 SEED = Column("seed", "BIGINT", "Seed of the row's own noise, derived from its id.")
 
 # What a model wrote; the three lists are of one length.
