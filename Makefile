@@ -15,7 +15,7 @@ NEEDS_CPU_TORCH := $(if $(HAS_GPU),,$(filter Linux,$(shell uname -s)))
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo experiments test test-ui drill ui check docs bench models clean
+.PHONY: demo experiments test test-ui drill ui check docs bench bench-scale models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -56,6 +56,12 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/run_all.py
+
+# Shares of the report's size, in percent, and commits: the largest take hours and 60 GB. DASD_SCALE="0.01 0.03" is quick.
+bench-scale: export DASD_SCALE ?= 1 3 10
+bench-scale: export DASD_COMMITS ?= 10000
+bench-scale: $(VENV)/.installed-bench
+	$(BIN)/python bench/run_all.py bench_scale bench_logprob_storage bench_commits
 
 models: $(VENV)/.installed
 	$(BIN)/python -m dasd_resources.demo.make_models

@@ -39,6 +39,7 @@ From `prompts` to `response_scores` an asset has a partition per prompt batch; w
 | `rules` | decides a row's id, content or place; pure functions, no Dagster |
 | `records` | what an asset says of itself: declaration, code version, partitions, tags, metadata |
 | `service` | decides what runs and when |
+| `plan` | what a recipe takes before it is run; pure functions, no Dagster |
 | `commands` | what a person types; `cli` only parses |
 | `audit` | explains rows |
 | `viewer` | `dasd view`: a web app over a home, read-only |

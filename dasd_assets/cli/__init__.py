@@ -23,6 +23,7 @@ INTERRUPTED = {
     "run": "interrupted; what was finished is kept, and the next `dasd run` continues from there",
     "evaluate": "interrupted; what was answered is kept, and the same command continues from there",
     "experiment": "interrupted; what was finished is kept, and the same command continues from there",
+    "plan": "interrupted; what the pilot has made is kept, and the same command continues from there",
     "backup": "interrupted; the next `dasd backup` to this folder continues from there",
     "chat": "ended; a chat is not stored",
     "view": "stopped",

@@ -163,8 +163,22 @@ def _add_experiment(commands: Subparsers) -> None:
     experiment.set_defaults(command=_command("experiment"))
 
 
+def _add_plan(commands: Subparsers) -> None:
+    plan = commands.add_parser("plan", help="what a recipe takes: time, GPU-hours, money, disk and rows of each stage")
+    plan.add_argument("name", nargs="?", metavar="RECIPE", help=RECIPE_HELP)
+    plan.add_argument("--recipe", help=argparse.SUPPRESS)  # as the other commands have it
+    plan.add_argument("--pilot", type=positive, metavar="N", help="first run it on so many questions, and measure")
+    plan.add_argument("--questions", type=positive, metavar="N", help="instead of as many as have landed")
+    plan.add_argument("--gpu", metavar="NAME", help="A100, L40S, H100, H200, B200 or cpu (default: this machine's)")
+    plan.add_argument("--gpus", type=positive, metavar="N", help="how many (default: this machine's, else 8)")
+    plan.add_argument("--price", type=float, metavar="DOLLARS", help="of one for an hour")
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
+    plan.set_defaults(command=_command("plan"))
+
+
 def _add_inspection(commands: Subparsers) -> None:
     """What shows the state of a home or a recipe."""
+    _add_plan(commands)
     assets = commands.add_parser("assets", help="list what a recipe makes, and whether it is current")
     assets.add_argument("--recipe", help=RECIPE_HELP)
     assets.add_argument("--json", action="store_true", help=JSON_HELP)

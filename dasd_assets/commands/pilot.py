@@ -1,0 +1,212 @@
+"""A pilot: a recipe on a few of its questions, whole and with the real engines, in a home of its own, and what it says.
+
+It runs twice, on a fifth of the questions and then on all of them, so that what a stage costs to start is told apart
+from what its work costs (`plan/measured.py`). The home is kept in DASD_HOME/pilots: a pilot that was killed goes on,
+and one that is complete is read again at once. Of each benchmark, too, only so many questions are asked.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dagster as dg
+
+from dasd_assets.commands.console import console
+from dasd_assets.commands.run import Echo, bring_up_to_date
+from dasd_assets.definitions import build_definitions
+from dasd_assets.evaluation import benchmark_rows
+from dasd_assets.plan.assumptions import assumed
+from dasd_assets.plan.figures import Figure, Figures
+from dasd_assets.plan.hardware import Machine, machine
+from dasd_assets.plan.measured import RATES, Pass, figures_of, settled, time_figures
+from dasd_assets.plan.scope import Scope
+from dasd_assets.plan.stages import BETWEEN
+from dasd_assets.rules.asset_names import ROLES
+from dasd_assets.service.instance import open_instance
+from dasd_assets.stage_training import Train
+from dasd_resources.content_hash import content_hash
+from dasd_resources.errors import UserError
+from dasd_resources.home import LANDING_FOLDER, prepare_home
+from dasd_resources.inference.engines import Engines
+from dasd_resources.landing.prompt_files import Prompt
+from dasd_resources.recipe import Landing, Recipe
+from dasd_resources.sft.trainer import train as train_in_child
+from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.whole_files import write_whole
+
+FOLDER = "pilots"
+FINGERPRINTS = "fingerprints.sqlite"  # of files by size and time: a large teacher need not be read once more
+FIRST_SHARE = 5  # the first pass has one in so many of the questions
+SETTLED_SECONDS = 60.0
+OTHER_DEVICE = 1.5  # times as uncertain are the times of another device of the same kind
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """figures: all that it measured. machine: it ran on this."""
+
+    figures: Figures
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class _Home:
+    path: Path
+    recipe: Recipe
+    engines: Engines
+    definitions: dg.Definitions
+
+
+def run_pilot(
+    recipe: Recipe,
+    prompts: Sequence[Prompt],
+    scope: Scope,
+    home: Path,
+    engines: Engines,
+    echo: Echo,
+    train: Train = train_in_child,
+) -> Pilot:
+    """prompts: those that are asked. scope: as for the whole recipe, on this machine. Raises as `dasd run` does."""
+    import torch  # noqa: F401  # loaded now, it is no part of the first step's time
+    import transformers  # noqa: F401
+
+    made = _prepare(recipe, prompts, home, engines, train)
+    first = max(len(prompts) // FIRST_SHARE, 1)
+    if first >= len(prompts):
+        raise UserError("--pilot: at least 2 questions must have landed, as it runs on a part of them and then on all")
+    passes = list[Pass]()
+    for number, part in enumerate((prompts[:first], prompts[first:]), start=1):
+        echo(f"pilot, pass {number} of 2: {len(part)} questions more")
+        seconds = _pass(made, number, part, echo)
+        parts = (part, prompts[: first if number == 1 else None])
+        own, whole = (_scope_of(scope, made.recipe, some, number) for some in parts)
+        passes.append(Pass(own, whole, seconds))
+    warehouse = Warehouse(home=str(made.path))
+    found = figures_of(warehouse, made.recipe, len(prompts))
+    figures = {**assumed(made.recipe, scope.machine), **found}
+    times = time_figures(made.recipe, passes, figures)
+    return Pilot({**found, **settled(figures), **times}, scope.machine)
+
+
+def scaled_to(pilot: Pilot, other: Machine) -> Figures:
+    """The figures as they hold on another machine: on one of another kind no time does."""
+    if pilot.machine.is_cpu != other.is_cpu:
+        return {name: one for name, one in pilot.figures.items() if not _is_time(name)}
+    if pilot.machine.device == other.device:
+        return pilot.figures
+    widened = dict(pilot.figures)
+    for name, one in pilot.figures.items():
+        if name.startswith("factor."):
+            origin = f"{one.origin} on {pilot.machine.device.name}, by peak figures"
+            widened[name] = Figure(one.value, one.low / OTHER_DEVICE, one.high * OTHER_DEVICE, origin)
+    return widened
+
+
+def this_machine() -> Machine:
+    """The GPUs that are visible, or the cores. A GPU that the table does not know counts as an A100."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return machine("cpu", os.cpu_count() or 1)
+    name = torch.cuda.get_device_name(0)
+    known = next((device for device in ("H200", "H100", "B200", "L40S", "A100") if device in name), "A100")
+    return machine(known, torch.cuda.device_count())
+
+
+def _prepare(recipe: Recipe, prompts: Sequence[Prompt], home: Path, engines: Engines, train: Train) -> _Home:
+    """The pilot's home, new or as it was left, and the recipe as it runs there: a smaller copy in everything landed."""
+    key = content_hash([recipe.model_dump(mode="json"), sorted(prompt.prompt_id for prompt in prompts)])[:12]
+    path = home / FOLDER / f"{recipe.name}-{len(prompts)}-{key}"
+    path.mkdir(parents=True, exist_ok=True)
+    if (home / FINGERPRINTS).is_file() and not (path / FINGERPRINTS).exists():
+        shutil.copy(home / FINGERPRINTS, path / FINGERPRINTS)
+    smaller = _smaller(recipe, len(prompts), path)
+    engines = engines.model_copy(update={"home": str(path)})
+    definitions = build_definitions(smaller, path, engines, train, compared=())
+    logged = dg.Definitions.merge(definitions, dg.Definitions(loggers={"console": console}))
+    return _Home(path, smaller, engines, logged)
+
+
+def _smaller(recipe: Recipe, most: int, path: Path) -> Recipe:
+    """With at most so many questions of each benchmark, in files of the pilot's own."""
+    rows, benchmarks = benchmark_rows(recipe), []
+    for benchmark in recipe.evaluation.benchmarks:
+        own = sorted((row for row in rows if row["benchmark"] == benchmark.name), key=lambda row: row["question_id"])
+        file = path / "benchmarks" / f"{benchmark.name}.jsonl"
+        _write(file, (_line(row) for row in own[:most]))
+        update = {"path": str(file), "columns": None, "layout": None, "task": None, "shuffle_seed": 0}
+        benchmarks.append(benchmark.model_copy(update=update))
+    evaluation = recipe.evaluation.model_copy(update={"benchmarks": tuple(benchmarks)})
+    automation = recipe.automation.model_copy(update={"landing": None})
+    return recipe.model_copy(update={"evaluation": evaluation, "automation": automation, "landing": Landing()})
+
+
+def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> dict[str, float]:
+    """Asset -> seconds of this pass; of one that was made before, as they were then."""
+    record = made.path / f"pass_{number}.json"
+    if record.is_file():
+        return dict(json.loads(record.read_text()))
+    file = made.path / LANDING_FOLDER / f"pass_{number}.jsonl"
+    _write(file, (_line(vars(prompt)) for prompt in prompts))
+    settled = time.time() - SETTLED_SECONDS
+    os.utime(file, (settled, settled))
+    dagster_home = prepare_home(made.path, None)
+    os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
+    with open_instance(dagster_home) as instance:
+        began, before = time.monotonic(), step_seconds(instance)
+        bring_up_to_date(instance, made.definitions, made.recipe, made.engines, made.path, echo)
+        wall, after = time.monotonic() - began, step_seconds(instance)
+    seconds = {asset: spent - before.get(asset, 0.0) for asset, spent in after.items()}
+    seconds = {asset: spent for asset, spent in seconds.items() if spent > 0}
+    seconds[BETWEEN] = max(wall - sum(seconds.values()), 0.0)
+    write_whole(record, json.dumps(seconds, indent=1).encode())
+    return seconds
+
+
+def step_seconds(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Asset -> seconds of all its steps so far."""
+    seconds = dict[str, float]()
+    for run in instance.get_runs():
+        for step in instance.get_run_step_stats(run.run_id):
+            if step.end_time is not None and step.start_time is not None:
+                seconds[step.step_key] = seconds.get(step.step_key, 0.0) + step.end_time - step.start_time
+    return seconds
+
+
+def _scope_of(scope: Scope, recipe: Recipe, part: Sequence[Prompt], number: int) -> Scope:
+    """What there is to do with these questions, by the smaller recipe."""
+    counts: dict[str, float] = {}
+    for prompt in part:
+        counts[prompt.domain] = counts.get(prompt.domain, 0) + 1
+    rows = benchmark_rows(recipe)
+    names = [benchmark.name for benchmark in recipe.evaluation.benchmarks]
+    benchmarks = {name: sum(row["benchmark"] == name for row in rows) for name in names}
+    answered = frozenset(ROLES) if number > 1 else frozenset[str]()
+    return replace(scope, questions=counts, num_batches=1, benchmarks=benchmarks, answered_before=answered)
+
+
+def _is_time(name: str) -> bool:
+    """Whether a figure holds on machines of one kind alone."""
+    return name.startswith(("factor.", "fixed.", *RATES)) or name.endswith("_per_second")
+
+
+def _line(row: Row) -> dict[str, object]:
+    """A question as a prompt file has it."""
+    keys = ("question", "domain", "system_prompt", "reference_answer", "verifier", "metadata")
+    return {key: row[key] for key in keys if row[key] is not None}
+
+
+def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def draw(prompts: Iterable[Prompt], num: int) -> list[Prompt]:
+    """So many of them, those whose hashes come first: of every file and domain as many as their share."""
+    unique = {prompt.prompt_id: prompt for prompt in prompts}
+    ordered = sorted(unique, key=lambda key: content_hash(["pilot", key]))
+    return [unique[key] for key in ordered[:num]]

@@ -1,0 +1,116 @@
+"""`dasd plan`: what a recipe takes, stage by stage, before it is run: from a pilot's figures, or from stated ones."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from dasd_assets.commands.display import display
+from dasd_assets.commands.messages import timed
+from dasd_assets.commands.pilot import draw, run_pilot, scaled_to, this_machine
+from dasd_assets.definitions import EnvironmentEngines
+from dasd_assets.evaluation import question_rows
+from dasd_assets.plan.assumptions import BENCHMARK_SIZES, NUM_QUESTIONS, OF_QUESTIONS, UNKNOWN_BENCHMARK, assumed
+from dasd_assets.plan.estimate import estimate
+from dasd_assets.plan.figures import Figure
+from dasd_assets.plan.hardware import CPU, Machine, machine
+from dasd_assets.plan.model_size import ModelSize, size_of
+from dasd_assets.plan.page import document, page
+from dasd_assets.plan.savings import savings
+from dasd_assets.plan.scope import Scope
+from dasd_assets.rules.recipe_names import check_names
+from dasd_resources.errors import UserError
+from dasd_resources.inference.model_files import find_model
+from dasd_resources.json_text import json_text
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
+from dasd_resources.visible_text import show
+
+RECORDED = "landed files"
+DEFAULT_DEVICE, DEFAULT_NUM = "H100", 8
+
+
+def command(args: argparse.Namespace) -> int:
+    """Prints the plan; with --pilot, first runs it."""
+    recipe = load_recipe(args.name or args.recipe or args.default_recipe, args.home)
+    check_names(recipe)
+    if recipe.imports is not None or recipe.selection_from is not None:
+        raise UserError("dasd plan: only of a recipe whose teacher samples and whose own responses are selected")
+    here = this_machine()
+    planned = _machine(args, here)
+    prompts = list(landed_prompts(recipe, args.home))
+    scope, told = scope_of(recipe, prompts, planned, args.questions)
+    figures = {**told, **assumed(recipe, planned)}
+    if args.pilot:
+        engines = EnvironmentEngines(home=str(args.home))
+        asked, on_this = draw(prompts, args.pilot), replace(scope, machine=here)
+        with display() as shown:
+            pilot = run_pilot(recipe, asked, on_this, args.home, engines, lambda line: shown.say(timed(line)))
+        figures |= scaled_to(pilot, planned)
+    plan = estimate(recipe, scope, figures)
+    saved = savings(plan)
+    show(json_text(document(plan, saved)) if args.json else page(plan, saved))
+    return 0
+
+
+def _machine(args: argparse.Namespace, here: Machine) -> Machine:
+    """What is named; else this machine, if the pilot runs on it or it has GPUs, or the report's eight H100."""
+    if args.gpu is None and args.gpus is None and (args.pilot or not here.is_cpu):
+        return here if args.price is None else replace(here, price=args.price)
+    name = args.gpu or (DEFAULT_DEVICE if here.is_cpu else here.device.name)
+    num = args.gpus or (here.num if name.lower() == CPU else DEFAULT_NUM)
+    return machine(name, num, args.price)
+
+
+def landed_prompts(recipe: Recipe, home: Path) -> Iterator[Prompt]:
+    """The questions of the landing folder that can be used, each once."""
+    folder, seen = LandingFolder.of(recipe.automation.landing, home), set[str]()
+    for batch, file in folder.keys(folder.files()).items():
+        with folder.local_copy(file, batch) as path:
+            for record in read_prompts(path, file.name, recipe.landing.columns):
+                if isinstance(record, Prompt) and record.prompt_id not in seen:
+                    seen.add(record.prompt_id)
+                    yield record
+
+
+def scope_of(
+    recipe: Recipe, prompts: list[Prompt], planned: Machine, num_questions: int | None
+) -> tuple[Scope, dict[str, Figure]]:
+    """What there is to do, and where its numbers come from. num_questions: in place of what has landed."""
+    landed = Counter(prompt.domain for prompt in prompts)
+    total, origin = float(len(prompts)), RECORDED
+    if num_questions is not None:
+        total, origin = float(num_questions), "--questions"
+    elif not prompts:
+        total, origin = float(NUM_QUESTIONS), OF_QUESTIONS
+    shares = dict(landed) or dict(recipe.selection.budgets.get(recipe.last_dataset, {})) or {"general": 1}
+    questions = {domain: total * num / sum(shares.values()) for domain, num in shares.items()}
+    told = {"questions": Figure(total, total, total, origin)}
+    benchmarks = dict[str, int]()
+    for benchmark in recipe.evaluation.benchmarks:
+        num, source = _benchmark(benchmark)
+        benchmarks[benchmark.name] = num
+        told[f"questions of {benchmark.name}"] = Figure(num, num, num, source)
+    files = len({prompt.source_file for prompt in prompts}) or len(questions)
+    teacher, student = _size(recipe.teacher, "teacher"), _size(recipe.student, "student")
+    return Scope(questions, files, benchmarks, teacher, student, planned), told
+
+
+def _benchmark(benchmark: Benchmark) -> tuple[int, str]:
+    try:
+        return len(question_rows(benchmark)), "its file" if benchmark.path else "its task"
+    except RecipeError:
+        if benchmark.layout in BENCHMARK_SIZES:
+            return BENCHMARK_SIZES[benchmark.layout], "as published; the file is not here"
+        return UNKNOWN_BENCHMARK, "assumed; the file is not here"
+
+
+def _size(spec: Model, role: str) -> ModelSize:
+    """From the model's folder; of one that is not here, from the configuration that is known of it."""
+    try:
+        path = find_model(spec.model, f"{role}.model")
+    except RecipeError:
+        path = None
+    return size_of(spec.model, path, spec.dtype)

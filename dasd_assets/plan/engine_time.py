@@ -1,0 +1,76 @@
+"""Seconds of decoding, prefill and training on all devices of a machine, by its peak figures and a utilisation.
+
+Decoding: a step of the sequences that fit reads the weights once and each sequence's cache; it takes the longer of
+reading and computing (the roofline of Williams et al., 2009). Devices that share one copy wait for one another: each
+doubling of their number keeps `parallel_efficiency` of the rate.
+"""
+
+import math
+
+from dasd_assets.plan.figures import Values
+from dasd_assets.plan.hardware import Machine
+from dasd_assets.plan.model_size import ModelSize
+from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.recipe import Model, Training
+
+MEMORY_SHARE = 0.9  # of a device's memory that an engine takes, vLLM's default
+MAX_SEQUENCES = 256  # at a time, vLLM's default, where engine_options.max_num_seqs says nothing else
+RECOMPUTED = 1  # forward passes more, with gradient checkpointing, beside 1 forward and 2 backward
+
+
+def group_size(spec: Model, machine: Machine) -> int:
+    """Devices that hold one copy of the model; a server's are not ours to know: all."""
+    if machine.is_cpu:
+        return 1
+    return machine.num if ENGINES[spec.engine].served else min(spec.num_gpus_each, machine.num)
+
+
+def fits(size: ModelSize, machine: Machine, each: int) -> bool:
+    """Whether a copy and one sequence of 8,192 tokens have room on so many devices."""
+    room = MEMORY_SHARE * machine.device.memory * each - size.num_bytes
+    return room > size.kv_bytes * size.attended(8192)
+
+
+def decoding(
+    num_tokens: float, mean: float, prompt: float, size: ModelSize, spec: Model, machine: Machine, values: Values
+) -> float:
+    """num_tokens: written in all, in responses of `mean` tokens to prompts of `prompt`."""
+    if not num_tokens:
+        return 0.0
+    device, each = machine.device, group_size(spec, machine)
+    context = prompt + mean / 2  # of a sequence that is half written
+    cache = size.kv_bytes * size.attended(context)
+    if machine.is_cpu:
+        sequences = 32.0
+    else:
+        room = max(MEMORY_SHARE * device.memory * each - size.num_bytes, 0.0)
+        sequences = max(min(float(_most_at_once(spec)), room / max(cache, 1.0)), 1.0)
+    sequences = min(sequences, max(num_tokens / mean, 1.0))
+    reading = (size.weights_read(sequences) + sequences * cache) / (each * device.bytes_per_second)
+    computing = sequences * _forward(size, context) / (each * device.flops)
+    utilisation = values["utilisation.decode"] * math.pow(values["parallel_efficiency"], math.log2(each))
+    per_second = sequences * utilisation / max(reading, computing) * (machine.num / each)
+    return num_tokens / per_second
+
+
+def prefill(num_tokens: float, mean: float, size: ModelSize, machine: Machine, utilisation: float) -> float:
+    """num_tokens: read in all, in sequences of `mean` tokens; a token attends to half of its sequence on average."""
+    return num_tokens * _forward(size, mean / 2) / (machine.num * machine.device.flops * utilisation)
+
+
+def training(
+    num_tokens: float, mean: float, size: ModelSize, settings: Training, machine: Machine, utilisation: float
+) -> float:
+    """num_tokens: of all epochs. Three forward passes' work, and one more where activations are computed again."""
+    passes = 3 + (RECOMPUTED if settings.gradient_checkpointing else 0)
+    return passes * prefill(num_tokens, mean, size, machine, utilisation)
+
+
+def _forward(size: ModelSize, context: float) -> float:
+    """Operations of one token at this context: two a parameter, and its attention."""
+    return 2 * size.num_active + size.attention_flops * size.attended(context)
+
+
+def _most_at_once(spec: Model) -> int:
+    said = spec.engine_options.get("max_num_seqs")
+    return said if isinstance(said, int) and said > 0 else MAX_SEQUENCES

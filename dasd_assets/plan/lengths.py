@@ -1,0 +1,46 @@
+"""Log-normal lengths of responses, cut at a limit of tokens: what a lower limit changes."""
+
+import math
+
+from dasd_assets.plan.figures import Values
+from dasd_resources.recipe import Recipe
+
+
+def shorter(recipe: Recipe, values: Values, limit: int) -> dict[str, float]:
+    """The figures with responses cut at `limit` tokens instead of the recipe's: fewer tokens, fewer accepted."""
+    changed, spread, before = dict(values), values["length_spread"], recipe.generation.max_tokens
+    for dataset in recipe.datasets:
+        middle = _median(values[f"teacher_tokens.{dataset}"], spread, before)
+        ratio = _mean_below(middle, spread, limit) / _mean_below(middle, spread, before)
+        kept = _share_below(middle, spread, limit) / _share_below(middle, spread, before)
+        for name in ("teacher_tokens", "student_tokens", "sentences"):
+            changed[f"{name}.{dataset}"] *= ratio
+        for name in ("scored_share", "accepted_share"):
+            changed[f"{name}.{dataset}"] *= kept
+        # Of a question's candidates one must still be short enough: rarely the question is lost.
+        lost = (1 - kept) ** recipe.generation.num_candidates
+        changed[f"covered_share.{dataset}"] *= 1 - lost
+    return changed
+
+
+def _median(mean: float, spread: float, limit: float) -> float:
+    """Of the log-normal whose mean, cut at the limit, is this; by bisection, as the cut mean grows with it."""
+    low, high = math.log(mean) - 5, math.log(limit) + 5
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mean_below(math.exp(middle), spread, limit) < mean else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def _mean_below(median: float, spread: float, limit: float) -> float:
+    """E[min(length, limit)]."""
+    z = (math.log(limit) - math.log(median)) / spread
+    return median * math.exp(spread**2 / 2) * _normal(z - spread) + limit * (1 - _normal(z))
+
+
+def _share_below(median: float, spread: float, limit: float) -> float:
+    return _normal((math.log(limit) - math.log(median)) / spread)
+
+
+def _normal(z: float) -> float:
+    return (1 + math.erf(z / math.sqrt(2))) / 2

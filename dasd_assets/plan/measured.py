@@ -1,0 +1,238 @@
+"""The figures that a pilot's home holds: lengths, shares, bytes, and what each stage took beside what was modelled.
+
+A pilot runs a recipe twice: on a fifth of its questions, then on all. A stage's two times tell what it costs to start
+from what a unit of its work costs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from dasd_assets.plan.figures import PILOT, Figure, Figures, Values, at_hand, measured
+from dasd_assets.plan.scope import Scope
+from dasd_assets.plan.stages import Stage, stages_of
+from dasd_assets.plan.work import work_of
+from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.rules.filters.catalogue import required_filters
+from dasd_resources.recipe import Recipe
+from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.upkeep import table_sizes
+
+# Of a step's time: two runs of the same step lie so far apart, and by as many seconds at least. On a busy machine they
+# lie farther apart: then what stages without work of their own took in the two passes says how far.
+NOISE, NOISE_SECONDS = 0.07, 0.1
+LEAST_SHARE = 0.02  # of the time of a stage that two noisy times would say costs nothing a unit
+UNSURE = 0.5  # of a difference: if its noise is more than that, the model's own estimate is taken as far as it is open
+RATES = ("utilisation.", "parallel_efficiency")  # and all that end in _per_second: what the stages' factors correct
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of a pilot's two: what its own batch had to do, what all so far had, and the seconds of every asset."""
+
+    own: Scope
+    whole: Scope
+    seconds: Mapping[str, float]
+
+
+def figures_of(lake: Lake, recipe: Recipe, num_landed: int) -> Figures:
+    """What the rows of a finished home say; what they are silent about is left out.
+
+    recipe: as it ran. num_landed: questions that landed there.
+    """
+    figures = _of_responses(lake, recipe, num_landed)
+    return {**figures, **_of_mixed_policy(lake, recipe), **_of_answers(lake, recipe), **_of_disk(lake)}
+
+
+def time_figures(recipe: Recipe, passes: Sequence[Pass], figures: Figures) -> Figures:
+    """fixed.<asset> and factor.<kind> of every stage that ran in both passes. figures: all others."""
+    values = at_hand(figures)
+    stages = [_by_asset(recipe, one, values) for one in passes]
+    found, noise = dict[str, Figure](), _noise(stages, passes)
+    kinds: dict[str, list[str]] = {stage.kind: [] for stage in stages[-1].values()}
+    for asset, stage in stages[-1].items():
+        if all(asset in one.seconds for one in passes) and asset in stages[0]:
+            kinds[stage.kind].append(asset)
+    for kind, assets in kinds.items():
+        if not assets:
+            continue
+        points = [
+            (
+                sum(modelled[asset].seconds for asset in assets),
+                sum(one.seconds[asset] for asset in assets),
+                sum(modelled[asset].starts for asset in assets),
+            )
+            for modelled, one in zip(stages, passes, strict=True)
+        ]
+        factor, fixed = fit(points, noise)
+        found[f"factor.{kind}"] = factor
+        found |= {f"fixed.{asset}": fixed for asset in assets}
+    return found
+
+
+def settled(figures: Figures) -> Figures:
+    """The assumed rates as they are: the factors of measured stages hold what was uncertain about them."""
+    rates = [name for name in figures if name.startswith(RATES) or name.endswith("_per_second")]
+    held = "assumed; what it was worth is in the measured times"
+    return {name: Figure(figures[name].value, figures[name].value, figures[name].value, held) for name in rates}
+
+
+def _noise(stages: Sequence[Mapping[str, Stage]], passes: Sequence[Pass]) -> float:
+    """Share of a time by which two runs of one step differ, from those that have the same to do in both passes."""
+    idle = [name for name, stage in stages[-1].items() if not stage.seconds and name in stages[0]]
+    pairs = [[one.seconds[name] for one in passes] for name in idle if all(name in one.seconds for one in passes)]
+    apart = [abs(first - second) / (first + second) for first, second in pairs if first + second > 0]
+    return max(float(np.median(apart)) if apart else 0.0, NOISE)
+
+
+def fit(points: Sequence[tuple[float, float, float]], share: float = NOISE) -> tuple[Figure, Figure]:
+    """seconds = fixed · starts + factor · modelled, through two points (modelled, seconds, starts).
+
+    Neither is negative. What the noise of the two times leaves open is in the intervals; a stage of whose work nothing
+    is modelled costs what it took, however large the rest. share: of a time, by which two equal ones differ.
+    """
+    (small, early, few), (large, late, many) = sorted(points)
+    starts = (few + many) / 2
+    noise = NOISE_SECONDS + share * max(early, late)
+    if large <= 0 or large - small < 1e-9:
+        each = (early + late) / (few + many)
+        return Figure(0.0, 0.0, 0.0, PILOT), Figure(each, max(each - noise, 0.0), each + noise, PILOT)
+    # Of equal starts the difference is the work's alone; else as much more of the fixed cost is in one of them.
+    determinant = few * large - many * small
+    slope = (few * late - many * early) / determinant if abs(determinant) > 1e-12 else late / large
+    doubt = noise * max(few, many) / abs(determinant) if abs(determinant) > 1e-12 else slope / 2
+    most = late / large
+    factor = min(max(slope, LEAST_SHARE * most), most)
+    low, high = max(slope - doubt, LEAST_SHARE * most), min(max(slope + doubt, factor), most * (1 + share))
+    if doubt > UNSURE * factor:
+        factor = min(max(1.0, min(low, factor)), max(high, factor))
+    fixed = max(late - factor * large, 0.0) / many
+    spread = noise / starts
+    return (
+        Figure(factor, min(low, factor), max(high, factor), PILOT),
+        Figure(fixed, max(fixed - spread, 0.0), fixed + spread, PILOT),
+    )
+
+
+def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
+    """A stage of each batch had the pass's own part to do, any other all that there was."""
+    own, whole = (stages_of(recipe, scope, work_of(recipe, scope, values), values) for scope in (one.own, one.whole))
+    of_batch = {stage.asset: stage for stage in own if stage.per_batch}
+    return of_batch | {stage.asset: stage for stage in whole if not stage.per_batch}
+
+
+def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figure]:
+    asked = lake.read("SELECT count(*) FROM prompts").item()
+    share = asked / max(num_landed, 1)
+    figures = {
+        "asked_share": measured(np.array([1.0] * asked + [0.0] * (num_landed - asked)), is_share=True)
+        if num_landed > asked
+        else Figure(share, max(1 - 3 / max(num_landed, 1), 0.0), share, PILOT, True),
+        "prompt_tokens": measured(_column(lake, "SELECT num_prompt_tokens AS value FROM student_tokens")),
+    }
+    filters = required_filters(recipe.filters.require_correct, recipe.filters.required)
+    query = """SELECT r.prompt_id, len(r.token_ids) AS teacher_tokens,
+            len(t.token_ids) - t.num_prompt_tokens AS student_tokens,
+            (s.response_id IS NOT NULL)::DOUBLE AS scored, coalesce(v.accepted, FALSE)::DOUBLE AS accepted,
+            p.num_sentences
+        FROM responses r JOIN student_tokens t USING (response_id)
+            LEFT JOIN student_logprobs s USING (response_id)
+            LEFT JOIN (SELECT response_id, bool_and(passed) AS accepted FROM response_verdicts
+                WHERE list_contains($filters, filter) GROUP BY ALL) v USING (response_id)
+            LEFT JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_probabilities GROUP BY ALL) p
+                USING (response_id)
+        WHERE r.temperature = $temperature"""
+    for dataset, temperature in recipe.datasets.items():
+        rows = lake.read(query, {"filters": list(filters), "temperature": temperature})
+        if not rows.is_empty():
+            figures |= _of_dataset(dataset, rows, asked * recipe.generation.num_candidates)
+    return figures
+
+
+def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, Figure]:
+    groups = rows["prompt_id"].to_numpy()
+    scored = rows.filter(pl.col("num_sentences").is_not_null())
+    covered = rows.group_by("prompt_id").agg(pl.col("accepted").max())["accepted"].to_numpy()
+    figures = {
+        f"{name}.{dataset}": measured(rows[name].cast(pl.Float64).to_numpy(), groups)
+        for name in ("teacher_tokens", "student_tokens")
+    }
+    if not scored.is_empty():
+        counts = scored["num_sentences"].cast(pl.Float64).to_numpy()
+        figures[f"sentences.{dataset}"] = measured(counts, scored["prompt_id"].to_numpy())
+    if num_wanted > rows.height:
+        answered = np.array([1.0] * rows.height + [0.0] * (num_wanted - rows.height))
+        figures["answered_share"] = measured(answered, is_share=True)
+    return {
+        **figures,
+        f"scored_share.{dataset}": measured(rows["scored"].to_numpy(), groups, is_share=True),
+        f"accepted_share.{dataset}": measured(rows["accepted"].to_numpy(), groups, is_share=True),
+        f"covered_share.{dataset}": measured(covered, is_share=True),
+    }
+
+
+def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
+    """Nothing of a home without rollouts or, of what follows them, without any that was cut off."""
+    current = {"ids": current_checkpoints(lake, recipe)["checkpoint_id"].to_list(), "recipe": recipe.name}
+    student = lake.read(
+        """SELECT len(token_ids) / avg(reference_num_tokens) OVER () AS length, cut_off::DOUBLE AS cut_off
+        FROM student_rollouts WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
+        {"ids": current["ids"]},
+    )
+    if student.is_empty():
+        return {}
+    figures = {
+        "rollout_length": measured(student["length"].to_numpy()),
+        "cut_off_share": measured(student["cut_off"].to_numpy(), is_share=True),
+    }
+    continued = lake.read(
+        """SELECT len(c.token_ids) / avg(r.reference_num_tokens) OVER () AS length,
+            (e.continuation_id IS NOT NULL)::DOUBLE AS kept
+        FROM teacher_continuations c JOIN student_rollouts r USING (rollout_id)
+            LEFT JOIN (FROM sft_examples WHERE recipe = $recipe AND continuation_id IS NOT NULL) e
+            USING (continuation_id)
+        WHERE r.checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
+        current,
+    )
+    if continued.is_empty():
+        return figures
+    return {
+        **figures,
+        "continuation_length": measured(continued["length"].to_numpy()),
+        "continued_share": measured(continued["kept"].to_numpy(), is_share=True),
+    }
+
+
+def _of_answers(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
+    names = current_checkpoints(lake, recipe).select("checkpoint_id", "name")
+    query = "SELECT checkpoint_id, question_id, num_tokens::DOUBLE AS num_tokens FROM evaluations"
+    rows = lake.read(query).join(names, on="checkpoint_id")
+    return {
+        f"answer_tokens.{name[0]}": measured(part["num_tokens"].to_numpy(), part["question_id"].to_numpy())
+        for name, part in rows.group_by("name")
+    }
+
+
+def _of_disk(lake: Lake) -> dict[str, Figure]:
+    """Of the tables that grow with tokens, the bytes of a token: those of a small home, whose files compress less."""
+    counts = {
+        "bytes.teacher_token": ("responses", "SELECT sum(len(token_ids)) FROM responses"),
+        "bytes.student_token": ("student_tokens", "SELECT sum(len(token_ids)) FROM student_tokens"),
+        "bytes.student_logprob": ("student_logprobs", "SELECT sum(len(logprobs)) FROM student_logprobs"),
+        "bytes.sentence": ("sentence_probabilities", "SELECT count(*) FROM sentence_probabilities"),
+        "bytes.example_token": ("sft_examples", "SELECT sum(len(input_ids)) FROM sft_examples"),
+    }
+    sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(lake).iter_rows(named=True)}
+    figures = dict[str, Figure]()
+    for name, (table, query) in counts.items():
+        number = lake.read(query).item()
+        if number and sizes.get(table):
+            each = sizes[table] / float(number)  # DuckDB sums to a decimal
+            figures[name] = Figure(each, 0.7 * each, 1.1 * each, PILOT)
+    return figures
+
+
+def _column(lake: Lake, query: str) -> np.ndarray:
+    return lake.read(query)["value"].cast(pl.Float64).to_numpy()

@@ -1,0 +1,127 @@
+"""How large a model is, from its configuration alone: it is built on the meta device, which takes no memory."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dasd_resources.errors import UserError
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+# Of a parameter in weights that are stored smaller; mxfp4 is 4 bits and a scale of 8 for every 32 of them.
+QUANTISED = {"mxfp4": 4.25 / 8, "fp8": 1.0, "awq": 0.56, "gptq": 0.56}
+# Configurations of the models that the report names, so that its recipe can be planned before they are downloaded.
+REPORTED: dict[str, dict[str, object]] = {
+    "openai/gpt-oss-120b": {
+        "model_type": "gpt_oss",
+        "num_hidden_layers": 36,
+        "hidden_size": 2880,
+        "intermediate_size": 2880,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+        "sliding_window": 128,
+        "vocab_size": 201088,
+        "quantization_config": {"quant_method": "mxfp4"},
+    },
+    "Qwen/Qwen3-4B-Instruct-2507": {
+        "model_type": "qwen3",
+        "num_hidden_layers": 36,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """num_parameters, num_active: all, and those that a token passes through. num_bytes: of the weights.
+
+    full_layers, window_layers: with attention to all of the context, and to `window` tokens of it. kv_bytes: that one
+    token leaves in the cache of one layer. attention_flops: of one token for each token it attends to, in one layer.
+    active_expert_share: of a layer's experts, those that one token passes through; 1 without experts.
+    """
+
+    name: str
+    num_parameters: float
+    num_active: float
+    num_bytes: float
+    full_layers: int
+    window_layers: int
+    window: int
+    kv_bytes: float
+    attention_flops: float
+    active_expert_share: float = 1.0
+
+    def attended(self, context: float) -> float:
+        """Tokens attended to at this context, summed over the layers."""
+        return self.full_layers * context + self.window_layers * min(context, float(self.window or 0))
+
+    def weights_read(self, num_tokens: float) -> float:
+        """Bytes of the weights that a step of so many tokens reads: of rarely chosen experts not all."""
+        if self.active_expert_share >= 1:
+            return self.num_bytes
+        of_experts = self.num_parameters - self.num_active
+        experts = min(of_experts / (1 - self.active_expert_share), self.num_parameters) / self.num_parameters
+        touched = 1 - (1 - self.active_expert_share) ** max(num_tokens, 1.0)
+        return float(self.num_bytes * (1 - experts + experts * touched))
+
+
+def size_of(name: str, path: Path | None, dtype: str) -> ModelSize:
+    """Of the model in a folder, or of one of REPORTED. Raises UserError where the configuration is not here."""
+    if path is not None and (path / "config.json").is_file():
+        document = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    elif name in REPORTED:
+        document = REPORTED[name]
+    else:
+        raise UserError(
+            f"{name}: its size is not known, as its config.json is not here; run `hf download {name} config.json`"
+        )
+    return _size(name, json.dumps(document, sort_keys=True), dtype)
+
+
+@cache
+def _size(name: str, document: str, dtype: str) -> ModelSize:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw: Mapping[str, object] = json.loads(document)
+    settings = {key: value for key, value in raw.items() if key not in ("model_type", "quantization_config")}
+    config = AutoConfig.for_model(raw["model_type"], **settings)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    num_parameters = sum(weights.numel() for weights in model.parameters())
+    in_experts = sum(weights.numel() for key, weights in model.named_parameters() if ".experts." in key)
+    num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    share = config.num_experts_per_tok / num_experts if in_experts and num_experts else 1.0
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    full = sum(kind != "sliding_attention" for kind in kinds)
+    return ModelSize(
+        name=name,
+        num_parameters=num_parameters,
+        num_active=num_parameters - in_experts * (1 - share),
+        num_bytes=_num_bytes(raw, dtype, num_parameters, in_experts),
+        full_layers=full,
+        window_layers=len(kinds) - full,
+        window=getattr(config, "sliding_window", None) or 0,
+        kv_bytes=2 * getattr(config, "num_key_value_heads", config.num_attention_heads) * head * 2.0,
+        attention_flops=4.0 * config.num_attention_heads * head,
+        active_expert_share=share,
+    )
+
+
+def _num_bytes(raw: Mapping[str, object], dtype: str, num_parameters: int, in_experts: int) -> float:
+    """Of the weights as they are stored; of a quantised model of experts, the experts alone are smaller."""
+    quantised = raw.get("quantization_config")
+    method = str(quantised.get("quant_method")) if isinstance(quantised, Mapping) else ""
+    smaller = in_experts or num_parameters
+    return (num_parameters - smaller) * BYTES[dtype] + smaller * QUANTISED.get(method, BYTES[dtype])

@@ -1,0 +1,122 @@
+"""Cheaper settings of a recipe, and what each would save: the same computation with one of them changed.
+
+Every one costs something else, which a plan cannot know: it is said with it. Accuracy is for `dasd experiment`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from dasd_assets.plan.engine_time import fits
+from dasd_assets.plan.estimate import HOUR, Plan, disk_bytes, total_seconds
+from dasd_assets.plan.figures import Values, at_hand
+from dasd_assets.plan.hardware import Machine
+from dasd_assets.plan.lengths import shorter
+from dasd_assets.plan.model_size import ModelSize
+from dasd_assets.plan.scope import Scope
+from dasd_assets.plan.work import work_of
+from dasd_resources.recipe import Model, Recipe
+
+LEAST = 0.005  # of the time: what saves less is not worth a line
+
+
+@dataclass(frozen=True)
+class Saving:
+    """change: the setting. hours: of the run. money: dollars. disk: bytes. examples: fewer ones to train on."""
+
+    change: str
+    hours: float
+    device_hours: float
+    money: float
+    disk: float
+    examples: float
+
+
+@dataclass(frozen=True)
+class Changed:
+    change: str
+    recipe: Recipe
+    scope: Scope
+    values: Values
+
+
+def savings(plan: Plan) -> list[Saving]:
+    """Of the changes that make sense for the recipe, those that save money or time, most money first."""
+    found = [_saving(plan, changed) for changed in _changes(plan.recipe, plan.scope, at_hand(plan.figures))]
+    worth = [saving for saving in found if max(saving.hours * HOUR, 0.0) > LEAST * plan.seconds.value]
+    return sorted(worth, key=lambda saving: (-saving.money, -saving.hours))
+
+
+def _saving(plan: Plan, changed: Changed) -> Saving:
+    values = at_hand(plan.figures)
+    before = total_seconds(plan.recipe, plan.scope, values) / HOUR
+    after = total_seconds(changed.recipe, changed.scope, changed.values) / HOUR
+    old, new = plan.scope.machine, changed.scope.machine
+    disk = sum(disk_bytes(plan.recipe, plan.scope, values).values())
+    disk -= sum(disk_bytes(changed.recipe, changed.scope, changed.values).values())
+    examples = sum(work_of(plan.recipe, plan.scope, values).selected.values())
+    examples -= sum(work_of(changed.recipe, changed.scope, changed.values).selected.values())
+    return Saving(
+        change=changed.change,
+        hours=before - after,
+        device_hours=before * old.num - after * new.num,
+        money=before * old.num * old.price - after * new.num * new.price,
+        disk=disk,
+        examples=examples,
+    )
+
+
+def _changes(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]:
+    for change, changed in _settings(recipe):
+        yield Changed(change, changed, scope, values)
+    limit = recipe.generation.max_tokens // 2
+    generation = recipe.generation.model_copy(update={"max_tokens": limit})
+    cut = recipe.model_copy(update={"generation": generation})
+    yield Changed(f"generation.max_tokens: {limit}", cut, scope, shorter(recipe, values, limit))
+    yield from _parallel(recipe, scope, values)
+    doubled = replace(scope, machine=replace(scope.machine, num=2 * scope.machine.num))
+    if not scope.machine.is_cpu:
+        yield Changed(f"--gpus {2 * scope.machine.num}", recipe, doubled, values)
+
+
+def _settings(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """Settings that change no figure but counts."""
+    for section, key, value in (
+        ("generation", "num_candidates", recipe.generation.num_candidates // 2),
+        ("training", "epochs", recipe.training.epochs // 2),
+        ("evaluation", "samples_per_question", recipe.evaluation.samples_per_question // 4),
+        ("mixed_policy", "num_questions", (recipe.mixed_policy.num_questions or 0) // 2),
+    ):
+        if value:
+            yield f"{section}.{key}: {value}", _with(recipe, section, {key: value})
+    if recipe.filters.apply == "after_selection":
+        yield "filters.apply: before_selection", _with(recipe, "filters", {"apply": "before_selection"})
+    if recipe.training.gradient_checkpointing:
+        off = {"gradient_checkpointing": False}
+        yield "training.gradient_checkpointing: false, if the memory allows", _with(recipe, "training", off)
+    for section in ("provenance", "heldout"):
+        if getattr(recipe, section) is not None:
+            yield f"{section}: null", recipe.model_copy(update={section: None})
+
+
+def _with(recipe: Recipe, section: str, update: Mapping[str, object]) -> Recipe:
+    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=dict(update))})
+
+
+def _parallel(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]:
+    """Other divisions of the machine among copies of a model that is sharded over some of its devices."""
+    for role in ("teacher", "student"):
+        spec: Model = getattr(recipe, role)
+        if spec.engine != "vllm" or scope.machine.is_cpu:
+            continue
+        for each in _divisions(getattr(scope, role), scope.machine):
+            if each != spec.num_gpus_each:
+                options = {**spec.engine_options, "tensor_parallel_size": each}
+                copies = scope.machine.num // each
+                changed = spec.model_copy(update={"engine_options": options, "replicas": copies})
+                change = f"{role}: tensor_parallel_size {each}, replicas {copies}"
+                yield Changed(change, recipe.model_copy(update={role: changed}), scope, values)
+
+
+def _divisions(size: ModelSize, machine: Machine) -> list[int]:
+    powers = [2**power for power in range(8) if machine.num % 2**power == 0 and 2**power <= machine.num]
+    return [each for each in powers if fits(size, machine, each)]

@@ -1,0 +1,250 @@
+"""`dasd plan`: what a pilot on a few questions says of all of them; the arithmetic behind it, by hand."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Fake, Project, change, fake_engines, prompt_rows
+
+from dasd_assets.cli import main
+from dasd_assets.commands.pilot import FOLDER, Pilot, draw, run_pilot, scaled_to
+from dasd_assets.commands.plan import landed_prompts, scope_of
+from dasd_assets.plan.assumptions import assumed
+from dasd_assets.plan.engine_time import decoding, prefill, training
+from dasd_assets.plan.estimate import Plan, estimate
+from dasd_assets.plan.figures import Figure, Figures, at_hand, intervals, measured
+from dasd_assets.plan.hardware import Machine, machine
+from dasd_assets.plan.lengths import shorter
+from dasd_assets.plan.measured import Pass, figures_of, fit, time_figures
+from dasd_assets.plan.model_size import ModelSize, size_of
+from dasd_assets.plan.page import page
+from dasd_assets.plan.savings import savings
+from dasd_assets.plan.scope import Scope
+from dasd_assets.plan.stages import stages_of
+from dasd_assets.plan.work import work_of
+from dasd_resources.errors import UserError
+from dasd_resources.landing.prompt_files import Prompt
+from dasd_resources.recipe import Recipe, load_recipe
+
+NUM_PILOT = 9  # of the 15 questions of `finished`
+CORE = machine("cpu", 1)
+SMALL = ModelSize("s", 1e9, 1e9, 2e9, full_layers=10, window_layers=0, window=0, kv_bytes=1e3, attention_flops=1e3)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pilot that was run, and how to run it again."""
+
+    prompts: list[Prompt]
+    scope: Scope
+    home: Path
+    fake: Fake
+    recipe: Recipe
+
+    def __call__(self) -> Pilot:
+        engines = fake_engines(self.home, self.fake)
+        return run_pilot(self.recipe, self.prompts, self.scope, self.home, engines, lambda line: None, self.fake.train)
+
+
+@pytest.fixture(scope="module")
+def run(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    prompts = list(landed_prompts(finished.recipe, finished.home))
+    scope, _ = scope_of(finished.recipe, prompts, CORE, None)
+    return Run(draw(prompts, NUM_PILOT), scope, tmp_path_factory.mktemp("home"), Fake(), finished.recipe)
+
+
+@pytest.fixture(scope="module")
+def pilot(run: Run) -> Pilot:
+    return run()
+
+
+def planned_by(figures: Figures, finished: Project) -> Plan:
+    """Of all questions of the finished home, with these figures in place of assumed ones."""
+    scope, told = scope_of(finished.recipe, list(landed_prompts(finished.recipe, finished.home)), CORE, None)
+    return estimate(finished.recipe, scope, {**told, **assumed(finished.recipe, CORE), **figures})
+
+
+def wrong_rows(plan: Plan, finished: Project) -> dict[str, tuple[float, int]]:
+    """Tables of which a plan foretells 30 % more or fewer rows than there are: planned and real."""
+    found = {table: (num.value, finished.count(table)) for table, num in plan.rows.items()}
+    assert {"responses", "sentence_probabilities", "sft_examples", "student_rollouts"} <= found.keys()
+    return {table: both for table, both in found.items() if abs(both[0] - both[1]) > 0.3 * both[1]}
+
+
+def test_a_home_foretells_its_own_rows(finished: Project) -> None:
+    """Every table's count follows from the recipe and the measured figures."""
+    figures = figures_of(finished.warehouse, finished.recipe, 15)
+    assert all(figure.is_measured for figure in figures.values())
+    assert {"teacher_tokens.t060", "accepted_share.t100", "cut_off_share", "answer_tokens.mixed"} <= figures.keys()
+    assert wrong_rows(planned_by(figures, finished), finished) == {}
+
+
+@pytest.mark.drill
+def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
+    assert wrong_rows(planned_by(pilot.figures, finished), finished) == {}
+
+
+@pytest.mark.drill
+def test_what_a_pilot_measured_is_said_to_be_measured(finished: Project, pilot: Pilot) -> None:
+    planned = planned_by(pilot.figures, finished)
+    assert {stage.stage.asset for stage in planned.stages if not stage.is_measured} == set()
+    assert pilot.figures["teacher_tokens.t060"].origin == "pilot"
+    text = page(planned, savings(planned))
+    assert "assumed" not in text.partition("What it rests on")[0].replace("the others assumed", "")
+
+
+@pytest.mark.drill
+def test_a_pilot_that_is_complete_asks_nothing_again(run: Run, pilot: Pilot) -> None:
+    asked = len(run.fake.generated)
+    assert run() == pilot
+    assert len(run.fake.generated) == asked
+    assert len(list(run.home.glob(f"{FOLDER}/*/pass_*.json"))) == 2
+
+
+def test_a_pilot_of_one_question_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        replace(run, prompts=run.prompts[:1], home=tmp_path)()
+
+
+def test_questions_of_a_pilot_are_drawn_from_all_files(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 30))
+    project.land("b.jsonl", prompt_rows(30, 60))
+    drawn = draw(landed_prompts(project.recipe, project.home), 20)
+    assert len({prompt.prompt_id for prompt in drawn}) == 20
+    assert {prompt.source_file for prompt in drawn} == {"a.jsonl", "b.jsonl"}
+    assert drawn == draw(landed_prompts(project.recipe, project.home), 20)
+
+
+def test_two_passes_tell_what_starts_from_what_works() -> None:
+    factor, fixed = fit([(10.0, 2.0 + 3.0 * 10, 1.0), (50.0, 2.0 + 3.0 * 50, 1.0)])
+    assert factor.value == pytest.approx(3.0)
+    assert fixed.value == pytest.approx(2.0)
+    assert factor.low < 3.0 < factor.high
+
+
+def test_the_times_of_two_passes_are_found_again(tiny: Recipe) -> None:
+    """Every stage of the recipe, each with one and a half seconds a start and twice the modelled work."""
+    scope, _ = scope_of(tiny, [], CORE, 100)
+    figures = assumed(tiny, CORE)
+    values, passes = at_hand(figures), list[Pass]()
+    for own, whole in ((200, 200), (800, 1000)):
+        scopes = [replace(scope, questions={"general": num}, num_batches=1) for num in (own, whole)]
+        small, large = (stages_of(tiny, one, work_of(tiny, one, values), values) for one in scopes)
+        seconds = {one.asset: 1.5 * one.starts + 2 * one.seconds for one in small if one.per_batch}
+        seconds |= {one.asset: 1.5 * one.starts + 2 * one.seconds for one in large if not one.per_batch}
+        passes.append(Pass(*scopes, seconds))
+    found = time_figures(tiny, passes, figures)
+    assert set(found) >= {"factor.generation", "factor.training", "factor.student_logprobs", "fixed.evaluations"}
+    assert found["factor.generation"].value == pytest.approx(2)
+    assert found["fixed.checkpoint_t060"].value == pytest.approx(1.5)
+    plan = estimate(tiny, scope, {**figures, **found})
+    assert all(stage.is_measured for stage in plan.stages)
+
+
+def test_starts_are_counted() -> None:
+    factor, fixed = fit([(10.0, 3 * 2.0 + 10, 3.0), (50.0, 5 * 2.0 + 50, 5.0)])
+    assert (factor.value, fixed.value) == (pytest.approx(1.0), pytest.approx(2.0))
+
+
+def test_noise_makes_no_cost_negative() -> None:
+    factor, fixed = fit([(10.0, 5.0, 1.0), (50.0, 4.9, 1.0)])
+    assert 0 < factor.low < factor.value <= factor.high < 0.01
+    assert fixed.value > 4
+    factor, fixed = fit([(10.0, 0.1, 1.0), (50.0, 5.0, 1.0)])
+    assert factor.value == pytest.approx(0.1)
+    assert fixed.value == 0
+
+
+def test_decoding_is_bound_by_reading_and_prefill_by_computing() -> None:
+    device = replace(machine("H100", 1).device, flops=1e15, bytes_per_second=1e12, memory=100e9)
+    one, values = Machine(device, 1, 1.0), {"utilisation.decode": 0.5, "parallel_efficiency": 0.9}
+    spec = load_recipe("dasd-4b").student
+    # 256 sequences of 1,000 + 500 tokens: 2 GB of weights and 256 · 1 kB · 10 layers · 1,500 = 3.84 GB a step.
+    seconds = decoding(1e6, 1000, 1000, SMALL, spec, one, values)
+    assert seconds == pytest.approx(1e6 / 256 * (2e9 + 256 * 1e3 * 10 * 1500) / 1e12 / 0.5)
+    # Two operations a parameter, and 1 k for each of 500 tokens in each of 10 layers.
+    assert prefill(1e6, 1000, SMALL, one, 0.5) == pytest.approx(1e6 * (2e9 + 1e3 * 10 * 500) / 1e15 / 0.5)
+    settings = load_recipe("dasd-4b").training
+    assert training(1e6, 1000, SMALL, settings, one, 0.5) == pytest.approx(4 * prefill(1e6, 1000, SMALL, one, 0.5))
+
+
+def test_sizes_are_those_that_the_models_are_published_with() -> None:
+    teacher = size_of("openai/gpt-oss-120b", None, "bfloat16")
+    assert teacher.num_parameters == pytest.approx(116.8e9, rel=0.01)
+    assert teacher.num_active == pytest.approx(5.1e9, rel=0.15)
+    assert teacher.num_bytes == pytest.approx(63e9, rel=0.05)
+    assert (teacher.full_layers, teacher.window_layers, teacher.window) == (18, 18, 128)
+    assert size_of("Qwen/Qwen3-4B-Instruct-2507", None, "bfloat16").num_parameters == pytest.approx(4.02e9, rel=0.01)
+    with pytest.raises(UserError, match="hf download"):
+        size_of("nobody/knows", None, "bfloat16")
+
+
+def test_intervals_hold_what_they_should() -> None:
+    figures = {"a": Figure(10.0, 5.0, 20.0, "assumed"), "b": Figure(0.5, 0.4, 1.0, "assumed", is_share=True)}
+    found = intervals(lambda values: {"a": values["a"], "sum": values["a"] + values["a"], "b": values["b"]}, figures)
+    assert found["a"].value == 10
+    assert found["a"].low == pytest.approx(5, rel=0.15)
+    assert found["a"].high == pytest.approx(20, rel=0.15)
+    assert found["sum"].high == pytest.approx(2 * found["a"].high)  # one figure twice is twice as uncertain
+    assert found["b"].high <= 1
+
+
+def test_answers_to_one_question_are_one_draw() -> None:
+    values, groups = np.repeat([1.0, 3.0, 5.0, 7.0], 25), np.repeat(["a", "b", "c", "d"], 25)
+    alone = measured(values[::25])
+    assert measured(values, groups).high - 4 == pytest.approx(alone.high - 4, rel=0.01)
+    assert measured(values).high < measured(values, groups).high
+    assert measured(np.ones(20), is_share=True).low < 1  # that all of a few passed does not say that all do
+
+
+def test_shorter_responses_are_fewer_tokens_and_fewer_accepted() -> None:
+    recipe = load_recipe("dasd-4b")
+    values = at_hand(assumed(recipe, machine("H100", 8)))
+    same, half = shorter(recipe, values, 65_536), shorter(recipe, values, 16_384)
+    assert all(math.isclose(same[name], values[name]) for name in values)
+    assert half["teacher_tokens.t100"] < 0.9 * values["teacher_tokens.t100"]
+    assert half["accepted_share.t100"] < 0.8 * values["accepted_share.t100"]
+
+
+def test_the_reports_recipe_is_planned_before_anything_is_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    assert main(["plan", "dasd-4b", "--gpu", "H100", "--gpus", "8", "--price", "2", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["num_questions"] == 105_000
+    assert plan["rows"]["responses"]["value"] == pytest.approx(1.68e6)
+    # 105K and 330K examples with as many of the control's, and the mixed-policy ones.
+    assert plan["rows"]["sft_examples"]["value"] == pytest.approx(2 * 434_700 + 32_700, rel=0.02)
+    assert plan["money"]["value"] == pytest.approx(2 * plan["device_hours"]["value"])
+    assert plan["device_hours"]["low"] < plan["device_hours"]["value"] < plan["device_hours"]["high"]
+    assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100"]
+    saved = {one["change"]: one for one in plan["savings"]}
+    assert saved["generation.num_candidates: 4"]["money"] > 0
+    assert saved["--gpus 16"]["hours"] > 0
+    assert {figure["origin"] for figure in plan["figures"].values()}.isdisjoint({"pilot"})
+
+
+def test_another_machine_keeps_lengths_and_no_times_of_another_kind() -> None:
+    factor, length = Figure(2.0, 1.0, 3.0, "pilot"), Figure(50.0, 40.0, 60.0, "pilot")
+    pilot = Pilot({"factor.training": factor, "fixed.prompts": factor, "teacher_tokens.t060": length}, CORE)
+    assert scaled_to(pilot, machine("cpu", 2)) == pilot.figures
+    assert scaled_to(pilot, machine("H100", 8)) == {"teacher_tokens.t060": length}
+    wider = scaled_to(replace(pilot, machine=machine("A100", 8)), machine("H100", 8))
+    assert (wider["factor.training"].low, wider["factor.training"].high) == (1 / 1.5, 3 * 1.5)
+    assert wider["teacher_tokens.t060"] == length
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UserError, match="A100, L40S, H100"):
+        machine("H1000", 8)
+
+
+def test_filters_before_scoring_save_the_students_passes(tiny: Recipe) -> None:
+    after = change(tiny, "filters.apply", "after_selection")
+    scope, _ = scope_of(after, [], CORE, 1000)
+    plan = estimate(after, scope, assumed(after, CORE))
+    assert any(one.change == "filters.apply: before_selection" and one.examples == 0 for one in savings(plan))
