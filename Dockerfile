@@ -1,4 +1,5 @@
 # The code location with web UI and daemon. For a GPU: --build-arg TORCH="torch==2.13.0" --build-arg EXTRAS=ui,vllm
+# For more than one machine (docs/deployment.md): EXTRAS=ui,cluster
 FROM python:3.11-slim
 
 ARG TORCH="torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu"
@@ -21,6 +22,7 @@ COPY dasd dasd
 COPY dasd_assets dasd_assets
 COPY dasd_resources dasd_resources
 COPY workspace.yaml ./
+COPY deploy/workspace.yaml deploy/workspace.yaml
 RUN pip install --no-cache-dir --no-deps --editable .
 
 USER dasd

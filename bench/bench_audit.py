@@ -115,7 +115,7 @@ def multiply(project: Project) -> None:
         keys = list(land_copies(project.home / "prompts", NUM_BATCHES - 1))
         instance.add_dynamic_partitions("prompt_batch", keys)
     prompts, responses = new_ids(project, keys)
-    with attach(project.home / "catalog.sqlite") as connection:
+    with attach(project.warehouse.catalog) as connection:
         connection.register("new_prompts", prompts)
         connection.register("new_responses", responses)
         for batch in keys:

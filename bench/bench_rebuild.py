@@ -31,6 +31,7 @@ from dasd_assets.service.automation import batch_tick, landing_tick, requests, t
 from dasd_assets.service.planning import Planner, root_versions  # noqa: E402
 from dasd_resources.landing.landing_folder import LandingFolder  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
+from dasd_resources.storage.catalogs import Catalog  # noqa: E402
 from dasd_resources.storage.connections import attach  # noqa: E402
 
 NUM_BATCHES = 1000
@@ -139,7 +140,7 @@ def multiply(project: Project, number: int) -> None:
         [first] = batches(instance)
         keys = list(land_copies(project.home / "prompts", number))
         instance.add_dynamic_partitions("prompt_batch", keys)
-    copy_rows(project.home / "catalog.sqlite", first, keys)
+    copy_rows(project.warehouse.catalog, first, keys)
     copy_events(project.home / "dagster" / "history" / "runs" / "index.db", first, keys)
 
 
@@ -151,7 +152,7 @@ def land_copies(folder: Path, number: int) -> Iterator[str]:
         yield f"copy{index}-{sha256(content).hexdigest()[:12]}"
 
 
-def copy_rows(catalog: Path, first: str, keys: list[str]) -> None:
+def copy_rows(catalog: Catalog, first: str, keys: list[str]) -> None:
     """A file per batch where the table is partitioned, few files elsewhere: as maintenance leaves them."""
     with attach(catalog) as connection:
         connection.execute("CREATE TEMP TABLE copies AS SELECT unnest($keys) AS key", {"keys": keys})

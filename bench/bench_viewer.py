@@ -45,7 +45,7 @@ PAGES = {
 
 def main(home: Path, num: int) -> None:
     lake = Lake(home=str(home))
-    if not lake.catalog.is_file():
+    if not lake.catalog.exists():
         fill(lake, num)
     recipe = load_recipe("demo", home)
     viewer = Viewer(lake, recipe)

@@ -52,7 +52,7 @@ def open(folder: str | Path | None = None, at: int | None = None) -> "Home":
     Raises NoHome.
     """
     home = Home(home_of(os.environ) if folder is None else Path(folder).expanduser().resolve(), at)
-    if not home.lake.catalog.is_file():
+    if not home.lake.catalog.exists():
         raise NoHome(
             f"there is no home in {home.path}: `dasd run` makes one; name another by dasd.open(FOLDER) or by DASD_HOME"
         )

@@ -1,6 +1,7 @@
 """Binds assets, jobs and resources: what `dagster dev`, `dg dev` and the `dasd` command load.
 
-The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`), DASD_RECIPE (default `demo`), and the
+The environment is read here and in `cli.py` alone: DASD_HOME (default `.dasd`), DASD_RECIPE (default `demo`),
+DASD_CATALOG and DASD_DATA (`storage.place`), DASD_STEP_PODS (`service.step_pods`), and the
 API keys whose variables a recipe names.
 """
 
@@ -51,6 +52,7 @@ from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
+from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, read_pods
 from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
 from dasd_resources.inference.engines import Engines
@@ -58,6 +60,7 @@ from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_files import experiments_of
 from dasd_resources.sft.trainer import train as train_in_child
+from dasd_resources.storage.place import choose_storage
 from dasd_resources.storage.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -116,18 +119,21 @@ def build_definitions(
     warehouse: Warehouse | None = None,
     stages: Sequence[Stage] = STAGES,
     compared: Sequence[Experiment] | None = None,
+    pods: Pods | None = None,
 ) -> dg.Definitions:
     """The asset graph of a recipe over a home, with jobs and automation.
 
     Tests pass their own engines, training and warehouse. stages: modules whose `build(recipe)` makes assets; more of
     them than ours, to extend the pipeline. compared: experiments; the shipped ones of the recipe and the home's unless
-    given. Raises RecipeError if the recipe names a filter or score that there is not.
+    given. pods: what each step's pod gets, in a cluster. Raises RecipeError if the recipe names a filter or score that
+    there is not.
     """
     check_names(recipe)
     compared = usable_experiments(recipe, home) if compared is None else compared
     engines = engines or EnvironmentEngines(home=str(home))
+    made = [_owned(asset, recipe) for asset in _assets(recipe, stages, compared)]
     assets = dg.Definitions(
-        assets=_with_code_references([_owned(asset, recipe) for asset in _assets(recipe, stages, compared)]),
+        assets=_with_code_references(made),
         asset_checks=[
             *checks.build(recipe),
             *parity.build(recipe),
@@ -141,7 +147,7 @@ def build_definitions(
             "train": _fixed(train),
             "io_manager": _io_manager(recipe),
         },
-        executor=jobs.executor(recipe, home),
+        executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
     )
     sensors, schedules = automation.build(recipe, home, engines, assets)
     schedules += maintenance.build_schedules(recipe)
@@ -230,4 +236,7 @@ def defs() -> dg.Definitions:
     """The code location, from the environment."""
     mend_storages()
     home = home_of(os.environ)
-    return build_definitions(load_recipe(recipe_of(os.environ), home), home)
+    choose_storage(home, os.environ)
+    pods = os.environ.get(VARIABLE)
+    recipe = load_recipe(recipe_of(os.environ), home)
+    return build_definitions(recipe, home, pods=read_pods(Path(pods)) if pods else None)

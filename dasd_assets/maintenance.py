@@ -14,13 +14,13 @@ from filelock import Timeout
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.tags import UPKEEP
 from dasd_resources.recipe import Maintenance, Recipe
+from dasd_resources.storage.catalogs import UPKEEP as UPKEEP_LOCK
 from dasd_resources.storage.leftovers import pinned_snapshots, sweep_checkpoints, sweep_owner_locks, sweep_spilled
 from dasd_resources.storage.upkeep import (
     delete_unreferenced,
     expire_snapshots,
     merge_small_files,
     table_sizes,
-    upkeep_lock,
 )
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -67,7 +67,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     )
     def maintenance(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         try:
-            with upkeep_lock(Path(warehouse.home), timeout=SECONDS_TO_WAIT):
+            with warehouse.catalog.locked(UPKEEP_LOCK, timeout=SECONDS_TO_WAIT):
                 return dg.MaterializeResult(metadata=maintain(warehouse, recipe.maintenance, origin(context)))
         except Timeout:
             raise dg.Failure("a backup or another maintenance is running; run it again when that has ended") from None

@@ -1,14 +1,25 @@
-"""The home: the folder that holds everything a distillation writes, and the environment variables that name it."""
+"""The home: the folder that holds everything a distillation writes, and the environment variables that name it.
 
+`python -m dasd_resources.home` prepares one, for services that Dagster's own commands start (deploy/).
+"""
+
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dasd_resources.errors import UserError
 from dasd_resources.whole_files import write_whole
 
 LANDING_FOLDER = "prompts"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
+HISTORY_VARIABLE = "DASD_DAGSTER_STORAGE"  # where Dagster keeps its history: postgresql://user:password@host/database
+IN_DATABASE = f"""
+storage: # Dagster's history, in the database that this environment variable names
+  postgres:
+    postgres_url: {{env: {HISTORY_VARIABLE}}}
+"""
 WORKSPACE = Path(__file__).parent / "workspace.yaml"  # names the code location: a sensor that is off stays off
 
 
@@ -20,6 +31,12 @@ def home_of(environment: Mapping[str, str]) -> Path:
 def recipe_of(environment: Mapping[str, str]) -> str:
     """DASD_RECIPE (default `demo`): a shipped recipe's name or a path."""
     return environment.get("DASD_RECIPE", "demo")
+
+
+class HistoryConflict(UserError):
+    """Dagster's history is elsewhere than asked for; the message says where."""
+
+    exit_code = 2
 
 
 def prepare_home(home: Path, dagster_home: str | None) -> Path:
@@ -38,3 +55,30 @@ def prepare_home(home: Path, dagster_home: str | None) -> Path:
     if not settings.exists() or found != settings.read_text():
         write_whole(settings, found.encode())
     return folder
+
+
+def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
+    """Have Dagster keep the history of a new home in the database of HISTORY_VARIABLE, whose URL is not written down.
+
+    Raises HistoryConflict for another kind of database, or where there is a history in files already.
+    """
+    if not url.startswith("postgresql://"):
+        raise HistoryConflict(f"{HISTORY_VARIABLE} must be postgresql://user:password@host:port/database")
+    settings = prepare_home(home, dagster_home) / "dagster.yaml"
+    found = settings.read_text()
+    if "\nstorage:" in found:
+        return
+    if any(settings.parent.rglob("*.db")):
+        raise HistoryConflict(
+            f"{settings.parent} has Dagster's history in files: unset {HISTORY_VARIABLE}, or begin with a new home"
+        )
+    write_whole(settings, (found + IN_DATABASE).encode())
+
+
+if __name__ == "__main__":
+    from dasd_resources.storage.place import choose_storage
+
+    choose_storage(home_of(os.environ), os.environ)
+    prepare_home(home_of(os.environ), os.environ.get("DAGSTER_HOME"))
+    if HISTORY_VARIABLE in os.environ:
+        keep_history(home_of(os.environ), os.environ.get("DAGSTER_HOME"), os.environ[HISTORY_VARIABLE])

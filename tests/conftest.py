@@ -25,6 +25,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import reliability
+import shared_stores
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
@@ -351,6 +352,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     }.items():
         recipe = change(recipe, path, value)
     return recipe
+
+
+@pytest.fixture(params=["embedded", "shared"])
+def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty warehouse: in the home itself, and on PostgreSQL with an object store."""
+    home = tmp_path / "home"
+    if request.param == "shared":
+        for name, value in shared_stores.object_store().items():
+            monkeypatch.setenv(name, value)
+        shared_stores.share(home)
+    return Warehouse(home=str(home))
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def main(home: Path, log: Path) -> None:
     lines = log.read_text().splitlines() if log.is_file() else []
     seen = json.loads(lines[-1])["seen"] if lines else {}
     lake = Lake(home=str(home))
-    while not lake.catalog.is_file():
+    while not lake.catalog.exists():
         time.sleep(0.2)
     reader = Reader(lake, os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), seen)
     while True:

@@ -15,7 +15,7 @@ from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import verify
 from dasd_resources.storage.backup import BackupError, back_up
 from dasd_resources.storage.connections import attach
-from dasd_resources.storage.data_files import DamagedFiles, DataFile, UnreadableCatalog, data_files, data_folder
+from dasd_resources.storage.data_files import DamagedFiles, DataFile, UnreadableCatalog, data_files
 from dasd_resources.storage.upkeep import merge_small_files
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -37,7 +37,7 @@ def with_delete_files(project: Project) -> Warehouse:
 @contextmanager
 def flipped(warehouse: Warehouse, file: DataFile, bit: int) -> Iterator[Path]:
     """The file with one bit of it changed, during the block."""
-    path = data_folder(warehouse.catalog) / file.path
+    path = Path(warehouse.catalog.data.location(file.path))
     whole = path.read_bytes()
     changed = bytearray(whole)
     changed[bit // 8] ^= 1 << bit % 8
@@ -65,7 +65,7 @@ def unnoticed(warehouse: Warehouse, table: str) -> tuple[DataFile, int]:
     query = "SELECT sum(hash(t)) FROM read_parquet($path) t"
     while True:
         bit = rng.randrange(8 * file.size)
-        path = str(data_folder(warehouse.catalog) / file.path)
+        path = warehouse.catalog.data.location(file.path)
         with duckdb.connect() as connection:
             before = connection.execute(query, {"path": path}).fetchall()
         with flipped(warehouse, file, bit), duckdb.connect() as connection:
@@ -123,7 +123,7 @@ def test_files_of_another_writer_are_first_seen(tmp_path: Path) -> None:
 
 def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
     warehouse = Warehouse(home=str(tmp_path))
-    warehouse.catalog.write_bytes(b"no database " * 1000)
+    (tmp_path / "catalog.sqlite").write_bytes(b"no database " * 1000)
     with pytest.raises(
         UnreadableCatalog, match=r"catalog.sqlite cannot be read \(.*`dasd restore` brings a backup back"
     ):

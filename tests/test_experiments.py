@@ -39,7 +39,7 @@ from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
-from dasd_resources.storage.data_files import data_files, data_folder
+from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.repair import plan_repair
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -386,7 +386,7 @@ def test_repair_says_what_makes_the_rows_of_experiments_again(compared_copy: Pro
     with warehouse.commit("flush") as transaction:  # tables of few rows are kept in the catalog
         transaction.read("CALL ducklake_flush_inlined_data('dasd')")
     found = {file.table: file for file in data_files(warehouse.catalog) if file.newest and not file.deletes}
-    (data_folder(warehouse.catalog) / found["sft_examples"].path).unlink()
+    (Path(warehouse.catalog.data.location(found["sft_examples"].path))).unlink()
     plan = plan_repair(warehouse, [])
     assert [damage.file.table for damage in plan.drop] == ["sft_examples"]
     assert "sft_examples: after `dasd run`, `dasd experiment grid --recipe tiny` makes its rows again" in plan.notes

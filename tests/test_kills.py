@@ -51,7 +51,7 @@ class Drill:
         return [(kind, id) for owner, kind, id in rows if kind in TABLES and process in (None, int(owner))]
 
     def committed(self) -> set[tuple[str, str]]:
-        if not self.project.warehouse.catalog.is_file():
+        if not self.project.warehouse.catalog.exists():
             return set()
         return {
             (kind, id)

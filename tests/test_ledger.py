@@ -1,5 +1,4 @@
 import time
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -7,11 +6,6 @@ import pytest
 from dasd_resources.inference.engine import PERMANENT, Failure, FailureKind
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Warehouse:
-    return Warehouse(home=str(tmp_path))
 
 
 def ledger(warehouse: Warehouse, max_rows: int = 100) -> Ledger:

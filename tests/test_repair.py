@@ -19,7 +19,7 @@ from dasd_assets.cli import main
 from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.service.automation import reporting_damage
-from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, data_folder, require_files
+from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
 from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
@@ -35,7 +35,7 @@ def files(warehouse: Warehouse) -> dict[str, DataFile]:
 
 def remove(warehouse: Warehouse, *lost: DataFile) -> None:
     for file in lost:
-        (data_folder(warehouse.catalog) / file.path).unlink()
+        (Path(warehouse.catalog.data.location(file.path))).unlink()
 
 
 def in_files(project: Project) -> Warehouse:
@@ -185,7 +185,7 @@ def test_a_damaged_delete_file_takes_its_data_file_along(tmp_path: Path) -> None
     with warehouse.commit("some") as transaction:
         transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", [f"1-{i}" for i in range(50)])
     [deletes] = [file for file in data_files(warehouse.catalog) if file.deletes]
-    path = data_folder(warehouse.catalog) / deletes.path
+    path = Path(warehouse.catalog.data.location(deletes.path))
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     [damage] = (plan := plan_repair(warehouse, ())).drop
     assert damage.file == deletes

@@ -63,7 +63,7 @@ def test_tables_are_partitioned_as_before(lake: Lake, tmp_path: Path) -> None:
     ]
     for home in (lake, old_catalog(tmp_path / "old", 5)):
         home.migrate()
-        with closing(sqlite3.connect(home.catalog)) as connection:
+        with closing(sqlite3.connect(Path(home.home) / "catalog.sqlite")) as connection:
             query = """SELECT t.table_name FROM ducklake_table t JOIN ducklake_partition_info p USING (table_id)
                 WHERE t.end_snapshot IS NULL AND p.end_snapshot IS NULL"""
             assert sorted(connection.execute(query).fetchall()) == sorted(partitioned)

@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import UnknownSnapshot
 from dasd_resources.storage.sql_sandbox import RefusedQuery, check_select, select
 from dasd_resources.storage.warehouse import Warehouse
@@ -16,7 +17,7 @@ NUM_ROWS = 3000  # enough for a Parquet file of their own
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     """A warehouse with rows in a data file, and beside its home a CSV file and a SQLite file with a secret."""
     outside = tmp_path_factory.mktemp("outside")
     warehouse = Warehouse(home=str(outside / "home"))
@@ -44,11 +45,11 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("VALUES (1), (2)", 2),
     ],
 )
-def test_reads_pass(catalog: Path, query: str, height: int) -> None:
+def test_reads_pass(catalog: Catalog, query: str, height: int) -> None:
     assert select(catalog, query).height == height
 
 
-def test_tables_are_listed(catalog: Path) -> None:
+def test_tables_are_listed(catalog: Catalog) -> None:
     assert "responses" in select(catalog, "SHOW TABLES")["name"]
 
 
@@ -110,11 +111,11 @@ FROM arrow_scan(1, 2, 3)""".splitlines()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_refused_and_changes_nothing(catalog: Path, attack: str) -> None:
-    outside = catalog.parents[1]
+def test_an_attack_is_refused_and_changes_nothing(catalog: Catalog, attack: str) -> None:
+    outside = catalog.home.parent
     before = _files(outside)
     with pytest.raises((RefusedQuery, duckdb.Error)):
-        select(catalog, attack.format(outside=outside, home=catalog.parent))
+        select(catalog, attack.format(outside=outside, home=catalog.home))
     assert _files(outside) == before
     assert select(catalog, "SELECT count(*) FROM failed_requests").item() == NUM_ROWS
 
@@ -124,21 +125,21 @@ def _files(folder: Path) -> set[str]:
     return {str(path) for path in folder.rglob("*") if not path.name.startswith("catalog.sqlite-")}
 
 
-def test_a_file_named_as_a_table_is_stopped_by_duckdb(catalog: Path) -> None:
+def test_a_file_named_as_a_table_is_stopped_by_duckdb(catalog: Catalog) -> None:
     """The check of the syntax cannot tell a table from a file."""
-    query = f"SELECT * FROM '{catalog.parents[1]}/secret.csv'"
+    query = f"SELECT * FROM '{catalog.home.parent}/secret.csv'"
     check_select(query)
     with pytest.raises(duckdb.PermissionException, match="disabled by configuration"):
         select(catalog, query)
 
 
-def test_the_refusal_lists_what_is_permitted(catalog: Path) -> None:
+def test_the_refusal_lists_what_is_permitted(catalog: Catalog) -> None:
     with pytest.raises(RefusedQuery, match=r"glob are not permitted; these are: .*snapshots"):
         select(catalog, "FROM glob('*')")
 
 
 def test_large_sorts_spill_to_a_folder_that_is_removed(
-    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -149,7 +150,7 @@ def test_large_sorts_spill_to_a_folder_that_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_snapshot_says_so(catalog: Path) -> None:
+def test_an_unknown_snapshot_says_so(catalog: Catalog) -> None:
     assert select(catalog, "SELECT count(*) FROM failed_requests", at=1).item() == 0  # as it was made
     with pytest.raises(UnknownSnapshot, match="no snapshot 999: the newest is"):
         select(catalog, "SELECT 1", at=999)

@@ -11,7 +11,7 @@ from functools import partial
 
 from dasd_assets.cli.parser import parse
 from dasd_resources.errors import UserError
-from dasd_resources.home import home_of, recipe_of
+from dasd_resources.home import HISTORY_VARIABLE, home_of, keep_history, recipe_of
 from dasd_resources.interruption import interruptible
 from dasd_resources.visible_text import show_message
 
@@ -44,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _carry_out(argv: Sequence[str]) -> int:
     import duckdb
 
+    from dasd_resources.storage.place import choose_storage
+
     args = parse(argv)
     args.home, args.dagster_home = home_of(os.environ), os.environ.get("DAGSTER_HOME")
     args.default_recipe = recipe_of(os.environ)
     try:
+        choose_storage(args.home, os.environ)
+        if HISTORY_VARIABLE in os.environ:
+            keep_history(args.home, args.dagster_home, os.environ[HISTORY_VARIABLE])
         return int(args.command(args))
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +65,10 @@ def _carry_out(argv: Sequence[str]) -> int:
         if type(error).__module__.partition(".")[0] not in LIBRARIES_OF_DAGSTERS_FILES:
             raise
         message = " ".join(str(error).split("\n[")[0].split())
-        return _complain(f"{message}: a file of {args.home} is damaged; `dasd restore` brings a backup back", FAILED)
+        advice = f"a file of {args.home} is damaged; `dasd restore` brings a backup back"
+        if HISTORY_VARIABLE in os.environ:
+            advice = f"see whether the database that {HISTORY_VARIABLE} names runs"
+        return _complain(f"{message}: {advice}", FAILED)
 
 
 def _complain(message: str, code: int) -> int:

@@ -15,7 +15,7 @@ def command(args: argparse.Namespace) -> int:
     """Raises LostTables where the home's tables are gone: an empty backup would push out the good ones."""
     dagster_home = Path(args.dagster_home or args.home / "dagster")
     lake = Lake(home=str(args.home))
-    if lake.catalog.is_file() and (dagster_home / "dagster.yaml").is_file():
+    if lake.catalog.exists() and (dagster_home / "dagster.yaml").is_file():
         with open_instance(dagster_home) as instance, lake.reading() as reading:
             require_tables(instance, reading)
     folder, manifest = back_up(args.home, dagster_home, Path(args.folder), args.keep, args.link)

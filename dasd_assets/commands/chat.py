@@ -85,7 +85,7 @@ def sampling_of(recipe: Recipe, args: argparse.Namespace) -> Sampling:
 
 def find_model(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked: str) -> Checkpoint:
     """The model that `asked` names, as `dasd evaluate` takes it; it is not entered in any table."""
-    if warehouse.catalog.is_file() and (known := known_checkpoint(warehouse, engines, recipe, asked)):
+    if warehouse.catalog.exists() and (known := known_checkpoint(warehouse, engines, recipe, asked)):
         found = known
     else:
         entry = entry_of(recipe, asked)

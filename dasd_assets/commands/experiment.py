@@ -209,7 +209,7 @@ def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
             yield f"faulty: {experiment}"
             continue
         num, trained, answered, old = len(every_cell(experiment)), 0, 0, 0
-        if warehouse.catalog.is_file():
+        if warehouse.catalog.exists():
             trained = trained_cells(warehouse, recipe, experiment).height
             answered = answers(warehouse, recipe, experiment).select("arm", "seed").n_unique()
             old = outdated_cells(warehouse, recipe, experiment)

@@ -34,9 +34,12 @@ DATA_ONLY = "data_only"
 TRAIN_ONLY = "train_only"
 
 
-def executor(recipe: Recipe, home: Path) -> dg.ExecutorDefinition:
-    """In process, or a process per step where an engine of the recipe holds a GPU until its process ends."""
-    inner = dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor
+def executor(recipe: Recipe, home: Path, in_pods: dg.ExecutorDefinition | None = None) -> dg.ExecutorDefinition:
+    """In process, or a process per step where an engine of the recipe holds a GPU until its process ends.
+
+    in_pods: instead of both, of a cluster.
+    """
+    inner = in_pods or (dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor)
 
     def create(init_context: dg.InitExecutorContext) -> OwnedExecutor:
         assert inner.executor_creation_fn is not None

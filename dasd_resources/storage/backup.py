@@ -2,8 +2,10 @@
 
 A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name; it
 is filled as `.partial`, in which a killed backup's files are found again. What a later backup shares with the one
-before is hard-linked. Writers may be at work: history is copied first and the catalog after it, so nothing is called
-made that is not there; files named by the catalog never change, and maintenance waits. `manifest.json` has every hash.
+before is hard-linked. The catalog is a SQLite file there, whatever it is in the home, and data files are copied from
+wherever they are: any backup can be restored as any home. Writers may be at work: history is copied first and the
+catalog after it, so nothing is called made that is not there; files named by the catalog never change, and maintenance
+waits. `manifest.json` has every hash.
 """
 
 import hashlib
@@ -11,11 +13,13 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -23,19 +27,21 @@ from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.home import BENCHMARK_FOLDER, LANDING_FOLDER
 from dasd_resources.landing.folder_contents import landed_files
+from dasd_resources.storage.catalog_copy import dump
+from dasd_resources.storage.catalogs import SQLITE_FILE, UPKEEP
 from dasd_resources.storage.data_files import (
     DAMAGED_FILE,
     OTHER_CONTENT,
     Damage,
     DataFile,
     data_files,
-    missing_or_cut,
+    other_size,
 )
+from dasd_resources.storage.data_places import LocalFolder
 from dasd_resources.storage.lake import Lake
-from dasd_resources.storage.sqlite_copy import copy_apart, copy_database
-from dasd_resources.storage.upkeep import upkeep_lock
+from dasd_resources.storage.sqlite_copy import copy_database
 
-MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", "catalog.sqlite"
+MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", SQLITE_FILE
 FORMAT = 1
 DATA_FILES = """
     SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative
@@ -106,10 +112,11 @@ def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool 
     assert keep >= 1
     if target.resolve().is_relative_to(home.resolve()):
         raise BackupError(f"{target} lies in {home}, which it is to save: give a folder elsewhere")
-    if not (home / CATALOG).is_file():
-        raise BackupError(f"{home} has no {CATALOG}: set DASD_HOME to a home that `dasd run` has made")
+    catalog = Lake(home=str(home)).catalog
+    if not catalog.exists():
+        raise BackupError(f"{home} has no catalog, {catalog}: set DASD_HOME to a home that `dasd run` has made")
     target.mkdir(parents=True, exist_ok=True)
-    with FileLock(target / ".lock"), upkeep_lock(home):
+    with FileLock(target / ".lock"), catalog.locked(UPKEEP):
         for doomed in target.glob(".2*"):
             shutil.rmtree(doomed)
         writer = _Writer(home, target / PARTIAL, complete_backups(target)[-1:], link)
@@ -127,6 +134,7 @@ class _Writer:
 
     def __init__(self, home: Path, folder: Path, before: list[Path], link: bool) -> None:
         self._home, self._folder, self._link = home, folder, link
+        self._catalog = Lake(home=str(home)).catalog
         self._before = [(path, read_manifest(path).entries) for path in before]
         self._entries: dict[str, Entry] = {}
 
@@ -136,7 +144,7 @@ class _Writer:
         for name in _dagster_databases(dagster_home):
             self._database(dagster_home / name, f"dagster/{name}")
         self._copy(dagster_home / "dagster.yaml", "dagster/dagster.yaml")
-        copy_apart(self._home / CATALOG, self._folder / CATALOG)
+        dump(self._catalog, self._folder / CATALOG)
         self._enter(CATALOG)
         with closing(sqlite3.connect(self._folder / CATALOG)) as catalog:
             snapshot = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone()[0]
@@ -157,7 +165,9 @@ class _Writer:
 
     def _data_files(self, catalog: sqlite3.Connection) -> None:
         """Each as it was written, or none: a backup must not pass damage on, and push out the good ones."""
-        written = {file.path: file for file in data_files(self._home / CATALOG)}
+        written = {file.path: file for file in data_files(self._catalog)}
+        data = self._catalog.data
+        present = data.sizes(list(written))
         dropped = set(Lake(home=str(self._home)).read("SELECT path FROM repaired_files")["path"])
         for path, shown in catalog.execute(DATA_FILES):
             if path is None:
@@ -165,9 +175,9 @@ class _Writer:
             file = written[path]
             if path in dropped and not file.newest:  # only old snapshots have it, and `dasd repair` has said so
                 continue
-            if what := missing_or_cut(self._home / CATALOG, file):
+            if what := other_size(file, present.get(path)):
                 raise _damaged(file, what)
-            self._share(self._home / "data" / path, f"data/{path}", file.sha256)
+            self._share(file.size, partial(data.open, path), data.own_file(path), f"data/{path}", file.sha256)
             if file.sha256 not in (None, self._entries[f"data/{path}"].sha256):
                 raise _damaged(file, OTHER_CONTENT)
 
@@ -177,17 +187,20 @@ class _Writer:
         for path in folder.glob("[!.]*"):
             if path.is_dir() and not path.suffix:
                 for file in _files(path):
-                    self._share(file, file.relative_to(self._home).as_posix())
+                    opened = partial(LocalFolder(file.parent).open, file.name)
+                    self._share(file.stat().st_size, opened, file, file.relative_to(self._home).as_posix())
         query = f"SELECT DISTINCT checkpoint_id FROM checkpoints WHERE {TRAINED_HERE}"
         named = Lake(home=str(self._home)).read(query, at=snapshot)["checkpoint_id"]
         return [checkpoint for checkpoint in sorted(named) if not (folder / checkpoint).is_dir()]
 
-    def _share(self, source: Path, name: str, sha256: str | None = None) -> None:
+    def _share(
+        self, size: int, opened: Callable[[], BinaryIO], own: Path | None, name: str, sha256: str | None = None
+    ) -> None:
         """A file that never changes: as the killed backup left it, as in the last backup, from the home, or copied.
 
-        sha256: of what was written, where it is known; a copy of anything else is not used again.
+        opened: its bytes. own: the file itself, where it can be hard-linked. sha256: of what was written, where it is
+        known; a copy of anything else is not used again.
         """
-        size = source.stat().st_size
         copy = self._folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         for folder, entries in self._before:
@@ -197,17 +210,16 @@ class _Writer:
                 os.link(folder / name, copy)
                 self._entries[name] = entries[name]
                 return
-        if copy.is_file() and copy.stat().st_size == size and sha256 in (None, file_hash(copy)):
+        left = copy.is_file() and copy.stat().st_size == size and sha256 in (None, file_hash(copy))
+        if left or (self._link and own is not None and _linked(own, copy)):
             self._enter(name)
-        elif not (self._link and _linked(source, copy)):
-            self._copy(source, name)
         else:
-            self._enter(name)
+            self._entries[name] = copy_file(opened, copy)
 
     def _copy(self, source: Path, name: str) -> None:
         copy = self._folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        self._entries[name] = copy_file(source, copy)
+        self._entries[name] = copy_file(partial(LocalFolder(source.parent).open, source.name), copy)
 
     def _enter(self, name: str) -> None:
         path = self._folder / name
@@ -224,10 +236,10 @@ def _damaged(file: DataFile, what: str) -> BackupError:
     return BackupError(f"nothing was backed up: {Damage(file, what)}; {DAMAGED_FILE}, `dasd audit verify` names all")
 
 
-def copy_file(source: Path, copy: Path) -> Entry:
-    """Copy a file, whole or not at all; the hash is of what was read."""
+def copy_file(opened: Callable[[], BinaryIO], copy: Path) -> Entry:
+    """Copy the bytes of an opened file, whole or not at all; the hash is of what was read."""
     temporary, digest = copy.with_name(f"{copy.name}.tmp"), hashlib.sha256()
-    with source.open("rb") as old, temporary.open("wb") as new:
+    with opened() as old, temporary.open("wb") as new:
         while chunk := old.read(1 << 20):
             digest.update(chunk)
             new.write(chunk)

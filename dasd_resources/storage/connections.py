@@ -6,7 +6,7 @@ ones: with two threads a small pipeline's run took 57.8 s of CPU time, with one 
 ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -17,9 +17,9 @@ from uuid import uuid4
 import duckdb
 
 from dasd_resources.errors import UserError
+from dasd_resources.storage.catalogs import Catalog, RequireLock
 
 AUTHOR = "dasd"  # of every commit that is made here
-FileId = tuple[str, int, int]  # path, device, inode
 SPILL = ".spill-"
 
 
@@ -28,13 +28,13 @@ class UnknownSnapshot(UserError, LookupError):
 
 
 @contextmanager
-def attach(catalog: Path, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+def attach(catalog: Catalog, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of the newest snapshot or of `at`.
 
     A connection that reads the newest snapshot stays attached for the next reader, which sees what is newest then. One
     that writes does not: that gains nothing, as each transaction loads the catalog anew.
     """
-    reusable_for = _file_id(catalog) if read_only and at is None else None
+    reusable_for = catalog.identity() if read_only and at is None else None
     connection, attached = _take_idle(reusable_for)
     try:
         if not attached:
@@ -62,19 +62,20 @@ def all_cores(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
-def committing(connection: duckdb.DuckDBPyConnection, origin: str) -> Iterator[None]:
+def committing(connection: duckdb.DuckDBPyConnection, origin: str, require_lock: RequireLock) -> Iterator[None]:
     """A transaction whose snapshot says who made it and has `origin` as message; rolled back if the block raises."""
     connection.execute("BEGIN")
     try:
         yield
         connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
+        require_lock()
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
 
-def _take_idle(wanted: FileId | None) -> tuple[duckdb.DuckDBPyConnection, bool]:
+def _take_idle(wanted: Hashable | None) -> tuple[duckdb.DuckDBPyConnection, bool]:
     """An idle connection, and whether the wanted catalog is attached to it; if not, nothing is."""
     # One that has just what is wanted, else the oldest of several. The only one there is stays as it is: an asset reads
     # and commits in turn, and each would detach what the other attaches.
@@ -92,31 +93,25 @@ def _take_idle(wanted: FileId | None) -> tuple[duckdb.DuckDBPyConnection, bool]:
     return connection, False
 
 
-def _file_id(catalog: Path) -> FileId | None:
-    """Identity of the file at this path, another one for a restored or new catalog; None if there is none."""
-    try:
-        found = catalog.stat()
-    except FileNotFoundError:
-        return None
-    return str(catalog), found.st_dev, found.st_ino
-
-
 def _detach(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("USE memory")
     connection.execute("DETACH dasd")
 
 
-def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None, read_only: bool) -> None:
+def attach_to(connection: duckdb.DuckDBPyConnection, catalog: Catalog, at: int | None, read_only: bool) -> None:
     """Make the catalog the connection's default database. Raises UnknownSnapshot if `at` does not exist (any more)."""
-    options = [f"DATA_PATH '{quoted(catalog.parent / 'data')}'", "META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
+    for extension in (catalog.extension, *catalog.data.extensions):
+        load(connection, extension)
+    catalog.data.prepare(connection)
+    options = [f"DATA_PATH '{quoted(catalog.data.root)}'", *catalog.options]
     options.append("OVERRIDE_DATA_PATH TRUE")  # the catalog stores the path of its first home, which may have moved
     if read_only:
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
-    _spill_into(connection, catalog.parent.resolve())
+    _spill_into(connection, catalog.home.resolve())
     with _reporting_expiry(catalog, at):
-        connection.execute(f"ATTACH 'ducklake:sqlite:{quoted(catalog)}' AS dasd ({', '.join(options)})")
+        connection.execute(f"ATTACH 'ducklake:{quoted(catalog.target)}' AS dasd ({', '.join(options)})")
     connection.execute("USE dasd")
 
 
@@ -131,7 +126,7 @@ def _spill_into(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
             connection.execute(f"SET temp_directory = '{quoted(home / (SPILL + uuid4().hex))}'")
 
 
-def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int | None) -> None:
+def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Catalog, at: int | None) -> None:
     """Raise UnknownSnapshot if `at` was expired while it was read: what was read may lack rows."""
     if at is not None:
         with _reporting_expiry(catalog, at):
@@ -139,7 +134,7 @@ def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Path, at: int
 
 
 @contextmanager
-def _reporting_expiry(catalog: Path, at: int | None) -> Iterator[None]:
+def _reporting_expiry(catalog: Catalog, at: int | None) -> Iterator[None]:
     try:
         yield
     except duckdb.InvalidInputException as error:
@@ -148,7 +143,7 @@ def _reporting_expiry(catalog: Path, at: int | None) -> Iterator[None]:
         raise UnknownSnapshot(_no_snapshot(catalog, at)) from None
 
 
-def _no_snapshot(catalog: Path, at: int | None) -> str:
+def _no_snapshot(catalog: Catalog, at: int | None) -> str:
     with attach(catalog, read_only=True) as connection:
         found = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchone()
     assert found is not None
@@ -158,26 +153,28 @@ def _no_snapshot(catalog: Path, at: int | None) -> str:
 
 # Idle connections, each with the catalog attached to it. Loading the extensions takes 0.15 s (DuckDB checks
 # signatures of 70 MB), attaching a catalog 0.06 s.
-_idle: list[tuple[duckdb.DuckDBPyConnection, FileId | None]] = []
+_idle: list[tuple[duckdb.DuckDBPyConnection, Hashable | None]] = []
 _idle_lock = Lock()
 
 
 def loaded() -> duckdb.DuckDBPyConnection:
-    """A new in-memory connection of one thread, with the extensions loaded and nothing attached."""
+    """A new in-memory connection of one thread, with DuckLake loaded and nothing attached."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     connection.execute("SET threads = 1")
     connection.execute("SET TimeZone = 'UTC'")  # DuckLake writes some times as text, in the session's zone
-    for package, extension in _EXTENSIONS.items():
-        connection.execute(f"LOAD '{_extension_file(package, extension)}'")
+    load(connection, "ducklake")
     return connection
 
 
-_EXTENSIONS = {"duckdb_extension_sqlite_scanner": "sqlite_scanner", "duckdb_extension_ducklake": "ducklake"}
+def load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:
+    """Load an extension from its package; once loaded, this does nothing."""
+    connection.execute(f"LOAD '{_extension_file(extension)}'")
 
 
 @cache
-def _extension_file(package: str, extension: str) -> str:
+def _extension_file(extension: str) -> str:
     """The signed extension inside its PyPI package, so nothing is downloaded at run time."""
+    package = f"duckdb_extension_{extension}"
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{package} is not installed: pip install {package.replace('_', '-')}")
@@ -187,6 +184,6 @@ def _extension_file(package: str, extension: str) -> str:
     return str(file)
 
 
-def quoted(path: Path) -> str:
-    """A path inside an SQL string literal."""
-    return str(path).replace("'", "''")
+def quoted(text: str | Path) -> str:
+    """A path or URL inside an SQL string literal."""
+    return str(text).replace("'", "''")

@@ -6,7 +6,6 @@ no commit of this release has written (a home of an earlier one, another program
 maintenance or `dasd audit verify`: as it was first seen, which says nothing of the time before.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,16 +14,23 @@ from pathlib import Path
 
 import duckdb
 
-from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
-from dasd_resources.storage.connections import attach
+from dasd_resources.storage.catalogs import Catalog
+from dasd_resources.storage.connections import attach, load
+from dasd_resources.storage.data_places import DataPlace, content_of
 from dasd_resources.storage.tables import TABLES
 
 CATALOG_TABLES = "__ducklake_metadata_dasd"  # DuckLake's name for the database its own tables are in
 HASHES = "dasd_file_hashes"
 NUM_NAMED = 5  # damaged files in one message
 MAX_BYTES_READ = 4 << 30  # to find out which file spoiled a query: some seconds
-OF_UNREADABLE_FILES = (duckdb.Error, duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
+OF_UNREADABLE_FILES = (
+    duckdb.Error,
+    duckdb.HTTPException,
+    duckdb.IOException,
+    duckdb.InvalidInputException,
+    duckdb.SerializationException,
+)
 OTHER_CONTENT = "its content is not what was written (SHA-256)"
 DAMAGED_FILE = "`dasd repair` says what can be made again, `dasd restore` brings a backup back"
 
@@ -90,12 +96,7 @@ class UnreadableCatalog(UserError):
     """The catalog is damaged, or no catalog; the message says what to do."""
 
 
-def data_folder(catalog: Path) -> Path:
-    """The folder that the paths of data files are under."""
-    return catalog.parent / "data"
-
-
-def data_files(catalog: Path) -> list[DataFile]:
+def data_files(catalog: Catalog) -> list[DataFile]:
     """Every file that a snapshot names, in order of table and age."""
     with attach(catalog, read_only=True) as connection:
         return _listed(connection)
@@ -109,25 +110,26 @@ def _listed(connection: duckdb.DuckDBPyConnection) -> list[DataFile]:
     return [DataFile(*row) for row in rows]
 
 
-def lost_files(catalog: Path) -> list[Damage]:
+def lost_files(catalog: Catalog) -> list[Damage]:
     """The files of the newest snapshot that are gone or of another size; cheap, as nothing is read of them."""
-    folder = str(data_folder(catalog))
     with attach(catalog, read_only=True) as connection:
-        sizes = connection.execute(_SIZES).fetchall()
-    if all(_size(f"{folder}/{path}") == size for path, size in sizes):
+        sizes = dict(connection.execute(_SIZES).fetchall())
+    if catalog.data.sizes(list(sizes)) == sizes:
         return []
-    found = ((file, missing_or_cut(catalog, file)) for file in data_files(catalog) if file.newest)
+    files = [file for file in data_files(catalog) if file.newest]
+    present = catalog.data.sizes([file.path for file in files])
+    found = ((file, other_size(file, present.get(file.path))) for file in files)
     return [Damage(file, what) for file, what in found if what]
 
 
-def require_files(catalog: Path) -> None:
+def require_files(catalog: Catalog) -> None:
     """Raise DamagedFiles if a file of the newest snapshot is gone or of another size."""
     if damages := lost_files(catalog):
         raise DamagedFiles(damages)
 
 
 @contextmanager
-def naming_damage(catalog: Path) -> Iterator[None]:
+def naming_damage(catalog: Catalog) -> Iterator[None]:
     """Turn an error of the block's queries into DamagedFiles, if damaged files are there to explain it."""
     try:
         yield
@@ -139,18 +141,16 @@ def naming_damage(catalog: Path) -> Iterator[None]:
         raise
 
 
-def _explanation(catalog: Path) -> list[Damage]:
+def _explanation(catalog: Catalog) -> list[Damage]:
     """The damaged files that an error may be of. Raises UnreadableCatalog if the catalog does not even list them."""
     try:
         return lost_files(catalog) or _changed_files(catalog)
     except duckdb.Error as error:
         why = str(error).splitlines()[0]
-        raise UnreadableCatalog(
-            f"{catalog} cannot be read ({why}); if it is damaged, `dasd restore` brings a backup back"
-        ) from error
+        raise UnreadableCatalog(f"{catalog} cannot be read ({why}); {catalog.advice}") from error
 
 
-def _changed_files(catalog: Path) -> list[Damage]:
+def _changed_files(catalog: Catalog) -> list[Damage]:
     """The files of the newest snapshot with another content than was written, as far as a few seconds tell."""
     files = [file for file in data_files(catalog) if file.newest]
     if sum(file.size for file in files) > MAX_BYTES_READ:
@@ -158,76 +158,83 @@ def _changed_files(catalog: Path) -> list[Damage]:
     return list(damaged(catalog, files))
 
 
-def damaged(catalog: Path, files: Iterable[DataFile]) -> Iterator[Damage]:
+def damaged(catalog: Catalog, files: Iterable[DataFile]) -> Iterator[Damage]:
     """Those of the files that are not what was written; all of them are read."""
     return (Damage(file, what) for file in files if (what := changed(catalog, file)))
 
 
-def require_content(catalog: Path, files: Sequence[DataFile]) -> None:
+def require_content(catalog: Catalog, files: Sequence[DataFile]) -> None:
     """Raise DamagedFiles if one of these files is not what was written; all of them are read."""
     if damages := list(damaged(catalog, files)):
         raise DamagedFiles(damages)
 
 
-def missing_or_cut(catalog: Path, file: DataFile) -> str | None:
+def missing_or_cut(catalog: Catalog, file: DataFile) -> str | None:
     """How a file differs from what the catalog says of it, without reading it; None if it does not."""
-    size = _size(str(data_folder(catalog) / file.path))
+    return other_size(file, catalog.data.sizes([file.path]).get(file.path))
+
+
+def other_size(file: DataFile, size: int | None) -> str | None:
+    """The same of a file that has this size, or none where it is gone."""
     if size is None:
         return "it is gone"
     return f"it has {size:,} bytes, not {file.size:,}" if size != file.size else None
 
 
-def changed(catalog: Path, file: DataFile) -> str | None:
+def changed(catalog: Catalog, file: DataFile) -> str | None:
     """How a file differs from what was written: by its hash, or, where none is known, by what can be read of it."""
     if what := missing_or_cut(catalog, file):
         return what
-    path = data_folder(catalog) / file.path
     try:
         if file.sha256 is None:
-            return _unreadable(path)
-        return None if file_hash(path) == file.sha256 else OTHER_CONTENT
+            return _unreadable(catalog.data, file.path)
+        return None if content_of(catalog.data, file.path) == file.sha256 else OTHER_CONTENT
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return f"it cannot be read ({error.strerror or error})"
 
 
-def _unreadable(path: Path) -> str | None:
+def _unreadable(place: DataPlace, path: str) -> str | None:
     """Why not every page of a file can be decoded; None if it can."""
     try:
-        _decode(path, _decoder())
+        _decode(place, path)
     except (duckdb.Error, RuntimeError):  # of the file, or of a connection that a file before it has spoiled
         _decoder.cache_clear()
         try:
-            _decode(path, _decoder())
+            _decode(place, path)
         except (duckdb.Error, RuntimeError) as error:
             return f"it cannot be read ({str(error).splitlines()[0]})"
     return None
 
 
-def _decode(path: Path, connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("SELECT bit_xor(hash(t)) FROM read_parquet($path) t", {"path": str(path)}).fetchall()
+def _decode(place: DataPlace, path: str) -> None:
+    query = "SELECT bit_xor(hash(t)) FROM read_parquet($path) t"
+    _decoder(place).execute(query, {"path": place.location(path)}).fetchall()
 
 
 @lru_cache(maxsize=1)
-def _decoder() -> duckdb.DuckDBPyConnection:
+def _decoder(place: DataPlace) -> duckdb.DuckDBPyConnection:
     """A connection apart from the lake's; opening one for each file would take 20 ms."""
-    return duckdb.connect()
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    for extension in place.extensions:
+        load(connection, extension)
+    place.prepare(connection)
+    return connection
 
 
-def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Path) -> None:
+def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock."""
     # File numbers grow with every snapshot: those since the one before are this commit's, merged files included.
-    folder = data_folder(catalog)
     if written := connection.execute(_COMMITTED).fetchall():
-        keep_hashes(connection, {number: file_hash(folder / path) for number, path in written})
+        keep_hashes(connection, {number: content_of(catalog.data, path) for number, path in written})
 
 
-def first_seen(catalog: Path) -> dict[int, str]:
+def first_seen(catalog: Catalog) -> dict[int, str]:
     """Number -> hash of every file that has none yet and can be read; takes a while, and no lock."""
     found = {}
     for file in data_files(catalog):
         if file.sha256 is None and changed(catalog, file) is None:
             with suppress(OSError):  # deleted a moment ago
-                found[file.number] = file_hash(data_folder(catalog) / file.path)
+                found[file.number] = content_of(catalog.data, file.path)
     return found
 
 
@@ -243,14 +250,6 @@ def keep_hashes(connection: duckdb.DuckDBPyConnection, hashes: Mapping[int, str]
 def forget_hashes(connection: duckdb.DuckDBPyConnection) -> None:
     """Delete the hashes of files that the catalog no longer names, under the lake's lock."""
     connection.execute(_FORGET)
-
-
-def _size(path: str) -> int | None:
-    """Size of a file; None where there is none."""
-    try:
-        return os.stat(path).st_size  # of thousands of files: a Path for each takes three times as long
-    except OSError:
-        return None
 
 
 def way_back(file: DataFile) -> str:

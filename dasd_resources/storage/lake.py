@@ -1,9 +1,9 @@
-"""The lake: the tables of a home in one DuckLake catalog (SQLite + Parquet); readers never wait, writers briefly.
+"""The lake: the tables of a home in one DuckLake catalog (with Parquet files); readers never wait, writers briefly.
 
-A commit is a DuckDB transaction inside a file lock held only around it, so no reader sees a half-written table. Every
+A commit is a DuckDB transaction inside a lock held only around it, so no reader sees a half-written table. Every
 commit makes a snapshot with its origin as message, and its rows name the Dagster run that wrote them (`run_id`);
 `read(…, at=snapshot)` sees the tables exactly as they were then. Nothing here imports Dagster, which takes 0.6 s.
-Left out: a server. For several machines the catalog would be PostgreSQL, with its own locks.
+Which catalog, and where its files are: `place`.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 
 import duckdb
 import polars as pl
-from filelock import FileLock
 
+from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import all_cores, attach, committing
 from dasd_resources.storage.data_files import (
     first_seen,
@@ -26,7 +26,8 @@ from dasd_resources.storage.data_files import (
     naming_damage,
     require_files,
 )
-from dasd_resources.storage.schema import LOCK, migrate
+from dasd_resources.storage.place import catalog_of
+from dasd_resources.storage.schema import migrate
 from dasd_resources.storage.tables import TABLES, declared, owned_by
 
 Row = Mapping[str, Any]  # a table's row: column -> value of the column's type
@@ -160,8 +161,8 @@ class Lake:
         self.home = home
 
     @property
-    def catalog(self) -> Path:
-        return Path(self.home) / "catalog.sqlite"
+    def catalog(self) -> Catalog:
+        return catalog_of(Path(self.home))
 
     def stored_path(self, folder: Path) -> str:
         """A model's folder as the tables name it: relative to the home if it lies there, as that may be moved."""
@@ -174,7 +175,7 @@ class Lake:
 
     def require(self) -> None:
         """Raise FileNotFoundError, saying what to do, if there is no catalog: a read must not create one."""
-        if not self.catalog.is_file():
+        if not self.catalog.exists():
             raise FileNotFoundError(
                 f"{self.catalog} does not exist: run `dasd run` first, or set DASD_HOME; if it was there before, "
                 "restore a backup (`dasd restore`)"
@@ -208,10 +209,11 @@ class Lake:
     def commit(self, origin: str) -> Iterator[Transaction]:
         """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
         self.migrate()
-        with naming_damage(self.catalog), self._locked(), attach(self.catalog) as connection:
-            with committing(connection, origin):
+        catalog = self.catalog
+        with naming_damage(catalog), catalog.locked() as require_lock, attach(catalog) as connection:
+            with committing(connection, origin, require_lock):
                 yield Transaction(connection, _run_id(origin))
-            hash_committed(connection, self.catalog)
+            hash_committed(connection, catalog)
 
     def require_files(self) -> None:
         """Raise DamagedFiles if a data file of the newest snapshot is gone or cut; cheap, as none is read."""
@@ -222,7 +224,7 @@ class Lake:
         """Keep the hash of every data file that has none, as it is now; returns how many were first seen."""
         self.migrate()
         found = first_seen(self.catalog)  # before the lock is taken: it reads whole files
-        with self._locked(), attach(self.catalog) as connection:
+        with self.catalog.locked(), attach(self.catalog) as connection:
             keep_hashes(connection, found)
             forget_hashes(connection)
         return len(found)
@@ -231,9 +233,6 @@ class Lake:
         """Create the catalog or bring it to this version's schema; cheap when there is nothing to do."""
         with naming_damage(self.catalog):
             migrate(self.catalog, tuple(TABLES.values()))
-
-    def _locked(self) -> FileLock:
-        return FileLock(Path(self.home) / LOCK)
 
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:

@@ -11,19 +11,17 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import duckdb
 import polars as pl
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from dasd_resources.errors import UserError
+from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.connections import AUTHOR, attach
 from dasd_resources.storage.data_files import CATALOG_TABLES, Damage, DataFile, damaged, data_files
 from dasd_resources.storage.lake import Lake, Reading
-from dasd_resources.storage.schema import LOCK
 from dasd_resources.storage.tables import TABLES
-from dasd_resources.storage.upkeep import upkeep_lock
 
 RESTORE = "`dasd restore` brings it back from a backup"
 # Tables of which experiments write rows, too.
@@ -153,11 +151,10 @@ def drop_files(lake: Lake, plan: RepairPlan, last_event: int) -> int:
     last_event: of Dagster's log. Raises HomeInUse if another process writes, or maintenance or a backup is at work.
     Killed in between, it has changed nothing, or only noted what it was about to drop: another repair goes on.
     """
-    home = Path(lake.home)
     try:
-        with upkeep_lock(home, timeout=0):
+        with lake.catalog.locked(UPKEEP, timeout=0):
             _note(lake, plan.drop, last_event)
-            with FileLock(home / LOCK, timeout=0), attach(lake.catalog) as connection:
+            with lake.catalog.locked(timeout=0), attach(lake.catalog) as connection:
                 return _drop(connection, plan.drop)
     except Timeout as error:
         raise HomeInUse(AT_WORK.format(f"another process holds {error.lock_file}")) from None

@@ -1,7 +1,8 @@
 """A backup -> a home: files are copied to a staging folder, compared with the manifest, and renamed into place at once.
 
 A restored home may lie elsewhere than the one that was saved: what lies in it is named by its place there.
-Runs that were under way when the backup was made have no owner, and are declared failed by the next run.
+Runs that were under way when the backup was made have no owner, and are declared failed by the next run. A home whose
+catalog is a database, or whose data files are in an object store (`place`), gets them there, just before it is there.
 """
 
 import os
@@ -9,6 +10,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from dasd_resources.storage.backup import (
@@ -20,12 +22,18 @@ from dasd_resources.storage.backup import (
     copy_file,
     read_manifest,
 )
+from dasd_resources.storage.catalog_copy import restore_dump
+from dasd_resources.storage.catalogs import Catalog, PostgresCatalog
+from dasd_resources.storage.data_places import LocalFolder
+from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.place import PLACE
 
 
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
     """Bring a backup, or the newest one of a backup folder, to `home`.
 
-    Returns its manifest and, if `replace` moved an existing home out of the way, where that is now.
+    The home's `warehouse.json` stays, and says where catalog and data files go. Returns the manifest and, if `replace`
+    moved an existing home out of the way, where that is now.
     Raises BackupError if a file is damaged or missing, or if `home` is not empty and `replace` is false.
     """
     folder = chosen(source)
@@ -37,6 +45,7 @@ def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, 
         raise BackupError(f"{home} is a mount point, which cannot be replaced as a whole: restore to a folder in it")
     shutil.rmtree(staging, ignore_errors=True)
     _copy(folder, manifest, staging)
+    _move_tables(staging, Lake(home=str(home)).catalog)
     os.sync()
     return manifest, _into_place(staging, home)
 
@@ -51,7 +60,7 @@ def chosen(source: Path) -> Path:
 
 
 def _check_free(home: Path) -> None:
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+    if home.exists() and (not home.is_dir() or {path.name for path in home.iterdir()} - {PLACE}):
         raise BackupError(
             f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it out of the way"
         )
@@ -65,19 +74,35 @@ def _copy(folder: Path, manifest: Manifest, staging: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not (folder / name).is_file():
             raise BackupError(f"{folder / name} is missing; restore another backup")
-        if copy_file(folder / name, copy) != entry:
+        if copy_file(partial(LocalFolder(folder).open, name), copy) != entry:
             raise BackupError(f"{folder / name} is damaged: not what was backed up; restore another backup")
     with closing(sqlite3.connect(staging / CATALOG)) as catalog:
         assert catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone() == (manifest.snapshot_id,)
         catalog.execute("PRAGMA journal_mode = WAL")  # a reader cannot set it, and must not wait for a writer to
 
 
+def _move_tables(staging: Path, catalog: Catalog) -> None:
+    """Bring data files and catalog of the staging folder to where the home has them, if that is elsewhere."""
+    local, data = staging / "data", catalog.data
+    if not isinstance(data, LocalFolder):
+        for path in sorted(local.rglob("*.parquet")):
+            data.put(path, path.relative_to(local).as_posix())
+        shutil.rmtree(local, ignore_errors=True)
+    if isinstance(catalog, PostgresCatalog):
+        restore_dump(staging / CATALOG, catalog)
+        for file in staging.glob(f"{CATALOG}*"):
+            file.unlink()
+    if (catalog.home / PLACE).is_file():
+        shutil.copyfile(catalog.home / PLACE, staging / PLACE)
+
+
 def _into_place(staging: Path, home: Path) -> Path | None:
     """Rename the finished home into place; returns where one that was there is now."""
     kept = None
     home.parent.mkdir(parents=True, exist_ok=True)
-    if home.exists() and any(home.iterdir()):
+    if home.exists() and {path.name for path in home.iterdir()} - {PLACE}:
         kept = home.with_name(f"{home.name}.before-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}")
         home.rename(kept)
+    (home / PLACE).unlink(missing_ok=True)  # the staging folder has it; a folder is renamed onto an empty one alone
     staging.rename(home)
     return kept

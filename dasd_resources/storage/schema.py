@@ -7,20 +7,19 @@ the catalog was last compared: a look at that is all there is to do as long as n
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import duckdb
-from filelock import FileLock
 
 from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
+from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import attach, committing
+from dasd_resources.storage.data_files import keep_hashes
 from dasd_resources.storage.migrations import MIGRATIONS
 from dasd_resources.storage.tables import Column, Table, check
 from dasd_resources.storage.views import views
 
 VERSIONS = "schema_version"
-LOCK = "catalog.lock"  # beside the catalog; held around every commit
 
 
 class NewerCatalog(UserError, RuntimeError):
@@ -32,7 +31,7 @@ class SchemaConflict(RuntimeError):
 
 
 @cache
-def migrate(catalog: Path, tables: tuple[Table, ...], migrations: tuple[str, ...] = MIGRATIONS) -> None:
+def migrate(catalog: Catalog, tables: tuple[Table, ...], migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Create a catalog with these tables or bring it forward to them; looked at once in a process.
 
     Each step is whole or not at all. Raises NewerCatalog for a catalog that a later release has written, and
@@ -42,20 +41,21 @@ def migrate(catalog: Path, tables: tuple[Table, ...], migrations: tuple[str, ...
     wanted = schema_hash(tables)
     if _is_current(catalog, len(migrations), wanted):
         return
-    catalog.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(catalog.parent / LOCK), attach(catalog) as connection:
+    catalog.home.mkdir(parents=True, exist_ok=True)
+    with catalog.locked() as require_lock, attach(catalog) as connection:
         version = _version(connection)
         if version > len(migrations):
             raise NewerCatalog(f"{catalog} has schema version {version}; this release knows {len(migrations)}: upgrade")
         # 1. Explicit steps, for a catalog that exists: each a commit of its own, numbered.
         for number in range(version + 1, len(migrations) + 1) if version else ():
-            with committing(connection, f"schema {number}"):
+            with committing(connection, f"schema {number}", require_lock):
                 connection.execute(migrations[number - 1])
                 connection.execute("INSERT INTO schema_version(version) VALUES ($number)", {"number": number})
         # 2. Whatever is declared and not there; for a new catalog, that is everything.
         if _was_compared(connection, len(migrations), wanted):
             return
-        with committing(connection, f"schema {len(migrations)}, tables {wanted[:16]}"):
+        keep_hashes(connection, {})  # makes their table: a connection that was there before would not see it
+        with committing(connection, f"schema {len(migrations)}, tables {wanted[:16]}", require_lock):
             _add_missing(connection, tables)
             _record(connection, len(migrations), wanted)
 
@@ -85,12 +85,12 @@ def _record(connection: duckdb.DuckDBPyConnection, number: int, wanted: str) -> 
     connection.execute("INSERT INTO schema_version(version, schema_hash) VALUES ($number, $hash)", values)
 
 
-def _is_current(catalog: Path, number: int, wanted: str) -> bool:
+def _is_current(catalog: Catalog, number: int, wanted: str) -> bool:
     """Looked up as readers read: a look at a catalog that is up to date waits for no writer, and stays attached.
 
     A connection that saw an earlier version is closed: kept, it has been seen to miss the tables made since.
     """
-    if not catalog.is_file():
+    if not catalog.exists():
         return False
     try:
         with attach(catalog, read_only=True) as connection:

@@ -8,7 +8,7 @@ folder). So only SELECT is accepted, and of table functions only those listed he
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain, count
 from pathlib import Path
@@ -17,8 +17,9 @@ import duckdb
 import polars as pl
 
 from dasd_resources.errors import UserError
+from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import attach_to, check_snapshot, loaded, quoted
-from dasd_resources.storage.data_files import naming_damage
+from dasd_resources.storage.data_files import CATALOG_TABLES, naming_damage
 
 TABLE_FUNCTIONS = frozenset(
     {
@@ -46,12 +47,12 @@ class RefusedQuery(UserError, ValueError):
     """A query that may do more than read the warehouse's tables; the message says what is accepted."""
 
 
-def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
+def select(catalog: Catalog, query: str, at: int | None = None) -> pl.DataFrame:
     """Rows of a query on the newest snapshot, or on snapshot `at`.
 
     Raises RefusedQuery, UnknownSnapshot, DamagedFiles, and duckdb.Error for what is wrong with the query itself.
     """
-    check_select(query)
+    check_select(query, (CATALOG_TABLES,) if catalog.shared else ())
     with (
         naming_damage(catalog),
         tempfile.TemporaryDirectory(prefix="dasd-sql-") as spill,
@@ -59,7 +60,7 @@ def select(catalog: Path, query: str, at: int | None = None) -> pl.DataFrame:
     ):
         connection.execute("RESET threads")
         attach_to(connection, catalog, at, read_only=True)
-        _lock(connection, catalog.parent / "data", Path(spill))
+        _lock(connection, catalog.data.root, Path(spill))
         rows = pl.DataFrame(_shown(connection.sql(query)))
         check_snapshot(connection, catalog, at)
         return rows
@@ -79,15 +80,21 @@ def _shown(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     return found.project(", ".join(f"{place} AS {name}" for place, name in zip(places, quoted_names, strict=True)))
 
 
-def check_select(query: str) -> None:
-    """Raise RefusedQuery unless the query is one SELECT (or an EXPLAIN of one) of tables and permitted functions."""
+def check_select(query: str, hidden: Sequence[str] = ()) -> None:
+    """Raise RefusedQuery unless the query is one SELECT (or an EXPLAIN of one) of tables and permitted functions.
+
+    hidden: databases none of whose tables may be read.
+    """
     statements = duckdb.extract_statements(query)
     if len(statements) != 1:
         raise RefusedQuery(f"{len(statements)} statements: give exactly one SELECT")
     text = statements[0].query
     if statements[0].type == duckdb.StatementType.EXPLAIN:
         text = EXPLAIN.sub("", text, count=1)
-    if refused := sorted(set(_table_functions(_syntax_tree(text))) - TABLE_FUNCTIONS):
+    tree = _syntax_tree(text)
+    if named := {name.lower() for name in _databases(tree)} & {name.lower() for name in hidden}:
+        raise RefusedQuery(f"tables of {', '.join(named)} are not permitted: others share that database")
+    if refused := sorted(set(_table_functions(tree)) - TABLE_FUNCTIONS):
         raise RefusedQuery(
             f"table functions {', '.join(refused)} are not permitted; these are: {', '.join(sorted(TABLE_FUNCTIONS))}"
         )
@@ -112,10 +119,19 @@ def _table_functions(node: object) -> Iterator[str]:
         yield from (name for value in node for name in _table_functions(value))
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, data: Path, spill: Path) -> None:
+def _databases(node: object) -> Iterator[str]:
+    """Whatever stands before a table's name in a statement: a database, a schema, or both."""
+    if isinstance(node, dict):
+        yield from (str(node[part]) for part in ("catalog_name", "schema_name") if node.get(part))
+        yield from (name for value in node.values() for name in _databases(value))
+    elif isinstance(node, list):
+        yield from (name for value in node for name in _databases(value))
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, data: str, spill: Path) -> None:
     """Disable access to files, extensions, Python variables and settings, for good."""
     for setting in (
-        f"allowed_directories = ['{quoted(data)}/']",
+        f"allowed_directories = ['{quoted(data)}']",
         f"temp_directory = '{quoted(spill)}'",
         "python_enable_replacements = false",
         "autoload_known_extensions = false",

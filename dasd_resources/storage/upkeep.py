@@ -10,10 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
-from filelock import FileLock
 
 from dasd_resources.storage.data_files import DataFile, require_content
 from dasd_resources.storage.data_files import data_files as list_files
@@ -35,11 +33,6 @@ class Swept:
 
     def __add__(self, other: "Swept") -> "Swept":
         return Swept(self.num_files + other.num_files, self.num_bytes + other.num_bytes)
-
-
-def upkeep_lock(home: Path, timeout: float = -1) -> FileLock:
-    """Lock held while files are deleted and while they are backed up; raises Timeout after `timeout` seconds."""
-    return FileLock(home / "upkeep.lock", timeout=timeout)
 
 
 def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
@@ -118,15 +111,12 @@ def delete_unreferenced(lake: Lake, origin: str, before: datetime) -> Swept:
 def _delete(lake: Lake, origin: str, function: str, before: datetime) -> Swept:
     with lake.commit(origin) as transaction:
         listed = transaction.read(LISTED.format(function=function), {"before": before})
-        sizes = [_size(path) for path in listed["path"]] if not listed.is_empty() else []
-        if sizes:
-            transaction.read(DELETED.format(function=function), {"before": before})
-    return Swept(len(sizes), sum(sizes))
-
-
-def _size(path: str) -> int:
-    """Size of a data file; 0 if an upkeep that was killed has deleted it already."""
-    return Path(path).stat().st_size if Path(path).is_file() else 0
+        paths = [path.removeprefix(lake.catalog.data.root) for path in listed["path"]] if not listed.is_empty() else []
+        if not paths:
+            return Swept()
+        sizes = lake.catalog.data.sizes(paths)  # not of those that an upkeep which was killed has deleted already
+        transaction.read(DELETED.format(function=function), {"before": before})
+    return Swept(len(paths), sum(sizes.values()))
 
 
 def table_sizes(lake: Lake) -> pl.DataFrame:

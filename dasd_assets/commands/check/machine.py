@@ -38,7 +38,7 @@ def disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts:
 
 def _mean_tokens(home: Path) -> tuple[float | None, str]:
     lake = Lake(home=str(home))
-    if not lake.catalog.is_file():
+    if not lake.catalog.exists():
         return None, "at most"
     mean = lake.read("SELECT avg(len(token_ids)) FROM responses").item()
     return (mean, "so far") if mean else (None, "at most")

@@ -13,7 +13,7 @@ from dasd_resources.storage.lake import Lake
 def other_selection(recipe: Recipe, home: Path, teacher: PromptedModel) -> str:
     """How much the other recipe has selected. Raises CheckFailed where that cannot be trained on."""
     lake = Lake(home=str(home))
-    if not lake.catalog.is_file():
+    if not lake.catalog.exists():
         raise CheckFailed(f"recipe {recipe.selection_from} has selected nothing: there are no tables in {home} yet")
     if fault := source_fault(lake, recipe, teacher.fingerprint):
         raise CheckFailed(fault)

@@ -1,0 +1,93 @@
+"""Which catalog and which place for data files a home has: its own, or those in its `warehouse.json`.
+
+The first command that finds DASD_CATALOG (`postgresql://user@host/database`) or DASD_DATA (`s3://bucket/prefix`) writes
+them there, so that a later one without them does not begin an empty warehouse. A password is not written: it is moved
+to PGPASSWORD, where libpq and child processes find it.
+"""
+
+import json
+from collections.abc import MutableMapping
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from dasd_resources.errors import UserError
+from dasd_resources.storage.catalogs import Catalog, PostgresCatalog, SqliteCatalog
+from dasd_resources.storage.data_places import DataPlace, LocalFolder, ObjectStore
+from dasd_resources.whole_files import write_whole
+
+PLACE = "warehouse.json"
+CATALOG_VARIABLE, DATA_VARIABLE = "DASD_CATALOG", "DASD_DATA"
+SECRET_OPTIONS = {"password", "sslpassword", "passfile"}
+
+
+class PlaceError(UserError, ValueError):
+    """A catalog or place for data that cannot be used, or is not the home's; the message says what is accepted."""
+
+    exit_code = 2
+
+
+def catalog_of(home: Path) -> Catalog:
+    """The home's catalog. Raises PlaceError if what its `warehouse.json` says cannot be read."""
+    places = _written(home)
+    url = places.get("data")
+    data: DataPlace = ObjectStore(url) if url else LocalFolder(home / "data")
+    return PostgresCatalog(home, data, places["catalog"]) if "catalog" in places else SqliteCatalog(home, data)
+
+
+def choose_storage(home: Path, environment: MutableMapping[str, str]) -> None:
+    """Note in a new home what DASD_CATALOG and DASD_DATA say; in one that has tables, they must say the same.
+
+    A password in DASD_CATALOG is moved to PGPASSWORD, in `environment`. Raises PlaceError.
+    """
+    chosen = {}
+    if url := environment.get(CATALOG_VARIABLE):
+        chosen["catalog"] = environment[CATALOG_VARIABLE] = _without_password(url, environment)
+    if url := environment.get(DATA_VARIABLE):
+        chosen["data"] = _object_store(url)
+    written = _written(home)
+    if chosen.items() <= written.items():
+        return
+    if written or SqliteCatalog(home, LocalFolder(home / "data")).exists():
+        raise PlaceError(
+            f"{home} has its tables in {_described(written)}, not in {_described(chosen)}: unset {CATALOG_VARIABLE} "
+            f"and {DATA_VARIABLE}, or bring a backup to another home (`dasd backup`, then `dasd restore` there)"
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    write_whole(home / PLACE, json.dumps(chosen, indent=1).encode())
+
+
+def _written(home: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(url) for name, url in json.loads((home / PLACE).read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise PlaceError(f"{home / PLACE} cannot be read ({error}): it says where the tables are, restore it") from None
+
+
+def _without_password(url: str, environment: MutableMapping[str, str]) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or len(parts.path) < 2:
+        raise PlaceError(f"{CATALOG_VARIABLE} must be postgresql://user@host:port/database")
+    if secret := SECRET_OPTIONS & parse_qs(parts.query).keys():
+        raise PlaceError(f"{CATALOG_VARIABLE} must not have {', '.join(sorted(secret))}: set PGPASSWORD, or ~/.pgpass")
+    if parts.password is not None:
+        environment["PGPASSWORD"] = unquote(parts.password)
+    return _named(parts)
+
+
+def _named(parts: SplitResult) -> str:
+    user, _, address = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return parts._replace(scheme="postgresql", netloc=f"{name}@{address}" if name else address).geturl()
+
+
+def _object_store(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.hostname or "@" in parts.netloc or parts.query or "'" in url:
+        raise PlaceError(f"{DATA_VARIABLE} must be s3://bucket/prefix; credentials are taken from AWS_… variables")
+    return url.rstrip("/")
+
+
+def _described(places: dict[str, str]) -> str:
+    return " and ".join(places.values()) or "its own folder"

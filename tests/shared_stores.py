@@ -1,0 +1,159 @@
+"""A PostgreSQL server and an object store, started once for the tests of a process, each database made from a template.
+
+PostgreSQL refuses to run as root: where we are root, it runs as the user that its Debian package has made.
+"""
+
+import atexit
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+from pyarrow.fs import S3FileSystem
+
+from dasd_resources.storage.place import choose_storage
+
+HOST, BUCKET, TEMPLATE = "127.0.0.1", "lake", "migrated"
+KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1"}
+MAKE = "import sys; from dasd_resources.storage.lake import Lake; Lake(home=sys.argv[1]).migrate()"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs: Debian puts the server's in none of PATH."""
+    found = shutil.which("postgres")
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+@dataclass
+class Postgres:
+    """A server of our own, without a password, for this machine alone."""
+
+    bin: Path
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="dasd-postgres-")))
+    port: int = field(default_factory=free_port)
+    names: "count[int]" = field(default_factory=count)
+
+    @property
+    def user(self) -> str:
+        return "postgres" if os.getuid() == 0 else getpass.getuser()
+
+    def begin(self) -> None:
+        if os.getuid() == 0:
+            os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
+        self._as_user("initdb", "-D", self.folder / "data", "--no-sync", "--auth=trust", f"--username={self.user}")
+        self.start()
+        atexit.register(self.end)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses={HOST} -c fsync=off -c max_connections=200"
+        command = ["pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", options, "start"]
+        self._as_user(*command)
+
+    def stop(self) -> None:
+        """As by a power cut: sessions are lost in the middle of what they do."""
+        self._as_user("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
+
+    def end(self) -> None:
+        with suppress(AssertionError):  # a test that failed has left it stopped
+            self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{self.user}@{HOST}:{self.port}/{database}"
+
+    def create(self, template: str = "template1") -> str:
+        """A new database; returns its URL."""
+        name = f"lake{next(self.names)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        with closing(psycopg2.connect(self.url(database))) as session:
+            session.autocommit = True
+            session.cursor().execute(statement)
+
+    def _as_user(self, program: str, *arguments: object) -> None:
+        command = [str(self.bin / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, user=self.user if os.getuid() == 0 else None, cwd="/", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@cache
+def postgres() -> Postgres:
+    """The server of this process. Skips the test where there is no PostgreSQL."""
+    if (found := binaries()) is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    server = Postgres(found)
+    server.begin()
+    return server
+
+
+@cache
+def object_store() -> Mapping[str, str]:
+    """The environment variables of an object store with one bucket, in memory, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(process.kill)
+    variables = {**KEYS, "AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
+    for _ in range(600):
+        with socket.socket() as sock:
+            if sock.connect_ex((HOST, port)) == 0:
+                break
+        time.sleep(0.1)
+    key, secret, region = KEYS.values()
+    client = S3FileSystem(
+        access_key=key,
+        secret_key=secret,
+        region=region,
+        endpoint_override=variables["AWS_ENDPOINT_URL"],
+        allow_bucket_creation=True,
+    )
+    client.create_dir(BUCKET)
+    return variables
+
+
+@cache
+def _template() -> str:
+    """A database with all tables of a new home, made in another process: one that others use cannot be copied."""
+    server = postgres()
+    server.execute(f"CREATE DATABASE {TEMPLATE}")
+    with tempfile.TemporaryDirectory() as folder:
+        choose_storage(Path(folder), {"DASD_CATALOG": server.url(TEMPLATE), "DASD_DATA": f"s3://{BUCKET}/{TEMPLATE}"})
+        environment = {**os.environ, **object_store(), "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", MAKE, folder], env=environment, check=True)
+    return TEMPLATE
+
+
+def share(home: Path, empty: bool = False) -> dict[str, str]:
+    """Give a new home a database and a prefix of the object store; returns what DASD_CATALOG and DASD_DATA are.
+
+    empty: without tables.
+    """
+    url = postgres().create("template1" if empty else _template())
+    chosen = {"DASD_CATALOG": url, "DASD_DATA": f"s3://{BUCKET}/{url.rpartition('/')[2]}"}
+    object_store()
+    choose_storage(home, dict(chosen))
+    return chosen

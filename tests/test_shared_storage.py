@@ -1,0 +1,257 @@
+"""A warehouse on PostgreSQL with an object store does what one in a home does, and gives no credential away."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Timer
+
+import duckdb
+import polars as pl
+import pytest
+import shared_stores
+from filelock import Timeout
+
+from dasd_resources.storage.backup import back_up
+from dasd_resources.storage.catalog_copy import CatalogInUse
+from dasd_resources.storage.catalogs import CatalogAway
+from dasd_resources.storage.data_files import DamagedFiles, UnreadableCatalog, damaged, data_files, lost_files
+from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.place import PLACE, PlaceError, choose_storage
+from dasd_resources.storage.repair import drop_files, plan_repair
+from dasd_resources.storage.restore import restore
+from dasd_resources.storage.sql_sandbox import RefusedQuery, select
+from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+
+NUM_ROWS = 300  # enough for a data file of their own
+COUNT = "SELECT count(*), count(DISTINCT rollout_id), sum(seed) FROM prefix_cuts"
+WRITER = """
+import sys, test_shared_storage
+from dasd_resources.storage.lake import Lake
+for number in range(3):
+    test_shared_storage.append(Lake(home=sys.argv[1]), f"{sys.argv[2]}-{number}", 50)
+    test_shared_storage.append(Lake(home=sys.argv[1]), f"all-{number}", 50)
+"""
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in shared_stores.object_store().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """An empty warehouse."""
+    shared_stores.share(tmp_path / "home")
+    return Lake(home=str(tmp_path / "home"))
+
+
+def append(lake: Lake, name: str, num_rows: int = NUM_ROWS) -> int:
+    rows = pl.DataFrame({"rollout_id": [f"{name}-{i}" for i in range(num_rows)]})
+    rows = rows.with_columns(seed=pl.lit(1), cut_version=pl.lit("a'b\"\n😀\\"))
+    with lake.commit("test") as transaction:
+        return transaction.append_missing("prefix_cuts", rows)
+
+
+def test_processes_write_each_row_once(lake: Lake) -> None:
+    lake.migrate()
+    command = [sys.executable, "-c", WRITER, lake.home]
+    writers = [subprocess.Popen([*command, str(n)], cwd=Path(__file__).parent) for n in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert lake.read(COUNT).row(0) == (450, 450, 450)
+    assert damaged_files(lake) == []
+
+
+def damaged_files(lake: Lake) -> list[str]:
+    return [*map(str, lost_files(lake.catalog)), *map(str, damaged(lake.catalog, data_files(lake.catalog)))]
+
+
+def test_one_commits_at_a_time_and_a_lost_lock_is_seen(lake: Lake) -> None:
+    append(lake, "a", 2)
+    with lake.catalog.locked():
+        with pytest.raises(Timeout), lake.catalog.locked(timeout=0.2):
+            pass
+        append_elsewhere = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys, test_shared_storage as t; t.append(t.Lake(sys.argv[1]), 'b', 2)",
+                lake.home,
+            ],
+            cwd=Path(__file__).parent,
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            append_elsewhere.wait(2)
+        assert lake.read(COUNT).row(0)[0] == 2  # readers go on
+    assert append_elsewhere.wait() == 0
+    assert lake.read(COUNT).row(0)[0] == 4
+    end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    with pytest.raises(CatalogAway, match="terminat"), lake.commit("test") as transaction:
+        transaction.replace("prefix_cuts", {"seed": 1}, pl.DataFrame())
+        shared_stores.postgres().execute(end_sessions)
+    assert lake.read(COUNT).row(0)[0] == 4
+
+
+def test_a_database_that_starts_again_is_waited_for(lake: Lake) -> None:
+    server = shared_stores.postgres()
+    append(lake, "a", 2)
+    assert lake.read(COUNT).row(0)[0] == 2  # leaves an idle connection
+    server.stop()
+    again = Timer(1, server.start)
+    again.start()
+    try:
+        with pytest.raises(UnreadableCatalog, match="see whether the database runs"):
+            lake.read(COUNT)
+        assert append(lake, "b", 2) == 2  # what took a model's time waits
+    finally:
+        again.join()
+    assert lake.read(COUNT).row(0)[0] == 4
+
+
+def test_maintenance_merges_expires_and_deletes_in_the_object_store(lake: Lake) -> None:
+    for number in range(3):
+        append(lake, str(number))
+    before = {file.path for file in data_files(lake.catalog)}
+    assert merge_small_files(lake, "test") == {"prefix_cuts": 3}
+    now = datetime.now(UTC)
+    expired, _ = expire_snapshots(lake, "test", now + timedelta(seconds=1), [])
+    assert expired > 3
+    swept = delete_unreferenced(lake, "test", now + timedelta(days=2))
+    assert (swept.num_files, swept.num_bytes > 0) == (3, True)
+    assert lake.catalog.data.sizes(sorted(before)) == {}
+    assert lake.read(COUNT).row(0) == (3 * NUM_ROWS,) * 3
+    assert damaged_files(lake) == []
+
+
+def test_a_lost_object_is_named_and_its_rows_can_be_dropped(lake: Lake) -> None:
+    append(lake, "a")
+    append(lake, "b")
+    [lost, _] = data_files(lake.catalog)
+    other = Path(lake.home) / "other"
+    other.write_bytes(b"something else")
+    lake.catalog.data.put(other, lost.path)
+    with pytest.raises(DamagedFiles, match=r"prefix_cuts data file .* has 14 bytes, not "):
+        lake.read("SELECT sum(seed + 1) FROM prefix_cuts")
+    plan = plan_repair(lake, ())
+    assert [damage.file.path for damage in plan.drop] == [lost.path]
+    drop_files(lake, plan, 0)
+    assert lake.read(COUNT).row(0) == (NUM_ROWS,) * 3
+    assert lost_files(lake.catalog) == []
+
+
+ATTACKS = """\
+FROM __ducklake_metadata_dasd.pg_catalog.pg_shadow
+FROM "__Ducklake_Metadata_dasd".ducklake_metadata
+SELECT (SELECT count(*) FROM __ducklake_metadata_dasd.public.ducklake_snapshot)
+DESCRIBE __ducklake_metadata_dasd.pg_catalog.pg_roles
+FROM postgres_query('__ducklake_metadata_dasd', 'SELECT 1')
+FROM postgres_scan('{url}', 'public', 'ducklake_metadata')
+FROM read_blob('s3://lake/other')
+FROM duckdb_secrets()
+FROM duckdb_databases()
+FROM duckdb_settings()
+CREATE SECRET (TYPE s3)
+ATTACH '{url}' AS other (TYPE postgres)""".splitlines()
+
+
+def test_sql_is_confined_there_too(lake: Lake) -> None:
+    append(lake, "a")
+    assert select(lake.catalog, COUNT).row(0) == (NUM_ROWS,) * 3
+    for attack in ATTACKS:
+        with pytest.raises((RefusedQuery, duckdb.Error)):
+            select(lake.catalog, attack.format(url=lake.catalog.target.removeprefix("postgres:")))
+    for setting in ("s3_secret_access_key", "s3_access_key_id"):
+        assert select(lake.catalog, f"SELECT current_setting('{setting}')").item() == ""
+
+
+def test_a_backup_of_either_is_restored_as_the_other(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").touch()
+    append(lake, "a")
+    append(lake, "b", 3)  # rows that are kept in the catalog
+    with lake.commit("test") as transaction:
+        transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", ["a-0", "b-0"])
+    then, expected = lake.snapshot_id(), lake.read(COUNT)
+    folder, manifest = back_up(Path(lake.home), tmp_path / "dagster", tmp_path / "backups", keep=1)
+    assert manifest.snapshot_id == then
+    assert {name.partition("/")[0] for name in manifest.entries} == {"catalog.sqlite", "dagster", "data"}
+    assert not any(
+        secret in path.read_bytes() for path in folder.rglob("*") if path.is_file() for secret in [b"sesame"]
+    )
+    # 1. In a folder of its own.
+    restore(folder, tmp_path / "embedded")
+    embedded = Lake(home=str(tmp_path / "embedded"))
+    assert (embedded.catalog.exists(), (tmp_path / "embedded" / PLACE).exists()) == (True, False)
+    assert embedded.read(COUNT).equals(expected)
+    assert append(embedded, "c") == NUM_ROWS
+    # 2. And from there in another database, under another prefix.
+    back_up(tmp_path / "embedded", tmp_path / "dagster", tmp_path / "backups", keep=2)
+    shared_stores.share(tmp_path / "again", empty=True)
+    restore(tmp_path / "backups", tmp_path / "again")
+    again = Lake(home=str(tmp_path / "again"))
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["dagster", PLACE]
+    assert again.read(COUNT).row(0) == (2 * NUM_ROWS + 1,) * 3
+    assert again.read(COUNT, at=then).equals(expected)
+    assert append(again, "d", 3) == 3
+    assert append(again, "d") == NUM_ROWS - 3
+    assert damaged_files(again) == []
+    with pytest.raises(CatalogInUse, match="name an empty database"):
+        restore(tmp_path / "backups", tmp_path / "again", replace=True)
+
+
+def test_the_first_command_notes_the_place_and_no_password(tmp_path: Path) -> None:
+    environment = {"DASD_CATALOG": "postgres://me:p%40ss@db:5433/lake?sslmode=require", "DASD_DATA": "s3://lake/a/"}
+    choose_storage(tmp_path / "home", environment)
+    assert environment["PGPASSWORD"] == "p@ss"
+    assert environment["DASD_CATALOG"] == "postgresql://me@db:5433/lake?sslmode=require"
+    noted = json.loads((tmp_path / "home" / PLACE).read_text())
+    assert noted == {"catalog": environment["DASD_CATALOG"], "data": "s3://lake/a"}
+    choose_storage(tmp_path / "home", {})  # which is then known
+    assert str(Lake(home=str(tmp_path / "home")).catalog) == environment["DASD_CATALOG"]
+    with pytest.raises(
+        PlaceError, match=r"has its tables in postgresql://me@db:5433/\S+ and s3://lake/a, not in s3://b"
+    ):
+        choose_storage(tmp_path / "home", {"DASD_DATA": "s3://b"})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"DASD_CATALOG": "mysql://me:sesame@db/lake"},
+        {"DASD_CATALOG": "postgresql://me:sesame@db"},
+        {"DASD_CATALOG": "postgresql://me@db/lake?password=sesame"},
+        {"DASD_DATA": "s3://key:sesame@bucket/a"},
+        {"DASD_DATA": "/somewhere/sesame"},
+    ],
+)
+def test_what_cannot_be_a_place_says_so_without_repeating_it(environment: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(PlaceError) as error:
+        choose_storage(tmp_path, environment)
+    assert "sesame" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_has_tables_keeps_them(tmp_path: Path) -> None:
+    append(Lake(home=str(tmp_path)), "a", 2)
+    with pytest.raises(PlaceError, match=r"in its own folder, not in postgresql://me@db/lake.*`dasd restore` there"):
+        choose_storage(tmp_path, {"DASD_CATALOG": "postgresql://me@db/lake"})
+
+
+def test_a_database_that_is_not_there_is_named_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = shared_stores.free_port()
+    environment = {
+        **os.environ,
+        "DASD_HOME": str(tmp_path),
+        "DASD_CATALOG": f"postgresql://me:sesame2@127.0.0.1:{port}/lake",
+    }
+    command = [sys.executable, "-m", "dasd_assets.cli", "sql", "SELECT 1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"dasd: postgresql://me@127.0.0.1:{port}/lake cannot be used (")
+    assert "Traceback" not in done.stderr
+    assert "sesame2" not in done.stderr + done.stdout
