@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -56,9 +56,12 @@ from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, read
 from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
 from dasd_resources.inference.engines import Engines
+from dasd_resources.inference.kept_engine import make_room
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_files import experiments_of
+from dasd_resources.sft.checkpoint import Pace, Progress, Trained
+from dasd_resources.sft.trainer import SftJob
 from dasd_resources.sft.trainer import train as train_in_child
 from dasd_resources.storage.place import choose_storage
 from dasd_resources.storage.warehouse import Warehouse
@@ -130,7 +133,7 @@ def build_definitions(
     """
     check_names(recipe)
     compared = usable_experiments(recipe, home) if compared is None else compared
-    engines = engines or EnvironmentEngines(home=str(home))
+    engines = engines or EnvironmentEngines(home=str(home), keep_loaded_seconds=recipe.automation.keep_loaded_seconds)
     made = [_owned(asset, recipe) for asset in _assets(recipe, stages, compared)]
     assets = dg.Definitions(
         assets=_with_code_references(made),
@@ -144,7 +147,7 @@ def build_definitions(
         resources={
             "warehouse": _fixed(warehouse or Warehouse(home=str(home))),
             "engines": _fixed(engines),
-            "train": _fixed(train),
+            "train": _fixed(_alone(train, home)),
             "io_manager": _io_manager(recipe),
         },
         executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
@@ -224,6 +227,16 @@ def _io_manager(recipe: Recipe) -> dg.IOManagerDefinition:
         return NoValues()
 
     return dg.IOManagerDefinition(create, config_schema={})
+
+
+def _alone(train: Train, home: Path) -> Train:
+    """The training, with no model kept loaded beside it: it needs the GPUs."""
+
+    def train_alone(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Trained:
+        make_room(home)
+        return train(job, on_progress)
+
+    return train_alone
 
 
 def _fixed(value: object) -> dg.ResourceDefinition:

@@ -3,6 +3,9 @@
 Everything after generation rests on one logprob per token from each model. A sample of each batch is scored again in
 another way (the teacher's own tokens by prefill, the student's by another engine) and compared with `responses` and
 `student_logprobs`. Beyond the recipe's tolerance the check fails, and nothing downstream is made from the batch.
+
+The gate is on the mean and on quantiles. The largest difference is that of one token, and grows with their number: it
+is reported with its token, and a limit only where the recipe sets one (float32 recipes do).
 """
 
 import warnings
@@ -82,13 +85,16 @@ class StoredLogprobs:
 class ParityResult:
     """Differences between stored and re-scored logprobs of a sample, in nats.
 
-    table: WORST_COLUMNS, a row per response with its worst token; the worst response first. bias: the mean signed
-    difference. faults: one message (Markdown, as a check's description) for each response that could not be compared.
+    table: WORST_COLUMNS, a row per response with its worst token; the worst response first. p99_difference,
+    p999_difference: of all tokens but one in a hundred and in a thousand. bias: the mean signed difference. faults: one
+    message (Markdown, as a check's description) for each response that could not be compared.
     """
 
     table: pl.DataFrame
     num_tokens: int
     mean_difference: float
+    p99_difference: float
+    p999_difference: float
     max_difference: float
     bias: float
     correlation: float | None
@@ -97,12 +103,13 @@ class ParityResult:
     def violations(self, limits: Rescoring, key: str) -> list[str]:
         """Why the check fails, one message per reason; empty if it passes. key: in the recipe, `parity.teacher` say."""
         found = list(self.faults)
-        for name, value, limit in (
-            ("mean", self.mean_difference, limits.max_mean_difference),
-            ("max", self.max_difference, limits.max_difference),
+        for name, value, setting, limit in (
+            ("mean", self.mean_difference, "max_mean_difference", limits.max_mean_difference),
+            ("p99", self.p99_difference, "max_p99_difference", limits.max_p99_difference),
+            ("p99.9", self.p999_difference, "max_p999_difference", limits.max_p999_difference),
+            ("max", self.max_difference, "max_difference", limits.max_difference),
         ):
-            if not value <= limit:  # unlike value > limit, this is true for NaN
-                setting = "max_mean_difference" if name == "mean" else "max_difference"
+            if limit is not None and not value <= limit:  # unlike value > limit, this is true for NaN
                 found.append(f"{name} difference {value:.4g} nats is above {key}.{setting} {limit:g}")
         return found
 
@@ -139,11 +146,21 @@ def compare(stored: Sequence[StoredLogprobs], results: Iterable[Score | Failure]
         table=pl.DataFrame(rows).sort("max_difference", descending=True) if rows else pl.DataFrame(),
         num_tokens=len(old),
         mean_difference=float(difference.mean()) if len(old) else 0.0,
+        p99_difference=_quantile(difference, 0.99),
+        p999_difference=_quantile(difference, 0.999),
         max_difference=float(difference.max()) if len(old) else 0.0,
         bias=float((new - old).mean()) if len(old) else 0.0,
         correlation=float(np.corrcoef(old, new)[0, 1]) if len(old) > 1 and old.std() > 0 and new.std() > 0 else None,
         faults=faults,
     )
+
+
+def _quantile(difference: np.ndarray, share: float) -> float:
+    """The value that this share of the differences does not exceed; a value that there is, so of few not their largest.
+
+    NaN if any is NaN.
+    """
+    return float(np.quantile(difference, share, method="lower")) if len(difference) else 0.0
 
 
 def _compared(one: StoredLogprobs, old: np.ndarray, new: np.ndarray) -> Row:
@@ -283,17 +300,29 @@ def _check(
     violations = comparison.violations(limits, key)
     return dg.AssetCheckResult(
         passed=not violations,
-        description="; ".join([*violations[:5], f"worst: {comparison.worst}"])
+        description="; ".join([*violations[:5], f"worst: {comparison.worst}", *_advice(comparison, key)])
         if violations
         else _agreement(comparison),
         metadata=_metadata(comparison, other),
     )
 
 
+def _advice(comparison: ParityResult, key: str) -> list[str]:
+    """What a failed check asks of the user; nothing where no token was compared, as the faults say it then."""
+    if comparison.table.is_empty():
+        return []
+    return [
+        f"rounding alone has a signed mean near 0 (here {comparison.bias:.2g}): then raise the limits in {key} and "
+        "`dasd run`, which computes nothing again; else one of the two computations is wrong, and `dasd check` and "
+        f"`dasd audit response {comparison.table.row(0, named=True)['response_id']}` show more"
+    ]
+
+
 def _agreement(comparison: ParityResult) -> str:
     return (
         f"{comparison.num_tokens:,} tokens of {comparison.table.height} responses agree: "
-        f"mean difference {comparison.mean_difference:.2g}, max {comparison.max_difference:.2g} nats"
+        f"mean difference {comparison.mean_difference:.2g}, p99 {comparison.p99_difference:.2g}, "
+        f"max {comparison.max_difference:.2g} nats"
     )
 
 
@@ -302,6 +331,8 @@ def _metadata(comparison: ParityResult, other: PromptedModel) -> dict[str, Figur
     correlation = comparison.correlation
     differences = {
         "mean_difference": tidy(comparison.mean_difference),
+        "p99_difference": tidy(comparison.p99_difference),
+        "p999_difference": tidy(comparison.p999_difference),
         "max_difference": tidy(comparison.max_difference),
         "mean_signed_difference": tidy(comparison.bias),
     }

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 import polars as pl
@@ -96,7 +97,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
 
     @declared.asset(
         group="scores",
-        kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
+        kinds={"ducklake", ENGINES[recipe.student.as_scored.engine].ui_kind},
         pool="engine",
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
     )
@@ -112,8 +113,9 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         pool = responses_to_score(warehouse, params)
         todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0
+        scorer = replace(student, spec=student.spec.as_scored)  # the same weights, wherever they are: engine_parity
         with Ledger(warehouse, "student_logprobs", origin(context), batch) as ledger:
-            rows = scored_rows(warehouse, engines, student, batch, todo)
+            rows = scored_rows(warehouse, engines, scorer, batch, todo)
             for row in logged(rows, len(todo), "responses scored", context.log.info):
                 if isinstance(row, Failure):
                     ledger.fail(row)

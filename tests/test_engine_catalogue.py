@@ -4,18 +4,22 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 import dagster as dg
 import pytest
-from conftest import EXPRESSION, TURN, Project, change, continuation, prompt_rows, response
+from conftest import EXPRESSION, TURN, Fake, Project, change, continuation, prompt_rows, response
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.check import check
+from dasd_assets.commands.run import RunFailed
+from dasd_assets.records.partitions import batches
 from dasd_assets.service.jobs import executor
+from dasd_assets.service.staleness import comparison
 from dasd_resources.inference.engine import (
     Completion,
     Failure,
@@ -27,10 +31,14 @@ from dasd_resources.inference.engine import (
 )
 from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
 from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.kept_engine import free_kept_engine
 from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.sft.trainer import SftJob
 
 ROOT = Path(__file__).parents[1]
 NAME = "chain_sums"
+NUM_BATCHES = 2
 # Modules that are about one engine, and the catalogue.
 OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py", "vllm_log.py"]
 # The package of that name, not the engine: its version is recorded, and its tokenizers decide a fingerprint.
@@ -134,6 +142,45 @@ def test_an_engine_defined_here_runs_the_whole_pipeline(own: RealProject, loaded
             evaluation = record.event.dagster_event.asset_check_evaluation_data
             assert evaluation.passed
             assert evaluation.metadata["rescored_by"].value == f"{NAME} in float32, one sequence at a time"
+
+
+class KeepingProject(RealProject):
+    """The same, where models stay loaded from step to step."""
+
+    @property
+    def engines(self) -> Engines:
+        return Engines(home=str(self.home), keep_loaded_seconds=600.0)
+
+
+@dataclass
+class Untrained(Fake):
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+        raise RuntimeError("all batches are made")
+
+
+def test_of_many_batches_each_model_is_loaded_once_to_work_and_once_to_be_checked(
+    own: RealProject, entry: EngineEntry
+) -> None:
+    """Made batch by batch, the teacher alone would be loaded four times for each."""
+    loads = Counter[tuple[str, bool]]()
+
+    def load(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
+        loads[model.path.name, bool(model.spec.engine_options)] += 1
+        return ChainSums(model)
+
+    ENGINES[NAME] = replace(entry, load=load, holds_gpu_until_exit=True)
+    project = KeepingProject(own.home, own.recipe, Untrained())
+    for number in range(NUM_BATCHES):
+        project.land(f"{number}.jsonl", prompt_rows(3 * number, 3 * number + 3))
+    with pytest.raises(RunFailed, match="all batches are made"):
+        project.run()
+    free_kept_engine()
+    assert loads == {(role, checks): 1 for role in ("teacher", "student") for checks in (False, True)}
+    scored = project.read("SELECT batch, count(*) AS number FROM response_scores GROUP BY batch")
+    assert scored.height == NUM_BATCHES and scored["number"].min() > 0
+    with project.instance() as instance:
+        left = comparison(instance, project.definitions, batches(instance), {}).found
+    assert not [one for one in left if one.batch], "the checks have passed, and nothing of a batch is left to make"
 
 
 def test_an_entry_says_what_the_web_ui_and_the_executor_show(own: RealProject, entry: EngineEntry) -> None:

@@ -25,6 +25,7 @@ from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, listening, logprob, sampled
 from transformers import AutoTokenizer
 
+from dasd_assets.commands.run import RunFailed
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import (
     Completion,
@@ -401,6 +402,7 @@ def served_project(tmp_path: Path, tiny: Recipe) -> Callable[[str], ServedProjec
 
 
 GENERATIONS = "teacher_model,prompts,teacher_generations_t060"
+SCORED = "student_tokens,response_verdicts,student_logprobs"
 
 
 def test_through_the_asset_every_row_ends_once_and_a_failed_one_is_asked_for_again(
@@ -435,6 +437,32 @@ def test_through_the_asset_every_row_ends_once_and_a_failed_one_is_asked_for_aga
         assert row["logprobs"] == pytest.approx([logprob(t) for t in row["token_ids"]], rel=1e-6)
     stored = [file for file in project.home.rglob("*") if file.is_file()]
     assert stored and not any(KEY.encode() in file.read_bytes() for file in stored)
+
+
+def test_a_student_is_scored_by_its_server_and_one_of_other_weights_goes_no_further(
+    tmp_path: Path, tiny: Recipe
+) -> None:
+    chat = Engines(home=str(tmp_path)).find(tiny.student, "student.model").chat
+    with listening(Stub(chat)) as url:
+        served = {"base_urls": [url], "model": MODEL, "revision": "1", "api_key_env": "TEACHER_KEY"}
+        project = ServedProject(tmp_path / "home", change(tiny, "student.scoring_server", served))
+        project.land("a.jsonl", prompt_rows(0, 3))
+        with pytest.raises(RunFailed, match=r"student_logprobs: check engine_parity failed, .*mean difference"):
+            project.materialize(f"{GENERATIONS},teacher_generations_t100,held_out_questions,student_model,{SCORED}")
+    query = """SELECT s.student_fingerprint, s.engine, s.logprobs, t.token_ids, t.num_prompt_tokens
+        FROM student_logprobs s JOIN student_tokens t USING (response_id)"""
+    rows = project.read(query)
+    assert rows.height > 0 and rows["engine"].unique().to_list() == ["openai"]
+    for row in rows.iter_rows(named=True):
+        expected = [logprob(t) for t in row["token_ids"][row["num_prompt_tokens"] :]]
+        assert row["logprobs"] == pytest.approx(expected, rel=1e-6)
+    project.recipe = change(project.recipe, "student.scoring_server", None)
+    student = project.engines.fingerprint(project.recipe.student, "student.model")
+    assert rows["student_fingerprint"].unique().to_list() == [student]
+    project.fake.scored.clear()
+    with pytest.raises(RunFailed, match="engine_parity failed"):
+        project.materialize("student_logprobs")
+    assert project.fake.scored == []
 
 
 def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(

@@ -46,6 +46,7 @@ def test_a_comparison_by_hand() -> None:
     assert (found.num_tokens, found.faults) == (4, [])
     assert found.mean_difference == pytest.approx(0.1)
     assert found.max_difference == pytest.approx(0.3)
+    assert (found.p99_difference, found.p999_difference) == pytest.approx((0.1, 0.1))  # two tokens of four are exact
     assert found.bias == pytest.approx(-0.05)
     assert found.correlation == pytest.approx(np.corrcoef([-1, -2, -3, -4], [-0.9, -2, -3, -4.3])[0, 1])
     assert found.worst == "response b, token 1 `'<1>'`: stored -4.0000, re-scored -4.3000"
@@ -54,6 +55,26 @@ def test_a_comparison_by_hand() -> None:
         "mean difference 0.1 nats is above parity.teacher.max_mean_difference 0.01",
         "max difference 0.3 nats is above parity.teacher.max_difference 0.1",
     ]
+
+
+def test_quantiles_are_limits_and_the_largest_difference_is_one_only_where_it_is_set() -> None:
+    """Of a thousand tokens one is far off, nine more are off, and the rest is exact."""
+    differences = [2.0, *[0.5] * 9, *[0.0] * 990]
+    found = compare([stored("a", *[-3.0] * 1000)], [Score("a", [-3.0 + difference for difference in differences])])
+    assert (found.p99_difference, found.p999_difference, found.max_difference) == (0.0, 0.5, 2.0)
+    no_maximum = {"engine": "own", "max_mean_difference": 0.01}
+    assert found.violations(Rescoring(**no_maximum, max_p99_difference=0.1, max_p999_difference=0.6), "p") == []
+    assert found.violations(Rescoring(**no_maximum, max_p99_difference=0.1, max_p999_difference=0.4), "p") == [
+        "p99.9 difference 0.5 nats is above p.max_p999_difference 0.4"
+    ]
+    assert found.violations(Rescoring(**no_maximum, max_difference=1.0), "p") == [
+        "max difference 2 nats is above p.max_difference 1"
+    ]
+
+
+def test_a_mean_alone_is_no_gate() -> None:
+    with pytest.raises(ValueError, match="give max_p99_difference, max_p999_difference or max_difference, too"):
+        Rescoring(engine="own", max_mean_difference=0.05)
 
 
 def test_equal_logprobs_pass_whatever_the_order() -> None:

@@ -25,7 +25,7 @@ from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.records.current_checkpoint import enter_folders
-from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, in_code_location
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, BaseAssetGraph, in_code_location
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.records.wording import short
@@ -35,6 +35,7 @@ from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
+from dasd_assets.service.rounds import next_part, rounds
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
@@ -61,7 +62,7 @@ def command(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     dagster_home = prepare_home(home, args.dagster_home)
     os.environ["DAGSTER_HOME"] = str(dagster_home)  # a step in a process of its own reads it
-    engines = EnvironmentEngines(home=str(home))
+    engines = EnvironmentEngines(home=str(home), keep_loaded_seconds=recipe.automation.keep_loaded_seconds)
     definitions = dg.Definitions.merge(
         build_definitions(recipe, home, engines), dg.Definitions(loggers={"console": console})
     )
@@ -128,12 +129,14 @@ def bring_up_to_date(
     done = 0
     failed: dict[str, RunFailed | RecipeError] = {}
     reported: set[str] = set()
+    in_rounds = rounds(recipe, definitions.resolve_asset_graph())
     retried: Counter[str] = Counter()  # steps that only ask failed rows again: a few times, then left to a later run
-    while step := _next(planner, failed, retried, home, reported, echo):
+    while due := _next(planner, failed, retried, home, reported, echo):
+        step, unchecked = next_part(due, in_rounds)
         retried[step.identity] += step.retry
         echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
         try:
-            execute(instance, definitions, step.assets, step.batch, home, step.tags)
+            execute(instance, definitions, step.assets, step.batch, home, step.tags, unchecked)
         except (RunFailed, RecipeError) as error:
             failed[step.target] = error
             if step.batch is None or len(failed) >= MAX_FAILED_BATCHES:
@@ -148,8 +151,8 @@ def bring_up_to_date(
 
 def _next(
     planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, reported: set[str], echo: Echo
-) -> Step | None:
-    """The next step without an active run; waits while there are only others, and returns None if none is left."""
+) -> list[Step]:
+    """The steps without an active run, in order; waits while there are only others. Empty if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
         plan = planner.plan(LEVELS, patient=False)
@@ -164,14 +167,14 @@ def _next(
                 reported.add(step.target)
                 echo(f"{step.why}{_of(step.batch)}: left to a later run (see failed_requests)")
         if due:
-            return due[0]
+            return due
         if plan.changed:  # without the batches quarantined just now, there may be more to do
             continue
         if plan.exhausted:
             step, decision = plan.exhausted[0]
             raise RunFailed(f"{step.why}, after {decision.number - 1} attempts: {decision.why}")
         if not plan.active_runs:
-            return None
+            return []
         if reported.isdisjoint(plan.active_runs):
             reported.update(plan.active_runs)
             echo(f"waiting for runs of the service: {', '.join(run_id[:8] for run_id in plan.active_runs)}")
@@ -249,11 +252,19 @@ def execute(
     batch: str | None,
     home: Path,
     tags: Mapping[str, str] | None = None,
+    unchecked: Collection[str] = (),
 ) -> None:
-    """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError."""
+    """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError.
+
+    unchecked: assets whose blocking checks are left to a later run, until which nothing is made from them.
+    """
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
-    result = run_here(instance, job, home, tags, [dg.AssetKey(name) for name in assets], batch)
+    keys = [dg.AssetKey(name) for name in assets]
+    if unchecked:
+        checks = _checks(definitions.resolve_asset_graph(), keys, unchecked)
+        job, keys = job.get_subset(asset_selection=set(keys), asset_check_selection=checks), []
+    result = run_here(instance, job, home, tags, keys, batch)
     if not result.success:
         raise _first_error(result)
 
@@ -283,6 +294,12 @@ def run_here(
                 MAX_RETRIES_TAG: "0",
             },  # the service must not start it again
         )
+
+
+def _checks(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey], unchecked: Collection[str]) -> set[dg.AssetCheckKey]:
+    """The checks of these assets, but for the blocking ones of those that are not to be checked yet."""
+    every = [graph.get(check) for key in keys for check in graph.get(key).check_keys]
+    return {check.key for check in every if not (check.blocking and check.key.asset_key.to_user_string() in unchecked)}
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:

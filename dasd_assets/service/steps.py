@@ -23,7 +23,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 class Step:
     """Assets to materialize in one run; `identity` names what they are to be made from, not when or how often.
 
-    retry: nothing is out of date, but some rows failed.
+    retry: nothing is out of date, but some rows failed. only_checks: the assets that are but to be checked.
     """
 
     level: Level
@@ -31,6 +31,7 @@ class Step:
     reasons: Mapping[str, str]
     identity: str
     retry: bool = False
+    only_checks: frozenset[str] = frozenset()
 
     @property
     def assets(self) -> list[str]:
@@ -94,4 +95,6 @@ def _order(group: tuple[Level, str | None]) -> int:
 
 def _step(level: Level, batch: str | None, stale: Sequence[Stale]) -> Step:
     identity = content_hash([[one.wanted, one.retry] for one in stale])[:16]
-    return Step(level, batch, {one.asset: one.reason for one in stale}, identity, all(one.retry for one in stale))
+    retry, reasons = all(one.retry for one in stale), {one.asset: one.reason for one in stale}
+    only_checks = frozenset(one.asset for one in stale if {cause.kind for cause in one.causes} == {"check"})
+    return Step(level, batch, reasons, identity, retry, only_checks)

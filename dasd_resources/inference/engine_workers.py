@@ -1,8 +1,8 @@
 """EngineWorkers: several replicas of a model as one InferenceEngine, each in a process of its own (data parallelism).
 
 Requests are handed out as replicas become free, and results passed on as they come. What a process had when it died,
-or its engine raised an error, is asked of the others; a request that has lost three ends as a Failure. Left out:
-starting a lost process again, which the next step that opens the model does.
+or its engine raised an error, is asked of the others; a request that has lost three ends as a Failure. A lost process
+is started again by the next call, not within one: what killed it may do so again.
 """
 
 import logging
@@ -88,6 +88,7 @@ class EngineWorkers:
     def __init__(self, load: Load, gpus: Sequence[Sequence[str]]) -> None:
         self._load = load
         self._free = list(gpus)
+        self._of_lost: list[Sequence[str]] = []
         self._num_threads = max(1, (os.cpu_count() or 1) // len(gpus))
         self._workers: list[Worker] = []
         self._last_error: Exception | None = None
@@ -109,6 +110,7 @@ class EngineWorkers:
         self, method: Method, requests: Sequence[Request], length: Callable[[Request], int]
     ) -> Iterator[Completion | Score | Failure]:
         waiting, deaths = sorted(requests, key=length, reverse=True), Counter[str]()
+        self._free, self._of_lost = [*self._free, *self._of_lost], []
         self._start(len(waiting))
         for worker in self._workers:
             worker.num_jobs = 0
@@ -168,6 +170,7 @@ class EngineWorkers:
         """What a process that is no more had not answered."""
         self._workers.remove(worker)
         self._end([worker])
+        self._of_lost.append(worker.gpus)
         self._last_error = worker.error or self._last_error
         log.warning(
             "a replica's process is lost (%s); the %d requests that it had are asked of the other %d",

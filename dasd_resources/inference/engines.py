@@ -24,6 +24,7 @@ from dasd_resources.inference.engine import (
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
+from dasd_resources.inference.kept_engine import kept_engine, make_room
 from dasd_resources.inference.model_files import context_length, find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, RecipeError, Server
 
@@ -58,9 +59,13 @@ class PromptedModel:
 
 
 class Engines(ConfigurableResource):
-    """Finds models and loads them, one at a time; nothing is loaded until a step asks."""
+    """Finds models and loads them, one at a time; nothing is loaded until a step asks.
+
+    keep_loaded_seconds: for which a model that runs here stays loaded for the next step that asks for it.
+    """
 
     home: str
+    keep_loaded_seconds: float = 0.0
 
     def find(self, spec: Model, key: str) -> PromptedModel:
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
@@ -79,7 +84,8 @@ class Engines(ConfigurableResource):
         path = find_model(spec.model, key)
         weightless = spec.server is not None or ENGINES[spec.engine].absent
         files = (prompting_fingerprint if weightless else fingerprint)(path, self.cache)
-        unused = {"replicas", *(() if spec.stands_for else ("stands_for",))}  # which no fingerprint depends on
+        # What no fingerprint depends on.
+        unused = {"replicas", "scoring_server", *(() if spec.stands_for else ("stands_for",))}
         described = spec.model_dump(mode="json", exclude=unused)
         made_of = [FINGERPRINT_CACHE_FORMAT, files, described, _installed("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
@@ -106,7 +112,16 @@ class Engines(ConfigurableResource):
 
     @contextmanager
     def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
-        """The model loaded in the engine its recipe names, freed on leaving."""
+        """The model loaded in the engine its recipe names; on leaving it is freed, or kept for the next step."""
+        entry = ENGINES[model.spec.engine]
+        if self.keep_loaded_seconds and not entry.served and not entry.absent:
+            key = content_hash([str(model.path), model.fingerprint, model.spec.model_dump(mode="json")])
+            load, seconds = partial(self._load, model), self.keep_loaded_seconds
+            with kept_engine(Path(self.home), key, load, seconds) as engine:
+                yield engine
+            return
+        if not entry.served and not entry.absent:
+            make_room(Path(self.home))
         with closing(self._load(model)) as engine:
             yield engine
 

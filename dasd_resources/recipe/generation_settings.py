@@ -68,15 +68,34 @@ def _rescoring_engine(engine: str) -> str:
     return engine
 
 
+Nats = Annotated[float, Field(gt=0)]
+
+
 class Rescoring(Part):
-    """The engine that scores a sample again, and how far apart the two may be."""
+    """The engine that scores a sample again, and how far apart the two may be: on average, and by token.
+
+    The largest difference is reported, and a limit only where one is given: it grows with the number of tokens.
+    """
 
     engine: Annotated[str, AfterValidator(_rescoring_engine)]
     """`own`: the one that the model runs on."""
-    max_mean_difference: Annotated[float, Field(gt=0)]
+    max_mean_difference: Nats
     """Nats per token."""
-    max_difference: Annotated[float, Field(gt=0)]
-    """Nats, of any token."""
+    max_p99_difference: Annotated[Nats | None, AddedLater] = None
+    """Nats, of all tokens but one in a hundred; null: no such limit."""
+    max_p999_difference: Annotated[Nats | None, AddedLater] = None
+    """Nats, of all tokens but one in a thousand; null: no such limit."""
+    max_difference: Nats | None = None
+    """Nats, of any token; null: no such limit."""
+
+    @model_validator(mode="after")
+    def _more_than_a_mean(self) -> Self:
+        if self.max_p99_difference is None and self.max_p999_difference is None and self.max_difference is None:
+            raise ValueError(
+                "a mean hides a few tokens that are all wrong; give max_p99_difference, max_p999_difference or "
+                "max_difference, too"
+            )
+        return self
 
     def engine_for(self, own: str) -> str:
         """The engine that re-scores a model which runs on `own`."""

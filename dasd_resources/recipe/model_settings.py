@@ -48,6 +48,8 @@ class Model(Part):
     """Processes with the model, each on GPUs of its own; no row depends on how many."""
     server: Server | None = None
     """Where it is served, if it is."""
+    scoring_server: Annotated[Server | None, AddedLater] = None
+    """Of a student: where it is served to score the responses; all else, its checkpoints too, runs on `engine`."""
     stands_for: Annotated[str, Field(min_length=1)] | None = None
     """Of responses that land: the model that wrote them, or `itself`."""
 
@@ -93,6 +95,14 @@ class Model(Part):
     def is_proxy(self) -> bool:
         """Whether it scores what another model wrote, so that logprobs of that one are of no use."""
         return self.stands_for not in (None, ITSELF) and not ENGINES[self.engine].absent
+
+    @property
+    def as_scored(self) -> "Model":
+        """The model as it scores the responses of the pool: behind its scoring server, if it has one."""
+        if self.scoring_server is None:
+            return self
+        served = {"engine": SERVED_BY_DEFAULT, "engine_options": {}, "replicas": 1, "server": self.scoring_server}
+        return self.model_copy(update=served)
 
     @property
     def num_gpus_each(self) -> int:

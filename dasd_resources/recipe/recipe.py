@@ -115,8 +115,11 @@ class Recipe(Part):
             raise ValueError("student.thinking_format must be think_tags: students are trained on canonical text")
         if ENGINES[self.student.engine].served or ENGINES[self.student.engine].absent:
             raise ValueError(
-                f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served"
+                f"student.engine must be {' or '.join(local_engines())}: its checkpoints are made here, not served; a "
+                "server that scores the responses is named in student.scoring_server"
             )
+        if self.teacher.scoring_server is not None:
+            raise ValueError("teacher.scoring_server means nothing: a teacher's server is teacher.server; rename it")
         if self.student.stands_for is not None:
             raise ValueError("student.stands_for means nothing: only a teacher's responses are imported; remove it")
         if (self.imports is None) != (self.teacher.stands_for is None):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from dasd_resources.recipe.parts import Part, Positive, Share
+from dasd_resources.recipe.parts import AddedLater, Part, Positive, Share
 
 CRON_WORDS = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly"}
 CRON_FIELDS = (  # least and greatest number, and the names that some may have
@@ -78,6 +78,8 @@ class Automation(Part):
     """Of a batch that fails; then it is quarantined."""
     retry_delay_seconds: Annotated[float, Field(ge=0)] = 60.0
     """Before the second attempt; four times as long before each later one, up to an hour."""
+    keep_loaded_seconds: Annotated[float, Field(ge=0), AddedLater] = 600.0
+    """For which a model stays loaded for the next step; 0: it is loaded for every step, and batch after batch made."""
 
     @field_validator("landing")
     @classmethod

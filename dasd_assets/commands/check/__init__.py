@@ -6,7 +6,7 @@ are sampled and scored again, and the teacher begins a few answers. `--quick` lo
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, ParamSpec
 
@@ -88,6 +88,9 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         begun: list[Begun] = []
         if not quick:
             yield _result(f"{role} logprobs", logprobs, recipe, role, model, prompts, engines, begun)
+            if model.spec.scoring_server is not None:
+                served = replace(model, spec=model.spec.as_scored)
+                yield _result(f"{role} server", logprobs, recipe, role, served, prompts, engines, [])
         if begun:
             yield PreflightResult(f"{role} thinking", *thinking_found(begun, model.spec.thinking))
     for benchmark in recipe.evaluation.benchmarks:

@@ -1,0 +1,72 @@
+"""Many batches in rounds: what is made first, what is checked when, and what is left as it was."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import change
+
+from dasd_assets.definitions import build_definitions
+from dasd_assets.service.rounds import Round, next_part, rounds
+from dasd_assets.service.staleness import NEVER, Cause, Stale
+from dasd_assets.service.steps import Step, steps_of
+from dasd_resources.recipe import load_recipe
+
+ROUNDS = [
+    Round(frozenset({"prompts", "responses"}), frozenset({"responses"})),
+    Round(frozenset({"prompts", "responses", "verdicts", "scores"}), frozenset({"scores"})),
+]
+ORDER = ["prompts", "responses", "verdicts", "scores", "sentences"]
+
+
+def step(batch: str, first: str, only_check: bool = False, retry: bool = False) -> Step:
+    """A batch that is out of date from an asset on; that one perhaps for its check alone."""
+    found = [
+        Stale(asset, batch, NEVER, asset, retry, (Cause("check" if only_check and asset == first else "never", ""),))
+        for asset in ORDER[ORDER.index(first) :]
+    ]
+    [one] = steps_of(found, set(), set())
+    return one
+
+
+def told(*steps: Step) -> tuple[str | None, list[str], list[str]]:
+    part, unchecked = next_part(steps, ROUNDS)
+    return part.batch, part.assets, sorted(unchecked)
+
+
+def test_all_batches_get_responses_before_one_is_checked_and_so_on() -> None:
+    new, sampled, checked = step("a", "prompts"), step("b", "responses", only_check=True), step("c", "verdicts")
+    scored, other = step("d", "scores", only_check=True), step("e", "scores", only_check=True)
+    assert told(scored, checked, sampled, new) == ("a", ["prompts", "responses"], ["responses"])
+    assert told(scored, checked, sampled) == ("b", ["responses"], [])
+    assert told(scored, checked) == ("c", ["verdicts", "scores"], ["scores"])
+    assert told(scored, other) == ("d", ["scores", "sentences"], [])
+
+
+def test_a_part_is_an_attempt_at_its_whole_step() -> None:
+    steps = [step("a", "prompts"), step("b", "prompts")]
+    part, _ = next_part(steps, ROUNDS)
+    assert (part.identity, part.target, part.tags) == (steps[0].identity, "a", steps[0].tags)
+
+
+@pytest.mark.parametrize("steps", [[step("a", "prompts")], [step("a", "prompts", retry=True)] * 2])
+def test_one_batch_and_what_only_asks_failed_rows_again_is_made_whole(steps: list[Step]) -> None:
+    assert told(*steps) == ("a", ORDER, [])
+
+
+def test_without_rounds_batches_are_made_whole() -> None:
+    steps = [step("a", "prompts"), step("b", "prompts")]
+    assert next_part(steps, []) == (steps[0], frozenset())
+
+
+def test_models_that_take_long_to_load_have_rounds_unless_they_are_turned_off(tmp_path: Path) -> None:
+    demo = load_recipe("demo")
+    graph = build_definitions(demo, tmp_path).resolve_asset_graph()
+    assert rounds(demo, graph) == []
+    slow = change(demo, "teacher.engine", "vllm")
+    first, second = rounds(slow, graph)
+    assert first.gated == {"teacher_generations_t060", "teacher_generations_t100"}
+    assert first.gated < first.assets < second.assets and "student_logprobs" in second.assets
+    assert "sentence_probabilities" not in second.assets
+    assert all(graph.get(dg.AssetKey(name)).is_partitioned for name in second.assets)
+    assert rounds(change(slow, "automation.keep_loaded_seconds", 0.0), graph) == []
