@@ -1,7 +1,10 @@
 """Sentence types and response scores (report §4, Figure 5): computed from stored sums, without a forward pass.
 
-`sentence_probabilities` -> `sentence_types` -> `response_scores`, by the rules of `rules/scores.py`.
+`sentence_probabilities` -> `sentence_types` -> `response_scores`, by the rules of `rules/scores.py`. Both are made and
+committed a part at a time: the report's responses have hundreds of millions of sentences.
 """
+
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 import polars as pl
@@ -23,6 +26,8 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
+
+SENTENCES_AT_ONCE = 200_000  # of 250 bytes, twice that with what is made of them
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -50,13 +55,13 @@ def _sentence_types(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         batch = context.partition_key
-        types = typed(_sentences(warehouse, batch, student), recipe)
-        with warehouse.commit(origin(context)) as transaction:
-            transaction.append_missing("sentence_types", types, batch)
-        rows = {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)}
+        write_types(warehouse, batch, student, recipe, origin(context))
+        rows = _keys(batch, student, recipe)
+        counts = dict(warehouse.read(_TYPE_COUNTS, rows).iter_rows())
+        ids = warehouse.read(f"SELECT DISTINCT response_id FROM sentence_types WHERE {_OF_RULE}", rows)
         return dg.MaterializeResult(
-            data_version=content_version([*types["response_id"].unique(), student, threshold_version(recipe)]),
-            metadata=declared.result(warehouse, types.height, rows, **_type_figures(types)),
+            data_version=content_version([*ids["response_id"], student, threshold_version(recipe)]),
+            metadata=declared.result(warehouse, sum(counts.values()), rows, **_type_figures(counts)),
         )
 
     return sentence_types
@@ -84,25 +89,59 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
         batch = context.partition_key
-        version = threshold_version(recipe)
-        scores = _scored(warehouse, batch, student, recipe)
-        with warehouse.commit(origin(context)) as transaction:
-            transaction.append_missing("response_scores", scores, batch)
-        rows = {"batch": batch, "student_fingerprint": student, "threshold_version": version}
-        shown = {"score_name": recipe.selection.score}
+        write_scores(warehouse, batch, student, recipe, origin(context))
+        rows, shown = _keys(batch, student, recipe), {"score_name": recipe.selection.score}
+        ranking = warehouse.read(_RANKING, {**rows, **shown})
         return dg.MaterializeResult(
-            data_version=content_version([*scores["response_id"].unique(), student, version]),
-            metadata=declared.result(warehouse, scores.height, rows, shown, **_score_figures(scores, recipe)),
+            data_version=content_version([*ranking["response_id"], student, threshold_version(recipe)]),
+            metadata=declared.result(
+                warehouse, len(SCORES) * ranking.height, rows, shown, **_score_figures(ranking["score"], recipe)
+            ),
         )
 
     return response_scores
 
 
-def _scored(warehouse: Warehouse, batch: str, student: str, recipe: Recipe) -> pl.DataFrame:
-    """The rows of `response_scores` of a batch."""
-    return response_scores(_typed_sentences(warehouse, batch, student, recipe)).with_columns(
-        batch=pl.lit(batch), student_fingerprint=pl.lit(student), threshold_version=pl.lit(threshold_version(recipe))
-    )
+def write_types(
+    warehouse: Warehouse, batch: str, student: str, recipe: Recipe, origin: str, at_once: int = SENTENCES_AT_ONCE
+) -> None:
+    """Type and commit the batch's sentences that this rule has not typed yet, about `at_once` at a time."""
+    params = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}
+    with warehouse.reading() as reading:
+        for sentences in reading.stream(_UNTYPED, params, at_once):
+            with warehouse.commit(origin) as transaction:
+                transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
+
+
+def write_scores(
+    warehouse: Warehouse, batch: str, student: str, recipe: Recipe, origin: str, at_once: int = SENTENCES_AT_ONCE
+) -> None:
+    """Score and commit the batch's typed responses that lack a score, about `at_once` sentences at a time."""
+    keys = _keys(batch, student, recipe)
+    columns = {name: pl.lit(value) for name, value in keys.items()}
+    params = {**keys, "segmenter_version": SEGMENTER_VERSION, "names": list(SCORES)}
+    with warehouse.reading() as reading:
+        for sentences in whole_responses(reading.stream(_UNSCORED, params, at_once)):
+            with warehouse.commit(origin) as transaction:
+                transaction.append_missing("response_scores", response_scores(sentences).with_columns(**columns), batch)
+
+
+def _keys(batch: str, student: str, recipe: Recipe) -> dict[str, str]:
+    """What the rows of a batch have in common in both tables."""
+    return {"batch": batch, "student_fingerprint": student, "threshold_version": threshold_version(recipe)}
+
+
+def whole_responses(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows in parts that hold no response by halves. parts: in the order of response_id."""
+    held: pl.DataFrame | None = None  # the last response so far, which may go on
+    for part in parts:
+        rows = part if held is None else pl.concat([held, part])
+        of_last = pl.col("response_id") == pl.last("response_id")
+        held = rows.filter(of_last)
+        if held.height < rows.height:
+            yield rows.filter(~of_last)
+    if held is not None and held.height:
+        yield held
 
 
 def typed(sentences: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
@@ -118,43 +157,36 @@ def typed(sentences: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     )
 
 
-def _type_figures(types: pl.DataFrame) -> dict[str, Figure]:
-    """The share of each type among the sentences that have one, and how many have none."""
-    counts = dict(types["sentence_type"].value_counts().iter_rows())
-    num_typed = types.height - counts.pop(None, 0)
+def _type_figures(counts: dict[str | None, int]) -> dict[str, Figure]:
+    """The share of each type among the sentences that have one, and how many have none. counts: by type."""
+    num_untyped = counts.get(None, 0)
+    num_typed = sum(counts.values()) - num_untyped
     shares = {f"{kind}_share": counts.get(kind, 0) / max(num_typed, 1) for kind in TYPE_NAMES}
-    return {"num_untyped": types.height - num_typed, **shares}
+    return {"num_untyped": num_untyped, **shares}
 
 
-def _score_figures(scores: pl.DataFrame, recipe: Recipe) -> dict[str, Figure]:
+def _score_figures(scores: pl.Series, recipe: Recipe) -> dict[str, Figure]:
     """How the score that ranks the responses is distributed."""
-    name = recipe.selection.score
-    ranking = scores.filter(pl.col("score_name") == name)
-    values = ranking["score"].drop_nulls().to_list()
+    name, values = recipe.selection.score, scores.drop_nulls().to_list()
     return {
-        "num_responses": ranking.height,
-        "mean_score": ranking.select(pl.mean("score")).item(),
+        "num_responses": scores.len(),
+        "mean_score": scores.to_frame().select(pl.mean("score")).item(),
         "scores_shape": shape(values),
         "scores": inline(histogram({name: values}, name)) if values else None,
     }
 
 
-def _sentences(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:
-    query = """SELECT * FROM sentence_probabilities
-        WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version"""
-    return warehouse.read(query, {"batch": batch, "student": student, "version": SEGMENTER_VERSION})
-
-
-def _typed_sentences(warehouse: Warehouse, batch: str, student: str, recipe: Recipe) -> pl.DataFrame:
-    query = """SELECT p.*, t.sentence_type
-        FROM sentence_probabilities p JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
-        WHERE p.batch = $batch AND t.batch = $batch AND p.student_fingerprint = $student
-          AND p.segmenter_version = $segmenter AND t.threshold_version = $threshold
-        ORDER BY p.response_id, p.sentence_index"""  # a sum's last digits depend on the order
-    params = {
-        "batch": batch,
-        "student": student,
-        "segmenter": SEGMENTER_VERSION,
-        "threshold": threshold_version(recipe),
-    }
-    return warehouse.read(query, params)
+_OF_RULE = "batch = $batch AND student_fingerprint = $student_fingerprint AND threshold_version = $threshold_version"
+_TYPE_COUNTS = f"SELECT sentence_type, count(*) FROM sentence_types WHERE {_OF_RULE} GROUP BY ALL"
+_RANKING = f"""SELECT response_id, score FROM response_scores WHERE {_OF_RULE} AND score_name = $score_name
+    ORDER BY response_id"""
+_SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
+    AND segmenter_version = $segmenter_version"""
+_UNTYPED = f"""SELECT p.* FROM ({_SENTENCES}) p
+    ANTI JOIN (FROM sentence_types WHERE {_OF_RULE}) t USING (response_id, sentence_index)"""
+_SUMS = ", ".join(f"p.{model}_{part}" for model in ("teacher", "student") for part in ("sum_logprob", "num_tokens"))
+_UNSCORED = f"""SELECT p.response_id, p.start, p.stop, {_SUMS}, t.sentence_type FROM ({_SENTENCES}) p
+        JOIN (FROM sentence_types WHERE {_OF_RULE}) t USING (response_id, sentence_index)
+    WHERE p.response_id NOT IN (SELECT response_id FROM response_scores
+        WHERE {_OF_RULE} AND list_contains($names, score_name) GROUP BY ALL HAVING count(*) = len($names))
+    ORDER BY p.response_id, p.sentence_index"""  # a sum's last digits depend on the order

@@ -42,7 +42,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-RESPONSES_PER_READ = 16_384  # of 8,192 tokens: 1.5 GB of texts and lists
+RESPONSES_PER_READ = 4096  # of 8,192 tokens: 400 MB of texts and lists
 RESPONSES_PER_SCORING = 1024
 _LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.sample, l.text, l.finish_reason,
         p.question, p.system_prompt

@@ -3,6 +3,7 @@
 `responses`, `student_tokens`, `student_logprobs` -> `sentence_probabilities`, split by `rules/sentences.py`.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,14 @@ from dasd_resources.storage.warehouse import Warehouse
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESPONSES_PER_COMMIT = 2000
-PROBS = """SELECT teacher_prob AS teacher, student_prob AS student FROM sentence_probabilities WHERE batch = $batch
-    AND student_fingerprint = $student_fingerprint AND segmenter_version = $segmenter_version"""
+RESPONSES_PER_COMMIT = 1000  # of 65,536 tokens: 1 GB
+MAX_PASSES = 64  # over a batch, each for one commit's responses, or for more where there are more
+PLOTTED = 100_000  # sentences of a batch, drawn at random
+_OF_BATCH = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
+    AND segmenter_version = $segmenter_version"""
+_MEANS = f"SELECT count(*), avg(teacher_prob), avg(student_prob) {_OF_BATCH}"
+PROBS = f"""SELECT teacher_prob AS teacher, student_prob AS student FROM (FROM (SELECT * {_OF_BATCH})
+    USING SAMPLE reservoir({PLOTTED} ROWS) REPEATABLE (1))"""
 
 
 def probability_densities(probs: Mapping[str, Sequence[float]]) -> "Figure":
@@ -67,16 +73,17 @@ def _sentence_probabilities(recipe: Recipe) -> dg.AssetsDefinition:
         batch = context.partition_key
         write_sentences(warehouse, batch, student, origin(context))
         current = {"batch": batch, "student_fingerprint": student, "segmenter_version": SEGMENTER_VERSION}
+        num_sentences, mean_teacher_prob, mean_student_prob = warehouse.read(_MEANS, current).row(0)
         probs = warehouse.read(PROBS, current)
         values = {name: probs[name].drop_nulls().to_list() for name in probs.columns}
         return dg.MaterializeResult(
             data_version=content_version([*_scored(warehouse, batch, student), student, SEGMENTER_VERSION]),
             metadata=declared.result(
                 warehouse,
-                probs.height,
+                num_sentences,
                 current,
-                mean_teacher_prob=probs.select(pl.mean("teacher")).item(),
-                mean_student_prob=probs.select(pl.mean("student")).item(),
+                mean_teacher_prob=mean_teacher_prob,
+                mean_student_prob=mean_student_prob,
                 teacher_prob_shape=shape(values["teacher"]),
                 student_prob_shape=shape(values["student"]),
                 densities=inline(probability_densities(values)) if any(values.values()) else None,
@@ -109,14 +116,33 @@ def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.Data
 
     Those to withdrawn questions are left out: nothing reads their sentences, and they may have no tokens any more.
     """
-    query = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
-            s.logprobs AS student_logprobs, t.offsets AS student_offsets
-        FROM student_logprobs s JOIN responses r USING (response_id) SEMI JOIN (FROM prompts WHERE batch = $batch) p
-            ON p.prompt_id = r.prompt_id
-            LEFT JOIN (FROM student_tokens WHERE batch = $batch) t USING (response_id, student_fingerprint)
-        WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
-          AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
-            WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)"""
+    # Three tables are joined in which a row is large, and each has its rows in another order. Joined as a whole, all of
+    # the batch would lie in memory or be spilled; so a part of its ids is taken at a time, and the tables read again.
     params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
-        yield from reading.stream(query, params, RESPONSES_PER_COMMIT)
+        ids = reading.read(_UNSPLIT, params)["response_id"].to_list()
+        for first, last in passes(ids):
+            yield from reading.stream(_TO_SPLIT, {**params, "first": first, "last": last}, RESPONSES_PER_COMMIT)
+
+
+def passes(ids: Sequence[str]) -> list[tuple[str, str]]:
+    """First and last of each part of these ids, which are in order."""
+    size = max(RESPONSES_PER_COMMIT, math.ceil(len(ids) / MAX_PASSES))
+    return [(ids[start], ids[min(start + size, len(ids)) - 1]) for start in range(0, len(ids), size)]
+
+
+_UNSPLIT = """SELECT s.response_id FROM student_logprobs s JOIN responses r USING (response_id)
+        SEMI JOIN (FROM prompts WHERE batch = $batch) p ON p.prompt_id = r.prompt_id
+    WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
+      AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
+        WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)
+    ORDER BY s.response_id"""
+_PART = "batch = $batch AND response_id BETWEEN $first AND $last"
+_TO_SPLIT = f"""SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
+        s.logprobs AS student_logprobs, t.offsets AS student_offsets
+    FROM (FROM student_logprobs WHERE {_PART} AND student_fingerprint = $student) s
+        JOIN (FROM responses WHERE {_PART}) r USING (response_id)
+        SEMI JOIN (FROM prompts WHERE batch = $batch) p ON p.prompt_id = r.prompt_id
+        LEFT JOIN (FROM student_tokens WHERE {_PART} AND student_fingerprint = $student) t USING (response_id)
+    WHERE r.response_id NOT IN (SELECT response_id FROM sentence_probabilities
+        WHERE {_PART} AND student_fingerprint = $student AND segmenter_version = $version)"""

@@ -7,7 +7,6 @@ part at a time, kept in a file that vanishes with the process, and committed fro
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -30,7 +29,9 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 EXAMPLES_VERSION = "1"
 EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
-EXAMPLES_AT_ONCE = 1024  # of 65,536 tokens, as Python objects: 4 GB
+EXAMPLES_AT_ONCE = 1024
+TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels as Python objects, 100 MB
+ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once
 SPOOLED = pa.schema(
     {
         "example_id": pa.string(),
@@ -134,7 +135,7 @@ def tokens_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str]) -> I
     with warehouse.reading() as reading:
         for part in reading.stream(query, {"student": student, "ids": list(ids)}, EXAMPLES_AT_ONCE):
             num_found += part.height
-            yield from part.iter_rows(named=True)
+            yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
     require_tokens(num_found, len(ids), "student_tokens")
 
 
@@ -190,12 +191,25 @@ _SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM d
 
 def spool(file: IO[bytes], examples: Iterable[Row]) -> pl.DataFrame:
     """Write examples to a file, a part at a time; returns example_id and num_tokens of each."""
-    left, lengths = iter(examples), list[tuple[str, int]]()
+    lengths = list[tuple[str, int]]()
     with pa.ipc.new_stream(file, SPOOLED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
-        while part := list(islice(left, EXAMPLES_AT_ONCE)):
+        for part in _parts(examples):
             stream.write_batch(pa.RecordBatch.from_pylist(part, SPOOLED))
             lengths += [(str(row["example_id"]), len(row["input_ids"])) for row in part]
     return pl.DataFrame(lengths, schema={"example_id": pl.String, "num_tokens": pl.Int64}, orient="row")
+
+
+def _parts(examples: Iterable[Row]) -> Iterator[list[Row]]:
+    """Up to EXAMPLES_AT_ONCE examples and about TOKENS_AT_ONCE tokens at a time."""
+    part, num_tokens = list[Row](), 0
+    for row in examples:
+        part.append(row)
+        num_tokens += len(row["input_ids"])
+        if len(part) == EXAMPLES_AT_ONCE or num_tokens >= TOKENS_AT_ONCE:
+            yield part
+            part, num_tokens = [], 0
+    if part:
+        yield part
 
 
 def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:

@@ -17,18 +17,19 @@ from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.stored_tokens import OF_RESPONSES, stored_tokens
+from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.spool import spooled
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 SCORING_VERSION = "1"
 STUDENT_SCORING = Rule("scoring", SCORING_VERSION)
-RESPONSES_PER_READ = 8192  # of 8,192 tokens: 270 MB
 RESPONSES_PER_SCORING = 1024  # as Python objects, token ids take ten times as much
+TOKENS_PER_SCORING = 8_000_000  # the same for long ones: 300 MB
 
 
 def student_row(score: Score, batch: str, student: PromptedModel) -> Row:
@@ -46,21 +47,45 @@ def student_row(score: Score, batch: str, student: PromptedModel) -> Row:
 def scored_rows(
     warehouse: Warehouse, engines: Engines, student: PromptedModel, batch: str, ids: list[str]
 ) -> Iterator[Row | Failure]:
-    """The `student_logprobs` row of each response, or why it has none; with nothing to do, no model is loaded.
-
-    Tokens are read a part at a time: no snapshot is held for as long as the scoring takes.
-    """
+    """The `student_logprobs` row of each response, or why it has none; with nothing to do, no model is loaded."""
     if not ids:
         return
-    with engines.open(student) as engine:
-        for first in range(0, len(ids), RESPONSES_PER_READ):
-            part, columns = ids[first : first + RESPONSES_PER_READ], "num_prompt_tokens, token_ids, kind, reason"
-            tokens = stored_tokens(warehouse, OF_RESPONSES, columns, student.fingerprint, part, batch)
-            for rows in tokens.iter_slices(RESPONSES_PER_SCORING):
+    with (
+        spooled(_tokens(warehouse, student.fingerprint, batch, ids), warehouse.home) as parts,
+        engines.open(student) as engine,
+    ):
+        for part in parts:
+            for rows in slices_of_tokens(part, TOKENS_PER_SCORING):
                 requests, refused = scoring_requests(rows)
                 yield from refused
                 for result in once_each(requests, engine.score(requests)):
                     yield result if isinstance(result, Failure) else student_row(result, batch, student)
+
+
+def _tokens(warehouse: Warehouse, student: str, batch: str, ids: list[str]) -> Iterator[pl.DataFrame]:
+    """What `scoring_requests` takes, of these responses. Raises NoTokens, at the end, if one has none."""
+    query = """SELECT response_id, num_prompt_tokens, token_ids, kind, reason FROM student_tokens
+        WHERE batch = $batch AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    num_found = 0
+    with warehouse.reading() as reading:
+        params = {"batch": batch, "student": student, "ids": ids}
+        for part in reading.stream(query, params, RESPONSES_PER_SCORING):
+            num_found += part.height
+            yield part
+    require_tokens(num_found, len(ids), OF_RESPONSES.name)
+
+
+def slices_of_tokens(rows: pl.DataFrame, num_tokens: int) -> Iterator[pl.DataFrame]:
+    """The rows in slices of so many token ids together, or of one row that has more."""
+    lengths = rows["token_ids"].list.len().fill_null(0).to_list()
+    start = total = 0
+    for place, length in enumerate(lengths):
+        if place > start and total + length > num_tokens:
+            yield rows[start:place]
+            start, total = place, 0
+        total += length
+    if start < rows.height:
+        yield rows[start:]
 
 
 def scoring_requests(tokens: pl.DataFrame) -> tuple[list[ScoringRequest], list[Failure]]:

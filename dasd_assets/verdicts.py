@@ -26,10 +26,11 @@ from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
 RESPONSES_AT_ONCE = 1024
+ROWS_OF_OBJECTS = 32  # of these, as Python objects: of 65,536 tokens, 75 MB
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -101,7 +102,7 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):
-                yield from part.iter_rows(named=True)
+                yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
     count = f"SELECT count(*), count(*) FILTER (a.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
     num_unjudged, num_todo = warehouse.read(count, params).row(0)
@@ -118,35 +119,44 @@ def _result(
     declared: Declaration,
     sandbox: dict[str, str],
 ) -> dg.MaterializeResult:
-    query = """SELECT response_id, filter, passed, kind, value FROM response_verdicts
-        WHERE batch = $batch AND filter_version = $version"""
-    verdicts = warehouse.read(query, {"batch": batch, "version": version})
-    asked = warehouse.read("SELECT prompt_id FROM prompts WHERE batch = $batch", {"batch": batch})["prompt_id"]
-    judged_by = known_versions(warehouse, asked.to_list())
-    failed = {name: verdicts.filter(~pl.col("passed") & (pl.col("filter") == name)).height for name in FILTERS}
+    rows = {"batch": batch, "filter_version": version}
+    with warehouse.reading() as reading:
+        counts = reading.read(f"SELECT filter, passed, kind, count(*) AS number {_JUDGED} GROUP BY ALL", rows)
+        ids = reading.read(f"SELECT DISTINCT response_id {_JUDGED}", rows)["response_id"]
+        asked = reading.read("SELECT prompt_id FROM prompts WHERE batch = $batch", rows)["prompt_id"]
+        judged_by = known_versions(reading, asked.to_list())
+        values = _values(reading, rows, filters)
+    failed = {
+        name: int(counts.filter(~pl.col("passed") & (pl.col("filter") == name))["number"].sum()) for name in FILTERS
+    }
     return dg.MaterializeResult(
-        data_version=content_version([*verdicts["response_id"].unique(), version, *judged_by]),
+        data_version=content_version([*ids, version, *judged_by]),
         metadata=declared.result(
             warehouse,
-            verdicts.height,
-            {"batch": batch, "filter_version": version},
+            int(counts["number"].sum()),
+            rows,
             {"passed": False},
             **sandbox,
-            num_responses=verdicts["response_id"].n_unique(),
+            num_responses=ids.len(),
             **{f"failed_{name}": count for name, count in failed.items()},
-            **not_decided(verdicts["kind"]),
-            **_values(verdicts, filters),
+            **not_decided(dict(counts.group_by("kind").agg(pl.sum("number")).iter_rows())),
+            **values,
         ),
     )
 
 
-def _values(verdicts: pl.DataFrame, filters: Filters) -> dict[str, Figure]:
+def _values(reading: Reading, rows: dict[str, str], filters: Filters) -> dict[str, Figure]:
     """Per filter that measures something, a plot of its values, and how many would be dropped at other limits."""
     figures: dict[str, Figure] = {}
     for name, entry in FILTERS.items():
-        values = verdicts.filter(pl.col("filter") == name)["value"].drop_nulls().to_list()
-        if entry.measure is not None and values:
+        if entry.measure is None:
+            continue
+        query = f"SELECT value {_JUDGED} AND filter = $filter AND value IS NOT NULL"
+        if values := reading.read(query, {**rows, "filter": name})["value"].to_list():
             limit = entry.measure.limit(filters)
             figures[f"{name}_values"] = inline(values_at_limit(values, limit, entry.measure.meaning))
             figures[f"{name}_dropped_at"] = dropped_at_limits(values, limit, at_most=entry.measure.at_most)
     return figures
+
+
+_JUDGED = "FROM response_verdicts WHERE batch = $batch AND filter_version = $filter_version"

@@ -33,6 +33,7 @@ from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
 from dasd_assets.sft_datasets import (
     EXAMPLES,
     EXAMPLES_AT_ONCE,
+    ROWS_OF_OBJECTS,
     audit_figures,
     example_row,
     selected_ids,
@@ -135,7 +136,9 @@ def continuations_to_teach(warehouse: Warehouse, student: str, accepted: pl.Data
     for part in accepted.select("continuation_id", "text", "prefix_text").iter_slices(EXAMPLES_AT_ONCE):
         ids, columns = part["continuation_id"].to_list(), "num_prompt_tokens, token_ids, offsets"
         tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
-        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(named=True)
+        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(
+            named=True, buffer_size=ROWS_OF_OBJECTS
+        )
 
 
 def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> pl.DataFrame:

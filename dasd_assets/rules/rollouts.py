@@ -70,18 +70,24 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
     """
     if ENGINES[recipe.teacher.engine].absent:
         return []
-    query = f"""SELECT s.prompt_id, s.response_id, {AS_ASKED} AS question, p.system_prompt,
-            len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
-        FROM selected_responses s JOIN prompts p USING (prompt_id)
-            LEFT JOIN (SELECT response_id, instruction FROM responses) a USING (response_id)
-            LEFT JOIN (FROM student_tokens WHERE student_fingerprint = $student) t USING (response_id)
-        WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = 'das' ORDER BY s.rank, s.response_id"""
-    params = {"recipe": recipe.name, "dataset": recipe.last_dataset, "student": student}
-    selected = lake.read(query, params)
+    with lake.reading() as reading:
+        selected = reading.read(_SELECTED, {"recipe": recipe.name, "dataset": recipe.last_dataset})
+        drawn = draw_questions(selected, recipe.mixed_policy.num_questions, recipe.seed)
+        # Only now what they are, and how long: that is read off each one's tokens.
+        found = reading.read(_REFERENCES, {"student": student, "ids": drawn["response_id"].to_list()})
+    references = drawn.join(found, on="response_id", how="left", maintain_order="left")
     # A reference without tokens is an error: left out, it would silently take its question from the mixed dataset.
-    require_tokens(selected["reference_num_tokens"].count(), selected.height, OF_RESPONSES.name)
-    references = draw_questions(selected, recipe.mixed_policy.num_questions, recipe.seed)
+    require_tokens(references["reference_num_tokens"].count(), drawn.height, OF_RESPONSES.name)
     return wanted_rollouts(references, checkpoint, recipe.mixed_policy)
+
+
+_SELECTED = """SELECT prompt_id, response_id FROM selected_responses SEMI JOIN prompts USING (prompt_id)
+    WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY rank, response_id"""
+_REFERENCES = f"""SELECT a.response_id, {AS_ASKED} AS question, p.system_prompt,
+        len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
+    FROM (FROM responses WHERE response_id IN (SELECT unnest($ids::VARCHAR[]))) a JOIN prompts p USING (prompt_id)
+        LEFT JOIN (FROM student_tokens WHERE student_fingerprint = $student
+            AND response_id IN (SELECT unnest($ids::VARCHAR[]))) t USING (response_id)"""
 
 
 def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> pl.DataFrame:

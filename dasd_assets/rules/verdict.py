@@ -1,7 +1,7 @@
 """A verdict on a text, of a filter or of a verifier alone (evaluations): whether it passes, and the code of why not."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -120,8 +120,11 @@ def judge_answer(text: str, question: Row, confinement: Confinement = USUAL) -> 
     return final_answer_verdict(text, verifier, known, blank_is_missing=True)
 
 
-def not_decided(kinds: Iterable[VerdictKind | None]) -> dict[str, int]:
-    """How many of these verdicts say nothing of the answer, which counts as not correct; as metadata."""
+def not_decided(kinds: Iterable[VerdictKind | None] | Mapping[VerdictKind | None, int]) -> dict[str, int]:
+    """How many of these verdicts say nothing of the answer, which counts as not correct; as metadata.
+
+    kinds: of the verdicts, one by one, or of each how many there are.
+    """
     counts = Counter(kinds)
     return {
         "num_unverifiable": sum(counts[kind] for kind in UNVERIFIABLE),

@@ -1,9 +1,9 @@
 """DuckDB connections to the lake's catalog, with the extensions loaded; an idle one is used again.
 
-Nothing is downloaded: the extensions come from PyPI packages. What a query cannot hold in memory is spilled to the
-home. A connection has one thread. Most queries are small, and for each DuckLake sends its catalog five to ten smaller
-ones: with two threads a small pipeline's run took 57.8 s of CPU time, with one 36.4 s. `all_cores` is for the large
-ones.
+Nothing is downloaded: the extensions come from PyPI packages. What a query cannot hold in MEMORY_GB is spilled to the
+home; by itself DuckDB takes four fifths of the machine's. A connection has one thread. Most queries are small, and for
+each DuckLake sends its catalog five to ten smaller ones: with two threads a small pipeline's run took 57.8 s of CPU
+time, with one 36.4 s. `all_cores` is for the large ones.
 """
 
 from collections.abc import Hashable, Iterator
@@ -21,6 +21,10 @@ from dasd_resources.storage.catalogs import Catalog, RequireLock
 
 AUTHOR = "dasd"  # of every commit that is made here
 SPILL = ".spill-"
+# DuckDB handles 2,048 rows at a time: of 65,536 tokens each, one list column of them takes 512 MB. With 256 MB, 1,536
+# rows of 20,000 tokens could not be joined, nor 512 of them written with 512 MB.
+MEMORY_GB = 4.0
+MEMORY_PER_THREAD_GB = 0.5  # where there are many
 
 
 class UnknownSnapshot(UserError, LookupError):
@@ -57,8 +61,18 @@ def attach(catalog: Catalog, at: int | None = None, read_only: bool = False) -> 
 def all_cores(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Run the block's queries on all cores, for millions of rows. After an error the connection is closed anyway."""
     connection.execute("RESET threads")
+    [(threads,)] = connection.sql("SELECT current_setting('threads')::INT").fetchall()
+    _limit_memory(connection, max(MEMORY_GB, threads * MEMORY_PER_THREAD_GB))
     yield
     connection.execute("SET threads = 1")
+    _limit_memory(connection, MEMORY_GB)
+
+
+def _limit_memory(connection: duckdb.DuckDBPyConnection, gigabytes: float) -> None:
+    """Let queries hold no more than this in memory; less where DuckDB by itself takes less, as on a small machine."""
+    connection.execute("RESET memory_limit")
+    [(by_itself,)] = connection.sql("SELECT parse_formatted_bytes(current_setting('memory_limit'))").fetchall()
+    connection.execute(f"SET memory_limit = '{min(by_itself, int(gigabytes * 1e9))}B'")
 
 
 @contextmanager
@@ -161,6 +175,7 @@ def loaded() -> duckdb.DuckDBPyConnection:
     """A new in-memory connection of one thread, with DuckLake loaded and nothing attached."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     connection.execute("SET threads = 1")
+    _limit_memory(connection, MEMORY_GB)
     connection.execute("SET TimeZone = 'UTC'")  # DuckLake writes some times as text, in the session's zone
     load(connection, "ducklake")
     return connection

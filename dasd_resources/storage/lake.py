@@ -95,13 +95,14 @@ class Transaction(Reading):
 
     def _append(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None) -> int:
         # DuckLake has no unique keys, so an anti-join keeps them unique. It is safe because the lock is held.
+        # Files whose rows all lie before or after the incoming ones are not read: many, where rows come in order.
         keys = ", ".join(key)
-        scope = "" if batch is None else "WHERE batch = $batch"
+        scope = "TRUE" if batch is None else "batch = $batch"
         self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
         inserted = self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT * FROM incoming "
-            f"ANTI JOIN (SELECT {keys} FROM {table} {scope}) AS present USING ({keys})",
-            {} if batch is None else {"batch": batch},
+            f"INSERT INTO {table} BY NAME SELECT * FROM incoming ANTI JOIN (SELECT {keys} FROM {table} "
+            f"WHERE {scope} AND {key[0]} BETWEEN $first AND $last) AS present USING ({keys})",
+            {"first": rows[key[0]].min(), "last": rows[key[0]].max(), **({} if batch is None else {"batch": batch})},
         ).fetchone()
         self._connection.unregister("incoming")
         assert inserted is not None

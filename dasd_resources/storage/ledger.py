@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Ledger:
-    """Rows of `table`, unique in its key; flushed after `max_rows` rows or `max_seconds` seconds, and on leaving."""
+    """Rows of `table`, unique in its key; flushed after `max_rows` rows or `max_seconds` seconds, and on leaving.
+
+    And after `max_values` values in their lists: as Python objects, three lists of 65,536 tokens take 6 MB a row.
+    """
 
     warehouse: Warehouse
     table: str
@@ -39,11 +42,13 @@ class Ledger:
     batch: str | None = None
     max_rows: int = 512  # what a kill can lose: at most 502 in each of 20 kills
     max_seconds: float = 20.0
+    max_values: int = 4_000_000  # 130 MB
     num_added: int = 0
     num_failed: int = 0
     num_retryable: int = 0  # failed, not for good, and tried fewer than MAX_ATTEMPTS times over all runs
     num_overflowed: int = 0  # failed because the engine's context is too short
     _rows: list[Row] = field(default_factory=list)
+    _num_values: int = 0
     _failures: list[Failure] = field(default_factory=list)
     _flushed_at: float = field(default_factory=time.monotonic)
     _lock: RLock = field(default_factory=RLock)
@@ -54,6 +59,7 @@ class Ledger:
         """Take a finished row; it is durable after the next flush."""
         with self._lock:
             self._rows.append(row)
+            self._num_values += sum(len(value) for value in row.values() if isinstance(value, list))
             self._flush_if_due()
 
     def fail(self, failure: Failure) -> None:
@@ -78,7 +84,8 @@ class Ledger:
                 self._timer = None
             if self._rows or self._failures:
                 self._commit()
-            self._rows, self._failures, self._flushed_at = [], [], time.monotonic()
+            self._rows, self._failures, self._num_values = [], [], 0
+            self._flushed_at = time.monotonic()
 
     def _commit(self) -> None:
         key = declared(self.table).key[0]  # equals the request's id
@@ -119,8 +126,8 @@ class Ledger:
         )
 
     def _flush_if_due(self) -> None:
-        num_waiting = len(self._rows) + len(self._failures)
-        if num_waiting >= self.max_rows or time.monotonic() - self._flushed_at >= self.max_seconds:
+        is_full = len(self._rows) + len(self._failures) >= self.max_rows or self._num_values >= self.max_values
+        if is_full or time.monotonic() - self._flushed_at >= self.max_seconds:
             self.flush()
         elif self._timer is None:
             self._timer = Timer(self.max_seconds, self._flush_late)

@@ -1,0 +1,75 @@
+from collections.abc import Callable
+from random import Random
+
+import polars as pl
+import pytest
+from conftest import Project
+
+from dasd_assets.divergence import whole_responses, write_scores, write_types
+from dasd_assets.rules.scores import SCORES
+from dasd_resources.storage.warehouse import Warehouse
+
+MADE = {"sentence_types": write_types, "response_scores": write_scores}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_no_part_holds_a_response_by_halves(size: int) -> None:
+    draw = Random(size)
+    names = sorted(draw.choice("abcdef") for _ in range(30))
+    rows = pl.DataFrame({"response_id": names, "sentence_index": range(30)})
+    parts = list(whole_responses(rows.iter_slices(size)))
+    assert pl.concat(parts).equals(rows)
+    assert sum(part["response_id"].n_unique() for part in parts) == len(set(names))
+
+
+def test_nothing_comes_of_no_rows() -> None:
+    empty = pl.DataFrame(schema={"response_id": pl.String})
+    assert list(whole_responses([])) == list(whole_responses([empty])) == []
+
+
+class Killed(Exception):
+    """What ends a step between two commits."""
+
+
+class Doomed(Warehouse):
+    """A warehouse whose process ends at its third commit."""
+
+    num_left: int = 2
+
+    def commit(self, origin: str):  # type: ignore[no-untyped-def]
+        if self.num_left == 0:
+            raise Killed
+        object.__setattr__(self, "num_left", self.num_left - 1)
+        return super().commit(origin)
+
+
+@pytest.mark.parametrize("table", MADE)
+def test_a_killed_step_goes_on_and_ends_with_the_same_rows(copy: Project, table: str) -> None:
+    write: Callable[..., None] = MADE[table]
+    every = f"SELECT * EXCLUDE (run_id) FROM {table} ORDER BY ALL"
+    before = copy.read(every)
+    [batch, student] = copy.read(f"SELECT batch, student_fingerprint FROM {table} ORDER BY ALL LIMIT 1").row(0)
+    with copy.warehouse.commit("test") as transaction:
+        transaction.replace(table, {"batch": batch}, pl.DataFrame())
+    with pytest.raises(Killed):
+        write(Doomed(home=str(copy.home)), batch, student, copy.recipe, "test", at_once=5)
+    num_others = before.filter(pl.col("batch") != batch).height
+    assert num_others < copy.count(table) < before.height
+    write(copy.warehouse, batch, student, copy.recipe, "test", at_once=5)
+    assert copy.read(every).equals(before)
+    snapshot = copy.warehouse.snapshot_id()
+    write(copy.warehouse, batch, student, copy.recipe, "test")
+    assert copy.warehouse.snapshot_id() == snapshot, "what is complete was committed again"
+
+
+def test_a_response_that_lacks_one_score_is_scored_again(copy: Project) -> None:
+    every = "SELECT * EXCLUDE (run_id) FROM response_scores ORDER BY ALL"
+    before = copy.read(every)
+    lost = before.row(0, named=True)
+    key = {name: lost[name] for name in ("response_id", "score_name")}
+    with copy.warehouse.commit("test") as transaction:
+        transaction.replace("response_scores", key, pl.DataFrame())
+    assert copy.count("response_scores") == before.height - 1
+    write_scores(copy.warehouse, lost["batch"], lost["student_fingerprint"], copy.recipe, "test")
+    assert copy.read(every).equals(before)
+    assert before.height % len(SCORES) == 0
