@@ -26,7 +26,7 @@ from dasd_assets.rules.landed import (
     landed_versions,
     reading_version,
 )
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import readable_name
 from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
 from dasd_resources.landing.response_rejections import RejectedResponse
@@ -61,12 +61,12 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     )
     def landed_responses(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
-        folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
+        folder = landing_folder(recipe, Path(warehouse.home))
         version = reading_version(recipe)
         if not _is_read(warehouse, batch, version):
             file = find_landed(folder, batch)
             with folder.local_copy(file, batch) as path:
-                landed = read_responses(path, file.name, recipe.landing.columns)
+                landed = read_responses(path, file.name, recipe.landing.columns, file.rows)
                 _store(warehouse, origin(context), batch, readable_name(file.name), version, landed)
         counts = landed_counts(warehouse, batch)
         if counts["num_rejected"]:

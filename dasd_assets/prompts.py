@@ -32,7 +32,7 @@ from dasd_assets.rules.quotas import QUOTAS, choose_asked, outdated_quotas
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_assets.withdrawals import ORPHANED_LINES, TWINLESS_LINES, WITHDRAWN, outdated_batches, withdrawals_of
-from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
+from dasd_resources.landing.landing_folder import LandedFile, LandingFolder, landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -98,7 +98,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     )
     def prompts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         batch = context.partition_key
-        folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
+        folder = landing_folder(recipe, Path(warehouse.home))
         existing = batches(context.instance)
         records = _landed_or_stored(folder, recipe, warehouse, batch, existing)
         with warehouse.commit(origin(context)) as transaction:
@@ -246,7 +246,7 @@ def _landed_or_stored(
     file = find_landed(folder, batch)
     with folder.local_copy(file, batch) as path:
         read = read_questions if recipe.imports is not None else read_prompts
-        return list(read(path, file.name, recipe.landing.columns))
+        return list(read(path, file.name, recipe.landing.columns, rows=file.rows))
 
 
 def _stored_line(row: Row) -> Prompt:

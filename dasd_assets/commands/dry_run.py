@@ -13,7 +13,7 @@ from dasd_assets.service.landed import look
 from dasd_assets.service.planning import Outlook, Planner
 from dasd_assets.service.steps import LEVELS, Level, Step
 from dasd_resources.inference.engines import Engines
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -40,7 +40,7 @@ def dry_run(
         chosen = chosen_assets(graph, selection)
         names = [key.to_user_string() for key in graph.toposorted_asset_keys if key in chosen]
         return "\n".join([f"would make {number_of(len(names), 'asset')}, as selected:", *(f"  {n}" for n in names)])
-    folder = LandingFolder.of(recipe.automation.landing, home)
+    folder = landing_folder(recipe, home)
     new = look(folder, batches(instance), {}, time.time()).new
     outlook = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home))).outlook(new)
     return "\n".join(_page(recipe, outlook, new))

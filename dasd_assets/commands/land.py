@@ -19,7 +19,7 @@ from typing import TypeVar
 from dasd_assets.commands.messages import echo as print_message
 from dasd_resources.errors import UserError
 from dasd_resources.landing.folder_contents import HELD_OUT, landed_files
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import Logprobs, read_questions, read_responses
@@ -136,7 +136,7 @@ def _is_wanted(path: str, config: str | None, split: str | None) -> bool:
 
 def _target(recipe: Recipe, home: Path) -> Path:
     """The landing folder. Raises NotLanded where it is no local one."""
-    folder = LandingFolder.of(recipe.automation.landing, home)
+    folder = landing_folder(recipe, home)
     if folder.local is None:
         raise NotLanded(f"automation.landing {folder.url} is no local folder: write there with the store's own tools")
     return folder.local

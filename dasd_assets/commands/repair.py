@@ -12,7 +12,7 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.recovery import BEGUN, fail_abandoned_runs
 from dasd_resources.home import prepare_home
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import LandingFolder, landing_folder
 from dasd_resources.recipe import load_recipe
 from dasd_resources.sft.checkpoint import CheckpointError, published
 from dasd_resources.storage.data_files import DamagedFiles
@@ -28,7 +28,7 @@ def command(args: argparse.Namespace) -> int:
     lake = Lake(home=str(args.home))
     lake.require()
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
-    folder = LandingFolder.of(recipe.automation.landing, args.home)
+    folder = landing_folder(recipe, args.home)
     with open_instance(prepare_home(args.home, args.dagster_home)) as instance:
         _require_rest(instance, args.home)
         unlanded = [batch for batch in batches(instance) if folder.find(batch) is None]

@@ -41,7 +41,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import LOG_FOLDER, Engines
-from dasd_resources.landing.landing_folder import LandingFolder, seconds_until_settled
+from dasd_resources.landing.landing_folder import landing_folder, seconds_until_settled
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
@@ -191,7 +191,7 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
     A partition that no file has, and of which nothing was made, is removed: somebody added it in the web UI.
     """
     assert PROMPT_BATCH.name is not None
-    folder = LandingFolder.of(recipe.automation.landing, home)
+    folder = landing_folder(recipe, home)
     landed = look(folder, batches(instance), {}, time.time())
     if landed.growing:
         time.sleep(max(map(seconds_until_settled, landed.growing)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from dasd_assets.records.wording import short
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -26,7 +26,7 @@ def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
         description="The landing folder holds nothing that is not read. If it does, the metadata say what.",
     )
     def everything_landed_is_read(warehouse: Warehouse) -> dg.AssetCheckResult:
-        folder = LandingFolder.of(recipe.automation.landing, Path(warehouse.home))
+        folder = landing_folder(recipe, Path(warehouse.home))
         found = landing_evaluation(folder.passed_over())
         return dg.AssetCheckResult(
             passed=found.passed, severity=found.severity, description=found.description, metadata=found.metadata

@@ -34,7 +34,7 @@ from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.staleness import NEVER
 from dasd_assets.service.steps import Step
 from dasd_resources.inference.engines import Engines
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import LandingFolder, landing_folder
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.warehouse import Warehouse
@@ -53,7 +53,7 @@ def build(
 
     @_sensor(10, "Makes a batch of every complete landed file.")
     def landed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        folder = LandingFolder.of(recipe.automation.landing, home)
+        folder = landing_folder(recipe, home)
         return landing_tick(planner(context.instance), folder, context.cursor)
 
     @_sensor(15, "Makes what batches lack or have out of date; quarantines batches that keep failing.")

@@ -46,6 +46,8 @@ class Landed:
 def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
     """Compare the folder with the batches that exist; the same content under two names is one batch.
 
+    A large file comes in parts, unless it is a batch as a whole from before it was to.
+
     seen: name -> stamp of the files that were growing at an earlier look.
     """
     files = folder.files()
@@ -53,14 +55,16 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     contents = {content_of(batch) for batch in existing}
     new = []
     keys = folder.keys([file for file in files if file not in growing])
-    for key in keys:
+    parts = {key: folder.parts(file) for key, file in keys.items() if content_of(key) not in contents}
+    for key in (name for whole in keys for name in (parts.get(whole) or [whole])):
         if content_of(key) not in contents:
             contents.add(content_of(key))
             new.append(key)
     landed = {content_of(key) for key in keys}
+    of_parts = {content_of(key) for found in parts.values() for key in found}
     # A file that is growing or was not read may be any batch's: then none is known to be without one.
     whole = folder.exists() and len(keys) == len(files)
-    without_file = [batch for batch in existing if content_of(batch) not in landed] if whole else []
+    without_file = [batch for batch in existing if content_of(batch) not in landed | of_parts] if whole else []
     return Landed(new, growing, len(files), len(keys) - len(landed), without_file, folder.url, folder.passed_over())
 
 

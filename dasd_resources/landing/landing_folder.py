@@ -1,9 +1,9 @@
 """The landing folder: a local folder or any fsspec URL whose files are prompt batches, named by their content.
 
-Those of its subfolders are, too (folder_contents.py). A file is complete when its name says so (no `.tmp`, `.part` or
-leading dot: write under such a name and rename) and it has stopped changing. Its content hash is cached by name, size
-and time, so that a thousand unchanged files cost no read. In a store without times, a file has stopped changing when
-two looks found the same size, and is read at every look.
+Those of its subfolders are, too (folder_contents.py); a large file may be several (file_parts.py). A file is complete
+when its name says so (no `.tmp`, `.part` or leading dot: write under such a name and rename) and it has stopped
+changing. Its content hash is cached by name, size and time, so that a thousand unchanged files cost no read. In a store
+without times, a file has stopped changing when two looks found the same size, and is read at every look.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from io import BufferedIOBase
@@ -25,11 +25,13 @@ from fsspec.core import url_to_fs
 
 from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
-from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
+from dasd_resources.file_hashes import FileIdentity, cached_hash, known_hashes, remember_hash
 from dasd_resources.home import LANDING_FOLDER
+from dasd_resources.landing.file_parts import NUMBERED, part_digests, part_stem, rows_of
 from dasd_resources.landing.folder_contents import Found, contents, local_contents
-from dasd_resources.landing.prompt_files import safe_stem
+from dasd_resources.landing.prompt_files import Rows, safe_stem
 from dasd_resources.landing.row_files import SUFFIXES
+from dasd_resources.recipe import Recipe
 
 SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")  # of what a store may list
@@ -47,11 +49,15 @@ class ChangedWhileRead(RuntimeError):
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file whose name says that it is complete. modified: seconds since the epoch, 0 where the store has no times."""
+    """A file whose name says that it is complete. modified: seconds since the epoch, 0 where the store has no times.
+
+    rows: those of a batch that is only a part of it; None: all of them.
+    """
 
     name: str  # with its subfolder
     size: int
     modified: float
+    rows: Rows | None = None
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -63,16 +69,18 @@ class LandedFile:
 class LandingFolder:
     """`url`: a local path or an fsspec URL, without a password.
 
-    `cache`: the SQLite file of content hashes, shared by all processes.
+    `cache`: the SQLite file of content hashes, shared by all processes. `questions_per_batch`: most rows of a file that
+    is one batch.
     """
 
     url: str
     cache: Path
+    questions_per_batch: int | None = None
 
     @classmethod
-    def of(cls, url: str | None, home: Path) -> "LandingFolder":
+    def of(cls, url: str | None, home: Path, questions_per_batch: int | None = None) -> "LandingFolder":
         """The recipe's landing folder; None is the home's own."""
-        return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite")
+        return cls(url or str(home / LANDING_FOLDER), home / "fingerprints.sqlite", questions_per_batch)
 
     def files(self) -> list[LandedFile]:
         """Complete files by name; none hidden or, in a local folder, linked from outside. Raises UnsupportedStore."""
@@ -106,6 +114,40 @@ class LandingFolder:
             found[f"{safe_stem(file.name)}-{digest[:DIGEST_LENGTH]}"] = file
         return found
 
+    def parts(self, file: LandedFile) -> dict[str, LandedFile]:
+        """Prompt batch -> part of a file that has more than `questions_per_batch` rows; none of any other file.
+
+        Nor of one that is being written or cannot be read.
+        """
+        num_rows = self.questions_per_batch
+        if num_rows is None:
+            return {}
+        try:
+            digests = self._part_digests(file, num_rows)
+        except (ChangedWhileRead, OSError):
+            return {}
+        return {
+            f"{part_stem(safe_stem(file.name), number)}-{digest[:DIGEST_LENGTH]}": replace(
+                file, rows=rows_of(number, len(digests), num_rows)
+            )
+            for number, digest in enumerate(digests)
+            if len(digests) > 1
+        }
+
+    def _part_digests(self, file: LandedFile, num_rows: int) -> list[str]:
+        """`part_digests`, cached. Raises ChangedWhileRead, and OSError where the file cannot be read."""
+
+        def read() -> str:
+            with self._local(file) as path:
+                found = part_digests(path, num_rows)
+            if self.local is not None and self._stat(file.name) != file:
+                raise ChangedWhileRead(f"{file.name} changed while it was read")
+            return " ".join(found)
+
+        name, size, modified = self._identity(file)
+        identity = (f"parts of {num_rows} rows of {name}", size, modified)
+        return (cached_hash(self.cache, identity, read) if file.modified else read()).split()
+
     def _identity(self, file: LandedFile) -> FileIdentity:
         name = f"{self.url.rstrip('/')}/{file.name}".encode("utf-8", "backslashreplace").decode()
         return name, *file.stamp
@@ -124,11 +166,13 @@ class LandingFolder:
         """The file with a batch's content, under any name, the batch's own first; None if it is gone or edited."""
         stem = batch.rpartition("-")[0]
         files = self.files()
-        named = [file for file in files if safe_stem(file.name) == stem]
+        named = [file for file in files if safe_stem(file.name) in (stem, NUMBERED.sub("", stem))]
         for some in (named, [file for file in files if file not in named]):
-            for key, file in self.keys(some).items():
-                if content_of(key) == content_of(batch):
-                    return file
+            whole = self.keys(some)
+            for keys in (whole, *map(self.parts, whole.values())):
+                for key, file in keys.items():
+                    if content_of(key) == content_of(batch):
+                        return file
         return None
 
     @contextmanager
@@ -137,16 +181,27 @@ class LandingFolder:
 
         Raises ChangedWhileRead if it no longer holds the batch's content.
         """
+        with self._local(file) as path:
+            self._check(path, file, batch)
+            yield path
+
+    @contextmanager
+    def _local(self, file: LandedFile) -> Iterator[Path]:
         if self.local is not None:
-            _check(self.local / file.name, batch)
             yield self.local / file.name
             return
         with tempfile.TemporaryDirectory(prefix="dasd-landed-") as folder:
             copy = Path(folder) / f"landed{next(s for s in SUFFIXES if file.name.endswith(s))}"
             with self._open(file) as source, copy.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-            _check(copy, batch)
             yield copy
+
+    def _check(self, path: Path, file: LandedFile, batch: str) -> None:
+        digests = [file_hash(path)]
+        if file.rows is not None and self.questions_per_batch is not None:
+            digests = part_digests(path, self.questions_per_batch)[file.rows[0] // self.questions_per_batch :]
+        if not digests or not digests[0].startswith(content_of(batch)):
+            raise ChangedWhileRead(f"the file of batch {batch} was changed a moment ago; run again")
 
     @cached_property
     def local(self) -> Path | None:
@@ -240,6 +295,6 @@ def content_of(batch: str) -> str:
     return batch.rpartition("-")[2]
 
 
-def _check(path: Path, batch: str) -> None:
-    if not file_hash(path).startswith(content_of(batch)):
-        raise ChangedWhileRead(f"the file of batch {batch} was changed a moment ago; run again")
+def landing_folder(recipe: Recipe, home: Path) -> LandingFolder:
+    """Where a recipe's files land, and how many questions of one are a batch."""
+    return LandingFolder.of(recipe.automation.landing, home, recipe.landing.questions_per_batch)

@@ -33,6 +33,7 @@ MAX_DEPTH = 100  # of a row's nested objects and lists
 # row has room for six times as many. Unicode's own stream-safe form allows 30.
 MAX_MARKS = 1000
 MARKS_WITHOUT_CLASS = "\u0f73\u0f75\u0f81"  # not marks themselves, but composed of two
+Rows = tuple[int, int | None]  # the first of a file's rows, from 0, and the one after the last; None: to its end
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
 _INSTEAD_OF_EMPTY = {
     "question": "write the question, or remove the row",
@@ -93,19 +94,20 @@ def read_prompts(
     part: QuestionPart = mapped_row,
     max_row_bytes: int = MAX_ROW_BYTES,
     may_repeat: bool = False,
+    rows: Rows | None = None,
 ) -> Iterator[Prompt | RejectedPrompt]:
     """One record per non-blank row, in file order; a damaged or empty file ends with one record of line 0.
 
     name: of the source file, if `path` is a copy of it. mappings: of the recipe; the first that fits the name counts.
     part: of a row what is its question, None where it has none: such a row gives no record. may_repeat: nor does one
-    whose question an earlier row has, instead of a rejection.
+    whose question an earlier row has, instead of a rejection. rows: the only ones that are read; None: all.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line, rejected = readable_name(name or path.name), 0, 0
+    name, line, rejected = readable_name(name or path.name), 0 if rows is None else rows[0], 0
     columns = columns_for(mappings, name)
     seen: dict[bytes, int] = {}
     try:
-        for row in read_rows(path, max_row_bytes):
+        for row in rows_within(read_rows(path, max_row_bytes), rows):
             line = row.line
             for record in _records(name, row, seen, columns, part, may_repeat):
                 yield record
@@ -117,6 +119,11 @@ def read_prompts(
     else:
         if line == 0:
             yield RejectedPrompt(name, 0, "empty_file", "file is empty")
+
+
+def rows_within(found: Iterator[FileRow], rows: Rows | None) -> Iterator[FileRow]:
+    """Those of a file's rows that are wanted; None: all."""
+    return found if rows is None else islice(found, *rows)
 
 
 def first_rows(path: Path, most: int) -> list[dict[str, object]]:

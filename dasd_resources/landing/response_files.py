@@ -24,11 +24,13 @@ from dasd_resources.landing.prompt_files import (
     Fields,
     InvalidRow,
     Prompt,
+    Rows,
     mapped_row,
     prompt_of,
     read_prompts,
     readable_name,
     row_object,
+    rows_within,
 )
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_rejections import InvalidResponse, RejectedResponse
@@ -82,12 +84,14 @@ class LandedResponse:
 Landed = LandedResponse | Logprobs | RejectedResponse
 
 
-def read_questions(path: Path, name: str, mappings: Sequence[Columns] = ()) -> Iterator[Prompt | RejectedPrompt]:
+def read_questions(
+    path: Path, name: str, mappings: Sequence[Columns] = (), rows: Rows | None = None
+) -> Iterator[Prompt | RejectedPrompt]:
     """`read_prompts` of a file that brings responses: they are no part of the prompts' metadata.
 
     A question that stands in several rows, with another response each, is no duplicate line.
     """
-    return read_prompts(path, name, mappings, question_part, MAX_RESPONSE_ROW_BYTES, may_repeat=True)
+    return read_prompts(path, name, mappings, question_part, MAX_RESPONSE_ROW_BYTES, True, rows)
 
 
 def question_part(row: Fields, columns: Columns | None) -> Fields | None:
@@ -111,15 +115,19 @@ def is_companion(row: Fields) -> bool:
     }
 
 
-def read_responses(path: Path, name: str, mappings: Sequence[Columns] = ()) -> Iterator[Landed]:
+def read_responses(
+    path: Path, name: str, mappings: Sequence[Columns] = (), rows: Rows | None = None
+) -> Iterator[Landed]:
     """What the rows of a file bring, in file order; rows that are no questions are left to `read_questions`.
+
+    rows: the only ones that are read; None: all.
 
     Raises OSError only where the system, not the file's content, is at fault.
     """
     name = readable_name(name)
     columns = columns_for(mappings, name)
     try:
-        for row in read_rows(path, MAX_RESPONSE_ROW_BYTES):
+        for row in rows_within(read_rows(path, MAX_RESPONSE_ROW_BYTES), rows):
             try:
                 fields = row_object(row)
                 yield from (

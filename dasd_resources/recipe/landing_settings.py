@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from dasd_resources.recipe.parts import DECIDING, Part
+from dasd_resources.recipe.parts import DECIDING, AddedLater, Part, Positive
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
 
 KINDS = ("path", "constant", "messages", "template", "letter")
@@ -169,6 +169,8 @@ class Landing(Part):
 
     columns: Annotated[tuple[Columns, ...], _SeveralColumns, Field(strict=False)] = ()
     """Mappings, or the name of a ready one (docs/landing.md); a file that none of them fits has our own keys."""
+    questions_per_batch: Annotated[Positive | None, AddedLater] = None
+    """Most rows of a landed file that are one batch; a larger file is several. null: each file is one."""
 
 
 def columns_for(mappings: Sequence[Columns], name: str) -> Columns | None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, ParamSpec
 
+from dasd_assets.commands.check.batch_sizes import batch_sizes
 from dasd_assets.commands.check.begun_answers import Begun, thinking_found
 from dasd_assets.commands.check.contexts import context
 from dasd_assets.commands.check.held_out import benchmark_questions, held_out, sandbox, verifiers
@@ -77,6 +78,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _result("responses", landed_responses, recipe, home, models.get("teacher"))
     if recipe.selection_from is not None and "teacher" in models:
         yield _result("selection_from", other_selection, recipe, home, models["teacher"])
+    if recipe.imports is None:
+        yield _result("batches", batch_sizes, recipe, prompts)
     yield _result("budgets", budgets, recipe, prompts)
     for role, model in models.items():
         yield _result(f"{role} tokenizer", tokenizer, model)

@@ -1,7 +1,8 @@
 """Checks of the questions that landed: how many there are, what keeps some out, whether the recipe fits them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dasd_assets.commands.check.begun_answers import NUM_BEGUN
@@ -10,7 +11,7 @@ from dasd_assets.rules.instructions import as_asked
 from dasd_assets.service.landed import not_read
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.landing.columns import absent_paths
-from dasd_resources.landing.landing_folder import LandedFile, LandingFolder
+from dasd_resources.landing.landing_folder import LandedFile, LandingFolder, landing_folder
 from dasd_resources.landing.prompt_files import Prompt, first_rows, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import read_questions
@@ -25,13 +26,17 @@ _NOT_LANDED = "of which nothing has landed; there are"
 
 @dataclass(frozen=True)
 class Prompts:
-    """The landed prompts: how many, of which domains and verifiers, the longest one, and the first few."""
+    """The landed prompts: how many, of which domains and verifiers, the longest one, and the first few.
+
+    per_file: how many each file has.
+    """
 
     num_prompts: int
     longest: Prompt | None
     domains: frozenset[str]
     verifiers: frozenset[str] = frozenset()
     first: tuple[Prompt, ...] = ()
+    per_file: Mapping[str, int] = field(default_factory=dict)
 
     def longest_for(self, model: PromptedModel) -> int:
         """Tokens of the longest one as this model is asked it; 0 where none has landed."""
@@ -40,9 +45,9 @@ class Prompts:
 
 
 def prompts_landed(recipe: Recipe, home: Path, teacher: PromptedModel | None, landed: list[Prompts]) -> str:
-    folder = LandingFolder.of(recipe.automation.landing, home)
+    folder = landing_folder(recipe, home)
     num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
-    domains, verifiers, first = set[str](), set[str](), list[Prompt]()
+    domains, verifiers, first, per_file = set[str](), set[str](), list[Prompt](), Counter[str]()
     for record in _records(folder, recipe):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
@@ -50,12 +55,13 @@ def prompts_landed(recipe: Recipe, home: Path, teacher: PromptedModel | None, la
                 reasons.append(f"{record.source_file}:{record.source_line}: {record.reason}")
         else:
             num_prompts += 1
+            per_file[record.source_file] += 1
             record = _as_asked(recipe, record)
             domains.add(record.domain)
             verifiers |= {record.verifier} if record.verifier else set()
             first += [record] if len(first) < NUM_BEGUN else []
             longest = max(longest or record, record, key=lambda p: _num_characters(p.question, p.system_prompt))
-    found = Prompts(num_prompts, longest, frozenset(domains), frozenset(verifiers), tuple(first))
+    found = Prompts(num_prompts, longest, frozenset(domains), frozenset(verifiers), tuple(first), per_file)
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
     message = f"{num_prompts:,} in {folder.url}{length}"
@@ -81,7 +87,7 @@ def _as_asked(recipe: Recipe, prompt: Prompt) -> Prompt:
 
 def columns(recipe: Recipe, home: Path) -> str:
     """Every path of the mappings is in one of the first rows, at least, of some file that it fits."""
-    folder = LandingFolder.of(recipe.automation.landing, home)
+    folder = landing_folder(recipe, home)
     looks = [look for batch, file in folder.keys(folder.files()).items() for look in _look(recipe, folder, batch, file)]
     problems = [problem for number in range(len(recipe.landing.columns)) for problem in _unused(recipe, number, looks)]
     if problems:

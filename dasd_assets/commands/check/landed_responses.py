@@ -8,7 +8,7 @@ from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.rules.imports import has_teacher
 from dasd_resources.chat.landed_text import canonical_response
 from dasd_resources.inference.engines import PromptedModel
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import LandingFolder, landing_folder
 from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
 from dasd_resources.landing.response_rejections import RejectedResponse
 from dasd_resources.recipe import Columns, Recipe
@@ -53,7 +53,7 @@ class Found:
 def landed_responses(recipe: Recipe, home: Path, teacher: PromptedModel | None) -> str:
     """How many there are, and how many with logprobs. Raises CheckFailed or CheckWarning."""
     found = Found()
-    for one in _landed(LandingFolder.of(recipe.automation.landing, home), recipe.landing.columns):
+    for one in _landed(landing_folder(recipe, home), recipe.landing.columns):
         found.add(one)
     num_given = len(found.given & found.samples)
     message = f"{len(found.samples):,} landed, {num_given:,} of them with logprobs"

@@ -1,0 +1,44 @@
+"""Whether the batches that landed files make are of a size that a run handles well (`landing.questions_per_batch`)."""
+
+from collections.abc import Iterator
+
+from dasd_assets.commands.check.landed import Prompts
+from dasd_assets.commands.check.outcome import CheckWarning
+from dasd_assets.sentence_probabilities import MAX_PASSES, RESPONSES_PER_COMMIT
+from dasd_resources.recipe import Recipe
+
+# Above it, no more are made in a part that is in memory, and what a kill or an edited file can undo is days of work.
+MOST_RESPONSES = MAX_PASSES * RESPONSES_PER_COMMIT
+# Below it, a batch's own costs outweigh its work: some ten steps, as many commits, files and looks of every tick.
+FEWEST_RESPONSES, MANY_BATCHES = 1000, 20
+
+
+def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
+    """Responses per batch, from the questions that landed. Raises CheckWarning for too many, or for many of too few."""
+    each = recipe.generation.num_candidates * len(recipe.generation.temperatures)
+    sizes = [each * number for number in questions_per_batch(recipe, prompts)]
+    small = [size for size in sizes if size < FEWEST_RESPONSES]
+    if not sizes:
+        return "none has landed"
+    found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses ({each} of each question)"
+    if max(sizes) > MOST_RESPONSES:
+        raise CheckWarning(
+            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and nothing is "
+            f"scored before a whole batch is sampled; set landing.questions_per_batch: {max(MOST_RESPONSES // each, 1)}"
+        )
+    if len(small) > MANY_BATCHES:
+        raise CheckWarning(
+            f"{found}: {len(small):,} have fewer than {FEWEST_RESPONSES:,}, and each has steps, commits and data files "
+            "of its own; land fewer, larger files, or set a larger landing.questions_per_batch"
+        )
+    return found
+
+
+def questions_per_batch(recipe: Recipe, prompts: Prompts) -> Iterator[int]:
+    """How many questions each batch has, about: rows that are rejected take places in the parts of a large file."""
+    most = recipe.landing.questions_per_batch
+    for number in prompts.per_file.values():
+        while most is not None and number > most:
+            yield most
+            number -= most
+        yield number

@@ -1,0 +1,104 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Project, change, prompt_rows
+
+from dasd_assets.service.landed import look
+from dasd_resources.demo.questions import write_rows
+from dasd_resources.landing.file_parts import part_digests, rows_of
+from dasd_resources.landing.landing_folder import ChangedWhileRead, LandingFolder
+from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.rejections import RejectedPrompt
+
+
+def written(path: Path, questions: list[str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
+    os.utime(path, (time.time() - 60 + len(questions),) * 2)
+    return path
+
+
+def named(number: int) -> list[str]:
+    return [f"question {index}" for index in range(number)]
+
+
+def new(folder: LandingFolder, existing: list[str]) -> list[str]:
+    return look(folder, existing, {}, time.time()).new
+
+
+def test_a_file_without_more_rows_than_a_batch_may_have_is_one_as_ever(tmp_path: Path) -> None:
+    written(tmp_path / "prompts" / "a.jsonl", named(3))
+    [whole] = new(LandingFolder.of(None, tmp_path), [])
+    assert new(LandingFolder.of(None, tmp_path, 3), []) == [whole]
+    assert new(LandingFolder.of(None, tmp_path, 2), []) != [whole]
+    assert new(LandingFolder.of(None, tmp_path, 2), [whole]) == [], "what is a batch already is not made anew"
+
+
+def test_a_file_that_grows_keeps_its_earlier_parts(tmp_path: Path) -> None:
+    path, folder = tmp_path / "prompts" / "a.jsonl", LandingFolder.of(None, tmp_path, 3)
+    written(path, named(7))
+    first = new(folder, [])
+    assert [batch.rpartition("-")[0] for batch in first] == ["a.00001", "a.00002", "a.00003"]
+    written(path, named(11))
+    assert [batch.rpartition("-")[0] for batch in new(folder, first)] == ["a.00003", "a.00004"]
+    written(path, [*named(3), "another", *named(11)[4:]])
+    assert [batch.rpartition("-")[0] for batch in new(folder, first)] == ["a.00002", "a.00003", "a.00004"]
+
+
+def test_parts_are_all_rows_with_their_own_line_numbers(tmp_path: Path) -> None:
+    path, folder = tmp_path / "prompts" / "a.jsonl", LandingFolder.of(None, tmp_path, 2)
+    written(path, named(3))
+    with path.open("a") as file:
+        file.write('\nno JSON\n{"question": "the last"}\n')
+    os.utime(path, (time.time() - 60,) * 2)
+    whole = list(read_prompts(path))
+    parts = []
+    for batch in new(folder, []):
+        found = folder.find(batch)
+        assert found is not None
+        with folder.local_copy(found, batch) as copy:
+            parts += list(read_prompts(copy, found.name, rows=found.rows))
+    assert parts == whole
+    assert [record.source_line for record in parts] == [1, 2, 3, 5, 6]
+    assert [type(record) for record in parts[-2:]] == [RejectedPrompt, Prompt]
+
+
+def test_damage_is_said_by_the_last_part_and_is_in_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", [])
+    path.write_text('[{"question": "1"}, {"question": "2"}, {"question": "3"}')
+    digests = part_digests(path, 2)
+    assert len(digests) == 2
+    said = [list(read_prompts(path, rows=rows_of(number, 2, 2))) for number in range(2)]
+    assert [type(record) for record in said[0]] == [Prompt, Prompt]
+    assert isinstance(said[1][-1], RejectedPrompt) and said[1][-1].kind == "damaged_file"
+    assert said[1][-1].reason.startswith("file is damaged after row 2: ")
+    path.write_text('[{"question": "1"}, {"question": "2"}, {"question": "3"}]')
+    assert part_digests(path, 2)[0] == digests[0] and part_digests(path, 2)[1] != digests[1]
+
+
+def test_a_part_that_was_edited_meanwhile_is_not_read(tmp_path: Path) -> None:
+    path, folder = tmp_path / "prompts" / "a.jsonl", LandingFolder.of(None, tmp_path, 2)
+    written(path, named(4))
+    batch = new(folder, [])[1]
+    found = folder.find(batch)
+    assert found is not None
+    written(path, [*named(3), "another"])
+    with pytest.raises(ChangedWhileRead), folder.local_copy(found, batch):
+        pass
+    assert folder.find(batch) is None
+
+
+def test_a_batch_for_every_part_with_the_rows_of_the_whole_file(project: Project) -> None:
+    recipe = change(project.recipe, "landing.questions_per_batch", 4)
+    split = Project(project.home, recipe)
+    split.land("a.jsonl", prompt_rows(0, 9))
+    split.materialize("prompts")
+    rows = split.read("SELECT batch, source_line FROM prompts ORDER BY source_line")
+    assert rows["source_line"].to_list() == list(range(1, 10))
+    assert [part.height for part in rows.partition_by("batch", maintain_order=True)] == [4, 4, 1]
+    write_rows(split.home / "prompts" / "a.jsonl", list(prompt_rows(0, 9)))
+    split.materialize("prompts")
+    assert split.read("SELECT batch, source_line FROM prompts ORDER BY source_line").equals(rows)
