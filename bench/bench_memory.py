@@ -30,7 +30,7 @@ from dasd_resources.inference.engine import GenerationRequest, InferenceEngine  
 from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 
-NUM_QUESTIONS = 320  # x 4 candidates x 16 = 20,480 responses, and as many at the other temperature
+NUM_QUESTIONS = 160  # x 4 candidates x 2 temperatures x 16 = 20,480 responses
 SCALES = (1, 4, 16)
 NUM_CANDIDATES = 4
 NUM_TERMS = 205

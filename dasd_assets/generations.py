@@ -28,6 +28,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.visible_text import visible
 
@@ -266,6 +267,7 @@ def length_figures(lengths: pl.DataFrame, temperature: float) -> dict[str, Figur
 
 def lengths_of(warehouse: Warehouse, batch: str, response_ids: Iterable[str]) -> pl.DataFrame:
     """(num_tokens, truncated) of these responses."""
-    query = """SELECT len(token_ids) AS num_tokens, finish_reason = 'length' AS truncated FROM responses
+    query = f"""SELECT num_tokens, finish_reason = 'length' AS truncated
+        FROM {measured("responses", "num_tokens", "response_id", "batch", "finish_reason")}
         WHERE batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
     return warehouse.read(query, {"batch": batch, "ids": list(response_ids)})

@@ -21,11 +21,12 @@ from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
-from dasd_assets.rules.stored_tokens import BY_STUDENT, require_tokens
+from dasd_assets.rules.stored_tokens import LENGTH_BY_STUDENT, require_tokens
 from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
@@ -92,13 +93,14 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
             WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
         WHERE a.batch = $batch AND p.batch = $batch
           AND NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
-    tokens = "FROM student_tokens WHERE batch = $batch AND student_fingerprint = $student"
+    lengths = measured("student_tokens", "num_tokens", "response_id", "batch", "student_fingerprint", "kind", "reason")
+    tokens = f"FROM {lengths} WHERE batch = $batch AND student_fingerprint = $student"
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
 
     def rows() -> Iterator[Row]:
         query = f"""SELECT a.response_id, a.text, a.token_ids, a.finish_reason, a.tool_call,
             p.question, {AS_ASKED} AS asked, p.reference_answer, p.verifier, p.metadata,
-            coalesce(v.known, []) AS known, {BY_STUDENT}
+            coalesce(v.known, []) AS known, {LENGTH_BY_STUDENT}
             {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, RESPONSES_AT_ONCE):

@@ -28,6 +28,20 @@ def test_rows_are_durable_after_max_rows(warehouse: Warehouse) -> None:
         assert present(warehouse) == ["a", "b"]
 
 
+def test_rows_with_long_lists_are_durable_after_fewer(warehouse: Warehouse) -> None:
+    def tokens(key: str) -> Row:
+        lists = {"token_ids": [1] * 30, "offsets": [0] * 30}
+        return {"response_id": key, "batch": "b", "student_fingerprint": "s", "num_prompt_tokens": 0, **lists}
+
+    with Ledger(warehouse, "student_tokens", "test", max_values=100) as book:
+        book.add(tokens("a"))
+        assert book.num_added == 0
+        book.add(tokens("b"))
+        assert book.num_added == 2
+        book.add(tokens("c"))
+        assert book.num_added == 2, "the values were counted anew"
+
+
 def test_finished_rows_are_kept_when_the_work_fails(warehouse: Warehouse) -> None:
     with pytest.raises(RuntimeError, match="engine died"), ledger(warehouse) as book:
         book.add(row("a"))

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import duckdb
 import polars as pl
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.storage.tables import TableError
+from dasd_resources.storage.tables import TableError, measured
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -190,6 +191,37 @@ def response(key: str, batch: str, prompt: str = "p") -> dict[str, object]:
     model = {"teacher_fingerprint": "t", "template_version": "v", "engine": "e", "dtype": "d"}
     answer = {"text": "", "token_ids": [], "logprobs": [], "offsets": [], "tool_call": False, "finish_reason": "stop"}
     return {"response_id": key, "prompt_id": prompt, "batch": batch, **sampling, **model, **answer}
+
+
+def test_lengths_and_means_are_stored_with_a_row_and_computed_for_older_ones(warehouse: Warehouse) -> None:
+    draw = Random(7)
+    rows = []
+    for number in range(50):
+        logprobs = [-draw.expovariate(2) for _ in range(number)]
+        lists = {"token_ids": list(range(number)), "logprobs": logprobs, "offsets": [-1] * number}
+        rows.append({**response(str(number), "b"), **lists})
+    found = f"FROM {measured('responses', 'mean_logprob', 'response_id')} ORDER BY ALL"
+    by_hand = "SELECT response_id, list_avg(logprobs) AS mean_logprob FROM responses ORDER BY ALL"
+    with warehouse.commit("test") as transaction:
+        transaction.append_missing("responses", pl.DataFrame(rows))
+        assert transaction.read("SELECT num_tokens FROM responses").sum().item() == sum(range(50))
+        stored = transaction.read(found)
+        assert stored.equals(transaction.read(by_hand))
+        transaction.read("UPDATE responses SET mean_logprob = NULL, num_tokens = NULL WHERE response_id < '3'")
+        assert transaction.read("SELECT count(mean_logprob) FROM responses").item() < 49
+        assert transaction.read(found).equals(stored)
+
+
+def test_lengths_of_the_students_tokens_leave_out_prompt_and_end(warehouse: Warehouse) -> None:
+    key = {"batch": "b", "student_fingerprint": "s"}
+    asked = {**key, "response_id": "1", "num_prompt_tokens": 2, "token_ids": [5, 6, 7, 8, 9], "offsets": [0, 3, -1]}
+    refused = {**key, "response_id": "2", "num_prompt_tokens": None, "token_ids": None, "offsets": None}
+    with warehouse.commit("test") as transaction:
+        transaction.replace("student_tokens", key, pl.DataFrame([asked, refused]))
+    query = "SELECT num_tokens, num_text_tokens FROM student_tokens ORDER BY response_id"
+    assert warehouse.read(query).rows() == [(5, 2), (None, None)]
+    query = f"SELECT num_text_tokens FROM {measured('student_tokens', 'num_text_tokens', 'response_id')} ORDER BY ALL"
+    assert warehouse.read(query)["num_text_tokens"].to_list() == [2, None]
 
 
 def test_rows_whose_owner_has_passed_to_another_batch_go_there(warehouse: Warehouse) -> None:

@@ -100,7 +100,7 @@ def _missing_rollouts(scope: Scope) -> AssetCheckFinding:
 
 
 def _missing_continuations(scope: Scope) -> AssetCheckFinding:
-    wanted = len(current_prefixes(scope.warehouse, scope.engines, scope.recipe, scope.teacher))
+    wanted = sum(1 for _ in current_prefixes(scope.warehouse, scope.engines, scope.recipe, scope.teacher))
     made = current_continuations(scope.warehouse, scope.engines, scope.recipe).height
     return failed_requests(scope, "teacher_continuations", wanted - made, wanted)
 

@@ -11,6 +11,7 @@ from dasd_assets.rules.competition import NUM_TOKENS
 from dasd_assets.rules.filters import CORRECTNESS, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
 TRAITS = ("tokens", "sentences", "right", "teacher_share", "mean_difference", "probability")
@@ -48,8 +49,8 @@ def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.Dat
     query = f"""SELECT s.dataset AS part, s.policy, count(*) AS number, avg(t.num_tokens) AS tokens,
             avg(teacher_share.num_sentences) AS sentences, avg(v.passed::INT) AS right,
             {", ".join(f"avg({name}.score) AS {name}" for name in _SCORES)},
-            avg(exp(list_avg(r.logprobs))) AS probability
-        FROM selected_responses s JOIN responses r USING (response_id)
+            avg(exp(r.mean_logprob)) AS probability
+        FROM selected_responses s JOIN {measured("responses", "mean_logprob", "response_id")} r USING (response_id)
             LEFT JOIN {NUM_TOKENS} t USING (response_id) {scores}
             LEFT JOIN (SELECT response_id, passed FROM response_verdicts
                 WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version) v USING (response_id)

@@ -4,6 +4,7 @@ import polars as pl
 
 from dasd_assets.rules.asset_names import MIXED
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -34,8 +35,8 @@ def probabilities(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) ->
         for part in dataset.split("+"):
             names = arms.setdefault((part, policy), [])
             names += [] if arm in names else [arm]
-    query = """SELECT s.dataset, s.policy, exp(list_avg(r.logprobs)) AS prob
-        FROM selected_responses s JOIN responses r USING (response_id)
+    query = f"""SELECT s.dataset, s.policy, exp(r.mean_logprob) AS prob
+        FROM selected_responses s JOIN {measured("responses", "mean_logprob", "response_id")} r USING (response_id)
         WHERE s.recipe = $recipe AND list_contains($policies, s.policy) ORDER BY ALL"""
     found = warehouse.read(query, {"recipe": recipe.name, "policies": sorted({policy for _, policy in arms})})
     chosen = found.partition_by("dataset", "policy", as_dict=True)

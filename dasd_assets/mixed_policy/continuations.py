@@ -4,6 +4,8 @@ The teacher continues the prefix *text*, in its own tokens, inside the thinking 
 what is left of its token budget.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 import polars as pl
 
@@ -16,6 +18,7 @@ from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS
 from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
+from dasd_assets.rules.rollouts import cut_off_texts
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import without_empty_thinking
@@ -168,9 +171,9 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
     return teacher_continuations
 
 
-def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> list[Row]:
+def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> Iterator[Row]:
     """A row per current cut: continuation_id and what decides it, prompt_id, question, system_prompt."""
-    rollouts = student_rollouts_now(warehouse, engines, recipe).filter("cut_off")
+    rollouts = student_rollouts_now(warehouse, engines, recipe)
     query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
     cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
     sampling = {
@@ -179,10 +182,9 @@ def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, tea
         "top_p": recipe.generation.top_p,
         "max_response_tokens": recipe.generation.max_tokens,
     }
-    rows: list[Row] = []
-    for row in rollouts.select("rollout_id", "prompt_id", "question", "system_prompt", "text").iter_rows(named=True):
+    for row in cut_off_texts(warehouse, rollouts):
         if row["rollout_id"] in cuts:
-            prefix = teachers_prefix(row.pop("text")[: cuts[row["rollout_id"]]], recipe.teacher.thinking)
-            wanted = {**row, **sampling, "prefix_text": prefix}
-            rows.append({**wanted, "continuation_id": continuation_id(wanted)})
-    return rows
+            prefix = teachers_prefix(row["text"][: cuts[row["rollout_id"]]], recipe.teacher.thinking)
+            asked = {name: row[name] for name in ("rollout_id", "prompt_id", "question", "system_prompt")}
+            wanted = {**asked, **sampling, "prefix_text": prefix}
+            yield {**wanted, "continuation_id": continuation_id(wanted)}

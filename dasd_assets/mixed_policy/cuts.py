@@ -7,6 +7,7 @@ from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollou
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.cuts import CUT_VERSION, CUTS, cut_row
+from dasd_assets.rules.rollouts import cut_off_texts
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -31,7 +32,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     )
     def prefix_cuts(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:
         rollouts = student_rollouts_now(warehouse, engines, recipe).filter("cut_off")
-        rows = pl.DataFrame([cut_row(row) for row in rollouts.iter_rows(named=True)], infer_schema_length=None)
+        rows = pl.DataFrame([cut_row(row) for row in cut_off_texts(warehouse, rollouts)], infer_schema_length=None)
         with warehouse.commit(origin(context)) as transaction:
             transaction.append_missing("prefix_cuts", rows)
         return dg.MaterializeResult(

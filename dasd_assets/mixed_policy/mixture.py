@@ -163,7 +163,7 @@ def _why_empty(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: 
         num_wanted=len(current_wanted(warehouse, recipe, student, checkpoint)),
         num_rolled_out=rollouts.height,
         num_cut_off=rollouts.filter("cut_off").height,
-        num_cut=len(current_prefixes(warehouse, engines, recipe, teacher)),
+        num_cut=sum(1 for _ in current_prefixes(warehouse, engines, recipe, teacher)),
         num_continued=current_continuations(warehouse, engines, recipe).height,
         num_passed=0,
         has_teacher=not ENGINES[recipe.teacher.engine].absent,

@@ -28,11 +28,23 @@ from dasd_assets.rules.statistics import comparisons
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers import UNVERIFIABLE
 
 NUM_POSITIONS = 8
 STUDENT = "student"
+_OF_CANDIDATES = (
+    "response_id",
+    "prompt_id",
+    "batch",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "sample_index",
+    "teacher_fingerprint",
+    "instruction",
+)
 
 
 @dataclass(frozen=True)
@@ -197,10 +209,11 @@ def _shares(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
 
 
 def _response_probs(warehouse: Warehouse, params: Mapping[str, object], recipe: Recipe) -> dict[str, list[float]]:
-    query = f"""SELECT r.temperature, exp(list_avg(r.logprobs)) AS prob,
+    query = f"""SELECT r.temperature, exp(r.mean_logprob) AS prob,
             r.response_id IN (SELECT response_id FROM selected_responses
                 WHERE recipe = $recipe AND policy = '{DAS}' AND dataset <> '{MIXED}') AS selected
-        FROM responses r WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
+        FROM {measured("responses", "mean_logprob", *_OF_CANDIDATES)} r
+        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
     probs = warehouse.read(query, {**params, "recipe": recipe.name})
     groups: dict[str, list[float]] = {}
     for temperature in recipe.generation.temperatures:

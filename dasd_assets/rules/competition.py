@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from dasd_resources.storage.tables import measured
+
 # A mean over few sentences lies far from its expectation by chance alone. With a pseudo-count, a response of n
 # sentences ranks by the mean that it would have with that many more, all average for its domain's pool.
 SHRUNK = "(num_sentences * score + $pseudo_count * $mean) / (num_sentences + $pseudo_count)"
-NUM_TOKENS = """(SELECT response_id, len(token_ids) AS num_tokens FROM student_tokens
-    WHERE student_fingerprint = $student AND token_ids IS NOT NULL)"""
+NUM_TOKENS = f"""(SELECT response_id, num_tokens
+    FROM {measured("student_tokens", "num_tokens", "response_id", "student_fingerprint")}
+    WHERE student_fingerprint = $student AND num_tokens IS NOT NULL)"""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The rollouts that a recipe asks of a checkpoint (report §5): which questions, and at most how many tokens each."""
 
 import math
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -13,7 +14,9 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import MixedPolicy, Recipe
 from dasd_resources.storage.lake import Lake, Row
+from dasd_resources.storage.tables import measured
 
+ROLLOUTS_AT_ONCE = 1024
 ROLLOUT_VERSION = "1"
 ROLLOUTS = Rule(
     "rollouts",
@@ -73,7 +76,7 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
     with lake.reading() as reading:
         selected = reading.read(_SELECTED, {"recipe": recipe.name, "dataset": recipe.last_dataset})
         drawn = draw_questions(selected, recipe.mixed_policy.num_questions, recipe.seed)
-        # Only now what they are, and how long: that is read off each one's tokens.
+        # Only now what they are, and how long: of earlier releases' rows, that is read off their tokens.
         found = reading.read(_REFERENCES, {"student": student, "ids": drawn["response_id"].to_list()})
     references = drawn.join(found, on="response_id", how="left", maintain_order="left")
     # A reference without tokens is an error: left out, it would silently take its question from the mixed dataset.
@@ -84,23 +87,35 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
 _SELECTED = """SELECT prompt_id, response_id FROM selected_responses SEMI JOIN prompts USING (prompt_id)
     WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY rank, response_id"""
 _REFERENCES = f"""SELECT a.response_id, {AS_ASKED} AS question, p.system_prompt,
-        len(list_filter(t.offsets, lambda o: o >= 0)) AS reference_num_tokens
+        t.num_text_tokens AS reference_num_tokens
     FROM (FROM responses WHERE response_id IN (SELECT unnest($ids::VARCHAR[]))) a JOIN prompts p USING (prompt_id)
-        LEFT JOIN (FROM student_tokens WHERE student_fingerprint = $student
-            AND response_id IN (SELECT unnest($ids::VARCHAR[]))) t USING (response_id)"""
+        LEFT JOIN (FROM {measured("student_tokens", "num_text_tokens", "response_id", "student_fingerprint")}
+            WHERE student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))) t
+            USING (response_id)"""
 
 
 def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> pl.DataFrame:
-    """The `student_rollouts` that a recipe wants now, in the order of rollout_id, with their questions.
+    """The `student_rollouts` that a recipe wants now, in the order of rollout_id.
 
-    Columns rollout_id, prompt_id, reference_num_tokens, cut_off, text, offsets, question, system_prompt: the token ids
-    of 50,000 rollouts need not be in memory.
+    Columns rollout_id, prompt_id, reference_num_tokens, cut_off; texts are left to `cut_off_texts`.
     """
     ids = [row["rollout_id"] for row in current_wanted(lake, recipe, student, checkpoint)]
-    query = f"""SELECT r.rollout_id, r.prompt_id, r.reference_num_tokens, r.cut_off, r.text, r.offsets,
-            {AS_ASKED} AS question, p.system_prompt
-        FROM student_rollouts r JOIN prompts p USING (prompt_id)
-            LEFT JOIN responses a ON a.response_id = r.reference_response_id
-        WHERE r.checkpoint_id = $checkpoint AND r.rollout_id IN (SELECT unnest($ids::VARCHAR[]))
-        ORDER BY r.rollout_id"""
+    query = """SELECT rollout_id, prompt_id, reference_num_tokens, cut_off
+        FROM student_rollouts SEMI JOIN prompts USING (prompt_id)
+        WHERE checkpoint_id = $checkpoint AND rollout_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY rollout_id"""
     return lake.read(query, {"checkpoint": checkpoint, "ids": ids})
+
+
+def cut_off_texts(lake: Lake, rollouts: pl.DataFrame) -> Iterator[Row]:
+    """(rollout_id, prompt_id, text, offsets, question, system_prompt) of those that were cut off, few in memory.
+
+    rollouts: of `current_rollouts`.
+    """
+    for part in rollouts.filter("cut_off").iter_slices(ROLLOUTS_AT_ONCE):
+        yield from lake.read(_TEXTS, {"ids": part["rollout_id"].to_list()}).iter_rows(named=True, buffer_size=32)
+
+
+_TEXTS = f"""SELECT r.rollout_id, r.prompt_id, r.text, r.offsets, {AS_ASKED} AS question, p.system_prompt
+    FROM (FROM student_rollouts WHERE rollout_id IN (SELECT unnest($ids::VARCHAR[]))) r JOIN prompts p USING (prompt_id)
+        LEFT JOIN (SELECT response_id, instruction FROM responses) a ON a.response_id = r.reference_response_id
+    ORDER BY r.rollout_id"""

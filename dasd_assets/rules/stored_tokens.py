@@ -11,9 +11,11 @@ import polars as pl
 from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Lake
 
-# In SQL, of a row s of such a table: the tokens of the text and of its end, and what a filter is given (`judge_row`).
+# In SQL, of a row s of such a table, or of its `measured` lengths: the tokens of the text and of its end, and what a
+# filter is given (`judge_row`).
 TEXT_TOKENS = "s.token_ids[s.num_prompt_tokens + 1 :]"
-BY_STUDENT = "len(s.token_ids) AS num_student_tokens, s.kind AS token_kind, s.reason AS token_reason"
+LENGTH_BY_STUDENT = "s.num_tokens AS num_student_tokens, s.kind AS token_kind, s.reason AS token_reason"
+BY_STUDENT = LENGTH_BY_STUDENT.replace("s.num_tokens", "len(s.token_ids)")  # of the table itself
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,10 @@ class Transaction(Reading):
         keys = ", ".join(key)
         scope = "TRUE" if batch is None else "batch = $batch"
         self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
+        present = f"SELECT {keys} FROM {table} WHERE {scope} AND {key[0]} BETWEEN $first AND $last"
         inserted = self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT * FROM incoming ANTI JOIN (SELECT {keys} FROM {table} "
-            f"WHERE {scope} AND {key[0]} BETWEEN $first AND $last) AS present USING ({keys})",
+            f"INSERT INTO {table} BY NAME SELECT {self._incoming(table)} FROM incoming "
+            f"ANTI JOIN ({present}) AS present USING ({keys})",
             {"first": rows[key[0]].min(), "last": rows[key[0]].max(), **({} if batch is None else {"batch": batch})},
         ).fetchone()
         self._connection.unregister("incoming")
@@ -114,7 +115,7 @@ class Transaction(Reading):
         for part in [rows] if isinstance(rows, pl.DataFrame) else rows:
             if not part.is_empty():
                 self._register(table, part)
-                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT {self._incoming(table)} FROM incoming")
                 self._connection.unregister("incoming")
 
     def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
@@ -146,6 +147,11 @@ class Transaction(Reading):
         if "run_id" in columns and "run_id" not in rows.columns:
             rows = rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
         self._connection.register("incoming", rows)
+
+    def _incoming(self, table: str) -> str:
+        """What is inserted of `incoming`: its columns, and those of the table that are computed from them."""
+        computed = declared(table).computed_from(self._connection.sql("SELECT * FROM incoming LIMIT 0").columns)
+        return ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
 
 
 def _equal(where: Params) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.rules.candidates import JUDGED
 from dasd_resources.storage.lake import Reading
-from dasd_resources.storage.tables import Reference, Table
+from dasd_resources.storage.tables import TABLES, Reference, Table
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,16 @@ ROW_RULES = (
         "its tokens are missing without a reason, are there despite one, or do not match its offsets in number",
         """(kind IS NULL) <> (token_ids IS NOT NULL AND num_prompt_tokens IS NOT NULL AND offsets IS NOT NULL)
             OR len(token_ids) <> num_prompt_tokens + len(offsets)""",
+    ),
+    *(
+        RowRule(
+            table.column_names,
+            f"its {column.name} is not that of its lists",
+            f"{column.name} IS NOT NULL AND {column.name} IS DISTINCT FROM {column.computed}",
+        )
+        for table in TABLES.values()
+        for column in table.columns
+        if column.computed
     ),
     RowRule(
         ("logprobs",),

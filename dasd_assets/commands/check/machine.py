@@ -10,6 +10,7 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.tables import measured
 
 # ids, logprob and offset of a token take 7.7 bytes; the text some 2 more. The student has its own tokens.
 BYTES_PER_TOKEN = 2 * 7.7 + 2 + 2  # teacher, student, text, sentence sums
@@ -40,7 +41,7 @@ def _mean_tokens(home: Path) -> tuple[float | None, str]:
     lake = Lake(home=str(home))
     if not lake.catalog.exists():
         return None, "at most"
-    mean = lake.read("SELECT avg(len(token_ids)) FROM responses").item()
+    mean = lake.read(f"SELECT avg(num_tokens) FROM {measured('responses', 'num_tokens', 'response_id')}").item()
     return (mean, "so far") if mean else (None, "at most")
 
 

@@ -36,7 +36,7 @@ from dasd_resources.storage.tables import (
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table, TableError, check
 
-__all__ = ["TABLES", "Column", "Reference", "Table", "TableError", "check", "declared", "owned_by"]
+__all__ = ["TABLES", "Column", "Reference", "Table", "TableError", "check", "declared", "measured", "owned_by"]
 
 _SUBJECTS = (
     inputs,
@@ -65,3 +65,14 @@ def declared(name: str) -> Table:
 def owned_by(name: str) -> list[Table]:
     """The tables whose rows belong to a row of this one, and move with it to another batch."""
     return [table for table in TABLES.values() if table.owner == name]
+
+
+def measured(name: str, column: str, *others: str) -> str:
+    """SQL for a computed column and others of a table, without a look at its lists where it is stored with the row.
+
+    Where an earlier release wrote the row, it is computed now: to the last digit what would be stored.
+    """
+    [expression] = [found.computed for found in declared(name).columns if found.name == column]
+    names = ", ".join(others)
+    return f"""(SELECT {names}, {column} FROM {name} WHERE {column} IS NOT NULL
+        UNION ALL SELECT {names}, {expression} AS {column} FROM {name} WHERE {column} IS NULL)"""

@@ -133,6 +133,22 @@ def encoded(text: str) -> tuple[Column, ...]:
         OFFSETS.here("Code point at which each token after the prompt starts in the text; -1: not in the text.")
         .optional()
         .of(text),
+        Column(
+            "num_tokens",
+            "INTEGER",
+            "Length of `token_ids`; NULL in rows of earlier releases.",
+            (*ASKED, text),
+            nullable=True,
+            computed="len(token_ids::INTEGER[])",
+        ),
+        Column(
+            "num_text_tokens",
+            "INTEGER",
+            "How many tokens are in the text: prompt and end of turn excluded; NULL in rows of earlier releases.",
+            (text,),
+            nullable=True,
+            computed="len(list_filter(offsets::INTEGER[], lambda o: o >= 0))",
+        ),
         KIND.here("[Code](kinds.md) of why there are no tokens.").of(*ASKED),
         REASON.here("The same for people: what the chat template reported.").optional().of(*ASKED),
     )

@@ -61,6 +61,22 @@ RESPONSES = Table(
         TOKEN_IDS.of(*SAMPLED),
         LOGPROBS.of(*SAMPLED),
         OFFSETS.of(*SAMPLED),
+        Column(
+            "num_tokens",
+            "INTEGER",
+            "Length of these lists; NULL in rows of earlier releases.",
+            SAMPLED,
+            nullable=True,
+            computed="len(token_ids::INTEGER[])",
+        ),
+        Column(
+            "mean_logprob",
+            "DOUBLE",
+            "Mean of `logprobs`, whose exponential is the response's probability; NULL in rows of earlier releases.",
+            SAMPLED,
+            nullable=True,
+            computed="list_avg(logprobs::FLOAT[])",
+        ),
         TOOL_CALL.of(*SAMPLED),
         FINISH_REASON.of(*SAMPLED),
         Column(

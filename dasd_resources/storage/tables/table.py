@@ -1,6 +1,7 @@
 """What is said of a table, once: columns with type, meaning and origin, key, references, and who owns a row."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,6 +16,8 @@ class Column:
 
     sources: `table.column`. Left out are columns that only say which rows there are (a filter's `passed` decides what
     is scored, not what the score is), and values that come from the recipe or from the code.
+    computed: in SQL, of the row's other columns; it is filled in as a row is written, so that nobody has to read a list
+    for its length or mean. Rows of earlier releases have NULL, and `measured` computes it.
     """
 
     name: str
@@ -22,6 +25,7 @@ class Column:
     meaning: str
     sources: tuple[str, ...] = ()
     nullable: bool = False
+    computed: str = ""
 
     def of(self, *sources: str) -> Self:
         """The same column, computed from these."""
@@ -96,6 +100,17 @@ class Table:
     @property
     def sample_columns(self) -> tuple[str, ...]:
         return self.shown or self.key
+
+    def computed_from(self, names: Collection[str]) -> dict[str, str]:
+        """Column -> how it is computed, of those that are and that rows with these columns lack."""
+        return {
+            column.name: column.computed
+            for column in self.columns
+            if column.computed and column.name not in names and self._named_in(column.computed) <= set(names)
+        }
+
+    def _named_in(self, expression: str) -> set[str]:
+        return set(re.findall(r"\w+", expression)) & set(self.column_names)
 
     def has(self, *names: str) -> bool:
         """Whether it has all of these columns."""

@@ -1,0 +1,44 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dasd_resources.storage.spool import spooled
+
+ROWS = pl.DataFrame({"id": ["a", "b", "c"], "token_ids": [[1, 2], None, []], "score": [0.5, None, 1.5]})
+
+
+def test_parts_come_back_as_they_were_and_leave_nothing_behind(tmp_path: Path) -> None:
+    with spooled(ROWS.iter_slices(2), str(tmp_path)) as parts:
+        found = list(parts)
+    assert [part.height for part in found] == [2, 1]
+    assert pl.concat(found).equals(ROWS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_parts_are_read_before_the_first_is_given(tmp_path: Path) -> None:
+    read = []
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for part in ROWS.iter_slices(1):
+            read.append(part)
+            yield part
+
+    with spooled(parts(), str(tmp_path)) as found:
+        assert len(read) == 3
+        assert next(found).equals(ROWS[:1])
+
+
+def test_nothing_comes_back_of_nothing(tmp_path: Path) -> None:
+    with spooled([], str(tmp_path)) as parts:
+        assert list(parts) == []
+
+
+def test_an_error_while_reading_is_raised_before_anything_is_given(tmp_path: Path) -> None:
+    def parts() -> Iterator[pl.DataFrame]:
+        yield ROWS
+        raise LookupError("no tokens")
+
+    with pytest.raises(LookupError, match="no tokens"), spooled(parts(), str(tmp_path)):
+        pytest.fail("it was given")
