@@ -3,7 +3,6 @@
 `responses`, `student_tokens`, `student_logprobs` -> `sentence_probabilities`, split by `rules/sentences.py`.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,13 +19,13 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.passes import passes
 from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESPONSES_PER_COMMIT = 1000  # of 65,536 tokens: 1 GB
-MAX_PASSES = 64  # over a batch, each for one commit's responses, or for more where there are more
 PLOTTED = 100_000  # sentences of a batch, drawn at random
 _OF_BATCH = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
@@ -116,19 +115,11 @@ def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.Data
 
     Those to withdrawn questions are left out: nothing reads their sentences, and they may have no tokens any more.
     """
-    # Three tables are joined in which a row is large, and each has its rows in another order. Joined as a whole, all of
-    # the batch would lie in memory or be spilled; so a part of its ids is taken at a time, and the tables read again.
     params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
         ids = reading.read(_UNSPLIT, params)["response_id"].to_list()
-        for first, last in passes(ids):
+        for first, last in passes(ids, RESPONSES_PER_COMMIT):
             yield from reading.stream(_TO_SPLIT, {**params, "first": first, "last": last}, RESPONSES_PER_COMMIT)
-
-
-def passes(ids: Sequence[str]) -> list[tuple[str, str]]:
-    """First and last of each part of these ids, which are in order."""
-    size = max(RESPONSES_PER_COMMIT, math.ceil(len(ids) / MAX_PASSES))
-    return [(ids[start], ids[min(start + size, len(ids)) - 1]) for start in range(0, len(ids), size)]
 
 
 _UNSPLIT = """SELECT s.response_id FROM student_logprobs s JOIN responses r USING (response_id)

@@ -21,7 +21,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-TEXTS_PER_COMMIT = 2000  # of 8,192 tokens: 130 MB of lists
+TEXTS_PER_COMMIT = 1000  # of 65,536 tokens: 0.5 GB of lists
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

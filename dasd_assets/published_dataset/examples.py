@@ -10,9 +10,11 @@ from dasd_assets.rules.filters import CORRECTNESS, continuation_filter_version, 
 from dasd_assets.rules.instructions import AS_ASKED
 from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.recipe import Export, Recipe
+from dasd_resources.storage.passes import passes
 from dasd_resources.storage.warehouse import Reading, Row
 
 EXAMPLES_AT_ONCE = 1024  # of 64K tokens: some 300 MB of text
+ROWS_OF_OBJECTS = 32  # of these, as Python objects
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,19 @@ def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config,
         "continuation_filter_version": continuation_filter_version(recipe, student),
     }
     query = _EXAMPLES.format(logprobs=", r.token_ids, r.logprobs" if settings.logprobs else "")
-    for part in reading.stream(query, params, EXAMPLES_AT_ONCE):
-        for row in part.iter_rows(named=True):
+    ids = reading.read(f"SELECT id FROM {_OF_CONFIG} ORDER BY id", params)["id"].to_list()
+    for first, last in passes(ids, EXAMPLES_AT_ONCE):
+        for row in _rows(reading, query, {**params, "first": first, "last": last}):
             yield {**row, **_of_landed(row, settings), "messages": _messages(row, recipe)}
 
 
+def _rows(reading: Reading, query: str, params: dict[str, object]) -> Iterator[Row]:
+    for part in reading.stream(query, params, EXAMPLES_AT_ONCE):
+        yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+
+
+_OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft_examples
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy)"""
 # A verdict of a verifier is there or not (a question without one passes as `no_verifier`): then `correct` is NULL.
 # `question` is the text that the student is trained on, with the instruction that the response was asked with.
 _EXAMPLES = f"""
@@ -73,23 +83,23 @@ _EXAMPLES = f"""
             AND filter_version = $filter_version AND kind IS DISTINCT FROM 'no_verifier'
         UNION ALL SELECT continuation_id, passed FROM continuation_verdicts WHERE filter = $correctness
             AND filter_version = $continuation_filter_version AND kind IS DISTINCT FROM 'no_verifier')
-    SELECT coalesce(e.response_id, e.continuation_id) AS id, e.example_id, e.response_id, e.continuation_id,
+    SELECT e.id, e.example_id, e.response_id, e.continuation_id,
         p.prompt_id, p.domain, {AS_ASKED} AS question, p.system_prompt, p.reference_answer, p.verifier, p.metadata,
         p.source_file, coalesce(r.text, c.text) AS text, length(c.prefix_text) AS num_prefix_characters,
         coalesce(r.temperature, c.temperature) AS temperature, coalesce(r.top_p, c.top_p) AS top_p, r.sample_index,
         coalesce(r.finish_reason, c.finish_reason) AS finish_reason,
         j.passed AS correct, s.score_name, s.score, s.rank, len(e.input_ids) AS num_tokens{{logprobs}}
-    FROM sft_examples e
-        LEFT JOIN responses r ON r.response_id = e.response_id
-        LEFT JOIN teacher_continuations c ON c.continuation_id = e.continuation_id
+    FROM (FROM {_OF_CONFIG} WHERE id BETWEEN $first AND $last) e
+        LEFT JOIN (FROM responses WHERE response_id BETWEEN $first AND $last) r ON r.response_id = e.response_id
+        LEFT JOIN (FROM teacher_continuations WHERE continuation_id BETWEEN $first AND $last) c
+            ON c.continuation_id = e.continuation_id
         LEFT JOIN student_rollouts b ON b.rollout_id = c.rollout_id
         LEFT JOIN responses a ON a.response_id = coalesce(e.response_id, b.reference_response_id)
         LEFT JOIN prompts p ON p.prompt_id = coalesce(r.prompt_id, c.prompt_id)
         LEFT JOIN selected_responses s ON s.recipe = e.recipe AND s.dataset = e.dataset AND s.policy = e.policy
             AND s.response_id = e.response_id
-        LEFT JOIN judged j ON j.id = coalesce(e.response_id, e.continuation_id)
-    WHERE e.recipe = $recipe AND e.dataset = $dataset AND e.policy = $policy
-    ORDER BY id"""
+        LEFT JOIN judged j ON j.id = e.id
+    ORDER BY e.id"""
 
 
 def _of_landed(row: Row, settings: Export) -> Mapping[str, object]:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckWarning
-from dasd_assets.sentence_probabilities import MAX_PASSES, RESPONSES_PER_COMMIT
+from dasd_assets.sentence_probabilities import RESPONSES_PER_COMMIT
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.passes import MAX_PASSES
 
 # Above it, no more are made in a part that is in memory, and what a kill or an edited file can undo is days of work.
 MOST_RESPONSES = MAX_PASSES * RESPONSES_PER_COMMIT

@@ -1,0 +1,15 @@
+import pytest
+
+from dasd_resources.storage.passes import MAX_PASSES, passes
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 9, 10 * MAX_PASSES + 1])
+def test_every_id_is_in_one_pass(number: int) -> None:
+    ids = [f"{index:05d}" for index in range(number)]
+    found = passes(ids, 4)
+    assert [name for first, last in found for name in ids if first <= name <= last] == ids
+    assert len(found) <= MAX_PASSES
+
+
+def test_a_pass_is_for_as_many_as_are_asked_for() -> None:
+    assert passes(list("abcde"), 2) == [("a", "b"), ("c", "d"), ("e", "e")]
