@@ -151,7 +151,9 @@ def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFra
     student = project.engines.find(project.recipe.student, "student.model").chat
     system_prompt = project.recipe.teacher.system_prompt
     originals = project.read("SELECT * FROM prompts").to_dicts()
-    made = project.read("SELECT * EXCLUDE (text, token_ids, logprobs, offsets) FROM responses").to_dicts()
+    made = project.read(
+        "SELECT * EXCLUDE (text, token_ids, logprobs, offsets, num_tokens, mean_logprob) FROM responses"
+    ).to_dicts()
     per_batch = ceil(NUM_RESPONSES / (len(keys) * len(made)))
     prompts, responses = [], []
     for batch_number, batch in enumerate(keys):

@@ -136,7 +136,7 @@ def typed_sentences(rows: Sequence[Record], student: str | None, version: str | 
 
 
 _BATCH = "SELECT batch FROM responses WHERE response_id = $id"  # first: all else is looked up in the batch's own files
-_RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens,
+_RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens, mean_logprob), len(token_ids) AS num_tokens,
     list_sum(logprobs::DOUBLE[]) AS sum_logprob
     FROM responses WHERE response_id = $id AND batch = $batch"""
 _OF_RESPONSE = "WHERE response_id = $id AND batch = $batch ORDER BY ALL"

@@ -9,6 +9,7 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Reading
+from dasd_resources.storage.tables import measured
 
 POOL_VERSION = "2"
 POOL = Rule(
@@ -28,7 +29,7 @@ POOL = Rule(
 # Columns that only some policies need (`rules/policies.py`), in SQL. A question without a verifier passes unseen.
 ON_REQUEST = {
     "num_tokens": "t.num_tokens",
-    "mean_logprob": "list_avg(r.logprobs) AS mean_logprob",
+    "mean_logprob": "m.mean_logprob",
     "correct": f"""r.response_id IN (SELECT response_id FROM response_verdicts
         WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version AND passed) AS correct""",
 }
@@ -47,12 +48,14 @@ def create_pool_table(
     # best response of a question, and only then asks whether that one passed.
     # A table, because it is read several times and costs most: 18.7 s of 10 M scored responses, ranking them 2.0 s.
     in_tokens = params["budget_unit"] == "tokens"
-    counted = in_tokens or "num_tokens" in columns  # which means reading every list of tokens
+    counted = in_tokens or "num_tokens" in columns
+    averaged = measured("responses", "mean_logprob", "response_id") if "mean_logprob" in columns else None
     query = f"""SELECT r.response_id, r.prompt_id, p.domain, s.score, s.score AS key,
             v.response_id IS NOT NULL AS accepted, {"t.num_tokens" if in_tokens else "1"} AS cost,
             {", ".join(["s.num_sentences", *(ON_REQUEST[name] for name in columns)])}
         FROM responses r JOIN prompts p USING (prompt_id) JOIN response_scores s USING (response_id)
             {f"JOIN {NUM_TOKENS} t USING (response_id)" if counted else ""}
+            {f"JOIN {averaged} m USING (response_id)" if averaged else ""}
             LEFT JOIN ({ACCEPTED.format(scope="")}) v USING (response_id)
         WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}
           AND s.student_fingerprint = $student AND s.score_name = $score_name
