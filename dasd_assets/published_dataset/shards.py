@@ -28,7 +28,7 @@ class Shards:
 
     @property
     def _num_waiting(self) -> int:
-        return sum(batch.num_rows for batch in self._batches) + len(self._pending)
+        return ROWS_OF_OBJECTS * len(self._batches) + len(self._pending)
 
     def add(self, row: dict[str, object]) -> None:
         """Write a row, sooner or later."""
