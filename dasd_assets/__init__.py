@@ -51,5 +51,5 @@ An asset states once what it reads, writes and applies (`records.declaration`). 
 
 `definitions` puts the assets, checks, jobs and sensors together for Dagster.
 Imports run one way: cli → viewer → commands, audit → definitions → service → stages → records → rules →
-`dasd_resources`.
+`dasd_resources`. On top of all is `dasd`, the Python API: a thin package beside this one.
 """

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from test_readme import README, ROOT
 
 from dasd_assets.cli.parser import parser
@@ -53,6 +54,13 @@ def test_every_file_that_is_linked_exists(page: str) -> None:
     missing = [path for path in paths if not ((ROOT / page).parent / path).exists()]
     missing = [path for path in missing if not path.startswith(WRITTEN_BY_EXPERIMENTS)]
     assert [path for path in missing if (ROOT / page).parent / path not in made] == []
+
+
+def test_the_sites_navigation_names_pages_that_there_are() -> None:
+    named = re.findall(r"[\w/.-]+\.md", repr(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    made = [name for name in named if name in ("index.md", "example.md") or name.startswith("reference/")]
+    assert [name for name in named if name not in made and not (DOCS / name).is_file()] == []
+    assert {"python.md", "example.md", "chat.md"} <= set(named)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])

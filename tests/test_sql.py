@@ -52,6 +52,11 @@ def test_what_has_no_text_fits_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err == ""
 
 
+def test_a_name_is_whole_where_its_texts_are_shorter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", "SELECT 'x' AS a_column_of_a_long_name, 1 AS another_long_name"]) == 0
+    assert "a_column_of_a_long_name ┆ another_long_name" in capsys.readouterr().out
+
+
 def test_rows_that_are_not_shown_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sql", "FROM range(1234)"]) == 0
     assert "200 of 1,234 rows are shown" in capsys.readouterr().err

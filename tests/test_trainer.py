@@ -432,6 +432,25 @@ def test_a_failing_child_shows_its_log(make_job: JobMaker, student: Path, tmp_pa
     assert not job.destination.exists()
 
 
+def test_a_training_goes_on_in_a_home_that_was_moved(make_job: JobMaker) -> None:
+    job = make_job("begun", launcher=("bash", "-c", 'echo "arguments: $*"; exit 3', "child"))
+    with pytest.raises(TrainingError):
+        train(job, ignore)
+    description = job.partial / "job.json"
+    document = description.read_text()
+    description.write_text(document.replace(str(job.rows.parent), "/old/home").replace(str(job.model), "/old/model"))
+    state = job.partial / "state" / "checkpoint-5"
+    state.mkdir(parents=True)
+    (state / "complete").touch()
+    with pytest.raises(TrainingError, match=rf"arguments: .*job.json {state}"):
+        train(job, ignore)
+    assert description.read_text() == document
+    description.write_text(document[:-9])  # as a kill may leave it
+    with pytest.raises(TrainingError):
+        train(job, ignore)
+    assert not state.exists()
+
+
 def test_state_of_another_job_is_never_resumed(make_job: JobMaker) -> None:
     job = make_job("foreign", launcher=("bash", "-c", 'echo "arguments: $*"; exit 3', "child"))
     state = job.partial / "state" / "checkpoint-5"

@@ -1,4 +1,6 @@
-"""The `dasd` command: parses its arguments and calls the command's module. It and definitions.py read the environment.
+"""The `dasd` command: parses its arguments and calls the command's module.
+
+The environment is read here, in definitions.py and by `dasd.open`, nowhere else.
 
 Dagster and the models' libraries take seconds to import, so the module of a command is imported when it is called: an
 audit answers sooner than they would load. Nothing slow is imported before the command can be interrupted.

@@ -69,7 +69,7 @@ def _show(table: pl.DataFrame, width: int | None) -> None:
     """The first rows and the last, each text as long as there is room for; says what is not shown whole."""
     lines = table.with_columns(pl.col(pl.String).str.replace_all("\n", "\\n", literal=True))  # a row is one line
     lengths = lines.select(pl.col(pl.String).str.len_chars().max()).rows()
-    longest = max((length or 0 for row in lengths for length in row), default=0)
+    longest = max([*(length or 0 for row in lengths for length in row), *map(len, lines.columns)])  # names are cut, too
     length = longest if width is None or _fits(lines, longest, width) else _longest_that_fits(lines, longest, width)
     show(_text(lines, length, width))
     missing = [f"texts end after {length} characters"] if length < longest else []
