@@ -23,6 +23,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import Pace, Progress, Trained
+from dasd_resources.sft.trackers import FOLDER, Run
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
 from dasd_resources.storage.warehouse import Warehouse
@@ -107,6 +108,7 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
         seed=stage.recipe.seed,
         destination=folder / checkpoint,
         num_threads=num_threads,
+        run=Run(Path(warehouse.home) / FOLDER, stage.recipe.name, checkpoint),
         record={
             "recipe": described(stage.recipe),
             "parent_checkpoint_id": stage.parent_id,

@@ -29,6 +29,7 @@ from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, s
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import RECORD, Trained, epoch_folder
+from dasd_resources.sft.trackers import places
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -85,6 +86,9 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         job = stage_job(warehouse, trains, seen)
         context.log.info(f"{seen.examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
+        for tracker, said in trained.trackers.items():
+            if said != "ok":
+                context.log.warning(f"{tracker} failed ({said}) and has not the whole training; the checkpoint has")
         snapshot = register(warehouse, origin(context), trains, job, trained, seen)
         return _result(warehouse, declared, dataset, job, trained, Seen(seen.examples, snapshot))
 
@@ -117,6 +121,14 @@ def _kept_epochs(trained: Trained, epochs: int) -> dict[str, dg.JsonMetadataValu
     return {"kept_epochs": dg.MetadataValue.json(kept)} if kept else {}
 
 
+def _trackers(job: SftJob, trained: Trained) -> dict[str, dg.MetadataValue]:
+    """Where each tracker that was reported to has the training."""
+    if job.run is None or not trained.trackers:
+        return {}
+    found = places(job.training.report_to, job.run)
+    return {f"{name}_runs": dg.MetadataValue.path(str(found[name])) for name in job.training.report_to}
+
+
 def _result(
     warehouse: Warehouse, declared: Declaration, name: str, job: SftJob, trained: Trained, seen: Seen
 ) -> dg.MaterializeResult:
@@ -140,6 +152,7 @@ def _result(
             curves=inline(training_curves(trained.losses)),
             **throughput(trained.losses),
             **_kept_epochs(trained, job.epochs),
+            **_trackers(job, trained),
             **audited(f"checkpoint {job.checkpoint_id}", query, seen.snapshot),
         ),
     )

@@ -45,6 +45,7 @@ from dasd_resources.sft.child import (
 )
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
+from dasd_resources.sft.trackers import Run
 from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
 
 NUM_ROWS, PROMPT = 48, 8
@@ -146,9 +147,9 @@ JobMaker = Callable[..., SftJob]
 
 @pytest.fixture(scope="module")
 def make_job(student: Path, rows: Path, home: Path) -> JobMaker:
-    def make(name: str, model: Path = student, epochs: int = 20, **changes: object) -> SftJob:
-        training = TRAINING.model_copy(update=changes)
-        return SftJob(name, model, rows, training, epochs, 42, home / name, {"recipe": "tiny", "dataset": "t060"})
+    def make(name: str, model: Path = student, epochs: int = 20, run: Run | None = None, **changes: object) -> SftJob:
+        training, record = TRAINING.model_copy(update=changes), {"recipe": "tiny", "dataset": "t060"}
+        return SftJob(name, model, rows, training, epochs, 42, home / name, record, run=run)
 
     return make
 
@@ -222,11 +223,16 @@ def grouped_padding(epoch: int) -> int:
 
 
 def events_of(folder: Path) -> list[Event]:
-    """The events of a checkpoint: each record is its length, 4 bytes of checksum, the event, 4 more."""
-    data, found = (folder / EVENTS).read_bytes(), []
+    """The events of a checkpoint."""
+    return list(map(Event.FromString, records_of(folder / EVENTS)))
+
+
+def records_of(file: Path) -> list[bytes]:
+    """TensorBoard's: each is its length, 4 bytes of checksum, an event, 4 more."""
+    data, found = file.read_bytes(), []
     while data:
         (size,) = struct.unpack("<Q", data[:8])
-        found.append(Event.FromString(data[12 : 12 + size]))
+        found.append(data[12 : 12 + size])
         data = data[16 + size :]
     return found
 

@@ -27,6 +27,10 @@ class AddedLater:
     """Marks a key that hashes leave out as long as it has its default: the recipes from before it keep theirs."""
 
 
+class DecidesNothing:
+    """Marks a key that no row or checkpoint depends on: hashes leave it out, whatever it is."""
+
+
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be run; the message names key, value and remedy."""
 
@@ -57,6 +61,8 @@ def deciding(value: object) -> object:
 
 
 def is_unset(part: Part, key: str) -> bool:
-    """Whether a key was added later and has its default."""
+    """Whether hashes leave a key out: it decides nothing, or was added later and has its default."""
     field = type(part).model_fields[key]
+    if DecidesNothing in field.metadata:
+        return True
     return AddedLater in field.metadata and getattr(part, key) == field.get_default(call_default_factory=True)

@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.parts import CONTEXT, AddedLater, Part, Positive, Probability
+from dasd_resources.recipe.parts import CONTEXT, AddedLater, DecidesNothing, Part, Positive, Probability
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class StageTraining(Part):
@@ -88,6 +90,8 @@ class Training(Part):
     """Machines, of a strategy; of several, the launcher starts its command once on each."""
     gpus_per_node: Annotated[Positive | None, AddedLater] = None
     """Of each machine, of a strategy: one process for each."""
+    report_to: Annotated[tuple[Tracker, ...], DecidesNothing] = Field(default=(), strict=False)
+    """Trackers that get the curves while a stage trains, each in a folder of the home (docs/training.md)."""
     stages: Annotated[dict[str, StageTraining], AddedLater] = Field(default_factory=dict)
     """Dataset -> what the stage that trains on it has of its own."""
 
@@ -115,6 +119,8 @@ class Training(Part):
 
     def _check(self) -> None:
         self._check_strategy()
+        if len(set(self.report_to)) < len(self.report_to):
+            raise ValueError(f"report_to names a tracker twice: {', '.join(self.report_to)}; once is enough")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it"

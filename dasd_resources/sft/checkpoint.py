@@ -61,7 +61,8 @@ class Progress:
 class Trained:
     """A published checkpoint; `content_hash` is that of its weights, config and tokenizer, whatever made them.
 
-    `num_bins` is `num_samples` without packing; `seconds` are those of the run that completed it.
+    `num_bins` is `num_samples` without packing; `seconds` are those of the run that completed it. trackers: of those
+    that were reported to, name -> "ok", or how it failed.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Trained:
     num_steps: int
     num_samples: int
     num_bins: int
+    trackers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -78,7 +80,7 @@ class Trained:
         record = json.loads((path / RECORD).read_text())
         losses = [Progress(**point) for point in json.loads((path / LOSSES).read_text())]
         kept = {key: record[key] for key in ("content_hash", "seconds", "num_steps", "num_samples", "num_bins")}
-        return cls(path=path, losses=losses, **kept)
+        return cls(path=path, losses=losses, trackers=record.get("trackers", {}), **kept)
 
 
 def publish(weights: Path, destination: Path, record: Mapping[str, object], losses: Sequence[Progress]) -> Trained:

@@ -37,6 +37,8 @@ from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.kept_epochs import KeepsEpochs
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
+from dasd_resources.sft.trackers import SETTINGS
+from dasd_resources.sft.tracking import Tracked, tracked
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -45,10 +47,12 @@ def main(description: Path, resume: str | None) -> None:
     job, folder = json.loads(description.read_text()), description.parent
     trainer = stage_trainer(job, folder)
     trainer.add_callback(SavesBeforeEnding(folder / SAVING))
+    let_state_through()
     trainer.train(resume_from_checkpoint=resume)
     save_weights(trainer, trainer.processing_class, job["training"]["dtype"], folder / "weights")
     if trainer.is_world_process_zero():
         result = {"num_steps": trainer.state.max_steps, "num_bins": len(trainer.train_dataset)}
+        result |= {"trackers": {one.name: one.fault or "ok" for one in trainer.trackers}} if trainer.trackers else {}
         (folder / "result.json").write_text(json.dumps(result))
     trainer.accelerator.end_training()
 
@@ -60,6 +64,8 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = accumulation_steps(training, num_rows(rows), len(rows), world_size)
     config = sft_config(training, int(str(job["epochs"])), int(str(job["seed"])), accumulation, folder / "state")
+    settings = json.loads((folder / SETTINGS).read_text())
+    config.run_name, config.project = settings.get("run_name"), settings.get("project", config.project)
     shard_on_cpus()
     tokenizer = load_tokenizer(model).tokenizer
     trainer = StageTrainer(str(model), config, train_dataset=rows, processing_class=tokenizer)
@@ -69,6 +75,9 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
         save = partial(save_weights, trainer, tokenizer, training.dtype)
         trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
     trainer.add_callback(Reporter(folder / "progress.jsonl", trainer))
+    trainer.trackers = tracked(settings["report_to"], folder)
+    for tracker in trainer.trackers:
+        trainer.add_callback(tracker)
     return trainer
 
 
@@ -80,6 +89,15 @@ def shard_on_cpus() -> None:
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not torch.accelerator.is_available():
         PartialState().distributed_type = DistributedType.MULTI_GPU
+
+
+def let_state_through() -> None:
+    """DeepSpeed's state names two classes of its own beside tensors: they are read, nothing else that is pickled is."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+
+        torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum])
 
 
 def accumulation_steps(training: Training, num_samples: int, num_bins: int, world_size: int) -> int:
@@ -191,6 +209,7 @@ class StageTrainer(SFTTrainer):
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)
         self.positions = [0, 0]  # of this process: with a token, and all
+        self.trackers: list[Tracked] = []
         self.unproven: Training | None = None  # of a training that packs, until its first step
 
     @property

@@ -41,6 +41,7 @@ from dasd_resources.sft.checkpoint import (
 )
 from dasd_resources.sft.events import add, events
 from dasd_resources.sft.launching import CONFIG, config_text, launch_command
+from dasd_resources.sft.trackers import SETTINGS, Run, places, tracker_environment
 from dasd_resources.whole_files import write_whole
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
@@ -53,7 +54,6 @@ CHILD_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads halve the speed of a machine that has other work
     # transformers reads resume state with weights_only=True; this holds for whatever else calls torch.load, too.
-    # DeepSpeed cannot read its state so: a stage killed under ZeRO starts afresh, one under FSDP2 (full state) goes on.
     "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
 }
 
@@ -79,6 +79,7 @@ class SftJob:
     destination: Path
     record: Mapping[str, object]
     num_threads: int | None = None  # of each process; None: one per core
+    run: Run | None = None  # what trackers call it; None: it reports to none
 
     @property
     def partial(self) -> Path:
@@ -230,6 +231,7 @@ def _reading(line: str) -> Progress | Pace:
 
 
 def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callable[[Progress | Pace], None]) -> None:
+    _prepare_trackers(job)
     config = job.partial / CONFIG
     if job.training.strategy is not None:
         config.write_text(config_text(job.training))
@@ -242,7 +244,7 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
             stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends itself
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(job.num_threads),
+            env=_environment(job),
             start_new_session=True,
             pass_fds=(lock,),
         )
@@ -257,6 +259,16 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
         raise TrainingError(_failure(job, child.returncode))
 
 
+def _prepare_trackers(job: SftJob) -> None:
+    """Their folders, and what the child is told: not in the job's own document, which decides what is resumed."""
+    names = job.training.report_to if job.run else ()
+    if job.run:
+        for folder in places(names, job.run).values():
+            folder.mkdir(parents=True, exist_ok=True)
+    named = {"run_name": job.run.name, "project": job.run.project} if job.run else {}
+    (job.partial / SETTINGS).write_text(json.dumps({"report_to": names, **named}))
+
+
 def executable(command: str) -> str | None:
     """Where a launcher's command is, as the child process would find it."""
     return shutil.which(command, path=_path())
@@ -267,11 +279,13 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _environment(num_threads: int | None) -> dict[str, str]:
-    """Ours, with this venv's commands on the path, and a thread per CPU where `accelerate launch` would choose one."""
-    defaults = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    wanted = {"OMP_NUM_THREADS": str(num_threads)} if num_threads else {}
-    return {**defaults, **os.environ, **wanted, **CHILD_ENVIRONMENT, "PATH": _path()}
+def _environment(job: SftJob) -> dict[str, str]:
+    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate launch` would choose one."""
+    threads = len(os.sched_getaffinity(0)) // (job.training.gpus_per_node or 1)
+    defaults = {"OMP_NUM_THREADS": str(max(threads, 1))}
+    wanted = {"OMP_NUM_THREADS": str(job.num_threads)} if job.num_threads else {}
+    trackers = tracker_environment(job.training.report_to, job.run) if job.run else {}
+    return {**defaults, **os.environ, **wanted, **trackers, **CHILD_ENVIRONMENT, "PATH": _path()}
 
 
 def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Iterator[str]:

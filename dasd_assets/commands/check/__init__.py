@@ -20,7 +20,7 @@ from dasd_assets.commands.check.machine import disk
 from dasd_assets.commands.check.models import absent, find, gpus, logprobs, template, tokenizer
 from dasd_assets.commands.check.other_selection import other_selection
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
-from dasd_assets.commands.check.training import attention, launcher, memory
+from dasd_assets.commands.check.training import attention, launcher, memory, trackers
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.rules.recipe_names import check_names
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -104,6 +104,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _result("sandbox", sandbox, recipe)
     yield _result("launcher", launcher, recipe)
     yield _result("attention", attention, recipe)
+    if recipe.training.report_to:
+        yield _result("trackers", trackers, recipe, home)
     yield _result("training memory", memory, recipe, models.get("student"))
     yield _result("disk", disk, recipe, home, models.get("student"), prompts.num_prompts)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import yaml
 
@@ -15,6 +16,8 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.recipe import Recipe, Training
 from dasd_resources.sft.launching import accelerate_config
+from dasd_resources.sft.trackers import FOLDER
+from dasd_resources.sft.trackers import PACKAGES as TRACKERS
 from dasd_resources.sft.trainer import executable
 
 PACKAGES = {
@@ -96,6 +99,17 @@ def attention(recipe: Recipe) -> str:
             "use_kernels: false"
         )
     return name
+
+
+def trackers(recipe: Recipe, home: Path) -> str:
+    """Each is installed, and where it will write."""
+    names = recipe.training.report_to
+    if missing := [name for name in names if not any(map(find_spec, TRACKERS[name]))]:
+        raise CheckFailed(
+            f"training.report_to: {', '.join(missing)} not installed: pip install {' '.join(missing)}, or report to "
+            "fewer; the curves are kept with each checkpoint in any case"
+        )
+    return f"{', '.join(names)}, without a network, in {home / FOLDER}"
 
 
 def memory(recipe: Recipe, student: PromptedModel | None) -> str:

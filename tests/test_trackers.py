@@ -1,0 +1,112 @@
+"""Trackers get a training's curves in folders of the home, without a network, and decide nothing and end nothing."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from tensorboardX.proto.event_pb2 import Event
+from test_check import findings
+from test_trainer import (  # noqa: F401 - the fixtures are used by name
+    JobMaker,
+    home,
+    ignore,
+    make_job,
+    records_of,
+    rows,
+    student,
+)
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from dasd_resources.recipe import Training
+from dasd_resources.recipe.parts import deciding
+from dasd_resources.sft.checkpoint import RECORD
+from dasd_resources.sft.trackers import PACKAGES, Run, places, tracker_environment
+from dasd_resources.sft.tracking import Tracked
+from dasd_resources.sft.trainer import train
+
+ALL = ("tensorboard", "wandb", "mlflow", "trackio")
+
+
+def test_they_decide_nothing() -> None:
+    assert deciding(Training(report_to=ALL)) == deciding(Training())
+    with pytest.raises(ValueError, match="names a tracker twice"):
+        Training(report_to=("wandb", "wandb"))
+
+
+def test_each_is_offline_in_a_folder_of_the_home(tmp_path: Path) -> None:
+    run = Run(tmp_path / "trackers", "mine", "abc")
+    found = tracker_environment(ALL, run)
+    assert found["WANDB_MODE"] == "offline"
+    assert found["MLFLOW_TRACKING_URI"] == f"file:{tmp_path}/trackers/mlflow"
+    assert (found["WANDB_RUN_ID"], found["WANDB_RESUME"]) == ("abc", "allow")
+    assert all(folder.is_relative_to(run.folder) for folder in places(ALL, run).values())
+    assert tracker_environment(["trackio"], run) == {"TRACKIO_DIR": f"{tmp_path}/trackers/trackio"}
+    assert tracker_environment([], run) == {}
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in folder.glob("events.*"):
+        for event in map(Event.FromString, records_of(file)):
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def log(tracker: Tracked, folder: Path, step: int, loss: float) -> None:
+    args, state = TrainingArguments(str(folder), report_to=[]), TrainerState(global_step=step, max_steps=9)
+    state.is_world_process_zero = True
+    if step == 1:
+        tracker.on_train_begin(args, state, TrainerControl())
+    tracker.on_log(args, state, TrainerControl(), logs={"loss": loss})
+
+
+def test_tensorboard_gets_each_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "runs"))
+    tracker = Tracked("tensorboard")
+    log(tracker, tmp_path, 1, 2.0)
+    log(tracker, tmp_path, 2, 1.5)
+    tracker.on_train_end(TrainingArguments(str(tmp_path), report_to=[]), TrainerState(), TrainerControl())
+    assert tracker.fault == ""
+    assert scalars(tmp_path / "runs")["train/loss"] == [(1, 2.0), (2, 1.5)]
+
+
+def test_one_that_fails_says_so_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file" / "runs"))
+    tracker = Tracked("tensorboard")
+    log(tracker, tmp_path, 1, 2.0)
+    log(tracker, tmp_path, 2, 1.5)
+    assert tracker.fault.startswith("train_begin: NotADirectoryError")
+    printed = capfd.readouterr()
+    assert printed.out.count("The training goes on without tensorboard.") == 1
+    assert "NotADirectoryError" in printed.err
+
+
+def test_dasd_check_says_what_to_install(project: Project) -> None:
+    missing = [name for name in ALL if not any(map(find_spec, PACKAGES[name]))]
+    training = project.recipe.training.model_copy(update={"report_to": ALL})
+    project.recipe = project.recipe.model_copy(update={"training": training})
+    found = findings(project, quick=True)["trackers"]
+    if missing:
+        assert found.status == "failed" and f"pip install {' '.join(missing)}" in found.message
+    else:
+        assert found.status == "ok" and str(project.home / "trackers") in found.message
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("name", ALL)
+def test_a_training_reports(make_job: JobMaker, tmp_path: Path, name: str) -> None:  # noqa: F811
+    if not any(map(find_spec, PACKAGES[name])):
+        pytest.skip(f"{name} is not installed")
+    run = Run(tmp_path / "trackers", "mine", f"reports-{name}")
+    trained = train(make_job(run.name, epochs=2, report_to=(name,), run=run), ignore)
+    assert trained.trackers == {name: "ok"}
+    assert json.loads((trained.path / RECORD).read_text())["trackers"] == {name: "ok"}
+    assert any(file.is_file() for file in places([name], run)[name].rglob("*"))
+    assert trained.content_hash == train(make_job("reports-none", epochs=2), ignore).content_hash
