@@ -2,8 +2,8 @@
 
     python bench/bench_commits.py [commits]    # or DASD_COMMITS; 10,000 take some ten minutes on a quiet core
 
-Each commit adds one row to a table that is partitioned by batch, as a flush of a ledger does. Maintenance then merges
-the files and expires every snapshot but the newest.
+Each commit adds a few rows of one batch, as a flush of a ledger does. Maintenance then merges the files and expires
+every snapshot but the newest.
 """
 
 import os
@@ -20,6 +20,7 @@ from dasd_resources.storage.upkeep import expire_snapshots, merge_small_files, t
 from dasd_resources.storage.warehouse import Warehouse
 
 NUM_COMMITS = 1000
+NUM_BATCHES, NUM_ROWS = 10, 50  # rows of a commit: fewer than some ten would stay in the catalog
 TIMED = 20  # commits, at each of the points
 POINTS = (0.01, 0.1, 1.0)  # of all commits
 
@@ -44,21 +45,20 @@ def main(num_commits: int) -> None:
         expiring = time.perf_counter() - began
         rows.append(state(warehouse, "snapshots expired", [commit(warehouse, done + TIMED + i) for i in range(TIMED)]))
     print("## Many small commits\n")
-    print(f"{num_commits:,} commits of one row; medians of the last {TIMED}.\n")
+    print(
+        f"{num_commits:,} commits of {NUM_ROWS} rows, of {NUM_BATCHES} batches in turn; medians of the last {TIMED}.\n"
+    )
     print(table(["", "catalog, MB", "data files", "snapshots", "commit, ms", "open and count, ms"], rows))
     print(f"Merging {merged:,} files took {merging:.1f} s, expiring {expired:,} snapshots {expiring:.1f} s.")
 
 
 def commit(warehouse: Warehouse, number: int) -> float:
     """Seconds of adding a row."""
-    row = {
-        "asset": "bench", "request_id": f"r{number}", "batch": f"b{number % 10}", "kind": "engine_error",
-        "reason": "none", "num_attempts": 1, "model_fingerprint": "m",
-    }  # fmt: skip
-    columns = warehouse.read("FROM failed_requests LIMIT 0").columns
+    row = {"asset": "bench", "batch": f"b{number % NUM_BATCHES}", "reason": "none", "failed_at": datetime.now(UTC)}
+    rows = pl.DataFrame([{**row, "request_id": f"{number} {index}"} for index in range(NUM_ROWS)])
     began = time.perf_counter()
     with warehouse.commit("bench") as transaction:
-        transaction.append_missing("failed_requests", pl.DataFrame([{k: v for k, v in row.items() if k in columns}]))
+        transaction.append_missing("failed_requests", rows)
     return time.perf_counter() - began
 
 
@@ -68,7 +68,8 @@ def state(warehouse: Warehouse, name: str, times: list[float]) -> list[object]:
     reading = time.perf_counter() - began
     num_files = int(table_sizes(warehouse)["num_files"].sum())
     snapshots = warehouse.read("SELECT count(*) FROM dasd.snapshots()").item()
-    size = warehouse.catalog.stat().st_size / 1e6
+    files = warehouse.catalog.parent.glob(f"{warehouse.catalog.name}*")  # with what SQLite has not moved into it yet
+    size = sum(file.stat().st_size for file in files) / 1e6
     return [name, size, num_files, snapshots, 1000 * median(times[-TIMED:]), 1000 * reading]
 
 

@@ -33,6 +33,17 @@ from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 NUM_QUESTIONS = 200
+NEEDED = (
+    "held_out_questions",
+    "teacher_model",
+    "student_model",
+    "prompts",
+    "teacher_generations_t060",
+    "teacher_generations_t100",
+    "student_tokens",
+    "response_verdicts",
+    "student_logprobs",
+)
 STEEP, FARTHEST = 64.0, 32.0  # of the 8-bit code; FARTHEST in nats
 READ = """SELECT r.response_id, r.prompt_id, r.temperature, r.text, r.logprobs AS teacher_logprobs,
         r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, t.offsets AS student_offsets
@@ -71,7 +82,7 @@ def fill(home: Path, num_questions: int) -> pl.DataFrame:
     os.utime(landed, (time.time() - 60, time.time() - 60))
     definitions = dg.Definitions.merge(build_definitions(made, home), dg.Definitions(loggers={"console": console}))
     with open_instance(prepare_home(home, None)) as instance:
-        materialize_selected(instance, definitions, made, "+student_logprobs", home, lambda line: None)
+        materialize_selected(instance, definitions, made, ",".join(NEEDED), home, lambda line: None)
     return Warehouse(home=str(home)).read(READ)
 
 
