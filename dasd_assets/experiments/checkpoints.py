@@ -187,13 +187,11 @@ class Work:
                 self._write(cell)
         at_once = places(self.recipe)
         self.context.log.info(
-            f"{len(self.stages)} trainings of {len(self.cells)} cells, {at_once.num_trainings} at a time"
+            f"{len(self.stages)} trainings of {len(self.cells)} cells, {at_once.num_at_once} at a time"
         )
         parents = {key: stage.parent_id for key, (stage, _) in self.stages.items()}
         tally = Tally(len(parents), "trainings", self.context.log.info)
-        side_by_side(
-            parents, lambda key: tally.add(is_new=self._train(key, at_once.num_threads)), at_once.num_trainings
-        )
+        side_by_side(parents, lambda key: tally.add(is_new=self._train(key, at_once.num_threads)), at_once.num_at_once)
 
     def _train(self, key: str, num_threads: int | None) -> bool:
         """Whether it was trained now, and not before."""

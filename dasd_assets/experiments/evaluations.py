@@ -1,14 +1,16 @@
 """The answers of an experiment's models to held-out questions: `evaluations`, a partition per arm and seed.
 
 Each cell's last checkpoint is asked, under the benchmarks and sampling of the experiment; what it has answered before,
-for whatever asked it, is not asked again.
+for whatever asked it, is not asked again. As many are asked side by side as there are cores, or one where there is a
+GPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 
-from dasd_assets.evaluation.answers import Checkpoint, ask_missing
+from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
@@ -19,6 +21,7 @@ from dasd_assets.experiments.cells import (
     trained_cells,
 )
 from dasd_assets.experiments.checkpoints import declared_rule
+from dasd_assets.experiments.side_by_side import places, side_by_side
 from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import Tally
@@ -31,6 +34,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.verifiers import VERDICTS
 
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
@@ -72,16 +76,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             )
             for cell in reversed(wanted)
         }
-        tally = Tally(len(models), "models asked", context.log.info)
-        answered = ask_missing(
-            warehouse,
-            engines,
-            asked,
-            _counted(list(reversed(models.values())), tally),
-            origin=origin(context),
-            say=context.log.info,
-            warn=context.log.warning,
-        )
+        answered = _ask(context, warehouse, engines, asked, list(reversed(models.values())))
         return dg.MaterializeResult(
             data_version=content_version(answered.ids),
             tags=retry_tags(answered.ledgers),
@@ -97,8 +92,32 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     return experiment_evaluations
 
 
-def _counted(models: Sequence[Checkpoint], tally: Tally) -> Iterator[Checkpoint]:
-    """The models one by one; each is counted when the next is asked for."""
-    for model in models:
-        yield model
+def _ask(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    engines: Engines,
+    recipe: Recipe,
+    models: Sequence[Checkpoint],
+) -> Asked:
+    """Ask all of them, as many at once as there are places; each answer is stored as it comes."""
+    at_once = places(recipe)
+    tally = Tally(len(models), "models asked", context.log.info)
+    found, warned = dict[str, Asked](), set[str]()
+    of_id = {model.checkpoint_id: model for model in models}
+
+    def warn(line: str) -> None:
+        if line not in warned:
+            warned.add(line)
+            context.log.warning(line)
+
+    def ask(checkpoint_id: str) -> None:
+        found[checkpoint_id] = ask_missing(
+            warehouse, apart, recipe, [of_id[checkpoint_id]], origin=origin(context), say=context.log.info, warn=warn
+        )
         tally.add(is_new=True)
+
+    num = min(at_once.num_at_once, len(models))
+    with engines.apart(num, at_once.num_threads or 1) as apart, VERDICTS.kept_in(Path(warehouse.home)):
+        side_by_side(dict.fromkeys(of_id, ""), ask, num)
+    every = [found[checkpoint_id] for checkpoint_id in of_id]
+    return Asked([key for one in every for key in one.ids], [ledger for one in every for ledger in one.ledgers])

@@ -1,7 +1,8 @@
-"""Trainings side by side: as many processes as the cores allow, each with its share of the threads.
+"""Trainings and evaluations side by side: as many processes as the cores allow, each with its share of the threads.
 
 A small model cannot use a second core: a step of 0.25M parameters is over before its threads have met. Each training
-is a process anyway (`sft/trainer.py`); threads here only wait for theirs.
+is a process anyway (`sft/trainer.py`), and models that are asked have some (`inference/engine_processes.py`); threads
+here only wait for theirs.
 """
 
 import os
@@ -15,21 +16,21 @@ from dasd_resources.recipe import Recipe
 
 @dataclass(frozen=True)
 class Places:
-    """How many trainings run at once, and the threads of each."""
+    """How many trainings, or evaluations, run at once, and the threads of each."""
 
-    num_trainings: int
+    num_at_once: int
     num_threads: int | None
 
 
 def places(recipe: Recipe) -> Places:
-    """One training a core, each of one thread; one at a time where it has GPUs, or is divided among processes."""
+    """One a core, each of one thread; one at a time where it has GPUs, or is divided among processes."""
     if recipe.training.launcher or recipe.training.strategy or visible_gpus():
         return Places(1, None)
     return Places(len(os.sched_getaffinity(0)), 1)
 
 
-def side_by_side(parents: Mapping[str, str], train: Callable[[str], None], num_at_once: int) -> None:
-    """Call `train` with each key, once the key's parent is done; those of no parent among the keys begin.
+def side_by_side(parents: Mapping[str, str], work: Callable[[str], None], num_at_once: int) -> None:
+    """Call `work` with each key, once the key's parent is done; those of no parent among the keys begin.
 
     Keys begin in their order. After the first that fails no further one begins, and its error is raised when those
     under way have ended.
@@ -40,7 +41,7 @@ def side_by_side(parents: Mapping[str, str], train: Callable[[str], None], num_a
             while waiting or running:
                 ready = [key for key in waiting if parents[key] not in parents or parents[key] in done]
                 begun = ready[: num_at_once - len(running)]
-                running |= {pool.submit(train, key): key for key in begun}
+                running |= {pool.submit(work, key): key for key in begun}
                 waiting = [key for key in waiting if key not in begun]
                 for finished in wait(running, return_when=FIRST_COMPLETED).done:
                     done.add(running.pop(finished))

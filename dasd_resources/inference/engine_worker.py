@@ -1,6 +1,7 @@
 """The process of one replica of a model: it loads the engine, and answers what `EngineWorkers` asks through a pipe.
 
-It ends with its parent, when the pipe closes, and at SIGTERM; in the last two cases it closes the engine first.
+It ends with its parent, when the pipe closes, and at SIGTERM; in the last two cases it closes the engine first. One of
+`EngineProcesses` loads one engine after another.
 """
 
 import os
@@ -47,14 +48,20 @@ Message = Completion | Failure | Score | Ready | Raised
 
 def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -> None:
     """Load the engine on these GPUs, or with so many threads where there are none, and answer until the pipe closes."""
-    end_with_starter()
-    os.setpgrp()  # the group that the parent ends when it ends this process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    if gpus:
-        os.environ[VISIBLE] = ",".join(gpus)
-    else:
-        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read when torch is imported, which `load` does
+    _begin(gpus, num_threads)
+    _serve(pipe, load)
+
+
+def serve_in_turn(pipe: Connection, num_threads: int) -> None:
+    """Load each engine that comes through the pipe, with so many threads, and answer until the next, or it closes."""
+    _begin((), num_threads)
+    with suppress(EOFError):
+        while True:
+            load: Load = pipe.recv()
+            _serve(pipe, load)
+
+
+def _serve(pipe: Connection, load: Load) -> None:
     try:
         with closing(load()) as engine:
             _answer(pipe, engine)
@@ -63,10 +70,25 @@ def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -
             pipe.send(Raised(_portable(error)))
 
 
+def _begin(gpus: Sequence[str], num_threads: int) -> None:
+    end_with_starter()
+    os.setpgrp()  # the group that the parent ends when it ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if gpus:
+        os.environ[VISIBLE] = ",".join(gpus)
+    else:
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read when torch is imported, which `load` does
+
+
 def _answer(pipe: Connection, engine: InferenceEngine) -> None:
+    """Do what comes through the pipe, until None does."""
     while True:
         pipe.send(Ready())
-        method, requests = pipe.recv()
+        job: Job | None = pipe.recv()
+        if job is None:
+            return
+        method, requests = job
         for result in engine.generate(requests) if method == "generate" else engine.score(requests):
             pipe.send(result)
 

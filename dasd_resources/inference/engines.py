@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from dagster import ConfigurableResource
+from pydantic import PrivateAttr
 
 from dasd_resources.chat import Chat
 from dasd_resources.content_hash import content_hash
@@ -22,6 +23,7 @@ from dasd_resources.inference.engine import (
     ScoringRequest,
 )
 from dasd_resources.inference.engine_catalogue import ENGINES
+from dasd_resources.inference.engine_processes import EngineProcesses
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.kept_engine import kept_engine, make_room
@@ -66,6 +68,7 @@ class Engines(ConfigurableResource):
 
     home: str
     keep_loaded_seconds: float = 0.0
+    _processes: EngineProcesses | None = PrivateAttr(default=None)
 
     def find(self, spec: Model, key: str) -> PromptedModel:
         """The files of a model; raises RecipeError naming `key` (`teacher.model`) where they cannot be used."""
@@ -113,6 +116,11 @@ class Engines(ConfigurableResource):
     @contextmanager
     def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
         """The model loaded in the engine its recipe names; on leaving it is freed, or kept for the next step."""
+        if self._processes is not None:
+            load = partial(_load_replica, model.path, model.fingerprint, model.spec, model.logs)
+            with self._processes.open(load) as engine:
+                yield engine
+            return
         entry = ENGINES[model.spec.engine]
         if self.keep_loaded_seconds and not entry.served and not entry.absent:
             key = content_hash([str(model.path), model.fingerprint, model.spec.model_dump(mode="json")])
@@ -124,6 +132,23 @@ class Engines(ConfigurableResource):
             make_room(Path(self.home))
         with closing(self._load(model)) as engine:
             yield engine
+
+    @contextmanager
+    def apart(self, num: int, num_threads: int) -> Iterator[Self]:
+        """The same meanwhile, but up to `num` models may be open at once, each in a process of so many threads.
+
+        For models that run here, without a GPU. With `num` 1 it is no other: models are opened in this process.
+        """
+        if num == 1:
+            yield self
+            return
+        make_room(Path(self.home))
+        apart, processes = self.model_copy(), EngineProcesses(num, num_threads)
+        apart._processes = processes
+        try:
+            yield apart
+        finally:
+            processes.end()
 
     def generate(self, model: PromptedModel, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         """Completions as they finish; with nothing to do, nothing is loaded."""
