@@ -28,6 +28,7 @@ from dasd_assets.experiments import assets
 from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows, trained_cells
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.dataset_traits import dataset_traits
+from dasd_assets.experiments.figure_data import loss_curves
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.records.code_versions import MADE_WITH
@@ -40,7 +41,7 @@ from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.data_files import data_files
-from dasd_resources.storage.repair import plan_repair
+from dasd_resources.storage.repair import drop_files, plan_repair
 from dasd_resources.storage.warehouse import Warehouse
 
 GRID = Experiment.model_validate(
@@ -301,7 +302,7 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     table = shown.metadata["result"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["arm"] for record in table.records] == list(GRID.arms)
-    drawn = {"differences", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
+    drawn = {"differences", "training_loss", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
     assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
 
 
@@ -334,6 +335,13 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     assert of_arm["own"][0] == pytest.approx(lengths.mean())
     assert of_arm["shortest"][0] <= of_arm["own"][0]
     assert of_arm["own"][1] == 1.0
+
+
+def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> None:
+    curves = loss_curves(stage_rows(compared.warehouse, compared.recipe, GRID))
+    assert list(curves) == ["own", "random_second", "shortest", "pooled", "masked"]
+    assert curves["shortest"] == [(1, 0.75), (2, 0.5)]
+    assert curves["own"] == [*curves["shortest"], (3, 0.75), (4, 0.5)]
 
 
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:
@@ -381,12 +389,50 @@ def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Pr
     )
 
 
-def test_repair_says_what_makes_the_rows_of_experiments_again(compared_copy: Project) -> None:
+def test_after_a_takedown_the_affected_cells_are_trained_anew_without_it(compared_copy: Project) -> None:
+    project, arms = compared_copy, ["student", "own", "random_second"]
+    before = {(arm, seed): checkpoints_of(project, arm, seed) for arm in GRID.arms for seed in GRID.seeds}
+    query = "SELECT prompt_id FROM selected_responses WHERE dataset = 't060' AND policy = 'das' ORDER BY ALL LIMIT 1"
+    withdrawn = project.read(query).item()
+    take_down(project.warehouse, [withdrawn], [], "a claim", undo=False)
+    outdated = outdated_cells(project.warehouse, project.recipe, GRID)
+    project.run()
+    run(project, arms, [7])
+    assert outdated_cells(project.warehouse, project.recipe, GRID) == outdated - 2
+    assert checkpoints_of(project, "student", 7) == before["student", 7]
+    assert checkpoints_of(project, "masked", 7) == before["masked", 7]  # not run again: `listed` says so
+    for arm in ("own", "random_second"):
+        anew = checkpoints_of(project, arm, 7)
+        assert not set(anew) & set(before[arm, 7])
+        learned = "SELECT prompt_id FROM checkpoint_examples WHERE list_contains($ids, checkpoint_id)"
+        assert withdrawn in project.read(learned, ids=before[arm, 7])["prompt_id"]
+        found = project.read(learned, ids=anew)["prompt_id"]
+        assert found.len() and withdrawn not in found
+    chosen = "SELECT prompt_id FROM selected_responses WHERE policy = $policy OR policy = 'das'"
+    policy = project.read("SELECT policy FROM experiment_cells WHERE arm = 'random_second' AND seed = 7 AND stage = 2")
+    assert withdrawn not in project.read(chosen, policy=policy.item())["prompt_id"]
+
+
+def test_repair_says_what_makes_the_rows_of_experiments_again_and_it_does(compared_copy: Project) -> None:
     warehouse = compared_copy.warehouse
+    rows = "SELECT example_id, policy, dataset_id FROM sft_examples WHERE list_contains($policies, policy) ORDER BY ALL"
+    policies = compared_copy.read(
+        "SELECT DISTINCT policy FROM experiment_cells WHERE seed = 7 AND arm IN ('own', 'shortest')"
+    )
+    before = compared_copy.read(rows, policies=policies["policy"].to_list())
     with warehouse.commit("flush") as transaction:  # tables of few rows are kept in the catalog
         transaction.read("CALL ducklake_flush_inlined_data('dasd')")
-    found = {file.table: file for file in data_files(warehouse.catalog) if file.newest and not file.deletes}
-    (Path(warehouse.catalog.data.location(found["sft_examples"].path))).unlink()
+    for file in data_files(warehouse.catalog):
+        if file.newest and file.table == "sft_examples":
+            Path(warehouse.catalog.data.location(file.path)).unlink()
     plan = plan_repair(warehouse, [])
-    assert [damage.file.table for damage in plan.drop] == ["sft_examples"]
+    assert {damage.file.table for damage in plan.drop} == {"sft_examples"}
     assert "sft_examples: after `dasd run`, `dasd experiment grid --recipe tiny` makes its rows again" in plan.notes
+    drop_files(warehouse, plan, last_event=0)
+    assert compared_copy.count("sft_examples") == 0
+    compared_copy.run()
+    compared_copy.fake.trained.clear()
+    run(compared_copy, ["own"], [7])
+    run(compared_copy, ["shortest"], [7])
+    assert compared_copy.read(rows, policies=policies["policy"].to_list()).equals(before)
+    assert compared_copy.fake.trained == []

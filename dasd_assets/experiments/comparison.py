@@ -11,8 +11,14 @@ import polars as pl
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import CHECKPOINTS, EVALUATIONS, REPORT, answers, every_cell, stage_rows
 from dasd_assets.experiments.checkpoints import declared_rule
-from dasd_assets.experiments.figure_data import losses, probabilities
-from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
+from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities
+from dasd_assets.experiments.figures import (
+    cut_off_by_length,
+    forest,
+    loss_against_accuracy,
+    loss_over_steps,
+    told_apart,
+)
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
@@ -100,7 +106,8 @@ def pictures(
     """Name -> figure, for every figure of the report. stages: of `stage_rows`."""
     return {
         **({} if compared.is_empty() else {"differences": forest(compared)}),
+        "training_loss": loss_over_steps(loss_curves(stages)),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
         "cut_off_rate": cut_off_by_length(found),
-        "response_probabilities": probability_densities(probabilities(warehouse, recipe, stages)),
+        "response_probabilities": told_apart(probability_densities(probabilities(warehouse, recipe, stages))),
     }

@@ -1,11 +1,18 @@
 """What the figures of an experiment are drawn from, besides its answers: losses and probabilities of responses."""
 
+from pathlib import Path
+
+import numpy as np
 import polars as pl
 
 from dasd_assets.rules.asset_names import MIXED
 from dasd_resources.recipe import Recipe
+from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
+
+NUM_POINTS = 20  # of a stage's curve, each a mean: single ones go up and down with the lengths of the rows
+Point = tuple[int, float]  # step, loss in nats per token
 
 
 def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
@@ -21,6 +28,34 @@ def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) ->
     of_cells = last.join(found, on="checkpoint_id", maintain_order="left")
     joined = of_cells.join(accuracy, on=["arm", "seed"], maintain_order="left")
     return joined.select("arm", "seed", "loss", "accuracy")
+
+
+def loss_curves(stages: pl.DataFrame) -> dict[str, list[Point]]:
+    """Arms -> the training loss over the steps of all their stages, under the first seed (Figure 3).
+
+    Arms that are trained alike are one curve; those whose checkpoints are not in this home have none. stages: arm,
+    seed, checkpoint_id, path, num_steps, in order.
+    """
+    first = stages.filter((pl.col("seed") == pl.col("seed").first()) & (pl.col("num_steps") > 0))
+    chains: dict[tuple[Path, ...], list[str]] = {}
+    for (arm,), part in first.group_by("arm", maintain_order=True):
+        chains.setdefault(tuple(map(Path, part["path"])), []).append(str(arm))
+    return {
+        ", ".join(arms): _over_steps([Trained.load(path).losses for path in paths])
+        for paths, arms in chains.items()
+        if all(path.is_dir() for path in paths)
+    }
+
+
+def _over_steps(stages: list[list[Progress]]) -> list[Point]:
+    """Means over a NUM_POINTS-th of each stage, whose steps go on from those of the stage before."""
+    points, before = list[Point](), 0
+    for losses in stages:
+        for part in np.array_split(np.arange(len(losses)), min(NUM_POINTS, len(losses))):
+            mean = float(np.mean([losses[place].loss for place in part]))
+            points.append((before + losses[part[-1]].step, mean))
+        before += losses[-1].num_steps
+    return points
 
 
 def probabilities(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> dict[str, list[float]]:

@@ -1,5 +1,6 @@
 """The figures of an experiment: the report's, for its arms, and what it found at a glance."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,9 @@ from dasd_assets.records.plots import labelled_axes, with_legend
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROW_HEIGHT = 0.17  # inches
+ROW_HEIGHT, STROKE_WIDTH, CHARACTER_WIDTH = 0.17, 0.5, 0.062  # inches; the last two, in a legend
+NUM_COLOURS = 10  # of lines, after which they come again
+MOST_INSIDE = 4  # entries of a legend that hide none of the lines
 
 
 def forest(compared: pl.DataFrame) -> "Figure":
@@ -51,7 +54,15 @@ def loss_against_accuracy(cells: pl.DataFrame) -> "Figure":
     for arm in cells["arm"].unique(maintain_order=True):
         part = cells.filter(pl.col("arm") == arm)
         axes.plot(part["loss"], part["accuracy"], "o", markersize=4, alpha=0.8, label=arm)
-    return with_legend(figure, axes, columns=1 + cells["arm"].n_unique() // 8)
+    return told_apart(figure)
+
+
+def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]]) -> "Figure":
+    """Training loss of each arm over the steps of all its stages (Figure 3). curves: of `loss_curves`."""
+    figure, axes = labelled_axes("step, of all stages", "training loss (nats per token)")
+    for name, points in curves.items():
+        axes.plot([step for step, _ in points], [loss for _, loss in points], linewidth=1, label=name)
+    return told_apart(figure)
 
 
 def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
@@ -68,7 +79,24 @@ def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
         centres, rates = rates_by_length(part["length"].to_list(), part["cut_off"].to_list())
         axes.plot(centres, rates, marker="o", markersize=3, linewidth=1.2, label=f"{arm} (n={part.height:,})")
     axes.set_ylim(bottom=0)
-    return with_legend(figure, axes)
+    return told_apart(figure)
+
+
+def told_apart(figure: "Figure") -> "Figure":
+    """The figure of many arms with its legend beside the axes, and another stroke where colours come again."""
+    [axes] = figure.axes
+    handles, labels = axes.get_legend_handles_labels()
+    for handle in handles[NUM_COLOURS:]:
+        again = {"marker": "s"} if handle.get_linestyle() == "None" else {"linestyle": "--"}
+        handle.set(**again)
+    if len(handles) <= MOST_INSIDE:
+        return with_legend(figure, axes)
+    width = figure.get_figwidth() + STROKE_WIDTH + CHARACTER_WIDTH * max(map(len, labels))
+    right = figure.get_figwidth() * figure.subplotpars.right / width
+    figure.subplots_adjust(left=figure.subplotpars.left * figure.get_figwidth() / width, right=right)
+    figure.set_figwidth(width)
+    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.04), fontsize=7, frameon=False)
+    return figure
 
 
 def _only(values: pl.Series) -> str:
