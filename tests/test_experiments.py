@@ -24,6 +24,7 @@ from dasd_assets.cli import main
 from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
+from dasd_assets.evaluation import standings
 from dasd_assets.experiments import assets
 from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows, trained_cells
 from dasd_assets.experiments.checkpoints import declared_rule
@@ -103,6 +104,10 @@ def test_every_arm_is_in_the_leaderboard(compared: Project) -> None:
     cells = trained_cells(compared.warehouse, compared.recipe, GRID)
     measured = compared.read("SELECT DISTINCT checkpoint_id FROM evaluation_metrics")["checkpoint_id"]
     assert set(cells["checkpoint_id"]) <= set(measured)
+    models = dict(standings(compared.warehouse).select("checkpoint_id", "model").iter_rows())
+    assert len(set(models.values())) == len(models)
+    assert models[checkpoints_of(compared, "own", 42)[-1]] == "tiny t100"
+    assert models[checkpoints_of(compared, "shortest", 7)[-1]] == "tiny grid/shortest, seed 7"
 
 
 def test_what_the_pipeline_has_trained_is_not_trained_again(compared: Project) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from dasd_assets.evaluation.evaluation_metrics import question_set, shown_figure
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
-from dasd_assets.records.plots import inline, labelled_axes, with_legend
+from dasd_assets.records.plots import inline, labelled_axes
 from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import checkpoint_names
 from dasd_assets.rules.rule import Rule
@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 LEADERBOARD_VERSION = "1"
 LEADERBOARD = Rule("leaderboard", LEADERBOARD_VERSION)
 NUM_DRAWN = 20  # models in the plot, the best
+NUM_CHARACTERS = 36  # of a model's name beside it, the last
+ROW_HEIGHT, HEAD = 0.2, 1.6  # inches
 EVALUATION = ["benchmark", "temperature", "top_p", "max_tokens"]  # figures of another are not comparable
 COLUMNS = ["rank", "model", "avg@k", "pass@k", "maj@k", "cut off", "mean tokens", "k", "failed", "checkpoint_id"]
+
+
+# A checkpoint that only experiments have trained is called by the first arm that it is the end of: its own name is a
+# stage's, which those of other arms and seeds share.
+_ARMS = """SELECT checkpoint_id, min(experiment || '/' || arm || ', seed ' || seed) AS arm FROM (
+        FROM experiment_cells QUALIFY stage = max(stage) OVER (PARTITION BY recipe, experiment, arm, seed))
+    WHERE checkpoint_id IN (SELECT checkpoint_id FROM checkpoints GROUP BY ALL HAVING bool_and(contains(name, '/')))
+    GROUP BY ALL"""
 
 
 def standings(warehouse: Warehouse) -> pl.DataFrame:
@@ -36,9 +46,9 @@ def standings(warehouse: Warehouse) -> pl.DataFrame:
     num_samples, accuracy, standard_error; rows: the `evaluation_metrics` rows by metric. Left out are figures of
     questions that are no longer the benchmark's, and those of fewer samples than the model has by now.
     """
-    query = """SELECT m.*, c.recipe, c.name FROM evaluation_metrics m LEFT JOIN (
+    query = f"""SELECT m.*, c.recipe, coalesce(a.arm, c.name) AS name FROM evaluation_metrics m LEFT JOIN (
             FROM checkpoints QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY materialized_at DESC) = 1
-        ) c USING (checkpoint_id)
+        ) c USING (checkpoint_id) LEFT JOIN ({_ARMS}) a USING (checkpoint_id)
         QUALIFY dense_rank() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens
             ORDER BY starts_with(verifier_version, $verifier) DESC, verifier_version DESC, num_samples DESC) = 1
         ORDER BY checkpoint_id, metric"""
@@ -120,7 +130,6 @@ def leaderboard_page(found: pl.DataFrame) -> str:
 def leaderboard_plot(found: pl.DataFrame) -> "Figure":
     """Accuracy with one standard error of the best models, a colour for each evaluation."""
     figure, axes = labelled_axes("accuracy", "")
-    figure.subplots_adjust(left=0.3)
     known = found.drop_nulls("accuracy") if found.height else found
     models = known["model"].unique(maintain_order=True).to_list()[:NUM_DRAWN] if known.height else []
     places = {model: -place for place, model in enumerate(models)}
@@ -131,8 +140,12 @@ def leaderboard_plot(found: pl.DataFrame) -> "Figure":
         axes.errorbar(
             drawn["accuracy"], y, xerr=errors, fmt="o", markersize=4, capsize=2, label=title(part.row(0, named=True))
         )
-    axes.set_yticks(list(places.values()), [model[-28:] for model in places], fontsize=7)
-    return with_legend(figure, axes)
+    axes.set_yticks(list(places.values()), [model[-NUM_CHARACTERS:] for model in places], fontsize=7)
+    figure.set_figheight(HEAD + ROW_HEIGHT * len(models))
+    figure.subplots_adjust(left=0.43, top=1 - HEAD / 2 / figure.get_figheight(), bottom=0.45 / figure.get_figheight())
+    if models:  # above the axes, as the models fill them
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.7, 1), fontsize=7, frameon=False)
+    return figure
 
 
 def write_leaderboard(warehouse: Warehouse) -> tuple[pl.DataFrame, Path]:
@@ -152,6 +165,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         reads={
             "evaluation_metrics": "evaluation_metrics",
             "benchmark_questions": "benchmark_questions",
+            "experiment_cells": (),
             "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
         },
         rules=[LEADERBOARD, VERIFYING],
