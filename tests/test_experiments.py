@@ -26,7 +26,14 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation import standings
 from dasd_assets.experiments import assets
-from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows, trained_cells
+from dasd_assets.experiments.cells import (
+    answers,
+    every_cell,
+    outdated_cells,
+    partition_key,
+    stage_rows,
+    trained_cells,
+)
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.dataset_traits import dataset_traits
 from dasd_assets.experiments.figure_data import loss_curves
@@ -309,6 +316,23 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     assert [record.data["arm"] for record in table.records] == list(GRID.arms)
     drawn = {"differences", "training_loss", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
     assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
+
+
+def test_the_page_of_a_cell_says_what_it_was_trained_on_and_how_accurate_it_is(compared: Project) -> None:
+    [last] = checkpoints_of(compared, "shortest", 7)
+    pages = []
+    with compared.instance() as instance:
+        for asset in ("experiment_checkpoints_grid", "experiment_evaluations_grid"):
+            records = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition_key(("shortest", 7))])
+            [event, *_] = instance.fetch_materializations(records, limit=1).records
+            assert event.asset_materialization is not None
+            pages.append(event.asset_materialization.metadata)
+    assert pages[0]["trained_on"].value == "t060, shortest, 2 times the recipe's own selection in examples, epochs 2"
+    assert pages[0]["checkpoint_id"].value == pages[1]["checkpoint_id"].value == last
+    [row] = compared.read(
+        "SELECT avg(correct::INT) AS share FROM evaluations WHERE checkpoint_id = $id", id=last
+    ).rows()
+    assert str(pages[1]["accuracy/held_out/T=1"].value).startswith(f"{row[0]:.1%} ±")
 
 
 def test_arms_are_compared_by_name(

@@ -11,14 +11,24 @@ from pathlib import Path
 
 import dagster as dg
 
-from dasd_assets.experiments.cells import CHECKPOINTS, Cell, cells_of, in_order, partitions, stage_rows, write_cell
+from dasd_assets.experiments.cells import (
+    CHECKPOINTS,
+    Cell,
+    cells_of,
+    in_order,
+    partition_key,
+    partitions,
+    stage_rows,
+    write_cell,
+)
 from dasd_assets.experiments.datasets import make_dataset
 from dasd_assets.experiments.side_by_side import places, side_by_side
+from dasd_assets.experiments.wording import arm_text, described_as
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS
 from dasd_assets.mixed_policy.mixture import MIXTURE
 from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
 from dasd_assets.records.declaration import Declaration, declare
-from dasd_assets.records.markdown import table
+from dasd_assets.records.markdown import table, viewer_link
 from dasd_assets.records.progress import Tally, TrainingLog
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
@@ -69,7 +79,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         group=EXPERIMENTS,
         kinds={"pytorch", "huggingface"},
         pool="engine",
-        description=f"One row per stage of an arm under a seed, with its checkpoint. {experiment.title}.",
+        description=f"One row per stage of an arm under a seed, with its checkpoint. {described_as(experiment)}",
         partitions_def=partitions(experiment),
     )
     def experiment_checkpoints(
@@ -86,6 +96,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         for cell in cells:
             work.add(cell, seen)
         work.do()
+        _tell_cells(context, warehouse, recipe, experiment, cells)
         return _result(warehouse, declared, recipe, experiment, cells, work)
 
     return experiment_checkpoints
@@ -233,6 +244,29 @@ class Work:
         }
 
 
+def _tell_cells(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    recipe: Recipe,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+) -> None:
+    """What the page of each partition says besides: what it was trained on, stage by stage."""
+    of_cell = stage_rows(warehouse, recipe, experiment).partition_by("arm", "seed", as_dict=True)
+    for cell in cells:
+        rows = of_cell[cell].select(_SHOWN).to_dicts()
+        checkpoint = rows[-1]["checkpoint_id"]
+        context.add_asset_metadata(
+            {
+                "trained_on": arm_text(experiment.arms[cell[0]]),
+                "stages": table(_SHOWN, rows),
+                "checkpoint_id": checkpoint,
+                "viewer": viewer_link(f"checkpoint/{checkpoint}"),
+            },
+            partition_key=partition_key(cell),
+        )
+
+
 def _result(
     warehouse: Warehouse,
     declared: Declaration,
@@ -251,12 +285,11 @@ def _result(
             num_cells=len(cells),
             num_checkpoints=len(work.stages),
             training_seconds=sum(trained.seconds for trained in work.trained.values()),
-            cells=table(_SHOWN, [{name: row[name] for name in _SHOWN} for row in rows]),
         ),
     )
 
 
-_SHOWN = ("arm", "seed", "stage", "dataset", "policy", "checkpoint_id", "num_examples", "num_tokens", "num_steps")
+_SHOWN = ("stage", "dataset", "policy", "checkpoint_id", "num_examples", "num_tokens", "num_steps")
 
 
 def _versions(rows: Iterable[Row]) -> list[str]:

@@ -20,8 +20,9 @@ from dasd_assets.experiments.figures import (
     told_apart,
 )
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
+from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.markdown import table
+from dasd_assets.records.markdown import table, viewer_link
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
@@ -60,7 +61,8 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     @declared.asset(
         group=EXPERIMENTS,
         kinds={"polars", "matplotlib"},
-        description=f"One row per arm, benchmark and temperature, against {experiment.baseline}. {experiment.title}.",
+        description=f"One row per arm, benchmark and temperature: its difference to the baseline. "
+        f"{described_as(experiment)}",
     )
     def experiment_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         found = answers(warehouse, recipe, experiment)
@@ -80,6 +82,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
                 result=table(COLUMNS, rows),
                 report=experiment.report,
                 baseline=experiment.baseline,
+                viewer=viewer_link("experiments"),
                 num_cells=found.select("arm", "seed").n_unique(),
                 num_cells_declared=len(every_cell(experiment)),
                 **{name: inline(figure) for name, figure in figures.items()},

@@ -5,16 +5,20 @@ for whatever asked it, is not asked again. As many are asked side by side as the
 GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 
+from dasd_assets.evaluation.accuracy import accuracy
+from dasd_assets.evaluation.accuracy_plots import shown_accuracy
 from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
+from dasd_assets.evaluation.outcomes import SETTING, outcomes
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
+    Cell,
     cells_of,
     partition_key,
     partitions,
@@ -22,8 +26,10 @@ from dasd_assets.experiments.cells import (
 )
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.side_by_side import places, side_by_side
+from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.declaration import declare
+from dasd_assets.records.markdown import viewer_link
 from dasd_assets.records.progress import Tally
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS, retry_tags
@@ -58,7 +64,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         group=EXPERIMENTS,
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
         pool="engine",
-        description=f"One row per answer of an arm's student to a held-out question. {experiment.title}.",
+        description=f"One row per answer of an arm's student to a held-out question. {described_as(experiment)}",
         partitions_def=partitions(experiment),
     )
     def experiment_evaluations(
@@ -77,6 +83,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             for cell in reversed(wanted)
         }
         answered = _ask(context, warehouse, engines, asked, list(reversed(models.values())))
+        _tell_cells(context, warehouse, asked, {cell: rows[cell]["checkpoint_id"] for cell in wanted})
         return dg.MaterializeResult(
             data_version=content_version(answered.ids),
             tags=retry_tags(answered.ledgers),
@@ -90,6 +97,23 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         )
 
     return experiment_evaluations
+
+
+def _tell_cells(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, recipe: Recipe, checkpoints: Mapping[Cell, str]
+) -> None:
+    """What the page of each partition says besides: how accurate its student is. checkpoints: cell -> its last."""
+    answers = outcomes(warehouse, recipe, list(checkpoints.values()))
+    scores = accuracy(answers, SETTING).partition_by("checkpoint_id", as_dict=True)
+    for cell, checkpoint in checkpoints.items():
+        shown = {
+            f"accuracy/{row['benchmark']}/T={row['temperature']:g}": shown_accuracy(row)
+            for row in scores[checkpoint,].to_dicts()
+        }
+        link = viewer_link(f"checkpoint/{checkpoint}")
+        context.add_asset_metadata(
+            {**shown, "checkpoint_id": checkpoint, "viewer": link}, partition_key=partition_key(cell)
+        )
 
 
 def _ask(

@@ -3,9 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 from dasd_assets.rules.asset_names import DAS
-from dasd_resources.recipe.experiment import ArmStage, Budget
+from dasd_resources.recipe.experiment import ArmStage, Budget, Experiment
 
+NUM_NAMED = 4  # arms, in a description
 UNTRAINED = "the untrained student"
+
+
+def described_as(experiment: Experiment) -> str:
+    """`Divergence-aware sampling against random: das, anti_das and 3 other arms, less random. The report: …`."""
+    others = [arm for arm in experiment.arms if arm != experiment.baseline]
+    more = len(others) - NUM_NAMED
+    named = ", ".join(others[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    report = " ".join(experiment.report.split())
+    return f"{experiment.title}: {named} against {experiment.baseline}. The report: {report}"
 
 
 def arm_text(stages: Sequence[ArmStage]) -> str:
