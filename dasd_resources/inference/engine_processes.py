@@ -5,8 +5,10 @@ libraries once, which takes longer than to load such a model. `EngineWorkers` di
 """
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Queue
@@ -55,17 +57,24 @@ class EngineProcess:
         else:
             self._pipe.send(None)
 
-    def end(self) -> None:
-        """End the process, if there is one."""
-        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
-        if process is not None and pipe is not None:
-            pipe.close()
+    def let_end(self) -> None:
+        """Have the process end, without waiting for it: as its pipe closes, or by SIGTERM if it is at work."""
+        if self._pipe is not None and self._process is not None:
+            self._pipe.close()
             if self._is_at_work:
-                process.terminate()
+                self._process.terminate()
+
+    def end(self) -> None:
+        """End the process, if there is one, and what its engine has started."""
+        self.let_end()
+        process, self._process, self._pipe, self._is_at_work = self._process, None, None, False
+        if process is not None:
             process.join(SECONDS_TO_END)
+            assert process.pid, "it was started"
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.join()
-        self._is_at_work = False
 
     def _start(self) -> Connection:
         if self._pipe is None:
@@ -122,5 +131,7 @@ class EngineProcesses:
 
     def end(self) -> None:
         """End all processes."""
+        for process in self._all:
+            process.let_end()
         for process in self._all:
             process.end()
