@@ -22,7 +22,7 @@ from dasd_assets.experiments.figures import (
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
 from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.markdown import table, viewer_link
+from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
@@ -82,7 +82,6 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
                 result=table(COLUMNS, rows),
                 report=experiment.report,
                 baseline=experiment.baseline,
-                viewer=viewer_link("experiments"),
                 num_cells=found.select("arm", "seed").n_unique(),
                 num_cells_declared=len(every_cell(experiment)),
                 **{name: inline(figure) for name, figure in figures.items()},

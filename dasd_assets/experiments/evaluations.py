@@ -13,6 +13,7 @@ import dagster as dg
 from dasd_assets.evaluation.accuracy import accuracy
 from dasd_assets.evaluation.accuracy_plots import shown_accuracy
 from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
+from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.evaluation.outcomes import SETTING, outcomes
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import (
@@ -55,7 +56,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "experiment_cells": CHECKPOINTS + experiment.name,
             "checkpoints": CHECKPOINTS + experiment.name,
         },
-        rules=[declared_rule(experiment), EVALUATION],
+        rules=[declared_rule(experiment), EVALUATION, METRICS],
         parts=["name", "evaluation", *VERIFYING_LIMITS],
         rows=f"checkpoint_id IN (SELECT checkpoint_id FROM experiment_cells WHERE experiment = '{experiment.name}')",
     )
