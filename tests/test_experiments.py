@@ -367,7 +367,7 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
 
 
 def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> None:
-    curves = loss_curves(stage_rows(compared.warehouse, compared.recipe, GRID))
+    curves = loss_curves(compared.warehouse, stage_rows(compared.warehouse, compared.recipe, GRID))
     assert list(curves) == ["own", "random_second", "shortest", "pooled", "masked"]
     assert curves["shortest"] == [(1, 0.75), (2, 0.5)]
     assert curves["own"] == [*curves["shortest"], (3, 0.75), (4, 0.5)]

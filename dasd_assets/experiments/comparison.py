@@ -108,7 +108,7 @@ def pictures(
     """Name -> figure, for every figure of the report. stages: of `stage_rows`."""
     return {
         **({} if compared.is_empty() else {"differences": forest(compared)}),
-        "training_loss": loss_over_steps(loss_curves(stages)),
+        "training_loss": loss_over_steps(loss_curves(warehouse, stages)),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
         "cut_off_rate": cut_off_by_length(found),
         "response_probabilities": told_apart(probability_densities(probabilities(warehouse, recipe, stages))),

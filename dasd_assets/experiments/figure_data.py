@@ -30,16 +30,17 @@ def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) ->
     return joined.select("arm", "seed", "loss", "accuracy")
 
 
-def loss_curves(stages: pl.DataFrame) -> dict[str, list[Point]]:
+def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Point]]:
     """Arms -> the training loss over the steps of all their stages, under the first seed (Figure 3).
 
     Arms that are trained alike are one curve; those whose checkpoints are not in this home have none. stages: arm,
-    seed, checkpoint_id, path, num_steps, in order.
+    seed, checkpoint_id, num_steps, in order.
     """
     first = stages.filter((pl.col("seed") == pl.col("seed").first()) & (pl.col("num_steps") > 0))
     chains: dict[tuple[Path, ...], list[str]] = {}
     for (arm,), part in first.group_by("arm", maintain_order=True):
-        chains.setdefault(tuple(map(Path, part["path"])), []).append(str(arm))
+        folders = tuple(Path(warehouse.home) / "checkpoints" / name for name in part["checkpoint_id"])
+        chains.setdefault(folders, []).append(str(arm))
     return {
         ", ".join(arms): _over_steps([Trained.load(path).losses for path in paths])
         for paths, arms in chains.items()
