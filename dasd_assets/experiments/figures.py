@@ -84,10 +84,12 @@ def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
 
 def told_apart(figure: "Figure") -> "Figure":
     """The figure of many arms with its legend beside the axes, and another stroke where colours come again."""
+    from matplotlib.artist import getp
+
     [axes] = figure.axes
     handles, labels = axes.get_legend_handles_labels()
     for handle in handles[NUM_COLOURS:]:
-        again = {"marker": "s"} if handle.get_linestyle() == "None" else {"linestyle": "--"}
+        again = {"marker": "s"} if getp(handle, "linestyle") == "None" else {"linestyle": "--"}
         handle.set(**again)
     if len(handles) <= MOST_INSIDE:
         return with_legend(figure, axes)

@@ -85,7 +85,7 @@ def _answer(pipe: Connection, engine: InferenceEngine) -> None:
     """Do what comes through the pipe, until None does."""
     while True:
         pipe.send(Ready())
-        job: Job | None = pipe.recv()
+        job = pipe.recv()
         if job is None:
             return
         method, requests = job
