@@ -135,8 +135,8 @@ def prompted(name: str, dtype: str, engine: str, options: dict[str, object]) -> 
 def asked(name: str) -> list[str]:
     """Questions of the kind that the model answers."""
     if name.startswith("demo"):
-        return [entry["question"] for entry, _ in zip(questions("train"), range(NUM_QUESTIONS), strict=False)]
-    rows = first_rows("train", NUM_QUESTIONS)
+        return [entry["question"] for entry, _ in zip(questions("prompts"), range(NUM_QUESTIONS), strict=False)]
+    rows = first_rows("prompts", 8)
     return [entry["question"] for entry in rows[:: max(1, len(rows) // NUM_QUESTIONS)]][:NUM_QUESTIONS]
 
 

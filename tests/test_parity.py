@@ -23,8 +23,9 @@ from dasd_assets.service.staleness import comparison
 from dasd_assets.student_logprobs import STUDENT_SCORING
 from dasd_resources.inference.engine import Failure, Score
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Rescoring, load_recipe
+from dasd_resources.recipe import Parity, Rescoring, load_recipe
 
+DEFAULTS = Parity()
 LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)
 RECIPE = load_recipe("demo")
 PLAINLY = {"plain_scoring": True, "attn_implementation": "eager"}  # which every model has
@@ -70,6 +71,21 @@ def test_quantiles_are_limits_and_the_largest_difference_is_one_only_where_it_is
     assert found.violations(Rescoring(**no_maximum, max_difference=1.0), "p") == [
         "max difference 2 nats is above p.max_difference 1"
     ]
+
+
+@pytest.mark.parametrize("wrong", [lambda lp: lp / 0.6, lambda lp: np.roll(lp, 1)])
+def test_the_defaults_pass_rounding_and_stop_what_is_wrong(wrong: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Of a model that is sure of 19 tokens in 20: one token of 131,072 may be far off, all of them may not be."""
+    rng = np.random.default_rng(0)
+    logprobs = np.where(rng.random(131_072) < 0.95, -0.01, -rng.exponential(1.5, 131_072))
+    rounded = np.minimum(logprobs + rng.normal(0, 0.05, logprobs.size), 0.0)
+    rounded[7] = logprobs[7] - 3.0
+    before, limits = [stored("a", *logprobs)], DEFAULTS.teacher
+    found = compare(before, [Score("a", rounded.tolist())])
+    assert found.violations(limits, "p") == [] and found.max_difference >= 3.0
+    assert any(
+        "p99 " in said for said in compare(before, [Score("a", wrong(logprobs).tolist())]).violations(limits, "p")
+    )
 
 
 def test_a_mean_alone_is_no_gate() -> None:
