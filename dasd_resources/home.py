@@ -14,7 +14,8 @@ LANDING_FOLDER = "prompts"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
-HISTORY_VARIABLE = "DASD_DAGSTER_STORAGE"  # where Dagster keeps its history: postgresql://user:password@host/database
+HISTORY_VARIABLE = "DASD_DAGSTER_STORAGE"  # where Dagster keeps its history
+DRIVER = "postgresql+psycopg2://"  # SQLAlchemy would take another one, which Dagster does not bring
 IN_DATABASE = f"""
 storage: # Dagster's history, in the database that this environment variable names
   postgres:
@@ -62,8 +63,8 @@ def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
 
     Raises HistoryConflict for another kind of database, or where there is a history in files already.
     """
-    if not url.startswith("postgresql://"):
-        raise HistoryConflict(f"{HISTORY_VARIABLE} must be postgresql://user:password@host:port/database")
+    if not url.startswith(DRIVER):
+        raise HistoryConflict(f"{HISTORY_VARIABLE} must be {DRIVER}user:password@host:port/database")
     settings = prepare_home(home, dagster_home) / "dagster.yaml"
     found = settings.read_text()
     if "\nstorage:" in found:

@@ -12,7 +12,7 @@ from conftest import Project
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.step_pods import VARIABLE, PodError, pod_settings, read_pods
-from dasd_resources.home import HISTORY_VARIABLE
+from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE
 from dasd_resources.storage.place import CATALOG_VARIABLE, DATA_VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +83,11 @@ def test_the_values_of_the_chart_have_what_the_engine_needs() -> None:
     """By hand, as the chart cannot be had here: docs/deployment.md."""
     values = read("helm-values.yaml")
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
+    packaged = yaml.safe_load(DAGSTER_SETTINGS.read_text())["concurrency"]
+    pools, runs = values["concurrency"]["pools"], values["concurrency"]["runs"]
+    assert (pools["defaultLimit"], pools["granularity"]) == tuple(packaged["pools"].values())
+    assert runs["maxConcurrentRuns"] == packaged["runs"]["max_concurrent_runs"]
+    assert values["postgresql"]["postgresqlScheme"] == DRIVER.partition(":")[0]
     [deployment] = values["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     variables = {entry["name"]: entry["value"] for entry in deployment["env"]}

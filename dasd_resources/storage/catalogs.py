@@ -25,6 +25,7 @@ LOCK_SPACE = 0xDA5D  # sets our advisory locks apart from those of other program
 LOCK_KEYS = {COMMIT: 1, UPKEEP: 2}
 PATIENCE_SECONDS = 60.0  # of who is about to commit, while the database starts again
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # between two tries to connect
+LOOK_SECONDS = 0.05  # as often as a lock file is looked at
 # What libpq says of a server that is away for a moment; with a wrong password or name there is nothing to wait for.
 AWAY = ("refused", "starting up", "shutting down", "recovery", "unexpectedly", "timeout expired", "reset by peer")
 RequireLock = Callable[[], None]  # raises CatalogAway if the lock has been lost meanwhile
@@ -184,16 +185,13 @@ class PostgresCatalog:
     def _take(self, session: "Session", name: str, timeout: float) -> None:
         key, until = (LOCK_SPACE, LOCK_KEYS[name]), time.monotonic() + timeout
         with session.cursor() as cursor, self._saying_away():
-            if timeout < 0:
-                cursor.execute("SELECT pg_advisory_lock(%s, %s)", key)
-                return
-            while True:
+            while True:  # not pg_advisory_lock: a signal would not end its waiting
                 cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", key)
                 if cursor.fetchone()[0]:
                     return
-                if time.monotonic() >= until:
+                if timeout >= 0 and until <= time.monotonic():
                     raise Timeout(f"{name} of {self}")
-                time.sleep(FIRST_PAUSE)
+                time.sleep(LOOK_SECONDS)
 
     def _require(self, session: "Session") -> None:
         with session.cursor() as cursor, self._saying_away():

@@ -9,6 +9,7 @@ from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.model_files import WEIGHTS
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.data_places import ObjectStore
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured
 
@@ -27,9 +28,11 @@ def disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts:
     weights = sum(file.stat().st_size for file in student.path.glob(WEIGHTS))
     checkpoints = weights * (len(trained_names(recipe)) + STATE_COPIES)
     there = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    needed, free = math.ceil(rows + checkpoints), shutil.disk_usage(there).free
+    elsewhere = isinstance(Lake(home=str(home)).catalog.data, ObjectStore)
+    needed, free = math.ceil(checkpoints + rows * (not elsewhere)), shutil.disk_usage(there).free
+    where = " in the object store" * elsewhere
     message = (
-        f"{size(needed)} needed ({size(rows)} for {num_responses:,} responses of {known} "
+        f"{size(needed)} needed ({size(rows)}{where} for {num_responses:,} responses of {known} "
         f"{mean or recipe.generation.max_tokens:,.0f} tokens, {size(checkpoints)} for checkpoints), {size(free)} free"
     )
     if needed > free:
