@@ -14,7 +14,8 @@ from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
-from dasd_assets.commands.check.training import gpu_processes
+from dasd_assets.commands.check.outcome import CheckFailed
+from dasd_assets.commands.check.training import gpu_processes, kernels_here
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
@@ -325,6 +326,28 @@ def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> No
 )
 def test_a_launchers_processes_take_a_gpu_each(command: str, processes: int) -> None:
     assert gpu_processes(command.split()) == processes
+
+
+def test_kernels_are_fetched_or_refused(tmp_path: Path) -> None:
+    fetched: list[Path] = []
+    assert kernels_here(tmp_path, True, fetched.append) == "in the hub's cache"
+    assert fetched == [tmp_path]
+
+    def offline(model: Path) -> None:
+        raise ConnectionError("no route")
+
+    with pytest.raises(CheckFailed, match=r"cannot be fetched \(ConnectionError: no route\).* use_kernels: false"):
+        kernels_here(tmp_path, True, offline)
+    assert "run dasd check there" in kernels_here(tmp_path, False, offline)
+
+
+def test_a_strategy_shows_its_settings(tmp_path: Path, tiny: Recipe) -> None:
+    strategy = {"strategy": "fsdp2", "gpus_per_node": 2}
+    training = tiny.training.model_copy(update=strategy)
+    found = findings(Project(tmp_path, tiny.model_copy(update={"training": training})), quick=True)["launcher"]
+    assert found.status == "warning"
+    assert "fsdp2, 2 processes: 1 node of 2 GPUs; accelerate launch with {compute_environment" in found.message
+    assert "fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP" in found.message
 
 
 def test_more_processes_than_gpus_are_a_failure(tmp_path: Path, tiny: Recipe) -> None:

@@ -84,6 +84,8 @@ def test_the_sum_of_each_strategy(
     found = gpu_memory(SIZES, SMALL.model_copy(update=changes))
     assert (found.parameters, found.gradients, found.optimizer) == (parameters, gradients, optimizer)
     assert (found.gathered, found.activations, found.mask) == (gathered, activations, 0)
+    computed = 4 if changes.get("dtype") == "float32" else 2
+    assert found.logits == 4 * (100 * 10 + 400) + computed * 100 * 40
     assert found.total == sum((parameters, gradients, optimizer, gathered, activations, found.logits))
 
 

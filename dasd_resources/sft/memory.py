@@ -16,7 +16,7 @@ from dasd_resources.recipe import Training
 
 FLOAT32, MOMENTS = 4, 8  # bytes of a weight, of AdamW's two moments of it
 SHARDED = ("fsdp2", "zero3")
-TILE = 4096 * 32_768  # logits that TRL computes at once, whatever the vocabulary
+TILE = (4096, 32_768)  # tokens, and entries of the vocabulary, whose logits TRL computes at once
 ATTENTION = "shapes_alone"
 
 
@@ -81,8 +81,12 @@ def gpu_memory(sizes: ModelSizes, training: Training) -> GpuMemory:
         gathered=gathered,
         activations=activations if training.gradient_checkpointing else sizes.num_layers * sizes.saved,
         mask=_mask(sizes, training, computed),
-        logits=FLOAT32 * (tokens * sizes.hidden_size + sizes.num_head_weights) + computed * TILE,
+        logits=FLOAT32 * (tokens * sizes.hidden_size + sizes.num_head_weights) + computed * _tile(sizes, tokens),
     )
+
+
+def _tile(sizes: ModelSizes, tokens: int) -> int:
+    return min(tokens, TILE[0]) * min(sizes.num_head_weights // sizes.hidden_size, TILE[1])
 
 
 def _mask(sizes: ModelSizes, training: Training, computed: int) -> int:

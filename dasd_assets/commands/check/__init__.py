@@ -103,7 +103,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     if any(map(runs_programs, verifiers(recipe, prompts))):
         yield _result("sandbox", sandbox, recipe)
     yield _result("launcher", launcher, recipe)
-    yield _result("attention", attention, recipe)
+    yield _result("attention", attention, recipe, models.get("student"))
     if recipe.training.report_to:
         yield _result("trackers", trackers, recipe, home)
     yield _result("training memory", memory, recipe, models.get("student"))

@@ -1,7 +1,7 @@
 """Checks of training: what it is started with, the packages it needs, and its share of a GPU's memory."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import pairwise
@@ -87,8 +87,8 @@ def _option(command: Sequence[str], name: str) -> int | None:
     return None
 
 
-def attention(recipe: Recipe) -> str:
-    """The packages that the recipe's attention and layer kernels are from."""
+def attention(recipe: Recipe, student: PromptedModel | None) -> str:
+    """The packages that the recipe's attention and layer kernels are from, and the kernels themselves."""
     name = recipe.training.attn_implementation
     needed = [PACKAGES[name]] if name in PACKAGES else []
     needed += [("kernels", 'pip install "dasd[kernels]"')] if recipe.training.use_kernels else []
@@ -98,7 +98,29 @@ def attention(recipe: Recipe) -> str:
             f"{', '.join(missing)}: {', '.join(missing.values())}, or set attn_implementation: sdpa and "
             "use_kernels: false"
         )
-    return name
+    if not recipe.training.use_kernels or student is None:
+        return name
+    return f"{name}, with layer kernels {kernels_here(student.path, bool(visible_gpus()))}"
+
+
+def kernels_here(model: Path, has_gpu: bool, fetch: Callable[[Path], None] | None = None) -> str:
+    """Whether a training, which asks no network, will find its kernels. fetch: brings them here, or raises."""
+    if not has_gpu:
+        return "that are fetched where there is a GPU: run dasd check there"
+    try:
+        (fetch or _fetch)(model)
+    except Exception as error:  # of the hub's client, the package or its compiled code
+        raise CheckFailed(
+            f"training.use_kernels: they cannot be fetched ({type(error).__name__}: {error}), and the training asks no "
+            "network: run dasd check once where the hub is reached, or set use_kernels: false"
+        ) from None
+    return "in the hub's cache"
+
+
+def _fetch(model: Path) -> None:
+    from dasd_resources.sft.layer_kernels import fetch_kernels  # loads torch, and most machines have no kernels
+
+    fetch_kernels(model)
 
 
 def trackers(recipe: Recipe, home: Path) -> str:
