@@ -105,11 +105,11 @@ def _tell_cells(
 ) -> None:
     """What the page of each partition says besides: how accurate its student is. checkpoints: cell -> its last."""
     answers = outcomes(warehouse, recipe, list(checkpoints.values()))
-    scores = accuracy(answers, SETTING).partition_by("checkpoint_id", as_dict=True)
+    scores = accuracy(answers, SETTING)
     for cell, checkpoint in checkpoints.items():
         shown = {
             f"accuracy/{row['benchmark']}/T={row['temperature']:g}": shown_accuracy(row)
-            for row in scores[checkpoint,].to_dicts()
+            for row in scores.filter(checkpoint_id=checkpoint).to_dicts()
         }
         link = viewer_link(f"checkpoint/{checkpoint}")
         context.add_asset_metadata(
