@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from dasd_resources.errors import UserError
@@ -65,6 +66,8 @@ def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
     """
     if not url.startswith(DRIVER):
         raise HistoryConflict(f"{HISTORY_VARIABLE} must be {DRIVER}user:password@host:port/database")
+    if find_spec("dagster_postgres") is None:
+        raise HistoryConflict(f"{HISTORY_VARIABLE} needs dagster-postgres: pip install 'dasd[cluster]'")
     settings = prepare_home(home, dagster_home) / "dagster.yaml"
     found = settings.read_text()
     if "\nstorage:" in found:

@@ -14,6 +14,7 @@ import pytest
 import shared_stores
 from filelock import Timeout
 
+from dasd_resources.storage import place
 from dasd_resources.storage.backup import back_up
 from dasd_resources.storage.catalog_copy import CatalogInUse
 from dasd_resources.storage.catalogs import CatalogAway
@@ -238,6 +239,14 @@ def test_a_home_that_has_tables_keeps_them(tmp_path: Path) -> None:
     append(Lake(home=str(tmp_path)), "a", 2)
     with pytest.raises(PlaceError, match=r"in its own folder, not in postgresql://me@db/lake.*`dasd restore` there"):
         choose_storage(tmp_path, {"DASD_CATALOG": "postgresql://me@db/lake"})
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / PLACE).write_text(json.dumps({"data": "s3://lake/a"}))
+    monkeypatch.setitem(place.PACKAGES, "data", ("duckdb_extension_of_nobody",))
+    place._require_packages.cache_clear()
+    with pytest.raises(PlaceError, match=r"needs duckdb_extension_of_nobody: pip install 'dasd\[cluster\]'"):
+        _ = Lake(home=str(tmp_path)).catalog
 
 
 def test_a_database_that_is_not_there_is_named_without_the_password(

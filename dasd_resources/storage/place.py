@@ -7,6 +7,8 @@ to PGPASSWORD, where libpq and child processes find it.
 
 import json
 from collections.abc import MutableMapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -18,6 +20,11 @@ from dasd_resources.whole_files import write_whole
 PLACE = "warehouse.json"
 CATALOG_VARIABLE, DATA_VARIABLE = "DASD_CATALOG", "DASD_DATA"
 SECRET_OPTIONS = {"password", "sslpassword", "passfile"}
+# What each of them takes besides what every home does.
+PACKAGES = {
+    "catalog": ("psycopg2", "duckdb_extension_postgres_scanner"),
+    "data": ("duckdb_extension_httpfs", "duckdb_extension_aws"),
+}
 
 
 class PlaceError(UserError, ValueError):
@@ -27,8 +34,10 @@ class PlaceError(UserError, ValueError):
 
 
 def catalog_of(home: Path) -> Catalog:
-    """The home's catalog. Raises PlaceError if what its `warehouse.json` says cannot be read."""
+    """The home's catalog. Raises PlaceError if what its `warehouse.json` says cannot be read, or used from here."""
     places = _written(home)
+    for name in places.keys() & PACKAGES.keys():
+        _require_packages(name)
     url = places.get("data")
     data: DataPlace = ObjectStore(url) if url else LocalFolder(home / "data")
     return PostgresCatalog(home, data, places["catalog"]) if "catalog" in places else SqliteCatalog(home, data)
@@ -63,6 +72,12 @@ def _written(home: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise PlaceError(f"{home / PLACE} cannot be read ({error}): it says where the tables are, restore it") from None
+
+
+@cache
+def _require_packages(name: str) -> None:
+    if absent := [package for package in PACKAGES[name] if find_spec(package) is None]:
+        raise PlaceError(f"a home with its {name} elsewhere needs {', '.join(absent)}: pip install 'dasd[cluster]'")
 
 
 def _without_password(url: str, environment: MutableMapping[str, str]) -> str:
