@@ -124,7 +124,7 @@ def test_drill_restarts_of_the_database_and_kills(shared: Project) -> None:
         survived=kills + restarts,
         detected=0,
         silent=0,
-        command="pytest -m drill tests/test_shared_pipeline.py",
+        command="pytest -m drill tests/test_shared_pipeline.py -k test_drill_restarts_of_the_database_and_kills",
         note=f"{kills} kills, {restarts} restarts; {failed} times a writer was begun again.",
     )
 
