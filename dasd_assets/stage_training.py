@@ -121,6 +121,15 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
     )
 
 
+def tracker_faults(trained: Trained) -> list[str]:
+    """A line for each tracker that failed while a checkpoint was trained."""
+    failed = {name: said for name, said in trained.trackers.items() if said != "ok"}
+    return [
+        f"{name} failed ({said}) and lacks a part of the training; the checkpoint has all of it"
+        for name, said in failed.items()
+    ]
+
+
 def _write_rows(warehouse: Warehouse, stage: Stage, snapshot: int, file: Path) -> None:
     """The examples' tokens in one file, whole or not at all, without passing through Python's memory.
 

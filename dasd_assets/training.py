@@ -25,7 +25,7 @@ from dasd_assets.rules.asset_names import (
 )
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
-from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, seen_examples, stage_job
+from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, seen_examples, stage_job, tracker_faults
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import RECORD, Trained, epoch_folder
@@ -86,9 +86,8 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         job = stage_job(warehouse, trains, seen)
         context.log.info(f"{seen.examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
         trained = train(job, TrainingLog(context.log.info))
-        for tracker, said in trained.trackers.items():
-            if said != "ok":
-                context.log.warning(f"{tracker} failed ({said}) and has not the whole training; the checkpoint has")
+        for fault in tracker_faults(trained):
+            context.log.warning(fault)
         snapshot = register(warehouse, origin(context), trains, job, trained, seen)
         return _result(warehouse, declared, dataset, job, trained, Seen(seen.examples, snapshot))
 

@@ -19,9 +19,10 @@ from test_trainer import (  # noqa: F401 - the fixtures are used by name
 )
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from dasd_assets.stage_training import tracker_faults
 from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
-from dasd_resources.sft.checkpoint import RECORD
+from dasd_resources.sft.checkpoint import RECORD, Trained
 from dasd_resources.sft.trackers import PACKAGES, Run, places, tracker_environment
 from dasd_resources.sft.tracking import Tracked
 from dasd_resources.sft.trainer import train
@@ -86,6 +87,12 @@ def test_one_that_fails_says_so_and_the_training_goes_on(
     printed = capfd.readouterr()
     assert printed.out.count("The training goes on without tensorboard.") == 1
     assert "NotADirectoryError" in printed.err
+
+
+def test_a_fault_is_a_warning_of_the_step(tmp_path: Path) -> None:
+    trackers = {"wandb": "log: OSError: no space", "mlflow": "ok"}
+    (fault,) = tracker_faults(Trained(tmp_path, "hash", [], 1.0, 1, 1, 1, trackers))
+    assert fault.startswith("wandb failed (log: OSError: no space)")
 
 
 def test_dasd_check_says_what_to_install(project: Project) -> None:

@@ -54,6 +54,7 @@ from dasd_assets.stage_training import (
     register,
     seen_examples,
     stage_job,
+    tracker_faults,
 )
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
@@ -221,6 +222,8 @@ class Work:
         name = f"{stage.name} after {stage.parent_id[:8]}, seed {stage.recipe.seed}"
         log = TrainingLog(lambda line: self.context.log.info(f"{name}: {line}"))
         trained = self.train(job, log)
+        for fault in tracker_faults(trained):
+            self.context.log.warning(f"{name}: {fault}")
         register(self.warehouse, origin(self.context), stage, job, trained, of.seen)
         return trained
 
