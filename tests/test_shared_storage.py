@@ -14,10 +14,12 @@ import pytest
 import shared_stores
 from filelock import Timeout
 
+from dasd_resources.home import prepare_home
 from dasd_resources.storage import place
 from dasd_resources.storage.backup import back_up
 from dasd_resources.storage.catalog_copy import CatalogInUse
 from dasd_resources.storage.catalogs import CatalogAway
+from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import DamagedFiles, UnreadableCatalog, damaged, data_files, lost_files
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.place import PLACE, PlaceError, choose_storage
@@ -187,10 +189,13 @@ def test_a_backup_of_either_is_restored_as_the_other(lake: Lake, tmp_path: Path)
     embedded = Lake(home=str(tmp_path / "embedded"))
     assert (embedded.catalog.exists(), (tmp_path / "embedded" / PLACE).exists()) == (True, False)
     assert embedded.read(COUNT).equals(expected)
+    with attach(embedded.catalog) as connection:  # rows in the catalog are now of two kinds
+        connection.execute("ALTER TABLE prefix_cuts ADD COLUMN note VARCHAR")
     assert append(embedded, "c") == NUM_ROWS
     # 2. And from there in another database, under another prefix.
     back_up(tmp_path / "embedded", tmp_path / "dagster", tmp_path / "backups", keep=2)
     shared_stores.share(tmp_path / "again", empty=True)
+    prepare_home(tmp_path / "again", None)  # as a command does that finds DASD_DAGSTER_STORAGE
     restore(tmp_path / "backups", tmp_path / "again")
     again = Lake(home=str(tmp_path / "again"))
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["dagster", PLACE]

@@ -56,7 +56,8 @@ def restore_dump(dumped: Path, catalog: PostgresCatalog) -> None:
         connection.execute("BEGIN")
         made = _columns(connection, "database")
         for table, columns in _columns(connection, "file").items():
-            wanted = made.get(table) or columns | _inlined_types(connection, table)
+            kinds = _inlined_types(connection, table)  # of later columns, too
+            wanted = made.get(table) or {name: kinds.get(name, kind) for name, kind in columns.items()}
             _fill(connection, f"database.public.{table}", table in made, wanted, f"file.{table}", columns)
         where = f"UPDATE database.public.ducklake_metadata SET value = '{quoted(catalog.data.root)}'"
         connection.execute(f"{where} WHERE key = 'data_path'")

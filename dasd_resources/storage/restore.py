@@ -28,6 +28,8 @@ from dasd_resources.storage.data_places import LocalFolder
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.place import PLACE
 
+SETTINGS = (PLACE, "dagster/dagster.yaml")
+
 
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
     """Bring a backup, or the newest one of a backup folder, to `home`.
@@ -60,7 +62,7 @@ def chosen(source: Path) -> Path:
 
 
 def _check_free(home: Path) -> None:
-    if home.exists() and (not home.is_dir() or {path.name for path in home.iterdir()} - {PLACE}):
+    if home.exists() and (not home.is_dir() or _has_more_than_settings(home)):
         raise BackupError(
             f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it out of the way"
         )
@@ -100,9 +102,14 @@ def _into_place(staging: Path, home: Path) -> Path | None:
     """Rename the finished home into place; returns where one that was there is now."""
     kept = None
     home.parent.mkdir(parents=True, exist_ok=True)
-    if home.exists() and {path.name for path in home.iterdir()} - {PLACE}:
+    if home.exists() and _has_more_than_settings(home):
         kept = home.with_name(f"{home.name}.before-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}")
         home.rename(kept)
-    (home / PLACE).unlink(missing_ok=True)  # the staging folder has it; a folder is renamed onto an empty one alone
+    shutil.rmtree(home, ignore_errors=True)  # a folder is renamed onto an empty one alone
     staging.rename(home)
     return kept
+
+
+def _has_more_than_settings(home: Path) -> bool:
+    """Whether anything is lost with this folder: every command writes down the settings of a new home."""
+    return any(path.relative_to(home).as_posix() not in SETTINGS for path in home.rglob("*") if not path.is_dir())
