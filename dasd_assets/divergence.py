@@ -25,8 +25,10 @@ from dasd_assets.rules.scores import (
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.passes import passes
+from dasd_resources.storage.warehouse import Reading, Warehouse
 
+RESPONSES_PER_PASS = 1000
 SENTENCES_AT_ONCE = 200_000  # of 250 bytes, twice that with what is made of them
 
 
@@ -106,11 +108,12 @@ def write_types(
     warehouse: Warehouse, batch: str, student: str, recipe: Recipe, origin: str, at_once: int = SENTENCES_AT_ONCE
 ) -> None:
     """Type and commit the batch's sentences that this rule has not typed yet, about `at_once` at a time."""
-    params = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}
+    params: dict[str, object] = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
-        for sentences in reading.stream(_UNTYPED, params, at_once):
-            with warehouse.commit(origin) as transaction:
-                transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
+        for part in _passes(reading, params):
+            for sentences in reading.stream(_UNTYPED, part, at_once):
+                with warehouse.commit(origin) as transaction:
+                    transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
 
 
 def write_scores(
@@ -119,11 +122,20 @@ def write_scores(
     """Score and commit the batch's typed responses that lack a score, about `at_once` sentences at a time."""
     keys = _keys(batch, student, recipe)
     columns = {name: pl.lit(value) for name, value in keys.items()}
-    params = {**keys, "segmenter_version": SEGMENTER_VERSION, "names": list(SCORES)}
+    params: dict[str, object] = {**keys, "segmenter_version": SEGMENTER_VERSION, "names": list(SCORES)}
     with warehouse.reading() as reading:
-        for sentences in whole_responses(reading.stream(_UNSCORED, params, at_once)):
-            with warehouse.commit(origin) as transaction:
-                transaction.append_missing("response_scores", response_scores(sentences).with_columns(**columns), batch)
+        for part in _passes(reading, params):
+            for sentences in whole_responses(reading.stream(_UNSCORED, part, at_once)):
+                scores = response_scores(sentences).with_columns(**columns)
+                with warehouse.commit(origin) as transaction:
+                    transaction.append_missing("response_scores", scores, batch)
+
+
+def _passes(reading: Reading, params: dict[str, object]) -> Iterator[dict[str, object]]:
+    """The parameters of each pass over a batch's responses: joined and sorted as a whole, they would all be kept."""
+    ids = reading.read(_IDS, params)["response_id"].to_list()
+    for first, last in passes(ids, RESPONSES_PER_PASS):
+        yield {**params, "first": first, "last": last}
 
 
 def _keys(batch: str, student: str, recipe: Recipe) -> dict[str, str]:
@@ -182,11 +194,14 @@ _RANKING = f"""SELECT response_id, score FROM response_scores WHERE {_OF_RULE} A
     ORDER BY response_id"""
 _SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
-_UNTYPED = f"""SELECT p.* FROM ({_SENTENCES}) p
-    ANTI JOIN (FROM sentence_types WHERE {_OF_RULE}) t USING (response_id, sentence_index)"""
+_IDS = f"SELECT DISTINCT response_id {_SENTENCES} ORDER BY response_id"
+_IN_PASS = "response_id BETWEEN $first AND $last"
+_UNTYPED = f"""SELECT p.* FROM ({_SENTENCES} AND {_IN_PASS}) p
+    ANTI JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)"""
 _SUMS = ", ".join(f"p.{model}_{part}" for model in ("teacher", "student") for part in ("sum_logprob", "num_tokens"))
-_UNSCORED = f"""SELECT p.response_id, p.start, p.stop, {_SUMS}, t.sentence_type FROM ({_SENTENCES}) p
-        JOIN (FROM sentence_types WHERE {_OF_RULE}) t USING (response_id, sentence_index)
+_UNSCORED = f"""SELECT p.response_id, p.start, p.stop, {_SUMS}, t.sentence_type FROM ({_SENTENCES} AND {_IN_PASS}) p
+        JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)
     WHERE p.response_id NOT IN (SELECT response_id FROM response_scores
-        WHERE {_OF_RULE} AND list_contains($names, score_name) GROUP BY ALL HAVING count(*) = len($names))
+        WHERE {_OF_RULE} AND {_IN_PASS} AND list_contains($names, score_name)
+        GROUP BY ALL HAVING count(*) = len($names))
     ORDER BY p.response_id, p.sentence_index"""  # a sum's last digits depend on the order
