@@ -132,6 +132,12 @@ def test_a_row_is_the_same_alone(engine: VLLMEngine, completions: dict[str, Comp
         assert alone.token_ids == completions[made.request_id].token_ids
 
 
+def test_a_later_call_computes_what_the_first_did(engine: VLLMEngine, completions: dict[str, Completion]) -> None:
+    """To the last digit: an engine that is kept loaded has forgotten what it has read."""
+    again = {r.request_id: r for r in engine.generate(mixed_requests())}
+    assert again == completions
+
+
 def test_candidates_of_one_prompt_differ_by_seed(engine: VLLMEngine) -> None:
     requests = [GenerationRequest(f"{i}", (5, 6, 7), 1.0, 1.0, 8, i, ()) for i in range(16)]
     results = [r for r in engine.generate(requests) if isinstance(r, Completion)]
