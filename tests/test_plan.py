@@ -222,7 +222,7 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     assert plan["rows"]["sft_examples"]["value"] == pytest.approx(2 * 434_700 + 32_700, rel=0.02)
     assert plan["money"]["value"] == pytest.approx(2 * plan["device_hours"]["value"])
     assert plan["device_hours"]["low"] < plan["device_hours"]["value"] < plan["device_hours"]["high"]
-    assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100"]
+    assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100", "teacher_continuations"]
     saved = {one["change"]: one for one in plan["savings"]}
     assert saved["generation.num_candidates: 4"]["money"] > 0
     assert saved["--gpus 16"]["hours"] > 0

@@ -24,6 +24,7 @@ from dasd_resources.storage.upkeep import table_sizes
 # lie farther apart: then what stages without work of their own took in the two passes says how far.
 NOISE, NOISE_SECONDS = 0.07, 0.1
 LEAST_SHARE = 0.02  # of the time of a stage that two noisy times would say costs nothing a unit
+LEAST_CONTINUED = 5  # continuations: the share of fewer that is kept says nothing, and the assumed one stays
 UNSURE = 0.5  # of a difference: if its noise is more than that, the model's own estimate is taken as far as it is open
 RATES = ("utilisation.", "parallel_efficiency")  # and all that end in _per_second: what the stages' factors correct
 
@@ -174,7 +175,7 @@ def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, 
 
 
 def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
-    """Nothing of a home without rollouts or, of what follows them, without any that was cut off."""
+    """Nothing of a home without rollouts or, of what follows them, with hardly one that was cut off."""
     current = {"ids": current_checkpoints(lake, recipe)["checkpoint_id"].to_list(), "recipe": recipe.name}
     student = lake.read(
         """SELECT len(token_ids) / avg(reference_num_tokens) OVER () AS length, cut_off::DOUBLE AS cut_off
@@ -196,7 +197,7 @@ def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
         WHERE r.checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
         current,
     )
-    if continued.is_empty():
+    if continued.height < LEAST_CONTINUED:
         return figures
     return {
         **figures,

@@ -23,6 +23,9 @@ from dasd_assets.rules.asset_names import (
 from dasd_assets.rules.checkpoints import checkpoint_names, trained_names
 from dasd_resources.recipe import Recipe
 
+# Families: what the teacher writes, and what mostly the student does. A pilot has few continuations, which alone would
+# say little of their rate.
+GENERATION, ANSWERS = "generation", "answers"
 BETWEEN = "between steps"  # checks of parity among them, and what Dagster and the planner take
 
 
@@ -75,7 +78,7 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
             seconds,
             batches,
             batches * load["teacher"],
-            "generation",
+            GENERATION,
             "responses",
             made,
             written,
@@ -154,7 +157,7 @@ def _mixed_policy(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     length = tokens["rollouts"] / max(drawn, 1)
     seconds = decoding(tokens["rollouts"], length, prompt, scope.student, recipe.student, machine, values)
     load = _load(scope, "student", values)
-    yield Stage("student_rollouts", seconds, 1, load, "", "student_rollouts", drawn, tokens["rollouts"])
+    yield Stage("student_rollouts", seconds, 1, load, ANSWERS, "student_rollouts", drawn, tokens["rollouts"])
     cut = rows["prefix_cuts"]
     small = cut / values["rows_per_second"]
     yield Stage("prefix_cuts", small, table="prefix_cuts", rows=cut)
@@ -162,7 +165,9 @@ def _mixed_policy(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     seconds = decoding(tokens["continued"], each, longer, scope.teacher, recipe.teacher, machine, values)
     seconds += prefill(tokens["prefixes"], longer, scope.teacher, machine, values["utilisation.prefill"])
     load = _load(scope, "teacher", values)
-    yield Stage("teacher_continuations", seconds, 1, load, "", "teacher_continuations", cut, tokens["continued"])
+    yield Stage(
+        "teacher_continuations", seconds, 1, load, GENERATION, "teacher_continuations", cut, tokens["continued"]
+    )
     whole = tokens["prefixes"] + tokens["continued"]
     tokenised = whole / values["tokenised_per_second"]
     yield Stage("continuation_tokens", tokenised, table="continuation_tokens", rows=cut)
@@ -186,7 +191,7 @@ def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values)
         seconds += decoding(tokens[f"answers.{name}"], mean, prompt, size, spec, machine, values)
         loads += _load(scope, role, values)
     answers, written = rows["evaluations"], _sum(tokens, "answers.")
-    yield Stage("evaluations", seconds, len(asked), loads, "", "evaluations", answers, written)
+    yield Stage("evaluations", seconds, len(asked), loads, ANSWERS, "evaluations", answers, written)
     measured = written / values["judged_tokens_per_second"] + answers / values["rows_per_second"]
     yield Stage("evaluation_metrics", measured)
     if recipe.heldout is not None:
