@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -31,7 +32,9 @@ from dasd_resources.landing.file_parts import NUMBERED, part_digests, part_stem,
 from dasd_resources.landing.folder_contents import Found, contents, local_contents
 from dasd_resources.landing.prompt_files import Rows, safe_stem
 from dasd_resources.landing.row_files import SUFFIXES
-from dasd_resources.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dasd_resources.recipe import Recipe
 
 SETTLED_SECONDS = 5.0  # without a change, after which a file counts as complete
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]+")  # of what a store may list
@@ -295,6 +298,6 @@ def content_of(batch: str) -> str:
     return batch.rpartition("-")[2]
 
 
-def landing_folder(recipe: Recipe, home: Path) -> LandingFolder:
+def landing_folder(recipe: "Recipe", home: Path) -> LandingFolder:
     """Where a recipe's files land, and how many questions of one are a batch."""
     return LandingFolder.of(recipe.automation.landing, home, recipe.landing.questions_per_batch)
