@@ -41,8 +41,12 @@ def forest(compared: pl.DataFrame) -> "Figure":
     axes.invert_yaxis()
     figure.set_figheight(max(2.2, 1 + ROW_HEIGHT * len(arms) * (1 + len(settings))))
     figure.subplots_adjust(left=0.3, bottom=0.45 / figure.get_figheight())
-    axes.set_title("grey: true differences that would often be missed", fontsize=7)
-    return with_legend(figure, axes)
+    grey = "grey: true differences that would often be missed"
+    if len(settings) > 1:
+        axes.set_title(grey, fontsize=7)
+        return with_legend(figure, axes)
+    axes.set_title(f"{label}; {grey}", fontsize=7)
+    return figure
 
 
 def loss_against_accuracy(cells: pl.DataFrame) -> "Figure":
