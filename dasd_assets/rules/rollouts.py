@@ -86,9 +86,11 @@ def current_wanted(lake: Lake, recipe: Recipe, student: str, checkpoint: str) ->
 
 _SELECTED = """SELECT prompt_id, response_id FROM selected_responses SEMI JOIN prompts USING (prompt_id)
     WHERE recipe = $recipe AND dataset = $dataset AND policy = 'das' ORDER BY rank, response_id"""
-_REFERENCES = f"""SELECT a.response_id, {AS_ASKED} AS question, p.system_prompt,
+_REFERENCES = f"""SELECT s.response_id, {AS_ASKED} AS question, p.system_prompt,
         t.num_text_tokens AS reference_num_tokens
-    FROM (FROM responses WHERE response_id IN (SELECT unnest($ids::VARCHAR[]))) a JOIN prompts p USING (prompt_id)
+    FROM (SELECT DISTINCT response_id, prompt_id FROM selected_responses
+            WHERE response_id IN (SELECT unnest($ids::VARCHAR[]))) s JOIN prompts p USING (prompt_id)
+        LEFT JOIN (SELECT response_id, instruction FROM responses) a USING (response_id)
         LEFT JOIN (FROM {measured("student_tokens", "num_text_tokens", "response_id", "student_fingerprint")}
             WHERE student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))) t
             USING (response_id)"""
