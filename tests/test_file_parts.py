@@ -8,6 +8,7 @@ from conftest import Project, change, prompt_rows
 
 from dasd_assets.service.landed import look
 from dasd_resources.demo.questions import write_rows
+from dasd_resources.landing import landing_folder
 from dasd_resources.landing.file_parts import part_digests, rows_of
 from dasd_resources.landing.landing_folder import ChangedWhileRead, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
@@ -46,6 +47,30 @@ def test_a_file_that_grows_keeps_its_earlier_parts(tmp_path: Path) -> None:
     assert [batch.rpartition("-")[0] for batch in new(folder, first)] == ["a.00003", "a.00004"]
     written(path, [*named(3), "another", *named(11)[4:]])
     assert [batch.rpartition("-")[0] for batch in new(folder, first)] == ["a.00002", "a.00003", "a.00004"]
+
+
+def test_a_file_that_cannot_be_read_now_is_left_for_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "prompts" / "a.jsonl", LandingFolder.of(None, tmp_path, 3)
+    written(path, named(7))
+    first = new(folder, [])
+    written(path, named(11))
+    written(tmp_path / "prompts" / "b.jsonl", ["another"])
+
+    def unreadable(path: Path, num_rows: int) -> list[str]:
+        if path.name == "a.jsonl":
+            raise OSError("the store does not answer")
+        return part_digests(path, num_rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(landing_folder, "part_digests", unreadable)
+        found = look(folder, first, {}, time.time())
+    assert [batch.rpartition("-")[0] for batch in found.new] == ["b"] and found.without_file == []
+    assert found.message == "2 landed files; 1 new; cannot be read now, so left for the next look: 'a.jsonl'"
+    again = look(folder, [*first, *found.new], {}, time.time())
+    assert [batch.rpartition("-")[0] for batch in again.new] == ["a.00003", "a.00004"]
+    assert again.without_file == first[2:] and again.unreadable == []
 
 
 def test_parts_are_all_rows_with_their_own_line_numbers(tmp_path: Path) -> None:

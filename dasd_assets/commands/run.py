@@ -32,7 +32,7 @@ from dasd_assets.records.wording import short
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.landed import look, never_begun, not_read, removed
+from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_assets.service.rounds import next_part, rounds
@@ -205,6 +205,8 @@ def register_batches(instance: dg.DagsterInstance, recipe: Recipe, home: Path, e
         echo(f"{len(landed.new)} new prompt batches: {', '.join(landed.new)}")
     if landed.growing:
         echo(f"skipped, still being written: {', '.join(short(file.name) for file in landed.growing)}")
+    if landed.unreadable:
+        echo(read_later(landed.unreadable))
     if landed.passed_over:
         echo(f"in {landed.url}: {not_read(landed.passed_over)}")
 

@@ -23,7 +23,8 @@ class Landed:
     """new: keys of batches to register. growing: files to look at again. num_files: in the folder.
 
     num_copies: files whose content another of them has. without_file: batches whose content none of them has. url: of
-    the folder. passed_over: what lies there and is not read, with what to do.
+    the folder. passed_over: what lies there and is not read, with what to do. unreadable: names of files of which it is
+    not known at this look whether they are one batch or several.
     """
 
     new: list[str]
@@ -33,6 +34,7 @@ class Landed:
     without_file: list[str]
     url: str
     passed_over: dict[str, str]
+    unreadable: Sequence[str] = ()
 
     @property
     def message(self) -> str:
@@ -40,13 +42,15 @@ class Landed:
         waiting = f", {len(self.growing)} of them still being written" if self.growing else ""
         copies = f", {self.num_copies} with the content of another" if self.num_copies else ""
         unread = f"; {not_read(self.passed_over)}" if self.passed_over else ""
-        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new{unread}"
+        later = f"; {read_later(self.unreadable)}" if self.unreadable else ""
+        return f"{number_of(self.num_files, 'landed file')}{copies}{waiting}; {len(self.new)} new{later}{unread}"
 
 
 def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tuple[int, int]], now: float) -> Landed:
     """Compare the folder with the batches that exist; the same content under two names is one batch.
 
-    A large file comes in parts, unless it is a batch as a whole from before it was to.
+    A large file comes in parts, unless it is a batch as a whole from before it was to. One that cannot be read now is
+    left for another look: taken as a whole, it would be a batch beside its parts.
 
     seen: name -> stamp of the files that were growing at an earlier look.
     """
@@ -56,16 +60,25 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     new = []
     keys = folder.keys([file for file in files if file not in growing])
     parts = {key: folder.parts(file) for key, file in keys.items() if content_of(key) not in contents}
-    for key in (name for whole in keys for name in (parts.get(whole) or [whole])):
+    unreadable = [keys[whole].name for whole, found in parts.items() if found is None]
+    for key in (name for whole in keys if parts.get(whole, {}) is not None for name in (parts.get(whole) or [whole])):
         if content_of(key) not in contents:
             contents.add(content_of(key))
             new.append(key)
     landed = {content_of(key) for key in keys}
-    of_parts = {content_of(key) for found in parts.values() for key in found}
+    of_parts = {content_of(key) for found in parts.values() for key in found or ()}
     # A file that is growing or was not read may be any batch's: then none is known to be without one.
-    whole = folder.exists() and len(keys) == len(files)
+    whole = folder.exists() and len(keys) == len(files) and not unreadable
     without_file = [batch for batch in existing if content_of(batch) not in landed | of_parts] if whole else []
-    return Landed(new, growing, len(files), len(keys) - len(landed), without_file, folder.url, folder.passed_over())
+    num_copies = len(keys) - len(landed)
+    return Landed(new, growing, len(files), num_copies, without_file, folder.url, folder.passed_over(), unreadable)
+
+
+def read_later(names: Sequence[str]) -> str:
+    """The first files that could not be read, each quoted."""
+    more = f" and {len(names) - NUM_SHOWN:,} more" if len(names) > NUM_SHOWN else ""
+    shown = ", ".join(repr(short(name)) for name in names[:NUM_SHOWN])
+    return f"cannot be read now, so left for the next look: {shown}{more}"
 
 
 def not_read(passed_over: Mapping[str, str]) -> str:

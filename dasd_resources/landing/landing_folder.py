@@ -117,10 +117,10 @@ class LandingFolder:
             found[f"{safe_stem(file.name)}-{digest[:DIGEST_LENGTH]}"] = file
         return found
 
-    def parts(self, file: LandedFile) -> dict[str, LandedFile]:
+    def parts(self, file: LandedFile) -> dict[str, LandedFile] | None:
         """Prompt batch -> part of a file that has more than `questions_per_batch` rows; none of any other file.
 
-        Nor of one that is being written or cannot be read.
+        None: the file is being written or cannot be read now, so nobody knows whether it has parts.
         """
         num_rows = self.questions_per_batch
         if num_rows is None:
@@ -128,7 +128,7 @@ class LandingFolder:
         try:
             digests = self._part_digests(file, num_rows)
         except (ChangedWhileRead, OSError):
-            return {}
+            return None
         return {
             f"{part_stem(safe_stem(file.name), number)}-{digest[:DIGEST_LENGTH]}": replace(
                 file, rows=rows_of(number, len(digests), num_rows)
@@ -172,7 +172,7 @@ class LandingFolder:
         named = [file for file in files if safe_stem(file.name) in (stem, NUMBERED.sub("", stem))]
         for some in (named, [file for file in files if file not in named]):
             whole = self.keys(some)
-            for keys in (whole, *map(self.parts, whole.values())):
+            for keys in (whole, *(self.parts(file) or {} for file in whole.values())):
                 for key, file in keys.items():
                     if content_of(key) == content_of(batch):
                         return file

@@ -20,6 +20,8 @@ from dasd_resources.whole_files import write_whole
 PLACE = "warehouse.json"
 CATALOG_VARIABLE, DATA_VARIABLE = "DASD_CATALOG", "DASD_DATA"
 SECRET_OPTIONS = {"password", "sslpassword", "passfile"}
+_FORM = f"{CATALOG_VARIABLE} must be postgresql://user@host:port/database"
+_ESCAPES = "write / ? # @ of a user, a password or a name as %2F %3F %23 %40, or set PGPASSWORD"
 # What each of them takes besides what every home does.
 PACKAGES = {
     "catalog": ("psycopg2", "duckdb_extension_postgres_scanner"),
@@ -81,10 +83,17 @@ def _require_packages(name: str) -> None:
 
 
 def _without_password(url: str, environment: MutableMapping[str, str]) -> str:
-    parts = urlsplit(url)
+    """Raises PlaceError, which repeats nothing of the URL but names of options: any part of it may be of a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where what stands there is no port
+    except ValueError:
+        raise PlaceError(f"{_FORM}; {_ESCAPES}") from None
     if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or len(parts.path) < 2:
-        raise PlaceError(f"{CATALOG_VARIABLE} must be postgresql://user@host:port/database")
-    if secret := SECRET_OPTIONS & parse_qs(parts.query).keys():
+        raise PlaceError(_FORM)
+    if "@" in parts.path + parts.query or parts.fragment:  # then a "/", "?" or "#" of the password ended it too early
+        raise PlaceError(f"{CATALOG_VARIABLE}: an @ after the host, or a #; {_ESCAPES}")
+    if secret := SECRET_OPTIONS & {name.lower() for name in parse_qs(parts.query)}:
         raise PlaceError(f"{CATALOG_VARIABLE} must not have {', '.join(sorted(secret))}: set PGPASSWORD, or ~/.pgpass")
     if parts.password is not None:
         environment["PGPASSWORD"] = unquote(parts.password)
