@@ -30,6 +30,11 @@ def home_of(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("DASD_HOME", ".dasd")).resolve()
 
 
+def viewer_of(environment: Mapping[str, str]) -> str:
+    """DASD_VIEWER: where `dasd view` is for whoever follows a link of Dagster's pages."""
+    return environment.get("DASD_VIEWER", VIEWER).rstrip("/")
+
+
 def recipe_of(environment: Mapping[str, str]) -> str:
     """DASD_RECIPE (default `demo`): a shipped recipe's name or a path."""
     return environment.get("DASD_RECIPE", "demo")

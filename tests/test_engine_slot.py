@@ -48,6 +48,18 @@ def test_two_of_them_work_one_after_the_other(project: Project) -> None:
         assert len(said) == 1 and said[0].startswith("waiting for the engine, which is taken: first of run ")
 
 
+def test_one_that_loads_no_model_waits_for_nobody(project: Project) -> None:
+    said = list[str]()
+    with project.instance() as instance, project.instance() as other:
+
+        def outer() -> str:
+            assert slots(instance) == ["loads"]
+            return with_engine(other, project.home, "served", lambda: "found", said.append, loads_here=False)
+
+        assert with_engine(instance, project.home, "loads", outer, said.append) == "found"
+    assert said == []
+
+
 def work_and_die(home: Path, recipe: Recipe) -> None:
     with Project(home, recipe).instance() as instance:
         with_engine(instance, home, "killed", lambda: os.kill(os.getpid(), signal.SIGKILL), print)

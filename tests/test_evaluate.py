@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,19 @@ TASK = "reasoning_gym:chain_sum,num_questions=3,seed=9000000,min_terms=3,max_ter
 AIME = {"problem": "What is 2 + 3?", "answer": "5"}
 
 
-def asked(project: Project, model: str, *benchmarks: str, **values: object) -> list[Row]:
-    """The rows of `dasd evaluate`, with the project's fake engine."""
+def asked(
+    project: Project, model: str, *benchmarks: str, loaded_here: list[bool] | None = None, **values: object
+) -> list[Row]:
+    """The rows of `dasd evaluate`, with the project's fake engine. loaded_here: takes whether the model was to be."""
+
+    def as_run(ask: Callable[[], list[Row]], loads_here: bool) -> list[Row]:
+        if loaded_here is not None:
+            loaded_here.append(loads_here)
+        return ask()
+
     given = {"samples": None, "temperature": None, "top_p": None, "max_tokens": None, **values}
     args = argparse.Namespace(model=model, benchmark=list(benchmarks), **given)
-    return evaluate(project.warehouse, project.engines, project.recipe, args, lambda ask: ask())
+    return evaluate(project.warehouse, project.engines, project.recipe, args, as_run)
 
 
 @pytest.fixture
@@ -47,8 +56,10 @@ def aime(folder: Path, *rows: dict[str, str]) -> str:
 
 
 def test_a_folder_is_entered_and_asked_what_is_missing(project: Project, folder: str) -> None:
-    [row] = asked(project, folder, TASK)
+    loaded_here = list[bool]()
+    [row] = asked(project, folder, TASK, loaded_here=loaded_here)
     assert (row["model"], row["num_questions"], row["num_answers"], row["num_failed"]) == ("elsewhere/model", 3, 6, 0)
+    assert loaded_here == [True]
     assert re.fullmatch(r"chain_sum-[0-9a-f]{6}", row["benchmark"])
     answers = project.read("SELECT * FROM evaluations")
     assert answers["correct"].mean() == row["accuracy"] and answers["max_tokens"].unique().to_list() == [200]
@@ -155,8 +166,9 @@ def test_a_model_that_is_served_comes_in_a_file(project: Project, tmp_path: Path
     server = "{base_urls: ['http://localhost:1/v1'], model: m, revision: r1}"
     text = f"model: {project.recipe.student.model}\nengine: openai\ndtype: bfloat16\nserver: {server}\n"
     described.write_text(text)
-    [row] = asked(project, str(described), TASK)
-    assert (row["model"], row["num_answers"]) == ("served", 6)
+    loaded_here = list[bool]()
+    [row] = asked(project, str(described), TASK, loaded_here=loaded_here)
+    assert (row["model"], row["num_answers"], loaded_here) == ("served", 6, [False])
     assert asked(project, row["checkpoint_id"], TASK) == [row] and len(project.fake.generated) == 6
     described.write_text(text.replace("dtype", "dtipe"))
     with pytest.raises(RecipeError, match=r"served.yaml: dtipe: Extra inputs are not permitted; did you mean dtype"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def planned_by(figures: Figures, finished: Project) -> Plan:
     """Of all questions of the finished home, with these figures in place of assumed ones."""
     scope, told = scope_of(finished.recipe, list(landed_prompts(finished.recipe, finished.home)), CORE, None)
     return estimate(finished.recipe, scope, {**told, **assumed(finished.recipe, CORE), **figures})
+
+
+def test_a_large_file_is_several_batches(finished: Project) -> None:
+    prompts = list(landed_prompts(finished.recipe, finished.home))
+    sizes = Counter(prompt.source_file for prompt in prompts).values()
+    split = change(finished.recipe, "landing.questions_per_batch", 4)
+    assert scope_of(finished.recipe, prompts, CORE, None)[0].num_batches == len(sizes)
+    assert scope_of(split, prompts, CORE, None)[0].num_batches == sum(-(-size // 4) for size in sizes) > len(sizes)
 
 
 def wrong_rows(plan: Plan, finished: Project) -> dict[str, tuple[float, int]]:

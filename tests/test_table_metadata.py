@@ -10,6 +10,7 @@ from conftest import Project
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.declaration import VIEWER_PAGES
+from dasd_assets.records.markdown import viewer_link
 from dasd_assets.records.table_metadata import NUM_SAMPLES, TEXT, VIEWER_LINK, TableAsset, tidy
 from dasd_assets.viewer.app import PAGES
 from dasd_resources.home import VIEWER
@@ -78,6 +79,11 @@ def test_rows_lead_to_their_own_page() -> None:
         assert isinstance(link, dg.UrlMetadataValue)
         assert link.value == f"{VIEWER}/{page}"
     assert VIEWER_LINK not in asset.result(none, 0, {"recipe": "demo"})  # type: ignore[arg-type]
+
+
+def test_the_viewer_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASD_VIEWER", "https://viewer.example/dasd/")
+    assert viewer_link("explore", batch="a b").value == "https://viewer.example/dasd/explore?batch=a+b"
 
 
 class NoRows:

@@ -1,7 +1,8 @@
 """A slot of Dagster's `engine` pool for a command that loads a model and makes no asset: no two models on one GPU.
 
 The work is a Dagster run of one step. So the pool counts it, the web UI lists it, an engine step of the service waits
-for it, and what a killed command leaves occupied is freed as it is after any run (`service/recovery.py`).
+for it, and what a killed command leaves occupied is freed as it is after any run (`service/recovery.py`). A command
+whose model is behind a server is such a run without a slot: the model is loaded there.
 """
 
 import time
@@ -21,15 +22,21 @@ WAIT_SECONDS = 1.0
 
 
 def with_engine(
-    instance: dg.DagsterInstance, home: Path, name: str, work: Callable[[], Found], say: Callable[[str], None]
+    instance: dg.DagsterInstance,
+    home: Path,
+    name: str,
+    work: Callable[[], Found],
+    say: Callable[[str], None],
+    *,
+    loads_here: bool = True,
 ) -> Found:
     """What `work` returns, called once the pool has a free slot, which it has until it ends. Raises what it raises.
 
-    name: of the run's job. say: is told once whom it waits for.
+    name: of the run's job. say: is told once whom it waits for. loads_here: False needs no slot, and waits for nobody.
     """
     found, raised = list[Found](), list[Exception]()
 
-    @dg.op(name=name, pool=ENGINE_POOL, out=dg.Out(dg.Nothing))
+    @dg.op(name=name, pool=ENGINE_POOL if loads_here else None, out=dg.Out(dg.Nothing))
     def step() -> None:
         try:
             found.append(work())
@@ -41,7 +48,8 @@ def with_engine(
     def alone() -> None:
         step()
 
-    _wait(instance, home, say)
+    if loads_here:
+        _wait(instance, home, say)
     run_here(instance, alone, home)
     if raised:
         raise raised[0]

@@ -17,6 +17,7 @@ from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import Checkpoint, accuracy, ask_missing, outcomes, store_metrics
 from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -40,7 +41,7 @@ def command(args: argparse.Namespace) -> int:
             EnvironmentEngines(home=str(home)),
             recipe,
             args,
-            lambda ask: with_engine(instance, home, NAME, ask, echo),
+            lambda ask, loads_here: with_engine(instance, home, NAME, ask, echo, loads_here=loads_here),
         )
     show(json.dumps(results, indent=2) if args.json else "\n".join(map(_line, results)))
     return FAILED if any(result["num_failed"] or result["num_missing"] for result in results) else 0
@@ -51,11 +52,11 @@ def evaluate(
     engines: Engines,
     recipe: Recipe,
     args: argparse.Namespace,
-    alone: Callable[[Callable[[], list[Row]]], list[Row]],
+    as_run: Callable[[Callable[[], list[Row]], bool], list[Row]],
 ) -> list[Row]:
     """One row per benchmark and temperature. Raises RecipeError before anything is asked.
 
-    alone: calls what asks the model, when no other model is loaded.
+    as_run: calls what asks the model; if that loads it here, and the second argument says so, when no other is loaded.
     """
     named = [named_benchmark(recipe, text, args.max_tokens) for text in args.benchmark]
     instead = {key: getattr(args, name) for name, key in GIVEN.items() if getattr(args, name) is not None}
@@ -64,7 +65,10 @@ def evaluate(
     require_room(engines, checkpoint, named)
     stored = [entered(warehouse, recipe, one, ORIGIN) for one in named]
     asked = recipes_of(recipe, stored, instead)
-    return alone(lambda: [row for asking in asked for row in _asked(warehouse, engines, asking, checkpoint)])
+    loads_here = not ENGINES[checkpoint.spec.engine].served
+    return as_run(
+        lambda: [row for asking in asked for row in _asked(warehouse, engines, asking, checkpoint)], loads_here
+    )
 
 
 def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: Checkpoint) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """`dasd plan`: what a recipe takes, stage by stage, before it is run: from a pilot's figures, or from stated ones."""
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from dasd_assets.rules.recipe_names import check_names
 from dasd_resources.errors import UserError
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.json_text import json_text
-from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.visible_text import show
@@ -66,7 +67,7 @@ def _machine(args: argparse.Namespace, here: Machine) -> Machine:
 
 def landed_prompts(recipe: Recipe, home: Path) -> Iterator[Prompt]:
     """The questions of the landing folder that can be used, each once."""
-    folder, seen = LandingFolder.of(recipe.automation.landing, home), set[str]()
+    folder, seen = landing_folder(recipe, home), set[str]()
     for batch, file in folder.keys(folder.files()).items():
         with folder.local_copy(file, batch) as path:
             for record in read_prompts(path, file.name, recipe.landing.columns):
@@ -93,9 +94,11 @@ def scope_of(
         num, source = _benchmark(benchmark)
         benchmarks[benchmark.name] = num
         told[f"questions of {benchmark.name}"] = Figure(num, num, num, source)
-    files = len({prompt.source_file for prompt in prompts}) or len(questions)
+    most = recipe.landing.questions_per_batch or len(prompts)
+    files = Counter(prompt.source_file for prompt in prompts)
+    num_batches = sum(math.ceil(num / most) for num in files.values()) or len(questions)
     teacher, student = _size(recipe.teacher, "teacher"), _size(recipe.student, "student")
-    return Scope(questions, files, benchmarks, teacher, student, planned), told
+    return Scope(questions, num_batches, benchmarks, teacher, student, planned), told
 
 
 def _benchmark(benchmark: Benchmark) -> tuple[int, str]:

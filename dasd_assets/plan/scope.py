@@ -9,9 +9,10 @@ from dasd_assets.plan.model_size import ModelSize
 
 @dataclass(frozen=True)
 class Scope:
-    """questions: domain -> how many land. num_batches: files. benchmarks: name -> questions in it.
+    """questions: domain -> how many land. num_batches: files, or parts of large ones.
 
-    answered_before: checkpoints whose answers to the benchmarks are there already (a pilot's second pass).
+    benchmarks: name -> questions in it. answered_before: checkpoints whose answers to the benchmarks are there already
+    (a pilot's second pass).
     """
 
     questions: Mapping[str, float]

@@ -6,13 +6,14 @@ table's cell ends at a pipe even within code. A code span does, outside of table
 which the UI shows as plain text: `table`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlencode
 
 import dagster as dg
 
-from dasd_resources.home import VIEWER
+from dasd_resources.home import viewer_of
 from dasd_resources.visible_text import excerpt_line, visible
 
 CELL_CHARS = 72
@@ -45,9 +46,9 @@ def picture(png: str) -> dg.MarkdownMetadataValue:
 
 
 def viewer_link(page: str, **query: object) -> dg.UrlMetadataValue:
-    """A page of `dasd view`, as it is served where nothing else is asked for; nothing of a text can leave the query."""
+    """A page of `dasd view`, where DASD_VIEWER says it is; nothing of a text can leave the query."""
     asked = f"?{urlencode(query)}" if query else ""
-    return dg.MetadataValue.url(f"{VIEWER}/{quote(page)}{asked}")
+    return dg.MetadataValue.url(f"{viewer_of(os.environ)}/{quote(page)}{asked}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dg.TableMetadataValue:
