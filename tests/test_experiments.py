@@ -36,16 +36,17 @@ from dasd_assets.experiments.cells import (
 )
 from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.dataset_traits import dataset_traits
-from dasd_assets.experiments.figure_data import loss_curves
+from dasd_assets.experiments.figure_data import loss_curves, of_one_seed
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
+from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics import compare, comparisons, paired_differences
 from dasd_resources.recipe import Recipe, RecipeError
-from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.data_files import data_files
@@ -371,6 +372,19 @@ def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> No
     assert list(curves) == ["own", "random_second", "shortest", "pooled", "masked"]
     assert curves["shortest"] == [(1, 0.75), (2, 0.5)]
     assert curves["own"] == [*curves["shortest"], (3, 0.75), (4, 0.5)]
+
+
+def test_a_figure_of_one_seed_has_one_that_every_arm_has_or_names_it() -> None:
+    cells = [("a", 2), ("a", 3), ("b", 1), ("b", 3)]  # in the order of the seeds 1, 2, 3
+    stages = pl.DataFrame(cells, {"arm": pl.String, "seed": pl.Int64}, orient="row")
+    assert of_one_seed(stages).rows() == [("a", 3), ("b", 3)]
+    assert of_one_seed(stages.filter(pl.col("seed") < 3)).rows() == [("a (seed 2)", 2), ("b (seed 1)", 1)]
+    assert of_one_seed(stages.clear()).is_empty()
+
+
+def test_a_stage_tells_its_policy_from_that_of_its_selection() -> None:
+    stage = ArmStage.model_validate({"dataset": "t060", "policy": "random", "selection": {"policy": "top_k"}})
+    assert stage_text(stage) == "t060, random, selection policy top_k"
 
 
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:

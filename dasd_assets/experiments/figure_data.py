@@ -31,12 +31,12 @@ def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) ->
 
 
 def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Point]]:
-    """Arms -> the training loss over the steps of all their stages, under the first seed (Figure 3).
+    """Arms -> the training loss over the steps of all their stages, under one seed (`of_one_seed`; Figure 3).
 
     Arms that are trained alike are one curve; those whose checkpoints are not in this home have none. stages: arm,
     seed, checkpoint_id, num_steps, in order.
     """
-    first = stages.filter((pl.col("seed") == pl.col("seed").first()) & (pl.col("num_steps") > 0))
+    first = of_one_seed(stages.filter(pl.col("num_steps") > 0))
     chains: dict[tuple[Path, ...], list[str]] = {}
     for (arm,), part in first.group_by("arm", maintain_order=True):
         folders = tuple(Path(warehouse.home) / "checkpoints" / name for name in part["checkpoint_id"])
@@ -46,6 +46,19 @@ def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Po
         for paths, arms in chains.items()
         if all(path.is_dir() for path in paths)
     }
+
+
+def of_one_seed(stages: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the first seed that all of these arms have; where there is none, of each arm's own first.
+
+    The arm's name then says which. stages: arm, seed, and more, in the experiment's order of arms and seeds.
+    """
+    arms_of_seed = stages.group_by("seed", maintain_order=True).agg(num_arms=pl.col("arm").n_unique())
+    common = arms_of_seed.filter(pl.col("num_arms") == stages["arm"].n_unique())["seed"]
+    if not common.is_empty():
+        return stages.filter(pl.col("seed") == common[0])
+    own = stages.filter(pl.col("seed") == pl.col("seed").first().over("arm"))
+    return own.with_columns(arm=pl.format("{} (seed {})", "arm", "seed"))
 
 
 def _over_steps(stages: list[list[Progress]]) -> list[Point]:
@@ -60,13 +73,13 @@ def _over_steps(stages: list[list[Progress]]) -> list[Point]:
 
 
 def probabilities(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> dict[str, list[float]]:
-    """`dataset: arms` -> the probability of each response that was chosen for it, under the first seed (Figure 10).
+    """`dataset: arms` -> the probability of each response that was chosen for it, under one seed (Figure 10).
 
-    The geometric mean over a response's tokens, under the teacher. Arms with the same dataset are one group.
-    stages: arm, seed, dataset (`t060`, or several joined by +), policy.
+    Which seed: `of_one_seed`. The geometric mean over a response's tokens, under the teacher. Arms with the same
+    dataset are one group. stages: arm, seed, dataset (`t060`, or several joined by +), policy.
     """
     arms: dict[tuple[str, str], list[str]] = {}
-    first = stages.filter((pl.col("seed") == pl.col("seed").first()) & (pl.col("dataset") != MIXED))
+    first = of_one_seed(stages.filter(pl.col("dataset") != MIXED))
     for arm, dataset, policy in first.select("arm", "dataset", "policy").iter_rows():
         for part in dataset.split("+"):
             names = arms.setdefault((part, policy), [])

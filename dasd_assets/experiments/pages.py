@@ -32,7 +32,7 @@ INDEX, FIGURES = "results.md", "figures"
 MARK = "<!-- Written by `dasd experiment --write`. What it means is said in the grid's file, under `meaning`. -->"
 CAPTIONS = {
     "differences": "Each arm less the baseline, with its 95 % interval",
-    "training_loss": "Training loss over the steps of all stages, under the first seed (the report's Figure 3)",
+    "training_loss": "Training loss over all stages' steps, under the first seed of all arms (the report's Figure 3)",
     "loss_against_accuracy": "Training loss against accuracy, a point per seed (what the report's Figure 3 asks)",
     "cut_off_rate": "Answers cut off, by length (the report's Figure 7)",
     "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",

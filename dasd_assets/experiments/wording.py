@@ -6,11 +6,12 @@ from dasd_assets.rules.asset_names import DAS
 from dasd_resources.recipe.experiment import ArmStage, Budget, Experiment
 
 NUM_NAMED = 4  # arms, in a description
+POLICY = "policy"  # of selection, beside the arm's own, by which responses are ranked
 UNTRAINED = "the untrained student"
 
 
 def described_as(experiment: Experiment) -> str:
-    """`Divergence-aware sampling against random: das, anti_das and 3 other arms, less random. The report: …`."""
+    """`Ways to choose: das, anti_das, longest, shortest and 3 more against random. The report: …`."""
     others = [arm for arm in experiment.arms if arm != experiment.baseline]
     more = len(others) - NUM_NAMED
     named = ", ".join(others[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -24,7 +25,7 @@ def arm_text(stages: Sequence[ArmStage]) -> str:
 
 
 def stage_text(stage: ArmStage) -> str:
-    """What a stage trains on, and what it changes of the recipe: `t100, random, twice …, epochs 4`."""
+    """What a stage trains on, and what it changes of the recipe: `t100, random, selection policy top_k, epochs 4`."""
     policy = [] if stage.is_mixed or (stage.policy == DAS and stage.selection) else [stage.policy]
     candidates = [] if stage.num_candidates is None else [f"of {stage.num_candidates} candidates"]
     matching = [] if stage.matching is None else [f"of those in which {stage.matching} is found"]
@@ -32,7 +33,7 @@ def stage_text(stage: ArmStage) -> str:
     parts = [
         " and ".join(stage.dataset),
         *policy,
-        *_changes(stage.selection),
+        *_changes({"selection policy" if name == POLICY else name: value for name, value in stage.selection.items()}),
         *_changes(stage.filters.model_dump()),
         *candidates,
         *matching,

@@ -1,7 +1,8 @@
 """Large tables in passes: so many ids at a time, where all of their rows joined would not fit into memory.
 
 Tables hold their rows in different orders, so a join as a whole would keep one of them in memory or spill it; read
-again for every part of the ids, none is.
+again for every part of the ids, only that part is kept. Reading costs time, so there are at most MAX_PASSES: beyond
+that many times `at_once` ids, what is kept grows with their number.
 """
 
 import math
