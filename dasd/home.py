@@ -145,7 +145,7 @@ class Home:
     ) -> Iterator[pl.DataFrame]:
         """The rows of a frame, as polars asks for them; columns that it does not need are not read."""
         wanted = list(schema) if columns is None else columns
-        limit = "" if num_rows is None or predicate is not None else f" LIMIT {num_rows}"
+        limit = "" if num_rows is None else f" LIMIT {num_rows}"  # polars cuts first, and then filters
         yield pl.DataFrame(schema={name: schema[name] for name in wanted})
         with self.lake.reading(at=self.at) as reading, reading.all_cores():
             listed = ", ".join(f'"{name}"' for name in wanted) or "NULL"

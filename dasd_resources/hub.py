@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dasd_resources.errors import UserError
 
 Answer = TypeVar("Answer")
+NOT_OF_THE_HUB = (EACCES, EDQUOT, ENOSPC, EROFS)  # of the disk here
 
 
 class HubError(UserError, ConnectionError):
@@ -70,5 +72,7 @@ def _asked(repository: str, ask: Callable[[], Answer]) -> Answer:
             "`hf auth login` (or set HF_TOKEN) and try again"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NOT_OF_THE_HUB:
+            raise
         reason = " ".join(str(error).split())[:200]
         raise HubError(f"{repository} cannot be had: {reason}; is there a network?") from error

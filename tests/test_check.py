@@ -345,7 +345,8 @@ def test_a_strategy_shows_its_settings(tmp_path: Path, tiny: Recipe) -> None:
     strategy = {"strategy": "fsdp2", "gpus_per_node": 2}
     training = tiny.training.model_copy(update=strategy)
     found = findings(Project(tmp_path, tiny.model_copy(update={"training": training})), quick=True)["launcher"]
-    assert found.status == "warning"
+    assert found.status == "failed"
+    assert "gpus_per_node is 2, and there are 0 GPUs here" in found.message
     assert "fsdp2, 2 processes: 1 node of 2 GPUs; accelerate launch with {compute_environment" in found.message
     assert "fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP" in found.message
 

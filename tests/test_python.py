@@ -57,6 +57,13 @@ def test_only_what_is_asked_for_is_read(home: dasd.Home, monkeypatch: pytest.Mon
     assert queries[1].endswith("LIMIT 1")
 
 
+def test_a_cut_and_a_filter_are_done_in_the_order_in_which_they_are_asked(home: dasd.Home) -> None:
+    frame, at = home.responses(), pl.col("temperature") == 0.6
+    assert frame.head(5).filter(at | ~at).collect().height == 5
+    assert frame.filter(at).head(5).collect()["temperature"].to_list() == [0.6] * 5
+    assert frame.head(5).filter(pl.lit(False)).collect().is_empty()
+
+
 def _noted(queries: list[str]) -> object:
     from dasd_resources.storage.lake import Reading
 

@@ -73,7 +73,10 @@ def fetch_all(home: Path, names: Sequence[str], hub: Hub, revision: str | None, 
     for name in names:
         try:
             fetch(home, name, hub, revision, replace, echo)
-        except (NotFetched, HubError) as error:
+        except NotFetched as error:
+            failed.append(name)
+            show_message(f"{name}: {error}", sys.stderr)
+        except HubError as error:
             failed.append(name)
             file = home / BENCHMARK_FOLDER / SOURCES[name].file
             show_message(f"{name}: {error}; a copy that you have may be put at {file}", sys.stderr)

@@ -21,7 +21,7 @@ from dasd_resources.sft.trackers import PACKAGES as TRACKERS
 from dasd_resources.sft.trainer import executable
 
 PACKAGES = {
-    "flash_attention_2": ("flash_attn", 'pip install "dasd[flash-attn]"'),
+    "flash_attention_2": ("flash_attn", 'pip install --editable ".[flash-attn]"'),
     "flash_attention_3": ("flash_attn_interface", "build it from FlashAttention's sources (hopper/)"),
 }
 
@@ -47,20 +47,20 @@ def _strategy(training: Training) -> str:
     """What is generated of a strategy: processes, and accelerate's settings as its file has them."""
     assert training.gpus_per_node is not None
     if training.strategy == "zero3" and find_spec("deepspeed") is None:
-        raise CheckFailed('training.strategy zero3 needs DeepSpeed: pip install "dasd[deepspeed]", or strategy: fsdp2')
-    wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
-    if 0 < num_gpus < wanted:
         raise CheckFailed(
-            f"training.gpus_per_node is {wanted}, and there are {num_gpus} here; lower it, or train where there are "
-            "as many"
+            'training.strategy zero3 needs DeepSpeed: pip install --editable ".[deepspeed]", or strategy: fsdp2'
         )
+    wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
     settings = yaml.safe_dump(accelerate_config(training), default_flow_style=True, sort_keys=False, width=10**6)
     message = (
         f"{training.strategy}, {training.num_processes} processes: {training.nodes} node{'s'[: training.nodes > 1]} of "
         f"{wanted} GPUs; accelerate launch with {settings.strip()}"
     )
-    if not num_gpus and wanted > 1:
-        raise CheckWarning(f"{message}; there is no GPU here, so that the processes share the cores")
+    if num_gpus < wanted and wanted > 1:
+        raise CheckFailed(
+            f"training.gpus_per_node is {wanted}, and there are {num_gpus} GPUs here; lower it, or train where there "
+            f"are as many. {message}"
+        )
     return message
 
 
@@ -91,7 +91,7 @@ def attention(recipe: Recipe, student: PromptedModel | None) -> str:
     """The packages that the recipe's attention and layer kernels are from, and the kernels themselves."""
     name = recipe.training.attn_implementation
     needed = [PACKAGES[name]] if name in PACKAGES else []
-    needed += [("kernels", 'pip install "dasd[kernels]"')] if recipe.training.use_kernels else []
+    needed += [("kernels", 'pip install --editable ".[kernels]"')] if recipe.training.use_kernels else []
     if missing := {package: remedy for package, remedy in needed if find_spec(package) is None}:
         raise CheckFailed(
             f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
