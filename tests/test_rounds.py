@@ -1,5 +1,6 @@
 """Many batches in rounds: what is made first, what is checked when, and what is left as it was."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -7,10 +8,14 @@ import pytest
 from conftest import change
 
 from dasd_assets.definitions import build_definitions
+from dasd_assets.records.quarantine import Quarantine
+from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
 from dasd_assets.service.rounds import Round, next_part, rounds
 from dasd_assets.service.staleness import NEVER, Cause, Stale
-from dasd_assets.service.steps import Step, steps_of
+from dasd_assets.service.steps import LEVELS, Step, steps_of
+from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
+from dasd_resources.storage.warehouse import Warehouse
 
 ROUNDS = [
     Round(frozenset({"prompts", "responses"}), frozenset({"responses"})),
@@ -70,3 +75,34 @@ def test_models_that_take_long_to_load_have_rounds_unless_they_are_turned_off(tm
     assert "sentence_probabilities" not in second.assets
     assert all(graph.get(dg.AssetKey(name)).is_partitioned for name in second.assets)
     assert rounds(change(slow, "automation.keep_loaded_seconds", 0.0), graph) == []
+
+
+def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("demo")
+    planner = Planner(
+        dg.DagsterInstance.ephemeral(),
+        dg.Definitions(),
+        recipe,
+        Engines(home=str(tmp_path)),
+        Warehouse(home=str(tmp_path)),
+    )
+    due = {f"{number:03}": step(f"{number:03}", "prompts") for number in range(2 * STEPS_PER_LOOK)}
+    monkeypatch.setattr(Planner, "_tables", lambda *_: Tables(Quarantine({}, {}), {}, [], {}))
+    monkeypatch.setattr(Planner, "_stale", lambda *_: [])
+    monkeypatch.setattr(Planner, "_steps", lambda *_: list(due.values()))
+    made = []
+    while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
+        part, unchecked = next_part([attempt.step for attempt in found], ROUNDS)
+        assert part.batch is not None
+        made.append(tuple(part.assets))
+        last = part.assets[-1]
+        if unchecked:
+            due[part.batch] = step(part.batch, last, only_check=True)
+        elif last != ORDER[-1]:
+            due[part.batch] = step(part.batch, ORDER[ORDER.index(last) + 1])
+        else:
+            del due[part.batch]
+    assert len(made) == 4 * 2 * STEPS_PER_LOOK
+    assert sum(one != other for one, other in pairwise(made)) == 3

@@ -35,7 +35,7 @@ from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
-from dasd_assets.service.rounds import next_part, rounds
+from dasd_assets.service.rounds import Round, next_part, rounds
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
@@ -131,7 +131,7 @@ def bring_up_to_date(
     reported: set[str] = set()
     in_rounds = rounds(recipe, definitions.resolve_asset_graph())
     retried: Counter[str] = Counter()  # steps that only ask failed rows again: a few times, then left to a later run
-    while due := _next(planner, failed, retried, home, reported, echo):
+    while due := _next(planner, in_rounds, failed, retried, home, reported, echo):
         step, unchecked = next_part(due, in_rounds)
         retried[step.identity] += step.retry
         echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
@@ -150,12 +150,18 @@ def bring_up_to_date(
 
 
 def _next(
-    planner: Planner, failed: Collection[str], retried: Mapping[str, int], home: Path, reported: set[str], echo: Echo
+    planner: Planner,
+    in_rounds: Sequence[Round],
+    failed: Collection[str],
+    retried: Mapping[str, int],
+    home: Path,
+    reported: set[str],
+    echo: Echo,
 ) -> list[Step]:
     """The steps without an active run, in order; waits while there are only others. Empty if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
-        plan = planner.plan(LEVELS, patient=False)
+        plan = planner.plan(LEVELS, patient=False, of_recipe=in_rounds)
         for batch, row in quarantine(planner.warehouse).now.items():
             if batch not in reported:
                 reported.add(batch)

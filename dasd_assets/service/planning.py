@@ -26,6 +26,7 @@ from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.selection_source import source_version
 from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
 from dasd_assets.service.lost_tables import require_tables
+from dasd_assets.service.rounds import Round, in_order
 from dasd_assets.service.staleness import Stale, comparison
 from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
 from dasd_resources.benchmarks.generated import generator_version
@@ -112,11 +113,17 @@ class Planner:
     engines: Engines
     warehouse: Warehouse
 
-    def plan(self, levels: Collection[Level], now: float | None = None, patient: bool = True) -> Plan:
+    def plan(
+        self,
+        levels: Collection[Level],
+        now: float | None = None,
+        patient: bool = True,
+        of_recipe: Sequence[Round] = (),
+    ) -> Plan:
         """What may run now on these levels; quarantines batches without attempts left, releases those that changed.
 
         patient: keep the pauses between attempts, and the limits of steps without a batch; else try all that could
-        succeed.
+        succeed. of_recipe: the rounds in which batches are made; the first of them come first.
         """
         # Compare everything with what it should be made from; a quarantined batch that would now be made from
         # something else is released first, and the plan is made again with it.
@@ -125,13 +132,15 @@ class Planner:
         quarantined = tables.quarantine
         steps = self._steps(self._stale(known, tables, quarantined.now))
         if self._release(steps, quarantined):
-            return replace(self.plan(levels, now, patient), changed=True)
+            return replace(self.plan(levels, now, patient, of_recipe), changed=True)
         # Only the first level that has steps may run: what is above it would be made from stale inputs.
         found = ready([step for step in steps if step.batch not in quarantined.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
         plan = Plan(waiting=waiting, num_quarantined=len(quarantined.now))
-        return self._sorted(plan, [step for step in found if step.level in levels], quarantined, now, patient)
+        # In the order of rounds, before the first of them are taken: a batch that was left out would come next alone.
+        steps = in_order([step for step in found if step.level in levels], of_recipe)
+        return self._sorted(plan, steps, quarantined, now, patient)
 
     def outlook(self, new: Sequence[str] = ()) -> Outlook:
         """What there is to do, of these new batches too; nothing is changed."""

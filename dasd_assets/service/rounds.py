@@ -14,7 +14,7 @@ import dagster as dg
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.service.jobs import owns_gpu_engine
-from dasd_assets.service.steps import Step
+from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.recipe import Recipe
 
 
@@ -32,6 +32,15 @@ def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
         return []
     gated = [[generation_asset(dataset) for dataset in recipe.datasets], ["student_logprobs"]]
     return [Round(_up_to(names, graph), frozenset(names)) for names in gated]
+
+
+def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
+    """The steps by level, and those of batches by the part that `next_part` would make of them."""
+
+    def place(step: Step) -> tuple[int, int]:
+        return LEVELS.index(step.level), _part(step, of_recipe)[0] if step.level == "batch" else 0
+
+    return sorted(steps, key=place)
 
 
 def next_part(steps: Sequence[Step], of_recipe: Sequence[Round]) -> tuple[Step, frozenset[str]]:
