@@ -20,7 +20,7 @@ from dasd_assets.rules.asset_names import DAS, MIXED
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
-from dasd_resources.recipe import Recipe
+from dasd_resources.recipe import Recipe, Training
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import Pace, Progress, Trained
 from dasd_resources.sft.trackers import FOLDER, Run
@@ -118,6 +118,18 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
             "training_version": training_version(stage.recipe, stage.dataset),
             "environment": environment() | ({"num_threads": str(num_threads)} if num_threads else {}),
         },
+    )
+
+
+def samples_of_a_step(training: Training, num_samples: int, num_steps: int) -> str:
+    """What the log says of a step's samples, where they are counted but come in bins; num_samples: of all epochs.
+
+    A step takes at least one pass of every process, which may hold more samples than the batch was to.
+    """
+    if not (training.packing and training.batch_counts == "samples"):
+        return ""
+    return (
+        f", each {num_samples / num_steps:,.0f} samples on average (global_batch_size: {training.global_batch_size:,})"
     )
 
 

@@ -6,6 +6,8 @@ the next one goes on from the checkpoint before it. A checkpoint's id names its 
 checkpoint that exists is never trained again.
 """
 
+from functools import partial
+
 import dagster as dg
 
 from dasd_assets.records.current_checkpoint import current_checkpoint, folder_of
@@ -25,7 +27,17 @@ from dasd_assets.rules.asset_names import (
 )
 from dasd_assets.rules.checkpoints import CHAIN, checkpoint_names, stage, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
-from dasd_assets.stage_training import TRAINING, Seen, Stage, Train, register, seen_examples, stage_job, tracker_faults
+from dasd_assets.stage_training import (
+    TRAINING,
+    Seen,
+    Stage,
+    Train,
+    register,
+    samples_of_a_step,
+    seen_examples,
+    stage_job,
+    tracker_faults,
+)
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import RECORD, Trained, epoch_folder
@@ -85,7 +97,8 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         trains = Stage(recipe, dataset, number, dataset, DAS, str(parent["checkpoint_id"]), str(folder))
         job = stage_job(warehouse, trains, seen)
         context.log.info(f"{seen.examples.height:,} examples, {job.epochs} epochs, from {parent['checkpoint_id']}")
-        trained = train(job, TrainingLog(context.log.info))
+        batch = partial(samples_of_a_step, job.training, seen.examples.height * job.epochs)
+        trained = train(job, TrainingLog(context.log.info, batch=batch))
         for fault in tracker_faults(trained):
             context.log.warning(fault)
         snapshot = register(warehouse, origin(context), trains, job, trained, seen)

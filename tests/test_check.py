@@ -14,8 +14,8 @@ from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
-from dasd_assets.commands.check.outcome import CheckFailed
-from dasd_assets.commands.check.training import gpu_processes, kernels_here
+from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
+from dasd_assets.commands.check.training import gpu_processes, kernels_here, launcher
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
@@ -349,6 +349,15 @@ def test_a_strategy_shows_its_settings(tmp_path: Path, tiny: Recipe) -> None:
     assert "gpus_per_node is 2, and there are 0 GPUs here" in found.message
     assert "fsdp2, 2 processes: 1 node of 2 GPUs; accelerate launch with {compute_environment" in found.message
     assert "fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP" in found.message
+
+
+def test_bins_that_hold_more_than_the_batch_are_a_warning(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dasd_assets.commands.check.training.visible_gpus", lambda: [str(gpu) for gpu in range(32)])
+    packed = {"packing": True, "batch_counts": "samples", "global_batch_size": 64, "group_by_length": False}
+    strategy = {"strategy": "fsdp2", "gpus_per_node": 32, "per_device_batch_size": 1}
+    recipe = tiny.model_copy(update={"training": tiny.training.model_copy(update=packed | strategy)})
+    with pytest.raises(CheckWarning, match=r"32 bins, so training.global_batch_size 64 .* no more than 2.0 samples"):
+        launcher(recipe)
 
 
 def test_more_processes_than_gpus_are_a_failure(tmp_path: Path, tiny: Recipe) -> None:

@@ -1,5 +1,7 @@
 """Engines in processes that run one model after another: libraries are loaded once, and a lost process is another's."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -85,3 +87,17 @@ def test_who_stops_listening_leaves_no_answer_to_the_next() -> None:
             next(results)
         with found.open(undisturbed) as engine:
             assert pid_of(engine)
+
+
+def test_a_process_that_is_killed_while_it_waits_is_free_again() -> None:
+    with processes(1) as found:
+        with found.open(undisturbed) as engine:
+            pid = pid_of(engine)
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with found.open(undisturbed) as engine:
+            other = pid_of(engine)
+        os.kill(other, signal.SIGKILL)
+        os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)
+        with found.open(undisturbed) as engine:
+            assert pid_of(engine) not in (pid, other)

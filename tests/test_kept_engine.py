@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from dasd_resources.inference.engine import Completion, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines
-from dasd_resources.inference.kept_engine import LOCK, free_kept_engine, kept_engine
+from dasd_resources.inference.kept_engine import LOCK, WANTED, free_kept_engine, kept_engine, make_room
 from dasd_resources.recipe import load_recipe
 
 
@@ -134,3 +135,18 @@ def test_a_changed_option_is_another_model(tmp_path: Path) -> None:
     with engines.open(other) as another:
         assert another is not one
     free_kept_engine()
+
+
+def test_who_waits_for_room_asks_again_where_the_request_was_lost(tmp_path: Path) -> None:
+    others, wanted = FileLock(tmp_path / LOCK), tmp_path / WANTED
+    others.acquire(timeout=0)
+    waiting = threading.Thread(target=make_room, args=(tmp_path,))
+    waiting.start()
+    for _ in range(2):  # the second time, because the first has been taken away
+        deadline = time.monotonic() + 20
+        while not wanted.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        wanted.unlink()
+    others.release()
+    waiting.join()

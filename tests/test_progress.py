@@ -1,8 +1,12 @@
 """Progress lines: interval item passes, and the end is always logged."""
 
+from functools import partial
+
 import pytest
 
 from dasd_assets.records.progress import Tally, TrainingLog, duration, logged, pause, progress_line
+from dasd_assets.stage_training import samples_of_a_step
+from dasd_resources.recipe import Training
 from dasd_resources.sft.checkpoint import Pace, Progress
 
 
@@ -69,6 +73,16 @@ def test_a_training_that_has_just_begun_tells_no_rate() -> None:
     say(Pace(0, 10, 0))
     say(Pace(0, 10, 0))
     assert lines == ["training starts: 10 steps in all", "step 0/10 (0 %)"]
+
+
+def test_a_training_tells_how_many_packed_samples_a_step_holds() -> None:
+    lines: list[str] = []
+    packed = Training.model_validate({"packing": True, "batch_counts": "samples", "global_batch_size": 64})
+    for training in (packed, packed.model_copy(update={"batch_counts": "bins"})):
+        say = TrainingLog(lines.append, batch=partial(samples_of_a_step, training, 16_000))
+        say(Pace(0, 100, 0))
+    told = "training starts: 100 steps in all"
+    assert lines == [f"{told}, each 160 samples on average (global_batch_size: 64)", told]
 
 
 def test_a_tally_estimates_from_what_it_has_seen_done() -> None:

@@ -7,6 +7,7 @@ itself is not trained again. Killed at any moment and run again, it goes on.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -52,6 +53,7 @@ from dasd_assets.stage_training import (
     Train,
     identity,
     register,
+    samples_of_a_step,
     seen_examples,
     stage_job,
     tracker_faults,
@@ -220,7 +222,8 @@ class Work:
         job = stage_job(self.warehouse, stage, of.seen, num_threads)
         assert job.checkpoint_id == key
         name = f"{stage.name} after {stage.parent_id[:8]}, seed {stage.recipe.seed}"
-        log = TrainingLog(lambda line: self.context.log.info(f"{name}: {line}"))
+        batch = partial(samples_of_a_step, job.training, of.seen.examples.height * job.epochs)
+        log = TrainingLog(lambda line: self.context.log.info(f"{name}: {line}"), batch=batch)
         trained = self.train(job, log)
         for fault in tracker_faults(trained):
             self.context.log.warning(f"{name}: {fault}")

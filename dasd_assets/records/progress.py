@@ -78,11 +78,13 @@ class TrainingLog:
     """Logs what a training reports: its first step, then step, loss, rate and time left, and its last step.
 
     The rate counts from its start or, after a kill, its continuation: loading a model is not part of it.
+    batch: what to add about the samples of a step, given how many steps there are.
     """
 
     log: Callable[[str], None]
     interval: float = LOG_SECONDS
     clock: Callable[[], float] = time.monotonic
+    batch: Callable[[int], str] = lambda num_steps: ""
     first: Progress | Pace | None = field(default=None, init=False)
     loss: str = field(default="", init=False)
     started: float = field(default=0.0, init=False)
@@ -97,7 +99,7 @@ class TrainingLog:
         if self.first is None:
             self.first, self.started, self.logged_at = now, seconds, seconds
             starts = "starts" if now.step == 0 else f"continues after step {now.step:,}"
-            self.log(f"training {starts}: {now.num_steps:,} steps in all")
+            self.log(f"training {starts}: {now.num_steps:,} steps in all{self.batch(now.num_steps)}")
         elif seconds - self.logged_at >= pause(seconds - self.started, self.interval) or is_last:
             self.log(training_line(self.first, now, self.loss, seconds - self.started))
             self.logged_at = seconds

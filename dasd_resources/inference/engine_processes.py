@@ -37,6 +37,8 @@ class EngineProcess:
 
     def load(self, load: Load) -> None:
         """Have the engine loaded. Raises what `load` raises there."""
+        if self._process is not None and not self._process.is_alive():  # it died while it waited
+            self.end()
         self._is_at_work = True
         self._start().send(load)
         self._receive()
@@ -54,8 +56,11 @@ class EngineProcess:
         """Have the engine freed; the process waits for the next, unless it is in the middle of something."""
         if self._is_at_work or self._pipe is None:
             self.end()
-        else:
+            return
+        try:
             self._pipe.send(None)
+        except OSError:  # it has died since
+            self.end()
 
     def let_end(self) -> None:
         """Have the process end, without waiting for it: as its pipe closes, or by SIGTERM if it is at work."""
@@ -126,8 +131,10 @@ class EngineProcesses:
             process.load(load)
             yield process
         finally:
-            process.close()
-            self._free.put(process)
+            try:
+                process.close()
+            finally:  # or who waits for one would wait for ever
+                self._free.put(process)
 
     def end(self) -> None:
         """End all processes."""

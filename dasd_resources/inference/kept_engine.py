@@ -67,12 +67,20 @@ def make_room(home: Path) -> None:
     try:
         others.acquire(timeout=0)
     except Timeout:
-        (home / WANTED).touch()
-        try:
-            others.acquire(timeout=PATIENCE_SECONDS)
-        except Timeout:
+        if not _wait_for(others, home / WANTED):
             log.warning("another process keeps a model loaded, and has not freed it in %.0f s", PATIENCE_SECONDS)
     others.release()
+
+
+def _wait_for(others: FileLock, wanted: Path) -> bool:
+    """Ask for room until the lock is free and taken. Asked again and again: who begins to keep one removes the file."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        wanted.touch()
+        with suppress(Timeout):
+            others.acquire(timeout=POLL_SECONDS)
+            return True
+    return False
 
 
 def free_kept_engine() -> None:

@@ -52,6 +52,7 @@ def _strategy(training: Training) -> str:
         )
     wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
     settings = yaml.safe_dump(accelerate_config(training), default_flow_style=True, sort_keys=False, width=10**6)
+    num_bins = training.per_device_batch_size * training.nodes * wanted
     message = (
         f"{training.strategy}, {training.num_processes} processes: {training.nodes} node{'s'[: training.nodes > 1]} of "
         f"{wanted} GPUs; accelerate launch with {settings.strip()}"
@@ -60,6 +61,13 @@ def _strategy(training: Training) -> str:
         raise CheckFailed(
             f"training.gpus_per_node is {wanted}, and there are {num_gpus} GPUs here; lower it, or train where there "
             f"are as many. {message}"
+        )
+    if training.packing and training.batch_counts == "samples" and training.global_batch_size <= 2 * num_bins:
+        raise CheckWarning(
+            f"{message}; a step takes at least {num_bins} bins, so training.global_batch_size "
+            f"{training.global_batch_size} holds only where a bin has no more than "
+            f"{training.global_batch_size / num_bins:.1f} samples: with 5 in each, a step sees {5 * num_bins}; take "
+            "fewer GPUs, or a larger batch"
         )
     return message
 
