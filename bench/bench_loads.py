@@ -22,7 +22,7 @@ from dasd_assets.commands.run import RunFailed  # noqa: E402
 from dasd_resources.inference.engine import InferenceEngine  # noqa: E402
 from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey  # noqa: E402
 from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
-from dasd_resources.inference.kept_engine import free_kept_engine  # noqa: E402
+from dasd_resources.inference.kept_loaded import free_kept_engine  # noqa: E402
 from dasd_resources.inference.vllm_engine import Purpose, VLLMEngine  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
 

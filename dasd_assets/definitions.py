@@ -56,7 +56,7 @@ from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, read
 from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
 from dasd_resources.inference.engines import Engines
-from dasd_resources.inference.kept_engine import make_room
+from dasd_resources.inference.kept_loaded import make_room
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_files import experiments_of

@@ -31,7 +31,7 @@ from dasd_resources.inference.engine import (
 )
 from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.inference.kept_engine import free_kept_engine
+from dasd_resources.inference.kept_loaded import free_kept_engine
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob

@@ -14,8 +14,10 @@ from dasd_assets.plan.lengths import shorter
 from dasd_assets.plan.model_size import ModelSize
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.work import work_of
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import Model, Recipe
 
+SHARDING = "tensor_parallel_size"  # the engine option that divides a model among devices
 LEAST = 0.005  # of the time: what saves less is not worth a line
 
 
@@ -106,14 +108,14 @@ def _parallel(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]
     """Other divisions of the machine among copies of a model that is sharded over some of its devices."""
     for role in ("teacher", "student"):
         spec: Model = getattr(recipe, role)
-        if spec.engine != "vllm" or scope.machine.is_cpu:
+        if SHARDING not in ENGINES[spec.engine].gpu_options or scope.machine.is_cpu:
             continue
         for each in _divisions(getattr(scope, role), scope.machine):
             if each != spec.num_gpus_each:
-                options = {**spec.engine_options, "tensor_parallel_size": each}
+                options = {**spec.engine_options, SHARDING: each}
                 copies = scope.machine.num // each
                 changed = spec.model_copy(update={"engine_options": options, "replicas": copies})
-                change = f"{role}: tensor_parallel_size {each}, replicas {copies}"
+                change = f"{role}: {SHARDING} {each}, replicas {copies}"
                 yield Changed(change, recipe.model_copy(update={role: changed}), scope, values)
 
 

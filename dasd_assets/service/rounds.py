@@ -2,7 +2,7 @@
 
 A batch asks for its models in turn: the teacher samples, the parity check scores a sample again in another way, the
 student scores, another computation checks that. Where loading takes minutes, all batches are first made up to their
-responses, then these are checked, then scored, then the scores are checked and the rest is made; `kept_engine` keeps
+responses, then these are checked, then scored, then the scores are checked and the rest is made; `kept_loaded` keeps
 what one batch has loaded for the next. A round leaves out only checks, and nothing below them is made before they pass.
 """
 

@@ -26,7 +26,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engine_processes import EngineProcesses
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
-from dasd_resources.inference.kept_engine import kept_engine, make_room
+from dasd_resources.inference.kept_loaded import kept_engine, make_room
 from dasd_resources.inference.model_files import context_length, find_model, fingerprint, prompting_fingerprint
 from dasd_resources.recipe import Model, RecipeError, Server
 

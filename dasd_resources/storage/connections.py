@@ -70,9 +70,15 @@ def all_cores(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def _limit_memory(connection: duckdb.DuckDBPyConnection, gigabytes: float) -> None:
     """Let queries hold no more than this in memory; less where DuckDB by itself takes less, as on a small machine."""
-    connection.execute("RESET memory_limit")
-    [(by_itself,)] = connection.sql("SELECT parse_formatted_bytes(current_setting('memory_limit'))").fetchall()
-    connection.execute(f"SET memory_limit = '{min(by_itself, int(gigabytes * 1e9))}B'")
+    connection.execute(f"SET memory_limit = '{min(_taken_by_itself(), int(gigabytes * 1e9))}B'")
+
+
+@cache
+def _taken_by_itself() -> int:
+    """The bytes to which DuckDB limits itself here; not asked of a connection, whose snapshot may be gone by now."""
+    with duckdb.connect() as connection:
+        [(limit,)] = connection.sql("SELECT parse_formatted_bytes(current_setting('memory_limit'))").fetchall()
+    return int(limit)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from dasd_resources.inference.engine import Completion, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.engines import Engines
-from dasd_resources.inference.kept_engine import LOCK, WANTED, free_kept_engine, kept_engine, make_room
+from dasd_resources.inference.kept_loaded import LOCK, WANTED, free_kept_engine, kept_engine, make_room
 from dasd_resources.recipe import load_recipe
 
 
@@ -92,7 +92,7 @@ def test_idle_it_is_freed_unless_used_since(loads: Loads) -> None:
 
 def test_another_process_that_needs_room_has_it_freed(loads: Loads) -> None:
     loads.use("a")
-    code = f"from dasd_resources.inference.kept_engine import make_room, Path; make_room(Path({str(loads.home)!r}))"
+    code = f"from dasd_resources.inference.kept_loaded import make_room, Path; make_room(Path({str(loads.home)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert loads.events == ["load a", "use a", "close a"]
     loads.use("a")
