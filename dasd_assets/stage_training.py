@@ -20,6 +20,7 @@ from dasd_assets.rules.asset_names import DAS, MIXED
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
+from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.recipe import Recipe, Training
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import Pace, Progress, Trained
@@ -94,7 +95,7 @@ def identity(recipe: Recipe, dataset: str, parent_id: str, seen: Seen) -> str:
 def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int | None = None) -> SftJob:
     """The job of a stage, its rows written to a file. num_threads: of each process; None for one per core."""
     checkpoint = identity(stage.recipe, stage.dataset, stage.parent_id, seen)
-    folder = Path(warehouse.home) / "checkpoints"
+    folder = Path(warehouse.home) / CHECKPOINT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{checkpoint}.rows.parquet"
     pin_snapshot(file, seen.snapshot)

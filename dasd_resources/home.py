@@ -12,6 +12,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.whole_files import write_whole
 
 LANDING_FOLDER = "prompts"
+CHECKPOINT_FOLDER = "checkpoints"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"

@@ -12,12 +12,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from dasd_assets.commands.messages import echo as print_message
 from dasd_resources.errors import UserError
+from dasd_resources.hub import HubError, HuggingFace
 from dasd_resources.landing.folder_contents import HELD_OUT, landed_files
 from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
@@ -31,7 +32,6 @@ NUM_LOOKED_AT = 100  # first rows of a file
 OF_A_HUB = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 Echo = Callable[[str], None]
-Answer = TypeVar("Answer")
 
 
 class NotLanded(UserError, ValueError):
@@ -96,34 +96,19 @@ def land_dataset(
                 hub.download(path, root)
             shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's own notes
             land(recipe, home, [root], echo)
+    except HubError as error:
+        raise NotLanded(str(error)) from None
     except OSError as error:
         raise NotLanded(f"{name} could not be downloaded: {excerpt(str(error), 200)}; is there a network?") from None
 
 
 def hugging_face(name: str, revision: str) -> Hub:
     """A dataset of the hub. Raises NotLanded unless the revision is a commit: a branch is something else tomorrow."""
-    from huggingface_hub import HfApi, hf_hub_download
-
     if not COMMIT.fullmatch(revision):
         raise NotLanded(f"--revision {excerpt(revision)} is not a commit: give the 40 digits of the dataset's history")
-
-    def list_files() -> list[str]:
-        return _reached(lambda: HfApi().list_repo_files(name, repo_type="dataset", revision=revision))
-
-    def download(path: str, folder: Path) -> Path:
-        return _reached(
-            lambda: Path(hf_hub_download(name, path, repo_type="dataset", revision=revision, local_dir=folder))
-        )
-
-    return Hub(list_files, download)
-
-
-def _reached(ask: Callable[[], Answer]) -> Answer:
-    """The hub's answer. Raises OSError for whatever its HTTP client, which is not always the same, raises."""
-    try:
-        return ask()
-    except Exception as error:
-        raise ConnectionError(" ".join(str(error).split())) from error
+    hub = HuggingFace()
+    dataset = cache(lambda: hub.look(name, revision))
+    return Hub(lambda: list(dataset().files), lambda path, folder: hub.download(dataset(), path, folder))
 
 
 def _is_wanted(path: str, config: str | None, split: str | None) -> bool:

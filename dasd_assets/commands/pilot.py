@@ -21,7 +21,7 @@ from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation import benchmark_rows
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.figures import Figure, Figures
-from dasd_assets.plan.hardware import Machine, machine
+from dasd_assets.plan.hardware import DEVICES, Machine, machine
 from dasd_assets.plan.measured import RATES, Pass, figures_of, settled, time_figures
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import BETWEEN
@@ -113,7 +113,7 @@ def this_machine() -> Machine:
     if not torch.cuda.is_available():
         return machine("cpu", os.cpu_count() or 1)
     name = torch.cuda.get_device_name(0)
-    known = next((device for device in ("H200", "H100", "B200", "L40S", "A100") if device in name), "A100")
+    known = next((device for device in DEVICES if device in name), "A100")
     return machine(known, torch.cuda.device_count())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dasd_assets.commands.check.landed import landed_records
 from dasd_assets.commands.display import display
 from dasd_assets.commands.messages import timed
 from dasd_assets.commands.pilot import draw, run_pilot, scaled_to, this_machine
@@ -25,7 +26,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import landing_folder
-from dasd_resources.landing.prompt_files import Prompt, read_prompts
+from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.visible_text import show
 
@@ -67,13 +68,11 @@ def _machine(args: argparse.Namespace, here: Machine) -> Machine:
 
 def landed_prompts(recipe: Recipe, home: Path) -> Iterator[Prompt]:
     """The questions of the landing folder that can be used, each once."""
-    folder, seen = landing_folder(recipe, home), set[str]()
-    for batch, file in folder.keys(folder.files()).items():
-        with folder.local_copy(file, batch) as path:
-            for record in read_prompts(path, file.name, recipe.landing.columns):
-                if isinstance(record, Prompt) and record.prompt_id not in seen:
-                    seen.add(record.prompt_id)
-                    yield record
+    seen = set[str]()
+    for record in landed_records(landing_folder(recipe, home), recipe):
+        if isinstance(record, Prompt) and record.prompt_id not in seen:
+            seen.add(record.prompt_id)
+            yield record
 
 
 def scope_of(

@@ -59,6 +59,7 @@ from dasd_assets.stage_training import (
     tracker_faults,
 )
 from dasd_resources.content_hash import content_hash
+from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
@@ -190,7 +191,7 @@ class Work:
             of = seen[data.name, data.policy]
             stage = Stage(data.recipe, f"{data.name}/{data.policy}", number, data.name, data.policy, parent, path)
             parent = identity(data.recipe, data.name, parent, of.seen)
-            path = str(Path(self.warehouse.home) / "checkpoints" / parent)
+            path = str(Path(self.warehouse.home) / CHECKPOINT_FOLDER / parent)
             self.stages.setdefault(parent, (stage, of))
             chain.append((parent, stage, of))
 
@@ -210,7 +211,7 @@ class Work:
     def _train(self, key: str, num_threads: int | None) -> bool:
         """Whether it was trained now, and not before."""
         stage, of = self.stages[key]
-        folder = Path(self.warehouse.home) / "checkpoints" / key
+        folder = Path(self.warehouse.home) / CHECKPOINT_FOLDER / key
         known = self.warehouse.read("SELECT count(*) FROM checkpoints WHERE checkpoint_id = $id", {"id": key}).item()
         found = published(folder, key) if known else None
         self.trained[key] = found or self._train_anew(key, stage, of, num_threads)

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.rules.asset_names import MIXED
+from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.storage.tables import measured
@@ -39,7 +40,7 @@ def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Po
     first = of_one_seed(stages.filter(pl.col("num_steps") > 0))
     chains: dict[tuple[Path, ...], list[str]] = {}
     for (arm,), part in first.group_by("arm", maintain_order=True):
-        folders = tuple(Path(warehouse.home) / "checkpoints" / name for name in part["checkpoint_id"])
+        folders = tuple(Path(warehouse.home) / CHECKPOINT_FOLDER / name for name in part["checkpoint_id"])
         chains.setdefault(folders, []).append(str(arm))
     return {
         ", ".join(arms): _over_steps([Trained.load(path).losses for path in paths])

@@ -4,11 +4,8 @@ For models too small to use a second core, of which many are asked, as those of 
 libraries once, which takes longer than to load such a model. `EngineWorkers` divides the requests of one model instead.
 """
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Queue
@@ -21,9 +18,17 @@ from dasd_resources.inference.engine import (
     Score,
     ScoringRequest,
 )
-from dasd_resources.inference.engine_worker import Load, Message, Method, Raised, Ready, serve_in_turn
-
-SECONDS_TO_END = 5.0
+from dasd_resources.inference.engine_worker import (
+    SECONDS_TO_END,
+    Load,
+    Message,
+    Method,
+    Raised,
+    Ready,
+    kill,
+    serve_in_turn,
+    start,
+)
 
 
 class EngineProcess:
@@ -75,19 +80,11 @@ class EngineProcess:
         process, self._process, self._pipe, self._is_at_work = self._process, None, None, False
         if process is not None:
             process.join(SECONDS_TO_END)
-            assert process.pid, "it was started"
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            process.join()
+            kill(process)
 
     def _start(self) -> Connection:
         if self._pipe is None:
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=serve_in_turn, args=(theirs, self._num_threads))
-            self._process.start()
-            theirs.close()  # or its end would not be seen here
+            self._process, self._pipe = start(serve_in_turn, self._num_threads)
         return self._pipe
 
     def _run(

@@ -4,6 +4,7 @@ It ends with its parent, when the pipe closes, and at SIGTERM; in the last two c
 `EngineProcesses` loads one engine after another.
 """
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Literal
 
 from dasd_resources.inference.engine import (
@@ -26,6 +28,7 @@ from dasd_resources.inference.engine import (
 from dasd_resources.inference.gpus import VISIBLE
 from dasd_resources.orphans import end_with_starter
 
+SECONDS_TO_END = 5.0  # for closing the engine; a command that is interrupted has ten in all
 Load = Callable[[], InferenceEngine]
 Method = Literal["generate", "score"]
 Job = tuple[Method, Sequence[GenerationRequest] | Sequence[ScoringRequest]]
@@ -44,6 +47,25 @@ class Raised:
 
 
 Message = Completion | Failure | Score | Ready | Raised
+
+
+def start(target: Callable[..., None], *args: object) -> tuple[SpawnProcess, Connection]:
+    """A new process that runs `serve` or `serve_in_turn` on one end of a pipe; it, and the other end."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *args))
+    process.start()
+    theirs.close()  # or its end would not be seen here
+    return process, ours
+
+
+def kill(process: SpawnProcess) -> None:
+    """End it, and with it what its engine has started: vLLM's own processes outlive one that was killed."""
+    assert process.pid, "it was started"
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -> None:

@@ -6,27 +6,33 @@ is started again by the next call, not within one: what killed it may do so agai
 """
 
 import logging
-import multiprocessing
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Generic
 
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.engine_worker import Load, Message, Method, Raised, Ready, serve
+from dasd_resources.inference.engine_worker import (
+    SECONDS_TO_END,
+    Load,
+    Message,
+    Method,
+    Raised,
+    Ready,
+    kill,
+    serve,
+    start,
+)
 from dasd_resources.inference.limits import Request
 
 RUNS_AT_ONCE = 256  # requests that an engine runs at once: holding any back for later would only make it wait
 LEAST = 32  # handed out at a time, while there are so many
 FIRST_PART = 0.75  # of more requests than run at once; the rest evens out what lengths nobody knew did
 MAX_DEATHS = 3  # of processes that had a request; it may be the cause, or have been beside it
-SECONDS_TO_END = 5.0  # for closing the engine; a command that is interrupted has ten in all
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +62,6 @@ class Worker(Generic[Request]):
             self.pipe.send((method, requests))
         except OSError:
             log.debug("process %s no longer reads", self.process.pid)
-
-    def kill(self) -> None:
-        """End it, and with it what its engine has started: vLLM's own processes outlive one that was killed."""
-        assert self.process.pid, "it was started"
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.join()
 
     def receive(self) -> Completion | Score | Failure | Ready | None:
         """Its next message; None if it has died, or ends because its engine raised an error."""
@@ -137,14 +135,10 @@ class EngineWorkers:
 
     def _start(self, num_requests: int) -> None:
         """Start the processes that are missing, but no more than there are requests."""
-        context = multiprocessing.get_context("spawn")
         while self._free and len(self._workers) < num_requests:
-            ours, theirs = context.Pipe()
             gpus = self._free.pop(0)
-            process = context.Process(target=serve, args=(theirs, self._load, gpus, self._num_threads))
-            process.start()
-            theirs.close()  # or its end would not be seen here
-            self._workers.append(Worker(process, ours, gpus))
+            process, pipe = start(serve, self._load, gpus, self._num_threads)
+            self._workers.append(Worker(process, pipe, gpus))
 
     def _hand_out(self, method: Method, waiting: list[Request], total: int) -> list[Request]:
         """Give every free process its part; returns what is left."""
@@ -195,7 +189,7 @@ class EngineWorkers:
         deadline = time.monotonic() + SECONDS_TO_END
         for worker in workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.kill()
+            kill(worker.process)
 
 
 def part_size(num_waiting: int, total: int, num_workers: int, is_first: bool) -> int:

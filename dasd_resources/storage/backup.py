@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
-from dasd_resources.home import BENCHMARK_FOLDER, LANDING_FOLDER
+from dasd_resources.home import BENCHMARK_FOLDER, CHECKPOINT_FOLDER, LANDING_FOLDER
 from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.storage.catalog_copy import dump
 from dasd_resources.storage.catalogs import SQLITE_FILE, UPKEEP
@@ -183,7 +183,7 @@ class _Writer:
 
     def _checkpoints(self, snapshot: int) -> list[str]:
         """Published checkpoints of this home; returns those whose folder is gone."""
-        folder = self._home / "checkpoints"
+        folder = self._home / CHECKPOINT_FOLDER
         for path in folder.glob("[!.]*"):
             if path.is_dir() and not path.suffix:
                 for file in _files(path):

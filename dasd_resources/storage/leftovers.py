@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.storage.connections import SPILL
 from dasd_resources.storage.upkeep import Swept
 
@@ -30,12 +31,12 @@ def pin_snapshot(rows: Path, snapshot: int) -> Path:
 
 def pinned_snapshots(home: Path) -> set[int]:
     """The snapshots of trainings that are under way, or were killed and may go on."""
-    return {int(pin.read_text()) for pin in (home / "checkpoints").glob(f"*.rows{SNAPSHOT}")}
+    return {int(pin.read_text()) for pin in (home / CHECKPOINT_FOLDER).glob(f"*.rows{SNAPSHOT}")}
 
 
 def sweep_checkpoints(home: Path, grace_seconds: float, keep_unfinished_seconds: float) -> Swept:
     """Delete half-made checkpoints, and the rows they were trained on, that nothing has touched for so long."""
-    folder, swept = home / "checkpoints", Swept()
+    folder, swept = home / CHECKPOINT_FOLDER, Swept()
     for partial in sorted(folder.glob(f"*{PARTIAL}")):
         published = partial.with_suffix("").is_dir()
         with _training_lock(partial.with_suffix("")) as ours:

@@ -48,7 +48,7 @@ def prompts_landed(recipe: Recipe, home: Path, teacher: PromptedModel | None, la
     folder = landing_folder(recipe, home)
     num_prompts, num_rejected, reasons, longest = 0, 0, list[str](), None
     domains, verifiers, first, per_file = set[str](), set[str](), list[Prompt](), Counter[str]()
-    for record in _records(folder, recipe):
+    for record in landed_records(folder, recipe):
         if isinstance(record, RejectedPrompt):
             num_rejected += 1
             if len(reasons) < NUM_REASONS:
@@ -152,7 +152,8 @@ def budgets(recipe: Recipe, prompts: Prompts) -> str:
     return f"all of {', '.join(unnamed)} is kept" if unnamed else "every landed domain has one"
 
 
-def _records(folder: LandingFolder, recipe: Recipe) -> Iterator[Prompt | RejectedPrompt]:
+def landed_records(folder: LandingFolder, recipe: Recipe) -> Iterator[Prompt | RejectedPrompt]:
+    """What became of every line of the landing folder, file by file."""
     read = read_questions if recipe.imports is not None else read_prompts
     for batch, file in folder.keys(folder.files()).items():
         with folder.local_copy(file, batch) as path:

@@ -21,7 +21,7 @@ from dasd_resources.sft.trackers import PACKAGES as TRACKERS
 from dasd_resources.sft.trainer import executable
 
 PACKAGES = {
-    "flash_attention_2": ("flash_attn", 'pip install --editable ".[flash-attn]"'),
+    "flash_attention_2": ("flash_attn", "pip install 'dasd[flash-attn]'"),
     "flash_attention_3": ("flash_attn_interface", "build it from FlashAttention's sources (hopper/)"),
 }
 
@@ -47,9 +47,7 @@ def _strategy(training: Training) -> str:
     """What is generated of a strategy: processes, and accelerate's settings as its file has them."""
     assert training.gpus_per_node is not None
     if training.strategy == "zero3" and find_spec("deepspeed") is None:
-        raise CheckFailed(
-            'training.strategy zero3 needs DeepSpeed: pip install --editable ".[deepspeed]", or strategy: fsdp2'
-        )
+        raise CheckFailed("training.strategy zero3 needs DeepSpeed: pip install 'dasd[deepspeed]', or strategy: fsdp2")
     wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
     settings = yaml.safe_dump(accelerate_config(training), default_flow_style=True, sort_keys=False, width=10**6)
     num_bins = training.per_device_batch_size * training.nodes * wanted
@@ -99,7 +97,7 @@ def attention(recipe: Recipe, student: PromptedModel | None) -> str:
     """The packages that the recipe's attention and layer kernels are from, and the kernels themselves."""
     name = recipe.training.attn_implementation
     needed = [PACKAGES[name]] if name in PACKAGES else []
-    needed += [("kernels", 'pip install --editable ".[kernels]"')] if recipe.training.use_kernels else []
+    needed += [("kernels", "pip install 'dasd[kernels]'")] if recipe.training.use_kernels else []
     if missing := {package: remedy for package, remedy in needed if find_spec(package) is None}:
         raise CheckFailed(
             f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
