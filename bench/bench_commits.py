@@ -1,19 +1,23 @@
 """Many small commits: the catalog's size, and how long a commit and a start take, before and after maintenance.
 
-    python bench/bench_commits.py [commits]    # or DASD_COMMITS; 10,000 take some ten minutes on a quiet core
+    python bench/bench_commits.py [commits] [--minutes M] [--folder FOLDER]   # or DASD_COMMITS, DASD_COMMITS_MINUTES
 
 Each commit adds a few rows of one batch, as a flush of a ledger does. Maintenance then merges the files and expires
-every snapshot but the newest.
+every snapshot but the newest. Figures are appended to FOLDER/commits.jsonl as they come; a run that was stopped or
+killed, or has used up its minutes, is gone on with by the next one. What was measured so far is printed each time.
 """
 
+import argparse
 import os
-import sys
-import tempfile
+import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 
 import polars as pl
+from measurements import Limit, Measurements, default_folder
 from results import table
 
 from dasd_resources.storage.upkeep import expire_snapshots, merge_small_files, table_sizes
@@ -22,38 +26,67 @@ from dasd_resources.storage.warehouse import Warehouse
 NUM_COMMITS = 1000
 NUM_BATCHES, NUM_ROWS = 10, 50  # rows of a commit: fewer than some ten would stay in the catalog
 TIMED = 20  # commits, at each of the points
-POINTS = (0.01, 0.1, 1.0)  # of all commits
+POINTS = (0.01, 0.1, 0.25, 0.5, 1.0)  # of all commits
+MERGED, EXPIRED = "files merged", "snapshots expired"
+HEAD = {"catalog": 1e-6, "files": 1, "snapshots": 1, "commit": 1000, "open": 1000}  # figure -> its factor in the table
 
 
-def main(num_commits: int) -> None:
-    rows = []
-    with tempfile.TemporaryDirectory() as home:
-        warehouse, done = Warehouse(home=home), 0
-        warehouse.migrate()
-        for point in POINTS:
-            times = []
-            while done < num_commits * point:
-                times.append(commit(warehouse, done))
-                done += 1
-            rows.append(state(warehouse, f"after {done:,} commits", times))
+def main(num_commits: int, folder: Path, limit: Limit) -> None:
+    kept = Measurements(folder / "commits.jsonl", {"commits": num_commits, "rows": NUM_ROWS, "batches": NUM_BATCHES})
+    if (EXPIRED,) in kept.found:
+        print(page(kept, num_commits, ""))
+        return
+    warehouse, left = Warehouse(home=str(folder / "home")), ""
+    warehouse.migrate()
+    # A kill may have come between a commit and its point: the table says how many there are.
+    done = count(warehouse) // NUM_ROWS
+    for point in (round(num_commits * share) for share in POINTS):
+        name, times = f"after {point:,} commits", list[float]()
+        while done < point and limit.allows(0):
+            times.append(commit(warehouse, done))
+            done += 1
+        if done < point:
+            left = f"Stopped after {done:,} commits, as {limit.minutes:g} minutes were over; the next run goes on."
+            break
+        if (name,) not in kept.found:
+            kept.add(name, **state(warehouse, times or extra(warehouse, done)))
+    else:
+        maintained(kept, warehouse, done)
+    print(page(kept, num_commits, left))
+    if not left:
+        shutil.rmtree(folder / "home")
+
+
+def maintained(kept: Measurements, warehouse: Warehouse, done: int) -> None:
+    """Merge and expire, each timed, with the state after it."""
+
+    def merge() -> int:
+        return sum(merge_small_files(warehouse, "bench").values())
+
+    def expire() -> int:
+        return expire_snapshots(warehouse, "bench", datetime.now(UTC), ())[0]
+
+    steps: dict[str, Callable[[], int]] = {MERGED: merge, EXPIRED: expire}
+    for name, step in steps.items():
+        if (name,) in kept.found:
+            continue
         began = time.perf_counter()
-        merged = sum(merge_small_files(warehouse, "bench").values())
-        merging = time.perf_counter() - began
-        rows.append(state(warehouse, "files merged", [commit(warehouse, done + i) for i in range(TIMED)]))
-        began = time.perf_counter()
-        expired, _ = expire_snapshots(warehouse, "bench", datetime.now(UTC), ())
-        expiring = time.perf_counter() - began
-        rows.append(state(warehouse, "snapshots expired", [commit(warehouse, done + TIMED + i) for i in range(TIMED)]))
-    print("## Many small commits\n")
-    print(
-        f"{num_commits:,} commits of {NUM_ROWS} rows, of {NUM_BATCHES} batches in turn; medians of the last {TIMED}.\n"
-    )
-    print(table(["", "catalog, MB", "data files", "snapshots", "commit, ms", "open and count, ms"], rows))
-    print(f"Merging {merged:,} files took {merging:.1f} s, expiring {expired:,} snapshots {expiring:.1f} s.")
+        number, seconds = step(), time.perf_counter() - began
+        kept.add(name, **state(warehouse, extra(warehouse, done)), number=number, seconds=seconds)
+
+
+def extra(warehouse: Warehouse, done: int) -> list[float]:
+    """Seconds of a few commits more, of rows that are not there yet, which `done` does not count."""
+    first = max(done, count(warehouse) // NUM_ROWS)
+    return [commit(warehouse, first + index) for index in range(TIMED)]
+
+
+def count(warehouse: Warehouse) -> int:
+    return int(warehouse.read("SELECT count(*) FROM failed_requests").item())
 
 
 def commit(warehouse: Warehouse, number: int) -> float:
-    """Seconds of adding a row."""
+    """Seconds of adding a few rows."""
     row = {"asset": "bench", "batch": f"b{number % NUM_BATCHES}", "reason": "none", "failed_at": datetime.now(UTC)}
     rows = pl.DataFrame([{**row, "request_id": f"{number} {index}"} for index in range(NUM_ROWS)])
     began = time.perf_counter()
@@ -62,16 +95,41 @@ def commit(warehouse: Warehouse, number: int) -> float:
     return time.perf_counter() - began
 
 
-def state(warehouse: Warehouse, name: str, times: list[float]) -> list[object]:
+def state(warehouse: Warehouse, times: list[float]) -> dict[str, float]:
+    """Bytes, files, snapshots; seconds of a commit, of the last few, and of a count by a new connection."""
     began = time.perf_counter()
-    warehouse.read("SELECT count(*) FROM failed_requests")
+    count(warehouse)
     reading = time.perf_counter() - began
-    num_files = int(table_sizes(warehouse)["num_files"].sum())
-    snapshots = warehouse.read("SELECT count(*) FROM dasd.snapshots()").item()
     files = warehouse.catalog.parent.glob(f"{warehouse.catalog.name}*")  # with what SQLite has not moved into it yet
-    size = sum(file.stat().st_size for file in files) / 1e6
-    return [name, size, num_files, snapshots, 1000 * median(times[-TIMED:]), 1000 * reading]
+    return {
+        "catalog": float(sum(file.stat().st_size for file in files)),
+        "files": float(table_sizes(warehouse)["num_files"].sum()),
+        "snapshots": float(warehouse.read("SELECT count(*) FROM dasd.snapshots()").item()),
+        "commit": median(times[-TIMED:]),
+        "open": reading,
+    }
+
+
+def page(kept: Measurements, num_commits: int, left: str) -> str:
+    rows = [[of[0], *(figures[name] * factor for name, factor in HEAD.items())] for of, figures in kept.found.items()]
+    heading = (
+        f"{num_commits:,} commits of {NUM_ROWS} rows, of {NUM_BATCHES} batches in turn; medians of the last {TIMED}."
+    )
+    lines = ["## Many small commits", "", heading, ""]
+    lines += [table(["", "catalog, MB", "data files", "snapshots", "commit, ms", "open and count, ms"], rows)]
+    if (EXPIRED,) in kept.found:
+        merged, expired = kept.found[MERGED,], kept.found[EXPIRED,]
+        lines += [
+            f"Merging {merged['number']:,.0f} files took {merged['seconds']:.1f} s, expiring {expired['number']:,.0f} "
+            f"snapshots {expired['seconds']:.1f} s."
+        ]
+    return "\n".join([*lines, *([left] if left else [])])
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DASD_COMMITS", NUM_COMMITS)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commits", type=int, nargs="?", default=int(os.environ.get("DASD_COMMITS", NUM_COMMITS)))
+    parser.add_argument("--minutes", type=float, default=float(os.environ.get("DASD_COMMITS_MINUTES", "inf")))
+    parser.add_argument("--folder", type=Path, default=default_folder("commits"))
+    given = parser.parse_args()
+    main(given.commits, given.folder, Limit(given.minutes))

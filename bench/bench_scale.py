@@ -1,117 +1,42 @@
 """The stages at shares of the report's size: seconds, peak memory and bytes, how they grow, and what all of it takes.
 
-    python bench/bench_scale.py [share ...]    # in percent of 105,000 questions and 1.68 M candidates; or DASD_SCALE
+    python bench/bench_scale.py [share ...] [--minutes M] [--disk GB] [--folder FOLDER]
+        # shares in percent of 105,000 questions and 1.68 M candidates; also DASD_SCALE="1 3 10", DASD_SCALE_MINUTES
 
-Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) from an
-engine that writes sums by chance, through the real assets, one landed file. Every step runs in a process of its own,
-whose peak is VmHWM. Growth is the power law through the shares; a step's cost at 100 % is its last one times the ratio
-to that power. What a process costs that does nothing is taken off the seconds first. Left out: engines, training.
+Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
+real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM. Growth is the power law
+through the shares, and a step's cost at 100 % its largest one's times the ratio to that power, which is taken as 1
+where there is one share. What a process costs that does nothing is taken off first. Left out: models, training.
+
+Every figure is appended to FOLDER/scale.jsonl as it comes. No step is begun that would not end within the minutes, by
+the share before, and no share that would not fit on the disk; the next run goes on where one was stopped or killed,
+by default if it is of the same commit. A share's home is removed when all its steps are done.
 """
 
+import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from random import Random
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+import numpy as np
+from measurements import Limit, Measurements, default_folder
+from results import table
+from scale_home import MAINTENANCE, MEAN, NOTHING, NUM_CANDIDATES, NUM_QUESTIONS, STEPS, UNITS, do, sizes
 
-import numpy as np  # noqa: E402
-from conftest import Fake, FakeEngine, Project, change  # noqa: E402
-from results import table  # noqa: E402
-
-from dasd_assets.cli import main as dasd  # noqa: E402
-from dasd_resources.demo.questions import questions  # noqa: E402
-from dasd_resources.demo.traces import canonical, steps_of  # noqa: E402
-from dasd_resources.inference.engine import GenerationRequest, InferenceEngine  # noqa: E402
-from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
-from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
-from dasd_resources.storage.upkeep import table_sizes  # noqa: E402
-
-NUM_QUESTIONS, NUM_CANDIDATES = 105_000, 8  # at each of two temperatures
 SHARES = (0.01, 0.03, 0.1)  # percent
-MEAN, DEVIATION, LONGEST = 15_700, 0.8, 65_000
-TOKENS_PER_SENTENCE = 13.5  # of the demo's teacher for "Now 123 + 456 is 579."
-BYTES_PER_TOKEN = 30.0  # of a whole home, measured below
-SAMPLE = 50  # rows of each table that `verify` recomputes
+BYTES_PER_TOKEN = 30.0  # of a whole home, with training sets that are written again while they are replaced
+DISK_GB = 20.0
+SPARE = 2e9  # bytes of the disk that stay free
 MEMORY_BAR, HOURS_BAR = 64e9, 24.0  # of a step at 100 %: beyond, it has to change first
-LONG = 65_536
-NOTHING = "a process that does nothing"
-SETTINGS = {
-    "generation.num_candidates": NUM_CANDIDATES,
-    "generation.max_tokens": LONG,
-    "training.max_length": LONG,
-    "filters.max_student_tokens": LONG,
-    "filters.require_correct": False,
-    "selection.policy": "top_k",
-    "parity.num_responses": 4,
-    "parity.max_tokens": 1024,
-    "decontamination": None,
-}
-TOKENS = {
-    "responses": "SELECT sum(len(token_ids)) FROM responses",
-    "student_tokens": "SELECT sum(len(token_ids)) FROM student_tokens",
-    "student_logprobs": "SELECT sum(len(logprobs)) FROM student_logprobs",
-    "sft_examples": "SELECT sum(len(input_ids)) FROM sft_examples",
-    "sentence_probabilities": "SELECT count(*) FROM sentence_probabilities",
-    "sentence_types": "SELECT count(*) FROM sentence_types",
-}
-
-
-class ScaleEngine(FakeEngine):
-    """Responses as long as the report's; logprobs of token, place and model, so prefill gives what decoding did."""
-
-    def _text(self, request: GenerationRequest) -> str:
-        prompt = self._tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)
-        expression = prompt.rpartition("problem: ")[2].partition(" =")[0]
-        rng = Random(request.seed)
-        length = min(rng.lognormvariate(math.log(MEAN) - DEVIATION**2 / 2, DEVIATION), LONGEST)
-        said = []
-        for _ in range(max(int(length / TOKENS_PER_SENTENCE), 1)):
-            a, b = rng.randrange(1000), rng.randrange(1000)
-            said.append(f"Now {a} + {b} is {a + b}.")
-        return canonical(" ".join(said), steps_of(expression)[-1].c + (rng.random() < 0.2))
-
-    def _logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Most near 0, some far below; a sentence's worth of places is likelier or less likely under a model."""
-        ids, places = np.asarray(token_ids, np.uint64), np.arange(len(token_ids), dtype=np.uint64)
-        vocabulary = np.uint64(self._tokenizer.get_vocab_size())
-        share = _hashed(ids * np.uint64(1_000_003) + places * np.uint64(7_919) + vocabulary)
-        weight = 0.2 + 2 * _hashed(places // np.uint64(14) * np.uint64(104_729) + vocabulary)
-        return (-weight * np.power(-np.log1p(-share), 2.5) * 0.1).astype(np.float32).tolist()
-
-
-def _hashed(keys: np.ndarray) -> np.ndarray:
-    """In [0, 1): the upper bits of a multiplicative hash."""
-    mixed = keys * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(32)
-    return ((mixed * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(11)).astype(np.float64) / 2**53
-
-
-class ScaleEngines(Engines):
-    """Finds the demo's models, and answers for them."""
-
-    @contextmanager
-    def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
-        yield ScaleEngine(model, Fake())
-
-
-class ScaleProject(Project):
-    """A home whose engine gives long answers."""
-
-    @property
-    def engines(self) -> Engines:
-        return ScaleEngines(home=str(self.home))
+SIZES = "sizes"
+CATALOG = "catalog.sqlite*"
 
 
 @dataclass(frozen=True)
@@ -119,166 +44,194 @@ class Measured:
     """A step at one share."""
 
     seconds: float
-    peak: int
+    peak: float
 
 
-def recipe(num_questions: int) -> Recipe:
-    """The demo's with the report's numbers; 26 % of the candidates are kept, as 435K of 1.68 M."""
-    made = load_recipe("demo")
-    budget = {"math": max(int(num_questions * NUM_CANDIDATES * 0.26), 1)}
-    for key, value in {**SETTINGS, "selection.budgets": {"t060": budget, "t100": budget}}.items():
-        made = change(made, key, value)
-    return made
+def main(wanted: Sequence[float], folder: Path, limit: Limit, disk: float) -> None:
+    settings = {"mean": MEAN, "candidates": NUM_CANDIDATES}
+    kept, left = Measurements(folder / "scale.jsonl", settings), list[str]()
+    for percent in sorted(wanted):
+        if (percent, STEPS[-1]) in kept.found:
+            continue
+        if needed(percent) > min(1e9 * disk, shutil.disk_usage(folder).free - SPARE):
+            left.append(f"{percent:g} %, which needs {needed(percent) / 1e9:,.0f} GB of disk")
+        elif not run_share(percent, folder, kept, limit):
+            left.append(f"what of {percent:g} % and more would not have ended within {limit.minutes:g} minutes")
+            break
+    print(page(kept, left))
 
 
-def steps_to_run(project: Project) -> list[str]:
-    """Assets in the order of the graph, as far as the training sets."""
-    order = [key.to_user_string() for key in project.definitions.resolve_asset_graph().toposorted_asset_keys]
-    before = ("teacher_model", "student_model", "held_out_questions", "prompts")
-    data = (
-        "teacher_generations_t060",
-        "teacher_generations_t100",
-        "student_tokens",
-        "response_verdicts",
-        "student_logprobs",
-        "sentence_probabilities",
-        "sentence_types",
-        "response_scores",
-        "selected_responses_t060",
-        "selected_responses_t100",
-        "random_responses",
-        "sft_dataset_t060",
-        "sft_dataset_t100",
-    )
-    return [name for name in order if name in before] + [name for name in order if name in data]
+def run_share(percent: float, folder: Path, kept: Measurements, limit: Limit) -> bool:
+    """Measure what is left to measure of a share; False if that would take too long."""
+    home, num = folder / f"share-{percent:g}" / "home", max(round(NUM_QUESTIONS * percent / 100), 2)
+    home.mkdir(parents=True, exist_ok=True)
+    for step in STEPS:
+        if (percent, step) in kept.found:
+            continue
+        if not limit.allows(foretold(kept, percent, step)):
+            return False
+        with undone_by_a_kill(home, step):
+            if step == MAINTENANCE:  # which merges the files that are counted
+                kept.add(percent, SIZES, **sizes(home, num))
+            found = measured(home, num, step)
+            kept.add(percent, step, seconds=found.seconds, peak=found.peak)
+    shutil.rmtree(home.parent)
+    return True
 
 
-def run_share(percent: float, folder: Path) -> tuple[dict[str, Measured], dict[str, tuple[float, int]], int, int]:
-    """Step -> what it took; table -> (bytes of a token or row, files); responses, tokens."""
-    num = max(round(NUM_QUESTIONS * percent / 100), 2)
-    project = ScaleProject(folder / "home", recipe(num))
-    project.land("batch.jsonl", list(islice(questions("prompts"), num)))
-    found = {name: measured(project.home, num, name) for name in [NOTHING, *steps_to_run(project)]}
-    response = project.read("SELECT response_id FROM responses ORDER BY len(token_ids) DESC LIMIT 1").item()
-    before = sizes(project)
-    found["audit response"] = measured(project.home, num, "audit", "response", response)
-    found["audit verify --sample"] = measured(project.home, num, "audit", "verify", "--sample", str(SAMPLE))
-    found["maintenance"] = measured(project.home, num, "maintenance")
-    num_responses, num_tokens = project.read("SELECT count(*), sum(len(token_ids)) FROM responses").row(0)
-    for name, (each, files) in sizes(project).items():
-        before[name] = (each, before[name][1])
-        print(f"{percent} %: {name} {each:.2f} B, {before[name][1]} files, {files} merged", file=sys.stderr)
-    return found, before, num_responses, int(num_tokens)
-
-
-def sizes(project: Project) -> dict[str, tuple[float, int]]:
-    """Table -> bytes of a token, or of a row where it has none, and its files."""
-    stored = {row["table_name"]: row for row in table_sizes(project.warehouse).iter_rows(named=True)}
-    return {
-        name: (stored[name]["num_bytes"] / max(int(project.read(query).item() or 0), 1), stored[name]["num_files"])
-        for name, query in TOKENS.items()
-    }
-
-
-def measured(home: Path, num: int, *words: str) -> Measured:
+def measured(home: Path, num_questions: int, step: str) -> Measured:
     """Seconds and peak bytes of one step in a process of its own."""
+    command = [sys.executable, __file__, "--step", str(home), str(num_questions), step]
     started = time.perf_counter()
-    environment = {**os.environ, "DASD_HOME": str(home)}
-    command = [sys.executable, __file__, "--step", str(home), str(num), *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    result = Measured(time.perf_counter() - started, int(json.loads(done.stdout.splitlines()[-1])))
-    print(f"{words[0]} {result.seconds:.1f} s, {result.peak / 1e6:,.0f} MB", file=sys.stderr, flush=True)
-    return result
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "DASD_HOME": str(home)}
+    )
+    return Measured(time.perf_counter() - started, float(json.loads(done.stdout.splitlines()[-1])))
 
 
-def step(home: Path, num: int, words: list[str]) -> None:
-    """One step here, then the peak of this process."""
-    project = ScaleProject(home, recipe(num))
-    if words[0] == NOTHING:
-        project.definitions.resolve_implicit_global_asset_job_def()
-    elif words[0] == "audit":
-        assert dasd(words) == 0, words
-    else:
-        project.materialize(words[0])
-    status = Path("/proc/self/status").read_text()
-    print(json.dumps(1024 * int(status.partition("VmHWM:")[2].split()[0])))
+@contextmanager
+def undone_by_a_kill(home: Path, step: str) -> Iterator[None]:
+    """What a killed step has committed is taken back before it is begun again: it is measured whole, or not."""
+    before, partial = home.parent / "before", home.parent / "before.partial"
+    if before.is_dir() and (before / "step").read_text() == step:
+        for state in (*home.glob(CATALOG), home / "dagster"):
+            shutil.rmtree(state) if state.is_dir() else state.unlink(missing_ok=True)
+        for saved in (before / "home").iterdir():
+            saved.rename(home / saved.name)
+    for stale in (before, partial):
+        shutil.rmtree(stale, ignore_errors=True)
+    (partial / "home").mkdir(parents=True)
+    (partial / "step").write_text(step)
+    for state in home.glob(CATALOG):
+        shutil.copy2(state, partial / "home")
+    if (home / "dagster").is_dir():
+        shutil.copytree(home / "dagster", partial / "home" / "dagster")
+    partial.rename(before)
+    yield
+    shutil.rmtree(before)
 
 
-def exponent(shares: Sequence[float], values: Sequence[float]) -> float:
-    """Of the power law through them, by least squares of the logarithms."""
-    slope: float = np.polyfit(np.log(shares), np.log(np.maximum(values, 1e-3)), 1)[0]
-    return float(slope)
+def foretold(kept: Measurements, percent: float, step: str) -> float:
+    """Seconds of a step by its largest share so far, as if it grew as the share does."""
+    known = [share for share, name in kept.found if name == step]
+    return kept.found[max(known), step]["seconds"] * percent / max(known) if known else 0.0
+
+
+def needed(percent: float) -> float:
+    """Bytes of a home of that share."""
+    return 2 * NUM_QUESTIONS * NUM_CANDIDATES * percent / 100 * MEAN * BYTES_PER_TOKEN
 
 
 def whole(shares: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """The exponent, and the value at 100 %."""
-    power = exponent(shares, values)
+    """Exponent of the power law through the shares, by least squares of the logarithms, and its value at 100 %."""
+    power = 1.0
+    if len(shares) > 1:
+        power = float(np.polyfit(np.log(shares), np.log(np.maximum(values, 1e-3)), 1)[0])
     return power, values[-1] * (100 / shares[-1]) ** max(power, 0.0)
 
 
-def main(wanted: Sequence[float]) -> None:
-    found, stored, counts = [], [], []
-    shares = [percent for percent in wanted if has_room(percent)]
-    for percent in shares:
-        with tempfile.TemporaryDirectory() as folder:
-            steps, sizes_of, num_responses, num_tokens = run_share(percent, Path(folder))
-        found.append(steps)
-        stored.append(sizes_of)
-        counts.append((num_responses, num_tokens))
-    print(page(shares, found, stored, counts))
-    if left := [percent for percent in wanted if percent not in shares]:
-        print(f"Left out, as the disk had no room: {', '.join(f'{percent:g} %' for percent in left)}.")
+@dataclass(frozen=True)
+class Growth:
+    """A step at every share that it was measured at, less what an idle process takes, and at 100 %."""
+
+    step: str
+    seconds: dict[float, float]
+    peak: float
+    exponent: float
+    all_seconds: float
+    memory_exponent: float
+    all_memory: float
 
 
-def has_room(percent: float) -> bool:
-    """Whether the disk holds a home of that share, whose training sets are written again while they are replaced."""
-    needed = 2 * NUM_QUESTIONS * NUM_CANDIDATES * percent / 100 * MEAN * BYTES_PER_TOKEN
-    return needed < shutil.disk_usage(tempfile.gettempdir()).free
+def growth(kept: Measurements, step: str) -> Growth:
+    shares = sorted(share for share, name in kept.found if name == step)
+    figures, idle = ([kept.found[share, name] for share in shares] for name in (step, NOTHING))
+    pairs = list(zip(figures, idle, strict=True))
+    seconds = [max(one["seconds"] - zero["seconds"], 0.01) for one, zero in pairs]
+    peaks = [max(one["peak"] - zero["peak"], 1e6) for one, zero in pairs]
+    (exponent, all_seconds), (memory_exponent, memory) = whole(shares, seconds), whole(shares, peaks)
+    of_shares = dict(zip(shares, seconds, strict=True))
+    return Growth(step, of_shares, figures[-1]["peak"], exponent, all_seconds, memory_exponent, memory)
 
 
-def page(
-    shares: Sequence[float],
-    found: Sequence[dict[str, Measured]],
-    stored: Sequence[dict[str, tuple[float, int]]],
-    counts: Sequence[tuple[int, int]],
-) -> str:
-    names, idle = [name for name in found[0] if name != NOTHING], [one[NOTHING] for one in found]
-    rows, first = list[list[object]](), list[tuple[str, str]]()
-    for name in names:
-        seconds = [max(one[name].seconds - zero.seconds, 0.01) for one, zero in zip(found, idle, strict=True)]
-        peaks = [float(max(one[name].peak - zero.peak, 1e6)) for one, zero in zip(found, idle, strict=True)]
-        (growth, all_seconds), (memory_growth, memory) = whole(shares, seconds), whole(shares, peaks)
-        peak = found[-1][name].peak / 1e6
-        rate, hours = counts[-1][1] / seconds[-1] / 1e6, all_seconds / 3600
-        rows.append([name, *seconds, rate, growth, hours, peak, memory_growth, memory / 1e9])
-        first += [(name, f"{memory / 1e9:,.0f} GB of memory")] if memory > MEMORY_BAR else []
-        first += [(name, f"{all_seconds / 3600:,.0f} hours")] if all_seconds / 3600 > HOURS_BAR else []
-    head = ["step", *(f"{percent:g} %, s" for percent in shares), "M tokens/s", "exponent"]
-    head += ["100 %, h", "peak, MB", "its exponent", "100 %, GB"]
-    sizes_of = [[name, *(one[name][0] for one in stored), stored[-1][name][1]] for name in TOKENS]
-    measured_at = zip(shares, counts, strict=True)
-    of_counts = "; ".join(f"{percent:g} %: {num:,} responses, {many:,} tokens" for percent, (num, many) in measured_at)
-    total = sum(
-        stored[-1][name][0] * (counts[-1][1] * 100 / shares[-1])
-        for name in ("responses", "student_tokens", "student_logprobs")
+def page(kept: Measurements, left: Sequence[str]) -> str:
+    """The section: steps, bytes, and what would have to change first."""
+    shares = sorted({float(str(share)) for share, _ in kept.found})
+    sized = {share: kept.found[share, SIZES] for share in shares if (share, SIZES) in kept.found}
+    grown = [growth(kept, step) for step in STEPS[1:] if any(name == step for _, name in kept.found)]
+    idle = kept.found[shares[-1], NOTHING]
+    lines = [
+        "## At the report's size: shares of it, and what all of it would take",
+        "",
+        _counts(sized),
+        f"Nothing larger was run. One batch; idle processes take {idle['seconds']:.1f} s and "
+        f"{idle['peak'] / 1e6:,.0f} MB, which is off the seconds, and off the memory that is extrapolated.",
+        "",
+        table(_head(shares), [_row(one, shares, sized) for one in grown]),
+    ]
+    if sized:
+        lines += [_bytes(sized), _disk(sized), ""]
+    lines += [_first(grown)] + ([f"Left out: {'; '.join(left)}."] if left else [])
+    return "\n".join(lines)
+
+
+def _counts(sized: dict[float, dict[str, float]]) -> str:
+    counted = (
+        f"{share:g} %: {one['responses']:,.0f} responses, {one['tokens']:,.0f} tokens" for share, one in sized.items()
     )
-    changes = "; ".join(f"`{name}` ({why})" for name, why in first) or "none"
-    return f"""## At the report's size: shares of it, and what all of it would take
+    return f"{'; '.join(counted) or 'No share was finished'}."
 
-{of_counts}. Nothing larger was run. One batch, one core; idle processes take {idle[-1].seconds:.1f} s and \
-{idle[-1].peak / 1e6:,.0f} MB, which is off the seconds and off the memory that is extrapolated.
 
-{table(head, rows)}
-{table(["bytes of a token (a sentence)", *(f"{percent:g} %" for percent in shares), "files"], sizes_of)}
-At 100 %, responses with the student's tokens and logprobs: {total / 1e9:,.0f} GB. Steps that would take more than \
-{MEMORY_BAR / 1e9:.0f} GB or {HOURS_BAR:.0f} hours
-in one batch, and so would have to change, or be given smaller files, first: {changes}."""
+def _head(shares: Sequence[float]) -> list[str]:
+    columns = ["step", *(f"{share:g} %, s" for share in shares), "responses/s", "M tokens/s", "exponent", "100 %, h"]
+    return [*columns, "peak, MB", "its exponent", "100 %, GB"]
+
+
+def _row(one: Growth, shares: Sequence[float], sized: dict[float, dict[str, float]]) -> list[object]:
+    last = max(one.seconds)
+    counts, seconds = sized.get(last), one.seconds[last]
+    rates = [counts["responses"] / seconds, counts["tokens"] / seconds / 1e6] if counts else ["", ""]
+    times: list[object] = [one.seconds.get(share, "") for share in shares]
+    memory = [one.peak / 1e6, one.memory_exponent, one.all_memory / 1e9]
+    return [one.step, *times, *rates, one.exponent, one.all_seconds / 3600, *memory]
+
+
+def _bytes(sized: dict[float, dict[str, float]]) -> str:
+    last = sized[max(sized)]
+    rows = [[name, *(one[f"bytes.{name}"] for one in sized.values()), last[f"files.{name}"]] for name in UNITS]
+    return table(["bytes of a token (a sentence)", *(f"{share:g} %" for share in sized), "files"], rows)
+
+
+def _disk(sized: dict[float, dict[str, float]]) -> str:
+    share = max(sized)
+    each = sum(sized[share][f"bytes.{name}"] for name in ("responses", "student_tokens", "student_logprobs"))
+    total = each * sized[share]["tokens"] * 100 / share
+    return f"At 100 %, responses with the student's tokens and logprobs: {total / 1e9:,.0f} GB."
+
+
+def _first(grown: Sequence[Growth]) -> str:
+    """What would have to change first, and which step takes longest."""
+    first = [f"`{one.step}` ({one.all_memory / 1e9:,.0f} GB of memory)" for one in grown if one.all_memory > MEMORY_BAR]
+    hours = [one for one in grown if one.all_seconds / 3600 > HOURS_BAR]
+    first += [f"`{one.step}` ({one.all_seconds / 3600:,.0f} hours)" for one in hours]
+    longest, total = max(grown, key=lambda one: one.all_seconds), sum(one.all_seconds for one in grown)
+    return (
+        f"Steps that would take more than {MEMORY_BAR / 1e9:.0f} GB or {HOURS_BAR:.0f} hours in one batch, and so "
+        f"would have to change, or be given smaller files, first: {'; '.join(first) or 'none'}. All steps together: "
+        f"{total / 3600:,.0f} hours of one process, of which `{longest.step}` {longest.all_seconds / 3600:,.0f}."
+    )
 
 
 if __name__ == "__main__":
-    run: Callable[[], None]
     if sys.argv[1:2] == ["--step"]:
-        step(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
-    else:
-        given = sys.argv[1:] or os.environ.get("DASD_SCALE", "").split()
-        main([float(word) for word in given] or SHARES)
+        do(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        sys.exit()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("share", type=float, nargs="*")
+    parser.add_argument("--minutes", type=float, default=float(os.environ.get("DASD_SCALE_MINUTES", "inf")))
+    parser.add_argument("--disk", type=float, default=DISK_GB)
+    parser.add_argument("--folder", type=Path, default=default_folder("scale"))
+    given = parser.parse_args()
+    asked = given.share or [float(word) for word in os.environ.get("DASD_SCALE", "").split()] or SHARES
+    given.folder.mkdir(parents=True, exist_ok=True)
+    main(asked, given.folder, Limit(given.minutes), given.disk)

@@ -11,7 +11,8 @@ import pytest
 from conftest import Fake, Project, change, fake_engines, prompt_rows
 
 from dasd_assets.cli import main
-from dasd_assets.commands.pilot import FOLDER, Pilot, draw, run_pilot, scaled_to
+from dasd_assets.commands.pilot import FOLDER, Pilot, run_pilot, scaled_to
+from dasd_assets.commands.pilot_files import draw
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.engine_time import decoding, prefill, training
@@ -19,7 +20,7 @@ from dasd_assets.plan.estimate import Plan, estimate
 from dasd_assets.plan.figures import Figure, Figures, at_hand, intervals, measured
 from dasd_assets.plan.hardware import Machine, machine
 from dasd_assets.plan.lengths import shorter
-from dasd_assets.plan.measured import Pass, figures_of, fit, time_figures
+from dasd_assets.plan.measured import Pace, Pass, figures_of, fit, time_figures
 from dasd_assets.plan.model_size import ModelSize, size_of
 from dasd_assets.plan.page import page
 from dasd_assets.plan.savings import savings
@@ -152,6 +153,24 @@ def test_the_times_of_two_passes_are_found_again(tiny: Recipe) -> None:
     assert found["fixed.checkpoint_t060"].value == pytest.approx(1.5)
     plan = estimate(tiny, scope, {**figures, **found})
     assert all(stage.is_measured for stage in plan.stages)
+
+
+def test_a_trainings_own_pace_is_believed_more_than_two_short_times(tiny: Recipe) -> None:
+    """Twice as slow as modelled, and 6 s for a start; the two times of the steps are noisy."""
+    scope, _ = scope_of(tiny, [], CORE, 100)
+    figures = assumed(tiny, CORE)
+    values, passes, paces = at_hand(figures), list[Pass](), dict[str, Pace]()
+    for num, noise in ((200, 0.5), (1000, -0.5)):
+        whole = replace(scope, questions={"general": num}, num_batches=1)
+        trained = [
+            one for one in stages_of(tiny, whole, work_of(tiny, whole, values), values) if one.kind == "training"
+        ]
+        passes.append(Pass(whole, whole, {one.asset: 6 + noise + 2 * one.seconds for one in trained}))
+        paces = {one.asset: Pace(one.tokens / 2, one.seconds) for one in trained}
+    found = time_figures(tiny, passes, figures, paces)
+    assert found["factor.training"].value == pytest.approx(2)
+    assert found["fixed.checkpoint_t060"].value == pytest.approx(6)
+    assert found["factor.training"].low < 2 < found["factor.training"].high
 
 
 def test_starts_are_counted() -> None:

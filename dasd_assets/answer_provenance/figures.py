@@ -53,8 +53,7 @@ def types_by_position(positions: pl.DataFrame, newest: str | None) -> "Figure":
             each.plot(part["position"], part["mean"], style, color=COLOURS[kind], marker="o", markersize=2, label=label)
             _band(each, part, kind)
         each.set_ylim(0, None)
-    axes[0].legend(fontsize=7, frameon=False)
-    return figure
+    return with_legend(figure, axes[0])
 
 
 def right_minus_wrong(pooled: pl.DataFrame, within: pl.DataFrame, newest: str | None) -> "Figure":

@@ -9,23 +9,27 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 
 from dasd_assets.commands.console import console
+from dasd_assets.commands.pilot_files import Lines, lines_of, smaller, write_lines
 from dasd_assets.commands.run import Echo, bring_up_to_date
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation import benchmark_rows
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.figures import Figure, Figures
 from dasd_assets.plan.hardware import DEVICES, Machine, machine
-from dasd_assets.plan.measured import RATES, Pass, figures_of, settled, time_figures
+from dasd_assets.plan.measured import RATES, Pace, Pass, figures_of, settled, time_figures
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import BETWEEN
-from dasd_assets.rules.asset_names import ROLES
+from dasd_assets.rules.asset_names import ROLES, checkpoint_asset
+from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.service.instance import open_instance
 from dasd_assets.stage_training import Train
 from dasd_resources.content_hash import content_hash
@@ -33,9 +37,10 @@ from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.landing.prompt_files import Prompt
-from dasd_resources.recipe import Landing, Recipe
+from dasd_resources.recipe import Recipe
+from dasd_resources.sft.checkpoint import Trained
 from dasd_resources.sft.trainer import train as train_in_child
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.whole_files import write_whole
 
 FOLDER = "pilots"
@@ -59,6 +64,7 @@ class _Home:
     recipe: Recipe
     engines: Engines
     definitions: dg.Definitions
+    lines: Lines
 
 
 def run_pilot(
@@ -88,7 +94,7 @@ def run_pilot(
     warehouse = Warehouse(home=str(made.path))
     found = figures_of(warehouse, made.recipe, len(prompts))
     figures = {**assumed(made.recipe, scope.machine), **found}
-    times = time_figures(made.recipe, passes, figures)
+    times = time_figures(made.recipe, passes, figures, _paces(warehouse, made.recipe))
     return Pilot({**found, **settled(figures), **times}, scope.machine)
 
 
@@ -119,30 +125,19 @@ def this_machine() -> Machine:
 
 def _prepare(recipe: Recipe, prompts: Sequence[Prompt], home: Path, engines: Engines, train: Train) -> _Home:
     """The pilot's home, new or as it was left, and the recipe as it runs there: a smaller copy in everything landed."""
-    key = content_hash([recipe.model_dump(mode="json"), sorted(prompt.prompt_id for prompt in prompts)])[:12]
+    asked, lines = sorted(prompt.prompt_id for prompt in prompts), lines_of(recipe, prompts, home)
+    # Of a recipe that imports, also what landed to them by now.
+    landed = [] if recipe.imports is None else [lines[prompt_id] for prompt_id in asked]
+    key = content_hash([recipe.model_dump(mode="json"), asked, *landed])[:12]
     path = home / FOLDER / f"{recipe.name}-{len(prompts)}-{key}"
     path.mkdir(parents=True, exist_ok=True)
     if (home / FINGERPRINTS).is_file() and not (path / FINGERPRINTS).exists():
         shutil.copy(home / FINGERPRINTS, path / FINGERPRINTS)
-    smaller = _smaller(recipe, len(prompts), path)
+    made = smaller(recipe, len(prompts), path)
     engines = engines.model_copy(update={"home": str(path)})
-    definitions = build_definitions(smaller, path, engines, train, compared=())
+    definitions = build_definitions(made, path, engines, train, compared=())
     logged = dg.Definitions.merge(definitions, dg.Definitions(loggers={"console": console}))
-    return _Home(path, smaller, engines, logged)
-
-
-def _smaller(recipe: Recipe, most: int, path: Path) -> Recipe:
-    """With at most so many questions of each benchmark, in files of the pilot's own."""
-    rows, benchmarks = benchmark_rows(recipe), []
-    for benchmark in recipe.evaluation.benchmarks:
-        own = sorted((row for row in rows if row["benchmark"] == benchmark.name), key=lambda row: row["question_id"])
-        file = path / "benchmarks" / f"{benchmark.name}.jsonl"
-        _write(file, (_line(row) for row in own[:most]))
-        update = {"path": str(file), "columns": None, "layout": None, "task": None, "shuffle_seed": 0}
-        benchmarks.append(benchmark.model_copy(update=update))
-    evaluation = recipe.evaluation.model_copy(update={"benchmarks": tuple(benchmarks)})
-    automation = recipe.automation.model_copy(update={"landing": None})
-    return recipe.model_copy(update={"evaluation": evaluation, "automation": automation, "landing": Landing()})
+    return _Home(path, made, engines, logged, lines)
 
 
 def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> dict[str, float]:
@@ -151,7 +146,7 @@ def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> di
     if record.is_file():
         return dict(json.loads(record.read_text()))
     file = made.path / LANDING_FOLDER / f"pass_{number}.jsonl"
-    _write(file, (_line(vars(prompt)) for prompt in prompts))
+    write_lines(file, chain.from_iterable(made.lines[prompt.prompt_id] for prompt in prompts))
     settled = time.time() - SETTLED_SECONDS
     os.utime(file, (settled, settled))
     dagster_home = prepare_home(made.path, None)
@@ -165,6 +160,19 @@ def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> di
     seconds[BETWEEN] = max(wall - sum(seconds.values()), 0.0)
     write_whole(record, json.dumps(seconds, indent=1).encode())
     return seconds
+
+
+def _paces(warehouse: Warehouse, recipe: Recipe) -> dict[str, Pace]:
+    """Training asset -> what its loss curve says of its pace; its first point, with the child's start, is left out."""
+    paces = dict[str, Pace]()
+    for row in current_checkpoints(warehouse, recipe).filter(pl.col("dataset").is_not_null()).iter_rows(named=True):
+        points = Trained.load(warehouse.folder(row["path"])).losses
+        times = [point.time for point in points if point.time is not None]
+        if len(points) == len(times) > 1:
+            tokens, seconds = points[-1].tokens - points[0].tokens, times[-1] - times[0]
+            if tokens > 0 and seconds > 0:
+                paces[checkpoint_asset(row["name"])] = Pace(tokens, seconds)
+    return paces
 
 
 def step_seconds(instance: dg.DagsterInstance) -> dict[str, float]:
@@ -192,21 +200,3 @@ def _scope_of(scope: Scope, recipe: Recipe, part: Sequence[Prompt], number: int)
 def _is_time(name: str) -> bool:
     """Whether a figure holds on machines of one kind alone."""
     return name.startswith(("factor.", "fixed.", *RATES)) or name.endswith("_per_second")
-
-
-def _line(row: Row) -> dict[str, object]:
-    """A question as a prompt file has it."""
-    keys = ("question", "domain", "system_prompt", "reference_answer", "verifier", "metadata")
-    return {key: row[key] for key in keys if row[key] is not None}
-
-
-def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def draw(prompts: Iterable[Prompt], num: int) -> list[Prompt]:
-    """So many of them, those whose hashes come first: of every file and domain as many as their share."""
-    unique = {prompt.prompt_id: prompt for prompt in prompts}
-    ordered = sorted(unique, key=lambda key: content_hash(["pilot", key]))
-    return [unique[key] for key in ordered[:num]]

@@ -7,8 +7,7 @@ Those of the CPU are measured (docs/benchmarks.md) on one core. What is ours alo
 from dasd_assets.plan.figures import Figure, Figures
 from dasd_assets.plan.hardware import Machine
 from dasd_assets.plan.model_size import ModelSize
-from dasd_assets.rules.asset_names import ROLES
-from dasd_assets.rules.checkpoints import checkpoint_names
+from dasd_assets.plan.work import answering
 from dasd_resources.recipe import Recipe
 
 LOW_TEMPERATURE = "report §6.3: 1.45G tokens in 105K responses at T=0.6"
@@ -67,11 +66,10 @@ def _of_answers(recipe: Recipe) -> Figures:
     limit = max(benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks)
     mean = min(20_000.0, 0.5 * limit)
     figures = dict[str, Figure]()
-    for name in checkpoint_names(recipe):
+    for name in answering(recipe):
         share = 0.4 if name == "student" else 1.0
         origin = "assumed: longer than the training set's" + (", the untrained student's shorter" if share < 1 else "")
         figures[f"answer_tokens.{name}"] = Figure(share * mean, 0.5 * share * mean, 1.6 * share * mean, origin)
-    assert set(ROLES) <= set(checkpoint_names(recipe))
     return figures
 
 
@@ -95,6 +93,7 @@ def _of_rates() -> Figures:
     return {
         "start_seconds": Figure(2.0, 0.5, 10.0, "assumed: a step, before it works"),
         "load_bytes_per_second": Figure(0.5e9, 0.2e9, 1.5e9, "assumed: weights into an engine, its warm-up included"),
+        "landed_tokens_per_second": Figure(1.0e6, 0.3e6, 3.0e6, "assumed: tokens of landed rows parsed and stored"),
         "tokenised_per_second": Figure(0.3e6, 0.15e6, 0.6e6, "assumed: tokens, one core"),
         "judged_tokens_per_second": Figure(1.0e6, 0.4e6, 2.0e6, f"{measured_here}: tokens looked at for repetition"),
         "verified_per_second": Figure(50.0, 5.0, 500.0, "assumed: answers verified; programs take longest"),

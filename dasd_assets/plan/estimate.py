@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from dasd_assets.plan.figures import Figures, Interval, Values, at_hand, intervals
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
-from dasd_assets.plan.work import Work, work_of
-from dasd_assets.rules.checkpoints import trained_names
+from dasd_assets.plan.work import Work, trained_here, work_of
 from dasd_resources.recipe import Recipe
 
 HOUR = 3600.0
@@ -75,9 +74,10 @@ def seconds_of(stage: Stage, values: Values) -> float:
     """fixed · starts + factor · modelled; loading models is part of what a pilot finds fixed."""
     factor = values.get(f"factor.{stage.kind}", 1.0)
     fixed = values.get(f"fixed.{stage.asset}")
+    working = values["start_seconds"] * stage.restarts + factor * stage.seconds
     if fixed is None:
-        return values["start_seconds"] * stage.starts + stage.loads + factor * stage.seconds
-    return fixed * stage.starts + factor * stage.seconds
+        return values["start_seconds"] * stage.starts + stage.loads + working
+    return fixed * stage.starts + working
 
 
 def total_seconds(recipe: Recipe, scope: Scope, values: Values) -> float:
@@ -119,7 +119,7 @@ def _disk(recipe: Recipe, scope: Scope, work: Work, values: Values) -> dict[str,
         "training sets": taught * values["bytes.example_token"],
         "rollouts and answers": (tokens("rollouts") + tokens("answers.")) * values["bytes.student_token"],
         "other rows": small * values["bytes.row"],
-        "checkpoints": weights * len(trained_names(recipe)),
+        "checkpoints": weights * len(trained_here(recipe)),
         "training state": weights * STATE_COPIES,
     }
 

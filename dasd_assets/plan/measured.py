@@ -38,6 +38,14 @@ class Pass:
     seconds: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Tokens that an asset went through between two looks at its clock, and the seconds between them."""
+
+    tokens: float
+    seconds: float
+
+
 def figures_of(lake: Lake, recipe: Recipe, num_landed: int) -> Figures:
     """What the rows of a finished home say; what they are silent about is left out.
 
@@ -47,8 +55,14 @@ def figures_of(lake: Lake, recipe: Recipe, num_landed: int) -> Figures:
     return {**figures, **_of_mixed_policy(lake, recipe), **_of_answers(lake, recipe), **_of_disk(lake)}
 
 
-def time_figures(recipe: Recipe, passes: Sequence[Pass], figures: Figures) -> Figures:
-    """fixed.<asset> and factor.<kind> of every stage that ran in both passes. figures: all others."""
+def time_figures(
+    recipe: Recipe, passes: Sequence[Pass], figures: Figures, paces: Mapping[str, Pace] | None = None
+) -> Figures:
+    """fixed.<asset> and factor.<kind> of every stage that ran in both passes. figures: all others.
+
+    paces: of assets of the last pass that say how fast they went once they had begun. Two times of a few steps each
+    tell that much worse.
+    """
     values = at_hand(figures)
     stages = [_by_asset(recipe, one, values) for one in passes]
     found, noise = dict[str, Figure](), _noise(stages, passes)
@@ -67,7 +81,8 @@ def time_figures(recipe: Recipe, passes: Sequence[Pass], figures: Figures) -> Fi
             )
             for modelled, one in zip(stages, passes, strict=True)
         ]
-        factor, fixed = fit(points, noise)
+        known = [(stages[-1][asset], paces[asset]) for asset in assets if paces and asset in paces]
+        factor, fixed = at_pace(points, known, noise) if known else fit(points, noise)
         found[f"factor.{kind}"] = factor
         found |= {f"fixed.{asset}": fixed for asset in assets}
     return found
@@ -117,6 +132,21 @@ def fit(points: Sequence[tuple[float, float, float]], share: float = NOISE) -> t
     )
 
 
+def at_pace(
+    points: Sequence[tuple[float, float, float]], known: Sequence[tuple[Stage, Pace]], share: float
+) -> tuple[Figure, Figure]:
+    """The same where paces are known, which give the factor; what they leave of the times is fixed.
+
+    points: as of `fit`. share: of a time, by which two equal ones differ.
+    """
+    ratios = [pace.seconds / (pace.tokens * stage.seconds / stage.tokens) for stage, pace in known]
+    factor = sum(pace.seconds for _, pace in known) / sum(p.tokens * s.seconds / s.tokens for s, p in known)
+    low, high = min([*ratios, factor * (1 - share)]), max([*ratios, factor * (1 + share)])
+    each = sum(max(seconds - factor * modelled, 0.0) for modelled, seconds, _ in points) / sum(n for *_, n in points)
+    spread = (NOISE_SECONDS + share * max(seconds for _, seconds, _ in points)) / max(n for *_, n in points)
+    return Figure(factor, low, high, PILOT), Figure(each, max(each - spread, 0.0), each + spread, PILOT)
+
+
 def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
     """A stage of each batch had the pass's own part to do, any other all that there was."""
     own, whole = (stages_of(recipe, scope, work_of(recipe, scope, values), values) for scope in (one.own, one.whole))
@@ -147,9 +177,22 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         WHERE r.temperature = $temperature"""
     for dataset, temperature in recipe.datasets.items():
         rows = lake.read(query, {"filters": list(filters), "temperature": temperature})
+        if recipe.imports is not None:
+            figures |= _of_imports(lake, recipe, dataset, asked)
         if not rows.is_empty():
-            figures |= _of_dataset(dataset, rows, asked * recipe.generation.num_candidates)
+            num_wanted = 0 if recipe.imports is not None else asked * recipe.generation.num_candidates
+            figures |= _of_dataset(dataset, rows, num_wanted)
     return figures
+
+
+def _of_imports(lake: Lake, recipe: Recipe, dataset: str, asked: int) -> dict[str, Figure]:
+    """Of this home alone, whose stages had these to do; what all landed files hold is counted (`planned_pool`)."""
+    query = """SELECT count(*), count(*) FILTER (sample_index < $num_candidates),
+            count(*) FILTER (logprob_origin = 'given') FROM responses WHERE temperature = $temperature"""
+    params = {"num_candidates": recipe.generation.num_candidates, "temperature": recipe.datasets[dataset]}
+    num, used, given = lake.read(query, params).row(0)
+    found = {"landed_each": num / max(asked, 1), "used_share": used / max(num, 1), "given_share": given / max(num, 1)}
+    return {f"{name}.{dataset}": Figure(value, value, value, PILOT) for name, value in found.items()}
 
 
 def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, Figure]:

@@ -75,6 +75,9 @@ class ModelSize:
         return float(self.num_bytes * (1 - experts + experts * touched))
 
 
+ABSENT = ModelSize("absent", 0.0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0)  # a teacher whose responses are imported
+
+
 def size_of(name: str, path: Path | None, dtype: str) -> ModelSize:
     """Of the model in a folder, or of one of REPORTED. Raises UserError where the configuration is not here."""
     if path is not None and (path / "config.json").is_file():

@@ -59,7 +59,7 @@ def _heading(plan: Plan) -> str:
     basis = (
         f"{measured} of {len(plan.figures)} figures are a pilot's, the others assumed (below)"
         if measured
-        else "without a pilot: every figure is assumed, see below; `dasd plan --pilot 50` measures them"
+        else "without a pilot: what has not landed is assumed, see below; `dasd plan --pilot 50` measures it"
     )
     batches = number_of(plan.scope.num_batches, "batch", "batches")
     return (

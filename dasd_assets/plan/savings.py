@@ -70,20 +70,25 @@ def _saving(plan: Plan, changed: Changed) -> Saving:
 def _changes(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]:
     for change, changed in _settings(recipe):
         yield Changed(change, changed, scope, values)
-    limit = recipe.generation.max_tokens // 2
-    generation = recipe.generation.model_copy(update={"max_tokens": limit})
-    cut = recipe.model_copy(update={"generation": generation})
-    yield Changed(f"generation.max_tokens: {limit}", cut, scope, shorter(recipe, values, limit))
+    if _samples(recipe):
+        limit = recipe.generation.max_tokens // 2
+        cut = _with(recipe, "generation", {"max_tokens": limit})
+        yield Changed(f"generation.max_tokens: {limit}", cut, scope, shorter(recipe, values, limit))
     yield from _parallel(recipe, scope, values)
     doubled = replace(scope, machine=replace(scope.machine, num=2 * scope.machine.num))
     if not scope.machine.is_cpu:
         yield Changed(f"--gpus {2 * scope.machine.num}", recipe, doubled, values)
 
 
+def _samples(recipe: Recipe) -> bool:
+    """Whether the responses are this recipe's own: else they are there, as many and as long as they are."""
+    return recipe.imports is None and recipe.selection_from is None
+
+
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Settings that change no figure but counts."""
     for section, key, value in (
-        ("generation", "num_candidates", recipe.generation.num_candidates // 2),
+        ("generation", "num_candidates", recipe.generation.num_candidates // 2 if _samples(recipe) else 0),
         ("training", "epochs", recipe.training.epochs // 2),
         ("evaluation", "samples_per_question", recipe.evaluation.samples_per_question // 4),
         ("mixed_policy", "num_questions", (recipe.mixed_policy.num_questions or 0) // 2),

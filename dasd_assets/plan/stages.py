@@ -11,21 +11,23 @@ from dasd_assets.plan.assumptions import load_seconds
 from dasd_assets.plan.engine_time import decoding, prefill, training
 from dasd_assets.plan.figures import Values
 from dasd_assets.plan.scope import Scope
-from dasd_assets.plan.work import Work
+from dasd_assets.plan.work import Work, answering, has_mixed, trained_here
 from dasd_assets.rules.asset_names import (
     CONTROL_ASSET,
     MIXED,
+    SOURCE_ASSET,
     checkpoint_asset,
     dataset_asset,
     generation_asset,
     selection_asset,
 )
-from dasd_assets.rules.checkpoints import checkpoint_names, trained_names
+from dasd_assets.rules.landed import LANDED_ASSET
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import Recipe
 
-# Families: what the teacher writes, and what mostly the student does. A pilot has few continuations, which alone would
-# say little of their rate.
-GENERATION, ANSWERS = "generation", "answers"
+# Families: what the teacher writes, what mostly the student does, and what landed. A pilot has few continuations, which
+# alone would say little of their rate.
+GENERATION, ANSWERS, IMPORTS = "generation", "answers", "imports"
 BETWEEN = "between steps"  # checks of parity among them, and what Dagster and the planner take
 
 
@@ -33,6 +35,7 @@ BETWEEN = "between steps"  # checks of parity among them, and what Dagster and t
 class Stage:
     """seconds: modelled. starts: how often its fixed cost is paid. loads: seconds of loading models, in all.
 
+    restarts: starts that find the model loaded by an earlier one, and cost what any step does.
     family: stages with one cost a unit, whose measurements are taken together. rows: of `table`, that it writes.
     per_batch: it is made for each batch by itself.
     """
@@ -46,6 +49,7 @@ class Stage:
     rows: float = 0.0
     tokens: float = 0.0
     per_batch: bool = False
+    restarts: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -66,23 +70,16 @@ def stages_of(recipe: Recipe, scope: Scope, work: Work, values: Values) -> list[
 
 def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> Iterator[Stage]:
     rows, tokens, batches = work.rows, work.tokens, float(scope.num_batches)
-    machine, prompt = scope.machine, values["prompt_tokens"]
-    load = {"teacher": _load(scope, "teacher", values), "student": _load(scope, "student", values)}
+    load = {role: _load(scope, role, values) for role in ("teacher", "student")}
     yield Stage("prompts", rows["prompts"] / values["rows_per_second"], batches, table="prompts", rows=rows["prompts"])
-    for dataset in recipe.datasets:
-        mean, written = values[f"teacher_tokens.{dataset}"], tokens[f"generated.{dataset}"]
-        seconds = decoding(written, mean, prompt, scope.teacher, recipe.teacher, machine, values)
-        made = rows[f"responses.{dataset}"]
-        yield Stage(
-            generation_asset(dataset),
-            seconds,
-            batches,
-            batches * load["teacher"],
-            GENERATION,
-            "responses",
-            made,
-            written,
-        )
+    if recipe.imports is not None:
+        num, read = rows["landed_responses"], _sum(tokens, "generated.") / values["landed_tokens_per_second"]
+        yield Stage(LANDED_ASSET, read, batches, table="landed_responses", rows=num)
+    if recipe.selection_from is None:
+        starts, restarts = _starts(recipe, scope)
+        for dataset in recipe.datasets:
+            stage = (_imported if recipe.imports is not None else _generated)(recipe, scope, work, values, dataset)
+            yield replace(stage, starts=starts, restarts=restarts, loads=starts * load["teacher"])
     student = _sum(tokens, "student.")
     yield Stage(
         "student_tokens",
@@ -94,15 +91,19 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     )
     judged = student / values["judged_tokens_per_second"] + rows["responses"] / values["verified_per_second"]
     yield Stage("response_verdicts", judged, batches, table="response_verdicts", rows=rows["response_verdicts"])
+    if recipe.selection_from is not None:  # which scores nothing
+        return
     scored, num = _sum(tokens, "scored."), rows["student_logprobs"]
+    starts, restarts = _starts(recipe, scope)
     yield Stage(
         "student_logprobs",
-        prefill(scored, scored / max(num, 1), scope.student, machine, values["utilisation.prefill"]),
-        batches,
-        batches * load["student"],
+        prefill(scored, scored / max(num, 1), scope.student, scope.machine, values["utilisation.prefill"]),
+        starts,
+        starts * load["student"],
         table="student_logprobs",
         rows=num,
         tokens=scored,
+        restarts=restarts,
     )
     yield Stage(
         "sentence_probabilities",
@@ -116,14 +117,41 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
         yield Stage(asset, seconds, batches, table=table, rows=rows[table])
 
 
+def _starts(recipe: Recipe, scope: Scope) -> tuple[float, float]:
+    """Starts of a stage that load its model, and those of other batches, for which it is still loaded (rounds)."""
+    kept = recipe.automation.keep_loaded_seconds and any(
+        ENGINES[model.engine].holds_gpu_until_exit for model in (recipe.teacher, recipe.student)
+    )
+    return (1.0, scope.num_batches - 1.0) if kept else (float(scope.num_batches), 0.0)
+
+
+def _generated(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset: str) -> Stage:
+    mean, written = values[f"teacher_tokens.{dataset}"], work.tokens[f"generated.{dataset}"]
+    prompt, made = values["prompt_tokens"], work.rows[f"responses.{dataset}"]
+    seconds = decoding(written, mean, prompt, scope.teacher, recipe.teacher, scope.machine, values)
+    return Stage(generation_asset(dataset), seconds, family=GENERATION, table="responses", rows=made, tokens=written)
+
+
+def _imported(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset: str) -> Stage:
+    """All are read; those that landed without logprobs, or with those of a proxy's writer, the teacher scores."""
+    tokens, made = work.tokens[f"generated.{dataset}"], work.rows[f"responses.{dataset}"]
+    mean, given = values[f"teacher_tokens.{dataset}"] + values["prompt_tokens"], values[f"given_share.{dataset}"]
+    scored = (1 - given) * made * mean
+    seconds = prefill(scored, mean, scope.teacher, scope.machine, values["utilisation.prefill"])
+    seconds += tokens / values["landed_tokens_per_second"]
+    return Stage(generation_asset(dataset), seconds, family=IMPORTS, table="responses", rows=made, tokens=tokens)
+
+
 def _selection_stages(recipe: Recipe, work: Work, values: Values) -> Iterator[Stage]:
     rows = work.rows
+    if recipe.selection_from is not None:
+        yield Stage(SOURCE_ASSET, 0.0)
     for dataset in recipe.datasets:
         seconds = rows[f"student_logprobs.{dataset}"] / values["pooled_per_second"]
         kept = work.selected[dataset]
         yield Stage(selection_asset(dataset), seconds, 1, 0, "selection", "selected_responses", kept)
     drawn = rows["student_logprobs"] / values["pooled_per_second"]
-    control = sum(work.selected[dataset] for dataset in recipe.datasets)
+    control = sum(rows[f"sft_examples.{dataset}"] - work.selected[dataset] for dataset in recipe.datasets)
     yield Stage(CONTROL_ASSET, drawn, table="selected_responses", rows=control)
     for dataset in recipe.datasets:
         seconds = 2 * work.tokens[f"trained.{dataset}"] / values["written_tokens_per_second"]
@@ -134,7 +162,7 @@ def _selection_stages(recipe: Recipe, work: Work, values: Values) -> Iterator[St
 def _training_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> Iterator[Stage]:
     for dataset in recipe.datasets:
         yield _training(recipe, scope, work, values, dataset)
-    if recipe.mixed_policy.num_questions != 0:
+    if has_mixed(recipe):
         yield from _mixed_policy(recipe, scope, work, values)
         yield _training(recipe, scope, work, values, MIXED)
 
@@ -182,7 +210,7 @@ def _mixed_policy(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
 def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> Iterator[Stage]:
     rows, tokens, machine = work.rows, work.tokens, scope.machine
     prompt, score = values["prompt_tokens"], values["utilisation.prefill"]
-    asked = [name for name in checkpoint_names(recipe) if name not in scope.answered_before]
+    asked = [name for name in answering(recipe) if name not in scope.answered_before]
     seconds = loads = 0.0
     for name in asked:
         role = "teacher" if name == "teacher" else "student"
@@ -195,12 +223,12 @@ def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values)
     measured = written / values["judged_tokens_per_second"] + answers / values["rows_per_second"]
     yield Stage("evaluation_metrics", measured)
     if recipe.heldout is not None:
-        trained, mean = len(trained_names(recipe)), tokens["held_out"] / max(rows["heldout_losses"], 1)
+        trained, mean = len(trained_here(recipe)), tokens["held_out"] / max(rows["heldout_losses"], 1)
         seconds = prefill(tokens["held_out"], mean, scope.student, machine, score)
         loads = trained * _load(scope, "student", values)
         num = rows["heldout_losses"]
         yield Stage("heldout_losses", seconds, trained, loads, "", "heldout_losses", num, tokens["held_out"])
-    if recipe.provenance is not None:
+    if recipe.provenance is not None and rows["answer_logprobs"]:
         yield _answer_logprobs(scope, work, values)
         yield Stage("answer_sentences", rows["answer_logprobs"] / values["rows_per_second"])
     if recipe.export is not None:

@@ -141,5 +141,6 @@ def panels(titles: Sequence[str], x_label: str, y_label: str, title: str) -> "tu
 def with_legend(figure: "Figure", axes: "Axes", columns: int = 1) -> "Figure":
     """The figure with a legend, if anything in it has a label. columns: of the legend."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False, ncols=columns)
+        # `best` is the default; unless it is named, a busy machine, on which placing takes a second, is warned of it.
+        axes.legend(loc="best", fontsize=7, frameon=False, ncols=columns)
     return figure
