@@ -93,7 +93,10 @@ def identity(recipe: Recipe, dataset: str, parent_id: str, seen: Seen) -> str:
 
 
 def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int | None = None) -> SftJob:
-    """The job of a stage, its rows written to a file. num_threads: of each process; None for one per core."""
+    """The job of a stage, its rows written to a file.
+
+    num_threads: of a training beside others, forked as they are; None for one alone, with a thread per core.
+    """
     checkpoint = identity(stage.recipe, stage.dataset, stage.parent_id, seen)
     folder = Path(warehouse.home) / CHECKPOINT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,7 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
         seed=stage.recipe.seed,
         destination=folder / checkpoint,
         num_threads=num_threads,
+        forked=num_threads is not None,
         run=Run(Path(warehouse.home) / FOLDER, stage.recipe.name, checkpoint),
         record={
             "recipe": described(stage.recipe),

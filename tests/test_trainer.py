@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from transformers import (
 )
 
 from dasd_resources.recipe import Training
+from dasd_resources.sft import trainer
 from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained, epoch_folder, published
 from dasd_resources.sft.child import (
     EpochOrder,
@@ -44,6 +46,7 @@ from dasd_resources.sft.child import (
     sft_config,
 )
 from dasd_resources.sft.events import CURVES
+from dasd_resources.sft.forked import ForkedChild, start
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
 from dasd_resources.sft.trackers import Run
 from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
@@ -355,6 +358,25 @@ def test_a_killed_training_with_dropout_ends_bit_for_bit_as_if_undisturbed_and_k
     assert not epoch_folder(trained.path, 8).exists()
 
 
+def test_forked_trainings_are_as_those_of_a_process_each(
+    stage1: tuple[Trained, list[Progress]], make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [replace(make_job(f"forked-{number}"), forked=True, num_threads=1) for number in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        trained = list(pool.map(lambda job: train(job, ignore), jobs[:2]))
+    children = list[ForkedChild]()
+    monkeypatch.setattr(trainer, "fork", lambda *given: children.append(start(*given)) or children[-1])
+
+    def kill(reading: Reading) -> None:
+        if reading.step >= 12:
+            os.kill(children[0].pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="killed by SIGKILL"):
+        train(jobs[2], kill)
+    for one in [*trained, train(jobs[2], ignore)]:
+        assert (one.losses, one.content_hash) == (stage1[0].losses, stage1[0].content_hash)
+
+
 def child_of(process: int, job: SftJob) -> int:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     (child,) = (c for c in children if str(job.partial) in Path(f"/proc/{c}/cmdline").read_text())
@@ -368,8 +390,9 @@ train(pickle.load(open(sys.argv[1], "rb")), lambda point: print(point, flush=Tru
 """
 
 
-def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path) -> None:
-    job = make_job("orphan", epochs=10_000)
+@pytest.mark.parametrize("forked", [False, True])
+def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path, forked: bool) -> None:
+    job = replace(make_job("orphan", epochs=10_000), forked=forked)
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "job")], stdout=subprocess.PIPE) as parent:
         assert parent.stdout and parent.stdout.readline().startswith(b"Pace(step=0")

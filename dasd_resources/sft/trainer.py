@@ -39,23 +39,18 @@ from dasd_resources.sft.checkpoint import (
     published,
     saved_epochs,
 )
+from dasd_resources.sft.environment import CHILD_ENVIRONMENT
 from dasd_resources.sft.events import add, events
+from dasd_resources.sft.forked import ForkedChild
+from dasd_resources.sft.forked import start as fork
 from dasd_resources.sft.launching import CONFIG, config_text, launch_command
 from dasd_resources.sft.trackers import SETTINGS, Run, places, tracker_environment
 from dasd_resources.whole_files import write_whole
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
 SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once
-CHILD_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads halve the speed of a machine that has other work
-    # transformers reads resume state with weights_only=True; this holds for whatever else calls torch.load, too.
-    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-}
+
+Child = subprocess.Popen[bytes] | ForkedChild
 
 
 class TrainingError(RuntimeError):
@@ -79,6 +74,7 @@ class SftJob:
     destination: Path
     record: Mapping[str, object]
     num_threads: int | None = None  # of each process; None: one per core
+    forked: bool = False  # from a process that has the libraries; without a launcher and GPUs
     run: Run | None = None  # what trackers call it; None: it reports to none
 
     @property
@@ -235,19 +231,21 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
     config = job.partial / CONFIG
     if job.training.strategy is not None:
         config.write_text(config_text(job.training))
-    command = [*launch_command(job.training, config), "-m", "dasd_resources.sft.child"]
-    command += [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
+    arguments = [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
     with (job.partial / "log.txt").open("ab") as log, (job.partial / "progress.jsonl").open() as progress:
         progress.seek(0, os.SEEK_END)
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends itself
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(job),
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
+        if job.forked:
+            child: Child = fork(arguments, _environment(job), log.fileno(), lock)
+        else:
+            child = subprocess.Popen(
+                [*launch_command(job.training, config), "-m", "dasd_resources.sft.child", *arguments],
+                stdin=subprocess.PIPE,  # never written to: it closes with this process, and the child then ends itself
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(job),
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
         try:
             with at_interruption(partial(_interrupt, child, job.partial / SAVING), seconds=SAVING_SECONDS):
                 for line in _lines_until_exit(child, progress):
@@ -288,7 +286,7 @@ def _environment(job: SftJob) -> dict[str, str]:
     return {**defaults, **os.environ, **wanted, **trackers, **CHILD_ENVIRONMENT, "PATH": _path()}
 
 
-def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Iterator[str]:
+def _lines_until_exit(child: Child, progress: TextIO) -> Iterator[str]:
     unfinished, running = "", True
     while running:
         running = child.poll() is None
@@ -298,9 +296,10 @@ def _lines_until_exit(child: subprocess.Popen[bytes], progress: TextIO) -> Itera
             time.sleep(0.1)
 
 
-def _interrupt(child: subprocess.Popen[bytes], saving: Path, seconds: float = ENDING_SECONDS) -> None:
+def _interrupt(child: Child, saving: Path, seconds: float = ENDING_SECONDS) -> None:
     """End an interrupted training; a checkpoint that it is saving is saved first."""
-    os.killpg(child.pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it has ended, or has only just been forked
+        os.killpg(child.pid, signal.SIGTERM)
     ends = time.monotonic() + seconds
     while child.poll() is None and (saving.exists() or time.monotonic() < ends):
         time.sleep(0.02)
@@ -308,7 +307,7 @@ def _interrupt(child: subprocess.Popen[bytes], saving: Path, seconds: float = EN
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: Child) -> None:
     assert child.stdin
     child.stdin.close()
     try:
