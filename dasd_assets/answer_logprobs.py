@@ -68,7 +68,7 @@ def _answer_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="training_results",
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per answer and model: raw logprobs of a checkpoint's own answer to a held-out question "
         "under the teacher, the undistilled student and that checkpoint.",
     )

@@ -142,7 +142,7 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
     @declared.asset(
         group="responses",
         kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description=f"One row per response sampled from the teacher at temperature {temperature}, with raw logprobs.",
     )
     def teacher_generations(

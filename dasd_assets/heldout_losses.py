@@ -72,7 +72,7 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="training_results",
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per checkpoint, dataset and type of sentence: the mean loss on teacher responses that no "
         "stage was trained on, and what became of it since the undistilled student.",
     )

@@ -79,7 +79,7 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
     @declared.asset(
         group="responses",
         kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description=f"One row per landed response that was sampled at temperature {temperature}, with raw logprobs.",
     )
     def imported_responses(

@@ -17,6 +17,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.records.earlier_checks import passed_on_these_rows
 from dasd_assets.records.markdown import code, codes, table
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
@@ -211,7 +212,7 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
         asset=generation_asset(dataset),
         blocking=True,
         partitions_def=PROMPT_BATCH,
-        pool="engine",
+        pool=ENGINE_POOL,
         description="The teacher's sampling logprobs agree, within the recipe's tolerance, with those of a prefill.",
     )
     def prefill_parity(
@@ -244,7 +245,7 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
         asset="student_logprobs",
         blocking=True,
         partitions_def=PROMPT_BATCH,
-        pool="engine",
+        pool=ENGINE_POOL,
         description="The student's logprobs agree, within the recipe's tolerance, with those of another computation.",
     )
     def engine_parity(

@@ -123,7 +123,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="scores",
         kinds={"ducklake", ENGINES[recipe.student.as_scored.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per response in the pool: raw logprobs of its text under the undistilled student.",
     )
     def student_logprobs(

@@ -81,7 +81,7 @@ def _checkpoint(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
     @declared.asset(
         group="training_mixed_policy" if dataset == MIXED else "training",
         kinds={"pytorch", "huggingface"},
-        pool="engine",
+        loads_model=True,
         description=f"One row: the student after stage {stage(recipe, dataset)}: {parent_name}, trained on {dataset}.",
     )
     def checkpoint(

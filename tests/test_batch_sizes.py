@@ -17,8 +17,8 @@ def split(number: int | None) -> Recipe:
 
 
 def test_a_large_file_is_as_many_batches_as_it_is_split_into() -> None:
-    assert list(questions_per_batch(split(None), landed(7, 3))) == [7, 3]
-    assert list(questions_per_batch(split(3), landed(7, 3))) == [3, 3, 1, 3]
+    assert list(questions_per_batch(split(None), [7, 3])) == [7, 3]
+    assert list(questions_per_batch(split(3), [7, 3])) == [3, 3, 1, 3]
 
 
 def test_batches_of_a_good_size_are_counted() -> None:

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 from conftest import Project
 
-from dasd_assets.commands.engine_slot import ENGINE_POOL, with_engine
+from dasd_assets.commands.engine_slot import with_engine
+from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_resources.recipe import Recipe
 
 

@@ -13,11 +13,11 @@ from typing import TypeVar
 import dagster as dg
 
 from dasd_assets.commands.console import console
-from dasd_assets.commands.run import RunFailed, run_here
+from dasd_assets.records.declaration import ENGINE_POOL
+from dasd_assets.service.in_process import RunFailed, run_here
 from dasd_assets.service.recovery import fail_abandoned_runs
 
 Found = TypeVar("Found")
-ENGINE_POOL = "engine"  # of every asset that loads a model
 WAIT_SECONDS = 1.0
 
 

@@ -17,7 +17,7 @@ import dagster as dg
 
 from dasd_assets.commands.console import console
 from dasd_assets.commands.messages import echo as print_message
-from dasd_assets.commands.run import Echo, RunFailed, execute
+from dasd_assets.commands.run import Echo
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.evaluation import store_metrics
 from dasd_assets.experiments.cells import (
@@ -37,6 +37,7 @@ from dasd_assets.experiments.pages import write_pages
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
 from dasd_assets.records.progress import duration
 from dasd_assets.rules.arms import check_policies
+from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.steps import LEVELS

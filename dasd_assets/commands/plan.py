@@ -1,12 +1,12 @@
 """`dasd plan`: what a recipe takes, stage by stage, before it is run: from a pilot's figures, or from stated ones."""
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dasd_assets.commands.check.batch_sizes import questions_per_batch
 from dasd_assets.commands.check.landed import landed_records
 from dasd_assets.commands.display import display
 from dasd_assets.commands.messages import timed
@@ -131,9 +131,8 @@ def scope_of(
         num, source = _benchmark(benchmark)
         benchmarks[benchmark.name] = num
         told[f"questions of {benchmark.name}"] = Figure(num, num, num, source)
-    most = recipe.landing.questions_per_batch or len(prompts)
     files = Counter(prompt.source_file for prompt in prompts)
-    num_batches = sum(math.ceil(num / most) for num in files.values()) or len(questions)
+    num_batches = len(list(questions_per_batch(recipe, files.values()))) or len(questions)
     teacher, student = _size(recipe.teacher, "teacher"), _size(recipe.student, "student")
     return Scope(questions, num_batches, benchmarks, teacher, student, planned), told
 

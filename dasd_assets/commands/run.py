@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import dagster as dg
 from sqlalchemy.exc import IntegrityError
@@ -25,19 +24,16 @@ from dasd_assets.commands.selected_assets import chosen_assets
 from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.records.current_checkpoint import enter_folders
-from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, BaseAssetGraph, in_code_location
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.records.wording import short
-from dasd_assets.service.attempts import step_error
-from dasd_assets.service.gates import closed_gate
+from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
 from dasd_assets.service.planning import Planner, root_versions
-from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
+from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.rounds import Round, next_part, rounds
 from dasd_assets.service.steps import LEVELS, Step
-from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import LOG_FOLDER, Engines
@@ -50,10 +46,6 @@ from dasd_resources.visible_text import show
 MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
-
-
-class RunFailed(UserError, RuntimeError):
-    """A materialization failed; the message names the asset and its error."""
 
 
 def command(args: argparse.Namespace) -> int:
@@ -251,71 +243,3 @@ def materialize_selected(
             echo(f"materializing {', '.join(names)}{_of(batch)}")
             execute(instance, definitions, names, batch, home)
     return sum(len(assets) for assets, _ in steps)
-
-
-def execute(
-    instance: dg.DagsterInstance,
-    definitions: dg.Definitions,
-    assets: Sequence[str],
-    batch: str | None,
-    home: Path,
-    tags: Mapping[str, str] | None = None,
-    unchecked: Collection[str] = (),
-) -> None:
-    """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError.
-
-    unchecked: assets whose blocking checks are left to a later run, until which nothing is made from them.
-    """
-    fail_abandoned_runs(instance, home)
-    job = definitions.resolve_implicit_global_asset_job_def()
-    keys = [dg.AssetKey(name) for name in assets]
-    if unchecked:
-        checks = _checks(definitions.resolve_asset_graph(), keys, unchecked)
-        job, keys = job.get_subset(asset_selection=set(keys), asset_check_selection=checks), []
-    result = run_here(instance, job, home, tags, keys, batch)
-    if not result.success:
-        raise _first_error(result)
-
-
-def run_here(
-    instance: dg.DagsterInstance,
-    job: dg.JobDefinition,
-    home: Path,
-    tags: Mapping[str, str] | None = None,
-    assets: Sequence[dg.AssetKey] | None = None,
-    batch: str | None = None,
-) -> dg.ExecuteInProcessResult:
-    """A run of the job, which has the logger `console`, in this process, as whose it is known if it is killed."""
-    run_id = str(uuid4())
-    with owner(home) as owned, canceled_if_interrupted(instance, home, run_id, owned), in_code_location(instance, job):
-        return job.execute_in_process(
-            instance=instance,
-            run_id=run_id,
-            asset_selection=assets,
-            partition_key=batch,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {}}},
-            tags={
-                **owned,
-                **(tags or {}),
-                OF_COMMAND: run_id,
-                MAX_RETRIES_TAG: "0",
-            },  # the service must not start it again
-        )
-
-
-def _checks(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey], unchecked: Collection[str]) -> set[dg.AssetCheckKey]:
-    """The checks of these assets, but for the blocking ones of those that are not to be checked yet."""
-    every = [graph.get(check) for key in keys for check in graph.get(key).check_keys]
-    return {check.key for check in every if not (check.blocking and check.key.asset_key.to_user_string() in unchecked)}
-
-
-def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:
-    if message := closed_gate(result):
-        return RunFailed(message)
-    failures = [event for event in result.all_events if event.is_step_failure]
-    if not failures:
-        return RunFailed(f"run {result.run_id} failed before its first step")
-    error = failures[0].step_failure_data.error
-    of_recipe = error and error.cause and error.cause.cls_name == RecipeError.__name__  # such as a model not there
-    return (RecipeError if of_recipe else RunFailed)(step_error(failures[0]))

@@ -40,7 +40,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="training_results",
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per answer of a model to a held-out question, judged by its verifier.",
     )
     def evaluations(context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines) -> dg.MaterializeResult:

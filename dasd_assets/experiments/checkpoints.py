@@ -82,7 +82,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     @declared.asset(
         group=EXPERIMENTS,
         kinds={"pytorch", "huggingface"},
-        pool="engine",
+        loads_model=True,
         description=f"One row per stage of an arm under a seed, with its checkpoint. {described_as(experiment)}",
         partitions_def=partitions(experiment),
     )

@@ -64,7 +64,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     @declared.asset(
         group=EXPERIMENTS,
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description=f"One row per answer of an arm's student to a held-out question. {described_as(experiment)}",
         partitions_def=partitions(experiment),
     )

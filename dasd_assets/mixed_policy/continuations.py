@@ -134,7 +134,7 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
     @declared.asset(
         group="training_mixed_policy",
         kinds={"ducklake", ENGINES[recipe.teacher.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per prefix that the teacher continued, with raw logprobs of the continuation.",
     )
     def teacher_continuations(

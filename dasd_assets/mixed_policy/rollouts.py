@@ -86,7 +86,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     @declared.asset(
         group="training_mixed_policy",
         kinds={"ducklake", ENGINES[recipe.student.engine].ui_kind},
-        pool="engine",
+        loads_model=True,
         description="One row per answer of the distilled student, capped relative to the teacher's answer.",
     )
     def student_rollouts(

@@ -32,6 +32,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import declared as declared_table
 from dasd_resources.storage.warehouse import Warehouse
 
+ENGINE_POOL = "engine"  # of Dagster: one step at a time has a model loaded
 DECLARED = "declared"  # metadata of the definition: table -> assets, for reads and look-ups; the tables written
 Compute = Callable[..., dg.MaterializeResult]
 VIEWER_PAGES = {  # of `dasd view`: an asset's, or that of its group
@@ -82,11 +83,12 @@ class Declaration:
         group: str,
         kinds: set[str],
         description: str,
-        pool: str | None = None,
+        loads_model: bool = False,
         partitions_def: dg.PartitionsDefinition | None = None,
     ) -> Callable[[Compute], dg.AssetsDefinition]:
         """The decorator that turns a function into this asset.
 
+        loads_model: then it takes a slot of the engine's pool, which keeps two models from being loaded at once.
         partitions_def: of an asset that has others than prompt batches; it reads all batches, and one run makes as many
         of its partitions as are asked for together.
         """
@@ -102,7 +104,7 @@ class Declaration:
                 group_name=group,
                 kinds=kinds,
                 description=description,
-                pool=pool,
+                pool=ENGINE_POOL if loads_model else None,
             )
         return lambda compute: decorate(_unless_interrupted(compute))
 

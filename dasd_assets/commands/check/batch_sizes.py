@@ -1,6 +1,6 @@
 """Whether the batches that landed files make are of a size that a run handles well (`landing.questions_per_batch`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckWarning
@@ -17,7 +17,7 @@ FEWEST_RESPONSES, MANY_BATCHES = 1000, 20
 def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
     """Responses per batch, from the questions that landed. Raises CheckWarning for too many, or for many of too few."""
     each = recipe.generation.num_candidates * len(recipe.generation.temperatures)
-    sizes = [each * number for number in questions_per_batch(recipe, prompts)]
+    sizes = [each * number for number in questions_per_batch(recipe, prompts.per_file.values())]
     small = [size for size in sizes if size < FEWEST_RESPONSES]
     if not sizes:
         return "none has landed"
@@ -35,10 +35,13 @@ def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
     return found
 
 
-def questions_per_batch(recipe: Recipe, prompts: Prompts) -> Iterator[int]:
-    """How many questions each batch has, about: rows that are rejected take places in the parts of a large file."""
+def questions_per_batch(recipe: Recipe, per_file: Iterable[int]) -> Iterator[int]:
+    """How many questions each batch has, about: rows that are rejected take places in the parts of a large file.
+
+    per_file: how many each landed file has.
+    """
     most = recipe.landing.questions_per_batch
-    for number in prompts.per_file.values():
+    for number in per_file:
         while most is not None and number > most:
             yield most
             number -= most
