@@ -26,7 +26,7 @@ from dasd_resources.inference.kept_loaded import free_kept_engine  # noqa: E402
 from dasd_resources.inference.vllm_engine import Purpose, VLLMEngine  # noqa: E402
 from dasd_resources.recipe import load_recipe  # noqa: E402
 
-NUM_BATCHES, NUM_QUESTIONS = 4, 3
+NUM_BATCHES, NUM_QUESTIONS = 2, 2  # one after another, each batch loads five models
 loads: list[tuple[str, float]] = []  # what for, and seconds
 
 

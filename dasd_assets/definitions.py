@@ -52,6 +52,7 @@ from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.freshness import freshness_policy
+from dasd_assets.service.rounds import rounds
 from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, read_pods
 from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
@@ -152,12 +153,11 @@ def build_definitions(
         },
         executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
     )
-    sensors, schedules = automation.build(recipe, home, engines, assets)
-    schedules += maintenance.build_schedules(recipe)
-    service = dg.Definitions(
-        jobs=jobs.build(recipe, assets.resolve_asset_graph()), sensors=sensors, schedules=schedules
-    )
-    return dg.Definitions.merge(assets, service)
+    graph = assets.resolve_asset_graph()
+    in_rounds = [] if pods else rounds(recipe, graph)  # of a process that has the models, which a pod's step has not
+    service = automation.build(recipe, home, engines, assets, in_rounds)
+    others = dg.Definitions(jobs=jobs.build(recipe, graph), schedules=maintenance.build_schedules(recipe))
+    return dg.Definitions.merge(assets, service, others)
 
 
 def _assets(recipe: Recipe, stages: Sequence[Stage], compared: Sequence[Experiment]) -> Iterator[dg.AssetsDefinition]:

@@ -343,24 +343,40 @@ def record_kills(drill: str, *, faults: str, seed: int, kills: int, test: str, n
     )
 
 
-@pytest.mark.drill
-def test_kills_where_each_step_is_a_process_change_nothing(tmp_path: Path, tiny: Recipe) -> None:
-    """As where a model runs in vLLM: the run's worker, a step of it, or all of the service dies."""
-    project, num_batches = Project(tmp_path / "home", change(tiny, "teacher.engine", "vllm")), 4
+def killed_nine_times(folder: Path, recipe: Recipe) -> None:
+    """Where a model runs in vLLM: the run's worker, another of its processes, or all of the service dies."""
+    project, num_batches = Project(folder / "home", change(recipe, "teacher.engine", "vllm")), 4
     landed = {f"b{number}.jsonl": prompt_rows(2 * number, 2 * number + 2) for number in range(num_batches)}
-    with served(project, recipe_file(tmp_path, project.recipe, None)) as service:
+    with served(project, recipe_file(folder, project.recipe, None)) as service:
         kill_while_landing(service, landed, 9, Random(9))
         wait_until_settled(lambda: has_all(project, num_batches), service, 1200)
-    undisturbed = undisturbed_run(tmp_path, project.recipe, landed)
+    undisturbed = undisturbed_run(folder, project.recipe, landed)
     project.run()
     check_same(project, undisturbed)
     check_nothing_is_left(project)
+
+
+@pytest.mark.drill
+def test_kills_where_each_step_is_a_process_change_nothing(tmp_path: Path, tiny: Recipe) -> None:
+    killed_nine_times(tmp_path, change(tiny, "automation.keep_loaded_seconds", 0.0))
     record_kills(
         "steps killed",
         faults="SIGKILL of run workers, of steps that are processes of their own, and of the whole service",
         seed=9,
         kills=9,
         test="test_kills_where_each_step_is_a_process_change_nothing",
+    )
+
+
+@pytest.mark.drill
+def test_kills_where_batches_are_made_in_rounds_change_nothing(tmp_path: Path, tiny: Recipe) -> None:
+    killed_nine_times(tmp_path, tiny)
+    record_kills(
+        "rounds killed",
+        faults="SIGKILL of the run that makes batches in rounds with a model kept loaded, and of the whole service",
+        seed=9,
+        kills=9,
+        test="test_kills_where_batches_are_made_in_rounds_change_nothing",
     )
 
 

@@ -28,6 +28,7 @@ from dasd_resources.recipe import Automation
 
 MAX_DEATHS = 10
 MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
+UNCHECKED = ".dagster/dasd_unchecked"  # on a run that leaves blocking checks to a later one, as rounds do
 RUNS_PER_STEP = 20  # that are read; must exceed MAX_DEATHS
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
 CLOCK_SECONDS = 5.0  # by which the clocks of two processes may differ
@@ -111,7 +112,7 @@ def decide(
     # 1. Which runs were attempts: since the last release, ended by themselves or by their step, and of this very step.
     #    An earlier run that was to make something else starts the count anew: its errors may be gone with it.
     since = takewhile(lambda record: record.dagster_run.run_id not in released, runs)
-    ended = [r for r in since if r.dagster_run.is_finished and not _was_cut_off(r.dagster_run)]
+    ended = [r for r in since if r.dagster_run.is_finished and not _is_no_attempt(r.dagster_run, step)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
     if not ended:
@@ -181,6 +182,11 @@ def step_error(event: dg.DagsterEvent) -> str:
 def _died(run: dg.DagsterRun) -> bool:
     reason = run.tags.get(RUN_FAILURE_REASON_TAG)
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
+
+
+def _is_no_attempt(run: dg.DagsterRun, step: Step) -> bool:
+    """Whether it says nothing of the step: it was cut off, or has made what is now but to be checked."""
+    return _was_cut_off(run) or (run.is_success and UNCHECKED in run.tags and bool(step.only_checks))
 
 
 def _was_cut_off(run: dg.DagsterRun) -> bool:

@@ -7,16 +7,17 @@
 | `selection_rebuilds` | 30 s | selection and datasets, when every batch that is not quarantined is complete |
 | `training` | the recipe's cron | training, mixed policy, evaluation, report, where inputs, code or recipe changed |
 
-Each asks the same plan as `dasd run` (planning.py). The mixed-policy data need a trained student, so they are made with
-the training. All of it is level-triggered; the two cursors only save or order work. To watch it under faults: start
-`dasd ui`, rename files into the landing folder, kill what you like; after a restart (`dasd ui`, `dagster dev`) the next
-ticks mark dead runs as failed (recovery.py) and request their steps again. It is done when no run is unfinished and
-`dasd run` finds nothing to do.
+Where models take long to load, `batch_rebuilds` requests one run that makes all batches in rounds (batches_run.py), and
+`landed_prompts` none. Each asks the same plan as `dasd run` (planning.py). The mixed-policy data need a trained
+student, so they are made with the training. All of it is level-triggered; the two cursors only save or order work. To
+watch it under faults: start `dasd ui`, rename files into the landing folder, kill what you like; after a restart (`dasd
+ui`, `dagster dev`) the next ticks mark dead runs as failed (recovery.py) and request their steps again. It is done when
+no run is unfinished and `dasd run` finds nothing to do.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,10 +28,12 @@ from dasd_assets.records.landing_check import landing_evaluation
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine
 from dasd_assets.records.wording import number_of
+from dasd_assets.service import batches_run
 from dasd_assets.service.jobs import DATA_ONLY, TRAIN_ONLY
 from dasd_assets.service.landed import look, never_begun, removed
 from dasd_assets.service.planning import Attempt, Plan, Planner
 from dasd_assets.service.recovery import fail_abandoned_runs
+from dasd_assets.service.rounds import Round
 from dasd_assets.service.staleness import NEVER
 from dasd_assets.service.steps import Step
 from dasd_resources.inference.engines import Engines
@@ -44,9 +47,12 @@ Tick = Callable[[dg.SensorEvaluationContext], dg.SensorResult]
 
 
 def build(
-    recipe: Recipe, home: Path, engines: Engines, definitions: dg.Definitions
-) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
-    """Sensors and schedules over the assets of `definitions`, all of them running unless stopped in the UI."""
+    recipe: Recipe, home: Path, engines: Engines, definitions: dg.Definitions, of_recipe: Sequence[Round]
+) -> dg.Definitions:
+    """Sensors and schedules over the assets of `definitions`, all of them running unless stopped in the UI.
+
+    of_recipe: the rounds in which batches are made, by a job that is then among them; none where each has its own runs.
+    """
 
     def planner(instance: dg.DagsterInstance) -> Planner:
         return Planner(instance, definitions, recipe, engines, Warehouse(home=str(home)))
@@ -54,12 +60,16 @@ def build(
     @_sensor(10, "Makes a batch of every complete landed file.")
     def landed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         folder = landing_folder(recipe, home)
-        return landing_tick(planner(context.instance), folder, context.cursor)
+        return landing_tick(planner(context.instance), folder, context.cursor, 0 if of_recipe else RUNS_AT_A_TIME)
 
-    @_sensor(15, "Makes what batches lack or have out of date; quarantines batches that keep failing.")
+    batch_job = batches_run.JOB if of_recipe else DATA_ONLY
+
+    @_sensor(15, "Makes what batches lack or have out of date; quarantines batches that keep failing.", batch_job)
     def batch_rebuilds(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         fail_abandoned_runs(context.instance, home)
         with reporting_damage(context.instance):
+            if of_recipe:
+                return rounds_tick(planner(context.instance), of_recipe)
             return batch_tick(planner(context.instance), context.cursor)
 
     @_sensor(30, "Makes the selection and the datasets again when all batches are complete.")
@@ -67,9 +77,10 @@ def build(
         plan = planner(context.instance).plan(["selection"])
         return dg.SensorResult(requests(plan.due), skip_reason=None if plan.due else idle(plan))
 
-    sensors = [landed_prompts, batch_rebuilds, selection_rebuilds]
+    jobs = [batches_run.build(planner, home, of_recipe)] if of_recipe else []
+    service = dg.Definitions(jobs=jobs, sensors=[landed_prompts, batch_rebuilds, selection_rebuilds])
     if recipe.automation.training_cron is None:
-        return sensors, []
+        return service
 
     @dg.schedule(
         recipe.automation.training_cron,
@@ -80,7 +91,7 @@ def build(
     def training(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         return training_tick(planner(context.instance))
 
-    return sensors, [training]
+    return dg.Definitions.merge(service, dg.Definitions(schedules=[training]))
 
 
 @contextmanager
@@ -94,22 +105,24 @@ def reporting_damage(instance: dg.DagsterInstance) -> Iterator[None]:
     report_damage(instance, ())
 
 
-def _sensor(seconds: int, description: str) -> Callable[[Tick], dg.SensorDefinition]:
+def _sensor(seconds: int, description: str, job: str = DATA_ONLY) -> Callable[[Tick], dg.SensorDefinition]:
     running = dg.DefaultSensorStatus.RUNNING
-    return dg.sensor(
-        job_name=DATA_ONLY, minimum_interval_seconds=seconds, default_status=running, description=description
-    )
+    return dg.sensor(job_name=job, minimum_interval_seconds=seconds, default_status=running, description=description)
 
 
-def landing_tick(planner: Planner, folder: LandingFolder, cursor: str | None) -> dg.SensorResult:
+def landing_tick(
+    planner: Planner, folder: LandingFolder, cursor: str | None, most_runs: int = RUNS_AT_A_TIME
+) -> dg.SensorResult:
     """Register every complete file that is new, and request its batch's first run; remove batches of no file.
 
-    cursor: of the tick before, the stamps of the files that were still growing, and what was not read.
+    cursor: of the tick before, the stamps of the files that were still growing, and what was not read. most_runs: to be
+    requested here; batch_rebuilds requests the others.
     """
     before = json.loads(cursor or "{}")
     seen = {name: (size, modified) for name, (size, modified) in before.get("growing", {}).items()}
     landed = look(folder, batches(planner.instance), seen, time.time())
-    due = planner.first_runs(landed.new[:RUNS_AT_A_TIME]) if landed.new else []  # batch_rebuilds requests the others
+    first = landed.new[:most_runs]
+    due = planner.first_runs(first) if first else []
     doomed = never_begun(planner.instance, landed.without_file)
     unread = sorted(landed.passed_over)
     message = f"{landed.message}; {removed(doomed, landed.url)}" if doomed else landed.message
@@ -138,6 +151,16 @@ def batch_tick(planner: Planner, cursor: str | None) -> dg.SensorResult:
         run_requests=requests(due),
         skip_reason=None if due else idle(plan),
         cursor=known[-1] if known else None,
+        asset_events=[check_evaluation(quarantine(planner.warehouse))] if plan.changed else [],
+    )
+
+
+def rounds_tick(planner: Planner, of_recipe: Sequence[Round]) -> dg.SensorResult:
+    """Request the run that makes models and batches in rounds, if they lack anything and none is under way."""
+    plan = batches_run.requested(planner, of_recipe)
+    return dg.SensorResult(
+        run_requests=batches_run.requests(plan, planner.recipe),
+        skip_reason=None if plan.due else idle(plan),
         asset_events=[check_evaluation(quarantine(planner.warehouse))] if plan.changed else [],
     )
 

@@ -1,4 +1,4 @@
-"""A Dagster run in this process: of `dasd run`, and of a command that loads a model."""
+"""A Dagster run in this process: of `dasd run`, of a command that loads a model, and within the service's own runs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, BaseAssetGraph, in_code_location
-from dasd_assets.service.attempts import step_error
+from dasd_assets.service.attempts import UNCHECKED, step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_resources.errors import UserError
@@ -39,6 +39,7 @@ def execute(
     if unchecked:
         checks = _checks(definitions.resolve_asset_graph(), keys, unchecked)
         job, keys = job.get_subset(asset_selection=set(keys), asset_check_selection=checks), []
+        tags = {**(tags or {}), UNCHECKED: "true"}
     result = run_here(instance, job, home, tags, keys, batch, logger)
     if not result.success:
         raise _first_error(result)

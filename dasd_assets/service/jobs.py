@@ -6,6 +6,7 @@
 | `train_only` | checkpoints, mixed policy, evaluations and the report from the datasets; the schedule runs as this |
 | `everything` | both |
 | `ablation` | selection and control, datasets, off-policy stages, evaluations: what a changed selection is worth |
+| `batches_in_rounds` | all batches, in the service, where models take long to load (batches_run.py) |
 
 A run is a process of its own. Within it, the steps share that process where every engine can be closed again:
 transformers and remote servers. A step in a process of its own costs seconds of imports, and a batch has eight. Where
@@ -39,7 +40,11 @@ def executor(recipe: Recipe, home: Path, in_pods: dg.ExecutorDefinition | None =
 
     in_pods: instead of both, of a cluster.
     """
-    inner = in_pods or (dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor)
+    return owned(in_pods or (dg.multiprocess_executor if owns_gpu_engine(recipe) else dg.in_process_executor), home)
+
+
+def owned(inner: dg.ExecutorDefinition, home: Path) -> dg.ExecutorDefinition:
+    """One of Dagster's executors, whose runs of the service are known as dead once their process is."""
 
     def create(init_context: dg.InitExecutorContext) -> OwnedExecutor:
         assert inner.executor_creation_fn is not None

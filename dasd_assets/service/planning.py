@@ -162,6 +162,10 @@ class Planner:
         stale = self._stale(known, tables, quarantined.now, assumed_current=data)
         return self._sorted(Plan(), self._steps(stale), quarantined, now)
 
+    def plan_of(self, step: Step) -> Plan:
+        """What its earlier runs allow of a step that is none of an asset."""
+        return self._sorted(Plan(), [step], Quarantine({}, {}), None)
+
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
         """The first run of each new batch; it brings the models along if they are not registered yet."""
         steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]

@@ -32,6 +32,7 @@ OWNER = ".dagster/dasd_owner"
 OWNER_BEFORE = "dasd.owner"  # its name in homes of releases until November 2026
 OF_COMMAND = ".dagster/dasd_command"  # the run's own id, on a run of `dasd run`: a copy of the tag says nothing
 OWNER_NAME = re.compile(r"[0-9a-f]{32}")  # anybody may write the tag: nothing else is used as a file's name
+MAKER = "dasd.made_by"  # on a run within another of the service (batches_run.py): that one's id
 ABANDONED = "dasd.abandoned"
 INTERRUPTED = "dasd.interrupted"
 NOTE = ".interrupted"  # suffix of the file beside an owner's lock
@@ -167,7 +168,10 @@ def fail_abandoned_runs(instance: dg.DagsterInstance, home: Path, clock: Callabl
         elif run.status == CANCELING:
             _cancel(instance, run)
         else:
-            instance.add_run_tags(run.run_id, {ABANDONED: run.run_id})
+            # One within a run of the service that died with all of it was cut off, as that was.
+            died_with_service = run.tags.get(MAKER) in {other.run_id for other in abandoned}
+            tags = {ABANDONED: run.run_id, **({INTERRUPTED: run.run_id} if died_with_service else {})}
+            instance.add_run_tags(run.run_id, tags)
             instance.report_run_failed(run, "its process was killed; the next run continues from what was committed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(abandoned)
