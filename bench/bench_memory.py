@@ -2,63 +2,85 @@
 
     python bench/bench_memory.py [questions]    # of the smallest batch; the others have 4 and 16 times as many
 
-One landed file, one batch, on the deterministic engine of the tests: long sums, worked out in about 2,000 tokens. Every
-asset runs in a process of its own, in the order of the graph, over what those before it have left; its peak is VmHWM,
-the most that the system ever kept in memory for that process. A process that has loaded the definitions and done
-nothing is the first row.
+One landed file, one batch, of the demo's questions; an engine that thinks for about 2,000 tokens and answers the sum.
+Every asset runs in a process of its own, in the order of the graph, over what those before it have left: a fork of this
+one, which has loaded the definitions and read nothing, so that none pays again for loading them. Its peak is the most
+that the system ever kept in memory for it (`ru_maxrss`); the first row is of a fork that does nothing. DuckDB may take
+the 4 GB that every connection of ours may: what it keeps although it need not would show as growth. Left out: the
+processes that compare formulas, which have limits of their own, and real engines and trainings.
 """
 
-import json
-import subprocess
+import gc
+import multiprocessing
+import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from conftest import Fake, FakeEngine, Project, change  # noqa: E402
+import dagster as dg  # noqa: E402
+from conftest import Fake, FakeEngine, Project, change, continuation  # noqa: E402
 from results import table  # noqa: E402
 
-from dasd_resources.demo.questions import QuestionRow  # noqa: E402
-from dasd_resources.demo.traces import QUESTION, canonical, steps_of  # noqa: E402
-from dasd_resources.inference.engine import GenerationRequest, InferenceEngine  # noqa: E402
+import dasd_resources.inference.transformers_engine  # noqa: E402, F401  (torch and transformers, before the forks)
+from dasd_resources.demo.questions import questions  # noqa: E402
+from dasd_resources.demo.traces import steps_of  # noqa: E402
+from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine  # noqa: E402
 from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 
 NUM_QUESTIONS = 160  # x 4 candidates x 2 temperatures x 16 = 20,480 responses
 SCALES = (1, 4, 16)
 NUM_CANDIDATES = 4
-NUM_TERMS = 205
+NUM_TOKENS, LONGEST = 2000, 4000
+NUM_BODIES, TOKENS_PER_SENTENCE = 16, 13.5  # what is thought does not matter: it is made once, and answered often
 MAX_GROWTH, MAX_BYTES = 1.2, 2_000_000_000
 NOTHING = "nothing"
+Result = TypeVar("Result")
 SETTINGS = {
     "generation.num_candidates": NUM_CANDIDATES,
-    "generation.max_tokens": 4000,
-    "training.max_length": 4000,  # first: the filter may not be above it
-    "filters.max_student_tokens": 4000,
-    "parity.num_responses": 4,
-    "mixed_policy.num_questions": None,
+    "generation.max_tokens": LONGEST,
+    "training.max_length": LONGEST,  # first: the filter may not be above it
+    "filters.max_student_tokens": LONGEST,
     "decontamination": None,
-    "provenance": None,
     "evaluation.samples_per_question": 1,
     "evaluation.temperatures": [1.0],
 }
 
 
 class LongEngine(FakeEngine):
-    """The tests' engine with longer answers; a text follows from the question and the seed."""
+    """The tests' engine with longer answers, whose thinking one in NUM_BODIES answers shares."""
 
-    def _text(self, request: GenerationRequest) -> str:
+    def _completion(self, request: GenerationRequest) -> Completion:
         prompt = self._tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)
         question, _, begun = prompt.rpartition("<|im_start|>assistant\n")
         expression = question.rpartition("problem: ")[2].partition(" =")[0]
-        worked = worked_answer(expression, Random(request.seed))
-        return worked[len(begun) :] if begun else worked
+        rng, right = Random(request.seed), steps_of(expression)[-1].c
+        if begun:  # the teacher goes on from what a student has written
+            said = self._tokenizer.encode(continuation(expression, begun), add_special_tokens=False).ids
+        else:
+            # A limit below LONGEST is a rollout's: every other one does not end before it.
+            twice = request.max_tokens < LONGEST and rng.random() < 0.5
+            answer = f"The answer is {right + (rng.random() < 0.2)}."
+            said = [*self._thinking(rng.randrange(NUM_BODIES), 2 if twice else 1)]
+            said += self._tokenizer.encode(answer, add_special_tokens=False).ids
+        token_ids = [*said, self._end_of_turn][: request.max_tokens]
+        reason = "stop" if token_ids[-1] == self._end_of_turn else "length"
+        return Completion(request.request_id, token_ids, self._logprobs(token_ids), reason)
+
+    @lru_cache(maxsize=2 * NUM_BODIES)  # noqa: B019  (an engine lives as long as its step)
+    def _thinking(self, number: int, times: int) -> tuple[int, ...]:
+        text = f"<think>\n{body(number, int(times * NUM_TOKENS / TOKENS_PER_SENTENCE))}\n</think>\n"
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class LongEngines(Engines):
@@ -70,33 +92,26 @@ class LongEngines(Engines):
 
 
 class LongProject(Project):
-    """A home whose engine gives long answers."""
+    """A home whose engine gives long answers; the definitions are built before the process forks."""
 
     @property
     def engines(self) -> Engines:
         return LongEngines(home=str(self.home))
 
-
-def worked_answer(expression: str, rng: Random) -> str:
-    """One sentence a term, worded by chance; one answer in five is wrong."""
-    steps, wordings = steps_of(expression), ("{a} {op} {b} = {c}.", "Now {a} {op} {b} is {c}.", "That makes {c}.")
-    said = [step.say(rng.choice(wordings)) for step in steps]
-    return canonical(" ".join(said), steps[-1].c + (rng.random() < 0.2))
+    @cached_property
+    def definitions(self) -> dg.Definitions:  # type: ignore[override]
+        return super().definitions
 
 
-def long_sums(number: int) -> list[QuestionRow]:
-    """Questions of the demo's wording, of NUM_TERMS terms."""
-    rng, rows = Random(0), list[QuestionRow]()
-    for _ in range(number):
-        terms = " ".join(f"{rng.choice('+-')} {rng.randint(1, 99)}" for _ in range(NUM_TERMS))
-        expression = f"{rng.randint(1, 99)} {terms}"
-        question, answer = QUESTION.format(expression=expression), str(steps_of(expression)[-1].c)
-        rows.append({"question": question, "domain": "math", "reference_answer": answer, "verifier": "math"})
-    return rows
+def body(number: int, num_sentences: int) -> str:
+    """So many sentences, worded by chance: hardly two are alike."""
+    rng = Random(number)
+    pairs = [(rng.randrange(1000), rng.randrange(1000)) for _ in range(num_sentences)]
+    return " ".join(f"Now {a} + {b} is {a + b}." for a, b in pairs)
 
 
 def recipe() -> Recipe:
-    """The demo's, of more candidates and longer answers, without what this bench does not measure."""
+    """The demo's, of more candidates and longer answers."""
     made = load_recipe("demo")
     for key, value in SETTINGS.items():
         made = change(made, key, value)
@@ -109,51 +124,69 @@ def main(num_questions: int) -> None:
     for scale in SCALES:
         with tempfile.TemporaryDirectory() as folder:
             project = LongProject(Path(folder) / "home", recipe())
-            project.land("batch.jsonl", long_sums(scale * num_questions))
+            project.land("batch.jsonl", list(islice(questions("prompts"), scale * num_questions)))
             for name in [NOTHING, *assets(project)]:
-                peak, seconds[name] = measured(project.home, name)
+                peak, seconds[name] = measured(project, name)
                 peaks.setdefault(name, []).append(peak)
                 print(f"x {scale}: {name} {peak / 1e6:,.0f} MB, {seconds[name]:.0f} s", file=sys.stderr, flush=True)
-            found = project.read("SELECT count(*) AS n, avg(len(token_ids)) AS mean FROM responses").row(0)
-    print(page(num_questions, found, peaks, seconds))
+            (num_responses, mean), _ = in_a_fork(size_of, project)
+    print(page(num_questions, num_responses, mean, peaks, seconds))
 
 
-def assets(project: Project) -> list[str]:
-    """The assets in the order of the graph."""
+def assets(project: LongProject) -> list[str]:
+    """The assets in the order of the graph; the job of all of them is built here, for the forks."""
+    project.definitions.resolve_implicit_global_asset_job_def()
+    gc.collect()
+    gc.freeze()  # a fork that looks for garbage would copy all that it looks at
     return [key.to_user_string() for key in project.definitions.resolve_asset_graph().toposorted_asset_keys]
 
 
-def measured(home: Path, asset: str) -> tuple[int, float]:
+def measured(project: LongProject, asset: str) -> tuple[int, float]:
     """Peak bytes and seconds of one asset, in a process of its own."""
     started = time.perf_counter()
-    command = [sys.executable, __file__, str(home), asset]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1])), time.perf_counter() - started
+    _, peak = in_a_fork(lambda project: asset == NOTHING or project.materialize(asset), project)
+    return peak, time.perf_counter() - started
 
 
-def make(home: Path, asset: str) -> None:
-    """Materialize one asset and print the peak of this process."""
-    project = LongProject(home, recipe())
-    if asset == NOTHING:
-        project.definitions.resolve_implicit_global_asset_job_def()
-    else:
-        project.materialize(asset)
-    status = Path("/proc/self/status").read_text()
-    print(json.dumps(1024 * int(status.partition("VmHWM:")[2].split()[0])))
+def in_a_fork(work: Callable[[LongProject], Result], project: LongProject) -> tuple[Result, int]:
+    """What `work` returns in a fork of this process, and the fork's peak bytes."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+
+    def child() -> None:
+        theirs.send((work(project), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        result: tuple[Result, int] = ours.recv()
+    except EOFError:
+        sys.exit("a process ended without a result; what it raised stands above")
+    process.join()
+    return result
 
 
-def page(num_questions: int, found: tuple[int, float], peaks: dict[str, list[int]], seconds: dict[str, float]) -> str:
+def size_of(project: LongProject) -> tuple[int, float]:
+    """The number of responses, and their mean length in tokens."""
+    num_responses, mean = project.read("SELECT count(*), avg(num_tokens) FROM responses").row(0)
+    return num_responses, mean
+
+
+def page(
+    num_questions: int, num_responses: int, mean: float, peaks: dict[str, list[int]], seconds: dict[str, float]
+) -> str:
     rows = [
         (name, *(peak / 1e6 for peak in found), found[-1] / found[0], missed(found), seconds[name])
         for name, found in peaks.items()
     ]
     sizes = [f"{scale * num_questions:,} questions, MB" for scale in SCALES]
+    within = sum(not missed(found) for found in peaks.values()) - 1
     return f"""## Memory of each asset, against the size of a batch
 
-One batch of {", ".join(f"{scale * num_questions:,}" for scale in SCALES)} questions; at the largest, {found[0]:,} \
-responses of {found[1]:,.0f} tokens.
+One batch of {", ".join(f"{scale * num_questions:,}" for scale in SCALES)} questions; at the largest, {num_responses:,}
+responses of {mean:,.0f} tokens.
 Peak resident memory of a process that makes one asset, on the deterministic engine; the bars are a growth of
-{MAX_GROWTH} from the smallest batch to the largest, and 2,000 MB.
+{MAX_GROWTH} from the smallest batch to the largest, and 2,000 MB. {within} of {len(peaks) - 1} assets are within both.
 
 {table(["asset", *sizes, "growth", "missed", "s, the largest"], rows)}"""
 
@@ -165,7 +198,4 @@ def missed(peaks: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        make(Path(sys.argv[1]), sys.argv[2])
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else NUM_QUESTIONS)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else NUM_QUESTIONS)

@@ -35,11 +35,11 @@ ANSWERS_PER_COMMIT = 64  # rows of three such lists
 
 @dataclass(frozen=True)
 class Scorer:
-    """A checkpoint, its model, and the answers that it is to score by their `answer_logprobs_id`."""
+    """A checkpoint, its model, and the answers that it is to score, see `to_score`."""
 
     checkpoint: Checkpoint
     model: PromptedModel
-    answers: dict[str, Row]
+    answers: pl.DataFrame
 
 
 def answers_read(recipe: Recipe) -> Sources:
@@ -83,9 +83,10 @@ def _answer_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
             )
         ledgers, wanted, present = [], list[str](), set(_present(warehouse))
         for scorer in scorers(warehouse, engines, recipe):
-            todo = missing(scorer.answers, present)
+            ids = scorer.answers["answer_logprobs_id"].to_list()
+            todo = missing(ids, present)
             ledgers.append((_score(context, warehouse, engines, scorer, todo), scorer.model.spec))
-            wanted += scorer.answers
+            wanted += ids
         return _result(warehouse, wanted, ledgers, declared)
 
     return answer_logprobs
@@ -99,24 +100,26 @@ def scorers(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> Iterator[
         yield Scorer(one, model, to_score(answers, one.name, one.checkpoint_id))
 
 
-def to_score(answers: pl.DataFrame, name: str, checkpoint_id: str) -> dict[str, Row]:
+def to_score(answers: pl.DataFrame, name: str, checkpoint_id: str) -> pl.DataFrame:
     """The answers that a model is to score, each text once: all of them for teacher and student, else its own.
 
-    answers: see `sampled_answers`. Returns answer_logprobs_id -> row.
+    answers: see `sampled_answers`. Returns their rows, with answer_logprobs_id.
     """
     own = answers if name in ROLES else answers.filter(pl.col("checkpoint_id") == checkpoint_id)
-    rows = own.unique("answer_id", keep="first", maintain_order=True).iter_rows(named=True)
-    return {answer_logprobs_id(row["answer_id"], checkpoint_id): row for row in rows}
+    own = own.unique("answer_id", keep="first", maintain_order=True)
+    ids = [answer_logprobs_id(answer_id, checkpoint_id) for answer_id in own["answer_id"]]
+    return own.with_columns(answer_logprobs_id=pl.Series(ids, dtype=pl.String))
 
 
 def scored_rows(engines: Engines, scorer: Scorer, ids: list[str]) -> Iterator[Row | Failure]:
     """The `answer_logprobs` row of each answer, or why it has none; with nothing to do, no model is loaded."""
     if not ids:
         return
+    todo = scorer.answers.filter(pl.col("answer_logprobs_id").is_in(ids))
     with engines.open(scorer.model) as engine:
-        for first in range(0, len(ids), ANSWERS_PER_SCORING):
-            part = ids[first : first + ANSWERS_PER_SCORING]
-            tokens = {key: answer_tokens(scorer.model.chat, scorer.answers[key], key) for key in part}
+        for part in todo.iter_slices(ANSWERS_PER_SCORING):
+            answers = {row["answer_logprobs_id"]: row for row in part.iter_rows(named=True)}
+            tokens = {key: answer_tokens(scorer.model.chat, answer, key) for key, answer in answers.items()}
             yield from (refused for refused in tokens.values() if isinstance(refused, Failure))
             encoded = {key: found for key, found in tokens.items() if isinstance(found, Encoded)}
             requests = [ScoringRequest(key, tuple(e.token_ids), e.num_prompt_tokens) for key, e in encoded.items()]
@@ -124,12 +127,11 @@ def scored_rows(engines: Engines, scorer: Scorer, ids: list[str]) -> Iterator[Ro
                 if isinstance(result, Failure):
                     yield result
                 else:
-                    yield answer_row(scorer, result, encoded[result.request_id])
+                    yield answer_row(scorer, answers[result.request_id], result, encoded[result.request_id])
 
 
-def answer_row(scorer: Scorer, score: Score, encoded: Encoded) -> Row:
+def answer_row(scorer: Scorer, answer: Row, score: Score, encoded: Encoded) -> Row:
     """The `answer_logprobs` row of a scored answer."""
-    answer = scorer.answers[score.request_id]
     return {
         "answer_logprobs_id": score.request_id,
         "answer_id": answer["answer_id"],

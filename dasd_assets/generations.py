@@ -3,10 +3,9 @@
 `prompts` -> `responses`, one asset per temperature. A ledger: only the responses that are missing are sampled.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from functools import lru_cache
 
 import dagster as dg
 import polars as pl
@@ -47,7 +46,7 @@ GENERATION = Rule(
 PARITY_PARTS = ("parity.num_responses", "parity.max_tokens", "parity.teacher")  # of its blocking check
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a batch has as many as it has responses
 class WantedResponse:
     """A response that a recipe asks for; the id is the hash of everything that decides its text."""
 
@@ -154,11 +153,10 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
         domains = {key: row["domain"] for key, row in questions.items()}
         wanted = {w.response_id: w for w in wanted_responses(domains, recipe, temperature, teacher)}
         todo = [wanted[key] for key in missing(wanted, present_responses(warehouse, batch, temperature, teacher))]
-        requests, refused = requests_for(todo, questions, recipe, temperature, teacher)
+        requests = requests_for(todo, questions, recipe, temperature, teacher)
         with Ledger(warehouse, "responses", origin(context), batch) as ledger:
-            completions = logged(engines.generate(teacher, requests), len(requests), "responses", context.log.info)
             ledger.collect(
-                chain(refused, completions),
+                logged(engines.generate(teacher, requests), len(todo), "responses", context.log.info),
                 lambda c: response_row(c, wanted[c.request_id], batch, recipe, temperature, teacher),
             )
         return _result(warehouse, batch, temperature, teacher, list(wanted), ledger, declared)
@@ -186,17 +184,18 @@ def present_responses(warehouse: Warehouse, batch: str, temperature: float, teac
 
 def requests_for(
     todo: Iterable[WantedResponse],
-    questions: dict[str, Row],
+    questions: Mapping[str, Row],
     recipe: Recipe,
     temperature: float,
     teacher: PromptedModel,
-) -> tuple[list[GenerationRequest], list[Failure]]:
-    """Requests, all candidates of a question sharing its token ids; and a Failure for each that has no prompt.
+) -> Iterator[GenerationRequest | Failure]:
+    """Requests as they are asked for, all candidates of a question sharing its token ids.
 
-    A chat template may refuse a question: UnsupportedQuestion.
+    todo: a question's candidates one after another. A Failure stands for one that has no prompt: a chat template may
+    refuse a question.
     """
 
-    @cache
+    @lru_cache(maxsize=1)  # the prompts of a whole batch are not kept
     def prompt(prompt_id: str, instruction: str | None) -> tuple[int, ...] | str:
         question = questions[prompt_id]
         try:
@@ -205,16 +204,13 @@ def requests_for(
         except UnsupportedQuestion as error:
             return str(error)
 
-    requests, refused, sampling = list[GenerationRequest](), list[Failure](), recipe.generation
+    sampling = recipe.generation
     for response in todo:
         ids = prompt(response.prompt_id, response.instruction)
         if isinstance(ids, str):
-            refused.append(Failure(response.response_id, ids, "unsupported_question"))
+            yield Failure(response.response_id, ids, "unsupported_question")
         else:
-            requests.append(
-                sampling_request(teacher, response.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)
-            )
-    return requests, refused
+            yield sampling_request(teacher, response.response_id, ids, temperature, sampling.top_p, sampling.max_tokens)
 
 
 def _result(

@@ -7,6 +7,7 @@ part at a time, kept in a file that vanishes with the process, and committed fro
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -30,7 +31,7 @@ EXAMPLES_VERSION = "1"
 EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
 EXAMPLES_AT_ONCE = 1024
-TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels as Python objects, 100 MB
+TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels take 16 MB
 ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once
 SPOOLED = pa.schema(
     {
@@ -190,33 +191,28 @@ _SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM d
 
 
 def spool(file: IO[bytes], examples: Iterable[Row]) -> pl.DataFrame:
-    """Write examples to a file, a part at a time; returns example_id and num_tokens of each."""
-    lengths = list[tuple[str, int]]()
+    """Write examples to a file, few in memory; returns example_id and num_tokens of each."""
+    lengths, rows = list[tuple[str, int]](), iter(examples)
     with pa.ipc.new_stream(file, SPOOLED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
-        for part in _parts(examples):
+        while part := list(islice(rows, ROWS_OF_OBJECTS)):
             stream.write_batch(pa.RecordBatch.from_pylist(part, SPOOLED))
             lengths += [(str(row["example_id"]), len(row["input_ids"])) for row in part]
     return pl.DataFrame(lengths, schema={"example_id": pl.String, "num_tokens": pl.Int64}, orient="row")
 
 
-def _parts(examples: Iterable[Row]) -> Iterator[list[Row]]:
-    """Up to EXAMPLES_AT_ONCE examples and about TOKENS_AT_ONCE tokens at a time."""
-    part, num_tokens = list[Row](), 0
-    for row in examples:
-        part.append(row)
-        num_tokens += len(row["input_ids"])
-        if len(part) == EXAMPLES_AT_ONCE or num_tokens >= TOKENS_AT_ONCE:
-            yield part
-            part, num_tokens = [], 0
-    if part:
-        yield part
-
-
 def spooled(file: IO[bytes]) -> Iterator[pl.DataFrame]:
-    """The parts that `spool` has written."""
+    """What `spool` has written: up to EXAMPLES_AT_ONCE examples and about TOKENS_AT_ONCE tokens at a time."""
     file.seek(0)
+    part, num_rows, num_tokens = list[pa.RecordBatch](), 0, 0
     with pa.ipc.open_stream(file) as stream:
-        yield from (pl.DataFrame(batch) for batch in stream)
+        for batch in stream:
+            part.append(batch)
+            num_rows, num_tokens = num_rows + batch.num_rows, num_tokens + len(batch["input_ids"].values)
+            if num_rows >= EXAMPLES_AT_ONCE or num_tokens >= TOKENS_AT_ONCE:
+                yield pl.DataFrame(pa.Table.from_batches(part))
+                part, num_rows, num_tokens = [], 0, 0
+    if part:
+        yield pl.DataFrame(pa.Table.from_batches(part))
 
 
 def audit_figures(warehouse: Warehouse, recipe: Recipe, dataset: str) -> dict[str, Figure]:

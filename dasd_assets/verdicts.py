@@ -19,7 +19,7 @@ from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
-from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import LENGTH_BY_STUDENT, require_tokens
 from dasd_assets.rules.verdict import not_decided
@@ -62,7 +62,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         student, batch = engines.fingerprint(recipe.student, "student.model"), context.partition_key
         version, confinement = filter_version(recipe, student), confinement_of(recipe, context.log.warning)
         with (
-            Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=50_000) as ledger,
+            Ledger(warehouse, "response_verdicts", origin(context), batch, max_rows=VERDICTS_PER_COMMIT) as ledger,
             VERDICTS.kept_in(Path(warehouse.home)),
         ):
             num_todo, num_waiting, todo = unjudged(warehouse, batch, student, version)

@@ -71,8 +71,9 @@ def test_teacher_and_student_score_each_text_once_and_a_checkpoint_its_own() -> 
     rows = [("a1", "c1"), ("a1", "c2"), ("a2", "c2"), ("a2", "c2"), ("a3", "c1")]
     answers = pl.DataFrame(rows, schema=["answer_id", "checkpoint_id"], orient="row")
     for role in ("teacher", "student"):
-        assert [row["answer_id"] for row in to_score(answers, role, "m").values()] == ["a1", "a2", "a3"]
-    assert to_score(answers, "t060", "c2").keys() == {answer_logprobs_id("a1", "c2"), answer_logprobs_id("a2", "c2")}
+        assert to_score(answers, role, "m")["answer_id"].to_list() == ["a1", "a2", "a3"]
+    own = [answer_logprobs_id("a1", "c2"), answer_logprobs_id("a2", "c2")]
+    assert to_score(answers, "t060", "c2")["answer_logprobs_id"].to_list() == own
 
 
 def test_every_sampled_answer_is_scored_by_three_models(finished: Project) -> None:

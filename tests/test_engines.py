@@ -4,13 +4,23 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import Fake, fake_engines
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.engines import Engines, once_each
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.engines import Engines, PromptedModel, in_parts, once_each
 from dasd_resources.inference.model_files import fingerprint
 from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
 
@@ -28,6 +38,39 @@ def test_nothing_is_loaded_when_there_is_nothing_to_do(engines: Engines) -> None
     model = engines.find(TEACHER, "teacher.model")
     nowhere = type(model)(Path("nowhere"), model.fingerprint, model.chat, model.spec)
     assert list(engines.generate(nowhere, [])) == list(engines.score(nowhere, [])) == []
+
+
+def test_requests_are_made_and_answered_in_parts_by_one_loaded_model(tmp_path: Path) -> None:
+    fake, opened, made = Fake(), list[str](), list[str]()
+    few = fake_engines(tmp_path, fake)
+
+    class Counting(type(few)):  # type: ignore[misc]
+        @contextmanager
+        def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+            opened.append(model.fingerprint)
+            with super().open(model) as engine:
+                yield engine
+
+    def requests() -> Iterator[GenerationRequest | Failure]:
+        for key in "abcdefg":
+            made.append(key)
+            yield Failure(key, "no prompt") if key in "af" else GenerationRequest(key, (5,), 1.0, 1.0, 4, 0, ())
+
+    counting = Counting(home=str(tmp_path))
+    results = counting.generate(counting.find(TEACHER, "teacher.model"), requests(), at_once=2)
+    assert isinstance(next(results), Failure)
+    assert (made, opened) == (["a", "b"], [])
+    assert [r.request_id for r in results] == ["b", "d", "c", "f", "e", "g"]
+    assert len(opened) == 1
+    assert fake.generated == ["b", "d", "c", "e", "g"]
+
+
+def test_a_part_ends_with_its_tokens_and_a_prompt_that_is_shared_counts_once() -> None:
+    long, short = tuple(range(90)), (1, 2)
+    prompts = [long, long, long, short, long, short]
+    asked = [GenerationRequest(str(i), ids, 1.0, 1.0, 4, 0, ()) for i, ids in enumerate(prompts)]
+    parts = [[r.request_id for r in part] for part, _ in in_parts(asked, at_once=100, num_tokens=100)]
+    assert parts == [["0", "1", "2", "3", "4"], ["5"]]
 
 
 def renamed(folder: Path, name: str) -> Model:

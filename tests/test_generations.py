@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from dasd_assets.generations import WantedResponse, requests_for, response_row, wanted_responses
 from dasd_assets.rules.ids import seed_of
 from dasd_resources.chat import Chat
-from dasd_resources.inference.engine import Completion
-from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.engine import Completion, GenerationRequest
+from dasd_resources.inference.engines import Engines, PromptedModel, in_parts
 from dasd_resources.recipe import Recipe, load_recipe
 
 RECIPE = load_recipe("demo")
@@ -60,7 +60,8 @@ def test_an_instruction_is_asked_below_the_question_and_part_of_the_id(teacher: 
     assert ids(teacher, sampling(instructions={"code": "Use Python."})) == ids(teacher)  # of another domain
     wanted = wanted_responses({"p1": "math"}, box, 0.6, teacher)
     questions = {"p1": {"question": "4 + 3?", "system_prompt": None}}
-    [request, *_], _ = requests_for(wanted, questions, box, 0.6, teacher)
+    request = next(requests_for(wanted, questions, box, 0.6, teacher))
+    assert isinstance(request, GenerationRequest)
     asked = teacher.chat.prompt_ids("4 + 3?\n\nPut the final answer in \\boxed{}.", None)
     assert list(request.prompt_token_ids) == list(asked)
 
@@ -157,7 +158,7 @@ def test_candidates_share_their_prompt_and_a_question_the_template_refuses_fails
         "p2": {"question": "4 + 3?", "system_prompt": "Be kind."},
     }
     wanted = wanted_responses(dict.fromkeys(questions, "math"), RECIPE, 0.6, asked)
-    requests, refused = requests_for(wanted, questions, RECIPE, 0.6, asked)
+    [(requests, refused)] = in_parts(requests_for(wanted, questions, RECIPE, 0.6, asked), at_once=100)
     assert [r.request_id for r in requests] == [w.response_id for w in wanted if w.prompt_id == "p1"]
     assert len({id(r.prompt_token_ids) for r in requests}) == 1
     assert [r.seed for r in requests] == [w.seed for w in wanted if w.prompt_id == "p1"]

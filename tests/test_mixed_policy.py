@@ -237,9 +237,9 @@ def test_a_harmony_teacher_goes_on_in_its_analysis_channel_and_every_logprob_kee
 
 def test_a_continuation_is_judged_on_the_students_tokens_of_its_whole_text(finished: Project) -> None:
     student = finished.engines.find(finished.recipe.student, "student.model")
-    continuations = current_continuations(finished.warehouse, finished.engines, finished.recipe)
-    rows = [*to_judge(finished.warehouse, student.fingerprint, continuations)]
-    assert sorted(row["continuation_id"] for row in rows) == continuations["continuation_id"].to_list() != []
+    ids = current_continuations(finished.warehouse, finished.engines, finished.recipe)["continuation_id"].to_list()
+    rows = [*to_judge(finished.warehouse, student.fingerprint, ids)]
+    assert [row["continuation_id"] for row in rows] == ids != []
     for row in rows:
         encoded = student.chat.encode_response(row["question"], row["text"], row["system_prompt"])
         assert row["token_ids"] == encoded.token_ids[encoded.num_prompt_tokens :]

@@ -12,7 +12,13 @@ import polars as pl
 import pytest
 
 from dasd_resources.storage.connections import UnknownSnapshot, all_cores, attach
-from dasd_resources.storage.upkeep import Swept, delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.upkeep import (
+    ROWS_OF_LISTS,
+    Swept,
+    delete_unreferenced,
+    expire_snapshots,
+    merge_small_files,
+)
 from dasd_resources.storage.warehouse import Warehouse
 
 TABLES = ("student_logprobs", "failed_requests")  # one partitioned by batch, one not
@@ -149,6 +155,21 @@ def test_a_reader_of_an_old_snapshot_finishes_or_is_told(warehouse: Warehouse) -
         connection.execute("ROLLBACK")
     with pytest.raises(UnknownSnapshot, match="expired"):
         warehouse.read(rows, at=old)
+
+
+def test_merged_files_have_short_row_groups_where_rows_are_long(warehouse: Warehouse) -> None:
+    for number in range(3):
+        with warehouse.commit("change") as transaction:
+            transaction.append_missing("student_logprobs", scored(f"r{number}", "b", 3000), "b")
+    before = snapshots(warehouse)
+    assert merge_small_files(warehouse, "upkeep")["student_logprobs"] == 3
+    assert len(snapshots(warehouse)) == len(before) + 1  # of the merge alone
+    [file] = warehouse.read("SELECT data_file FROM ducklake_list_files('dasd', 'student_logprobs')")["data_file"]
+    groups = warehouse.read(
+        "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata($file)", {"file": file}
+    )
+    assert groups["row_group_num_rows"].sum() == 9000
+    assert groups["row_group_num_rows"].max() < 2 * ROWS_OF_LISTS
 
 
 def test_a_snapshot_is_as_old_as_its_successor(warehouse: Warehouse) -> None:

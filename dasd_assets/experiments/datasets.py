@@ -122,8 +122,6 @@ def _other_loss(warehouse: Warehouse, base: Recipe, student: str, *, loss_on_pre
     if examples.is_empty():
         raise dg.Failure(f"the recipe's mixed-policy dataset is empty: materialize {dataset_asset(MIXED)} first")
     ids = examples["continuation_id"].drop_nulls().to_list()
-    texts = """SELECT continuation_id, text, prefix_text FROM teacher_continuations
-        WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))"""
-    continuations = continuations_to_teach(warehouse, student, warehouse.read(texts, {"ids": ids}))
+    continuations = continuations_to_teach(warehouse, student, ids)
     off_policy = tokens_to_teach(warehouse, student, examples["response_id"].drop_nulls().to_list())
     return chain((continuation_example(row, loss_on_prefix) for row in continuations), map(example_row, off_policy))

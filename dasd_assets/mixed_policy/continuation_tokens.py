@@ -4,9 +4,14 @@ The teacher's token ids are only of its own part; filters judge the whole text, 
 """
 
 import dagster as dg
-import polars as pl
 
-from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
+from dasd_assets.mixed_policy.continuations import (
+    CONTINUATIONS,
+    ROWS_OF_OBJECTS,
+    continuation_texts,
+    continuations_read,
+    current_continuations,
+)
 from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import content_version, origin
@@ -15,6 +20,7 @@ from dasd_assets.rules.tokens import TOKENS
 from dasd_assets.student_tokens import write_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.ledger import missing
 from dasd_resources.storage.warehouse import Warehouse
 
 
@@ -39,16 +45,20 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.find(recipe.student, "student.model")
-        continuations = current_continuations(warehouse, engines, recipe)
+        wanted = current_continuations(warehouse, engines, recipe)["continuation_id"]
         query = "SELECT continuation_id FROM continuation_tokens WHERE student_fingerprint = $student"
         present = warehouse.read(query, {"student": student.fingerprint})["continuation_id"]
-        todo = continuations.filter(~pl.col("continuation_id").is_in(present.implode()))
-        rows = todo.with_columns(question="asked").iter_rows(named=True)
+        todo = missing(wanted, present)
+        rows = (
+            row
+            for part in continuation_texts(warehouse, todo)
+            for row in part.with_columns(question="asked").iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+        )
         write_tokens(warehouse, OF_CONTINUATIONS, student.chat, student.fingerprint, rows, origin(context))
         return dg.MaterializeResult(
-            data_version=content_version([*continuations["continuation_id"], student.fingerprint]),
+            data_version=content_version([*wanted, student.fingerprint]),
             metadata=declared.result(
-                warehouse, continuations.height, {"student_fingerprint": student.fingerprint}, num_new=todo.height
+                warehouse, wanted.len(), {"student_fingerprint": student.fingerprint}, num_new=len(todo)
             ),
         )
 

@@ -3,30 +3,37 @@
 What was cut off is often a loop, so the prefix is judged with what follows it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from dasd_assets.mixed_policy.continuations import CONTINUATIONS, continuations_read, current_continuations
+from dasd_assets.mixed_policy.continuations import (
+    CONTINUATIONS,
+    ROWS_OF_OBJECTS,
+    continuation_texts,
+    continuations_read,
+    current_continuations,
+)
 from dasd_assets.mixed_policy.distilled_student import looked_up
-from dasd_assets.records.declaration import declare
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.partitions import batches
+from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
-from dasd_assets.rules.judging import judge_row, verdict_rows
+from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
 from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
-
-CONTINUATIONS_AT_ONCE = 1024
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -38,7 +45,7 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
     declared = declare(
         recipe,
         "continuation_verdicts",
-        "continuation_verdicts",
+        ["continuation_verdicts", "failed_requests"],
         reads={
             **continuations_read(recipe),
             "continuation_tokens": "continuation_tokens",
@@ -62,42 +69,61 @@ def _verdicts(recipe: Recipe) -> dg.AssetsDefinition:
         version = continuation_filter_version(recipe, student)
         confinement = confinement_of(recipe, context.log.warning)
         continuations = current_continuations(warehouse, engines, recipe)
-        to_do = to_judge(warehouse, student, continuations)
-        judged = partial(judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement)
-        with VERDICTS.kept_in(Path(warehouse.home)):
-            rows = [
-                verdict
-                for name, found in in_order(to_do, lambda row: (row["continuation_id"], judged(row)))
-                for verdict in verdict_rows({"continuation_id": name}, found, version)
-            ]
-        table = pl.DataFrame(rows, infer_schema_length=None)
-        with warehouse.commit(origin(context)) as transaction:
-            transaction.append_missing("continuation_verdicts", table)
+        todo = missing(continuations["continuation_id"], _judged(warehouse, version))
+        asked = partial(judge_row, filters=recipe.filters, thinking=recipe.teacher.thinking, confinement=confinement)
+        with (
+            Ledger(warehouse, "continuation_verdicts", origin(context), max_rows=VERDICTS_PER_COMMIT) as ledger,
+            VERDICTS.kept_in(Path(warehouse.home)),
+        ):
+            judged = in_order(to_judge(warehouse, student, todo), lambda row: (row["continuation_id"], asked(row)))
+            for name, found in logged(judged, len(todo), "continuations judged", context.log.info):
+                for verdict in verdict_rows({"continuation_id": name}, found, version):
+                    ledger.add(verdict)
         judged_by = known_versions(warehouse, continuations["prompt_id"].unique().to_list())
+        ids, sandbox = continuations["continuation_id"], sandbox_figure(confinement)
         return dg.MaterializeResult(
-            data_version=content_version([*continuations["continuation_id"], version, *judged_by]),
+            data_version=content_version([*ids, version, *judged_by]),
             tags=read,
-            metadata=declared.result(
-                warehouse,
-                len(rows),
-                {"filter_version": version},
-                {"passed": False},
-                **sandbox_figure(confinement),
-                num_continuations=continuations.height,
-                **not_decided(row["kind"] for row in rows),
-                **{
-                    f"failed_{name}": sum(not row["passed"] for row in rows if row["filter"] == name)
-                    for name in FILTERS
-                },
-            ),
+            metadata=_metadata(warehouse, ids, version, declared, sandbox),
         )
 
     return continuation_verdicts
 
 
-def to_judge(warehouse: Warehouse, student: str, continuations: pl.DataFrame) -> Iterator[Row]:
+def _judged(warehouse: Warehouse, version: str) -> pl.Series:
+    """The continuations that have a verdict of every filter."""
+    query = """SELECT continuation_id FROM continuation_verdicts WHERE filter_version = $version
+        GROUP BY continuation_id HAVING list_has_all(list(filter), $filters::VARCHAR[])"""
+    return warehouse.read(query, {"version": version, "filters": list(FILTERS)})["continuation_id"]
+
+
+def to_judge(warehouse: Warehouse, student: str, ids: Sequence[str]) -> Iterator[Row]:
     """Each continuation as `judge_row` takes it, on the student's tokens of its whole text, a part read at a time."""
-    for part in continuations.iter_slices(CONTINUATIONS_AT_ONCE):
-        ids, columns = part["continuation_id"].to_list(), f"{TEXT_TOKENS} AS token_ids, {BY_STUDENT}"
-        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
-        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(named=True)
+    columns = f"{TEXT_TOKENS} AS token_ids, {BY_STUDENT}"
+    for part in continuation_texts(warehouse, ids):
+        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, part["continuation_id"].to_list())
+        rows = part.join(tokens, on="continuation_id", maintain_order="left")
+        yield from rows.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+
+
+def _metadata(
+    warehouse: Warehouse, ids: pl.Series, version: str, declared: Declaration, sandbox: dict[str, str]
+) -> dict[str, Any]:
+    """ids: of the continuations that are wanted now; the table may hold verdicts on others."""
+    query = """SELECT filter, passed, kind, count(*) AS number FROM continuation_verdicts
+        WHERE filter_version = $version AND list_contains($filters, filter)
+          AND continuation_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL"""
+    counts = warehouse.read(query, {"version": version, "filters": list(FILTERS), "ids": ids.to_list()})
+    failed = {
+        name: int(counts.filter(~pl.col("passed") & (pl.col("filter") == name))["number"].sum()) for name in FILTERS
+    }
+    return declared.result(
+        warehouse,
+        int(counts["number"].sum()),
+        {"filter_version": version},
+        {"passed": False},
+        **sandbox,
+        num_continuations=ids.len(),
+        **not_decided(dict(counts.group_by("kind").agg(pl.sum("number")).iter_rows())),
+        **{f"failed_{name}": count for name, count in failed.items()},
+    )

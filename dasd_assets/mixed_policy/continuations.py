@@ -4,7 +4,8 @@ The teacher continues the prefix *text*, in its own tokens, inside the thinking 
 what is left of its token budget.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import dagster as dg
 import polars as pl
@@ -29,6 +30,8 @@ from dasd_resources.recipe import Recipe, Thinking
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
+CONTINUATIONS_AT_ONCE = 1024  # whose texts are in memory
+ROWS_OF_OBJECTS = 32  # of these, as Python objects
 CONTINUATION_VERSION = "1"
 CONTINUATIONS = Rule(
     "continuations",
@@ -77,6 +80,28 @@ def continuation_row(completion: Completion, row: Row, asked: GenerationRequest,
     }
 
 
+def continued(
+    engines: Engines, teacher: PromptedModel, recipe: Recipe, prefixes: Iterable[Row]
+) -> Iterator[Row | Failure]:
+    """The `teacher_continuations` row of each of these `current_prefixes`, or why there is none, as they finish."""
+    waiting = dict[str, tuple[Row, GenerationRequest]]()
+
+    def requests() -> Iterator[GenerationRequest | Failure]:
+        for row in prefixes:
+            asked = request(row, teacher, recipe)
+            if isinstance(asked, GenerationRequest):
+                waiting[asked.request_id] = row, asked
+            yield asked
+
+    for result in engines.generate(teacher, requests()):
+        row = waiting.pop(result.request_id, None)
+        if isinstance(result, Failure):
+            yield result
+        else:
+            assert row is not None, "the engine answers only what it was asked"
+            yield continuation_row(result, *row, teacher)
+
+
 def teachers_prefix(kept: str, thinking: Thinking) -> str:
     """What is kept of a rollout, as the teacher is given it: without an empty thinking part where it writes none.
 
@@ -92,17 +117,27 @@ def prefix_end(text: str, prefix_text: str) -> int:
 
 
 def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
-    """The `teacher_continuations` this recipe wants now, in the order of continuation_id, with their questions.
-
-    Columns of both, but for the token lists, of which num_tokens is the length; `asked`: the question as it was asked.
-    """
+    """(continuation_id, prompt_id, num_tokens) of those that this recipe wants now, in the order of their ids."""
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
-    query = f"""SELECT c.* EXCLUDE (token_ids, logprobs, offsets), len(c.token_ids) AS num_tokens,
-            p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
-        FROM teacher_continuations c JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}
+    query = """SELECT c.continuation_id, c.prompt_id, len(c.token_ids) AS num_tokens
+        FROM teacher_continuations c SEMI JOIN prompts p USING (prompt_id)
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
+
+
+def continuation_texts(warehouse: Warehouse, ids: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """These continuations with their questions, in their order, a part read at a time.
+
+    Columns of both, but for the lists of tokens; `asked`: the question as it was asked.
+    """
+    query = f"""SELECT c.* EXCLUDE (token_ids, logprobs, offsets),
+            p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
+        FROM (FROM teacher_continuations WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))) c
+            JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}
+        ORDER BY c.continuation_id"""
+    for first in range(0, len(ids), CONTINUATIONS_AT_ONCE):
+        yield warehouse.read(query, {"ids": list(ids[first : first + CONTINUATIONS_AT_ONCE])})
 
 
 def prefixes_read(recipe: Recipe) -> Sources:
@@ -141,19 +176,15 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
-        wanted = {r["continuation_id"]: r for r in current_prefixes(warehouse, engines, recipe, teacher.fingerprint)}
+        prefixes = partial(current_prefixes, warehouse, engines, recipe, teacher.fingerprint)
+        wanted = [row["continuation_id"] for row in prefixes()]
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
-        asked = [request(wanted[key], teacher, recipe) for key in missing(wanted, present)]
-        requests = {r.request_id: r for r in asked if isinstance(r, GenerationRequest)}
+        todo = set(missing(wanted, present))
         with Ledger(warehouse, "teacher_continuations", origin(context)) as ledger:
-            for refused in asked:
-                if isinstance(refused, Failure):
-                    ledger.fail(refused)
-            completions = engines.generate(teacher, list(requests.values()))
-            ledger.collect(
-                logged(completions, len(requests), "continuations", context.log.info),
-                lambda c: continuation_row(c, wanted[c.request_id], requests[c.request_id], teacher),
-            )
+            # Their texts are read again, a part at a time, as the engine asks for them.
+            asked = (row for row in prefixes() if row["continuation_id"] in todo) if todo else iter(())
+            made = continued(engines, teacher, recipe, asked)
+            ledger.collect(logged(made, len(todo), "continuations", context.log.info), lambda row: row)
         rows = current_continuations(warehouse, engines, recipe)
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),

@@ -110,7 +110,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         record_rule(context, warehouse, recipe, MIXED, mixture_rule(recipe, accepted.height, len(drawn)))
         on_policy = (
             continuation_example(row, recipe.mixed_policy.loss_on_prefix)
-            for row in continuations_to_teach(warehouse, student, accepted)
+            for row in continuations_to_teach(warehouse, student, accepted["continuation_id"].to_list())
         )
         off_policy = map(example_row, tokens_to_teach(warehouse, student, drawn))
         made = write_examples(context, warehouse, recipe, MIXED, DAS, chain(on_policy, off_policy))
@@ -131,12 +131,16 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [mixed_policy_dataset]
 
 
-def continuations_to_teach(warehouse: Warehouse, student: str, accepted: pl.DataFrame) -> Iterator[Row]:
+def continuations_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str]) -> Iterator[Row]:
     """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets), a part read at a time."""
-    for part in accepted.select("continuation_id", "text", "prefix_text").iter_slices(EXAMPLES_AT_ONCE):
-        ids, columns = part["continuation_id"].to_list(), "num_prompt_tokens, token_ids, offsets"
-        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, ids)
-        yield from part.join(tokens, on="continuation_id", maintain_order="left").iter_rows(
+    query = """SELECT continuation_id, text, prefix_text FROM teacher_continuations
+        WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY continuation_id"""
+    columns = "num_prompt_tokens, token_ids, offsets"
+    for first in range(0, len(ids), EXAMPLES_AT_ONCE):
+        part = ids[first : first + EXAMPLES_AT_ONCE]
+        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, part)
+        texts = warehouse.read(query, {"ids": part})
+        yield from texts.join(tokens, on="continuation_id", maintain_order="left").iter_rows(
             named=True, buffer_size=ROWS_OF_OBJECTS
         )
 

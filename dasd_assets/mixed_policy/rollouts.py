@@ -96,9 +96,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         undistilled = engines.fingerprint(recipe.student, "student.model")
         wanted = {row["rollout_id"]: row for row in current_wanted(warehouse, recipe, undistilled, checkpoint)}
         present = warehouse.read("SELECT rollout_id FROM student_rollouts")["rollout_id"]
-        requests = [_request(wanted[key], student, policy) for key in missing(wanted, present)]
+        todo = missing(wanted, present)
+        requests = (_request(wanted[key], student, policy) for key in todo)
         with Ledger(warehouse, "student_rollouts", origin(context)) as ledger:
-            completions = logged(engines.generate(student, requests), len(requests), "rollouts", context.log.info)
+            completions = logged(engines.generate(student, requests), len(todo), "rollouts", context.log.info)
             ledger.collect(completions, lambda c: rollout_row(c, wanted[c.request_id], checkpoint, student, policy))
         rollouts = current_rollouts(warehouse, recipe, undistilled, checkpoint)
         return dg.MaterializeResult(

@@ -9,6 +9,8 @@ from dasd_resources.recipe import Filters, Thinking
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
 
+VERDICTS_PER_COMMIT = 10_000  # as Python objects 7 MB
+
 
 def judge_row(
     row: Row,

@@ -1,7 +1,7 @@
 """From a model named in the recipe to its verified files, its tokenizer, and a loaded engine."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
@@ -34,6 +34,9 @@ from dasd_resources.recipe import Model, RecipeError, Server
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
 FINGERPRINT_CACHE_FORMAT = "2"
 LOG_FOLDER = "logs"  # of the home
+# Requests that an engine is given at once, and tokens of their prompts, of which 16 M take 600 MB. While the last of a
+# part are answered the engine has ever less to do: of 256 side by side that costs some 5 % of its time at 16,384.
+REQUESTS_AT_ONCE, TOKENS_AT_ONCE = 16_384, 16_000_000
 Result = TypeVar("Result", bound=Completion | Score | Failure)
 
 
@@ -150,11 +153,20 @@ class Engines(ConfigurableResource):
         finally:
             processes.end()
 
-    def generate(self, model: PromptedModel, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
-        """Completions as they finish; with nothing to do, nothing is loaded."""
-        if requests:
-            with self.open(model) as engine:
-                yield from once_each(requests, engine.generate(requests))
+    def generate(
+        self, model: PromptedModel, requests: Iterable[GenerationRequest | Failure], at_once: int = REQUESTS_AT_ONCE
+    ) -> Iterator[Completion | Failure]:
+        """Completions as they finish, and what comes in a request's place; with nothing to do, nothing is loaded.
+
+        requests: any number; `at_once` of them are taken, and answered, before the next are. The model stays loaded.
+        """
+        with ExitStack() as loaded:
+            engine: InferenceEngine | None = None
+            for part, refused in in_parts(requests, at_once):
+                yield from refused
+                if part:
+                    engine = engine or loaded.enter_context(self.open(model))
+                    yield from once_each(part, engine.generate(part))
 
     def score(self, model: PromptedModel, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Scores as they finish; with nothing to do, nothing is loaded."""
@@ -188,6 +200,27 @@ def _quantisation(spec: Model) -> list[object]:
 def _stands_for(spec: Model) -> list[object]:
     """What tells rows of imported responses from those of the model itself: the model that wrote them."""
     return [{"stands_for": spec.stands_for}] if spec.stands_for else []
+
+
+def in_parts(
+    requests: Iterable[GenerationRequest | Failure], at_once: int, num_tokens: int = TOKENS_AT_ONCE
+) -> Iterator[tuple[list[GenerationRequest], list[Failure]]]:
+    """The requests, so many at a time or of about so many tokens; and the failures that came among them.
+
+    A prompt that is the one before it, as an object, takes no memory of its own.
+    """
+    part, refused, total = list[GenerationRequest](), list[Failure](), 0
+    for request in requests:
+        if isinstance(request, Failure):
+            refused.append(request)
+        else:
+            prompt = request.prompt_token_ids
+            total += 0 if part and part[-1].prompt_token_ids is prompt else len(prompt)
+            part.append(request)
+        if len(part) + len(refused) == at_once or total >= num_tokens:
+            yield part, refused
+            part, refused, total = [], [], 0
+    yield part, refused
 
 
 def once_each(

@@ -19,6 +19,9 @@ from dasd_resources.storage.lake import Lake, Transaction
 from dasd_resources.storage.tables import TABLES
 
 TARGET_BYTES = 512 << 20  # DuckLake's default; larger files are not merged
+# Of a merged file, where a row has lists of thousands of values: a writer holds a row group before it is compressed, a
+# reader one column of it. DuckDB's 122,880 rows would be all that 512 MB hold.
+ROWS_OF_LISTS = 2048
 LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
 DELETED = "CALL {function}('dasd', older_than => $before)"
 UNREFERENCED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
@@ -44,6 +47,7 @@ def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
     merged: dict[str, int] = {}
     for table in sorted(info["table_name"]):
         require_content(lake.catalog, _to_merge(lake, table))
+        _bound_row_groups(lake, origin, table)
         while num_files := _merge_once(lake, origin, table):
             merged[table] = merged.get(table, 0) + num_files
     return merged
@@ -57,6 +61,14 @@ def _to_merge(lake: Lake, table: str) -> list[DataFile]:
         if file.table == table and file.newest and not file.deletes and file.size < TARGET_BYTES:
             parts[file.batch if by_batch else None].append(file)
     return [file for part in parts.values() if len(part) > 1 for file in part]
+
+
+def _bound_row_groups(lake: Lake, origin: str, table: str) -> None:
+    """Have merged files of a table with lists written in short row groups; this makes no snapshot."""
+    if table in TABLES and any(column.type.endswith("[]") for column in TABLES[table].columns):
+        option = "CALL dasd.set_option('parquet_row_group_size', $rows, table_name => $table)"
+        with lake.commit(origin) as transaction:
+            transaction.read(option, {"rows": str(ROWS_OF_LISTS), "table": table})
 
 
 def _merge_once(lake: Lake, origin: str, table: str) -> int:
