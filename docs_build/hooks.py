@@ -13,7 +13,7 @@ from dasd_resources.recipe import RECIPES
 from docs_build.links import WRITTEN_BY_EXPERIMENTS, dead_links
 from docs_build.notebook import page as notebook_page
 from docs_build.notebook import read as read_notebook
-from docs_build.reference import commands_page, recipe_page, shipped_page
+from docs_build.reference import commands_page, shipped_page
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -37,7 +37,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made = {
         "index.md": _first_page(),
         "example.md": notebook_page(read_notebook()),
-        "reference/recipe.md": recipe_page(),
         "reference/commands.md": commands_page(parser()),
         **{f"reference/recipes/{name}.md": shipped_page(RECIPES / f"{name}.yaml") for name in SHIPPED},
     }

@@ -79,7 +79,7 @@ class Stub:
             self.change_probe(reply)
         elif answer := self.fault(request, reply):
             return answer
-        return httpx.Response(200, content=json.dumps(reply))
+        return httpx.Response(200, content=events(reply["choices"][0]) if body["stream"] else json.dumps(reply))
 
     @property
     def asked(self) -> list[Json]:
@@ -103,6 +103,22 @@ class Stub:
     def _score(self, body: Json) -> Json:
         scored = [{str(t): {"logprob": logprob(t), "rank": 1}} for t in body["prompt"]]
         return {"finish_reason": "length", "prompt_token_ids": body["prompt"], "prompt_logprobs": [None, *scored[1:]]}
+
+
+def events(choice: Json) -> str:
+    """A completion as vLLM streams it: two tokens an event, the prompt's ids in the first, the reason in the last."""
+    said = []
+    for start in range(0, len(choice["token_ids"]), 2):
+        two = slice(start, start + 2)
+        is_last = start + 2 >= len(choice["token_ids"])
+        part = {
+            "finish_reason": choice["finish_reason"] if is_last else None,
+            "token_ids": choice["token_ids"][two],
+            "logprobs": {name: values[two] for name, values in choice["logprobs"].items()},
+            **({} if start else {"prompt_token_ids": choice["prompt_token_ids"]}),
+        }
+        said.append(f"data: {json.dumps({'choices': [part]})}\n\n")
+    return "".join([*said, "data: [DONE]\n\n"])
 
 
 def is_probe(chat: Chat, body: Json) -> bool:

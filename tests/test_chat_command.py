@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from conftest import Fake, FakeEngine, Project
 
 from dasd_assets.commands.chat import Sampling, Speaker, answer_all, find_model, questions, require_one_process
+from dasd_assets.commands.engine_slot import ENGINE_POOL
+from dasd_assets.service.instance import open_instance
+from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import RecipeError
@@ -114,7 +118,8 @@ def test_blank_lines_ask_nothing() -> None:
 
 
 def test_a_person_may_type_and_end_with_ctrl_c(project: Project, tmp_path: Path) -> None:
-    """The real student, in a terminal: an answer, then Ctrl-C while it waits for the next question."""
+    """The real student, in a terminal: an answer, then Ctrl-C as it waits for the next question; its slot is free."""
+    prepare_home(tmp_path / "home", None)
     mine, theirs = pty.openpty()
     command = [sys.executable, "-m", "dasd_assets.cli", "chat", "student", "--max-tokens", "8"]
     environment = {**os.environ, "DASD_HOME": str(tmp_path / "home"), "DASD_RECIPE": "demo", "PYTHONUNBUFFERED": "1"}
@@ -127,6 +132,9 @@ def test_a_person_may_type_and_end_with_ctrl_c(project: Project, tmp_path: Path)
         assert chat.wait(60) == 130
     os.close(mine)
     assert b"8 tokens in" in said and b"Traceback" not in said
+    with open_instance(tmp_path / "home" / "dagster") as instance:
+        assert [(run.job_name, run.status) for run in instance.get_runs()] == [("chat", dg.DagsterRunStatus.CANCELED)]
+        assert not instance.event_log_storage.get_concurrency_info(ENGINE_POOL).claimed_slots
 
 
 def _until(terminal: int, wanted: bytes, seconds: float = 300.0) -> bytes:

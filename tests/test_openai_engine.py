@@ -22,7 +22,7 @@ import httpx
 import pyarrow as pa
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
-from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, listening, logprob, sampled
+from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, events, listening, logprob, sampled
 from transformers import AutoTokenizer
 
 from dasd_assets.commands.run import RunFailed
@@ -84,6 +84,45 @@ def test_every_row_comes_once_with_what_was_sampled_for_its_seed(chat: Chat) -> 
         assert completion.token_ids == sampled(body)
         assert completion.logprobs == [logprob(t) for t in completion.token_ids]
         assert (body["seed"], body["temperature"]) == (made.seed, made.temperature)
+
+
+def test_a_streamed_response_is_the_one_that_would_come_whole(chat: Chat) -> None:
+    stub = Stub(chat)
+    with closing(engine(stub)) as opened:
+        for request in samples(5):
+            [whole] = opened.generate([request])
+            *tokens, last = opened.stream(request)
+            assert isinstance(last, Completion) and last == whole and tokens == whole.token_ids  # type: ignore[union-attr]
+        assert [body["stream"] for body in stub.asked] == [False, True] * 5
+        [failure] = opened.stream(GenerationRequest("long", tuple(range(1, 600)), 1.0, 1.0, 8, 0, ()))
+        assert isinstance(failure, Failure) and len(stub.asked) == 10
+
+
+@pytest.mark.parametrize("breaks", ["lies", "ends early", "says an error", "cannot stream"])
+def test_a_stream_that_fails_is_asked_for_as_a_whole(chat: Chat, breaks: str) -> None:
+    def fault(request: httpx.Request, reply: Json) -> httpx.Response | None:
+        [choice] = reply["choices"]
+        if not json.loads(request.content)["stream"]:
+            return None
+        if breaks == "cannot stream":
+            return httpx.Response(400, json={"error": {"message": "streaming is off"}})
+        if breaks == "lies":
+            choice["logprobs"]["token_logprobs"][-1] = 0.5
+        said = events(choice)
+        if breaks != "lies":
+            said = said.partition("\n\n")[0] + "\n\n"
+        if breaks == "says an error":
+            said += 'data: {"error": {"message": "out of memory"}}\n\n'
+        return httpx.Response(200, content=said)
+
+    stub = Stub(chat, fault)
+    with closing(engine(stub)) as opened:
+        [request] = samples(1)
+        [whole] = opened.generate([request])
+        *tokens, last = opened.stream(request)
+    assert last == whole
+    assert set(tokens) <= set(whole.token_ids)  # type: ignore[union-attr]
+    assert [body["stream"] for body in stub.asked] == [False, True, False]
 
 
 def test_every_sequence_is_scored_after_its_prompt(chat: Chat) -> None:

@@ -225,6 +225,15 @@ def test_data_parallelism_is_refused_with_what_to_do(checkpoint: Path) -> None:
         VLLMEngine(checkpoint, "float32", {"data_parallel_size": 2})
 
 
+def test_a_streamed_response_is_the_one_that_would_come_whole(engine: VLLMEngine) -> None:
+    for request in mixed_requests()[3:6]:
+        [whole] = engine.generate([request])
+        *tokens, last = engine.stream(request)
+        assert isinstance(whole, Completion) and last == whole and tokens == whole.token_ids
+    [failure] = engine.stream(GenerationRequest("long", tuple([5] * CONTEXT), 1.0, 1.0, 8, 0, ()))
+    assert isinstance(failure, Failure)
+
+
 def test_candidates_of_one_prompt_follow_one_another() -> None:
     requests = [GenerationRequest(f"{i}", tuple(PROMPTS[i % 3]), 1.0, 1.0, 8, i, ()) for i in range(6)]
     assert [r.request_id for r in _by_prompt(requests)] == ["0", "3", "1", "4", "2", "5"]

@@ -1,8 +1,9 @@
 """`dasd chat MODEL`: ask a model, and others beside it, what you type, or each line of standard input.
 
-A question is put as in the pipeline: alone, by the model's chat template and its system prompt, to its engine. Nothing
-is stored. The same question asked again is another sample; the next chat draws the same ones. Left out: a conversation
-of several turns, which these models are neither trained on nor asked in here.
+A question is put as in the pipeline: alone, by the model's chat template and its system prompt, to its engine. No
+answer is stored. A chat that loads a model here has the slot of the engine pool, as a step has that does so. The same
+question asked again is another sample; the next chat draws the same ones. Left out: a conversation of several turns,
+which these models are neither trained on nor asked in here.
 """
 
 import argparse
@@ -11,18 +12,22 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.evaluated_model import entry_of, known_checkpoint
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import Checkpoint
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.sampling import sampling_request
+from dasd_assets.service.instance import open_instance
 from dasd_resources.chat import UnsupportedQuestion
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, InferenceEngine, StreamingEngine
@@ -35,6 +40,7 @@ from dasd_resources.visible_text import show, show_message
 REDRAW_SECONDS = 0.1  # between two looks at what a response says so far: all of its tokens are read each time
 UNFINISHED = "\ufffd"  # of a character whose last bytes are in a token to come; so may be what ends white space
 FAILED = 1
+NAME = "chat"  # of its runs in the web UI
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,23 @@ def command(args: argparse.Namespace) -> int:
     found = [find_model(Warehouse(home=str(args.home)), engines, recipe, name) for name in asked]
     models = [(one.name, engines.find(one.spec, one.name)) for one in found]
     require_one_process(models)
-    sampling = sampling_of(recipe, args)
+    work = partial(converse, engines, models, sampling_of(recipe, args))
+    loads_here = any(not ENGINES[model.spec.engine].served for _, model in models)
+    dagster_home = Path(args.dagster_home or args.home / "dagster")
+    if not (loads_here and dagster_home.is_dir()):  # where no home is, nothing else is loaded from it
+        return work()
+    with open_instance(dagster_home) as instance:
+        return with_engine(instance, args.home, NAME, work, echo, converses=True)
+
+
+def converse(engines: Engines, models: Sequence[tuple[str, PromptedModel]], sampling: Sampling) -> int:
+    """Load the models, each once, and have them answer what standard input asks."""
     with ExitStack() as opened:
         speakers = []
         for name, model in models:
             echo(f"loading {name} ({model.spec.engine}, {model.path})")
-            speakers.append(Speaker(name, model, opened.enter_context(engines.open(model))))
+            alone = replace(model, spec=model.spec.model_copy(update={"replicas": 1}))  # there is one to be answered
+            speakers.append(Speaker(name, alone, opened.enter_context(engines.open(alone))))
         return answer_all(speakers, questions(sys.stdin), sampling)
 
 

@@ -5,8 +5,11 @@ for it, and what a killed command leaves occupied is freed as it is after any ru
 whose model is behind a server is such a run without a slot: the model is loaded there.
 """
 
+import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,17 +32,21 @@ def with_engine(
     say: Callable[[str], None],
     *,
     loads_here: bool = True,
+    converses: bool = False,
 ) -> Found:
     """What `work` returns, called once the pool has a free slot, which it has until it ends. Raises what it raises.
 
     name: of the run's job. say: is told once whom it waits for. loads_here: False needs no slot, and waits for nobody.
+    converses: the work has the terminal to itself; what it prints is then not kept with the run.
     """
     found, raised = list[Found](), list[Exception]()
+    terminal = (os.dup(1), os.dup(2)) if converses else None
 
     @dg.op(name=name, pool=ENGINE_POOL if loads_here else None, out=dg.Out(dg.Nothing))
     def step() -> None:
         try:
-            found.append(work())
+            with nullcontext() if terminal is None else _printing_to(terminal):
+                found.append(work())
         except Exception as error:  # Dagster would raise another one in its place
             raised.append(error)
             raise
@@ -48,14 +55,39 @@ def with_engine(
     def alone() -> None:
         step()
 
-    if loads_here:
-        _wait(instance, home, say)
-    run_here(instance, alone, home)
+    try:
+        if loads_here:
+            _wait(instance, home, say)
+        run_here(instance, alone, home)
+    finally:
+        for descriptor in terminal or ():
+            os.close(descriptor)
     if raised:
         raise raised[0]
     if not found:
         raise RunFailed(f"{name}: the run ended before its step began; see the web UI's list of runs")
     return found[0]
+
+
+@contextmanager
+def _printing_to(streams: tuple[int, int]) -> Iterator[None]:
+    """Standard output and error as they were before Dagster sent them to the run's log, and there again afterwards."""
+    _flush()
+    kept = (os.dup(1), os.dup(2))
+    try:
+        for number, descriptor in enumerate(streams, start=1):
+            os.dup2(descriptor, number)
+        yield
+    finally:
+        _flush()
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def _wait(instance: dg.DagsterInstance, home: Path, say: Callable[[str], None]) -> None:

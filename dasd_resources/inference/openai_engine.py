@@ -1,14 +1,14 @@
 """OpenAIEngine: the InferenceEngine over HTTP, for a teacher behind `vllm serve` or what speaks its protocol.
 
 Token ids go out and token ids come back, with one raw logprob each (`openai_replies.py`); any number of servers may
-share the work (`replicas.py`). Each is probed before it gets a row. Left out: streaming, and chat completions, whose
-template is the server's.
+share the work (`replicas.py`). Each is probed before it gets a row. Left out: chat completions, whose template is the
+server's.
 """
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -32,12 +32,14 @@ from dasd_resources.inference.limits import (
 from dasd_resources.inference.openai_replies import (
     BadReply,
     Body,
+    Events,
     generation_body,
     read_completion,
     read_context,
     read_score,
     read_text,
     scoring_body,
+    streaming_body,
 )
 from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, Unreachable, checked_secret
 from dasd_resources.inference.replicas import Limits, open_replicas
@@ -45,6 +47,7 @@ from dasd_resources.recipe import RecipeError, Server
 
 Request = TypeVar("Request", GenerationRequest, ScoringRequest)
 Result = TypeVar("Result", Completion, Score)
+Part = TypeVar("Part")  # of what is sent back: a result, or a token of one
 
 BUFFER = 256  # results that may wait for the caller
 # What tokenizers disagree on: letters of several scripts and forms, emoji, white space, digits, where a word ends.
@@ -106,6 +109,22 @@ class OpenAIEngine:
         yield from failures
         yield from self._run(fitting, self._generation)
 
+    def stream(self, request: GenerationRequest) -> Iterator[int | Completion | Failure]:
+        """The token ids of one response as a server sends them, then the response.
+
+        Where that fails, for it is one attempt, the response is asked for as by `generate`.
+        """
+        check_generation(request)
+        if failure := unsupported_generation(request, self._most_tokens):
+            yield failure
+            return
+        is_whole = False
+        for part in self._received(partial(self._stream, request)):
+            is_whole = isinstance(part, Completion)
+            yield part
+        if not is_whole:
+            yield from self.generate([request])
+
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Score every sequence by prefill."""
         for request in requests:
@@ -137,19 +156,34 @@ class OpenAIEngine:
         return Job(r.request_id, scoring_body(self.server.model, r), len(r.token_ids) + 1, partial(read_score, r))
 
     def _run(self, requests: Sequence[Request], job: Callable[[Request], Job[Result]]) -> Iterator[Result | Failure]:
-        """Results as they come; the next ones are made in the background, but for an early stop."""
+        """Results as they come."""
         limits = Limits.of(self.server, max((job(r).num_tokens for r in requests), default=1))
         num_workers = min(len(requests), self.server.max_concurrency * len(self.server.base_urls))
-        send, receive = anyio.create_memory_object_stream[Result | Failure](BUFFER)
-        work = self._portal.start_task_soon(self._work, map(job, requests), num_workers, limits, send)
+        return self._received(partial(self._work, map(job, requests), num_workers, limits))
+
+    def _received(self, work: Callable[[ObjectSendStream[Part]], Awaitable[None]]) -> Iterator[Part]:
+        """What the work sends, as it comes; the next is made in the background, but for an early stop."""
+        send, receive = anyio.create_memory_object_stream[Part](BUFFER)
+        future = self._portal.start_task_soon(work, send)
         try:
             with suppress(anyio.EndOfStream):
                 while True:
                     yield self._portal.call(receive.receive)
-            work.result()
+            future.result()
         finally:
-            work.cancel()
+            future.cancel()
             self._portal.call(receive.aclose)
+
+    async def _stream(self, request: GenerationRequest, send: ObjectSendStream[int | Completion | Failure]) -> None:
+        """Each new id, and at last the completion; without that, if the server failed or cannot do it."""
+        events, body = Events(request), streaming_body(self.server.model, request)
+        lines = self._replicas.lines(body, len(request.prompt_token_ids) + request.max_tokens)
+        async with send, aclosing(lines):
+            with suppress(AttemptFailed, Busy, Refused, BadReply):
+                async for line in lines:
+                    for token_id in events.read(line):
+                        await send.send(token_id)
+                await send.send(events.completion())
 
     async def _work(
         self,

@@ -9,6 +9,7 @@ read and in JSON values before it is parsed: a value of two bytes becomes an obj
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +23,7 @@ MINUS_INFINITY = -9999.0
 # may be a long text. 20 MB of empty strings where numbers belong took 6 GB and 33 s to be refused.
 BYTES_PER_TOKEN, OTHER_BYTES = 2048, 2**20
 VALUES_PER_TOKEN, OTHER_VALUES = 12, 2**14
+EVENT, LAST_EVENT = b"data:", b"[DONE]"  # a line of a stream (server-sent events), and what ends it
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
@@ -107,6 +109,11 @@ def generation_body(model: str, request: GenerationRequest, prompt: str | None =
     }
 
 
+def streaming_body(model: str, request: GenerationRequest) -> Body:
+    """The same sample, sent as it comes: each event has what is new of it."""
+    return {**generation_body(model, request), "stream": True}
+
+
 def scoring_body(model: str, request: ScoringRequest) -> Body:
     """A prefill, and one more token, as servers insist on sampling one."""
     return {
@@ -121,7 +128,41 @@ def scoring_body(model: str, request: ScoringRequest) -> Body:
 
 def read_completion(request: GenerationRequest, content: bytes) -> Completion:
     """The sampled ids with their logprobs. Raises BadReply."""
-    choice = _only_choice(content, len(request.prompt_token_ids) + request.max_tokens)
+    return _completion(request, _only_choice(content, len(request.prompt_token_ids) + request.max_tokens))
+
+
+@dataclass
+class Events:
+    """What a server has sent of one sample, event by event; whole, it is read as a reply is that came at once."""
+
+    request: GenerationRequest
+    choices: list[_Choice] = field(default_factory=list)
+
+    def read(self, line: bytes) -> list[int]:
+        """The ids that a line of the stream adds; none where it is no event, or the last. Raises BadReply."""
+        content = line.removeprefix(EVENT).strip()
+        if not line.startswith(EVENT) or content == LAST_EVENT:
+            return []
+        choice = _only_choice(content, len(self.request.prompt_token_ids) + self.request.max_tokens)
+        self.choices.append(choice)
+        return choice.token_ids or []
+
+    def completion(self) -> Completion:
+        """All of them as one. Raises BadReply."""
+        logprobs = [choice.logprobs for choice in self.choices if choice.logprobs is not None]
+        whole = _Choice(
+            finish_reason=self.choices[-1].finish_reason if self.choices else None,
+            token_ids=[token_id for choice in self.choices for token_id in choice.token_ids or ()],
+            prompt_token_ids=next((c.prompt_token_ids for c in self.choices if c.prompt_token_ids is not None), None),
+            logprobs=_Logprobs(
+                tokens=[token for some in logprobs for token in some.tokens],
+                token_logprobs=[logprob for some in logprobs for logprob in some.token_logprobs],
+            ),
+        )
+        return _completion(self.request, whole)
+
+
+def _completion(request: GenerationRequest, choice: _Choice) -> Completion:
     _check_prompt(request.prompt_token_ids, choice.prompt_token_ids)
     if choice.logprobs is None:
         raise BadReply("it returned no token logprobs")

@@ -12,7 +12,7 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -81,6 +81,18 @@ class Replica:
         if not response.is_success:
             self._refuse(response, content)
         return content
+
+    async def lines(self, path: str, body: object, max_bytes: int, timeout_s: float) -> AsyncGenerator[bytes]:
+        """What is answered to a body, line by line as it comes. Raises as `fetch` does."""
+        with self._failures(timeout_s):
+            async with asyncio.timeout(timeout_s), self.client.stream("POST", self.url + path, json=body) as response:
+                if not response.is_success:
+                    self._refuse(response, await _read_message(response))
+                rest = b""
+                async for chunk in _chunks(response, max_bytes):
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
 
     def record_success(self) -> None:
         """Its last answer was valid."""
@@ -174,15 +186,23 @@ def _network(server: Server) -> httpx.AsyncBaseTransport:
 
 
 async def _read_whole(response: httpx.Response, max_bytes: int) -> bytes:
-    """The body. Raises BadReply if it is compressed, or longer than any valid answer."""
+    """The body. Raises BadReply as `_chunks` does."""
+    content = bytearray()
+    async for chunk in _chunks(response, max_bytes):
+        content += chunk
+    return bytes(content)
+
+
+async def _chunks(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises BadReply if it is compressed, or longer than any valid answer."""
     if encoding := _encoding(response):
         raise BadReply(f"its answer is compressed ({encoding}), which was not asked for; {REMEDY}")
-    content = bytearray()
+    num_bytes = 0
     async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > max_bytes:
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
             raise BadReply(f"its answer has more than the {max_bytes} bytes that what was asked for can take")
-    return bytes(content)
+        yield chunk
 
 
 async def _read_message(response: httpx.Response) -> bytes:

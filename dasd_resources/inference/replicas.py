@@ -8,8 +8,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -89,6 +89,16 @@ class Replicas:
             retry=retry_if_exception_type(AttemptFailed), stop=attempts, wait=BACK_OFF, reraise=True
         )
         return await retrying(attempt_when_free)
+
+    async def lines(self, body: Body, num_tokens: int) -> AsyncGenerator[bytes]:
+        """The answer of a healthy server line by line, in one attempt, which is not counted against the server.
+
+        Raises AttemptFailed, Busy or Refused.
+        """
+        limits = max_bytes(num_tokens), self.server.request_timeout_s
+        async with self._slot() as replica, aclosing(replica.lines("/completions", body, *limits)) as lines:
+            async for line in lines:
+                yield line
 
     async def start(self) -> None:
         """Check all servers; those that are not available yet are checked again later.

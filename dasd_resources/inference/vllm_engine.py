@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Job = tuple[str, Sequence[int], SamplingParams]
 
 Purpose = Literal["generate", "score"]
+REASONS = get_args(FinishReason)
 
 
 class VLLMEngine:
@@ -67,6 +68,24 @@ class VLLMEngine:
         jobs = ((r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in _by_prompt(fitting))
         for output in _run(llm, jobs):
             yield _completion(output)
+
+    def stream(self, request: GenerationRequest) -> Iterator[int | Completion | Failure]:
+        """The token ids of one response as they are sampled, then the response."""
+        check_generation(request)
+        llm = self._load("generate")
+        llm.reset_prefix_cache()
+        if failure := unsupported_generation(request, _context(llm), _vocabulary(llm)):
+            yield failure
+            return
+        token_ids, logprobs, finish_reason = list[int](), list[float](), None
+        job = (request.request_id, request.prompt_token_ids, _sampling_params(request, whole=False))
+        for output in _run(llm, [job], whole=False):
+            [new] = output.outputs
+            yield from new.token_ids
+            token_ids += new.token_ids
+            logprobs += _read(request.request_id, new.token_ids, new.logprobs)
+            finish_reason = new.finish_reason
+        yield _ended(request.request_id, token_ids, logprobs, finish_reason)
 
     def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
         """Score every sequence by prefill."""
@@ -143,8 +162,11 @@ def _vocabulary(llm: "LLM") -> int:
     return int(llm.llm_engine.model_config.get_vocab_size())
 
 
-def _run(llm: "LLM", jobs: "Iterable[Job]") -> "Iterator[RequestOutput]":
-    """Outputs as they finish; jobs enter as others leave, and none stays behind if the caller stops early."""
+def _run(llm: "LLM", jobs: "Iterable[Job]", *, whole: bool = True) -> "Iterator[RequestOutput]":
+    """Outputs as they finish; jobs enter as others leave, and none stays behind if the caller stops early.
+
+    whole: False for those of each step, too, which have what is new.
+    """
     engine, waiting, running = llm.llm_engine, iter(jobs), set[str]()
     max_running = 2 * engine.vllm_config.scheduler_config.max_num_seqs  # a batch, and the next one queued
     try:
@@ -157,12 +179,13 @@ def _run(llm: "LLM", jobs: "Iterable[Job]") -> "Iterator[RequestOutput]":
             for output in engine.step():
                 if output.finished:
                     running.discard(output.request_id)
+                if output.finished or not whole:
                     yield output  # type: ignore[misc]
     finally:
         engine.abort_request(list(running))
 
 
-def _sampling_params(request: GenerationRequest) -> "SamplingParams":
+def _sampling_params(request: GenerationRequest, *, whole: bool = True) -> "SamplingParams":
     """One sample, ended by the request's own stop ids alone: `ignore_eos` is about those in the model's config."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -177,7 +200,7 @@ def _sampling_params(request: GenerationRequest) -> "SamplingParams":
         logprobs=0,
         flat_logprobs=True,
         detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.FINAL_ONLY if whole else RequestOutputKind.DELTA,
     )
 
 
@@ -213,11 +236,17 @@ def _by_prompt(requests: Sequence[GenerationRequest]) -> list[GenerationRequest]
 
 def _completion(output: "RequestOutput") -> Completion | Failure:
     sampled = output.outputs[0]
-    if sampled.finish_reason not in get_args(FinishReason):
-        return Failure(output.request_id, f"vLLM ended the request with finish_reason {sampled.finish_reason!r}")
     token_ids = list(sampled.token_ids)
-    logprobs = _read(output.request_id, token_ids, sampled.logprobs)
-    return Completion.of(output.request_id, token_ids, logprobs, cast(FinishReason, sampled.finish_reason))
+    logprobs = _read(output.request_id, token_ids, sampled.logprobs) if sampled.finish_reason in REASONS else []
+    return _ended(output.request_id, token_ids, logprobs, sampled.finish_reason)
+
+
+def _ended(
+    request_id: str, token_ids: list[int], logprobs: list[float], finish_reason: str | None
+) -> Completion | Failure:
+    if finish_reason not in REASONS:
+        return Failure(request_id, f"vLLM ended the request with finish_reason {finish_reason!r}")
+    return Completion.of(request_id, token_ids, logprobs, cast(FinishReason, finish_reason))
 
 
 def _sequence_score(request: ScoringRequest, output: "RequestOutput") -> Score | Failure:
