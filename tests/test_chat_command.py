@@ -135,6 +135,8 @@ def test_a_person_may_type_and_end_with_ctrl_c(project: Project, tmp_path: Path)
     with open_instance(tmp_path / "home" / "dagster") as instance:
         assert [(run.job_name, run.status) for run in instance.get_runs()] == [("chat", dg.DagsterRunStatus.CANCELED)]
         assert not instance.event_log_storage.get_concurrency_info(ENGINE_POOL).claimed_slots
+    kept = [*(tmp_path / "home" / "dagster" / "storage").rglob("*.err")]
+    assert kept and not any(b"tokens in" in log.read_bytes() for log in kept)  # said to the person, not to the run
 
 
 def _until(terminal: int, wanted: bytes, seconds: float = 300.0) -> bytes:

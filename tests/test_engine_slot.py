@@ -49,18 +49,6 @@ def test_two_of_them_work_one_after_the_other(project: Project) -> None:
         assert len(said) == 1 and said[0].startswith("waiting for the engine, which is taken: first of run ")
 
 
-def test_one_that_converses_keeps_the_terminal(project: Project) -> None:
-    def printed_to() -> tuple[int, int]:
-        return os.fstat(1).st_ino, os.fstat(2).st_ino
-
-    before = printed_to()
-    with project.instance() as instance:
-        assert with_engine(instance, project.home, "works", printed_to, print) != before
-        assert with_engine(instance, project.home, "talks", printed_to, print, converses=True) == before
-        assert slots(instance) == []
-    assert printed_to() == before
-
-
 def test_one_that_loads_no_model_waits_for_nobody(project: Project) -> None:
     said = list[str]()
     with project.instance() as instance, project.instance() as other:

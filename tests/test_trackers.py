@@ -1,8 +1,15 @@
-"""Trackers get a training's curves in folders of the home, without a network, and decide nothing and end nothing."""
+"""Trackers get a training's curves in folders of the home, without a network, and decide nothing and end nothing.
+
+The packages themselves are in the drill; here stand-ins for them are told what the real callbacks of Transformers say.
+"""
 
 import json
+import os
+import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from conftest import Project
@@ -22,9 +29,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from dasd_assets.stage_training import tracker_faults
 from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
+from dasd_resources.recipe.training_settings import Tracker
 from dasd_resources.sft.checkpoint import RECORD, Trained
 from dasd_resources.sft.trackers import PACKAGES, Run, places, tracker_environment
-from dasd_resources.sft.tracking import Tracked
+from dasd_resources.sft.tracking import MLFLOW_RUN, Tracked, tracked
 from dasd_resources.sft.trainer import train
 
 ALL = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -73,6 +81,51 @@ def test_tensorboard_gets_each_point(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tracker.on_train_end(TrainingArguments(str(tmp_path), report_to=[]), TrainerState(), TrainerControl())
     assert tracker.fault == ""
     assert scalars(tmp_path / "runs")["train/loss"] == [(1, 2.0), (2, 1.5)]
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str) -> MagicMock:
+    """A package that takes every call, with what Transformers asks of it."""
+    package = MagicMock(__spec__=ModuleSpec(name, None), __version__="3.17.2", run=None)
+    package.utils.validation.MAX_PARAM_VAL_LENGTH = package.utils.validation.MAX_PARAMS_TAGS_PER_BATCH = 100
+    package.context_vars.current_space_id.get.return_value = None
+    package.init.side_effect = lambda **_: setattr(package, "run", MagicMock())
+    config_util = MagicMock(ConfigError=ValueError)
+    for module, value in {name: package, f"{name}.sdk.lib.config_util": config_util}.items():
+        monkeypatch.setitem(sys.modules, module, value)
+    for parent in (f"{name}.sdk", f"{name}.sdk.lib"):
+        monkeypatch.setitem(sys.modules, parent, MagicMock())
+    return package
+
+
+@pytest.mark.parametrize(("name", "point"), [("wandb", "log"), ("mlflow", "log_metrics"), ("trackio", "log")])
+def test_each_is_told_of_every_point_and_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Tracker, point: str
+) -> None:
+    package = stand_in(monkeypatch, name)
+    package.active_run.return_value.info.run_id = "the-run"
+    for variable, value in tracker_environment([name], Run(tmp_path / "trackers", "mine", "abc")).items():
+        monkeypatch.setenv(variable, value)
+    [tracker] = tracked([name], tmp_path)
+    log(tracker, tmp_path, 1, 2.0)
+    log(tracker, tmp_path, 2, 1.5)
+    tracker.on_train_end(TrainingArguments(str(tmp_path), report_to=[]), TrainerState(), TrainerControl())
+    assert tracker.fault == ""
+    told = [call.kwargs.get("metrics") or call.args[0] for call in getattr(package, point).call_args_list]
+    assert [said.get("loss", said.get("train/loss")) for said in told] == [2.0, 1.5]
+    if name == "wandb":
+        assert package.init.call_args.kwargs["project"] == "mine"
+
+
+def test_a_resumed_training_goes_on_in_the_run_that_mlflow_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = stand_in(monkeypatch, "mlflow")
+    package.active_run.return_value.info.run_id = "the-run"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+    for run_id in ("", "the-run"):
+        log(tracked(["mlflow"], tmp_path)[0], tmp_path, 1, 2.0)
+        assert os.environ["MLFLOW_RUN_ID"] == run_id
+    assert (tmp_path / MLFLOW_RUN).read_text() == "the-run"
 
 
 def test_one_that_fails_says_so_and_the_training_goes_on(

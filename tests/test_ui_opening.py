@@ -1,12 +1,13 @@
 """`dasd ui --open`: a browser gets the report's page when the web UI answers; without one its address is said."""
 
+import webbrowser
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
-from dasd_assets.commands.ui import FIRST_PAGE, open_when_there
+from dasd_assets.commands.ui import FIRST_PAGE, has_own_window, open_when_there
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -40,3 +41,12 @@ def test_without_a_browser_or_a_web_ui_it_says_so(address: str, capsys: pytest.C
     assert f"no browser could be started here; open {address}{FIRST_PAGE}" in capsys.readouterr().err
     open_when_there("http://127.0.0.1:9", seconds=0.1)
     assert "did not answer within 0 s" in capsys.readouterr().err
+
+
+def test_by_itself_it_starts_no_browser_of_the_terminal() -> None:
+    def none() -> webbrowser.BaseBrowser:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    assert has_own_window(lambda: webbrowser.BackgroundBrowser("xdg-open"))
+    assert not has_own_window(lambda: webbrowser.GenericBrowser("w3m"))
+    assert not has_own_window(none)

@@ -43,6 +43,13 @@ def prompt_record(reading: Reading, prompt_id: str) -> Record:
     }
 
 
+def question_record(reading: Reading, prompt_id: str, batch: str) -> Record:
+    """The question alone, without the other lines it has, from its batch's own files; `prompt_record` if it is gone."""
+    query = "SELECT * FROM prompts WHERE prompt_id = $id AND batch = $batch"
+    known = reading.read(query, {"id": prompt_id, "batch": batch}).to_dicts()
+    return known[0] if known else prompt_record(reading, prompt_id)
+
+
 def downstream(reading: Reading, prompt_id: str) -> Record:
     """Every row that the question led to."""
     params = {"id": prompt_id}

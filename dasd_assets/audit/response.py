@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from dasd_assets.audit.prompt import Record, prompt_record
+from dasd_assets.audit.prompt import Record, prompt_record, question_record
 from dasd_assets.audit.ranking import selections
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.rules.typed_ids import find_id
 from dasd_resources.storage.lake import Reading
 
 
@@ -16,7 +17,7 @@ def audit_response(reading: Reading, response_id: str) -> Record:
     domain = itself["prompt"].get("domain")
     return {
         "response_id": response_id,
-        "prompt": itself["prompt"],
+        "prompt": prompt_record(reading, made["prompt_id"]),
         "generation": made,
         "landed": reading.read(_LANDED, {"landed": made["landed_id"]}).to_dicts(),
         "teacher": _teacher(reading, made["teacher_fingerprint"]),
@@ -31,19 +32,28 @@ def audit_response(reading: Reading, response_id: str) -> Record:
     }
 
 
-def response_record(reading: Reading, response_id: str) -> Record:
-    """A response itself: its question, text, verdicts, sentences and scores."""
-    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
+def response_record(reading: Reading, typed: str) -> Record:
+    """A response itself: its question, text, verdicts, sentences and scores. typed: its id, or the beginning of it."""
+    key = _located(reading, typed)
     response = reading.read(_RESPONSE, key).row(0, named=True)
     return {
-        "response_id": response_id,
-        "prompt": prompt_record(reading, response["prompt_id"]),
+        "response_id": key["id"],
+        "prompt": question_record(reading, response["prompt_id"], key["batch"]),
         "generation": {k: v for k, v in response.items() if k not in ("response_id", "text")},
         "text": response["text"],
         "verdicts": reading.read(_VERDICTS, key).to_dicts(),
         "sentences": _sentences(reading, key, response["text"]),
         "scores": reading.read(_SCORES, key).to_dicts(),
     }
+
+
+def _located(reading: Reading, typed: str) -> dict[str, str]:
+    """Id and batch of a response: all else is looked up in its batch's own files, the id in all of them, once."""
+    found = reading.read(_BATCH, {"id": typed})
+    if found.is_empty():  # not a whole id
+        typed = find_id(reading, "response", typed)
+        found = reading.read(_BATCH, {"id": typed})
+    return {"id": typed, "batch": found.item(0, 0)}
 
 
 def learned_from(reading: Reading, response_id: str) -> Record:
@@ -57,10 +67,10 @@ def learned_from(reading: Reading, response_id: str) -> Record:
 
 def audit_selections(reading: Reading, response_id: str) -> list[Record]:
     """Of a response, only in which datasets it is, or why it is not."""
-    key = {"id": response_id, "batch": reading.read(_BATCH, {"id": response_id}).item(0, 0)}
+    key = _located(reading, response_id)
     response = reading.read(_RESPONSE, key).row(0, named=True)
-    query = "SELECT domain FROM prompts WHERE prompt_id = $id"
-    domains = reading.read(query, {"id": response["prompt_id"]})["domain"].to_list()
+    query = "SELECT domain FROM prompts WHERE prompt_id = $id AND batch = $batch"
+    domains = reading.read(query, {"id": response["prompt_id"], "batch": key["batch"]})["domain"].to_list()
     return selections(reading, response, reading.read(_VERDICTS, key).to_dicts(), domains[0] if domains else None)
 
 
@@ -135,7 +145,7 @@ def typed_sentences(rows: Sequence[Record], student: str | None, version: str | 
     ]
 
 
-_BATCH = "SELECT batch FROM responses WHERE response_id = $id"  # first: all else is looked up in the batch's own files
+_BATCH = "SELECT batch FROM responses WHERE response_id = $id"
 _RESPONSE = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens, mean_logprob), len(token_ids) AS num_tokens,
     list_sum(logprobs::DOUBLE[]) AS sum_logprob
     FROM responses WHERE response_id = $id AND batch = $batch"""

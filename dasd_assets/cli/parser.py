@@ -147,7 +147,8 @@ def _add_work(commands: Subparsers) -> None:
     ui = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
     ui.add_argument("--host", default=LOOPBACK, help="any address but loopback is open to everybody who can reach it")
     ui.add_argument("--port", type=int, default=3000)
-    ui.add_argument("--open", action="store_true", help="the report's page in the web browser, when it is there")
+    help_text = "the report's page in the web browser (default: on a terminal, where a browser has a window)"
+    ui.add_argument("--open", action=argparse.BooleanOptionalAction, help=help_text)
     ui.set_defaults(command=_command("ui"))
 
 

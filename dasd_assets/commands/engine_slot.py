@@ -6,10 +6,9 @@ whose model is behind a server is such a run without a slot: the model is loaded
 """
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from dasd_assets.commands.console import console
 from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.service.in_process import RunFailed, run_here
 from dasd_assets.service.recovery import fail_abandoned_runs
+from dasd_resources.standard_streams import STREAMS, streams_to
 
 Found = TypeVar("Found")
 WAIT_SECONDS = 1.0
@@ -40,12 +40,12 @@ def with_engine(
     converses: the work has the terminal to itself; what it prints is then not kept with the run.
     """
     found, raised = list[Found](), list[Exception]()
-    terminal = (os.dup(1), os.dup(2)) if converses else None
+    terminal = [os.dup(stream) for stream in STREAMS] if converses else []
 
     @dg.op(name=name, pool=ENGINE_POOL if loads_here else None, out=dg.Out(dg.Nothing))
     def step() -> None:
         try:
-            with nullcontext() if terminal is None else _printing_to(terminal):
+            with streams_to(*terminal) if converses else nullcontext():  # not to the run's log, where Dagster sent them
                 found.append(work())
         except Exception as error:  # Dagster would raise another one in its place
             raised.append(error)
@@ -60,34 +60,13 @@ def with_engine(
             _wait(instance, home, say)
         run_here(instance, alone, home)
     finally:
-        for descriptor in terminal or ():
+        for descriptor in terminal:
             os.close(descriptor)
     if raised:
         raise raised[0]
     if not found:
         raise RunFailed(f"{name}: the run ended before its step began; see the web UI's list of runs")
     return found[0]
-
-
-@contextmanager
-def _printing_to(streams: tuple[int, int]) -> Iterator[None]:
-    """Standard output and error as they were before Dagster sent them to the run's log, and there again afterwards."""
-    _flush()
-    kept = (os.dup(1), os.dup(2))
-    try:
-        for number, descriptor in enumerate(streams, start=1):
-            os.dup2(descriptor, number)
-        yield
-    finally:
-        _flush()
-        for number, descriptor in enumerate(kept, start=1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
 
 
 def _wait(instance: dg.DagsterInstance, home: Path, say: Callable[[str], None]) -> None:

@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import BinaryIO
 
 from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
 from dasd_assets.commands.service_end import end_service
+from dasd_assets.commands.service_terminal import service_output
 from dasd_assets.commands.service_watch import wait_for_end
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service.instance import open_instance
@@ -54,11 +56,23 @@ def command(args: argparse.Namespace) -> int:
     if abandoned:
         echo(f"marked {abandoned} runs that were cut off; the service continues from what was committed")
     echo(f"the web UI will be on {address}{FIRST_PAGE}; stop it with Ctrl-C, the next start continues")
-    if args.open:
+    if args.open or (args.open is None and sys.stderr.isatty() and args.host == LOOPBACK and has_own_window()):
         Thread(target=open_when_there, args=(address,), name="open-browser", daemon=True).start()
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
-    with TemporaryDirectory(prefix="dasd-") as temporary:  # for sockets and lists that killed parts leave
-        return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, dagster_home)
+    with (
+        TemporaryDirectory(prefix="dasd-") as temporary,  # for sockets and lists that killed parts leave
+        service_output(sys.stderr, args.home, dagster_home) as printed,
+    ):
+        return _serve(args.host, args.port, os.environ | environment | {"TMPDIR": temporary}, dagster_home, printed)
+
+
+def has_own_window(find: Callable[[], webbrowser.BaseBrowser] = webbrowser.get) -> bool:
+    """Whether the browser that would be started has a window: one that writes to the terminal would take it."""
+    try:
+        # Python runs the browsers of a terminal, such as w3m, in the foreground; others are of classes of their own.
+        return type(find()) is not webbrowser.GenericBrowser
+    except webbrowser.Error:
+        return False
 
 
 def open_when_there(
@@ -79,10 +93,15 @@ def open_when_there(
         echo(f"no browser could be started here; open {address}{FIRST_PAGE} in one")
 
 
-def _serve(host: str, port: int, environment: dict[str, str], dagster_home: Path) -> int:
-    """Until the service ends by itself; one that has lost its code or its daemon is ended and started again."""
+def _serve(
+    host: str, port: int, environment: dict[str, str], dagster_home: Path, printed: BinaryIO | None = None
+) -> int:
+    """Until the service ends by itself; one that has lost its code or its daemon is ended and started again.
+
+    printed: the file for what it prints; without one, what is ours.
+    """
     while True:
-        dagster = _start(host, port, environment)
+        dagster = _start(host, port, environment, printed)
         with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
             ended = wait_for_end(dagster, partial(_heartbeat, dagster_home))
         begin()
@@ -98,12 +117,15 @@ def _heartbeat(dagster_home: Path) -> float | None:
         return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=None)
 
 
-def _start(host: str, port: int, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _start(
+    host: str, port: int, environment: dict[str, str], printed: BinaryIO | None = None
+) -> "subprocess.Popen[bytes]":
     command = [sys.executable, *QUIET, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
     # The terminal's signals are for this process alone, which ends the others in order. But they must not be blocked:
     # a run that is to be canceled interrupts itself.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)
-    dagster = subprocess.Popen([*command, "--host", host, "--port", str(port)], env=environment, start_new_session=True)
+    command += ["--host", host, "--port", str(port)]
+    dagster = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed, start_new_session=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)
     return dagster
 

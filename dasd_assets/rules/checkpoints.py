@@ -42,7 +42,9 @@ def chain_reads(recipe: Recipe) -> dict[str, list[str]]:
 
 def undistilled_student(lake: Lake, recipe: Recipe) -> str | None:
     """The fingerprint of the student that the recipe begins with; None before it is registered."""
-    found = current_checkpoints(lake, recipe).filter(pl.col("name") == "student")["checkpoint_id"]
+    query = """SELECT checkpoint_id FROM checkpoints WHERE recipe = $recipe AND name = 'student'
+        ORDER BY materialized_at DESC LIMIT 1"""
+    found = lake.read(query, {"recipe": recipe.name})["checkpoint_id"]
     return str(found[0]) if found.len() else None
 
 

@@ -21,7 +21,7 @@ def question(viewer: Viewer, request: Request) -> Response:
     student = viewer.student() or ""
     with viewer.lake.reading() as reading:
         prompt = prompt_record(reading, find_id(reading, "prompt", request.path_params["id"]))
-        found = _candidates(viewer, reading, student, prompt["prompt_id"])
+        found = _candidates(viewer, reading, student, prompt)
         shown = found[PAGE * (number - 1) : PAGE * number]
         sentences = _sentences(viewer, reading, student, shown)
         for row in shown:
@@ -46,17 +46,17 @@ def reach(viewer: Viewer, request: Request) -> Response:
         return viewer.page(request, "question_reach.html", below=downstream(reading, identity))
 
 
-def _candidates(viewer: Viewer, reading: Reading, student: str, prompt_id: str) -> list[Record]:
+def _candidates(viewer: Viewer, reading: Reading, student: str, prompt: Record) -> list[Record]:
     """All responses of the question, whatever recipe asked for them."""
     params = {
-        "id": prompt_id,
+        "id": prompt["prompt_id"],
+        "batch": _batch(reading, prompt),
         "student": student,
         "score": viewer.recipe.selection.score,
         "threshold_version": threshold_version(viewer.recipe),
         "filter_version": filter_version(viewer.recipe, student),
     }
     rows = reading.read(_RESPONSES, params).to_dicts()
-    params["batch"] = rows[0]["batch"] if rows else ""
     verdicts = reading.read(_VERDICTS, params).to_dicts()
     scores = {(row["response_id"], row["score_name"]): row for row in reading.read(_SCORES, params).to_dicts()}
     for row in rows:
@@ -70,6 +70,14 @@ def _candidates(viewer: Viewer, reading: Reading, student: str, prompt_id: str) 
         places[row["temperature"]] = places.get(row["temperature"], 0) + 1
         row["rank"] = places[row["temperature"]] if row["score"] is not None else None
     return ranked
+
+
+def _batch(reading: Reading, prompt: Record) -> str | None:
+    """The question's, which its responses have, too; of a withdrawn one, which has none, theirs."""
+    if "batch" in prompt:
+        return str(prompt["batch"])
+    found = reading.read("SELECT batch FROM responses WHERE prompt_id = $id LIMIT 1", {"id": prompt["prompt_id"]})
+    return str(found.item()) if found.height else None
 
 
 def _sentences(viewer: Viewer, reading: Reading, student: str, rows: list[Record]) -> list[Record]:
@@ -95,8 +103,9 @@ def _neighbour(reading: Reading, prompt: Record, sign: str, order: str) -> str |
 
 
 _RESPONSES = """SELECT response_id, batch, temperature, sample_index, finish_reason, text, teacher_fingerprint,
-    len(token_ids) AS num_tokens, run_id FROM responses WHERE prompt_id = $id"""
-_OF_QUESTION = "response_id IN (SELECT response_id FROM responses WHERE prompt_id = $id) AND batch = $batch"
+    len(token_ids) AS num_tokens, run_id FROM responses WHERE prompt_id = $id AND batch = $batch"""
+_OF_QUESTION = """response_id IN (SELECT response_id FROM responses WHERE prompt_id = $id AND batch = $batch)
+    AND batch = $batch"""
 _VERDICTS = f"""SELECT response_id, filter, passed, kind, reason FROM response_verdicts
     WHERE {_OF_QUESTION} AND filter_version = $filter_version ORDER BY filter"""
 _SCORES = f"""SELECT response_id, score_name, score FROM response_scores WHERE {_OF_QUESTION}

@@ -29,7 +29,7 @@ def response(viewer: Viewer, request: Request) -> Response:
     student = viewer.student()
     version = threshold_version(viewer.recipe)
     with viewer.lake.reading() as reading:
-        record = response_record(reading, find_id(reading, "response", request.path_params["id"]))
+        record = response_record(reading, request.path_params["id"])
         siblings = {"id": record["prompt"]["prompt_id"], "batch": record["generation"]["batch"]}
         candidates = reading.read(_CANDIDATES, siblings)["response_id"].to_list()
     sentences = typed_sentences(record["sentences"], student, version)
@@ -52,19 +52,15 @@ def response(viewer: Viewer, request: Request) -> Response:
 def reach(viewer: Viewer, request: Request) -> Response:
     """Part of a page: why it was chosen or not, and what learned from it."""
     with viewer.lake.reading() as reading:
-        identity = find_id(reading, "response", request.path_params["id"])
-        return viewer.page(
-            request,
-            "response_reach.html",
-            selections=audit_selections(reading, identity),
-            learned=learned_from(reading, identity),
-        )
+        selections = audit_selections(reading, request.path_params["id"])
+        learned = learned_from(reading, find_id(reading, "response", request.path_params["id"]))
+    return viewer.page(request, "response_reach.html", selections=selections, learned=learned)
 
 
 def selection(viewer: Viewer, request: Request) -> Response:
     """Part of a page: in which datasets a response is, or why not."""
     with viewer.lake.reading() as reading:
-        found = audit_selections(reading, find_id(reading, "response", request.path_params["id"]))
+        found = audit_selections(reading, request.path_params["id"])
     return viewer.page(request, "selection.html", selections=found)
 
 

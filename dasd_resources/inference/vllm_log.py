@@ -6,11 +6,11 @@ file while a model is loaded, and its processes keep them. Its loggers write the
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dasd_resources.standard_streams import streams_to
 from dasd_resources.whole_files import write_whole
 
 LOG = "vllm.log"
@@ -33,7 +33,7 @@ def output_in(folder: Path) -> Iterator[Path]:
     if VARIABLE not in os.environ:  # a user's own stays
         os.environ[VARIABLE] = str(_configuration(folder, log))
     try:
-        with open(log, "ab") as file, _streams_to(file.fileno()):
+        with open(log, "ab") as file, streams_to(file.fileno(), file.fileno()):
             yield log
     except Exception as error:
         raise VLLMFailed(f"{error} (vLLM's log: {log})") from error
@@ -52,24 +52,3 @@ def _configuration(folder: Path, log: Path) -> Path:
     path = folder / CONFIGURATION
     write_whole(path, json.dumps(document).encode())
     return path
-
-
-@contextmanager
-def _streams_to(descriptor: int) -> Iterator[None]:
-    """Within, standard output and error are this file, for what is no Python too."""
-    kept = {stream: os.dup(stream) for stream in (1, 2)}
-    try:
-        _flush()
-        for stream in kept:
-            os.dup2(descriptor, stream)
-        yield
-    finally:
-        _flush()
-        for stream, original in kept.items():
-            os.dup2(original, stream)
-            os.close(original)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
