@@ -5,6 +5,7 @@ import os
 import pty
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -23,7 +24,7 @@ halfway, go_on = Event(), Event()
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["b1"]))
 def verdicts(context: dg.AssetExecutionContext) -> None:
     for number in logged(range(4), 4, "responses", context.log.info, interval=0.0):
-        if number == 2:
+        if number == 1:
             halfway.set()
             assert go_on.wait(60)
 
@@ -50,25 +51,38 @@ def test_a_step_is_shown_with_its_batch_and_what_it_said_last_until_it_ends(dags
 
 
 @pytest.fixture
-def terminal() -> Iterator[tuple[int, io.TextIOWrapper]]:
+def terminal() -> Iterator[tuple[bytearray, io.TextIOWrapper]]:
+    """What was written to it so far, and its stream; it is read all the time, as it holds 4 KB."""
     reader, writer = pty.openpty()
+    said = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # its other end is closed
+            while True:
+                said.extend(os.read(reader, 4096))
+
+    thread = Thread(target=read)
+    thread.start()
     with os.fdopen(writer, "w") as stream:
-        yield reader, stream
+        yield said, stream
+    thread.join()
     os.close(reader)
 
 
 def test_what_the_service_prints_is_kept_and_passed_on_above(
-    dagster_home: Path, terminal: tuple[int, io.TextIOWrapper]
+    dagster_home: Path, terminal: tuple[bytearray, io.TextIOWrapper]
 ) -> None:
-    reader, stream = terminal
+    said, stream = terminal
     with service_output(stream, dagster_home.parent, dagster_home) as printed:
         assert printed is not None
         printed.write(b"\x1b[33ma warning\x1b[0m of \x1b]0;nobody\x07\n")
         printed.flush()
-        time.sleep(0.5)
-    text = os.read(reader, 100_000).decode()
+        ends = time.monotonic() + 60
+        while b"nothing is under way" not in said and time.monotonic() < ends:
+            time.sleep(0.05)
+    text = said.decode().replace("\r\n", "")
     log = dagster_home.parent / LOG_FOLDER / LOG
-    assert f"what the service prints is kept in {log}" in text.replace("\r\n", "")
+    assert f"what the service prints is kept in {log}" in text
     assert "a warning of \\x1b]0;nobody\\x07" in text
     assert "nothing is under way" in text
     assert b"a warning" in log.read_bytes()
