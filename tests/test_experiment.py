@@ -125,6 +125,15 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             {"arms": {"low": [{"dataset": "t060", "matching": "(so"}], "high": []}},
             "two_arms.yaml: arms.low.0.matching: is no regular expression of RE2's: Invalid Input Error: missing",
         ),
+        (
+            {"pairs": [["low", "hihg"]]},
+            "two_arms.yaml: experiment: pairs: [low, hihg]: 'hihg' is no arm; there are low, high",
+        ),
+        (
+            {"pairs": [["high", "low"]]},
+            "two_arms.yaml: experiment: pairs: [high, low] is compared already, this way round or the other; remove it",
+        ),
+        ({"pairs": [["low", "low"]]}, "two_arms.yaml: experiment: pairs: [low, low] is an arm and itself; name two"),
         ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),
     ],
 )

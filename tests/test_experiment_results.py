@@ -7,9 +7,22 @@ from drawn import PNG, decoded
 
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
-from dasd_assets.rules.statistics import compare, paired_differences
+from dasd_assets.rules.statistics import compare, holm, paired_differences
+from dasd_resources.recipe.experiment import Experiment
 
 ARMS = ["student", "random", "das"]
+GRID = Experiment.model_validate(
+    {
+        "name": "grid",
+        "title": "Three arms",
+        "report": "Nothing.",
+        "recipe": "demo",
+        "seeds": [1, 2],
+        "baseline": "random",
+        "arms": {arm: [] for arm in ARMS},
+        "pairs": [["das", "student"]],
+    }
+)
 CHANCE = {"student": 0.1, "random": 0.4, "das": 0.7}
 
 
@@ -31,7 +44,7 @@ def answers() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def compared(answers: pl.DataFrame) -> pl.DataFrame:
-    return compared_arms(answers, "random", ARMS)
+    return compared_arms(answers, GRID)
 
 
 STAGES = pl.DataFrame(
@@ -50,58 +63,65 @@ STAGES = pl.DataFrame(
 
 
 def test_arms_stand_in_the_experiments_order_on_the_seeds_they_share(compared: pl.DataFrame) -> None:
-    assert compared.select("benchmark", "arm", "num_seeds").rows() == [
-        ("code", "student", 2),
-        ("code", "das", 1),
-        ("math", "student", 2),
-        ("math", "das", 1),
+    assert compared.select("benchmark", "arm", "baseline", "num_seeds").rows() == [
+        ("code", "student", "random", 2),
+        ("code", "das", "random", 1),
+        ("code", "das", "student", 1),
+        ("math", "student", "random", 2),
+        ("math", "das", "random", 1),
+        ("math", "das", "student", 1),
     ]
+    assert compared["p_holm"].to_list() == holm(compared["p"].to_list())
 
 
 def test_cells_that_are_not_there_yet_are_left_out(answers: pl.DataFrame) -> None:
     only_first = answers.filter(~((pl.col("arm") == "random") & (pl.col("seed") == 1)))
-    assert compared_arms(only_first, "random", ARMS)["arm"].unique().to_list() == ["student"]
-    assert compared_arms(answers.filter(pl.col("arm") != "random"), "random", ARMS).is_empty()
-    assert compared_arms(answers.filter(pl.col("arm") == "random"), "random", ARMS).is_empty()
+    found = compared_arms(only_first, GRID).filter(benchmark="math").select("arm", "baseline").rows()
+    assert found == [("student", "random"), ("das", "student")]
+    without = compared_arms(answers.filter(pl.col("arm") != "random"), GRID)
+    assert without.select("arm", "baseline").unique().rows() == [("das", "student")]
+    assert compared_arms(answers.filter(pl.col("arm") == "random"), GRID).is_empty()
 
 
 def test_a_row_is_the_comparison_beside_what_the_arm_was_trained_on(
     answers: pl.DataFrame, compared: pl.DataFrame
 ) -> None:
-    rows = result_rows(answers, STAGES, compared, ARMS)
-    assert [(row["benchmark"], row["arm"]) for row in rows] == [(b, arm) for b in ("code", "math") for arm in ARMS]
+    rows = result_rows(answers, STAGES, compared, GRID)
+    names = [*ARMS, "das"]
+    assert [(row["benchmark"], row["arm"]) for row in rows] == [(b, arm) for b in ("code", "math") for arm in names]
     assert all(tuple(row) == COLUMNS for row in rows)
-    baseline, das = rows[4], rows[5]
-    assert (baseline["less baseline"], baseline["p (Holm)"], baseline["could have seen"]) == (None, None, None)
+    baseline, das, pair = rows[5:]
+    assert [baseline[name] for name in ("less", "difference", "p (Holm)", "could have seen")] == [None] * 4
+    assert (das["less"], pair["less"], pair["accuracy"], pair["examples"]) == ("random", "student", None, None)
+    assert str(pair["difference"]).startswith(f"{100 * compared['difference'][-1]:+.1f} [")
     # Means over seeds of all stages: 10 + 20 and 12 + 20 examples, 4,000 and 5,001 tokens.
     assert (baseline["examples"], baseline["tokens"], baseline["steps"], baseline["seeds"]) == ("31", "4,500", "10", 2)
     found = compare(paired_differences(answers.filter(pl.col("benchmark") == "math"), "das", "random"))
     assert found.low is not None and found.high is not None and found.minimum_detectable_effect is not None
-    assert das["less baseline"] == f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    assert das["difference"] == f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     assert das["could have seen"] == f"{100 * found.minimum_detectable_effect:.1f}"
     assert float(str(das["p (Holm)"])) >= (found.p or 1) - 5e-4
 
 
 def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
-    rows = result_rows(answers.with_columns(benchmark=pl.lit("a|b")).head(80), STAGES, compared, ARMS)
-    page = result_markdown("random", rows)
+    rows = result_rows(answers.with_columns(benchmark=pl.lit("a|b")).head(80), STAGES, compared, GRID)
+    page = result_markdown(rows)
     lines = page.splitlines()
     assert lines[:2] == [r"### a\|b, T=1", ""]
     assert lines[2].count("|") == lines[3].count("|") == len(SHOWN) + 1
     assert lines[4].startswith("| student | ")
-    assert "less `random`" in page
 
 
 def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
     losses = pl.DataFrame({"arm": ARMS * 2, "loss": [0.5, 0.4, 0.3] * 2, "accuracy": [0.1, 0.4, 0.7] * 2})
-    figures = [forest(compared), loss_against_accuracy(losses), cut_off_by_length(answers)]
+    figures = [forest(compared, "random"), loss_against_accuracy(losses), cut_off_by_length(answers)]
     for figure in figures:
         assert decoded(figure).startswith(PNG)
         assert len(decoded(figure)) < 20_000
     axes = figures[0].axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["student", "das"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["student", "das", "das\nless student"]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"code, T=1", "math, T=1"}
-    assert axes.get_xlabel() == "accuracy less random, points of %"
+    assert axes.get_xlabel() == "accuracy less random, or the arm that is named, points of %"
     lines = figures[2].axes[0].get_lines()
     rates = np.asarray(lines[0].get_ydata(), dtype=float)
     assert (len(lines), rates[0], rates[-1]) == (3, 0.0, 1.0)
@@ -112,4 +132,4 @@ def test_a_difference_without_an_interval_is_drawn_as_a_point() -> None:
     rows = pl.DataFrame(
         {"arm": ["a"], "baseline": ["b"], "benchmark": ["m"], "temperature": [1.0], "difference": [0.0]}
     )
-    assert decoded(forest(rows.with_columns(low=none, high=none, minimum_detectable_effect=none))).startswith(PNG)
+    assert decoded(forest(rows.with_columns(low=none, high=none, minimum_detectable_effect=none), "b")).startswith(PNG)

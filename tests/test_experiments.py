@@ -34,7 +34,6 @@ from dasd_assets.experiments.cells import (
     stage_rows,
     trained_cells,
 )
-from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.dataset_traits import dataset_traits
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
@@ -42,6 +41,7 @@ from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
+from dasd_assets.rules.arms import compared_rule, declared_rule
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics import compare, comparisons, paired_differences
@@ -69,6 +69,7 @@ GRID = Experiment.model_validate(
             "pooled": [{"dataset": ["t060", "t100"], "budget": {"times": 0.5}}],
             "masked": [{"dataset": "t060"}, {"dataset": "t100"}, {"dataset": "mixed", "loss_on_prefix": False}],
         },
+        "pairs": [["masked", "random_second"]],
     }
 )
 
@@ -207,6 +208,8 @@ def test_the_page_compares_each_arm_with_the_baseline(compared: Project) -> None
     text = "\n".join(page(compared.warehouse, compared.recipe, GRID))
     assert "12 of 12 cells" in text and "baseline own" in text
     assert all(arm in text for arm in GRID.arms)
+    pair = next(line for line in text.splitlines() if line.split()[:1] == ["masked"] and " random_second " in line)
+    assert pair.split()[-1] == "2"  # the seeds that both have
 
 
 class KillsItself(Fake):
@@ -302,8 +305,10 @@ def test_a_child_is_trained_after_its_parent_and_nothing_begins_after_a_failure(
 def test_the_report_writes_every_comparison_once(compared: Project) -> None:
     rows = compared.read("SELECT * EXCLUDE (recipe, experiment, run_id) FROM experiment_comparisons")
     found = answers(compared.warehouse, compared.recipe, GRID)
-    expected = comparisons(found, GRID.baseline).select(rows.columns)
-    assert rows.sort("arm", "benchmark", "temperature").equals(expected.sort("arm", "benchmark", "temperature"))
+    expected = comparisons(found, GRID.compared).select(rows.columns)
+    by = ["arm", "baseline", "benchmark", "temperature"]
+    assert rows.sort(by).equals(expected.sort(by))
+    assert rows.filter(baseline="random_second")["arm"].to_list() == ["masked"]
     assert compared.read("SELECT DISTINCT recipe, experiment FROM experiment_comparisons").rows() == [("tiny", "grid")]
 
 
@@ -314,7 +319,7 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     assert shown is not None
     table = shown.metadata["result"]
     assert isinstance(table, dg.TableMetadataValue)
-    assert [record.data["arm"] for record in table.records] == list(GRID.arms)
+    assert [record.data["arm"] for record in table.records] == [*GRID.arms, "masked"]
     drawn = {"differences", "training_loss", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
     assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
 
@@ -390,6 +395,8 @@ def test_a_stage_tells_its_policy_from_that_of_its_selection() -> None:
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:
     meant = GRID.model_copy(update={"meaning": "Nothing follows."})
     assert declared_rule(meant) == declared_rule(GRID)
+    alone = GRID.model_copy(update={"pairs": ()})
+    assert declared_rule(alone) == declared_rule(GRID) == compared_rule(alone) != compared_rule(GRID)
     first, second = tmp_path / "first", tmp_path / "second"
     (first / "figures").mkdir(parents=True)
     (first / "figures" / "gone_differences.svg").write_text("<svg/>")

@@ -244,16 +244,18 @@ def test_a_table_is_corrected_over_all_its_rows() -> None:
         for question in range(60)
     ]
     answers = pl.DataFrame(rows, schema=["arm", "seed", *("benchmark", "temperature"), *SCHEMA[2:]], orient="row")
-    table = comparisons(answers, "random")
+    table = comparisons(answers, [("das", "random"), ("longest", "random"), ("das", "longest")])
     assert table.select("arm", "benchmark").rows() == [
         ("das", "code"),
         ("longest", "code"),
+        ("das", "code"),
         ("das", "math"),
         ("longest", "math"),
+        ("das", "math"),
     ]
     assert table["p_holm"].to_list() == holm(table["p"].to_list())
-    assert table["num_questions"].to_list() == [60] * 4
-    [das] = comparisons(answers.filter(pl.col("benchmark") == "math"), "random", ["das"]).to_dicts()
+    assert table["num_questions"].to_list() == [60] * 6
+    [das] = comparisons(answers.filter(pl.col("benchmark") == "math"), [("das", "random")]).to_dicts()
     alone = paired_differences(answers.filter(pl.col("benchmark") == "math"), "das", "random")
     assert Comparison(**{name: das[name] for name in Comparison.__dataclass_fields__}) == compare(alone)
     assert das["p_holm"] == das["p"]

@@ -193,8 +193,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     if found.is_empty():
         yield "  no cell has answered all questions yet"
         return
-    compared = compared_arms(found, experiment.baseline, list(experiment.arms))
-    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, list(experiment.arms))
+    compared = compared_arms(found, experiment)
+    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, experiment)
     rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in shown)]
     texts = [["" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

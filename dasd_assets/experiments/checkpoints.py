@@ -34,7 +34,7 @@ from dasd_assets.records.progress import Tally, TrainingLog
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.tags import EXPERIMENTS
-from dasd_assets.rules.arms import ARMS, arm_dataset, datasets_of
+from dasd_assets.rules.arms import ARMS, arm_dataset, datasets_of, declared_rule
 from dasd_assets.rules.asset_names import (
     CONTROL_ASSET,
     MIXED,
@@ -44,7 +44,6 @@ from dasd_assets.rules.asset_names import (
     selection_asset,
 )
 from dasd_assets.rules.checkpoints import CHAIN
-from dasd_assets.rules.rule import Rule
 from dasd_assets.sft_datasets import EXAMPLES
 from dasd_assets.stage_training import (
     TRAINING,
@@ -58,21 +57,12 @@ from dasd_assets.stage_training import (
     stage_job,
     tracker_faults,
 )
-from dasd_resources.content_hash import content_hash
 from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
-from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import Trained, published
 from dasd_resources.storage.warehouse import Row, Warehouse
-
-
-def declared_rule(experiment: Experiment) -> Rule:
-    """The experiment as it is declared, so that a changed one shows as another code version; not its `meaning`."""
-    return Rule(
-        f"experiment {experiment.name}", content_hash(deciding(experiment.model_copy(update={"meaning": None})))[:12]
-    )
 
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:

@@ -1,4 +1,4 @@
-"""What an experiment has found: every arm against the baseline, paired by question and seed, with intervals.
+"""What an experiment has found: its pairs of arms compared by question and seed, with intervals.
 
 The answers of all its cells -> `experiment_comparisons`, and the table and figures of its report.
 """
@@ -10,7 +10,6 @@ import polars as pl
 
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import CHECKPOINTS, EVALUATIONS, REPORT, answers, every_cell, stage_rows
-from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities
 from dasd_assets.experiments.figures import (
     cut_off_by_length,
@@ -26,6 +25,7 @@ from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
+from dasd_assets.rules.arms import compared_rule
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.statistics import STATISTICS
 from dasd_assets.sentence_probabilities import probability_densities
@@ -53,7 +53,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "benchmark_questions": "benchmark_questions",
         },
         looks_up={"responses": list(map(generation_asset, recipe.datasets))},
-        rules=[declared_rule(experiment), EVALUATION, STATISTICS],
+        rules=[compared_rule(experiment), EVALUATION, STATISTICS],
         parts=["name", "evaluation"],
         rows=f"experiment = '{experiment.name}'",
     )
@@ -61,18 +61,18 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     @declared.asset(
         group=EXPERIMENTS,
         kinds={"polars", "matplotlib"},
-        description=f"One row per arm, benchmark and temperature: its difference to the baseline. "
+        description=f"One row per pair of arms, benchmark and temperature: the difference between them. "
         f"{described_as(experiment)}",
     )
     def experiment_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         found = answers(warehouse, recipe, experiment)
         if found.is_empty():
             raise dg.Failure(f"no cell has answered yet: materialize {EVALUATIONS}{experiment.name} first")
-        compared = compared_arms(found, experiment.baseline, list(experiment.arms))
+        compared = compared_arms(found, experiment)
         write(warehouse, origin(context), recipe, experiment, compared)
         stages = stage_rows(warehouse, recipe, experiment)
-        rows = result_rows(found, stages, compared, list(experiment.arms))
-        figures = pictures(warehouse, recipe, found, stages, compared)
+        rows = result_rows(found, stages, compared, experiment)
+        figures = pictures(warehouse, recipe, experiment, found, stages, compared)
         return dg.MaterializeResult(
             data_version=content_version(map(str, rows)),
             metadata=declared.result(
@@ -93,7 +93,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
 
 def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experiment, compared: pl.DataFrame) -> None:
     """Replace the experiment's rows of `experiment_comparisons`; unchanged ones make no commit. text: its message."""
-    key, by = {"recipe": recipe.name, "experiment": experiment.name}, ["arm", "benchmark", "temperature"]
+    key, by = {"recipe": recipe.name, "experiment": experiment.name}, ["arm", "baseline", "benchmark", "temperature"]
     query = "SELECT * EXCLUDE run_id FROM experiment_comparisons WHERE recipe = $recipe AND experiment = $experiment"
     stored = warehouse.read(query, key)
     new = compared.with_columns(pl.lit(value).alias(name) for name, value in key.items()).select(stored.columns)
@@ -103,11 +103,16 @@ def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experimen
 
 
 def pictures(
-    warehouse: Warehouse, recipe: Recipe, found: pl.DataFrame, stages: pl.DataFrame, compared: pl.DataFrame
+    warehouse: Warehouse,
+    recipe: Recipe,
+    experiment: Experiment,
+    found: pl.DataFrame,
+    stages: pl.DataFrame,
+    compared: pl.DataFrame,
 ) -> dict[str, "Figure"]:
     """Name -> figure, for every figure of the report. stages: of `stage_rows`."""
     return {
-        **({} if compared.is_empty() else {"differences": forest(compared)}),
+        **({} if compared.is_empty() else {"differences": forest(compared, experiment.baseline)}),
         "training_loss": loss_over_steps(loss_curves(warehouse, stages)),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
         "cut_off_rate": cut_off_by_length(found),

@@ -25,7 +25,6 @@ from dasd_assets.experiments.cells import (
     partitions,
     trained_cells,
 )
-from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.side_by_side import places, side_by_side
 from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.current_checkpoint import folder_of
@@ -35,6 +34,7 @@ from dasd_assets.records.progress import Tally
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS, retry_tags
 from dasd_assets.records.unsafe import sandbox_figure
+from dasd_assets.rules.arms import declared_rule
 from dasd_assets.rules.verdict import VERIFYING_LIMITS
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines

@@ -17,17 +17,20 @@ NUM_COLOURS = 10  # of lines, after which they come again
 MOST_INSIDE = 4  # entries of a legend that hide none of the lines
 
 
-def forest(compared: pl.DataFrame) -> "Figure":
-    """Each arm's difference to the baseline with its interval, over what could have been seen.
+def forest(compared: pl.DataFrame, baseline: str) -> "Figure":
+    """Each difference with its interval, over what could have been seen: arms less the baseline, then other pairs.
 
     compared: arm, baseline, benchmark, temperature, difference, low, high, minimum_detectable_effect.
     """
-    figure, axes = labelled_axes(f"accuracy less {_only(compared['baseline'])}, points of %", "")
-    arms = compared["arm"].unique(maintain_order=True).to_list()
+    pair = pl.when(pl.col("baseline") == baseline).then("arm").otherwise(pl.format("{}\nless {}", "arm", "baseline"))
+    compared = compared.with_columns(pair=pair)
+    names = compared["pair"].unique(maintain_order=True).to_list()
+    others = "" if (compared["baseline"] == baseline).all() else ", or the arm that is named"
+    figure, axes = labelled_axes(f"accuracy less {baseline}{others}, points of %", "")
     settings = compared.select("benchmark", "temperature").unique(maintain_order=True).rows()
     for number, (benchmark, temperature) in enumerate(settings):
         part = compared.filter((pl.col("benchmark") == benchmark) & (pl.col("temperature") == temperature))
-        places = np.asarray([arms.index(arm) for arm in part["arm"]]) + (number + 0.5) / len(settings) - 0.5
+        places = np.asarray([names.index(name) for name in part["pair"]]) + (number + 0.5) / len(settings) - 0.5
         shift, low, high, seen = (
             100 * part[name].cast(pl.Float64).to_numpy()
             for name in ("difference", "low", "high", "minimum_detectable_effect")
@@ -37,9 +40,9 @@ def forest(compared: pl.DataFrame) -> "Figure":
         label = f"{benchmark}, T={temperature:g}"
         axes.errorbar(shift, places, xerr=spread, fmt="o", markersize=3, capsize=2, linewidth=1.2, label=label)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(arms)), arms, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
-    figure.set_figheight(max(2.2, 1 + ROW_HEIGHT * len(arms) * (1 + len(settings))))
+    figure.set_figheight(max(2.2, 1 + ROW_HEIGHT * len(names) * (1 + len(settings))))
     figure.subplots_adjust(left=0.3, bottom=0.45 / figure.get_figheight())
     grey = "grey: true differences that would often be missed"
     if len(settings) > 1:
@@ -103,8 +106,3 @@ def told_apart(figure: "Figure") -> "Figure":
     figure.set_figwidth(width)
     axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.04), fontsize=7, frameon=False)
     return figure
-
-
-def _only(values: pl.Series) -> str:
-    [value] = values.unique().to_list()
-    return str(value)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dasd_assets.experiments.cells import answers, every_cell, stage_rows
-from dasd_assets.experiments.checkpoints import declared_rule
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
 from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown, result_rows
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.recipe_document import described
+from dasd_assets.rules.arms import declared_rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INDEX, FIGURES = "results.md", "figures"
 MARK = "<!-- Written by `dasd experiment --write`. What it means is said in the grid's file, under `meaning`. -->"
 CAPTIONS = {
-    "differences": "Each arm less the baseline, with its 95 % interval",
+    "differences": "Each arm less the baseline, and what else is compared, with 95 % intervals",
     "training_loss": "Training loss over all stages' steps, under the first seed of all arms (the report's Figure 3)",
     "loss_against_accuracy": "Training loss against accuracy, a point per seed (what the report's Figure 3 asks)",
     "cut_off_rate": "Answers cut off, by length (the report's Figure 7)",
@@ -72,11 +72,11 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
     listed = list[dict[str, Cell | None]]()
     for experiment in experiments:
         found = answers(warehouse, recipe, experiment)
-        compared = compared_arms(found, experiment.baseline, list(experiment.arms))
+        compared = compared_arms(found, experiment)
         listed.append(_listed(experiment, found, compared))
         if not found.is_empty():
             stages = stage_rows(warehouse, recipe, experiment)
-            figures = pictures(warehouse, recipe, found, stages, compared)
+            figures = pictures(warehouse, recipe, experiment, found, stages, compared)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
             text = experiment_page(warehouse, recipe, experiment, stages, found, compared, images)
@@ -97,7 +97,7 @@ def experiment_page(
 
     stages: of `cells.stage_rows`; found: of `cells.answers`; compared: of `compared_arms`; images: figure -> path.
     """
-    rows = result_rows(found, stages, compared, list(experiment.arms))
+    rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     parts = [
         MARK,
@@ -110,7 +110,7 @@ def experiment_page(
             ("arm", "trained on"), [{"arm": a, "trained on": arm_text(s)} for a, s in experiment.arms.items()]
         ),
         "## Result",
-        result_markdown(experiment.baseline, rows),
+        result_markdown(rows),
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
         "## Figures",
@@ -146,7 +146,8 @@ def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> s
         "What an experiment is and how it is declared: [experiments](../experiments.md). How intervals and p-values "
         "are computed: [statistics](../statistics.md).",
         markdown_table(columns, listed),
-        f"Significant: comparisons with the baseline whose p, corrected within an experiment, is below {SIGNIFICANT}.",
+        "Significant: differences, from the baseline and of further pairs, whose p, corrected within an experiment, "
+        f"is below {SIGNIFICANT}.",
     ]
     return "\n\n".join(parts) + "\n"
 

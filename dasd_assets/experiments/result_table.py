@@ -1,5 +1,7 @@
 """The table of an experiment: every arm's accuracy and its difference to the baseline, with what it was trained on.
 
+Below the arms stand the further pairs that the experiment compares: differences, and nothing else.
+
 Plain frames in, rows and Markdown out; `comparison` reads and writes.
 """
 
@@ -9,6 +11,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics import comparisons, mean_accuracy, p_text
+from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
 
@@ -17,7 +20,8 @@ COLUMNS = (
     "benchmark",
     "temperature",
     "accuracy",
-    "less baseline",
+    "less",
+    "difference",
     "p (Holm)",
     "could have seen",
     "examples",
@@ -30,34 +34,37 @@ SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchma
 Shown = dict[str, Cell | None]
 
 
-def compared_arms(answers: pl.DataFrame, baseline: str, arms: Sequence[str]) -> pl.DataFrame:
-    """`comparisons` of the arms that share a seed with the baseline, in their order; empty if there is none.
+def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
+    """`comparisons` of the experiment's pairs whose arms share a seed, in their order; empty if there is none.
 
     answers: arm, seed, benchmark, temperature, question_id, correct. Cells that are not there yet are left out.
     """
-    seeds = {arm: set(answers.filter(pl.col("arm") == arm)["seed"]) for arm in arms}
-    others = [arm for arm in arms if arm != baseline and seeds[arm] & seeds.get(baseline, set())]
-    return comparisons(answers.filter(pl.col("arm").is_in([*others, baseline])), baseline, others)
+    seeds = {arm: set(answers.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
+    pairs = [(arm, other) for arm, other in experiment.compared if seeds[arm] & seeds[other]]
+    return comparisons(answers.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs)
 
 
 def result_rows(
-    answers: pl.DataFrame, stages: pl.DataFrame, compared: pl.DataFrame, arms: Sequence[str]
+    answers: pl.DataFrame, stages: pl.DataFrame, compared: pl.DataFrame, experiment: Experiment
 ) -> list[Shown]:
-    """A row of COLUMNS per benchmark, temperature and arm that has answered, as text; in %, as the report's tables are.
+    """Rows of COLUMNS as text, per benchmark and temperature: each arm that has answered, then each further pair.
 
-    stages: arm, seed, num_examples, num_tokens, num_steps, a row per stage. compared: of `compared_arms`.
+    In %, as the report's tables are. stages: arm, seed, num_examples, num_tokens, num_steps, a row per stage.
+    compared: of `compared_arms`.
     """
-    differences = {(row["arm"], *(row[name] for name in SETTING)): row for row in compared.to_dicts()}
     spent = {row["arm"]: row for row in _spent(stages).to_dicts()}
-    rows = []
+    rows = list[Shown]()
     for setting, part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
-        for arm in arms:
+        named = dict(zip(SETTING, setting, strict=True))
+        found = {(row["arm"], row["baseline"]): row for row in compared.filter(**named).to_dicts()}
+        for arm in experiment.arms:
             of_arm = part.filter(pl.col("arm") == arm)
             if not of_arm.is_empty():
-                named = dict(zip(SETTING, setting, strict=True))
-                against = differences.get((arm, *setting))
-                rows.append({"arm": arm, **named, **_accuracy(of_arm), **_difference(against), **_counts(spent[arm])})
-    return [{name: row[name] for name in COLUMNS} for row in rows]
+                against = _difference(found.get((arm, experiment.baseline)))
+                rows.append({"arm": arm, **named, **against, **_accuracy(of_arm), **_counts(spent[arm])})
+        pairs = [pair for pair in experiment.pairs if pair in found]
+        rows += [{"arm": pair[0], **named, **_difference(found[pair])} for pair in pairs]
+    return [{name: row.get(name) for name in COLUMNS} for row in rows]
 
 
 def _spent(stages: pl.DataFrame) -> pl.DataFrame:
@@ -72,17 +79,18 @@ def _accuracy(answers: pl.DataFrame) -> Shown:
     return {"accuracy": f"{100 * mean.accuracy:.1f}{error}", "seeds": mean.num_seeds}
 
 
-def _difference(against: Row | None) -> Shown:
-    texts: list[Cell | None] = [None, None, None]
-    if against is not None:
-        texts[0] = f"{100 * against['difference']:+.1f}"
-    if against is not None and against["low"] is not None:
-        texts = [
-            f"{texts[0]} [{100 * against['low']:+.1f}, {100 * against['high']:+.1f}]",
-            p_text(against["p_holm"]),
-            f"{100 * against['minimum_detectable_effect']:.1f}",
-        ]
-    return dict(zip(("less baseline", "p (Holm)", "could have seen"), texts, strict=True))
+def _difference(found: Row | None) -> Shown:
+    if found is None:
+        return {}
+    row = {"less": found["baseline"], "difference": f"{100 * found['difference']:+.1f}", "seeds": found["num_seeds"]}
+    if found["low"] is None:
+        return row
+    return {
+        **row,
+        "difference": f"{row['difference']} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
+        "p (Holm)": p_text(found["p_holm"]),
+        "could have seen": f"{100 * found['minimum_detectable_effect']:.1f}",
+    }
 
 
 def _counts(spent: Row) -> Shown:
@@ -90,7 +98,7 @@ def _counts(spent: Row) -> Shown:
     return {shown: f"{spent[name]:,.0f}" for shown, name in names.items()}
 
 
-def result_markdown(baseline: str, rows: Sequence[Shown]) -> str:
+def result_markdown(rows: Sequence[Shown]) -> str:
     """The rows as Markdown: a table for each benchmark and temperature, and below them how they are read."""
     settings = dict.fromkeys((row["benchmark"], row["temperature"]) for row in rows)
     parts = [
@@ -100,7 +108,7 @@ def result_markdown(baseline: str, rows: Sequence[Shown]) -> str:
         )
         for benchmark, temperature in settings
     ]
-    return "\n\n".join([*parts, _LEGEND.format(baseline=baseline)])
+    return "\n\n".join([*parts, _LEGEND])
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Mapping[str, Cell | None]]) -> str:
@@ -114,7 +122,8 @@ def _cell(value: Cell | None) -> str:
     return "–" if value is None else visible(text).replace("|", r"\|")
 
 
-_LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Less baseline: less `{baseline}`, paired by
-seed and question, with a 95 % interval; p is corrected for all rows; could have seen: the true difference that such a
-comparison finds in 80 of 100 repetitions ([how it is computed](../statistics.md)). Examples, tokens and steps are of
-all stages."""
+_LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Difference: of the arm less the one that is
+named, paired by seed and question, with a 95 % interval; p is corrected for all differences of the experiment; could
+have seen: the true difference that such a comparison finds in 80 of 100 repetitions
+([how it is computed](../statistics.md)). Examples, tokens and steps are of all stages. Rows without an accuracy are
+further pairs of arms that the grid declares."""

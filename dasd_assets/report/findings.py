@@ -114,8 +114,8 @@ def gains(outcomes: pl.DataFrame) -> pl.DataFrame:
     answers = complete.select(*setting[1:], "question_id", "correct", arm="checkpoint", seed=pl.lit(0))
     both = answers.filter((pl.col("arm") == STUDENT).any().over(setting[1:]))
     names = [name for name in both["arm"].unique().sort() if name not in (STUDENT, "teacher")]
-    found = [comparisons(of_arm(both, name), STUDENT, [name]) for name in names]
-    return pl.concat(found) if found else comparisons(both.clear(), STUDENT, [])
+    found = [comparisons(of_arm(both, name), [(name, STUDENT)]) for name in names]
+    return pl.concat(found) if found else comparisons(both.clear(), [])
 
 
 def of_arm(answers: pl.DataFrame, name: str) -> pl.DataFrame:

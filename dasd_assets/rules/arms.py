@@ -17,9 +17,24 @@ from dasd_assets.rules.selection import selection_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import ArmStage, Experiment, stage_recipe
+from dasd_resources.recipe.parts import deciding
 
 ARMS_VERSION = "1"
 ARMS = Rule("arms", ARMS_VERSION, ("name", "generation.temperatures", "seed"), (CHOICE,))
+
+
+def declared_rule(experiment: Experiment) -> Rule:
+    """The experiment as it is declared, so that a changed one shows as another code version.
+
+    Not its `meaning`, nor its `pairs`, which change nothing that is trained or asked.
+    """
+    return compared_rule(experiment.model_copy(update={"pairs": ()}))
+
+
+def compared_rule(experiment: Experiment) -> Rule:
+    """The same with the `pairs` that its report compares."""
+    document = deciding(experiment.model_copy(update={"meaning": None}))
+    return Rule(f"experiment {experiment.name}", content_hash(document)[:12])
 
 
 @dataclass(frozen=True)

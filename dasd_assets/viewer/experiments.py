@@ -1,4 +1,4 @@
-"""Experiments: each arm against the baseline with its interval, and the accuracy of an arm's checkpoints over time."""
+"""Experiments: differences between arms with their intervals, and the accuracy of an arm's checkpoints over time."""
 
 from collections import Counter
 
@@ -59,9 +59,17 @@ def _settings(made: list[Record], answered: dict[str, list[Record]]) -> list[tup
 
 
 def _intervals(rows: list[Record]) -> Record:
-    points = [{"name": row["arm"], "mean": row["difference"], "low": row["low"], "high": row["high"]} for row in rows]
+    points = [
+        {
+            "name": f"{row['arm']} less {row['baseline']}",
+            "mean": row["difference"],
+            "low": row["low"],
+            "high": row["high"],
+        }
+        for row in rows
+    ]
     return {
-        "label": "difference from the baseline, in points of accuracy, with its 95 % interval",
+        "label": "difference in points of accuracy, with its 95 % interval",
         "zero": True,
         "rows": points,
     }

@@ -21,6 +21,7 @@ from dasd_resources.recipe.training_settings import StageTraining
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Pair = Annotated[tuple[Name, Name], Field(strict=False)]  # arms, of which the first less the second is asked for
 # What a stage cannot change of `selection`, and why.
 FIXED = {
     "budgets": "a stage's budget stands beside it; write budget: {examples: {DOMAIN: NUMBER}}",
@@ -147,7 +148,8 @@ class Experiment(Part):
 
     report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
     has read it; it changes no version. arms: name -> its stages, in order; one
-    without stages is the untrained student. benchmarks, temperatures, samples_per_question: the recipe's if left out.
+    without stages is the untrained student. Every arm is compared with the baseline; pairs: arms that are compared
+    besides, the first less the second. benchmarks, temperatures, samples_per_question: the recipe's if left out.
     """
 
     name: Name
@@ -158,6 +160,7 @@ class Experiment(Part):
     seeds: tuple[Seed, ...] = Field(min_length=1, strict=False)
     baseline: str
     arms: dict[Name, tuple[ArmStage, ...]] = Field(min_length=2, strict=False)
+    pairs: Annotated[tuple[Pair, ...], AddedLater] = Field((), strict=False)
     benchmarks: tuple[str, ...] | None = Field(None, min_length=1, strict=False)
     temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] | None = Field(None, min_length=1, strict=False)
     samples_per_question: Positive | None = None
@@ -177,6 +180,25 @@ class Experiment(Part):
         if self.baseline not in self.arms:
             raise ValueError(f"baseline {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
         return self
+
+    @model_validator(mode="after")
+    def _new_pairs(self) -> Self:
+        found = [frozenset({arm, self.baseline}) for arm in self.arms]
+        for pair in self.pairs:
+            shown = f"pairs: [{', '.join(pair)}]"
+            if unknown := [name for name in pair if name not in self.arms]:
+                raise ValueError(f"{shown}: {unknown[0]!r} is no arm; there are {', '.join(self.arms)}")
+            if len(set(pair)) == 1:
+                raise ValueError(f"{shown} is an arm and itself; name two")
+            if frozenset(pair) in found:
+                raise ValueError(f"{shown} is compared already, this way round or the other; remove it")
+            found.append(frozenset(pair))
+        return self
+
+    @property
+    def compared(self) -> list[Pair]:
+        """All that is compared, the first less the second: each arm with the baseline, then `pairs`."""
+        return [*((arm, self.baseline) for arm in self.arms if arm != self.baseline), *self.pairs]
 
     def check(self, base: Recipe) -> None:
         """Raise RecipeError, a line per fault, where an arm asks what the recipe cannot give."""

@@ -72,22 +72,18 @@ def compare(paired: Paired, num_replicates: int = NUM_REPLICATES) -> Comparison:
 
 
 def comparisons(
-    answers: pl.DataFrame,
-    baseline: object,
-    arms: Sequence[object] | None = None,
-    seeds: Sequence[object] | None = None,
+    answers: pl.DataFrame, pairs: Sequence[tuple[object, object]], seeds: Sequence[object] | None = None
 ) -> pl.DataFrame:
-    """Every arm against the baseline, per benchmark and temperature; Holm's correction is over all rows.
+    """Each pair's arm less its baseline, per benchmark and temperature; Holm's correction is over all rows.
 
     answers: arm, seed, benchmark, temperature, question_id, correct; one row per sample, failed ones wrong.
-    arms: all others than the baseline, in order of name, unless given. seeds: as for `paired_differences`.
+    pairs: arm and baseline. seeds: as for `paired_differences`.
     Returns arm, baseline, benchmark, temperature, the columns of Comparison, p_holm, statistics_version.
     Raises Unpaired as `paired_differences` does.
     """
-    named = sorted(set(answers["arm"]) - {baseline}, key=str) if arms is None else arms
     rows = []
     for (benchmark, temperature), part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
-        for arm in named:
+        for arm, baseline in pairs:
             found = compare(paired_differences(part, arm, baseline, seeds))
             setting = {"arm": arm, "baseline": baseline, "benchmark": benchmark, "temperature": temperature}
             rows.append({**setting, **asdict(found)})

@@ -1,4 +1,4 @@
-"""What experiments found: each arm against the baseline."""
+"""What experiments found: each arm against the baseline, and further pairs."""
 
 from dasd_resources.storage.tables.recurring import BENCHMARK, RECIPE, RUN_ID, TEMPERATURE
 from dasd_resources.storage.tables.table import Column, Table
@@ -6,13 +6,13 @@ from dasd_resources.storage.tables.table import Column, Table
 _OF = ("evaluations.correct", "evaluations.question_id", "evaluations.checkpoint_id")
 EXPERIMENT_COMPARISONS = Table(
     name="experiment_comparisons",
-    one_row_per="arm of an experiment, benchmark and temperature",
+    one_row_per="pair of arms that an experiment compares, benchmark and temperature",
     notes="How each is computed, and how to read it: [statistics](statistics.md).",
     columns=(
         RECIPE,
         Column("experiment", "VARCHAR", "Name of the experiment."),
         Column("arm", "VARCHAR", "The arm that is compared."),
-        Column("baseline", "VARCHAR", "The arm that it is compared with."),
+        Column("baseline", "VARCHAR", "The arm that it is compared with: the baseline, or another."),
         BENCHMARK.of("evaluations.benchmark"),
         TEMPERATURE,
         Column("accuracy", "DOUBLE", "Mean over the arm's seeds and questions.", _OF),
@@ -42,8 +42,18 @@ EXPERIMENT_COMPARISONS = Table(
         Column("statistics_version", "VARCHAR", "Version of the code that compared."),
         RUN_ID,
     ),
-    key=("recipe", "experiment", "arm", "benchmark", "temperature"),
-    shown=("arm", "benchmark", "temperature", "difference", "low", "high", "p_holm", "minimum_detectable_effect"),
+    key=("recipe", "experiment", "arm", "baseline", "benchmark", "temperature"),
+    shown=(
+        "arm",
+        "baseline",
+        "benchmark",
+        "temperature",
+        "difference",
+        "low",
+        "high",
+        "p_holm",
+        "minimum_detectable_effect",
+    ),
     derived=True,
     in_summary=False,
 )
