@@ -200,9 +200,9 @@ def test_without_answers_in_common_each_side_is_named(copy: Project) -> None:
     student, t060 = (Compared(name, {None: checkpoint(copy, name)}) for name in ("student", "t060"))
     with copy.warehouse.commit("test") as transaction:
         rows_then = transaction.read(
-            "SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", {"id": student.under(None)}
+            "SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", {"id": student.checkpoints[None]}
         )
-        where = {"checkpoint_id": student.under(None)}
+        where = {"checkpoint_id": student.checkpoints[None]}
         transaction.replace("evaluations", where, rows_then.with_columns(temperature=pl.lit(0.6)))
     with pytest.raises(NothingInCommon, match=r"t060 has held_out at T=1, .* student has held_out at T=0\.6, "):
         rows(copy, t060, student)

@@ -7,7 +7,7 @@ from drawn import PNG, decoded
 
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
-from dasd_assets.rules.statistics import compare, holm, paired_differences
+from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
 from dasd_resources.recipe.experiment import Experiment
 
 ARMS = ["student", "random", "das"]
@@ -19,7 +19,7 @@ GRID = Experiment.model_validate(
         "recipe": "demo",
         "seeds": [1, 2],
         "baseline": "random",
-        "arms": {arm: [] for arm in ARMS},
+        "arms": {arm: [] if arm == "student" else [{"dataset": "t060"}] for arm in ARMS},
         "pairs": [["das", "student"]],
     }
 )
@@ -28,7 +28,7 @@ CHANCE = {"student": 0.1, "random": 0.4, "das": 0.7}
 
 @pytest.fixture(scope="module")
 def answers() -> pl.DataFrame:
-    """Three arms under two seeds, but das under one, on two benchmarks."""
+    """Three arms under two seeds, but das under one, on two benchmarks; the student's answers are the same for both."""
     random = np.random.default_rng(0)
     rows = [
         (arm, seed, benchmark, 1.0, f"q{question}", bool(random.random() < CHANCE[arm]), 10 * question, question > 30)
@@ -39,7 +39,9 @@ def answers() -> pl.DataFrame:
         for _ in range(2)
     ]
     columns = ["arm", "seed", "benchmark", "temperature", "question_id", "correct", "num_tokens", "cut_off"]
-    return pl.DataFrame(rows, schema=columns, orient="row")
+    found = pl.DataFrame([row for row in rows if row[:2] != ("student", 2)], schema=columns, orient="row")
+    again = found.filter(pl.col("arm") == "student").with_columns(seed=pl.lit(2, pl.Int64))
+    return pl.concat([found, again])
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +77,23 @@ def test_arms_stand_in_the_experiments_order_on_the_seeds_they_share(compared: p
 
 
 def test_cells_that_are_not_there_yet_are_left_out(answers: pl.DataFrame) -> None:
-    only_first = answers.filter(~((pl.col("arm") == "random") & (pl.col("seed") == 1)))
-    found = compared_arms(only_first, GRID).filter(benchmark="math").select("arm", "baseline").rows()
+    only_second = answers.filter(~((pl.col("arm") == "random") & (pl.col("seed") == 1)))
+    found = compared_arms(only_second, GRID).filter(benchmark="math").select("arm", "baseline").rows()
     assert found == [("student", "random"), ("das", "student")]
     without = compared_arms(answers.filter(pl.col("arm") != "random"), GRID)
     assert without.select("arm", "baseline").unique().rows() == [("das", "student")]
     assert compared_arms(answers.filter(pl.col("arm") == "random"), GRID).is_empty()
+
+
+def test_the_untrained_student_is_one_model_and_is_held_against_every_seed(
+    answers: pl.DataFrame, compared: pl.DataFrame
+) -> None:
+    under_one = answers.filter(~((pl.col("arm") == "student") & (pl.col("seed") == 2)))
+    assert compared_arms(under_one, GRID).equals(compared)
+    rows = result_rows(answers, STAGES, compared, GRID)
+    assert [row["seeds"] for row in rows[4:]] == [1, 2, 1, 1]  # student, random, das, das less student
+    alone = mean_accuracy(under_one.filter(arm="student", benchmark="math"))
+    assert rows[4]["accuracy"] == f"{100 * alone.accuracy:.1f} ± {100 * (alone.standard_error or 0):.1f}"
 
 
 def test_a_row_is_the_comparison_beside_what_the_arm_was_trained_on(

@@ -351,6 +351,9 @@ def test_arms_are_compared_by_name(
     found = answers(compared.warehouse, compared.recipe, GRID)
     expected = compare(paired_differences(found, "own", "shortest"))
     assert told["rows"][0]["difference"] == pytest.approx(expected.difference)
+    assert main(["compare", "grid/own", "grid/student", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [of["seed"] for of in told["b"]["checkpoints"]] == [None] and told["rows"][0]["num_seeds"] == 2
     assert main(["compare", "grid/own", "grid/none"]) == 1
     assert "grid/shortest" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Paired differences with intervals: hand-computed cases, scipy's and statsmodels' values, and simulated coverage."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -95,6 +96,23 @@ def test_the_draw_of_samples_has_the_variance_of_their_means() -> None:
     found = paired_differences(frame(rows), "a", "b")
     assert found.sampling_variances is not None
     assert found.sampling_variances.tolist() == [[0.5, pytest.approx(1 / 12)]]
+
+
+def test_a_model_without_a_seed_is_held_against_every_seed_of_the_other() -> None:
+    trained = marks("trained", {(1, "a"): "11", (1, "b"): "10", (2, "a"): "00", (2, "b"): "11"})
+    student = marks("student", {(0, "a"): "10", (0, "b"): "11"})
+    answers = frame(trained + student).with_columns(seed=pl.when(pl.col("arm") != "student").then("seed"))
+    found = paired_differences(answers, "trained", "student")
+    assert (found.seeds, found.differences.tolist()) == ((1, 2), [[0.5, -0.5], [-0.5, 0]])
+    assert found.sampling_variances is not None and found.common_variances is not None
+    assert found.common_variances.tolist() == [0.25, 0]
+    assert found.sampling_variances.tolist() == [[0.25, 0.25], [0.25, 0]]
+    alone = mean_accuracy(answers.filter(arm="student"))
+    assert (alone.accuracy, alone.standard_error, alone.num_seeds) == (0.75, pytest.approx(0.25), 1)
+    both = paired_differences(answers.with_columns(seed=pl.lit(None, pl.Int64)), "trained", "student")
+    assert (both.seeds, both.differences.tolist()) == ((None,), [[0, -0.25]])
+    with pytest.raises(Unpaired, match="student has answers with a seed and others without"):
+        paired_differences(pl.concat([answers, frame(student)]), "trained", "student")
 
 
 def test_only_common_seeds_are_paired_unless_seeds_are_named() -> None:
@@ -297,6 +315,32 @@ def test_coverage_of_a_known_effect(num_seeds: int, by_seed: float, by_question:
     assert np.mean(covered) >= at_least
 
 
+def against_one_model(random: np.random.Generator, num_questions: int, effect: float, by_seed: float) -> Paired:
+    """Five seeds against one model, 4 samples a cell: the model's draw of samples is the same for all seeds."""
+    base = random.uniform(0.2, 0.8, num_questions)
+    model = np.broadcast_to(random.binomial(4, base) / 4, (5, num_questions))
+    chance = (base + effect + random.normal(0, by_seed, 5)[:, None]).clip(0, 1)
+    arm = random.binomial(4, chance) / 4
+    variances = [cells * (1 - cells) / 3 for cells in (arm, model)]
+    return Paired(tuple(range(5)), tuple(map(str, range(num_questions))), arm, model, sum(variances), variances[1][0])
+
+
+def test_coverage_against_one_model_whose_chance_all_seeds_share() -> None:
+    random = np.random.default_rng(13)
+    found = [compare(against_one_model(random, 60, 0.1, 0.04), FEW) for _ in range(300)]
+    covered = [one.low <= 0.1 <= one.high for one in found if one.low is not None and one.high is not None]
+    assert 0.93 <= np.mean(covered) <= 0.985
+
+
+def test_more_samples_take_away_the_chance_that_all_seeds_share_too() -> None:
+    """Where nothing but the draw of samples differs, so many of them leave next to nothing."""
+    found = against_one_model(np.random.default_rng(14), 400, 0.0, 0.0)
+    now, then = (detectable_with(found, samples=samples) for samples in (1, 1e6))
+    apart = detectable_with(replace(found, common_variances=np.zeros(400)), samples=1e6)
+    assert now is not None and then is not None and apart is not None
+    assert then < 0.4 * now < apart
+
+
 def test_an_effect_of_the_detectable_size_is_found_in_80_of_100() -> None:
     random = np.random.default_rng(2)
     squares = MeanSquares(5, 60, seeds=0.35, questions=0.2, rest=0.12)
@@ -318,7 +362,7 @@ def test_what_more_of_each_would_buy() -> None:
     def sampled(num_seeds: int) -> Paired:
         cells = [random.binomial(4, random.uniform(0.2, 0.8, (num_seeds, 200))) / 4 for _ in range(2)]
         variances = sum(cell * (1 - cell) / 3 for cell in cells)
-        return Paired(tuple(range(num_seeds)), tuple(map(str, range(200))), *cells, variances)
+        return Paired(tuple(range(num_seeds)), tuple(map(str, range(200))), *cells, variances, np.zeros(200))
 
     one, five = sampled(1), sampled(5)
     now = compare(five).minimum_detectable_effect

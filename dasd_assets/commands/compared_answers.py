@@ -58,16 +58,19 @@ def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
 
 
 def _members(a: Compared, b: Compared) -> pl.DataFrame:
-    """arm, seed, checkpoint_id of all that are paired. Raises NothingInCommon where no seed is common."""
-    seeds = set(a.checkpoints) & set(b.checkpoints)
-    if a.is_single or b.is_single:  # a checkpoint is held against every seed of an arm
-        seeds = set(a.checkpoints if b.is_single else b.checkpoints)
+    """arm, seed, checkpoint_id of all that are paired; a single checkpoint, of seed None, with every seed of an arm.
+
+    Raises NothingInCommon where no seed is common.
+    """
+    seeds = set(a.checkpoints) | set(b.checkpoints)
+    if not (a.is_single or b.is_single):
+        seeds = set(a.checkpoints) & set(b.checkpoints)
     if not seeds:
         each = "; ".join(f"{of.name}: {', '.join(map(str, of.checkpoints))}" for of in (a, b))
         raise NothingInCommon(f"no seed is common to the arms ({each}): train both under the same seeds")
-    sides = [(arm, seed, of.under(seed)) for arm, of in ((A, a), (B, b)) for seed in seeds]
+    sides = [(arm, *one) for arm, of in ((A, a), (B, b)) for one in of.checkpoints.items() if one[0] in seeds]
     schema = {"arm": pl.String, "seed": pl.Int64, "checkpoint_id": pl.String}
-    return pl.DataFrame(sides, schema=schema, orient="row").with_columns(pl.col("seed").fill_null(0))
+    return pl.DataFrame(sides, schema=schema, orient="row")
 
 
 def _common(answers: pl.DataFrame, num_members: int) -> Iterator[Common]:

@@ -16,7 +16,7 @@ class NoSuchModel(UserError, LookupError):
 
 @dataclass(frozen=True)
 class Compared:
-    """What is compared: its name, and seed -> checkpoint; a single checkpoint has the seed None."""
+    """What is compared: its name, and seed -> checkpoint; one that no seed of an arm has made has the seed None."""
 
     name: str
     checkpoints: Mapping[int | None, str]
@@ -25,10 +25,6 @@ class Compared:
     def is_single(self) -> bool:
         """Whether it is one checkpoint, not an arm."""
         return set(self.checkpoints) == {None}
-
-    def under(self, seed: int | None) -> str:
-        """The checkpoint to pair with another's of that seed."""
-        return self.checkpoints[None if self.is_single else seed]
 
 
 def find_model(reading: Reading, name: str) -> Compared:
@@ -41,11 +37,13 @@ def find_model(reading: Reading, name: str) -> Compared:
     arm = reading.read(_ARM, {"experiment": of, "arm": last}).rows()
     if newest and arm:
         raise NoSuchModel(f"{name} is a checkpoint and an arm of an experiment: give the checkpoint's id, {newest[0]}")
-    if len({recipe for recipe, _, _ in arm}) > 1:
+    if len({recipe for recipe, _, _, _ in arm}) > 1:
         raise NoSuchModel(f"{name} is an arm under several recipes: give the ids of the checkpoints")
     if not newest and not arm:
         raise NoSuchModel(f"there is no {name}: {_known(reading, of)}")
-    return Compared(name, {seed: checkpoint for _, seed, checkpoint in arm} or {None: newest[0]})
+    # At stage 0 it is the untrained student, whatever the seed.
+    of_arm = {seed if stage else None: checkpoint for _, seed, checkpoint, stage in arm}
+    return Compared(name, of_arm or {None: newest[0]})
 
 
 def _known(reading: Reading, of: str) -> str:
@@ -59,7 +57,7 @@ def _known(reading: Reading, of: str) -> str:
 
 _NEWEST = """SELECT checkpoint_id FROM checkpoints WHERE recipe = $recipe AND name = $name
     ORDER BY materialized_at DESC LIMIT 1"""
-_ARM = """SELECT recipe, seed, checkpoint_id FROM experiment_cells WHERE experiment = $experiment AND arm = $arm
+_ARM = """SELECT recipe, seed, checkpoint_id, stage FROM experiment_cells WHERE experiment = $experiment AND arm = $arm
     QUALIFY row_number() OVER (PARTITION BY recipe, seed ORDER BY stage DESC) = 1 ORDER BY recipe, seed"""
 _NAMES = """SELECT name FROM (
         SELECT recipe || '/' || name AS name, max(materialized_at) AS made FROM checkpoints

@@ -18,7 +18,7 @@ from dasd_assets.experiments.figures import (
     loss_over_steps,
     told_apart,
 )
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms, of_models, result_rows
 from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
@@ -115,6 +115,6 @@ def pictures(
         **({} if compared.is_empty() else {"differences": forest(compared, experiment.baseline)}),
         "training_loss": loss_over_steps(loss_curves(warehouse, stages)),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
-        "cut_off_rate": cut_off_by_length(found),
+        "cut_off_rate": cut_off_by_length(of_models(found, experiment)),
         "response_probabilities": told_apart(probability_densities(probabilities(warehouse, recipe, stages))),
     }

@@ -39,9 +39,21 @@ def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame
 
     answers: arm, seed, benchmark, temperature, question_id, correct. Cells that are not there yet are left out.
     """
-    seeds = {arm: set(answers.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
-    pairs = [(arm, other) for arm, other in experiment.compared if seeds[arm] & seeds[other]]
-    return comparisons(answers.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs)
+    models = of_models(answers, experiment)
+    seeds = {arm: set(models.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
+    pairs = [(arm, other) for arm, other in experiment.compared if _can_be_paired(seeds[arm], seeds[other])]
+    return comparisons(models.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs)
+
+
+def of_models(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
+    """The answers with those of an arm without stages once, their seed None: it is one model under every seed."""
+    untrained = pl.col("arm").is_in([arm for arm, stages in experiment.arms.items() if not stages])
+    is_first = pl.col("seed") == pl.col("seed").first().over("arm")
+    return answers.filter(~untrained | is_first).with_columns(seed=pl.when(~untrained).then("seed"))
+
+
+def _can_be_paired(seeds: set[int | None], others: set[int | None]) -> bool:
+    return bool(seeds & others) or (bool(seeds and others) and None in seeds | others)
 
 
 def result_rows(
@@ -54,7 +66,7 @@ def result_rows(
     """
     spent = {row["arm"]: row for row in _spent(stages).to_dicts()}
     rows = list[Shown]()
-    for setting, part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
+    for setting, part in of_models(answers, experiment).sort(SETTING).group_by(SETTING, maintain_order=True):
         named = dict(zip(SETTING, setting, strict=True))
         found = {(row["arm"], row["baseline"]): row for row in compared.filter(**named).to_dicts()}
         for arm in experiment.arms:
@@ -125,5 +137,6 @@ def _cell(value: Cell | None) -> str:
 _LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Difference: of the arm less the one that is
 named, paired by seed and question, with a 95 % interval; p is corrected for all differences of the experiment; could
 have seen: the true difference that such a comparison finds in 80 of 100 repetitions
-([how it is computed](../statistics.md)). Examples, tokens and steps are of all stages. Rows without an accuracy are
+([how it is computed](../statistics.md)). The untrained student is one model, whatever the seed, and is held against
+every seed of the others. Examples, tokens and steps are of all stages. Rows without an accuracy are
 further pairs of arms that the grid declares."""

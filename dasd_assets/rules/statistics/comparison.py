@@ -20,9 +20,10 @@ SETTING = ["benchmark", "temperature"]
 class Comparison:
     """An arm less its baseline, over questions and seeds.
 
-    low, high: 95 % interval. All but the accuracies, the difference and the counts are None where nothing varies or
-    there is a single question: such answers do not say how exact they are. With one seed the interval is of these two
-    trained models, and says nothing of others trained alike.
+    num_seeds: those of the comparison; a model without a seed is held against each. low, high: 95 % interval. All but
+    the accuracies, the difference and the counts are None where nothing varies or there is a single question: such
+    answers do not say how exact they are. With one seed the interval is of these two trained models, and says nothing
+    of others trained alike.
     """
 
     accuracy: float
@@ -40,7 +41,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Mean:
-    """An accuracy with its standard error, clustered by question and by seed; None where that is not known."""
+    """An accuracy with its standard error, clustered by question and by seed; None where that is not known.
+
+    num_seeds: 1, too, for a model that no seed has made.
+    """
 
     accuracy: float
     standard_error: float | None

@@ -2,10 +2,13 @@
 
 Pairing takes out what both arms share: how hard a question is, and what a seed does to either. Nothing is imputed: a
 question that one side lacks would change what is compared, so it is an error.
+
+A model that no seed has made (the undistilled student) has answers whose seed is None. The same ones are held against
+every seed of the other side: they are one model, not one per seed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -25,6 +28,7 @@ class Paired:
     """Accuracies of an arm and of its baseline, each (S, Q): the mean over a question's samples under one seed.
 
     sampling_variances: (S, Q), of a difference by the draw of samples alone; None where a cell has a single sample.
+    common_variances: (Q,), what of it is one draw for all seeds: that of a side without seeds.
     """
 
     seeds: tuple[object, ...]
@@ -32,6 +36,7 @@ class Paired:
     arm: np.ndarray
     baseline: np.ndarray
     sampling_variances: np.ndarray | None
+    common_variances: np.ndarray | None = None
 
     @property
     def differences(self) -> np.ndarray:
@@ -44,7 +49,8 @@ def paired_differences(
 ) -> Paired:
     """Pair an arm's answers with the baseline's.
 
-    answers: arm, seed, question_id, correct; one row per sample, of one benchmark at one temperature.
+    answers: arm, seed, question_id, correct; one row per sample, of one benchmark at one temperature. Those of a model
+    without a seed, None, are paired with every seed of the other side.
     seeds: those that must be there; those that both have, unless given.
     Raises Unpaired where a seed or a question is missing on one side, and where no seed is common.
     """
@@ -52,11 +58,16 @@ def paired_differences(
     cells = _cells(answers.filter(pl.col("arm").is_in([arm, baseline])))
     sides = {name: cells.filter(pl.col("arm") == name) for name in (arm, baseline)}
     wanted = _seeds(sides, seeds)
-    both = {name: side.filter(pl.col("seed").is_in(wanted)) for name, side in sides.items()}
+    both = {name: _under(side, wanted) for name, side in sides.items()}
     questions = sorted(set(both[arm]["question_id"]) | set(both[baseline]["question_id"]))
     left, right = (_matrices(both[name], name, wanted, questions) for name in (arm, baseline))
-    known = np.isfinite(left[1]).all() and np.isfinite(right[1]).all()
-    return Paired(tuple(wanted), tuple(questions), left[0], right[0], left[1] + right[1] if known else None)
+    found = Paired(tuple(wanted), tuple(questions), left[0], right[0], None)
+    if not (np.isfinite(left[1]).all() and np.isfinite(right[1]).all()):
+        return found
+    common = sum((of[1][0] for of, side in zip((left, right), sides.values(), strict=True) if _is_seedless(side)), 0.0)
+    return replace(
+        found, sampling_variances=left[1] + right[1], common_variances=np.broadcast_to(common, len(questions))
+    )
 
 
 def one_arm(answers: pl.DataFrame) -> np.ndarray:
@@ -80,8 +91,7 @@ def one_setting(answers: pl.DataFrame) -> None:
 
 def _cells(answers: pl.DataFrame) -> pl.DataFrame:
     """arm, seed, question_id, accuracy, variance: of a cell's mean by the draw of its samples; NaN for one sample."""
-    needed = ["arm", *CELL, "correct"]
-    for name in needed:
+    for name in ("arm", "question_id", "correct"):
         if answers[name].null_count():
             raise Unpaired(f"{answers[name].null_count()} answers have no {name}: give a failed answer as wrong")
     share, count = pl.col("correct").cast(pl.Float64).mean(), pl.len()
@@ -95,23 +105,41 @@ def _seeds(sides: dict[object, pl.DataFrame], seeds: Sequence[object] | None) ->
     for name, of_side in found.items():
         if not of_side:
             raise Unpaired(f"{name} has no answers: evaluate it first")
-        if lacking := sorted(set(seeds or ()) - of_side, key=str):
+        if None in of_side and len(of_side) > 1:
+            raise Unpaired(f"{name} has answers with a seed and others without: give those of one model")
+        if None not in of_side and (lacking := sorted(set(seeds or ()) - of_side, key=str)):
             raise Unpaired(f"{name} has no answers under seed {_some(lacking)}: evaluate these first")
-    common = set(seeds) if seeds is not None else set.intersection(*found.values())
+    seeded = [of_side for of_side in found.values() if None not in of_side]
+    common = set(seeds) if seeds is not None else set.intersection(*seeded or [{None}])
     if not common:
         each = "; ".join(f"{name}: {_some(sorted(of_side, key=str))}" for name, of_side in found.items())
         raise Unpaired(f"no seed is common ({each}): train both under the same seeds")
     return sorted(common)  # type: ignore[type-var]
 
 
+def _is_seedless(side: pl.DataFrame) -> bool:
+    return side["seed"].null_count() > 0
+
+
+def _under(side: pl.DataFrame, seeds: Sequence[object]) -> pl.DataFrame:
+    """A side's cells under these seeds; those of a model without a seed under each of them."""
+    if _is_seedless(side):
+        return side.drop("seed").join(_seed_frame(side, seeds), how="cross")
+    return side.filter(pl.col("seed").is_in(seeds))
+
+
+def _seed_frame(cells: pl.DataFrame, seeds: Sequence[object]) -> pl.DataFrame:
+    return pl.DataFrame({"seed": seeds}, schema={"seed": cells.schema["seed"]})
+
+
 def _matrices(
     cells: pl.DataFrame, name: object, seeds: Sequence[object], questions: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies and variances, (S, Q)."""
-    grid = pl.DataFrame({"seed": seeds}, schema={"seed": cells.schema["seed"]}).join(
+    grid = _seed_frame(cells, seeds).join(
         pl.DataFrame({"question_id": questions}, schema={"question_id": cells.schema["question_id"]}), how="cross"
     )
-    full = grid.join(cells, on=CELL, how="left", maintain_order="left")
+    full = grid.join(cells, on=CELL, how="left", nulls_equal=True, maintain_order="left")
     if full["accuracy"].null_count():
         lacking = full.filter(pl.col("accuracy").is_null())
         missing = [f"{row['question_id']} under seed {row['seed']}" for row in lacking.head(NUM_NAMED + 1).to_dicts()]

@@ -34,25 +34,35 @@ def detectable_with(paired: Paired, seeds: float = 1, questions: float = 1, samp
     now = MeanSquares.of(paired.differences) if len(paired.question_ids) > 1 else None
     if now is None or (seeds != 1 and now.num_seeds == 1) or (samples != 1 and paired.sampling_variances is None):
         return None
-    return minimum_detectable_effect(_expected(now, _saved(paired, now, samples), seeds, questions))
+    return minimum_detectable_effect(_expected(now, *_saved(paired, now, samples), seeds, questions))
 
 
-def _saved(paired: Paired, now: MeanSquares, samples: float) -> float:
-    """Variance of a cell that more samples would take away: no more than there is."""
-    if paired.sampling_variances is None or samples == 1:
-        return 0.0
-    by_chance = now.rest if now.num_seeds > 1 else now.questions
-    return min(by_chance, float(paired.sampling_variances.mean())) * (1 - 1 / samples)
+def _saved(paired: Paired, now: MeanSquares, samples: float) -> tuple[float, float]:
+    """Variance that more samples would take away: of a cell, and of a question under all seeds; no more than there is.
+
+    The second is that of a side without seeds, whose draw is the same under each.
+    """
+    if paired.sampling_variances is None or paired.common_variances is None or samples == 1:
+        return 0.0, 0.0
+    of_all, of_cell = float(paired.common_variances.mean()), float(paired.sampling_variances.mean())
+    gone = 1 - 1 / samples
+    if now.num_seeds == 1:
+        return min(now.questions, of_cell) * gone, 0.0
+    return min(now.rest, of_cell - of_all) * gone, min(_of_questions(now), of_all) * gone
 
 
-def _expected(now: MeanSquares, saved: float, seeds: float, questions: float) -> MeanSquares:
-    """The mean squares to expect of more seeds and questions, and of cells with that much less variance."""
+def _of_questions(now: MeanSquares) -> float:
+    return max(0.0, now.questions - now.rest) / now.num_seeds
+
+
+def _expected(now: MeanSquares, saved: float, saved_of_questions: float, seeds: float, questions: float) -> MeanSquares:
+    """The mean squares to expect of more seeds and questions, where cells and questions vary by that much less."""
     num_seeds, num_questions = round(now.num_seeds * seeds), round(now.num_questions * questions)
     if now.num_seeds == 1:
         return replace(now, num_questions=num_questions, questions=now.questions - saved)
     rest = now.rest - saved
     of_seeds = max(0.0, now.seeds - now.rest) / now.num_questions
-    of_questions = max(0.0, now.questions - now.rest) / now.num_seeds
+    of_questions = _of_questions(now) - saved_of_questions
     return MeanSquares(num_seeds, num_questions, num_questions * of_seeds + rest, num_seeds * of_questions + rest, rest)
 
 
