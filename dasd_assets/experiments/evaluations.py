@@ -141,8 +141,6 @@ def _ask(
         )
         tally.add(is_new=True)
 
-    # Two threads that first import transformers at once see half of it, so the first model is found before they start.
-    engines.find(models[0].spec, f"checkpoint {models[0].checkpoint_id}")
     num = min(at_once.num_at_once, len(models))
     with engines.apart(num, at_once.num_threads or 1) as apart, VERDICTS.kept_in(Path(warehouse.home)):
         side_by_side(dict.fromkeys(of_id, ""), ask, num)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Self, TypeVar
 
 from dagster import ConfigurableResource
@@ -37,6 +38,9 @@ LOG_FOLDER = "logs"  # of the home
 # Requests that an engine is given at once, and tokens of their prompts, of which 16 M take 600 MB. While the last of a
 # part are answered the engine has ever less to do: of 256 side by side that costs some 5 % of its time at 16,384.
 REQUESTS_AT_ONCE, TOKENS_AT_ONCE = 16_384, 16_000_000
+# Several threads find models (`Engines.apart`), and two that first import transformers at the same moment see half of
+# it: its modules load lazily.
+_LOADING = Lock()
 Result = TypeVar("Result", bound=Completion | Score | Failure)
 
 
@@ -244,7 +248,8 @@ def _replaced(chat: Chat) -> list[object]:
 
 def _chat(path: Path, files: str, spec: Model, key: str) -> Chat:
     try:
-        return _loaded_chat(path, files, spec.model_dump_json())
+        with _LOADING:
+            return _loaded_chat(path, files, spec.model_dump_json())
     except RecipeError as error:
         raise RecipeError(f"{key}: {error}") from error.__cause__
 
