@@ -133,6 +133,14 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             {"pairs": [["high", "low"]]},
             "two_arms.yaml: experiment: pairs: [high, low] is compared already, this way round or the other; remove it",
         ),
+        (
+            {"ways": {"in words": "(so"}},
+            "two_arms.yaml: ways.in words: is no regular expression of RE2's: Invalid Input Error: missing",
+        ),
+        (
+            {"ways": {"other": "x"}},
+            "two_arms.yaml: ways: other is what goes no declared way; name it otherwise",
+        ),
         ({"pairs": [["low", "low"]]}, "two_arms.yaml: experiment: pairs: [low, low] is an arm and itself; name two"),
         ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),
     ],

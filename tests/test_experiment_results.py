@@ -7,6 +7,7 @@ from drawn import PNG, decoded
 
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
+from dasd_assets.experiments.ways import ways_rows
 from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
 from dasd_resources.recipe.experiment import Experiment
 
@@ -123,6 +124,24 @@ def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, comp
     assert lines[:2] == [r"### a\|b, T=1", ""]
     assert lines[2].count("|") == lines[3].count("|") == len(SHOWN) + 1
     assert lines[4].startswith("| student | ")
+
+
+def test_ways_alone_move_an_arm_by_the_accuracy_of_the_baseline_in_each() -> None:
+    """Half of the answers moved from a way of .6 to one of .2: .4 of .5 is lost, whatever the arm's own accuracy."""
+    answered = pl.DataFrame(
+        [("random", "long", 0.75, 0.6), ("random", "short", 0.25, 0.2), ("das", "long", 0.25, 1.0),
+         ("das", "short", 0.75, 0.0), ("student", "other", 1.0, 0.1)],
+        schema=["arm", "way", "answered", "right"], orient="row",
+    )  # fmt: skip
+    shown = pl.DataFrame(
+        {"arm": ["random", "random", "das", "das"], "way": ["long", "short"] * 2, "shown": [0.8, 0.2, 0.2, 0.8]}
+    )
+    grid = GRID.model_copy(update={"ways": {"long": "l", "short": "s"}})
+    assert ways_rows(grid, shown, answered) == [
+        {"arm": "student", "long": "– · 0 · –", "short": "– · 0 · –", "other": "– · 100 · 10", "by ways alone": None},
+        {"arm": "random", "long": "80 · 75 · 60", "short": "20 · 25 · 20", "other": "0 · 0 · –", "by ways alone": None},
+        {"arm": "das", "long": "20 · 25 · 100", "short": "80 · 75 · 0", "other": "0 · 0 · –", "by ways alone": "-20.0"},
+    ]
 
 
 def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:

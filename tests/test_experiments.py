@@ -38,6 +38,7 @@ from dasd_assets.experiments.dataset_traits import dataset_traits
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed
 from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
+from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
@@ -375,6 +376,28 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     assert of_arm["own"][1] == 1.0
 
 
+def test_ways_are_counted_in_what_an_arm_is_shown_and_in_what_it_answers(compared: Project) -> None:
+    experiment = GRID.model_copy(update={"ways": {"nines": "9", "digits": r"\d"}})
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    shown = ways_shown(compared.warehouse, compared.recipe, experiment, stages).filter(arm="shortest")
+    texts = compared.read(
+        """SELECT text FROM experiment_cells c JOIN selected_responses s USING (recipe, dataset, policy)
+            JOIN responses USING (response_id) WHERE c.arm = 'shortest'"""
+    )["text"]
+    nines = texts.str.contains("9")
+    expected = {"nines": nines.mean(), "digits": (texts.str.contains(r"\d") & ~nines).mean()}
+    of_way = dict(shown.select("way", "shown").iter_rows())
+    assert {name: of_way.get(name, 0) for name in expected} == pytest.approx(expected)
+    found = answers(compared.warehouse, compared.recipe, GRID)
+    answered = ways_answered(compared.warehouse, experiment, stages, found)
+    assert dict(answered.group_by("arm").agg(pl.col("answered").sum()).iter_rows()) == pytest.approx(
+        dict.fromkeys(GRID.arms, 1.0)
+    )
+    right = answered.group_by("arm").agg((pl.col("answered") * pl.col("right")).sum())
+    accuracy = found.group_by("arm").agg(pl.col("correct").mean())
+    assert dict(right.iter_rows()) == pytest.approx(dict(accuracy.iter_rows()))
+
+
 def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> None:
     curves = loss_curves(compared.warehouse, stage_rows(compared.warehouse, compared.recipe, GRID))
     assert list(curves) == ["own", "random_second", "shortest", "pooled", "masked"]
@@ -396,8 +419,8 @@ def test_a_stage_tells_its_policy_from_that_of_its_selection() -> None:
 
 
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:
-    meant = GRID.model_copy(update={"meaning": "Nothing follows."})
-    assert declared_rule(meant) == declared_rule(GRID)
+    meant = GRID.model_copy(update={"meaning": "Nothing follows.", "ways": {"with digits": r"\d", "otherwise": "x^"}})
+    assert declared_rule(meant) == declared_rule(GRID) and compared_rule(meant) == compared_rule(GRID)
     alone = GRID.model_copy(update={"pairs": ()})
     assert declared_rule(alone) == declared_rule(GRID) == compared_rule(alone) != compared_rule(GRID)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -413,6 +436,7 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - {"own_notes.md"})
     assert write_pages(compared.warehouse, compared.recipe, [meant], first) == []
     page = (first / "grid.md").read_text()
+    assert "## Ways of reasoning\n\n| arm | with digits | otherwise | other | by ways alone |" in page
     assert "Nothing follows." in page and "Nothing follows." in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page

@@ -9,6 +9,7 @@
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |
+| `ways` | | in which ways the arms' responses and answers solve a question |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |
 | `pages`, `wording` | | the results of all as Markdown files with figures |
 | `side_by_side` | | trainings in parallel, each after its parent |

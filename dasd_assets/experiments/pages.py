@@ -14,6 +14,7 @@ from dasd_assets.experiments.cells import answers, every_cell, stage_rows
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
 from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown, result_rows
+from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.recipe_document import described
@@ -49,6 +50,10 @@ _FORMATS = {
 _TRAITS_LEGEND = """Means over the teacher's responses of a stage, then over seeds. Tokens: the student's. Right: those
 whose answer passed verification. Teacher share: of the sentences. Mean difference: the teacher's probability less the
 student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a response."""
+_WAYS_LEGEND = """In %: how many of the teacher's responses that an arm was shown go this way · how many of its own
+answers do · how many of these answers are right. By ways alone: points that the arm would be from `{baseline}` if its
+answers were as right in each way as those of `{baseline}`. Over all seeds; a way is known by an expression in the
+grid's file, and has no interval."""
 HASH_CHARS = 12
 File = tuple[str, bytes]  # path in the folder, content
 
@@ -113,6 +118,7 @@ def experiment_page(
         result_markdown(rows),
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
+        *_ways(warehouse, recipe, experiment, stages, found),
         "## Figures",
         *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
         "## Every cell",
@@ -121,6 +127,18 @@ def experiment_page(
         _made_from(warehouse, recipe, experiment, stages, found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _ways(
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+) -> list[str]:
+    """The table of the ways that the experiment declares, if any."""
+    if not experiment.ways:
+        return []
+    shown = ways_shown(warehouse, recipe, experiment, stages)
+    rows = ways_rows(experiment, shown, ways_answered(warehouse, experiment, stages, found))
+    text = markdown_table(ways_columns(experiment), rows)
+    return ["## Ways of reasoning", text, _WAYS_LEGEND.format(baseline=experiment.baseline)]
 
 
 def trained_on(traits: pl.DataFrame) -> str:

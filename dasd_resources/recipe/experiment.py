@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Self
 
 import duckdb
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
 from dasd_resources.recipe.faults import error_lines
@@ -22,6 +22,18 @@ from dasd_resources.recipe.training_settings import StageTraining
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pair = Annotated[tuple[Name, Name], Field(strict=False)]  # arms, of which the first less the second is asked for
+OTHER_WAY = "other"  # of what no expression is found in
+
+
+def _an_expression(value: str) -> str:
+    try:
+        duckdb.execute("SELECT regexp_matches('', ?)", [value])
+    except duckdb.Error as error:
+        raise ValueError(f"is no regular expression of RE2's: {error}") from None
+    return value
+
+
+Expression = Annotated[str, Field(min_length=1), AfterValidator(_an_expression)]
 # What a stage cannot change of `selection`, and why.
 FIXED = {
     "budgets": "a stage's budget stands beside it; write budget: {examples: {DOMAIN: NUMBER}}",
@@ -83,7 +95,7 @@ class ArmStage(Part):
     selection: dict[str, str | int | float | None] = Field(default_factory=dict)
     filters: ArmFilters = ArmFilters()
     num_candidates: Positive | None = None
-    matching: Annotated[str | None, Field(min_length=1), AddedLater] = None
+    matching: Annotated[Expression | None, AddedLater] = None
     budget: Budget | None = None
     loss_on_prefix: bool | None = None
     training: StageTraining = StageTraining()
@@ -110,15 +122,6 @@ class ArmStage(Part):
                 known = ", ".join(name for name in Selection.model_fields if name not in FIXED)
                 raise ValueError(f"there is no selection.{key}; there are {known}")
         return changes
-
-    @field_validator("matching")
-    @classmethod
-    def _an_expression(cls, value: str | None) -> str | None:
-        try:
-            duckdb.execute("SELECT regexp_matches('', ?)", [value])
-        except duckdb.Error as error:
-            raise ValueError(f"is no regular expression of RE2's: {error}") from None
-        return value
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -147,9 +150,10 @@ class Experiment(Part):
     """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
 
     report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
-    has read it; it changes no version. arms: name -> its stages, in order; one
-    without stages is the untrained student. Every arm is compared with the baseline; pairs: arms that are compared
-    besides, the first less the second. benchmarks, temperatures, samples_per_question: the recipe's if left out.
+    has read it; it changes no version. arms: name -> its stages, in order; one without stages is the untrained student.
+    Every arm is compared with the baseline; pairs: arms that are compared besides, the first less the second. ways:
+    name -> expression by which a response is known to go that way, for a table of what arms are shown and answer.
+    benchmarks, temperatures, samples_per_question: the recipe's if left out.
     """
 
     name: Name
@@ -161,6 +165,7 @@ class Experiment(Part):
     baseline: str
     arms: dict[Name, tuple[ArmStage, ...]] = Field(min_length=2, strict=False)
     pairs: Annotated[tuple[Pair, ...], AddedLater] = Field((), strict=False)
+    ways: Annotated[dict[str, Expression], AddedLater] = Field(default_factory=dict)
     benchmarks: tuple[str, ...] | None = Field(None, min_length=1, strict=False)
     temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] | None = Field(None, min_length=1, strict=False)
     samples_per_question: Positive | None = None
@@ -180,6 +185,13 @@ class Experiment(Part):
         if self.baseline not in self.arms:
             raise ValueError(f"baseline {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
         return self
+
+    @field_validator("ways")
+    @classmethod
+    def _not_other(cls, ways: dict[str, str]) -> dict[str, str]:
+        if OTHER_WAY in ways:
+            raise ValueError(f"{OTHER_WAY} is what goes no declared way; name it otherwise")
+        return ways
 
     @model_validator(mode="after")
     def _new_pairs(self) -> Self:
