@@ -77,7 +77,7 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
         for name in ("shown", "answered")
     ]
     given = every.with_columns(known).filter(pl.col("answered").is_not_null())
-    rows = []
+    rows = list[dict[str, Cell | None]]()
     for (arm,), part in given.group_by(ARM, maintain_order=True):
         shift = None if arm == experiment.baseline else at_baseline(answered, str(arm), experiment.baseline)
         cells = {row["way"]: _cell(row["shown"], row["answered"], row["right"]) for row in part.to_dicts()}
