@@ -139,7 +139,7 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
         ),
         (
             {"ways": {"other": "x"}},
-            "two_arms.yaml: ways: other is what goes no declared way; name it otherwise",
+            "two_arms.yaml: ways: other is a column of the table of ways; name it otherwise",
         ),
         ({"pairs": [["low", "low"]]}, "two_arms.yaml: experiment: pairs: [low, low] is an arm and itself; name two"),
         ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),

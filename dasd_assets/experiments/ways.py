@@ -9,10 +9,8 @@ import polars as pl
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.asset_names import MIXED
 from dasd_resources.recipe import Recipe
-from dasd_resources.recipe.experiment import OTHER_WAY, Experiment
+from dasd_resources.recipe.experiment import ARM, BY_WAYS, OTHER_WAY, Experiment
 from dasd_resources.storage.warehouse import Warehouse
-
-ARM, SHIFT = "arm", "by ways alone"
 
 
 def ways_shown(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame) -> pl.DataFrame:
@@ -60,7 +58,7 @@ def _expressions(experiment: Experiment) -> dict[str, str]:
 
 def ways_columns(experiment: Experiment) -> tuple[str, ...]:
     """Of `ways_rows`."""
-    return (ARM, *experiment.ways, OTHER_WAY, SHIFT)
+    return (ARM, *experiment.ways, OTHER_WAY, BY_WAYS)
 
 
 def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFrame) -> list[dict[str, Cell | None]]:
@@ -81,7 +79,7 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
     for (arm,), part in given.group_by(ARM, maintain_order=True):
         shift = None if arm == experiment.baseline else at_baseline(answered, str(arm), experiment.baseline)
         cells = {row["way"]: _cell(row["shown"], row["answered"], row["right"]) for row in part.to_dicts()}
-        rows.append({ARM: str(arm), **cells, SHIFT: None if shift is None else f"{100 * shift:+.1f}"})
+        rows.append({ARM: str(arm), **cells, BY_WAYS: None if shift is None else f"{100 * shift:+.1f}"})
     return rows
 
 

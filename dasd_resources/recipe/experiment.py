@@ -22,7 +22,8 @@ from dasd_resources.recipe.training_settings import StageTraining
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pair = Annotated[tuple[Name, Name], Field(strict=False)]  # arms, of which the first less the second is asked for
-OTHER_WAY = "other"  # of what no expression is found in
+# Columns of the table of ways, besides the ways: the arm, what goes none of them, and what they make of the accuracy.
+OF_WAYS = ARM, OTHER_WAY, BY_WAYS = "arm", "other", "by ways alone"
 
 
 def _an_expression(value: str) -> str:
@@ -188,9 +189,9 @@ class Experiment(Part):
 
     @field_validator("ways")
     @classmethod
-    def _not_other(cls, ways: dict[str, str]) -> dict[str, str]:
-        if OTHER_WAY in ways:
-            raise ValueError(f"{OTHER_WAY} is what goes no declared way; name it otherwise")
+    def _not_taken(cls, ways: dict[str, str]) -> dict[str, str]:
+        if taken := [name for name in ways if name in OF_WAYS]:
+            raise ValueError(f"{taken[0]} is a column of the table of ways; name it otherwise")
         return ways
 
     @model_validator(mode="after")
