@@ -1,14 +1,21 @@
 """Experiments as they are declared: what a stage changes of its recipe, what is refused, and where files are found."""
 
 from pathlib import Path
+from random import Random
 
+import duckdb
 import pytest
 import yaml
 
 from dasd_assets.stage_training import training_version
+from dasd_resources.demo.questions import read_rows
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import ArmStage, Experiment, stage_recipe
-from dasd_resources.recipe.experiment_files import SHIPPED, checked, experiments_of, load_experiment
+from dasd_resources.recipe.experiment_files import SHIPPED, checked, experiments_of, load_experiment, read_experiment
+from dasd_resources.school.catalogue import FAMILIES
+from dasd_resources.school.examples import response_of
+from dasd_resources.school.family import Exercise, Pen
+from dasd_resources.school.questions import HELD_OUT_FILES
 
 TWO_ARMS: dict[str, object] = {
     "name": "two_arms",
@@ -166,3 +173,29 @@ def test_experiments_of_the_home_are_known_by_name_and_a_faulty_one_leaves_the_o
     assert [str(one).partition(":")[0] for one in found if isinstance(one, RecipeError)] == ["broken.yaml"]
     with pytest.raises(RecipeError, match="no experiment 'nothing': give the path of a YAML file, or one of broken, "):
         load_experiment("nothing", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(SHIPPED.glob("*.yaml")) if "\nways:" in path.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_shipped_ways_are_the_procedures_of_the_schools_families(path: Path) -> None:
+    ways, rng = read_experiment(path).ways, Random(0)
+    rows = read_rows(HELD_OUT_FILES["test"])
+    found = set[tuple[str | None, tuple[str, ...]]]()
+    for family in FAMILIES:
+        own = [row for row in rows if row["domain"] == family.domain]
+        for procedure in family.procedures:
+            for row in rng.sample(own, 5):
+                pen = Pen(rng, 0.2, 0.5)
+                pen.say(procedure.opening)
+                text = response_of(Exercise("", pen.sentences, procedure.work(row, pen)), rng)
+                late = text.replace(procedure.opening, f"Let us see. {procedure.opening}")
+                for one in (text, late):
+                    query = "SELECT list_filter($ways, lambda way: regexp_matches($text, way))"
+                    params = {"ways": list(ways.values()), "text": one}
+                    found.add((family.procedure_of(one), tuple(duckdb.execute(query, params).fetchall()[0][0])))
+    # Each procedure is found by one expression alone, each expression finds one, and none what is no procedure.
+    assert (None, ()) in found and len(found) == len(ways) + 1
+    assert {names for _, names in found} == {(), *((expression,) for expression in ways.values())}

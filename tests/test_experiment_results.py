@@ -7,7 +7,7 @@ from drawn import PNG, decoded
 
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
-from dasd_assets.experiments.ways import ways_rows
+from dasd_assets.experiments.ways import ways_columns, ways_rows
 from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
 from dasd_resources.recipe.experiment import Experiment
 
@@ -127,21 +127,23 @@ def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, comp
 
 
 def test_ways_alone_move_an_arm_by_the_accuracy_of_the_baseline_in_each() -> None:
-    """Half of the answers moved from a way of .6 to one of .2: .4 of .5 is lost, whatever the arm's own accuracy."""
+    """Half of the answers moved from a way of .6 to one of .2: .2 of .5 is lost, whatever the arm's own accuracy."""
     answered = pl.DataFrame(
-        [("random", "long", 0.75, 0.6), ("random", "short", 0.25, 0.2), ("das", "long", 0.25, 1.0),
-         ("das", "short", 0.75, 0.0), ("student", "other", 1.0, 0.1)],
-        schema=["arm", "way", "answered", "right"], orient="row",
+        [("random", "long", 1500, 0.6), ("random", "short", 500, 0.2), ("das", "long", 10, 1.0),
+         ("das", "short", 30, 0.0), ("student", "other", 30, 0.1), ("student", "failed", 10, 0.0)],
+        schema=["arm", "way", "number", "right"], orient="row",
     )  # fmt: skip
     shown = pl.DataFrame(
-        {"arm": ["random", "random", "das", "das"], "way": ["long", "short"] * 2, "shown": [0.8, 0.2, 0.2, 0.8]}
+        {"arm": ["random", "random", "das", "das"], "way": ["long", "short"] * 2, "number": [1600, 400, 2, 8]}
     )
     grid = GRID.model_copy(update={"ways": {"long": "l", "short": "s"}})
-    assert ways_rows(grid, shown, answered) == [
-        {"arm": "student", "long": "– · 0 · –", "short": "– · 0 · –", "other": "– · 100 · 10", "by ways alone": None},
-        {"arm": "random", "long": "80 · 75 · 60", "short": "20 · 25 · 20", "other": "0 · 0 · –", "by ways alone": None},
-        {"arm": "das", "long": "20 · 25 · 100", "short": "80 · 75 · 0", "other": "0 · 0 · –", "by ways alone": "-20.0"},
+    # The baseline never goes the student's way, which therefore is as right as it is: 3 of 40, a request failed in ten.
+    expected = [
+        ("student", "– · 0 · –", "– · 0 · –", "– · 100 · 10", "-42.5", "0", "30"),
+        ("random", "80 · 75 · 60", "20 · 25 · 20", "0 · 0 · –", None, "2,000", "2,000"),
+        ("das", "20 · 25 · 100", "80 · 75 · 0", "0 · 0 · –", "-20.0", "10", "40"),
     ]
+    assert ways_rows(grid, shown, answered) == [dict(zip(ways_columns(grid), row, strict=True)) for row in expected]
 
 
 def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:

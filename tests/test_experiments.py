@@ -30,14 +30,15 @@ from dasd_assets.experiments import assets
 from dasd_assets.experiments.cells import (
     answers,
     every_cell,
+    failed_text,
     outdated_cells,
     partition_key,
     stage_rows,
     trained_cells,
 )
 from dasd_assets.experiments.dataset_traits import dataset_traits
-from dasd_assets.experiments.figure_data import loss_curves, of_one_seed
-from dasd_assets.experiments.pages import CAPTIONS, MARK, write_pages
+from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
+from dasd_assets.experiments.pages import CAPTIONS, MARK, trained_on, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
@@ -366,7 +367,7 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     traits = dataset_traits(compared.warehouse, compared.recipe, stages)
     assert traits.select("arm", "stage").rows() == [
         ("own", 1), ("own", 2), ("random_second", 1), ("random_second", 2), ("shortest", 1), ("pooled", 1),
-        ("masked", 1), ("masked", 2),
+        ("masked", 1), ("masked", 2), ("masked", 3),
     ]  # fmt: skip
     lengths = compared.warehouse.read(
         """SELECT len(t.token_ids) AS length FROM selected_responses s JOIN student_tokens t USING (response_id)
@@ -378,26 +379,56 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     assert of_arm["own"][1] == 1.0
 
 
-def test_ways_are_counted_in_what_an_arm_is_shown_and_in_what_it_answers(compared: Project) -> None:
+def test_ways_are_counted_in_what_an_arm_is_trained_on_and_in_what_it_answers(compared: Project) -> None:
     experiment = GRID.model_copy(update={"ways": {"nines": "9", "digits": r"\d"}})
     stages = stage_rows(compared.warehouse, compared.recipe, GRID)
-    shown = ways_shown(compared.warehouse, compared.recipe, experiment, stages).filter(arm="shortest")
-    texts = compared.read(
-        """SELECT text FROM experiment_cells c JOIN selected_responses s USING (recipe, dataset, policy)
-            JOIN responses USING (response_id) WHERE c.arm = 'shortest'"""
-    )["text"]
-    nines = texts.str.contains("9")
-    expected = {"nines": nines.mean(), "digits": (texts.str.contains(r"\d") & ~nines).mean()}
-    of_way = dict(shown.select("way", "shown").iter_rows())
-    assert {name: of_way.get(name, 0) for name in expected} == pytest.approx(expected)
+    shown = ways_shown(compared.warehouse, compared.recipe, experiment, stages)
+    query = """SELECT x.arm, coalesce(r.text, t.text) AS text FROM experiment_cells x
+        JOIN sft_examples e USING (recipe, dataset, policy) LEFT JOIN responses r USING (response_id)
+        LEFT JOIN teacher_continuations t ON t.continuation_id = e.continuation_id"""
     found = answers(compared.warehouse, compared.recipe, GRID)
-    answered = ways_answered(compared.warehouse, experiment, stages, found)
-    assert dict(answered.group_by("arm").agg(pl.col("answered").sum()).iter_rows()) == pytest.approx(
-        dict.fromkeys(GRID.arms, 1.0)
-    )
-    right = answered.group_by("arm").agg((pl.col("answered") * pl.col("right")).sum())
+    given = compared.read("SELECT evaluation_id, response_text AS text FROM evaluations")
+    answered = ways_answered(compared.warehouse, experiment, found)
+    nines, digits = pl.col("text").str.contains("9"), pl.col("text").str.contains(r"\d")
+    way = pl.when(nines).then(pl.lit("nines")).when(digits).then(pl.lit("digits")).otherwise(pl.lit("other"))
+    by = ["arm", "way"]
+    for counts, texts in ((shown, compared.read(query)), (answered, found.join(given, on="evaluation_id"))):
+        expected = texts.with_columns(way=way).group_by(by).agg(number=pl.len().cast(pl.Int64))
+        assert counts.drop_nulls("way").select(expected.columns).sort(by).equals(expected.sort(by))
+    assert {"masked", "pooled"} < set(shown["arm"])
+    right = answered.group_by("arm").agg((pl.col("number") * pl.col("right")).sum() / pl.col("number").sum())
     accuracy = found.group_by("arm").agg(pl.col("correct").mean())
     assert dict(right.iter_rows()) == pytest.approx(dict(accuracy.iter_rows()))
+
+
+def test_an_answer_that_could_not_be_had_goes_no_way(compared: Project) -> None:
+    experiment = GRID.model_copy(update={"ways": {"digits": r"\d"}})
+    found = answers(compared.warehouse, compared.recipe, GRID).filter(pl.col("arm") == "own")
+    lost = found.with_columns(evaluation_id=pl.lit(None, pl.String), correct=pl.lit(False))
+    assert ways_answered(compared.warehouse, experiment, lost).rows() == [("own", "failed", found.height, 0.0)]
+
+
+def test_of_a_mixed_stage_it_is_said_how_much_the_student_began_and_how_much_carries_loss(compared: Project) -> None:
+    query = """SELECT continuation_id IS NOT NULL AS continued, len(input_ids) AS num_tokens,
+        list_count(list_filter(labels, lambda label: label <> -100)) AS num_targets
+        FROM sft_examples WHERE dataset = 'mixed' AND policy = 'das-masked'"""
+    rows = compared.read(query)
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    traits = dataset_traits(compared.warehouse, compared.recipe, stages)
+    [masked] = traits.filter(pl.col("dataset") == "mixed").to_dicts()
+    assert 0 < rows["continued"].sum() < rows.height
+    assert (masked["examples"], masked["continuations"]) == (rows.height, rows["continued"].sum())
+    assert masked["with_loss"] == pytest.approx(rows["num_targets"].sum() / rows["num_tokens"].sum())
+    assert f"| {rows.height} | {rows['continued'].sum()} |" in trained_on(traits)
+    drawn = rollouts(compared.warehouse, compared.recipe, stages)
+    assert drawn.height == compared.count("student_rollouts") and 0 < drawn["cut_off"].sum() < drawn.height
+    assert rollouts(compared.warehouse, compared.recipe, stages.filter(pl.col("arm") != "masked")).is_empty()
+
+
+def test_requests_that_failed_are_shown_beside_the_accuracy_that_they_lower() -> None:
+    found = pl.DataFrame({"arm": ["a", "a", "b"], "status": ["failed", "answered", "answered"]})
+    assert failed_text(found) == "requests that failed and count as wrong: a 1 of 2"
+    assert failed_text(found.tail(2)) == ""
 
 
 def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> None:
@@ -421,7 +452,13 @@ def test_a_stage_tells_its_policy_from_that_of_its_selection() -> None:
 
 
 def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared: Project, tmp_path: Path) -> None:
-    meant = GRID.model_copy(update={"meaning": "Nothing follows.", "ways": {"with digits": r"\d", "otherwise": "x^"}})
+    meant = GRID.model_copy(
+        update={
+            "meaning": "Nothing follows. And so on.",
+            "declared_after": ("first",),
+            "ways": {"with digits": r"\d", "otherwise": "x^"},
+        }
+    )
     assert declared_rule(meant) == declared_rule(GRID) and compared_rule(meant) == compared_rule(GRID)
     alone = GRID.model_copy(update={"pairs": ()})
     assert declared_rule(alone) == declared_rule(GRID) == compared_rule(alone) != compared_rule(GRID)
@@ -438,8 +475,11 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - {"own_notes.md"})
     assert write_pages(compared.warehouse, compared.recipe, [meant], first) == []
     page = (first / "grid.md").read_text()
-    assert "## Ways of reasoning\n\n| arm | with digits | otherwise | other | by ways alone |" in page
-    assert "Nothing follows." in page and "Nothing follows." in (first / "results.md").read_text()
+    head = "| arm | with digits | otherwise | other | by ways alone | trained on | answers |"
+    assert f"## Ways of reasoning\n\n### held_out, T=1\n\n{head}" in page and "| otherwise | `x^` |" in page
+    after = "Declared after the results of `first` had been seen."
+    assert "Nothing follows. And so on." in page and after in page
+    assert f"| Nothing follows. {after} |" in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page
 

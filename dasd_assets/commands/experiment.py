@@ -27,6 +27,7 @@ from dasd_assets.experiments.cells import (
     Cell,
     answers,
     every_cell,
+    failed_text,
     in_order,
     outdated_cells,
     partition_key,
@@ -201,6 +202,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     yield from ("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
     done = found.select("arm", "seed").n_unique()
     yield from ("", f"  {done} of {num} cells; accuracies in %, ± standard error; differences with 95 % intervals")
+    if failed := failed_text(found):
+        yield f"  {failed}"
 
 
 def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:

@@ -98,15 +98,24 @@ def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) 
 def answers(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
     """The answers of every cell that was asked all questions; a request that failed is wrong.
 
-    One row per sample: arm, seed, benchmark, temperature, question_id, correct; and evaluation_id, num_tokens, cut_off,
-    None if it failed.
+    One row per sample: arm, seed, checkpoint_id, benchmark, temperature, question_id, correct, status (`answered` or
+    `failed`); evaluation_id, num_tokens, cut_off: None if it failed.
     """
     cells = trained_cells(warehouse, recipe, experiment).select(ARM, SEED, "checkpoint_id")
     asked = evaluated_recipe(recipe, experiment)
     found = outcomes(warehouse, asked, cells["checkpoint_id"].to_list())
     whole = found.filter((pl.col("status") != "missing").all().over("checkpoint_id"))
-    columns = ["benchmark", "temperature", "question_id", "correct", "evaluation_id", "num_tokens", "cut_off"]
-    return cells.join(whole, on="checkpoint_id", maintain_order="left_right").select(ARM, SEED, *columns)
+    columns = ["benchmark", "temperature", "question_id", "correct", "status", "evaluation_id", "num_tokens", "cut_off"]
+    return cells.join(whole, on="checkpoint_id", maintain_order="left_right").select(
+        ARM, SEED, "checkpoint_id", *columns
+    )
+
+
+def failed_text(answers: pl.DataFrame) -> str:
+    """`requests that failed and count as wrong: das 3 of 1,280`, of the arms that have any; empty if none has."""
+    counts = answers.group_by(ARM, maintain_order=True).agg(failed=(pl.col("status") == "failed").sum(), asked=pl.len())
+    arms = [f"{arm} {failed:,} of {asked:,}" for arm, failed, asked in counts.iter_rows() if failed]
+    return f"requests that failed and count as wrong: {', '.join(arms)}" if arms else ""
 
 
 def in_order(cells: Iterable[Cell], experiment: Experiment) -> list[Cell]:

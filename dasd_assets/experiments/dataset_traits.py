@@ -1,4 +1,4 @@
-"""What an experiment's arms were trained on: how long the responses are, how many are right, how much is the teacher's.
+"""What an experiment's arms were trained on: how long the examples are, how many are right, how much is the teacher's.
 
 Policies differ in all of these at once; an arm that wins may win by any of them.
 """
@@ -6,39 +6,45 @@ Policies differ in all of these at once; an arm that wins may win by any of them
 import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
-from dasd_assets.rules.asset_names import MIXED
-from dasd_assets.rules.competition import NUM_TOKENS
 from dasd_assets.rules.filters import CORRECTNESS, filter_version
 from dasd_assets.rules.scores import threshold_version
+from dasd_assets.sft_datasets import NO_LOSS
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
-TRAITS = ("tokens", "sentences", "right", "teacher_share", "mean_difference", "probability")
 _SCORES = {"teacher_share": "teacher_share", "mean_difference": "mean_probability_token"}
+_OF_EXAMPLES = {
+    "examples": "count(*)",
+    "continuations": "count(e.continuation_id)",
+    "tokens": "avg(len(e.input_ids))",
+    "with_loss": f"""sum(len(list_filter(e.labels, lambda label: label <> {NO_LOSS})))::DOUBLE
+        / sum(len(e.input_ids))""",
+    "sentences": "avg(teacher_share.num_sentences)",
+    "right": "avg(v.passed::INT)",
+    **{name: f"avg({name}.score)" for name in _SCORES},
+    "probability": "avg(exp(r.mean_logprob))",
+}
+TRAITS = tuple(_OF_EXAMPLES)
 
 
 def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> pl.DataFrame:
-    """(arm, stage, dataset, TRAITS): means over the teacher's responses of a stage's dataset, then over seeds.
+    """(arm, stage, dataset, TRAITS) of what each stage is trained on, means over seeds.
 
-    tokens: of the student. right: the share whose answer passed verification. teacher_share, mean_difference: scores
-    by which responses are ranked. probability: geometric mean over a response's tokens, under the teacher. A trait
-    that no response has is None; the mixed-policy dataset is left out. stages: of `cells.stage_rows`.
+    examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
+    for the student. with_loss: share of all tokens that carry loss. The others are means over the teacher's own
+    responses. right: the share whose answer passed verification. teacher_share, mean_difference: scores by which
+    responses are ranked. probability: geometric mean over a response's tokens, under the teacher. None: no response
+    has it. stages: of `cells.stage_rows`.
     """
-    used = stages.filter((pl.col("stage") > 0) & (pl.col("dataset") != MIXED))
-    parts = used.select("arm", "seed", "stage", "dataset", "policy", part=pl.col("dataset").str.split("+"))
+    used = stages.filter(pl.col("stage") > 0).select("arm", "seed", "stage", "dataset", "policy")
     traits = _traits(warehouse, recipe, used["policy"].unique().to_list())
-    of_parts = parts.explode("part").join(traits, on=["part", "policy"], maintain_order="left")
-    key = ["arm", "stage", "dataset"]
-    means = of_parts.group_by(*key, maintain_order=True).agg(
-        (pl.col(name) * pl.col("number")).sum() / pl.col("number").filter(pl.col(name).is_not_null()).sum()
-        for name in TRAITS
-    )
-    return means.with_columns(pl.col(TRAITS).fill_nan(None))
+    of_stages = used.join(traits, on=["dataset", "policy"], maintain_order="left")
+    return of_stages.group_by("arm", "stage", "dataset", maintain_order=True).agg(pl.col(TRAITS).mean())
 
 
 def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.DataFrame:
-    """(part, policy, number, TRAITS) of every selection of the recipe by these policies."""
+    """(dataset, policy, TRAITS) of all that the recipe's arms by these policies are trained on."""
     student = str(current_checkpoint(warehouse, recipe, "student")["checkpoint_id"])
     scores = "".join(
         f"""LEFT JOIN (SELECT response_id, score, num_sentences FROM response_scores WHERE score_name = '{score}'
@@ -46,15 +52,11 @@ def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.Dat
         """
         for name, score in _SCORES.items()
     )
-    query = f"""SELECT s.dataset AS part, s.policy, count(*) AS number, avg(t.num_tokens) AS tokens,
-            avg(teacher_share.num_sentences) AS sentences, avg(v.passed::INT) AS right,
-            {", ".join(f"avg({name}.score) AS {name}" for name in _SCORES)},
-            avg(exp(r.mean_logprob)) AS probability
-        FROM selected_responses s JOIN {measured("responses", "mean_logprob", "response_id")} r USING (response_id)
-            LEFT JOIN {NUM_TOKENS} t USING (response_id) {scores}
-            LEFT JOIN (SELECT response_id, passed FROM response_verdicts
+    query = f"""SELECT e.dataset, e.policy, {", ".join(f"{value} AS {name}" for name, value in _OF_EXAMPLES.items())}
+        FROM sft_examples e LEFT JOIN {measured("responses", "mean_logprob", "response_id")} r USING (response_id)
+            {scores} LEFT JOIN (SELECT response_id, passed FROM response_verdicts
                 WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version) v USING (response_id)
-        WHERE s.recipe = $recipe AND list_contains($policies, s.policy) GROUP BY ALL ORDER BY ALL"""
+        WHERE e.recipe = $recipe AND list_contains($policies, e.policy) GROUP BY ALL ORDER BY ALL"""
     params = {
         "recipe": recipe.name,
         "policies": policies,

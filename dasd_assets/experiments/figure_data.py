@@ -1,11 +1,13 @@
-"""What the figures of an experiment are drawn from, besides its answers: losses and probabilities of responses."""
+"""What the figures of an experiment are drawn from, besides its answers: losses, probabilities, rollouts."""
 
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
+from dasd_assets.rules.rollouts import current_rollouts
 from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
@@ -95,3 +97,14 @@ def probabilities(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) ->
         for key, names in sorted(arms.items())
         if key in chosen
     }
+
+
+def rollouts(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> pl.DataFrame:
+    """(reference_num_tokens, cut_off) of the rollouts from which the mixed-policy stage was made; none without one."""
+    if MIXED in stages["dataset"]:
+        student, distilled = (
+            str(current_checkpoint(warehouse, recipe, name)["checkpoint_id"])
+            for name in ("student", recipe.last_dataset)
+        )
+        return current_rollouts(warehouse, recipe, student, distilled).select("reference_num_tokens", "cut_off")
+    return pl.DataFrame(schema={"reference_num_tokens": pl.Int32, "cut_off": pl.Boolean})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from dasd_assets.mixed_policy.rollouts import rates_by_length
+from dasd_assets.mixed_policy.rollouts import cut_off_rates, rates_by_length
 from dasd_assets.records.plots import labelled_axes, with_legend
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]]) -> "Figur
 
 
 def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
-    """Share of each arm's answers cut off, against how long all arms' answers to the question are (Figure 7).
+    """Share of each arm's answers cut off at the benchmark's limit, by how long all arms' answers to a question are.
 
     answers: arm, benchmark, temperature, question_id, num_tokens, cut_off.
     """
@@ -87,6 +87,17 @@ def cut_off_by_length(answers: pl.DataFrame) -> "Figure":
         axes.plot(centres, rates, marker="o", markersize=3, linewidth=1.2, label=f"{arm} (n={part.height:,})")
     axes.set_ylim(bottom=0)
     return told_apart(figure)
+
+
+def rolled_out(rollouts: pl.DataFrame) -> dict[str, "Figure"]:
+    """Figure 7 of the rollouts that a mixed-policy stage began with, if there are any: no arm and no seed has its own.
+
+    rollouts: reference_num_tokens, cut_off.
+    """
+    if rollouts.is_empty():
+        return {}
+    lengths, cut_off = rollouts["reference_num_tokens"].to_list(), rollouts["cut_off"].to_list()
+    return {"rollouts_cut_off": cut_off_rates(lengths, cut_off)}
 
 
 def told_apart(figure: "Figure") -> "Figure":

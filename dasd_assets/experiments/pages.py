@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dasd_assets.experiments.cells import answers, every_cell, stage_rows
+from dasd_assets.experiments.cells import answers, every_cell, failed_text, stage_rows
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
+from dasd_assets.experiments.figure_data import rollouts
+from dasd_assets.experiments.figures import rolled_out
 from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
@@ -35,25 +37,33 @@ CAPTIONS = {
     "differences": "Each arm less the baseline, and what else is compared, with 95 % intervals",
     "training_loss": "Training loss over all stages' steps, under the first seed of all arms (the report's Figure 3)",
     "loss_against_accuracy": "Training loss against accuracy, a point per seed (what the report's Figure 3 asks)",
-    "cut_off_rate": "Answers cut off, by length (the report's Figure 7)",
+    "cut_off_rate": "Final answers cut off at the benchmark's limit, by how long all arms' answers are",
+    "rollouts_cut_off": "Rollouts cut off, by the length of the teacher's response (the report's Figure 7)",
     "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",
 }
 SIGNIFICANT = 0.05
 _FORMATS = {
+    "examples": "{:,.0f}",
+    "continuations": "{:,.0f}",
     "tokens": "{:.1f}",
+    "with_loss": "{:.1%}",
     "sentences": "{:.2f}",
     "right": "{:.1%}",
     "teacher_share": "{:.3f}",
     "mean_difference": "{:+.4f}",
     "probability": "{:.3f}",
 }
-_TRAITS_LEGEND = """Means over the teacher's responses of a stage, then over seeds. Tokens: the student's. Right: those
-whose answer passed verification. Teacher share: of the sentences. Mean difference: the teacher's probability less the
-student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a response."""
-_WAYS_LEGEND = """In %: how many of the teacher's responses that an arm was shown go this way · how many of its own
-answers do · how many of these answers are right. By ways alone: points that the arm would be from `{baseline}` if its
-answers were as right in each way as those of `{baseline}`. Over all seeds; a way is known by an expression in the
-grid's file, and has no interval."""
+_WAYS_LEGEND = """In %: how much of what an arm is trained on goes this way · how many of its answers do · how many of
+these answers are right. By ways alone: points that the arm would be from `{baseline}` if its answers were as right in
+each way as those of `{baseline}`; what its difference is beyond that comes from how right they are within the ways
+([how it is computed](../statistics.md#by-ways-alone)). Trained on, answers: how many, over all stages, questions and
+seeds. A text goes the first way whose expression is found in it:"""
+_TRAITS_LEGEND = """Means over the examples of a stage, then over seeds. Continuations: examples that the student began
+and the teacher ended, where the student's own answer had been cut off; the others are responses of the teacher's own,
+and the columns after "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the
+share of all tokens that carries loss; the question carries none. Right: those whose answer passed verification. Teacher
+share: of the sentences. Mean difference: the teacher's probability less the student's, per token, over the sentences.
+Probability: of a token under the teacher, a geometric mean of a response."""
 HASH_CHARS = 12
 File = tuple[str, bytes]  # path in the folder, content
 
@@ -82,6 +92,7 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         if not found.is_empty():
             stages = stage_rows(warehouse, recipe, experiment)
             figures = pictures(warehouse, recipe, experiment, found, stages, compared)
+            figures |= rolled_out(rollouts(warehouse, recipe, stages))
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
             text = experiment_page(warehouse, recipe, experiment, stages, found, compared, images)
@@ -104,11 +115,13 @@ def experiment_page(
     """
     rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
+    failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
     parts = [
         MARK,
         f"# {visible(experiment.title)}",
         f"The report: {visible(' '.join(experiment.report.split()))}",
         *meaning,
+        *declared_after(experiment),
         "## What is compared",
         _compared_text(recipe, experiment, found),
         markdown_table(
@@ -116,6 +129,7 @@ def experiment_page(
         ),
         "## Result",
         result_markdown(rows),
+        *failed,
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
         *_ways(warehouse, recipe, experiment, stages, found),
@@ -132,13 +146,16 @@ def experiment_page(
 def _ways(
     warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
 ) -> list[str]:
-    """The table of the ways that the experiment declares, if any."""
+    """The tables of the ways that the experiment declares, if any."""
     if not experiment.ways:
         return []
-    shown = ways_shown(warehouse, recipe, experiment, stages)
-    rows = ways_rows(experiment, shown, ways_answered(warehouse, experiment, stages, found))
-    text = markdown_table(ways_columns(experiment), rows)
-    return ["## Ways of reasoning", text, _WAYS_LEGEND.format(baseline=experiment.baseline)]
+    shown, parts = ways_shown(warehouse, recipe, experiment, stages), ["## Ways of reasoning"]
+    for setting, answered in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
+        rows = ways_rows(experiment, shown, ways_answered(warehouse, experiment, answered))
+        parts += [f"### {setting[0]}, T={setting[1]:g}", markdown_table(ways_columns(experiment), rows)]
+    declared = [{"way": name, "expression": f"`{text}`"} for name, text in experiment.ways.items()]
+    legend = _WAYS_LEGEND.format(baseline=experiment.baseline)
+    return [*parts, legend, markdown_table(("way", "expression"), declared)]
 
 
 def trained_on(traits: pl.DataFrame) -> str:
@@ -172,6 +189,7 @@ def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> s
 
 def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame) -> dict[str, Cell | None]:
     done = found.select("arm", "seed").n_unique()
+    finding = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
     significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
     return {
         "experiment": f"[{experiment.title}]({experiment.name}.md)" if done else experiment.title,
@@ -179,8 +197,14 @@ def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame)
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",
         "significant": f"{significant} of {compared.height}",
-        "what it means": None if experiment.meaning is None else first_sentence(" ".join(experiment.meaning.split())),
+        "what it means": " ".join([*finding, *declared_after(experiment)]) or None,
     }
+
+
+def declared_after(experiment: Experiment) -> list[str]:
+    """The sentence that says after which results it was declared, if after any."""
+    names = [f"`{name}`" for name in experiment.declared_after]
+    return [f"Declared after the results of {' and '.join(names)} had been seen."] if names else []
 
 
 def first_sentence(text: str) -> str:

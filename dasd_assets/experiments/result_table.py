@@ -136,7 +136,7 @@ def _cell(value: Cell | None) -> str:
 
 _LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Difference: of the arm less the one that is
 named, paired by seed and question, with a 95 % interval; p is corrected for all differences of the experiment; could
-have seen: the true difference that such a comparison finds in 80 of 100 repetitions
-([how it is computed](../statistics.md)). The untrained student is one model, whatever the seed, and is held against
-every seed of the others. Examples, tokens and steps are of all stages. Rows without an accuracy are
-further pairs of arms that the grid declares."""
+have seen: the true difference that such a comparison, were it the only one, finds in 80 of 100 repetitions; with p
+corrected, only a larger one is found as often ([how it is computed](../statistics.md)). The untrained student is one
+model, whatever the seed, and is held against every seed of the others. Examples, tokens and steps are of all stages.
+Rows without an accuracy are further pairs of arms that the grid declares."""

@@ -1,4 +1,4 @@
-"""In which ways the responses that arms are shown solve a question, and in which ways their students then do.
+"""In which ways the texts that arms are trained on solve a question, and in which ways their students then do.
 
 An experiment declares its ways as regular expressions. A choice of responses can shift what is shown from one way to
 another, so that an arm may win or lose by the way alone: `at_baseline` says how far it would.
@@ -7,42 +7,41 @@ another, so that an arm may win or lose by the way alone: `at_baseline` says how
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
-from dasd_assets.rules.asset_names import MIXED
 from dasd_resources.recipe import Recipe
-from dasd_resources.recipe.experiment import ARM, BY_WAYS, OTHER_WAY, Experiment
+from dasd_resources.recipe.experiment import ANSWERED, ARM, BY_WAYS, OTHER_WAY, SHOWN, Experiment
 from dasd_resources.storage.warehouse import Warehouse
+
+FAILED = "failed"  # the way of a request that failed, in no table
 
 
 def ways_shown(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame) -> pl.DataFrame:
-    """(arm, way, shown): the share of each way in the teacher's responses of all stages and seeds of an arm.
+    """(arm, way, number): how many of the examples of an arm go each way, in all its stages and seeds.
 
-    The mixed-policy dataset is left out. stages: of `cells.stage_rows`.
+    Of a continuation, the student's part and the teacher's together. stages: of `cells.stage_rows`.
     """
-    used = stages.filter((pl.col("stage") > 0) & (pl.col("dataset") != MIXED))
-    parts = used.select(ARM, "policy", part=pl.col("dataset").str.split("+")).explode("part")
-    query = f"""SELECT s.dataset AS part, s.policy, {_way(experiment, "text")} AS way, count(*) AS number
-        FROM selected_responses s JOIN responses USING (response_id)
-        WHERE s.recipe = $recipe AND list_contains($policies, s.policy) GROUP BY ALL ORDER BY ALL"""
-    params = {"recipe": recipe.name, "policies": parts["policy"].unique().to_list(), **_expressions(experiment)}
-    found = parts.join(warehouse.read(query, params), on=["part", "policy"], maintain_order="left")
-    counts = found.group_by(ARM, "way", maintain_order=True).agg(pl.col("number").sum())
-    return counts.select(ARM, "way", shown=pl.col("number") / pl.col("number").sum().over(ARM))
+    used = stages.filter(pl.col("stage") > 0).select(ARM, "dataset", "policy")
+    query = f"""WITH examples AS (SELECT dataset, policy, response_id, continuation_id FROM sft_examples
+            WHERE recipe = $recipe AND list_contains($policies, policy)),
+        texts AS (SELECT dataset, policy, text FROM examples JOIN responses USING (response_id)
+            UNION ALL SELECT dataset, policy, text FROM examples JOIN teacher_continuations USING (continuation_id))
+        SELECT dataset, policy, {_way(experiment, "text")} AS way, count(*) AS number
+        FROM texts GROUP BY ALL ORDER BY ALL"""
+    params = {"recipe": recipe.name, "policies": used["policy"].unique().to_list(), **_expressions(experiment)}
+    found = used.join(warehouse.read(query, params), on=["dataset", "policy"], maintain_order="left")
+    return found.group_by(ARM, "way", maintain_order=True).agg(pl.col("number").sum())
 
 
-def ways_answered(
-    warehouse: Warehouse, experiment: Experiment, stages: pl.DataFrame, answers: pl.DataFrame
-) -> pl.DataFrame:
-    """(arm, way, answered, right): the share of each way in an arm's answers, and how many of these are right.
+def ways_answered(warehouse: Warehouse, experiment: Experiment, answers: pl.DataFrame) -> pl.DataFrame:
+    """(arm, way, number, right): how many of an arm's answers go each way, and the share of these that is right.
 
-    A request that failed is of no way. stages: of `cells.stage_rows`; answers: of `cells.answers`.
+    answers: of `cells.answers`, those of one benchmark and temperature.
     """
     query = f"""SELECT evaluation_id, {_way(experiment, "response_text")} AS way FROM evaluations
-        WHERE list_contains($ids, checkpoint_id)"""
-    ids = stages["checkpoint_id"].unique().to_list()
+        WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    ids = answers["evaluation_id"].drop_nulls().unique().to_list()
     found = warehouse.read(query, {"ids": ids, **_expressions(experiment)})
-    given = answers.join(found, on="evaluation_id", how="left").with_columns(pl.col("way").fill_null(OTHER_WAY))
-    counts = given.group_by(ARM, "way").agg(number=pl.len(), right=pl.col("correct").mean())
-    return counts.select(ARM, "way", "right", answered=pl.col("number") / pl.col("number").sum().over(ARM))
+    given = answers.join(found, on="evaluation_id", how="left").with_columns(pl.col("way").fill_null(FAILED))
+    return given.group_by(ARM, "way").agg(number=pl.len().cast(pl.Int64), right=pl.col("correct").mean())
 
 
 def _way(experiment: Experiment, column: str) -> str:
@@ -58,7 +57,7 @@ def _expressions(experiment: Experiment) -> dict[str, str]:
 
 def ways_columns(experiment: Experiment) -> tuple[str, ...]:
     """Of `ways_rows`."""
-    return (ARM, *experiment.ways, OTHER_WAY, BY_WAYS)
+    return (ARM, *experiment.ways, OTHER_WAY, BY_WAYS, SHOWN, ANSWERED)
 
 
 def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFrame) -> list[dict[str, Cell | None]]:
@@ -66,34 +65,44 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
 
     shown, answered: of `ways_shown` and `ways_answered`.
     """
-    ways = pl.DataFrame({"way": [*experiment.ways, OTHER_WAY]})
-    every = pl.DataFrame({ARM: list(experiment.arms)}).join(ways, how="cross", maintain_order="left_right")
-    for found in (shown, answered):
-        every = every.join(found, on=[ARM, "way"], how="left", maintain_order="left")
-    known = [
-        pl.when(pl.col(name).is_not_null().any().over(ARM)).then(pl.col(name).fill_null(0)).alias(name)
-        for name in ("shown", "answered")
-    ]
-    given = every.with_columns(known).filter(pl.col("answered").is_not_null())
     rows = list[dict[str, Cell | None]]()
-    for (arm,), part in given.group_by(ARM, maintain_order=True):
-        shift = None if arm == experiment.baseline else at_baseline(answered, str(arm), experiment.baseline)
-        cells = {row["way"]: _cell(row["shown"], row["answered"], row["right"]) for row in part.to_dicts()}
-        rows.append({ARM: str(arm), **cells, BY_WAYS: None if shift is None else f"{100 * shift:+.1f}"})
+    for arm in experiment.arms:
+        learned, given = (_of_arm(counts, arm) for counts in (shown, answered))
+        if given:
+            num_shown = sum(number for number, *_ in learned.values())
+            num_given = sum(number for way, (number, *_) in given.items() if way != FAILED)
+            cells: dict[str, Cell | None] = {
+                way: _cell(
+                    learned.get(way, (0,))[0] / num_shown if num_shown else None,
+                    given.get(way, (0,))[0] / num_given if num_given else None,
+                    given[way][1] if way in given else None,
+                )
+                for way in (*experiment.ways, OTHER_WAY)
+            }
+            shift = None if arm == experiment.baseline else at_baseline(answered, arm, experiment.baseline)
+            moved = None if shift is None else f"{100 * shift:+.1f}"
+            rows.append({ARM: arm, **cells, BY_WAYS: moved, SHOWN: f"{num_shown:,}", ANSWERED: f"{num_given:,}"})
     return rows
 
 
-def at_baseline(answered: pl.DataFrame, arm: str, baseline: str) -> float | None:
-    """The arm's accuracy less the baseline's, were it as right in each way as the baseline is.
+def _of_arm(counts: pl.DataFrame, arm: str) -> dict[str, tuple[float, ...]]:
+    """Way -> the other columns of its row, in order."""
+    return {way: tuple(row) for way, *row in counts.filter(pl.col(ARM) == arm).drop(ARM).iter_rows()}
 
-    None where the baseline has no answers, or the arm has some in a way that the baseline never goes. answered: of
-    `ways_answered`.
+
+def at_baseline(answered: pl.DataFrame, arm: str, baseline: str) -> float | None:
+    """The arm's accuracy less the baseline's, were it as right in each way as the baseline is: direct standardisation.
+
+    In a way that the baseline never goes the arm is as right as it is. None where either has no answers.
+    answered: of `ways_answered`.
     """
     own, other = (answered.filter(pl.col(ARM) == name) for name in (arm, baseline))
-    shift = own.join(other, on="way", how="full", suffix="_of_baseline", coalesce=True)
-    weights = pl.col("answered").fill_null(0) - pl.col("answered_of_baseline").fill_null(0)
-    moved = shift.select(weights * pl.col("right_of_baseline")).to_series()
-    return None if other.is_empty() or moved.null_count() else float(moved.sum())
+    if own.is_empty() or other.is_empty():
+        return None
+    both = own.join(other, on="way", how="left", suffix="_of_baseline")
+    expected = (pl.col("number") * pl.coalesce("right_of_baseline", "right")).sum() / pl.col("number").sum()
+    accuracy = (pl.col("number") * pl.col("right")).sum() / pl.col("number").sum()
+    return float(both.select(expected).item()) - float(other.select(accuracy).item())
 
 
 def _cell(*shares: float | None) -> str:

@@ -26,15 +26,14 @@ ARMS = Rule("arms", ARMS_VERSION, ("name", "generation.temperatures", "seed"), (
 def declared_rule(experiment: Experiment) -> Rule:
     """The experiment as it is declared, so that a changed one shows as another code version.
 
-    Not its `meaning`, `ways` and `pairs`, which change nothing that is trained or asked.
+    Not its `pairs`, which change nothing that is trained or asked, nor what `DecidesNothing`.
     """
     return compared_rule(experiment.model_copy(update={"pairs": ()}))
 
 
 def compared_rule(experiment: Experiment) -> Rule:
     """The same with the `pairs` that its report compares."""
-    document = deciding(experiment.model_copy(update={"meaning": None, "ways": {}}))
-    return Rule(f"experiment {experiment.name}", content_hash(document)[:12])
+    return Rule(f"experiment {experiment.name}", content_hash(deciding(experiment))[:12])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from dasd_resources.dataset_names import MIXED
 from dasd_resources.recipe.faults import error_lines
-from dasd_resources.recipe.parts import AddedLater, Part, Positive, RecipeError
+from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Part, Positive, RecipeError
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import Selection, Unit
 from dasd_resources.recipe.training_settings import StageTraining
@@ -22,8 +22,8 @@ from dasd_resources.recipe.training_settings import StageTraining
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pair = Annotated[tuple[Name, Name], Field(strict=False)]  # arms, of which the first less the second is asked for
-# Columns of the table of ways, besides the ways: the arm, what goes none of them, and what they make of the accuracy.
-OF_WAYS = ARM, OTHER_WAY, BY_WAYS = "arm", "other", "by ways alone"
+# Columns of the table of ways, besides the ways: the arm, what goes none of them, what they make of accuracy, counts.
+OF_WAYS = ARM, OTHER_WAY, BY_WAYS, SHOWN, ANSWERED = "arm", "other", "by ways alone", "trained on", "answers"
 
 
 def _an_expression(value: str) -> str:
@@ -151,22 +151,24 @@ class Experiment(Part):
     """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
 
     report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
-    has read it; it changes no version. arms: name -> its stages, in order; one without stages is the untrained student.
-    Every arm is compared with the baseline; pairs: arms that are compared besides, the first less the second. ways:
-    name -> expression by which a response is known to go that way, for a table of what arms are shown and answer.
-    benchmarks, temperatures, samples_per_question: the recipe's if left out.
+    has read it. declared_after: experiments whose results had been seen by then, which the page says. arms: name -> its
+    stages, in order; one without stages is the untrained student. Every arm is compared with the baseline; pairs: arms
+    that are compared besides, the first less the second. ways: name -> expression by which a response is known to go
+    that way, for a table of what arms are shown and answer. benchmarks, temperatures, samples_per_question: the
+    recipe's if left out.
     """
 
     name: Name
     title: Annotated[str, Field(min_length=1)]
     report: Annotated[str, Field(min_length=1)]
-    meaning: Annotated[str | None, AddedLater] = Field(None, min_length=1)
+    meaning: Annotated[str | None, DecidesNothing] = Field(None, min_length=1)
+    declared_after: Annotated[tuple[Name, ...], DecidesNothing] = Field((), strict=False)
     recipe: str
     seeds: tuple[Seed, ...] = Field(min_length=1, strict=False)
     baseline: str
     arms: dict[Name, tuple[ArmStage, ...]] = Field(min_length=2, strict=False)
     pairs: Annotated[tuple[Pair, ...], AddedLater] = Field((), strict=False)
-    ways: Annotated[dict[str, Expression], AddedLater] = Field(default_factory=dict)
+    ways: Annotated[dict[str, Expression], DecidesNothing] = Field(default_factory=dict)
     benchmarks: tuple[str, ...] | None = Field(None, min_length=1, strict=False)
     temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] | None = Field(None, min_length=1, strict=False)
     samples_per_question: Positive | None = None

@@ -244,7 +244,7 @@ class Lake:
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str, params: Params | None) -> pl.DataFrame:
     """Rows of a query. Parameters that it does not name are left out, because DuckDB refuses them."""
-    named = set(re.findall(r"\$([a-z_]+)", query))
+    named = set(re.findall(r"\$(\w+)", query))
     rows = connection.sql(query, params={name: value for name, value in (params or {}).items() if name in named})
     return pl.DataFrame(rows)  # Arrow's C stream: no slower than .pl(), and pyarrow is not imported; None: a COPY
 
