@@ -8,8 +8,12 @@ ARG EXTRAS=ui
 RUN useradd --create-home --uid 1000 dasd && mkdir -p /opt/dasd /data && chown dasd:dasd /opt/dasd /data
 WORKDIR /opt/dasd
 
-# The sandbox of programs that models write. What the container must be allowed for it: docs/verifiers.md.
-RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
+# bubblewrap: the sandbox of programs that models write. What the container must be allowed for it: docs/verifiers.md.
+# g++: vLLM compiles kernels as it loads a model.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap \
+    && case "$EXTRAS" in *vllm*) apt-get install --yes --no-install-recommends g++ libc6-dev ;; esac \
+    && rm -rf /var/lib/apt/lists/*
 
 # Dependencies first: they change seldom, the source often.
 RUN pip install --no-cache-dir --no-deps ${TORCH}
@@ -25,7 +29,7 @@ COPY workspace.yaml ./
 COPY deploy/workspace.yaml deploy/workspace.yaml
 RUN pip install --no-cache-dir --no-deps --editable .
 
-USER dasd
+USER 1000:1000
 ENV DASD_HOME=/data DAGSTER_HOME=/data/dagster HF_HUB_DISABLE_TELEMETRY=1
 VOLUME /data
 EXPOSE 3000

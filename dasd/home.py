@@ -25,6 +25,7 @@ from dasd_resources.home import home_of
 from dasd_resources.spelling import meant
 from dasd_resources.storage.connections import attach_to, loaded
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.place import take_password
 from dasd_resources.storage.sql_sandbox import select
 from dasd_resources.storage.tables import TABLES, Reference
 from dasd_resources.storage.views import views
@@ -51,6 +52,7 @@ def open(folder: str | Path | None = None, at: int | None = None) -> "Home":
 
     Raises NoHome.
     """
+    take_password(os.environ)
     home = Home(home_of(os.environ) if folder is None else Path(folder).expanduser().resolve(), at)
     if not home.lake.catalog.exists():
         raise NoHome(

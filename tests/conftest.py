@@ -26,6 +26,7 @@ import polars as pl
 import pytest
 import reliability
 import shared_stores
+from shared_stores import Storage
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
@@ -306,6 +307,17 @@ def why_no_sandbox() -> str:
     return tried.stderr.strip() if tried.returncode else ""
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The storage part of the suite runs twice: tables in the home itself, and on PostgreSQL with an object store.
+
+    Whole pipelines take seconds there: they run as drills.
+    """
+    if metafunc.definition.get_closest_marker("storage") and "storage" in metafunc.fixturenames:
+        marks = [pytest.mark.drill] if "finished" in metafunc.fixturenames else []
+        shared = pytest.param(Storage.SHARED, marks=marks)
+        metafunc.parametrize("storage", [Storage.EMBEDDED, shared], ids=["embedded", "shared"], indirect=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first. Tests of the sandbox are left out, and say so, where the system refuses one; where one
     can be, they must pass.
@@ -354,21 +366,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return recipe
 
 
-@pytest.fixture(params=["embedded", "shared"])
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
-    """An empty warehouse: in the home itself, and on PostgreSQL with an object store."""
-    home = tmp_path / "home"
-    if request.param == "shared":
+@pytest.fixture
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """Where new homes have their tables: in themselves, unless the test is marked `storage`."""
+    chosen: Storage = getattr(request, "param", Storage.EMBEDDED)
+    if chosen is Storage.SHARED:
+        shared_stores.postgres()  # skips the test where there is none
         for name, value in shared_stores.object_store().items():
             monkeypatch.setenv(name, value)
-        shared_stores.share(home)
-    return Warehouse(home=str(home))
+    return chosen
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny: Recipe) -> Project:
+def warehouse(storage: Storage, tmp_path: Path) -> Warehouse:
+    """An empty warehouse."""
+    return Warehouse(home=str(storage.begin(tmp_path / "home")))
+
+
+@pytest.fixture
+def project(storage: Storage, tmp_path: Path, tiny: Recipe) -> Project:
     """An empty home."""
-    return Project(tmp_path / "home", tiny)
+    return Project(storage.begin(tmp_path / "home"), tiny)
 
 
 @pytest.fixture(scope="session")
@@ -382,7 +400,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Project:
 
 
 @pytest.fixture
-def copy(finished: Project, tmp_path: Path) -> Project:
+def copy(finished: Project, storage: Storage, tmp_path: Path) -> Project:
     """A copy of the finished home, to change and run again; its fake has not been asked for anything yet."""
-    shutil.copytree(finished.home, tmp_path / "home")
-    return Project(tmp_path / "home", finished.recipe)
+    return Project(storage.copy(finished.home, tmp_path / "home"), finished.recipe)

@@ -125,6 +125,7 @@ def test_what_lands_before_the_first_tick_is_made_with_the_models_in_one_run(ser
     assert service.project.fake.trained == []
 
 
+@pytest.mark.storage
 def test_a_new_batch_runs_only_its_own(standing: Service) -> None:
     standing.project.land("c.jsonl", prompt_rows(15, 18))
     standing.settle()

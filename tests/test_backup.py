@@ -14,10 +14,13 @@ import polars as pl
 import psutil
 import pytest
 from conftest import Project, prompt_rows
+from shared_stores import Storage, content, overwrite
 
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
+from dasd_resources.storage.data_files import data_files
+from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -54,10 +57,11 @@ def prepared(home: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return prepared(tmp_path / "home")
+def home(storage: Storage, tmp_path: Path) -> Path:
+    return prepared(storage.begin(tmp_path / "home"))
 
 
+@pytest.mark.storage
 def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Path) -> None:
     (copy.home / "benchmarks").mkdir()
     (copy.home / "benchmarks" / "sums.jsonl").touch()
@@ -99,6 +103,7 @@ def test_a_backup_in_the_middle_of_a_run_restores_to_a_home_that_finishes_it(pro
     assert len(there.fake.generated) == 12
 
 
+@pytest.mark.storage
 def test_a_later_backup_shares_what_has_not_changed(home: Path, tmp_path: Path) -> None:
     first, manifest = save(home, tmp_path / "backups")
     append(home, 1)
@@ -118,6 +123,7 @@ def test_files_are_the_homes_own_only_if_asked(home: Path, tmp_path: Path, link:
     assert os.path.samefile(home / name, folder / name) == link
 
 
+@pytest.mark.storage
 def test_writers_go_on_beside_it(home: Path, tmp_path: Path) -> None:
     """Every backup holds whole commits, at most as many as there were when it ended."""
     writer = child("append_for_a_while", home)
@@ -149,6 +155,7 @@ def child(function: str, *folders: Path) -> "subprocess.Popen[bytes]":
     )
 
 
+@pytest.mark.storage
 def test_killed_anywhere_it_is_complete_or_absent(home: Path, tmp_path: Path) -> None:
     for number in range(1, 8):
         append(home, number)
@@ -203,6 +210,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.storage
 def test_a_killed_backups_files_are_used_again_and_its_others_deleted(home: Path, tmp_path: Path) -> None:
     folder, manifest = save(home, tmp_path / "backups")
     partial = folder.rename(tmp_path / "backups" / ".partial")
@@ -215,6 +223,7 @@ def test_a_killed_backups_files_are_used_again_and_its_others_deleted(home: Path
     assert files(folder) == {*manifest.entries, MANIFEST}
 
 
+@pytest.mark.storage
 def test_a_damaged_backup_is_refused_and_leaves_the_home_alone(home: Path, tmp_path: Path) -> None:
     folder, manifest = save(home, tmp_path / "backups")
     name = next(name for name in manifest.entries if name.endswith(".parquet"))
@@ -248,10 +257,12 @@ def test_a_home_that_is_there_is_moved_aside_only_if_asked(home: Path, tmp_path:
     assert counts(kept) == [2 * NUM_ROWS] * 4
 
 
+@pytest.mark.storage
 def test_a_missing_or_damaged_data_file_stops_the_backup(home: Path, tmp_path: Path) -> None:
-    file = next((home / "data").rglob("*.parquet"))
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BackupError, match=f"{file.name}: it has [0-9,]+ bytes, not [0-9,]+; `dasd repair` says"):
+    lake = Lake(home=str(home))
+    file = data_files(lake.catalog)[0].path
+    overwrite(lake, file, content(lake, file)[:-1])
+    with pytest.raises(BackupError, match=f"{Path(file).name}: it has [0-9,]+ bytes, not [0-9,]+; `dasd repair` says"):
         save(home, tmp_path / "backups")
     assert complete_backups(tmp_path / "backups") == []
 
@@ -265,6 +276,7 @@ def test_a_backup_of_nothing_or_into_the_home_is_refused(home: Path, tmp_path: P
         restore(tmp_path, tmp_path / "new")
 
 
+@pytest.mark.storage
 def test_the_commands(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

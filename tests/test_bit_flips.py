@@ -1,7 +1,7 @@
 """Single flipped bits in data files: `dasd audit verify` names every one, those that no reader would notice too."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import reliability
 from conftest import Project
+from shared_stores import content, overwrite
 
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import verify
@@ -35,15 +36,18 @@ def with_delete_files(project: Project) -> Warehouse:
 
 
 @contextmanager
-def flipped(warehouse: Warehouse, file: DataFile, bit: int) -> Iterator[Path]:
-    """The file with one bit of it changed, during the block."""
-    path = Path(warehouse.catalog.data.location(file.path))
-    whole = path.read_bytes()
+def flipped(warehouse: Warehouse, file: DataFile, bit: int) -> Iterator[str]:
+    """The file with one bit of it changed, during the block; its name."""
+    whole = content(warehouse, file.path)
+    overwrite(warehouse, file.path, with_flip(whole, bit))
+    yield Path(file.path).name
+    overwrite(warehouse, file.path, whole)
+
+
+def with_flip(whole: bytes, bit: int) -> bytes:
     changed = bytearray(whole)
     changed[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(changed)
-    yield path
-    path.write_bytes(whole)
+    return bytes(changed)
 
 
 def flips(warehouse: Warehouse, number: int) -> Iterator[tuple[DataFile, int]]:
@@ -58,42 +62,45 @@ def named(warehouse: Warehouse) -> list[str]:
     return [file.path for file, _ in file_faults(warehouse)]
 
 
-def unnoticed(warehouse: Warehouse, table: str) -> tuple[DataFile, int]:
+def unnoticed(warehouse: Warehouse, table: str, folder: Path) -> tuple[DataFile, int]:
     """A flip after which the table can be read as if nothing had been, with other values in it."""
-    rng = Random(SEED)
+    rng, copied = Random(SEED), folder / "copied.parquet"
     [file, *_] = [file for file in data_files(warehouse.catalog) if file.table == table]
-    query = "SELECT sum(hash(t)) FROM read_parquet($path) t"
+    whole = content(warehouse, file.path)
+    copied.write_bytes(whole)
+    before = rows_of(copied)
     while True:
         bit = rng.randrange(8 * file.size)
-        path = warehouse.catalog.data.location(file.path)
-        with duckdb.connect() as connection:
-            before = connection.execute(query, {"path": path}).fetchall()
-        with flipped(warehouse, file, bit), duckdb.connect() as connection:
-            try:
-                if connection.execute(query, {"path": path}).fetchall() != before:
-                    return file, bit
-            except duckdb.Error:
-                pass
+        copied.write_bytes(with_flip(whole, bit))
+        with suppress(duckdb.Error):
+            if rows_of(copied) != before:
+                return file, bit
 
 
+def rows_of(path: Path) -> list[tuple[int]]:
+    with duckdb.connect() as connection:
+        return connection.execute("SELECT sum(hash(t)) FROM read_parquet($path) t", {"path": str(path)}).fetchall()
+
+
+@pytest.mark.storage
 def test_single_flips_are_named(copy: Project, tmp_path: Path) -> None:
     warehouse = with_delete_files(copy)
     assert named(warehouse) == []
     for file, bit in flips(warehouse, NUM_FLIPS):
         with flipped(warehouse, file, bit):
             assert named(warehouse) == [file.path]
-    file, bit = unnoticed(warehouse, "student_rollouts")
-    with flipped(warehouse, file, bit) as path:
+    file, bit = unnoticed(warehouse, "student_rollouts", tmp_path)
+    with flipped(warehouse, file, bit) as name:
         [fault] = [fault for fault in verify(warehouse, sample=1) if fault.table == "student_rollouts"]
-        assert path.name in fault.row
+        assert name in fault.row
         assert "its content is not what was written (SHA-256); restore it from a backup" in str(fault)
-        with pytest.raises(BackupError, match=f"nothing was backed up: student_rollouts data file {path.name}"):
+        with pytest.raises(BackupError, match=f"nothing was backed up: student_rollouts data file {name}"):
             back_up(copy.home, copy.home / "dagster", tmp_path / "backups", keep=1)
 
 
-def test_maintenance_does_not_pass_damage_on(tmp_path: Path) -> None:
+@pytest.mark.storage
+def test_maintenance_does_not_pass_damage_on(warehouse: Warehouse) -> None:
     """Merged with others, a damaged file's rows would be in a file with a hash of its own."""
-    warehouse = Warehouse(home=str(tmp_path))
     for number in range(2):
         cuts = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(50)]})
         with warehouse.commit("cuts") as transaction:
@@ -106,9 +113,9 @@ def test_maintenance_does_not_pass_damage_on(tmp_path: Path) -> None:
     assert [file.sha256 is None for file in data_files(warehouse.catalog)] == [False]
 
 
-def test_files_of_another_writer_are_first_seen(tmp_path: Path) -> None:
+@pytest.mark.storage
+def test_files_of_another_writer_are_first_seen(warehouse: Warehouse) -> None:
     """As those of an earlier release are, whose homes have no hashes at all."""
-    warehouse = Warehouse(home=str(tmp_path))
     rows = "SELECT 'r' || i AS rollout_id, 1 AS seed, '1' AS cut_version FROM range(50) t(i)"
     warehouse.migrate()
     with attach(warehouse.catalog) as connection:

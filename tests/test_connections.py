@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -9,9 +11,9 @@ COUNT = "SELECT count(*) FROM withdrawn_prompts"
 INSERT = "INSERT INTO withdrawn_prompts(prompt_id, question_hash, reason, withdrawn_at) VALUES ('a', 'b', 'c', now())"
 
 
-def test_a_commit_leaves_the_readers_connection_attached(tmp_path: Path) -> None:
+@pytest.mark.storage
+def test_a_commit_leaves_the_readers_connection_attached(warehouse: Warehouse) -> None:
     """Attaching takes 0.06 s, and an asset reads and commits in turn."""
-    warehouse = Warehouse(home=str(tmp_path))
     warehouse.migrate()
     with attach(warehouse.catalog, read_only=True) as reader:
         assert reader.sql(COUNT).fetchone() == (0,)

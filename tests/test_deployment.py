@@ -1,15 +1,30 @@
-"""deploy/ is accepted by what would read it: the schema of the Compose specification, the classes of dagster-k8s."""
+"""What a deployment is made of is accepted by what would read it, as far as that can be had: nothing is built or run.
 
+Readers are the schema of the Compose specification, the classes of dagster-k8s, a linter of Dockerfiles, and the
+commands that containers begin with, whose arguments are parsed and not carried out.
+"""
+
+import importlib.util
+import json
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 import pytest
 import yaml
 from conftest import Project
+from dagster._cli import cli as dagster_cli
+from dagster._daemon.cli import cli as daemon_cli
+from dagster_webserver.cli import cli as webserver_cli
 
+from dasd_assets.cli.parser import parse
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.step_pods import VARIABLE, PodError, pod_settings, read_pods
 from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE
@@ -18,6 +33,9 @@ from dasd_resources.storage.place import CATALOG_VARIABLE, DATA_VARIABLE
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 GPU = "nvidia.com/gpu"
+HADOLINT = Path(sys.executable).parent / "hadolint"
+PROGRAMS = {"dagster": dagster_cli, "dagster-daemon": daemon_cli, "dagster-webserver": webserver_cli}
+INSTRUCTION = re.compile(r"^([A-Z]+) (.+)$", re.MULTILINE)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -95,3 +113,87 @@ def test_the_values_of_the_chart_have_what_the_engine_needs() -> None:
     mounted = {mount["name"]: mount["mountPath"] for mount in deployment["volumeMounts"]}
     assert mounted.keys() == {volume["name"] for volume in deployment["volumes"]}
     assert {str(Path(variables[VARIABLE]).parent), variables["DASD_HOME"]} <= set(mounted.values())
+
+
+def instructions(*kinds: str) -> Iterator[str]:
+    """What follows each instruction of these kinds in the Dockerfile."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return (rest for kind, rest in INSTRUCTION.findall(text) if kind in kinds)
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Raise unless the program is one that the image has, and takes these arguments."""
+    program, *arguments = command
+    if program == "python":
+        assert arguments[0] == "-m" and importlib.util.find_spec(arguments[1]), command
+    elif program == "dasd":
+        parse(arguments)
+    else:
+        check_arguments(PROGRAMS[program], arguments)
+
+
+def check_arguments(program: click.Command, arguments: Sequence[str]) -> None:
+    while isinstance(program, click.Group):
+        program, arguments = program.commands[arguments[0]], arguments[1:]
+    program.make_context(program.name, list(arguments))
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="there is no hadolint for this machine")
+def test_the_dockerfile_passes_its_linter() -> None:
+    done = subprocess.run([HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout.decode()) == (0, "")
+
+
+def test_all_that_the_image_is_built_from_is_there() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    copied = [source for rest in instructions("COPY") for source in rest.split()[:-1]]
+    assert {"dasd", "dasd_assets", "dasd_resources", "constraints.txt"} < set(copied)
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert not [pattern for pattern in left_out if fnmatch(source, pattern)], source
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["readme"] in copied  # or the package cannot be built
+    arguments = dict(rest.split("=", 1) for rest in instructions("ARG"))
+    compose = read("compose.yaml")["x-dasd"]["build"]["args"]
+    assert compose.keys() <= arguments.keys()
+    advised = re.findall(r"EXTRAS=([\w,-]+)", (ROOT / "Dockerfile").read_text())
+    named = {arguments["EXTRAS"], compose["EXTRAS"], *advised}
+    assert set(",".join(named).split(",")) <= project["optional-dependencies"].keys()
+
+
+def test_containers_begin_with_commands_that_there_are() -> None:
+    [command] = instructions("CMD")
+    check_command(json.loads(command))
+    compose = read("compose.yaml")
+    ours = [service for service in compose["services"].values() if "build" in service]
+    for service in ours:
+        check_command(service["command"])
+        if "test" in service.get("healthcheck", {}):
+            assert service["healthcheck"]["test"][0] == "CMD"
+            check_command(service["healthcheck"]["test"][1:])
+    copied = {rest.split()[0]: rest.split()[-1] for rest in instructions("COPY")}
+    for service in ours:
+        given = service["command"]
+        if "--workspace" in given:
+            assert copied["deploy/workspace.yaml"] == given[given.index("--workspace") + 1]
+    [deployment] = read("helm-values.yaml")["dagster-user-deployments"]["deployments"]
+    check_command(["dagster", "api", "grpc", "-h", "0.0.0.0", "-p", "4000", *deployment["dagsterApiGrpcArgs"]])
+    with pytest.raises(click.NoSuchOption):
+        check_command(["dagster-daemon", "run", "--workspaces", "deploy/workspace.yaml"])
+
+
+def test_the_containers_of_the_chart_may_write_to_the_home() -> None:
+    """A claim belongs to root: its group is made the image's."""
+    values = read("helm-values.yaml")
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    [user] = instructions("USER")
+    group = int(user.partition(":")[2])
+    runs = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["podSpecConfig"]
+    assert deployment["podSecurityContext"] == runs["securityContext"] == {"fsGroup": group}
+    image = f"{deployment['image']['repository']}:{deployment['image']['tag']}"
+    assert [container["image"] for container in deployment["initContainers"]] == [image]
+    settings = next(volume["configMap"] for volume in deployment["volumes"] if "configMap" in volume)
+    docs = (ROOT / "docs" / "deployment.md").read_text()
+    for variable in (entry for entry in deployment["env"] if entry["value"].startswith("/etc/dasd/")):
+        named = rf"create configmap {settings['name']} .*--from-file=\S*{Path(variable['value']).name}"
+        assert re.search(named, docs), variable

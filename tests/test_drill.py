@@ -29,7 +29,7 @@ from dasd_assets.service.planning import root_versions
 from dasd_assets.service.recovery import BEGUN
 from dasd_assets.service.staleness import comparison
 from dasd_resources.demo.questions import QuestionRow
-from dasd_resources.home import prepare_home
+from dasd_resources.home import HISTORY_VARIABLE, prepare_home
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.leftovers import sweep_owner_locks
@@ -62,7 +62,8 @@ class Service:
     def start(self) -> None:
         folder = prepare_home(self.project.home, None)
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "DASD"))}
+        own = ("DAGSTER", "DASD")
+        clean = {n: value for n, value in os.environ.items() if n == HISTORY_VARIABLE or not n.startswith(own)}
         environment = {
             **clean,
             "PYTHONPATH": path,

@@ -7,6 +7,8 @@ from dasd_resources.inference.engine import PERMANENT, Failure, FailureKind
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
+pytestmark = pytest.mark.storage
+
 
 def ledger(warehouse: Warehouse, max_rows: int = 100) -> Ledger:
     return Ledger(warehouse, "prefix_cuts", "test", max_rows=max_rows)

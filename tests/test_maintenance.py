@@ -4,12 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
+import pytest
 from conftest import Project, change
 
 from dasd_assets.maintenance import build_schedules
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+
+pytestmark = pytest.mark.storage
 
 EXAMPLES = "SELECT * FROM sft_examples WHERE dataset = $dataset ORDER BY ALL"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Project
-from filelock import FileLock
+from shared_stores import Storage, content, data_of, overwrite
 
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.outdated import explained
@@ -19,12 +19,14 @@ from dasd_assets.cli import main
 from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.service.automation import reporting_damage
+from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
 from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
 from dasd_resources.storage.warehouse import Warehouse
 
+pytestmark = pytest.mark.storage
 DERIVED = [table.name for table in TABLES.values() if table.derived]
 
 
@@ -35,7 +37,7 @@ def files(warehouse: Warehouse) -> dict[str, DataFile]:
 
 def remove(warehouse: Warehouse, *lost: DataFile) -> None:
     for file in lost:
-        (Path(warehouse.catalog.data.location(file.path))).unlink()
+        data_of(warehouse).delete_file(file.path)
 
 
 def in_files(project: Project) -> Warehouse:
@@ -141,10 +143,12 @@ def test_the_command(copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "rows of sentence_types were lost" in capsys.readouterr().out
 
 
-def prepared(home: Path, num_rows: int = 100) -> Warehouse:
-    warehouse = Warehouse(home=str(home))
+@pytest.fixture
+def warehouse(storage: Storage, tmp_path: Path) -> Warehouse:
+    """Three commits of 100 rows each."""
+    warehouse = Warehouse(home=str(storage.begin(tmp_path / "home")))
     for number in range(3):
-        cuts = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(num_rows)]})
+        cuts = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(100)]})
         with warehouse.commit("cuts") as transaction:
             transaction.append_missing("prefix_cuts", cuts.with_columns(seed=pl.lit(1), cut_version=pl.lit("1")))
     return warehouse
@@ -154,8 +158,7 @@ def count(warehouse: Warehouse) -> int:
     return int(warehouse.read("SELECT count(*) FROM prefix_cuts WHERE seed = 1").item())
 
 
-def test_a_drop_is_a_commit_like_any_other(tmp_path: Path) -> None:
-    warehouse = prepared(tmp_path)
+def test_a_drop_is_a_commit_like_any_other(warehouse: Warehouse) -> None:
     with warehouse.commit("some") as transaction:
         transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", [f"1-{i}" for i in range(50)])
     lost = data_files(warehouse.catalog)[1]
@@ -180,24 +183,22 @@ def test_a_drop_is_a_commit_like_any_other(tmp_path: Path) -> None:
     assert list(file_faults(warehouse)) == []
 
 
-def test_a_damaged_delete_file_takes_its_data_file_along(tmp_path: Path) -> None:
-    warehouse = prepared(tmp_path)
+def test_a_damaged_delete_file_takes_its_data_file_along(warehouse: Warehouse) -> None:
     with warehouse.commit("some") as transaction:
         transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", [f"1-{i}" for i in range(50)])
     [deletes] = [file for file in data_files(warehouse.catalog) if file.deletes]
-    path = Path(warehouse.catalog.data.location(deletes.path))
-    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    written = content(warehouse, deletes.path)
+    overwrite(warehouse, deletes.path, bytes([written[0] ^ 1]) + written[1:])
     [damage] = (plan := plan_repair(warehouse, ())).drop
     assert damage.file == deletes
     drop_files(warehouse, plan, last_event=0)
     assert count(warehouse) == 200
 
 
-def test_it_waits_for_nobody(tmp_path: Path) -> None:
-    warehouse = prepared(tmp_path)
+def test_it_waits_for_nobody(warehouse: Warehouse) -> None:
     remove(warehouse, data_files(warehouse.catalog)[0])
     plan = plan_repair(warehouse, ())
-    with FileLock(tmp_path / "upkeep.lock"), pytest.raises(HomeInUse, match="nothing was changed"):
+    with warehouse.catalog.locked(UPKEEP), pytest.raises(HomeInUse, match="nothing was changed"):
         drop_files(warehouse, plan, 0)
     with pytest.raises(DamagedFiles):
         require_files(warehouse.catalog)
@@ -206,24 +207,24 @@ def test_it_waits_for_nobody(tmp_path: Path) -> None:
 def repair_for_ever(home: str) -> None:
     """In a process that is killed: drop whatever is lost."""
     warehouse = Warehouse(home=home)
+    warehouse.read("SELECT 1")
+    print("started", flush=True)
     while True:
         if (plan := plan_repair(warehouse, ())).drop:
             drop_files(warehouse, plan, 0)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.03])
-def test_killed_anywhere_it_has_dropped_all_or_nothing(delay: float, tmp_path: Path) -> None:
-    warehouse = prepared(tmp_path)
-    code = f"import test_repair; test_repair.repair_for_ever({str(tmp_path)!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
-    while not list(tmp_path.glob("catalog.lock")) or process.poll() is not None:
-        assert process.poll() is None
+def test_killed_anywhere_it_has_dropped_all_or_nothing(warehouse: Warehouse) -> None:
+    code = f"import test_repair; test_repair.repair_for_ever({warehouse.home!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
     lost = data_files(warehouse.catalog)[:2]
     remove(warehouse, *lost)
     noted = "SELECT count(*) FROM repaired_files"
     while warehouse.read(noted).item() == 0:
         assert process.poll() is None
-    time.sleep(delay)
+    time.sleep(0.01)
     process.kill()
     process.wait()
     if (plan := plan_repair(warehouse, ())).drop:

@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 from old_catalog import old_catalog
+from shared_stores import Storage
 
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.lake import Lake
@@ -23,8 +24,8 @@ COLUMNS = """SELECT table_name, column_name, data_type, is_nullable FROM duckdb_
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "home"))
+def lake(storage: Storage, tmp_path: Path) -> Lake:
+    return Lake(str(storage.begin(tmp_path / "home")))
 
 
 def append(lake: Lake, *ids: str) -> None:
@@ -120,6 +121,7 @@ def test_checkpoints_of_an_earlier_release_are_named_for_their_dataset(tmp_path:
     )
 
 
+@pytest.mark.storage
 def test_a_column_that_may_be_null_is_added_where_it_is_missing(lake: Lake) -> None:
     append(lake, "a")
     newer = with_column("prefix_cuts", NOTE)
@@ -155,6 +157,7 @@ def test_what_no_catalog_gets_by_itself_says_so(lake: Lake, column: Column, foun
     assert lake.read("SELECT rollout_id FROM prefix_cuts").item() == "a"
 
 
+@pytest.mark.storage
 def test_a_step_keeps_the_rows_and_runs_once(lake: Lake) -> None:
     append(lake, "a")
     added = (*MIGRATIONS, "ALTER TABLE prefix_cuts ADD COLUMN note VARCHAR")
@@ -167,6 +170,7 @@ def test_a_step_keeps_the_rows_and_runs_once(lake: Lake) -> None:
     assert versions(lake) == [len(MIGRATIONS), len(added), len(added)]
 
 
+@pytest.mark.storage
 def test_a_step_that_fails_leaves_the_schema_as_it_was(lake: Lake) -> None:
     append(lake, "a")
     broken = (*MIGRATIONS, "CREATE TABLE new_table(id INTEGER); ALTER TABLE nowhere ADD COLUMN note VARCHAR")
@@ -178,6 +182,7 @@ def test_a_step_that_fails_leaves_the_schema_as_it_was(lake: Lake) -> None:
     assert lake.read("SELECT rollout_id FROM prefix_cuts").item() == "a"
 
 
+@pytest.mark.storage
 def test_a_newer_catalog_is_refused_and_left_as_it_is(lake: Lake) -> None:
     append(lake, "a")
     with attach(lake.catalog) as connection:

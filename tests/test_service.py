@@ -37,7 +37,7 @@ from dasd_assets.commands.ui import PortTaken, _require_free
 from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
 from dasd_assets.service.one_service import LOCK, SERVICE, ServiceRunning, address_of, hold, starts_a_service
 from dasd_assets.service.recovery import ABANDONED
-from dasd_resources.home import WORKSPACE, prepare_home
+from dasd_resources.home import HISTORY_VARIABLE, WORKSPACE, prepare_home
 from dasd_resources.recipe import Recipe
 
 HOLD = "import sys; from pathlib import Path; from dasd_assets.service.one_service import hold; "
@@ -111,7 +111,8 @@ def test_a_port_in_use_is_said_before_anything_starts() -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "DASD"))}
+    own = ("DAGSTER", "DASD")
+    clean = {n: value for n, value in os.environ.items() if n == HISTORY_VARIABLE or not n.startswith(own)}
     return {**clean, "PYTHONPATH": os.pathsep.join(sys.path), "DASD_HOME": str(home), "DAGSTER_HOME": f"{home}/dagster"}
 
 
@@ -142,8 +143,12 @@ def ended_at_last(service: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def test_a_second_service_is_refused_and_a_stop_leaves_nothing(tmp_path: Path) -> None:
-    home, port = tmp_path / "home", free_port()
-    prepare_home(home, None)
+    prepare_home(tmp_path / "home", None)
+    check_one_service(tmp_path / "home")
+
+
+def check_one_service(home: Path) -> None:
+    port = free_port()
     service = ui(home, port)
     with ended_at_last(service):
         wait_for(port, service)

@@ -14,6 +14,18 @@ import shared_stores
 import yaml
 from conftest import Project, prompt_rows
 from reliability import record
+from test_drill import (
+    check_nothing_is_left,
+    check_same,
+    has_all,
+    kill_a_worker,
+    recipe_file,
+    served,
+    undisturbed_run,
+    wait_until,
+    wait_until_settled,
+)
+from test_service import check_one_service
 
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.one_service import ServiceRunning, hold
@@ -23,7 +35,7 @@ from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Warehouse
 
-SEED, NUM_FAULTS, NUM_WRITERS, NUM_ROWS = 7, 20, 2, 1500
+SEED, NUM_FAULTS, NUM_WRITERS, NUM_ROWS, NUM_BATCHES = 7, 20, 2, 1500, 4
 IDS = [str(number) for number in range(NUM_ROWS)]
 PRESENT = "SELECT rollout_id FROM prefix_cuts"
 
@@ -140,3 +152,48 @@ def test_drill_a_batch_is_made_once(shared: Project) -> None:
     assert not (shared.home / "data").exists()
     shared.land("b.jsonl", prompt_rows(3, 5))
     assert shared.run() > 10
+
+
+@pytest.mark.drill
+def test_drill_the_service_and_its_database_are_killed(shared: Project, tmp_path: Path) -> None:
+    """Run workers, the service, and the server that has both the tables and Dagster's history, while batches land."""
+    rng, server = Random(SEED), shared_stores.postgres()
+    landed = {f"b{number}.jsonl": prompt_rows(2 * number, 2 * number + 2) for number in range(NUM_BATCHES)}
+    with served(shared, recipe_file(tmp_path, shared.recipe, None)) as service:
+        for name, rows in landed.items():
+            shared.land(name, rows)
+            kill_a_worker(service, rng, 600)
+            wait_until("a run worker", service.workers, service, 600)
+            time.sleep(rng.uniform(0, 4))
+            server.stop()
+            time.sleep(rng.uniform(0, 3))
+            server.start()
+            print(f"{time.strftime('%H:%M:%S')} {name}: a worker killed, the database restarted", flush=True)
+        wait_until("a run worker", service.workers, service, 600)
+        service.kill()
+        service.start()
+        wait_until_settled(lambda: has_all(shared, NUM_BATCHES), service, 1200)
+    undisturbed = undisturbed_run(tmp_path, shared.recipe, landed)
+    shared.run()
+    check_same(shared, undisturbed)
+    check_nothing_is_left(shared)
+    assert not (shared.home / "data").exists()
+    record(
+        "shared service",
+        faults="SIGKILL of run workers and of the service, PostgreSQL stopped at once and started again under all",
+        seed=SEED,
+        tried=2 * NUM_BATCHES + 1,
+        survived=2 * NUM_BATCHES + 1,
+        detected=0,
+        silent=0,
+        command="pytest -m drill tests/test_shared_pipeline.py -k test_drill_the_service_and_its_database_are_killed",
+        note=f"{NUM_BATCHES + 1} kills, {NUM_BATCHES} restarts; every table as in an undisturbed run in a folder",
+    )
+
+
+@pytest.mark.drill
+def test_drill_dasd_ui_serves_such_a_home(shared: Project) -> None:
+    check_one_service(shared.home)
+    with shared.instance() as instance:
+        assert {"SENSOR", "SCHEDULER"} <= instance.get_daemon_heartbeats().keys()
+    assert not [*shared.home.rglob("*.db")]

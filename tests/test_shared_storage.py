@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 import shared_stores
 from filelock import Timeout
+from shared_stores import overwrite
 
 from dasd_resources.home import prepare_home
 from dasd_resources.storage import place
@@ -20,23 +22,17 @@ from dasd_resources.storage.backup import back_up
 from dasd_resources.storage.catalog_copy import CatalogInUse
 from dasd_resources.storage.catalogs import CatalogAway
 from dasd_resources.storage.connections import attach
-from dasd_resources.storage.data_files import DamagedFiles, UnreadableCatalog, damaged, data_files, lost_files
+from dasd_resources.storage.data_files import UnreadableCatalog, damaged, data_files, lost_files
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.one_home import IDENTITY, PlaceTaken
 from dasd_resources.storage.place import PLACE, PlaceError, choose_storage
-from dasd_resources.storage.repair import drop_files, plan_repair
 from dasd_resources.storage.restore import restore
+from dasd_resources.storage.schema import migrate
 from dasd_resources.storage.sql_sandbox import RefusedQuery, select
-from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.upkeep import Swept, delete_unreferenced
 
 NUM_ROWS = 300  # enough for a data file of their own
 COUNT = "SELECT count(*), count(DISTINCT rollout_id), sum(seed) FROM prefix_cuts"
-WRITER = """
-import sys, test_shared_storage
-from dasd_resources.storage.lake import Lake
-for number in range(3):
-    test_shared_storage.append(Lake(home=sys.argv[1]), f"{sys.argv[2]}-{number}", 50)
-    test_shared_storage.append(Lake(home=sys.argv[1]), f"all-{number}", 50)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -57,15 +53,6 @@ def append(lake: Lake, name: str, num_rows: int = NUM_ROWS) -> int:
     rows = rows.with_columns(seed=pl.lit(1), cut_version=pl.lit("a'b\"\n😀\\"))
     with lake.commit("test") as transaction:
         return transaction.append_missing("prefix_cuts", rows)
-
-
-def test_processes_write_each_row_once(lake: Lake) -> None:
-    lake.migrate()
-    command = [sys.executable, "-c", WRITER, lake.home]
-    writers = [subprocess.Popen([*command, str(n)], cwd=Path(__file__).parent) for n in range(2)]
-    assert [writer.wait() for writer in writers] == [0, 0]
-    assert lake.read(COUNT).row(0) == (450, 450, 450)
-    assert damaged_files(lake) == []
 
 
 def damaged_files(lake: Lake) -> list[str]:
@@ -114,35 +101,14 @@ def test_a_database_that_starts_again_is_waited_for(lake: Lake) -> None:
     assert lake.read(COUNT).row(0)[0] == 4
 
 
-def test_maintenance_merges_expires_and_deletes_in_the_object_store(lake: Lake) -> None:
-    for number in range(3):
-        append(lake, str(number))
-    before = {file.path for file in data_files(lake.catalog)}
-    assert merge_small_files(lake, "test") == {"prefix_cuts": 3}
-    now = datetime.now(UTC)
-    expired, _ = expire_snapshots(lake, "test", now + timedelta(seconds=1), [])
-    assert expired > 3
-    swept = delete_unreferenced(lake, "test", now + timedelta(days=2))
-    assert (swept.num_files, swept.num_bytes > 0) == (3, True)
-    assert lake.catalog.data.sizes(sorted(before)) == {}
-    assert lake.read(COUNT).row(0) == (3 * NUM_ROWS,) * 3
-    assert damaged_files(lake) == []
-
-
-def test_a_lost_object_is_named_and_its_rows_can_be_dropped(lake: Lake) -> None:
+def test_only_old_objects_that_no_commit_named_are_deleted(lake: Lake) -> None:
     append(lake, "a")
-    append(lake, "b")
-    [lost, _] = data_files(lake.catalog)
-    other = Path(lake.home) / "other"
-    other.write_bytes(b"something else")
-    lake.catalog.data.put(other, lost.path)
-    with pytest.raises(DamagedFiles, match=r"prefix_cuts data file .* has 14 bytes, not "):
-        lake.read("SELECT sum(seed + 1) FROM prefix_cuts")
-    plan = plan_repair(lake, ())
-    assert [damage.file.path for damage in plan.drop] == [lost.path]
-    drop_files(lake, plan, 0)
-    assert lake.read(COUNT).row(0) == (NUM_ROWS,) * 3
-    assert lost_files(lake.catalog) == []
+    overwrite(lake, "main/stray.parquet", b"x" * 100)
+    now = datetime.now(UTC)
+    assert delete_unreferenced(lake, "test", now - timedelta(hours=1)) == Swept()
+    assert delete_unreferenced(lake, "test", now + timedelta(hours=1)) == Swept(1, 100)
+    assert damaged_files(lake) == []
+    assert append(Lake(home=lake.home), "b") == NUM_ROWS
 
 
 ATTACKS = """\
@@ -194,11 +160,11 @@ def test_a_backup_of_either_is_restored_as_the_other(lake: Lake, tmp_path: Path)
     assert append(embedded, "c") == NUM_ROWS
     # 2. And from there in another database, under another prefix.
     back_up(tmp_path / "embedded", tmp_path / "dagster", tmp_path / "backups", keep=2)
-    shared_stores.share(tmp_path / "again", empty=True)
+    shared_stores.share(tmp_path / "again", shared_stores.EMPTY)
     prepare_home(tmp_path / "again", None)  # as a command does that finds DASD_DAGSTER_STORAGE
     restore(tmp_path / "backups", tmp_path / "again")
     again = Lake(home=str(tmp_path / "again"))
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["dagster", PLACE]
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["dagster", IDENTITY, PLACE]
     assert again.read(COUNT).row(0) == (2 * NUM_ROWS + 1,) * 3
     assert again.read(COUNT, at=then).equals(expected)
     assert append(again, "d", 3) == 3
@@ -206,6 +172,30 @@ def test_a_backup_of_either_is_restored_as_the_other(lake: Lake, tmp_path: Path)
     assert damaged_files(again) == []
     with pytest.raises(CatalogInUse, match="name an empty database"):
         restore(tmp_path / "backups", tmp_path / "again", replace=True)
+
+
+def test_a_database_and_a_prefix_are_of_one_home(lake: Lake, tmp_path: Path) -> None:
+    append(lake, "a", 2)
+    chosen = json.loads((Path(lake.home) / PLACE).read_text())
+    for name, taken in (("catalog", chosen["catalog"]), ("data", f"{chosen['data']}/")):
+        other = tmp_path / name
+        shared_stores.share(other, shared_stores.EMPTY)
+        noted = json.loads((other / PLACE).read_text())
+        (other / PLACE).write_text(json.dumps({**noted, name: chosen[name]}))
+        with pytest.raises(PlaceTaken) as raised:
+            append(Lake(home=str(other)), "b", 2)
+        assert str(raised.value).startswith(f"{taken} is the home's that was {lake.home} on {socket.gethostname()}: ")
+    identity = (Path(lake.home) / IDENTITY).read_text()
+    assert f"write {identity} into that file" in str(raised.value)
+    # The home may move, and be found again by its identity.
+    moved = Path(lake.home).rename(tmp_path / "moved")
+    assert append(Lake(home=str(moved)), "b", 2) == 2
+    (moved / IDENTITY).unlink()
+    migrate.cache_clear()  # as in another process
+    with pytest.raises(PlaceTaken):
+        Lake(home=str(moved)).read(COUNT)
+    (moved / IDENTITY).write_text(f"{identity}\n")
+    assert Lake(home=str(moved)).read(COUNT).row(0)[0] == 4
 
 
 def test_the_first_command_notes_the_place_and_no_password(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from shared_stores import Storage
 
 from dasd_assets.cli import main
 from dasd_resources.storage.lake import Lake
@@ -16,10 +17,11 @@ NESTED = "SELECT 1 AS a, [1, NULL] AS l, {'k': 'é'} AS s, '\\xFF'::BLOB AS b, N
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    Lake(home=str(tmp_path / "home")).migrate()
-    monkeypatch.setenv("DASD_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+def home(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = storage.begin(tmp_path / "home")
+    Lake(home=str(home)).migrate()
+    monkeypatch.setenv("DASD_HOME", str(home))
+    return home
 
 
 def on_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +64,7 @@ def test_rows_that_are_not_shown_are_counted(capsys: pytest.CaptureFixture[str])
     assert "200 of 1,234 rows are shown" in capsys.readouterr().err
 
 
+@pytest.mark.storage
 def test_files_hold_every_row_and_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parquet, csv = tmp_path / "rows.parquet", tmp_path / "rows.csv"
     assert main(["sql", "SELECT range AS i, repeat('é', 500) AS t FROM range(1234)", "--parquet", str(parquet)]) == 0
@@ -82,6 +85,7 @@ def test_files_hold_every_row_and_value(tmp_path: Path, capsys: pytest.CaptureFi
     assert pl.read_parquet(parquet)["l"].to_list() == [[1, None]]
 
 
+@pytest.mark.storage
 def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("before")
     assert main(["sql", "SELECT nothing", "--csv", str(tmp_path / "rows.csv")]) == 1

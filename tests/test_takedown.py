@@ -29,6 +29,7 @@ def selected_prompt(project: Project) -> tuple[str, str]:
     return project.read(query).row(0)
 
 
+@pytest.mark.storage
 def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing(
     copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Project
+from shared_stores import content, data_of, overwrite
 
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.verify import NUM_REPORTED, verify
@@ -17,6 +18,7 @@ from dasd_assets.audit.verify.tokens import TOKENISED, tokens
 from dasd_assets.cli import main
 from dasd_resources.chat import Chat
 from dasd_resources.storage.connections import attach
+from dasd_resources.storage.data_files import data_files
 
 
 def edit(project: Project, statement: str) -> None:
@@ -37,6 +39,7 @@ def test_a_whole_home_agrees(
     assert capsys.readouterr().out == "Everything agrees.\n"
 
 
+@pytest.mark.storage
 def test_planted_faults_are_named(copy: Project) -> None:
     first = "(SELECT min(response_id) FROM sentence_probabilities)"
     response = copy.read(f"SELECT {first} AS id").item()
@@ -348,20 +351,22 @@ def test_a_sample_recomputes_so_many_rows(copy: Project) -> None:
     assert [found.count(table) for table in others] == [1, 1, 1, 1]
 
 
+@pytest.mark.storage
 def test_missing_and_damaged_files_are_named(copy: Project) -> None:
     wide = pl.DataFrame({"source_file": ["x"] * 5000, "source_line": range(5000)})
     wide = wide.with_columns(batch=pl.lit("x"), reason=pl.lit("a test"))
     for _ in range(2):
         with copy.warehouse.commit("rows enough for a file") as transaction:
             transaction.replace("rejected_prompts", {"batch": "y"}, wide)
-    one, two = sorted((copy.home / "data" / "main" / "rejected_prompts").glob("*.parquet"))[-2:]
-    one.unlink()
-    content = two.read_bytes()
-    two.write_bytes(content[:4] + b"\xff" * 200 + content[204:])
+    paths = [file.path for file in data_files(copy.warehouse.catalog) if file.table == "rejected_prompts"][-2:]
+    data_of(copy.warehouse).delete_file(paths[0])
+    written = content(copy.warehouse, paths[1])
+    overwrite(copy.warehouse, paths[1], written[:4] + b"\xff" * 200 + written[204:])
+    one, two = (Path(path).name for path in paths)
     found = {Path(file.path).name: str(fault) for file, fault in file_faults(copy.warehouse)}
     assert found == {
-        one.name: f"rejected_prompts of batch x, data file {one.name}: it is gone; `dasd repair` has its rows made "
+        one: f"rejected_prompts of batch x, data file {one}: it is gone; `dasd repair` has its rows made "
         "again; its rows cannot be read until then",
-        two.name: f"rejected_prompts of batch x, data file {two.name}: its content is not what was written (SHA-256); "
+        two: f"rejected_prompts of batch x, data file {two}: its content is not what was written (SHA-256); "
         "`dasd repair` has its rows made again; its rows cannot be read until then",
     }

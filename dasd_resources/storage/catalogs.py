@@ -15,12 +15,14 @@ from filelock import FileLock, Timeout
 
 from dasd_resources.errors import UserError
 from dasd_resources.storage.data_places import DataPlace
+from dasd_resources.storage.one_home import Claimant, Owner
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Session
 
 SQLITE_FILE = "catalog.sqlite"
 COMMIT, UPKEEP = "catalog.lock", "upkeep.lock"  # files of the home, or names of advisory locks
+OWNERS = "dasd_home"  # our table in the database: whose it is
 LOCK_SPACE = 0xDA5D  # sets our advisory locks apart from those of other programs
 LOCK_KEYS = {COMMIT: 1, UPKEEP: 2}
 PATIENCE_SECONDS = 60.0  # of who is about to commit, while the database starts again
@@ -73,6 +75,10 @@ class Catalog(Hashable, Protocol):
         """Whether it has been made. Raises CatalogAway."""
         ...
 
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        """Whose it is, the claimant's if it was nobody's; None if it lies in the home. Raises CatalogAway."""
+        ...
+
     def identity(self) -> Hashable | None:
         """Equal for the same catalog: a restored or new one at this place has another. None if there is none."""
         ...
@@ -122,6 +128,9 @@ class SqliteCatalog:
     def exists(self) -> bool:
         return self.path.is_file()
 
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        return None
+
     def identity(self) -> Hashable | None:
         try:
             found = self.path.stat()
@@ -170,6 +179,19 @@ class PostgresCatalog:
         with closing(self._session(patience=0)) as session, session.cursor() as cursor:
             cursor.execute("SELECT to_regclass('ducklake_snapshot') IS NOT NULL")
             return bool(cursor.fetchone()[0])
+
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        with closing(self._session(patience=0)) as session, session.cursor() as cursor, self._saying_away():
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (OWNERS,))
+            if not cursor.fetchone()[0]:
+                with self.locked():  # two statements sent as one are one transaction
+                    cursor.execute(
+                        f"CREATE TABLE IF NOT EXISTS {OWNERS}(owner TEXT NOT NULL); "
+                        f"INSERT INTO {OWNERS} SELECT %s WHERE NOT EXISTS (SELECT FROM {OWNERS})",
+                        (claimant().written,),
+                    )
+            cursor.execute(f"SELECT owner FROM {OWNERS}")
+            return Owner.read(cursor.fetchone()[0])
 
     def identity(self) -> Hashable | None:
         return self.url

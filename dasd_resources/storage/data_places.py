@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 import duckdb
 
 from dasd_resources.errors import UserError
+from dasd_resources.storage.one_home import Claimant, Owner
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+OWNER = "home.json"  # beside the data files: whose they are. Maintenance deletes Parquet files alone
 FEW = 16  # objects are looked at one by one; more are listed, a thousand for each request
 # DuckDB copies these variables into settings, which any query may read: they are emptied, a secret cannot be read.
 SPILLED_SETTINGS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token")
@@ -47,6 +49,10 @@ class DataPlace(Hashable, Protocol):
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let the connection, whose extensions are loaded, read and write here."""
+        ...
+
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        """Whose it is, the claimant's if it was nobody's; None if it lies in the home. Raises OSError."""
         ...
 
     def location(self, path: str) -> str:
@@ -94,6 +100,9 @@ class LocalFolder:
         return ()
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None: ...
+
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        return None
 
     def location(self, path: str) -> str:
         return f"{self.folder}/{path}"
@@ -151,6 +160,14 @@ class ObjectStore:
                 "AWS clients accept"
             ) from None
 
+    def claimed(self, claimant: Claimant) -> Owner | None:
+        try:
+            return self._owner()
+        except FileNotFoundError:
+            with _client(_endpoint()).open_output_stream(self._key(OWNER)) as file:
+                file.write(claimant().written.encode())
+            return self._owner()  # of two at once, the later one
+
     def location(self, path: str) -> str:
         return self.root + path
 
@@ -175,6 +192,10 @@ class ObjectStore:
     def put(self, source: Path, path: str) -> None:
         with source.open("rb") as old, _client(_endpoint()).open_output_stream(self._key(path)) as new:
             shutil.copyfileobj(old, new, 1 << 20)
+
+    def _owner(self) -> Owner:
+        with self.open(OWNER) as file:
+            return Owner.read(file.read())
 
     def _key(self, path: str) -> str:
         """Bucket and key, as Arrow names an object."""

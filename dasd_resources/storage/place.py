@@ -51,8 +51,8 @@ def choose_storage(home: Path, environment: MutableMapping[str, str]) -> None:
     A password in DASD_CATALOG is moved to PGPASSWORD, in `environment`. Raises PlaceError.
     """
     chosen = {}
-    if url := environment.get(CATALOG_VARIABLE):
-        chosen["catalog"] = environment[CATALOG_VARIABLE] = _without_password(url, environment)
+    if url := take_password(environment):
+        chosen["catalog"] = url
     if url := environment.get(DATA_VARIABLE):
         chosen["data"] = _object_store(url)
     written = _written(home)
@@ -65,6 +65,13 @@ def choose_storage(home: Path, environment: MutableMapping[str, str]) -> None:
         )
     home.mkdir(parents=True, exist_ok=True)
     write_whole(home / PLACE, json.dumps(chosen, indent=1).encode())
+
+
+def take_password(environment: MutableMapping[str, str]) -> str | None:
+    """What DASD_CATALOG says, its password moved to PGPASSWORD; None if it says nothing. Raises PlaceError."""
+    if url := environment.get(CATALOG_VARIABLE):
+        environment[CATALOG_VARIABLE] = url = _without_password(url, environment)
+    return url or None
 
 
 def _written(home: Path) -> dict[str, str]:

@@ -26,9 +26,10 @@ from dasd_resources.storage.catalog_copy import restore_dump
 from dasd_resources.storage.catalogs import Catalog, PostgresCatalog
 from dasd_resources.storage.data_places import LocalFolder
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.one_home import IDENTITY, require_own
 from dasd_resources.storage.place import PLACE
 
-SETTINGS = (PLACE, "dagster/dagster.yaml")
+SETTINGS = (PLACE, IDENTITY, "dagster/dagster.yaml")
 
 
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
@@ -45,9 +46,11 @@ def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, 
         _check_free(home)
     if home.is_mount():
         raise BackupError(f"{home} is a mount point, which cannot be replaced as a whole: restore to a folder in it")
+    catalog = Lake(home=str(home)).catalog
+    require_own(catalog)
     shutil.rmtree(staging, ignore_errors=True)
     _copy(folder, manifest, staging)
-    _move_tables(staging, Lake(home=str(home)).catalog)
+    _move_tables(staging, catalog)
     os.sync()
     return manifest, _into_place(staging, home)
 
@@ -94,8 +97,9 @@ def _move_tables(staging: Path, catalog: Catalog) -> None:
         restore_dump(staging / CATALOG, catalog)
         for file in staging.glob(f"{CATALOG}*"):
             file.unlink()
-    if (catalog.home / PLACE).is_file():
-        shutil.copyfile(catalog.home / PLACE, staging / PLACE)
+    for name in (PLACE, IDENTITY):
+        if (catalog.home / name).is_file():
+            shutil.copyfile(catalog.home / name, staging / name)
 
 
 def _into_place(staging: Path, home: Path) -> Path | None:

@@ -16,6 +16,7 @@ from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import attach, committing
 from dasd_resources.storage.data_files import keep_hashes
 from dasd_resources.storage.migrations import MIGRATIONS
+from dasd_resources.storage.one_home import require_own
 from dasd_resources.storage.tables import Column, Table, check
 from dasd_resources.storage.views import views
 
@@ -34,9 +35,10 @@ class SchemaConflict(RuntimeError):
 def migrate(catalog: Catalog, tables: tuple[Table, ...], migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Create a catalog with these tables or bring it forward to them; looked at once in a process.
 
-    Each step is whole or not at all. Raises NewerCatalog for a catalog that a later release has written, and
-    SchemaConflict for a declared column that is not as in the catalog and that no migration makes so.
+    Each step is whole or not at all. Raises NewerCatalog for a catalog that a later release has written,
+    SchemaConflict for a declared column that is not as in the catalog and that no migration makes so, and PlaceTaken.
     """
+    require_own(catalog)
     check({table.name: table for table in tables})
     wanted = schema_hash(tables)
     if _is_current(catalog, len(migrations), wanted):
