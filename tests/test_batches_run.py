@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -15,9 +15,9 @@ from test_recovery import ORIGIN
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
-from dasd_assets.service.attempts import decide
+from dasd_assets.service.attempts import MAX_DEATHS, decide
 from dasd_assets.service.automation import landing_tick, rounds_tick
-from dasd_assets.service.batches_run import JOB, RECIPE, may_go_on
+from dasd_assets.service.batches_run import JOB, may_go_on
 from dasd_assets.service.recovery import MAKER, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.rounds import Round, rounds
 from dasd_resources.inference.engine import InferenceEngine
@@ -101,22 +101,22 @@ def test_each_model_is_loaded_once_to_work_and_once_to_be_checked(service: Round
     assert service.selection() != []
 
 
-def under_way(service: RoundsService, recipe: str) -> dg.DagsterRun:
+def under_way(service: RoundsService, tags: Mapping[str, str]) -> dg.DagsterRun:
     """A run of the service that makes batches."""
     job = service.definitions.resolve_job_def(JOB)
-    tags = {**job.run_tags, RECIPE: recipe}
+    tags = {**job.run_tags, **tags}
     return service.instance.create_run_for_job(job, tags=tags, status=STARTED, remote_job_origin=ORIGIN)
 
 
 def test_there_is_one_at_a_time_which_ends_when_its_recipe_or_itself_is_no_more(service: RoundsService) -> None:
     [request] = service.rebuild()
-    run = under_way(service, request.tags[RECIPE])
+    run = under_way(service, request.tags)
     assert service.rebuild() == []
     assert may_go_on(service.instance, run.run_id)
     service.project.recipe = change(service.project.recipe, "generation.max_tokens", 190)
     assert service.rebuild() == []
     assert not may_go_on(service.instance, run.run_id)
-    service.instance.report_run_failed(under_way(service, ""))
+    service.instance.report_run_failed(under_way(service, {}))
     assert not any(may_go_on(service.instance, one.run_id) for one in service.instance.get_runs())
     assert not may_go_on(service.instance, "deleted in the web UI")
 
@@ -126,7 +126,7 @@ def test_a_kill_counts_for_the_batch_unless_the_service_died(service: RoundsServ
     step = service.planner.plan(["models"]).due[0].step
     job = service.definitions.resolve_implicit_global_asset_job_def()
     for with_service in (True, False):
-        maker = under_way(service, "")
+        maker = under_way(service, {})
         tags = {**step.tags, MAKER: maker.run_id, OWNER: "0" * 32, MAX_RETRIES_TAG: "0"}
         within = instance.create_run_for_job(job, tags=tags, status=STARTED)
         if with_service:
@@ -138,4 +138,7 @@ def test_a_kill_counts_for_the_batch_unless_the_service_died(service: RoundsServ
         assert record.dagster_run.status == FAILURE
         found = decide(instance, step, [record], service.project.recipe.automation, (), time.time())
         assert (found.kind, found.died) == ("due", not with_service)
-    assert len(service.rebuild()) == 1  # at once
+    [request] = service.rebuild()  # at once, and it is never given up
+    for _ in range(MAX_DEATHS):
+        instance.report_run_failed(under_way(service, request.tags))
+    assert len(service.rebuild()) == 1

@@ -19,7 +19,7 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.service.attempts import UNFINISHED
 from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.jobs import owned
-from dasd_assets.service.planning import Plan, Planner
+from dasd_assets.service.planning import Attempt, Plan, Planner
 from dasd_assets.service.recovery import INTERRUPTED, MAKER
 from dasd_assets.service.rounds import Round, next_part
 from dasd_assets.service.steps import Level, Step
@@ -67,11 +67,13 @@ def requested(planner: Planner, of_recipe: Sequence[Round]) -> Plan:
         return replace(plan, due=[], active_runs=sorted({*plan.active_runs, *(run.run_id for run in under_way)}))
     steps = [attempt.step for attempt in plan.due]
     why = f"{number_of(len(steps), 'step')} out of date, the first {steps[0].target}: {steps[0].why}"
-    # A retry in so far as its errors are not limited: what fails of a batch is counted there.
+    # A retry, so that its errors are not limited, and begun again after any number of deaths: a batch that fails or
+    # kills it is given up by itself.
     identity = content_hash(sorted(step.identity for step in steps))[:16]
     whole = Step("batch", None, {OP: why}, identity, retry=True)
     found = planner.plan_of(whole)
-    return replace(plan, due=found.due, waiting=[*plan.waiting, *found.waiting], exhausted=found.exhausted)
+    again = [Attempt(step, decision.number, decision.run_id, died=True) for step, decision in found.exhausted]
+    return replace(plan, due=[*found.due, *again], waiting=[*plan.waiting, *found.waiting])
 
 
 def requests(plan: Plan, recipe: Recipe) -> list[dg.RunRequest]:
