@@ -4,9 +4,10 @@
         # shares in percent of 105,000 questions and 1.68 M candidates; also DASD_SCALE="1 3 10", DASD_SCALE_MINUTES
 
 Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
-real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM. Growth is the power law
-through the shares, and a step's cost at 100 % its largest one's times the ratio to that power, which is taken as 1
-where there is one share. What a process costs that does nothing is taken off first. Left out: models, training.
+real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM and of which CPU seconds
+count: other work on the machine hardly changes them. Growth is the power law through the shares, and a step's cost at
+100 % its largest one's times the ratio to that power, which is taken as 1 where there is one share. What a process
+costs that does nothing is taken off first. Left out: models, training.
 
 Every figure is appended to FOLDER/scale.jsonl as it comes. No step is begun that would not end within the minutes, by
 the share before, and no share that would not fit on the disk; the next run goes on where one was stopped or killed,
@@ -39,14 +40,6 @@ SIZES = "sizes"
 CATALOG = "catalog.sqlite*"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A step at one share."""
-
-    seconds: float
-    peak: float
-
-
 def main(wanted: Sequence[float], folder: Path, limit: Limit, disk: float) -> None:
     settings = {"mean": MEAN, "candidates": NUM_CANDIDATES}
     kept, left = Measurements(folder / "scale.jsonl", settings), list[str]()
@@ -73,20 +66,17 @@ def run_share(percent: float, folder: Path, kept: Measurements, limit: Limit) ->
         with undone_by_a_kill(home, step):
             if step == MAINTENANCE:  # which merges the files that are counted
                 kept.add(percent, SIZES, **sizes(home, num))
-            found = measured(home, num, step)
-            kept.add(percent, step, seconds=found.seconds, peak=found.peak)
+            kept.add(percent, step, **measured(home, num, step))
     shutil.rmtree(home.parent)
     return True
 
 
-def measured(home: Path, num_questions: int, step: str) -> Measured:
-    """Seconds and peak bytes of one step in a process of its own."""
+def measured(home: Path, num_questions: int, step: str) -> dict[str, float]:
+    """Seconds by the clock and of the CPU, and peak bytes, of one step in a process of its own."""
     command = [sys.executable, __file__, "--step", str(home), str(num_questions), step]
-    started = time.perf_counter()
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "DASD_HOME": str(home)}
-    )
-    return Measured(time.perf_counter() - started, float(json.loads(done.stdout.splitlines()[-1])))
+    started, environment = time.perf_counter(), {**os.environ, "DASD_HOME": str(home)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return {"seconds": time.perf_counter() - started, **json.loads(done.stdout.splitlines()[-1])}
 
 
 @contextmanager
@@ -147,7 +137,7 @@ def growth(kept: Measurements, step: str) -> Growth:
     shares = sorted(share for share, name in kept.found if name == step)
     figures, idle = ([kept.found[share, name] for share in shares] for name in (step, NOTHING))
     pairs = list(zip(figures, idle, strict=True))
-    seconds = [max(one["seconds"] - zero["seconds"], 0.01) for one, zero in pairs]
+    seconds = [max(one["cpu"] - zero["cpu"], 0.01) for one, zero in pairs]
     peaks = [max(one["peak"] - zero["peak"], 1e6) for one, zero in pairs]
     (exponent, all_seconds), (memory_exponent, memory) = whole(shares, seconds), whole(shares, peaks)
     of_shares = dict(zip(shares, seconds, strict=True))
@@ -164,7 +154,7 @@ def page(kept: Measurements, left: Sequence[str]) -> str:
         "## At the report's size: shares of it, and what all of it would take",
         "",
         _counts(sized),
-        f"Nothing larger was run. One batch; idle processes take {idle['seconds']:.1f} s and "
+        f"Nothing larger was run. One batch; CPU seconds. An idle process takes {idle['cpu']:.1f} s and "
         f"{idle['peak'] / 1e6:,.0f} MB, which is off the seconds, and off the memory that is extrapolated.",
         "",
         table(_head(shares), [_row(one, shares, sized) for one in grown]),
@@ -211,14 +201,14 @@ def _disk(sized: dict[float, dict[str, float]]) -> str:
 
 def _first(grown: Sequence[Growth]) -> str:
     """What would have to change first, and which step takes longest."""
-    first = [f"`{one.step}` ({one.all_memory / 1e9:,.0f} GB of memory)" for one in grown if one.all_memory > MEMORY_BAR]
+    first = [f"{one.step} ({one.all_memory / 1e9:,.0f} GB of memory)" for one in grown if one.all_memory > MEMORY_BAR]
     hours = [one for one in grown if one.all_seconds / 3600 > HOURS_BAR]
-    first += [f"`{one.step}` ({one.all_seconds / 3600:,.0f} hours)" for one in hours]
+    first += [f"{one.step} ({one.all_seconds / 3600:,.0f} hours)" for one in hours]
     longest, total = max(grown, key=lambda one: one.all_seconds), sum(one.all_seconds for one in grown)
     return (
         f"Steps that would take more than {MEMORY_BAR / 1e9:.0f} GB or {HOURS_BAR:.0f} hours in one batch, and so "
         f"would have to change, or be given smaller files, first: {'; '.join(first) or 'none'}. All steps together: "
-        f"{total / 3600:,.0f} hours of one process, of which `{longest.step}` {longest.all_seconds / 3600:,.0f}."
+        f"{total / 3600:,.0f} hours of one process, of which {longest.step} {longest.all_seconds / 3600:,.0f}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,26 +46,19 @@ SETTINGS = {
     "parity.max_tokens": 1024,
     "decontamination": None,
 }
-ASSETS = (
-    "teacher_model",
-    "student_model",
-    "held_out_questions",
-    "prompts",
-    "teacher_generations_t060",
-    "teacher_generations_t100",
-    "student_tokens",
-    "response_verdicts",
-    "student_logprobs",
-    "sentence_probabilities",
-    "sentence_types",
-    "response_scores",
-    "selected_responses_t060",
-    "selected_responses_t100",
-    "random_responses",
-    "sft_dataset_t060",
-    "sft_dataset_t100",
-)
-STEPS = (NOTHING, *ASSETS, AUDIT, VERIFY, MAINTENANCE)
+# Stage -> the assets of it, which are made in one process: starting one takes seconds.
+STAGES = {
+    "inputs": ("teacher_model", "student_model", "prompts"),
+    "write responses": ("teacher_generations_t060", "teacher_generations_t100"),
+    "student tokens": ("student_tokens",),
+    "verdicts": ("response_verdicts",),
+    "write student logprobs": ("student_logprobs",),
+    "sentence table": ("sentence_probabilities",),
+    "types and scores": ("sentence_types", "response_scores"),
+    "selection and control": ("selected_responses_t060", "selected_responses_t100", "random_responses"),
+    "datasets": ("sft_dataset_t060", "sft_dataset_t100"),
+}
+STEPS = (NOTHING, *STAGES, AUDIT, VERIFY, MAINTENANCE)
 # Table -> what its bytes are divided by: tokens, or rows where it has none.
 UNITS = {
     "responses": "SELECT sum(num_tokens) FROM responses",
@@ -157,7 +151,7 @@ def recipe(num_questions: int) -> Recipe:
 
 
 def do(home: Path, num_questions: int, step: str) -> None:
-    """One step in this process; then the peak of its memory in bytes is printed."""
+    """One step in this process; then its CPU seconds, and the peak of its memory in bytes, are printed."""
     project = project_of(home, num_questions)
     if step == NOTHING:
         project.definitions.resolve_implicit_global_asset_job_def()
@@ -167,9 +161,11 @@ def do(home: Path, num_questions: int, step: str) -> None:
     elif step == VERIFY:
         assert dasd(["audit", "verify", "--sample", str(SAMPLE)]) == 0
     else:
-        project.materialize(step)
+        project.materialize(",".join(STAGES.get(step, (step,))))
     status = Path("/proc/self/status").read_text()
-    print(json.dumps(1024 * int(status.partition("VmHWM:")[2].split()[0])))
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(one.ru_utime + one.ru_stime for one in spent)
+    print(json.dumps({"cpu": cpu, "peak": 1024 * int(status.partition("VmHWM:")[2].split()[0])}))
 
 
 def sizes(home: Path, num_questions: int) -> dict[str, float]:

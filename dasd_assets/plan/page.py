@@ -56,11 +56,12 @@ def _stage_document(plan: Plan, planned: StagePlan) -> dict[str, object]:
 
 def _heading(plan: Plan) -> str:
     measured = sum(figure.is_measured for figure in plan.figures.values())
-    basis = (
-        f"{measured} of {len(plan.figures)} figures are a pilot's, the others assumed (below)"
-        if measured
-        else "without a pilot: what has not landed is assumed, see below; `dasd plan --pilot 50` measures it"
-    )
+    if plan.recipe.selection_from is not None:
+        basis = f"rows are by what recipe {plan.recipe.selection_from} has selected here; times are assumed, see below"
+    elif measured:
+        basis = f"{measured} of {len(plan.figures)} figures are a pilot's, the others assumed (below)"
+    else:
+        basis = "without a pilot: what has not landed is assumed, see below; `dasd plan --pilot 50` measures it"
     batches = number_of(plan.scope.num_batches, "batch", "batches")
     return (
         f"Plan of {plan.recipe.name}: {plan.scope.num_questions:,.0f} questions in {batches}, on "
