@@ -95,7 +95,7 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
 @pytest.mark.drill
 def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
     """But for what is left of 60 responses when the others are trained on: of two numbers the difference."""
-    assert wrong_rows(planned_by(pilot.figures, finished), finished).keys() <= {"heldout_losses"}
+    assert wrong_rows(planned_by(pilot.figures, finished), finished).keys() <= {"heldout_logprobs"}
 
 
 @pytest.mark.drill

@@ -223,11 +223,11 @@ def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values)
     measured = written / values["judged_tokens_per_second"] + answers / values["rows_per_second"]
     yield Stage("evaluation_metrics", measured)
     if recipe.heldout is not None:
-        trained, mean = len(trained_here(recipe)), tokens["held_out"] / max(rows["heldout_losses"], 1)
+        trained, mean = len(trained_here(recipe)), tokens["held_out"] / max(rows["heldout_logprobs"], 1)
         seconds = prefill(tokens["held_out"], mean, scope.student, machine, score)
         loads = trained * _load(scope, "student", values)
-        num = rows["heldout_losses"]
-        yield Stage("heldout_losses", seconds, trained, loads, "", "heldout_losses", num, tokens["held_out"])
+        num = rows["heldout_logprobs"]
+        yield Stage("heldout_losses", seconds, trained, loads, "", "heldout_logprobs", num, tokens["held_out"])
     if recipe.provenance is not None and rows["answer_logprobs"]:
         yield _answer_logprobs(scope, work, values)
         yield Stage("answer_sentences", rows["answer_logprobs"] / values["rows_per_second"])

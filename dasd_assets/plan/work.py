@@ -177,8 +177,8 @@ def _evaluation(recipe: Recipe, scope: Scope, values: Values, work: Work) -> Non
         tokens[f"provenance.{name}"] = num * (values[f"answer_tokens.{name}"] + prompt)
     held_out = sum(_held_out(recipe, work, values, dataset) for dataset in recipe.datasets)
     mean = max(values[f"student_tokens.{dataset}"] for dataset in recipe.datasets)
-    rows["heldout_losses"] = held_out * len(trained_here(recipe))
-    tokens["held_out"] = rows["heldout_losses"] * (mean + prompt)
+    rows["heldout_logprobs"] = held_out * len(trained_here(recipe))
+    tokens["held_out"] = rows["heldout_logprobs"] * (mean + prompt)
 
 
 def _looked_at(recipe: Recipe, benchmarks: Mapping[str, int]) -> float:
