@@ -94,8 +94,14 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
 
 @pytest.mark.drill
 def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
-    """But for what is left of 60 responses when the others are trained on: of two numbers the difference."""
-    assert wrong_rows(planned_by(pilot.figures, finished), finished).keys() <= {"heldout_logprobs"}
+    """Within 30 %, or, as of few rollouts that are cut off, within the interval; but for the difference of two numbers.
+
+    What is left of 60 responses when the others are trained on is one.
+    """
+    plan = planned_by(pilot.figures, finished)
+    wrong = wrong_rows(plan, finished)
+    outside = {name for name, (_, real) in wrong.items() if not plan.rows[name].low <= real <= plan.rows[name].high}
+    assert outside <= {"heldout_logprobs"}
 
 
 @pytest.mark.drill
