@@ -42,7 +42,7 @@ NUM_BATCHES = 2
 # Modules that are about one engine, and the catalogue.
 OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py", "vllm_log.py"]
 # The package of that name, not the engine: its version is recorded, and its tokenizers decide a fingerprint.
-PACKAGES = {("stage_training.py", "transformers"), ("engines.py", "transformers")}
+PACKAGES = {("stage_training.py", "transformers"), ("engines.py", "transformers"), ("ray_node.py", "transformers")}
 
 
 @dataclass

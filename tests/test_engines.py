@@ -22,7 +22,7 @@ from dasd_resources.inference.engine import (
 )
 from dasd_resources.inference.engines import Engines, PromptedModel, in_parts, once_each
 from dasd_resources.inference.model_files import fingerprint
-from dasd_resources.recipe import Model, RecipeError, Server, load_recipe
+from dasd_resources.recipe import Model, RayCluster, RecipeError, Server, load_recipe
 
 TEACHER = load_recipe("demo").teacher
 QUESTION = "State the final answer to the following arithmetic problem: {} ="
@@ -132,7 +132,7 @@ def test_a_known_fingerprint_needs_no_tokenizer(tmp_path: Path) -> None:
     template.write_text(template.read_text() + "{# otherwise #}")
     changed = found()
     assert changed[0] not in (first[0], "") and changed[1] == "True"
-    spec = spec.model_copy(update={"replicas": 4})
+    spec = spec.model_copy(update={"replicas": 4, "ray": RayCluster()})
     assert found() == [changed[0], "False"]
     other = spec.model_copy(update={"system_prompt": "Be brief."})
     assert Engines(home=str(tmp_path)).fingerprint(other, "teacher.model") != changed[0]

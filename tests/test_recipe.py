@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dasd_resources.recipe import RECIPES, Recipe, RecipeError, dataset_name, load_recipe
+from dasd_resources.recipe import RECIPES, RayCluster, Recipe, RecipeError, dataset_name, load_recipe
+from dasd_resources.recipe.parts import deciding
 
 DEMO = yaml.safe_load((RECIPES / "demo.yaml").read_text())
 
@@ -59,6 +60,13 @@ def test_every_shipped_recipe_loads(name: str) -> None:
             {**DEMO["teacher"], "engine": "openai", "replicas": 2, "server": SERVER},
             "teacher: replicas mean nothing to a server; start more of them and name all in server.base_urls",
         ),
+        (
+            "teacher",
+            {**DEMO["teacher"], "engine": "openai", "ray": {}, "server": SERVER},
+            "teacher: ray means nothing to engine: openai, which runs no model here; remove it",
+        ),
+        ("teacher.ray", {"address": "ray://head:10001"}, "teacher.ray.address: .*Ray's client cannot pass on results"),
+        ("teacher.ray", {"address": "head"}, "teacher.ray.address: .*pattern"),
         ("automation.training_cron", "99 2 * * *", "not a cron expression: 99 is not a valid field; write five"),
         ("automation.training_cron", "0 2 * * mon-sun", "not a cron expression: mon-sun is not a valid field"),
         ("maintenance.cron", "a b c d e", "not a cron expression: a is not a valid field"),
@@ -406,3 +414,12 @@ def test_a_key_that_was_added_counts_only_where_it_is_not_the_default() -> None:
         "required": ["box"],
     }
     assert recipe.model_dump()["filters"]["required"] == ()
+
+
+def test_ray_says_where_a_model_runs_and_decides_no_row(tmp_path: Path) -> None:
+    """`engine: ray` is the default engine on a cluster; what hashes are made of does not know of it."""
+    on_ray, own = load_recipe(changed(tmp_path, "teacher.engine", "ray")), load_recipe(changed(tmp_path, "seed", 42))
+    assert (on_ray.teacher.engine, on_ray.teacher.ray) == ("vllm", RayCluster())
+    assert load_recipe(changed(tmp_path, "teacher", on_ray.teacher.model_dump())) == on_ray
+    elsewhere = own.teacher.model_copy(update={"ray": RayCluster(address="auto", gpus=False, num_cpus=2)})
+    assert elsewhere.engine == "transformers" and deciding(elsewhere) == deciding(own.teacher)

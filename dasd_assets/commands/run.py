@@ -80,8 +80,9 @@ def command(args: argparse.Namespace) -> int:
 
 def _engine_logs(recipe: Recipe, home: Path) -> list[Path]:
     """The files for what engines of the recipe print, of those that print anything."""
-    teacher, student = recipe.teacher.engine, recipe.student.engine
-    engines = (teacher, student, recipe.parity.teacher.engine_for(teacher), recipe.parity.student.engine_for(student))
+    models = ((recipe.teacher, recipe.parity.teacher), (recipe.student, recipe.parity.student))
+    here = [(model.engine, parity) for model, parity in models if model.ray is None]  # else Ray keeps it, on the node
+    engines = [name for engine, parity in here for name in (engine, parity.engine_for(engine))]
     names = {log for engine in engines if (log := ENGINES[engine].log) is not None}
     return [home / LOG_FOLDER / name for name in sorted(names)]
 

@@ -68,7 +68,8 @@ def begin_step(has_own_process: bool) -> None:
 def owns_gpu_engine(recipe: Recipe) -> bool:
     """Whether a model runs, or is re-scored for parity, in an engine that holds a GPU until its process ends."""
     models = ((recipe.teacher, recipe.parity.teacher), (recipe.student, recipe.parity.student))
-    engines = {name for model, parity in models for name in (model.engine, parity.engine_for(model.engine))}
+    here = [(model, parity) for model, parity in models if model.ray is None]  # else an actor holds it, and is ended
+    engines = {name for model, parity in here for name in (model.engine, parity.engine_for(model.engine))}
     return any(ENGINES[engine].holds_gpu_until_exit for engine in engines)
 
 

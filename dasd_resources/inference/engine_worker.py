@@ -89,7 +89,7 @@ def _serve(pipe: Connection, load: Load) -> None:
             _answer(pipe, engine)
     except Exception as error:
         with suppress(OSError):  # the parent has closed its end: that is how it says that nothing more is wanted
-            pipe.send(Raised(_portable(error)))
+            pipe.send(Raised(portable(error)))
 
 
 def _begin(gpus: Sequence[str], num_threads: int) -> None:
@@ -115,7 +115,7 @@ def _answer(pipe: Connection, engine: InferenceEngine) -> None:
             pipe.send(result)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as the parent can raise it, with this process's traceback as a note."""
     error.add_note("in the process of a replica:\n" + "".join(traceback.format_exception(error)))
     try:

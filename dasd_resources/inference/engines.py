@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Self, TypeVar
@@ -29,7 +30,7 @@ from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.kept_loaded import kept_engine, make_room
 from dasd_resources.inference.model_files import context_length, find_model, fingerprint, prompting_fingerprint
-from dasd_resources.recipe import Model, RecipeError, Server
+from dasd_resources.recipe import Model, RayCluster, RecipeError, Server
 
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
@@ -95,7 +96,7 @@ class Engines(ConfigurableResource):
         weightless = spec.server is not None or ENGINES[spec.engine].absent
         files = (prompting_fingerprint if weightless else fingerprint)(path, self.cache)
         # What no fingerprint depends on.
-        unused = {"replicas", "scoring_server", *(() if spec.stands_for else ("stands_for",))}
+        unused = {"replicas", "ray", "scoring_server", *(() if spec.stands_for else ("stands_for",))}
         described = spec.model_dump(mode="json", exclude=unused)
         made_of = [FINGERPRINT_CACHE_FORMAT, files, described, _installed("transformers")]
         name = f"fingerprint of {content_hash(made_of)}"
@@ -123,7 +124,7 @@ class Engines(ConfigurableResource):
     @contextmanager
     def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
         """The model loaded in the engine its recipe names; on leaving it is freed, or kept for the next step."""
-        if self._processes is not None:
+        if self._processes is not None and model.spec.ray is None:
             load = partial(_load_replica, model.path, model.fingerprint, model.spec, model.logs)
             with self._processes.open(load) as engine:
                 yield engine
@@ -180,10 +181,22 @@ class Engines(ConfigurableResource):
 
     def _load(self, model: PromptedModel) -> InferenceEngine:
         spec = model.spec
+        if spec.ray is not None:
+            return self._load_on_ray(model, spec.ray)
         if spec.replicas == 1:
             return ENGINES[spec.engine].load(model, self.api_key)
         gpus = divide(visible_gpus(), spec.replicas, spec.num_gpus_each)
         return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec, model.logs), gpus)
+
+    def _load_on_ray(self, model: PromptedModel, cluster: RayCluster) -> InferenceEngine:
+        if find_spec("ray") is None:
+            raise RecipeError("engine: ray needs Ray: pip install 'dasd[ray]', on every node, or remove ray")
+        from dasd_resources.inference.ray_cluster import needs  # Ray takes a second, and few recipes name it
+        from dasd_resources.inference.ray_replicas import Placing, RayReplicas
+
+        spec, load = model.spec, partial(_load_replica, model.path, model.fingerprint, model.spec)
+        placing = Placing(cluster.address, needs(spec, cluster), cluster.patience_s)
+        return RayReplicas(load, spec.replicas, placing, model.path, ENGINES[spec.engine].package)
 
 
 def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None = None) -> InferenceEngine:

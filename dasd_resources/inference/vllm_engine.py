@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.limits import (
     check_generation,
     check_scoring,
@@ -27,6 +28,7 @@ from dasd_resources.inference.limits import (
     unsupported_scoring,
 )
 from dasd_resources.inference.vllm_log import output_in
+from dasd_resources.recipe import Option
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -44,7 +46,7 @@ class VLLMEngine:
     over a hundred lines a model; without one it is printed.
     """
 
-    def __init__(self, path: Path, dtype: str, options: Mapping[str, object], logs: Path | None = None) -> None:
+    def __init__(self, path: Path, dtype: str, options: Mapping[str, Option], logs: Path | None = None) -> None:
         if options.get("data_parallel_size", 1) != 1:
             raise ValueError(
                 f"engine_options: data_parallel_size {options['data_parallel_size']} needs a server; set "
@@ -114,6 +116,8 @@ class VLLMEngine:
             self.close()
             _prepare_environment(self.on_gpu)
             defaults = {**_DEFAULTS[purpose], **(_GPU if self.on_gpu else _CPU)[purpose]}
+            if ENGINES["vllm"].num_gpus(self.options) > 1:
+                defaults["distributed_executor_backend"] = "mp"  # in an actor, vLLM would ask Ray for more of them
             arguments = {**defaults, **self.options, **self.model, **_PINNED}
             with nullcontext() if self.logs is None else output_in(self.logs):
                 from vllm import LLM

@@ -5,7 +5,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 | module | sections |
 | --- | --- |
-| `model_settings`, `server_settings` | `teacher`, `student` |
+| `model_settings`, `server_settings`, `ray_settings` | `teacher`, `student` |
 | `generation_settings` | `generation`, `parity` |
 | `import_settings` | `imports` |
 | `selection_settings` | `filters`, `selection` |
@@ -36,6 +36,7 @@ from dasd_resources.recipe.model_settings import Model, Thinking
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
 from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
 from dasd_resources.recipe.provenance_settings import Provenance
+from dasd_resources.recipe.ray_settings import LOCAL, RayCluster
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.selection_settings import (
     Divergence,
@@ -52,6 +53,7 @@ from dasd_resources.recipe.verification_settings import Verification
 
 __all__ = [
     "BASE_URL",
+    "LOCAL",
     "RECIPES",
     "Automation",
     "Benchmark",
@@ -80,6 +82,7 @@ __all__ = [
     "Positive",
     "Probability",
     "Provenance",
+    "RayCluster",
     "Recipe",
     "RecipeError",
     "Repetition",

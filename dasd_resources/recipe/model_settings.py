@@ -6,16 +6,18 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.inference.engine_catalogue import DEFAULT_ENGINE, ENGINES, SERVED_BY_DEFAULT, served_engines
-from dasd_resources.recipe.parts import AddedLater, Option, Part, Positive
+from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Option, Part, Positive
+from dasd_resources.recipe.ray_settings import RayCluster
 from dasd_resources.recipe.server_settings import Server
 
 Thinking = Literal["required", "optional", "none"]
 ITSELF = "itself"
+ON_RAY = "ray"  # as an engine: the default one, in `replicas` on a cluster
 
 
 def _known(engine: str) -> str:
     if engine not in ENGINES:
-        raise ValueError(f"no such engine; must be one of {', '.join(ENGINES)}")
+        raise ValueError(f"no such engine; must be one of {', '.join(ENGINES)}, {ON_RAY}")
     return engine
 
 
@@ -31,7 +33,7 @@ class Model(Part):
     model: str
     """A folder, or a model of the Hugging Face hub that has been downloaded."""
     engine: Annotated[str, AfterValidator(_known)] = DEFAULT_ENGINE  # a key of ENGINES
-    """What runs it; where a server is named and no engine, the one that asks servers."""
+    """What runs it; where a server is named and no engine, the one that asks servers; `ray`: vllm, and `ray: {}`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """In which it is run."""
     thinking_format: Literal["think_tags", "harmony"] = "think_tags"
@@ -46,6 +48,8 @@ class Model(Part):
     """Given to its engine, such as {tensor_parallel_size: 8}."""
     replicas: Positive = 1
     """Processes with the model, each on GPUs of its own; no row depends on how many."""
+    ray: Annotated[RayCluster | None, DecidesNothing] = None
+    """The cluster of machines that the replicas run on; null: on this machine alone."""
     server: Server | None = None
     """Where it is served, if it is."""
     scoring_server: Annotated[Server | None, AddedLater] = None
@@ -59,6 +63,14 @@ class Model(Part):
         """A model with a server and no engine runs on that server."""
         if isinstance(document, Mapping) and document.get("server") is not None and "engine" not in document:
             return {**document, "engine": SERVED_BY_DEFAULT}
+        return document
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_engine_on_ray(cls, document: object) -> object:
+        """`engine: ray` says where, not what computes: its rows are those of the default engine."""
+        if isinstance(document, Mapping) and document.get("engine") == ON_RAY:
+            return {**document, "engine": DEFAULT_ENGINE, "ray": document.get("ray") or {}}
         return document
 
     @model_validator(mode="after")
@@ -79,6 +91,8 @@ class Model(Part):
             raise ValueError("replicas mean nothing to a server; start more of them and name all in server.base_urls")
         if ENGINES[self.engine].absent:
             self._check_absent()
+        if self.ray is not None and (served or ENGINES[self.engine].absent):
+            raise ValueError(f"ray means nothing to engine: {self.engine}, which runs no model here; remove it")
         ENGINES[self.engine].check_options(self.engine_options)
         return self
 
@@ -101,7 +115,8 @@ class Model(Part):
         """The model as it scores the responses of the pool: behind its scoring server, if it has one."""
         if self.scoring_server is None:
             return self
-        served = {"engine": SERVED_BY_DEFAULT, "engine_options": {}, "replicas": 1, "server": self.scoring_server}
+        served = {"engine": SERVED_BY_DEFAULT, "engine_options": {}, "replicas": 1, "ray": None}
+        served["server"] = self.scoring_server
         return self.model_copy(update=served)
 
     @property

@@ -12,6 +12,7 @@ from typing import Literal, ParamSpec
 
 from dasd_assets.commands.check.batch_sizes import batch_sizes
 from dasd_assets.commands.check.begun_answers import Begun, thinking_found
+from dasd_assets.commands.check.cluster import cluster
 from dasd_assets.commands.check.contexts import context
 from dasd_assets.commands.check.held_out import benchmark_questions, held_out, sandbox, verifiers
 from dasd_assets.commands.check.landed import Prompts, budgets, columns, prompts_landed
@@ -67,7 +68,10 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     models: dict[str, PromptedModel] = {}
     for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
         yield _result(role, find, role, spec, engines, models)
-        if spec.replicas * spec.num_gpus_each > 1:
+        if spec.ray is not None:
+            if role in models:
+                yield _result(f"{role} cluster", cluster, models[role], spec.ray)
+        elif spec.replicas * spec.num_gpus_each > 1:
             yield _result(f"{role} GPUs", gpus, spec)
     landed: list[Prompts] = []
     yield _result("prompts", prompts_landed, recipe, home, models.get("teacher"), landed)

@@ -31,7 +31,8 @@ def find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedMod
     found = engines.find(spec, f"{role}.model")
     models[role] = found
     entry = ENGINES[spec.engine]
-    if entry.package is not None and find_spec(entry.package) is None:
+    runs_here = spec.ray is None  # or its nodes have the package
+    if runs_here and entry.package is not None and find_spec(entry.package) is None:
         raise CheckFailed(f"engine {spec.engine} is not installed: {entry.install}, or another engine")
     return f"{found.fingerprint} ({spec.engine}, {found.path})"
 
