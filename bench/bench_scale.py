@@ -6,8 +6,8 @@
 Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
 real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM and of which CPU seconds
 count: other work on the machine hardly changes them. Growth is the power law through the shares, and a step's cost at
-100 % its largest one's times the ratio to that power, which is taken as 1 where there is one share. What a process
-costs that does nothing is taken off first. Left out: models, training.
+100 % its largest one's times the ratio to that power; of one share there is none. What a process costs that does
+nothing is taken off first. Left out: models, training.
 
 Every figure is appended to FOLDER/scale.jsonl as it comes. No step is begun that would not end within the minutes, by
 the share before, and no share that would not fit on the disk; the next run goes on where one was stopped or killed,
@@ -114,7 +114,7 @@ def needed(percent: float) -> float:
 
 def whole(shares: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """Exponent of the power law through the shares, by least squares of the logarithms, and its value at 100 %."""
-    power = 1.0
+    power = 0.0
     if len(shares) > 1:
         power = float(np.polyfit(np.log(shares), np.log(np.maximum(values, 1e-3)), 1)[0])
     return power, values[-1] * (100 / shares[-1]) ** max(power, 0.0)
@@ -182,7 +182,10 @@ def _row(one: Growth, shares: Sequence[float], sized: dict[float, dict[str, floa
     counts, seconds = sized.get(last), one.seconds[last]
     rates = [counts["responses"] / seconds, counts["tokens"] / seconds / 1e6] if counts else ["", ""]
     times: list[object] = [one.seconds.get(share, "") for share in shares]
-    memory = [one.peak / 1e6, one.memory_exponent, one.all_memory / 1e9]
+    peak = one.peak / 1e6
+    if len(one.seconds) < 2:  # what a start costs and what grows cannot be told apart
+        return [one.step, *times, *rates, "", "", peak, "", ""]
+    memory = [peak, one.memory_exponent, one.all_memory / 1e9]
     return [one.step, *times, *rates, one.exponent, one.all_seconds / 3600, *memory]
 
 
@@ -201,6 +204,9 @@ def _disk(sized: dict[float, dict[str, float]]) -> str:
 
 def _first(grown: Sequence[Growth]) -> str:
     """What would have to change first, and which step takes longest."""
+    grown = [one for one in grown if len(one.seconds) > 1]
+    if not grown:
+        return "One share says nothing of growth: with a second one, what all of it would take is computed."
     first = [f"{one.step} ({one.all_memory / 1e9:,.0f} GB of memory)" for one in grown if one.all_memory > MEMORY_BAR]
     hours = [one for one in grown if one.all_seconds / 3600 > HOURS_BAR]
     first += [f"{one.step} ({one.all_seconds / 3600:,.0f} hours)" for one in hours]
