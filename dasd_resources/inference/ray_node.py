@@ -111,6 +111,10 @@ class Replica:
                 yield None
                 while (job := self._fed.get()) is not None:
                     method, requests = job
-                    yield from engine.generate(requests) if method == "generate" else engine.score(requests)  # type: ignore[arg-type]
+                    results: Iterator[Result]
+                    results = engine.generate(requests) if method == "generate" else engine.score(requests)  # type: ignore[arg-type]
+                    # Ray sends values into a generator, which `yield from` would pass on to a list of results.
+                    for result in results:  # noqa: UP028
+                        yield result
         except Exception as error:
             yield Raised(portable(error))
