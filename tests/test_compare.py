@@ -59,7 +59,9 @@ def test_every_figure_is_one_of_the_answers(home: Project, capsys: pytest.Captur
     of = {key: answers(home, checkpoint(home, name)) for key, name in (("a", "t060"), ("b", "teacher"))}
     expected = compare(
         paired_differences(
-            pl.concat([frame.with_columns(arm=pl.lit(key), seed=0) for key, frame in of.items()]), "a", "b"
+            pl.concat([frame.with_columns(arm=pl.lit(key), seed=pl.lit(None, pl.Int64)) for key, frame in of.items()]),
+            "a",
+            "b",
         )
     )
     assert (row["difference"], row["low"], row["high"], row["p"]) == pytest.approx(

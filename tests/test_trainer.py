@@ -368,8 +368,8 @@ def test_forked_trainings_are_as_those_of_a_process_each(
     monkeypatch.setattr(trainer, "fork", lambda *given: children.append(start(*given)) or children[-1])
 
     def kill(reading: Reading) -> None:
-        if reading.step >= 12:
-            os.kill(children[0].pid, signal.SIGKILL)
+        if reading.step >= 12 and children:
+            os.kill(children.pop().pid, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="killed by SIGKILL"):
         train(jobs[2], kill)
