@@ -39,11 +39,12 @@ class Installed:
         return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
 
     def dasd(self, *words: str) -> str:
-        """What a command prints on standard output."""
+        """What a command prints."""
+        command, pipe = [self.scripts / "dasd", *words], subprocess.PIPE
         done = subprocess.run(
-            [self.scripts / "dasd", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True
+            command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stdout[-3000:]
         return done.stdout
 
     @contextmanager
