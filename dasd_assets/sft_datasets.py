@@ -25,6 +25,7 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 EXAMPLES_VERSION = "1"
@@ -32,7 +33,6 @@ EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
 EXAMPLES_AT_ONCE = 1024
 TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels take 16 MB
-ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once
 SPOOLED = pa.schema(
     {
         "example_id": pa.string(),

@@ -112,7 +112,6 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
         seed=stage.recipe.seed,
         destination=folder / checkpoint,
         num_threads=num_threads,
-        forked=num_threads is not None,
         run=Run(Path(warehouse.home) / FOLDER, stage.recipe.name, checkpoint),
         record={
             "recipe": described(stage.recipe),

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import dropped_at_limits, inline, values_at_limit
@@ -19,19 +18,18 @@ from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
-from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_rows
+from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import LENGTH_BY_STUDENT, require_tokens
-from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
 RESPONSES_AT_ONCE = 1024
-ROWS_OF_OBJECTS = 32  # of these, as Python objects: of 65,536 tokens, 75 MB
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -128,9 +126,6 @@ def _result(
         asked = reading.read("SELECT prompt_id FROM prompts WHERE batch = $batch", rows)["prompt_id"]
         judged_by = known_versions(reading, asked.to_list())
         values = _values(reading, rows, filters)
-    failed = {
-        name: int(counts.filter(~pl.col("passed") & (pl.col("filter") == name))["number"].sum()) for name in FILTERS
-    }
     return dg.MaterializeResult(
         data_version=content_version([*ids, version, *judged_by]),
         metadata=declared.result(
@@ -140,8 +135,7 @@ def _result(
             {"passed": False},
             **sandbox,
             num_responses=ids.len(),
-            **{f"failed_{name}": count for name, count in failed.items()},
-            **not_decided(dict(counts.group_by("kind").agg(pl.sum("number")).iter_rows())),
+            **verdict_figures(counts),
             **values,
         ),
     )

@@ -10,9 +10,10 @@ from test_imported_responses import importing
 from test_selection_source import other
 
 from dasd_assets.cli import main
+from dasd_assets.commands.check.landed_responses import landed
 from dasd_assets.commands.pilot_files import lines_of, write_lines
 from dasd_assets.commands.plan import landed_prompts, scope_of
-from dasd_assets.commands.planned_pool import carried_figures, landed, landed_figures
+from dasd_assets.commands.planned_pool import carried_figures, landed_figures
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.estimate import Plan, estimate
 from dasd_assets.plan.figures import Figure

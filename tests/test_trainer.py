@@ -361,7 +361,7 @@ def test_a_killed_training_with_dropout_ends_bit_for_bit_as_if_undisturbed_and_k
 def test_forked_trainings_are_as_those_of_a_process_each(
     stage1: tuple[Trained, list[Progress]], make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [replace(make_job(f"forked-{number}"), forked=True, num_threads=1) for number in range(3)]
+    jobs = [replace(make_job(f"forked-{number}"), num_threads=1) for number in range(3)]
     with ThreadPoolExecutor(2) as pool:
         trained = list(pool.map(lambda job: train(job, ignore), jobs[:2]))
     children = list[ForkedChild]()
@@ -390,9 +390,9 @@ train(pickle.load(open(sys.argv[1], "rb")), lambda point: print(point, flush=Tru
 """
 
 
-@pytest.mark.parametrize("forked", [False, True])
-def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path, forked: bool) -> None:
-    job = replace(make_job("orphan", epochs=10_000), forked=forked)
+@pytest.mark.parametrize("num_threads", [None, 1], ids=["alone", "forked"])
+def test_the_child_ends_with_its_parent(make_job: JobMaker, tmp_path: Path, num_threads: int | None) -> None:
+    job = replace(make_job("orphan", epochs=10_000), num_threads=num_threads)
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "job")], stdout=subprocess.PIPE) as parent:
         assert parent.stdout and parent.stdout.readline().startswith(b"Pace(step=0")

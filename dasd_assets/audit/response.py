@@ -1,6 +1,6 @@
 """A response, from the landed line to the checkpoints that learned from it; and a training example, by its source."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dasd_assets.audit.prompt import Record, prompt_record, question_record
 from dasd_assets.audit.ranking import selections
@@ -34,7 +34,7 @@ def audit_response(reading: Reading, response_id: str) -> Record:
 
 def response_record(reading: Reading, typed: str) -> Record:
     """A response itself: its question, text, verdicts, sentences and scores. typed: its id, or the beginning of it."""
-    key = _located(reading, typed)
+    key = located(reading, typed)
     response = reading.read(_RESPONSE, key).row(0, named=True)
     return {
         "response_id": key["id"],
@@ -47,7 +47,7 @@ def response_record(reading: Reading, typed: str) -> Record:
     }
 
 
-def _located(reading: Reading, typed: str) -> dict[str, str]:
+def located(reading: Reading, typed: str) -> dict[str, str]:
     """Id and batch of a response: all else is looked up in its batch's own files, the id in all of them, once."""
     found = reading.read(_BATCH, {"id": typed})
     if found.is_empty():  # not a whole id
@@ -65,9 +65,8 @@ def learned_from(reading: Reading, response_id: str) -> Record:
     }
 
 
-def audit_selections(reading: Reading, response_id: str) -> list[Record]:
-    """Of a response, only in which datasets it is, or why it is not."""
-    key = _located(reading, response_id)
+def audit_selections(reading: Reading, key: Mapping[str, str]) -> list[Record]:
+    """Of a response, only in which datasets it is, or why it is not. key: of `located`."""
     response = reading.read(_RESPONSE, key).row(0, named=True)
     query = "SELECT domain FROM prompts WHERE prompt_id = $id AND batch = $batch"
     domains = reading.read(query, {"id": response["prompt_id"], "batch": key["batch"]})["domain"].to_list()

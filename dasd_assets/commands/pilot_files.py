@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dasd_assets.commands.planned_pool import landed
+from dasd_assets.commands.check.landed_responses import landed
 from dasd_assets.evaluation import benchmark_rows
 from dasd_assets.rules.imports import sampled_at
 from dasd_resources.content_hash import content_hash

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from dasd_assets.commands.check.batch_sizes import questions_per_batch
 from dasd_assets.commands.check.landed import landed_records
+from dasd_assets.commands.check.landed_responses import landed
 from dasd_assets.commands.display import display
 from dasd_assets.commands.messages import timed
 from dasd_assets.commands.pilot import run_pilot, scaled_to, this_machine
 from dasd_assets.commands.pilot_files import draw
-from dasd_assets.commands.planned_pool import carried_figures, has_answered, landed, landed_figures, over
+from dasd_assets.commands.planned_pool import carried_figures, has_answered, landed_figures, over
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import question_rows
 from dasd_assets.plan.assumptions import BENCHMARK_SIZES, NUM_QUESTIONS, OF_QUESTIONS, UNKNOWN_BENCHMARK, assumed
 from dasd_assets.plan.estimate import estimate
-from dasd_assets.plan.figures import Figure, Figures
+from dasd_assets.plan.figures import Figure, Figures, exact
 from dasd_assets.plan.hardware import CPU, Machine, machine
 from dasd_assets.plan.model_size import ABSENT, ModelSize, size_of
 from dasd_assets.plan.page import document, page
@@ -125,12 +126,12 @@ def scope_of(
         total, origin = float(NUM_QUESTIONS), OF_QUESTIONS
     shares = dict(landed) or dict(recipe.selection.budgets.get(recipe.last_dataset, {})) or {"general": 1}
     questions = {domain: total * num / sum(shares.values()) for domain, num in shares.items()}
-    told = {"questions": Figure(total, total, total, origin)}
+    told = {"questions": exact(total, origin)}
     benchmarks = dict[str, int]()
     for benchmark in recipe.evaluation.benchmarks:
         num, source = _benchmark(benchmark)
         benchmarks[benchmark.name] = num
-        told[f"questions of {benchmark.name}"] = Figure(num, num, num, source)
+        told[f"questions of {benchmark.name}"] = exact(num, source)
     files = Counter(prompt.source_file for prompt in prompts)
     num_batches = len(list(questions_per_batch(recipe, files.values()))) or len(questions)
     teacher, student = _size(recipe.teacher, "teacher"), _size(recipe.student, "student")

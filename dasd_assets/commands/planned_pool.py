@@ -4,20 +4,19 @@ Landed files are read to their end, as `dasd check` reads them; of their texts o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dasd_assets.plan.figures import Figure, Figures, measured
+from dasd_assets.plan.figures import Figure, Figures, exact, measured
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
 from dasd_assets.rules.imports import has_teacher, sampled_at
 from dasd_assets.rules.selection_source import source_fault
 from dasd_resources.errors import UserError
 from dasd_resources.inference.engines import Engines
-from dasd_resources.landing.landing_folder import LandingFolder
-from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
+from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs
 from dasd_resources.recipe import Recipe, dataset_name
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured as measured_lists
@@ -51,13 +50,6 @@ class _Found:
                 self.responses.setdefault(one.landed_id, _Response(one.prompt_id, name, one.sample, len(one.text)))
 
 
-def landed(folder: LandingFolder, recipe: Recipe) -> Iterator[Landed]:
-    """What the files of a landing folder bring beside questions."""
-    for batch, file in folder.keys(folder.files()).items():
-        with folder.local_copy(file, batch) as path:
-            yield from read_responses(path, file.name, recipe.landing.columns)
-
-
 def landed_figures(ones: Iterable[Landed], recipe: Recipe, num_questions: int) -> dict[str, Figure]:
     """Of a recipe with `imports`: responses of a landed question, those it uses, those with logprobs, their length."""
     found = _Found()
@@ -77,16 +69,16 @@ def _of_dataset(recipe: Recipe, dataset: str, found: _Found, num_questions: int)
         share = 0.0 if has_teacher(recipe) else 1.0
         num = float(recipe.generation.num_candidates)
         return {
-            f"landed_each.{dataset}": _exact(num, NONE_LANDED),
-            f"used_share.{dataset}": _exact(1.0, NONE_LANDED, True),
-            f"given_share.{dataset}": _exact(share, NONE_LANDED, True),
+            f"landed_each.{dataset}": exact(num, NONE_LANDED),
+            f"used_share.{dataset}": exact(1.0, NONE_LANDED, True),
+            f"given_share.{dataset}": exact(share, NONE_LANDED, True),
         }
     used = sum(min(num, recipe.generation.num_candidates) for num in Counter(one.prompt_id for one in taken).values())
     num_given = 0 if recipe.teacher.is_proxy else len(given)
     figures = {
-        f"landed_each.{dataset}": _exact(len(taken) / num_questions, LANDED),
-        f"used_share.{dataset}": _exact(used / max(len(taken), 1), LANDED, True),
-        f"given_share.{dataset}": _exact(num_given / max(len(taken), 1), LANDED, True),
+        f"landed_each.{dataset}": exact(len(taken) / num_questions, LANDED),
+        f"used_share.{dataset}": exact(used / max(len(taken), 1), LANDED, True),
+        f"given_share.{dataset}": exact(num_given / max(len(taken), 1), LANDED, True),
     }
     return {**figures, **(_lengths(dataset, taken, found) if taken else {})}
 
@@ -95,7 +87,7 @@ def _lengths(dataset: str, taken: list[_Response], found: _Found) -> dict[str, F
     """Tokens of a response: the teacher's are known where logprobs landed, the student's are about as many."""
     lengths = [found.num_tokens[one.sample] for one in taken if one.sample in found.num_tokens]
     if len(lengths) == len(taken):
-        teacher = _exact(float(np.mean(lengths)), LANDED)
+        teacher = exact(float(np.mean(lengths)), LANDED)
     elif lengths:
         teacher = replace(measured(np.array(lengths, float)), origin=f"{LANDED}, {len(lengths):,} with tokens")
     else:
@@ -132,17 +124,17 @@ def carried_figures(lake: Lake, recipe: Recipe, engines: Engines) -> dict[str, F
         control, _ = _row(lake, _CARRIED, {**key, "policy": RANDOM})
         student = f"{origin}: the teacher's tokens; this student's are about as many"
         figures |= {
-            f"present.{dataset}": _exact(num, origin),
-            f"carried.{dataset}": _exact(carried, origin),
-            f"control.{dataset}": _exact(control, origin),
-            f"teacher_tokens.{dataset}": _exact(tokens, origin),
+            f"present.{dataset}": exact(num, origin),
+            f"carried.{dataset}": exact(carried, origin),
+            f"control.{dataset}": exact(control, origin),
+            f"teacher_tokens.{dataset}": exact(tokens, origin),
             f"student_tokens.{dataset}": Figure(tokens, 0.8 * tokens, 1.25 * tokens, student),
             f"carried_tokens.{dataset}": Figure(carried_tokens, 0.8 * carried_tokens, 1.25 * carried_tokens, student),
         }
     last = {"source": recipe.selection_from, "dataset": recipe.last_dataset, "policy": DAS}
     questions = float(lake.read(f"SELECT count(DISTINCT prompt_id) {_OF_SOURCE}", last).item())
     fitting = Figure(0.97, 0.8, 1.0, "assumed: not too long in this student's tokens", True)
-    return {**figures, "carried_questions": _exact(questions, origin), "fitting_share": fitting}
+    return {**figures, "carried_questions": exact(questions, origin), "fitting_share": fitting}
 
 
 def has_answered(lake: Lake, checkpoint_id: str) -> bool:
@@ -163,10 +155,6 @@ def _row(lake: Lake, query: str, params: dict[str, object]) -> tuple[float, floa
     """Number and mean length."""
     number, mean = lake.read(query, params).row(0)
     return float(number), float(mean or 0.0)
-
-
-def _exact(value: float, origin: str, is_share: bool = False) -> Figure:
-    return Figure(value, value, value, origin, is_share)
 
 
 def over(exact: Figures, others: Figures) -> Figures:

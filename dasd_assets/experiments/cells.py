@@ -98,17 +98,15 @@ def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) 
 def answers(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:
     """The answers of every cell that was asked all questions; a request that failed is wrong.
 
-    One row per sample: arm, seed, checkpoint_id, benchmark, temperature, question_id, correct, status (`answered` or
-    `failed`); evaluation_id, num_tokens, cut_off: None if it failed.
+    One row per sample: arm, seed, benchmark, temperature, question_id, correct, status (`answered` or `failed`);
+    evaluation_id, num_tokens, cut_off: None if it failed.
     """
     cells = trained_cells(warehouse, recipe, experiment).select(ARM, SEED, "checkpoint_id")
     asked = evaluated_recipe(recipe, experiment)
     found = outcomes(warehouse, asked, cells["checkpoint_id"].to_list())
     whole = found.filter((pl.col("status") != "missing").all().over("checkpoint_id"))
     columns = ["benchmark", "temperature", "question_id", "correct", "status", "evaluation_id", "num_tokens", "cut_off"]
-    return cells.join(whole, on="checkpoint_id", maintain_order="left_right").select(
-        ARM, SEED, "checkpoint_id", *columns
-    )
+    return cells.join(whole, on="checkpoint_id", maintain_order="left_right").select(ARM, SEED, *columns)
 
 
 def failed_text(answers: pl.DataFrame) -> str:

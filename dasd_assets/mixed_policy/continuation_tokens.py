@@ -7,7 +7,6 @@ import dagster as dg
 
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
-    ROWS_OF_OBJECTS,
     continuation_texts,
     continuations_read,
     current_continuations,
@@ -21,6 +20,7 @@ from dasd_assets.student_tokens import write_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import missing
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Warehouse
 
 

@@ -13,7 +13,6 @@ import polars as pl
 
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
-    ROWS_OF_OBJECTS,
     continuation_texts,
     continuations_read,
     current_continuations,
@@ -25,13 +24,13 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
-from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_rows
+from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, stored_tokens
-from dasd_assets.rules.verdict import not_decided
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
@@ -114,9 +113,6 @@ def _metadata(
         WHERE filter_version = $version AND list_contains($filters, filter)
           AND continuation_id IN (SELECT unnest($ids::VARCHAR[])) GROUP BY ALL"""
     counts = warehouse.read(query, {"version": version, "filters": list(FILTERS), "ids": ids.to_list()})
-    failed = {
-        name: int(counts.filter(~pl.col("passed") & (pl.col("filter") == name))["number"].sum()) for name in FILTERS
-    }
     return declared.result(
         warehouse,
         int(counts["number"].sum()),
@@ -124,6 +120,5 @@ def _metadata(
         {"passed": False},
         **sandbox,
         num_continuations=ids.len(),
-        **not_decided(dict(counts.group_by("kind").agg(pl.sum("number")).iter_rows())),
-        **{f"failed_{name}": count for name, count in failed.items()},
+        **verdict_figures(counts),
     )

@@ -31,7 +31,6 @@ from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 CONTINUATIONS_AT_ONCE = 1024  # whose texts are in memory
-ROWS_OF_OBJECTS = 32  # of these, as Python objects
 CONTINUATION_VERSION = "1"
 CONTINUATIONS = Rule(
     "continuations",

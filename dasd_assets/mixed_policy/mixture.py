@@ -33,7 +33,6 @@ from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
 from dasd_assets.sft_datasets import (
     EXAMPLES,
     EXAMPLES_AT_ONCE,
-    ROWS_OF_OBJECTS,
     audit_figures,
     example_row,
     selected_ids,
@@ -43,6 +42,7 @@ from dasd_assets.sft_datasets import (
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 MIXTURE_VERSION = "1"

@@ -45,6 +45,11 @@ class Interval:
     high: float
 
 
+def exact(value: float, origin: str, is_share: bool = False) -> Figure:
+    """A number that is known."""
+    return Figure(value, value, value, origin, is_share)
+
+
 def measured(values: np.ndarray, groups: np.ndarray | None = None, is_share: bool = False) -> Figure:
     """The mean of a pilot's values with its interval; values of one group (a question) count as one draw."""
     mean = float(values.mean())

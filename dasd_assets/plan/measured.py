@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from dasd_assets.plan.figures import PILOT, Figure, Figures, Values, at_hand, measured
+from dasd_assets.plan.figures import PILOT, Figure, Figures, Values, at_hand, exact, measured
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
 from dasd_assets.plan.work import work_of
@@ -192,7 +192,7 @@ def _of_imports(lake: Lake, recipe: Recipe, dataset: str, asked: int) -> dict[st
     params = {"num_candidates": recipe.generation.num_candidates, "temperature": recipe.datasets[dataset]}
     num, used, given = lake.read(query, params).row(0)
     found = {"landed_each": num / max(asked, 1), "used_share": used / max(num, 1), "given_share": given / max(num, 1)}
-    return {f"{name}.{dataset}": Figure(value, value, value, PILOT) for name, value in found.items()}
+    return {f"{name}.{dataset}": exact(value, PILOT) for name, value in found.items()}
 
 
 def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, Figure]:

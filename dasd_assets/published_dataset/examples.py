@@ -10,11 +10,10 @@ from dasd_assets.rules.filters import CORRECTNESS, continuation_filter_version, 
 from dasd_assets.rules.instructions import AS_ASKED
 from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.recipe import Export, Recipe
-from dasd_resources.storage.passes import passes
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS, passes
 from dasd_resources.storage.warehouse import Reading, Row
 
 EXAMPLES_AT_ONCE = 1024  # of 64K tokens: some 300 MB of text
-ROWS_OF_OBJECTS = 32  # of these, as Python objects
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
+
 ROWS_PER_GROUP = 1024  # what a reader decodes at least; the hub's viewer asks for small ones
-ROWS_OF_OBJECTS = 32  # of these, as Python objects: as Arrow's, lists take a tenth of the memory
 
 
 class Shards:

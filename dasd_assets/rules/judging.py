@@ -3,8 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
+import polars as pl
+
 from dasd_assets.rules.filters import FILTERS, Response, judge
-from dasd_assets.rules.verdict import Verdict
+from dasd_assets.rules.verdict import Verdict, not_decided
 from dasd_resources.recipe import Filters, Thinking
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
@@ -30,6 +32,16 @@ def judge_row(
         return {name: refused for name in FILTERS if name not in known}
     told = {"asked": None, **row, "thinking": thinking, "confinement": confinement}
     return judge(Response(**{name: told[name] for name in Response.__annotations__}), filters, known)
+
+
+def verdict_figures(counts: pl.DataFrame) -> dict[str, int]:
+    """How many texts each filter fails, and how many answers nobody could judge; as metadata.
+
+    counts: filter, passed, kind, number.
+    """
+    failed = counts.filter(~pl.col("passed"))
+    of_filters = {f"failed_{name}": int(failed.filter(pl.col("filter") == name)["number"].sum()) for name in FILTERS}
+    return {**of_filters, **not_decided(dict(counts.group_by("kind").agg(pl.sum("number")).iter_rows()))}
 
 
 def verdict_rows(key: Row, verdicts: Mapping[str, Verdict], version: str) -> list[Row]:

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.response import audit_selections, learned_from, response_record, typed_sentences
+from dasd_assets.audit.response import audit_selections, learned_from, located, response_record, typed_sentences
 from dasd_assets.rules.scores import SCORES, threshold_version
-from dasd_assets.rules.typed_ids import find_id
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import among
 from dasd_assets.viewer.viewer import Viewer
@@ -52,15 +51,15 @@ def response(viewer: Viewer, request: Request) -> Response:
 def reach(viewer: Viewer, request: Request) -> Response:
     """Part of a page: why it was chosen or not, and what learned from it."""
     with viewer.lake.reading() as reading:
-        selections = audit_selections(reading, request.path_params["id"])
-        learned = learned_from(reading, find_id(reading, "response", request.path_params["id"]))
+        key = located(reading, request.path_params["id"])
+        selections, learned = audit_selections(reading, key), learned_from(reading, key["id"])
     return viewer.page(request, "response_reach.html", selections=selections, learned=learned)
 
 
 def selection(viewer: Viewer, request: Request) -> Response:
     """Part of a page: in which datasets a response is, or why not."""
     with viewer.lake.reading() as reading:
-        found = audit_selections(reading, request.path_params["id"])
+        found = audit_selections(reading, located(reading, request.path_params["id"]))
     return viewer.page(request, "selection.html", selections=found)
 
 

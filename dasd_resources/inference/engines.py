@@ -189,14 +189,19 @@ class Engines(ConfigurableResource):
         return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec, model.logs), gpus)
 
     def _load_on_ray(self, model: PromptedModel, cluster: RayCluster) -> InferenceEngine:
-        if find_spec("ray") is None:
-            raise RecipeError("engine: ray needs Ray: pip install 'dasd[ray]', on every node, or remove ray")
+        require_ray()
         from dasd_resources.inference.ray_cluster import needs  # Ray takes a second, and few recipes name it
         from dasd_resources.inference.ray_replicas import Placing, RayReplicas
 
         spec, load = model.spec, partial(_load_replica, model.path, model.fingerprint, model.spec)
         placing = Placing(cluster.address, needs(spec, cluster), cluster.patience_s)
         return RayReplicas(load, spec.replicas, placing, model.path, ENGINES[spec.engine].package)
+
+
+def require_ray() -> None:
+    """Raise RecipeError where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise RecipeError("engine: ray needs Ray: pip install 'dasd[ray]', on every node, or remove ray")
 
 
 def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None = None) -> InferenceEngine:

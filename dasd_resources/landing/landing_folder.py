@@ -188,6 +188,12 @@ class LandingFolder:
             self._check(path, file, batch)
             yield path
 
+    def local_copies(self) -> Iterator[tuple[LandedFile, Path]]:
+        """Every complete file, with its path in this machine until the next is asked for. Raises as `local_copy`."""
+        for batch, file in self.keys(self.files()).items():
+            with self.local_copy(file, batch) as path:
+                yield file, path
+
     @contextmanager
     def _local(self, file: LandedFile) -> Iterator[Path]:
         if self.local is not None:

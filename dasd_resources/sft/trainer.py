@@ -73,8 +73,7 @@ class SftJob:
     seed: int
     destination: Path
     record: Mapping[str, object]
-    num_threads: int | None = None  # of each process; None: one per core
-    forked: bool = False  # from a process that has the libraries; without a launcher and GPUs
+    num_threads: int | None = None  # of a training beside others, which is forked (forked.py); None: one per core
     run: Run | None = None  # what trackers call it; None: it reports to none
 
     @property
@@ -234,7 +233,7 @@ def _run_child(job: SftJob, resume: Path | None, lock: int, on_progress: Callabl
     arguments = [str(job.partial / "job.json"), *([str(resume)] if resume else [])]
     with (job.partial / "log.txt").open("ab") as log, (job.partial / "progress.jsonl").open() as progress:
         progress.seek(0, os.SEEK_END)
-        if job.forked:
+        if job.num_threads is not None:
             child: Child = fork(arguments, _environment(job), log.fileno(), lock)
         else:
             child = subprocess.Popen(

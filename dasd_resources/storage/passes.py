@@ -8,6 +8,7 @@ that many times `at_once` ids, what is kept grows with their number.
 import math
 from collections.abc import Sequence
 
+ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once: of 65,536 tokens and their text, 75 MB
 MAX_PASSES = 64  # over the tables; where there are more ids, a pass is for more of them
 
 

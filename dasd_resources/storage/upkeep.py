@@ -46,8 +46,10 @@ def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
     info = lake.read("SELECT table_name, file_count FROM ducklake_table_info('dasd') WHERE file_count > 1")
     merged: dict[str, int] = {}
     for table in sorted(info["table_name"]):
-        require_content(lake.catalog, _to_merge(lake, table))
-        _bound_row_groups(lake, origin, table)
+        files = _to_merge(lake, table)
+        require_content(lake.catalog, files)
+        if files:
+            _bound_row_groups(lake, origin, table)
         while num_files := _merge_once(lake, origin, table):
             merged[table] = merged.get(table, 0) + num_files
     return merged

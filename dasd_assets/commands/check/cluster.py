@@ -1,19 +1,14 @@
 """Checks of the Ray cluster that a model's replicas run on: that it can be joined, has room, and computes the same."""
 
-from importlib.util import find_spec
-
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_resources.inference.engine_catalogue import ENGINES
-from dasd_resources.inference.engines import PromptedModel
+from dasd_resources.inference.engines import PromptedModel, require_ray
 from dasd_resources.recipe import RayCluster
-
-INSTALL = "pip install 'dasd[ray]', on every node, or remove ray"
 
 
 def cluster(model: PromptedModel, asked: RayCluster) -> str:
     """There is room for the replicas, and every node has the versions, the code and the model of this machine."""
-    if find_spec("ray") is None:
-        raise CheckFailed(f"Ray is not installed: {INSTALL}")
+    require_ray()
     from dasd_resources.inference.ray_cluster import amounts, join, leave, needs, num_places, too_small
     from dasd_resources.inference.ray_node import different_nodes
 

@@ -155,6 +155,5 @@ def budgets(recipe: Recipe, prompts: Prompts) -> str:
 def landed_records(folder: LandingFolder, recipe: Recipe) -> Iterator[Prompt | RejectedPrompt]:
     """What became of every line of the landing folder, file by file."""
     read = read_questions if recipe.imports is not None else read_prompts
-    for batch, file in folder.keys(folder.files()).items():
-        with folder.local_copy(file, batch) as path:
-            yield from read(path, file.name, recipe.landing.columns)
+    for file, path in folder.local_copies():
+        yield from read(path, file.name, recipe.landing.columns)

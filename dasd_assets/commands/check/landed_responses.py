@@ -1,6 +1,6 @@
 """The check of landed responses in `dasd check`: how many there are, and whether their tokens say their texts."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.landing.landing_folder import LandingFolder, landing_folder
 from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
 from dasd_resources.landing.response_rejections import RejectedResponse
-from dasd_resources.recipe import Columns, Recipe
+from dasd_resources.recipe import Recipe
 
 NUM_TRIED = 16  # responses whose tokens are read
 NUM_REASONS = 3
@@ -53,7 +53,7 @@ class Found:
 def landed_responses(recipe: Recipe, home: Path, teacher: PromptedModel | None) -> str:
     """How many there are, and how many with logprobs. Raises CheckFailed or CheckWarning."""
     found = Found()
-    for one in _landed(landing_folder(recipe, home), recipe.landing.columns):
+    for one in landed(landing_folder(recipe, home), recipe):
         found.add(one)
     num_given = len(found.given & found.samples)
     message = f"{len(found.samples):,} landed, {num_given:,} of them with logprobs"
@@ -79,7 +79,7 @@ def _require_texts(found: Found, teacher: PromptedModel, message: str) -> None:
             )
 
 
-def _landed(folder: LandingFolder, mappings: Sequence[Columns]) -> Iterator[Landed]:
-    for batch, file in folder.keys(folder.files()).items():
-        with folder.local_copy(file, batch) as path:
-            yield from read_responses(path, file.name, mappings)
+def landed(folder: LandingFolder, recipe: Recipe) -> Iterator[Landed]:
+    """What the files of a landing folder bring beside questions."""
+    for file, path in folder.local_copies():
+        yield from read_responses(path, file.name, recipe.landing.columns)
