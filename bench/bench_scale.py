@@ -1,7 +1,8 @@
 """The stages at shares of the report's size: seconds, peak memory and bytes, how they grow, and what all of it takes.
 
     python bench/bench_scale.py [share ...] [--minutes M] [--disk GB] [--folder FOLDER]
-        # shares in percent of 105,000 questions and 1.68 M candidates; also DASD_SCALE="1 3 10", DASD_SCALE_MINUTES
+        # shares in percent of 105,000 questions and 1.68 M candidates; also DASD_SCALE="1 3 10", DASD_SCALE_MINUTES,
+        # DASD_SCALE_DISK
 
 Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
 real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM and of which CPU seconds
@@ -33,7 +34,6 @@ from scale_home import MAINTENANCE, MEAN, NOTHING, NUM_CANDIDATES, NUM_QUESTIONS
 
 SHARES = (0.01, 0.03, 0.1)  # percent
 BYTES_PER_TOKEN = 30.0  # of a whole home, with training sets that are written again while they are replaced
-DISK_GB = 20.0
 SPARE = 2e9  # bytes of the disk that stay free
 MEMORY_BAR, HOURS_BAR = 64e9, 24.0  # of a step at 100 %: beyond, it has to change first
 SIZES = "sizes"
@@ -225,7 +225,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("share", type=float, nargs="*")
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("DASD_SCALE_MINUTES", "inf")))
-    parser.add_argument("--disk", type=float, default=DISK_GB)
+    parser.add_argument("--disk", type=float, default=float(os.environ.get("DASD_SCALE_DISK", "inf")))
     parser.add_argument("--folder", type=Path, default=default_folder("scale"))
     given = parser.parse_args()
     asked = given.share or [float(word) for word in os.environ.get("DASD_SCALE", "").split()] or SHARES

@@ -132,8 +132,8 @@ def scope_of(
         num, source = _benchmark(benchmark)
         benchmarks[benchmark.name] = num
         told[f"questions of {benchmark.name}"] = exact(num, source)
-    files = Counter(prompt.source_file for prompt in prompts)
-    num_batches = len(list(questions_per_batch(recipe, files.values()))) or len(questions)
+    files = Counter(prompt.source_file for prompt in prompts) or {name: round(num) for name, num in questions.items()}
+    num_batches = len(list(questions_per_batch(recipe, files.values())))  # where none has landed: a file per domain
     teacher, student = _size(recipe.teacher, "teacher"), _size(recipe.student, "student")
     return Scope(questions, num_batches, benchmarks, teacher, student, planned), told
 

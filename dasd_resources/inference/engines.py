@@ -163,11 +163,12 @@ class Engines(ConfigurableResource):
     ) -> Iterator[Completion | Failure]:
         """Completions as they finish, and what comes in a request's place; with nothing to do, nothing is loaded.
 
-        requests: any number; `at_once` of them are taken, and answered, before the next are. The model stays loaded.
+        requests: any number; `at_once` of them for each replica are taken, and answered, before the next are. The model
+        stays loaded.
         """
         with ExitStack() as loaded:
             engine: InferenceEngine | None = None
-            for part, refused in in_parts(requests, at_once):
+            for part, refused in in_parts(requests, at_once * model.spec.replicas):
                 yield from refused
                 if part:
                     engine = engine or loaded.enter_context(self.open(model))

@@ -29,7 +29,8 @@ from dasd_resources.inference.ray_node import NodeState, Replica, Result, state_
 from dasd_resources.recipe import LOCAL, RecipeError
 
 LEAST = 8  # asked of a replica at a time, while there are so many
-MOST = 2 * RUNS_AT_ONCE  # a batch, and what follows it
+# Enough that the end of a part, when ever fewer run, costs little: an engine ends one part before it begins the next.
+MOST = 16 * RUNS_AT_ONCE
 MAX_LOSSES = 3  # of each replica, one after another with no result of any between them
 POLL_SECONDS = 1.0
 FEED = "feed"  # the actor's thread for requests that come while it answers others
