@@ -29,6 +29,7 @@ from dasd_resources.demo.tiny_models import encode
 from dasd_resources.recipe import Training, load_recipe
 from dasd_resources.sft.child import sft_config, stage_trainer
 from dasd_resources.sft.packing import load_rows
+from dasd_resources.sft.trackers import SETTINGS
 
 NUM_ROWS, NUM_ROUNDS, BAR = 320, 7, 0.97
 BATCH = 16
@@ -81,6 +82,7 @@ def seconds_of_ours(rows: Path, settings: Training) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "progress.jsonl").touch()
+        (folder / SETTINGS).write_text('{"report_to": []}')
         job = {"training": settings.model_dump(mode="json"), "model": str(STUDENT), "rows": str(rows)}
         trainer = stage_trainer({**job, "epochs": 1, "seed": 42}, folder)
         seconds = cpu_seconds(trainer)

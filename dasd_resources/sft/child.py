@@ -35,6 +35,7 @@ from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
 from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
 from dasd_resources.sft.ending import SavesBeforeEnding
+from dasd_resources.sft.freed_memory import keep_freed_memory
 from dasd_resources.sft.kept_epochs import KeepsEpochs
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
 from dasd_resources.sft.trackers import SETTINGS
@@ -44,6 +45,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(description: Path, resume: str | None) -> None:
+    keep_freed_memory()
     job, folder = json.loads(description.read_text()), description.parent
     trainer = stage_trainer(job, folder)
     trainer.add_callback(SavesBeforeEnding(folder / SAVING))
