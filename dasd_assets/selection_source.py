@@ -22,6 +22,7 @@ from dasd_assets.rules.asset_names import (
     generation_asset,
     selection_asset,
 )
+from dasd_assets.rules.candidates import held_out_share
 from dasd_assets.rules.empty_datasets import empty_selection
 from dasd_assets.rules.filters import FILTERING, filter_version
 from dasd_assets.rules.ids import selection_id
@@ -87,7 +88,7 @@ def _carried(recipe: Recipe, name: str, datasets: list[str], policy: str) -> dg.
         looks_up={"responses": list(map(generation_asset, datasets))},
         models=["student_model"],
         rules=[SELECTION_SOURCE, FILTERING],
-        parts=["generation.temperatures"],
+        parts=["generation.temperatures", "heldout.questions"],
         rows=f"{which}policy = '{policy}'",
     )
 
@@ -124,10 +125,13 @@ def carried(
     version: of this recipe's filters. batches: existing, not quarantined.
     """
     key = {"source": recipe.selection_from, "dataset": dataset, "policy": policy}
-    found = warehouse.read(CARRIED, {**key, "filter_version": version, "batches": batches})
+    known = {"filter_version": version, "batches": batches, "held_out_share": held_out_share(recipe)}
+    found = warehouse.read(CARRIED, {**key, **known})
     outcome = (
         pl.when(~pl.col("present"))
         .then(pl.lit("absent"))  # its question was withdrawn, or its batch is gone
+        .when(pl.col("held_out"))
+        .then(pl.lit("held_out"))
         .when(pl.col("fits").is_null())
         .then(pl.lit("unjudged"))
         .when(~pl.col("fits"))
@@ -139,7 +143,7 @@ def carried(
 
 def kept_rows(found: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """Rows of `selected_responses` of this recipe: the other's, with `selected_by` the recipe that ranked them."""
-    kept = found.filter(pl.col("outcome") == "kept").drop("present", "fits", "reason", "outcome")
+    kept = found.filter(pl.col("outcome") == "kept").drop("present", "held_out", "fits", "reason", "outcome")
     identity = None
     if kept.height:
         row = kept.row(0, named=True)
@@ -166,6 +170,7 @@ def _record(
         **source_rules(warehouse, source)[dataset],
         "selection_from": source,
         "length_version": version,
+        "held_out_share": held_out_share(recipe),
         "batches": batches,
     }
     record_rule(context, warehouse, recipe, dataset, rule)
@@ -204,6 +209,7 @@ def _result(
             num_selected_there=found.height,
             num_too_long=counts.get("too_long", 0),
             num_absent=counts.get("absent", 0),
+            num_held_out=counts.get("held_out", 0),
             num_unjudged=counts.get("unjudged", 0),
             mean_score=kept.select(pl.mean("score")).item(),
             **selection_audit(warehouse, recipe, of_rows),

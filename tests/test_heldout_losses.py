@@ -1,11 +1,20 @@
 """Held-out losses: which responses are held out, sums per type of sentence by hand, each scored once."""
 
+import shutil
+from pathlib import Path
+
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import Project, change, prompt_rows
 
+from dasd_assets.audit.outdated import explained
+from dasd_assets.audit.pages import prompt_page
+from dasd_assets.audit.prompt import prompt_record
+from dasd_assets.audit.response import audit_response
+from dasd_assets.audit.verify import verify
 from dasd_assets.heldout_losses import build, loss_by_stage
 from dasd_assets.records.plots import png
+from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.heldout import losses_by_type, sentence_sums
 from dasd_resources.recipe import Recipe
 
@@ -95,3 +104,101 @@ def test_what_a_crash_left_is_scored_and_nothing_twice(copy: Project) -> None:
 
 def test_without_heldout_nothing_is_built(tiny: Recipe) -> None:
     assert build(tiny.model_copy(update={"heldout": None})) == []
+
+
+SHARE = 0.3
+CURRENT = """SELECT checkpoint_id FROM checkpoints WHERE recipe_document LIKE '%"questions": 0.3%'"""
+
+
+def held_out(project: Project) -> set[str]:
+    """The questions that the project holds out of training."""
+    ids = project.read("SELECT prompt_id FROM prompts")["prompt_id"]
+    with project.warehouse.reading() as reading:
+        return {prompt for prompt in ids if is_held_out(reading, SHARE, prompt)}
+
+
+@pytest.fixture(scope="module")
+def holding(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished home on which the same recipe has run again with questions held out; what was stale is in `said`."""
+    home = tmp_path_factory.mktemp("holding") / "home"
+    shutil.copytree(finished.home, home)
+    project = Project(home, change(finished.recipe, "heldout.questions", SHARE))
+    with project.instance() as instance:
+        stale = explained(instance, project.definitions, project.recipe, project.engines, project.warehouse)["stale"]
+    project.said += [f"{row['asset']} is stale: {row['causes'][0]['message']}" for row in stale]
+    project.run()
+    return project
+
+
+def test_what_is_held_out_is_neither_selected_nor_trained_on_nor_rolled_out(holding: Project) -> None:
+    held = held_out(holding)
+    assert 0 < len(held) < holding.count("prompts")
+    used = {
+        "selected": "SELECT prompt_id FROM selected_responses",
+        "in a dataset": """SELECT coalesce(r.prompt_id, c.prompt_id) FROM sft_examples e
+            LEFT JOIN responses r USING (response_id) LEFT JOIN teacher_continuations c USING (continuation_id)""",
+        "trained on": f"SELECT prompt_id FROM checkpoint_examples WHERE checkpoint_id IN ({CURRENT})",
+        "rolled out": f"SELECT prompt_id FROM student_rollouts WHERE checkpoint_id IN ({CURRENT})",
+    }
+    for how, query in used.items():
+        found = set(holding.read(query).to_series())
+        assert found and not found & held, how
+    groups = holding.read("SELECT DISTINCT dataset, policy FROM sft_examples").rows()
+    assert {("t060", "das"), ("t060", "random"), ("t100", "das"), ("t100", "random"), ("mixed", "das")} <= set(groups)
+
+
+def test_only_the_selection_and_what_follows_is_made_anew(holding: Project, finished: Project) -> None:
+    said = [line for line in holding.said if " is stale: " in line]
+    for asset in ("selected_responses_t060", "selected_responses_t100", "random_responses"):
+        assert [line for line in said if line.startswith(asset) and "heldout.questions" in line], said
+    for table in ("responses", "student_logprobs", "response_scores"):
+        assert holding.count(table) == finished.count(table)
+
+
+def test_the_questions_not_seen_are_those_held_out(holding: Project) -> None:
+    query = f"""SELECT r.prompt_id FROM heldout_logprobs h JOIN responses r USING (response_id)
+        WHERE h.checkpoint_id IN ({CURRENT})"""
+    scored = set(holding.read(query)["prompt_id"])
+    trained = f"SELECT prompt_id FROM checkpoint_examples WHERE checkpoint_id IN ({CURRENT})"
+    unseen = scored - set(holding.read(trained)["prompt_id"])
+    assert unseen and unseen <= held_out(holding) and scored - unseen
+    losses = holding.read("SELECT DISTINCT question_seen FROM heldout_losses")["question_seen"]
+    assert set(losses) == {True, False}
+
+
+def test_audits_say_that_a_question_is_held_out(holding: Project) -> None:
+    prompt = min(held_out(holding))
+    ids = holding.read("SELECT response_id FROM responses WHERE prompt_id = $id", id=prompt)["response_id"]
+    with holding.warehouse.reading() as reading:
+        assert "HELD OUT" in prompt_page(prompt_record(reading, prompt))
+        for response in ids:
+            rows = [row for row in audit_response(reading, response)["selections"] if row["dataset"] != "mixed"]
+            assert {row["policy"] for row in rows} == {"das", "random"}
+            assert {row["kind"] for row in rows} == {"question_held_out"}
+        other = min(set(holding.read("SELECT prompt_id FROM prompts")["prompt_id"]) - held_out(holding))
+        assert "HELD OUT" not in prompt_page(prompt_record(reading, other))
+
+
+def test_a_verification_finds_a_held_out_question_that_was_trained_on(holding: Project, tmp_path: Path) -> None:
+    assert list(verify(holding.warehouse)) == []
+    shutil.copytree(holding.home, tmp_path / "home")
+    project = Project(tmp_path / "home", holding.recipe)
+    with project.warehouse.commit("a test") as transaction:  # as if those of before had been trained by this recipe
+        transaction.read("""UPDATE checkpoints SET recipe_document = (
+            SELECT max(recipe_document) FROM checkpoints WHERE recipe_document LIKE '%"questions": 0.3%')""")
+    found = [str(fault) for fault in verify(project.warehouse) if "holds out" in str(fault)]
+    assert any("checkpoint_examples" in fault and "(heldout.questions)" in fault for fault in found)
+
+
+def test_no_question_changes_sides_when_others_land(holding: Project, tmp_path: Path) -> None:
+    shutil.copytree(holding.home, tmp_path / "home")
+    project = Project(tmp_path / "home", holding.recipe)
+    before = held_out(project)
+    known = set(project.read("SELECT prompt_id FROM prompts")["prompt_id"])
+    project.land("c.jsonl", prompt_rows(15, 24))
+    project.materialize("*random_responses")
+    after = held_out(project)
+    assert after & known == before and project.count("prompts") == len(known) + 9
+    assert not after & set(
+        project.read("SELECT prompt_id FROM selected_responses WHERE dataset <> 'mixed'")["prompt_id"]
+    )

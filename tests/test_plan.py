@@ -92,6 +92,19 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
     assert wrong_rows(planned_by(figures, finished), finished) == {}
 
 
+def test_questions_held_out_are_asked_and_scored_and_not_trained_on(finished: Project) -> None:
+    figures = figures_of(finished.warehouse, finished.recipe, 15)
+    held = replace(finished, recipe=change(finished.recipe, "heldout.questions", 0.4))
+    plans = [planned_by(figures, project) for project in (finished, held)]
+    whole, less = (work_of(plan.recipe, plan.scope, at_hand(plan.figures)) for plan in plans)
+    for table in ("responses", "student_logprobs", "response_scores"):
+        assert less.rows[table] == whole.rows[table]
+    for dataset in finished.recipe.datasets:
+        assert less.selected[dataset] == pytest.approx(0.6 * whole.selected[dataset])
+    assert less.rows["student_rollouts"] < whole.rows["student_rollouts"]
+    assert less.rows["heldout_logprobs"] > whole.rows["heldout_logprobs"]
+
+
 @pytest.mark.drill
 def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
     """Within 30 %, or, as of few rollouts that are cut off, within the interval; but for the difference of two numbers.

@@ -9,17 +9,28 @@ import polars as pl
 import pytest
 
 from dasd_assets.records.partitions import batches
-from dasd_assets.rules.candidates import candidate_params, drop_counts, responses_to_score, to_score_params
+from dasd_assets.rules.candidates import (
+    candidate_params,
+    drop_counts,
+    is_held_out,
+    responses_to_score,
+    to_score_params,
+)
 from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version, required_filters
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.recipe import HeldOut, Recipe, load_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 RECIPE = load_recipe("demo")  # temperatures 0.6 and 1.0, three candidates, filters first, correctness required
 SCORE = RECIPE.selection.score
 CURRENT, REMOVED = "b1", "b0"
+FIRST_HELD_OUT = [
+    "p10",
+    "p104",
+    "p114",
+]  # of p0 to p399: another hash would train on questions that homes have held out
 
 
 def changed(**filters: object) -> Recipe:
@@ -224,6 +235,27 @@ def test_a_scored_response_brings_its_question_domain_and_score(home: Home) -> N
         "cost": 1,
         "num_sentences": 1,
     }
+
+
+def test_a_held_out_question_is_scored_and_in_no_pool(home: Home) -> None:
+    heldout = HeldOut(num_responses=1, questions=0.6)  # its hash puts p2 at 0.59 and p1 at 0.83
+    for recipe in (RECIPE, AFTER, ANY_ANSWER):
+        held = recipe.model_copy(update={"heldout": heldout})
+        assert home.to_score(held) == home.to_score(recipe)
+        kept = home.scored(recipe).filter(pl.col("prompt_id") != "p2")
+        assert 0 < kept.height < home.scored(recipe).height
+        assert home.scored(held).equals(kept)
+        for none in (None, HeldOut(num_responses=1)):
+            assert home.scored(recipe.model_copy(update={"heldout": none})).equals(home.scored(recipe))
+
+
+def test_the_side_of_a_question_is_its_own_and_a_larger_share_only_adds(home: Home) -> None:
+    ids = [f"p{i}" for i in range(400)]
+    with home.warehouse.reading() as reading:
+        held = {share: {p for p in ids if is_held_out(reading, share, p)} for share in (0.0, 0.1, 0.5)}
+    assert held[0.0] == set() < held[0.1] < held[0.5]
+    assert 0.05 * 400 < len(held[0.1]) < 0.15 * 400
+    assert sorted(held[0.1])[:3] == FIRST_HELD_OUT
 
 
 def test_a_removed_batch_comes_back_with_its_partition(home: Home) -> None:

@@ -21,6 +21,8 @@ RULES: list[tuple[dict[str, object], set[str]]] = [  # settings by dotted path, 
     ({"selection.budget_unit": "tokens", "selection.budgets": {DATASET: {"math": 400}}}, {"beyond_budget"}),
     ({"selection.pseudo_count": 3.0, "selection.budgets": {DATASET: {"math": 2}}}, {"not_best_of_question"}),
     ({"selection.min_sentences": 1_000}, {"too_few_sentences"}),
+    ({"heldout.questions": 0.3}, {"question_held_out", "not_best_of_question"}),
+    ({"heldout.questions": 0.3, "selection.budgets": {DATASET: {"math": 2}}}, {"question_held_out", "beyond_budget"}),
     ({"filters.apply": "after_selection", "selection.budgets": {DATASET: {"math": 2}}}, {"filtered"}),
     ({"filters.apply": "after_selection", "selection.policy": "top_k"}, {"filtered"}),
 ]

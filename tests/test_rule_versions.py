@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 from conftest import change
 from noted import leaves
-from test_declarations import another, replaced
+from test_declarations import another, code_versions, replaced
 
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.selection import SELECTION, selection_version
 from dasd_assets.stage_training import TRAINING, training_version
-from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.recipe import HeldOut, Recipe, load_recipe
 
 VERSIONS: list[tuple[Rule, Callable[[Recipe], str]]] = [
     (DIVERGENCE, threshold_version),
@@ -63,3 +63,18 @@ def test_the_ids_of_the_demo_are_those_of_homes_made_before() -> None:
     assert selection_version(recipe) == "da5b0cb7aa76"
     assert training_version(recipe, "t060") == "c7dcee841558"
     assert training_version(recipe, "mixed") == "604b35702369"
+
+
+@pytest.mark.parametrize("heldout", [None, HeldOut(num_responses=200)])
+def test_without_questions_held_out_nothing_is_another(heldout: HeldOut | None) -> None:
+    """The key came later: recipes from before it keep their versions, and so their datasets."""
+    recipe = load_recipe("demo").model_copy(update={"heldout": heldout})
+    assert "questions" not in str(recipe.parts("heldout", "heldout.questions"))
+    assert selection_version(recipe) == "da5b0cb7aa76"
+    held = recipe.model_copy(update={"heldout": HeldOut(num_responses=200, questions=0.02)})
+    before, after = code_versions(recipe), code_versions(held)
+    stale = {asset for asset in before if before[asset] != after[asset]}
+    assert {asset for asset in stale if not asset.startswith("experiment_")} == {
+        *{"selected_responses_t060", "selected_responses_t100", "random_responses"},
+        *({"heldout_losses"} if heldout else ()),
+    }

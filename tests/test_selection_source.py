@@ -12,8 +12,11 @@ from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.check import check
+from dasd_assets.commands.planned_pool import carried_figures
+from dasd_assets.rules.candidates import is_held_out
+from dasd_assets.rules.filters import filter_version
 from dasd_assets.rules.selection_source import source_fault
-from dasd_assets.selection_source import kept_rows
+from dasd_assets.selection_source import carried, kept_rows
 from dasd_resources.recipe import Recipe, RecipeError
 
 SOURCE, OTHER, LIMIT = "tiny", "larger", 110  # tokens, which some of what `tiny` selected exceeds for this student
@@ -117,6 +120,21 @@ def _outcome(project: Project, response: str) -> dict[str, str]:
     return row
 
 
+def test_what_this_recipe_holds_out_is_left_out(trained: Project) -> None:
+    held = other(trained.recipe, **{"heldout.questions": 0.4})
+    batches = trained.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
+    version = filter_version(held, fingerprint(trained))
+    found = carried(trained.warehouse, held, "t060", "das", version, batches)
+    with trained.warehouse.reading() as reading:
+        out = {prompt: is_held_out(reading, 0.4, prompt) for prompt in found["prompt_id"].unique()}
+    assert {True, False} == set(out.values())
+    assert [row["outcome"] == "held_out" for row in found.to_dicts()] == [out[p] for p in found["prompt_id"]]
+    assert not any(out[prompt] for prompt in kept_rows(found, held)["prompt_id"])
+    whole, less = (carried_figures(trained.warehouse, r, trained.engines) for r in (trained.recipe, held))
+    assert whole["carried.t060"].value == found.height
+    assert less["carried.t060"].value == found.height - found.filter(outcome="held_out").height
+
+
 def test_a_verification_finds_no_fault_in_either(trained: Project) -> None:
     assert list(verify(trained.warehouse)) == []
 
@@ -185,6 +203,16 @@ def test_a_recipe_does_not_select_from_itself(tiny: Recipe) -> None:
 def test_the_first_recipe_of_a_chain_is_named(tiny: Recipe) -> None:
     row = dict.fromkeys(("dataset", "policy", "response_id", "selection_version"), "x")
     found = pl.DataFrame(
-        [{**row, "selected_by": "first", "present": True, "fits": True, "reason": None, "outcome": "kept"}]
+        [
+            {
+                **row,
+                "selected_by": "first",
+                "present": True,
+                "held_out": False,
+                "fits": True,
+                "reason": None,
+                "outcome": "kept",
+            }
+        ]
     )
     assert kept_rows(found, other(tiny))["selected_by"].to_list() == ["first"]

@@ -4,9 +4,11 @@ A checkpoint is touched where it was trained on an example of the question, or d
 from `checkpoint_examples`, which outlives datasets and snapshots.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_resources.storage.lake import Reading
 
@@ -39,8 +41,16 @@ def prompt_record(reading: Reading, prompt_id: str) -> Record:
         "retired": retired[0] if retired else None,
         "merged_lines": merged,
         "asked": asked,
+        "held_out_by": _holding_out(reading, prompt_id),
         "other_lines": copies,
     }
+
+
+def _holding_out(reading: Reading, prompt_id: str) -> list[str]:
+    """The recipes that hold a question out of training, by the rules of their selections."""
+    rules = reading.read("SELECT recipe, rule FROM selection_rules").iter_rows()
+    shares = {(recipe, json.loads(rule).get("held_out_share", 0.0)) for recipe, rule in rules}
+    return sorted({recipe for recipe, share in shares if is_held_out(reading, share, prompt_id)})
 
 
 def question_record(reading: Reading, prompt_id: str, batch: str) -> Record:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
-from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, OF_BATCHES, OF_RECIPE
+from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, HELD_OUT, OF_BATCHES, OF_RECIPE, is_held_out
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK, Competition
 from dasd_assets.rules.ids import off_policy_order
 from dasd_assets.rules.instructions import instruction_params
@@ -24,6 +24,7 @@ OutcomeKind = Literal[
     "chosen",
     "pending",
     "question_withdrawn",
+    "question_held_out",
     "other_sampling",
     "other_instruction",
     "beyond_candidates",
@@ -44,6 +45,7 @@ OUTCOME_KINDS: dict[OutcomeKind, str] = {  # codes of `kind` in the `selections`
     "chosen": "The dataset has it.",
     "pending": "It should be chosen now; the next run does so.",
     "question_withdrawn": "A takedown withdrew its question.",
+    "question_held_out": "The recipe holds its question out of training.",
     "other_sampling": "Another teacher, nucleus or token limit than the recipe's made it.",
     "other_instruction": "Its question was asked with another instruction, or without one.",
     "beyond_candidates": "The recipe takes fewer candidates of a question.",
@@ -79,6 +81,9 @@ class Exclusion:
 OF_EXPERIMENTS = "experiment_datasets"  # the table of what they choose by
 PENDING = Exclusion("pending", "it should be chosen now, but is not yet: run `dasd run`")
 QUESTION_WITHDRAWN = Exclusion("question_withdrawn", "its question is withdrawn")
+QUESTION_HELD_OUT = Exclusion(
+    "question_held_out", "its question is held out of training (recipe key heldout.questions)"
+)
 
 
 def selections(reading: Reading, response: Record, verdicts: list[Record], domain: str | None) -> list[Record]:
@@ -140,6 +145,8 @@ def _exclusions(
     """What keeps a response out, in the order in which pool and selection look; nothing if it should be chosen."""
     if domain is None:
         yield QUESTION_WITHDRAWN
+    if _is_held_out(reading, rule, response):
+        yield QUESTION_HELD_OUT
     yield from _outside_pool(rule, response, domain)
     failed = _failed(rule, verdicts)
     if failed and rule["only_accepted"]:
@@ -155,6 +162,10 @@ def _exclusions(
     if failed:
         yield Exclusion("filtered", f"the best of its question, and passed over by selection: {failed}")
     yield from _beyond_budget(reading, rule, scored)
+
+
+def _is_held_out(reading: Reading, rule: Record, response: Record) -> bool:
+    return is_held_out(reading, rule.get("held_out_share", 0.0), response["prompt_id"])  # rules of before have none
 
 
 def _quoted(instruction: str | None) -> str:
@@ -202,6 +213,7 @@ class Scored:
 def _scored(reading: Reading, rule: Record, response: Record, domain: str) -> Scored | Exclusion:
     params = {
         "min_sentences": 0,
+        "held_out_share": 0.0,
         **instruction_params({}),  # of rules from before there were any
         "mean": rule.get("domain_means", {}).get(domain),
         **rule,
@@ -302,6 +314,8 @@ def _why_not_carried(
     if response["batch"] not in rule["batches"]:
         why = f"selected by recipe {source}, but its batch {response['batch']} is gone or quarantined"
         return Exclusion("batch_absent", why)
+    if _is_held_out(reading, rule, response):
+        return QUESTION_HELD_OUT
     judged = {**rule, "filters": ["length"], "filter_version": rule["length_version"]}
     if failed := _failed(judged, verdicts):
         return Exclusion("filtered", f"selected by recipe {source}, and left out for this student: {failed}")
@@ -346,7 +360,7 @@ def _above(rule: Record, scored: Scored, where: str) -> str:
             FROM responses r JOIN (SELECT response_id, score, {_key(rule)} AS key {_SCORES}
                 AND s.num_sentences >= $min_sentences) a USING (response_id) {of_prompts}
             WHERE (a.key > $key OR (a.key = $key AND r.response_id < $id))
-                AND {OF_RECIPE} AND {AT_TEMPERATURE} AND {where})
+                AND {OF_RECIPE} AND {AT_TEMPERATURE} AND NOT {HELD_OUT} AND {where})
         SELECT r.*, {_cost(rule)} AS cost, v.response_id IS NOT NULL AS accepted FROM ranked r
             LEFT JOIN ({ACCEPTED.format(scope=" AND response_id IN (SELECT response_id FROM ranked)")}) v
             USING (response_id)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dasd_assets.plan.figures import Figure, Figures, exact, measured
 from dasd_assets.rules.asset_names import DAS, RANDOM
-from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_RECIPE, candidate_params
+from dasd_assets.rules.candidates import AT_TEMPERATURE, HELD_OUT, OF_RECIPE, candidate_params, held_out_share
 from dasd_assets.rules.imports import has_teacher, sampled_at
 from dasd_assets.rules.selection_source import source_fault
 from dasd_resources.errors import UserError
@@ -115,11 +115,12 @@ def carried_figures(lake: Lake, recipe: Recipe, engines: Engines) -> dict[str, F
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     if fault := source_fault(lake, recipe, teacher):
         raise UserError(fault)
+    source = {"source": recipe.selection_from, "held_out_share": held_out_share(recipe)}
     origin, figures = f"recipe {recipe.selection_from}, in this home", dict[str, Figure]()
     for dataset, temperature in recipe.datasets.items():
         params = {**candidate_params(recipe, teacher), "temperature": temperature}
         num, tokens = _row(lake, _POOL, params)
-        key = {"source": recipe.selection_from, "dataset": dataset}
+        key = {**source, "dataset": dataset}
         carried, carried_tokens = _row(lake, _CARRIED, {**key, "policy": DAS})
         control, _ = _row(lake, _CARRIED, {**key, "policy": RANDOM})
         student = f"{origin}: the teacher's tokens; this student's are about as many"
@@ -131,7 +132,7 @@ def carried_figures(lake: Lake, recipe: Recipe, engines: Engines) -> dict[str, F
             f"student_tokens.{dataset}": Figure(tokens, 0.8 * tokens, 1.25 * tokens, student),
             f"carried_tokens.{dataset}": Figure(carried_tokens, 0.8 * carried_tokens, 1.25 * carried_tokens, student),
         }
-    last = {"source": recipe.selection_from, "dataset": recipe.last_dataset, "policy": DAS}
+    last = {**source, "dataset": recipe.last_dataset, "policy": DAS}
     questions = float(lake.read(f"SELECT count(DISTINCT prompt_id) {_OF_SOURCE}", last).item())
     fitting = Figure(0.97, 0.8, 1.0, "assumed: not too long in this student's tokens", True)
     return {**figures, "carried_questions": exact(questions, origin), "fitting_share": fitting}
@@ -146,7 +147,8 @@ def has_answered(lake: Lake, checkpoint_id: str) -> bool:
 _LENGTHS = measured_lists("responses", "num_tokens", "response_id")
 _POOL = f"""SELECT count(*), avg(l.num_tokens) FROM responses r JOIN (FROM {_LENGTHS}) l USING (response_id)
     WHERE {OF_RECIPE} AND {AT_TEMPERATURE}"""
-_OF_SOURCE = "FROM selected_responses WHERE recipe = $source AND dataset = $dataset AND policy = $policy"
+_OF_SOURCE = f"""FROM selected_responses r
+    WHERE recipe = $source AND dataset = $dataset AND policy = $policy AND NOT {HELD_OUT}"""
 _CARRIED = f"""SELECT count(*), avg(l.num_tokens) FROM (SELECT response_id {_OF_SOURCE}) s
     JOIN (FROM {_LENGTHS}) l USING (response_id)"""
 

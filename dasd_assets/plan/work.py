@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from dasd_assets.plan.figures import Values
 from dasd_assets.plan.scope import Scope
 from dasd_assets.rules.asset_names import MIXED
+from dasd_assets.rules.candidates import held_out_share
 from dasd_assets.rules.checkpoints import checkpoint_names, trained_names
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.imports import has_teacher
@@ -118,6 +119,7 @@ def _kept(recipe: Recipe, scope: Scope, values: Values, work: Work, dataset: str
         each = min(each, recipe.selection.max_per_question or math.inf)
     budget = recipe.selection.budgets.get(dataset, {})
     length = values[f"student_tokens.{dataset}"] if recipe.selection.budget_unit == "tokens" else 1.0
+    each *= 1 - held_out_share(recipe)
     return sum(min(num * each, budget.get(name, math.inf) / length) for name, num in scope.questions.items())
 
 
@@ -153,6 +155,7 @@ def _questions_selected(recipe: Recipe, work: Work, values: Values) -> float:
         return kept
     most = recipe.selection.max_per_question or recipe.generation.num_candidates
     num_asked = work.pool[last] / recipe.generation.num_candidates / values["answered_share"]
+    num_asked *= 1 - held_out_share(recipe)
     # Drawn at random, so many of the questions would have at least one response among those kept.
     per_question = kept / max(num_asked, 1e-9)
     return num_asked * (1 - (1 - min(per_question / most, 1.0)) ** most)
@@ -197,7 +200,9 @@ def _held_out(recipe: Recipe, work: Work, values: Values, dataset: str) -> float
     if recipe.heldout is None:
         return 0.0
     accepted = work.pool[dataset] * values[f"accepted_share.{dataset}"]
-    return max(min(recipe.heldout.num_responses, accepted - work.selected[dataset]), 0.0)
+    unseen = accepted * recipe.heldout.questions
+    seen = max(accepted - unseen - work.selected[dataset], 0.0)
+    return min(recipe.heldout.num_responses, seen) + min(recipe.heldout.num_responses, unseen)
 
 
 def _total(rows: Mapping[str, float], prefix: str) -> float:

@@ -37,6 +37,9 @@ JUDGED = "v.kind IS DISTINCT FROM 'no_verifier'"  # a question without a verifie
 ACCEPTED = """SELECT response_id FROM response_verdicts
     WHERE filter_version = $filter_version AND passed AND list_contains($filters, filter){scope}
     GROUP BY response_id HAVING count(*) = len($filters)"""
+# Whether the recipe holds a question out of training: asked and scored like any other, and in no pool. A hash of its id
+# decides: whatever else lands, it stays where it is, alike under every recipe; a larger share adds to those held out.
+HELD_OUT = "($held_out_share > 0 AND md5_number_lower('held out ' || r.prompt_id) / 2.0 ** 64 < $held_out_share)"
 _TO_SCORE = f"""FROM responses r JOIN prompts p USING (prompt_id)
     WHERE $selects AND r.batch = $batch AND p.batch = $batch AND {OF_RECIPE} AND {AT_ANY_TEMPERATURE}
       AND (len($filters) = 0 OR r.response_id IN ({ACCEPTED.format(scope=" AND batch = $batch")}))"""
@@ -51,6 +54,17 @@ def candidate_params(recipe: "Recipe", teacher: str) -> dict[str, object]:
         "num_candidates": recipe.generation.num_candidates,
         **instruction_params(recipe.generation.instructions),
     }
+
+
+def held_out_share(recipe: "Recipe") -> float:
+    """The parameter of HELD_OUT."""
+    return 0.0 if recipe.heldout is None else recipe.heldout.questions
+
+
+def is_held_out(reading: "Reading", share: float, prompt_id: str) -> bool:
+    """Whether a recipe with this share holds a question out of training."""
+    query = f"SELECT {HELD_OUT} FROM (SELECT $prompt_id AS prompt_id) r"
+    return share > 0 and bool(reading.read(query, {"held_out_share": share, "prompt_id": prompt_id}).item())
 
 
 def to_score_params(recipe: "Recipe", teacher: str, batch: str, filter_version: str, filters: Sequence[str]) -> Params:

@@ -1,8 +1,9 @@
 """Held-out teacher responses: which they are, and the loss on each type of their sentences.
 
-Nothing is kept from training for them: they are accepted responses that the selection did not keep, less those of the
-same words as one that it kept. Most are answers to questions that a stage was trained on with another response, so they
-show how far a student has come towards the teacher on these questions; what it makes of others is told apart.
+They are accepted responses that the selection did not keep, less those of the same words as one that it kept. Most are
+answers to questions that a stage was trained on with another response, so they show how far a student has come towards
+the teacher on these questions. What it makes of others is told apart: of those that the recipe holds out of training
+(`heldout.questions`), or else of those of which nothing was selected, which are a biased rest.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from dasd_assets.rules.candidates import (
     ACCEPTED,
     AT_ANY_TEMPERATURE,
     CANDIDATES,
+    HELD_OUT,
     OF_BATCHES,
     OF_RECIPE,
     candidate_params,
+    held_out_share,
 )
 from dasd_assets.rules.checkpoints import CHAIN
 from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
@@ -59,6 +62,7 @@ def heldout_responses(
             r.prompt_id IN (SELECT prompt_id FROM {_TRAINED_ON}) AS question_seen
         FROM responses r SEMI JOIN prompts USING (prompt_id) ANTI JOIN trained USING (prompt_id, text)
         WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
+          AND (question_seen OR $held_out_share = 0 OR {HELD_OUT})
           AND r.response_id IN ({ACCEPTED.format(scope="")})
           AND r.response_id IN (SELECT response_id FROM sentence_types
               WHERE student_fingerprint = $student AND threshold_version = $threshold_version)
@@ -68,6 +72,7 @@ def heldout_responses(
         **candidate_params(recipe, teacher),
         "temperatures": list(recipe.generation.temperatures),
         "batches": list(batches),
+        "held_out_share": held_out_share(recipe),
         "filter_version": filter_version(recipe, student),
         "filters": list(required_filters(recipe.filters.require_correct, recipe.filters.required)),
         "student": student,

@@ -1,8 +1,20 @@
-"""The pool: the scored candidates of a dataset, from which divergence-aware sampling and its random control choose."""
+"""The pool: the scored candidates of a dataset, from which divergence-aware sampling and its random control choose.
+
+All that is trained on comes from it, a mixed-policy dataset's questions included: what a recipe holds out is not in it.
+"""
 
 from collections.abc import Collection, Sequence
 
-from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, CANDIDATES, OF_BATCHES, OF_RECIPE, candidate_params
+from dasd_assets.rules.candidates import (
+    ACCEPTED,
+    AT_TEMPERATURE,
+    CANDIDATES,
+    HELD_OUT,
+    OF_BATCHES,
+    OF_RECIPE,
+    candidate_params,
+    held_out_share,
+)
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK
 from dasd_assets.rules.filters import CORRECTNESS, FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
@@ -19,6 +31,7 @@ POOL = Rule(
         "filters.apply",
         "filters.require_correct",
         "filters.required",
+        "heldout.questions",
         "selection.score",
         "selection.min_sentences",
         "selection.pseudo_count",
@@ -57,7 +70,7 @@ def create_pool_table(
             {f"JOIN {NUM_TOKENS} t USING (response_id)" if counted else ""}
             {f"JOIN {averaged} m USING (response_id)" if averaged else ""}
             LEFT JOIN ({ACCEPTED.format(scope="")}) v USING (response_id)
-        WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}
+        WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES} AND NOT {HELD_OUT}
           AND s.student_fingerprint = $student AND s.score_name = $score_name
           AND s.threshold_version = $threshold_version AND s.num_sentences >= $min_sentences
           AND (v.response_id IS NOT NULL OR NOT $only_accepted)
@@ -83,6 +96,7 @@ def pool_params(recipe: Recipe, teacher: str, student: str, dataset: str, batche
     return candidate_params(recipe, teacher) | {
         "temperature": recipe.datasets[dataset],
         "batches": list(batches),
+        "held_out_share": held_out_share(recipe),
         "student": student,
         "score_name": recipe.selection.score,
         "min_sentences": recipe.selection.min_sentences,

@@ -14,7 +14,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Reading
 
 SELECTION_VERSION = "2"
-SELECTION = Rule("selection", SELECTION_VERSION, ("selection", "filters"), (POOL,))
+SELECTION = Rule("selection", SELECTION_VERSION, ("selection", "filters", "heldout.questions"), (POOL,))
 # Buckets of equal width, from the least key to the greatest. Where 100,000 of 2 M rows are kept, 64 buckets leave
 # 109,181 rows to sort and 4,096 leave 102,135 in the same time; 262,144 leave 101,736 and take 3.5 times as long.
 NUM_BUCKETS = 4096

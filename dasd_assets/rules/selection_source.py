@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dasd_assets.rules.candidates import OF_BATCHES
+from dasd_assets.rules.candidates import HELD_OUT, OF_BATCHES
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
@@ -71,10 +71,10 @@ def _value(recipe: Recipe, path: str) -> object:
 
 
 # The rows of another recipe's selection, each with what may keep it from this student: its question or batch is gone;
-# the filter `length`, by this student's tokens, failed or has not judged.
+# this recipe holds its question out; the filter `length`, by this student's tokens, failed or has not judged.
 CARRIED = f"""SELECT s.* EXCLUDE (run_id), r.response_id IS NOT NULL AND p.prompt_id IS NOT NULL AS present,
         v.passed AS fits, v.reason
-    FROM selected_responses s
+    FROM (SELECT r.*, {HELD_OUT} AS held_out FROM selected_responses r) s
         LEFT JOIN (SELECT response_id FROM responses r WHERE {OF_BATCHES}) r USING (response_id)
         LEFT JOIN (SELECT prompt_id FROM prompts) p USING (prompt_id)
         LEFT JOIN (SELECT response_id, passed, reason FROM response_verdicts

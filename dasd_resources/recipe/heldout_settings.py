@@ -1,6 +1,10 @@
-"""Loss on teacher responses that no stage was trained on: how many of them every checkpoint scores."""
+"""Loss on teacher responses that no stage was trained on: how many every checkpoint scores, and of which questions."""
 
-from dasd_resources.recipe.parts import Part, Positive
+from typing import Annotated
+
+from pydantic import Field
+
+from dasd_resources.recipe.parts import AddedLater, Part, Positive
 
 
 class HeldOut(Part):
@@ -8,3 +12,5 @@ class HeldOut(Part):
 
     num_responses: Positive
     """At most so many to questions that were trained on with another response, and as many to others."""
+    questions: Annotated[float, Field(ge=0, lt=1), AddedLater] = 0.0
+    """Share of the questions, by a hash of their ids, that no stage is trained on; then these alone are the others."""

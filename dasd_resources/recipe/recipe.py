@@ -189,11 +189,13 @@ class Recipe(Part):
         return {part: self._part(part) for part in parts if not self._is_unset(part)}
 
     def _is_unset(self, path: str) -> bool:
-        *sections, key = path.split(".")
+        """Whether hashes leave out a part, or a section that it is in."""
         section: Part | None = self
-        for name in sections:
-            section = section and getattr(section, name)
-        return section is not None and is_unset(section, key)
+        for key in path.split("."):
+            if section is None or is_unset(section, key):
+                return section is not None
+            section = getattr(section, key)
+        return False
 
     def _part(self, path: str) -> object:
         """Of a section that is left out, every part is None."""

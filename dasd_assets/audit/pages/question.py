@@ -52,6 +52,7 @@ def prompt_lines(prompt: Record) -> list[tuple[str, str]]:
             lines.append(("answer", f"{excerpt(prompt['reference_answer'], 80)} (by {prompt['verifier'] or 'nobody'})"))
     lines += [("merged from", _merged(row)) for row in prompt["merged_lines"]]
     lines += [("asked by", _asked(row)) for row in prompt["asked"]]
+    lines += [("HELD OUT", f"no stage of recipe {name} is trained on it") for name in prompt["held_out_by"]]
     lines += [
         (_other_line(r["kind"]), f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
         for r in prompt["other_lines"]

@@ -20,7 +20,7 @@ class Chats:
         rows = reading.read("SELECT * FROM checkpoints ORDER BY materialized_at").to_dicts()
         self._rows: dict[str, Record] = {row["checkpoint_id"]: row for row in rows}
         self._found: dict[str, Chat | NoChat] = {}
-        self.recipes = [recipe for row in rows if (recipe := _recipe(row)) is not None]
+        self.recipes = [recipe for row in rows if (recipe := recorded_recipe(row)) is not None]
         self.students = sorted({row["checkpoint_id"] for row in rows if row["name"] == "student"})
 
     def find(self, checkpoint_id: str) -> Chat:
@@ -37,7 +37,7 @@ class Chats:
 
     def _load(self, checkpoint_id: str) -> Chat:
         row = self._rows.get(checkpoint_id)
-        recipe = None if row is None else _recipe(row)
+        recipe = None if row is None else recorded_recipe(row)
         if row is None or recipe is None:
             raise NoChat(f"model {checkpoint_id} is registered without a recipe that this release can read")
         folder = self._lake.folder(row["path"])
@@ -50,7 +50,7 @@ class Chats:
         return found.chat
 
 
-def _recipe(row: Record) -> Recipe | None:
+def recorded_recipe(row: Record) -> Recipe | None:
     """The recipe a model was registered or trained with; None of earlier releases, or where it is no recipe now."""
     try:
         return Recipe.model_validate_json(row["recipe_document"] or "")

@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.chats import recorded_recipe
+from dasd_assets.rules.candidates import HELD_OUT, held_out_share
 from dasd_resources.sft.checkpoint import CheckpointError, published
 from dasd_resources.storage.lake import Lake, Reading
 
@@ -21,6 +23,7 @@ def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
         if row["dataset"] is not None:
             yield from _folder(lake, row)
             yield from _examples(reading, row, audit["trained_on"]["example_ids"])
+            yield from _held_out(reading, row)
 
 
 def _examples(reading: Reading, row: Record, trained_on: Collection[str]) -> Iterator[Fault]:
@@ -31,6 +34,19 @@ def _examples(reading: Reading, row: Record, trained_on: Collection[str]) -> Ite
         if example not in known:
             name = f"{row['checkpoint_id']} {example}"
             yield Fault("checkpoint_examples", name, "the checkpoint's snapshot has no such example", REMEDY)
+
+
+def _held_out(reading: Reading, row: Record) -> Iterator[Fault]:
+    """Examples of questions that the recipe it was trained by holds out of training."""
+    recipe = recorded_recipe(row)
+    share = 0.0 if recipe is None else held_out_share(recipe)
+    query = f"""SELECT r.example_id, r.prompt_id FROM checkpoint_examples r
+        WHERE r.checkpoint_id = $checkpoint_id AND {HELD_OUT} ORDER BY ALL"""
+    params = {"checkpoint_id": row["checkpoint_id"], "held_out_share": share}
+    for example, prompt in reading.read(query, params).iter_rows():
+        what = f"it was trained on an example of question {prompt}, which its recipe holds out (heldout.questions)"
+        remedy = "materialize its dataset again, and then the checkpoint"
+        yield Fault("checkpoint_examples", f"{row['checkpoint_id']} {example}", what, remedy)
 
 
 def _folder(lake: Lake, row: Record) -> Iterator[Fault]:
