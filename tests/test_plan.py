@@ -32,6 +32,7 @@ from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Recipe, load_recipe
 
 NUM_PILOT = 9  # of the 15 questions of `finished`
+OF_CUT_OFF = {"prefix_cuts", "teacher_continuations", "continuation_tokens", "continuation_verdicts"}
 CORE = machine("cpu", 1)
 SMALL = ModelSize("s", 1e9, 1e9, 2e9, full_layers=10, window_layers=0, window=0, kv_bytes=1e3, attention_flops=1e3)
 
@@ -107,14 +108,15 @@ def test_questions_held_out_are_asked_and_scored_and_not_trained_on(finished: Pr
 
 @pytest.mark.drill
 def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
-    """Within 30 %, or, as of few rollouts that are cut off, within the interval; but for the difference of two numbers.
+    """Within 30 %, but for what is made of few rollouts that are cut off, and for the difference of two numbers.
 
-    What is left of 60 responses when the others are trained on is one.
+    What is left of 60 responses when the others are trained on is one. Of the rollouts, the interval holds.
     """
     plan = planned_by(pilot.figures, finished)
     wrong = wrong_rows(plan, finished)
-    outside = {name for name, (_, real) in wrong.items() if not plan.rows[name].low <= real <= plan.rows[name].high}
-    assert outside <= {"heldout_logprobs"}
+    assert wrong.keys() <= {*OF_CUT_OFF, "heldout_logprobs"}
+    for name in wrong.keys() & OF_CUT_OFF:
+        assert plan.rows[name].low <= wrong[name][1] <= plan.rows[name].high
 
 
 @pytest.mark.drill
