@@ -26,11 +26,8 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 RECIPE = load_recipe("demo")  # temperatures 0.6 and 1.0, three candidates, filters first, correctness required
 SCORE = RECIPE.selection.score
 CURRENT, REMOVED = "b1", "b0"
-FIRST_HELD_OUT = [
-    "p10",
-    "p104",
-    "p114",
-]  # of p0 to p399: another hash would train on questions that homes have held out
+# Of p0 to p399: another hash would train on questions that homes have held out.
+FIRST_HELD_OUT = ["p10", "p104", "p114"]
 
 
 def changed(**filters: object) -> Recipe:

@@ -202,17 +202,6 @@ def test_a_recipe_does_not_select_from_itself(tiny: Recipe) -> None:
 
 def test_the_first_recipe_of_a_chain_is_named(tiny: Recipe) -> None:
     row = dict.fromkeys(("dataset", "policy", "response_id", "selection_version"), "x")
-    found = pl.DataFrame(
-        [
-            {
-                **row,
-                "selected_by": "first",
-                "present": True,
-                "held_out": False,
-                "fits": True,
-                "reason": None,
-                "outcome": "kept",
-            }
-        ]
-    )
+    judged = {"present": True, "held_out": False, "fits": True, "reason": None, "outcome": "kept"}
+    found = pl.DataFrame([{**row, "selected_by": "first", **judged}])
     assert kept_rows(found, other(tiny))["selected_by"].to_list() == ["first"]

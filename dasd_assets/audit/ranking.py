@@ -78,6 +78,8 @@ class Exclusion:
     why: str
 
 
+# What a rule says that was kept before its key existed.
+BY_DEFAULT: Record = {"min_sentences": 0, "held_out_share": 0.0, **instruction_params({})}
 OF_EXPERIMENTS = "experiment_datasets"  # the table of what they choose by
 PENDING = Exclusion("pending", "it should be chosen now, but is not yet: run `dasd run`")
 QUESTION_WITHDRAWN = Exclusion("question_withdrawn", "its question is withdrawn")
@@ -96,7 +98,7 @@ def selections(reading: Reading, response: Record, verdicts: list[Record], domai
     chosen = {(row["recipe"], row["dataset"], row["policy"]): row for row in rows}
     found: list[Record] = []
     for kept in reading.read("SELECT * FROM selection_rules ORDER BY recipe, dataset").to_dicts():
-        rule = json.loads(kept["rule"])
+        rule = {**BY_DEFAULT, **json.loads(kept["rule"])}
         if rule["temperature"] != response["temperature"]:
             continue
         key = (kept["recipe"], kept["dataset"])
@@ -145,7 +147,7 @@ def _exclusions(
     """What keeps a response out, in the order in which pool and selection look; nothing if it should be chosen."""
     if domain is None:
         yield QUESTION_WITHDRAWN
-    if _is_held_out(reading, rule, response):
+    if is_held_out(reading, rule["held_out_share"], response["prompt_id"]):
         yield QUESTION_HELD_OUT
     yield from _outside_pool(rule, response, domain)
     failed = _failed(rule, verdicts)
@@ -164,10 +166,6 @@ def _exclusions(
     yield from _beyond_budget(reading, rule, scored)
 
 
-def _is_held_out(reading: Reading, rule: Record, response: Record) -> bool:
-    return is_held_out(reading, rule.get("held_out_share", 0.0), response["prompt_id"])  # rules of before have none
-
-
 def _quoted(instruction: str | None) -> str:
     return "nothing" if instruction is None else excerpt(instruction)
 
@@ -181,7 +179,7 @@ def _outside_pool(rule: Record, response: Record, domain: str | None) -> Iterato
         number = response["sample_index"] + 1
         why = f"not in the pool: it is candidate {number} of its question, the recipe takes {rule['num_candidates']}"
         yield Exclusion("beyond_candidates", why)
-    instructions = dict(zip(rule.get("instructed", []), rule.get("instructions", []), strict=True))
+    instructions = dict(zip(rule["instructed"], rule["instructions"], strict=True))
     if domain is not None and response["instruction"] != (wanted := instructions.get(domain)):
         told = f"not in the pool: its question was asked with {_quoted(response['instruction'])} below it"
         yield Exclusion("other_instruction", f"{told}, the recipe's has {_quoted(wanted)}")
@@ -212,9 +210,6 @@ class Scored:
 
 def _scored(reading: Reading, rule: Record, response: Record, domain: str) -> Scored | Exclusion:
     params = {
-        "min_sentences": 0,
-        "held_out_share": 0.0,
-        **instruction_params({}),  # of rules from before there were any
         "mean": rule.get("domain_means", {}).get(domain),
         **rule,
         "id": response["response_id"],
@@ -314,7 +309,7 @@ def _why_not_carried(
     if response["batch"] not in rule["batches"]:
         why = f"selected by recipe {source}, but its batch {response['batch']} is gone or quarantined"
         return Exclusion("batch_absent", why)
-    if _is_held_out(reading, rule, response):
+    if is_held_out(reading, rule["held_out_share"], response["prompt_id"]):
         return QUESTION_HELD_OUT
     judged = {**rule, "filters": ["length"], "filter_version": rule["length_version"]}
     if failed := _failed(judged, verdicts):
