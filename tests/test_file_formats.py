@@ -109,6 +109,19 @@ def test_a_changed_byte_is_rows_or_damage(tmp_path: Path, data: st.DataObject, s
         assert str(error)
 
 
+def test_a_column_that_a_damaged_byte_makes_one_of_intervals_is_named(tmp_path: Path) -> None:
+    """PyArrow reads such a schema, and has no arrays of them."""
+    found = set[str]()
+    for place in range(len(WHOLE[".arrow"])):
+        content = bytearray(WHOLE[".arrow"])
+        content[place] ^= 14  # a text is type 5 of a schema, an interval 11
+        try:
+            list(read_rows(written(tmp_path / "a.arrow", bytes(content))))
+        except DamagedFile as error:
+            found.add(str(error))
+    assert any("is of type month_interval, which is not read" in message for message in found)
+
+
 # .json
 
 

@@ -20,6 +20,7 @@ from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, Fi
 MAGIC, OLD_FEATHER = b"ARROW1", b"FEA1"
 CONTINUATION = 0xFFFFFFFF
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # kinds of messages
+INTERVALS = (pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME)  # PyArrow has no arrays of them
 MAX_BATCH_BYTES = 1 << 30  # of a batch in memory
 MAX_METADATA_BYTES = 1 << 24  # of a message without its body
 BLOCK, BUFFER = struct.Struct("<qi4xq"), struct.Struct("<qq")
@@ -62,7 +63,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_schema(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid where a column stands twice or has a type that cannot be measured before it is decoded."""
+    """Raises ArrowInvalid where a column stands twice or has a type that cannot be decoded, or not be measured before."""
     check_names(schema.names)
     for field in schema:
         kind = field.type
@@ -81,7 +82,8 @@ def _is_measurable(kind: pa.DataType) -> bool:
         return _is_measurable(kind.key_type) and _is_measurable(kind.item_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _is_measurable(kind.value_type)
-    return not (pa.types.is_nested(kind) or pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind))
+    undecoded = pa.types.is_nested(kind) or pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind)
+    return not undecoded and kind.id not in INTERVALS
 
 
 def _measure(path: Path, left: int) -> None:
