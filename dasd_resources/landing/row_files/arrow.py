@@ -63,7 +63,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_schema(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid where a column stands twice or has a type that cannot be decoded, or not be measured before."""
+    """Raises ArrowInvalid where a column stands twice, or its type cannot be decoded, or not be measured before."""
     check_names(schema.names)
     for field in schema:
         kind = field.type
