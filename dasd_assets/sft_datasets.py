@@ -185,7 +185,7 @@ def _publish(
 _PUBLISHED = """SELECT 1 FROM published_datasets p WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy
     AND dataset_id = $dataset_id AND NOT EXISTS (FROM sft_examples e WHERE e.recipe = $recipe
         AND e.dataset = $dataset AND e.policy = $policy AND e.snapshot_id > p.snapshot_id)"""
-_SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT max(snapshot_id) FROM dasd.snapshots())) AS id
+_SNAPSHOT = """SELECT coalesce(max(snapshot_id), (SELECT id FROM dasd.current_snapshot())) AS id
     FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy
         AND snapshot_id IN (SELECT snapshot_id FROM dasd.snapshots())"""  # of the rows' commit, as audits tell it
 

@@ -47,7 +47,7 @@ class Reader:
     def _rows(self) -> Iterator[str]:
         """Tables that only grow never have fewer rows than before, and no row is without the response it is of."""
         with self.lake.reading() as reading:
-            snapshot = reading.read("SELECT max(snapshot_id) FROM dasd.snapshots()").item()
+            snapshot = reading.snapshot_id()
             now = {table: int(reading.read(f"SELECT count(*) FROM {table}").item()) for table in GROWING}
             for table in DEPENDENT:
                 if orphans := reading.read(

@@ -86,7 +86,8 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             if not data.is_own:
                 make_dataset(context, warehouse, engines, recipe, data, batches)
             seen[data.name, data.policy] = _trainable(warehouse, recipe, data.name, data.policy)
-        work = Work(context, warehouse, engines, recipe, experiment, train)
+        student = current_checkpoint(warehouse, recipe, "student")
+        work = Work(context, warehouse, engines, recipe, experiment, train, student)
         for cell in cells:
             work.add(cell, seen)
         work.do()
@@ -165,6 +166,7 @@ class Work:
     recipe: Recipe
     experiment: Experiment
     train: Train
+    student: dict[str, object]  # its `checkpoints` row, with which every arm begins
     stages: dict[str, tuple[Stage, Trainable]] = field(default_factory=dict)
     cells: dict[Cell, list[tuple[str, Stage, Trainable]]] = field(default_factory=dict)
     trained: dict[str, Trained] = field(default_factory=dict)
@@ -172,9 +174,8 @@ class Work:
     def add(self, cell: Cell, seen: dict[tuple[str, str], Trainable]) -> None:
         """Add what a cell needs. seen: dataset and policy -> what there is of it."""
         arm, seed = cell
-        student = current_checkpoint(self.warehouse, self.recipe, "student")
-        parent = str(student["checkpoint_id"])
-        path = str(folder_of(self.warehouse, self.engines, self.recipe, student))
+        parent = str(self.student["checkpoint_id"])
+        path = str(folder_of(self.warehouse, self.engines, self.recipe, self.student))
         chain = self.cells.setdefault(cell, [])
         for number, declared in enumerate(self.experiment.arms[arm], start=1):
             data = arm_dataset(self.recipe, declared, seed)
@@ -223,7 +224,7 @@ class Work:
 
     def _write(self, cell: Cell) -> None:
         rows = [self._row(key, number, stage, of) for number, (key, stage, of) in enumerate(self.cells[cell], start=1)]
-        student = str(current_checkpoint(self.warehouse, self.recipe, "student")["checkpoint_id"])
+        student = self.student["checkpoint_id"]
         untrained = {"stage": 0, "checkpoint_id": student, "num_examples": 0, "num_tokens": 0, "num_steps": 0}
         text = origin(self.context)
         write_cell(self.warehouse, text, self.recipe, self.experiment.name, cell, rows or [untrained])

@@ -88,7 +88,7 @@ class ExploreRows:
         began = time.monotonic()
         params = self._params()
         with self._lake.reading() as reading:
-            snapshot = int(reading.read("SELECT max(snapshot_id) AS id FROM dasd.snapshots()").item())
+            snapshot = reading.snapshot_id()
             with reading.all_cores():
                 frame = reading.read(ROWS, params)
         with self._asking:

@@ -44,6 +44,10 @@ class Reading:
         """Rows of a query; `$name` takes the parameter of that name."""
         return _query(self._connection, query, params)
 
+    def snapshot_id(self) -> int:
+        """The id of the snapshot that these queries see, as of the last commit."""
+        return int(self.read("SELECT id FROM dasd.current_snapshot()").item())  # snapshots() would list them all
+
     def all_cores(self) -> AbstractContextManager[None]:
         """Run the block's queries on all cores: faster over millions of rows, slower for most others."""
         return all_cores(self._connection)
@@ -205,12 +209,13 @@ class Lake:
 
     def read_latest(self, query: str, params: Params | None = None) -> tuple[pl.DataFrame, int]:
         """Rows of a query and the id of the snapshot they were read from."""
-        snapshot = self.snapshot_id()
-        return self.read(query, params, at=snapshot), snapshot
+        with self.reading() as reading:
+            return reading.read(query, params), reading.snapshot_id()
 
     def snapshot_id(self) -> int:
         """The newest snapshot's id."""
-        return int(self.read("SELECT max(snapshot_id) AS id FROM dasd.snapshots()").item())
+        with self.reading() as reading:
+            return reading.snapshot_id()
 
     @contextmanager
     def commit(self, origin: str) -> Iterator[Transaction]:

@@ -28,7 +28,7 @@ def by_hand(reading: Reading) -> Iterator[Fault]:
         changed = {int(number) for kind in CHANGED_ROWS for number in commit["changes"].get(kind, [])}
         for number in changed & named.keys():
             commits[named[number]].append(commit["snapshot_id"])
-    newest = reading.read("SELECT max(snapshot_id) FROM dasd.snapshots()").item()
+    newest = reading.snapshot_id()
     for table, snapshots in sorted(commits.items()):
         key = ", ".join(TABLES[table].key) if table in TABLES else "number"
         query = _LATEST.format(table=table, key=key, first=min(snapshots), newest=newest)

@@ -38,12 +38,15 @@ class NGrams:
         if len(self._at) >= times:
             alike = np.flatnonzero(self._hashes[back:] == self._hashes[:-back])
             alike = alike[self._at[alike + back] - self._at[alike] <= near]
-            found[self._at[covered(alike, times, len(self._at))]] = True
+            if len(alike):
+                found[self._at[covered(alike, times, len(self._at))]] = True
         return found
 
 
 def covered(starts: Ints, size: int, length: int) -> Flags:
     """(length,) whether one of the spans of one size that begin at `starts`, in ascending order, reaches there."""
+    if not len(starts):
+        return np.zeros(length, np.bool_)
     changes = np.zeros(length + 1, np.int64)
     changes[starts] = 1
     changes -= np.bincount(np.minimum(starts + size, length), minlength=length + 1)
@@ -53,16 +56,21 @@ def covered(starts: Ints, size: int, length: int) -> Flags:
 
 def running(values: npt.NDArray) -> Ints:
     """(U,) -> (U + 1,) sums of all values before each place."""
-    return np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    sums = np.zeros(len(values) + 1, np.int64)
+    values.cumsum(out=sums[1:])
+    return sums
 
 
 def within(flags: Flags, starts: Ints, stops: Ints) -> Ints:
     """(P,) how many flags are true from each start up to its stop."""
+    if not len(starts):
+        return np.zeros(0, np.int64)
     sums = running(flags)
     return sums[stops] - sums[starts]
 
 
 def stretches(flags: Flags) -> Ints:
     """(N, 2) half-open ranges of consecutive true values."""
-    padded = np.concatenate(([False], flags, [False]))
+    padded = np.zeros(len(flags) + 2, np.bool_)
+    padded[1:-1] = flags
     return np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2)

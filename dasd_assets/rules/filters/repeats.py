@@ -96,6 +96,8 @@ def said_again(found: Units, seeds: NGrams, sizes: Sequence[int]) -> Flags:
         ngrams = NGrams(found.exact, size, places)
         again |= _of_prose(found, ngrams.often(times, NEAR), size)
         few |= _of_prose(found, ngrams.often(min(times, FEW), NEAR), size)
+    if not few.any():
+        return again
     sums = running(few)
     return again | few if (sums[NEAR:] - sums[:-NEAR] if len(sums) > NEAR else sums[-1:]).max() >= MANY else again
 
@@ -103,6 +105,8 @@ def said_again(found: Units, seeds: NGrams, sizes: Sequence[int]) -> Flags:
 def _of_prose(found: Units, often: Flags, size: int) -> Flags:
     """(U,) units of those n-grams that are mostly words."""
     at = np.flatnonzero(often)
+    if not len(at):
+        return np.zeros(len(found), np.bool_)
     num_words, num_visible = (within(flags, at, at + size) for flags in (found.is_word, ~found.is_space))
     return covered(at[num_words >= PROSE * np.maximum(num_visible, 1)], size, len(found))
 
@@ -140,6 +144,8 @@ def _share(flags: Flags, found: Units, start: int) -> float:
 
 def _places(flags: Flags, length: int) -> Ints:
     """Where so many true values in a row begin."""
+    if not flags.any():
+        return np.zeros(0, np.int64)
     length = max(length, 1)
     starts = np.arange(len(flags) - length + 1)
     places: Ints = starts[within(flags, starts, starts + length) == length]
