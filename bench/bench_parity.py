@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 
 PLAIN = "one sequence at a time"
 BATCHED, SINGLE = "batched", "row by row"
+ONE_ROW = {"transformers": {"max_batch_size": 1}, "vllm": {"max_num_seqs": 1}}  # engine -> the options of SINGLE
 NUM_QUESTIONS = 48
 NUM_TOKENS = {"demo": 192, "school": 320, "SmolLM2-135M": 400}  # at most, of an answer
 
@@ -66,6 +67,7 @@ def cases() -> Iterator[Case]:
         yield Case(model, "bfloat16", ("transformers", BATCHED), plain)
         yield Case(model, "bfloat16", ("transformers", SINGLE), plain)
         yield Case(model, "bfloat16", own, own)
+        yield Case(model, "bfloat16", ("vllm", SINGLE), own)
         yield Case(model, "bfloat16", own, plain)
         yield Case(model, "bfloat16", ("transformers", BATCHED), plain, by_prefill=True)
         yield Case(model, "bfloat16", own, plain, by_prefill=True)
@@ -98,7 +100,7 @@ def in_process(work: Callable[[], Result]) -> Result:
 
 def sample(name: str, dtype: str, engine: str, way: str) -> list[tuple[list[int], Completion]]:
     """Answers, each with its prompt's ids."""
-    model = prompted(name, dtype, engine, {"max_batch_size": 1} if way == SINGLE else {})
+    model = prompted(name, dtype, engine, ONE_ROW[engine] if way == SINGLE else {})
     prompts = {f"q{i}": model.chat.prompt_ids(text) for i, text in enumerate(asked(name))}
     most = NUM_TOKENS[name.rpartition(" ")[0] or name]
     requests = [

@@ -33,7 +33,8 @@ from dasd_resources.sft.trackers import SETTINGS
 
 NUM_ROWS, NUM_ROUNDS, BAR = 320, 7, 0.97
 BATCH = 16
-# As reasoning traces are: most are short, a few take most of the tokens. The report's mean is 17.6 K tokens of 65,536.
+# Made up, to be as skewed as reasoning traces: most are short, a few take most of the tokens. The report gives a mean,
+# 17.6 K tokens of 65,536, and no distribution.
 LONG_TAILED = {"mean": 5.3, "sigma": 0.9, "most": 2048}
 RECIPE = load_recipe("demo")
 STUDENT = Path(RECIPE.student.model)

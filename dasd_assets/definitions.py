@@ -51,9 +51,10 @@ from dasd_assets.records.dagster_internals import mend_storages
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
+from dasd_assets.service.batches_run import JOB
 from dasd_assets.service.freshness import freshness_policy
 from dasd_assets.service.rounds import rounds
-from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, read_pods
+from dasd_assets.service.step_pods import VARIABLE, Pods, executor_in_pods, job_tags, read_pods
 from dasd_assets.stage_training import Train
 from dasd_resources.home import home_of, recipe_of
 from dasd_resources.inference.engines import Engines
@@ -154,8 +155,9 @@ def build_definitions(
         executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
     )
     graph = assets.resolve_asset_graph()
-    in_rounds = [] if pods else rounds(recipe, graph)  # of a process that has the models, which a pod's step has not
-    service = automation.build(recipe, home, engines, assets, in_rounds)
+    # Rounds are of a process that keeps the models. Where each step is a pod, none does unless the job has one itself.
+    in_rounds = rounds(recipe, graph) if pods is None or JOB in pods else []
+    service = automation.build(recipe, home, engines, assets, in_rounds, job_tags(pods, JOB))
     others = dg.Definitions(jobs=jobs.build(recipe, graph), schedules=maintenance.build_schedules(recipe))
     return dg.Definitions.merge(assets, service, others)
 

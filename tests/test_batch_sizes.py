@@ -1,9 +1,16 @@
 import pytest
 from conftest import change
 
-from dasd_assets.commands.check.batch_sizes import MOST_RESPONSES, batch_sizes, questions_per_batch
+from dasd_assets.commands.check.batch_sizes import (
+    MOST_RESPONSES,
+    batch_sizes,
+    imported_batch_sizes,
+    questions_per_batch,
+)
 from dasd_assets.commands.check.landed import Prompts
+from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
+from dasd_resources.landing.response_files import LandedResponse
 from dasd_resources.recipe import Recipe, load_recipe
 
 
@@ -36,3 +43,15 @@ def test_many_batches_too_small_are_named() -> None:
     assert batch_sizes(split(None), landed(*[10] * 20))
     with pytest.raises(CheckWarning, match=r"21 of 60 to 60 responses .*: 21 have fewer than 1,000, .* larger files"):
         batch_sizes(split(None), landed(*[10] * 21))
+
+
+def test_landed_responses_are_batches_by_file_and_part() -> None:
+    found = Found(rows_per_batch=2)
+    for file, line in [("a.jsonl", 1), ("a.jsonl", 1), ("a.jsonl", 2), ("a.jsonl", 3), ("b.jsonl", 1)]:
+        found.add(LandedResponse("", "", f"{file} {line}", None, file, line, 0, "text", None, None, "stop"))
+    assert found.per_batch == {("a.jsonl", 0): 3, ("a.jsonl", 1): 1, ("b.jsonl", 0): 1}
+    assert imported_batch_sizes(found) == "3 of 1 to 3 responses"
+    assert imported_batch_sizes(Found()) == "none has landed"
+    found.per_batch["a.jsonl", 0], found.num_rows = 630_000, 105_000
+    with pytest.raises(CheckWarning, match=r"beyond 64,000, .* before a whole batch is scored; .*_per_batch: 9142$"):
+        imported_batch_sizes(found)

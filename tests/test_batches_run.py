@@ -83,6 +83,7 @@ def service(loads: Loads, project: Project) -> Iterator[RoundsService]:
         yield made
 
 
+@pytest.mark.drill
 def test_each_model_is_loaded_once_to_work_and_once_to_be_checked(service: RoundsService, loads: Loads) -> None:
     """Of all batches, one of which fails alone, and is quarantined."""
     (service.project.home / "prompts" / "1.jsonl").unlink()

@@ -19,14 +19,15 @@ import click
 import dagster as dg
 import pytest
 import yaml
-from conftest import Project
+from conftest import Project, change
 from dagster._cli import cli as dagster_cli
 from dagster._daemon.cli import cli as daemon_cli
 from dagster_webserver.cli import cli as webserver_cli
 
 from dasd_assets.cli.parser import parse
 from dasd_assets.definitions import build_definitions
-from dasd_assets.service.step_pods import VARIABLE, PodError, pod_settings, read_pods
+from dasd_assets.service.batches_run import JOB
+from dasd_assets.service.step_pods import CONFIG, VARIABLE, PodError, pod_settings, read_pods
 from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE
 from dasd_resources.storage.place import CATALOG_VARIABLE, DATA_VARIABLE
 
@@ -88,6 +89,17 @@ def test_steps_with_a_model_get_the_gpus(project: Project) -> None:
     assert not {"prompts", "response_verdicts", "sft_dataset_t060"} & set(steps)
     assert {step["container_config"]["resources"]["limits"][GPU] for step in steps.values()} == {8}
     assert GPU not in str(config["step_k8s_config"])
+
+
+def test_a_run_in_rounds_has_one_pod_or_there_is_none(project: Project) -> None:
+    vllm = change(change(project.recipe, "teacher.engine", "vllm"), "student.engine", "vllm")
+    pods = read_pods(DEPLOY / "step_pods.yaml")
+    made = build_definitions(vllm, project.home, project.engines, pods=pods)
+    config = json.loads(made.resolve_job_def(JOB).tags[CONFIG])
+    assert config["container_config"] == pods["engine"]["container_config"]
+    own = {name: pod for name, pod in pods.items() if name != JOB}
+    each = build_definitions(vllm, project.home, project.engines, pods=own)
+    assert JOB not in {job.name for job in each.resolve_all_job_defs()}
 
 
 @pytest.mark.parametrize("text", ["engine: {container_config: {resourcs: {}}}", "engine: [", "- a"])

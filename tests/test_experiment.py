@@ -44,6 +44,12 @@ def test_every_shipped_experiment_is_of_a_recipe_that_can_make_it(tmp_path: Path
     assert all(len(one.seeds) >= 5 for one in found if isinstance(one, Experiment))
 
 
+def test_what_is_asked_at_other_temperatures_was_trained_for_other_grids() -> None:
+    asked = read_experiment(SHIPPED / "other_temperatures.yaml")
+    arms = [arm for name in asked.declared_after for arm in read_experiment(SHIPPED / f"{name}.yaml").arms.values()]
+    assert all(arm in arms for arm in asked.arms.values())
+
+
 def test_a_stage_that_changes_nothing_is_the_recipes_own(demo: Recipe) -> None:
     assert stage_recipe(demo, ArmStage(dataset=("t060",)), demo.seed) == demo
 

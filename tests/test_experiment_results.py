@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from drawn import PNG, decoded
 
+from dasd_assets.experiments.by_difficulty import difficulty_rows, grouped
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
@@ -167,3 +168,26 @@ def test_a_difference_without_an_interval_is_drawn_as_a_point() -> None:
         {"arm": ["a"], "baseline": ["b"], "benchmark": ["m"], "temperature": [1.0], "difference": [0.0]}
     )
     assert decoded(forest(rows.with_columns(low=none, high=none, minimum_detectable_effect=none), "b")).startswith(PNG)
+
+
+def test_a_domains_levels_make_up_to_three_groups_of_about_as_many_questions() -> None:
+    levels = {"sums": [1, 1, 2, 3, 3, 4], "letters": [7, 7, 7, 7, 8, 9], "free": [None, None]}
+    rows = [("math", f"{name}{i}", name, level) for name, found in levels.items() for i, level in enumerate(found)]
+    schema = {"benchmark": pl.String, "question_id": pl.String, "domain": pl.String, "level": pl.Int32}
+    groups = grouped(pl.DataFrame(rows, schema, orient="row"))
+    assert groups.group_by("group", maintain_order=True).len().rows() == [
+        *[("free", 2)],
+        *[("letters", 6), ("letters, level 7", 4), ("letters, level 8 to 9", 2)],
+        *[("sums", 6), ("sums, level 1", 2), ("sums, level 2", 1), ("sums, level 3 to 4", 3)],
+    ]
+
+
+def test_the_table_of_difficulty_has_each_arms_accuracy_in_each_group(answers: pl.DataFrame) -> None:
+    math = answers.filter(pl.col("benchmark") == "math", pl.col("seed") == 1)
+    asked = [("math", f"q{i}", "sums", 1 + (i >= 30)) for i in range(40)]
+    groups = grouped(pl.DataFrame(asked, ["benchmark", "question_id", "domain", "level"], orient="row"))
+    columns, rows = difficulty_rows(GRID, math, groups)
+    assert columns == ("arm", "sums (40)", "sums, level 1 (30)", "sums, level 2 (10)")
+    assert [row["arm"] for row in rows] == ARMS
+    hard = math.filter(pl.col("arm") == "das", pl.col("question_id").str.slice(1).cast(pl.Int32) >= 30)
+    assert rows[2]["sums, level 2 (10)"] == f"{100 * hard['correct'].mean():.1f}"

@@ -38,7 +38,7 @@ from dasd_assets.experiments.cells import (
 )
 from dasd_assets.experiments.dataset_traits import dataset_traits
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
-from dasd_assets.experiments.pages import CAPTIONS, MARK, trained_on, write_pages
+from dasd_assets.experiments.pages import CAPTIONS, MARK, answers_hash, trained_on, write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
@@ -455,6 +455,7 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     meant = GRID.model_copy(
         update={
             "meaning": "Nothing follows. And so on.",
+            "meaning_of": "0123456789ab",
             "declared_after": ("first",),
             "ways": {"with digits": r"\d", "otherwise": "x^"},
         }
@@ -482,6 +483,11 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert f"| Nothing follows. {after} |" in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page
+    stale = "*Written of other answers (0123456789ab) than those below"
+    now = answers_hash(answers(compared.warehouse, compared.recipe, GRID))
+    assert stale in page and f"judged answers | {now} |" in page
+    write_pages(compared.warehouse, compared.recipe, [meant.model_copy(update={"meaning_of": now})], first)
+    assert "Written of other answers" not in (first / "grid.md").read_text()
 
 
 @pytest.fixture
@@ -508,6 +514,7 @@ def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Pr
     )
 
 
+@pytest.mark.drill
 def test_after_a_takedown_the_affected_cells_are_trained_anew_without_it(compared_copy: Project) -> None:
     project, arms = compared_copy, ["student", "own", "random_second"]
     before = {(arm, seed): checkpoints_of(project, arm, seed) for arm in GRID.arms for seed in GRID.seeds}
@@ -532,6 +539,7 @@ def test_after_a_takedown_the_affected_cells_are_trained_anew_without_it(compare
     assert withdrawn not in project.read(chosen, policy=policy.item())["prompt_id"]
 
 
+@pytest.mark.drill
 def test_repair_says_what_makes_the_rows_of_experiments_again_and_it_does(compared_copy: Project) -> None:
     warehouse = compared_copy.warehouse
     rows = "SELECT example_id, policy, dataset_id FROM sft_examples WHERE list_contains($policies, policy) ORDER BY ALL"

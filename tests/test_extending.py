@@ -77,7 +77,7 @@ def begun(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(project, project.materialized)
 
 
-@pytest.fixture(params=["added", "begun"])
+@pytest.fixture(params=["added", pytest.param("begun", marks=pytest.mark.drill)])
 def run(request: pytest.FixtureRequest) -> Run:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Run)
@@ -231,6 +231,7 @@ def test_an_entry_makes_stale_exactly_what_applies_its_catalogue(tiny: Recipe) -
     assert made_stale(VERIFIERS) == {"prompts"}
 
 
+@pytest.mark.drill
 def test_a_line_that_lacked_its_verifier_comes_in_when_it_is_added(project: Project) -> None:
     """And no line that was in is asked or judged again."""
     rows = prompt_rows(0, 9)
@@ -247,6 +248,7 @@ def test_a_line_that_lacked_its_verifier_comes_in_when_it_is_added(project: Proj
         assert project.run() == 0
 
 
+@pytest.mark.drill
 def test_all_that_was_added_ran_from_an_empty_home(begun: Run) -> None:
     project = begun.project
     for table in ("responses", "student_logprobs"):

@@ -190,6 +190,7 @@ def test_a_verification_finds_a_held_out_question_that_was_trained_on(holding: P
     assert any("checkpoint_examples" in fault and "(heldout.questions)" in fault for fault in found)
 
 
+@pytest.mark.drill
 def test_no_question_changes_sides_when_others_land(holding: Project, tmp_path: Path) -> None:
     shutil.copytree(holding.home, tmp_path / "home")
     project = Project(tmp_path / "home", holding.recipe)

@@ -222,6 +222,7 @@ def whole_bodies(text: str) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.mark.drill
 def test_another_name_is_another_recipe_of_the_same_home(copy: Project) -> None:
     """What is under the recipe's name is made anew from what is there: nothing is generated, scored or trained."""
     copy.recipe = change(copy.recipe, "name", "renamed")
@@ -409,6 +410,7 @@ def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> No
     ]
 
 
+@pytest.mark.drill
 def test_without_a_cut_off_rollout_the_mixed_stage_is_skipped(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.steady = True
@@ -432,6 +434,7 @@ def skips(project: Project) -> list[tuple[str, str]]:
     return project.read("SELECT dataset, kind FROM empty_datasets ORDER BY dataset DESC").rows()
 
 
+@pytest.mark.drill
 def test_an_empty_dataset_skips_its_own_stage_and_no_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.silent_at = 0.6  # where continuations are sampled, too

@@ -69,6 +69,7 @@ def test_a_line_whose_owner_and_text_are_gone_is_a_kind_of_its_own(project: Proj
     assert outdated_batches(project.warehouse, [second]) == {}
 
 
+@pytest.mark.drill
 def test_a_new_release_reaches_a_batch_whose_file_is_gone(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.land("a.jsonl", [*prompt_rows(0, 3), {"question": ""}])
     project.run()

@@ -132,6 +132,7 @@ class Counting(Project):
         return Counter(self.read(query).iter_rows())
 
 
+@pytest.mark.drill
 def test_on_its_way_to_the_dataset_every_text_is_tokenised_once(project: Project) -> None:
     """By the student alone, over a whole run with its checks; and what lands later does not repeat it."""
     recipe = change(project.recipe, "provenance", None)  # the answers' texts are on no way to a dataset

@@ -64,6 +64,7 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     assert after == before
 
 
+@pytest.mark.drill
 def test_a_takedown_survives_the_file_it_came_from(copy: Project) -> None:
     prompt, _ = selected_prompt(copy)
     withdraw(copy.warehouse, [prompt], [], "a claim")

@@ -329,6 +329,7 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert [event.step for event in events_of(trained.path)] == [0, *range(1, 61)]
 
 
+@pytest.mark.drill
 def test_a_killed_training_with_dropout_ends_bit_for_bit_as_if_undisturbed_and_keeps_its_epochs(
     student: Path, make_job: JobMaker, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from dasd_assets.experiments.by_difficulty import difficulty_rows, question_groups
 from dasd_assets.experiments.cells import answers, every_cell, failed_text, stage_rows
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
@@ -58,6 +59,8 @@ these answers are right. By ways alone: points that the arm would be from `{base
 each way as those of `{baseline}`; what its difference is beyond that comes from how right they are within the ways
 ([how it is computed](../statistics.md#by-ways-alone)). Trained on, answers: how many, over all stages, questions and
 seeds. A text goes the first way whose expression is found in it:"""
+_DIFFICULTY_LEGEND = """Accuracies in %, over all seeds, on the questions of a domain and on those of some of its
+levels, which their metadata names; in brackets how many questions these are."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds. Continuations: examples that the student began
 and the teacher ended, where the student's own answer had been cut off; the others are responses of the teacher's own,
 and the columns after "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the
@@ -114,7 +117,7 @@ def experiment_page(
     stages: of `cells.stage_rows`; found: of `cells.answers`; compared: of `compared_arms`; images: figure -> path.
     """
     rows = result_rows(found, stages, compared, experiment)
-    meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
+    meaning = [] if experiment.meaning is None else ["## What it means", *_meaning(experiment, found)]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
     parts = [
         MARK,
@@ -130,6 +133,7 @@ def experiment_page(
         "## Result",
         result_markdown(rows),
         *failed,
+        *_by_difficulty(warehouse, experiment, found),
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
         *_ways(warehouse, recipe, experiment, stages, found),
@@ -141,6 +145,34 @@ def experiment_page(
         _made_from(warehouse, recipe, experiment, stages, found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _meaning(experiment: Experiment, found: pl.DataFrame) -> list[str]:
+    """What it means, and whether that was written of other answers than those that are there now."""
+    text, now = str(experiment.meaning).strip(), answers_hash(found)
+    if experiment.meaning_of in (None, now):
+        return [text]
+    return [text, f"*Written of other answers ({experiment.meaning_of}) than those below ({now}): figures may differ.*"]
+
+
+def answers_hash(found: pl.DataFrame) -> str:
+    """What `meaning_of` names: a hash of who has answered what, and how it was judged. found: of `cells.answers`."""
+    return _hash(found.select("arm", "seed", *SETTING, "question_id", "correct").sort(pl.all()).rows())
+
+
+def _hash(value: object) -> str:
+    return content_hash(value)[:HASH_CHARS]
+
+
+def _by_difficulty(warehouse: Warehouse, experiment: Experiment, found: pl.DataFrame) -> list[str]:
+    """The tables of domains and levels; none where all questions are of one domain and none has a level."""
+    groups, parts = question_groups(warehouse, found), ["## By domain and difficulty"]
+    for setting, answered in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
+        of_benchmark = groups.filter(benchmark=setting[0])
+        if of_benchmark["group"].n_unique() > 1:
+            columns, rows = difficulty_rows(experiment, answered, of_benchmark)
+            parts += [f"### {setting[0]}, T={setting[1]:g}", markdown_table(columns, rows)]
+    return [*parts, _DIFFICULTY_LEGEND] if len(parts) > 1 else []
 
 
 def _ways(
@@ -255,16 +287,15 @@ def _made_from(
     weights = warehouse.read(query, {"ids": ids})
     datasets = stages["dataset_id"].drop_nulls().unique().sort().to_list()
     questions = found.select("benchmark", "question_id").unique().sort("benchmark", "question_id")
-    given = found.select("arm", "seed", *SETTING, "question_id", "correct").sort(pl.all())
     hashes = {
-        f"recipe `{recipe.name}`": described(recipe),
-        "grid": declared_rule(experiment).version,
-        f"weights of {len(ids)} checkpoints": weights.rows(),
-        f"examples of {len(datasets)} datasets": datasets,
-        f"{questions.height} questions": questions.rows(),
-        f"{given.height:,} judged answers": given.rows(),
+        f"recipe `{recipe.name}`": _hash(described(recipe)),
+        "grid": _hash(declared_rule(experiment).version),
+        f"weights of {len(ids)} checkpoints": _hash(weights.rows()),
+        f"examples of {len(datasets)} datasets": _hash(datasets),
+        f"{questions.height} questions": _hash(questions.rows()),
+        f"{found.height:,} judged answers": answers_hash(found),
     }
-    rows = [{"what": name, "hash": content_hash(value)[:HASH_CHARS]} for name, value in hashes.items()]
+    rows = [{"what": name, "hash": value} for name, value in hashes.items()]
     return markdown_table(("what", "hash"), rows)
 
 

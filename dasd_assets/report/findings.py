@@ -200,10 +200,13 @@ def _teacher_share(warehouse: Warehouse, params: Mapping[str, object]) -> pl.Dat
 
 
 def _shares(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
-    query = f"""WITH each AS (SELECT v.passed AS correct, (t.sentence_type = 'teacher')::INT AS is_teacher,
-            floor({NUM_POSITIONS} * t.sentence_index / count(*) OVER (PARTITION BY r.response_id)) AS eighth
-            FROM {_TYPED})
-        SELECT (eighth + 0.5) / {NUM_POSITIONS} AS position, correct, avg(is_teacher) AS teacher_share FROM each
+    # Counted apart: a window over the sentences would keep all of them.
+    query = f"""WITH lengths AS (SELECT response_id, count(*) AS num_sentences FROM sentence_types
+            WHERE student_fingerprint = $student AND threshold_version = $threshold_version GROUP BY ALL),
+        each AS (SELECT r.response_id, v.passed AS correct, t.sentence_index,
+            (t.sentence_type = 'teacher')::INT AS is_teacher FROM {_TYPED})
+        SELECT (floor({NUM_POSITIONS} * sentence_index / num_sentences) + 0.5) / {NUM_POSITIONS} AS position, correct,
+            avg(is_teacher) AS teacher_share FROM each JOIN lengths USING (response_id)
         WHERE is_teacher IS NOT NULL GROUP BY ALL ORDER BY ALL"""
     return warehouse.read(query, params)
 

@@ -34,9 +34,10 @@ def one_response(warehouse: Warehouse, params: Mapping[str, object], recipe: Rec
 
     params: student, segmenter_version, threshold_version.
     """
-    query = f"""SELECT s.response_id, s.domain, s.score, s.score_name, r.text, p.sentence_index, p.start, p.stop,
-            p.teacher_prob, p.student_prob, t.sentence_type, s.prompt_id
-        FROM selected_responses s JOIN responses r USING (response_id) JOIN sentence_probabilities p USING (response_id)
+    query = f"""SELECT s.response_id, s.domain, s.score, s.score_name, p.sentence_index, p.start, p.stop,
+            p.teacher_prob, p.student_prob, t.sentence_type
+        FROM selected_responses s SEMI JOIN responses USING (response_id)
+        JOIN sentence_probabilities p USING (response_id)
         JOIN sentence_types t USING (response_id, student_fingerprint, sentence_index)
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = '{DAS}' AND s.rank = 1
           AND p.student_fingerprint = $student AND p.segmenter_version = $segmenter_version
@@ -46,14 +47,18 @@ def one_response(warehouse: Warehouse, params: Mapping[str, object], recipe: Rec
     if found.is_empty():
         return None
     first = found.row(0, named=True)
-    asked = warehouse.read("SELECT question FROM prompts WHERE prompt_id = $id LIMIT 1", {"id": first["prompt_id"]})
+    said = warehouse.read(_SAID, {"id": first["response_id"]}).row(0, named=True)
     return OneResponse(
         first["response_id"],
         recipe.last_dataset,
         first["domain"],
         first["score"],
         first["score_name"],
-        asked["question"].item(),
-        first["text"],
+        said["question"],
+        said["text"],
         found.select("start", "stop", "teacher_prob", "student_prob", "sentence_type"),
     )
+
+
+_SAID = """SELECT r.text, p.question FROM responses r JOIN prompts p USING (prompt_id)
+    WHERE r.response_id = $id LIMIT 1"""

@@ -54,8 +54,8 @@ def current_checkpoints(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     One trained from an earlier parent is left out: it is not of this chain. So is one whose dataset is empty by now:
     the next one is trained from the one before it.
     """
-    query = f"""SELECT * FROM checkpoints c WHERE recipe = $recipe AND (dataset IS NULL OR EXISTS (
-            FROM sft_examples e WHERE e.recipe = c.recipe AND e.dataset = c.dataset AND e.policy = '{DAS}'))
+    query = f"""SELECT * FROM checkpoints WHERE recipe = $recipe AND (dataset IS NULL OR dataset IN (
+            SELECT dataset FROM sft_examples WHERE recipe = $recipe AND policy = '{DAS}'))
         QUALIFY row_number() OVER (PARTITION BY name ORDER BY materialized_at DESC) = 1"""
     known = lake.read(query, {"recipe": recipe.name})
     newest = {row["name"]: row for row in known.to_dicts()}

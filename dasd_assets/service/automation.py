@@ -17,9 +17,10 @@ no run is unfinished and `dasd run` finds nothing to do.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -47,11 +48,17 @@ Tick = Callable[[dg.SensorEvaluationContext], dg.SensorResult]
 
 
 def build(
-    recipe: Recipe, home: Path, engines: Engines, definitions: dg.Definitions, of_recipe: Sequence[Round]
+    recipe: Recipe,
+    home: Path,
+    engines: Engines,
+    definitions: dg.Definitions,
+    of_recipe: Sequence[Round],
+    rounds_tags: Mapping[str, Any],
 ) -> dg.Definitions:
     """Sensors and schedules over the assets of `definitions`, all of them running unless stopped in the UI.
 
     of_recipe: the rounds in which batches are made, by a job that is then among them; none where each has its own runs.
+    rounds_tags: of that job.
     """
 
     def planner(instance: dg.DagsterInstance) -> Planner:
@@ -77,7 +84,7 @@ def build(
         plan = planner(context.instance).plan(["selection"])
         return dg.SensorResult(requests(plan.due), skip_reason=None if plan.due else idle(plan))
 
-    jobs = [batches_run.build(planner, home, of_recipe)] if of_recipe else []
+    jobs = [batches_run.build(planner, home, of_recipe, rounds_tags)] if of_recipe else []
     service = dg.Definitions(jobs=jobs, sensors=[landed_prompts, batch_rebuilds, selection_rebuilds])
     if recipe.automation.training_cron is None:
         return service

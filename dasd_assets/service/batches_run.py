@@ -8,9 +8,10 @@ meanwhile joins in. `kept_loaded` has the models: they are this process's, and e
 recovery.py marks both runs, and the next tick requests another, which continues from what was committed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -33,8 +34,10 @@ RECIPE = ".dagster/dasd_recipe"  # hash of the recipe that a run was requested u
 OUTDATED = "dasd.outdated"  # on a run that is to end after the part it is making
 
 
-def build(planner: Callable[[dg.DagsterInstance], Planner], home: Path, of_recipe: Sequence[Round]) -> dg.JobDefinition:
-    """The job. Dagster does not begin it again itself: the next tick does, if it is still called for."""
+def build(
+    planner: Callable[[dg.DagsterInstance], Planner], home: Path, of_recipe: Sequence[Round], tags: Mapping[str, Any]
+) -> dg.JobDefinition:
+    """The job, with these tags. Dagster does not begin it again itself: the next tick does, if it is called for."""
 
     @dg.op(name=OP, out=dg.Out(dg.Nothing))
     def make_batches(context: dg.OpExecutionContext) -> None:
@@ -47,7 +50,7 @@ def build(planner: Callable[[dg.DagsterInstance], Planner], home: Path, of_recip
     @dg.job(
         name=JOB,
         executor_def=owned(dg.in_process_executor, home),
-        tags={MAX_RETRIES_TAG: "0"},
+        tags={**tags, MAX_RETRIES_TAG: "0"},
         description="All batches in rounds, each model loaded once for a round; requested by the service.",
     )
     def batches_in_rounds() -> None:

@@ -1,7 +1,8 @@
 """In Kubernetes, a pod for each step: what it gets follows from the step's pool, as a file of the cluster's says.
 
 The file (DASD_STEP_PODS; deploy/step_pods.yaml) names pools, and `default` for steps of none; each value is what
-Dagster calls `dagster-k8s/config`. Never run in a cluster by us: docs/deployment.md.
+Dagster calls `dagster-k8s/config`. It may name the job `batches_in_rounds`, too, all of which then runs in one pod.
+Never run in a cluster by us: docs/deployment.md.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,8 @@ import yaml
 
 from dasd_resources.errors import UserError
 
-VARIABLE, DEFAULT = "DASD_STEP_PODS", "default"
-Pods = Mapping[str, Mapping[str, Any]]  # pool -> dagster-k8s/config
+VARIABLE, DEFAULT, CONFIG = "DASD_STEP_PODS", "default", "dagster-k8s/config"
+Pods = Mapping[str, Mapping[str, Any]]  # pool, or job -> dagster-k8s/config
 
 
 class PodError(UserError, ValueError):
@@ -48,3 +49,8 @@ def pod_settings(pods: Pods, assets: Iterable[dg.AssetsDefinition]) -> dict[str,
     pools = {asset.op.name: asset.op.pool or DEFAULT for asset in assets if isinstance(asset.op, dg.OpDefinition)}
     steps = {step: dict(pods[pool]) for step, pool in pools.items() if pool != DEFAULT and pool in pods}
     return {"step_k8s_config": dict(pods.get(DEFAULT, {})), "per_step_k8s_config": steps}
+
+
+def job_tags(pods: Pods | None, job: str) -> dict[str, Any]:
+    """The tags by which a job's runs get the pod that the file names for it; none if it names none."""
+    return {CONFIG: dict(pods[job])} if pods and job in pods else {}

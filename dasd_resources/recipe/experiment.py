@@ -151,17 +151,18 @@ class Experiment(Part):
     """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
 
     report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
-    has read it. declared_after: experiments whose results had been seen by then, which the page says. arms: name -> its
-    stages, in order; one without stages is the untrained student. Every arm is compared with the baseline; pairs: arms
-    that are compared besides, the first less the second. ways: name -> expression by which a response is known to go
-    that way, for a table of what arms are shown and answer. benchmarks, temperatures, samples_per_question: the
-    recipe's if left out.
+    has read it; meaning_of: the hash, on the page, of the judged answers that were read. declared_after: experiments
+    whose results had been seen by then, which the page says. arms: name -> its stages, in order; one without stages is
+    the untrained student. Every arm is compared with the baseline; pairs: arms that are compared besides, the first
+    less the second. ways: name -> expression by which a response is known to go that way, for a table of what arms are
+    shown and answer. benchmarks, temperatures, samples_per_question: the recipe's if left out.
     """
 
     name: Name
     title: Annotated[str, Field(min_length=1)]
     report: Annotated[str, Field(min_length=1)]
     meaning: Annotated[str | None, DecidesNothing] = Field(None, min_length=1)
+    meaning_of: Annotated[str | None, DecidesNothing] = Field(None, pattern=r"^[0-9a-f]{12}$")
     declared_after: Annotated[tuple[Name, ...], DecidesNothing] = Field((), strict=False)
     recipe: str
     seeds: tuple[Seed, ...] = Field(min_length=1, strict=False)

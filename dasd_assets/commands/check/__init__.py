@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, ParamSpec
 
-from dasd_assets.commands.check.batch_sizes import batch_sizes
+from dasd_assets.commands.check.batch_sizes import batch_sizes, imported_batch_sizes
 from dasd_assets.commands.check.begun_answers import Begun, thinking_found
 from dasd_assets.commands.check.cluster import cluster
 from dasd_assets.commands.check.contexts import context
 from dasd_assets.commands.check.held_out import benchmark_questions, held_out, sandbox, verifiers
 from dasd_assets.commands.check.landed import Prompts, budgets, columns, prompts_landed
-from dasd_assets.commands.check.landed_responses import landed_responses
+from dasd_assets.commands.check.landed_responses import Found, landed_responses
 from dasd_assets.commands.check.machine import disk
 from dasd_assets.commands.check.models import absent, find, gpus, logprobs, template, tokenizer
 from dasd_assets.commands.check.other_selection import other_selection
@@ -79,7 +79,9 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     if recipe.landing.columns:
         yield _result("columns", columns, recipe, home)
     if recipe.imports is not None:
-        yield _result("responses", landed_responses, recipe, home, models.get("teacher"))
+        responses = Found(recipe.landing.questions_per_batch)
+        yield _result("responses", landed_responses, recipe, home, models.get("teacher"), responses)
+        yield _result("batches", imported_batch_sizes, responses)
     if recipe.selection_from is not None and "teacher" in models:
         yield _result("selection_from", other_selection, recipe, home, models["teacher"])
     if recipe.imports is None:

@@ -1,8 +1,9 @@
 """Whether the batches that landed files make are of a size that a run handles well (`landing.questions_per_batch`)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from dasd_assets.commands.check.landed import Prompts
+from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_assets.sentence_probabilities import RESPONSES_PER_COMMIT
 from dasd_resources.recipe import Recipe
@@ -18,14 +19,25 @@ def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
     """Responses per batch, from the questions that landed. Raises CheckWarning for too many, or for many of too few."""
     each = recipe.generation.num_candidates * len(recipe.generation.temperatures)
     sizes = [each * number for number in questions_per_batch(recipe, prompts.per_file.values())]
-    small = [size for size in sizes if size < FEWEST_RESPONSES]
+    return _judged(sizes, f" ({each} of each question)", each, "nothing is scored before a whole batch is sampled")
+
+
+def imported_batch_sizes(landed: Found) -> str:
+    """The same where responses have landed. landed: what was found of them."""
+    each = -(-landed.per_batch.total() // max(landed.num_rows, 1))
+    return _judged(landed.per_batch.values(), "", each, "nothing is selected before a whole batch is scored")
+
+
+def _judged(sizes: Collection[int], of_what: str, each: int, besides: str) -> str:
+    """each: responses of a landed row. besides: what else speaks against a batch too large."""
     if not sizes:
         return "none has landed"
-    found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses ({each} of each question)"
+    small = [size for size in sizes if size < FEWEST_RESPONSES]
+    found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses{of_what}"
     if max(sizes) > MOST_RESPONSES:
         raise CheckWarning(
-            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and nothing is "
-            f"scored before a whole batch is sampled; set landing.questions_per_batch: {max(MOST_RESPONSES // each, 1)}"
+            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and {besides}; "
+            f"set landing.questions_per_batch: {max(MOST_RESPONSES // each, 1)}"
         )
     if len(small) > MANY_BATCHES:
         raise CheckWarning(

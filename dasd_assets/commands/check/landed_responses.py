@@ -1,5 +1,6 @@
 """The check of landed responses in `dasd check`: how many there are, and whether their tokens say their texts."""
 
+from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,15 @@ NUM_REASONS = 3
 
 @dataclass
 class Found:
-    """What has landed: samples with a response and those with logprobs; rejected ones; the first texts and tokens."""
+    """What has landed: samples with a response and those with logprobs; rejected ones; the first texts and tokens.
 
+    per_batch: responses of each file, or of each of its parts of `rows_per_batch` rows. num_rows: that brought them.
+    """
+
+    rows_per_batch: int | None = None
+    per_batch: Counter[tuple[str, int]] = field(default_factory=Counter)
+    num_rows: int = 0
+    last_row: tuple[str, int] | None = None
     samples: set[str] = field(default_factory=set)
     given: set[str] = field(default_factory=set)
     texts: dict[str, LandedResponse] = field(default_factory=dict)
@@ -33,6 +41,11 @@ class Found:
         match one:
             case LandedResponse():
                 self.samples.add(one.sample)
+                part = 0 if self.rows_per_batch is None else (one.source_line - 1) // self.rows_per_batch
+                self.per_batch[one.source_file, part] += 1
+                row = one.source_file, one.source_line
+                self.num_rows += row != self.last_row
+                self.last_row = row
                 if len(self.texts) < NUM_TRIED:
                     self.texts[one.sample] = one
             case Logprobs():
@@ -50,9 +63,8 @@ class Found:
         return self.texts.keys() & self.tokens.keys()
 
 
-def landed_responses(recipe: Recipe, home: Path, teacher: PromptedModel | None) -> str:
-    """How many there are, and how many with logprobs. Raises CheckFailed or CheckWarning."""
-    found = Found()
+def landed_responses(recipe: Recipe, home: Path, teacher: PromptedModel | None, found: Found) -> str:
+    """How many there are, and how many with logprobs. found: takes them. Raises CheckFailed or CheckWarning."""
     for one in landed(landing_folder(recipe, home), recipe):
         found.add(one)
     num_given = len(found.given & found.samples)

@@ -1,0 +1,70 @@
+"""How right each arm is in each domain, and on the easier and the harder questions of it.
+
+A question's difficulty is `level` in its metadata, a whole number: the generated questions have one, and those of
+MATH-500. Where there is none, domains alone are told apart.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from dasd_assets.records.markdown import Cell
+from dasd_resources.recipe.experiment import ARM, Experiment
+from dasd_resources.storage.warehouse import Warehouse
+
+NUM_GROUPS = 3  # of a domain's levels
+QUESTION = ["benchmark", "question_id"]
+
+
+def question_groups(warehouse: Warehouse, answers: pl.DataFrame) -> pl.DataFrame:
+    """(benchmark, question_id, group): the domain of each question that was asked, and its group of levels there.
+
+    A question is in one or two of them. Groups come in order: a domain, then its levels, the lowest first. answers: of
+    `cells.answers`.
+    """
+    query = """SELECT DISTINCT benchmark, question_id, coalesce(domain, 'no domain') AS domain,
+            TRY_CAST(metadata->>'$.level' AS INTEGER) AS level
+        FROM benchmark_questions WHERE list_contains($benchmarks, benchmark) ORDER BY ALL"""
+    known = warehouse.read(query, {"benchmarks": answers["benchmark"].unique().to_list()})
+    return grouped(known.join(answers.select(QUESTION).unique(), on=QUESTION, how="semi", maintain_order="left"))
+
+
+def grouped(questions: pl.DataFrame) -> pl.DataFrame:
+    """The same of questions as they are. questions: benchmark, question_id, domain, level."""
+    number = pl.col("number")
+    levels = questions.drop_nulls("level").group_by("benchmark", "domain", "level").agg(number=pl.len()).sort(pl.all())
+    # A level is of the group in which the middle of its questions lies, so that groups are about as large.
+    middle = (number.cum_sum() - number / 2).over("benchmark", "domain") / number.sum().over("benchmark", "domain")
+    levels = levels.with_columns(place=(middle * NUM_GROUPS).cast(pl.Int64))
+    least, most = (pl.col("level").min(), pl.col("level").max())
+    named = levels.with_columns(
+        group=pl.format(
+            "{}, level {}",
+            "domain",
+            pl.when(least == most).then(least.cast(pl.String)).otherwise(pl.format("{} to {}", least, most)),
+        ).over("benchmark", "domain", "place")
+    )
+    by_level = questions.join(named, on=["benchmark", "domain", "level"])
+    by_domain = questions.with_columns(group="domain", place=pl.lit(-1, pl.Int64))
+    both = pl.concat([by_domain.select(by_level.drop("number").columns), by_level.drop("number")])
+    return both.sort("benchmark", "domain", "place", "question_id").select(*QUESTION, "group")
+
+
+def difficulty_rows(
+    experiment: Experiment, answers: pl.DataFrame, groups: pl.DataFrame
+) -> tuple[tuple[str, ...], list[Mapping[str, Cell | None]]]:
+    """Columns and rows of the table of one benchmark and temperature: accuracies in %, a row per arm that has answered.
+
+    answers: those of that setting; groups: of `question_groups`.
+    """
+    sizes = groups.group_by("group", maintain_order=True).agg(pl.col("question_id").n_unique()).rows()
+    heads = {group: f"{group} ({number:,})" for group, number in sizes}
+    found = answers.join(groups, on=QUESTION).group_by(ARM, "group").agg(pl.col("correct").mean()).rows()
+    accuracies = {(arm, group): f"{100 * correct:.1f}" for arm, group, correct in found}
+    present = set(answers[ARM])
+    rows: list[Mapping[str, Cell | None]] = [
+        {ARM: arm, **{head: accuracies.get((arm, group)) for group, head in heads.items()}}
+        for arm in experiment.arms
+        if arm in present
+    ]
+    return (ARM, *heads.values()), rows
