@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_a_reader_beside_an_open_commit_sees_the_old_state(warehouse: Warehouse)
         transaction.append_missing("prefix_cuts", cuts("b"))
         assert present(warehouse) == ["a"]
     assert present(warehouse) == ["a", "b"]
+
+
+def test_rows_are_of_the_snapshot_that_is_named_with_them_whoever_writes(warehouse: Warehouse) -> None:
+    append(warehouse, "0")
+    found = list[tuple[list[str], int]]()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [append(warehouse, str(number)) for number in range(1, 9)])
+        while not writing.done() or not found:
+            rows, snapshot = warehouse.read_latest("SELECT rollout_id FROM prefix_cuts ORDER BY ALL")
+            found.append((rows["rollout_id"].to_list(), snapshot))
+    assert len({snapshot for _, snapshot in found}) > 1
+    assert all(present(warehouse, at=snapshot) == rows for rows, snapshot in found)
 
 
 def test_reads_cannot_write(warehouse: Warehouse) -> None:
