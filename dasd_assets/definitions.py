@@ -155,7 +155,7 @@ def build_definitions(
         executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
     )
     graph = assets.resolve_asset_graph()
-    # Rounds are of a process that keeps the models. Where each step is a pod, none does unless the job has one itself.
+    # Rounds need one process that keeps its models: where each step is a pod, that is the pod of the job itself.
     in_rounds = rounds(recipe, graph) if pods is None or JOB in pods else []
     service = automation.build(recipe, home, engines, assets, in_rounds, job_tags(pods, JOB))
     others = dg.Definitions(jobs=jobs.build(recipe, graph), schedules=maintenance.build_schedules(recipe))

@@ -45,13 +45,14 @@ def test_many_batches_too_small_are_named() -> None:
         batch_sizes(split(None), landed(*[10] * 21))
 
 
-def test_landed_responses_are_batches_by_file_and_part() -> None:
+def test_landed_responses_go_with_their_question_whatever_file_and_line_they_stand_in() -> None:
     found = Found(rows_per_batch=2)
-    for file, line in [("a.jsonl", 1), ("a.jsonl", 1), ("a.jsonl", 2), ("a.jsonl", 3), ("b.jsonl", 1)]:
-        found.add(LandedResponse("", "", f"{file} {line}", None, file, line, 0, "text", None, None, "stop"))
-    assert found.per_batch == {("a.jsonl", 0): 3, ("a.jsonl", 1): 1, ("b.jsonl", 0): 1}
-    assert imported_batch_sizes(found) == "3 of 1 to 3 responses"
+    rows = [("a", 2, "q1"), ("a", 2, "q1"), ("a", 22, "q2"), ("a", 42, "q3"), ("b", 1, "q1"), ("b", 2, "q4")]
+    for file, line, question in rows:
+        found.add(LandedResponse("", question, f"{file} {line}", None, file, line, 0, "text", None, None, "stop"))
+    assert found.per_batch == {("a", 0): 4, ("a", 1): 1, ("b", 0): 1}
+    assert imported_batch_sizes(found) == "3 of 1 to 4 responses"
     assert imported_batch_sizes(Found()) == "none has landed"
-    found.per_batch["a.jsonl", 0], found.num_rows = 630_000, 105_000
-    with pytest.raises(CheckWarning, match=r"beyond 64,000, .* before a whole batch is scored; .*_per_batch: 9142$"):
+    found.per_batch["a", 0] = 630_000
+    with pytest.raises(CheckWarning, match=r"beyond 64,000, .* before a whole batch is scored; .*_per_batch: 1$"):
         imported_batch_sizes(found)

@@ -93,13 +93,12 @@ def test_steps_with_a_model_get_the_gpus(project: Project) -> None:
 
 def test_a_run_in_rounds_has_one_pod_or_there_is_none(project: Project) -> None:
     vllm = change(change(project.recipe, "teacher.engine", "vllm"), "student.engine", "vllm")
-    pods = read_pods(DEPLOY / "step_pods.yaml")
-    made = build_definitions(vllm, project.home, project.engines, pods=pods)
-    config = json.loads(made.resolve_job_def(JOB).tags[CONFIG])
-    assert config["container_config"] == pods["engine"]["container_config"]
-    own = {name: pod for name, pod in pods.items() if name != JOB}
+    own = read_pods(DEPLOY / "step_pods.yaml")
     each = build_definitions(vllm, project.home, project.engines, pods=own)
     assert JOB not in {job.name for job in each.resolve_all_job_defs()}
+    made = build_definitions(vllm, project.home, project.engines, pods={**own, JOB: own["engine"]})
+    config = json.loads(made.resolve_job_def(JOB).tags[CONFIG])
+    assert config["container_config"] == own["engine"]["container_config"]
 
 
 @pytest.mark.parametrize("text", ["engine: {container_config: {resourcs: {}}}", "engine: [", "- a"])

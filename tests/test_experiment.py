@@ -46,8 +46,10 @@ def test_every_shipped_experiment_is_of_a_recipe_that_can_make_it(tmp_path: Path
 
 def test_what_is_asked_at_other_temperatures_was_trained_for_other_grids() -> None:
     asked = read_experiment(SHIPPED / "other_temperatures.yaml")
-    arms = [arm for name in asked.declared_after for arm in read_experiment(SHIPPED / f"{name}.yaml").arms.values()]
-    assert all(arm in arms for arm in asked.arms.values())
+    others = [read_experiment(SHIPPED / f"{name}.yaml") for name in asked.declared_after]
+    trained = [arm for other in others for arm in other.arms.values()]
+    assert all(arm in trained for arm in asked.arms.values())
+    assert {(other.recipe, other.seeds) for other in others} == {(asked.recipe, asked.seeds)}
 
 
 def test_a_stage_that_changes_nothing_is_the_recipes_own(demo: Recipe) -> None:

@@ -27,6 +27,7 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation import standings
 from dasd_assets.experiments import assets
+from dasd_assets.experiments.by_difficulty import question_groups
 from dasd_assets.experiments.cells import (
     answers,
     every_cell,
@@ -480,20 +481,34 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert f"## Ways of reasoning\n\n### held_out, T=1\n\n{head}" in page and "| otherwise | `x^` |" in page
     after = "Declared after the results of `first` had been seen."
     assert "Nothing follows. And so on." in page and after in page
-    assert f"| Nothing follows. {after} |" in (first / "results.md").read_text()
+    assert "| Nothing follows. *Written" in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page
-    stale = "*Written of other answers (0123456789ab) than those below"
+    stale = "*Written about other answers (0123456789ab) than those here"
     now = answers_hash(answers(compared.warehouse, compared.recipe, GRID))
-    assert stale in page and f"judged answers | {now} |" in page
+    assert stale in page and stale in (first / "results.md").read_text() and f"judged answers | {now} |" in page
     write_pages(compared.warehouse, compared.recipe, [meant.model_copy(update={"meaning_of": now})], first)
-    assert "Written of other answers" not in (first / "grid.md").read_text()
+    assert "Written about other answers" not in (first / "grid.md").read_text() + (first / "results.md").read_text()
 
 
 @pytest.fixture
 def compared_copy(compared: Project, tmp_path: Path) -> Project:
     shutil.copytree(compared.home, tmp_path / "home")
     return Project(tmp_path / "home", compared.recipe)
+
+
+def test_levels_are_those_that_the_metadata_of_questions_names(compared_copy: Project) -> None:
+    warehouse = compared_copy.warehouse
+    given = answers(warehouse, compared_copy.recipe, GRID)
+    ids = given["question_id"].unique().sort().to_list()
+    assert set(question_groups(warehouse, given)["group"]) == {"math"}
+    with warehouse.commit("test") as transaction:
+        for number, level in enumerate(["1", "1", "4"]):
+            query = "UPDATE benchmark_questions SET metadata = $metadata WHERE question_id = $id"
+            transaction.read(query, {"metadata": f'{{"level": {level}}}', "id": ids[number]})
+        transaction.read(query, {"metadata": '{"level": 2.5}', "id": ids[3]})
+    groups = question_groups(warehouse, given).group_by("group", maintain_order=True).len().rows()
+    assert groups == [("math", len(ids)), ("math, level 1", 2), ("math, level 4", 1)]
 
 
 def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Project) -> None:

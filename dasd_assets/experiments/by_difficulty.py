@@ -1,4 +1,4 @@
-"""How right each arm is in each domain, and on the easier and the harder questions of it.
+"""Accuracy of each arm by domain, and on the easier and the harder questions of each.
 
 A question's difficulty is `level` in its metadata, a whole number: the generated questions have one, and those of
 MATH-500. Where there is none, domains alone are told apart.
@@ -23,14 +23,15 @@ def question_groups(warehouse: Warehouse, answers: pl.DataFrame) -> pl.DataFrame
     `cells.answers`.
     """
     query = """SELECT DISTINCT benchmark, question_id, coalesce(domain, 'no domain') AS domain,
-            TRY_CAST(metadata->>'$.level' AS INTEGER) AS level
+            regexp_extract(metadata->>'$.level', '^[0-9]{1,9}$') AS level
         FROM benchmark_questions WHERE list_contains($benchmarks, benchmark) ORDER BY ALL"""
     known = warehouse.read(query, {"benchmarks": answers["benchmark"].unique().to_list()})
+    known = known.with_columns(pl.col("level").cast(pl.Int32, strict=False))  # none where it is no whole number
     return grouped(known.join(answers.select(QUESTION).unique(), on=QUESTION, how="semi", maintain_order="left"))
 
 
 def grouped(questions: pl.DataFrame) -> pl.DataFrame:
-    """The same of questions as they are. questions: benchmark, question_id, domain, level."""
+    """`question_groups` of questions that were read. questions: benchmark, question_id, domain, level."""
     number = pl.col("number")
     levels = questions.drop_nulls("level").group_by("benchmark", "domain", "level").agg(number=pl.len()).sort(pl.all())
     # A level is of the group in which the middle of its questions lies, so that groups are about as large.
@@ -44,7 +45,8 @@ def grouped(questions: pl.DataFrame) -> pl.DataFrame:
             pl.when(least == most).then(least.cast(pl.String)).otherwise(pl.format("{} to {}", least, most)),
         ).over("benchmark", "domain", "place")
     )
-    by_level = questions.join(named, on=["benchmark", "domain", "level"])
+    several = named.filter(pl.col("place").n_unique().over("benchmark", "domain") > 1)  # one would be the domain again
+    by_level = questions.join(several, on=["benchmark", "domain", "level"])
     by_domain = questions.with_columns(group="domain", place=pl.lit(-1, pl.Int64))
     both = pl.concat([by_domain.select(by_level.drop("number").columns), by_level.drop("number")])
     return both.sort("benchmark", "domain", "place", "question_id").select(*QUESTION, "group")

@@ -59,8 +59,8 @@ these answers are right. By ways alone: points that the arm would be from `{base
 each way as those of `{baseline}`; what its difference is beyond that comes from how right they are within the ways
 ([how it is computed](../statistics.md#by-ways-alone)). Trained on, answers: how many, over all stages, questions and
 seeds. A text goes the first way whose expression is found in it:"""
-_DIFFICULTY_LEGEND = """Accuracies in %, over all seeds, on the questions of a domain and on those of some of its
-levels, which their metadata names; in brackets how many questions these are."""
+_DIFFICULTY_LEGEND = """Accuracies in %, over the seeds that are there, on the questions of a domain and on those of
+some of its levels, which their metadata names; in brackets how many questions these are."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds. Continuations: examples that the student began
 and the teacher ended, where the student's own answer had been cut off; the others are responses of the teacher's own,
 and the columns after "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the
@@ -117,13 +117,14 @@ def experiment_page(
     stages: of `cells.stage_rows`; found: of `cells.answers`; compared: of `compared_arms`; images: figure -> path.
     """
     rows = result_rows(found, stages, compared, experiment)
-    meaning = [] if experiment.meaning is None else ["## What it means", *_meaning(experiment, found)]
+    meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
     parts = [
         MARK,
         f"# {visible(experiment.title)}",
         f"The report: {visible(' '.join(experiment.report.split()))}",
         *meaning,
+        *written_of_others(experiment, found),
         *declared_after(experiment),
         "## What is compared",
         _compared_text(recipe, experiment, found),
@@ -147,12 +148,12 @@ def experiment_page(
     return "\n\n".join(parts) + "\n"
 
 
-def _meaning(experiment: Experiment, found: pl.DataFrame) -> list[str]:
-    """What it means, and whether that was written of other answers than those that are there now."""
-    text, now = str(experiment.meaning).strip(), answers_hash(found)
+def written_of_others(experiment: Experiment, found: pl.DataFrame) -> list[str]:
+    """The sentence that says so where `meaning` was written about other answers than those that are there now."""
+    now = answers_hash(found)
     if experiment.meaning_of in (None, now):
-        return [text]
-    return [text, f"*Written of other answers ({experiment.meaning_of}) than those below ({now}): figures may differ.*"]
+        return []
+    return [f"*Written about other answers ({experiment.meaning_of}) than those here ({now}): figures may differ.*"]
 
 
 def answers_hash(found: pl.DataFrame) -> str:
@@ -171,7 +172,7 @@ def _by_difficulty(warehouse: Warehouse, experiment: Experiment, found: pl.DataF
         of_benchmark = groups.filter(benchmark=setting[0])
         if of_benchmark["group"].n_unique() > 1:
             columns, rows = difficulty_rows(experiment, answered, of_benchmark)
-            parts += [f"### {setting[0]}, T={setting[1]:g}", markdown_table(columns, rows)]
+            parts += [f"### {visible(setting[0])}, T={setting[1]:g}", markdown_table(columns, rows)]
     return [*parts, _DIFFICULTY_LEGEND] if len(parts) > 1 else []
 
 
@@ -229,7 +230,8 @@ def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame)
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",
         "significant": f"{significant} of {compared.height}",
-        "what it means": " ".join([*finding, *declared_after(experiment)]) or None,
+        "what it means": " ".join([*finding, *written_of_others(experiment, found), *declared_after(experiment)])
+        or None,
     }
 
 

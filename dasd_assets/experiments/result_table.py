@@ -125,7 +125,11 @@ def result_markdown(rows: Sequence[Shown]) -> str:
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Mapping[str, Cell | None]]) -> str:
     """Rows as a table of a Markdown file."""
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    lines = [
+        list(map(_cell, columns)),
+        ["---"] * len(columns),
+        *([_cell(row[name]) for name in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

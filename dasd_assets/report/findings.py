@@ -200,7 +200,7 @@ def _teacher_share(warehouse: Warehouse, params: Mapping[str, object]) -> pl.Dat
 
 
 def _shares(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
-    # Counted apart: a window over the sentences would keep all of them.
+    # Counted apart: a window over the sentences would hold all of them in memory.
     query = f"""WITH lengths AS (SELECT response_id, count(*) AS num_sentences FROM sentence_types
             WHERE student_fingerprint = $student AND threshold_version = $threshold_version GROUP BY ALL),
         each AS (SELECT r.response_id, v.passed AS correct, t.sentence_index,

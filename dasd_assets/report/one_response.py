@@ -43,11 +43,12 @@ def one_response(warehouse: Warehouse, params: Mapping[str, object], recipe: Rec
           AND p.student_fingerprint = $student AND p.segmenter_version = $segmenter_version
           AND t.threshold_version = $threshold_version
         QUALIFY dense_rank() OVER (ORDER BY response_id) = 1 ORDER BY p.sentence_index"""
-    found = warehouse.read(query, {**params, "recipe": recipe.name, "dataset": recipe.last_dataset})
-    if found.is_empty():
-        return None
-    first = found.row(0, named=True)
-    said = warehouse.read(_SAID, {"id": first["response_id"]}).row(0, named=True)
+    with warehouse.reading() as reading:
+        found = reading.read(query, {**params, "recipe": recipe.name, "dataset": recipe.last_dataset})
+        if found.is_empty():
+            return None
+        first = found.row(0, named=True)
+        said = reading.read(_SAID, {"id": first["response_id"]}).row(0, named=True)
     return OneResponse(
         first["response_id"],
         recipe.last_dataset,

@@ -186,6 +186,8 @@ class Experiment(Part):
     def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds names one twice; remove one")
+        if self.meaning is None and self.meaning_of is not None:
+            raise ValueError("meaning_of says of which answers meaning was written; write that, or remove this")
         if self.baseline not in self.arms:
             raise ValueError(f"baseline {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
         return self

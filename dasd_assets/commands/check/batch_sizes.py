@@ -23,20 +23,20 @@ def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
 
 
 def imported_batch_sizes(landed: Found) -> str:
-    """The same where responses have landed. landed: what was found of them."""
-    each = -(-landed.per_batch.total() // max(landed.num_rows, 1))
+    """Responses per batch of those that have landed. Raises CheckWarning as `batch_sizes` does."""
+    each = -(-landed.per_batch.total() // max(len(landed.batch_of), 1))
     return _judged(landed.per_batch.values(), "", each, "nothing is selected before a whole batch is scored")
 
 
-def _judged(sizes: Collection[int], of_what: str, each: int, besides: str) -> str:
-    """each: responses of a landed row. besides: what else speaks against a batch too large."""
+def _judged(sizes: Collection[int], of_what: str, each: int, reason: str) -> str:
+    """each: responses of a question. reason: besides memory, against a batch too large."""
     if not sizes:
         return "none has landed"
     small = [size for size in sizes if size < FEWEST_RESPONSES]
     found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses{of_what}"
     if max(sizes) > MOST_RESPONSES:
         raise CheckWarning(
-            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and {besides}; "
+            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and {reason}; "
             f"set landing.questions_per_batch: {max(MOST_RESPONSES // each, 1)}"
         )
     if len(small) > MANY_BATCHES:

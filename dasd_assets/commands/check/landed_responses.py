@@ -22,13 +22,15 @@ NUM_REASONS = 3
 class Found:
     """What has landed: samples with a response and those with logprobs; rejected ones; the first texts and tokens.
 
-    per_batch: responses of each file, or of each of its parts of `rows_per_batch` rows. num_rows: that brought them.
+    per_batch: responses, about, of each batch: of a file, or its part of `rows_per_batch` rows, to whose questions they
+    are. A response goes with its question, whatever file it stands in. rows: of each file, those with a response.
     """
 
     rows_per_batch: int | None = None
     per_batch: Counter[tuple[str, int]] = field(default_factory=Counter)
-    num_rows: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
     last_row: tuple[str, int] | None = None
+    batch_of: dict[str, tuple[str, int]] = field(default_factory=dict)  # a question's
     samples: set[str] = field(default_factory=set)
     given: set[str] = field(default_factory=set)
     texts: dict[str, LandedResponse] = field(default_factory=dict)
@@ -41,11 +43,11 @@ class Found:
         match one:
             case LandedResponse():
                 self.samples.add(one.sample)
-                part = 0 if self.rows_per_batch is None else (one.source_line - 1) // self.rows_per_batch
-                self.per_batch[one.source_file, part] += 1
                 row = one.source_file, one.source_line
-                self.num_rows += row != self.last_row
+                self.rows[one.source_file] += row != self.last_row
                 self.last_row = row
+                part = (self.rows[one.source_file] - 1) // self.rows_per_batch if self.rows_per_batch else 0
+                self.per_batch[self.batch_of.setdefault(one.prompt_id, (one.source_file, part))] += 1
                 if len(self.texts) < NUM_TRIED:
                     self.texts[one.sample] = one
             case Logprobs():
