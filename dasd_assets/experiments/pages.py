@@ -168,12 +168,20 @@ def _hash(value: object) -> str:
 def _by_difficulty(warehouse: Warehouse, experiment: Experiment, found: pl.DataFrame) -> list[str]:
     """The tables of domains and levels; none where all questions are of one domain and none has a level."""
     groups, parts = question_groups(warehouse, found), ["## By domain and difficulty"]
-    for setting, answered in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
-        of_benchmark = groups.filter(benchmark=setting[0])
+    for heading, benchmark, answered in _settings(found):
+        of_benchmark = groups.filter(benchmark=benchmark)
         if of_benchmark["group"].n_unique() > 1:
             columns, rows = difficulty_rows(experiment, answered, of_benchmark)
-            parts += [f"### {visible(setting[0])}, T={setting[1]:g}", markdown_table(columns, rows)]
+            parts += [heading, markdown_table(columns, rows)]
     return [*parts, _DIFFICULTY_LEGEND] if len(parts) > 1 else []
+
+
+def _settings(found: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """Heading, benchmark and answers of each benchmark and temperature."""
+    for (benchmark, temperature), part in found.sort(SETTING, maintain_order=True).group_by(
+        SETTING, maintain_order=True
+    ):
+        yield f"### {visible(str(benchmark))}, T={temperature:g}", str(benchmark), part
 
 
 def _ways(
@@ -183,9 +191,9 @@ def _ways(
     if not experiment.ways:
         return []
     shown, parts = ways_shown(warehouse, recipe, experiment, stages), ["## Ways of reasoning"]
-    for setting, answered in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
+    for heading, _, answered in _settings(found):
         rows = ways_rows(experiment, shown, ways_answered(warehouse, experiment, answered))
-        parts += [f"### {setting[0]}, T={setting[1]:g}", markdown_table(ways_columns(experiment), rows)]
+        parts += [heading, markdown_table(ways_columns(experiment), rows)]
     declared = [{"way": name, "expression": f"`{text}`"} for name, text in experiment.ways.items()]
     legend = _WAYS_LEGEND.format(baseline=experiment.baseline)
     return [*parts, legend, markdown_table(("way", "expression"), declared)]
