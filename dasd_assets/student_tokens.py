@@ -19,9 +19,11 @@ from dasd_assets.rules.tokens import TOKENS, token_table
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-TEXTS_PER_COMMIT = 1000  # of 65,536 tokens: 0.5 GB of lists
+TEXTS_PER_COMMIT = 1000
+CHARACTERS_PER_COMMIT = 16_000_000  # the same for long ones: 4 M tokens, whose ids and offsets are copied on the way
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -75,7 +77,7 @@ def untokenised(warehouse: Warehouse, batch: str, student: str) -> tuple[int, It
         query = f"SELECT a.response_id, a.text, {AS_ASKED} AS question, p.system_prompt {todo}"
         with warehouse.reading() as reading:
             for part in reading.stream(query, params, TEXTS_PER_COMMIT):
-                yield from part.iter_rows(named=True)
+                yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
     return int(warehouse.read(f"SELECT count(*) {todo}", params).item()), rows()
 
@@ -95,10 +97,20 @@ def write_tokens(
     """
     num_new, left = 0, iter(texts)
     named = {"student_fingerprint": pl.lit(student)} | ({} if batch is None else {"batch": pl.lit(batch)})
-    while (rows := token_table(chat, islice(left, TEXTS_PER_COMMIT), table.key)).height:
+    while (rows := token_table(chat, _of_a_commit(left), table.key)).height:
         with warehouse.commit(origin) as transaction:
             num_new += transaction.append_missing(table.name, rows.with_columns(**named), batch)
     return num_new
+
+
+def _of_a_commit(texts: Iterator[Row]) -> Iterator[Row]:
+    """The next texts, so many of them or so long together."""
+    length = 0
+    for row in islice(texts, TEXTS_PER_COMMIT):
+        yield row
+        length += sum(len(value) for value in row.values() if isinstance(value, str))
+        if length >= CHARACTERS_PER_COMMIT:
+            return
 
 
 def _tokenised(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
 
+from dasd_assets import student_tokens as student_tokens_module
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, NoTokens, stored_tokens
 from dasd_assets.rules.tokens import token_table, tokens_of
@@ -165,6 +166,22 @@ def test_responses_are_tokenised_with_their_question_and_only_where_missing(copy
     assert write_tokens(copy.warehouse, OF_RESPONSES, *made_by, rows, "a test", batch) == 1
     assert copy.read("FROM student_tokens WHERE response_id = $id", id=some).drop("run_id").equals(before)
     assert untokenised(copy.warehouse, batch, student.fingerprint)[0] == 0
+
+
+def test_long_texts_are_committed_a_few_at_a_time(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = copy.engines.find(copy.recipe.student, "student.model")
+    batch = copy.read("SELECT min(batch) FROM student_tokens").item()
+    before = copy.read("FROM student_tokens WHERE batch = $batch ORDER BY ALL", batch=batch).drop("run_id")
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.replace("student_tokens", {"batch": batch}, before.clear())
+    number, todo = untokenised(copy.warehouse, batch, student.fingerprint)
+    rows, then = [*todo], copy.warehouse.snapshot_id()
+    lengths = [sum(len(value) for value in row.values() if isinstance(value, str)) for row in rows]
+    monkeypatch.setattr(student_tokens_module, "CHARACTERS_PER_COMMIT", sum(lengths[:2]))
+    made_by = (student.chat, student.fingerprint)
+    assert write_tokens(copy.warehouse, OF_RESPONSES, *made_by, rows, "a test", batch) == number == before.height
+    assert copy.read("FROM student_tokens WHERE batch = $batch ORDER BY ALL", batch=batch).drop("run_id").equals(before)
+    assert 2 < copy.warehouse.snapshot_id() - then < number
 
 
 def test_what_has_no_tokens_is_not_left_out_of_verdicts_silently(copy: Project) -> None:
