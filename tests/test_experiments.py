@@ -488,6 +488,7 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     now = answers_hash(answers(compared.warehouse, compared.recipe, GRID))
     assert stale in page and stale in (first / "results.md").read_text() and f"judged answers | {now} |" in page
     write_pages(compared.warehouse, compared.recipe, [meant.model_copy(update={"meaning_of": now})], first)
+    assert f"| Nothing follows. {after} |" in (first / "results.md").read_text()
     assert "Written about other answers" not in (first / "grid.md").read_text() + (first / "results.md").read_text()
 
 

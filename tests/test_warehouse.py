@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from random import Random
+from threading import Event
 
 import duckdb
 import polars as pl
@@ -71,14 +72,23 @@ def test_a_reader_beside_an_open_commit_sees_the_old_state(warehouse: Warehouse)
 
 def test_rows_are_of_the_snapshot_that_is_named_with_them_whoever_writes(warehouse: Warehouse) -> None:
     append(warehouse, "0")
-    found = list[tuple[list[str], int]]()
+    found, enough = dict[int, list[str]](), Event()
+
+    def write() -> None:
+        for number in count(1):
+            append(warehouse, str(number))
+            if enough.is_set():
+                return
+
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(lambda: [append(warehouse, str(number)) for number in range(1, 9)])
-        while not writing.done() or not found:
+        writing = pool.submit(write)
+        while len(found) < 4 and not writing.done():
             rows, snapshot = warehouse.read_latest("SELECT rollout_id FROM prefix_cuts ORDER BY ALL")
-            found.append((rows["rollout_id"].to_list(), snapshot))
-    assert len({snapshot for _, snapshot in found}) > 1
-    assert all(present(warehouse, at=snapshot) == rows for rows, snapshot in found)
+            found[snapshot] = rows["rollout_id"].to_list()
+        enough.set()
+        writing.result()
+    assert len(found) == 4
+    assert all(present(warehouse, at=snapshot) == rows for snapshot, rows in found.items())
 
 
 def test_reads_cannot_write(warehouse: Warehouse) -> None:

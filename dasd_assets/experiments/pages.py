@@ -16,7 +16,14 @@ from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.figures import rolled_out
-from dasd_assets.experiments.result_table import SETTING, compared_arms, markdown_table, result_markdown, result_rows
+from dasd_assets.experiments.result_table import (
+    SETTING,
+    compared_arms,
+    markdown_table,
+    result_markdown,
+    result_rows,
+    setting_heading,
+)
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.markdown import Cell
@@ -91,14 +98,15 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
     for experiment in experiments:
         found = answers(warehouse, recipe, experiment)
         compared = compared_arms(found, experiment)
-        listed.append(_listed(experiment, found, compared))
+        now = answers_hash(found)
+        listed.append(_listed(experiment, found, compared, now))
         if not found.is_empty():
             stages = stage_rows(warehouse, recipe, experiment)
             figures = pictures(warehouse, recipe, experiment, found, stages, compared)
             figures |= rolled_out(rollouts(warehouse, recipe, stages))
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, stages, found, compared, images)
+            text = experiment_page(warehouse, recipe, experiment, stages, found, now, compared, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, listed).encode()
 
@@ -109,12 +117,14 @@ def experiment_page(
     experiment: Experiment,
     stages: pl.DataFrame,
     found: pl.DataFrame,
+    now: str,
     compared: pl.DataFrame,
     images: Mapping[str, str],
 ) -> str:
     """An experiment's page.
 
-    stages: of `cells.stage_rows`; found: of `cells.answers`; compared: of `compared_arms`; images: figure -> path.
+    stages: of `cells.stage_rows`; found: of `cells.answers`; now: of `answers_hash`; compared: of `compared_arms`;
+    images: figure -> path.
     """
     rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
@@ -124,7 +134,7 @@ def experiment_page(
         f"# {visible(experiment.title)}",
         f"The report: {visible(' '.join(experiment.report.split()))}",
         *meaning,
-        *written_of_others(experiment, found),
+        *written_of_others(experiment, now),
         *declared_after(experiment),
         "## What is compared",
         _compared_text(recipe, experiment, found),
@@ -143,14 +153,16 @@ def experiment_page(
         "## Every cell",
         _cells(stages, found),
         "## What it was made from",
-        _made_from(warehouse, recipe, experiment, stages, found),
+        _made_from(warehouse, recipe, experiment, stages, found, now),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def written_of_others(experiment: Experiment, found: pl.DataFrame) -> list[str]:
-    """The sentence that says so where `meaning` was written about other answers than those that are there now."""
-    now = answers_hash(found)
+def written_of_others(experiment: Experiment, now: str) -> list[str]:
+    """The sentence that says so where `meaning` was written about other answers than those that are there now.
+
+    now: of `answers_hash`.
+    """
     if experiment.meaning_of in (None, now):
         return []
     return [f"*Written about other answers ({experiment.meaning_of}) than those here ({now}): figures may differ.*"]
@@ -178,10 +190,8 @@ def _by_difficulty(warehouse: Warehouse, experiment: Experiment, found: pl.DataF
 
 def _settings(found: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
     """Heading, benchmark and answers of each benchmark and temperature."""
-    for (benchmark, temperature), part in found.sort(SETTING, maintain_order=True).group_by(
-        SETTING, maintain_order=True
-    ):
-        yield f"### {visible(str(benchmark))}, T={temperature:g}", str(benchmark), part
+    for setting, part in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
+        yield setting_heading(*setting), str(setting[0]), part
 
 
 def _ways(
@@ -228,7 +238,7 @@ def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame) -> dict[str, Cell | None]:
+def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame, now: str) -> dict[str, Cell | None]:
     done = found.select("arm", "seed").n_unique()
     finding = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
     significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
@@ -238,8 +248,7 @@ def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame)
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",
         "significant": f"{significant} of {compared.height}",
-        "what it means": " ".join([*finding, *written_of_others(experiment, found), *declared_after(experiment)])
-        or None,
+        "what it means": " ".join([*finding, *written_of_others(experiment, now), *declared_after(experiment)]) or None,
     }
 
 
@@ -288,7 +297,7 @@ def _cells(stages: pl.DataFrame, found: pl.DataFrame) -> str:
 
 
 def _made_from(
-    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame, now: str
 ) -> str:
     """Hashes that two homes share if they hold the same: of what was declared, trained, asked and answered."""
     ids = stages["checkpoint_id"].unique().sort().to_list()
@@ -303,7 +312,7 @@ def _made_from(
         f"weights of {len(ids)} checkpoints": _hash(weights.rows()),
         f"examples of {len(datasets)} datasets": _hash(datasets),
         f"{questions.height} questions": _hash(questions.rows()),
-        f"{found.height:,} judged answers": answers_hash(found),
+        f"{found.height:,} judged answers": now,
     }
     rows = [{"what": name, "hash": value} for name, value in hashes.items()]
     return markdown_table(("what", "hash"), rows)

@@ -114,13 +114,16 @@ def result_markdown(rows: Sequence[Shown]) -> str:
     """The rows as Markdown: a table for each benchmark and temperature, and below them how they are read."""
     settings = dict.fromkeys((row["benchmark"], row["temperature"]) for row in rows)
     parts = [
-        f"### {_cell(benchmark)}, T={temperature:g}\n\n"
-        + markdown_table(
-            SHOWN, [row for row in rows if (row["benchmark"], row["temperature"]) == (benchmark, temperature)]
-        )
-        for benchmark, temperature in settings
+        f"{setting_heading(*setting)}\n\n"
+        + markdown_table(SHOWN, [row for row in rows if (row["benchmark"], row["temperature"]) == setting])
+        for setting in settings
     ]
     return "\n\n".join([*parts, _LEGEND])
+
+
+def setting_heading(benchmark: Cell | None, temperature: Cell | None) -> str:
+    """The heading of what is said of one benchmark and temperature."""
+    return f"### {_cell(benchmark)}, T={temperature:g}"
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Mapping[str, Cell | None]]) -> str:

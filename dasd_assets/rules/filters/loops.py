@@ -124,8 +124,6 @@ def _of_prose(units: Units, often: Flags) -> Flags:
     Of a list of tests, "self.assertEqual(f" is a phrase, but the line is not prose.
     """
     places = np.flatnonzero(often)
-    if not len(places):
-        return np.zeros(len(units), np.bool_)
     of_phrase = within(units.is_word, places, places + PHRASE)
     first, last = np.maximum(places - AROUND, 0), np.minimum(places + PHRASE + AROUND, len(units))
     around = within(units.is_word, first, last) >= PROSE_AROUND * within(~units.is_space, first, last)
@@ -134,8 +132,6 @@ def _of_prose(units: Units, often: Flags) -> Flags:
 
 def _patterns(ids: Hashes, ngrams: NGrams) -> Flags:
     places = np.flatnonzero(ngrams.often(PATTERN_TIMES, NEAR))
-    if not len(places):
-        return np.zeros(len(ids), np.bool_)
     windows = np.sort(ids[places[:, None] + np.arange(PATTERN)], axis=1)
     num_kinds = 1 + np.count_nonzero(windows[:, 1:] != windows[:, :-1], axis=1)
     return covered(places[num_kinds >= PATTERN_KINDS], PATTERN, len(ids))  # not the dots of an empty grid

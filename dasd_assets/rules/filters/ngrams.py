@@ -38,8 +38,7 @@ class NGrams:
         if len(self._at) >= times:
             alike = np.flatnonzero(self._hashes[back:] == self._hashes[:-back])
             alike = alike[self._at[alike + back] - self._at[alike] <= near]
-            if len(alike):
-                found[self._at[covered(alike, times, len(self._at))]] = True
+            found[self._at[covered(alike, times, len(self._at))]] = True
         return found
 
 

@@ -96,8 +96,6 @@ def said_again(found: Units, seeds: NGrams, sizes: Sequence[int]) -> Flags:
         ngrams = NGrams(found.exact, size, places)
         again |= _of_prose(found, ngrams.often(times, NEAR), size)
         few |= _of_prose(found, ngrams.often(min(times, FEW), NEAR), size)
-    if not few.any():
-        return again
     sums = running(few)
     return again | few if (sums[NEAR:] - sums[:-NEAR] if len(sums) > NEAR else sums[-1:]).max() >= MANY else again
 
@@ -105,8 +103,6 @@ def said_again(found: Units, seeds: NGrams, sizes: Sequence[int]) -> Flags:
 def _of_prose(found: Units, often: Flags, size: int) -> Flags:
     """(U,) units of those n-grams that are mostly words."""
     at = np.flatnonzero(often)
-    if not len(at):
-        return np.zeros(len(found), np.bool_)
     num_words, num_visible = (within(flags, at, at + size) for flags in (found.is_word, ~found.is_space))
     return covered(at[num_words >= PROSE * np.maximum(num_visible, 1)], size, len(found))
 
