@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,7 @@ import pytest
 from old_catalog import old_catalog
 from shared_stores import Storage
 
+from dasd_resources.storage import schema
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.migrations import MIGRATIONS
@@ -119,6 +121,44 @@ def test_checkpoints_of_an_earlier_release_are_named_for_their_dataset(tmp_path:
     assert old.read("SELECT checkpoint_id, stage, dataset FROM checkpoints ORDER BY stage", at=then).rows() == sorted(
         rows, key=lambda row: row[1]
     )
+
+
+def statistics(lake: Lake, table: str) -> list[tuple[object, ...]]:
+    """What DuckLake keeps of a table's rows and columns."""
+    query = """SELECT s.record_count, s.next_row_id, c.* EXCLUDE (table_id)
+        FROM m.ducklake_table_stats s LEFT JOIN m.ducklake_table_column_stats c USING (table_id)
+        WHERE table_id IN (SELECT table_id FROM m.ducklake_table WHERE table_name = $table AND end_snapshot IS NULL)
+        ORDER BY column_id"""
+    with attach(lake.catalog, read_only=True) as connection:
+        return connection.execute(query.replace("m.", "__ducklake_metadata_dasd."), {"table": table}).fetchall()
+
+
+@pytest.mark.storage
+def test_an_empty_table_is_read_without_looking_for_its_statistics_again_and_again(lake: Lake) -> None:
+    with lake.reading() as reading:
+        reading.read("FROM landed_responses")
+        reading.read("CALL enable_logging('QueryLog')")
+        assert reading.read("FROM landed_responses").is_empty()
+        sent = reading.read("SELECT message FROM duckdb_logs WHERE message LIKE '%ducklake_table_stats%'")
+        reading.read("CALL disable_logging()")
+    assert sent.height <= 1
+
+
+@pytest.mark.storage
+def test_the_statistics_of_a_table_are_those_that_ducklake_makes_itself(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"batch": "b", "student_fingerprint": "s", "engine": "e", "dtype": "d", "logprobs": [-0.5, 1.0]}
+    lake.migrate()
+    monkeypatch.setattr(schema, "_note_no_rows", lambda _: None)
+    alone = Lake(str(tmp_path / "alone"))
+    alone.migrate()
+    assert statistics(alone, "student_logprobs") == []
+    assert statistics(lake, "student_logprobs") != []
+    for name, home in product("ab", (lake, alone)):
+        with home.commit("test") as transaction:
+            transaction.append_missing("student_logprobs", pl.DataFrame([{"response_id": name, **row}]))
+    assert statistics(lake, "student_logprobs") == statistics(alone, "student_logprobs")
 
 
 @pytest.mark.storage

@@ -270,14 +270,14 @@ def test_nothing_that_others_wrote_is_loaded_or_linked(unfriendly: Service, page
     """Questions, domains, answers, responses, reasons and a file's name, where the UI shows them."""
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
-    num_shown, links = dict[str, int](), dict[str, list[str]]()
+    links = dict[str, list[str]]()
     for path in UNFRIENDLY:
         page.goto(f"{unfriendly.url}/assets/{path}")
         page.get_by_text("Latest execution" if "?" in path else MADE_WITH).first.wait_for()
         if path.endswith("duplicate_questions"):
             page.get_by_text("All of them:").wait_for()
+        page.wait_for_function("text => document.body.innerText.includes(text)", arg=f"://{HOST}")  # theirs are there
         page.wait_for_load_state("networkidle")
-        num_shown[path] = page.locator("body").inner_text().count(f"://{HOST}")
         links[path] = page.locator("a[href]").evaluate_all("links => links.map(link => link.href)")
         keep(page, f"unfriendly-{path.replace('?', '-')}")
     assert Bait.asked == []
@@ -286,7 +286,6 @@ def test_nothing_that_others_wrote_is_loaded_or_linked(unfriendly: Service, page
     theirs = [link for found in links.values() for link in found if HOST in link or "mutation" in link]
     to_a_batch = (f"{unfriendly.url}/assets/", f"{VIEWER}/explore?batch=")  # in the UI's pages, in the viewer's
     assert [link for link in theirs if not link.startswith(to_a_batch)] == []
-    assert min(num_shown.values()) > 0, num_shown  # the texts were there
     page.evaluate("address => fetch(address, {mode: 'no-cors'})", f"{bait}/really")
     assert Bait.asked == ["/really"]  # it would have seen a request
 

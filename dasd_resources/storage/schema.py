@@ -14,7 +14,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
 from dasd_resources.storage.catalogs import Catalog
 from dasd_resources.storage.connections import attach, committing
-from dasd_resources.storage.data_files import keep_hashes
+from dasd_resources.storage.data_files import CATALOG_TABLES, keep_hashes
 from dasd_resources.storage.migrations import MIGRATIONS
 from dasd_resources.storage.one_home import require_own
 from dasd_resources.storage.tables import Column, Table, check
@@ -60,6 +60,7 @@ def migrate(catalog: Catalog, tables: tuple[Table, ...], migrations: tuple[str, 
         with committing(connection, f"schema {len(migrations)}, tables {wanted[:16]}", require_lock):
             _add_missing(connection, tables)
             _record(connection, len(migrations), wanted)
+        _note_no_rows(connection)
 
 
 def schema_hash(tables: Sequence[Table]) -> str:
@@ -141,6 +142,28 @@ def _create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     connection.execute(f"CREATE TABLE {table.name}({columns})")
     if table.partitioned_by_batch:
         connection.execute(f"ALTER TABLE {table.name} SET PARTITIONED BY (batch)")
+
+
+def _note_no_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give the tables that nothing was ever written to the statistics of no rows, under the lake's lock.
+
+    DuckLake itself writes a table's statistics with its first rows, and until then looks for them twice per column in
+    every query: 20 to 60 ms of an empty table, 4 ms with them. It brings these up to date as it does its own.
+    """
+    new = f"end_snapshot IS NULL AND table_id NOT IN (SELECT table_id FROM {CATALOG_TABLES}.ducklake_table_stats)"
+    columns, tables = f"{CATALOG_TABLES}.ducklake_column", f"{CATALOG_TABLES}.ducklake_table"
+    connection.execute("BEGIN")
+    connection.execute(
+        f"""INSERT INTO {CATALOG_TABLES}.ducklake_table_column_stats BY NAME
+            SELECT table_id, column_id, false AS contains_null FROM {columns} ANTI JOIN (
+                SELECT table_id, parent_column AS column_id FROM {columns}) AS of_lists USING (table_id, column_id)
+            WHERE {new}"""
+    )
+    connection.execute(
+        f"""INSERT INTO {CATALOG_TABLES}.ducklake_table_stats BY NAME
+            SELECT table_id, 0 AS record_count, 0 AS next_row_id, 0 AS file_size_bytes FROM {tables} WHERE {new}"""
+    )
+    connection.execute("COMMIT")
 
 
 def _compare(
