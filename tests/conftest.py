@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -26,11 +27,13 @@ import polars as pl
 import pytest
 import reliability
 import shared_stores
+from PIL import Image
 from shared_stores import Storage
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
+from dasd_assets.records import plots
 from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
@@ -187,15 +190,26 @@ def fake_engines(home: Path, fake: Fake) -> Engines:
     return FakeEngines(home=str(home))
 
 
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """The web UI's pictures left blank: to draw them is a tenth of a run."""
+    blank = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(blank, format="png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "png", lambda figure, dpi: blank.getvalue())
+        yield
+
+
 @dataclass
 class Project:
-    """A home with a recipe and a fake behind it; `run` is `dasd run`."""
+    """A home with a recipe and a fake behind it; `run` is `dasd run`. draws: the web UI's pictures, too."""
 
     home: Path
     recipe: Recipe
     fake: Fake = field(default_factory=Fake)
     said: list[str] = field(default_factory=list)
     stages: Sequence[Stage] = STAGES
+    draws: bool = False
 
     @property
     def engines(self) -> Engines:
@@ -231,12 +245,12 @@ class Project:
 
     def run(self) -> int:
         """Bring everything up to date; returns the number of materializations."""
-        with self.instance() as instance:
+        with self.instance() as instance, nullcontext() if self.draws else nothing_drawn():
             return bring_up_to_date(instance, self.definitions, self.recipe, self.engines, self.home, self.said.append)
 
     def materialize(self, selection: str) -> int:
         """Materialize exactly these assets, in every batch."""
-        with self.instance() as instance:
+        with self.instance() as instance, nullcontext() if self.draws else nothing_drawn():
             return materialize_selected(instance, self.definitions, self.recipe, selection, self.home, self.said.append)
 
     @property
@@ -392,7 +406,7 @@ def project(storage: Storage, tmp_path: Path, tiny: Recipe) -> Project:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Project:
     """A home on which everything has run, with two batches; to be read, never to be run again."""
-    project = Project(tmp_path_factory.mktemp("finished"), tiny)
+    project = Project(tmp_path_factory.mktemp("finished"), tiny, draws=True)
     project.land("a.jsonl", prompt_rows(0, 9))
     project.land("b.jsonl", prompt_rows(9, 15))
     project.run()
