@@ -7,6 +7,8 @@ import duckdb
 import pytest
 import yaml
 
+from dasd_assets.cli import main
+from dasd_assets.commands.experiment import named_experiments
 from dasd_assets.stage_training import training_version
 from dasd_resources.demo.questions import read_rows
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
@@ -181,6 +183,25 @@ def test_experiments_of_the_home_are_known_by_name_and_a_faulty_one_leaves_the_o
     assert [str(one).partition(":")[0] for one in found if isinstance(one, RecipeError)] == ["broken.yaml"]
     with pytest.raises(RecipeError, match="no experiment 'nothing': give the path of a YAML file, or one of broken, "):
         load_experiment("nothing", tmp_path)
+
+
+def test_several_are_run_each_once_and_no_two_of_one_name(demo: Recipe, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name / "two_arms.yaml" for name in ("first", "second", "third"))
+    for path, seeds in ((first, [1, 2]), (second, [1, 2]), (third, [3, 4])):
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump({**TWO_ARMS, "seeds": seeds}))
+    assert [one.seeds for one in named_experiments([str(first), str(second)], demo, tmp_path)] == [(1, 2)]
+    with pytest.raises(RecipeError, match=r"third/two_arms\.yaml: another of those to run is named two_arms, too"):
+        named_experiments([str(first), str(third)], demo, tmp_path)
+
+
+def test_arms_and_seeds_are_of_one_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    for names in ([], ["table_5", "table_7"]):
+        assert main(["experiment", *names, "--recipe", "school", "--seeds", "42"]) == 2
+        assert "--arms and --seeds are of one experiment: name it, and no other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -492,6 +492,21 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert "Written about other answers" not in (first / "grid.md").read_text() + (first / "results.md").read_text()
 
 
+def test_pages_of_an_experiment_that_has_not_run_in_this_home_stay(compared: Project, tmp_path: Path) -> None:
+    other = GRID.model_copy(update={"name": "other", "title": "Of another home", "meaning": "Nothing."})
+    unknown = other.model_copy(update={"name": "unknown", "title": "Of no home"})
+    (tmp_path / "figures").mkdir()
+    files = {"other.md": f"{MARK}\n# As it was\n", "figures/other_differences.svg": "<svg/>"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    changed = write_pages(compared.warehouse, compared.recipe, [GRID, other, unknown], tmp_path)
+    assert not files.keys() & set(changed)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+    listed_there = (tmp_path / "results.md").read_text()
+    assert "| [Of another home](other.md) | 6 | 2 | 0 of 12 | – | Nothing. *Not run in this home: " in listed_there
+    assert "| Of no home | 6 | 2 | 0 of 12 |" in listed_there
+
+
 @pytest.fixture
 def compared_copy(compared: Project, tmp_path: Path) -> Project:
     shutil.copytree(compared.home, tmp_path / "home")

@@ -155,7 +155,8 @@ def _add_work(commands: Subparsers) -> None:
 def _add_experiment(commands: Subparsers) -> None:
     help_text = "train and compare the arms of an experiment; without a name, list the experiments"
     experiment = commands.add_parser("experiment", help=help_text)
-    experiment.add_argument("name", nargs="?", help="of one that is known, or a YAML file (docs/experiments.md)")
+    names_help = "of those that are known, or YAML files (docs/experiments.md)"
+    experiment.add_argument("names", metavar="NAME", nargs="*", help=names_help)
     experiment.add_argument("--all", action="store_true", help="run all experiments of the recipe")
     experiment.add_argument("--write", metavar="FOLDER", help="write what all have found as pages and figures")
     experiment.add_argument("--arms", nargs="+", metavar="ARM", help="only these")

@@ -1,4 +1,4 @@
-"""`dasd experiment NAME`: run an experiment to its end, or some of its arms and seeds, and print what it has found.
+"""`dasd experiment NAME…`: run experiments to their end, or some arms and seeds of one, and print what they have found.
 
 `--all` runs every one of the recipe; `--write FOLDER` writes what all have found as pages. What is there is not made
 again, so a run that was interrupted goes on. Without a name, the known experiments and how far each is.
@@ -57,13 +57,13 @@ Name = TypeVar("Name", str, int)
 
 
 def command(args: argparse.Namespace) -> int:
-    """Run the named experiment or all, or list those of the recipe; then write the pages, where a folder is named."""
+    """Run the named experiments or all, or list those of the recipe; then write the pages, where a folder is named."""
     home = args.home
     recipe = load_recipe(args.recipe or args.default_recipe, home)
     warehouse = Warehouse(home=str(home))
-    if args.name is None and not args.all:
-        if args.arms or args.seeds:
-            raise RecipeError("--arms and --seeds are of one experiment: name it")
+    if len(args.names) != 1 and not args.all and (args.arms or args.seeds):
+        raise RecipeError("--arms and --seeds are of one experiment: name it, and no other")
+    if not args.names and not args.all:
         if not args.write:
             show("\n".join(listed(warehouse, recipe, home)))
     else:
@@ -76,9 +76,9 @@ def command(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, recipe: Recipe, warehouse: Warehouse) -> None:
     started, home = time.monotonic(), args.home
-    if args.all and (args.name or args.arms or args.seeds):
-        raise RecipeError("--all runs every cell of every experiment: leave out the name, --arms and --seeds")
-    chosen = sound_experiments(recipe, home) if args.all else [checked(load_experiment(args.name, home), recipe)]
+    if args.all and (args.names or args.arms or args.seeds):
+        raise RecipeError("--all runs every cell of every experiment: leave out names, --arms and --seeds")
+    chosen = sound_experiments(recipe, home) if args.all else named_experiments(args.names, recipe, home)
     for experiment in chosen:
         check_policies(experiment, recipe)
     cells = {one.name: chosen_cells(one, args.arms, args.seeds) for one in chosen}
@@ -97,6 +97,16 @@ def _run(args: argparse.Namespace, recipe: Recipe, warehouse: Warehouse) -> None
     print_message(f"{sum(map(len, cells.values()))} cells in {time.monotonic() - started:.0f} s")
     for experiment in chosen:
         show("\n".join(page(warehouse, recipe, experiment)))
+
+
+def named_experiments(names: Sequence[str], recipe: Recipe, home: Path) -> list[Experiment]:
+    """The experiments of these names or files, each once. Raises RecipeError where two different ones have one name."""
+    found = dict[str, Experiment]()
+    for name in names:
+        experiment = checked(load_experiment(name, home), recipe)
+        if found.setdefault(experiment.name, experiment) != experiment:
+            raise RecipeError(f"{name}: another of those to run is named {experiment.name}, too; rename one")
+    return list(found.values())
 
 
 def sound_experiments(recipe: Recipe, home: Path) -> list[Experiment]:

@@ -81,9 +81,10 @@ File = tuple[str, bytes]  # path in the folder, content
 def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> list[str]:
     """Write a page for each experiment that has answers, and the list of all; returns the names of changed files.
 
-    Each file is there whole or not at all. Pages and figures of experiments that are no longer there are removed.
+    Each file is there whole or not at all. Pages and figures of experiments that are no longer known are removed; those
+    of one that this home has no answers of stay, and the list says so.
     """
-    files = dict(_files(warehouse, recipe, experiments))
+    files = dict(_files(warehouse, recipe, experiments, folder))
     changed = [name for name, content in files.items() if _write(folder / name, content)]
     for path in [*folder.glob("*.md"), *(folder / FIGURES).glob("*.svg")]:
         name = path.relative_to(folder).as_posix()
@@ -93,13 +94,15 @@ def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Expe
     return changed
 
 
-def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment]) -> Iterator[File]:
+def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> Iterator[File]:
     listed = list[dict[str, Cell | None]]()
     for experiment in experiments:
         found = answers(warehouse, recipe, experiment)
         compared = compared_arms(found, experiment)
         now = answers_hash(found)
-        listed.append(_listed(experiment, found, compared, now))
+        of_another = dict(_written(folder, experiment.name)) if found.is_empty() else {}
+        yield from of_another.items()
+        listed.append(_listed(experiment, found, compared, now, bool(of_another)))
         if not found.is_empty():
             stages = stage_rows(warehouse, recipe, experiment)
             figures = pictures(warehouse, recipe, experiment, found, stages, compared)
@@ -109,6 +112,12 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
             text = experiment_page(warehouse, recipe, experiment, stages, found, now, compared, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, listed).encode()
+
+
+def _written(folder: Path, name: str) -> Iterator[File]:
+    """An experiment's page and figures, as they are in the folder."""
+    for path in [*folder.glob(f"{name}.md"), *(folder / FIGURES).glob(f"{name}_*.svg")]:
+        yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
 def experiment_page(
@@ -238,17 +247,21 @@ def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame, now: str) -> dict[str, Cell | None]:
+def _listed(
+    experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame, now: str, of_another_home: bool
+) -> dict[str, Cell | None]:
     done = found.select("arm", "seed").n_unique()
-    finding = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
+    said = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
+    said += [*written_of_others(experiment, now), *declared_after(experiment)] if done else declared_after(experiment)
+    said += ["*Not run in this home: the page is of another.*"] if of_another_home else []
     significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
     return {
-        "experiment": f"[{experiment.title}]({experiment.name}.md)" if done else experiment.title,
+        "experiment": f"[{experiment.title}]({experiment.name}.md)" if done or of_another_home else experiment.title,
         "arms": len(experiment.arms),
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",
-        "significant": f"{significant} of {compared.height}",
-        "what it means": " ".join([*finding, *written_of_others(experiment, now), *declared_after(experiment)]) or None,
+        "significant": f"{significant} of {compared.height}" if done else None,
+        "what it means": " ".join(said) or None,
     }
 
 
