@@ -41,6 +41,16 @@ def versions(lake: Lake) -> list[int]:
         return [row[0] for row in connection.sql("SELECT version FROM schema_version ORDER BY ALL").fetchall()]
 
 
+def statistics(lake: Lake, table: str) -> list[tuple[object, ...]]:
+    """What DuckLake keeps of a table's rows and columns."""
+    query = """SELECT s.record_count, s.next_row_id, c.* EXCLUDE (table_id)
+        FROM m.ducklake_table_stats s LEFT JOIN m.ducklake_table_column_stats c USING (table_id)
+        WHERE table_id IN (SELECT table_id FROM m.ducklake_table WHERE table_name = $table AND end_snapshot IS NULL)
+        ORDER BY column_id"""
+    with attach(lake.catalog, read_only=True) as connection:
+        return connection.execute(query.replace("m.", "__ducklake_metadata_dasd."), {"table": table}).fetchall()
+
+
 def with_column(name: str, column: Column) -> tuple[Table, ...]:
     table = replace(TABLES[name], columns=(*TABLES[name].columns, column))
     return tuple({**TABLES, name: table}.values())
@@ -52,6 +62,7 @@ def test_a_catalog_of_any_earlier_release_becomes_like_a_new_one(lake: Lake, tmp
     assert old.read(COLUMNS).rows() == lake.read(COLUMNS).rows()
     assert versions(old) == [*range(1, len(MIGRATIONS) + 1), len(MIGRATIONS)]
     assert versions(lake) == [len(MIGRATIONS)]
+    assert statistics(old, "landed_responses") == statistics(lake, "landed_responses") != []
 
 
 def test_tables_are_partitioned_as_before(lake: Lake, tmp_path: Path) -> None:
@@ -121,16 +132,6 @@ def test_checkpoints_of_an_earlier_release_are_named_for_their_dataset(tmp_path:
     assert old.read("SELECT checkpoint_id, stage, dataset FROM checkpoints ORDER BY stage", at=then).rows() == sorted(
         rows, key=lambda row: row[1]
     )
-
-
-def statistics(lake: Lake, table: str) -> list[tuple[object, ...]]:
-    """What DuckLake keeps of a table's rows and columns."""
-    query = """SELECT s.record_count, s.next_row_id, c.* EXCLUDE (table_id)
-        FROM m.ducklake_table_stats s LEFT JOIN m.ducklake_table_column_stats c USING (table_id)
-        WHERE table_id IN (SELECT table_id FROM m.ducklake_table WHERE table_name = $table AND end_snapshot IS NULL)
-        ORDER BY column_id"""
-    with attach(lake.catalog, read_only=True) as connection:
-        return connection.execute(query.replace("m.", "__ducklake_metadata_dasd."), {"table": table}).fetchall()
 
 
 @pytest.mark.storage

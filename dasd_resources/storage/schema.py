@@ -64,12 +64,12 @@ def migrate(catalog: Catalog, tables: tuple[Table, ...], migrations: tuple[str, 
 
 
 def schema_hash(tables: Sequence[Table]) -> str:
-    """Hash of all that a catalog is made from: columns, types, partitions and views."""
+    """Hash of all that a catalog is made from: columns, types, partitions, views; and `_note_no_rows`."""
     columns = [
         [table.name, table.partitioned_by_batch, [[c.name, c.type, c.nullable] for c in table.columns]]
         for table in tables
     ]
-    return content_hash({"tables": columns, "views": views(tables)})
+    return content_hash({"tables": columns, "views": views(tables), "statistics": "of no rows"})
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int:
