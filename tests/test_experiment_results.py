@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from drawn import PNG, decoded
 
-from dasd_assets.experiments.by_difficulty import difficulty_rows, grouped
+from dasd_assets.experiments.by_difficulty import difficulty_tables, grouped
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
@@ -182,13 +182,29 @@ def test_a_domains_levels_make_up_to_three_groups_of_about_as_many_questions() -
     ]
 
 
-def test_the_table_of_difficulty_has_each_arms_accuracy_in_each_group(answers: pl.DataFrame) -> None:
-    math = answers.filter(pl.col("benchmark") == "math", pl.col("seed") == 1)
+def test_the_tables_of_difficulty_have_each_arms_accuracy_and_each_difference_in_each_group(
+    answers: pl.DataFrame,
+) -> None:
+    math = answers.filter(pl.col("benchmark") == "math")
     asked = [("math", f"q{i}", "sums", 1 + (i >= 30)) for i in range(40)]
     groups = grouped(pl.DataFrame(asked, ["benchmark", "question_id", "domain", "level"], orient="row"))
-    columns, rows = difficulty_rows(GRID, math, groups)
-    assert columns == ("arm", "sums (40)", "sums, level 1 (30)", "sums, level 2 (10)")
-    assert [row["arm"] for row in rows] == ARMS
-    hard = math.with_columns(correct=pl.col("question_id").is_in([f"q{i}" for i in range(25, 35)]))  # 5 of the last 10
-    _, rows = difficulty_rows(GRID, hard, groups)
-    assert [list(row.values()) for row in rows] == [[arm, "25.0", "16.7", "50.0"] for arm in ARMS]
+    tables = [list(map(cells, table.splitlines())) for table in difficulty_tables(GRID, math, STAGES, groups)]
+    names = ["sums (40)", "sums, level 1 (30)", "sums, level 2 (10)"]
+    assert [table[0] for table in tables] == [["arm", *names], ["arm", "less", *names]]
+    # All questions are those of the experiment's own table; the harder ones are a table of their own.
+    whole = result_rows(math, STAGES, compared_arms(math, GRID), GRID)
+    hard = math.filter(pl.col("question_id").is_in([f"q{i}" for i in range(30, 40)]))
+    alone = result_rows(hard, STAGES, compared_arms(hard, GRID), GRID)
+    assert [line[:2] for line in tables[0][2:]] == [[row["arm"], row["accuracy"]] for row in whole[:3]]
+    assert [line[3] for line in tables[0][2:]] == [row["accuracy"] for row in alone[:3]]
+    for place, rows in ((2, whole), (4, alone)):
+        differences = [[row["arm"], row["less"], row["difference"]] for row in rows if row["difference"]]
+        assert [[*line[:2], line[place]] for line in tables[1][2:]] == differences
+        assert len(differences) == 3 and all("[" in found for *_, found in differences)
+    [only] = difficulty_tables(GRID, math.filter(pl.col("arm") == "das"), STAGES, groups)
+    assert len(only.splitlines()) == 3
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a table's line."""
+    return [cell.strip() for cell in line.strip("|").split("|")]

@@ -8,7 +8,7 @@
 | `comparison` | `experiment_report_…` | `experiment_comparisons` |
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |
-| `by_difficulty` | | accuracy by domain and by level of difficulty |
+| `by_difficulty` | | accuracies and differences by domain and by level of difficulty |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |
 | `ways` | | in which ways the arms' responses and answers solve a question |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |

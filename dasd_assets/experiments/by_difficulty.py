@@ -1,14 +1,12 @@
-"""Accuracy of each arm by domain, and on the easier and the harder questions of each.
+"""Accuracies and differences of arms by domain, and on the easier and the harder questions of each.
 
 A question's difficulty is `level` in its metadata, a whole number: the generated questions have one, and those of
 MATH-500. Where there is none, domains alone are told apart.
 """
 
-from collections.abc import Mapping
-
 import polars as pl
 
-from dasd_assets.records.markdown import Cell
+from dasd_assets.experiments.result_table import compared_arms, markdown_table, result_rows
 from dasd_resources.recipe.experiment import ARM, Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -52,21 +50,23 @@ def grouped(questions: pl.DataFrame) -> pl.DataFrame:
     return both.sort("benchmark", "domain", "place", "question_id").select(*QUESTION, "group")
 
 
-def difficulty_rows(
-    experiment: Experiment, answers: pl.DataFrame, groups: pl.DataFrame
-) -> tuple[tuple[str, ...], list[Mapping[str, Cell | None]]]:
-    """Columns and rows of the table of one benchmark and temperature: accuracies in %, a row per arm that has answered.
+def difficulty_tables(
+    experiment: Experiment, answers: pl.DataFrame, stages: pl.DataFrame, groups: pl.DataFrame
+) -> list[str]:
+    """Tables of one benchmark and temperature: the accuracies and, where arms can be compared, the differences.
 
-    answers: those of that setting; groups: of `question_groups`.
+    They are those of `result_rows`, in a column per group. answers: those of that setting; stages: of
+    `cells.stage_rows`; groups: of `question_groups`.
     """
+    of_groups = answers.join(groups, on=QUESTION).with_columns(benchmark="group")  # a group is asked as a benchmark is
+    rows = result_rows(of_groups, stages, compared_arms(of_groups, experiment), experiment)
+    found = pl.DataFrame(rows, infer_schema_length=None)
     sizes = groups.group_by("group", maintain_order=True).agg(pl.col("question_id").n_unique()).rows()
     heads = {group: f"{group} ({number:,})" for group, number in sizes}
-    found = answers.join(groups, on=QUESTION).group_by(ARM, "group").agg(pl.col("correct").mean()).rows()
-    accuracies = {(arm, group): f"{100 * correct:.1f}" for arm, group, correct in found}
-    present = set(answers[ARM])
-    rows: list[Mapping[str, Cell | None]] = [
-        {ARM: arm, **{head: accuracies.get((arm, group)) for group, head in heads.items()}}
-        for arm in experiment.arms
-        if arm in present
-    ]
-    return (ARM, *heads.values()), rows
+    tables = []
+    for value, labels in (("accuracy", (ARM,)), ("difference", (ARM, "less"))):
+        present = found.drop_nulls(value)
+        if not present.is_empty():
+            wide = present.pivot("benchmark", index=labels, values=value).select(*labels, *heads).rename(heads)
+            tables.append(markdown_table(wide.columns, wide.iter_rows(named=True)))
+    return tables

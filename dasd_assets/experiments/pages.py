@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dasd_assets.experiments.by_difficulty import difficulty_rows, question_groups
+from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.cells import answers, every_cell, failed_text, stage_rows
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
@@ -66,8 +66,11 @@ these answers are right. By ways alone: points that the arm would be from `{base
 each way as those of `{baseline}`; what its difference is beyond that comes from how right they are within the ways
 ([how it is computed](../statistics.md#by-ways-alone)). Trained on, answers: how many, over all stages, questions and
 seeds. A text goes the first way whose expression is found in it:"""
-_DIFFICULTY_LEGEND = """Accuracies in %, over the seeds that are there, on the questions of a domain and on those of
-some of its levels, which their metadata names; in brackets how many questions these are."""
+_DIFFICULTY_LEGEND = """As above, on the questions of a domain and on those of some of its levels, which their metadata
+names; in brackets how many questions these are. First accuracies in %, ± a standard error over seeds and questions;
+then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval. These
+are not corrected for how many they are: where nothing differs, one in twenty leaves zero out. That one interval does
+and another does not is not yet a difference between the two."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds. Continuations: examples that the student began
 and the teacher ended, where the student's own answer had been cut off; the others are responses of the teacher's own,
 and the columns after "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the
@@ -153,7 +156,7 @@ def experiment_page(
         "## Result",
         result_markdown(rows),
         *failed,
-        *_by_difficulty(warehouse, experiment, found),
+        *_by_difficulty(warehouse, experiment, stages, found),
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
         *_ways(warehouse, recipe, experiment, stages, found),
@@ -186,14 +189,15 @@ def _hash(value: object) -> str:
     return content_hash(value)[:HASH_CHARS]
 
 
-def _by_difficulty(warehouse: Warehouse, experiment: Experiment, found: pl.DataFrame) -> list[str]:
+def _by_difficulty(
+    warehouse: Warehouse, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+) -> list[str]:
     """The tables of domains and levels; none where all questions are of one domain and none has a level."""
     groups, parts = question_groups(warehouse, found), ["## By domain and difficulty"]
     for heading, benchmark, answered in _settings(found):
         of_benchmark = groups.filter(benchmark=benchmark)
         if of_benchmark["group"].n_unique() > 1:
-            columns, rows = difficulty_rows(experiment, answered, of_benchmark)
-            parts += [heading, markdown_table(columns, rows)]
+            parts += [heading, *difficulty_tables(experiment, answered, stages, of_benchmark)]
     return [*parts, _DIFFICULTY_LEGEND] if len(parts) > 1 else []
 
 
