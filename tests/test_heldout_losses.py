@@ -190,6 +190,24 @@ def test_a_verification_finds_a_held_out_question_that_was_trained_on(holding: P
     assert any("checkpoint_examples" in fault and "(heldout.questions)" in fault for fault in found)
 
 
+def test_a_verification_finds_a_held_out_question_in_a_dataset(holding: Project, tmp_path: Path) -> None:
+    shutil.copytree(holding.home, tmp_path / "home")
+    project = Project(tmp_path / "home", holding.recipe)
+    with project.warehouse.commit("a test") as transaction:  # as if more had been held out when t100 was selected
+        transaction.read("""UPDATE selection_rules SET rule = json_merge_patch(rule, '{"held_out_share": 0.6}')
+            WHERE dataset = 't100'""")
+    found = [fault for fault in verify(project.warehouse) if "(heldout.questions)" in str(fault)]
+    named = {(*fault.row.split()[1:3], fault.table): fault for fault in found}
+    groups = [("t100", "das"), ("t100", "random"), ("mixed", "das")]
+    assert set(named) == {(*group, table) for group in groups for table in ("selected_responses", "sft_examples")}
+    assert named["t100", "random", "sft_examples"].remedy == "materialize sft_dataset_t100 again"
+    selected = project.read("SELECT response_id, prompt_id FROM selected_responses WHERE dataset = 't100'").rows()
+    with project.warehouse.reading() as reading:
+        wrong = {response for response, prompt in selected if is_held_out(reading, 0.6, prompt)}
+    in_selection = [fault for fault in found if (fault.table, fault.row.split()[1]) == ("selected_responses", "t100")]
+    assert {fault.row.split()[-1] for fault in in_selection} == wrong
+
+
 @pytest.mark.drill
 def test_no_question_changes_sides_when_others_land(holding: Project, tmp_path: Path) -> None:
     shutil.copytree(holding.home, tmp_path / "home")

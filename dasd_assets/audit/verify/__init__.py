@@ -12,7 +12,7 @@
 | `scores` | sentences, types and scores, from logprobs and offsets |
 | `answers` | the checkpoints' own answers: texts, sentences and their types |
 | `cuts` | where rollouts were cut |
-| `datasets` | datasets and selections: ids, ranks and scores |
+| `datasets` | datasets and selections: ids, ranks, scores, held-out questions |
 | `checkpoints` | weights, snapshots, the rows they saw |
 
 `sampling` says which rows of a table `--sample` takes, and how many are in memory at a time.
@@ -38,7 +38,16 @@ from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.checkpoints import checkpoints
 from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.cuts import cuts
-from dasd_assets.audit.verify.datasets import datasets, num_examples, published, ranks, selected_scores, selections
+from dasd_assets.audit.verify.datasets import (
+    HOLDING,
+    datasets,
+    held_out,
+    num_examples,
+    published,
+    ranks,
+    selected_scores,
+    selections,
+)
 from dasd_assets.audit.verify.imports import imports
 from dasd_assets.audit.verify.judgements import JUDGED, evaluations, verdicts
 from dasd_assets.audit.verify.keys import doubled, orphans, wrong
@@ -117,6 +126,9 @@ def _queries(reading: Reading) -> Iterator[Check]:
     yield "published datasets", {"published_datasets", "sft_examples"}, lambda: published(reading)
     yield "selections", {"selected_responses"}, lambda: selections(reading)
     yield "ranks", {"selected_responses", "selection_rules"}, lambda: ranks(reading)
+    for name in HOLDING:
+        needs = {name, "selection_rules", "experiment_datasets", "responses", "teacher_continuations"}
+        yield f"held-out questions in {name}", needs, lambda t=name: held_out(reading, t)  # type: ignore[misc]
     yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: num_examples(reading)
 
 

@@ -1,13 +1,14 @@
-"""Datasets and selections again, from the rows in them: their ids, ranks and scores, and what a checkpoint saw."""
+"""Datasets and selections again, from the rows in them: ids, ranks and scores, what is held out, what was seen."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import some
 from dasd_assets.audit.verify.scores import TOLERANCE
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM, checkpoint_asset, dataset_asset, selection_asset
+from dasd_assets.rules.candidates import HELD_OUT
 from dasd_assets.rules.competition import SHRUNK
 from dasd_assets.rules.ids import mixed_selection_id, selection_id, sft_dataset_id
 from dasd_resources.storage.lake import Reading
@@ -65,9 +66,10 @@ def ranks(reading: Reading) -> Iterator[Fault]:
     """Ranks of each selection and domain: 1 to n, but for rows that a draw or a later filter has left out."""
     rules: dict[tuple[str, str], Record] = {}
     for row in reading.read("SELECT recipe, dataset, rule FROM selection_rules").to_dicts():
-        try:
-            rules[row["recipe"], row["dataset"]] = dict(json.loads(row["rule"]))
-        except (ValueError, TypeError):
+        rule = _parsed(row["rule"])
+        if rule is not None:
+            rules[row["recipe"], row["dataset"]] = rule
+        else:
             remedy = f"materialize what selects {row['dataset']} again"
             yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
@@ -87,6 +89,14 @@ def ranks(reading: Reading) -> Iterator[Fault]:
         if what:
             name = f"{row['recipe']} {row['dataset']} {row['policy']} {row['domain']}"
             yield Fault("selected_responses", name, what, _select_again(row))
+
+
+def _parsed(rule: str) -> Record | None:
+    """A rule as it was kept; None where that is no JSON object."""
+    try:
+        return dict(json.loads(rule))
+    except (ValueError, TypeError):
+        return None
 
 
 _RANKS = """SELECT recipe, dataset, policy, domain, count(*) AS number, count(DISTINCT rank) AS distinct,
@@ -132,6 +142,43 @@ _SELECTED_SCORES = """SELECT recipe, dataset, policy, response_id, score_name, s
 def _select_again(row: Record) -> str:
     """What to do about a row of `selected_responses`."""
     return f"materialize {selection_asset(row['dataset'], row['policy'])} again"
+
+
+def held_out(reading: Reading, table: str) -> Iterator[Fault]:
+    """Selected responses, or examples, of questions that the rule they were chosen by holds out of training.
+
+    table: of HOLDING. A rule that cannot be read holds nothing out here: `ranks` names it.
+    """
+    key, rows, asset = HOLDING[table]
+    rules = {(row[0], row[1], row[2]): _parsed(row[3]) or {} for row in reading.read(_RULES).iter_rows()}
+    for group in reading.read(f"SELECT DISTINCT recipe, dataset, policy FROM {table} ORDER BY ALL").to_dicts():
+        if share := _held_out_share(rules, **group):
+            query = f"""SELECT r.{key}, r.prompt_id FROM ({rows}) r WHERE r.recipe = $recipe AND r.dataset = $dataset
+                AND r.policy = $policy AND {HELD_OUT} ORDER BY ALL"""
+            for row, prompt in reading.read(query, {**group, "held_out_share": share}).iter_rows():
+                what = f"it is of question {prompt}, which its recipe holds out of training (heldout.questions)"
+                remedy = f"materialize {asset(group['dataset'], group['policy'])} again"
+                yield Fault(table, f"{' '.join(group.values())} {key} {row}", what, remedy)
+
+
+def _held_out_share(rules: Mapping[tuple[str, str, str], Record], recipe: str, dataset: str, policy: str) -> float:
+    """What is held out of a dataset; of a mixed one, what is held out of the selection whose questions it has."""
+    if dataset == MIXED:
+        dataset, policy = rules.get((recipe, MIXED, DAS), {}).get("drawn_from", MIXED), DAS
+    parts = [rules.get((recipe, part, policy), {}) for part in dataset.split("+")]  # of an experiment, several at once
+    return max(float(rule.get("held_out_share", 0)) for rule in parts)
+
+
+_RULES = f"""SELECT recipe, dataset, policy, rule FROM experiment_datasets
+    UNION ALL SELECT recipe, dataset, unnest(['{DAS}', '{RANDOM}']), rule FROM selection_rules"""
+_OF_EXAMPLES = """SELECT e.recipe, e.dataset, e.policy, e.example_id, coalesce(s.prompt_id, c.prompt_id) AS prompt_id
+    FROM sft_examples e LEFT JOIN responses s USING (response_id)
+        LEFT JOIN teacher_continuations c USING (continuation_id)"""
+# Table -> the key of a row, the rows with their questions, and what makes them.
+HOLDING: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
+    "selected_responses": ("response_id", "FROM selected_responses", selection_asset),
+    "sft_examples": ("example_id", _OF_EXAMPLES, dataset_asset),
+}
 
 
 def num_examples(reading: Reading) -> Iterator[Fault]:
