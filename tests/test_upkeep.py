@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import polars as pl
 import pytest
 from pyarrow.fs import FileSelector, FileType
@@ -168,6 +169,21 @@ def test_merged_files_have_short_row_groups_where_rows_are_long(warehouse: Wareh
     )
     assert groups["row_group_num_rows"].sum() == 9000
     assert groups["row_group_num_rows"].max() < 2 * ROWS_OF_LISTS
+
+
+def test_row_groups_are_shorter_where_rows_are_longer(warehouse: Warehouse) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        logprobs = pl.Series([-rng.random(60_000, np.float32) for _ in range(40)], dtype=pl.List(pl.Float32))
+        with warehouse.commit("change") as transaction:
+            rows = scored(f"r{number}", "b", 40).with_columns(logprobs=logprobs)
+            transaction.append_missing("student_logprobs", rows, "b")
+    merge_small_files(warehouse, "upkeep")
+    [file] = warehouse.read("SELECT data_file FROM ducklake_list_files('dasd', 'student_logprobs')")["data_file"]
+    query = "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata($file)"
+    groups = warehouse.read(query, {"file": file})["row_group_num_rows"]
+    assert groups.sum() == 160
+    assert groups.max() <= 120  # of 240 KB
 
 
 def test_a_snapshot_is_as_old_as_its_successor(warehouse: Warehouse) -> None:

@@ -7,9 +7,10 @@ here.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import polars as pl
 
@@ -20,8 +21,8 @@ from dasd_resources.storage.tables import TABLES
 
 TARGET_BYTES = 512 << 20  # DuckLake's default; larger files are not merged
 # Of a merged file, where a row has lists of thousands of values: a writer holds a row group before it is compressed, a
-# reader one column of it. DuckDB's 122,880 rows would be all that 512 MB hold.
-ROWS_OF_LISTS = 2048
+# reader up to 2,048 rows of it. DuckDB's 122,880 rows would be all that 512 MB hold.
+ROWS_OF_LISTS, GROUP_BYTES = 2048, 16 << 20
 LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
 DELETED = "CALL {function}('dasd', older_than => $before)"
 UNREFERENCED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
@@ -49,7 +50,7 @@ def merge_small_files(lake: Lake, origin: str) -> dict[str, int]:
         files = _to_merge(lake, table)
         require_content(lake.catalog, files)
         if files:
-            _bound_row_groups(lake, origin, table)
+            _bound_row_groups(lake, origin, table, files)
         while num_files := _merge_once(lake, origin, table):
             merged[table] = merged.get(table, 0) + num_files
     return merged
@@ -65,12 +66,14 @@ def _to_merge(lake: Lake, table: str) -> list[DataFile]:
     return [file for part in parts.values() if len(part) > 1 for file in part]
 
 
-def _bound_row_groups(lake: Lake, origin: str, table: str) -> None:
-    """Have merged files of a table with lists written in short row groups; this makes no snapshot."""
+def _bound_row_groups(lake: Lake, origin: str, table: str, files: Sequence[DataFile]) -> None:
+    """Have merged files of a table with lists written in short row groups, by these ones; this makes no snapshot."""
     if table in TABLES and any(column.type.endswith("[]") for column in TABLES[table].columns):
+        num_rows, num_bytes = (sum(map(attrgetter(name), files)) for name in ("num_rows", "size"))
+        rows = max(min(ROWS_OF_LISTS, GROUP_BYTES * num_rows // num_bytes), 1)
         option = "CALL dasd.set_option('parquet_row_group_size', $rows, table_name => $table)"
         with lake.commit(origin) as transaction:
-            transaction.read(option, {"rows": str(ROWS_OF_LISTS), "table": table})
+            transaction.read(option, {"rows": str(rows), "table": table})
 
 
 def _merge_once(lake: Lake, origin: str, table: str) -> int:
