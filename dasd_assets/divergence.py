@@ -28,7 +28,6 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.passes import passes
 from dasd_resources.storage.warehouse import Reading, Warehouse
 
-RESPONSES_PER_PASS = 1000
 SENTENCES_AT_ONCE = 200_000  # of 250 bytes, twice that with what is made of them
 
 
@@ -110,7 +109,7 @@ def write_types(
     """Type and commit the batch's sentences that this rule has not typed yet, about `at_once` at a time."""
     params: dict[str, object] = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
-        for part in _passes(reading, params):
+        for part in _passes(reading, params, at_once):
             for sentences in reading.stream(_UNTYPED, part, at_once):
                 with warehouse.commit(origin) as transaction:
                     transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
@@ -124,17 +123,16 @@ def write_scores(
     columns = {name: pl.lit(value) for name, value in keys.items()}
     params: dict[str, object] = {**keys, "segmenter_version": SEGMENTER_VERSION, "names": list(SCORES)}
     with warehouse.reading() as reading:
-        for part in _passes(reading, params):
+        for part in _passes(reading, params, at_once):
             for sentences in whole_responses(reading.stream(_UNSCORED, part, at_once)):
                 scores = response_scores(sentences).with_columns(**columns)
                 with warehouse.commit(origin) as transaction:
                     transaction.append_missing("response_scores", scores, batch)
 
 
-def _passes(reading: Reading, params: dict[str, object]) -> Iterator[dict[str, object]]:
+def _passes(reading: Reading, params: dict[str, object], at_once: int) -> Iterator[dict[str, object]]:
     """The parameters of each pass over a batch's responses: joined and sorted as a whole, they would all be kept."""
-    ids = reading.read(_IDS, params)["response_id"].to_list()
-    for first, last in passes(ids, RESPONSES_PER_PASS):
+    for first, last in passes(reading.read(_LENGTHS, params).rows(), at_once):
         yield {**params, "first": first, "last": last}
 
 
@@ -194,7 +192,7 @@ _RANKING = f"""SELECT response_id, score FROM response_scores WHERE {_OF_RULE} A
     ORDER BY response_id"""
 _SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
-_IDS = f"SELECT DISTINCT response_id {_SENTENCES} ORDER BY response_id"
+_LENGTHS = f"SELECT response_id, count(*) {_SENTENCES} GROUP BY response_id ORDER BY response_id"
 _IN_PASS = "response_id BETWEEN $first AND $last"
 _UNTYPED = f"""SELECT p.* FROM ({_SENTENCES} AND {_IN_PASS}) p
     ANTI JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)"""

@@ -20,12 +20,17 @@ from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.passes import passes
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESPONSES_PER_COMMIT = 1000  # of 65,536 tokens: 1 GB
+# Of 26 M tokens, a pass takes 1.7 s of CPU time however short it is: the peak was 1.3 GB with 16 M tokens a pass, 0.9
+# with 8 M and 0.8 with 4 M.
+TOKENS_PER_PASS = 8_000_000
+RESPONSES_AT_ONCE = 64  # of a pass in Python; of 65,536 tokens, 85 MB of lists and text
+SENTENCES_AT_ONCE = 200_000  # 550 bytes each while they are written
 PLOTTED = 100_000  # sentences of a batch, drawn at random
 _OF_BATCH = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
@@ -97,11 +102,21 @@ def _scored(warehouse: Warehouse, batch: str, student: str) -> list[str]:
     return warehouse.read(query, {"batch": batch, "student": student})["response_id"].to_list()
 
 
-def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str) -> None:
-    """Read, split, sum and commit what the batch's scored responses lack, a commit's worth at a time."""
-    for rows in _unsplit(warehouse, batch, student):
-        require_tokens(rows["student_offsets"].count(), rows.height, "student_tokens")
-        table = sentence_table(rows).with_columns(
+def write_sentences(
+    warehouse: Warehouse,
+    batch: str,
+    student: str,
+    origin: str,
+    at_once: int = SENTENCES_AT_ONCE,
+    num_read: int = RESPONSES_AT_ONCE,
+) -> None:
+    """Split, sum and commit what the batch's scored responses lack, about `at_once` sentences at a time.
+
+    num_read: so many responses are in memory.
+    """
+    tables = map(_sentences, _unsplit(warehouse, batch, student, num_read))
+    while part := list(_of_a_commit(tables, at_once)):
+        table = pl.concat(part).with_columns(
             batch=pl.lit(batch),
             student_fingerprint=pl.lit(student),
             segmenter_version=pl.lit(SEGMENTER_VERSION),
@@ -110,19 +125,34 @@ def write_sentences(warehouse: Warehouse, batch: str, student: str, origin: str)
             transaction.append_missing("sentence_probabilities", table, batch)
 
 
-def _unsplit(warehouse: Warehouse, batch: str, student: str) -> Iterator[pl.DataFrame]:
-    """Scored responses that have no sentences of this segmenter version yet, a commit's worth at a time.
+def _sentences(rows: pl.DataFrame) -> pl.DataFrame:
+    require_tokens(rows["student_offsets"].count(), rows.height, "student_tokens")
+    return sentence_table(rows)
+
+
+def _of_a_commit(tables: Iterator[pl.DataFrame], at_once: int) -> Iterator[pl.DataFrame]:
+    """The next tables, of `at_once` rows together or a few more."""
+    num_rows = 0
+    for table in tables:
+        yield table
+        num_rows += table.height
+        if num_rows >= at_once:
+            return
+
+
+def _unsplit(warehouse: Warehouse, batch: str, student: str, num_read: int) -> Iterator[pl.DataFrame]:
+    """Scored responses that have no sentences of this segmenter version yet, `num_read` at a time.
 
     Those to withdrawn questions are left out: nothing reads their sentences, and they may have no tokens any more.
     """
     params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
-        ids = reading.read(_UNSPLIT, params)["response_id"].to_list()
-        for first, last in passes(ids, RESPONSES_PER_COMMIT):
-            yield from reading.stream(_TO_SPLIT, {**params, "first": first, "last": last}, RESPONSES_PER_COMMIT)
+        for first, last in passes(reading.read(_UNSPLIT, params).rows(), TOKENS_PER_PASS):
+            yield from reading.stream(_TO_SPLIT, {**params, "first": first, "last": last}, num_read)
 
 
-_UNSPLIT = """SELECT s.response_id FROM student_logprobs s JOIN responses r USING (response_id)
+_LENGTHS = measured("responses", "num_tokens", "response_id", "prompt_id", "batch")
+_UNSPLIT = f"""SELECT s.response_id, r.num_tokens FROM student_logprobs s JOIN {_LENGTHS} r USING (response_id)
         SEMI JOIN (FROM prompts WHERE batch = $batch) p ON p.prompt_id = r.prompt_id
     WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
       AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities

@@ -61,7 +61,7 @@ def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config,
         "continuation_filter_version": continuation_filter_version(recipe, student),
     }
     query = _EXAMPLES.format(logprobs=", r.token_ids, r.logprobs" if settings.logprobs else "")
-    ids = reading.read(f"SELECT id FROM {_OF_CONFIG} ORDER BY id", params)["id"].to_list()
+    ids = reading.read(f"SELECT id, 1 FROM {_OF_CONFIG} ORDER BY id", params).rows()
     for first, last in passes(ids, EXAMPLES_AT_ONCE):
         for row in _rows(reading, query, {**params, "first": first, "last": last}):
             yield {**row, **_of_landed(row, settings), "messages": _messages(row, recipe)}

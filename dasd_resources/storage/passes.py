@@ -1,18 +1,32 @@
-"""Large tables in passes: so many ids at a time, where all of their rows joined would not fit into memory.
+"""Large tables in passes: a part of the ids at a time, where all of their rows joined would not fit into memory.
 
 Tables hold their rows in different orders, so a join as a whole would keep one of them in memory or spill it; read
-again for every part of the ids, only that part is kept. Reading costs time, so there are at most MAX_PASSES: beyond
-that many times `at_once` ids, what is kept grows with their number.
+again for every part of the ids, only that part is kept. Rows may be a thousand times as long as others, so ids are
+counted by a size: their tokens, say. Reading costs time, so there are at most MAX_PASSES: beyond that many times
+`at_once`, what is kept grows with the whole.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once: of 65,536 tokens and their text, 75 MB
-MAX_PASSES = 64  # over the tables; where there are more ids, a pass is for more of them
+MAX_PASSES = 64  # over the tables; where there is more, a pass is for more of it
 
 
-def passes(ids: Sequence[str], at_once: int) -> list[tuple[str, str]]:
-    """First and last of each part of these ids, which are in order: `at_once` of them, or more where there are many."""
-    size = max(at_once, math.ceil(len(ids) / MAX_PASSES))
-    return [(ids[start], ids[min(start + size, len(ids)) - 1]) for start in range(0, len(ids), size)]
+def passes(sizes: Sequence[tuple[str, int]], at_once: int) -> list[tuple[str, str]]:
+    """First and last id of each of the `parts` of these ids, which are in order."""
+    return [(ids[0], ids[-1]) for ids in parts(sizes, at_once)]
+
+
+def parts(sizes: Sequence[tuple[str, int]], at_once: int) -> list[list[str]]:
+    """The ids of each pass: of size `at_once` together and one id more at most, or of more where there is much.
+
+    sizes: each id with its size, at least 1.
+    """
+    size_of_part = max(at_once, math.ceil(sum(size for _, size in sizes) / MAX_PASSES))
+    found, before = defaultdict[int, list[str]](list), 0
+    for name, size in sizes:
+        found[before // size_of_part].append(name)
+        before += size
+    return list(found.values())

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
-from dasd_assets.sentence_probabilities import RESPONSES_PER_COMMIT
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.passes import MAX_PASSES
 
-# Above it, no more are made in a part that is in memory, and what a kill or an edited file can undo is days of work.
-MOST_RESPONSES = MAX_PASSES * RESPONSES_PER_COMMIT
+# At it, a pass over responses as long as the report's is of 16 M tokens, 1.4 GB. Above it, memory grows with the batch,
+# and what a kill or an edited file can undo is days of work.
+MOST_RESPONSES = MAX_PASSES * 1000
 # Below it, a batch's own costs outweigh its work: some ten steps, as many commits, files and looks of every tick.
 FEWEST_RESPONSES, MANY_BATCHES = 1000, 20
 
