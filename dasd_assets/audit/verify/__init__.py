@@ -21,7 +21,7 @@ Files first, by the hash that was taken when each was written (`storage.data_fil
 reported and left out of the rest. A check that cannot be made is reported, and does not stop the others. Rows are
 streamed, a few thousand at a time, and compared with what the code that made them makes again. Rows of earlier
 releases, of filters and scores that were removed, or whose model is not on this machine, are not accused of what cannot
-be checked, but counted. Memory is bounded by a chunk of rows, or by the sentences of one batch.
+be checked, but counted. Memory is bounded by a chunk of rows, of sentences or of tokens.
 """
 
 from collections.abc import Callable, Generator, Iterator

@@ -5,13 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.audit.verify.sampling import CHUNK, part, some
+from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.verify.sampling import part, some
+from dasd_assets.divergence import SENTENCES_AT_ONCE
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
 from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.sentence_probabilities import RESPONSES_AT_ONCE, TOKENS_PER_PASS
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.lake import Lake, Reading
+from dasd_resources.storage.passes import parts
+from dasd_resources.storage.tables import measured
 
 TOLERANCE = 1e-6
 
@@ -19,14 +24,20 @@ TOLERANCE = 1e-6
 def sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Sentences split and summed again, for both models: spans, counts and sums must be the stored ones."""
     groups = reading.read("SELECT DISTINCT batch, student_fingerprint AS student FROM student_logprobs ORDER BY ALL")
-    query = _TOKEN_LISTS + some("response_id", part(sample, groups))
+    query = _LENGTHS + some("response_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
         with lake.reading() as streaming:
-            for chunk in streaming.stream(query, key, CHUNK):
+            for chunk in _token_lists(streaming, key, streaming.read(query, key).rows()):
                 params = {**key, "ids": chunk["response_id"].to_list(), "segmenter": SEGMENTER_VERSION}
                 for response in _changed_sentences(reading.read(_STORED, params), chunk):
                     what = "its sentences are not those that its text, tokens and logprobs give"
                     yield Fault("sentence_probabilities", f"response_id {response}", what, AGAIN)
+
+
+def _token_lists(reading: Reading, key: Record, lengths: list[tuple[str, int]]) -> Iterator[pl.DataFrame]:
+    """What `sentence_table` takes, of these responses, few in memory. lengths: of each, in tokens."""
+    for ids in parts(lengths, TOKENS_PER_PASS):
+        yield from reading.stream(_TOKEN_LISTS, {**key, "ids": ids}, RESPONSES_AT_ONCE)
 
 
 def _changed_sentences(stored: pl.DataFrame, responses: pl.DataFrame) -> list[str]:
@@ -46,12 +57,15 @@ def close(column: str) -> pl.Expr:
 
 _COUNTS = ("start", "stop", "teacher_num_tokens", "student_num_tokens")
 _VALUES = ("teacher_sum_logprob", "student_sum_logprob", "teacher_prob", "student_prob")
-_TOKEN_LISTS = """SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
+_LENGTHS = f"""SELECT response_id, num_tokens FROM {measured("responses", "num_tokens", "response_id", "batch")}
+    SEMI JOIN (FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student) s USING (response_id)
+    WHERE batch = $batch"""
+_PART = "batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
+_TOKEN_LISTS = f"""SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
         r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, t.offsets AS student_offsets
-    FROM responses r JOIN student_logprobs s USING (response_id)
-        JOIN student_tokens t USING (response_id, student_fingerprint)
-    WHERE r.batch = $batch AND s.batch = $batch AND t.batch = $batch AND s.student_fingerprint = $student
-        AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(t.offsets)
+    FROM (FROM responses WHERE {_PART}) r JOIN (FROM student_logprobs WHERE {_PART}) s USING (response_id)
+        JOIN (FROM student_tokens WHERE {_PART}) t USING (response_id, student_fingerprint)
+    WHERE s.student_fingerprint = $student AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(t.offsets)
         AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
         AND greatest(list_max(r.offsets), list_max(t.offsets)) < length(r.text)"""  # the others are reported already
 _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
@@ -61,7 +75,7 @@ _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segme
 def scores(
     reading: Reading, recipes: Sequence[Recipe], sample: int | None, say: Callable[[str], None]
 ) -> Iterator[Fault]:
-    """Scores again from their sentences and types, and types from probabilities, batch by batch.
+    """Scores again from their sentences and types, and types from probabilities, some responses at a time.
 
     recipes: those recorded; types by the rule of another one are taken as they are. Scores that are no longer in the
     catalogue are counted.
@@ -72,20 +86,23 @@ def scores(
     groups = reading.read(
         "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
     )
-    sampled = "" if sample is None else _SOME_SCORED.format(some=some("response_id", part(sample, groups)))
+    query = _NUM_SENTENCES + some("response_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
-        sentences = reading.read(f"{_TYPED} {sampled}", {**key, "segmenter": SEGMENTER_VERSION})
-        stored = reading.read(_SCORED, key)
-        if sentences.is_empty():
-            continue
-        if key["threshold_version"] in rules:
-            yield from _types(sentences, rules[key["threshold_version"]])
-        both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
-        wrong = both.filter(~close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
-        for row in wrong.iter_rows(named=True):
-            old, new = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
-            what = f"its {row['score_name']} is {old}, its sentences give {new}"
-            yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
+        params = {**key, "segmenter": SEGMENTER_VERSION}
+        for ids in parts(reading.read(query, params).sort("response_id").rows(), SENTENCES_AT_ONCE):
+            sentences, stored = (reading.read(query, {**params, "ids": ids}) for query in (_TYPED, _SCORED))
+            if key["threshold_version"] in rules:
+                yield from _types(sentences, rules[key["threshold_version"]])
+            yield from _scores(sentences, stored)
+
+
+def _scores(sentences: pl.DataFrame, stored: pl.DataFrame) -> Iterator[Fault]:
+    both = stored.join(response_scores(sentences), on=["response_id", "score_name"], suffix="_again")
+    wrong = both.filter(~close("score") | (pl.col("num_sentences") != pl.col("num_sentences_again")))
+    for row in wrong.iter_rows(named=True):
+        old, new = (f"{row[f'score{end}']} of {row[f'num_sentences{end}']} sentences" for end in ("", "_again"))
+        what = f"its {row['score_name']} is {old}, its sentences give {new}"
+        yield Fault("response_scores", f"response_id {row['response_id']}", what, AGAIN)
 
 
 def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
@@ -99,10 +116,11 @@ def _types(sentences: pl.DataFrame, rule: Divergence) -> Iterator[Fault]:
 _REMOVED = """SELECT score_name, count(*) FROM response_scores WHERE NOT list_contains($names, score_name)
     GROUP BY ALL ORDER BY ALL"""
 _KEYED = "batch = $batch AND student_fingerprint = $student_fingerprint"
-_TYPED = f"""SELECT p.*, t.sentence_type, t.threshold FROM (FROM sentence_probabilities WHERE {_KEYED}
-        AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_KEYED}
+_THESE = f"{_KEYED} AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
+_NUM_SENTENCES = f"""SELECT response_id, count(*) FROM sentence_probabilities WHERE {_KEYED}
+    AND segmenter_version = $segmenter GROUP BY response_id"""
+_TYPED = f"""SELECT p.*, t.sentence_type, t.threshold FROM (FROM sentence_probabilities WHERE {_THESE}
+        AND segmenter_version = $segmenter) p JOIN (FROM sentence_types WHERE {_THESE}
         AND threshold_version = $threshold_version) t USING (response_id, student_fingerprint, sentence_index)"""
-_SOME_SCORED = f"""WHERE response_id IN (SELECT response_id FROM response_scores WHERE {_KEYED}
-    GROUP BY response_id{{some}})"""
-_SCORED = f"""SELECT response_id, score_name, score, num_sentences FROM response_scores WHERE {_KEYED}
+_SCORED = f"""SELECT response_id, score_name, score, num_sentences FROM response_scores WHERE {_THESE}
     AND threshold_version = $threshold_version ORDER BY response_id, score_name"""
