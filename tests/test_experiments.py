@@ -307,6 +307,13 @@ def test_a_child_is_trained_after_its_parent_and_nothing_begins_after_a_failure(
     assert begun == ["a"]
 
 
+def test_the_longest_chain_begins_first() -> None:
+    done: list[str] = []
+    parents = {"x": "student", "y": "student", "a": "student", "b": "a", "d": "", "e": "d", "f": "e"}
+    side_by_side(parents, done.append, 1)
+    assert done == ["d", "a", "e", "x", "y", "b", "f"]
+
+
 def test_the_report_writes_every_comparison_once(compared: Project) -> None:
     rows = compared.read("SELECT * EXCLUDE (recipe, experiment, run_id) FROM experiment_comparisons")
     found = answers(compared.warehouse, compared.recipe, GRID)

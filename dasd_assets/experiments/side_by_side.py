@@ -32,10 +32,12 @@ def places(recipe: Recipe) -> Places:
 def side_by_side(parents: Mapping[str, str], work: Callable[[str], None], num_at_once: int) -> None:
     """Call `work` with each key, once the key's parent is done; those of no parent among the keys begin.
 
-    Keys begin in their order. After the first that fails no further one begins, and its error is raised when those
-    under way have ended.
+    Those begin first that most others have to wait for, one after another, as a chain that begins last leaves cores
+    idle; else keys begin in their order. After the first that fails no further one begins, and its error is raised when
+    those under way have ended.
     """
-    waiting, done, running = list(parents), set[str](), dict[Future[None], str]()
+    waiting = sorted(parents, key=_chain_lengths(parents).__getitem__, reverse=True)  # stable
+    done, running = set[str](), dict[Future[None], str]()
     with ThreadPoolExecutor(num_at_once) as pool:
         try:
             while waiting or running:
@@ -49,3 +51,14 @@ def side_by_side(parents: Mapping[str, str], work: Callable[[str], None], num_at
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _chain_lengths(parents: Mapping[str, str]) -> dict[str, int]:
+    """Of each key, how many must be done one after another from it on, itself included."""
+    lengths = dict.fromkeys(parents, 1)
+    for key in parents:
+        ancestor, length = parents[key], 2
+        while ancestor in parents:
+            lengths[ancestor] = max(lengths[ancestor], length)
+            ancestor, length = parents[ancestor], length + 1
+    return lengths
