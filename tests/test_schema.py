@@ -146,6 +146,14 @@ def test_an_empty_table_is_read_without_looking_for_its_statistics_again_and_aga
 
 
 @pytest.mark.storage
+def test_a_reader_that_has_seen_a_table_empty_sees_its_first_rows(lake: Lake) -> None:
+    no_place = "SELECT count(*) FROM prefix_cuts WHERE cut_char IS NULL"  # none, by the statistics of no rows
+    assert lake.read(no_place).item() == 0
+    append(lake, "a")
+    assert lake.read(no_place).item() == 1
+
+
+@pytest.mark.storage
 def test_the_statistics_of_a_table_are_those_that_ducklake_makes_itself(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
