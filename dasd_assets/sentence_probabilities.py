@@ -19,7 +19,7 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import passes
+from dasd_resources.storage.passes import enough, passes
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -115,7 +115,7 @@ def write_sentences(
     num_read: so many responses are in memory.
     """
     tables = map(_sentences, _unsplit(warehouse, batch, student, num_read))
-    while part := list(_of_a_commit(tables, at_once)):
+    while part := list(enough(tables, len, at_once)):
         table = pl.concat(part).with_columns(
             batch=pl.lit(batch),
             student_fingerprint=pl.lit(student),
@@ -128,16 +128,6 @@ def write_sentences(
 def _sentences(rows: pl.DataFrame) -> pl.DataFrame:
     require_tokens(rows["student_offsets"].count(), rows.height, "student_tokens")
     return sentence_table(rows)
-
-
-def _of_a_commit(tables: Iterator[pl.DataFrame], at_once: int) -> Iterator[pl.DataFrame]:
-    """The next tables, of `at_once` rows together or a few more."""
-    num_rows = 0
-    for table in tables:
-        yield table
-        num_rows += table.height
-        if num_rows >= at_once:
-            return
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str, num_read: int) -> Iterator[pl.DataFrame]:

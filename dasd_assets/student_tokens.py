@@ -19,7 +19,7 @@ from dasd_assets.rules.tokens import TOKENS, token_table
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS, enough
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 TEXTS_PER_COMMIT = 1000
@@ -105,12 +105,11 @@ def write_tokens(
 
 def _of_a_commit(texts: Iterator[Row]) -> Iterator[Row]:
     """The next texts, so many of them or so long together."""
-    length = 0
-    for row in islice(texts, TEXTS_PER_COMMIT):
-        yield row
-        length += sum(len(value) for value in row.values() if isinstance(value, str))
-        if length >= CHARACTERS_PER_COMMIT:
-            return
+    return enough(islice(texts, TEXTS_PER_COMMIT), _num_characters, CHARACTERS_PER_COMMIT)
+
+
+def _num_characters(row: Row) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
 def _tokenised(warehouse: Warehouse, batch: str, student: str) -> pl.DataFrame:

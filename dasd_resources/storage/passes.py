@@ -8,10 +8,12 @@ counted by a size: their tokens, say. Reading costs time, so there are at most M
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once: of 65,536 tokens and their text, 75 MB
 MAX_PASSES = 64  # over the tables; where there is more, a pass is for more of it
+Item = TypeVar("Item")
 
 
 def passes(sizes: Sequence[tuple[str, int]], at_once: int) -> list[tuple[str, str]]:
@@ -30,3 +32,13 @@ def parts(sizes: Sequence[tuple[str, int]], at_once: int) -> list[list[str]]:
         found[before // size_of_part].append(name)
         before += size
     return list(found.values())
+
+
+def enough(items: Iterator[Item], size: Callable[[Item], int], at_once: int) -> Iterator[Item]:
+    """The next items, until they are of size `at_once` together; the iterator goes on after them."""
+    total = 0
+    for item in items:
+        yield item
+        total += size(item)
+        if total >= at_once:
+            return

@@ -127,7 +127,7 @@ def _queries(reading: Reading) -> Iterator[Check]:
     yield "selections", {"selected_responses"}, lambda: selections(reading)
     yield "ranks", {"selected_responses", "selection_rules"}, lambda: ranks(reading)
     for name in HOLDING:
-        needs = {name, "selection_rules", "experiment_datasets", "responses", "teacher_continuations"}
+        needs = {name, "selection_rules", "experiment_datasets", "responses", "teacher_continuations", "prompts"}
         yield f"held-out questions in {name}", needs, lambda t=name: held_out(reading, t)  # type: ignore[misc]
     yield "examples of checkpoints", {"checkpoints", "checkpoint_examples"}, lambda: num_examples(reading)
 

@@ -153,7 +153,7 @@ def held_out(reading: Reading, table: str) -> Iterator[Fault]:
     rules = {(row[0], row[1], row[2]): _parsed(row[3]) or {} for row in reading.read(_RULES).iter_rows()}
     for group in reading.read(f"SELECT DISTINCT recipe, dataset, policy FROM {table} ORDER BY ALL").to_dicts():
         if share := _held_out_share(rules, **group):
-            query = f"""SELECT r.{key}, r.prompt_id FROM ({rows}) r WHERE r.recipe = $recipe AND r.dataset = $dataset
+            query = f"""SELECT r.{key}, r.prompt_id FROM {rows} r WHERE r.recipe = $recipe AND r.dataset = $dataset
                 AND r.policy = $policy AND {HELD_OUT} ORDER BY ALL"""
             for row, prompt in reading.read(query, {**group, "held_out_share": share}).iter_rows():
                 what = f"it is of question {prompt}, which its recipe holds out of training (heldout.questions)"
@@ -171,13 +171,10 @@ def _held_out_share(rules: Mapping[tuple[str, str, str], Record], recipe: str, d
 
 _RULES = f"""SELECT recipe, dataset, policy, rule FROM experiment_datasets
     UNION ALL SELECT recipe, dataset, unnest(['{DAS}', '{RANDOM}']), rule FROM selection_rules"""
-_OF_EXAMPLES = """SELECT e.recipe, e.dataset, e.policy, e.example_id, coalesce(s.prompt_id, c.prompt_id) AS prompt_id
-    FROM sft_examples e LEFT JOIN responses s USING (response_id)
-        LEFT JOIN teacher_continuations c USING (continuation_id)"""
-# Table -> the key of a row, the rows with their questions, and what makes them.
+# Table -> the key of a row, where the rows stand with their questions, and what makes them.
 HOLDING: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
-    "selected_responses": ("response_id", "FROM selected_responses", selection_asset),
-    "sft_examples": ("example_id", _OF_EXAMPLES, dataset_asset),
+    "selected_responses": ("response_id", "selected_responses", selection_asset),
+    "sft_examples": ("example_id", "lineage_examples", dataset_asset),
 }
 
 
