@@ -38,8 +38,9 @@ from dasd_assets.experiments.cells import (
     trained_cells,
 )
 from dasd_assets.experiments.dataset_traits import dataset_traits
+from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash, trained_on
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
-from dasd_assets.experiments.pages import CAPTIONS, MARK, answers_hash, trained_on, write_pages
+from dasd_assets.experiments.pages import write_pages
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text

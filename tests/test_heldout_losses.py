@@ -1,5 +1,6 @@
 """Held-out losses: which responses are held out, sums per type of sentence by hand, each scored once."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -206,6 +207,17 @@ def test_a_verification_finds_a_held_out_question_in_a_dataset(holding: Project,
         wrong = {response for response, prompt in selected if is_held_out(reading, 0.6, prompt)}
     in_selection = [fault for fault in found if (fault.table, fault.row.split()[1]) == ("selected_responses", "t100")]
     assert {fault.row.split()[-1] for fault in in_selection} == wrong
+
+
+@pytest.mark.parametrize("patch", [{"held_out_share": "a third"}, {"drawn_from": 5}, {"domain_means": [0.5]}])
+def test_a_rule_that_has_been_damaged_is_a_fault(holding: Project, tmp_path: Path, patch: dict[str, object]) -> None:
+    shutil.copytree(holding.home, tmp_path / "home")
+    project = Project(tmp_path / "home", holding.recipe)
+    with project.warehouse.commit("a test") as transaction:
+        query = "UPDATE selection_rules SET rule = json_merge_patch(rule, $patch) WHERE dataset = 'mixed'"
+        transaction.read(query, {"patch": json.dumps(patch)})
+    [fault] = [fault for fault in verify(project.warehouse) if fault.table == "selection_rules"]
+    assert fault.what == "its rule cannot be read" and "mixed" in fault.row
 
 
 @pytest.mark.drill

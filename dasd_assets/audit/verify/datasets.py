@@ -71,7 +71,7 @@ def ranks(reading: Reading) -> Iterator[Fault]:
             rules[row["recipe"], row["dataset"]] = rule
         else:
             remedy = f"materialize what selects {row['dataset']} again"
-            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule is no JSON object", remedy)
+            yield Fault("selection_rules", f"{row['recipe']} {row['dataset']}", "its rule cannot be read", remedy)
     for row in reading.read(_RANKS).iter_rows(named=True):
         rule = rules.get((row["recipe"], row["dataset"]), {})
         # Before there were domain_means, a rank was given before a later filter left its row out.
@@ -92,11 +92,15 @@ def ranks(reading: Reading) -> Iterator[Fault]:
 
 
 def _parsed(rule: str) -> Record | None:
-    """A rule as it was kept; None where that is no JSON object."""
+    """A rule as it was kept; None where that is no JSON object, or has something of another type than is written."""
     try:
-        return dict(json.loads(rule))
+        found = dict(json.loads(rule))
     except (ValueError, TypeError):
         return None
+    return found if all(isinstance(found[key], kind) for key, kind in _TYPES.items() if key in found) else None
+
+
+_TYPES = {"held_out_share": int | float, "drawn_from": str, "domain_means": dict}  # of what is read of a rule here
 
 
 _RANKS = """SELECT recipe, dataset, policy, domain, count(*) AS number, count(DISTINCT rank) AS distinct,
