@@ -20,7 +20,7 @@ from dasd_resources.recipe import Filters, Repetition, Thinking
 LIMITS = Repetition(ngram_sizes=(20, 50), max_duplicate_share=0.3, tail_tokens=256, max_tail_share=0.5)
 SETTINGS = Filters(max_student_tokens=512, repetition=LIMITS, require_correct=True, apply="before_selection")
 REPORTED = ("length", "truncation", "structure", "repetition")
-OTHERS = ("correctness", "refusal", "language", "box", "relevance")
+OTHERS = ("correctness", "refusal", "language", "box", "relevance", "work")
 GOOD = Response(
     text="<think>\n2 + 3 = 5.\n</think>\nThe answer is 5.",
     token_ids=list(range(30)),
@@ -37,7 +37,7 @@ GOOD = Response(
 def test_a_good_response_passes_everything_in_order() -> None:
     verdicts = judge(GOOD, SETTINGS)
     assert tuple(verdicts) == tuple(FILTERS) == (*REPORTED, *OTHERS)
-    values = {"length": 31, "repetition": 0.0, "language": 0.0}
+    values = {"length": 31, "repetition": 0.0, "language": 0.0, "work": 0}
     assert verdicts == {name: Verdict(True, value=values.get(name)) for name in FILTERS}
 
 
@@ -57,6 +57,7 @@ def test_each_fault_is_reported_by_its_own_filter() -> None:
             2.0,
         ),
         "correctness": Verdict(False, "no_final_answer", "no final answer"),
+        "work": Verdict(False, "wrong_step", "does not hold: 2 + 3 = 6; 2 + 3 = 6; 2 + 3 = 6", 99),
     }
 
 

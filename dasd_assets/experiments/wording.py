@@ -52,4 +52,8 @@ def _budget_text(budget: Budget) -> str:
 
 
 def _changes(values: Mapping[str, object]) -> list[str]:
-    return [f"{name} {str(value).lower()}" for name, value in values.items() if value is not None]
+    """`epochs 4`, `required work and box`: what is given."""
+    shown = {
+        name: " and ".join(value) if isinstance(value, tuple) else str(value).lower() for name, value in values.items()
+    }
+    return [f"{name} {text}" for name, text in shown.items() if values[name] is not None]

@@ -36,6 +36,7 @@ VerdictKind = Literal[
     "language_drift",
     "no_box",
     "off_topic",
+    "wrong_step",
 ]
 # Codes of `response_verdicts.kind`, `continuation_verdicts.kind` and `evaluations.kind`, in the order in which a filter
 # looks: where it finds several faults, the kind is the first and the reason lists all.
@@ -70,6 +71,7 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "language_drift": "Too large a share of the thinking is in another language than the question.",
     "no_box": "The question asks for a box, the answer has none.",
     "off_topic": "The thinking has too small a share of the question's terms.",
+    "wrong_step": "A step of the thinking is known to be wrong: an equation, or the work of a question of the school.",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
 

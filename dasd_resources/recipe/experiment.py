@@ -80,6 +80,7 @@ class ArmFilters(Part):
 
     apply: str | None = None
     require_correct: bool | None = None
+    required: Annotated[tuple[str, ...] | None, AddedLater] = Field(default=None, strict=False)
 
 
 class ArmStage(Part):

@@ -6,11 +6,13 @@ Left out: any text that does not belong to one family.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from dasd_resources.chat import split_thinking
 from dasd_resources.demo.questions import JsonValue, QuestionRow
 
 Result = TypeVar("Result", int, str)
@@ -50,6 +52,31 @@ class Pen:
         self.say(*DOUBTS)
         self.say(*wordings, result=right, **values)
         return right
+
+
+class EveryWording(Pen):
+    """Never slips, and writes an expression for every wording of each sentence; a slip may come first, put right."""
+
+    def __init__(self) -> None:
+        super().__init__(Random(0))
+
+    def say(self, *wordings: str, **values: int | str) -> None:
+        """Write an expression that matches the sentence and what separates it from the next one."""
+        self.sentences.append(_any_of(wordings, **values))
+
+    def result(
+        self, right: Result, slip: Callable[[Result, Random], Result], *wordings: str, **values: int | str
+    ) -> Result:
+        """Write an expression for a step, and for the same with another result and a doubt before it."""
+        wrong = _any_of(wordings, result="ANOTHER", **values).replace("ANOTHER", r"-?\w+")
+        self.sentences.append(f"(?:{wrong}{_any_of(DOUBTS)})?{_any_of(wordings, result=right, **values)}")
+        return right
+
+
+def _any_of(wordings: tuple[str, ...], **values: int | str) -> str:
+    """An expression for a sentence in one of these wordings, and for its end; an empty wording may be left out."""
+    written = "|".join(re.escape(wording.format(**values)) + r"\s" for wording in wordings if wording)
+    return f"(?:{written})" + "?" * ("" in wordings)
 
 
 @dataclass(frozen=True)
@@ -107,8 +134,26 @@ class Family:
 
     def procedure_of(self, response: str) -> str | None:
         """Name of the procedure that a response goes, by its opening; None if it is none of them."""
+        procedure = self._gone(response)
+        return None if procedure is None else procedure.name
+
+    def is_sound(self, row: QuestionRow, response: str) -> bool | None:
+        """Whether a response's thinking is every step of its procedure, each right or put right; None if it goes none.
+
+        The answer may be right where this is not: the teacher may know the result in spite of a slip.
+        """
+        procedure = self._gone(response)
+        if procedure is None:
+            return None
+        pen = EveryWording()
+        pen.say(procedure.opening)
+        procedure.work(row, pen)
+        body, _ = split_thinking(response)
+        return re.fullmatch("".join(pen.sentences), f"{(body or '').strip()}\n") is not None
+
+    def _gone(self, response: str) -> Procedure | None:
         body = response.removeprefix("<think>\n")
-        return next((procedure.name for procedure in self.procedures if body.startswith(procedure.opening)), None)
+        return next((procedure for procedure in self.procedures if body.startswith(procedure.opening)), None)
 
 
 def metadata_of(row: QuestionRow) -> dict[str, JsonValue]:

@@ -13,6 +13,7 @@ from dasd_assets.rules.filters.language import language_drift
 from dasd_assets.rules.filters.question import box, relevance
 from dasd_assets.rules.filters.refusals import refusal
 from dasd_assets.rules.filters.repeats import repetition
+from dasd_assets.rules.filters.work import work
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, Verdict, final_answer_verdict
 from dasd_resources.content_hash import content_hash
@@ -188,6 +189,13 @@ FILTERS: dict[str, Filter] = {
         measure=Measure(
             "share of the question's terms in the thinking", lambda filters: filters.min_question_share, at_most=False
         ),
+    ),
+    "work": Filter(
+        drops="responses with a step that is known to be wrong, whatever their answer",
+        judge=lambda response, filters: work(response.text, response.metadata),
+        max_drop_share=0.5,
+        always_required=False,
+        measure=Measure("steps that are known to be wrong", lambda filters: 0),
     ),
 }
 LIMITS = tuple(dict.fromkeys(path for entry in FILTERS.values() for path in entry.limits))  # in that order
