@@ -109,7 +109,7 @@ def test_pods_that_kubernetes_would_refuse_are_named(text: str, tmp_path: Path) 
 
 
 def test_the_values_of_the_chart_have_what_the_engine_needs() -> None:
-    """By hand, as the chart cannot be had here: docs/deployment.md."""
+    """The keys that we know of; the chart's schema and templates are no part of this project: docs/deployment.md."""
     values = read("helm-values.yaml")
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
     packaged = yaml.safe_load(DAGSTER_SETTINGS.read_text())["concurrency"]
@@ -124,6 +124,22 @@ def test_the_values_of_the_chart_have_what_the_engine_needs() -> None:
     mounted = {mount["name"]: mount["mountPath"] for mount in deployment["volumeMounts"]}
     assert mounted.keys() == {volume["name"] for volume in deployment["volumes"]}
     assert {str(Path(variables[VARIABLE]).parent), variables["DASD_HOME"]} <= set(mounted.values())
+
+
+def numbers(value: object) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def test_no_value_of_the_chart_is_written_with_an_exponent() -> None:
+    """Helm writes 1209600 as 1.2096e+06, which Dagster refuses for an integer: such a number is a string."""
+    values = read("helm-values.yaml")
+    assert max(numbers(values)) < 1e6
+    limit = values["dagsterDaemon"]["runMonitoring"]["maxRuntimeSeconds"]
+    assert int(limit) == yaml.safe_load(DAGSTER_SETTINGS.read_text())["run_monitoring"]["max_runtime_seconds"]
 
 
 def instructions(*kinds: str) -> Iterator[str]:
