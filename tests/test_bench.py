@@ -38,6 +38,15 @@ def test_a_page_falls_apart_into_the_sections_it_was_made_of(tmp_path: Path) -> 
     assert FRAME["sections_of"](page) == sections
 
 
+def test_every_script_is_in_the_page() -> None:
+    """By its section, or in the list at the end, which is as `run_all.py` writes it."""
+    page = FRAME["PAGE"].read_text(encoding="utf-8")
+    sections = FRAME["sections_of"](page)
+    without = [script for script in BENCHES if script.name not in sections]
+    assert page.endswith("\n".join(["", *FRAME["others"](without)]))
+    assert {script.stem for script in without} == FRAME["ELSEWHERE"].keys()
+
+
 def test_the_heading_names_machine_and_versions() -> None:
     heading = FRAME["heading"]()
     assert all(part in heading for part in ("cores", "torch 2", "duckdb 1.5.5", "dagster 1."))
