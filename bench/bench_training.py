@@ -148,7 +148,7 @@ def main(num_rows: int) -> None:
             compared += [against_trl(path, sum(sizes))] if name == "demo" else []
             shown += ways(name, path, sum(sizes), int(longest))
     print("## Training: our child against plain TRL, packing against padding\n")
-    print(f"The demo's student (0.25 M parameters), float32, one thread, batches of {BATCH} rows; CPU seconds.")
+    print(f"The demo's student (0.2 M parameters), float32, one thread, batches of {BATCH} rows; CPU seconds.")
     print(f"{'; '.join(lengths)}.\n")
     print(table(["real tokens/s", "ours", "plain TRL", "ratio"], compared))
     print("Packed rows lie in bins as long as the longest row may be. On a CPU, attention under a mask computes a")

@@ -1,6 +1,6 @@
 """Trainings and evaluations side by side: as many processes as the cores allow, each with its share of the threads.
 
-A small model cannot use a second core: a step of 0.25M parameters is over before its threads have met. Each training
+A small model cannot use a second core: a step of 0.2 M parameters is over before its threads have met. Each training
 is a process anyway (`sft/trainer.py`), here one that is forked (`sft/forked.py`), and models that are asked have some
 (`inference/engine_processes.py`); threads here only wait for theirs.
 """
