@@ -6,6 +6,8 @@ import pytest
 from drawn import PNG, decoded
 
 from dasd_assets.experiments.by_difficulty import difficulty_tables, grouped
+from dasd_assets.experiments.cut_off_rollouts import compared_halves, rollouts_cut_off
+from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
@@ -145,6 +147,35 @@ def test_ways_alone_move_an_arm_by_the_accuracy_of_the_baseline_in_each() -> Non
         ("das", "20 · 25 · 100", "80 · 75 · 0", "0 · 0 · –", "-20.0", "10", "40"),
     ]
     assert ways_rows(grid, shown, answered) == [dict(zip(ways_columns(grid), row, strict=True)) for row in expected]
+
+
+def test_the_error_of_a_mean_is_over_questions_of_which_all_examples_are_one() -> None:
+    """Two questions of 1, 1 and 0, 0 are two observations, not four: sqrt(2 / 1 · (1 + 1)) / 4 = .5, where all apart
+    would be sqrt(4 / 3 · 4 · .25) / 4 = .29; the same examples under two seeds say no more than under one."""
+    questions = {"arm": ["das"] * 2, "stage": [1] * 2, "dataset": ["t060"] * 2, "prompt_id": ["p", "q"]}
+    one = pl.DataFrame(questions | {key: [2.0, 0.0] for key in ERRORS} | {f"{name}_count": [2, 2] for name in ERRORS})
+    alike = one.with_columns(right=pl.lit(2.0), sentences=pl.lit(None, pl.Float64), sentences_count=pl.lit(0))
+    for seeds in ([one], [one, one]):
+        [row] = clustered_errors(pl.concat(seeds)).to_dicts()
+        assert all(row[column] == pytest.approx(0.5) for column in ERRORS.values())
+    [row] = clustered_errors(alike).to_dicts()
+    assert (row["right_error"], row["sentences_error"], row["tokens_error"]) == (None, None, pytest.approx(0.5))
+    assert clustered_errors(one.head(1))["tokens_error"].to_list() == [None]
+
+
+def test_rollouts_are_counted_by_the_length_of_the_reference_and_their_halves_compared() -> None:
+    """16 of the lengths 1 to 16: the first 2 of the shorter half of 8 are cut off, 1 of the longer."""
+    cut_off = [True, True] + [False] * 13 + [True]
+    rollouts = pl.DataFrame({"reference_num_tokens": range(1, 17), "cut_off": cut_off}).reverse()
+    heading, table, text, _ = rollouts_cut_off(rollouts)
+    rows = table.splitlines()
+    assert len(rows) == 2 + 8 + 1 and heading.startswith("## ")
+    assert rows[2:4] == ["| 1 to 2 | 2 | 2 | 100.0 |", "| 3 to 4 | 2 | 0 | 0.0 |"]
+    assert rows[9:] == ["| 15 to 16 | 2 | 1 | 50.0 ± 35.4 |", "| 1 to 16 | 16 | 3 | 18.8 ± 9.8 |"]
+    # 1/8 - 2/8, of an error of sqrt((7 + 12) / 8 ** 3) = .193; without the first two 1/7, of sqrt(6 / 7 ** 3) = .132.
+    assert compared_halves(cut_off)[1] == "-12.5 [-50.3, +25.3]"
+    assert text.endswith("which has 2 of the 3, +14.3 [-11.6, +40.2].")
+    assert rollouts_cut_off(rollouts.head(15)) == []
 
 
 def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:

@@ -11,8 +11,9 @@
 | `by_difficulty` | | accuracies and differences by domain and by level of difficulty |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |
 | `ways` | | in which ways the arms' responses and answers solve a question |
+| `cut_off_rollouts` | | how many rollouts were cut off, by length |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |
-| `pages`, `wording` | | the results of all as Markdown files with figures |
+| `pages`, `experiment_page`, `wording` | | the results of all as Markdown files with figures |
 | `side_by_side` | | trainings in parallel, each after its parent |
 
 They stand beside the pipeline: nothing of it depends on them, no job and no sensor makes them, and what they share with

@@ -11,40 +11,86 @@ from dasd_assets.rules.scores import threshold_version
 from dasd_assets.sft_datasets import NO_LOSS
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import measured
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Params, Warehouse
 
 _SCORES = {"teacher_share": "teacher_share", "mean_difference": "mean_probability_token"}
+_OF_AN_EXAMPLE = {  # of which the mean is a trait, with a standard error
+    "tokens": "len(e.input_ids)",
+    "sentences": "teacher_share.num_sentences",
+    "right": "v.passed::INT",
+    **{name: f"{name}.score" for name in _SCORES},
+    "probability": "exp(r.mean_logprob)",
+}
 _OF_EXAMPLES = {
     "examples": "count(*)",
     "continuations": "count(e.continuation_id)",
-    "tokens": "avg(len(e.input_ids))",
+    "tokens": f"avg({_OF_AN_EXAMPLE['tokens']})",
     "with_loss": f"""sum(len(list_filter(e.labels, lambda label: label <> {NO_LOSS})))::DOUBLE
         / sum(len(e.input_ids))""",
-    "sentences": "avg(teacher_share.num_sentences)",
-    "right": "avg(v.passed::INT)",
-    **{name: f"avg({name}.score)" for name in _SCORES},
-    "probability": "avg(exp(r.mean_logprob))",
+    **{name: f"avg({value})" for name, value in _OF_AN_EXAMPLE.items() if name != "tokens"},
 }
 TRAITS = tuple(_OF_EXAMPLES)
+ERRORS = {name: f"{name}_error" for name in _OF_AN_EXAMPLE}  # trait -> column of its standard error
+_ROUNDING = 1e-9  # what is less is no error: all examples are alike
+_BY = ("arm", "stage", "dataset")
 
 
 def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> pl.DataFrame:
-    """(arm, stage, dataset, TRAITS) of what each stage is trained on, means over seeds.
+    """(arm, stage, dataset, TRAITS, ERRORS) of what each stage is trained on, means over seeds.
 
     examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
     for the student. with_loss: share of all tokens that carry loss. The others are means over the teacher's own
     responses. right: the share whose answer passed verification. teacher_share, mean_difference: scores by which
     responses are ranked. probability: geometric mean over a response's tokens, under the teacher. None: no response
-    has it. stages: of `cells.stage_rows`.
+    has it. ERRORS: of `clustered_errors`. stages: of `cells.stage_rows`.
     """
-    used = stages.filter(pl.col("stage") > 0).select("arm", "seed", "stage", "dataset", "policy")
-    traits = _traits(warehouse, recipe, used["policy"].unique().to_list())
+    used = stages.filter(pl.col("stage") > 0).select(*_BY, "seed", "policy")
+    examples, params = _examples(warehouse, recipe, used["policy"].unique().to_list())
+    traits = warehouse.read(f"SELECT dataset, policy, {_named(_OF_EXAMPLES)} {examples} GROUP BY ALL", params)
+    sums = {name: f"sum({value})::DOUBLE" for name, value in _OF_AN_EXAMPLE.items()}
+    counts = {_count(name): f"count({value})" for name, value in _OF_AN_EXAMPLE.items()}
+    per_question = warehouse.read(
+        f"""SELECT dataset, policy, coalesce(r.prompt_id, t.prompt_id) AS prompt_id, {_named(sums | counts)} {examples}
+        GROUP BY ALL ORDER BY ALL""",
+        params,
+    )
     of_stages = used.join(traits, on=["dataset", "policy"], maintain_order="left")
-    return of_stages.group_by("arm", "stage", "dataset", maintain_order=True).agg(pl.col(TRAITS).mean())
+    means = of_stages.group_by(_BY, maintain_order=True).agg(pl.col(TRAITS).mean())
+    errors = clustered_errors(used.join(per_question, on=["dataset", "policy"]))
+    return means.join(errors, on=_BY, how="left", maintain_order="left")
 
 
-def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.DataFrame:
-    """(dataset, policy, TRAITS) of all that the recipe's arms by these policies are trained on."""
+def clustered_errors(questions: pl.DataFrame) -> pl.DataFrame:
+    """(arm, stage, dataset, ERRORS): standard errors of means, all examples to a question, of all seeds, taken as one.
+
+    They say how exactly these questions, and what is drawn for them, stand for others. None: of fewer than two
+    questions, and where all examples are alike. questions: arm, stage, dataset, prompt_id; of each trait the sum over
+    its examples, and how many have it (`…_count`); a row or several per question.
+    """
+    names = [*ERRORS, *map(_count, ERRORS)]
+    clusters = questions.group_by(*_BY, "prompt_id", maintain_order=True).agg(pl.col(names).sum())
+    return clusters.group_by(_BY, maintain_order=True).agg(_error(name).alias(ERRORS[name]) for name in ERRORS)
+
+
+def _error(name: str) -> pl.Expr:
+    """Of sum / count over clusters: the root of K / (K - 1) times the squared residuals of K clusters, per example."""
+    total, number = pl.col(name), pl.col(_count(name))
+    residual = total - number * total.sum() / number.sum()
+    clusters = (number > 0).sum().cast(pl.Float64)
+    error = ((residual**2).sum() * clusters / (clusters - 1)).sqrt() / number.sum()
+    return pl.when((clusters > 1) & (error > _ROUNDING)).then(error)
+
+
+def _count(name: str) -> str:
+    return f"{name}_count"
+
+
+def _named(values: dict[str, str]) -> str:
+    return ", ".join(f"{value} AS {name}" for name, value in values.items())
+
+
+def _examples(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> tuple[str, Params]:
+    """FROM and WHERE of all that the recipe's arms by these policies are trained on, and the parameters."""
     student = str(current_checkpoint(warehouse, recipe, "student")["checkpoint_id"])
     scores = "".join(
         f"""LEFT JOIN (SELECT response_id, score, num_sentences FROM response_scores WHERE score_name = '{score}'
@@ -52,16 +98,17 @@ def _traits(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> pl.Dat
         """
         for name, score in _SCORES.items()
     )
-    query = f"""SELECT e.dataset, e.policy, {", ".join(f"{value} AS {name}" for name, value in _OF_EXAMPLES.items())}
-        FROM sft_examples e LEFT JOIN {measured("responses", "mean_logprob", "response_id")} r USING (response_id)
+    query = f"""FROM sft_examples e
+            LEFT JOIN {measured("responses", "mean_logprob", "response_id", "prompt_id")} r USING (response_id)
+            LEFT JOIN teacher_continuations t USING (continuation_id)
             {scores} LEFT JOIN (SELECT response_id, passed FROM response_verdicts
                 WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version) v USING (response_id)
-        WHERE e.recipe = $recipe AND list_contains($policies, e.policy) GROUP BY ALL ORDER BY ALL"""
-    params = {
+        WHERE e.recipe = $recipe AND list_contains($policies, e.policy)"""
+    params: Params = {
         "recipe": recipe.name,
         "policies": policies,
         "student": student,
         "threshold_version": threshold_version(recipe),
         "filter_version": filter_version(recipe, student),
     }
-    return warehouse.read(query, params)
+    return query, params

@@ -6,7 +6,9 @@ import polars as pl
 
 from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.cells import every_cell, failed_text
-from dasd_assets.experiments.dataset_traits import TRAITS, dataset_traits
+from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
+from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits
+from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.result_table import SETTING, markdown_table, result_markdown, result_rows, setting_heading
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
@@ -48,12 +50,13 @@ names; in brackets how many questions these are. First accuracies in %, ± a sta
 then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval. These
 are not corrected for how many they are: where nothing differs, one in twenty leaves zero out. That one interval does
 and another does not is not yet a difference between the two."""
-_TRAITS_LEGEND = """Means over the examples of a stage, then over seeds. Continuations: examples that the student began
-and the teacher ended, where the student's own answer had been cut off; the others are responses of the teacher's own,
-and the columns after "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the
-share of all tokens that carries loss; the question carries none. Right: those whose answer passed verification. Teacher
-share: of the sentences. Mean difference: the teacher's probability less the student's, per token, over the sentences.
-Probability: of a token under the teacher, a geometric mean of a response."""
+_TRAITS_LEGEND = """Means over the examples of a stage, then over seeds, ± a standard error over questions: all examples
+to a question, of all seeds, are taken as one. Continuations: examples that the student began and the teacher ended,
+where the student's own answer had been cut off; the others are responses of the teacher's own, and the columns after
+"with loss" are of these alone. Tokens: the student's, the question's included. With loss: the share of all tokens that
+carries loss; the question carries none. Right: those whose answer passed verification. Teacher share: of the sentences.
+Mean difference: the teacher's probability less the student's, per token, over the sentences. Probability: of a token
+under the teacher, a geometric mean of a response."""
 HASH_CHARS = 12
 
 
@@ -94,6 +97,7 @@ def experiment_page(
         "## What they were trained on",
         trained_on(dataset_traits(warehouse, recipe, stages)),
         *_ways(warehouse, recipe, experiment, stages, found),
+        *rollouts_cut_off(rollouts(warehouse, recipe, stages)),
         "## Figures",
         *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
         "## Every cell",
@@ -160,14 +164,22 @@ def trained_on(traits: pl.DataFrame) -> str:
     """The traits of the stages' responses as a table, and below it how they are read. traits: of `dataset_traits`."""
     columns = ("arm", "stage", "dataset", *(name.replace("_", " ") for name in TRAITS))
     rows = [
-        {name.replace("_", " "): _shown(name, value) for name, value in row.items()}
+        {
+            name.replace("_", " "): _shown(name, value, row.get(ERRORS.get(name, "")))
+            for name, value in row.items()
+            if name not in ERRORS.values()
+        }
         for row in traits.iter_rows(named=True)
     ]
     return f"{markdown_table(columns, rows)}\n\n{_TRAITS_LEGEND}"
 
 
-def _shown(name: str, value: str | float | None) -> str | None:
-    return None if value is None else _FORMATS.get(name, "{}").format(value)
+def _shown(name: str, value: str | float | None, error: float | None) -> str | None:
+    """`0.339 ± 0.005`, or without an error, where there is none."""
+    if value is None:
+        return None
+    form = _FORMATS.get(name, "{}")
+    return form.format(value) + (f" ± {form.replace('+', '').format(error)}" if error else "")
 
 
 def declared_after(experiment: Experiment) -> list[str]:

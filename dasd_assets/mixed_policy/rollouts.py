@@ -30,6 +30,8 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NUM_GROUPS = 8  # of rollouts by length, equally large
+
 
 def rollout_row(
     completion: Completion, wanted: Row, checkpoint: str, student: PromptedModel, policy: MixedPolicy
@@ -63,9 +65,9 @@ def cut_off_rates(lengths: Sequence[int], cut_off: Sequence[bool]) -> "Figure":
 
 
 def rates_by_length(lengths: Sequence[float], cut_off: Sequence[bool]) -> tuple[list[float], list[float]]:
-    """Mean length and share cut off, in up to eight groups of equal size, the shortest first."""
+    """Mean length and share cut off, in up to NUM_GROUPS groups of equal size, the shortest first."""
     order = np.argsort(lengths, kind="stable")
-    groups = [group for group in np.array_split(order, 8) if len(group)]
+    groups = [group for group in np.array_split(order, NUM_GROUPS) if len(group)]
     centres = [float(np.mean(np.asarray(lengths)[group])) for group in groups]
     return centres, [float(np.mean(np.asarray(cut_off)[group])) for group in groups]
 

@@ -1,0 +1,78 @@
+"""How many rollouts of a mixed-policy stage were cut off, by the length of the teacher's response: Figure 7 in numbers.
+
+The figure has the shares alone; what is said of it needs the counts, and an interval.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from dasd_assets.experiments.result_table import markdown_table
+from dasd_assets.mixed_policy.rollouts import NUM_GROUPS
+
+WIDTH_95 = 1.96  # standard errors on either side of an interval of 95 %
+_LENGTH = "reference_num_tokens"
+_COLUMNS = ("the teacher's response, tokens", "rollouts", "cut off", "share")
+_LEGEND = """Answers of one student, as it is before the mixed-policy stage, one to each question that it was trained
+on, from the shortest response of the teacher to the longest; one is cut off at `mixed_policy.length_cap` times that
+length. Shares in %, ± a standard error over questions. Intervals are of 95 %, and over questions, too: not over
+students."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of rollouts that were cut off, and its standard error."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, cut_off: Sequence[bool]) -> "Share":
+        """Of independent rollouts, one per question."""
+        value = sum(cut_off) / len(cut_off)
+        return cls(value, math.sqrt(value * (1 - value) / len(cut_off)))
+
+
+def rollouts_cut_off(rollouts: pl.DataFrame) -> list[str]:
+    """The section of an experiment's page, if there are enough rollouts. rollouts: reference_num_tokens, cut_off."""
+    if rollouts.height < 2 * NUM_GROUPS:
+        return []
+    ordered = rollouts.sort(_LENGTH, maintain_order=True)
+    groups = [ordered[part] for part in np.array_split(np.arange(ordered.height), NUM_GROUPS)]
+    rows = [_row(group) for group in [*groups, ordered]]
+    return ["## Rollouts that were cut off", markdown_table(_COLUMNS, rows), _halves(ordered, groups[0]), _LEGEND]
+
+
+def _row(group: pl.DataFrame) -> dict[str, str]:
+    share, lengths = Share.of(group["cut_off"].to_list()), group[_LENGTH].to_list()  # the shortest first
+    error = f" ± {100 * share.error:.1f}" if share.error else ""
+    values = (
+        f"{lengths[0]} to {lengths[-1]}",
+        f"{group.height:,}",
+        f"{group['cut_off'].sum():,}",
+        f"{100 * share.value:.1f}{error}",
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _halves(ordered: pl.DataFrame, shortest: pl.DataFrame) -> str:
+    """The longer half of the rollouts against the shorter, with the shortest group and without it."""
+    (short, long), difference = compared_halves(ordered["cut_off"].to_list())
+    _, without = compared_halves(ordered["cut_off"].to_list()[shortest.height :])
+    return (
+        f"Of the half with the shorter responses {100 * short.value:.1f} % were cut off, of the other "
+        f"{100 * long.value:.1f} %: {difference} points; without the shortest eighth, which has "
+        f"{shortest['cut_off'].sum():,} of the {ordered['cut_off'].sum():,}, {without}."
+    )
+
+
+def compared_halves(cut_off: Sequence[bool]) -> tuple[tuple[Share, Share], str]:
+    """Shares of the first and the second half, and the second less the first: `-8.4 [-10.6, -6.1]`, in points of %."""
+    half = len(cut_off) // 2
+    short, long = Share.of(cut_off[:half]), Share.of(cut_off[-half:])
+    difference, width = long.value - short.value, WIDTH_95 * math.hypot(short.error, long.error)
+    low, high = (100 * (difference + side * width) for side in (-1, 1))
+    return (short, long), f"{100 * difference:+.1f} [{low:+.1f}, {high:+.1f}]"
