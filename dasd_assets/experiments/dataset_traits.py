@@ -6,7 +6,7 @@ Policies differ in all of these at once; an arm that wins may win by any of them
 import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
-from dasd_assets.rules.filters import CORRECTNESS, filter_version
+from dasd_assets.rules.filters import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.sft_datasets import NO_LOSS
 from dasd_resources.recipe import Recipe
@@ -14,10 +14,11 @@ from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Params, Warehouse
 
 _SCORES = {"teacher_share": "teacher_share", "mean_difference": "mean_probability_token"}
+_PASSED = {"right": CORRECTNESS, "sound": WORK}
 _OF_AN_EXAMPLE = {  # of which the mean is a trait, with a standard error
     "tokens": "len(e.input_ids)",
     "sentences": "teacher_share.num_sentences",
-    "right": "v.passed::INT",
+    **{name: f"{name}.passed::INT" for name in _PASSED},
     **{name: f"{name}.score" for name in _SCORES},
     "probability": "exp(r.mean_logprob)",
 }
@@ -40,7 +41,8 @@ def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -
 
     examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
     for the student. with_loss: share of all tokens that carry loss. The others are means over the teacher's own
-    responses. right: the share whose answer passed verification. teacher_share, mean_difference: scores by which
+    responses. right: the share whose answer passed verification; sound: with no step
+    that the filter `work` knows to be wrong. teacher_share, mean_difference: scores by which
     responses are ranked. probability: geometric mean over a response's tokens, under the teacher. None: no response
     has it. ERRORS: of `clustered_errors`. stages: of `cells.stage_rows`.
     """
@@ -98,11 +100,16 @@ def _examples(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> tupl
         """
         for name, score in _SCORES.items()
     )
+    verdicts = "".join(
+        f"""LEFT JOIN (SELECT response_id, passed FROM response_verdicts WHERE filter = '{filter_name}'
+            AND filter_version = $filter_version) {name} USING (response_id)
+        """
+        for name, filter_name in _PASSED.items()
+    )
     query = f"""FROM sft_examples e
             LEFT JOIN {measured("responses", "mean_logprob", "response_id", "prompt_id")} r USING (response_id)
             LEFT JOIN teacher_continuations t USING (continuation_id)
-            {scores} LEFT JOIN (SELECT response_id, passed FROM response_verdicts
-                WHERE filter = '{CORRECTNESS}' AND filter_version = $filter_version) v USING (response_id)
+            {scores} {verdicts}
         WHERE e.recipe = $recipe AND list_contains($policies, e.policy)"""
     params: Params = {
         "recipe": recipe.name,

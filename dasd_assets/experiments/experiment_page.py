@@ -36,6 +36,7 @@ _FORMATS = {
     "with_loss": "{:.1%}",
     "sentences": "{:.2f}",
     "right": "{:.1%}",
+    "sound": "{:.1%}",
     "teacher_share": "{:.3f}",
     "mean_difference": "{:+.4f}",
     "probability": "{:.3f}",
@@ -54,9 +55,10 @@ _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds, ± a st
 to a question, of all seeds, are taken as one. Continuations: examples that the student began and the teacher ended,
 where the student's own answer had been cut off; the others are responses of the teacher's own, and the columns after
 "with loss" are of these alone. Tokens: the student's, the question's included. With loss: the share of all tokens that
-carries loss; the question carries none. Right: those whose answer passed verification. Teacher share: of the sentences.
-Mean difference: the teacher's probability less the student's, per token, over the sentences. Probability: of a token
-under the teacher, a geometric mean of a response."""
+carries loss; the question carries none. Right: those whose answer passed verification. Sound: those with no step that
+is known to be wrong (the filter `work`). Teacher share: of the sentences. Mean difference: the teacher's probability
+less the student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a
+response."""
 HASH_CHARS = 12
 
 

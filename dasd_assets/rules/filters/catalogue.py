@@ -116,6 +116,7 @@ def correctness(response: Response) -> Verdict:
 
 
 CORRECTNESS = "correctness"  # the one that tells right answers from wrong ones
+WORK = "work"  # the one that tells right steps from wrong ones
 # The report's list (§6.2): "filter out samples exceeding the training context"; truncated outputs; tool or function
 # calls, and both a thinking part and a final answer; "regular expressions and n-gram matching" for repeated paragraphs,
 # sentences and phrases. Correctness is no filter of the report: it compares right with wrong answers (§4). Nor are
@@ -190,7 +191,7 @@ FILTERS: dict[str, Filter] = {
             "share of the question's terms in the thinking", lambda filters: filters.min_question_share, at_most=False
         ),
     ),
-    "work": Filter(
+    WORK: Filter(
         drops="responses with a step that is known to be wrong, whatever their answer",
         judge=lambda response, filters: work(response.text, response.metadata),
         max_drop_share=0.5,
