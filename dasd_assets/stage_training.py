@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.asset_names import DAS, MIXED
+from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -63,15 +63,10 @@ class Seen:
         return str(self.examples["dataset_id"][0])
 
 
-def epochs(recipe: Recipe, dataset: str) -> int:
-    """Of the stage that trains on a dataset; the mixed-policy stage's are not those of `training`."""
-    return recipe.mixed_policy.epochs if dataset == MIXED else recipe.training.of(dataset).epochs
-
-
 def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
     settings = {**recipe.parts(*TRAINING.parts), "training": deciding(recipe.training.of(dataset))}
-    return content_hash([TRAINING_VERSION, content_hash(settings)[:12], epochs(recipe, dataset)])[:12]
+    return content_hash([TRAINING_VERSION, content_hash(settings)[:12], recipe.epochs(dataset)])[:12]
 
 
 _TRAINED_ON = "sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
@@ -108,7 +103,7 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
         model=Path(stage.parent_path),
         rows=file,
         training=stage.recipe.training.of(stage.dataset),
-        epochs=epochs(stage.recipe, stage.dataset),
+        epochs=stage.recipe.epochs(stage.dataset),
         seed=stage.recipe.seed,
         destination=folder / checkpoint,
         num_threads=num_threads,

@@ -41,8 +41,10 @@ NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there ar
 HOW_IT_RUNS = {"verification.sandbox", "landing.questions_per_batch", "training.report_to"}  # not what comes out
 NAMES = {"experiment_cells"}  # by which the leaderboard calls models that experiments, which stand beside it, have made
 EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
-# No row depends on them; but for `imports` and `selection_from`, which decide which assets there are.
-SERVICE_SECTIONS = {"maintenance", "automation", "checks", "freshness", "owners", "imports", "selection_from"}
+# No row depends on them; but for the last three, which decide which assets there are.
+SERVICE_SECTIONS = {
+    "maintenance", "automation", "checks", "freshness", "owners", "experiments", "imports", "selection_from",
+}  # fmt: skip
 
 
 def rule_constants() -> dict[str, str]:

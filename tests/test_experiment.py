@@ -6,19 +6,30 @@ from random import Random
 import duckdb
 import pytest
 import yaml
+from test_recipe_document import SHORT
 
 from dasd_assets.cli import main
-from dasd_assets.commands.experiment import named_experiments
+from dasd_assets.commands.experiment import listed, named_experiments, sound_experiments
+from dasd_assets.definitions import usable_experiments
+from dasd_assets.experiments.experiment_page import HASH_CHARS
+from dasd_assets.records.recipe_document import described
+from dasd_assets.rules.arms import declared_rule
 from dasd_assets.stage_training import training_version
+from dasd_resources.content_hash import content_hash
 from dasd_resources.demo.questions import read_rows
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
-from dasd_resources.recipe.experiment import ArmStage, Experiment, stage_recipe
+from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.recipe.experiment_files import SHIPPED, checked, experiments_of, load_experiment, read_experiment
+from dasd_resources.recipe.experiment_recipes import evaluated_recipe, stage_recipe
 from dasd_resources.school.catalogue import FAMILIES
 from dasd_resources.school.examples import response_of
 from dasd_resources.school.family import Exercise, Pen
 from dasd_resources.school.questions import HELD_OUT_FILES
+from dasd_resources.storage.warehouse import Warehouse
 
+PAGES = Path(__file__).parents[1] / "docs" / "experiments"
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+OF_THE_SCHOOL = {"filter_order", "one_procedure"}  # budgets by domain, a regular expression: of its responses alone
 TWO_ARMS: dict[str, object] = {
     "name": "two_arms",
     "title": "Two arms",
@@ -42,8 +53,14 @@ def experiment(**changes: object) -> Experiment:
 def test_every_shipped_experiment_is_of_a_recipe_that_can_make_it(tmp_path: Path) -> None:
     found = list(experiments_of(load_recipe("school"), tmp_path))
     assert [one for one in found if isinstance(one, RecipeError)] == []
-    assert [one.name for one in found if isinstance(one, Experiment)] == sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    assert [one.name for one in found if isinstance(one, Experiment)] == NAMES
     assert all(len(one.seeds) >= 5 for one in found if isinstance(one, Experiment))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_of_a_shipped_experiment_is_of_what_is_declared(name: str, tmp_path: Path) -> None:
+    [one] = named_experiments([name], load_recipe("school", tmp_path), tmp_path)
+    assert f"| grid | {content_hash(declared_rule(one).version)[:HASH_CHARS]} |" in (PAGES / f"{name}.md").read_text()
 
 
 def test_what_is_asked_at_other_temperatures_was_trained_for_other_grids() -> None:
@@ -97,6 +114,10 @@ def test_the_epochs_of_a_mixed_stage_are_those_of_the_mixed_policy(demo: Recipe)
     ("stage", "said"),
     [
         ({"dataset": "t070"}, "arms.low.0.dataset: recipe demo has no t070; it has t060, t100, mixed"),
+        (
+            {"dataset": "t060", "epochs_of": ["t060", "t070"]},
+            "arms.low.0.epochs_of: recipe demo has no t070; it has t060, t100, mixed",
+        ),
         (
             {"dataset": "t060", "num_candidates": 8},
             "arms.low.0.num_candidates: 8 is above generation.num_candidates 3 of recipe demo; raise that and run "
@@ -159,6 +180,10 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             "two_arms.yaml: ways: other is a column of the table of ways; name it otherwise",
         ),
         ({"pairs": [["low", "low"]]}, "two_arms.yaml: experiment: pairs: [low, low] is an arm and itself; name two"),
+        (
+            {"arms": {"low": [{"dataset": "t060", "epochs_of": ["t060"], "training": {"epochs": 3}}], "high": []}},
+            "two_arms.yaml: arms.low.0: training.epochs says already how many: remove it, or epochs_of",
+        ),
         ({"recipes": "demo"}, "two_arms.yaml: recipes: Extra inputs are not permitted; did you mean recipe?"),
     ],
 )
@@ -183,6 +208,117 @@ def test_experiments_of_the_home_are_known_by_name_and_a_faulty_one_leaves_the_o
     assert [str(one).partition(":")[0] for one in found if isinstance(one, RecipeError)] == ["broken.yaml"]
     with pytest.raises(RecipeError, match="no experiment 'nothing': give the path of a YAML file, or one of broken, "):
         load_experiment("nothing", tmp_path)
+
+
+def mine(folder: Path, *names: str, more: str = "") -> Recipe:
+    """The README's recipe, in short, with these experiments named."""
+    path = folder / "mine.yaml"
+    path.write_text(f"{SHORT}experiments: [{', '.join(names)}]\n{more}")
+    return load_recipe(str(path), folder)
+
+
+def refusal(name: str, recipe: Recipe, home: Path) -> list[str]:
+    with pytest.raises(RecipeError) as refused:
+        named_experiments([name], recipe, home)
+    return str(refused.value).splitlines()
+
+
+def test_a_recipe_makes_the_shipped_experiments_that_it_names(tmp_path: Path) -> None:
+    recipe = mine(tmp_path, *NAMES)
+    faulty = [
+        str(one).partition(".yaml")[0] for one in experiments_of(recipe, tmp_path) if isinstance(one, RecipeError)
+    ]
+    assert set(faulty) == OF_THE_SCHOOL
+    recipe = mine(tmp_path, *(name for name in NAMES if name not in OF_THE_SCHOOL))
+    found = sound_experiments(recipe, tmp_path)
+    assert found == usable_experiments(recipe, tmp_path)
+    for carried in found:
+        shipped = read_experiment(SHIPPED / f"{carried.name}.yaml")
+        assert carried.recipe == "mine" and list(carried.arms) == list(shipped.arms)
+        assert (carried.baseline, carried.compared, carried.seeds) == (
+            shipped.baseline,
+            shipped.compared,
+            shipped.seeds,
+        )
+        assert (carried.meaning, carried.meaning_of, carried.declared_after, carried.ways) == (None, None, (), {})
+        asked = evaluated_recipe(recipe, carried).evaluation
+        assert [one.name for one in asked.benchmarks] == ["aime25"] and asked.temperatures == shipped.temperatures
+
+
+def test_arms_of_equal_steps_are_so_on_any_recipe(tmp_path: Path) -> None:
+    recipe = mine(tmp_path, "table_5", "tables_1_2", more="training: {epochs: 5, stages: {t060: {epochs: 2}}}\n")
+    table_5, tables_1_2 = sound_experiments(recipe, tmp_path)
+    for arm in ("low", "high"):
+        [stage] = tables_1_2.arms[arm]
+        assert stage_recipe(recipe, stage, 42).epochs(stage.name) == stage.training.epochs == 2 + 5
+        [declared] = read_experiment(SHIPPED / "tables_1_2.yaml").arms[arm]
+        assert stage_recipe(recipe, declared, 42) == stage_recipe(recipe, stage, 42)
+    assert table_5.arms["off_policy"][-1].training.epochs == recipe.epochs("mixed") == 1
+    assert sound_experiments(mine(tmp_path, "table_5"), tmp_path)[0].arms["none"] == table_5.arms["none"]
+
+
+def test_an_experiment_of_another_recipe_has_to_be_named(tmp_path: Path) -> None:
+    recipe = mine(tmp_path, "table_7", "tabel_5")
+    assert [one.name for one in named_experiments(["table_7"], recipe, tmp_path)] == ["table_7"]
+    assert refusal("table_5", recipe, tmp_path) == [
+        "table_5.yaml: recipe: school, not mine; name that one by --recipe or DASD_RECIPE, or write `experiments: "
+        "[table_5]` into recipe mine to run it there"
+    ]
+    lines = list(listed(Warehouse(home=str(tmp_path)), recipe, tmp_path))
+    unknown = "recipe mine: experiments: no experiment 'tabel_5'; there are candidates, "
+    assert lines[0].startswith(f"faulty: {unknown}") and lines[0].endswith("; did you mean table_5?")
+    assert lines[1].startswith("table_7 ") and " 0 answered of  20 " in lines[1]
+    others = ", ".join(name for name in NAMES if name != "table_7")
+    assert lines[2:] == [f"of other recipes, for this one's `experiments: [NAME]`: {others}"]
+    with pytest.raises(RecipeError, match=r"^recipe mine: experiments: no experiment 'tabel_5'"):
+        sound_experiments(recipe, tmp_path)
+    with pytest.raises(
+        RecipeError, match=r"no experiment is of recipe mine; name others in its `experiments` \(candid"
+    ):
+        sound_experiments(mine(tmp_path), tmp_path)
+
+
+def test_what_a_recipe_cannot_make_of_anothers_experiment_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    names = [*OF_THE_SCHOOL, "candidates", "tables_3_4"]
+    recipe = mine(tmp_path, *names, more="generation: {temperatures: [0.7, 1.0], num_candidates: 4}\n")
+    said = {name: refusal(name, recipe, tmp_path) for name in names}
+    assert said["filter_order"][:2] == [
+        f"filter_order.yaml: arms.{arm}.0.budget.examples: names domains of the questions of recipe school "
+        "(found letters, sums)"
+        for arm in ("before_budget", "after_budget")
+    ]
+    assert said["one_procedure"][0] == (
+        "one_procedure.yaml: arms.random.0.matching: is of the responses of recipe school "
+        "(found 'We spell it|We go from left to right')"
+    )
+    assert said["tables_3_4"][0] == (
+        "tables_3_4.yaml: arms.low_random.0.dataset: recipe mine has no t060; it has t070, t100, mixed"
+    )
+    assert said["candidates"][0].startswith("candidates.yaml: arms.eight.0.num_candidates: 8 is above generation.num_")
+    assert {name: len(lines) for name, lines in said.items()} == {
+        "filter_order": 2 + 1,
+        "one_procedure": 5 + 1,
+        "candidates": 1 + 1,
+        "tables_3_4": 4 + 1,
+    }
+    for name, lines in said.items():
+        assert lines[-1] == (
+            f"{name}.yaml is of recipe school: to change it for mine, copy the file (shipped ones are in {SHIPPED}) "
+            "into the home's folder experiments, with `recipe: mine`; or take it out of the recipe's `experiments`"
+        )
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    copied = (SHIPPED / "candidates.yaml").read_text().replace("recipe: school", "recipe: mine")
+    (folder / "candidates.yaml").write_text(
+        copied.replace("benchmarks: [school]\n", "").replace("num_candidates: 8", "num_candidates: 3")
+    )
+    assert [one.recipe for one in named_experiments(["candidates"], recipe, tmp_path)] == ["mine"]
+
+
+def test_experiments_that_a_recipe_names_change_nothing_else(tmp_path: Path) -> None:
+    plain, naming = mine(tmp_path), mine(tmp_path, "table_7")
+    assert described(plain) == described(naming)
+    assert all(plain.version(part) == naming.version(part) for part in Recipe.model_fields)
 
 
 def test_several_are_run_each_once_and_no_two_of_one_name(demo: Recipe, tmp_path: Path) -> None:

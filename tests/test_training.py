@@ -14,7 +14,7 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.checkpoints import current_checkpoints, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
-from dasd_assets.stage_training import epochs, training_version
+from dasd_assets.stage_training import training_version
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
@@ -37,7 +37,7 @@ def test_stages_go_from_the_lowest_temperature_to_the_mixed_policy() -> None:
 
 
 def test_the_mixed_policy_stage_has_its_own_epochs() -> None:
-    assert [epochs(RECIPE, dataset) for dataset in ("t060", "t100", "mixed")] == [8, 8, 4]
+    assert [RECIPE.epochs(dataset) for dataset in ("t060", "t100", "mixed")] == [8, 8, 4]
 
 
 def test_a_version_changes_with_the_settings_of_its_stage_alone() -> None:

@@ -45,8 +45,15 @@ from dasd_assets.service.steps import LEVELS
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
-from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
-from dasd_resources.recipe.experiment_files import OF_HOME, checked, experiments_of, load_experiment
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_files import (
+    OF_HOME,
+    checked,
+    experiments_of,
+    load_experiment,
+    names_of_others,
+)
+from dasd_resources.recipe.experiment_recipes import evaluated_recipe
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
@@ -116,7 +123,11 @@ def sound_experiments(recipe: Recipe, home: Path) -> list[Experiment]:
         if isinstance(experiment, RecipeError):
             raise experiment
     if not found:
-        raise RecipeError(f"no experiment is of recipe {recipe.name}; declare one in {home / OF_HOME}")
+        others = ", ".join(names_of_others(recipe, home))
+        raise RecipeError(
+            f"no experiment is of recipe {recipe.name}; name others in its `experiments` ({others}), or declare one in "
+            f"{home / OF_HOME}"
+        )
     return [experiment for experiment in found if isinstance(experiment, Experiment)]
 
 
@@ -217,7 +228,7 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
 
 
 def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
-    """A line per known experiment of the recipe: how many of its cells are trained, and answered."""
+    """A line per known experiment of the recipe: how many of its cells are trained, and answered; then the others."""
     for experiment in experiments_of(recipe, home):
         if isinstance(experiment, RecipeError):
             yield f"faulty: {experiment}"
@@ -229,3 +240,5 @@ def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
             old = outdated_cells(warehouse, recipe, experiment)
         title = experiment.title + (f" ({old} on data that have changed: run it again)" if old else "")
         yield f"{experiment.name:<16}{trained:>4} trained, {answered:>3} answered of {num:>3}  {title}"
+    if others := ", ".join(names_of_others(recipe, home)):
+        yield f"of other recipes, for this one's `experiments: [NAME]`: {others}"

@@ -8,7 +8,8 @@ import polars as pl
 from dasd_assets.evaluation.outcomes import outcomes
 from dasd_assets.rules.asset_names import EXPERIMENT_CHECKPOINTS
 from dasd_resources.recipe import Recipe
-from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_recipes import evaluated_recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 Cell = tuple[str, int]  # arm and seed

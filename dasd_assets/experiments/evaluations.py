@@ -39,7 +39,8 @@ from dasd_assets.rules.verdict import VERIFYING_LIMITS
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.recipe.experiment import Experiment, evaluated_recipe
+from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_recipes import evaluated_recipe
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers import VERDICTS
 

@@ -169,8 +169,7 @@ def _training_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -
 
 def _training(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset: str) -> Stage:
     settings = recipe.training.of(dataset)
-    epochs = recipe.mixed_policy.epochs if dataset == MIXED else settings.epochs
-    tokens = work.tokens[f"trained.{dataset}"] * epochs
+    tokens = work.tokens[f"trained.{dataset}"] * recipe.epochs(dataset)
     mean = work.tokens[f"trained.{dataset}"] / max(work.selected[dataset], 1)
     seconds = training(tokens, mean, scope.student, settings, scope.machine, values["utilisation.training"])
     return Stage(

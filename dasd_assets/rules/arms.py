@@ -16,7 +16,8 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.selection import selection_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe, RecipeError
-from dasd_resources.recipe.experiment import ArmStage, Experiment, stage_recipe
+from dasd_resources.recipe.experiment import ArmStage, Experiment
+from dasd_resources.recipe.experiment_recipes import stage_recipe
 from dasd_resources.recipe.parts import deciding
 
 ARMS_VERSION = "1"

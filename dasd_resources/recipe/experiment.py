@@ -1,21 +1,16 @@
 """An experiment: arms that differ in what a student is trained on, each trained from several seeds and compared.
 
 A YAML file (`experiment_files.py`) names a recipe; an arm is a curriculum, one stage after another. What a stage
-changes of the recipe makes a recipe of its own, `stage_recipe`, validated as any other: all that a recipe decides
-(pools, selections, ids of datasets and checkpoints) is then decided as ever, and a stage that changes nothing has the
-checkpoint that the pipeline itself has trained.
+changes of the recipe makes a recipe of its own (`experiment_recipes.py`).
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Self
 
 import duckdb
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.faults import error_lines
-from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Part, Positive, RecipeError
-from dasd_resources.recipe.recipe import Recipe
+from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Part, Positive
 from dasd_resources.recipe.selection_settings import Selection, Unit
 from dasd_resources.recipe.training_settings import StageTraining
 
@@ -89,7 +84,7 @@ class ArmStage(Part):
     dataset: one of the recipe's, or several, whose selections are trained on together. policy: an entry of
     `dasd_assets.rules.policies.POLICIES`. selection: keys of the recipe's section. num_candidates: only so many of the
     responses to a question compete. matching: only responses in whose text it is found, a regular expression (RE2).
-    loss_on_prefix: of the mixed-policy dataset.
+    loss_on_prefix: of the mixed-policy dataset. epochs_of: as many epochs as these stages of the recipe have together.
     """
 
     dataset: tuple[str, ...] = Field(min_length=1, strict=False)
@@ -101,6 +96,7 @@ class ArmStage(Part):
     budget: Budget | None = None
     loss_on_prefix: bool | None = None
     training: StageTraining = StageTraining()
+    epochs_of: Annotated[tuple[str, ...] | None, AddedLater] = Field(None, min_length=1, strict=False)
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -127,6 +123,8 @@ class ArmStage(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.epochs_of is not None and self.training.epochs is not None:
+            raise ValueError("training.epochs says already how many: remove it, or epochs_of")
         if not self.is_mixed and self.loss_on_prefix is not None:
             raise ValueError("loss_on_prefix is of the mixed-policy dataset; remove it, or name dataset: mixed")
         if self.is_mixed:
@@ -218,91 +216,3 @@ class Experiment(Part):
     def compared(self) -> list[Pair]:
         """All that is compared, the first less the second: each arm with the baseline, then `pairs`."""
         return [*((arm, self.baseline) for arm in self.arms if arm != self.baseline), *self.pairs]
-
-    def check(self, base: Recipe) -> None:
-        """Raise RecipeError, a line per fault, where an arm asks what the recipe cannot give."""
-        faults = list[str]()
-        for arm, stages in self.arms.items():
-            for number, stage in enumerate(stages):
-                try:
-                    stage_recipe(base, stage, self.seeds[0])
-                except RecipeError as error:
-                    faults += [f"arms.{arm}.{number}.{line}" for line in str(error).splitlines()]
-        try:
-            evaluated_recipe(base, self)
-        except RecipeError as error:
-            faults += str(error).splitlines()
-        if faults:
-            raise RecipeError("\n".join(faults))
-
-
-def stage_recipe(base: Recipe, stage: ArmStage, seed: int) -> Recipe:
-    """The recipe with the seed, and with what the stage changes, for the datasets that it trains on.
-
-    A budget of so many times another is not in it: that depends on what there is. Raises RecipeError, a line per key.
-    """
-    known = [*base.datasets, MIXED]
-    if unknown := [name for name in stage.dataset if name not in known]:
-        raise RecipeError(f"dataset: recipe {base.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
-    limit = base.generation.num_candidates
-    if stage.num_candidates is not None and stage.num_candidates > limit:
-        raise RecipeError(
-            f"num_candidates: {stage.num_candidates} is above generation.num_candidates {limit} of recipe {base.name}; "
-            "raise that and run `dasd run`, or lower this"
-        )
-    return _validated(base, _changes(base, stage, seed))
-
-
-def evaluated_recipe(base: Recipe, experiment: Experiment) -> Recipe:
-    """The recipe with the benchmarks and sampling by which an experiment compares its arms.
-
-    Raises RecipeError for a benchmark that the recipe has not.
-    """
-    known = {benchmark.name: benchmark for benchmark in base.evaluation.benchmarks}
-    names = experiment.benchmarks or tuple(known)
-    if unknown := [name for name in names if name not in known]:
-        raise RecipeError(f"benchmarks: recipe {base.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
-    changes = {
-        "benchmarks": [known[name].model_dump() for name in names],
-        "temperatures": experiment.temperatures,
-        "samples_per_question": experiment.samples_per_question,
-    }
-    return _validated(base, {"evaluation": _given(changes)})
-
-
-def _changes(base: Recipe, stage: ArmStage, seed: int) -> dict[str, object]:
-    """Section -> what a stage changes in it."""
-    selection: dict[str, object] = dict(stage.selection)
-    if stage.budget is not None:
-        selection |= {"budget_unit": stage.budget.counted_in}
-        budgets = stage.budget.per_domain or {}
-        selection |= {"budgets": {**base.selection.budgets, **{name: dict(budgets) for name in stage.dataset}}}
-    training = {"training": {**_given(stage.training.model_dump()), "stages": {}}}
-    if stage.name in base.training.stages:
-        own = base.training.stages[stage.name].model_dump()
-        training["training"] = {**_given(own), **training["training"]}
-    epochs = training["training"].pop("epochs", None) if stage.is_mixed else None
-    mixed = _given({"loss_on_prefix": stage.loss_on_prefix, "epochs": epochs})
-    return {
-        "seed": seed,
-        "generation": _given({"num_candidates": stage.num_candidates}),
-        "filters": _given(stage.filters.model_dump()),
-        "selection": selection,
-        "mixed_policy": mixed,
-        **training,
-    }
-
-
-def _given(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _validated(base: Recipe, changes: dict[str, object]) -> Recipe:
-    """The recipe with sections, or values, replaced in part, validated anew."""
-    document = base.model_dump()
-    for name, value in changes.items():
-        document[name] = {**document[name], **value} if isinstance(value, dict) else value
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise RecipeError("\n".join(error_lines(error, Recipe))) from None

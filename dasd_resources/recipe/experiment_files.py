@@ -1,16 +1,19 @@
 """Loading experiments: shipped ones, those in the home's folder `experiments`, or a file given by its path."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
 from dasd_resources.recipe.experiment import Experiment
+from dasd_resources.recipe.experiment_recipes import on_recipe
 from dasd_resources.recipe.faults import error_lines
 from dasd_resources.recipe.load import RECIPES, UniqueKeys
 from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
+from dasd_resources.spelling import meant
 
 SHIPPED = RECIPES / "experiments"
 OF_HOME = "experiments"  # the home's folder
@@ -51,25 +54,54 @@ def experiment_files(home: Path) -> dict[str, Path]:
 
 
 def experiments_of(recipe: Recipe, home: Path) -> Iterator[Experiment | RecipeError]:
-    """The known experiments of a recipe, each checked against it; in place of a faulty one, its error."""
-    for path in experiment_files(home).values():
+    """The known experiments of a recipe, each as it makes them; in place of a faulty or unknown one, its error."""
+    files = experiment_files(home)
+    for name in recipe.experiments:
+        if name not in files:
+            known = f"there are {', '.join(files)}{meant(name, files)}"
+            yield RecipeError(f"recipe {recipe.name}: experiments: no experiment {name!r}; {known}")
+    for path in files.values():
         try:
             experiment = read_experiment(path)
-            if experiment.recipe == recipe.name:
+            if is_of(experiment, recipe):
                 yield checked(experiment, recipe)
         except RecipeError as error:
             yield error
 
 
+def names_of_others(recipe: Recipe, home: Path) -> Iterator[str]:
+    """The known experiments of other recipes, which this one could name in `experiments`; no faulty ones."""
+    for name, path in experiment_files(home).items():
+        with suppress(RecipeError):
+            if not is_of(read_experiment(path), recipe):
+                yield name
+
+
+def is_of(experiment: Experiment, recipe: Recipe) -> bool:
+    """Whether it is declared for the recipe, or the recipe names it in `experiments`."""
+    return experiment.recipe == recipe.name or experiment.name in recipe.experiments
+
+
 def checked(experiment: Experiment, recipe: Recipe) -> Experiment:
-    """The experiment, of which the recipe can make every arm; else RecipeError, naming arm, stage and key."""
-    if experiment.recipe != recipe.name:
+    """The experiment as the recipe makes it, which can make every arm; else RecipeError, naming arm, stage and key."""
+    file = f"{experiment.name}.yaml"
+    if not is_of(experiment, recipe):
         raise RecipeError(
-            f"{experiment.name}: it is of recipe {experiment.recipe}, not of {recipe.name}; name that one by --recipe "
-            "or DASD_RECIPE"
+            f"{file}: recipe: {experiment.recipe}, not {recipe.name}; name that one by --recipe or DASD_RECIPE, or "
+            f"write `experiments: [{experiment.name}]` into recipe {recipe.name} to run it there"
         )
     try:
-        experiment.check(recipe)
+        return on_recipe(experiment, recipe)
     except RecipeError as error:
-        raise RecipeError("\n".join(f"{experiment.name}.yaml: {line}" for line in str(error).splitlines())) from None
-    return experiment
+        lines = [f"{file}: {line}" for line in str(error).splitlines()]
+        remedy = [] if experiment.recipe == recipe.name else [_to_change(experiment, recipe)]
+        raise RecipeError("\n".join([*lines, *remedy])) from None
+
+
+def _to_change(experiment: Experiment, recipe: Recipe) -> str:
+    """What to do about an experiment of another recipe that this one cannot make as it is."""
+    return (
+        f"{experiment.name}.yaml is of recipe {experiment.recipe}: to change it for {recipe.name}, copy the file "
+        f"(shipped ones are in {SHIPPED}) into the home's folder {OF_HOME}, with `recipe: {recipe.name}`; or take it "
+        "out of the recipe's `experiments`"
+    )

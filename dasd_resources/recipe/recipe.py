@@ -16,7 +16,7 @@ from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Landing
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
-from dasd_resources.recipe.parts import AddedLater, Part, deciding, is_unset
+from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Part, deciding, is_unset
 from dasd_resources.recipe.provenance_settings import Provenance
 from dasd_resources.recipe.selection_settings import Filters, Selection
 from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
@@ -79,6 +79,8 @@ class Recipe(Part):
     """Limits beyond which the web UI warns."""
     freshness: Freshness = Freshness()
     """Days after which the web UI shows an asset as overdue; null: never."""
+    experiments: Annotated[tuple[str, ...], DecidesNothing] = Field(default=(), strict=False)
+    """Experiments of other recipes, such as those shipped, that this one makes, too (docs/experiments.md)."""
     owners: tuple[Owner, ...] = Field(default=("team:distillation",), strict=False)
     """Shown in the web UI: teams (`team:…`) or e-mail addresses."""
 
@@ -174,6 +176,10 @@ class Recipe(Part):
     def last_dataset(self) -> str:
         """The highest temperature's dataset: the last off-policy stage, from which rollout questions are drawn."""
         return list(self.datasets)[-1]
+
+    def epochs(self, dataset: str) -> int:
+        """Of the stage that trains on a dataset; the mixed-policy stage's are not those of `training`."""
+        return self.mixed_policy.epochs if dataset == MIXED else self.training.of(dataset).epochs
 
     @property
     def quota_scope(self) -> str:
