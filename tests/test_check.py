@@ -72,6 +72,14 @@ def test_each_fault_is_found_and_nothing_else(
     assert message in found[1]
 
 
+def test_it_is_said_which_of_the_experiments_that_a_recipe_names_it_cannot_make(project: Project) -> None:
+    project.recipe = change(project.recipe, "experiments", ["table_7", "one_procedure"])
+    found = findings(project, quick=True)["experiments"]
+    assert found.status == "warning" and found.message.startswith("one_procedure.yaml: arms.random.0.matching: ")
+    project.recipe = change(project.recipe, "experiments", ["table_7"])
+    assert findings(project, quick=True)["experiments"] == PreflightResult("experiments", "ok", "table_7")
+
+
 def test_a_benchmarks_own_longest_question_counts_and_no_landed_prompt(project: Project) -> None:
     """An answer to a held-out question fits, whatever has landed; and a long held-out one does not, whatever has."""
     project.land("a.jsonl", [{**prompt_rows(0, 1)[0], "question": "1 + 1 = " * 2000}])

@@ -14,6 +14,7 @@ from dasd_assets.commands.check.batch_sizes import batch_sizes, imported_batch_s
 from dasd_assets.commands.check.begun_answers import Begun, thinking_found
 from dasd_assets.commands.check.cluster import cluster
 from dasd_assets.commands.check.contexts import context
+from dasd_assets.commands.check.experiments import experiments
 from dasd_assets.commands.check.held_out import benchmark_questions, held_out, sandbox, verifiers
 from dasd_assets.commands.check.landed import Prompts, budgets, columns, prompts_landed
 from dasd_assets.commands.check.landed_responses import Found, landed_responses
@@ -112,6 +113,8 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     yield _result("attention", attention, recipe, models.get("student"))
     if recipe.training.report_to:
         yield _result("trackers", trackers, recipe, home)
+    if recipe.experiments:
+        yield _result("experiments", experiments, recipe, home)
     yield _result("training memory", memory, recipe, models.get("student"))
     yield _result("disk", disk, recipe, home, models.get("student"), prompts.num_prompts)
 
