@@ -22,7 +22,7 @@ from dasd_assets.audit.pages import takedown_page
 from dasd_assets.audit.takedown import take_down
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment
+from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment, sound_experiments
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation import standings
@@ -551,6 +551,37 @@ def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Pr
     assert f"({outdated} on data that have changed" in "\n".join(
         listed(project.warehouse, project.recipe, project.home)
     )
+
+
+def test_a_shipped_experiment_runs_on_any_recipe_that_names_it(
+    compared_copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, home = compared_copy, compared_copy.home
+    recipe = project.recipe.model_copy(update={"experiments": ("table_7",)})
+    [table_7] = sound_experiments(recipe, home)
+    built = build_definitions(recipe, home, project.engines, project.fake.train)
+    definitions = dg.Definitions.merge(built, dg.Definitions(loggers={"console": silent_log}))
+    theirs = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
+    assert "experiment_report_table_7" in theirs and "experiment_report_table_5" not in theirs
+    with project.instance() as instance:
+        cells = chosen_cells(table_7, None, [42])
+        run_experiment(instance, definitions, recipe, table_7, cells, project.engines, home, project.said.append)
+    assert project.fake.trained == []  # its stages are the recipe's own
+    [row] = [line for line in listed(project.warehouse, recipe, home) if line.startswith("table_7")]
+    assert "4 trained,   4 answered of  20" in row
+    write_pages(project.warehouse, recipe, [table_7], tmp_path / "pages")
+    text = (tmp_path / "pages" / "table_7.md").read_text()
+    assert "Arms of the grid `table_7` of recipe `tiny`" in text and "questions of `held_out`" in text
+    assert "## What it means" not in text and "school" not in text
+    monkeypatch.setenv("DASD_HOME", str(home))
+    cells_of_another = stage_rows(project.warehouse, recipe, table_7).drop("path").with_columns(recipe=pl.lit("other"))
+    with project.warehouse.commit("test") as transaction:
+        transaction.append_missing("experiment_cells", cells_of_another)
+    assert main(["compare", "table_7/low", "table_7/student"]) == 1
+    assert "several recipes: give other/table_7/low or tiny/table_7/low" in capsys.readouterr().err
+    assert main(["compare", "tiny/table_7/low", "tiny/table_7/student", "--json"]) == 0
+    [of] = json.loads(capsys.readouterr().out)["a"]["checkpoints"]
+    assert (of["seed"], of["checkpoint_id"]) == (42, checkpoints_of(project, "own", 42)[0])
 
 
 @pytest.mark.drill

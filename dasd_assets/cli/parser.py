@@ -197,7 +197,9 @@ def _add_inspection(commands: Subparsers) -> None:
     quarantine.set_defaults(command=_command("quarantine"))
     compare = commands.add_parser("compare", help="how two models differ on held-out questions, and how sure that is")
     for name in ("a", "b"):
-        compare.add_argument(name, metavar=name.upper(), help="a checkpoint's id, or RECIPE/NAME, or EXPERIMENT/ARM")
+        compare.add_argument(
+            name, metavar=name.upper(), help="a checkpoint's id, or RECIPE/NAME, or [RECIPE/]EXPERIMENT/ARM"
+        )
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(command=_command("compare"))
     report = commands.add_parser("report", help="write the report's page anew from the tables, and show it")

@@ -1,4 +1,7 @@
-"""What `dasd compare` is given: a checkpoint's id or its first digits, `recipe/name`, or `experiment/arm`."""
+"""What `dasd compare` is given: a checkpoint's id or its first digits, `recipe/name`, or `experiment/arm`.
+
+The last, where several recipes have that arm, with its recipe: `recipe/experiment/arm`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,11 +37,11 @@ def find_model(reading: Reading, name: str) -> Compared:
         return Compared(found, {None: found})
     of, _, last = name.partition("/")
     newest = reading.read(_NEWEST, {"recipe": of, "name": last})["checkpoint_id"].to_list()
-    arm = reading.read(_ARM, {"experiment": of, "arm": last}).rows()
+    arm = reading.read(_ARM, {"name": name}).rows()
     if newest and arm:
         raise NoSuchModel(f"{name} is a checkpoint and an arm of an experiment: give the checkpoint's id, {newest[0]}")
-    if len({recipe for recipe, _, _, _ in arm}) > 1:
-        raise NoSuchModel(f"{name} is an arm under several recipes: give the ids of the checkpoints")
+    if len(recipes := dict.fromkeys(recipe for recipe, _, _, _ in arm)) > 1:
+        raise NoSuchModel(f"{name} is an arm under several recipes: give {' or '.join(f'{r}/{name}' for r in recipes)}")
     if not newest and not arm:
         raise NoSuchModel(f"there is no {name}: {_known(reading, of)}")
     # At stage 0 it is the untrained student, whatever the seed.
@@ -57,7 +60,8 @@ def _known(reading: Reading, of: str) -> str:
 
 _NEWEST = """SELECT checkpoint_id FROM checkpoints WHERE recipe = $recipe AND name = $name
     ORDER BY materialized_at DESC LIMIT 1"""
-_ARM = """SELECT recipe, seed, checkpoint_id, stage FROM experiment_cells WHERE experiment = $experiment AND arm = $arm
+_ARM = """SELECT recipe, seed, checkpoint_id, stage FROM experiment_cells
+    WHERE $name IN (experiment || '/' || arm, recipe || '/' || experiment || '/' || arm)
     QUALIFY row_number() OVER (PARTITION BY recipe, seed ORDER BY stage DESC) = 1 ORDER BY recipe, seed"""
 _NAMES = """SELECT name FROM (
         SELECT recipe || '/' || name AS name, max(materialized_at) AS made FROM checkpoints
