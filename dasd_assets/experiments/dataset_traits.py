@@ -18,7 +18,7 @@ _PASSED = {"right": CORRECTNESS, "sound": WORK}
 _OF_AN_EXAMPLE = {  # of which the mean is a trait, with a standard error
     "tokens": "len(e.input_ids)",
     "sentences": "teacher_share.num_sentences",
-    **{name: f"{name}.passed::INT" for name in _PASSED},
+    **{name: f"{name}_verdict.passed::INT" for name in _PASSED},
     **{name: f"{name}.score" for name in _SCORES},
     "probability": "exp(r.mean_logprob)",
 }
@@ -102,7 +102,7 @@ def _examples(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> tupl
     )
     verdicts = "".join(
         f"""LEFT JOIN (SELECT response_id, passed FROM response_verdicts WHERE filter = '{filter_name}'
-            AND filter_version = $filter_version) {name} USING (response_id)
+            AND filter_version = $filter_version) {name}_verdict USING (response_id)
         """
         for name, filter_name in _PASSED.items()
     )
