@@ -263,8 +263,8 @@ def test_an_experiment_of_another_recipe_has_to_be_named(tmp_path: Path) -> None
     recipe = mine(tmp_path, "table_7", "tabel_5")
     assert [one.name for one in named_experiments(["table_7"], recipe, tmp_path)] == ["table_7"]
     assert refusal("table_5", recipe, tmp_path) == [
-        "table_5.yaml: recipe: school, not mine; name that one by --recipe or DASD_RECIPE, or write `experiments: "
-        "[table_5]` into recipe mine to run it there"
+        "table_5.yaml: recipe: is school, not mine; name that one by --recipe or DASD_RECIPE, or run it on mine: add "
+        "it there to `experiments`, such as `experiments: [table_5]`"
     ]
     lines = list(listed(Warehouse(home=str(tmp_path)), recipe, tmp_path))
     unknown = "recipe mine: experiments: no experiment 'tabel_5'; there are candidates, "

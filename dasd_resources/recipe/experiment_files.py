@@ -87,8 +87,8 @@ def checked(experiment: Experiment, recipe: Recipe) -> Experiment:
     file = f"{experiment.name}.yaml"
     if not is_of(experiment, recipe):
         raise RecipeError(
-            f"{file}: recipe: {experiment.recipe}, not {recipe.name}; name that one by --recipe or DASD_RECIPE, or "
-            f"write `experiments: [{experiment.name}]` into recipe {recipe.name} to run it there"
+            f"{file}: recipe: is {experiment.recipe}, not {recipe.name}; name that one by --recipe or DASD_RECIPE, or "
+            f"run it on {recipe.name}: add it there to `experiments`, such as `experiments: [{experiment.name}]`"
         )
     try:
         return on_recipe(experiment, recipe)
