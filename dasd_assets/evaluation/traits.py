@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from dasd_assets.records.progress import logged
-from dasd_assets.rules.filters import FILTER_VERSION, repetition
+from dasd_assets.rules.filters import FILTER_VERSION, may_repeat, repetition
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_resources.chat import split_thinking
@@ -37,7 +37,7 @@ def find_traits(
     columns = "e.evaluation_id, e.response_text, e.num_tokens, q.verifier, q.question, q.reference_answer, q.metadata"
     with warehouse.reading() as reading:
         parts = reading.stream(f"SELECT {columns} {_ANSWERS} ORDER BY e.evaluation_id", params, ROWS_AT_ONCE)
-        answers = (row for part in parts for row in part.iter_rows(named=True))
+        answers = (row for part in parts for row in with_may_repeat(part).iter_rows(named=True))
         found: list[Row] = []
         for row in logged(answers, total, "answers", say):
             found.append({**traits(row, recipe.filters.repetition), "traits_version": params["version"]})
@@ -54,12 +54,18 @@ def _store(warehouse: Warehouse, rows: list[Row], origin: str) -> None:
             transaction.append_missing("answer_traits", pl.DataFrame(rows, schema_overrides=schema))
 
 
+def with_may_repeat(answers: pl.DataFrame) -> pl.DataFrame:
+    """The answers with the column that spares most of them the repetition filter, which took two thirds of the time."""
+    return answers.with_columns(may_repeat=pl.Series(may_repeat(answers["response_text"].to_list()), dtype=pl.Boolean))
+
+
 def traits(answer: Row, limits: Repetition) -> Row:
-    """The traits of an answer, which is given with its question and verifier."""
-    _, final = split_thinking(answer["response_text"])
+    """The traits of an answer, which is given with its question, its verifier and `may_repeat`."""
+    text = answer["response_text"]
+    _, final = split_thinking(text)
     asked = Asked(answer["question"], answer["reference_answer"] or "", answer["metadata"] or "")
     return {
         "evaluation_id": answer["evaluation_id"],
         "final_answer": vote(answer["verifier"], final, asked) if final is not None and final.strip() else None,
-        "repetition": repetition(answer["response_text"], range(answer["num_tokens"]), limits).value,
+        "repetition": repetition(text, range(answer["num_tokens"]), limits).value if answer["may_repeat"] else 0.0,
     }

@@ -18,6 +18,7 @@ from dasd_assets.rules.filters.catalogue import (
 )
 from dasd_assets.rules.filters.form import length, structure, truncation
 from dasd_assets.rules.filters.repeats import repetition
+from dasd_assets.rules.filters.short_texts import may_repeat
 
 __all__ = [
     "CORRECTNESS",
@@ -34,6 +35,7 @@ __all__ = [
     "filter_version",
     "judge",
     "length",
+    "may_repeat",
     "repetition",
     "required_filters",
     "structure",
