@@ -21,6 +21,7 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import takes_votes
 
 WHICH = ("checkpoint_id", "benchmark", "temperature", "top_p", "max_tokens", "verifier_version")  # and num_samples
+SETTINGS = (*WHICH[1:], "num_samples")  # the few ways to ask: rows of all checkpoints are deleted by one query of each
 
 
 def store_metrics(
@@ -35,11 +36,13 @@ def store_metrics(
         metric_rows(part, traits_version(recipe))
         for part in _with_traits(warehouse, recipe, checkpoints).partition_by(SETTING, maintain_order=True)
     ]
+    rows = pl.concat(parts) if parts else pl.DataFrame()
     with warehouse.commit(origin) as transaction:
-        for part in parts:
-            which = {name: part[name][0] for name in (*WHICH, "num_samples")}
-            transaction.replace("evaluation_metrics", which, part)
-    return pl.concat(parts) if parts else pl.DataFrame()
+        for which, part in rows.group_by(SETTINGS, maintain_order=True) if parts else ():
+            ids = part["checkpoint_id"].unique(maintain_order=True).to_list()
+            transaction.delete_keys("evaluation_metrics", dict(zip(SETTINGS, which, strict=True)), "checkpoint_id", ids)
+        transaction.append_missing("evaluation_metrics", rows)
+    return rows
 
 
 def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:
@@ -73,7 +76,7 @@ def question_set(questions: pl.DataFrame) -> str:
 def _with_traits(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> pl.DataFrame:
     query = """SELECT t.evaluation_id, t.final_answer, t.repetition
         FROM answer_traits t JOIN evaluations e USING (evaluation_id)
-        WHERE t.traits_version = $version AND list_contains($ids, e.checkpoint_id)"""
+        WHERE t.traits_version = $version AND e.checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))"""
     known = warehouse.read(query, {"version": traits_version(recipe), "ids": list(checkpoints)})
     questions = asked_questions(warehouse, recipe).select("benchmark", "question_id", "verifier")
     votes = questions.with_columns(votes=pl.col("verifier").map_elements(takes_votes, pl.Boolean)).drop("verifier")

@@ -115,16 +115,24 @@ def metrics(answers: pl.DataFrame) -> dict[str, Estimate]:
     answers: question_id, status, correct, cut_off, num_tokens, repetition, final_answer, votes (whether the question's
     answers can be counted): one row per wanted answer, as many of each question.
     """
-    questions = answers.partition_by("question_id", maintain_order=True)
-    k = questions[0].height
-    given = answers.filter(pl.col("status") == "answered").with_columns(repeats=pl.col("repetition") > 1)
-    lengths = [of.drop_nulls().to_list() for of in (part["num_tokens"] for part in questions)]
-    counted = [part for part in questions if part["votes"].all()]
+    is_given = pl.col("status") == "answered"
+    questions = answers.group_by("question_id", maintain_order=True).agg(
+        num=pl.len(),
+        num_correct=pl.col("correct").sum(),
+        lengths=pl.col("num_tokens").drop_nulls(),
+        counts=pl.col("votes").all(),
+        judged=pl.col("correct").filter(is_given),
+        said=pl.col("final_answer").filter(is_given),
+    )
+    k = questions["num"][0]
+    given = answers.filter(is_given).with_columns(repeats=pl.col("repetition") > 1)
+    lengths = questions["lengths"].to_list()
+    counted = questions.filter("counts").select("judged", "said").iter_rows()
     incomplete = answers["correct"].null_count() > 0
     found = {
         f"avg@{k}": accuracy(answers),
         **{f"pass@{j}": _pass(questions, j) for j in ks(k)},
-        f"maj@{k}": over_questions([_majority(part) for part in counted]),
+        f"maj@{k}": over_questions([majority(list(zip(*of, strict=True))) for of in counted]),
         "cut_off_rate": over_questions(_per_question(given, "cut_off")),
         "repetition_rate": over_questions(_per_question(given, "repeats")),
         "mean_tokens": over_questions(_per_question(given, "num_tokens")),
@@ -139,10 +147,6 @@ def _per_question(answers: pl.DataFrame, column: str) -> list[float]:
     return means[column].drop_nulls().to_list()
 
 
-def _pass(questions: Sequence[pl.DataFrame], k: int) -> Estimate:
-    return over_questions([pass_at_k(part.height, int(part["correct"].sum()), k) for part in questions])
-
-
-def _majority(answers: pl.DataFrame) -> float:
-    given = answers.filter(pl.col("status") == "answered")
-    return majority(list(zip(given["correct"], given["final_answer"], strict=True)))
+def _pass(questions: pl.DataFrame, k: int) -> Estimate:
+    counts = questions.select("num", "num_correct").iter_rows()
+    return over_questions([pass_at_k(num, num_correct, k) for num, num_correct in counts])

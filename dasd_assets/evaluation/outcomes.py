@@ -41,7 +41,8 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
             ELSE 'missing' END AS status,
         CASE WHEN e.evaluation_id IS NOT NULL THEN e.correct WHEN f.checkpoint_id IS NOT NULL THEN FALSE END AS correct,
         e.kind, e.num_tokens, e.finish_reason = 'length' AS cut_off
-    FROM wanted w LEFT JOIN evaluations e ON {_same("e")} LEFT JOIN failed f ON {_same("f")}
+    FROM wanted w LEFT JOIN (FROM evaluations WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))) e ON {_same("e")}
+        LEFT JOIN failed f ON {_same("f")}
     ORDER BY w.checkpoint_id, w.benchmark, w.temperature, w.question_id, w.sample_index"""
 
 

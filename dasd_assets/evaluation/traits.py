@@ -19,7 +19,7 @@ REPEATING = Rule("repetition", FILTER_VERSION, ("filters.repetition",))
 TRAITS = Rule("answer traits", TRAITS_VERSION, (), (VERIFYING, REPEATING))
 ROWS_AT_ONCE = 4096  # some seconds of work, and a tenth of a second to commit
 _ANSWERS = """FROM evaluations e JOIN benchmark_questions q USING (benchmark, question_id)
-    WHERE list_contains($ids, e.checkpoint_id) AND e.evaluation_id NOT IN (
+    WHERE e.checkpoint_id IN (SELECT unnest($ids::VARCHAR[])) AND e.evaluation_id NOT IN (
         SELECT evaluation_id FROM answer_traits WHERE traits_version = $version)"""
 
 
