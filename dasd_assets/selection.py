@@ -27,7 +27,7 @@ from dasd_assets.rules.selection import SELECTION, competition, select, selectio
 from dasd_assets.rules.thinking import advice, dropped_by_structure
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, Thinking
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 
 PLOTTED = 100_000  # scores of the pool in its histogram
 
@@ -222,8 +222,13 @@ def write_rows(
 ) -> None:
     """Replace this recipe's rows of a dataset and policy; unchanged ones, rank and score included, make no commit."""
     key = {"recipe": recipe.name, "dataset": dataset, "policy": policy}
-    query = f"""SELECT {", ".join(rows.columns)} FROM selected_responses
-        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY response_id"""
-    if not warehouse.read(query, key).equals(rows.sort("response_id")):
+    if not stored_alike(warehouse, key, rows):
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("selected_responses", key, rows)
+
+
+def stored_alike(warehouse: Warehouse | Reading, key: dict[str, str], rows: pl.DataFrame) -> bool:
+    """Whether `selected_responses` has just these rows. key: recipe, dataset and policy."""
+    query = f"""SELECT {", ".join(rows.columns)} FROM selected_responses
+        WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY response_id"""
+    return warehouse.read(query, key).equals(rows.sort("response_id"))

@@ -158,27 +158,26 @@ def write_examples(
         ids = sorted(made["example_id"])
         query = "SELECT example_id FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
         named = {**key, "dataset_id": sft_dataset_id(**key, example_ids=ids)}
-        if ids != sorted(warehouse.read(query, key)["example_id"]):
+        is_new = ids != sorted(warehouse.read(query, key)["example_id"])
+        if is_new:
             columns = [pl.lit(value).alias(name) for name, value in named.items()]
             with warehouse.commit(origin(context)) as transaction:
                 parts = (part.with_columns(columns) for part in spooled(file))
                 transaction.replace("sft_examples", key, parts)
-    _publish(context, warehouse, key, named["dataset_id"], len(ids))
+    # A run killed between the two commits records the snapshot when it runs again.
+    if is_new or warehouse.read(_PUBLISHED, named).is_empty():
+        _publish(context, warehouse, key, named["dataset_id"], len(ids))
     return made
 
 
 def _publish(
     context: dg.AssetExecutionContext, warehouse: Warehouse, key: dict[str, str], dataset_id: str, num_examples: int
 ) -> None:
-    """Record the snapshot of a dataset's rows, which has an id only after their commit; an unchanged one stays.
-
-    A run killed between the two commits records it when it runs again.
-    """
-    if warehouse.read(_PUBLISHED, {**key, "dataset_id": dataset_id}).is_empty():
-        row = {**key, "dataset_id": dataset_id, "num_examples": num_examples, "published_at": datetime.now(UTC)}
-        with warehouse.commit(origin(context)) as transaction:
-            snapshot = transaction.read(_SNAPSHOT, key).item()
-            transaction.replace("published_datasets", key, pl.DataFrame([{**row, "snapshot_id": snapshot}]))
+    """Record the snapshot of a dataset's rows, which has an id only after their commit."""
+    row = {**key, "dataset_id": dataset_id, "num_examples": num_examples, "published_at": datetime.now(UTC)}
+    with warehouse.commit(origin(context)) as transaction:
+        snapshot = transaction.read(_SNAPSHOT, key).item()
+        transaction.replace("published_datasets", key, pl.DataFrame([{**row, "snapshot_id": snapshot}]))
 
 
 # Not if its rows were written after that: they were made again after a damaged file of them was dropped.

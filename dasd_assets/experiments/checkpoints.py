@@ -22,7 +22,7 @@ from dasd_assets.experiments.cells import (
     stage_rows,
     write_cell,
 )
-from dasd_assets.experiments.datasets import make_dataset
+from dasd_assets.experiments.datasets import make_datasets
 from dasd_assets.experiments.side_by_side import places, side_by_side
 from dasd_assets.experiments.wording import arm_text, described_as
 from dasd_assets.mixed_policy.continuations import CONTINUATIONS
@@ -82,9 +82,10 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         cells = in_order(cells_of(context), experiment)
         batches = usable_batches(context.instance, warehouse)
         seen = dict[tuple[str, str], Trainable]()
-        for data in datasets_of(recipe, experiment, cells):
-            if not data.is_own:
-                make_dataset(context, warehouse, engines, recipe, data, batches)
+        datasets = datasets_of(recipe, experiment, cells)
+        to_make = [data for data in datasets if not data.is_own]
+        make_datasets(context, warehouse, engines, recipe, to_make, batches)
+        for data in datasets:
             seen[data.name, data.policy] = _trainable(warehouse, recipe, data.name, data.policy)
         student = current_checkpoint(warehouse, recipe, "student")
         work = Work(context, warehouse, engines, recipe, experiment, train, student)

@@ -7,6 +7,7 @@ under a policy of their own (`rules/arms.py`); `experiment_datasets` has the rul
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from math import ceil
 
@@ -22,59 +23,81 @@ from dasd_assets.rules.competition import NUM_TOKENS
 from dasd_assets.rules.policies import POLICIES, draw
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.selection import competition
-from dasd_assets.selection import write_selection
-from dasd_assets.sft_datasets import example_row, tokens_to_teach, write_examples
+from dasd_assets.selection import selected_rows, stored_alike
+from dasd_assets.sft_datasets import example_row, selected_ids, tokens_to_teach, write_examples
+from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 
-def make_dataset(
+def make_datasets(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     engines: Engines,
     base: Recipe,
-    data: ArmDataset,
+    every: Sequence[ArmDataset],
     batches: Sequence[str],
 ) -> None:
-    """Write the rows of a dataset that is not the pipeline's; unchanged ones make no commit. base: the recipe."""
+    """Write the rows of datasets that are not the pipeline's; unchanged ones make no commit. base: the recipe."""
     student = engines.fingerprint(base.student, "student.model")
-    if data.stage.is_mixed:
-        examples = _other_loss(warehouse, base, student, loss_on_prefix=data.recipe.mixed_policy.loss_on_prefix)
-    else:
-        teacher = engines.fingerprint(base.teacher, "teacher.model")
-        ids = list[str]()
-        for part in data.stage.dataset:
-            params = pool_params(data.recipe, teacher, student, part, batches)
-            ids += _choose(context, warehouse, base, data, part, params)
-        if not ids:
-            raise dg.Failure(f"{data.name} {data.policy}: no response is left to choose; see the drops of its filters")
-        examples = map(example_row, tokens_to_teach(warehouse, student, ids))
-    write_examples(context, warehouse, data.recipe, data.name, data.policy, examples)
+    # 1. Choose of each pool for all that draw from it: seeds and most policies share one, and it costs most.
+    pools = dict[str, list[_Draw]]()
+    for data in every:
+        for part in [] if data.stage.is_mixed else data.stage.dataset:
+            teacher = engines.fingerprint(base.teacher, "teacher.model")
+            one = _Draw(data, part, pool_params(data.recipe, teacher, student, part, batches))
+            pools.setdefault(one.pool, []).append(one)
+    for draws in pools.values():
+        _choose(context, warehouse, base, draws)
+    # 2. Make the examples of what is chosen.
+    for data in every:
+        if data.stage.is_mixed:
+            examples = _other_loss(warehouse, base, student, loss_on_prefix=data.recipe.mixed_policy.loss_on_prefix)
+        else:
+            parts = data.stage.dataset
+            ids = [key for part in parts for key in selected_ids(warehouse, data.recipe, part, data.policy)]
+            if not ids:
+                fault = f"{data.name} {data.policy}: no response is left to choose; see the drops of its filters"
+                raise dg.Failure(fault)
+            examples = map(example_row, tokens_to_teach(warehouse, student, ids))
+        write_examples(context, warehouse, data.recipe, data.name, data.policy, examples)
 
 
-def _choose(
-    context: dg.AssetExecutionContext,
-    warehouse: Warehouse,
-    base: Recipe,
-    data: ArmDataset,
-    part: str,
-    params: dict[str, object],
-) -> list[str]:
-    """Write what is chosen of one temperature, and the rule; returns the response ids. params: of `pool_params`."""
-    budget, times = _budget(warehouse, base, data, part, params)
-    competing, most = competition(data.recipe), _of_a_question(data, times)
+@dataclass(frozen=True)
+class _Draw:
+    """What a dataset has of one temperature. params: of `pool_params`."""
+
+    data: ArmDataset
+    part: str
+    params: dict[str, object]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the pool, those that only its policy needs."""
+        return POLICIES[self.data.stage.policy].columns
+
+    @property
+    def pool(self) -> str:
+        """The same for all that draw from one pool."""
+        return content_hash([self.params, self.columns, self.data.stage.matching])
+
+
+def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recipe, draws: Sequence[_Draw]) -> None:
+    """Write what is chosen, and the rules, of draws from one pool."""
     with warehouse.reading() as reading, reading.all_cores():
-        means = create_pool_table(reading, params, POLICIES[data.stage.policy].columns, data.stage.matching)
-        chosen = draw(reading, data.stage.policy, competing, budget, data.recipe.seed, times, most)
-    write_selection(context, warehouse, data.recipe, part, data.policy, chosen)
-    chosen_by = {"chosen_by": data.stage.policy, "budget": budget, "times": times}
-    among = {} if data.stage.matching is None else {"matching": data.stage.matching}
-    rule = {**selection_rule(data.recipe, part, params, means), **chosen_by, **among}
-    _record(context, warehouse, data, part, rule)
-    taken = dict(chosen["domain"].value_counts().iter_rows())
-    context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
-    return chosen["response_id"].to_list()
+        means = create_pool_table(reading, draws[0].params, draws[0].columns, draws[0].data.stage.matching)
+        for one in draws:
+            data, part, stage = one.data, one.part, one.data.stage
+            budget, times = _budget(warehouse, base, data, part, one.params)
+            competing, most = competition(data.recipe), _of_a_question(data, times)
+            chosen = draw(reading, stage.policy, competing, budget, data.recipe.seed, times, most)
+            chosen_by = {"chosen_by": stage.policy, "budget": budget, "times": times}
+            among = {} if stage.matching is None else {"matching": stage.matching}
+            rule = {**selection_rule(data.recipe, part, one.params, means), **chosen_by, **among}
+            _write(context, warehouse, data, part, chosen, rule)
+            taken = dict(chosen["domain"].value_counts().iter_rows())
+            context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
 
 
 def _budget(
@@ -103,15 +126,29 @@ def _of_a_question(data: ArmDataset, times: float) -> int | None:
     return 2 * ceil(times) if in_tokens and data.stage.policy != DAS else None
 
 
-def _record(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, data: ArmDataset, part: str, rule: dict[str, object]
+def _write(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    data: ArmDataset,
+    part: str,
+    chosen: pl.DataFrame,
+    rule: dict[str, object],
 ) -> None:
+    """Replace what is chosen of one temperature, and the rule, in one commit; what is unchanged stays as it is."""
     key = {"recipe": data.recipe.name, "dataset": part, "policy": data.policy}
+    rows = selected_rows(chosen, data.recipe, part, data.policy)
     text = json.dumps(rule, sort_keys=True, ensure_ascii=False)
     query = "SELECT rule FROM experiment_datasets WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
-    if warehouse.read(query, key)["rule"].to_list() != [text]:
+    changed = dict[str, pl.DataFrame]()
+    with warehouse.reading() as reading:
+        if not stored_alike(reading, key, rows):
+            changed["selected_responses"] = rows
+        if reading.read(query, key)["rule"].to_list() != [text]:
+            changed["experiment_datasets"] = pl.DataFrame([{**key, "rule": text}])
+    if changed:
         with warehouse.commit(origin(context)) as transaction:
-            transaction.replace("experiment_datasets", key, pl.DataFrame([{**key, "rule": text}]))
+            for table, new in changed.items():
+                transaction.replace(table, key, new)
 
 
 def _other_loss(warehouse: Warehouse, base: Recipe, student: str, *, loss_on_prefix: bool) -> Iterator[Row]:
