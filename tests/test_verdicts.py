@@ -49,7 +49,7 @@ def failed(judged: Row, limits: Filters = RECIPE.filters) -> list[str]:
 
 
 def test_a_good_response_passes_every_filter() -> None:
-    values = {"length": 30, "repetition": 0.0, "language": 0.0}
+    values = {"length": 30, "repetition": 0.0, "language": 0.0, "work": 0}
     assert judge_row(row(), RECIPE.filters) == {name: Verdict(True, value=values.get(name)) for name in FILTERS}
 
 

@@ -139,16 +139,15 @@ def _write(
     rows = selected_rows(chosen, data.recipe, part, data.policy)
     text = json.dumps(rule, sort_keys=True, ensure_ascii=False)
     query = "SELECT rule FROM experiment_datasets WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy"
-    changed = dict[str, pl.DataFrame]()
     with warehouse.reading() as reading:
-        if not stored_alike(reading, key, rows):
-            changed["selected_responses"] = rows
-        if reading.read(query, key)["rule"].to_list() != [text]:
-            changed["experiment_datasets"] = pl.DataFrame([{**key, "rule": text}])
-    if changed:
+        other_rows = not stored_alike(reading, key, rows)
+        other_rule = reading.read(query, key)["rule"].to_list() != [text]
+    if other_rows or other_rule:
         with warehouse.commit(origin(context)) as transaction:
-            for table, new in changed.items():
-                transaction.replace(table, key, new)
+            if other_rows:
+                transaction.replace("selected_responses", key, rows)
+            if other_rule:
+                transaction.replace("experiment_datasets", key, pl.DataFrame([{**key, "rule": text}]))
 
 
 def _other_loss(warehouse: Warehouse, base: Recipe, student: str, *, loss_on_prefix: bool) -> Iterator[Row]:
