@@ -17,7 +17,7 @@ from dasd_resources.verifiers import Asked, vote
 TRAITS_VERSION = "1"  # raise it when a final answer can be counted otherwise
 REPEATING = Rule("repetition", FILTER_VERSION, ("filters.repetition",))
 TRAITS = Rule("answer traits", TRAITS_VERSION, (), (VERIFYING, REPEATING))
-ROWS_AT_ONCE = 4096  # some seconds of work, and a tenth of a second to commit
+ROWS_AT_ONCE = 4096  # under a second of work where hardly anything repeats, and a tenth of one to commit
 _ANSWERS = """FROM evaluations e JOIN benchmark_questions q USING (benchmark, question_id)
     WHERE e.checkpoint_id IN (SELECT unnest($ids::VARCHAR[])) AND e.evaluation_id NOT IN (
         SELECT evaluation_id FROM answer_traits WHERE traits_version = $version)"""

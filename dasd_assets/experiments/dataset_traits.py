@@ -41,10 +41,10 @@ def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -
 
     examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
     for the student. with_loss: share of all tokens that carry loss. The others are means over the teacher's own
-    responses. right: the share whose answer passed verification; sound: with no step
-    that the filter `work` knows to be wrong. teacher_share, mean_difference: scores by which
-    responses are ranked. probability: geometric mean over a response's tokens, under the teacher. None: no response
-    has it. ERRORS: of `clustered_errors`. stages: of `cells.stage_rows`.
+    responses. right: the share whose answer passed verification; sound: with no step that the filter `work` knows to
+    be wrong. teacher_share, mean_difference: scores by which responses are ranked. probability: geometric mean over a
+    response's tokens, under the teacher. None: no response has it. ERRORS: of `clustered_errors`. stages: of
+    `cells.stage_rows`.
     """
     used = stages.filter(pl.col("stage") > 0).select(*_BY, "seed", "policy")
     examples, params = _examples(warehouse, recipe, used["policy"].unique().to_list())

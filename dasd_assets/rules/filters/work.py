@@ -46,9 +46,9 @@ def work(text: str, metadata: str) -> Verdict:
     metadata: of the question, a JSON object or empty. What the next words take back is not counted.
     """
     checked = list(equations(split_thinking(text)[0] or ""))
-    false, sound = [written for written, holds in checked if not holds], _is_sound(text, metadata)
-    if false:
+    if false := [written for written, holds in checked if not holds]:
         return Verdict(False, "wrong_step", f"does not hold: {'; '.join(false[:SHOWN])}", len(false))
+    sound = _is_sound(text, metadata)
     if sound is False:
         return Verdict(False, "wrong_step", "not the steps of its procedure, each right", 1)
     return Verdict(True, value=0 if checked or sound else None)
