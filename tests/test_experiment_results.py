@@ -6,11 +6,12 @@ import pytest
 from drawn import PNG, decoded
 
 from dasd_assets.experiments.by_difficulty import difficulty_tables, grouped
-from dasd_assets.experiments.cut_off_rollouts import compared_halves, rollouts_cut_off
+from dasd_assets.experiments.cut_off_rollouts import change_text, rollouts_cut_off
 from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
+from dasd_assets.mixed_policy.cut_off_shares import Halves
 from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
 from dasd_resources.recipe.experiment import Experiment
 
@@ -173,7 +174,7 @@ def test_rollouts_are_counted_by_the_length_of_the_reference_and_their_halves_co
     assert rows[2:4] == ["| 1 to 2 | 2 | 2 | 100.0 |", "| 3 to 4 | 2 | 0 | 0.0 |"]
     assert rows[9:] == ["| 15 to 16 | 2 | 1 | 50.0 ± 35.4 |", "| 1 to 16 | 16 | 3 | 18.8 ± 9.8 |"]
     # 1/8 - 2/8, of an error of sqrt((7 + 12) / 8 ** 3) = .193; without the first two 1/7, of sqrt(6 / 7 ** 3) = .132.
-    assert compared_halves(cut_off)[1] == "-12.5 [-50.3, +25.3]"
+    assert change_text(Halves.of(cut_off)) == "-12.5 [-50.3, +25.3]"
     assert text.endswith("which has 2 of the 3, +14.3 [-11.6, +40.2].")
     assert rollouts_cut_off(rollouts.head(15)) == []
 

@@ -3,37 +3,19 @@
 The figure has the shares alone; what is said of it needs the counts, and an interval.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 
 from dasd_assets.experiments.result_table import markdown_table
+from dasd_assets.mixed_policy.cut_off_shares import Halves, Share
 from dasd_assets.mixed_policy.rollouts import NUM_GROUPS
 
-WIDTH_95 = 1.96  # standard errors on either side of an interval of 95 %
 _LENGTH = "reference_num_tokens"
 _COLUMNS = ("the teacher's response, tokens", "rollouts", "cut off", "share")
 _LEGEND = """Answers of one student, as it is before the mixed-policy stage, one to each question that it was trained
 on, from the shortest response of the teacher to the longest; one is cut off at `mixed_policy.length_cap` times that
 length. Shares in %, ± a standard error over questions. Intervals are of 95 %, and over questions, too: not over
 students."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """The share of rollouts that were cut off, and its standard error."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, cut_off: Sequence[bool]) -> "Share":
-        """Of independent rollouts, one per question."""
-        value = sum(cut_off) / len(cut_off)
-        return cls(value, math.sqrt(value * (1 - value) / len(cut_off)))
 
 
 def rollouts_cut_off(rollouts: pl.DataFrame) -> list[str]:
@@ -60,19 +42,16 @@ def _row(group: pl.DataFrame) -> dict[str, str]:
 
 def _halves(ordered: pl.DataFrame, shortest: pl.DataFrame) -> str:
     """The longer half of the rollouts against the shorter, with the shortest group and without it."""
-    (short, long), difference = compared_halves(ordered["cut_off"].to_list())
-    _, without = compared_halves(ordered["cut_off"].to_list()[shortest.height :])
+    cut_off = ordered["cut_off"].to_list()
+    halves, without = Halves.of(cut_off), Halves.of(cut_off[shortest.height :])
     return (
-        f"Of the half with the shorter responses {100 * short.value:.1f} % were cut off, of the other "
-        f"{100 * long.value:.1f} %: {difference} points; without the shortest eighth, which has "
-        f"{shortest['cut_off'].sum():,} of the {ordered['cut_off'].sum():,}, {without}."
+        f"Of the half with the shorter responses {100 * halves.short.value:.1f} % were cut off, of the other "
+        f"{100 * halves.long.value:.1f} %: {change_text(halves)} points; without the shortest eighth, which has "
+        f"{shortest['cut_off'].sum():,} of the {ordered['cut_off'].sum():,}, {change_text(without)}."
     )
 
 
-def compared_halves(cut_off: Sequence[bool]) -> tuple[tuple[Share, Share], str]:
-    """Shares of the first and the second half, and the second less the first: `-8.4 [-10.6, -6.1]`, in points of %."""
-    half = len(cut_off) // 2
-    short, long = Share.of(cut_off[:half]), Share.of(cut_off[-half:])
-    difference, width = long.value - short.value, WIDTH_95 * math.hypot(short.error, long.error)
-    low, high = (100 * (difference + side * width) for side in (-1, 1))
-    return (short, long), f"{100 * difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+def change_text(halves: Halves) -> str:
+    """The longer half less the shorter, with its interval: `-8.4 [-10.6, -6.1]`, in points of %."""
+    low, high = (100 * (halves.change + side * halves.width) for side in (-1, 1))
+    return f"{100 * halves.change:+.1f} [{low:+.1f}, {high:+.1f}]"

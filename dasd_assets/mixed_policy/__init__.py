@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `distilled_student` | the last off-policy checkpoint | nothing: it is the model that rolls out |
 | `rollouts` | the latest stage's dataset and checkpoint | `student_rollouts`, capped at 1.5 × the reference's length |
+| `cut_off_shares` | whether rollouts were cut off | nothing: it compares the shorter half with the longer |
 | `cuts` | rollouts that hit the cap | `prefix_cuts`, at a random token beyond half |
 | `continuations` | the prefix texts | `teacher_continuations` |
 | `continuation_tokens` | the whole texts | `continuation_tokens`, in the student's tokens |

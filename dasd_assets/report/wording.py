@@ -1,16 +1,13 @@
 """Findings of the report in sentences: numbers with their intervals, and what they mean."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from dasd_assets.mixed_policy.cut_off_shares import WIDTH_95, Halves
 from dasd_assets.report.findings import ReportData
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row
-
-WIDTH_95 = 1.96  # standard errors on either side of an interval of 95 %
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,17 @@ def verdict(change: Interval) -> str:
 def cut_off_direction(rollouts: pl.DataFrame) -> str:
     """Whether longer references are cut off more often, as in the technical report, or the other way round.
 
-    rollouts: reference_num_tokens, cut_off. The halves are independent samples, one rollout per question.
+    rollouts: reference_num_tokens, cut_off. One rollout per question.
     """
     if rollouts.height < 2:
         return "There are no rollouts yet."
     ordered = rollouts.sort("reference_num_tokens")
-    half = rollouts.height // 2
-    short, long = (_rate(part["cut_off"].to_list()) for part in (ordered.head(half), ordered.tail(half)))
-    change = long[0] - short[0]
-    width = WIDTH_95 * math.hypot(short[1], long[1])
-    halves = f"of the shorter half of the references {short[0]:.1%} are cut off, of the longer half {long[0]:.1%}"
-    if abs(change) <= width:
+    halved = Halves.of(ordered["cut_off"].to_list())
+    short, long = halved.short.value, halved.long.value
+    halves = f"of the shorter half of the references {short:.1%} are cut off, of the longer half {long:.1%}"
+    if abs(halved.change) <= halved.width:
         return f"Here length makes no clear difference: {halves}. The technical report found that the rate grows."
-    if change > 0:
+    if halved.change > 0:
         return f"Here it grows too: {halves}."
     return (
         f"Here it falls, the other way than in the technical report: {halves}. One reason: a cap of a multiple of the "
@@ -87,12 +82,6 @@ def cut_off_direction(rollouts: pl.DataFrame) -> str:
         "is cut off. The technical report's references have thousands of tokens: there, reaching the cap means that "
         "the student has strayed."
     )
-
-
-def _rate(cut_off: Sequence[bool]) -> tuple[float, float]:
-    """Share, and its standard error."""
-    share = sum(cut_off) / len(cut_off)
-    return share, math.sqrt(share * (1 - share) / len(cut_off))
 
 
 def sawtooth(recipe: Recipe) -> str:
