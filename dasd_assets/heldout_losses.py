@@ -6,8 +6,7 @@ is in other tokens; and the mixed-policy dataset, whose texts are half a student
 """
 
 from collections.abc import Iterator
-from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -15,8 +14,8 @@ import polars as pl
 from dasd_assets.evaluation.answers import Checkpoint
 from dasd_assets.evaluation.evaluations import chain
 from dasd_assets.records.declaration import declare
-from dasd_assets.records.markdown import table
-from dasd_assets.records.plots import TYPE_COLOURS, inline, labelled_axes, with_legend
+from dasd_assets.records.heldout_curves import loss_by_stage, loss_table, write_events
+from dasd_assets.records.plots import inline
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.quarantine import usable_batches
@@ -24,25 +23,22 @@ from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import ROLES, checkpoint_asset, generation_asset
 from dasd_assets.rules.checkpoints import chain_reads, trained_names
 from dasd_assets.rules.heldout import (
-    ALL,
     HELDOUT,
     heldout_logprobs_id,
     heldout_responses,
     losses_by_type,
     sentence_sums,
 )
-from dasd_assets.rules.scores import TYPE_NAMES, threshold_version
+from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, stored_tokens
 from dasd_assets.student_logprobs import RESPONSES_PER_SCORING, STUDENT_SCORING, scoring_requests
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.recipe import Recipe
+from dasd_resources.sft.trackers import FOLDER
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -91,6 +87,8 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
         with warehouse.commit(origin(context)) as transaction:
             transaction.replace("heldout_losses", {"recipe": recipe.name}, losses)
         named = losses.join(_names(student, trained), on="checkpoint_id", maintain_order="left")
+        curves = Path(warehouse.home) / FOLDER / "heldout" / recipe.name
+        write_events(curves, named)
         return dg.MaterializeResult(
             data_version=content_version([*heldout["response_id"], *ids, threshold_version(recipe)]),
             tags={**read, **retry_tags(ledgers)},
@@ -103,6 +101,7 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
                 num_failed=sum(ledger.num_failed for ledger, _ in ledgers),
                 losses=loss_table(named),
                 loss=inline(loss_by_stage(named)),
+                tensorboard_runs=dg.MetadataValue.path(str(curves)),
             ),
         )
 
@@ -216,39 +215,3 @@ def _names(student: str, trained: list[Checkpoint]) -> pl.DataFrame:
     """(checkpoint_id, checkpoint) in order of training."""
     pairs = [(student, "student"), *((one.checkpoint_id, one.name) for one in trained)]
     return pl.DataFrame(pairs, schema={"checkpoint_id": pl.String, "checkpoint": pl.String}, orient="row")
-
-
-def loss_table(losses: pl.DataFrame) -> dg.TableMetadataValue:
-    """A row per dataset, kind of question and type of sentence; a column per checkpoint: loss, its change ± 1 s.e."""
-    columns, rows = ["dataset", "question", "sentences", "num_tokens"], dict[tuple[object, ...], dict[str, object]]()
-    for row in losses.to_dicts():
-        key = (row["dataset"], "seen" if row["question_seen"] else "not seen", row["sentence_type"], row["num_tokens"])
-        error = "" if row["change_standard_error"] is None else f" ± {row['change_standard_error']:.3f}"
-        change = f" ({row['change']:+.3f}{error})" if row["checkpoint"] != "student" else ""
-        rows.setdefault(key, dict(zip(columns, key, strict=True)))[row["checkpoint"]] = f"{row['loss']:.3f}{change}"
-    names = losses["checkpoint"].unique(maintain_order=True).to_list()
-    return table([*columns, *names], rows.values())
-
-
-def loss_by_stage(losses: pl.DataFrame) -> "Figure":
-    """Loss against the stage, a line per type of sentence; dotted where the questions were not trained on.
-
-    losses: of `heldout_losses`, with the checkpoint's name. One panel per dataset.
-    """
-    figure, axes = labelled_axes("", "held-out loss (nats per token)")
-    names = losses["checkpoint"].unique(maintain_order=True).to_list()
-    datasets = losses["dataset"].unique(maintain_order=True).to_list()
-    colours = {**TYPE_COLOURS, ALL: "black"}
-    for number, (dataset, kind) in enumerate(product(datasets, (*TYPE_NAMES, ALL))):
-        for seen in (True, False):
-            part = losses.filter(dataset=dataset, sentence_type=kind, question_seen=seen)
-            places = [names.index(name) + (number // 4) * (len(names) + 0.5) for name in part["checkpoint"]]
-            label = kind if number < 4 and seen else None
-            line = "o-" if seen else "o:"
-            axes.plot(places, part["loss"], line, color=colours[kind], label=label, markersize=3)
-    width = len(names) + 0.5
-    axes.set_xticks([i * width + j for i in range(len(datasets)) for j in range(len(names))], names * len(datasets))
-    axes.tick_params(axis="x", labelsize=6)
-    for i, dataset in enumerate(datasets):
-        axes.text(i * width + (len(names) - 1) / 2, axes.get_ylim()[1], dataset, ha="center", fontsize=8)
-    return with_legend(figure, axes, columns=2)

@@ -7,13 +7,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Project, change, prompt_rows
+from tensorboard_files import scalars
 
 from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.pages import prompt_page
 from dasd_assets.audit.prompt import prompt_record
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
-from dasd_assets.heldout_losses import build, loss_by_stage
+from dasd_assets.heldout_losses import build
+from dasd_assets.records.heldout_curves import loss_by_stage
 from dasd_assets.records.plots import png
 from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.heldout import losses_by_type, sentence_sums
@@ -86,6 +88,20 @@ def test_every_checkpoint_has_a_loss_on_what_none_was_trained_on(finished: Proje
     assert whole["num_tokens"].to_list() == [1] * whole.height
     named = losses.with_columns(checkpoint=pl.col("checkpoint_id"))
     assert len(png(loss_by_stage(named))) > 1000
+
+
+def test_tensorboard_has_each_type_of_sentence_over_the_stages(finished: Project) -> None:
+    stages = ["student", *finished.recipe.datasets, "mixed"]
+    losses = finished.read("""SELECT l.*, c.name FROM heldout_losses l
+        JOIN (SELECT DISTINCT checkpoint_id, name FROM checkpoints) c USING (checkpoint_id)""")
+    folder = finished.home / "trackers" / "heldout" / finished.recipe.name
+    group = ["dataset", "question_seen", "sentence_type"]
+    for (dataset, seen, kind), part in losses.group_by(group):
+        curves = scalars(folder / str(dataset) / ("seen" if seen else "not_seen") / str(kind))
+        for name in ("loss", "change"):
+            wanted = sorted((stages.index(row["name"]), row[name]) for row in part.to_dicts())
+            assert curves[f"heldout/{name}"] == [(step, pytest.approx(value)) for step, value in wanted]
+    assert len(list(folder.rglob("events.*"))) == losses.n_unique(group)
 
 
 def test_what_a_crash_left_is_scored_and_nothing_twice(copy: Project) -> None:

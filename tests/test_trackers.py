@@ -13,14 +13,13 @@ from unittest.mock import MagicMock
 
 import pytest
 from conftest import Project
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard_files import scalars
 from test_check import findings
 from test_trainer import (  # noqa: F401 - the fixtures are used by name
     JobMaker,
     home,
     ignore,
     make_job,
-    records_of,
     rows,
     student,
 )
@@ -53,16 +52,6 @@ def test_each_is_offline_in_a_folder_of_the_home(tmp_path: Path) -> None:
     assert all(folder.is_relative_to(run.folder) for folder in places(ALL, run).values())
     assert tracker_environment(["trackio"], run) == {"TRACKIO_DIR": f"{tmp_path}/trackers/trackio"}
     assert tracker_environment([], run) == {}
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    for file in folder.glob("events.*"):
-        for event in map(Event.FromString, records_of(file)):
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
 
 
 def log(tracker: Tracked, folder: Path, step: int, loss: float) -> None:

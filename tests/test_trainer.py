@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard_files import events_in
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -225,24 +224,9 @@ def grouped_padding(epoch: int) -> int:
     return sum(16 * max(batch) - sum(batch) for batch in batches)
 
 
-def events_of(folder: Path) -> list[Event]:
-    """The events of a checkpoint."""
-    return list(map(Event.FromString, records_of(folder / EVENTS)))
-
-
-def records_of(file: Path) -> list[bytes]:
-    """TensorBoard's: each is its length, 4 bytes of checksum, an event, 4 more."""
-    data, found = file.read_bytes(), []
-    while data:
-        (size,) = struct.unpack("<Q", data[:8])
-        found.append(data[12 : 12 + size])
-        data = data[16 + size :]
-    return found
-
-
 def test_tensorboard_has_each_point_once(stage1: tuple[Trained, list[Progress]]) -> None:
     trained, points = stage1
-    version, *events = events_of(trained.path)
+    version, *events = events_in(trained.path / EVENTS)
     assert version.file_version == "brain.Event:2"
     assert [event.step for event in events] == [point.step for point in points]
     for event, point in zip(events, points, strict=True):
@@ -326,7 +310,7 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert first.step == begun.step + 1 and first.tokens > begun.tokens > 0
     assert trained.losses == stage1[0].losses
     assert trained.content_hash == stage1[0].content_hash
-    assert [event.step for event in events_of(trained.path)] == [0, *range(1, 61)]
+    assert [event.step for event in events_in(trained.path / EVENTS)] == [0, *range(1, 61)]
 
 
 @pytest.mark.drill

@@ -1,10 +1,10 @@
-"""A training's curves as TensorBoard reads them: one file, in which each point of the loss curve is an event.
+"""Curves as TensorBoard reads them: a file of events, each of which has the values of some curves at one step.
 
-The file is made of the points whenever a training begins, goes on, or is published, so one that was killed and resumed
-has each step once. Left out: TensorBoard itself, which only those install who look at the curves with it.
+A training's is made of its recorded points whenever it begins, goes on, or is published, so one that was killed and
+resumed has each step once. Left out: TensorBoard itself, which only those install who look at the curves with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,7 @@ class Writer(Protocol):
 
 
 @contextmanager
-def events(path: Path, points: Sequence[Progress]) -> Iterator[Writer]:
+def events(path: Path, points: Sequence[Progress] = ()) -> Iterator[Writer]:
     """A new file of these points, in place of any that is there; `add` to it while it is open."""
     from tensorboardX.proto.event_pb2 import Event  # loads torch, which takes a second
     from tensorboardX.record_writer import RecordWriter
@@ -33,19 +33,23 @@ def events(path: Path, points: Sequence[Progress]) -> Iterator[Writer]:
     try:
         writer.write(Event(file_version=FORMAT).SerializeToString())
         for point in points:
-            add(writer, point)
+            add_point(writer, point)
         yield writer
     finally:
         writer.close()
 
 
-def add(writer: Writer, point: Progress) -> None:
-    """One event, which a TensorBoard that is watching sees at once: `train/…` of every curve that was measured."""
+def add_point(writer: Writer, point: Progress) -> None:
+    """`train/…` of every curve of a training that was measured."""
+    measured = {curve: getattr(point, curve) for curve in CURVES}
+    add(writer, point.step, {f"train/{k}": v for k, v in measured.items() if v is not None}, point.time or 0.0)
+
+
+def add(writer: Writer, step: int, values: Mapping[str, float], time: float) -> None:
+    """One event, which a TensorBoard that is watching sees at once. time: in seconds since 1970."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
-    measured = {curve: getattr(point, curve) for curve in CURVES}
-    values = [Summary.Value(tag=f"train/{k}", simple_value=v) for k, v in measured.items() if v is not None]
-    event = Event(wall_time=point.time or 0.0, step=point.step, summary=Summary(value=values))
-    writer.write(event.SerializeToString())
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    writer.write(Event(wall_time=time, step=step, summary=summary).SerializeToString())
     writer.flush()

@@ -40,7 +40,7 @@ from dasd_resources.sft.checkpoint import (
     saved_epochs,
 )
 from dasd_resources.sft.environment import CHILD_ENVIRONMENT
-from dasd_resources.sft.events import add, events
+from dasd_resources.sft.events import add_point, events
 from dasd_resources.sft.forked import ForkedChild
 from dasd_resources.sft.forked import start as fork
 from dasd_resources.sft.launching import CONFIG, config_text, launch_command
@@ -99,7 +99,7 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
 
                 def reported(reading: Progress | Pace) -> None:
                     if isinstance(reading, Progress):
-                        add(curves, reading)
+                        add_point(curves, reading)
                     on_progress(reading)
 
                 _run_child(job, resume, lock, reported)
