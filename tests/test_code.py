@@ -3,6 +3,7 @@
 
 import base64
 import json
+import math
 import pickle
 import zlib
 
@@ -173,6 +174,11 @@ def test_output_is_compared_word_by_word(found: str, expected: str, same: bool) 
         ([1], [1, 2], False),
         (None, 0, False),
         (10**400, 1.5, False),
+        (False, 2.5, False),
+        (1.0, True, True),
+        (math.inf, math.inf, True),
+        (math.nan, math.nan, False),
+        ({10**5000: 1}, {"a": 1}, False),
         ({1, 2}, [1, 2], False),
     ],
 )

@@ -1,6 +1,8 @@
 import re
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dasd_resources.recipe import RECIPES, RayCluster, Recipe, RecipeError, dataset_name, load_recipe
-from dasd_resources.recipe.parts import deciding
+from dasd_resources.recipe import RECIPES, RayCluster, Recipe, RecipeError, Server, dataset_name, load_recipe
+from dasd_resources.recipe.faults import MAY_HOLD_SECRETS
+from dasd_resources.recipe.parts import Part, deciding
 
 DEMO = yaml.safe_load((RECIPES / "demo.yaml").read_text())
 
@@ -53,6 +56,11 @@ def test_every_shipped_recipe_loads(name: str) -> None:
             "student.engine_options",
             {"attn_implementation": "kernels-community/flash-attn"},
             "student: engine_options.attn_implementation: .* is not supported; must be one of sdpa, eager",
+        ),
+        (
+            "teacher",
+            {**DEMO["teacher"], "engine": "vllm", "engine_options": {"load_format": "pt"}},
+            "engine_options.load_format: 'pt' is not supported; must be one of safetensors, fastsafetensors",
         ),
         ("student.replicas", 0, "student.replicas: Input should be greater than or equal to 1"),
         (
@@ -360,6 +368,25 @@ def test_a_fault_of_a_server_is_told_without_what_may_be_a_key(
     with pytest.raises(RecipeError, match=re.escape(message)) as error:
         load_recipe(with_server(tmp_path, **server))
     assert "sk-secret" not in str(error.value)
+
+
+def test_what_stands_where_a_server_is_described_is_never_shown(tmp_path: Path) -> None:
+    sections = {
+        name
+        for part in parts_of(Part)
+        for name, field in part.model_fields.items()
+        if Server in (field.annotation, *get_args(field.annotation))
+    }
+    assert {"server", "scoring_server"} == sections and sections <= MAY_HOLD_SECRETS
+    with pytest.raises(RecipeError, match="student.scoring_server.api_key: Extra inputs") as error:
+        load_recipe(changed(tmp_path, "student.scoring_server", {**SERVER, "api_key": "sk-secret"}))
+    assert "sk-secret" not in str(error.value)
+
+
+def parts_of(kind: type[Part]) -> Iterator[type[Part]]:
+    for part in kind.__subclasses__():
+        yield part
+        yield from parts_of(part)
 
 
 @pytest.mark.parametrize("url", ["https://a.b/v1", "http://localhost:1/v1", "http://127.8.0.1", "http://[::1]:8000/v1"])

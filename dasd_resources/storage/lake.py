@@ -164,7 +164,7 @@ def _equal(where: Params) -> str:
 
 
 class Lake:
-    """The tables under `home`; connections are opened for a read or a commit and closed at once."""
+    """The tables under `home`; a connection is taken for a read or a commit, and idle ones are kept (`connections`)."""
 
     home: str
 

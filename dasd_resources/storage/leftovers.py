@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,7 +31,11 @@ def pin_snapshot(rows: Path, snapshot: int) -> Path:
 
 def pinned_snapshots(home: Path) -> set[int]:
     """The snapshots of trainings that are under way, or were killed and may go on."""
-    return {int(pin.read_text()) for pin in (home / CHECKPOINT_FOLDER).glob(f"*.rows{SNAPSHOT}")}
+    found = set[int]()
+    for pin in (home / CHECKPOINT_FOLDER).glob(f"*.rows{SNAPSHOT}"):
+        with suppress(FileNotFoundError):  # the training has just ended: its checkpoint names the snapshot
+            found.add(int(pin.read_text()))
+    return found
 
 
 def sweep_checkpoints(home: Path, grace_seconds: float, keep_unfinished_seconds: float) -> Swept:
@@ -80,8 +84,11 @@ def _delete(path: Path) -> Swept:
 
 
 def _age(path: Path) -> float:
-    """Seconds since anything in a file or folder was written."""
-    return time.time() - max(part.lstat().st_mtime for part in [path, *path.rglob("*")])
+    """Seconds since anything in a file or folder was written; 0 of what vanishes meanwhile: somebody is at work."""
+    try:
+        return time.time() - max(part.lstat().st_mtime for part in [path, *path.rglob("*")])
+    except FileNotFoundError:
+        return 0.0
 
 
 @contextmanager

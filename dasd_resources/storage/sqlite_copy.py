@@ -30,7 +30,8 @@ def copy_apart(source: Path, copy: Path) -> None:
     finally:
         os.close(folder)
     if done.returncode:
-        raise NotCopied(f"{source} cannot be copied: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"the process that copied it ended with code {done.returncode}"]
+        raise NotCopied(f"{source} cannot be copied: {said[-1]}")
 
 
 def copy_database(source: Path, copy: Path) -> None:
