@@ -38,9 +38,10 @@ school: $(VENV)/.installed
 ui: $(VENV)/.installed-ui
 	$(BIN)/dasd ui
 
-# Two workers, each of one thread: threads that wait for one another take the cores from the other half of the tests.
+# Workers of one thread each: threads that wait for one another take the cores from the other tests. One more than CI has
+# cores, as tests wait, too: for a process to end, a lock, a page.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md and docs/viewer.md.
 test-ui: $(VENV)/.installed-test-ui

@@ -101,7 +101,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         rows = {"recipe": recipe.name, "dataset": dataset, "policy": DAS}
         audit = selection_audit(warehouse, recipe, of_dataset)
         return dg.MaterializeResult(
-            data_version=content_version(selected["response_id"]),
+            data_version=ranks_version(selected),
             tags=read,
             metadata=declared.result(
                 warehouse,
@@ -115,6 +115,11 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         )
 
     return selected_responses
+
+
+def ranks_version(selected: pl.DataFrame) -> dg.DataVersion:
+    """Of which responses at which ranks: a question is rolled out by its best. selected: response_id, rank."""
+    return content_version(selected.select("response_id", "rank").iter_rows())
 
 
 @dataclass(frozen=True)

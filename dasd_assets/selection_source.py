@@ -11,7 +11,6 @@ import polars as pl
 from dasd_assets.random_responses import require_some
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.empty_datasets import record_empty
-from dasd_assets.records.provenance import content_version
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.selection_rules import record_rule
 from dasd_assets.rules.asset_names import (
@@ -27,7 +26,7 @@ from dasd_assets.rules.empty_datasets import empty_selection
 from dasd_assets.rules.filters import FILTERING, filter_version
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.selection_source import CARRIED, SELECTION_SOURCE, source_fault, source_rules, source_version
-from dasd_assets.selection import selection_audit, write_rows
+from dasd_assets.selection import ranks_version, selection_audit, write_rows
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -199,7 +198,7 @@ def _result(
     of_rows = f"{which}policy = '{policy}'"
     rows = {"recipe": recipe.name, "policy": policy} | ({"dataset": found["dataset"][0]} if which else {})
     return dg.MaterializeResult(
-        data_version=content_version(kept["response_id"]),
+        data_version=ranks_version(kept),
         tags=read,
         metadata=declared.result(
             warehouse,

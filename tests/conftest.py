@@ -55,7 +55,7 @@ from dasd_resources.storage.warehouse import Warehouse
 
 EXPRESSION = re.compile(r"problem: (.+?) =")
 TURN = "<|im_start|>assistant\n"
-# Minutes each: one that is begun last leaves the other worker with nothing to do.
+# Minutes each: one that is begun last leaves the other workers with nothing to do.
 LONGEST = ("test_automation", "test_demo_run", "test_openai_engine", "test_parity", "test_pipeline", "test_vllm_engine")
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 
+import dagster as dg
 import duckdb
 import polars as pl
 from pydantic import BaseModel
@@ -17,16 +18,25 @@ from dasd_resources.storage.warehouse import Warehouse
 
 @dataclass
 class Notes:
-    """What each asset has read and written, while it is named as `asset`."""
+    """What each asset and its checks have read and written, while Dagster ran them."""
 
-    asset: str | None = None
     leaves: dict[str, set[str]] = field(default_factory=dict)
     read: dict[str, set[str]] = field(default_factory=dict)
     written: dict[str, set[str]] = field(default_factory=dict)
 
     def note(self, where: dict[str, set[str]], *what: str) -> None:
-        if self.asset is not None:
-            where.setdefault(self.asset, set()).update(what)
+        if (asset := running_asset()) is not None:
+            where.setdefault(asset, set()).update(what)
+
+
+def running_asset() -> str | None:
+    """The asset whose function, or one of whose checks, is running."""
+    try:
+        context = dg.OpExecutionContext.get()
+    except dg.DagsterInvariantViolationError:
+        return None
+    [key] = {check.asset_key for check in context.selected_asset_check_keys} or {context.asset_key}
+    return key.to_user_string()
 
 
 def leaves(part: BaseModel, path: str = "") -> dict[str, object]:

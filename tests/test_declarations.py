@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from types import FunctionType
 
@@ -71,20 +72,17 @@ def compute_functions(recipe: Recipe) -> dict[str, FunctionType]:
 def test_raising_a_rules_version_makes_stale_exactly_the_assets_whose_code_reaches_it() -> None:
     constants = rule_constants()
     assert len(constants) > 12
-    reached = {name: versions_reached(function) for name, function in compute_functions(load_recipe("demo")).items()}
-    versions = raised(constants)
-    wrong = {}
-    for constant in sorted(constants):
-        stale = {asset for asset, version in versions[constant].items() if version != versions[""][asset]}
-        wanted = {asset for asset, found in reached.items() if constant in found}
-        if stale != wanted:
-            missing, idle = sorted(wanted - stale), sorted(stale - wanted)
-            wrong[constant] = {"reached, not declared": missing, "declared, never reached": idle}
+    wrong, held = {}, versions_held(constants)
+    for name, function in compute_functions(load_recipe("demo")).items():
+        reached, declared = versions_reached(function) & set(constants), set(held[name])
+        if reached != declared:
+            missing, idle = sorted(reached - declared), sorted(declared - reached)
+            wrong[name] = {"reached, not declared": missing, "declared, never reached": idle}
     assert wrong == {}
 
 
-def raised(constants: dict[str, str]) -> dict[str, dict[str, str | None]]:
-    """Constant -> code version of every asset with it raised; "" -> as it is."""
+def versions_held(constants: dict[str, str]) -> dict[str, list[str]]:
+    """Asset -> the constants that its code version is made of."""
     pairs = [f"{module}:{constant}" for constant, module in sorted(constants.items())]
     command = [sys.executable, str(Path(__file__).with_name("versions_raised.py")), "demo", *pairs]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -95,7 +93,7 @@ def raised(constants: dict[str, str]) -> dict[str, dict[str, str | None]]:
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Notes:
-    """What every asset of a small pipeline read and wrote: each is run by itself, twice, as incremental work would."""
+    """What every asset of a small pipeline read and wrote, in two runs, as incremental work would."""
     home, found, fake = tmp_path_factory.mktemp("noted"), Notes(), Fake()
     write_rows(home / "prompts" / "a.jsonl", prompt_rows(0, 9))
     warehouse = NotingWarehouse(home=str(home)).attach_notes(found)
@@ -107,37 +105,24 @@ def notes(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Notes:
     with open_instance(prepare_home(home, None)) as instance:
         register_batches(instance, tiny, home, lambda message: None)
         for _ in range(2):
-            for run in runs(definitions, batches(instance)):
-                found.asset = run.name
-                run.execute(instance)
-                found.asset = None
+            for job, batch in jobs(definitions, batches(instance)):
+                config = {"loggers": {"console": {}}}
+                assert job.execute_in_process(instance=instance, partition_key=batch, run_config=config).success
     return found
 
 
-class OneAsset:
-    """An asset, or its blocking checks, in one batch or in none."""
-
-    def __init__(self, job: dg.JobDefinition, name: str, batch: str | None) -> None:
-        self._job, self.name, self._batch = job, name, batch
-
-    def execute(self, instance: dg.DagsterInstance) -> None:
-        config = {"loggers": {"console": {}}}
-        result = self._job.execute_in_process(instance=instance, partition_key=self._batch, run_config=config)
-        assert result.success
-
-
-def runs(definitions: dg.Definitions, existing: list[str]) -> Iterator[OneAsset]:
+def jobs(definitions: dg.Definitions, existing: list[str]) -> Iterator[tuple[dg.JobDefinition, str | None]]:
+    """Assets with their blocking checks, in order; those that follow each other and have batches, or none, at once."""
     job = definitions.resolve_implicit_global_asset_job_def()
     graph = definitions.resolve_asset_graph()
-    for key in graph.toposorted_asset_keys:
-        if graph.get(key).group_name == UPKEEP:
-            continue
-        blocking = {check for check in graph.get(key).check_keys if graph.get(check).blocking}
-        for batch in existing if graph.get(key).is_partitioned else [None]:
-            alone = job.get_subset(asset_selection={key}, asset_check_selection=set())
-            yield OneAsset(alone, key.to_user_string(), batch)
-            if blocking:
-                yield OneAsset(job.get_subset(asset_check_selection=blocking), key.to_user_string(), batch)
+    nodes = [graph.get(key) for key in graph.toposorted_asset_keys]
+    made = [node for node in nodes if node.group_name != UPKEEP]
+    for is_partitioned, part in groupby(made, key=lambda node: node.is_partitioned):
+        together = list(part)
+        checks = {check for node in together for check in node.check_keys if graph.get(check).blocking}
+        for batch in existing if is_partitioned else [None]:
+            subset = job.get_subset(asset_selection={node.key for node in together}, asset_check_selection=checks)
+            yield subset, batch
 
 
 def declarations(recipe: Recipe) -> dict[str, dict[str, list[str]]]:

@@ -334,6 +334,7 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["arm"] for record in table.records] == [*GRID.arms, "masked"]
     drawn = {"differences", "training_loss", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
+    drawn |= {"rollouts_cut_off"}
     assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
 
 

@@ -397,6 +397,21 @@ def num_failed(project: Project, asset: str) -> int:
         )
 
 
+def test_the_same_responses_at_other_ranks_are_another_selection(copy: Project) -> None:
+    """A rollout goes on from the best response to its question."""
+    made, asset = list[tuple[pl.DataFrame, str]](), "selected_responses_t100"
+    query = "SELECT response_id, rank FROM selected_responses WHERE dataset = 't100' AND policy = 'das' ORDER BY rank"
+    for score in ("sum_probability_token", "teacher_share"):
+        copy.recipe = change(change(copy.recipe, "selection.policy", "top_k"), "selection.score", score)
+        copy.materialize(asset)
+        with copy.instance() as instance:
+            [latest] = latest_materializations(instance, {asset: False})[asset].values()
+        made.append((copy.read(query), latest.tags["dagster/data_version"]))
+    (first, one), (second, other) = made
+    assert set(first["response_id"]) == set(second["response_id"]) and not first.equals(second)
+    assert one != other
+
+
 def test_a_teacher_that_never_answers_is_a_clear_failure(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.silent = True

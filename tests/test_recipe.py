@@ -378,7 +378,7 @@ def test_what_stands_where_a_server_is_described_is_never_shown(tmp_path: Path) 
         if Server in (field.annotation, *get_args(field.annotation))
     }
     assert {"server", "scoring_server"} == sections and sections <= MAY_HOLD_SECRETS
-    with pytest.raises(RecipeError, match="student.scoring_server.api_key: Extra inputs") as error:
+    with pytest.raises(RecipeError, match=r"student\.scoring_server\.api_key: Extra inputs") as error:
         load_recipe(changed(tmp_path, "student.scoring_server", {**SERVER, "api_key": "sk-secret"}))
     assert "sk-secret" not in str(error.value)
 

@@ -10,12 +10,13 @@ import polars as pl
 
 from dasd_assets.evaluation.questions import EVALUATION
 from dasd_assets.experiments.cells import CHECKPOINTS, EVALUATIONS, REPORT, answers, every_cell, stage_rows
-from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities
+from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities, rollouts
 from dasd_assets.experiments.figures import (
     cut_off_by_length,
     forest,
     loss_against_accuracy,
     loss_over_steps,
+    rolled_out,
     told_apart,
 )
 from dasd_assets.experiments.result_table import COLUMNS, compared_arms, of_models, result_rows
@@ -26,7 +27,8 @@ from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import compared_rule
-from dasd_assets.rules.asset_names import generation_asset
+from dasd_assets.rules.asset_names import MIXED, generation_asset
+from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.statistics import STATISTICS
 from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.recipe import Recipe
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     """`experiment_report_…`."""
+    named = {name for stages in experiment.arms.values() for stage in stages for name in stage.dataset}
+    mixed = MIXED in named
     declared = declare(
         recipe,
         REPORT + experiment.name,
@@ -51,9 +55,13 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "evaluation_requests": EVALUATIONS + experiment.name,
             "failed_requests": EVALUATIONS + experiment.name,
             "benchmark_questions": "benchmark_questions",
+            **({"prompts": "prompts", "student_rollouts": "student_rollouts", "empty_datasets": ()} if mixed else {}),
         },
-        looks_up={"responses": list(map(generation_asset, recipe.datasets))},
-        rules=[compared_rule(experiment), EVALUATION, STATISTICS],
+        looks_up={
+            "responses": list(map(generation_asset, recipe.datasets)),
+            **({"student_tokens": "student_tokens"} if mixed else {}),
+        },
+        rules=[compared_rule(experiment), EVALUATION, STATISTICS, *([ROLLOUTS] if mixed else [])],
         parts=["name", "evaluation"],
         rows=f"experiment = '{experiment.name}'",
     )
@@ -117,4 +125,5 @@ def pictures(
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
         "cut_off_rate": cut_off_by_length(of_models(found, experiment)),
         "response_probabilities": told_apart(probability_densities(probabilities(warehouse, recipe, stages))),
+        **rolled_out(rollouts(warehouse, recipe, stages)),
     }

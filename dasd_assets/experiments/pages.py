@@ -19,8 +19,6 @@ from dasd_assets.experiments.experiment_page import (
     experiment_page,
     written_of_others,
 )
-from dasd_assets.experiments.figure_data import rollouts
-from dasd_assets.experiments.figures import rolled_out
 from dasd_assets.experiments.result_table import compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
 from dasd_resources.recipe import Recipe
@@ -64,7 +62,6 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         if not found.is_empty():
             stages = stage_rows(warehouse, recipe, experiment)
             figures = pictures(warehouse, recipe, experiment, found, stages, compared)
-            figures |= rolled_out(rollouts(warehouse, recipe, stages))
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
             text = experiment_page(warehouse, recipe, experiment, stages, found, now, compared, images)

@@ -69,7 +69,9 @@ def write_events(folder: Path, losses: pl.DataFrame) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     stage_of = {name: number for number, name in enumerate(losses["checkpoint"].unique(maintain_order=True))}
     now = time.time()
-    for (dataset, seen, kind), part in losses.group_by("dataset", "question_seen", "sentence_type", maintain_order=True):
+    for (dataset, seen, kind), part in losses.group_by(
+        "dataset", "question_seen", "sentence_type", maintain_order=True
+    ):
         path = folder / str(dataset) / ("seen" if seen else "not_seen") / str(kind)
         path.mkdir(parents=True)
         with events(path / EVENTS) as writer:
