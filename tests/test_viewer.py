@@ -5,6 +5,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Project
 from hypothesis import given
@@ -141,6 +142,32 @@ def test_rollouts_and_continuations_show_both_authors(client: TestClient, finish
     query = "SELECT example_id, continuation_id FROM sft_examples WHERE continuation_id IS NOT NULL LIMIT 1"
     for example, continuation in lake.read(query).iter_rows():
         assert client.get(f"/example/{example}").headers["location"] == f"/continuation/{continuation}"
+
+
+def test_a_rollout_is_listed_once_with_the_verdict_that_training_goes_by(copy: Project) -> None:
+    """Whatever filters that are only recorded, earlier filters and another continuation temperature have left."""
+    client = client_of(copy)
+    before = counts_of(client.get("/mixed").text)
+    taught = "SELECT count(DISTINCT continuation_id) FROM sft_examples WHERE continuation_id IS NOT NULL"
+    assert before["all rollouts"] == copy.count("student_rollouts")
+    assert before["continued, passed all required filters"] == copy.read(taught).item() > 0
+    with copy.warehouse.commit("test") as transaction:
+        verdicts = transaction.read("SELECT * FROM continuation_verdicts")
+        recorded = verdicts.with_columns(passed=pl.col("passed") & (pl.col("filter") != "box"))
+        transaction.replace("continuation_verdicts", {"filter_version": verdicts["filter_version"][0]}, recorded)
+        earlier = verdicts.with_columns(filter_version=pl.lit("earlier"), passed=pl.lit(False))
+        transaction.append_missing("continuation_verdicts", earlier)
+        hotter = transaction.read("SELECT * FROM teacher_continuations").with_columns(
+            pl.col("temperature") + 0.1, continuation_id=pl.lit("hotter ") + pl.col("continuation_id")
+        )
+        transaction.append_missing("teacher_continuations", hotter)
+    assert counts_of(client.get("/mixed").text) == before
+
+
+def counts_of(page: str) -> dict[str, int]:
+    """What a page counts, by the words of the link that shows it."""
+    found = re.findall(r'>([^<]+)</a> <span class="num">([\d,]+)</span>', page)
+    return {words: int(number.replace(",", "")) for words, number in found}
 
 
 def test_checkpoints_are_compared_by_what_became_right(client: TestClient, finished: Project) -> None:

@@ -3,11 +3,14 @@
 The two authors are told apart by colour and line; what was cut off is struck out.
 """
 
+from collections.abc import Mapping
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.audit.prompt import Record, prompt_record
 from dasd_assets.audit.response import audit_continuation
+from dasd_assets.rules.filters import continuation_filter_version, required_filters
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import asked, page_number, paging, place
@@ -22,14 +25,21 @@ SHOWN = {
     "cut": "cut_off",
     "uncut": "NOT cut_off",
 }
-_ROWS = """SELECT r.rollout_id, r.prompt_id, r.reference_response_id, r.checkpoint_id, r.cut_off, r.finish_reason,
-        len(r.token_ids) AS num_tokens, r.reference_num_tokens, r.max_tokens, c.continuation_id, v.passed, v.failed
-    FROM student_rollouts r
-        LEFT JOIN (SELECT continuation_id, rollout_id FROM teacher_continuations) c USING (rollout_id)
+# A rollout's continuation as the recipe asks for it; where an earlier version of the cuts has left another beside it,
+# the one that is judged. It has passed where `mixed_policy_dataset` would accept it.
+_CONTINUED = """SELECT c.rollout_id, c.continuation_id, v.passed, v.failed
+    FROM (SELECT rollout_id, continuation_id FROM teacher_continuations
+            WHERE teacher_fingerprint = $teacher AND temperature = $temperature AND top_p = $top_p
+              AND max_response_tokens = $max_tokens) c
         LEFT JOIN (
             SELECT continuation_id, bool_and(passed) AS passed,
                 string_agg(filter, ' ' ORDER BY filter) FILTER (NOT passed) AS failed
-            FROM continuation_verdicts GROUP BY continuation_id) v USING (continuation_id)"""
+            FROM continuation_verdicts WHERE filter_version = $filter_version AND list_contains($filters, filter)
+            GROUP BY continuation_id HAVING count(*) = len($filters)) v USING (continuation_id)
+    QUALIFY row_number() OVER (PARTITION BY c.rollout_id ORDER BY v.passed IS NULL, c.continuation_id) = 1"""
+_ROWS = f"""SELECT r.rollout_id, r.prompt_id, r.reference_response_id, r.checkpoint_id, r.cut_off, r.finish_reason,
+        len(r.token_ids) AS num_tokens, r.reference_num_tokens, r.max_tokens, c.continuation_id, c.passed, c.failed
+    FROM student_rollouts r LEFT JOIN ({_CONTINUED}) c USING (rollout_id)"""
 _ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
     FROM student_rollouts WHERE rollout_id = $id"""
 _CONTINUATION_OF = "SELECT continuation_id FROM teacher_continuations WHERE rollout_id = $id ORDER BY ALL"
@@ -41,17 +51,19 @@ _NEXT = {
 
 
 def mixed_policy(viewer: Viewer, request: Request) -> Response:
-    """All rollouts, those first that the teacher continued."""
+    """All rollouts, each once, those first that the teacher continued as the recipe asks."""
     query = request.query_params
     show, number = query.get("show") or "all", page_number(query)
     if show not in SHOWN:
         raise ValueError(f"show {show!r} is none of {', '.join(SHOWN)}")
+    params = _params(viewer)
     with viewer.lake.reading() as reading:
         counts_of = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in SHOWN.items())
-        [counts] = reading.read(f"SELECT {counts_of} FROM ({_ROWS})").to_dicts()
+        [counts] = reading.read(f"SELECT {counts_of} FROM ({_ROWS})", params).to_dicts()
         rows = reading.read(
             f"""SELECT * FROM ({_ROWS}) WHERE {SHOWN[show]} ORDER BY continuation_id IS NULL, rollout_id
-                LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
+                LIMIT {PAGE} OFFSET {PAGE * (number - 1)}""",
+            params,
         ).to_dicts()
     return viewer.page(
         request,
@@ -62,6 +74,20 @@ def mixed_policy(viewer: Viewer, request: Request) -> Response:
         shows={name: asked("/mixed", show=name) for name in SHOWN},
         **paging(number, counts[show], PAGE, "/mixed", show=show),
     )
+
+
+def _params(viewer: Viewer) -> Mapping[str, object]:
+    """The parameters of `_ROWS`."""
+    recipe = viewer.recipe
+    models = {row["name"]: str(row["checkpoint_id"]) for row in viewer.models()}
+    return {
+        "teacher": models.get("teacher", ""),
+        "temperature": recipe.mixed_policy.continuation_temperature,
+        "top_p": recipe.generation.top_p,
+        "max_tokens": recipe.generation.max_tokens,
+        "filter_version": continuation_filter_version(recipe, models.get("student", "")),
+        "filters": list(required_filters(recipe.mixed_policy.require_correct, recipe.filters.required)),
+    }
 
 
 def continuation(viewer: Viewer, request: Request) -> Response:
