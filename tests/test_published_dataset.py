@@ -148,8 +148,8 @@ def test_the_card_counts_what_is_there(finished: Project, messages: Path) -> Non
     _, front, body = text.split("---\n", 2)
     header = yaml.safe_load(front)
     assert [config["config_name"] for config in header["configs"]][:3] == CONFIGS
-    number = finished.count("prompts")
-    assert f"{number:,} questions were asked." in body
+    number = finished.read("SELECT count(DISTINCT prompt_id) FROM responses").item()
+    assert f"The teacher answered {number:,} questions." in body
     for config in CONFIGS:
         query = "SELECT count(*), sum(len(input_ids)) FROM sft_examples WHERE dataset = $d AND policy = 'das'"
         examples, tokens = finished.read(query, d=config).row(0)
@@ -157,6 +157,20 @@ def test_the_card_counts_what_is_there(finished: Project, messages: Path) -> Non
     assert str(finished.home) not in text
     assert "compared with the held-out questions of `held_out` (5)" in body
     assert "| `length` | 0.6 |" in body
+
+
+def test_the_card_counts_what_the_datasets_were_selected_from(copy: Project, tmp_path: Path) -> None:
+    """Not questions that nobody asked, as `questions_per_domain` leaves some, nor what a batch left that is gone."""
+    before = (release(copy, tmp_path / "before") / "README.md").read_text()
+    with copy.warehouse.commit("test") as transaction:
+        for table in ("prompts", "responses", "response_verdicts"):
+            rows = transaction.read(f"SELECT * FROM {table}")
+            ids = [name for name in ("prompt_id", "response_id") if name in rows.columns]
+            gone = {name: pl.lit("gone ") + pl.col(name) for name in ids}
+            transaction.append_missing(table, rows.with_columns(**gone, batch=pl.lit("gone")))
+        unasked = transaction.read("SELECT * FROM prompts WHERE batch <> 'gone' LIMIT 1")
+        transaction.append_missing("prompts", unasked.with_columns(prompt_id=pl.lit("unasked")))
+    assert (release(copy, tmp_path / "after") / "README.md").read_text() == before
 
 
 def test_the_card_says_which_filters_a_response_must_pass(finished: Project, tmp_path: Path) -> None:

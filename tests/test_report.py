@@ -73,7 +73,7 @@ def test_every_picture_is_there(findings: ReportData) -> None:
 
 
 def test_what_was_made_is_counted(findings: ReportData, finished: Project) -> None:
-    assert findings.num_questions == finished.read("SELECT * FROM prompts").height
+    assert findings.num_questions == finished.read("SELECT DISTINCT prompt_id FROM responses").height
     assert findings.responses["num_responses"].to_list() == [30, 30]
     examples = finished.read("SELECT * FROM sft_examples WHERE policy = 'das'")
     for row in findings.datasets.to_dicts():
@@ -81,6 +81,15 @@ def test_what_was_made_is_counted(findings: ReportData, finished: Project) -> No
         assert row["num_examples"] == of_it.height
         assert row["num_tokens"] == of_it["input_ids"].list.len().sum()
     assert findings.datasets["dataset"].to_list() == ["t060", "t100", "mixed"]
+
+
+def test_a_question_that_the_teacher_did_not_answer_is_not_counted(copy: Project) -> None:
+    with copy.warehouse.commit("test") as transaction:
+        rows = transaction.read("SELECT * FROM prompts LIMIT 1")
+        transaction.append_missing("prompts", rows.with_columns(prompt_id=pl.lit("unasked")))
+    with copy.instance() as instance:
+        found = find(copy.warehouse, copy.engines, copy.recipe, batches(instance))
+    assert found.num_questions == copy.count("prompts") - 1
 
 
 def test_gains_are_the_differences_of_accuracies(findings: ReportData) -> None:

@@ -13,6 +13,7 @@ from dasd_assets.published_dataset.composition import Composition, Tally
 from dasd_assets.published_dataset.forms import FORMS, LOGPROBS, Form
 from dasd_assets.records.markdown import code
 from dasd_assets.records.plots import histogram
+from dasd_assets.records.wording import number_of
 from dasd_resources.recipe import Export
 
 if TYPE_CHECKING:
@@ -152,13 +153,13 @@ def _filters(composition: Composition) -> str:
         )
         for row in composition.drops.iter_rows(named=True)
     ]
-    return "Of all candidates that the teacher gave.\n\n" + _table(
+    return "Of all candidates that the teacher gave to the questions counted below.\n\n" + _table(
         ["filter", "temperature", "failed", "required"], rows
     )
 
 
 def _questions(composition: Composition) -> str:
-    lines = [f"{composition.num_questions:,} questions were asked.", _decontamination(composition)]
+    lines = [f"The teacher answered {number_of(composition.num_questions, 'question')}.", _decontamination(composition)]
     if composition.rejected:
         kinds = [(code(kind), f"{count:,}") for kind, count in composition.rejected.items()]
         lines.append("Landed lines that are no question of their own:\n\n" + _table(["reason", "lines"], kinds))

@@ -1,14 +1,14 @@
 """What the card says of a release: how much there is of what, how it was selected, what was left out and why."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from dasd_assets.published_dataset.examples import Config
-from dasd_assets.rules.candidates import candidate_params, drop_counts
+from dasd_assets.rules.candidates import candidate_params, drop_counts, num_answered
 from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -48,8 +48,8 @@ class Composition:
     """What the card is made of.
 
     drops: temperature, filter, num_dropped, num_judged. rejected: kind of rejected line -> how many.
-    held_out: where questions come from with which landed ones were compared -> how many. rules: dataset ->
-    what decided its selection.
+    held_out: where questions come from with which landed ones were compared -> how many. num_questions: answered
+    ones. rules: dataset -> what decided its selection.
     """
 
     recipe: Recipe
@@ -88,14 +88,14 @@ def compose(
     """Count what the rows themselves do not say, on the snapshot that they are read from."""
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     student = engines.fingerprint(recipe.student, "student.model")
+    rules = _rules(reading, recipe)
     params = {
         **candidate_params(recipe, teacher),
         "temperatures": list(recipe.generation.temperatures),
-        "batches": reading.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list(),
+        "batches": _batches(rules, recipe.datasets),
         "filter_version": filter_version(recipe, student),
     }
     rejected = "SELECT kind, count(*) AS num_lines FROM rejected_prompts GROUP BY kind ORDER BY num_lines DESC, kind"
-    rules = "SELECT dataset, rule FROM selection_rules WHERE recipe = $recipe ORDER BY dataset"
     return Composition(
         recipe=recipe,
         teacher=f"{Path(recipe.teacher.model).name} ({teacher})",
@@ -105,9 +105,20 @@ def compose(
         drops=drop_counts(reading, params, FILTERS),
         rejected=dict(reading.read(rejected).iter_rows()),
         held_out=_held_out(reading, recipe),
-        num_questions=int(reading.read("SELECT count(*) FROM prompts").item()),
-        rules={name: json.loads(rule) for name, rule in reading.read(rules, {"recipe": recipe.name}).iter_rows()},
+        num_questions=num_answered(reading, params),
+        rules=rules,
     )
+
+
+def _rules(reading: Reading, recipe: Recipe) -> dict[str, dict[str, object]]:
+    query = "SELECT dataset, rule FROM selection_rules WHERE recipe = $recipe ORDER BY dataset"
+    return {name: json.loads(rule) for name, rule in reading.read(query, {"recipe": recipe.name}).iter_rows()}
+
+
+def _batches(rules: Mapping[str, Mapping[str, object]], datasets: Iterable[str]) -> list[str]:
+    """The batches that these datasets were selected from: those that were there, and not quarantined."""
+    selected_from = [rules[name]["batches"] for name in datasets if name in rules]
+    return sorted({str(batch) for batches in selected_from for batch in batches})  # type: ignore[attr-defined]
 
 
 def _held_out(reading: Reading, recipe: Recipe) -> dict[str, int]:

@@ -38,7 +38,7 @@ from dasd_resources.storage.warehouse import Warehouse
 
 __all__ = ["ReportData", "build", "find", "pictures", "report_folder", "write"]
 
-REPORT_VERSION = "2"
+REPORT_VERSION = "3"
 REPORT = Rule("report", REPORT_VERSION)
 
 

@@ -19,6 +19,7 @@ from dasd_assets.rules.candidates import (
     OF_RECIPE,
     candidate_params,
     drop_counts,
+    num_answered,
 )
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version
@@ -53,7 +54,7 @@ class ReportData:
 
     drops: temperature, filter, num_dropped, num_judged. shares: position, correct, teacher_share.
     teacher_share: correct, num_responses, teacher_share. accuracies: see `evaluation.accuracy`.
-    num_questions: usable ones. responses: temperature, num_responses. datasets: dataset, num_selected, num_examples,
+    num_questions: answered ones. responses: temperature, num_responses. datasets: dataset, num_selected, num_examples,
     num_tokens, in the order of training. gains: `comparisons` of each checkpoint with the undistilled student; without
     incomplete evaluations. response_probs: of the teacher's responses, by group. rollouts: reference_num_tokens,
     cut_off. losses: the curve of each checkpoint. response: None until one is selected.
@@ -84,7 +85,7 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
         teacher_share=_teacher_share(warehouse, params),
         accuracies=stored_accuracy(warehouse, recipe),
         checkpoints=checkpoints,
-        num_questions=int(warehouse.read(_NUM_QUESTIONS, {"batches": batches}).item()),
+        num_questions=num_answered(warehouse, params),
         responses=warehouse.read(_NUM_RESPONSES, params),
         datasets=_datasets(warehouse, recipe),
         gains=gains(checkpoint_outcomes(warehouse, recipe)),
@@ -178,7 +179,6 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
     }
 
 
-_NUM_QUESTIONS = "SELECT count(DISTINCT prompt_id) FROM prompts r WHERE " + OF_BATCHES
 _NUM_RESPONSES = f"""SELECT r.temperature, count(*) AS num_responses FROM responses r
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} GROUP BY ALL ORDER BY ALL"""
 # Not what a verifier could not compare: it is neither right nor known to be wrong.

@@ -113,3 +113,10 @@ def drop_counts(lake: "Lake | Reading", params: Params, filters: Iterable[str]) 
           AND {JUDGED} AND list_contains($filters, v.filter)
         GROUP BY ALL ORDER BY ALL"""
     return lake.read(query, {**params, "filters": list(filters)})
+
+
+def num_answered(lake: "Lake | Reading", params: Params) -> int:
+    """How many questions a recipe has responses to in some batches. params: as of `drop_counts`, but the version."""
+    query = f"""SELECT count(DISTINCT r.prompt_id) FROM responses r
+        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}"""
+    return int(lake.read(query, params).item())
