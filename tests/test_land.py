@@ -45,6 +45,20 @@ def test_files_and_folders_are_landed_with_a_word_on_their_first_rows(tmp_path: 
         land(recipe, home, [file], said.append)
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl/data.jsonl"], ids=["files", "folders"])
+def test_two_sources_of_one_name_are_refused_before_any_is_there(tmp_path: Path, recipe: Recipe, name: str) -> None:
+    for folder in ("math", "code"):
+        written(tmp_path / folder / name, GOOD)
+    first, second = tmp_path / "math" / "train.jsonl", tmp_path / "code" / "train.jsonl"
+    with pytest.raises(NotLanded) as refused:
+        land(recipe, tmp_path / "home", [first, second], print)
+    assert str(refused.value) == f"{first} and {second} would both land as train.jsonl; rename one of them"
+    same = first.parent / ".." / "math" / "train.jsonl"
+    with pytest.raises(NotLanded, match=r"are the same; name it once"):
+        land(recipe, tmp_path / "home", [first, same], print)
+    assert landed(tmp_path / "home") == []
+
+
 def test_where_a_recipe_imports_files_of_responses_and_of_their_logprobs_are_landed(tmp_path: Path) -> None:
     demo, said, home = load_recipe("demo").model_dump(), list[str](), tmp_path / "home"
     importing = Recipe.model_validate({**demo, "imports": {}, "teacher": {**demo["teacher"], "stands_for": "itself"}})

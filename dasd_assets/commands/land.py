@@ -65,11 +65,8 @@ def command(args: argparse.Namespace) -> int:
 def land(recipe: Recipe, home: Path, sources: Sequence[Path], echo: Echo) -> None:
     """Copy files and folders into the landing folder. Raises NotLanded before the first is there."""
     target = _target(recipe, home)
+    _check_names(sources, target)
     for source in sources:
-        if not source.exists():
-            raise NotLanded(f"{source}: there is no such file")
-        if (target / source.resolve().name).exists():
-            raise NotLanded(f"{source}: {target} has a {source.resolve().name} already; rename one of them")
         for path in landed_files(source) if source.is_dir() else [source]:
             name = str(Path(source.resolve().name, path.relative_to(source))) if source.is_dir() else source.name
             echo(f"{name}: {_first_rows(recipe, path, name)}")
@@ -125,6 +122,27 @@ def _target(recipe: Recipe, home: Path) -> Path:
     if folder.local is None:
         raise NotLanded(f"automation.landing {folder.url} is no local folder: write there with the store's own tools")
     return folder.local
+
+
+def _check_names(sources: Sequence[Path], target: Path) -> None:
+    """Raise NotLanded for a source that is not there, or whose name another has: one that landed, or one of these."""
+    named: dict[str, Path] = {}
+    for source in sources:
+        name = source.resolve().name
+        if not source.exists():
+            raise NotLanded(f"{source}: there is no such file")
+        if (target / name).exists():
+            raise NotLanded(f"{source}: {target} has a {name} already; rename one of them")
+        if name in named:
+            raise NotLanded(_clash(named[name], source))
+        named[name] = source
+
+
+def _clash(first: Path, second: Path) -> str:
+    """Why not both of two sources of one name can land."""
+    if first.resolve() == second.resolve():
+        return f"{first} and {second} are the same; name it once"
+    return f"{first} and {second} would both land as {second.resolve().name}; rename one of them"
 
 
 def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
