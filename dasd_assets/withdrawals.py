@@ -70,7 +70,8 @@ def undo_withdrawal(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[s
         restored = [row for row in rows if row["question_hash"] in hashes]
         for key in {row["question_hash"] for row in restored}:
             transaction.replace("withdrawn_prompts", {"question_hash": key}, pl.DataFrame())
-        named = {row["prompt_id"] for row in [*restored, *_prompts_of(transaction, hashes)]}
+        named = {row["prompt_id"]: row["question_hash"] for row in [*restored, *_prompts_of(transaction, hashes)]}
+        named |= dict(_retired(transaction, named))
     return TakedownResult(restored, [], len(hashes) - len({row["question_hash"] for row in restored}), sorted(named))
 
 
@@ -105,13 +106,12 @@ def outdated_batches(lake: Lake | Reading, existing: Sequence[str]) -> dict[str,
 
 
 def _hashes(reading: Reading, prompt_ids: Sequence[str], questions: Sequence[str]) -> dict[str, str]:
-    """Hash -> question, for all that the request names; the prompt id where only the hash of the text is stored."""
-    query = """SELECT prompt_id, question, NULL AS question_hash FROM prompts
-        WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))
-        UNION ALL SELECT prompt_id, NULL, question_hash FROM withdrawn_prompts
-        WHERE prompt_id IN (SELECT unnest($ids::VARCHAR[]))"""
-    found = reading.read(query, {"ids": list(prompt_ids)}).to_dicts()
-    if unknown := sorted(set(prompt_ids) - {row["prompt_id"] for row in found}):
+    """Hash -> question, for all that the request names; the prompt id where only the hash of the text is stored.
+
+    A retired id names the prompt that its question is now.
+    """
+    found = reading.read(_NAMED, {"ids": list(prompt_ids)}).to_dicts()
+    if unknown := sorted(set(prompt_ids) - {row["named"] for row in found}):
         raise UnknownPrompts(f"nothing was changed: there is no prompt {', '.join(unknown)}")
     by_id = {
         row["question_hash"] or question_hash(row["question"]): row["question"] or row["prompt_id"] for row in found
@@ -145,6 +145,12 @@ def _withdrawal_rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFram
     )
 
 
+# The prompts that ids name; the hash of the text alone where a prompt is withdrawn.
+_NAMED = """WITH ids AS (SELECT unnest($ids::VARCHAR[]) AS named),
+    in_use AS (SELECT named, named AS prompt_id FROM ids
+        UNION SELECT named, prompt_id FROM ids JOIN prompt_lines ON retired_id = named)
+    SELECT named, prompt_id, question, NULL AS question_hash FROM in_use JOIN prompts USING (prompt_id)
+    UNION ALL SELECT named, prompt_id, NULL, question_hash FROM in_use JOIN withdrawn_prompts USING (prompt_id)"""
 _IDS_OF_QUESTIONS = """SELECT prompt_id FROM withdrawn_prompts
     WHERE question_hash IN (SELECT unnest($hashes::VARCHAR[])) ORDER BY prompt_id"""
 # Lines that were rejected as duplicates of a prompt whose batch does not exist any more.

@@ -253,3 +253,22 @@ def test_a_takedown_names_what_was_trained_under_a_retired_id(landing: Landing) 
     landing.settle()
     named = withdraw(landing.lake, ids["a"], [], "a claim").named
     assert sorted(named) == sorted([*ids["a"], *ids["b"]])
+
+
+def test_a_takedown_by_a_retired_id_withdraws_the_prompt_in_use(landing: Landing) -> None:
+    ids = open_earlier_home(landing, a=[SUM], b=[MATHS])
+    for batch in "ab":
+        landing.read_again(batch)
+    landing.settle()
+    every = sorted([*ids["a"], *ids["b"]])
+    taken = withdraw(landing.lake, ids["b"], [], "a claim")
+    assert [row["prompt_id"] for row in taken.prompts] == ids["a"]
+    assert sorted(taken.named) == every
+    landing.settle()
+    assert landing.prompts == []
+    assert withdraw(landing.lake, ids["b"], [], "again").num_already == 1
+    assert undo_withdrawal(landing.lake, ids["b"], []).named == every
+    landing.settle()
+    assert landing.rows("prompts", "prompt_id") == [(ids["a"][0],)]
+    again = undo_withdrawal(landing.lake, ids["b"], [])
+    assert (again.num_already, again.named) == (1, every)
