@@ -60,10 +60,9 @@ def _source(recipe: Recipe) -> dg.AssetsDefinition:
         fault = source_fault(warehouse, recipe, engines.fingerprint(recipe.teacher, "teacher.model"))
         if fault is not None:
             raise dg.Failure(fault)
-        source = str(recipe.selection_from)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(source_version(warehouse, source)),
-            metadata={"recipe": source, **declared.code_version.metadata},
+            data_version=dg.DataVersion(source_version(warehouse, recipe)),
+            metadata={"recipe": str(recipe.selection_from), **declared.code_version.metadata},
         )
 
     return selection_source

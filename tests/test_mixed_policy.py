@@ -254,3 +254,11 @@ def test_repetition_is_found_in_the_whole_text() -> None:
     verdict = repetition(text, made["token_ids"][made["num_prompt_tokens"] :], RECIPE.filters.repetition)
     assert not verdict.passed
     assert verdict.kind == "repeated_phrases"
+
+
+def test_made_again_unchanged_the_off_policy_rows_stay_those_of_the_run_that_chose_them(copy: Project) -> None:
+    query = "SELECT * FROM selected_responses WHERE dataset = 'mixed' ORDER BY response_id"
+    before = copy.read(query)
+    copy.materialize("mixed_policy_dataset")
+    assert before.height > 0
+    assert copy.read(query).rows() == before.rows()  # run_id, too

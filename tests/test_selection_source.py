@@ -15,7 +15,7 @@ from dasd_assets.commands.check import check
 from dasd_assets.commands.planned_pool import carried_figures
 from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.filters import filter_version
-from dasd_assets.rules.selection_source import source_fault
+from dasd_assets.rules.selection_source import source_fault, source_version
 from dasd_assets.selection_source import carried, kept_rows
 from dasd_resources.recipe import Recipe, RecipeError
 
@@ -153,6 +153,23 @@ def test_what_the_other_recipe_selects_anew_is_taken_over(trained: Project, fini
     ours, theirs = (selected(project, name).filter(dataset="t060", policy="das") for name in (OTHER, SOURCE))
     assert theirs.height == 3
     assert set(ours["response_id"]) <= set(theirs["response_id"])
+
+
+def test_its_version_is_of_what_it_takes_alone(copy: Project) -> None:
+    """Not of temperatures that it does not have, the mixed-policy dataset, and what experiments have chosen."""
+    recipe = other(copy.recipe, **{"generation.temperatures": [0.6]})
+    row = copy.read("SELECT * EXCLUDE (run_id) FROM selected_responses LIMIT 1")
+    versions = [source_version(copy.warehouse, recipe)]
+    others = (("t100", "das"), ("mixed", "das"), ("t060", "random-1a2b3c4d"))
+    taken = (("t060", "das"), ("t060", "random"))
+    for dataset, policy in (*others, *taken):
+        key = {"recipe": SOURCE, "dataset": dataset, "policy": policy}
+        with copy.warehouse.commit("{}") as transaction:
+            values = [pl.lit(value).alias(name) for name, value in {**key, "selection_id": "another"}.items()]
+            transaction.replace("selected_responses", key, row.with_columns(values))
+        versions.append(source_version(copy.warehouse, recipe))
+    assert len(set(versions[: 1 + len(others)])) == 1
+    assert len(set(versions[len(others) :])) == 1 + len(taken)
 
 
 def _outdated(project: Project) -> dict[str, str]:

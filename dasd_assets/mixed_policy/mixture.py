@@ -21,7 +21,7 @@ from dasd_assets.mixed_policy.continuations import (
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, looked_up, student_rollouts_now
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.empty_datasets import record_empty
-from dasd_assets.records.provenance import content_version, origin
+from dasd_assets.records.provenance import content_version
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
 from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
 from dasd_assets.rules.empty_datasets import MixtureCounts, empty_mixture
@@ -30,6 +30,7 @@ from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
+from dasd_assets.selection import write_rows
 from dasd_assets.sft_datasets import (
     EXAMPLES,
     EXAMPLES_AT_ONCE,
@@ -187,6 +188,4 @@ def _write_off_policy(context: dg.AssetExecutionContext, warehouse: Warehouse, r
         "dataset": recipe.last_dataset,
         "ids": ids,
     }
-    with warehouse.commit(origin(context)) as transaction:
-        rows = transaction.read(query, params)
-        transaction.replace("selected_responses", {"recipe": recipe.name, "dataset": MIXED, "policy": DAS}, rows)
+    write_rows(context, warehouse, recipe, MIXED, DAS, warehouse.read(query, params))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.candidates import HELD_OUT, OF_BATCHES
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -25,11 +26,16 @@ SAMPLING = {
 }
 
 
-def source_version(lake: Lake, source: str) -> str:
-    """Changes with every change of a recipe's selections; a few values per dataset are read, not its rows."""
+def source_version(lake: Lake, recipe: Recipe) -> str:
+    """Changes with every change of what a recipe takes from the one it names; a few values are read, not its rows.
+
+    The other's mixed-policy dataset, its other temperatures and what its experiments have chosen are not taken.
+    """
     query = """SELECT DISTINCT dataset, policy, selection_id, run_id FROM selected_responses
-        WHERE recipe = $recipe ORDER BY ALL"""
-    return content_hash([SOURCE_VERSION, lake.read(query, {"recipe": source}).rows()])[:16]
+        WHERE recipe = $source AND list_contains($datasets::VARCHAR[], dataset)
+          AND list_contains($policies::VARCHAR[], policy) ORDER BY ALL"""
+    params = {"source": recipe.selection_from, "datasets": list(recipe.datasets), "policies": [DAS, RANDOM]}
+    return content_hash([SOURCE_VERSION, lake.read(query, params).rows()])[:16]
 
 
 def source_rules(lake: Lake, source: str) -> dict[str, Mapping[str, Any]]:

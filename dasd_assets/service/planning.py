@@ -272,13 +272,12 @@ def root_versions(engines: Engines, recipe: Recipe, lake: Lake) -> dict[str, str
 
     Raises RecipeError if a model or file is missing.
     """
-    source = recipe.selection_from
     return {
         "teacher_model": engines.fingerprint(recipe.teacher, "teacher.model"),
         "student_model": engines.fingerprint(recipe.student, "student.model"),
         "benchmark_questions": _benchmark_version(engines.cache, recipe),
         "held_out_questions": _held_out_version(engines.cache, recipe),
-        **({} if source is None else {SOURCE_ASSET: source_version(lake, source)}),
+        **({} if recipe.selection_from is None else {SOURCE_ASSET: source_version(lake, recipe)}),
     }
 
 
