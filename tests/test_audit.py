@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from conftest import Project, change
 
+from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.audit.ranking import selections
 from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
@@ -190,6 +192,53 @@ def test_a_damaged_record_is_told(
     faults = " ".join(audit(capsys, "checkpoint", identity, code=1)["faults"])
     assert "dasd.json cannot be read" in faults
     assert "its snapshot is not recorded" in faults
+
+
+def test_failures_that_were_answered_under_another_verifier_do_not_count(copy: Project) -> None:
+    """Ids of requests hold the verifier's version, and a failure of an earlier one is never cleared."""
+    student = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE name = 'student'")
+    with copy.warehouse.reading() as reading:
+        [before] = accuracies(reading, [student])[student]
+    query = "SELECT * EXCLUDE run_id FROM evaluation_requests WHERE checkpoint_id = $id AND sample_index = 0"
+    answered = copy.read(query, id=student).with_columns(
+        verifier_version=pl.lit("old"), evaluation_id="old" + pl.col("evaluation_id")
+    )
+    never = answered.head(1).with_columns(sample_index=pl.lit(7, pl.Int32), evaluation_id=pl.lit("old never"))
+    older = never.with_columns(verifier_version=pl.lit("older"), evaluation_id=pl.lit("older never"))
+    asked = pl.concat([answered, never, older])
+    failure = {"asset": "evaluations", "kind": "engine_error", "reason": "r", "num_attempts": 3}
+    failed = asked.select(request_id="evaluation_id").with_columns(
+        **{name: pl.lit(value) for name, value in failure.items()}, failed_at=pl.lit(datetime.now(UTC))
+    )
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("evaluation_requests", asked)
+        transaction.append_missing("failed_requests", failed)
+    with copy.warehouse.reading() as reading:
+        [after] = accuracies(reading, [student])[student]
+    assert after == {**before, "num_failed": 1, "accuracy": pytest.approx(before["accuracy"] * 10 / 11)}
+
+
+def test_answers_of_another_token_limit_are_another_accuracy(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    student = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE name = 'student'")
+    assert main(["audit", "checkpoint", student]) == 0
+    assert "at most" not in capsys.readouterr().out
+    [before] = audit(capsys, "checkpoint", student)["evaluations"]
+    longer = copy.read("SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", id=student).with_columns(
+        max_tokens=pl.lit(3000, pl.Int32), correct=pl.lit(True), evaluation_id="x" + pl.col("evaluation_id")
+    )
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("evaluations", longer)
+    assert audit(capsys, "checkpoint", student)["evaluations"] == [
+        before,
+        {**before, "max_tokens": 3000, "accuracy": 1.0},
+    ]
+    assert main(["audit", "checkpoint", student]) == 0
+    shown = capsys.readouterr().out
+    assert "top-p 1, at most 200 tokens, accuracy" in shown
+    assert "top-p 1, at most 3,000 tokens, accuracy 1.000, 10 answers" in shown
 
 
 def test_what_the_mixed_dataset_did_not_draw_is_explained(copy: Project) -> None:

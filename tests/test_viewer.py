@@ -204,6 +204,32 @@ def test_checkpoints_are_compared_by_what_became_right(client: TestClient, finis
     assert client.get("/checkpoints?first=ffff").status_code == 404
 
 
+def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:
+    """In a home that has asked in one way alone, no page speaks of limits."""
+    client = client_of(copy)
+    names = dict(copy.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    pages = [f"/checkpoint/{names['t060']}", f"/checkpoints?first={names['student']}&second={names['t060']}"]
+    assert not any("at most" in client.get(page).text for page in pages)
+    longer = copy.read(
+        "SELECT * EXCLUDE run_id FROM evaluations WHERE list_contains($ids, checkpoint_id)",
+        ids=[names["t060"], names["student"]],
+    ).with_columns(
+        max_tokens=pl.lit(3000, pl.Int32),
+        correct=pl.col("checkpoint_id") == names["t060"],
+        evaluation_id="x" + pl.col("evaluation_id"),
+    )
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("evaluations", longer)
+    client = client_of(copy)
+    assert "3,000 tokens" in client.get(pages[0]).text
+    chosen = client.get(f"{pages[1]}&max_tokens=3000&top_p=1").text
+    assert "<option selected>3000</option>" in chosen
+    gained = re.search(r'was wrong, now right</a> <span class="num">(\d+)</span>', chosen)
+    assert gained is not None and int(gained[1]) == copy.count("benchmark_questions")
+    question = copy.read("SELECT min(question_id) FROM benchmark_questions").item()
+    assert "at most 3,000" in client.get(f"/checkpoints/question/{question}").text
+
+
 def test_results_of_the_home_have_pages(client: TestClient) -> None:
     assert "avg@k" in client.get("/leaderboard").text
     assert "No experiment" in client.get("/experiments").text

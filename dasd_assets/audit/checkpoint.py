@@ -13,6 +13,7 @@ import polars as pl
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.ids import checkpoint_id, example_id, sft_dataset_id
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
 from dasd_resources.sft.checkpoint import RECORD
 from dasd_resources.storage.connections import UnknownSnapshot
 from dasd_resources.storage.data_files import DamagedFiles
@@ -63,11 +64,17 @@ def document(row: Record, column: str, faults: list[str]) -> Record | None:
 
 
 def accuracies(reading: Reading, checkpoint_ids: Sequence[str]) -> dict[str, list[Record]]:
-    """Checkpoint -> num_answers, num_failed and accuracy in each benchmark and temperature it was asked in."""
+    """Checkpoint -> num_answers, num_failed and accuracy in each benchmark and sampling it was asked in."""
     found: dict[str, list[Record]] = {checkpoint_id: [] for checkpoint_id in checkpoint_ids}
     for row in reading.read(_EVALUATIONS, {"ids": list(checkpoint_ids)}).to_dicts():
         found[row.pop("checkpoint_id")].append(row)
     return found
+
+
+def several_limits(rows: Sequence[Record]) -> bool:
+    """Whether rows of `accuracies` differ in top-p or token limit alone, so that these have to be shown."""
+    limits = {(row["benchmark"], row["temperature"], row["top_p"], row["max_tokens"]) for row in rows}
+    return len({which[:2] for which in limits}) < len(limits)
 
 
 def chain(reading: Reading, checkpoint_id: str) -> tuple[list[Record], list[str]]:
@@ -159,18 +166,17 @@ _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, data
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
-# Of `evaluations`: an answer has a row for each verifier version that judged it; the last that was written counts.
-NEWEST_ANSWER = """QUALIFY row_number() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens,
-    template_version, question_id, sample_index ORDER BY rowid DESC) = 1"""
-# A request that failed is a wrong answer.
-_EVALUATIONS = f"""WITH answers AS (SELECT checkpoint_id, benchmark, temperature, correct FROM evaluations
-        WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[])) {NEWEST_ANSWER}),
-    failed AS (SELECT checkpoint_id, benchmark, temperature, FALSE AS correct FROM evaluation_requests r
+# Only what was asked with the last prompt counts. A request that failed is a wrong answer until there is one, whichever
+# version of the verifier judged it: ids of requests hold the version.
+_EVALUATIONS = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+    answers AS ({newest_answers(OF_CHECKPOINTS)}),
+    failed AS (SELECT DISTINCT {ANSWER} FROM evaluation_requests r JOIN prompts USING ({SAMPLING})
         SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) f
             ON f.request_id = r.evaluation_id
-        WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[])))
-    SELECT checkpoint_id, benchmark, temperature, count(*) FILTER (NOT failed) AS num_answers,
-        count(*) FILTER (failed) AS num_failed, avg(correct::INT) AS accuracy
-    FROM (SELECT *, FALSE AS failed FROM answers UNION ALL SELECT *, TRUE AS failed FROM failed)
+        WHERE {OF_CHECKPOINTS} AND r.template_version = prompt)
+    SELECT {SAMPLING}, count(*) FILTER (NOT failed) AS num_answers, count(*) FILTER (failed) AS num_failed,
+        avg(correct::INT) AS accuracy
+    FROM (SELECT {SAMPLING}, correct, FALSE AS failed FROM answers
+        UNION ALL SELECT {SAMPLING}, FALSE, TRUE FROM failed ANTI JOIN answers USING ({ANSWER}))
     GROUP BY ALL ORDER BY ALL"""
 _NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"

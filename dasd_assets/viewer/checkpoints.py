@@ -3,9 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.checkpoint import NEWEST_ANSWER, audit_checkpoint
+from dasd_assets.audit.checkpoint import audit_checkpoint, several_limits
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.answers import ANSWER_ID
+from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, last_prompts, newest_answers
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_assets.viewer.answers import sentences_of
 from dasd_assets.viewer.coloured import runs
@@ -22,14 +23,15 @@ CHANGES = {
     "right": "was >= 0.5 AND now >= 0.5",
     "wrong": "was < 0.5 AND now < 0.5",
 }
-_SETTINGS = "SELECT DISTINCT benchmark, temperature FROM evaluations ORDER BY ALL"
+_SETTINGS = """SELECT benchmark, temperature, top_p, max_tokens, list(DISTINCT checkpoint_id) AS models
+    FROM evaluations GROUP BY ALL ORDER BY ALL"""
 _MODELS = """SELECT checkpoint_id, min_by(name, materialized_at) AS model, min_by(recipe, materialized_at) AS of_recipe
     FROM checkpoints SEMI JOIN evaluations USING (checkpoint_id)
     GROUP BY checkpoint_id ORDER BY of_recipe <> $recipe, of_recipe, min(coalesce(stage, -1)), 2"""
-_CHANGED = f"""WITH answers AS (
-        SELECT question_id, checkpoint_id, correct FROM evaluations
-        WHERE benchmark = $benchmark AND temperature = $temperature AND checkpoint_id IN ($first, $second)
-        {NEWEST_ANSWER}),
+_CHANGED = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+    answers AS (
+        SELECT question_id, checkpoint_id, correct FROM ({newest_answers(OF_CHECKPOINTS)})
+        WHERE benchmark = $benchmark AND temperature = $temperature AND top_p = $top_p AND max_tokens = $max_tokens),
     pairs AS (
         SELECT question_id, avg(correct::INT) FILTER (checkpoint_id = $first) AS was,
             avg(correct::INT) FILTER (checkpoint_id = $second) AS now
@@ -37,9 +39,10 @@ _CHANGED = f"""WITH answers AS (
     SELECT pairs.*, q.question, q.domain, count(*) OVER () AS total
     FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
 _COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
-_ANSWERS = f"""SELECT *, {ANSWER_ID} AS answer_id FROM evaluations
-    WHERE question_id = $question AND temperature = $temperature {NEWEST_ANSWER}
-    ORDER BY sample_index, evaluation_id"""
+_OF_QUESTION = "question_id = $question AND temperature = $temperature"
+_ANSWERS = f"""WITH prompts AS ({last_prompts(_OF_QUESTION)})
+    SELECT *, {ANSWER_ID} AS answer_id FROM ({newest_answers(_OF_QUESTION)}) AS evaluations
+    ORDER BY benchmark, top_p, max_tokens, sample_index, evaluation_id"""
 
 
 def checkpoints(viewer: Viewer, request: Request) -> Response:
@@ -65,6 +68,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         settings=settings,
         models=models,
         chosen=chosen,
+        limits=_of_benchmark(settings, chosen),
         change=change,
         counts=counts,
         changes={name: asked("/checkpoints", **given, change=name) for name in CHANGES},
@@ -92,6 +96,7 @@ def held_out_question(viewer: Viewer, request: Request) -> Response:
         "held_out_question.html",
         question=found[0],
         models=models,
+        several=several_limits([answer for model in models for answer in model["answers"]]),
         temperature=temperature,
         temperatures=temperatures,
         previous=previous,
@@ -107,11 +112,12 @@ def checkpoint(viewer: Viewer, request: Request) -> Response:
         query = f"""SELECT example_id, prompt_id, response_id, continuation_id FROM checkpoint_examples
             WHERE checkpoint_id = $id ORDER BY example_id LIMIT {NUM_EXAMPLES}"""
         examples = reading.read(query, {"id": identity}).to_dicts()
-    return viewer.page(request, "checkpoint.html", model=record, examples=examples)
+    several = several_limits(record["evaluations"])
+    return viewer.page(request, "checkpoint.html", model=record, several=several, examples=examples)
 
 
 def _chosen(viewer: Viewer, given: object, settings: list[Record], models: list[Record]) -> Record:
-    """What is compared: by the address, else student and last checkpoint in the first setting."""
+    """What is compared: by the address, else student and last checkpoint in the first setting, as both were asked."""
     assert callable(given)
     ids = [row["checkpoint_id"] for row in models]
     chain = [row["checkpoint_id"] for row in viewer.models() if row["checkpoint_id"] in ids] or ids
@@ -120,12 +126,26 @@ def _chosen(viewer: Viewer, given: object, settings: list[Record], models: list[
     for name in (first, second):
         if name not in ids:
             raise AuditError(f"checkpoint {name} has answered no held-out question")
-    return {
+    chosen: Record = {
         "benchmark": given("benchmark") or settings[0]["benchmark"],
         "temperature": float(given("temperature") or settings[0]["temperature"]),
         "first": first,
         "second": second,
+        "ids": [first, second],
     }
+    limits = {name: float(given(name)) for name in ("top_p", "max_tokens") if given(name)}
+
+    def fit(row: Record) -> tuple[int, int]:
+        as_given = sum(row[name] == value for name, value in limits.items())
+        return as_given, len({first, second}.intersection(row["models"]))
+
+    found = max(_of_benchmark(settings, chosen), key=fit, default={"top_p": None, "max_tokens": None})
+    return {**chosen, "top_p": found["top_p"], "max_tokens": found["max_tokens"]}
+
+
+def _of_benchmark(settings: list[Record], chosen: Record) -> list[Record]:
+    """The settings of the chosen benchmark and temperature, which differ in top-p and token limit."""
+    return [row for row in settings if all(row[name] == chosen[name] for name in ("benchmark", "temperature"))]
 
 
 def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:

@@ -5,10 +5,11 @@ from collections import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.checkpoint import accuracies
+from dasd_assets.audit.checkpoint import accuracies, several_limits
 from dasd_assets.audit.prompt import Record
 from dasd_assets.viewer.viewer import Viewer
 
+Setting = tuple[str, float, float, int]  # benchmark, temperature, top-p, token limit
 _COMPARED = """SELECT * FROM experiment_comparisons
     ORDER BY recipe, experiment, benchmark, temperature, difference DESC"""
 _CELLS = """SELECT x.recipe, x.experiment, x.arm, x.seed, x.stage, x.checkpoint_id, x.dataset, x.policy, x.num_examples,
@@ -39,23 +40,24 @@ def _experiment(
     ours = [row for row in compared if (row["recipe"], row["experiment"]) == name]
     made = [row for row in cells if (row["recipe"], row["experiment"]) == name]
     settings = dict.fromkeys((row["benchmark"], row["temperature"]) for row in ours)
+    asked = [row for cell in made for row in answered.get(cell["checkpoint_id"], [])]
+    several = several_limits(asked)
     return {
         "recipe": name[0],
         "name": name[1],
         "cells": [{**row, "accuracies": answered.get(row["checkpoint_id"], [])} for row in made],
+        "several": several,
         "comparisons": [
             {"benchmark": setting[0], "temperature": setting[1], "rows": rows, "chart": _intervals(rows)}
             for setting in settings
             if (rows := [row for row in ours if (row["benchmark"], row["temperature"]) == setting])
         ],
-        "runs": [_runs(setting, made, answered) for setting in _settings(made, answered)],
+        "runs": [_runs(setting, several, made, answered) for setting in sorted(set(map(_setting, asked)))],
     }
 
 
-def _settings(made: list[Record], answered: dict[str, list[Record]]) -> list[tuple[str, float]]:
-    """The evaluations that any of the cells has."""
-    rows = [row for cell in made for row in answered.get(cell["checkpoint_id"], [])]
-    return sorted({(row["benchmark"], row["temperature"]) for row in rows})
+def _setting(row: Record) -> Setting:
+    return row["benchmark"], row["temperature"], row["top_p"], row["max_tokens"]
 
 
 def _intervals(rows: list[Record]) -> Record:
@@ -75,7 +77,7 @@ def _intervals(rows: list[Record]) -> Record:
     }
 
 
-def _runs(setting: tuple[str, float], made: list[Record], answered: dict[str, list[Record]]) -> Record:
+def _runs(setting: Setting, several: bool, made: list[Record], answered: dict[str, list[Record]]) -> Record:
     """Accuracy of every cell by when it was trained; no rows where no arm was trained twice: there is no course."""
     points = [
         {
@@ -86,9 +88,11 @@ def _runs(setting: tuple[str, float], made: list[Record], answered: dict[str, li
         for cell in made
         if cell["materialized_at"] is not None
         for row in answered.get(cell["checkpoint_id"], [])
-        if (row["benchmark"], row["temperature"]) == setting
+        if _setting(row) == setting
     ]
-    label = f"{setting[0]}, T={setting[1]:g}: accuracy of each arm's checkpoints, in %, by the time they were trained"
+    benchmark, temperature, top_p, max_tokens = setting
+    which = f"{benchmark}, T={temperature:g}" + (f", top-p {top_p:g}, at most {max_tokens:,} tokens" if several else "")
+    label = f"{which}: accuracy of each arm's checkpoints, in %, by the time they were trained"
     trained = Counter(point["arm"] for point in points)
     repeated = max(trained.values(), default=0) > 1
     return {"label": label, "rows": sorted(points, key=lambda point: str(point["at"])) if repeated else []}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from dasd_assets.audit.checkpoint import several_limits
 from dasd_assets.audit.pages.layout import WIDTH, Rows, page, run, section
 from dasd_assets.audit.prompt import Record
 
@@ -37,14 +38,17 @@ def checkpoint_page(record: Record) -> str:
         section("Recipe", _recipe(record["recipe_document"])),
         section(
             "Held-out questions",
-            [
-                f"{r['benchmark']}, T={r['temperature']:<4g} accuracy {r['accuracy']:.3f}, {r['num_answers']:,} answers"
-                + (f", {r['num_failed']:,} failed" if r["num_failed"] else "")
-                for r in record["evaluations"]
-            ],
+            [_accuracy(r, several_limits(record["evaluations"])) for r in record["evaluations"]],
         ),
         section("DISAGREES", faults) if faults else "Everything agrees with its record.",
     )
+
+
+def _accuracy(row: Record, limits_shown: bool) -> str:
+    limits = f"top-p {row['top_p']:g}, at most {row['max_tokens']:,} tokens, " if limits_shown else ""
+    failed = f", {row['num_failed']:,} failed" if row["num_failed"] else ""
+    shown = f"accuracy {row['accuracy']:.3f}, {row['num_answers']:,} answers{failed}"
+    return f"{row['benchmark']}, T={row['temperature']:<4g} {limits}{shown}"
 
 
 def _with_stage(row: Record) -> str:
