@@ -46,6 +46,7 @@ def answers_read(recipe: Recipe) -> Sources:
     """Table -> assets: what decides which answers are sampled."""
     return {
         "evaluations": "evaluations",
+        "evaluation_requests": "evaluations",
         "benchmark_questions": "benchmark_questions",
         **chain_reads(recipe),
     }

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import Project, change
 
+from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.cli import main
+from dasd_assets.commands.compared_answers import compared
+from dasd_assets.commands.compared_models import Compared
 from dasd_assets.commands.evaluate import evaluate
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
-from dasd_assets.evaluation import checkpoint_accuracy, question_rows
+from dasd_assets.evaluation import checkpoint_accuracy, question_rows, standings
 from dasd_assets.rules.answers import sampled_answers
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.ids import evaluation_id
@@ -236,3 +239,59 @@ def test_an_instruction_that_a_recipe_adds_is_asked_anew_and_alone_counts(copy: 
     assert after.height == before.height and set(after["answer_id"]).isdisjoint(before["answer_id"])
     assert set(after["question"]) == {f"Say: {question}" for question in before["question"]}
     assert checkpoint_accuracy(copy.warehouse, copy.recipe)["num_answers"].unique().to_list() == [10]
+
+
+def figures(project: Project, name: str) -> dict[str, float]:
+    """A model's accuracy on `held_out` wherever it is shown."""
+    [identity] = project.read("SELECT checkpoint_id FROM checkpoints WHERE name = $name", name=name)["checkpoint_id"]
+    [stored] = project.read(
+        """SELECT value FROM evaluation_metrics WHERE checkpoint_id = $id
+            AND starts_with(metric, 'avg@') QUALIFY num_samples = max(num_samples) OVER ()""",
+        id=identity,
+    )["value"]
+    with project.warehouse.reading() as reading:
+        [audited] = accuracies(reading, [identity])[identity]
+        [row] = compared(reading, Compared("a", {None: identity}), Compared("b", {None: identity}))
+    [ranked] = standings(project.warehouse).filter(checkpoint_id=identity)["accuracy"]
+    return {"metrics": stored, "audit": audited["accuracy"], "compare": row["accuracy"]["a"], "leaderboard": ranked}
+
+
+def test_only_answers_to_the_last_prompt_count_and_the_first_prompt_can_be_had_again(copy: Project) -> None:
+    [before] = asked(copy, "t100", "held_out")
+    first, of_t100 = copy.recipe, f"checkpoint_id = '{before['checkpoint_id']}'"
+    [template] = copy.read(f"SELECT DISTINCT template_version FROM evaluations WHERE {of_t100}")["template_version"]
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read("UPDATE evaluations SET correct = FALSE")
+    copy.recipe = change(first, "student.system_prompt", "Think.")
+    copy.fake.crash_after = 4
+    with pytest.raises(RuntimeError, match="crashed"):
+        asked(copy, "t100", "held_out")
+    assert checkpoint_accuracy(copy.warehouse, copy.recipe).filter(checkpoint="t100")["num_missing"].item() > 0
+
+    copy.fake.crash_after = None
+    asked(copy, "t100", "held_out")
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read(f"UPDATE evaluations SET correct = TRUE WHERE template_version <> '{template}'")
+    [after] = asked(copy, "t100", "held_out")
+    assert (after["num_answers"], after["accuracy"]) == (before["num_answers"], 1.0)
+    assert set(figures(copy, "t100").values()) == {1.0}
+
+    num_asked = len(copy.fake.generated)
+    copy.recipe = first
+    [again] = asked(copy, "t100", "held_out")
+    assert (again["num_answers"], again["accuracy"]) == (before["num_answers"], 0.0)
+    assert set(figures(copy, "t100").values()) == {0.0} and len(copy.fake.generated) == num_asked
+
+
+def test_figures_of_more_samples_to_an_earlier_prompt_are_withdrawn(copy: Project) -> None:
+    query = "SELECT DISTINCT num_samples FROM evaluation_metrics JOIN checkpoints USING (checkpoint_id)"
+    query += " WHERE name = 't100' ORDER BY num_samples"
+    first = copy.recipe
+    asked(copy, "t100", "held_out", samples=1)
+    assert copy.read(query)["num_samples"].to_list() == [1, 2]
+    copy.recipe = change(first, "student.system_prompt", "Think.")
+    [row] = asked(copy, "t100", "held_out", samples=1)
+    assert copy.read(query)["num_samples"].to_list() == [1]
+    assert set(figures(copy, "t100").values()) == {row["accuracy"]}
+    asked(copy, "t100", "held_out", samples=2)
+    assert copy.read(query)["num_samples"].to_list() == [1, 2]

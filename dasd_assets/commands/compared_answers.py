@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from dasd_assets.commands.compared_models import Compared
+from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
 from dasd_assets.rules.statistics import compare, detectable_with, holm, paired_differences
 from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Reading
@@ -158,16 +159,16 @@ def _settings(answers: pl.DataFrame) -> str:
 
 _ASKED = """checkpoint_id, benchmark, temperature, top_p, max_tokens, instruction, verifier_version, question_id,
     sample_index"""
-# A request that failed is a wrong answer. An answer that was sampled under two templates, or stored twice, counts once:
-# the last that was written.
-_ANSWERS = f"""WITH answers AS (
-        SELECT {_ASKED}, rowid AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
+# A request that failed is a wrong answer. What was asked with several prompts counts as it was asked last.
+_ANSWERS = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+    answers AS (
+        SELECT {_ASKED}, place AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
             FALSE AS failed
-        FROM evaluations WHERE list_contains($ids, checkpoint_id)
+        FROM ({newest_answers(OF_CHECKPOINTS, _ASKED)})
         UNION ALL
-        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests
-        WHERE list_contains($ids, checkpoint_id) AND evaluation_id IN (SELECT request_id FROM failed_requests
-            WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0))
+        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests JOIN prompts USING ({SAMPLING})
+        WHERE {OF_CHECKPOINTS} AND template_version = prompt AND evaluation_id IN (
+            SELECT request_id FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0))
     SELECT answers.*, domain FROM answers
         LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
     QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""

@@ -15,6 +15,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.unsafe import confinement_of
 from dasd_assets.rules.ids import evaluation_id
 from dasd_assets.rules.instructions import asked_as
+from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, last_prompts
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.rules.stored_answers import stored_answers
 from dasd_assets.rules.verdict import judge_answer, verifier_version
@@ -140,19 +141,38 @@ def _answer(
         for row in in_order(stored, lambda found: judged_row(found[0], wanted[found[0]], found[1], confinement)):
             ledger.add(row)
             del lacking[row["evaluation_id"]]
-        _note_requests(warehouse, lacking, ledger.origin)
+        _note_requests(warehouse, checkpoint.checkpoint_id, wanted, lacking, ledger.origin)
         requests = [_request(key, row, model) for key, row in lacking.items()]
         results = logged(engines.generate(model, requests), len(requests), f"answers of {checkpoint.name}", say)
         given = (r if isinstance(r, Failure) else (r.request_id, answered(r, model)) for r in results)
         ledger.collect(in_order(given, lambda result: _judged(result, wanted, confinement), PATIENCE), lambda row: row)
 
 
-def _note_requests(warehouse: Warehouse, lacking: dict[str, Row], origin: str) -> None:
-    """Store what is about to be asked: of a request that fails, `failed_requests` has no more than the id."""
-    if lacking:
-        rows = [{"evaluation_id": key, **_without_question(row)} for key, row in lacking.items()]
+def _note_requests(
+    warehouse: Warehouse, checkpoint: str, wanted: dict[str, Row], lacking: dict[str, Row], origin: str
+) -> None:
+    """Store what is about to be asked: of a request that fails, `failed_requests` has no more than the id.
+
+    Where another prompt was asked last, all that is wanted is noted, answered or not: this one is now (`last_prompts`).
+    """
+    again = _asked_otherwise(warehouse, checkpoint, wanted)
+    rows = [{"evaluation_id": key, **_without_question(row)} for key, row in {**lacking, **again}.items()]
+    if rows:
         with warehouse.commit(origin) as transaction:
+            transaction.delete_keys("evaluation_requests", {"checkpoint_id": checkpoint}, "evaluation_id", list(again))
             transaction.append_missing("evaluation_requests", pl.DataFrame(rows, infer_schema_length=None))
+
+
+def _asked_otherwise(warehouse: Warehouse, checkpoint: str, wanted: dict[str, Row]) -> dict[str, Row]:
+    """Those of the wanted answers whose questions were asked with another prompt last."""
+    names = SAMPLING.split(", ")
+    found = warehouse.read(f"SELECT {SAMPLING}, prompt FROM ({last_prompts(OF_CHECKPOINTS)})", {"ids": [checkpoint]})
+    last = {row[:-1]: row[-1] for row in found.iter_rows() if row[-1] is not None}
+    return {
+        key: row
+        for key, row in wanted.items()
+        if last.get(tuple(row[name] for name in names), row["template_version"]) != row["template_version"]
+    }
 
 
 def _without_question(wanted: Row) -> Row:

@@ -1,6 +1,6 @@
 """Figures of every evaluation as rows: `evaluations` -> `evaluation_metrics`, which the report and leaderboard read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 import polars as pl
@@ -14,6 +14,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.checkpoints import CHAIN, chain_reads, checkpoint_names, current_checkpoints
+from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, asked_with_several
 from dasd_assets.rules.verdict import VERIFYING_LIMITS, verifier_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
@@ -32,17 +33,42 @@ def store_metrics(
     Any checkpoints can be given, as to `ask_missing`. origin: the commit message. say: takes lines for the log.
     """
     find_traits(warehouse, recipe, checkpoints, origin, say)
+    rows = _rows(warehouse, recipe, checkpoints)
+    if rows.is_empty():
+        return rows
+    others = [part for part in _of_other_samples(warehouse, recipe, rows) if part.height]
+    with warehouse.commit(origin) as transaction:
+        for which, part in pl.concat([rows, *others]).group_by(SETTINGS, maintain_order=True):
+            ids = part["checkpoint_id"].unique(maintain_order=True).to_list()
+            transaction.delete_keys("evaluation_metrics", dict(zip(SETTINGS, which, strict=True)), "checkpoint_id", ids)
+        complete = [part.filter(pl.col("num_missing") == 0) for part in others]
+        transaction.append_missing("evaluation_metrics", pl.concat([rows, *complete]))
+    return rows
+
+
+def _rows(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> pl.DataFrame:
     parts = [
         metric_rows(part, traits_version(recipe))
         for part in _with_traits(warehouse, recipe, checkpoints).partition_by(SETTING, maintain_order=True)
     ]
-    rows = pl.concat(parts) if parts else pl.DataFrame()
-    with warehouse.commit(origin) as transaction:
-        for which, part in rows.group_by(SETTINGS, maintain_order=True) if parts else ():
-            ids = part["checkpoint_id"].unique(maintain_order=True).to_list()
-            transaction.delete_keys("evaluation_metrics", dict(zip(SETTINGS, which, strict=True)), "checkpoint_id", ids)
-        transaction.append_missing("evaluation_metrics", rows)
-    return rows
+    return pl.concat(parts) if parts else pl.DataFrame()
+
+
+def _of_other_samples(warehouse: Warehouse, recipe: Recipe, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The stored rows of other numbers of samples, made anew, where a checkpoint was asked with several prompts.
+
+    They may be of an earlier prompt, and the leaderboard takes those of the most samples. rows: of this recipe.
+    """
+    which = [*WHICH, "num_samples"]
+    query = f"""SELECT DISTINCT {", ".join(which)} FROM evaluation_metrics
+        SEMI JOIN ({asked_with_several(OF_CHECKPOINTS)}) USING ({SAMPLING}) WHERE num_samples <> $samples"""
+    params = {"ids": rows["checkpoint_id"].unique().to_list(), "samples": recipe.evaluation.samples_per_question}
+    stored = warehouse.read(query, params).cast(rows.select(which).schema)
+    for samples in stored["num_samples"].unique().sort():
+        evaluation = recipe.evaluation.model_copy(update={"samples_per_question": samples})
+        ids = stored.filter(num_samples=samples)["checkpoint_id"].unique().to_list()
+        found = _rows(warehouse, recipe.model_copy(update={"evaluation": evaluation}), ids)
+        yield found.join(stored, on=which, how="semi", maintain_order="left") if found.height else found
 
 
 def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:

@@ -2,7 +2,8 @@
 
 `evaluations` has the answers, and `failed_requests` the ids of those that could not be had; `evaluation_requests` says
 which question such an id is of. A request that failed counts as wrong until a later run answers it. One that no server
-took (`NOT_ATTEMPTS`) was not asked yet, nor was one that a killed run did not come to.
+took (`NOT_ATTEMPTS`) was not asked yet, nor was one that a killed run did not come to. Of a model that was asked with
+several prompts, the answers to the last count alone (`rules/last_prompts`).
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
 from dasd_assets.rules.verdict import verifier_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 SETTING = ["checkpoint_id", "benchmark", "temperature"]
-_ANSWER = "checkpoint_id, benchmark, temperature, top_p, max_tokens, question_id, sample_index, verifier_version"
+_ANSWER = f"{ANSWER}, verifier_version"
 
 
 def _same(other: str) -> str:
@@ -32,17 +34,19 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
             (SELECT unnest($ids::VARCHAR[]) AS checkpoint_id) m,
             (SELECT unnest($temperatures::DOUBLE[]) AS temperature) t,
             range($samples) s(sample_index)),
+    prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+    answers AS ({newest_answers(OF_CHECKPOINTS, f"{_ANSWER}, instruction")}),
     failed AS (
         SELECT DISTINCT {_ANSWER}, instruction FROM evaluation_requests r
             JOIN failed_requests f ON f.asset = 'evaluations' AND f.request_id = r.evaluation_id
-        WHERE coalesce(f.num_attempts, 1) > 0)
+            JOIN prompts USING ({SAMPLING})
+        WHERE coalesce(f.num_attempts, 1) > 0 AND r.template_version = prompt)
     SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'
             ELSE 'missing' END AS status,
         CASE WHEN e.evaluation_id IS NOT NULL THEN e.correct WHEN f.checkpoint_id IS NOT NULL THEN FALSE END AS correct,
         e.kind, e.num_tokens, e.finish_reason = 'length' AS cut_off
-    FROM wanted w LEFT JOIN (FROM evaluations WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))) e ON {_same("e")}
-        LEFT JOIN failed f ON {_same("f")}
+    FROM wanted w LEFT JOIN answers e ON {_same("e")} LEFT JOIN failed f ON {_same("f")}
     ORDER BY w.checkpoint_id, w.benchmark, w.temperature, w.question_id, w.sample_index"""
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints
 from dasd_assets.rules.instructions import asked_as
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, last_prompts, newest_answers
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, verifier_version
 from dasd_resources.chat import Chat, Encoded, UnsupportedQuestion
@@ -20,6 +21,7 @@ from dasd_resources.storage.lake import Lake, Row
 
 ANSWERS_VERSION = "1"  # log-probabilities belong to their tokens: what is stored is not made again when it is raised
 ANSWERS = Rule("answers", ANSWERS_VERSION, ("provenance", "evaluation", *VERIFYING_LIMITS), (CHAIN, VERIFYING))
+_ANSWER = f"{ANSWER}, instruction, verifier_version"
 # In SQL, of a row of `evaluations`: how it ended decides whether the end of turn is scored.
 # An instruction is of the text that it answers; NULL, it is left out.
 ANSWER_ID = "left(sha256(concat_ws(chr(10), question_id, finish_reason, response_text, evaluations.instruction)), 32)"
@@ -38,12 +40,14 @@ def sampled_answers(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     """
     query = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
             questions AS (SELECT q.*, max_tokens FROM benchmark_questions q JOIN asked USING (benchmark)
-                QUALIFY row_number() OVER (PARTITION BY benchmark ORDER BY question_id) <= $questions)
+                QUALIFY row_number() OVER (PARTITION BY benchmark ORDER BY question_id) <= $questions),
+            prompts AS ({last_prompts(OF_CHECKPOINTS)})
         SELECT {ANSWER_ID} AS answer_id, checkpoint_id, benchmark, temperature, question_id, sample_index, correct,
             kind, finish_reason, response_text AS text, question, questions.instruction, questions.system_prompt
-        FROM evaluations JOIN questions USING (benchmark, question_id, max_tokens)
+        FROM ({newest_answers(OF_CHECKPOINTS, _ANSWER)}) AS evaluations
+            JOIN questions USING (benchmark, question_id, max_tokens)
         WHERE questions.instruction IS NOT DISTINCT FROM evaluations.instruction
-          AND list_contains($ids, checkpoint_id) AND top_p = $top_p AND sample_index < $samples
+          AND top_p = $top_p AND sample_index < $samples
           AND list_contains($temperatures, temperature) AND verifier_version = $verifier
         ORDER BY checkpoint_id, benchmark, temperature, question_id, sample_index"""
     students = current_checkpoints(lake, recipe).filter(pl.col("name") != "teacher")

@@ -187,7 +187,8 @@ EVALUATIONS = Table(
 EVALUATION_REQUESTS = Table(
     name="evaluation_requests",
     one_row_per="answer that a model was asked for",
-    notes="Written before it is asked: with `failed_requests` it says which question a failed request was of.",
+    notes="Written before it is asked, and again where another prompt (`template_version`) was asked since: the last "
+    "one counts. With `failed_requests` it says which question a failed request was of.",
     columns=(
         EVALUATION_ID.of("checkpoints.checkpoint_id", "benchmark_questions.question_id"),
         CHECKPOINT_ID.of("checkpoints.checkpoint_id"),
