@@ -15,6 +15,7 @@ LANDING_FOLDER = "prompts"
 CHECKPOINT_FOLDER = "checkpoints"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
+EXPERIMENT_FOLDER = "experiments"  # experiments that are declared in the home
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
 HISTORY_VARIABLE = "DASD_DAGSTER_STORAGE"  # where Dagster keeps its history
 DRIVER = "postgresql+psycopg2://"  # SQLAlchemy would take another one, which Dagster does not bring

@@ -65,12 +65,15 @@ def home(storage: Storage, tmp_path: Path) -> Path:
 def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Path) -> None:
     (copy.home / "benchmarks").mkdir()
     (copy.home / "benchmarks" / "sums.jsonl").touch()
+    (copy.home / "experiments").mkdir()
+    (copy.home / "experiments" / "mine.yaml").touch()
     (copy.home / "checkpoints" / "abc-epoch-1").mkdir()
     (copy.home / "checkpoints" / "abc-epoch-1" / "dasd.json").touch()
     folder, manifest = save(copy.home, tmp_path / "backups")
     assert manifest.missing == []
     expected = {"catalog.sqlite", "dagster/dagster.yaml", "prompts/a.jsonl", "benchmarks/sums.jsonl"}
-    assert expected | {"checkpoints/abc-epoch-1/dasd.json"} <= set(manifest.entries)
+    expected |= {"experiments/mine.yaml", "checkpoints/abc-epoch-1/dasd.json"}
+    assert expected <= set(manifest.entries)
     there = Project(tmp_path / "elsewhere" / "home", copy.recipe)
     assert restore(folder, there.home) == (manifest, None)
     copy.home.rename(tmp_path / "gone")

@@ -40,6 +40,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LandingFolder
     return LandingFolder(url, tmp_path / "hashes.sqlite"), write
 
 
+def test_a_store_whose_package_is_not_here_says_which(tmp_path: Path) -> None:
+    fsspec.register_implementation("away", "no_such_package.Store", errtxt="Install awayfs to access it", clobber=True)
+    with pytest.raises(UnsupportedStore, match=r"^automation\.landing: what reads away:// is not here: Install awayfs"):
+        LandingFolder("away://bucket/prompts", tmp_path / "hashes.sqlite").files()
+
+
 def test_a_folder_that_is_not_there_is_empty(place: tuple[LandingFolder, Write]) -> None:
     folder, _ = place
     assert folder.files() == []

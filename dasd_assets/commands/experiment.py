@@ -42,12 +42,11 @@ from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.steps import LEVELS
-from dasd_resources.home import prepare_home
+from dasd_resources.home import EXPERIMENT_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_files import (
-    OF_HOME,
     checked,
     experiments_of,
     load_experiment,
@@ -126,7 +125,7 @@ def sound_experiments(recipe: Recipe, home: Path) -> list[Experiment]:
         others = ", ".join(names_of_others(recipe, home))
         raise RecipeError(
             f"no experiment is of recipe {recipe.name}; name others in its `experiments` ({others}), or declare one in "
-            f"{home / OF_HOME}"
+            f"{home / EXPERIMENT_FOLDER}"
         )
     return [experiment for experiment in found if isinstance(experiment, Experiment)]
 

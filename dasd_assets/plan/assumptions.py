@@ -17,8 +17,15 @@ MEANS = {LOW_TEMPERATURE: 1.45e9 / 105e3, HIGH_TEMPERATURE: 5.8e9 / 330e3}
 REPORTED_LIMIT = 65_536
 NUM_QUESTIONS = 105_000
 OF_QUESTIONS = "report §6.3: 105K questions; none has landed"
-# Of what the report names (§7): LiveCodeBench v5 is of August 2024 to February 2025, v6 of February to May 2025.
-BENCHMARK_SIZES = {"aime24": 30, "aime25": 30, "gpqa_diamond": 198, "livecodebench_v5": 279, "livecodebench_v6": 175}
+# LiveCodeBench as the report names it (§7): v5 is of August 2024 to February 2025, v6 of February to May 2025.
+BENCHMARK_SIZES = {
+    "aime24": 30,
+    "aime25": 30,
+    "math500": 500,
+    "gpqa_diamond": 198,
+    "livecodebench_v5": 279,
+    "livecodebench_v6": 175,
+}
 UNKNOWN_BENCHMARK = 200
 UTILISED = ("decode", "prefill", "training")
 

@@ -43,7 +43,7 @@ MLSD_TIME = re.compile(r"\d{14}(?=$|\.)")  # FTP's listing: YYYYMMDDHHMMSS, perh
 
 
 class UnsupportedStore(UserError, ValueError):
-    """A store that lists its files without sizes; the message says what to use instead."""
+    """A store whose package is not here, or that lists its files without sizes; the message says what to do."""
 
 
 class ChangedWhileRead(RuntimeError):
@@ -220,12 +220,21 @@ class LandingFolder:
         return Path(self.url.removeprefix("file://"))
 
     @cached_property
+    def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        try:
+            store, path = url_to_fs(self.url)
+        except ImportError as error:  # its message names the package: "Install s3fs to access S3"
+            scheme = self.url.partition("://")[0]
+            raise UnsupportedStore(f"automation.landing: what reads {scheme}:// is not here: {error}") from None
+        return store, path
+
+    @property
     def _store(self) -> fsspec.AbstractFileSystem:
-        return url_to_fs(self.url)[0]
+        return self._place[0]
 
     @cached_property
     def _root(self) -> str:
-        return str(url_to_fs(self.url)[1]).rstrip("/") or "/"
+        return str(self._place[1]).rstrip("/") or "/"
 
     def _contents(self) -> Iterator[Found]:
         """Everything in the folder, by name."""

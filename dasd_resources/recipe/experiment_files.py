@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from dasd_resources.home import EXPERIMENT_FOLDER
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_recipes import on_recipe
 from dasd_resources.recipe.faults import error_lines
@@ -16,7 +17,6 @@ from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.spelling import meant
 
 SHIPPED = RECIPES / "experiments"
-OF_HOME = "experiments"  # the home's folder
 
 
 def load_experiment(name_or_path: str, home: Path) -> Experiment:
@@ -29,7 +29,7 @@ def load_experiment(name_or_path: str, home: Path) -> Experiment:
         known = ", ".join(experiment_files(home))
         raise RecipeError(
             f"no experiment {name_or_path!r}: give the path of a YAML file, or one of {known}; a file in "
-            f"{home / OF_HOME} is known by its name"
+            f"{home / EXPERIMENT_FOLDER} is known by its name"
         )
     return read_experiment(path)
 
@@ -49,7 +49,7 @@ def read_experiment(path: Path) -> Experiment:
 
 def experiment_files(home: Path) -> dict[str, Path]:
     """Name -> file of all that are known, in order of name; the home's where one is shipped under its name."""
-    found = {path.stem: path for folder in (SHIPPED, home / OF_HOME) for path in folder.glob("*.yaml")}
+    found = {path.stem: path for folder in (SHIPPED, home / EXPERIMENT_FOLDER) for path in folder.glob("*.yaml")}
     return dict(sorted(found.items()))
 
 
@@ -102,6 +102,6 @@ def _to_change(experiment: Experiment, recipe: Recipe) -> str:
     """What to do about an experiment of another recipe that this one cannot make as it is."""
     return (
         f"{experiment.name}.yaml is of recipe {experiment.recipe}: to change it for {recipe.name}, copy the file "
-        f"(shipped ones are in {SHIPPED}) into the home's folder {OF_HOME}, with `recipe: {recipe.name}`; or take it "
-        "out of the recipe's `experiments`"
+        f"(shipped ones are in {SHIPPED}) into the home's folder {EXPERIMENT_FOLDER}, with `recipe: {recipe.name}`; or "
+        "take it out of the recipe's `experiments`"
     )

@@ -1,4 +1,4 @@
-"""A home -> a backup: catalog and its data files, published checkpoints, landed files, benchmarks, reports, history.
+"""A home -> a backup: catalog and data files, checkpoints, landed files, benchmarks, experiments, reports, history.
 
 A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name; it
 is filled as `.partial`, in which a killed backup's files are found again. What a later backup shares with the one
@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
-from dasd_resources.home import BENCHMARK_FOLDER, CHECKPOINT_FOLDER, LANDING_FOLDER
+from dasd_resources.home import BENCHMARK_FOLDER, CHECKPOINT_FOLDER, EXPERIMENT_FOLDER, LANDING_FOLDER
 from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.storage.catalog_copy import dump
 from dasd_resources.storage.catalogs import SQLITE_FILE, UPKEEP
@@ -43,6 +43,7 @@ from dasd_resources.storage.sqlite_copy import copy_database
 
 MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", SQLITE_FILE
 FORMAT = 1
+KEPT = (BENCHMARK_FOLDER, EXPERIMENT_FOLDER, "reports")  # folders of the home, with all that is in them
 DATA_FILES = """
     SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative
         THEN s.path || t.path || f.path END, f.path
@@ -150,7 +151,7 @@ class _Writer:
             snapshot = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone()[0]
             self._data_files(catalog)
         missing = self._checkpoints(snapshot)
-        others = (path for folder in (BENCHMARK_FOLDER, "reports") for path in _files(self._home / folder))
+        others = (path for folder in KEPT for path in _files(self._home / folder))
         for path in [*landed_files(self._home / LANDING_FOLDER), *others]:
             self._copy(path, path.relative_to(self._home).as_posix())
         self._delete_others()
