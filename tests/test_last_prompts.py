@@ -34,7 +34,7 @@ def prompts(warehouse: Warehouse) -> list[str | None]:
 
 
 def answers(warehouse: Warehouse) -> list[str]:
-    query = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)})
+    query = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)})
         SELECT evaluation_id FROM ({newest_answers(OF_CHECKPOINTS)}) ORDER BY max_tokens, sample_index"""
     return warehouse.read(query, {"ids": ["c"]})["evaluation_id"].to_list()
 

@@ -168,9 +168,9 @@ _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
 # Only what was asked with the last prompt counts. A request that failed is a wrong answer until there is one, whichever
 # version of the verifier judged it: ids of requests hold the version.
-_EVALUATIONS = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+_EVALUATIONS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS)}),
-    failed AS (SELECT DISTINCT {ANSWER} FROM evaluation_requests r JOIN prompts USING ({SAMPLING})
+    failed AS (SELECT DISTINCT {ANSWER} FROM evaluation_requests r JOIN asked_last USING ({SAMPLING})
         SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) f
             ON f.request_id = r.evaluation_id
         WHERE {OF_CHECKPOINTS} AND r.template_version = prompt)

@@ -160,13 +160,13 @@ def _settings(answers: pl.DataFrame) -> str:
 _ASKED = """checkpoint_id, benchmark, temperature, top_p, max_tokens, instruction, verifier_version, question_id,
     sample_index"""
 # A request that failed is a wrong answer. What was asked with several prompts counts as it was asked last.
-_ANSWERS = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+_ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS (
         SELECT {_ASKED}, place AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
             FALSE AS failed
         FROM ({newest_answers(OF_CHECKPOINTS, _ASKED)})
         UNION ALL
-        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests JOIN prompts USING ({SAMPLING})
+        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
         WHERE {OF_CHECKPOINTS} AND template_version = prompt AND evaluation_id IN (
             SELECT request_id FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0))
     SELECT answers.*, domain FROM answers

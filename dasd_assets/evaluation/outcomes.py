@@ -34,12 +34,12 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
             (SELECT unnest($ids::VARCHAR[]) AS checkpoint_id) m,
             (SELECT unnest($temperatures::DOUBLE[]) AS temperature) t,
             range($samples) s(sample_index)),
-    prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+    asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS, f"{_ANSWER}, instruction")}),
     failed AS (
         SELECT DISTINCT {_ANSWER}, instruction FROM evaluation_requests r
             JOIN failed_requests f ON f.asset = 'evaluations' AND f.request_id = r.evaluation_id
-            JOIN prompts USING ({SAMPLING})
+            JOIN asked_last USING ({SAMPLING})
         WHERE coalesce(f.num_attempts, 1) > 0 AND r.template_version = prompt)
     SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'

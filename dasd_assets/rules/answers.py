@@ -41,7 +41,7 @@ def sampled_answers(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     query = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
             questions AS (SELECT q.*, max_tokens FROM benchmark_questions q JOIN asked USING (benchmark)
                 QUALIFY row_number() OVER (PARTITION BY benchmark ORDER BY question_id) <= $questions),
-            prompts AS ({last_prompts(OF_CHECKPOINTS)})
+            asked_last AS ({last_prompts(OF_CHECKPOINTS)})
         SELECT {ANSWER_ID} AS answer_id, checkpoint_id, benchmark, temperature, question_id, sample_index, correct,
             kind, finish_reason, response_text AS text, question, questions.instruction, questions.system_prompt
         FROM ({newest_answers(OF_CHECKPOINTS, _ANSWER)}) AS evaluations

@@ -29,10 +29,10 @@ def asked_with_several(where: str) -> str:
 def newest_answers(where: str, answer: str = ANSWER) -> str:
     """A query: the rows of `evaluations` to the last prompt, of each `answer` the one judged last; `place`: the order.
 
-    It reads `prompts`, which the statement has to have: `WITH prompts AS (last_prompts(…))`. An answer of a release
-    that did not store the prompt's version counts until the same is answered to the last prompt.
+    It reads `asked_last`, which the statement has to have: `WITH asked_last AS (last_prompts(…))`. An answer of a
+    release that did not store the prompt's version counts until the same is answered to the last prompt.
     """
-    return f"""SELECT evaluations.*, evaluations.rowid AS place FROM evaluations JOIN prompts USING ({SAMPLING})
+    return f"""SELECT evaluations.*, evaluations.rowid AS place FROM evaluations JOIN asked_last USING ({SAMPLING})
         WHERE {where} AND coalesce(template_version, prompt) IS NOT DISTINCT FROM prompt
         QUALIFY row_number() OVER (
             PARTITION BY {answer} ORDER BY template_version IS NULL, evaluations.rowid DESC) = 1"""

@@ -28,7 +28,7 @@ _SETTINGS = """SELECT benchmark, temperature, top_p, max_tokens, list(DISTINCT c
 _MODELS = """SELECT checkpoint_id, min_by(name, materialized_at) AS model, min_by(recipe, materialized_at) AS of_recipe
     FROM checkpoints SEMI JOIN evaluations USING (checkpoint_id)
     GROUP BY checkpoint_id ORDER BY of_recipe <> $recipe, of_recipe, min(coalesce(stage, -1)), 2"""
-_CHANGED = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
+_CHANGED = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS (
         SELECT question_id, checkpoint_id, correct FROM ({newest_answers(OF_CHECKPOINTS)})
         WHERE benchmark = $benchmark AND temperature = $temperature AND top_p = $top_p AND max_tokens = $max_tokens),
@@ -40,7 +40,7 @@ _CHANGED = f"""WITH prompts AS ({last_prompts(OF_CHECKPOINTS)}),
     FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
 _COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
 _OF_QUESTION = "question_id = $question AND temperature = $temperature"
-_ANSWERS = f"""WITH prompts AS ({last_prompts(_OF_QUESTION)})
+_ANSWERS = f"""WITH asked_last AS ({last_prompts(_OF_QUESTION)})
     SELECT *, {ANSWER_ID} AS answer_id FROM ({newest_answers(_OF_QUESTION)}) AS evaluations
     ORDER BY benchmark, top_p, max_tokens, sample_index, evaluation_id"""
 
