@@ -13,7 +13,14 @@ import polars as pl
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.ids import checkpoint_id, example_id, sft_dataset_id
-from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import (
+    ANSWER,
+    OF_CHECKPOINTS,
+    SAMPLING,
+    failed_answers,
+    last_prompts,
+    newest_answers,
+)
 from dasd_resources.sft.checkpoint import RECORD
 from dasd_resources.storage.connections import UnknownSnapshot
 from dasd_resources.storage.data_files import DamagedFiles
@@ -170,10 +177,7 @@ _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {
 # version of the verifier judged it: ids of requests hold the version.
 _EVALUATIONS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS)}),
-    failed AS (SELECT DISTINCT {ANSWER} FROM evaluation_requests r JOIN asked_last USING ({SAMPLING})
-        SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) f
-            ON f.request_id = r.evaluation_id
-        WHERE {OF_CHECKPOINTS} AND r.template_version = prompt)
+    failed AS ({failed_answers(OF_CHECKPOINTS)})
     SELECT {SAMPLING}, count(*) FILTER (NOT failed) AS num_answers, count(*) FILTER (failed) AS num_failed,
         avg(correct::INT) AS accuracy
     FROM (SELECT {SAMPLING}, correct, FALSE AS failed FROM answers

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from dasd_assets.commands.compared_models import Compared
-from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
 from dasd_assets.rules.statistics import compare, detectable_with, holm, paired_differences
 from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Reading
@@ -157,8 +157,7 @@ def _settings(answers: pl.DataFrame) -> str:
     ) + (", …" if len(rows) > 4 else "")
 
 
-_ASKED = """checkpoint_id, benchmark, temperature, top_p, max_tokens, instruction, verifier_version, question_id,
-    sample_index"""
+_ASKED = f"{ANSWER}, instruction, verifier_version"
 # A request that failed is a wrong answer. What was asked with several prompts counts as it was asked last.
 _ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS (
@@ -166,9 +165,7 @@ _ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
             FALSE AS failed
         FROM ({newest_answers(OF_CHECKPOINTS, _ASKED)})
         UNION ALL
-        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
-        WHERE {OF_CHECKPOINTS} AND template_version = prompt AND evaluation_id IN (
-            SELECT request_id FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0))
+        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM ({failed_answers(OF_CHECKPOINTS, _ASKED)}))
     SELECT answers.*, domain FROM answers
         LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
     QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""

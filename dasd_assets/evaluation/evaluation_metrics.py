@@ -36,7 +36,7 @@ def store_metrics(
     rows = _rows(warehouse, recipe, checkpoints)
     if rows.is_empty():
         return rows
-    others = [part for part in _of_other_samples(warehouse, recipe, rows) if part.height]
+    others = list(_of_other_samples(warehouse, recipe, rows))
     with warehouse.commit(origin) as transaction:
         for which, part in pl.concat([rows, *others]).group_by(SETTINGS, maintain_order=True):
             ids = part["checkpoint_id"].unique(maintain_order=True).to_list()
@@ -67,8 +67,8 @@ def _of_other_samples(warehouse: Warehouse, recipe: Recipe, rows: pl.DataFrame) 
     for samples in stored["num_samples"].unique().sort():
         evaluation = recipe.evaluation.model_copy(update={"samples_per_question": samples})
         ids = stored.filter(num_samples=samples)["checkpoint_id"].unique().to_list()
-        found = _rows(warehouse, recipe.model_copy(update={"evaluation": evaluation}), ids)
-        yield found.join(stored, on=which, how="semi", maintain_order="left") if found.height else found
+        if (found := _rows(warehouse, recipe.model_copy(update={"evaluation": evaluation}), ids)).height:
+            yield found.join(stored, on=which, how="semi", maintain_order="left")
 
 
 def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:

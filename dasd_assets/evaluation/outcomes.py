@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import polars as pl
 
 from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints
-from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, SAMPLING, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
 from dasd_assets.rules.verdict import verifier_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 SETTING = ["checkpoint_id", "benchmark", "temperature"]
 _ANSWER = f"{ANSWER}, verifier_version"
+_ASKED = f"{_ANSWER}, instruction"
 
 
 def _same(other: str) -> str:
@@ -35,12 +36,8 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
             (SELECT unnest($temperatures::DOUBLE[]) AS temperature) t,
             range($samples) s(sample_index)),
     asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
-    answers AS ({newest_answers(OF_CHECKPOINTS, f"{_ANSWER}, instruction")}),
-    failed AS (
-        SELECT DISTINCT {_ANSWER}, instruction FROM evaluation_requests r
-            JOIN failed_requests f ON f.asset = 'evaluations' AND f.request_id = r.evaluation_id
-            JOIN asked_last USING ({SAMPLING})
-        WHERE coalesce(f.num_attempts, 1) > 0 AND r.template_version = prompt)
+    answers AS ({newest_answers(OF_CHECKPOINTS, _ASKED)}),
+    failed AS ({failed_answers(OF_CHECKPOINTS, _ASKED)})
     SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'
             ELSE 'missing' END AS status,

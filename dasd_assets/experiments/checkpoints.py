@@ -99,9 +99,8 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
 
 
 def _declared(recipe: Recipe, experiment: Experiment) -> Declaration:
-    named = {name for stages in experiment.arms.values() for stage in stages for name in stage.dataset}
-    temperatures = [name for name in recipe.datasets if name in named]
-    mixed = MIXED in named
+    temperatures = [name for name in recipe.datasets if name in experiment.datasets]
+    mixed = MIXED in experiment.datasets
     return declare(
         recipe,
         CHECKPOINTS + experiment.name,

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     """`experiment_report_…`."""
-    named = {name for stages in experiment.arms.values() for stage in stages for name in stage.dataset}
-    mixed = MIXED in named
+    mixed = MIXED in experiment.datasets
     declared = declare(
         recipe,
         REPORT + experiment.name,

@@ -38,6 +38,17 @@ def newest_answers(where: str, answer: str = ANSWER) -> str:
             PARTITION BY {answer} ORDER BY template_version IS NULL, evaluations.rowid DESC) = 1"""
 
 
+def failed_answers(where: str, answer: str = ANSWER) -> str:
+    """A query: each `answer` to the last prompt of which a request failed; one that no server took was not asked yet.
+
+    It reads `asked_last`, as `newest_answers` does. Some may have been answered since.
+    """
+    return f"""SELECT DISTINCT {answer} FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
+            SEMI JOIN (FROM failed_requests WHERE asset = 'evaluations' AND coalesce(num_attempts, 1) > 0) AS f
+                ON f.request_id = evaluation_id
+        WHERE {where} AND template_version = prompt"""
+
+
 def _asked(where: str) -> str:
     columns = f"{SAMPLING}, template_version, rowid AS place"
     return f"""SELECT {columns}, TRUE AS is_request FROM evaluation_requests WHERE {where}

@@ -213,6 +213,11 @@ class Experiment(Part):
         return self
 
     @property
+    def datasets(self) -> set[str]:
+        """What its arms are trained on: names of datasets, that of the mixed policy among them."""
+        return {name for stages in self.arms.values() for stage in stages for name in stage.dataset}
+
+    @property
     def compared(self) -> list[Pair]:
         """All that is compared, the first less the second: each arm with the baseline, then `pairs`."""
         return [*((arm, self.baseline) for arm in self.arms if arm != self.baseline), *self.pairs]

@@ -7,11 +7,8 @@ from pydantic import ValidationError
 from dasd_resources.recipe.keys import key_meant
 from dasd_resources.recipe.parts import Part
 
-MAY_HOLD_SECRETS = {
-    "server",
-    "scoring_server",
-    "landing",
-}  # values never shown: a key or password may be in them by mistake
+# Values never shown: a key or password may be in them by mistake.
+MAY_HOLD_SECRETS = {"server", "scoring_server", "landing"}
 _UNKNOWN = "extra_forbidden"
 _REMEDIES = {_UNKNOWN: "; remove the key or correct its spelling", "missing": "; add the key"}
 

@@ -18,8 +18,8 @@ def same_output(found: str, expected: str) -> bool:
 def same_value(found: object, expected: object) -> bool:
     """Equal plain data; a tuple is a list, a key of a dict its text, as JSON has them; no code of a program acts."""
     if isinstance(expected, float) or isinstance(found, float):
-        numbers = _number(found), _number(expected)
-        return numbers[0] is not None and numbers[1] is not None and _close(numbers[0], numbers[1])
+        first, second = _number(found), _number(expected)
+        return first is not None and second is not None and _close(first, second)
     if isinstance(expected, list | tuple):
         return isinstance(found, list | tuple) and len(found) == len(expected) and all(map(same_value, found, expected))
     if isinstance(expected, dict):

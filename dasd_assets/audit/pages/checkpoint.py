@@ -13,6 +13,7 @@ def checkpoint_page(record: Record) -> str:
     """A checkpoint, what it was trained on, and what does not agree."""
     found: Record | None = record["trained_on"]
     chain: Rows = record["chain"]
+    several = several_limits(record["evaluations"])
     lines = [
         ("name", ", ".join(f"{_with_stage(r)} of recipe {r['recipe']}" for r in record["recipes"])),
         ("folder", str(record["path"])),
@@ -38,7 +39,7 @@ def checkpoint_page(record: Record) -> str:
         section("Recipe", _recipe(record["recipe_document"])),
         section(
             "Held-out questions",
-            [_accuracy(r, several_limits(record["evaluations"])) for r in record["evaluations"]],
+            [_accuracy(row, several) for row in record["evaluations"]],
         ),
         section("DISAGREES", faults) if faults else "Everything agrees with its record.",
     )
