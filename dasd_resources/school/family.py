@@ -7,7 +7,7 @@ Left out: any text that does not belong to one family.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
@@ -16,6 +16,7 @@ from dasd_resources.chat import split_thinking
 from dasd_resources.demo.questions import JsonValue, QuestionRow
 
 Result = TypeVar("Result", int, str)
+ANY, _RESULT = "\0", re.compile(r"-?\w+")  # what stands for a result that is not known, and what it may be
 DOUBTS = ("Wait, that is not right.", "Hmm, let me check that step.", "No, that step is wrong.")
 
 
@@ -54,29 +55,46 @@ class Pen:
         return right
 
 
-class EveryWording(Pen):
-    """Never slips, and writes an expression for every wording of each sentence; a slip may come first, put right."""
+class Reader(Pen):
+    """Follows a text through the sentences that it would write, in any wording, and past slips that are put right.
 
-    def __init__(self) -> None:
+    at: how far it has come; -1 once the text says something else.
+    """
+
+    def __init__(self, text: str) -> None:
         super().__init__(Random(0))
+        self.text, self.at = text, 0
 
     def say(self, *wordings: str, **values: int | str) -> None:
-        """Write an expression that matches the sentence and what separates it from the next one."""
-        self.sentences.append(_any_of(wordings, **values))
+        """Go past the sentence and the white space after it; where an empty one will do, it may be missing."""
+        past = self._past(self.at, (wording.format(**values) for wording in wordings if wording))
+        self.at = self.at if past < 0 and "" in wordings else past
 
     def result(
         self, right: Result, slip: Callable[[Result, Random], Result], *wordings: str, **values: int | str
     ) -> Result:
-        """Write an expression for a step, and for the same with another result and a doubt before it."""
-        wrong = _any_of(wordings, result="ANOTHER", **values).replace("ANOTHER", r"-?\w+")
-        self.sentences.append(f"(?:{wrong}{_any_of(DOUBTS)})?{_any_of(wordings, result=right, **values)}")
+        """Go past a step, and past the same with another result and a doubt if that stands before it."""
+        slipped = self._past_slip(wording.format(result=ANY, **values) for wording in wordings)
+        doubted = self._past(slipped, DOUBTS)
+        self.at = self._past(max(self.at, doubted), (wording.format(result=right, **values) for wording in wordings))
         return right
 
+    def _past_slip(self, steps: Iterable[str]) -> int:
+        """Where the text goes on after one of these with any result, and white space; -1 if none stands here."""
+        for before, _, after in (step.partition(ANY) for step in steps):
+            if self.at >= 0 and self.text.startswith(before, self.at):
+                result = _RESULT.match(self.text, self.at + len(before))
+                if result and (past := self._past(result.end(), (after,))) >= 0:
+                    return past
+        return -1
 
-def _any_of(wordings: tuple[str, ...], **values: int | str) -> str:
-    """An expression for a sentence in one of these wordings, and for its end; an empty wording may be left out."""
-    written = "|".join(re.escape(wording.format(**values)) + r"\s" for wording in wordings if wording)
-    return f"(?:{written})" + "?" * ("" in wordings)
+    def _past(self, at: int, sentences: Iterable[str]) -> int:
+        """Where the text goes on after one of these and white space; -1 if none stands at `at`, or that is -1."""
+        for sentence in sentences:
+            end = at + len(sentence)
+            if at >= 0 and self.text.startswith(sentence, at) and self.text[end : end + 1].isspace():
+                return end + 1
+        return -1
 
 
 @dataclass(frozen=True)
@@ -145,11 +163,11 @@ class Family:
         procedure = self._gone(response)
         if procedure is None:
             return None
-        pen = EveryWording()
-        pen.say(procedure.opening)
-        procedure.work(row, pen)
         body, _ = split_thinking(response)
-        return re.fullmatch("".join(pen.sentences), f"{(body or '').strip()}\n") is not None
+        reader = Reader(f"{(body or '').strip()}\n")
+        reader.say(procedure.opening)
+        procedure.work(row, reader)
+        return reader.at == len(reader.text)
 
     def _gone(self, response: str) -> Procedure | None:
         body = response.removeprefix("<think>\n")
