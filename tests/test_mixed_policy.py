@@ -247,6 +247,16 @@ def test_a_continuation_is_judged_on_the_students_tokens_of_its_whole_text(finis
         assert set(judge_row(row, finished.recipe.filters)) == set(FILTERS)
 
 
+def test_lengths_are_stored_with_rows_and_computed_for_older_ones(copy: Project) -> None:
+    stored = current_continuations(copy.warehouse, copy.engines, copy.recipe)
+    with copy.warehouse.commit("test") as transaction:
+        for table in ("student_rollouts", "teacher_continuations"):
+            lengths = "count(num_tokens), count(*) FILTER (num_tokens = len(token_ids)), count(*)"
+            assert len({*transaction.read(f"SELECT {lengths} FROM {table}").row(0)} - {0}) == 1
+            transaction.read(f"UPDATE {table} SET num_tokens = NULL")
+    assert current_continuations(copy.warehouse, copy.engines, copy.recipe).equals(stored)
+
+
 def test_repetition_is_found_in_the_whole_text() -> None:
     loop = "".join(f"Now {'+'.join(str(i % 7) for i in range(j % 3, 30))}. " for j in range(12))
     text = f"<think>\n{loop}\n</think>\nThe answer is 7."

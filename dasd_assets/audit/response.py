@@ -175,9 +175,9 @@ _EXAMPLE = """SELECT recipe, dataset, policy, example_id, response_id, continuat
     FROM sft_examples WHERE example_id = $id ORDER BY ALL"""
 _ROLLOUTS = """SELECT rollout_id, checkpoint_id, cut_off, run_id FROM student_rollouts
     WHERE reference_response_id = $id ORDER BY ALL"""
-_CONTINUATION = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+_CONTINUATION = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens), len(token_ids) AS num_tokens
     FROM teacher_continuations WHERE continuation_id = $id"""
-_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens), len(token_ids) AS num_tokens
     FROM student_rollouts WHERE rollout_id = $id"""
 _CUT = "SELECT * FROM prefix_cuts WHERE rollout_id = $id ORDER BY ALL"
 _CONTINUATION_VERDICTS = """SELECT filter_version, filter, passed, kind, reason, run_id FROM continuation_verdicts

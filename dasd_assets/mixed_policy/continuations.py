@@ -28,6 +28,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Thinking
 from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 CONTINUATIONS_AT_ONCE = 1024  # whose texts are in memory
@@ -119,8 +120,8 @@ def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe
     """(continuation_id, prompt_id, num_tokens) of those that this recipe wants now, in the order of their ids."""
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
-    query = """SELECT c.continuation_id, c.prompt_id, len(c.token_ids) AS num_tokens
-        FROM teacher_continuations c SEMI JOIN prompts p USING (prompt_id)
+    continuations = measured("teacher_continuations", "num_tokens", "continuation_id", "prompt_id")
+    query = f"""FROM {continuations} c SEMI JOIN prompts p USING (prompt_id)
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
     return warehouse.read(query, {"ids": ids})
 

@@ -18,6 +18,7 @@ from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.filters.catalogue import required_filters
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.tables import measured as stored
 from dasd_resources.storage.upkeep import table_sizes
 
 # Of a step's time: two runs of the same step lie so far apart, and by as many seconds at least. On a busy machine they
@@ -220,9 +221,11 @@ def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, 
 def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
     """Nothing of a home without rollouts or, of what follows them, with hardly one that was cut off."""
     current = {"ids": current_checkpoints(lake, recipe)["checkpoint_id"].to_list(), "recipe": recipe.name}
+    rollouts = stored("student_rollouts", "num_tokens", "checkpoint_id", "reference_num_tokens", "cut_off")
+    continuations = stored("teacher_continuations", "num_tokens", "continuation_id", "rollout_id")
     student = lake.read(
-        """SELECT len(token_ids) / avg(reference_num_tokens) OVER () AS length, cut_off::DOUBLE AS cut_off
-        FROM student_rollouts WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
+        f"""SELECT num_tokens / avg(reference_num_tokens) OVER () AS length, cut_off::DOUBLE AS cut_off
+        FROM {rollouts} WHERE checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
         {"ids": current["ids"]},
     )
     if student.is_empty():
@@ -232,9 +235,9 @@ def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
         "cut_off_share": measured(student["cut_off"].to_numpy(), is_share=True),
     }
     continued = lake.read(
-        """SELECT len(c.token_ids) / avg(r.reference_num_tokens) OVER () AS length,
+        f"""SELECT c.num_tokens / avg(r.reference_num_tokens) OVER () AS length,
             (e.continuation_id IS NOT NULL)::DOUBLE AS kept
-        FROM teacher_continuations c JOIN student_rollouts r USING (rollout_id)
+        FROM {continuations} c JOIN student_rollouts r USING (rollout_id)
             LEFT JOIN (FROM sft_examples WHERE recipe = $recipe AND continuation_id IS NOT NULL) e
             USING (continuation_id)
         WHERE r.checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",

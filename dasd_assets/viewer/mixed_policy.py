@@ -16,6 +16,7 @@ from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import asked, page_number, paging, place
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
+from dasd_resources.storage.tables import measured
 
 PAGE = 50
 SHOWN = {
@@ -37,10 +38,14 @@ _CONTINUED = """SELECT c.rollout_id, c.continuation_id, v.passed, v.failed
             FROM continuation_verdicts WHERE filter_version = $filter_version AND list_contains($filters, filter)
             GROUP BY continuation_id HAVING count(*) = len($filters)) v USING (continuation_id)
     QUALIFY row_number() OVER (PARTITION BY c.rollout_id ORDER BY v.passed IS NULL, c.continuation_id) = 1"""
-_ROWS = f"""SELECT r.rollout_id, r.prompt_id, r.reference_response_id, r.checkpoint_id, r.cut_off, r.finish_reason,
-        len(r.token_ids) AS num_tokens, r.reference_num_tokens, r.max_tokens, c.continuation_id, c.passed, c.failed
-    FROM student_rollouts r LEFT JOIN ({_CONTINUED}) c USING (rollout_id)"""
-_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets), len(token_ids) AS num_tokens
+_OF_ROLLOUT = (
+    *("rollout_id", "prompt_id", "reference_response_id", "checkpoint_id", "cut_off", "finish_reason"),
+    *("reference_num_tokens", "max_tokens"),
+)
+_ROWS = f"""SELECT r.*, c.continuation_id, c.passed, c.failed
+    FROM {measured("student_rollouts", "num_tokens", *_OF_ROLLOUT)} r
+        LEFT JOIN ({_CONTINUED}) c USING (rollout_id)"""
+_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens), len(token_ids) AS num_tokens
     FROM student_rollouts WHERE rollout_id = $id"""
 _CONTINUATION_OF = "SELECT continuation_id FROM teacher_continuations WHERE rollout_id = $id ORDER BY ALL"
 _REFERENCE = "SELECT text FROM responses WHERE response_id = $id"

@@ -81,6 +81,13 @@ LOGPROBS = Column(
 OFFSETS = Column(
     "offsets", "INTEGER[]", "Code point at which each token starts in the canonical text; -1: not in the text."
 )
+NUM_TOKENS = Column(
+    "num_tokens",
+    "INTEGER",
+    "Length of these lists; NULL in rows of earlier releases.",
+    nullable=True,
+    computed="len(token_ids::INTEGER[])",
+)
 TOOL_CALL = Column("tool_call", "BOOLEAN", "Whether the text calls a tool.")
 FINISH_REASON = Column("finish_reason", "VARCHAR", "`stop` at the end of turn, `length` at the token limit.")
 
@@ -133,14 +140,7 @@ def encoded(text: str) -> tuple[Column, ...]:
         OFFSETS.here("Code point at which each token after the prompt starts in the text; -1: not in the text.")
         .optional()
         .of(text),
-        Column(
-            "num_tokens",
-            "INTEGER",
-            "Length of `token_ids`; NULL in rows of earlier releases.",
-            (*ASKED, text),
-            nullable=True,
-            computed="len(token_ids::INTEGER[])",
-        ),
+        NUM_TOKENS.here("Length of `token_ids`; NULL in rows of earlier releases.").of(*ASKED, text),
         Column(
             "num_text_tokens",
             "INTEGER",

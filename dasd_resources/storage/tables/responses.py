@@ -12,6 +12,7 @@ from dasd_resources.storage.tables.recurring import (
     LANDED_ID,
     LOGPROBS,
     MAX_TOKENS,
+    NUM_TOKENS,
     OFFSETS,
     PASSED,
     PROMPT_ID,
@@ -61,14 +62,7 @@ RESPONSES = Table(
         TOKEN_IDS.of(*SAMPLED),
         LOGPROBS.of(*SAMPLED),
         OFFSETS.of(*SAMPLED),
-        Column(
-            "num_tokens",
-            "INTEGER",
-            "Length of these lists; NULL in rows of earlier releases.",
-            SAMPLED,
-            nullable=True,
-            computed="len(token_ids::INTEGER[])",
-        ),
+        NUM_TOKENS.of(*SAMPLED),
         Column(
             "mean_logprob",
             "DOUBLE",
