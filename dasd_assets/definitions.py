@@ -49,6 +49,7 @@ from dasd_assets import (
 from dasd_assets.records import data_file_check, landing_check, quarantine
 from dasd_assets.records.dagster_internals import mend_storages
 from dasd_assets.rules.arms import check_policies
+from dasd_assets.rules.gpu_engines import owns_gpu_engine
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.service import automation, jobs
 from dasd_assets.service.batches_run import JOB
@@ -222,7 +223,7 @@ class NoValues(dg.IOManager):
 
 def _io_manager(recipe: Recipe) -> dg.IOManagerDefinition:
     """The one resource that every step has: made where the step will run, before it begins."""
-    has_own_process = jobs.owns_gpu_engine(recipe)
+    has_own_process = owns_gpu_engine(recipe)
 
     def create(_: dg.InitResourceContext) -> NoValues:
         jobs.begin_step(has_own_process)

@@ -218,7 +218,7 @@ class Project:
     @property
     def definitions(self) -> dg.Definitions:
         loggers = dg.Definitions(loggers={"console": silent_log})
-        built = build_definitions(self.recipe, self.home, self.engines, self.fake.train, stages=self.stages)
+        built = build_definitions(self.recipe, self.home, self.engines, self.fake.train, self.warehouse, self.stages)
         return dg.Definitions.merge(built, loggers)
 
     @property

@@ -98,7 +98,7 @@ def test_each_model_is_loaded_once_to_work_and_once_to_be_checked(service: Round
     [run] = service.instance.get_runs(dg.RunsFilter(job_name=JOB))
     within = Counter(one.status for one in service.instance.get_runs(dg.RunsFilter(tags={MAKER: run.run_id})))
     assert run.status == SUCCESS
-    assert within == {SUCCESS: 1 + 4 * (NUM_BATCHES - 1), FAILURE: 1}  # the models; four parts a batch
+    assert within == {SUCCESS: 1 + 7 * (NUM_BATCHES - 1), FAILURE: 1}  # the models; seven parts a batch
     assert service.selection() != []
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -35,10 +36,19 @@ from dasd_resources.inference.kept_loaded import free_kept_engine
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
+from dasd_resources.storage.warehouse import Transaction, Warehouse
 
 ROOT = Path(__file__).parents[1]
 NAME = "chain_sums"
 NUM_BATCHES = 2
+WITHOUT_MODEL = (
+    "prompts",
+    "student_tokens",
+    "response_verdicts",
+    "sentence_probabilities",
+    "sentence_types",
+    "response_scores",
+)
 # Modules that are about one engine, and the catalogue.
 OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES), "openai_replies.py", "vllm_log.py"]
 # The package of that name, not the engine: its version is recorded, and its tokenizers decide a fingerprint.
@@ -152,6 +162,25 @@ class KeepingProject(RealProject):
         return Engines(home=str(self.home), keep_loaded_seconds=600.0)
 
 
+class SlowWarehouse(Warehouse):
+    """One where all that needs no model takes so long that an idle model is freed meanwhile."""
+
+    @contextmanager
+    def commit(self, origin: str) -> Iterator[Transaction]:
+        if any(f'"{asset}"' in origin for asset in WITHOUT_MODEL):
+            free_kept_engine()
+        with super().commit(origin) as transaction:
+            yield transaction
+
+
+class SlowProject(KeepingProject):
+    """The same, over such a warehouse."""
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return SlowWarehouse(home=str(self.home))
+
+
 @dataclass
 class Untrained(Fake):
     def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
@@ -161,7 +190,7 @@ class Untrained(Fake):
 def test_of_many_batches_each_model_is_loaded_once_to_work_and_once_to_be_checked(
     own: RealProject, entry: EngineEntry
 ) -> None:
-    """Made batch by batch, the teacher alone would be loaded four times for each."""
+    """Made batch by batch, the teacher alone would be loaded four times for each; and an idle model is freed."""
     loads = Counter[tuple[str, bool]]()
 
     def load(model: PromptedModel, api_key: ApiKey) -> InferenceEngine:
@@ -169,7 +198,7 @@ def test_of_many_batches_each_model_is_loaded_once_to_work_and_once_to_be_checke
         return ChainSums(model)
 
     ENGINES[NAME] = replace(entry, load=load, holds_gpu_until_exit=True)
-    project = KeepingProject(own.home, own.recipe, Untrained())
+    project = SlowProject(own.home, own.recipe, Untrained())
     for number in range(NUM_BATCHES):
         project.land(f"{number}.jsonl", prompt_rows(3 * number, 3 * number + 3))
     with pytest.raises(RunFailed, match="all batches are made"):

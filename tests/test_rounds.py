@@ -9,6 +9,7 @@ from conftest import change
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.quarantine import Quarantine
+from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
 from dasd_assets.service.rounds import Round, next_part, rounds
 from dasd_assets.service.staleness import NEVER, Cause, Stale
@@ -18,7 +19,9 @@ from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 ROUNDS = [
+    Round(frozenset({"prompts"}), frozenset()),
     Round(frozenset({"prompts", "responses"}), frozenset({"responses"})),
+    Round(frozenset({"prompts", "responses", "verdicts"}), frozenset()),
     Round(frozenset({"prompts", "responses", "verdicts", "scores"}), frozenset({"scores"})),
 ]
 ORDER = ["prompts", "responses", "verdicts", "scores", "sentences"]
@@ -40,12 +43,17 @@ def told(*steps: Step) -> tuple[str | None, list[str], list[str]]:
 
 
 def test_all_batches_get_responses_before_one_is_checked_and_so_on() -> None:
-    new, sampled, checked = step("a", "prompts"), step("b", "responses", only_check=True), step("c", "verdicts")
-    scored, other = step("d", "scores", only_check=True), step("e", "scores", only_check=True)
-    assert told(scored, checked, sampled, new) == ("a", ["prompts", "responses"], ["responses"])
-    assert told(scored, checked, sampled) == ("b", ["responses"], [])
-    assert told(scored, checked) == ("c", ["verdicts", "scores"], ["scores"])
-    assert told(scored, other) == ("d", ["scores", "sentences"], [])
+    """What needs no model is made of all batches by itself: meanwhile an idle model would be freed."""
+    new, unsampled, sampled = step("a", "prompts"), step("b", "responses"), step("c", "responses", only_check=True)
+    checked, judged = step("d", "verdicts"), step("e", "scores")
+    scored, other = step("f", "scores", only_check=True), step("g", "sentences")
+    assert told(other, scored, judged, checked, sampled, unsampled, new) == ("a", ["prompts"], [])
+    assert told(other, scored, judged, checked, sampled, unsampled) == ("b", ["responses"], ["responses"])
+    assert told(other, scored, judged, checked, sampled) == ("c", ["responses"], [])
+    assert told(other, scored, judged, checked) == ("d", ["verdicts"], [])
+    assert told(other, scored, judged) == ("e", ["scores"], ["scores"])
+    assert told(other, scored) == ("f", ["scores"], [])
+    assert told(other, other) == ("g", ["sentences"], [])
 
 
 def test_a_part_is_an_attempt_at_its_whole_step() -> None:
@@ -69,12 +77,23 @@ def test_models_that_take_long_to_load_have_rounds_unless_they_are_turned_off(tm
     graph = build_definitions(demo, tmp_path).resolve_asset_graph()
     assert rounds(demo, graph) == []
     slow = change(demo, "teacher.engine", "vllm")
-    first, second = rounds(slow, graph)
-    assert first.gated == {"teacher_generations_t060", "teacher_generations_t100"}
-    assert first.gated < first.assets < second.assets and "student_logprobs" in second.assets
-    assert "sentence_probabilities" not in second.assets
-    assert all(graph.get(dg.AssetKey(name)).is_partitioned for name in second.assets)
+    prompts, responses, verdicts, logprobs = rounds(slow, graph)
+    sampled = {"teacher_generations_t060", "teacher_generations_t100"}
+    assert prompts == Round(frozenset({"prompts"}), frozenset())
+    assert responses == Round(prompts.assets | sampled, frozenset(sampled))
+    assert verdicts == Round(responses.assets | {"student_tokens", "response_verdicts"}, frozenset())
+    assert logprobs == Round(verdicts.assets | {"student_logprobs"}, frozenset({"student_logprobs"}))
     assert rounds(change(slow, "automation.keep_loaded_seconds", 0.0), graph) == []
+
+
+@pytest.mark.parametrize("ray", [{}, {"gpus": False}])
+def test_a_model_on_ray_has_them_too_though_no_step_holds_its_gpu(ray: dict[str, bool], tmp_path: Path) -> None:
+    demo = load_recipe("demo")
+    graph = build_definitions(demo, tmp_path).resolve_asset_graph()
+    on_ray = change(demo, "teacher", {**demo.teacher.model_dump(), "engine": "vllm", "ray": ray})
+    assert len(rounds(on_ray, graph)) == 4
+    assert executor(on_ray, tmp_path).name == "in_process"
+    assert rounds(change(demo, "teacher", {**demo.teacher.model_dump(), "ray": {"gpus": False}}), graph) == []
 
 
 def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looked_at(
@@ -96,7 +115,7 @@ def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looke
     while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
         part, unchecked = next_part([attempt.step for attempt in found], ROUNDS)
         assert part.batch is not None
-        made.append(tuple(part.assets))
+        made.append((tuple(part.assets), unchecked))
         last = part.assets[-1]
         if unchecked:
             due[part.batch] = step(part.batch, last, only_check=True)
@@ -104,5 +123,5 @@ def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looke
             due[part.batch] = step(part.batch, ORDER[ORDER.index(last) + 1])
         else:
             del due[part.batch]
-    assert len(made) == 4 * 2 * STEPS_PER_LOOK
-    assert sum(one != other for one, other in pairwise(made)) == 3
+    assert len(made) == 7 * 2 * STEPS_PER_LOOK
+    assert sum(one != other for one, other in pairwise(made)) == 6

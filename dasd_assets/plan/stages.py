@@ -21,8 +21,8 @@ from dasd_assets.rules.asset_names import (
     generation_asset,
     selection_asset,
 )
+from dasd_assets.rules.gpu_engines import makes_rounds
 from dasd_assets.rules.landed import LANDED_ASSET
-from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import Recipe
 
 # Families: what the teacher writes, what mostly the student does, and what landed. A pilot has few continuations, which
@@ -119,10 +119,7 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
 
 def _starts(recipe: Recipe, scope: Scope) -> tuple[float, float]:
     """Starts of a stage that load its model, and those of other batches, for which it is still loaded (rounds)."""
-    kept = recipe.automation.keep_loaded_seconds and any(
-        ENGINES[model.engine].holds_gpu_until_exit for model in (recipe.teacher, recipe.student)
-    )
-    return (1.0, scope.num_batches - 1.0) if kept else (float(scope.num_batches), 0.0)
+    return (1.0, scope.num_batches - 1.0) if makes_rounds(recipe) else (float(scope.num_batches), 0.0)
 
 
 def _generated(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset: str) -> Stage:

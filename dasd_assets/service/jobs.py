@@ -25,9 +25,9 @@ from dasd_assets.records.landing_check import LANDING_CHECK
 from dasd_assets.records.quarantine import QUARANTINE_CHECK
 from dasd_assets.records.tags import EXPERIMENTS, UPKEEP
 from dasd_assets.rules.asset_names import CONTROL_ASSET, checkpoint_asset, dataset_asset, selection_asset
+from dasd_assets.rules.gpu_engines import owns_gpu_engine
 from dasd_assets.service.recovery import OwnedExecutor
 from dasd_assets.service.steps import data_assets
-from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.orphans import end_with_starter
 from dasd_resources.recipe import Recipe
 
@@ -63,14 +63,6 @@ def begin_step(has_own_process: bool) -> None:
     """Called where a step will run: if that is a process of its own, it is to end with the run's process."""
     if has_own_process:
         end_with_starter()
-
-
-def owns_gpu_engine(recipe: Recipe) -> bool:
-    """Whether a model runs, or is re-scored for parity, in an engine that holds a GPU until its process ends."""
-    models = ((recipe.teacher, recipe.parity.teacher), (recipe.student, recipe.parity.student))
-    here = [(model, parity) for model, parity in models if model.ray is None]  # else an actor holds it, and is ended
-    engines = {name for model, parity in here for name in (model.engine, parity.engine_for(model.engine))}
-    return any(ENGINES[engine].holds_gpu_until_exit for engine in engines)
 
 
 def build(recipe: Recipe, graph: BaseAssetGraph) -> list[UnresolvedAssetJobDefinition]:

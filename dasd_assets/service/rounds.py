@@ -2,8 +2,10 @@
 
 A batch asks for its models in turn: the teacher samples, the parity check scores a sample again in another way, the
 student scores, another computation checks that. Where loading takes minutes, all batches are first made up to their
-responses, then these are checked, then scored, then the scores are checked and the rest is made; `kept_loaded` keeps
-what one batch has loaded for the next. A round leaves out only checks, and nothing below them is made before they pass.
+responses, then these are checked, then scored, then the scores are checked, then the rest is made; `kept_loaded` keeps
+what one batch has loaded for the next. What needs no model has rounds of its own, between those: of a large batch it
+takes longer than an idle engine is kept. A round leaves out only checks, and nothing is made from an asset before they
+pass.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ import dagster as dg
 
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.rules.asset_names import generation_asset
-from dasd_assets.service.jobs import owns_gpu_engine
+from dasd_assets.rules.gpu_engines import makes_rounds
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.recipe import Recipe
 
@@ -28,10 +30,13 @@ class Round:
 
 def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
     """The rounds of a recipe whose models take long to load; none for others, and where no model is kept loaded."""
-    if not (recipe.automation.keep_loaded_seconds and owns_gpu_engine(recipe)):
+    if not makes_rounds(recipe):
         return []
-    gated = [[generation_asset(dataset) for dataset in recipe.datasets], ["student_logprobs"]]
-    return [Round(_up_to(names, graph), frozenset(names)) for names in gated]
+    found = list[Round]()
+    for names in ([generation_asset(dataset) for dataset in recipe.datasets], ["student_logprobs"]):
+        made, gated = _up_to(names, graph), frozenset(names)
+        found += [Round(made - gated, frozenset()), Round(made, gated)]
+    return found
 
 
 def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
@@ -63,7 +68,7 @@ def _part(step: Step, of_recipe: Sequence[Round]) -> tuple[int, Step, frozenset[
         part = replace(step, reasons=inside)
         if not step.only_checks.issuperset(inside):
             return 2 * number, part, one.gated
-        if inside and number < len(of_recipe) - 1:
+        if inside:
             return 2 * number + 1, part, frozenset()
     return 2 * len(of_recipe), step, frozenset()
 
