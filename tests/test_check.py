@@ -14,11 +14,14 @@ from stub_server import MODEL, Stub
 
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
+from dasd_assets.commands.check.landed import Prompts
+from dasd_assets.commands.check.machine import most_examples, size
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.commands.check.training import gpu_processes, kernels_here, launcher
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
+from dasd_resources.inference.model_files import count_weights
 from dasd_resources.inference.openai_engine import OpenAIEngine
 from dasd_resources.recipe import Landing, Recipe
 
@@ -36,7 +39,7 @@ def test_a_sound_recipe_passes(project: Project) -> None:
     found = findings(project)
     assert {finding.status for finding in found.values()} == {"ok"}
     assert found["prompts"].message.startswith("9 in ")
-    assert "for 36 responses of at most 200 tokens" in found["disk"].message
+    assert "for 36 responses of at most 200 tokens and the training sets" in found["disk"].message
     assert found["teacher logprobs"].message.startswith("8 tokens sampled and scored again, 0 nats")
     assert found["teacher thinking"].message == "3 of 3 answers have a thinking part"
     assert "student thinking" not in found
@@ -70,6 +73,26 @@ def test_each_fault_is_found_and_nothing_else(
     (found,) = failed(findings(project, quick=True)).items()
     assert found[0] == look
     assert message in found[1]
+
+
+def test_room_is_needed_for_a_training_while_it_runs(project: Project) -> None:
+    """Three saves of its state; of 9 responses of 200 tokens the file, and ids and labels in Arrow."""
+    project.land("a.jsonl", prompt_rows(0, 9))
+    assert not project.recipe.training.packing
+    num_weights = count_weights(Path(project.recipe.student.model))
+    expected = size(3 * 12 * num_weights + 9 * 200 * (4 + 8))
+    assert f"{expected} while the largest stage trains" in findings(project, quick=True)["disk"].message
+
+
+def test_no_more_is_trained_on_than_the_policy_and_the_budgets_let_through(project: Project) -> None:
+    landed = Prompts(9, None, frozenset({"general", "math"}))
+    assert most_examples(project.recipe, "t060", landed) == 9
+    several = change(project.recipe, "selection.policy", "top_k")
+    assert most_examples(several, "t060", landed) == 9 * several.generation.num_candidates
+    budgets = {"t060": {"general": 3, "math": 4, "code": 5}, "t100": {"general": 3}}
+    limited = change(several, "selection.budgets", budgets)
+    assert most_examples(limited, "t060", landed) == 7
+    assert most_examples(limited, "t100", landed) == 9 * several.generation.num_candidates
 
 
 def test_it_is_said_which_of_the_experiments_that_a_recipe_names_it_cannot_make(project: Project) -> None:

@@ -34,6 +34,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from dasd_resources.inference.model_files import count_weights
 from dasd_resources.recipe import Training
 from dasd_resources.sft import trainer
 from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained, epoch_folder, published
@@ -44,6 +45,7 @@ from dasd_resources.sft.child import (
     accumulation_steps,
     sft_config,
 )
+from dasd_resources.sft.disk import STATE_BYTES, arrow_bytes
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.forked import ForkedChild, start
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
@@ -304,6 +306,9 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     with pytest.raises(TrainingError, match="killed by SIGKILL"):
         train(job, kill)
     assert not job.destination.exists()
+    for state in job.partial.glob("state/checkpoint-*/complete"):  # what dasd plan and dasd check reckon with
+        kept = sum((state.parent / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
+        assert kept == pytest.approx(STATE_BYTES * count_weights(job.model), rel=0.1)
     trained = train(job, resumed.append)
     begun, first = resumed[0], points_of(resumed)[0]
     assert isinstance(begun, Pace) and 10 <= begun.step < 60 and begun.step % 5 == 0
@@ -510,6 +515,15 @@ def test_rows_that_are_fine_are_counted_and_none_is_an_error(tmp_path: Path) -> 
     assert check_rows(write_rows(tmp_path / "rows.parquet", [row(i) for i in range(3)]), 64) == 3
     with pytest.raises(ValueError, match="has no rows"):
         check_rows(write_rows(tmp_path / "none.parquet", []), 64)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_rows_in_arrow_are_as_large_as_is_reckoned(tmp_path: Path, packing: bool) -> None:
+    rows = write_rows(tmp_path / "rows.parquet", [([5] * 64, [5] * 64)] * 400)
+    training = TRAINING.model_copy(update={"packing": packing})
+    load_rows(rows, training, tmp_path / "cache")
+    files = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.arrow")]
+    assert sum(files) == pytest.approx(arrow_bytes(400 * 64, training), rel=0.05)
 
 
 @pytest.mark.parametrize("packing", [False, True])

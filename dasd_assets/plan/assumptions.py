@@ -27,13 +27,15 @@ BENCHMARK_SIZES = {
     "livecodebench_v6": 175,
 }
 UNKNOWN_BENCHMARK = 200
+TOKENS_PER_SENTENCE = 27
+OF_SENTENCES = f"ours: {TOKENS_PER_SENTENCE} tokens a sentence"
 UTILISED = ("decode", "prefill", "training")
 
 
 def assumed(recipe: Recipe, machine: Machine) -> Figures:
     """All figures of a recipe. Lengths are no longer than its limits allow."""
     figures = {**_of_responses(recipe), **_of_mixed_policy(), **_of_answers(recipe), **_of_machine(machine)}
-    return {**figures, **_of_rates(), **_of_disk()}
+    return {**figures, **_of_rates(), **of_disk()}
 
 
 def _of_responses(recipe: Recipe) -> Figures:
@@ -53,7 +55,7 @@ def _of_responses(recipe: Recipe) -> Figures:
         figures |= {
             f"teacher_tokens.{dataset}": Figure(mean, 0.6 * mean, 1.5 * mean, origin),
             f"student_tokens.{dataset}": Figure(mean, 0.6 * mean, 1.5 * mean, f"{origin}, in the student's tokens"),
-            f"sentences.{dataset}": Figure(mean / 27, mean / 40, mean / 18, "ours: 27 tokens a sentence"),
+            f"sentences.{dataset}": Figure(mean / TOKENS_PER_SENTENCE, mean / 40, mean / 18, OF_SENTENCES),
             f"scored_share.{dataset}": Figure(0.9, 0.75, 0.98, "assumed: passes the filters but correctness", True),
             f"accepted_share.{dataset}": Figure(share, share - 0.2, share + 0.1, f"{wrong}assumed", True),
             f"covered_share.{dataset}": Figure(0.95, 0.8, 1.0, "assumed: questions with an accepted response", True),
@@ -116,7 +118,7 @@ def _of_rates() -> Figures:
     }
 
 
-def _of_disk() -> Figures:
+def of_disk() -> Figures:
     """Bytes of a token or a row as they are stored, compressed."""
     return {
         "bytes.teacher_token": Figure(9.7, 8.0, 12.0, "measured here: id, logprob, offset 7.7, text 2"),

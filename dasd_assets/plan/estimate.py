@@ -8,9 +8,9 @@ from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
 from dasd_assets.plan.work import Work, trained_here, work_of
 from dasd_resources.recipe import Recipe
+from dasd_resources.sft.disk import arrow_bytes, published_bytes, state_bytes
 
 HOUR = 3600.0
-STATE_COPIES = 4  # of a training: weights, two moments, and the one before it, until it is deleted
 TOTAL = "total"
 
 
@@ -109,7 +109,8 @@ def _disk(recipe: Recipe, scope: Scope, work: Work, values: Values) -> dict[str,
 
     # Both policies are written; the control's examples are as long. The mixed-policy dataset has none.
     taught = sum(2 * work.tokens[f"trained.{dataset}"] for dataset in recipe.datasets) + work.tokens["trained.mixed"]
-    weights = scope.student.num_parameters * 2
+    stages = {name: recipe.training.of(name) for name in trained_here(recipe)}
+    num_weights = scope.student.num_parameters
     small = sum(num for name, num in work.rows.items() if "." not in name and name not in LARGE)
     return {
         "responses": tokens("generated.") * values["bytes.teacher_token"],
@@ -119,8 +120,13 @@ def _disk(recipe: Recipe, scope: Scope, work: Work, values: Values) -> dict[str,
         "training sets": taught * values["bytes.example_token"],
         "rollouts and answers": (tokens("rollouts") + tokens("answers.")) * values["bytes.student_token"],
         "other rows": small * values["bytes.row"],
-        "checkpoints": weights * len(trained_here(recipe)),
-        "training state": weights * STATE_COPIES,
+        "checkpoints": sum(published_bytes(num_weights, own, recipe.epochs(name)) for name, own in stages.items()),
+        "training state": state_bytes(num_weights),
+        "rows being trained on": max(
+            work.tokens[f"trained.{name}"] * values["bytes.example_token"]
+            + arrow_bytes(work.tokens[f"trained.{name}"], own)
+            for name, own in stages.items()
+        ),
     }
 
 

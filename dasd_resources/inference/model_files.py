@@ -7,8 +7,11 @@ code).
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
+
+from safetensors import safe_open
 
 from dasd_resources.content_hash import content_hash, file_hash
 from dasd_resources.file_hashes import cached_hash
@@ -114,6 +117,15 @@ def check_weights(path: Path) -> None:
     missing = sorted(shard for shard in _shards(path) if not (path / shard).is_file())
     if missing:
         raise RecipeError(f"{path} lacks {', '.join(missing)}, named in its index; copy or download the model again")
+
+
+def count_weights(path: Path) -> int:
+    """Numbers in the model's safetensors files, by their headers."""
+    num_weights = 0
+    for file in path.glob(WEIGHTS):
+        with safe_open(file, framework="numpy") as opened:
+            num_weights += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    return num_weights
 
 
 def context_length(path: Path) -> int:

@@ -34,6 +34,7 @@ from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
 from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
+from dasd_resources.sft.disk import KEPT_STATES
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.freed_memory import keep_freed_memory
 from dasd_resources.sft.kept_epochs import KeepsEpochs
@@ -157,7 +158,7 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
         seed=seed,
         save_strategy="steps" if training.save_every_steps else "epoch",
         save_steps=training.save_every_steps or 1,
-        save_total_limit=2,  # one may be unfinished when the process is killed
+        save_total_limit=KEPT_STATES,
         logging_steps=1 / 200,  # of all steps
         disable_tqdm=True,
         report_to=[],

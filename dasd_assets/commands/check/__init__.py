@@ -116,7 +116,7 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
     if recipe.experiments:
         yield _result("experiments", experiments, recipe, home)
     yield _result("training memory", memory, recipe, models.get("student"))
-    yield _result("disk", disk, recipe, home, models.get("student"), prompts.num_prompts)
+    yield _result("disk", disk, recipe, home, models.get("student"), prompts)
 
 
 def _result(

@@ -2,42 +2,76 @@
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown
+from dasd_assets.plan.assumptions import TOKENS_PER_SENTENCE, of_disk
+from dasd_assets.plan.figures import at_hand
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
-from dasd_resources.inference.model_files import WEIGHTS
+from dasd_resources.inference.model_files import count_weights
 from dasd_resources.recipe import Recipe
+from dasd_resources.sft.disk import arrow_bytes, published_bytes, state_bytes
 from dasd_resources.storage.data_places import ObjectStore
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured
 
-# ids, logprob and offset of a token take 7.7 bytes; the text some 2 more. The student has its own tokens.
-BYTES_PER_TOKEN = 2 * 7.7 + 2 + 2  # teacher, student, text, sentence sums
-STATE_COPIES = 4  # a private training checkpoint: weights, two moments, and the one before it being deleted
 
+def disk(recipe: Recipe, home: Path, student: PromptedModel | None, prompts: Prompts) -> str:
+    """All responses and what is trained on, at most, or of as many tokens as there are by now; checkpoints; a training.
 
-def disk(recipe: Recipe, home: Path, student: PromptedModel | None, num_prompts: int) -> str:
-    """Rows of all responses, at most, or of as many tokens as there are by now; and the checkpoint of every stage."""
+    What a training takes while it runs is of its largest stage, and on the home's disk wherever the tables are.
+    """
     if student is None:
         raise CheckUnknown("the student is not here, and so the size of its checkpoints is not known")
-    num_responses = num_prompts * recipe.generation.num_candidates * len(recipe.generation.temperatures)
+    num_responses = prompts.num_prompts * recipe.generation.num_candidates * len(recipe.generation.temperatures)
     mean, known = _mean_tokens(home)
-    rows = num_responses * (mean or recipe.generation.max_tokens) * BYTES_PER_TOKEN
-    weights = sum(file.stat().st_size for file in student.path.glob(WEIGHTS))
-    checkpoints = weights * (len(trained_names(recipe)) + STATE_COPIES)
+    each, tokens = at_hand(of_disk()), mean or recipe.generation.max_tokens
+    examples = {name: tokens * most_examples(recipe, name, prompts) for name in recipe.datasets}
+    taught = 2 * sum(examples.values())  # and the control's
+    rows = num_responses * tokens * _response_token(each) + taught * each["bytes.example_token"]
+    checkpoints, training = _trainings(recipe, count_weights(student.path), examples, each["bytes.example_token"])
     there = next(folder for folder in (home, *home.parents) if folder.is_dir())
     elsewhere = isinstance(Lake(home=str(home)).catalog.data, ObjectStore)
-    needed, free = math.ceil(checkpoints + rows * (not elsewhere)), shutil.disk_usage(there).free
+    needed, free = math.ceil(checkpoints + training + rows * (not elsewhere)), shutil.disk_usage(there).free
     where = " in the object store" * elsewhere
     message = (
-        f"{size(needed)} needed ({size(rows)}{where} for {num_responses:,} responses of {known} "
-        f"{mean or recipe.generation.max_tokens:,.0f} tokens, {size(checkpoints)} for checkpoints), {size(free)} free"
+        f"{size(needed)} needed ({size(rows)}{where} for {num_responses:,} responses of {known} {tokens:,.0f} tokens "
+        f"and the training sets, {size(checkpoints)} for checkpoints, {size(training)} while the largest stage "
+        f"trains), {size(free)} free"
     )
     if needed > free:
         raise CheckFailed(f"{message}: make room, or set DASD_HOME to a larger disk")
     return message
+
+
+def _response_token(each: Mapping[str, float]) -> float:
+    """Bytes of a response's token: of the teacher and of the student, who has as many, and its share of a sentence."""
+    tokens = each["bytes.teacher_token"] + each["bytes.student_token"] + each["bytes.student_logprob"]
+    return tokens + each["bytes.sentence"] / TOKENS_PER_SENTENCE
+
+
+def most_examples(recipe: Recipe, dataset: str, prompts: Prompts) -> float:
+    """As many as the policy may select, within the budget where every landed domain has one."""
+    selection, most = recipe.selection, float(prompts.num_prompts)
+    if selection.policy == "top_k":
+        most *= min(recipe.generation.num_candidates, selection.max_per_question or math.inf)
+    budget = selection.budgets.get(dataset, {})
+    if selection.budget_unit == "examples" and prompts.domains <= budget.keys():
+        most = min(most, sum(budget[domain] for domain in prompts.domains))
+    return most
+
+
+def _trainings(
+    recipe: Recipe, num_weights: int, examples: Mapping[str, float], file_token: float
+) -> tuple[float, float]:
+    """Bytes of all checkpoints, and of the largest stage while it trains. examples: dataset -> tokens."""
+    stages = {name: recipe.training.of(name) for name in trained_names(recipe)}
+    checkpoints = sum(published_bytes(num_weights, own, recipe.epochs(name)) for name, own in stages.items())
+    rows = max(num * file_token + arrow_bytes(num, stages[name]) for name, num in examples.items())
+    return checkpoints, state_bytes(num_weights) + rows
 
 
 def _mean_tokens(home: Path) -> tuple[float | None, str]:
