@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Project
 from hypothesis import given
@@ -29,6 +30,8 @@ from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import load_recipe
+from dasd_resources.storage.lake import Params
+from dasd_resources.storage.warehouse import Warehouse
 
 RECIPE = load_recipe("demo")
 STUDENT = Chat.load(Path(RECIPE.student.model), RECIPE.student)
@@ -255,6 +258,38 @@ def test_lengths_are_stored_with_rows_and_computed_for_older_ones(copy: Project)
             assert len({*transaction.read(f"SELECT {lengths} FROM {table}").row(0)} - {0}) == 1
             transaction.read(f"UPDATE {table} SET num_tokens = NULL")
     assert current_continuations(copy.warehouse, copy.engines, copy.recipe).equals(stored)
+
+
+def test_wanted_continuations_are_found_in_one_pass(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries: list[str] = []
+
+    class Noting(Warehouse):
+        def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
+            queries.append(query)
+            return super().read(query, params, at)
+
+    warehouse, num_queries = Noting(home=str(finished.home)), set()
+    every = finished.read("SELECT continuation_id FROM teacher_continuations ORDER BY ALL")["continuation_id"]
+    for at_once in (1, 1024):
+        monkeypatch.setattr("dasd_assets.rules.rollouts.ROLLOUTS_AT_ONCE", at_once)
+        found = current_continuations(warehouse, finished.engines, finished.recipe)["continuation_id"]
+        assert found.to_list() == every.to_list() != []
+        num_queries.add(len(queries))
+        queries.clear()
+    assert len(num_queries) == 1
+
+
+def test_a_cut_that_is_stored_is_not_drawn_again(copy: Project) -> None:
+    query = "SELECT * EXCLUDE (run_id) FROM prefix_cuts ORDER BY rollout_id"
+    before = copy.read(query)
+    assert before.height > 1
+    with copy.warehouse.commit("test") as transaction:
+        lost = {"id": before["rollout_id"][0]}
+        transaction.read("DELETE FROM prefix_cuts WHERE rollout_id = $id", lost)
+        unreadable = "UPDATE student_rollouts SET offsets = [NULL] WHERE rollout_id <> $id"
+        transaction.read(unreadable, lost)
+    copy.materialize("prefix_cuts")
+    assert copy.read(query).equals(before)
 
 
 def test_repetition_is_found_in_the_whole_text() -> None:

@@ -7,7 +7,7 @@ import polars as pl
 
 from dasd_assets.checks.findings import AssetCheckFinding, Check, Scope, failed_requests
 from dasd_assets.evaluation import checkpoint_outcomes
-from dasd_assets.mixed_policy.continuations import current_continuations, current_prefixes
+from dasd_assets.mixed_policy.continuations import current_continuations, current_cuts
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
@@ -100,7 +100,7 @@ def _missing_rollouts(scope: Scope) -> AssetCheckFinding:
 
 
 def _missing_continuations(scope: Scope) -> AssetCheckFinding:
-    wanted = sum(1 for _ in current_prefixes(scope.warehouse, scope.engines, scope.recipe, scope.teacher))
+    wanted = len(current_cuts(scope.warehouse, scope.engines, scope.recipe))
     made = current_continuations(scope.warehouse, scope.engines, scope.recipe).height
     return failed_requests(scope, "teacher_continuations", wanted - made, wanted)
 

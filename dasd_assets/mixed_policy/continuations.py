@@ -4,22 +4,22 @@ The teacher continues the prefix *text*, in its own tokens, inside the thinking 
 what is left of its token budget.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 import polars as pl
 
+from dasd_assets.mixed_policy.cuts import cuts_of
 from dasd_assets.mixed_policy.distilled_student import looked_up, student_rollouts_now, wanted_by
 from dasd_assets.records.column_lineage import Sources
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
-from dasd_assets.rules.cuts import CUT_VERSION, CUTS
+from dasd_assets.rules.cuts import CUTS
 from dasd_assets.rules.ids import continuation_id
 from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
-from dasd_assets.rules.rollouts import cut_off_texts
+from dasd_assets.rules.rollouts import asked_texts, texts_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import without_empty_thinking
@@ -83,7 +83,7 @@ def continuation_row(completion: Completion, row: Row, asked: GenerationRequest,
 def continued(
     engines: Engines, teacher: PromptedModel, recipe: Recipe, prefixes: Iterable[Row]
 ) -> Iterator[Row | Failure]:
-    """The `teacher_continuations` row of each of these `current_prefixes`, or why there is none, as they finish."""
+    """The `teacher_continuations` row of each of these `prefixes`, or why there is none, as they finish."""
     waiting = dict[str, tuple[Row, GenerationRequest]]()
 
     def requests() -> Iterator[GenerationRequest | Failure]:
@@ -116,14 +116,46 @@ def prefix_end(text: str, prefix_text: str) -> int:
     return next(differs, min(len(text), len(prefix_text)))
 
 
+def current_cuts(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> dict[str, int]:
+    """rollout_id -> cut_char of the rollouts that the teacher is to continue now, in the order of their ids."""
+    rollouts = student_rollouts_now(warehouse, engines, recipe).filter("cut_off")["rollout_id"]
+    return dict(cuts_of(warehouse, rollouts).drop_nulls("cut_char").iter_rows())
+
+
+def prefixes(texts: Iterable[Row], cuts: Mapping[str, int], recipe: Recipe, teacher: str) -> Iterator[Row]:
+    """Rows of rollouts, their `text` replaced by what the teacher is given of it, and the continuation_id of that."""
+    sampling = {
+        "teacher_fingerprint": teacher,
+        "temperature": recipe.mixed_policy.continuation_temperature,
+        "top_p": recipe.generation.top_p,
+        "max_response_tokens": recipe.generation.max_tokens,
+    }
+    for row in texts:
+        prefix = teachers_prefix(row["text"][: cuts[row["rollout_id"]]], recipe.teacher.thinking)
+        wanted = {name: value for name, value in row.items() if name != "text"} | sampling | {"prefix_text": prefix}
+        yield {**wanted, "continuation_id": continuation_id(wanted)}
+
+
+def wanted_continuations(warehouse: Warehouse, recipe: Recipe, teacher: str, cuts: Mapping[str, int]) -> dict[str, str]:
+    """continuation_id -> rollout_id of these cuts. An id is a hash of the prefix, so each text is read, once."""
+    with warehouse.reading() as reading:
+        texts = texts_of(reading, list(cuts))
+        return {row["continuation_id"]: row["rollout_id"] for row in prefixes(texts, cuts, recipe, teacher)}
+
+
 def current_continuations(warehouse: Warehouse, engines: Engines, recipe: Recipe) -> pl.DataFrame:
-    """(continuation_id, prompt_id, num_tokens) of those that this recipe wants now, in the order of their ids."""
+    """`made_of` those that this recipe wants now."""
     teacher = engines.fingerprint(recipe.teacher, "teacher.model")
-    ids = [row["continuation_id"] for row in current_prefixes(warehouse, engines, recipe, teacher)]
+    cuts = current_cuts(warehouse, engines, recipe)
+    return made_of(warehouse, wanted_continuations(warehouse, recipe, teacher, cuts))
+
+
+def made_of(warehouse: Warehouse, ids: Iterable[str]) -> pl.DataFrame:
+    """(continuation_id, prompt_id, num_tokens) of those of these that there are, in the order of their ids."""
     continuations = measured("teacher_continuations", "num_tokens", "continuation_id", "prompt_id")
     query = f"""FROM {continuations} c SEMI JOIN prompts p USING (prompt_id)
         WHERE c.continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY c.continuation_id"""
-    return warehouse.read(query, {"ids": ids})
+    return warehouse.read(query, {"ids": list(ids)})
 
 
 def continuation_texts(warehouse: Warehouse, ids: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -141,7 +173,7 @@ def continuation_texts(warehouse: Warehouse, ids: Sequence[str]) -> Iterator[pl.
 
 
 def prefixes_read(recipe: Recipe) -> Sources:
-    """Table -> asset: what `current_prefixes` reads."""
+    """Table -> asset: what `current_cuts` reads, and `wanted_continuations`."""
     return {**wanted_by(recipe), "student_rollouts": "student_rollouts", "prefix_cuts": "prefix_cuts"}
 
 
@@ -176,16 +208,16 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher = engines.find(recipe.teacher, "teacher.model")
-        prefixes = partial(current_prefixes, warehouse, engines, recipe, teacher.fingerprint)
-        wanted = [row["continuation_id"] for row in prefixes()]
+        cuts = current_cuts(warehouse, engines, recipe)
+        wanted = wanted_continuations(warehouse, recipe, teacher.fingerprint, cuts)
         present = warehouse.read("SELECT continuation_id FROM teacher_continuations")["continuation_id"]
-        todo = set(missing(wanted, present))
+        todo = sorted(wanted[key] for key in missing(wanted, present))
         with Ledger(warehouse, "teacher_continuations", origin(context)) as ledger:
             # Their texts are read again, a part at a time, as the engine asks for them.
-            asked = (row for row in prefixes() if row["continuation_id"] in todo) if todo else iter(())
+            asked = prefixes(asked_texts(warehouse, todo), cuts, recipe, teacher.fingerprint)
             made = continued(engines, teacher, recipe, asked)
             ledger.collect(logged(made, len(todo), "continuations", context.log.info), lambda row: row)
-        rows = current_continuations(warehouse, engines, recipe)
+        rows = made_of(warehouse, wanted)
         return dg.MaterializeResult(
             data_version=content_version(rows["continuation_id"]),
             tags=retry_tags([(ledger, teacher.spec)]),
@@ -200,22 +232,3 @@ def _continuations(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return teacher_continuations
-
-
-def current_prefixes(warehouse: Warehouse, engines: Engines, recipe: Recipe, teacher: str) -> Iterator[Row]:
-    """A row per current cut: continuation_id and what decides it, prompt_id, question, system_prompt."""
-    rollouts = student_rollouts_now(warehouse, engines, recipe)
-    query = "SELECT rollout_id, cut_char FROM prefix_cuts WHERE cut_version = $version AND cut_char IS NOT NULL"
-    cuts = dict(warehouse.read(query, {"version": CUT_VERSION}).iter_rows())
-    sampling = {
-        "teacher_fingerprint": teacher,
-        "temperature": recipe.mixed_policy.continuation_temperature,
-        "top_p": recipe.generation.top_p,
-        "max_response_tokens": recipe.generation.max_tokens,
-    }
-    for row in cut_off_texts(warehouse, rollouts):
-        if row["rollout_id"] in cuts:
-            prefix = teachers_prefix(row["text"][: cuts[row["rollout_id"]]], recipe.teacher.thinking)
-            asked = {name: row[name] for name in ("rollout_id", "prompt_id", "question", "system_prompt")}
-            wanted = {**asked, **sampling, "prefix_text": prefix}
-            yield {**wanted, "continuation_id": continuation_id(wanted)}

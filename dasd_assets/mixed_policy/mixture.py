@@ -15,7 +15,7 @@ from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
     continuations_read,
     current_continuations,
-    current_prefixes,
+    current_cuts,
     prefix_end,
 )
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, looked_up, student_rollouts_now
@@ -101,8 +101,10 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         student = engines.fingerprint(recipe.student, "student.model")
-        accepted = _accepted(warehouse, engines, recipe, student)
-        empty = _why_empty(warehouse, engines, recipe, student) if accepted.is_empty() else None
+        continuations = current_continuations(warehouse, engines, recipe)
+        accepted = _accepted(warehouse, recipe, student, continuations)
+        num_continued = continuations.height
+        empty = _why_empty(warehouse, engines, recipe, student, num_continued) if accepted.is_empty() else None
         record_empty(context, warehouse, recipe, MIXED, empty)
         ids = selected_ids(warehouse, recipe, recipe.last_dataset, DAS)
         ratio = recipe.mixed_policy.off_policy_ratio
@@ -146,8 +148,8 @@ def continuations_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str
         )
 
 
-def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> pl.DataFrame:
-    """Current continuations that passed every required filter."""
+def _accepted(warehouse: Warehouse, recipe: Recipe, student: str, continuations: pl.DataFrame) -> pl.DataFrame:
+    """Those of the continuations that passed every required filter."""
     query = """SELECT continuation_id FROM continuation_verdicts
         WHERE filter_version = $version AND list_contains($filters, filter)
         GROUP BY continuation_id HAVING bool_and(passed) AND count(*) = len($filters)"""
@@ -156,20 +158,19 @@ def _accepted(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: s
         "filters": list(required_filters(recipe.mixed_policy.require_correct, recipe.filters.required)),
     }
     passed = warehouse.read(query, params)["continuation_id"]
-    return current_continuations(warehouse, engines, recipe).filter(pl.col("continuation_id").is_in(passed.implode()))
+    return continuations.filter(pl.col("continuation_id").is_in(passed.implode()))
 
 
-def _why_empty(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str) -> Row:
+def _why_empty(warehouse: Warehouse, engines: Engines, recipe: Recipe, student: str, num_continued: int) -> Row:
     """The `empty_datasets` row, where no continuation was accepted."""
     checkpoint = str(distilled_checkpoint(warehouse, recipe)["checkpoint_id"])
     rollouts = student_rollouts_now(warehouse, engines, recipe)
-    teacher = engines.fingerprint(recipe.teacher, "teacher.model")
     counts = MixtureCounts(
         num_wanted=len(current_wanted(warehouse, recipe, student, checkpoint)),
         num_rolled_out=rollouts.height,
         num_cut_off=rollouts.filter("cut_off").height,
-        num_cut=sum(1 for _ in current_prefixes(warehouse, engines, recipe, teacher)),
-        num_continued=current_continuations(warehouse, engines, recipe).height,
+        num_cut=len(current_cuts(warehouse, engines, recipe)),
+        num_continued=num_continued,
         num_passed=0,
         has_teacher=not ENGINES[recipe.teacher.engine].absent,
     )

@@ -1,7 +1,7 @@
 """The rollouts that a recipe asks of a checkpoint (report §5): which questions, and at most how many tokens each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -13,7 +13,8 @@ from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.recipe import MixedPolicy, Recipe
-from dasd_resources.storage.lake import Lake, Row
+from dasd_resources.storage.lake import Lake, Reading, Row
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.tables import measured
 
 ROLLOUTS_AT_ONCE = 1024
@@ -99,7 +100,7 @@ _REFERENCES = f"""SELECT s.response_id, {AS_ASKED} AS question, p.system_prompt,
 def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) -> pl.DataFrame:
     """The `student_rollouts` that a recipe wants now, in the order of rollout_id.
 
-    Columns rollout_id, prompt_id, reference_num_tokens, cut_off; texts are left to `cut_off_texts`.
+    Columns rollout_id, prompt_id, reference_num_tokens, cut_off; texts are left to `texts_of`.
     """
     ids = [row["rollout_id"] for row in current_wanted(lake, recipe, student, checkpoint)]
     query = """SELECT rollout_id, prompt_id, reference_num_tokens, cut_off
@@ -108,16 +109,24 @@ def current_rollouts(lake: Lake, recipe: Recipe, student: str, checkpoint: str) 
     return lake.read(query, {"checkpoint": checkpoint, "ids": ids})
 
 
-def cut_off_texts(lake: Lake, rollouts: pl.DataFrame) -> Iterator[Row]:
-    """(rollout_id, prompt_id, text, offsets, question, system_prompt) of those that were cut off, few in memory.
+def texts_of(reading: Reading, rollout_ids: Sequence[str], columns: str = "text") -> Iterator[Row]:
+    """(rollout_id, text, or other columns) of these rollouts, in no order: one pass over the table, few in memory."""
+    query = f"SELECT rollout_id, {columns} FROM student_rollouts WHERE rollout_id IN (SELECT unnest($ids::VARCHAR[]))"
+    for part in reading.stream(query, {"ids": list(rollout_ids)}, ROLLOUTS_AT_ONCE):
+        yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
-    rollouts: of `current_rollouts`.
+
+def asked_texts(lake: Lake, rollout_ids: Sequence[str]) -> Iterator[Row]:
+    """(rollout_id, prompt_id, text, question, system_prompt) of these rollouts, in the order of their ids.
+
+    A part is read at a time, as it is asked for: nothing stays open while an engine works on it.
     """
-    for part in rollouts.filter("cut_off").iter_slices(ROLLOUTS_AT_ONCE):
-        yield from lake.read(_TEXTS, {"ids": part["rollout_id"].to_list()}).iter_rows(named=True, buffer_size=32)
+    for first in range(0, len(rollout_ids), ROLLOUTS_AT_ONCE):
+        part = lake.read(_ASKED, {"ids": list(rollout_ids[first : first + ROLLOUTS_AT_ONCE])})
+        yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
 
-_TEXTS = f"""SELECT r.rollout_id, r.prompt_id, r.text, r.offsets, {AS_ASKED} AS question, p.system_prompt
+_ASKED = f"""SELECT r.rollout_id, r.prompt_id, r.text, {AS_ASKED} AS question, p.system_prompt
     FROM (FROM student_rollouts WHERE rollout_id IN (SELECT unnest($ids::VARCHAR[]))) r JOIN prompts p USING (prompt_id)
         LEFT JOIN (SELECT response_id, instruction FROM responses) a ON a.response_id = r.reference_response_id
     ORDER BY r.rollout_id"""
