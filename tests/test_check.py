@@ -60,6 +60,12 @@ def test_quick_loads_no_engine(project: Project) -> None:
         ("generation.max_tokens", 10**6, "teacher context", "generation.max_tokens 1,000,000 and the longest prompt"),
         ("training.max_length", 10**6, "student context", "training.max_length 1,000,000 exceeds the context"),
         ("training.launcher", ["no-such-launcher"], "launcher", "no command no-such-launcher"),
+        (
+            "training.attn_implementation",
+            "flash_attention_2",
+            "attention",
+            "need flash_attn: pip install 'dasd[flash-attn]' --no-build-isolation, or",
+        ),
         ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
         ("generation.num_candidates", 10**9, "disk", "make room"),
         ("evaluation.benchmarks", [{"name": "x", "path": "/no.jsonl", "max_tokens": 9}], "benchmark x", "no such file"),

@@ -21,7 +21,7 @@ from dasd_resources.sft.trackers import PACKAGES as TRACKERS
 from dasd_resources.sft.trainer import executable
 
 PACKAGES = {
-    "flash_attention_2": ("flash_attn", "pip install 'dasd[flash-attn]'"),
+    "flash_attention_2": ("flash_attn", "pip install 'dasd[flash-attn]' --no-build-isolation"),
     "flash_attention_3": ("flash_attn_interface", "build it from FlashAttention's sources (hopper/)"),
 }
 
