@@ -7,7 +7,8 @@ from drawn import PNG, decoded
 
 from dasd_assets.experiments.by_difficulty import difficulty_tables, grouped
 from dasd_assets.experiments.cut_off_rollouts import change_text, rollouts_cut_off
-from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors
+from dasd_assets.experiments.dataset_differences import LOSS, of_losses, of_traits, width
+from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors, count_column
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
 from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
@@ -162,6 +163,37 @@ def test_the_error_of_a_mean_is_over_questions_of_which_all_examples_are_one() -
     [row] = clustered_errors(alike).to_dicts()
     assert (row["right_error"], row["sentences_error"], row["tokens_error"]) == (None, None, pytest.approx(0.5))
     assert clustered_errors(one.head(1))["tokens_error"].to_list() == [None]
+
+
+def of_questions(**examples: tuple[float, int]) -> pl.DataFrame:
+    """Sum and number of every trait, of the examples to each question."""
+    sums, numbers = zip(*examples.values(), strict=True)
+    return pl.DataFrame(
+        {"prompt_id": list(examples)}
+        | {name: list(sums) for name in ERRORS}
+        | {count_column(name): list(numbers) for name in ERRORS}
+    )
+
+
+def test_the_difference_of_two_means_is_paired_by_question() -> None:
+    """Means .5 and 1. Of three questions each adds its residual under the one less that under the other, of four
+    examples: .25, -.25 and 0; sqrt(3 / 2 · .125) = .433, and t of two degrees of freedom is 4.303."""
+    own, other = of_questions(p=(2.0, 2), q=(0.0, 2)), of_questions(p=(2.0, 2), r=(2.0, 2))
+    apart, alike = of_traits(own, other), of_traits(own, own)
+    for name in ERRORS:
+        assert (apart[name], apart[width(name)]) == (pytest.approx(-0.5), pytest.approx(1.8631, abs=1e-3))
+        assert (alike[name], alike[width(name)]) == (0.0, None)
+    assert set(of_traits(own, of_questions(p=(0.0, 0))).values()) == {None}
+
+
+def test_the_difference_of_losses_is_paired_by_seed() -> None:
+    """.2 and .3: sd .0707, error .05, and t of one degree of freedom is 12.706."""
+    own = pl.DataFrame({"seed": [1, 2], "loss": [0.3, 0.5]})
+    other = pl.DataFrame({"seed": [3, 1, 2], "loss": [9.0, 0.1, 0.2]})
+    expected = {LOSS: pytest.approx(0.25), width(LOSS): pytest.approx(0.6353, abs=1e-3)}
+    assert of_losses(own, other) == expected
+    assert of_losses(own.head(1), other) == {LOSS: pytest.approx(0.2), width(LOSS): None}
+    assert of_losses(own, other.head(1)) == {LOSS: None, width(LOSS): None}
 
 
 def test_rollouts_are_counted_by_the_length_of_the_reference_and_their_halves_compared() -> None:

@@ -37,10 +37,12 @@ from dasd_assets.experiments.cells import (
     stage_rows,
     trained_cells,
 )
-from dasd_assets.experiments.dataset_traits import dataset_traits
+from dasd_assets.experiments.dataset_differences import dataset_differences
+from dasd_assets.experiments.dataset_traits import dataset_traits, traits_by_question
 from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash, trained_on
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
 from dasd_assets.experiments.pages import write_pages
+from dasd_assets.experiments.sentences_by_work import sentences_by_work, shares_by_work
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
@@ -374,7 +376,8 @@ def test_arms_are_compared_by_name(
 
 def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     stages = stage_rows(compared.warehouse, compared.recipe, GRID)
-    traits = dataset_traits(compared.warehouse, compared.recipe, stages)
+    by_question = traits_by_question(compared.warehouse, compared.recipe, stages)
+    traits = dataset_traits(compared.warehouse, compared.recipe, stages, by_question)
     assert traits.select("arm", "stage").rows() == [
         ("own", 1), ("own", 2), ("random_second", 1), ("random_second", 2), ("shortest", 1), ("pooled", 1),
         ("masked", 1), ("masked", 2), ("masked", 3),
@@ -387,6 +390,41 @@ def test_traits_of_what_an_arm_was_trained_on(compared: Project) -> None:
     assert of_arm["own"][0] == pytest.approx(lengths.mean())
     assert of_arm["shortest"][0] <= of_arm["own"][0]
     assert of_arm["own"][1] == 1.0
+
+
+def test_the_examples_of_compared_arms_are_held_against_each_other(compared: Project) -> None:
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    by_question = traits_by_question(compared.warehouse, compared.recipe, stages)
+    found = dataset_differences(compared.warehouse, compared.recipe, GRID, stages, by_question)
+    query = """SELECT DISTINCT arm, seed, coalesce(response_id, continuation_id) AS example
+        FROM experiment_cells JOIN sft_examples USING (recipe, dataset, policy)"""
+    of_cells = compared.read(query).group_by("arm", "seed").agg("example").rows()
+    examples = {(arm, seed): set(ids) for arm, seed, ids in of_cells}
+    trained = {arm for arm, _ in examples}
+    assert found.select("arm", "less").rows() == [pair for pair in GRID.compared if set(pair) <= trained]
+    for arm, less, same in found.select("arm", "less", "same").iter_rows():
+        seeds = [seed for name, seed in examples if name == arm and (less, seed) in examples]
+        both = sum(len(examples[arm, seed] & examples[less, seed]) for seed in seeds)
+        assert same == pytest.approx(both / sum(len(examples[arm, seed]) for seed in seeds))
+    assert 0 < found["same"].min() < 1 and found["training_loss"].null_count() == 0
+
+
+def test_teacher_sentences_are_counted_by_the_work_before_them(compared: Project) -> None:
+    found = shares_by_work(compared.warehouse, compared.recipe, ["t060"])
+    query = """SELECT response_id, list(t.sentence_type = 'teacher' ORDER BY sentence_index) AS is_teacher
+        FROM sentence_types t JOIN responses r USING (response_id)
+        WHERE r.temperature = 0.6 AND response_id IN
+            (SELECT response_id FROM response_verdicts WHERE filter = 'correctness' AND passed) GROUP BY ALL"""
+    sentences = compared.read(query)["is_teacher"].to_list()
+    assert found["responses"].sum() == len(sentences)
+    number = pl.col("responses") / pl.col("responses").sum()
+    assert found.select((pl.col("last") * number).sum()).item() == pytest.approx(
+        sum(each[-1] for each in sentences) / len(sentences)
+    )
+    assert sentences_by_work(compared.warehouse, compared.recipe, GRID) == []
+    required = ArmStage(dataset=("t060",), filters={"required": ["work"]})
+    sound = GRID.model_copy(update={"arms": {**GRID.arms, "sound": (required,)}})
+    assert "| the last sentence |" in "".join(sentences_by_work(compared.warehouse, compared.recipe, sound))
 
 
 def test_ways_are_counted_in_what_an_arm_is_trained_on_and_in_what_it_answers(compared: Project) -> None:
@@ -424,7 +462,8 @@ def test_of_a_mixed_stage_it_is_said_how_much_the_student_began_and_how_much_car
         FROM sft_examples WHERE dataset = 'mixed' AND policy = 'das-masked'"""
     rows = compared.read(query)
     stages = stage_rows(compared.warehouse, compared.recipe, GRID)
-    traits = dataset_traits(compared.warehouse, compared.recipe, stages)
+    by_question = traits_by_question(compared.warehouse, compared.recipe, stages)
+    traits = dataset_traits(compared.warehouse, compared.recipe, stages, by_question)
     [masked] = traits.filter(pl.col("dataset") == "mixed").to_dicts()
     assert 0 < rows["continued"].sum() < rows.height
     assert (masked["examples"], masked["continuations"]) == (rows.height, rows["continued"].sum())

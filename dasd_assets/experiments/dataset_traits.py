@@ -36,7 +36,9 @@ _ROUNDING = 1e-9  # what is less is no error: all examples are alike
 _BY = ("arm", "stage", "dataset")
 
 
-def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> pl.DataFrame:
+def dataset_traits(
+    warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame, by_question: pl.DataFrame
+) -> pl.DataFrame:
     """(arm, stage, dataset, TRAITS, ERRORS) of what each stage is trained on, means over seeds.
 
     examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
@@ -44,22 +46,33 @@ def dataset_traits(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -
     responses. right: the share whose answer passed verification; sound: with no step that the filter `work` knows to
     be wrong. teacher_share, mean_difference: scores by which responses are ranked. probability: geometric mean over a
     response's tokens, under the teacher. None: no response has it. ERRORS: of `clustered_errors`. stages: of
-    `cells.stage_rows`.
+    `cells.stage_rows`; by_question: of `traits_by_question`.
     """
-    used = stages.filter(pl.col("stage") > 0).select(*_BY, "seed", "policy")
+    used = _used(stages)
     examples, params = _examples(warehouse, recipe, used["policy"].unique().to_list())
     traits = warehouse.read(f"SELECT dataset, policy, {_named(_OF_EXAMPLES)} {examples} GROUP BY ALL", params)
-    sums = {name: f"sum({value})::DOUBLE" for name, value in _OF_AN_EXAMPLE.items()}
-    counts = {_count(name): f"count({value})" for name, value in _OF_AN_EXAMPLE.items()}
-    per_question = warehouse.read(
-        f"""SELECT dataset, policy, coalesce(r.prompt_id, t.prompt_id) AS prompt_id, {_named(sums | counts)} {examples}
-        GROUP BY ALL ORDER BY ALL""",
-        params,
-    )
     of_stages = used.join(traits, on=["dataset", "policy"], maintain_order="left")
     means = of_stages.group_by(_BY, maintain_order=True).agg(pl.col(TRAITS).mean())
-    errors = clustered_errors(used.join(per_question, on=["dataset", "policy"]))
+    errors = clustered_errors(by_question)
     return means.join(errors, on=_BY, how="left", maintain_order="left")
+
+
+def traits_by_question(warehouse: Warehouse, recipe: Recipe, stages: pl.DataFrame) -> pl.DataFrame:
+    """(arm, stage, dataset, seed, policy, prompt_id): of each trait of ERRORS its sum over the examples to a question.
+
+    Beside each, how many examples have it (`count_column`). stages: of `cells.stage_rows`.
+    """
+    used = _used(stages)
+    examples, params = _examples(warehouse, recipe, used["policy"].unique().to_list())
+    sums = {name: f"sum({value})::DOUBLE" for name, value in _OF_AN_EXAMPLE.items()}
+    counts = {count_column(name): f"count({value})" for name, value in _OF_AN_EXAMPLE.items()}
+    query = f"""SELECT dataset, policy, coalesce(r.prompt_id, t.prompt_id) AS prompt_id, {_named(sums | counts)}
+        {examples} GROUP BY ALL ORDER BY ALL"""
+    return used.join(warehouse.read(query, params), on=["dataset", "policy"])
+
+
+def _used(stages: pl.DataFrame) -> pl.DataFrame:
+    return stages.filter(pl.col("stage") > 0).select(*_BY, "seed", "policy")
 
 
 def clustered_errors(questions: pl.DataFrame) -> pl.DataFrame:
@@ -69,21 +82,38 @@ def clustered_errors(questions: pl.DataFrame) -> pl.DataFrame:
     questions, and where all examples are alike. questions: arm, stage, dataset, prompt_id; of each trait the sum over
     its examples, and how many have it (`…_count`); a row or several per question.
     """
-    names = [*ERRORS, *map(_count, ERRORS)]
+    names = [*ERRORS, *map(count_column, ERRORS)]
     clusters = questions.group_by(*_BY, "prompt_id", maintain_order=True).agg(pl.col(names).sum())
-    return clusters.group_by(_BY, maintain_order=True).agg(_error(name).alias(ERRORS[name]) for name in ERRORS)
+    return clusters.group_by(_BY, maintain_order=True).agg(clustered_error(name).alias(ERRORS[name]) for name in ERRORS)
 
 
-def _error(name: str) -> pl.Expr:
-    """Of sum / count over clusters: the root of K / (K - 1) times the squared residuals of K clusters, per example."""
-    total, number = pl.col(name), pl.col(_count(name))
-    residual = total - number * total.sum() / number.sum()
+def clustered_error(name: str, less: str | None = None) -> pl.Expr:
+    """Of a mean, sum / count over K clusters: the root of K / (K - 1) times their squared residuals, per example.
+
+    less: another sum of the same clusters, whose mean is taken off; the error is then that of the difference.
+    """
+    residual, number = _residual(name), pl.col(count_column(name))
+    if less is not None:
+        residual, number = residual - _residual(less), number + pl.col(count_column(less))
     clusters = (number > 0).sum().cast(pl.Float64)
-    error = ((residual**2).sum() * clusters / (clusters - 1)).sqrt() / number.sum()
+    error = ((residual**2).sum() * clusters / (clusters - 1)).sqrt()
     return pl.when((clusters > 1) & (error > _ROUNDING)).then(error)
 
 
-def _count(name: str) -> str:
+def mean_of(name: str) -> pl.Expr:
+    """Of all examples of these clusters; None where none has it."""
+    number = pl.col(count_column(name)).sum()
+    return pl.when(number > 0).then(pl.col(name).sum() / number)
+
+
+def _residual(name: str) -> pl.Expr:
+    """What a cluster adds to the mean's deviation."""
+    number = pl.col(count_column(name))
+    return (pl.col(name) - number * mean_of(name)) / number.sum()
+
+
+def count_column(name: str) -> str:
+    """Beside the sum of a trait: of how many examples."""
     return f"{name}_count"
 
 

@@ -7,9 +7,11 @@ import polars as pl
 from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.cells import every_cell, failed_text
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
-from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits
+from dasd_assets.experiments.dataset_differences import DIFFERENCES, LESS, LOSS, SAME, dataset_differences, width
+from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits, traits_by_question
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.result_table import SETTING, markdown_table, result_markdown, result_rows, setting_heading
+from dasd_assets.experiments.sentences_by_work import sentences_by_work
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.recipe_document import described
@@ -40,6 +42,7 @@ _FORMATS = {
     "teacher_share": "{:.3f}",
     "mean_difference": "{:+.4f}",
     "probability": "{:.3f}",
+    LOSS: "{:.3f}",
 }
 _WAYS_LEGEND = """In %: how much of what an arm is trained on goes this way · how many of its answers do · how many of
 these answers are right. By ways alone: points that the arm would be from `{baseline}` if its answers were as right in
@@ -59,6 +62,12 @@ carries loss; the question carries none. Right: those whose answer passed verifi
 is known to be wrong (the filter `work`). Teacher share: of the sentences. Mean difference: the teacher's probability
 less the student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a
 response."""
+_DIFFERENCES_LEGEND = """What of this differs between arms that are compared, an arm less the one that is named, over
+all stages. Same: the share of the arm's examples that the other has, too, under the same seed. What two arms share, and
+a trait in which they hardly differ, cannot make their students differ. The others are differences of the means above,
+with a 95 % interval over questions, each with all its examples, of all seeds and both arms
+([how it is computed](../statistics.md#what-arms-were-trained-on)). Training loss: a mean over the steps of the last
+stage, paired by seed, with an interval over seeds; where one arm takes more steps, it differs by these, too."""
 HASH_CHARS = 12
 
 
@@ -80,6 +89,7 @@ def experiment_page(
     rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
+    by_question = traits_by_question(warehouse, recipe, stages)
     parts = [
         MARK,
         f"# {visible(experiment.title)}",
@@ -97,7 +107,9 @@ def experiment_page(
         *failed,
         *_by_difficulty(warehouse, experiment, stages, found),
         "## What they were trained on",
-        trained_on(dataset_traits(warehouse, recipe, stages)),
+        trained_on(dataset_traits(warehouse, recipe, stages, by_question)),
+        *_differences(dataset_differences(warehouse, recipe, experiment, stages, by_question)),
+        *sentences_by_work(warehouse, recipe, experiment),
         *_ways(warehouse, recipe, experiment, stages, found),
         *rollouts_cut_off(rollouts(warehouse, recipe, stages)),
         "## Figures",
@@ -182,6 +194,29 @@ def _shown(name: str, value: str | float | None, error: float | None) -> str | N
         return None
     form = _FORMATS.get(name, "{}")
     return form.format(value) + (f" ± {form.replace('+', '').format(error)}" if error else "")
+
+
+def _differences(differences: pl.DataFrame) -> list[str]:
+    """The table of how arms differ in what they were trained on, if any two were. differences: of that module."""
+    columns = ("arm", LESS, SAME, *(name.replace("_", " ") for name in DIFFERENCES))
+    rows = [
+        {
+            "arm": row["arm"],
+            LESS: row[LESS],
+            SAME: None if row[SAME] is None else f"{row[SAME]:.1%}",
+            **{name.replace("_", " "): _change(name, row[name], row[width(name)]) for name in DIFFERENCES},
+        }
+        for row in differences.iter_rows(named=True)
+    ]
+    return [markdown_table(columns, rows), _DIFFERENCES_LEGEND] if rows else []
+
+
+def _change(name: str, value: float | None, width: float | None) -> str | None:
+    """`+0.194 [+0.181, +0.207]`, or without an interval, where there is none."""
+    if value is None:
+        return None
+    form = _FORMATS[name].replace("{:", "{:+").replace("++", "+").format
+    return form(value) + ("" if width is None else f" [{form(value - width)}, {form(value + width)}]")
 
 
 def declared_after(experiment: Experiment) -> list[str]:

@@ -51,6 +51,20 @@ def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Po
     }
 
 
+def mean_losses(warehouse: Warehouse, stages: pl.DataFrame) -> pl.DataFrame:
+    """(arm, seed, loss): the mean of the training loss over the steps of a cell's last stage (Figure 3 as a number).
+
+    Cells whose checkpoints are not in this home are left out. stages: arm, seed, checkpoint_id, num_steps, in order.
+    """
+    last = stages.filter(pl.col("num_steps") > 0).group_by("arm", "seed", maintain_order=True).last()
+    rows = [
+        (arm, seed, float(np.mean([point.loss for point in Trained.load(folder).losses])))
+        for arm, seed, checkpoint in last.select("arm", "seed", "checkpoint_id").iter_rows()
+        if (folder := Path(warehouse.home) / CHECKPOINT_FOLDER / checkpoint).is_dir()
+    ]
+    return pl.DataFrame(rows, schema={"arm": pl.String, "seed": pl.Int64, "loss": pl.Float64}, orient="row")
+
+
 def of_one_seed(stages: pl.DataFrame) -> pl.DataFrame:
     """The rows of the first seed that all of these arms have; where there is none, of each arm's own first.
 
