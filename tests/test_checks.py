@@ -89,15 +89,33 @@ def answers(*correct: tuple[str, list[bool]]) -> pl.DataFrame:
 
 
 def test_accuracy_is_compared_question_by_question() -> None:
-    """Changes 0, -0.5, -0.5, -0.5: mean -0.375, standard deviation 0.25, over 4 questions an error of 0.125."""
-    before = answers(*[(q, [True, True]) for q in "abcd"])
-    after = answers(("a", [True, True]), *[(q, [True, False]) for q in "bcd"])
-    assert accuracy_change(before, after, "t100", "t060", limit=3.1).passed
-    finding = accuracy_change(before, after, "t100", "t060", limit=2.9)
+    """Changes of 0 twice and -0.5 six times: mean -0.375, over 8 questions an error of 0.0818, of which it is 4.6."""
+    before = answers(*[(q, [True, True]) for q in "abcdefgh"])
+    after = answers(*[(q, [True, True]) for q in "ab"], *[(q, [True, False]) for q in "cdefgh"])
+    assert accuracy_change(before, after, "t100", "t060", limit=4.7).passed
+    finding = accuracy_change(before, after, "t100", "t060", limit=4.5)
     assert not finding.passed
-    assert finding.figures == {"math, T=1": "-37.5 ± 12.5 points (4 questions; could have seen 52.0)"}
+    assert finding.figures == {"math, T=1": "-37.5 ± 8.2 points (8 questions; could have seen 26.7)"}
     assert "checkpoint_t100's loss" in finding.message
     assert accuracy_change(after, before, "t100", "t060", limit=0.0).passed  # better
+
+
+def test_a_drop_that_chance_or_the_number_of_benchmarks_explains_does_not_warn() -> None:
+    """3 questions at 2 standard errors: p = 0.18 by Student's t. And one benchmark of ten, the others unchanged."""
+    few = (
+        answers(*[(q, [True, True]) for q in "abc"]),
+        answers(("a", [True, True]), ("b", [True, False]), ("c", [True, False])),
+    )
+    assert accuracy_change(*few, "t100", "t060", limit=1.9).passed  # 0.333 of 0.167
+    before, after = (
+        answers(*[(q, [True]) for q in "abcdefgh"]),
+        answers(*[(q, [True]) for q in "abcd"], *[(q, [False]) for q in "efgh"]),
+    )
+    alone = accuracy_change(before, after, "t100", "t060", limit=2.0)
+    others = [after.with_columns(benchmark=pl.lit(f"other{n}")) for n in range(9)]
+    moved = [rows.with_columns(correct=pl.col("correct").reverse()) for rows in others]  # better at four, worse at four
+    among = accuracy_change(pl.concat([before, *others]), pl.concat([after, *moved]), "t100", "t060", limit=2.0)
+    assert (alone.passed, among.passed) == (False, True)
 
 
 def test_nothing_evaluated_is_no_drop() -> None:

@@ -1,9 +1,11 @@
 """`dasd compare`: any two checkpoints, on what both were asked in the same way; errors say what there is."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from conftest import Project
@@ -75,6 +77,14 @@ def test_every_figure_is_one_of_the_answers(home: Project, capsys: pytest.Captur
         assert row["mean_tokens"][key] == pytest.approx(frame["num_tokens"].mean())
         assert row["cut_off_rate"][key] == pytest.approx((frame["finish_reason"] == "length").mean())
         assert row["num_answers"][key] == frame.height
+    of_questions = {
+        key: dict(frame.group_by("question_id").agg(pl.col("num_tokens").mean()).iter_rows())
+        for key, frame in of.items()
+    }
+    apart = [of_questions["a"][question] - length for question, length in of_questions["b"].items()]
+    found = row["trait_differences"]["mean_tokens"]
+    assert found["difference"] == pytest.approx(np.mean(apart))
+    assert found["low"] < found["difference"] < found["high"]
     right = {key: set(frame.filter("correct")["question_id"]) for key, frame in of.items()}
     assert row["num_only_right"] == {"a": len(right["a"] - right["b"]), "b": len(right["b"] - right["a"])}
 
@@ -87,6 +97,9 @@ def test_the_page_names_both_and_says_what_the_interval_is_of(
     assert f"A  tiny/t060  checkpoint {checkpoint(home, 't060')}" in said
     assert "held_out, T=1 (top-p 1, at most 200 tokens): 5 questions, A 10 · B 10 answers" in said
     assert "one seed" in said or "no interval" in said
+    assert re.search(r"mean tokens +A [0-9,]+ · B [0-9,]+; [+-][0-9,]+ \[[+-][0-9,]+, [+-][0-9,]+\]", said)
+    assert re.search(r"cut off +A [0-9.]+% · B [0-9.]+%; [+-][0-9.]+%", said)
+    assert "corrected" not in said  # a single row
     assert "left out" not in said
 
 

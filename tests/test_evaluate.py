@@ -14,7 +14,7 @@ from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.cli import main
 from dasd_assets.commands.compared_answers import compared
 from dasd_assets.commands.compared_models import Compared
-from dasd_assets.commands.evaluate import evaluate
+from dasd_assets.commands.evaluate import evaluate, shown
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
 from dasd_assets.evaluation import checkpoint_accuracy, question_rows, standings
 from dasd_assets.rules.answers import sampled_answers
@@ -107,6 +107,12 @@ def test_a_single_question_has_no_standard_error(project: Project, folder: str, 
     assert not project.fake.generated
     [row] = asked(project, folder, aime(tmp_path), samples=3, max_tokens=200)
     assert row["standard_error"] is None
+    first, others = shown(row).splitlines()
+    assert re.search(r"avg@3 [0-9.]+% \(one question\)  \(1 questions, 3 answers", first)
+    assert others.startswith("  pass@1 ") and "maj@3 " in others and "repetition rate " in others
+    assert row["metrics"]["avg@3"] == {"value": row["accuracy"], "standard_error": None}
+    assert project.read("SELECT metric FROM evaluation_metrics")["metric"].sort().to_list() == sorted(row["metrics"])
+    assert shown({**row, "num_missing": 1}).splitlines()[1:] == []
     assert (row["samples_per_question"], row["temperature"], row["top_p"]) == (3, 1.0, 1.0)
 
 

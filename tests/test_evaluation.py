@@ -32,6 +32,7 @@ from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.warehouse import Row
+from dasd_resources.verifiers import VERIFIER_VERSION
 
 SUM = {"question": "What is 2 + 3?", "reference_answer": "5", "verifier": "math"}
 
@@ -298,6 +299,26 @@ def test_the_leaderboard_ranks_every_model_of_the_home(finished: Project) -> Non
     assert [line.split(" | ")[1] for line in page.splitlines() if " tiny " in line] == board["model"].to_list()
     assert leaderboard_plot(board).axes[0].get_legend() is not None
     assert leaderboard_page(pl.DataFrame()).startswith("# Leaderboard") and leaderboard_plot(pl.DataFrame()).axes
+
+
+def test_models_that_another_version_of_the_verifier_judged_have_no_rank(copy: Project) -> None:
+    """Of one evaluation: two by an earlier version, one of them by other limits of the current one, too."""
+    board = standings(copy.warehouse)
+    best, second = board["checkpoint_id"].to_list()[:2]
+    with copy.warehouse.commit("test") as transaction:
+        for checkpoint, version in ((best, "0"), (second, f"{VERIFIER_VERSION}, limits 1a2b3c")):
+            rows = transaction.read(
+                "SELECT * EXCLUDE run_id FROM evaluation_metrics WHERE checkpoint_id = $id", {"id": checkpoint}
+            ).with_columns(verifier_version=pl.lit(version))
+            transaction.replace("evaluation_metrics", {"checkpoint_id": checkpoint}, rows)
+    after = standings(copy.warehouse)
+    assert set(after.filter(pl.col("rank").is_null())["checkpoint_id"]) == {best, second}
+    ranked = after.drop_nulls("rank")
+    assert ranked["checkpoint_id"].to_list() == board["checkpoint_id"].to_list()[2:] and ranked["rank"][0] == 1
+    assert after["judged_alike"].to_list() == [True, True, True, False, False]
+    assert leaderboard_page(after).count("(judged by another version of the verifier)") == 2
+    drawn = leaderboard_plot(after).axes[0].get_yticklabels()
+    assert len(drawn) == 3
 
 
 def test_a_raised_verifier_judges_stored_answers_and_asks_no_model(

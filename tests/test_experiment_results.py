@@ -10,7 +10,7 @@ from dasd_assets.experiments.cut_off_rollouts import change_text, rollouts_cut_o
 from dasd_assets.experiments.dataset_differences import LOSS, of_losses, of_traits, width
 from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors, count_column
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
-from dasd_assets.experiments.result_table import COLUMNS, SHOWN, compared_arms, result_markdown, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, ONE_SEED, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
 from dasd_assets.mixed_policy.cut_off_shares import Halves
 from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
@@ -97,7 +97,9 @@ def test_the_untrained_student_is_one_model_and_is_held_against_every_seed(
     under_one = answers.filter(~((pl.col("arm") == "student") & (pl.col("seed") == 2)))
     assert compared_arms(under_one, GRID).equals(compared)
     rows = result_rows(answers, STAGES, compared, GRID)
-    assert [row["seeds"] for row in rows[4:]] == [1, 2, 1, 1]  # student, random, das, das less student
+    assert [row["seeds"] for row in rows[4:]] == [1, 2, 1, None]  # student, random, das, das less student
+    assert [row["seeds compared"] for row in rows[4:]] == [2, None, 1, 1]
+    assert ONE_SEED in result_markdown(rows) and ONE_SEED not in result_markdown(rows[4:6])
     alone = mean_accuracy(under_one.filter(arm="student", benchmark="math"))
     assert rows[4]["accuracy"] == f"{100 * alone.accuracy:.1f} ± {100 * (alone.standard_error or 0):.1f}"
 

@@ -48,7 +48,7 @@ from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
-from dasd_assets.rules.arms import compared_rule, declared_rule
+from dasd_assets.rules.arms import MULTIPLES, compared_rule, declared_rule
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics import compare, comparisons, paired_differences
@@ -216,7 +216,8 @@ def test_the_page_compares_each_arm_with_the_baseline(compared: Project) -> None
     assert "12 of 12 cells" in text and "baseline own" in text
     assert all(arm in text for arm in GRID.arms)
     pair = next(line for line in text.splitlines() if line.split()[:1] == ["masked"] and " random_second " in line)
-    assert pair.split()[-1] == "2"  # the seeds that both have
+    [header] = [line for line in text.splitlines() if "seeds compared" in line]
+    assert pair[header.index("seeds compared") :].split()[0] == "2"  # those that both have
 
 
 class KillsItself(Fake):
@@ -512,6 +513,8 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert declared_rule(meant) == declared_rule(GRID) and compared_rule(meant) == compared_rule(GRID)
     alone = GRID.model_copy(update={"pairs": ()})
     assert declared_rule(alone) == declared_rule(GRID) == compared_rule(alone) != compared_rule(GRID)
+    plain = GRID.model_copy(update={"arms": {"own": GRID.arms["own"], "student": ()}})
+    assert (declared_rule(GRID).uses, declared_rule(plain).uses) == ((MULTIPLES,), ())
     first, second = tmp_path / "first", tmp_path / "second"
     (first / "figures").mkdir(parents=True)
     (first / "figures" / "gone_differences.svg").write_text("<svg/>")

@@ -150,6 +150,15 @@ def test_twice_the_data_are_twice_as_many_questions_or_two_responses_of_each() -
         assert exhausted.sort("rank")["prompt_id"][:500].n_unique() == 500  # the second ones after all first ones
 
 
+@pytest.mark.parametrize("policy", [DAS, RANDOM, "anti_das", "random_correct"])
+@pytest.mark.parametrize("times", [0.5, 0.7, 2])
+def test_a_multiple_is_of_the_budget_and_not_of_what_a_smaller_pool_has(policy: str, times: float) -> None:
+    """240 responses to 60 questions, where the recipe's own selection had 100: half of it is 50, not half of 60."""
+    table, rule = big_pool(240).with_columns(correct=pl.lit(True)), ("best_per_question", None)
+    expected = {0.5: 50, 0.7: 60, 2: 120}  # as far as there are questions: of 60, one each, or two each
+    assert drawn(table, policy, rule, {"math": 100}, times=times).height == expected[times]
+
+
 def test_equal_tokens_are_reached_by_further_responses_where_they_are_asked_for() -> None:
     table, rule = big_pool(2_000).with_columns(cost="num_tokens"), ("best_per_question", None)
     table = table.with_columns(score=pl.col("num_tokens").cast(pl.Float64))  # DAS takes the longest

@@ -116,6 +116,16 @@ def test_positions_are_parts_of_the_answer_and_untyped_sentences_keep_their_plac
     assert shares["position"].n_unique() == NUM_POSITIONS
 
 
+def test_an_answer_of_few_sentences_weighs_at_every_position_as_one_of_many() -> None:
+    """Of 5 sentences, in eighths: the first is part 0 and .6 of part 1, the second .4 of that, part 2 and .2 of 3."""
+    shares = position_shares(sentences(answer("q", 0, True, [T, C, C, C, S]), answer("p", 0, True, [C] * 80)))
+    of = {kind: shares.filter(question_id="q", type=kind).sort("position")["value"].to_list() for kind in (T, S)}
+    assert of[T] == pytest.approx([1, 0.6, 0, 0, 0, 0, 0, 0]) and of[S] == of[T][::-1]
+    assert mean_shares(shares, ["position", "type"])["num_answers"].to_list() == [2] * NUM_POSITIONS * len(FOUR_TYPES)
+    alone = position_shares(sentences(answer("q", 0, True, [T])))
+    assert alone.filter(type=T)["value"].to_list() == [1] * NUM_POSITIONS
+
+
 def test_sensitivity_types_anew_from_the_sums() -> None:
     rows = []
     for question, right in (("p", 0.5), ("q", 0.9)):

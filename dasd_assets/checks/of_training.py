@@ -13,7 +13,8 @@ from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rollouts import current_wanted
-from dasd_assets.rules.statistics import Comparison, compare, paired_differences
+from dasd_assets.rules.statistics import Comparison, compare, holm, paired_differences
+from dasd_assets.rules.statistics.power import LEVEL
 from dasd_resources.recipe import Recipe
 
 BEFORE, AFTER = "before", "after"
@@ -40,12 +41,14 @@ def later_checks(recipe: Recipe) -> list[Check]:
 def accuracy_change(
     before: pl.DataFrame, after: pl.DataFrame, name: str, previous: str, limit: float
 ) -> AssetCheckFinding:
-    """Whether a checkpoint is as accurate as its parent, but for `limit` standard errors, on every benchmark.
+    """Whether a checkpoint is nowhere significantly less accurate than its parent, and by more than `limit` errors.
 
+    Errors are standard errors; significant is a p below LEVEL by Holm's correction over benchmarks and temperatures.
     before, after: benchmark, temperature, question_id, correct (None where not asked yet, False where the request
     failed). Questions are paired, and all samples of one are one observation, so that only what changed counts.
     """
-    failed, figures = [], {}
+    figures: dict[str, str] = {}
+    changes: dict[str, Comparison] = {}
     setting = ["benchmark", "temperature"]
     old, new = (rows.partition_by(setting, as_dict=True) for rows in (before, after))
     for key in sorted(old.keys() & new.keys()):
@@ -56,12 +59,17 @@ def accuracy_change(
         change = _change(old[key], new[key])
         if change is not None:
             figures[where] = _points(change)
-            failed += [where] if _is_worse(change, limit) else []
+            changes[where] = change
+    adjusted = holm([change.p for change in changes.values()])
+    failed = [
+        where for (where, change), p in zip(changes.items(), adjusted, strict=True) if _is_worse(change, p, limit)
+    ]
     compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
     message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
     if failed:
         message = (
-            f"{name} answers worse than {previous} by more than {limit:g} standard errors on {' and '.join(failed)} "
+            f"{name} answers significantly worse than {previous} on {' and '.join(failed)}, by more than {limit:g} "
+            f"standard errors "
             f"({message}). Look at {checkpoint_asset(name)}'s loss, at its dataset's samples, and at the answers: "
             f"`SELECT * FROM evaluations WHERE NOT correct`; recipe key checks.max_accuracy_drop"
         )
@@ -77,10 +85,11 @@ def _change(before: pl.DataFrame, after: pl.DataFrame) -> Comparison | None:
     return None if sides[0].is_empty() else compare(paired_differences(pl.concat(sides), AFTER, BEFORE))
 
 
-def _is_worse(change: Comparison, limit: float) -> bool:
-    """Of one question nothing says how much is chance. Where all questions fall alike, none of it need be."""
-    error = change.standard_error or 0.0
-    return change.num_questions > 1 and change.difference < min(0, -limit * error)
+def _is_worse(change: Comparison, p: float | None, limit: float) -> bool:
+    """p: corrected; None of one question, of which nothing says how much is chance, and where all fall alike."""
+    if p is None:
+        return change.num_questions > 1 and change.difference < 0
+    return p < LEVEL and change.difference < -limit * (change.standard_error or 0.0)
 
 
 def _points(change: Comparison) -> str:

@@ -37,7 +37,7 @@ def page(a: Compared, b: Compared, rows: list[Record]) -> str:
     """One screen: who is compared, then a block per setting and domain."""
     lines = [f"A  {_who(a)}", f"B  {_who(b)}", "", *_EXPLAINED]
     for row in rows:
-        lines += ["", *_block(row, several=len(rows) > 1)]
+        lines += ["", *_block(row)]
     return "\n".join(lines)
 
 
@@ -53,7 +53,7 @@ def _who(of: Compared) -> str:
     return f"{of.name}  " + ", ".join(f"seed {seed}: {checkpoint}" for seed, checkpoint in of.checkpoints.items())
 
 
-def _block(row: Record, several: bool) -> list[str]:
+def _block(row: Record) -> list[str]:
     where = f", {row['domain']}" if row["domain"] is not None else ""
     asked = f", instruction {excerpt(row['instruction'], 40)}" if row["instruction"] is not None else ""
     seeds = f", {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
@@ -63,12 +63,12 @@ def _block(row: Record, several: bool) -> list[str]:
     )
     lines = [
         ("accuracy", _both(row["accuracy"], ".1%")),
-        ("difference", _difference(row, several)),
+        ("difference", _difference(row)),
         ("detectable", _detectable(row)),
         ("better at", f"{_both(row['num_better'], ',')} questions"),
         ("only one right", f"{_both(row['num_only_right'], ',')} questions (at least one answer, the other none)"),
-        ("mean tokens", _both(row["mean_tokens"], ",.0f")),
-        ("cut off", _both(row["cut_off_rate"], ".1%")),
+        ("mean tokens", _trait(row, "mean_tokens", ",.0f")),
+        ("cut off", _trait(row, "cut_off_rate", ".1%")),
     ]
     if any(row["num_failed"].values()):
         lines.append(("failed", f"{_both(row['num_failed'], ',')} requests, which count as wrong answers"))
@@ -83,11 +83,21 @@ def _both(values: Record, form: str) -> str:
     return " · ".join(f"{name} {'–' if value is None else format(value, form)}" for name, value in each)
 
 
-def _difference(row: Record, several: bool) -> str:
+def _trait(row: Record, name: str, form: str) -> str:
+    """`A 84 · B 90; -6 [-8, -4]`; no interval where none is known."""
+    found = row["trait_differences"][name]
+    if found is None:
+        return _both(row[name], form)
+    interval = "" if found["low"] is None else f" [{found['low']:+{form}}, {found['high']:+{form}}]"
+    return f"{_both(row[name], form)}; {found['difference']:+{form}}{interval}"
+
+
+def _difference(row: Record) -> str:
     if row["low"] is None:
         why = "of a single question" if row["num_questions"] == 1 else "where every question differs alike"
         return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
-    corrected = f", {p_text(row['p_holm'])} corrected for all rows" if several else ""
+    rows = f"{row['num_corrected']} {'benchmark' if row['domain'] is None else 'domain'} rows"
+    corrected = f", {p_text(row['p_holm'])} corrected for the {rows}" if row["num_corrected"] > 1 else ""
     seeds = "; one seed: of these two models, not of others trained alike" if row["num_seeds"] == 1 else ""
     return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"
 

@@ -19,6 +19,7 @@ from dasd_resources.storage.lake import Reading
 Record = dict[str, Any]
 SETTING = ["benchmark", "temperature", "top_p", "max_tokens", "instruction"]
 A, B = "a", "b"
+TRAITS = {"mean_tokens": "num_tokens", "cut_off_rate": "cut_off"}  # of answers besides being right, and their columns
 MORE: dict[str, dict[str, float]] = {
     "twice the questions": {"questions": 2},
     "twice the samples": {"samples": 2},
@@ -111,26 +112,43 @@ def _record(common: Common, domain: str | None) -> Record:
         "num_only_right": {A: int(((arm > 0) & (baseline == 0)).sum()), B: int(((baseline > 0) & (arm == 0)).sum())},
         "num_better": {A: int((arm > baseline).sum()), B: int((baseline > arm).sum())},
         **_of_each(answers),
+        **_traits(answers),
         "num_questions_left_out": common.left_out if domain is None else None,
     }
 
 
 def _of_each(answers: pl.DataFrame) -> Record:
-    """Counts, lengths and cut-off rates of both; each question weighs the same. Failed answers have no length."""
-    means, counts = [pl.col("num_tokens").mean(), pl.col("cut_off").mean()], ["num_answers", "failed"]
-    per_question = answers.group_by("arm", "question_id").agg(*means, pl.col("failed").sum(), num_answers=pl.len())
-    of = {row["arm"]: row for row in per_question.group_by("arm").agg(*means, pl.col(counts).sum()).to_dicts()}
+    """Counts of both."""
+    counts = answers.group_by("arm").agg(num_failed=pl.col("failed").sum(), num_answers=pl.len())
+    of = {row["arm"]: row for row in counts.to_dicts()}
+    return {name: {arm: of[arm][name] for arm in (A, B)} for name in ("num_failed", "num_answers")}
+
+
+def _traits(answers: pl.DataFrame) -> Record:
+    """Lengths and cut-off rates of both, each question weighing the same, and their differences, paired as accuracies.
+
+    Failed answers have neither: only questions of which every model has an answer count. None without any.
+    """
+    num_members = answers.select("arm", "seed").n_unique()
+    given = answers.filter(~pl.col("failed"))
+    both = given.filter(pl.struct("arm", "seed").n_unique().over("question_id") == num_members)
+    found = {
+        name: None if both.is_empty() else compare(paired_differences(both, A, B, value=column))
+        for name, column in TRAITS.items()
+    }
     return {
-        "num_failed": {arm: of[arm]["failed"] for arm in (A, B)},
-        "num_answers": {arm: of[arm]["num_answers"] for arm in (A, B)},
-        "mean_tokens": {arm: of[arm]["num_tokens"] for arm in (A, B)},
-        "cut_off_rate": {arm: of[arm]["cut_off"] for arm in (A, B)},
+        **{name: {A: of and of.accuracy, B: of and of.baseline_accuracy} for name, of in found.items()},
+        "trait_differences": {
+            name: of and {"difference": of.difference, "low": of.low, "high": of.high} for name, of in found.items()
+        },
     }
 
 
 def _corrected(records: list[Record]) -> list[Record]:
+    """The records with `p_holm`, and of how many p-values these are corrected together."""
     adjusted = holm([record["p"] for record in records])
-    return [{**record, "p_holm": p} for record, p in zip(records, adjusted, strict=True)]
+    number = sum(p is not None for p in adjusted)
+    return [{**record, "p_holm": p, "num_corrected": number} for record, p in zip(records, adjusted, strict=True)]
 
 
 def _why(answers: pl.DataFrame, a: Compared, b: Compared) -> str:

@@ -15,6 +15,7 @@ from dasd_assets.commands.evaluated_model import checkpoint_of, require_room
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.evaluation import Checkpoint, accuracy, ask_missing, outcomes, store_metrics
+from dasd_assets.evaluation.evaluation_metrics import shown_figure
 from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -27,6 +28,7 @@ NAME = "evaluate_model"  # of its runs in the web UI
 ORIGIN = json.dumps({"command": "evaluate"})
 FAILED = 1  # exit code: a request failed, or no server took it, and the same command asks it again
 GROUP = ["benchmark", "temperature"]
+FIGURE = ["value", "standard_error"]
 GIVEN = {"samples": "samples_per_question", "temperature": "temperatures", "top_p": "top_p"}
 
 
@@ -43,7 +45,7 @@ def command(args: argparse.Namespace) -> int:
             args,
             lambda ask, loads_here: with_engine(instance, home, NAME, ask, echo, loads_here=loads_here),
         )
-    show(json.dumps(results, indent=2) if args.json else "\n".join(map(_line, results)))
+    show(json.dumps(results, indent=2) if args.json else "\n".join(map(shown, results)))
     return FAILED if any(result["num_failed"] or result["num_missing"] for result in results) else 0
 
 
@@ -73,7 +75,8 @@ def evaluate(
 
 def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: Checkpoint) -> Iterator[Row]:
     ask_missing(warehouse, engines, recipe, [checkpoint], origin=ORIGIN, say=echo, warn=echo)
-    store_metrics(warehouse, recipe, [checkpoint.checkpoint_id], origin=ORIGIN, say=echo)
+    stored = store_metrics(warehouse, recipe, [checkpoint.checkpoint_id], origin=ORIGIN, say=echo)
+    figures = stored.partition_by(GROUP, as_dict=True)
     answers = outcomes(warehouse, recipe, [checkpoint.checkpoint_id])
     cut_off = answers.group_by(GROUP).agg(num_cut_off=pl.col("cut_off").sum())
     scores = accuracy(answers, GROUP).join(cut_off, on=GROUP, maintain_order="left")
@@ -86,14 +89,24 @@ def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: C
             "samples_per_question": recipe.evaluation.samples_per_question,
             "top_p": recipe.evaluation.top_p,
             "max_tokens": limits[row["benchmark"]],
+            "metrics": {
+                figure["metric"]: {name: figure[name] for name in FIGURE}
+                for figure in figures[row["benchmark"], row["temperature"]].to_dicts()
+            },
         }
 
 
-def _line(row: Row) -> str:
-    error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"
-    accuracy = "is incomplete" if row["accuracy"] is None else f"{row['accuracy']:.3f}{error}"
-    return (
+def shown(row: Row) -> str:
+    """The accuracy and the counts; below, unless it is incomplete, the other figures."""
+    figures = {
+        name: shown_figure({"metric": name, "num_missing": 0, **figure}) for name, figure in row["metrics"].items()
+    }
+    accuracy = figures.pop(f"avg@{row['samples_per_question']}")
+    first = (
         f"{row['model']}  {row['benchmark']}, T={row['temperature']:<4g} avg@{row['samples_per_question']} "
-        f"{accuracy}  ({row['num_questions']} questions, {row['num_answers']} answers, "
+        f"{'is incomplete' if row['num_missing'] else accuracy}  "
+        f"({row['num_questions']} questions, {row['num_answers']} answers, "
         f"{row['num_cut_off']} cut off, {row['num_failed']} failed, {row['num_missing']} not asked yet)"
     )
+    others = ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())
+    return first if row["num_missing"] else f"{first}\n  {others}"

@@ -35,7 +35,7 @@ from dasd_assets.experiments.cells import (
     trained_cells,
 )
 from dasd_assets.experiments.pages import write_pages
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, compared_arms, one_seed_note, result_rows
 from dasd_assets.records.progress import duration
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.in_process import RunFailed, execute
@@ -222,6 +222,7 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     yield from ("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
     done = found.select("arm", "seed").n_unique()
     yield from ("", f"  {done} of {num} cells; accuracies in %, ± standard error; differences with 95 % intervals")
+    yield from (f"  {note}" for note in one_seed_note(shown))
     if failed := failed_text(found):
         yield f"  {failed}"
 

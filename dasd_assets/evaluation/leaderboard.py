@@ -22,7 +22,7 @@ from dasd_resources.verifiers import VERIFIER_VERSION
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEADERBOARD_VERSION = "1"
+LEADERBOARD_VERSION = "2"
 LEADERBOARD = Rule("leaderboard", LEADERBOARD_VERSION)
 NUM_DRAWN = 20  # models in the plot, the best
 NUM_CHARACTERS = 36  # of a model's name beside it, the last
@@ -40,23 +40,39 @@ _ARMS = """SELECT checkpoint_id, min(experiment || '/' || arm || ', seed ' || se
 
 
 def standings(warehouse: Warehouse) -> pl.DataFrame:
-    """The newest figures of every model of the home, best first in each evaluation; incomplete ones last.
+    """The newest figures of every model of the home, best first in each evaluation; those without a rank last.
 
-    The columns of `EVALUATION`; rank (equal accuracies share it; None where incomplete), model, checkpoint_id,
-    num_samples, accuracy, standard_error; rows: the `evaluation_metrics` rows by metric. Left out are figures of
-    questions that are no longer the benchmark's, and those of fewer samples than the model has by now.
+    The columns of `EVALUATION`; rank (equal accuracies share it; None where incomplete, or where `judged_alike` is
+    false: another version of the verifier than the evaluation's judged the model), model, checkpoint_id, num_samples,
+    accuracy, standard_error, and the figures as text. An evaluation's version is the current verifier's if any model
+    has that, with the limits that most models have. Left out are figures of questions that are no longer the
+    benchmark's, and those of fewer samples than the model has by now.
     """
     query = f"""SELECT m.*, c.recipe, coalesce(a.arm, c.name) AS name FROM evaluation_metrics m LEFT JOIN (
             FROM checkpoints QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY materialized_at DESC) = 1
         ) c USING (checkpoint_id) LEFT JOIN ({_ARMS}) a USING (checkpoint_id)
-        QUALIFY dense_rank() OVER (PARTITION BY checkpoint_id, benchmark, temperature, top_p, max_tokens
-            ORDER BY starts_with(verifier_version, $verifier) DESC, verifier_version DESC, num_samples DESC) = 1
         ORDER BY checkpoint_id, metric"""
-    found = warehouse.read(query, {"verifier": VERIFIER_VERSION})
+    stored = warehouse.read(query)
     asked = warehouse.read("SELECT benchmark, question_id, instruction FROM benchmark_questions")
-    now = {name: question_set(part) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()}
-    entries = [_entry(part) for part in found.partition_by("checkpoint_id", *EVALUATION, maintain_order=True)]
-    return _ranked([entry for entry in entries if entry["question_set"] == now.get(entry["benchmark"])])
+    sets = [(name, question_set(part)) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()]
+    now = pl.DataFrame(sets, {"benchmark": pl.String, "question_set": pl.String}, orient="row")
+    found = _newest(stored.join(now, on=["benchmark", "question_set"], how="semi"))
+    return _ranked([_entry(part) for part in found.partition_by("checkpoint_id", *EVALUATION, maintain_order=True)])
+
+
+def _newest(found: pl.DataFrame) -> pl.DataFrame:
+    """Of each model in each evaluation the figures that count, with `judged_alike`."""
+    version, order = pl.col("verifier_version"), ["is_current", "num_models", "verifier_version", "num_samples"]
+    ordered = found.with_columns(
+        is_current=version.str.starts_with(VERIFIER_VERSION),
+        num_models=pl.col("checkpoint_id").n_unique().over(*EVALUATION, "verifier_version"),
+    ).sort(order, descending=True, maintain_order=True)
+    its_own = ["checkpoint_id", *EVALUATION]
+    is_newest = (version == version.first().over(its_own)) & (
+        pl.col("num_samples") == pl.col("num_samples").first().over(its_own)
+    )
+    alike = version == version.first().over(EVALUATION)
+    return ordered.filter(is_newest).with_columns(judged_alike=alike).sort("checkpoint_id", maintain_order=True)
 
 
 def _entry(part: pl.DataFrame) -> Row:
@@ -64,7 +80,7 @@ def _entry(part: pl.DataFrame) -> Row:
     figures: dict[str, Row] = {row["metric"]: row for row in part.to_dicts()}
     score = figures[f"avg@{first['num_samples']}"]
     return {
-        **{name: first[name] for name in (*EVALUATION, "checkpoint_id", "num_samples", "question_set")},
+        **{name: first[name] for name in (*EVALUATION, "checkpoint_id", "num_samples", "judged_alike")},
         "model": " ".join(name for name in (first["recipe"], first["name"]) if name) or first["checkpoint_id"],
         "accuracy": score["value"],
         "standard_error": score["standard_error"],
@@ -88,7 +104,8 @@ def _ranked(entries: list[Row]) -> pl.DataFrame:
     if not entries:
         return pl.DataFrame()
     found = pl.DataFrame(entries, schema_overrides={"accuracy": pl.Float64, "standard_error": pl.Float64})
-    rank = pl.col("accuracy").rank("min", descending=True).over(EVALUATION).cast(pl.Int64)
+    comparable = pl.when("judged_alike").then("accuracy")
+    rank = comparable.rank("min", descending=True).over(EVALUATION).cast(pl.Int64)
     return found.with_columns(rank=rank).sort(*EVALUATION, "rank", "model", "checkpoint_id", nulls_last=True)
 
 
@@ -99,11 +116,13 @@ def title(row: Row) -> str:
 
 def leaderboard_table(found: pl.DataFrame) -> dg.TableMetadataValue:
     """A row per model and evaluation. found: `standings`."""
-    return table(["evaluation", *COLUMNS], [{"evaluation": title(row), **_cells(row)} for row in found.to_dicts()])
+    return table(["evaluation", *COLUMNS], [{"evaluation": title(row), **cells(row)} for row in found.to_dicts()])
 
 
-def _cells(row: Row) -> Row:
-    return {**row, "k": row["num_samples"], "failed": row["num_failed"]}
+def cells(row: Row) -> Row:
+    """What COLUMNS show of a row of `standings`, and the row."""
+    judged = "" if row["judged_alike"] else " (judged by another version of the verifier)"
+    return {**row, "model": f"{row['model']}{judged}", "k": row["num_samples"], "failed": row["num_failed"]}
 
 
 def leaderboard_page(found: pl.DataFrame) -> str:
@@ -121,16 +140,16 @@ def leaderboard_page(found: pl.DataFrame) -> str:
             f"| {' | '.join(COLUMNS)} |",
             "| --- " * len(COLUMNS) + "|",
         ]
-        rows = [[_cells(row)[name] for name in COLUMNS] for row in part.to_dicts()]
+        rows = [[cells(row)[name] for name in COLUMNS] for row in part.to_dicts()]
         lines += [f"| {' | '.join('–' if value is None else str(value) for value in row)} |" for row in rows]
         lines.append("")
     return "\n".join(lines)
 
 
 def leaderboard_plot(found: pl.DataFrame) -> "Figure":
-    """Accuracy with one standard error of the best models, a colour for each evaluation."""
+    """Accuracy with one standard error of the best models that have a rank, a colour for each evaluation."""
     figure, axes = labelled_axes("accuracy", "")
-    known = found.drop_nulls("accuracy") if found.height else found
+    known = found.drop_nulls("rank") if found.height else found
     models = known["model"].unique(maintain_order=True).to_list()[:NUM_DRAWN] if known.height else []
     places = {model: -place for place, model in enumerate(models)}
     for part in known.partition_by(EVALUATION, maintain_order=True) if known.height else []:

@@ -15,6 +15,7 @@ from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
 
+COMPARED = "seeds compared"
 COLUMNS = (
     "arm",
     "benchmark",
@@ -22,6 +23,7 @@ COLUMNS = (
     "accuracy",
     "less",
     "difference",
+    COMPARED,
     "p (Holm)",
     "could have seen",
     "examples",
@@ -32,6 +34,7 @@ COLUMNS = (
 SETTING = ("benchmark", "temperature")
 SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchmark and temperature
 Shown = dict[str, Cell | None]
+ONE_SEED = "A difference over one seed is of these two models, not of others trained alike."
 
 
 def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
@@ -94,7 +97,7 @@ def _accuracy(answers: pl.DataFrame) -> Shown:
 def _difference(found: Row | None) -> Shown:
     if found is None:
         return {}
-    row = {"less": found["baseline"], "difference": f"{100 * found['difference']:+.1f}", "seeds": found["num_seeds"]}
+    row = {"less": found["baseline"], "difference": f"{100 * found['difference']:+.1f}", COMPARED: found["num_seeds"]}
     if found["low"] is None:
         return row
     return {
@@ -118,7 +121,12 @@ def result_markdown(rows: Sequence[Shown]) -> str:
         + markdown_table(SHOWN, [row for row in rows if (row["benchmark"], row["temperature"]) == setting])
         for setting in settings
     ]
-    return "\n\n".join([*parts, _LEGEND])
+    return "\n\n".join([*parts, " ".join([_LEGEND, *one_seed_note(rows)])])
+
+
+def one_seed_note(rows: Sequence[Shown]) -> list[str]:
+    """ONE_SEED, where a row's difference is over one seed."""
+    return [ONE_SEED] if any(row[COMPARED] == 1 for row in rows) else []
 
 
 def setting_heading(benchmark: Cell | None, temperature: Cell | None) -> str:
@@ -144,6 +152,7 @@ def _cell(value: Cell | None) -> str:
 _LEGEND = """Accuracies in %, ± a standard error over seeds and questions. Difference: of the arm less the one that is
 named, paired by seed and question, with a 95 % interval; p is corrected for all differences of the experiment; could
 have seen: the true difference that such a comparison, were it the only one, finds in 80 of 100 repetitions; with p
-corrected, only a larger one is found as often ([how it is computed](../statistics.md)). The untrained student is one
-model, whatever the seed, and is held against every seed of the others. Examples, tokens and steps are of all stages.
+corrected, only a larger one is found as often ([how it is computed](../statistics.md)). Seeds: of the arm; seeds
+compared: those that both have. The untrained student is one model, whatever the seed, and is held against every seed of
+the others. Examples, tokens and steps are of all stages.
 Rows without an accuracy are further pairs of arms that the grid declares."""

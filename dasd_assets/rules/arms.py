@@ -24,6 +24,11 @@ ARMS_VERSION = "1"
 ARMS = Rule("arms", ARMS_VERSION, ("name", "generation.temperatures", "seed"), (CHOICE,))
 
 
+# Of stages with a budget of so many times the recipe's own selection: no other experiment is made anew for it.
+MULTIPLES_VERSION = "1"
+MULTIPLES = Rule("multiples of the own selection", MULTIPLES_VERSION)
+
+
 def declared_rule(experiment: Experiment) -> Rule:
     """The experiment as it is declared, so that a changed one shows as another code version.
 
@@ -34,7 +39,9 @@ def declared_rule(experiment: Experiment) -> Rule:
 
 def compared_rule(experiment: Experiment) -> Rule:
     """The same with the `pairs` that its report compares."""
-    return Rule(f"experiment {experiment.name}", content_hash(deciding(experiment))[:12])
+    budgets = [stage.budget for stages in experiment.arms.values() for stage in stages if stage.budget is not None]
+    uses = (MULTIPLES,) if any(budget.times is not None for budget in budgets) else ()
+    return Rule(f"experiment {experiment.name}", content_hash(deciding(experiment))[:12], uses=uses)
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,9 @@ def draw(
     """The rows of table `pool` that a policy chooses: response_id, prompt_id, domain, score, rank from 1 in its domain.
 
     rule, budget: of `select`, whose choice `das` is. The other policies take as much of each domain as that costs,
-    and never more: at most one response less, where budgets are in tokens. times: that cost times this, for a control
-    with twice the data. Raises KeyError for an unknown policy.
+    and never more: at most one response less, where budgets are in tokens. times: for more or less data than that, each
+    budget times this, as far as the pool has it; where there is none, the cost times this. Raises KeyError for an
+    unknown policy.
 
     Under `best_per_question`, a policy's best response of each question that DAS chooses comes first; then, as far as
     the cost is not reached, that of other questions; then further ones of a question, up to max_of_question (`times`,
@@ -114,7 +115,7 @@ def draw(
     chosen = select(reading, rule, budget)
     limits = spent(reading, chosen)
     if times != 1:
-        limits = {domain: int(cost * times) for domain, cost in limits.items()}
+        limits = {domain: int(much * times) for domain, much in {**limits, **budget}.items()}
         chosen = select(reading, rule, {**budget, **limits})
     if policy == DAS and most == 1:
         return chosen

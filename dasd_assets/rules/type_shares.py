@@ -15,7 +15,7 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.power import student_quantile
 from dasd_resources.recipe import Divergence
 
-TYPE_SHARES_VERSION = "1"
+TYPE_SHARES_VERSION = "2"
 TYPE_SHARES = Rule("type shares", TYPE_SHARES_VERSION)
 NUM_POSITIONS = 8
 THRESHOLD_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the recipe's threshold
@@ -29,24 +29,36 @@ def answer_shares(sentences: pl.DataFrame) -> pl.DataFrame:
 
     sentences: ANSWER, correct (NULL where that is not known), sentence_type. Returns ANSWER, correct, type, value.
     """
-    typed = sentences.filter(pl.col("sentence_type").is_not_null())
-    return _of_each_type(typed.group_by([*ANSWER, "correct"], maintain_order=True), [*ANSWER, "correct"])
+    return _of_each_type(sentences.with_columns(weight=1), [*ANSWER, "correct"])
 
 
 def position_shares(sentences: pl.DataFrame) -> pl.DataFrame:
-    """The same at each relative position: an answer's sentences in NUM_POSITIONS parts, of equal number but for one.
+    """The same at each relative position: an answer is NUM_POSITIONS parts of as many sentences, whole or in part.
 
+    A sentence counts in each part that it reaches into, by how much of it lies there: of 5 sentences the first is the
+    first part and three fifths of the second. So an answer of few sentences has a share at every position, too.
     Returns ANSWER, correct, position (the middle of the part, 0 to 1), type, value.
     """
-    keys = [*ANSWER, "correct", "position"]
-    part = NUM_POSITIONS * pl.col("sentence_index") // pl.len().over(ANSWER)
-    placed = sentences.with_columns(position=(part + 0.5) / NUM_POSITIONS)  # untyped ones keep their place
-    typed = placed.filter(pl.col("sentence_type").is_not_null())
-    return _of_each_type(typed.group_by(keys, maintain_order=True), keys)
+    index, num = pl.col("sentence_index").cast(pl.Int64), pl.len().over(ANSWER).cast(pl.Int64)
+    # In units of a part of a sentence: a sentence is NUM_POSITIONS of them, a part of the answer `num`.
+    start, stop = NUM_POSITIONS * index, NUM_POSITIONS * (index + 1)
+    reached = sentences.with_columns(  # untyped ones keep their place
+        start=start, stop=stop, num=num, part=pl.int_ranges(start // num, (stop - 1) // num + 1)
+    ).explode("part")
+    inside = pl.min_horizontal("stop", (pl.col("part") + 1) * pl.col("num")) - pl.max_horizontal(
+        "start", pl.col("part") * pl.col("num")
+    )
+    placed = reached.with_columns(weight=inside, position=(pl.col("part") + 0.5) / NUM_POSITIONS)
+    return _of_each_type(placed, [*ANSWER, "correct", "position"])
 
 
-def _of_each_type(groups: "pl.dataframe.group_by.GroupBy", keys: Sequence[str]) -> pl.DataFrame:
-    wide = groups.agg((pl.col("sentence_type") == name).mean().alias(name) for name in FOUR_TYPES)
+def _of_each_type(sentences: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The share of each type among typed sentences, each counting by its `weight`."""
+    typed = sentences.filter(pl.col("sentence_type").is_not_null())
+    weight = pl.col("weight")
+    wide = typed.group_by(keys, maintain_order=True).agg(
+        (weight.filter(pl.col("sentence_type") == name).sum() / weight.sum()).alias(name) for name in FOUR_TYPES
+    )
     long = wide.unpivot(list(FOUR_TYPES), index=list(keys), variable_name="type", value_name="value")
     return long.with_columns(pl.col("type").cast(pl.Enum(FOUR_TYPES)))
 

@@ -8,7 +8,7 @@ from dasd_assets.viewer.viewer import Viewer
 
 def leaderboard(viewer: Viewer, request: Request) -> Response:
     """The page; the figures are those of the asset `leaderboard`."""
-    from dasd_assets.evaluation.leaderboard import COLUMNS, EVALUATION, standings, title  # loads Dagster
+    from dasd_assets.evaluation.leaderboard import COLUMNS, EVALUATION, cells, standings, title  # loads Dagster
     from dasd_resources.storage.warehouse import Warehouse
 
     found = standings(Warehouse(home=viewer.lake.home))
@@ -20,11 +20,11 @@ def leaderboard(viewer: Viewer, request: Request) -> Response:
         evaluations=[
             {
                 "title": title(part.row(0, named=True)),
-                "rows": [{**row, "k": row["num_samples"], "failed": row["num_failed"]} for row in part.to_dicts()],
+                "rows": [cells(row) for row in part.to_dicts()],
                 "chart": {
                     "label": "accuracy in %, with one standard error over questions",
                     "zero": False,
-                    "rows": [_point(row) for row in part.drop_nulls("accuracy").to_dicts()],
+                    "rows": [_point(row) for row in part.drop_nulls("rank").to_dicts()],
                 },
             }
             for part in parts

@@ -110,7 +110,7 @@ class Checks(Part):
     max_teacher_sentence_share: Share = 0.9
     """Of the sentences of a batch."""
     max_accuracy_drop: Annotated[float, Field(ge=0)] = 2.0
-    """Standard errors of the difference to the stage before, paired by question."""
+    """Standard errors of the difference to the stage before, paired by question: a significant drop of more warns."""
 
 
 class Freshness(Part):

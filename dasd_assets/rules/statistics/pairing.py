@@ -7,6 +7,7 @@ A model that no seed has made (the undistilled student) has answers whose seed i
 every seed of the other side: they are one model, not one per seed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,8 +28,9 @@ class Unpaired(UserError, ValueError):
 class Paired:
     """Accuracies of an arm and of its baseline, each (S, Q): the mean over a question's samples under one seed.
 
-    sampling_variances: (S, Q), of a difference by the draw of samples alone; None where a cell has a single sample.
-    common_variances: (Q,), what of it is one draw for all seeds: that of a side without seeds.
+    Or means of what else is compared. sampling_variances: (S, Q), of a difference by the draw of samples alone; None
+    where a cell has a single sample. common_variances: (Q,), what of it is one draw for all seeds: that of a side
+    without seeds.
     """
 
     seeds: tuple[object, ...]
@@ -45,17 +47,21 @@ class Paired:
 
 
 def paired_differences(
-    answers: pl.DataFrame, arm: object, baseline: object, seeds: Sequence[object] | None = None
+    answers: pl.DataFrame,
+    arm: object,
+    baseline: object,
+    seeds: Sequence[object] | None = None,
+    value: str = "correct",
 ) -> Paired:
     """Pair an arm's answers with the baseline's.
 
     answers: arm, seed, question_id, correct; one row per sample, of one benchmark at one temperature. Those of a model
     without a seed, None, are paired with every seed of the other side.
-    seeds: those that must be there; those that both have, unless given.
+    seeds: those that must be there; those that both have, unless given. value: the column that is compared.
     Raises Unpaired where a seed or a question is missing on one side, and where no seed is common.
     """
     one_setting(answers)
-    cells = _cells(answers.filter(pl.col("arm").is_in([arm, baseline])))
+    cells = _cells(answers.filter(pl.col("arm").is_in([arm, baseline])), value)
     sides = {name: cells.filter(pl.col("arm") == name) for name in (arm, baseline)}
     wanted = _seeds(sides, seeds)
     both = {name: _under(side, wanted) for name, side in sides.items()}
@@ -89,15 +95,15 @@ def one_setting(answers: pl.DataFrame) -> None:
             raise Unpaired(f"answers of several {name}s ({found}): compare each of them apart, as `comparisons` does")
 
 
-def _cells(answers: pl.DataFrame) -> pl.DataFrame:
+def _cells(answers: pl.DataFrame, value: str = "correct") -> pl.DataFrame:
     """arm, seed, question_id, accuracy, variance: of a cell's mean by the draw of its samples; NaN for one sample."""
-    for name in ("arm", "question_id", "correct"):
+    for name in ("arm", "question_id", value):
         if answers[name].null_count():
             raise Unpaired(f"{answers[name].null_count()} answers have no {name}: give a failed answer as wrong")
-    share, count = pl.col("correct").cast(pl.Float64).mean(), pl.len()
-    cells = answers.group_by(["arm", *CELL]).agg(accuracy=share, num_samples=count)
-    variance = pl.col("accuracy") * (1 - pl.col("accuracy")) / (pl.col("num_samples") - 1.0)
-    return cells.with_columns(variance=pl.when(pl.col("num_samples") > 1).then(variance).otherwise(float("nan")))
+    each = pl.col(value).cast(pl.Float64)
+    return answers.group_by(["arm", *CELL]).agg(
+        accuracy=each.mean(), variance=(each.var() / pl.len()).fill_null(math.nan)
+    )
 
 
 def _seeds(sides: dict[object, pl.DataFrame], seeds: Sequence[object] | None) -> list[object]:
