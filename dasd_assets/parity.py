@@ -50,21 +50,19 @@ NOT_COMPARED = (
 # A sample of a batch: the responses whose ids hash lowest, so that a repeated check compares the same ones and the
 # sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn. The inner query
 # reads ids only, the outer one the token lists of the sample.
+_SAMPLE = "ORDER BY md5(r.response_id) LIMIT $num_responses"
+_OF_TEACHER = f"""SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
+    WHERE r.batch = $batch AND {AT_TEMPERATURE} AND {OF_RECIPE} {_SAMPLE}"""
+_OF_STUDENT = f"""SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
+        JOIN student_logprobs s USING (batch, response_id)
+    WHERE r.batch = $batch AND s.student_fingerprint = $student {_SAMPLE}"""
+# Each table is read for the sample's ids by themselves: in a join, DuckDB may keep all tokens of the batch.
+_ITS = "batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
 _TEACHER = f"""SELECT a.response_id, {AS_ASKED} AS question, p.system_prompt, a.text, a.token_ids, a.logprobs, a.offsets
-    FROM responses a JOIN prompts p USING (prompt_id)
-    WHERE a.batch = $batch AND p.batch = $batch AND a.response_id IN (
-        SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
-        WHERE r.batch = $batch AND {AT_TEMPERATURE} AND {OF_RECIPE}
-        ORDER BY md5(r.response_id) LIMIT $num_responses)"""
-_STUDENT = """SELECT s.response_id, t.num_prompt_tokens, t.token_ids, s.logprobs
-    FROM student_logprobs s LEFT JOIN (FROM student_tokens WHERE batch = $batch) t
-        USING (response_id, student_fingerprint)
-    WHERE s.batch = $batch AND s.student_fingerprint = $student
-      AND s.response_id IN (
-        SELECT s.response_id FROM student_logprobs s JOIN responses r USING (batch, response_id)
-            SEMI JOIN prompts USING (batch, prompt_id)
-        WHERE s.batch = $batch AND s.student_fingerprint = $student
-        ORDER BY md5(s.response_id) LIMIT $num_responses)"""
+    FROM (FROM responses WHERE {_ITS}) a JOIN (FROM prompts WHERE batch = $batch) p USING (prompt_id)"""
+_STUDENT = f"""SELECT s.response_id, t.num_prompt_tokens, t.token_ids, s.logprobs
+    FROM (FROM student_logprobs WHERE {_ITS} AND student_fingerprint = $student) s
+        LEFT JOIN (FROM student_tokens WHERE {_ITS} AND student_fingerprint = $student) t USING (response_id)"""
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,9 @@ def _prefill_parity(recipe: Recipe, dataset: str, temperature: float) -> dg.Asse
         teacher = engines.find(recipe.teacher, "teacher.model")
         read = teacher.chat.read_landed if importing else teacher.chat.read_response
         params = candidate_params(recipe, teacher.fingerprint)
-        rows = _sample(warehouse, _TEACHER, recipe, {**params, "batch": batch_of(context), "temperature": temperature})
+        rows = _sample(
+            warehouse, _OF_TEACHER, _TEACHER, recipe, {**params, "batch": batch_of(context), "temperature": temperature}
+        )
         stored, faults = [], []
         for row in rows:
             aligned = read(row["token_ids"])
@@ -256,7 +256,7 @@ def _engine_parity(recipe: Recipe) -> dg.AssetChecksDefinition:
         student = engines.find(recipe.student, "student.model")
         params = {"batch": batch_of(context), "student": student.fingerprint}
         stored, faults = [], []
-        for row in _sample(warehouse, _STUDENT, recipe, params):
+        for row in _sample(warehouse, _OF_STUDENT, _STUDENT, recipe, params):
             if row["token_ids"] is None:
                 faults.append(f"response {row['response_id']}: its tokens are not in student_tokens: materialize that")
                 continue
@@ -276,10 +276,11 @@ def _passed_earlier(
     return passed_on_these_rows(context.instance, key, batch_of(context), settings)
 
 
-def _sample(warehouse: Warehouse, query: str, recipe: Recipe, params: Row) -> Sequence[Row]:
-    """The rows of the sample that the query draws, in the order of their ids."""
-    rows = warehouse.read(query, {**params, "num_responses": recipe.parity.num_responses})
-    return rows.sort("response_id").to_dicts()
+def _sample(warehouse: Warehouse, drawn: str, query: str, recipe: Recipe, params: Row) -> Sequence[Row]:
+    """The query's rows of the ids that are drawn, in the order of these."""
+    with warehouse.reading() as reading:
+        ids = reading.read(drawn, {**params, "num_responses": recipe.parity.num_responses})["response_id"].to_list()
+        return reading.read(query, {**params, "ids": ids}).sort("response_id").to_dicts()
 
 
 def _stored(row: Row, prompt: list[int], token_ids: list[int], model: PromptedModel, recipe: Recipe) -> StoredLogprobs:

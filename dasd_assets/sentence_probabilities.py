@@ -19,16 +19,13 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import enough, passes
+from dasd_resources.storage.passes import TOKENS_PER_PASS, enough, passes
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of 26 M tokens, a pass takes 1.7 s of CPU time however short it is: the peak was 1.3 GB with 16 M tokens a pass, 0.9
-# with 8 M and 0.8 with 4 M.
-TOKENS_PER_PASS = 8_000_000
 RESPONSES_AT_ONCE = 64  # of a pass in Python; of 65,536 tokens, 85 MB of lists and text
 SENTENCES_AT_ONCE = 200_000  # 550 bytes each while they are written
 PLOTTED = 100_000  # sentences of a batch, drawn at random

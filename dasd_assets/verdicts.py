@@ -24,12 +24,12 @@ from dasd_assets.rules.stored_tokens import LENGTH_BY_STUDENT, require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS, TOKENS_PER_PASS, passes
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
-RESPONSES_AT_ONCE = 1024
+RESPONSES_AT_ONCE = 64  # of a pass as a data frame; of 65,536 tokens, 50 MB
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -86,29 +86,43 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     The rows as `judge_row` takes them, few in memory at a time; each has `known`, the filters whose verdicts it has.
     student: the fingerprint whose tokens are counted. Raises NoTokens if none of them is made.
     """
-    asked = "FROM responses a JOIN prompts p USING (prompt_id)"
-    todo = """LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
-            WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
-        WHERE a.batch = $batch AND p.batch = $batch
-          AND NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
-    lengths = measured("student_tokens", "num_tokens", "response_id", "batch", "student_fingerprint", "kind", "reason")
-    tokens = f"FROM {lengths} WHERE batch = $batch AND student_fingerprint = $student"
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
+    lacking = warehouse.read(_LACKING, params)
+    todo = lacking.filter("has_tokens").select("response_id", "num_tokens").rows()
+    if not todo:
+        require_tokens(0, lacking.height, "student_tokens")
 
     def rows() -> Iterator[Row]:
-        query = f"""SELECT a.response_id, a.text, a.token_ids, a.finish_reason, a.tool_call,
-            p.question, {AS_ASKED} AS asked, p.reference_answer, p.verifier, p.metadata,
-            coalesce(v.known, []) AS known, {LENGTH_BY_STUDENT}
-            {asked} JOIN ({tokens}) s USING (response_id) {todo}"""
         with warehouse.reading() as reading:
-            for part in reading.stream(query, params, RESPONSES_AT_ONCE):
-                yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+            for first, last in passes(todo, TOKENS_PER_PASS):
+                for part in reading.stream(_TO_JUDGE, {**params, "first": first, "last": last}, RESPONSES_AT_ONCE):
+                    yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
-    count = f"SELECT count(*), count(*) FILTER (a.response_id IN (SELECT response_id {tokens})) {asked} {todo}"
-    num_unjudged, num_todo = warehouse.read(count, params).row(0)
-    if num_todo == 0:
-        require_tokens(0, num_unjudged, "student_tokens")
-    return num_todo, num_unjudged - num_todo, rows()
+    return len(todo), lacking.height - len(todo), rows()
+
+
+def _known(where: str) -> str:
+    """Response -> `known`, the filters that have judged it by these rules."""
+    return f"""(SELECT response_id, list(filter) AS known FROM response_verdicts
+        WHERE {where} AND filter_version = $version GROUP BY response_id)"""
+
+
+_LACKS = "NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"
+_BATCH, _PART = "batch = $batch", "batch = $batch AND response_id BETWEEN $first AND $last"
+_LACKING = f"""SELECT a.response_id, a.num_tokens, s.response_id IS NOT NULL AS has_tokens
+    FROM (FROM {measured("responses", "num_tokens", "response_id", "prompt_id", "batch")} WHERE {_BATCH}) a
+        SEMI JOIN (FROM prompts WHERE {_BATCH}) p USING (prompt_id)
+        LEFT JOIN (FROM student_tokens WHERE {_BATCH} AND student_fingerprint = $student) s USING (response_id)
+        LEFT JOIN {_known(_BATCH)} v USING (response_id)
+    WHERE {_LACKS} ORDER BY a.response_id"""
+_TOKENS = measured("student_tokens", "num_tokens", "response_id", "batch", "student_fingerprint", "kind", "reason")
+_TO_JUDGE = f"""SELECT a.response_id, a.text, a.token_ids, a.finish_reason, a.tool_call,
+        p.question, {AS_ASKED} AS asked, p.reference_answer, p.verifier, p.metadata,
+        coalesce(v.known, []) AS known, {LENGTH_BY_STUDENT}
+    FROM (FROM responses WHERE {_PART}) a JOIN (FROM prompts WHERE {_BATCH}) p USING (prompt_id)
+        JOIN (FROM {_TOKENS} WHERE {_PART} AND student_fingerprint = $student) s USING (response_id)
+        LEFT JOIN {_known(_PART)} v USING (response_id)
+    WHERE {_LACKS}"""
 
 
 def _result(

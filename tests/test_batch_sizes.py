@@ -34,9 +34,16 @@ def test_batches_of_a_good_size_are_counted() -> None:
 
 
 def test_a_batch_too_large_is_split_as_the_message_says() -> None:
-    with pytest.raises(CheckWarning, match=r"1 of 630,000 to 630,000 .*: beyond 64,000, .*_per_batch: 10666$"):
+    with pytest.raises(CheckWarning, match=r"1 of 630,000 to 630,000 .*: beyond 64,000 .*_per_batch: 10666$"):
         batch_sizes(split(None), landed(105_000))
     assert batch_sizes(split(MOST_RESPONSES // 6), landed(105_000)).startswith("10 of 54,036 to 63,996 responses")
+
+
+def test_fewer_long_responses_are_too_many() -> None:
+    report = load_recipe("dasd-4b")
+    assert batch_sizes(report, landed(105_000)).startswith("525 of 3,200 to 3,200 responses")
+    with pytest.raises(CheckWarning, match=r"beyond 3,906 as long as these may be, .*_per_batch: 244$"):
+        batch_sizes(change(report, "landing.questions_per_batch", 300), landed(105_000))
 
 
 def test_many_batches_too_small_are_named() -> None:
@@ -54,5 +61,5 @@ def test_landed_responses_go_with_their_question_whatever_file_and_line_they_sta
     assert imported_batch_sizes(found) == "3 of 1 to 4 responses"
     assert imported_batch_sizes(Found()) == "none has landed"
     found.per_batch["a", 0] = 630_000
-    with pytest.raises(CheckWarning, match=r"beyond 64,000, .* before a whole batch is scored; .*_per_batch: 1$"):
+    with pytest.raises(CheckWarning, match=r"beyond 64,000 .* before a whole batch is scored; .*_per_batch: 1$"):
         imported_batch_sizes(found)

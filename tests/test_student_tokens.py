@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
 
 from dasd_assets import student_tokens as student_tokens_module
+from dasd_assets import verdicts as verdicts_module
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, NoTokens, stored_tokens
 from dasd_assets.rules.tokens import token_table, tokens_of
@@ -23,6 +25,7 @@ from dasd_resources.chat import Chat, Encoded
 from dasd_resources.inference.engine import InferenceEngine
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Model, load_recipe
+from dasd_resources.storage.lake import Reading
 
 RECIPE = load_recipe("demo")
 TEXT = "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."
@@ -201,6 +204,25 @@ def test_responses_whose_tokens_are_missing_are_judged_later_and_counted(copy: P
     num_todo, num_waiting, rows = unjudged(copy.warehouse, batch, student, "other rules")
     assert (num_todo, num_waiting) == (num - 1, 1)
     assert some not in {row["response_id"] for row in rows}
+
+
+def test_a_batch_is_judged_in_parts_each_response_once(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = copy.engines.fingerprint(copy.recipe.student, "student.model")
+    batch, tokens = copy.read("SELECT batch, max(num_tokens) FROM responses GROUP BY ALL LIMIT 1").row(0)
+    num_todo, _, rows = unjudged(copy.warehouse, batch, student, "other rules")
+    at_once = sorted(rows, key=itemgetter("response_id"))
+    read = list[str]()
+    stream = Reading.stream
+
+    def counted(self: Reading, query: str, params: dict[str, object], num_rows: int) -> Iterator[pl.DataFrame]:
+        read.append(query)
+        return stream(self, query, params, num_rows)
+
+    monkeypatch.setattr(Reading, "stream", counted)
+    monkeypatch.setattr(verdicts_module, "TOKENS_PER_PASS", 2 * tokens)
+    in_parts = unjudged(copy.warehouse, batch, student, "other rules")[2]
+    assert sorted(in_parts, key=itemgetter("response_id")) == at_once
+    assert 2 < len(read) < num_todo == len(at_once)
 
 
 def test_a_reference_without_tokens_takes_no_question_from_the_mixed_dataset(copy: Project) -> None:

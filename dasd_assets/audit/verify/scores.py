@@ -12,10 +12,10 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
 from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.sentence_probabilities import RESPONSES_AT_ONCE, TOKENS_PER_PASS
+from dasd_assets.sentence_probabilities import RESPONSES_AT_ONCE
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.lake import Lake, Reading
-from dasd_resources.storage.passes import parts
+from dasd_resources.storage.passes import TOKENS_PER_PASS, parts
 from dasd_resources.storage.tables import measured
 
 TOLERANCE = 1e-6

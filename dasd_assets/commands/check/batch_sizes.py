@@ -6,11 +6,12 @@ from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import MAX_PASSES
+from dasd_resources.storage.passes import TOKENS_PER_PASS
 
-# At it, a pass over responses as long as the report's is of 16 M tokens, 1.4 GB. Above it, memory grows with the batch,
-# and what a kill or an edited file can undo is days of work.
-MOST_RESPONSES = MAX_PASSES * 1000
+# Some steps read a batch once for every TOKENS_PER_PASS of it. At so many tokens a third of their time is spent on that
+# where responses are as long as the report's, a quarter of `max_tokens`; in a batch ten times as large most of it, and
+# what a kill or an edited file can undo is days of work. Of short responses, ids and rows are what grows.
+MOST_TOKENS, MOST_RESPONSES = 32 * TOKENS_PER_PASS, 64_000
 # Below it, a batch's own costs outweigh its work: some ten steps, as many commits, files and looks of every tick.
 FEWEST_RESPONSES, MANY_BATCHES = 1000, 20
 
@@ -19,25 +20,28 @@ def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
     """Responses per batch, from the questions that landed. Raises CheckWarning for too many, or for many of too few."""
     each = recipe.generation.num_candidates * len(recipe.generation.temperatures)
     sizes = [each * number for number in questions_per_batch(recipe, prompts.per_file.values())]
-    return _judged(sizes, f" ({each} of each question)", each, "nothing is scored before a whole batch is sampled")
+    most = min(MOST_RESPONSES, MOST_TOKENS // recipe.generation.max_tokens)
+    reason = "nothing is scored before a whole batch is sampled"
+    return _judged(sizes, most, f" ({each} of each question)", each, reason)
 
 
 def imported_batch_sizes(landed: Found) -> str:
     """Responses per batch of those that have landed. Raises CheckWarning as `batch_sizes` does."""
     each = -(-landed.per_batch.total() // max(len(landed.batch_of), 1))
-    return _judged(landed.per_batch.values(), "", each, "nothing is selected before a whole batch is scored")
+    reason = "nothing is selected before a whole batch is scored"
+    return _judged(landed.per_batch.values(), MOST_RESPONSES, "", each, reason)
 
 
-def _judged(sizes: Collection[int], of_what: str, each: int, reason: str) -> str:
-    """each: responses of a question. reason: besides memory, against a batch too large."""
+def _judged(sizes: Collection[int], most: int, of_what: str, each: int, reason: str) -> str:
+    """most: responses that a batch may have. each: of a question. reason: another against a batch too large."""
     if not sizes:
         return "none has landed"
     small = [size for size in sizes if size < FEWEST_RESPONSES]
     found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses{of_what}"
-    if max(sizes) > MOST_RESPONSES:
+    if max(sizes) > most:
         raise CheckWarning(
-            f"{found}: beyond {MOST_RESPONSES:,}, the memory that a step takes grows with the batch, and {reason}; "
-            f"set landing.questions_per_batch: {max(MOST_RESPONSES // each, 1)}"
+            f"{found}: beyond {most:,} as long as these may be, steps read a batch again and again, and {reason}; "
+            f"set landing.questions_per_batch: {max(most // each, 1)}"
         )
     if len(small) > MANY_BATCHES:
         raise CheckWarning(
