@@ -7,7 +7,8 @@ Every asset runs in a process of its own, in the order of the graph, over what t
 one, which has loaded the definitions and read nothing, so that none pays again for loading them. Its peak is the most
 that the system ever kept in memory for it (`ru_maxrss`); the first row is of a fork that does nothing. DuckDB may take
 the 4 GB that every connection of ours may: what it keeps although it need not would show as growth. Left out: the
-processes that compare formulas, which have limits of their own, and real engines and trainings.
+processes that compare formulas, which have limits of their own, real engines, and of trainings all but their rows:
+these are written, checked, loaded and packed.
 """
 
 import gc
@@ -37,6 +38,9 @@ from dasd_resources.demo.traces import steps_of  # noqa: E402
 from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine  # noqa: E402
 from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
 from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
+from dasd_resources.sft.checkpoint import Progress, Trained  # noqa: E402
+from dasd_resources.sft.packing import load_rows  # noqa: E402
+from dasd_resources.sft.trainer import SftJob, check_rows  # noqa: E402
 
 NUM_QUESTIONS = 160  # x 4 candidates x 2 temperatures x 16 = 20,480 responses
 SCALES = (1, 4, 16)
@@ -91,6 +95,16 @@ class LongEngines(Engines):
         yield LongEngine(model, Fake())
 
 
+class RowsAlone(Fake):
+    """Prepares a training's rows, and trains nothing."""
+
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> Trained:
+        check_rows(job.rows, job.training.max_length)
+        with tempfile.TemporaryDirectory() as folder:
+            load_rows(job.rows, job.training.model_copy(update={"packing": True}), Path(folder))
+        return super().train(job, on_progress)
+
+
 class LongProject(Project):
     """A home whose engine gives long answers; the definitions are built before the process forks."""
 
@@ -123,7 +137,7 @@ def main(num_questions: int) -> None:
     seconds: dict[str, float] = {}
     for scale in SCALES:
         with tempfile.TemporaryDirectory() as folder:
-            project = LongProject(Path(folder) / "home", recipe())
+            project = LongProject(Path(folder) / "home", recipe(), RowsAlone())
             project.land("batch.jsonl", list(islice(questions("prompts"), scale * num_questions)))
             for name in [NOTHING, *assets(project)]:
                 peak, seconds[name] = measured(project, name)

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import DAS
@@ -27,11 +29,13 @@ from dasd_resources.sft.checkpoint import Pace, Progress, Trained
 from dasd_resources.sft.trackers import FOLDER, Run
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
+from dasd_resources.storage.spool import in_order
 from dasd_resources.storage.warehouse import Warehouse
 
 TRAINING_VERSION = "1"
 TRAINING = Rule("training", TRAINING_VERSION, ("training", "seed", "student.dtype"))
-ROWS_PER_GROUP = 2048  # of 65,536 tokens: 1 GB; DuckDB's default of 122,880 would be 64 GB
+ROWS_PER_GROUP = 512  # of 65,536 tokens: 268 MB, which is what a reader of the file holds
+ROWS = pa.schema({"example_id": pa.string(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
 Train = Callable[[SftJob, Callable[[Progress | Pace], None]], Trained]
 
 
@@ -97,7 +101,7 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{checkpoint}.rows.parquet"
     pin_snapshot(file, seen.snapshot)
-    _write_rows(warehouse, stage, seen.snapshot, file)
+    _write_rows(warehouse, stage, seen, file)
     return SftJob(
         checkpoint_id=checkpoint,
         model=Path(stage.parent_path),
@@ -141,8 +145,8 @@ def tracker_faults(trained: Trained) -> list[str]:
     ]
 
 
-def _write_rows(warehouse: Warehouse, stage: Stage, snapshot: int, file: Path) -> None:
-    """The examples' tokens in one file, whole or not at all, without passing through Python's memory.
+def _write_rows(warehouse: Warehouse, stage: Stage, seen: Seen, file: Path) -> None:
+    """The examples' tokens in one file, by their ids, whole or not at all.
 
     A file left by an attempt that was killed is kept: its name holds what is in it, and the trainer resumes only on
     the very bytes it began with.
@@ -150,11 +154,19 @@ def _write_rows(warehouse: Warehouse, stage: Stage, snapshot: int, file: Path) -
     if file.is_file():
         return
     unfinished = file.with_name(file.name.replace(".", ".unfinished.", 1))
-    target = str(unfinished).replace("'", "''")
-    query = f"""COPY (SELECT example_id, input_ids, labels FROM {_TRAINED_ON} ORDER BY example_id)
-        TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"""
+    query = f"SELECT example_id, input_ids, labels FROM {_TRAINED_ON}"
     key = {"recipe": stage.recipe.name, "dataset": stage.dataset, "policy": stage.policy}
-    warehouse.read(query, key, at=snapshot)
+    ids = seen.examples["example_id"]
+    with (
+        warehouse.reading(at=seen.snapshot) as reading,
+        in_order(reading.stream(query, key, ROWS_PER_GROUP), "example_id", ids, ROWS_PER_GROUP, warehouse.home) as rows,
+        pq.ParquetWriter(unfinished, ROWS, compression="zstd") as writer,
+    ):
+        num_rows = 0
+        for part in rows:
+            writer.write_table(part.to_arrow().cast(ROWS))
+            num_rows += part.height
+    assert num_rows == ids.len(), f"{num_rows} of {ids.len()} examples are in the snapshot"
     unfinished.rename(file)
 
 

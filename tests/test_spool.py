@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dasd_resources.storage.spool import spooled
+from dasd_resources.storage.spool import in_order, spooled
 
 ROWS = pl.DataFrame({"id": ["a", "b", "c"], "token_ids": [[1, 2], None, []], "score": [0.5, None, 1.5]})
 
@@ -42,3 +42,19 @@ def test_an_error_while_reading_is_raised_before_anything_is_given(tmp_path: Pat
 
     with pytest.raises(LookupError, match="no tokens"), spooled(parts(), str(tmp_path)):
         pytest.fail("it was given")
+
+
+def test_rows_come_back_in_the_order_of_their_keys_some_at_a_time(tmp_path: Path) -> None:
+    keys = [f"{number:02}" for number in range(7)]
+    rows = pl.DataFrame({"id": keys, "token_ids": [[number] * number for number in range(7)]})
+    parts = rows[[4, 0, 6, 2, 5, 1, 3]].iter_slices(3)
+    with in_order(parts, "id", rows["id"], 3, str(tmp_path)) as found:
+        given = list(found)
+    assert [part.height for part in given] == [3, 3, 1]
+    assert pl.concat(given).equals(rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_comes_in_order_of_nothing(tmp_path: Path) -> None:
+    with in_order([], "id", pl.Series("id", [], pl.String), 3, str(tmp_path)) as found:
+        assert list(found) == []

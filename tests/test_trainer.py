@@ -20,6 +20,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from datasets import Dataset
 from tensorboard_files import events_in
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -48,7 +49,7 @@ from dasd_resources.sft.child import (
 from dasd_resources.sft.disk import STATE_BYTES, arrow_bytes
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.forked import ForkedChild, start
-from dasd_resources.sft.packing import check_separation, load_rows, num_rows
+from dasd_resources.sft.packing import TOKENS_AT_ONCE, check_separation, load_rows, num_rows, rows_at_once
 from dasd_resources.sft.trackers import Run
 from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
 
@@ -541,6 +542,13 @@ def test_rows_reach_the_model_unchanged(student: Path, rows: Path, tmp_path: Pat
         tokens, labels = batch["input_ids"][kept].tensor_split(ends), batch["labels"][kept].tensor_split(ends)
         seen += [(part.tolist(), loss.tolist()) for part, loss in zip(tokens, labels, strict=True)]
     assert sorted(seen) == sorted(row(i) for i in range(NUM_ROWS))
+
+
+@pytest.mark.parametrize(("length", "num_rows"), [(5, 10_000), (1_600, 10_000), (17_600, 909)])
+def test_fewer_rows_are_packed_at_once_where_they_are_long(length: int, num_rows: int) -> None:
+    dataset = Dataset.from_dict({"input_ids": [[1] * (length - 1), [1] * (length + 1)]})
+    assert rows_at_once(dataset) == num_rows
+    assert num_rows * length <= TOKENS_AT_ONCE
 
 
 Packer = Callable[..., StageTrainer]
