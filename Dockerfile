@@ -1,4 +1,4 @@
-# The code location with web UI and daemon. For a GPU: --build-arg TORCH="torch==2.13.0" --build-arg EXTRAS=ui,vllm
+# The code location with web UI and daemon. For a GPU: --build-arg TORCH="torch==2.13.0" --build-arg EXTRAS=ui,vllm,kernels
 # For more than one machine (docs/deployment.md): EXTRAS=ui,cluster
 FROM python:3.11-slim
 
@@ -30,7 +30,8 @@ COPY deploy/workspace.yaml deploy/workspace.yaml
 RUN pip install --no-cache-dir --no-deps --editable .
 
 USER 1000:1000
-ENV DASD_HOME=/data DAGSTER_HOME=/data/dagster HF_HUB_DISABLE_TELEMETRY=1
+# The hub's cache is in the home, too: models and kernels that one container fetched are there for all, and stay.
+ENV DASD_HOME=/data DAGSTER_HOME=/data/dagster HF_HOME=/data/hub HF_HUB_DISABLE_TELEMETRY=1
 VOLUME /data
 EXPOSE 3000
 HEALTHCHECK --interval=30s --start-period=60s --timeout=5s \

@@ -152,6 +152,22 @@ def instructions(*kinds: str) -> Iterator[str]:
     return (rest for kind, rest in INSTRUCTION.findall(text) if kind in kinds)
 
 
+def test_what_comes_from_the_hub_stays_in_the_home_that_all_have_mounted() -> None:
+    image = dict(pair.split("=", 1) for rest in instructions("ENV") for pair in rest.split())
+    assert Path(image["HF_HOME"]).is_relative_to(image["DASD_HOME"])
+    assert [image["DASD_HOME"]] == list(instructions("VOLUME"))
+    assert f"home:{image['DASD_HOME']}" in read("compose.yaml")["services"]["code"]["volumes"]
+    [deployment] = read("helm-values.yaml")["dagster-user-deployments"]["deployments"]
+    assert {"name": "home", "mountPath": image["DASD_HOME"]} in deployment["volumeMounts"]
+
+
+def test_an_image_for_gpus_has_the_package_of_layer_kernels() -> None:
+    files = (ROOT / "Dockerfile", ROOT / "docs" / "deployment.md", DEPLOY / "helm-values.yaml")
+    for file in files:
+        advised = [extras for extras in re.findall(r"EXTRAS=([\w,-]+)", file.read_text()) if "vllm" in extras]
+        assert advised and all("kernels" in extras.split(",") for extras in advised), file
+
+
 def check_command(command: Sequence[str]) -> None:
     """Raise unless the program is one that the image has, and takes these arguments."""
     program, *arguments = command
