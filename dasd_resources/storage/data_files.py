@@ -1,9 +1,10 @@
 """The lake's data files: which there are, whether each is there and as it was written, and what to do if one is not.
 
 DuckLake keeps a file's size and no hash of its content. Ours stands beside its own tables in the catalog, in
-`dasd_file_hashes`, and is taken right after the commit, while the file is in memory (5 to 20 ms a commit). Files that
-no commit of this release has written (a home of an earlier one, another program, a kill in between) get theirs from
-maintenance or `dasd audit verify`: as it was first seen, which says nothing of the time before.
+`dasd_file_hashes`, and is taken right after the commit, while the file is in memory (5 to 20 ms a commit); where it has
+to be fetched, or is large, the lake's lock is let go meanwhile. Files that no commit of this release has written (a
+home of an earlier one, another program, a kill in between) get theirs from maintenance or `dasd audit verify`: as it
+was first seen, which says nothing of the time before.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,11 +222,27 @@ def _decoder(place: DataPlace) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock."""
-    # File numbers grow with every snapshot: those since the one before are this commit's, merged files included.
-    if written := connection.execute(_COMMITTED).fetchall():
-        keep_hashes(connection, {number: content_of(catalog.data, path) for number, path in written})
+def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[int, str]:
+    """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock.
+
+    Returns number -> path of those that would take too long for that: `read_back` without the lock hashes them.
+    """
+    written = connection.execute(_COMMITTED).fetchall()
+    paths = {number: path for number, path, _ in written}
+    if not catalog.data.read_at_once(sum(size for _, _, size in written)):
+        return paths
+    if paths:
+        keep_hashes(connection, read_back(catalog.data, paths))
+    return {}
+
+
+def read_back(place: DataPlace, paths: Mapping[int, str]) -> dict[int, str]:
+    """Number -> hash of files that were just written; not of those that were merged and deleted since."""
+    found = {}
+    for number, path in paths.items():
+        with suppress(FileNotFoundError):
+            found[number] = content_of(place, path)
+    return found
 
 
 def first_seen(catalog: Catalog) -> dict[int, str]:
@@ -289,9 +306,12 @@ _FILES = f"""WITH {_PLACED},
     GROUP BY ALL ORDER BY p.table_name, p.number""".replace("m.ducklake", f"{CATALOG_TABLES}.ducklake")
 _KNOWN = f"FROM {CATALOG_TABLES}.{HASHES}"
 _UNKNOWN = "SELECT NULL::BIGINT AS file_id, NULL::VARCHAR AS sha256 WHERE FALSE"
+# File numbers grow with every snapshot: those since the one before are this commit's, merged files included. A commit
+# of nothing has made no snapshot, and has none.
 _COMMITTED = f"""WITH {_PLACED},
-    before AS (SELECT next_file_id FROM {CATALOG_TABLES}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1 OFFSET 1)
-    SELECT number, path FROM placed, before WHERE number >= next_file_id"""
+    before AS (SELECT max(next_file_id) AS first_number FROM {CATALOG_TABLES}.ducklake_snapshot
+        WHERE snapshot_id < (FROM dasd.last_committed_snapshot()))
+    SELECT number, path, size FROM placed, before WHERE number >= first_number"""
 _INSERT = f"""INSERT INTO {CATALOG_TABLES}.{HASHES} FROM (SELECT unnest($numbers::BIGINT[]) AS file_id,
         unnest($hashes::VARCHAR[]) AS sha256) ANTI JOIN {CATALOG_TABLES}.{HASHES} USING (file_id)"""
 _FORGET = f"""DELETE FROM {CATALOG_TABLES}.{HASHES} WHERE file_id NOT IN (

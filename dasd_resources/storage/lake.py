@@ -24,6 +24,7 @@ from dasd_resources.storage.data_files import (
     hash_committed,
     keep_hashes,
     naming_damage,
+    read_back,
     require_files,
 )
 from dasd_resources.storage.place import catalog_of
@@ -222,10 +223,15 @@ class Lake:
         """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
         self.migrate()
         catalog = self.catalog
-        with naming_damage(catalog), catalog.locked() as require_lock, attach(catalog) as connection:
-            with committing(connection, origin, require_lock):
-                yield Transaction(connection, _run_id(origin))
-            hash_committed(connection, catalog)
+        with naming_damage(catalog):
+            with catalog.locked() as require_lock, attach(catalog) as connection:
+                with committing(connection, origin, require_lock):
+                    yield Transaction(connection, _run_id(origin))
+                paths = hash_committed(connection, catalog)
+            if paths:  # attached anew: a connection that nobody has used for minutes may be cut
+                hashes = read_back(catalog.data, paths)
+                with catalog.locked(), attach(catalog) as connection:
+                    keep_hashes(connection, hashes)
 
     def require_files(self) -> None:
         """Raise DamagedFiles if a data file of the newest snapshot is gone or cut; cheap, as none is read."""
