@@ -9,13 +9,14 @@ is reported with its token, and a limit only where the recipe sets one (float32 
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import dagster as dg
 import numpy as np
 import polars as pl
+import yaml
 
 from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.records.earlier_checks import passed_on_these_rows
@@ -101,16 +102,32 @@ class ParityResult:
 
     def violations(self, limits: Rescoring, key: str) -> list[str]:
         """Why the check fails, one message per reason; empty if it passes. key: in the recipe, `parity.teacher` say."""
-        found = list(self.faults)
+        return [
+            *self.faults,
+            *(
+                f"{name} difference {value:.4g} nats is above {key}.{setting} {limit:g}"
+                for name, value, setting, limit in self._limited(limits)
+                if not value <= limit  # unlike value > limit, this is true for NaN
+            ),
+        ]
+
+    def wider(self, limits: Rescoring) -> dict[str, str | float]:
+        """The limits as a recipe has them, with twice what was seen in the place of those that it is above."""
+        raised = {
+            setting: float(f"{2 * value:.2g}") for _, value, setting, limit in self._limited(limits) if value > limit
+        }
+        return limits.model_dump(exclude_none=True) | raised
+
+    def _limited(self, limits: Rescoring) -> Iterator[tuple[str, float, str, float]]:
+        """Name, value, setting and limit of each difference that has a limit."""
         for name, value, setting, limit in (
             ("mean", self.mean_difference, "max_mean_difference", limits.max_mean_difference),
             ("p99", self.p99_difference, "max_p99_difference", limits.max_p99_difference),
             ("p99.9", self.p999_difference, "max_p999_difference", limits.max_p999_difference),
             ("max", self.max_difference, "max_difference", limits.max_difference),
         ):
-            if limit is not None and not value <= limit:  # unlike value > limit, this is true for NaN
-                found.append(f"{name} difference {value:.4g} nats is above {key}.{setting} {limit:g}")
-        return found
+            if limit is not None:
+                yield name, value, setting, limit
 
     @property
     def worst(self) -> str:
@@ -302,20 +319,23 @@ def _check(
     violations = comparison.violations(limits, key)
     return dg.AssetCheckResult(
         passed=not violations,
-        description="; ".join([*violations[:5], f"worst: {comparison.worst}", *_advice(comparison, key)])
+        description="; ".join([*violations[:5], f"worst: {comparison.worst}", *_advice(comparison, limits, key)])
         if violations
         else _agreement(comparison),
         metadata=_metadata(comparison, other),
     )
 
 
-def _advice(comparison: ParityResult, key: str) -> list[str]:
+def _advice(comparison: ParityResult, limits: Rescoring, key: str) -> list[str]:
     """What a failed check asks of the user; nothing where no token was compared, as the faults say it then."""
     if comparison.table.is_empty():
         return []
+    section, _, role = key.partition(".")
+    wider = yaml.safe_dump(comparison.wider(limits), default_flow_style=True, sort_keys=False, width=10**6)
     return [
-        f"rounding alone has a signed mean near 0 (here {comparison.bias:.2g}): then raise the limits in {key} and "
-        "`dasd run`, which computes nothing again; else one of the two computations is wrong, and `dasd check` and "
+        f"rounding alone has a signed mean near 0 (here {comparison.bias:.2g}): then write "
+        f"{code(f'{role}: {wider.strip()}')} in the recipe's `{section}` and `dasd run`, which makes no row again and "
+        "scores each batch's sample once more; else one of the two computations is wrong, and `dasd check` and "
         f"`dasd audit response {comparison.table.row(0, named=True)['response_id']}` show more"
     ]
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from conftest import Project, change, prompt_rows
 from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
@@ -91,6 +93,14 @@ def test_the_defaults_pass_rounding_and_stop_what_is_wrong(wrong: Callable[[np.n
 def test_a_mean_alone_is_no_gate() -> None:
     with pytest.raises(ValueError, match="give max_p99_difference, max_p999_difference or max_difference, too"):
         Rescoring(engine="own", max_mean_difference=0.05)
+
+
+def test_only_limits_that_were_passed_are_raised_to_twice_what_was_seen() -> None:
+    found = compare([stored("a", -1.0, -2.0)], [Score("a", [-1.03, -2.0])])
+    limits = Rescoring(engine="transformers", max_mean_difference=0.01, max_p99_difference=0.5, max_difference=0.02)
+    raised = {"max_mean_difference": 0.03, "max_p99_difference": 0.5, "max_difference": 0.06}
+    assert found.wider(limits) == {"engine": "transformers", **raised}
+    assert compare([stored("a", math.nan)], [Score("a", [-1.0])]).wider(limits) == limits.model_dump(exclude_none=True)
 
 
 def test_equal_logprobs_pass_whatever_the_order() -> None:
@@ -198,19 +208,24 @@ def test_wrong_student_logprobs_fail_and_block(landed: Project, spoil: Callable[
     assert landed.count("sentence_probabilities") == 0
 
 
-def test_a_wider_tolerance_lets_it_through_and_generates_nothing(landed: Project) -> None:
+def test_the_limits_that_the_message_names_let_it_through_and_generate_nothing(landed: Project) -> None:
     landed.fake.misreport = one_off
-    with pytest.raises(RunFailed):
+    with pytest.raises(RunFailed, match="makes no row again and scores each batch's sample once more") as failed:
         landed.materialize(TEACHER)
-    limits = {"engine": "own", "max_mean_difference": 0.2, "max_difference": 0.6}
+    [line] = re.findall(r"then write `(.+?)` in the recipe's `parity`", str(failed.value))
+    [(role, limits)] = yaml.safe_load(line).items()
+    before = landed.recipe.parity.teacher.model_dump(exclude_none=True)
+    assert (role, limits.keys(), limits["engine"]) == ("teacher", before.keys(), "own")
     landed.recipe = change(landed.recipe, "parity.teacher", limits)
     landed.fake.generated.clear()
+    num_rescored = len(landed.fake.rescored)
     with landed.instance() as instance:
         found = comparison(instance, landed.definitions, batches(instance), {}).found
     assert ("teacher_generations_t060", "code or recipe changed") in {(s.asset, s.reason) for s in found}
     landed.materialize("teacher_generations_t060")
     assert outcome(landed, "teacher_generations_t060", "prefill_parity")[0]
     assert landed.fake.generated == []
+    assert len(landed.fake.rescored) == 2 * num_rescored > 0
 
 
 def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
