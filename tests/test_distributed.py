@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,8 +24,19 @@ from test_trainer import (  # noqa: F401 - the fixtures are used by name
 from dasd_resources.sft.checkpoint import Pace, Trained
 from dasd_resources.sft.trainer import SftJob, TrainingError, train
 
-# Two optimizer steps an epoch, of 24 rows: 12 in each of two processes.
-CHANGES = {"epochs": 2, "global_batch_size": 24, "per_device_batch_size": 12, "save_every_steps": 2}
+# Two optimizer steps an epoch, of 24 rows: two forward passes in each of two processes, four in one alone.
+CHANGES = {"epochs": 2, "global_batch_size": 24, "per_device_batch_size": 6, "save_every_steps": 2}
+# As the report trains: several rows in each bin, which no forward pass keeps in memory; of 8 bins as many passes.
+PACKED = {
+    **CHANGES,
+    "packing": True,
+    "batch_counts": "bins",
+    "global_batch_size": 8,
+    "per_device_batch_size": 2,
+    "max_length": 128,
+    "group_by_length": False,
+    "gradient_checkpointing": True,
+}
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 STRATEGIES = ["ddp", "fsdp2", pytest.param("zero3", marks=NEEDS_DEEPSPEED)]
 
@@ -35,8 +46,13 @@ def alone(make_job: JobMaker) -> Trained:  # noqa: F811
     return train(make_job("alone", **CHANGES), ignore)
 
 
-def of_two(make_job: JobMaker, name: str, strategy: str) -> SftJob:  # noqa: F811
-    return make_job(name, **CHANGES, strategy=strategy, gpus_per_node=2)
+def of_two(
+    make_job: JobMaker,  # noqa: F811
+    name: str,
+    strategy: str,
+    changes: Mapping[str, object] = CHANGES,
+) -> SftJob:
+    return make_job(name, **changes, strategy=strategy, gpus_per_node=2)
 
 
 def assert_same(trained: Trained, alone: Trained) -> None:
@@ -51,6 +67,12 @@ def assert_same(trained: Trained, alone: Trained) -> None:
 
 def test_two_processes_of_fsdp2_train_as_one(make_job: JobMaker, alone: Trained) -> None:  # noqa: F811
     assert_same(train(of_two(make_job, "fsdp2", "fsdp2"), ignore), alone)
+
+
+def test_two_processes_of_fsdp2_train_on_bins_as_one(make_job: JobMaker) -> None:  # noqa: F811
+    alone = train(make_job("bins", **PACKED), ignore)
+    assert (alone.num_samples, alone.num_bins, alone.num_steps) == (48, 16, 4)
+    assert_same(train(of_two(make_job, "fsdp2-bins", "fsdp2", PACKED), ignore), alone)
 
 
 @pytest.mark.drill
