@@ -37,7 +37,7 @@ def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
 
 def rows_at_once(dataset: Dataset) -> int:
     """Rows that are packed together: fewer where they are long."""
-    num_tokens = pc.sum(pc.list_value_length(dataset.data.column("input_ids"))).as_py()
+    num_tokens: int = pc.sum(pc.list_value_length(dataset.data.column("input_ids"))).as_py()
     return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(dataset) // num_tokens))
 
 
