@@ -69,10 +69,18 @@ def test_two_processes_of_fsdp2_train_as_one(make_job: JobMaker, alone: Trained)
     assert_same(train(of_two(make_job, "fsdp2", "fsdp2"), ignore), alone)
 
 
-def test_two_processes_of_fsdp2_train_on_bins_as_one(make_job: JobMaker) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "fsdp2",
+        pytest.param("ddp", marks=pytest.mark.drill),
+        pytest.param("zero3", marks=[pytest.mark.drill, NEEDS_DEEPSPEED]),
+    ],
+)
+def test_two_processes_train_on_bins_as_one(make_job: JobMaker, strategy: str) -> None:  # noqa: F811
     alone = train(make_job("bins", **PACKED), ignore)
     assert (alone.num_samples, alone.num_bins, alone.num_steps) == (48, 16, 4)
-    assert_same(train(of_two(make_job, "fsdp2-bins", "fsdp2", PACKED), ignore), alone)
+    assert_same(train(of_two(make_job, f"bins-{strategy}", strategy, PACKED), ignore), alone)
 
 
 @pytest.mark.drill
