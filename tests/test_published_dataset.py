@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasd_assets.cli import main
+from dasd_assets.published_dataset import examples as examples_module
+from dasd_assets.published_dataset.examples import LostTexts
 from dasd_assets.published_dataset.forms import FORMS
 from dasd_assets.published_dataset.release import MANIFEST, ExportError, write_release
 from dasd_assets.published_dataset.shards import Shards
@@ -83,6 +85,25 @@ def test_one_snapshot_gives_the_same_bytes(finished: Project, messages: Path, tm
     assert files == {name: file_hash(messages / name) for name in files}
     there = {str(path.relative_to(messages)) for path in messages.rglob("*") if path.is_file()}
     assert there == {*files, MANIFEST}
+
+
+def test_read_in_many_parts_it_is_the_same(
+    finished: Project, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples_module, "EXAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr(examples_module, "MAX_PASSES", 3)
+    again = release(finished, tmp_path / "again", logprobs=True, control=True)
+    assert (again / MANIFEST).read_bytes() == (messages / MANIFEST).read_bytes()
+
+
+def test_an_example_without_its_response_makes_no_release(copy: Project, tmp_path: Path) -> None:
+    query = "SELECT response_id, r.batch FROM sft_examples JOIN responses r USING (response_id) WHERE policy = 'das'"
+    lost, batch = copy.read(query).row(0)
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.delete_keys("responses", {"batch": batch}, "response_id", [lost])
+    with pytest.raises(LostTexts, match=r"^1 of \d+ examples of t\w+ have no text; `dasd audit verify` says which"):
+        release(copy, tmp_path / "release")
+    assert not (tmp_path / "release").exists()
 
 
 def test_every_form_has_the_same_texts(finished: Project, messages: Path, tmp_path: Path) -> None:

@@ -3,17 +3,25 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.checkpoints import stage, trained_names
 from dasd_assets.rules.filters import CORRECTNESS, continuation_filter_version, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
+from dasd_resources.errors import UserError
 from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.recipe import Export, Recipe
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS, passes
+from dasd_resources.storage.passes import MAX_PASSES, ROWS_OF_OBJECTS
+from dasd_resources.storage.spool import in_order
 from dasd_resources.storage.warehouse import Reading, Row
 
 EXAMPLES_AT_ONCE = 1024  # of 64K tokens: some 300 MB of text
+
+
+class LostTexts(UserError, LookupError):
+    """Responses or continuations that are trained on are gone; the message says how many."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,13 @@ def _config(recipe: Recipe, settings: Export, dataset: str, policy: str) -> Conf
     return Config(name if policy == DAS else f"{name}_{policy}", dataset, policy)
 
 
-def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config, student: str) -> Iterator[Row]:
-    """Rows of `_EXAMPLES`, with the metadata that may go out and the source; never all in memory.
+def examples(
+    reading: Reading, recipe: Recipe, settings: Export, config: Config, student: str, folder: Path
+) -> Iterator[Row]:
+    """Rows of `_EXAMPLES` and `_TEXTS`, with the metadata that may go out and the source; never all in memory.
 
-    student: its fingerprint, with whose tokens lengths were judged.
+    student: its fingerprint, with whose tokens lengths were judged. folder: on whose disk the texts are put in order.
+    Raises LostTexts, at the end, if one has none.
     """
     params = {
         "recipe": recipe.name,
@@ -60,16 +71,23 @@ def examples(reading: Reading, recipe: Recipe, settings: Export, config: Config,
         "filter_version": filter_version(recipe, student),
         "continuation_filter_version": continuation_filter_version(recipe, student),
     }
-    query = _EXAMPLES.format(logprobs=", r.token_ids, r.logprobs" if settings.logprobs else "")
-    ids = reading.read(f"SELECT id, 1 FROM {_OF_CONFIG} ORDER BY id", params).rows()
-    for first, last in passes(ids, EXAMPLES_AT_ONCE):
-        for row in _rows(reading, query, {**params, "first": first, "last": last}):
-            yield {**row, **_of_landed(row, settings), "messages": _messages(row, recipe)}
-
-
-def _rows(reading: Reading, query: str, params: dict[str, object]) -> Iterator[Row]:
-    for part in reading.stream(query, params, EXAMPLES_AT_ONCE):
-        yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+    lengths = reading.read(f"SELECT id, len(input_ids) AS num_tokens FROM {_OF_CONFIG} ORDER BY id", params)
+    ids = lengths["id"]
+    query = _TEXTS.format(logprobs=", token_ids, logprobs" if settings.logprobs else "")
+    texts = reading.stream(query, {"ids": ids.to_list()}, EXAMPLES_AT_ONCE)
+    num_rows, parts_of_pass = 0, ceil(len(ids) / (EXAMPLES_AT_ONCE * MAX_PASSES))
+    with in_order(texts, "id", ids, EXAMPLES_AT_ONCE, str(folder)) as parts:
+        for number, part in enumerate(parts):
+            if number % parts_of_pass == 0:
+                of_pass = ids[number * EXAMPLES_AT_ONCE : (number + parts_of_pass) * EXAMPLES_AT_ONCE]
+                known = reading.read(_EXAMPLES, {**params, "first": of_pass[0], "last": of_pass[-1]})
+            rows = part.join(known, on="id", maintain_order="left").join(lengths, on="id", maintain_order="left")
+            num_rows += rows.height
+            for row in rows.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS):
+                yield {**row, **_of_landed(row, settings), "messages": _messages(row, recipe)}
+    if num_rows < len(ids):
+        lost = f"{len(ids) - num_rows:,} of {len(ids):,} examples of {config.name} have no text"
+        raise LostTexts(f"{lost}; `dasd audit verify` says which, and what to do")
 
 
 _OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft_examples
@@ -78,17 +96,17 @@ _OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft
 # `question` is the text that the student is trained on, with the instruction that the response was asked with.
 _EXAMPLES = f"""
     WITH judged AS (
-        SELECT response_id AS id, passed FROM response_verdicts WHERE filter = $correctness
-            AND filter_version = $filter_version AND kind IS DISTINCT FROM 'no_verifier'
+        SELECT response_id AS id, passed FROM response_verdicts WHERE response_id BETWEEN $first AND $last
+            AND filter = $correctness AND filter_version = $filter_version AND kind IS DISTINCT FROM 'no_verifier'
         UNION ALL SELECT continuation_id, passed FROM continuation_verdicts WHERE filter = $correctness
             AND filter_version = $continuation_filter_version AND kind IS DISTINCT FROM 'no_verifier')
     SELECT e.id, e.example_id, e.response_id, e.continuation_id,
         p.prompt_id, p.domain, {AS_ASKED} AS question, p.system_prompt, p.reference_answer, p.verifier, p.metadata,
-        p.source_file, coalesce(r.text, c.text) AS text, length(c.prefix_text) AS num_prefix_characters,
+        p.source_file, length(c.prefix_text) AS num_prefix_characters,
         coalesce(r.temperature, c.temperature) AS temperature, coalesce(r.top_p, c.top_p) AS top_p, r.sample_index,
         coalesce(r.finish_reason, c.finish_reason) AS finish_reason,
-        j.passed AS correct, s.score_name, s.score, s.rank, len(e.input_ids) AS num_tokens{{logprobs}}
-    FROM (FROM {_OF_CONFIG} WHERE id BETWEEN $first AND $last) e
+        j.passed AS correct, s.score_name, s.score, s.rank
+    FROM (SELECT * EXCLUDE (input_ids, labels) FROM {_OF_CONFIG} WHERE id BETWEEN $first AND $last) e
         LEFT JOIN (FROM responses WHERE response_id BETWEEN $first AND $last) r ON r.response_id = e.response_id
         LEFT JOIN (FROM teacher_continuations WHERE continuation_id BETWEEN $first AND $last) c
             ON c.continuation_id = e.continuation_id
@@ -97,8 +115,12 @@ _EXAMPLES = f"""
         LEFT JOIN prompts p ON p.prompt_id = coalesce(r.prompt_id, c.prompt_id)
         LEFT JOIN selected_responses s ON s.recipe = e.recipe AND s.dataset = e.dataset AND s.policy = e.policy
             AND s.response_id = e.response_id
-        LEFT JOIN judged j ON j.id = e.id
-    ORDER BY e.id"""
+        LEFT JOIN judged j ON j.id = e.id"""
+# What is long, read once: ids are hashes, so each part of them is spread over all files.
+_TEXTS = """SELECT response_id AS id, text{logprobs} FROM responses
+        WHERE response_id IN (SELECT unnest($ids::VARCHAR[]))
+    UNION ALL BY NAME SELECT continuation_id AS id, text FROM teacher_continuations
+        WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
 
 def _of_landed(row: Row, settings: Export) -> Mapping[str, object]:

@@ -113,7 +113,7 @@ def _write_config(
         if settings.logprobs
         else None
     )
-    for example in examples(reading, recipe, settings, config, student):
+    for example in examples(reading, recipe, settings, config, student, partial.parent):
         rows.add(form.row(example))
         tally.add(example)
         if logprobs is not None and example["response_id"] is not None:
