@@ -5,10 +5,10 @@
         # DASD_SCALE_DISK
 
 Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
-real assets, one landed file. Every step runs in a process of its own, whose peak is VmHWM and of which CPU seconds
-count: other work on the machine hardly changes them. Growth is the power law through the shares, and a step's cost at
-100 % its largest one's times the ratio to that power; of one share there is none. What a process costs that does
-nothing is taken off first. Left out: models, training.
+real assets, one landed file, in batches as the report's recipe makes them. Every step runs in a process of its own,
+whose peak is VmHWM and of which CPU seconds count: other work on the machine hardly changes them. Growth is the power
+law through the shares, and a step's cost at 100 % its largest one's times the ratio to that power; of one share there
+is none. What a process costs that does nothing is taken off first. Left out: models, training.
 
 Every figure is appended to FOLDER/scale.jsonl as it comes. No step is begun that would not end within the minutes, by
 the share before, and no share that would not fit on the disk; the next run goes on where one was stopped or killed,
@@ -30,7 +30,18 @@ from pathlib import Path
 import numpy as np
 from measurements import Limit, Measurements, default_folder
 from results import table
-from scale_home import MAINTENANCE, MEAN, NOTHING, NUM_CANDIDATES, NUM_QUESTIONS, STEPS, UNITS, do, sizes
+from scale_home import (
+    MAINTENANCE,
+    MEAN,
+    NOTHING,
+    NUM_CANDIDATES,
+    NUM_QUESTIONS,
+    QUESTIONS_PER_BATCH,
+    STEPS,
+    UNITS,
+    do,
+    sizes,
+)
 
 SHARES = (0.01, 0.03, 0.1)  # percent
 BYTES_PER_TOKEN = 30.0  # of a whole home, with training sets that are written again while they are replaced
@@ -41,7 +52,7 @@ CATALOG = "catalog.sqlite*"
 
 
 def main(wanted: Sequence[float], folder: Path, limit: Limit, disk: float) -> None:
-    settings = {"mean": MEAN, "candidates": NUM_CANDIDATES}
+    settings = {"mean": MEAN, "candidates": NUM_CANDIDATES, "batch": QUESTIONS_PER_BATCH}
     kept, left = Measurements(folder / "scale.jsonl", settings), list[str]()
     for percent in sorted(wanted):
         if (percent, STEPS[-1]) in kept.found:

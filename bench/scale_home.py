@@ -25,6 +25,7 @@ from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
 from dasd_resources.storage.upkeep import table_sizes  # noqa: E402
 
 NUM_QUESTIONS, NUM_CANDIDATES = 105_000, 8  # at each of two temperatures
+QUESTIONS_PER_BATCH = load_recipe("dasd-4b").landing.questions_per_batch
 MEAN, DEVIATION, LONGEST = 15_700, 0.8, 65_000  # tokens; of their logarithm; tokens
 LONG = 65_536
 SAMPLE = 50  # rows of each table that `verify` recomputes
@@ -42,6 +43,7 @@ SETTINGS = {
     "filters.max_student_tokens": LONG,
     "filters.require_correct": False,
     "selection.policy": "top_k",
+    "landing.questions_per_batch": QUESTIONS_PER_BATCH,
     "parity.num_responses": 4,
     "parity.max_tokens": 1024,
     "decontamination": None,
@@ -134,7 +136,7 @@ class ScaleProject(Project):
 
 
 def project_of(home: Path, num_questions: int) -> ScaleProject:
-    """The home of so many questions, which land in one file."""
+    """The home of so many questions, which land in one file, of which batches are made as large as the report's are."""
     project = ScaleProject(home, recipe(num_questions))
     if not (home / "prompts" / "batch.jsonl").exists():
         project.land("batch.jsonl", list(islice(questions("prompts"), num_questions)))
