@@ -10,6 +10,8 @@
 | `result_table` | | the table of a report, as rows and as Markdown |
 | `by_difficulty` | | accuracies and differences by domain and by level of difficulty |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |
+| `dataset_differences` | | how these differ between arms that are compared, with intervals |
+| `sentences_by_work` | | teacher sentences where the work is sound and where a step of it is wrong |
 | `ways` | | in which ways the arms' responses and answers solve a question |
 | `cut_off_rollouts` | | how many rollouts were cut off, by length |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |
