@@ -24,7 +24,6 @@ OTHERS = "## Without a section here"
 # Script without a section -> where its figures stand, or why there are none. A run makes a section, and the line goes.
 ELSEWHERE = {
     "bench_damage": "[log](log.md#2026-11-26)",
-    "bench_loads": "not yet run to its end",
     "bench_mixed_lengths": "[log](log.md#2026-11-26)",
     "bench_parity": "[when a parity check fails](operations.md#when-a-parity-check-fails), without vLLM",
     "bench_plan": "not yet run on a quiet machine; [what a busy one gave](planning.md#with-a-pilot)",
