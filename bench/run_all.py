@@ -26,7 +26,6 @@ ELSEWHERE = {
     "bench_damage": "[log](log.md#2026-11-26)",
     "bench_mixed_lengths": "[log](log.md#2026-11-26)",
     "bench_parity": "[when a parity check fails](operations.md#when-a-parity-check-fails), without vLLM",
-    "bench_plan": "not yet run on a quiet machine; [what a busy one gave](planning.md#with-a-pilot)",
     "bench_sandbox": "[log](log.md#2026-11-26)",
     "bench_scale": "[the report's size, in shares](planning.md#the-reports-size-in-shares), up to 0.1 %",
     "bench_selection_noise": "[why a mean needs care](selection.md#why-a-mean-needs-care)",
