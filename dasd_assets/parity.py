@@ -49,8 +49,7 @@ NOT_COMPARED = (
     "that their tokens say the texts was checked"
 )
 # A sample of a batch: the responses whose ids hash lowest, so that a repeated check compares the same ones and the
-# sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn. The inner query
-# reads ids only, the outer one the token lists of the sample.
+# sample is spread over the batch. `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn.
 _SAMPLE = "ORDER BY md5(r.response_id) LIMIT $num_responses"
 _OF_TEACHER = f"""SELECT r.response_id FROM responses r SEMI JOIN prompts USING (batch, prompt_id)
     WHERE r.batch = $batch AND {AT_TEMPERATURE} AND {OF_RECIPE} {_SAMPLE}"""

@@ -4,7 +4,7 @@ import argparse
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
-from dasd_assets.rules.statistics import STATISTICS_VERSION, p_text
+from dasd_assets.rules.statistics import OF_ONE_SEED, STATISTICS_VERSION, p_text
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import excerpt, show
@@ -98,7 +98,7 @@ def _difference(row: Record) -> str:
         return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
     rows = f"{row['num_corrected']} {'benchmark' if row['domain'] is None else 'domain'} rows"
     corrected = f", {p_text(row['p_holm'])} corrected for the {rows}" if row["num_corrected"] > 1 else ""
-    seeds = "; one seed: of these two models, not of others trained alike" if row["num_seeds"] == 1 else ""
+    seeds = f"; one seed: {OF_ONE_SEED}" if row["num_seeds"] == 1 else ""
     return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
-from dasd_assets.rules.statistics import comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics import OF_ONE_SEED, comparisons, mean_accuracy, p_text
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
@@ -34,7 +34,7 @@ COLUMNS = (
 SETTING = ("benchmark", "temperature")
 SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchmark and temperature
 Shown = dict[str, Cell | None]
-ONE_SEED = "A difference over one seed is of these two models, not of others trained alike."
+ONE_SEED = f"A difference over one seed is {OF_ONE_SEED}."
 
 
 def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:

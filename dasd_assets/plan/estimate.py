@@ -8,7 +8,7 @@ from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
 from dasd_assets.plan.work import Work, trained_here, work_of
 from dasd_resources.recipe import Recipe
-from dasd_resources.sft.disk import arrow_bytes, published_bytes, state_bytes
+from dasd_resources.sft.disk import published_bytes, rows_bytes, state_bytes
 
 HOUR = 3600.0
 TOTAL = "total"
@@ -123,8 +123,7 @@ def _disk(recipe: Recipe, scope: Scope, work: Work, values: Values) -> dict[str,
         "checkpoints": sum(published_bytes(num_weights, own, recipe.epochs(name)) for name, own in stages.items()),
         "training state": state_bytes(num_weights),
         "rows being trained on": max(
-            work.tokens[f"trained.{name}"] * values["bytes.example_token"]
-            + arrow_bytes(work.tokens[f"trained.{name}"], own)
+            rows_bytes(work.tokens[f"trained.{name}"], own, values["bytes.example_token"])
             for name, own in stages.items()
         ),
     }

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from dasd_assets.audit.checkpoint import accuracies, several_limits
 from dasd_assets.audit.prompt import Record
+from dasd_assets.rules.statistics import OF_ONE_SEED
 from dasd_assets.viewer.viewer import Viewer
 
 Setting = tuple[str, float, float, int]  # benchmark, temperature, top-p, token limit
@@ -30,6 +31,7 @@ def experiments(viewer: Viewer, request: Request) -> Response:
     return viewer.page(
         request,
         "experiments.html",
+        of_one_seed=OF_ONE_SEED,
         experiments=[_experiment(name, compared, cells, found) for name in names],
     )
 

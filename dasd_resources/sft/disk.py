@@ -1,7 +1,4 @@
-"""What a training takes of the home's disk while it runs, and the weights that it leaves there.
-
-Left out: the file of its rows, whose size is what the tables' compression makes of it, and logs.
-"""
+"""What a training takes of the home's disk while it runs, and the weights that it leaves there. Left out: logs."""
 
 from dasd_resources.recipe import Training
 
@@ -22,8 +19,10 @@ def published_bytes(num_weights: float, training: Training, epochs: int) -> floa
 
 
 def arrow_bytes(num_tokens: float, training: Training) -> float:
-    """The rows as they are read while training: memory-mapped, and once more in bins where they are packed.
-
-    Beside the rows' file; what is spilled while that is written is deleted by then.
-    """
+    """The rows as they are read while training: memory-mapped, and once more in bins where they are packed."""
     return num_tokens * ROW_BYTES * (2 if training.packing else 1)
+
+
+def rows_bytes(num_tokens: float, training: Training, file_token: float) -> float:
+    """The same and the rows' file, a token of which takes `file_token`; what is spilled for it is deleted by then."""
+    return num_tokens * file_token + arrow_bytes(num_tokens, training)

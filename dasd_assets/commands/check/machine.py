@@ -13,7 +13,7 @@ from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.model_files import count_weights
 from dasd_resources.recipe import Recipe
-from dasd_resources.sft.disk import arrow_bytes, published_bytes, state_bytes
+from dasd_resources.sft.disk import published_bytes, rows_bytes, state_bytes
 from dasd_resources.storage.data_places import ObjectStore
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured
@@ -70,7 +70,7 @@ def _trainings(
     """Bytes of all checkpoints, and of the largest stage while it trains. examples: dataset -> tokens."""
     stages = {name: recipe.training.of(name) for name in trained_names(recipe)}
     checkpoints = sum(published_bytes(num_weights, own, recipe.epochs(name)) for name, own in stages.items())
-    rows = max(num * file_token + arrow_bytes(num, stages[name]) for name, num in examples.items())
+    rows = max(rows_bytes(num, stages[name], file_token) for name, num in examples.items())
     return checkpoints, state_bytes(num_weights) + rows
 
 

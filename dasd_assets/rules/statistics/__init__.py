@@ -15,6 +15,7 @@ same questions are less precise and no simpler.
 
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.comparison import (
+    OF_ONE_SEED,
     STATISTICS_VERSION,
     Comparison,
     Mean,
@@ -28,6 +29,7 @@ from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differ
 from dasd_assets.rules.statistics.power import detectable_with
 
 __all__ = [
+    "OF_ONE_SEED",
     "STATISTICS",
     "STATISTICS_VERSION",
     "Comparison",

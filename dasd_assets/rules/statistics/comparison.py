@@ -13,6 +13,7 @@ from dasd_assets.rules.statistics.power import minimum_detectable_effect
 from dasd_assets.rules.statistics.variance import MeanSquares
 
 STATISTICS_VERSION = "1"
+OF_ONE_SEED = "of these two models, not of others trained alike"  # what a difference over one seed is
 SETTING = ["benchmark", "temperature"]
 
 
