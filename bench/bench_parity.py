@@ -17,7 +17,7 @@ from typing import TypeVar
 from models import smollm2
 from results import table
 
-from dasd_assets.parity import ParityResult, StoredLogprobs, compare
+from dasd_assets.parity.comparison import ParityResult, StoredLogprobs, compare
 from dasd_resources.chat import Chat
 from dasd_resources.demo.questions import questions
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, InferenceEngine, Score

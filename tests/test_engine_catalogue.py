@@ -301,7 +301,7 @@ def test_every_engines_module_has_its_entry() -> None:
 
 def test_no_module_but_an_engines_own_names_an_engine() -> None:
     modules = [path for package in ("dasd_assets", "dasd_resources") for path in (ROOT / package).rglob("*.py")]
-    assert {"parity.py", "jobs.py", "contexts.py", "model_settings.py"} <= {path.name for path in modules}
+    assert {"rescoring.py", "jobs.py", "contexts.py", "model_settings.py"} <= {path.name for path in modules}
     found = {
         (path.name, name)
         for path in modules

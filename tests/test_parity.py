@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.generations import GENERATION
-from dasd_assets.parity import StoredLogprobs, compare, rescoring_model
+from dasd_assets.parity.comparison import StoredLogprobs, compare
+from dasd_assets.parity.rescoring import rescoring_model
 from dasd_assets.records.partitions import batches
 from dasd_assets.service.staleness import comparison
 from dasd_assets.student_logprobs import STUDENT_SCORING
