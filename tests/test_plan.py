@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import Fake, Project, change, fake_engines, prompt_rows
 
@@ -91,6 +92,19 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
     assert all(figure.is_measured for figure in figures.values())
     assert {"teacher_tokens.t060", "accepted_share.t100", "cut_off_share", "answer_tokens.mixed"} <= figures.keys()
     assert wrong_rows(planned_by(figures, finished), finished) == {}
+
+
+def test_answers_to_an_earlier_prompt_say_nothing_of_length(copy: Project) -> None:
+    before = figures_of(copy.warehouse, copy.recipe, 15)
+    answers = copy.read("SELECT * EXCLUDE run_id FROM evaluations")
+    earlier = answers.with_columns(
+        template_version=pl.lit("earlier"),
+        num_tokens=pl.col("num_tokens") * 10,
+        evaluation_id="x" + pl.col("evaluation_id"),
+    )
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("evaluations", earlier)
+    assert figures_of(copy.warehouse, copy.recipe, 15)["answer_tokens.mixed"] == before["answer_tokens.mixed"]
 
 
 def test_questions_held_out_are_asked_and_scored_and_not_trained_on(finished: Project) -> None:

@@ -230,6 +230,27 @@ def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:
     assert "at most 3,000" in client.get(f"/checkpoints/question/{question}").text
 
 
+def test_an_answer_is_among_those_to_the_same_prompt(copy: Project) -> None:
+    client = client_of(copy)
+    some = "SELECT * EXCLUDE run_id FROM evaluations WHERE evaluation_id = (SELECT min(evaluation_id) FROM evaluations)"
+    row = copy.read(some)
+    of_question = """SELECT count(*) FROM evaluations SEMI JOIN (FROM evaluations WHERE evaluation_id = $id)
+        USING (checkpoint_id, benchmark, question_id, temperature)"""
+    total = copy.read(of_question, id=row["evaluation_id"][0]).item()
+    page = f"/answer/{row['evaluation_id'][0]}"
+    assert f"of {total} " in client.get(page).text
+    identity = pl.col("evaluation_id")
+    others = [
+        row.with_columns(template_version=pl.lit("another system prompt"), evaluation_id="x" + identity),
+        row.with_columns(max_tokens=pl.lit(3000, pl.Int32), evaluation_id="y" + identity),
+        row.with_columns(verifier_version=pl.lit("another"), evaluation_id="z" + identity),
+    ]
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("evaluations", pl.concat(others))
+    assert f"of {total} " in client.get(page).text
+    assert "answer 1 of 1 " in client.get(f"/answer/{others[0]['evaluation_id'][0]}").text
+
+
 def test_results_of_the_home_have_pages(client: TestClient) -> None:
     assert "avg@k" in client.get("/leaderboard").text
     assert "No experiment" in client.get("/experiments").text

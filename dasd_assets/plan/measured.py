@@ -16,6 +16,7 @@ from dasd_assets.plan.stages import Stage, stages_of
 from dasd_assets.plan.work import work_of
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.filters.catalogue import required_filters
+from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, last_prompts, newest_answers
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured as stored
@@ -165,11 +166,13 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         "prompt_tokens": measured(_column(lake, "SELECT num_prompt_tokens AS value FROM student_tokens")),
     }
     filters = required_filters(recipe.filters.require_correct, recipe.filters.required)
-    query = """SELECT r.prompt_id, len(r.token_ids) AS teacher_tokens,
-            len(t.token_ids) - t.num_prompt_tokens AS student_tokens,
+    responses = stored("responses", "num_tokens", "response_id", "prompt_id", "temperature")
+    student = stored("student_tokens", "num_tokens", "response_id", "num_prompt_tokens")
+    query = f"""SELECT r.prompt_id, r.num_tokens AS teacher_tokens,
+            t.num_tokens - t.num_prompt_tokens AS student_tokens,
             (s.response_id IS NOT NULL)::DOUBLE AS scored, coalesce(v.accepted, FALSE)::DOUBLE AS accepted,
             p.num_sentences
-        FROM responses r JOIN student_tokens t USING (response_id)
+        FROM {responses} r JOIN {student} t USING (response_id)
             LEFT JOIN student_logprobs s USING (response_id)
             LEFT JOIN (SELECT response_id, bool_and(passed) AS accepted FROM response_verdicts
                 WHERE list_contains($filters, filter) GROUP BY ALL) v USING (response_id)
@@ -253,9 +256,11 @@ def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
 
 
 def _of_answers(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
+    """Of answers to the prompt that each model was asked with last."""
     names = current_checkpoints(lake, recipe).select("checkpoint_id", "name")
-    query = "SELECT checkpoint_id, question_id, num_tokens::DOUBLE AS num_tokens FROM evaluations"
-    rows = lake.read(query).join(names, on="checkpoint_id")
+    query = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)})
+        SELECT checkpoint_id, question_id, num_tokens::DOUBLE AS num_tokens FROM ({newest_answers(OF_CHECKPOINTS)})"""
+    rows = lake.read(query, {"ids": names["checkpoint_id"].to_list()}).join(names, on="checkpoint_id")
     return {
         f"answer_tokens.{name[0]}": measured(part["num_tokens"].to_numpy(), part["question_id"].to_numpy())
         for name, part in rows.group_by("name")
@@ -264,9 +269,16 @@ def _of_answers(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
 
 def _of_disk(lake: Lake) -> dict[str, Figure]:
     """Of the tables that grow with tokens, the bytes of a token: those of a small home, whose files compress less."""
+    responses, tokens = (stored(name, "num_tokens", "response_id") for name in ("responses", "student_tokens"))
     counts = {
-        "bytes.teacher_token": ("responses", "SELECT sum(len(token_ids)) FROM responses"),
-        "bytes.student_token": ("student_tokens", "SELECT sum(len(token_ids)) FROM student_tokens"),
+        "bytes.teacher_token": (
+            "responses",
+            f"SELECT sum(num_tokens) FROM {responses}",
+        ),
+        "bytes.student_token": (
+            "student_tokens",
+            f"SELECT sum(num_tokens) FROM {tokens}",
+        ),
         "bytes.student_logprob": ("student_logprobs", "SELECT sum(len(logprobs)) FROM student_logprobs"),
         "bytes.sentence": ("sentence_probabilities", "SELECT count(*) FROM sentence_probabilities"),
         "bytes.example_token": ("sft_examples", "SELECT sum(len(input_ids)) FROM sft_examples"),

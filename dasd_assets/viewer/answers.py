@@ -16,8 +16,12 @@ from dasd_resources.storage.lake import Reading
 
 _ANSWER = f"SELECT *, {ANSWER_ID} AS answer_id FROM evaluations WHERE evaluation_id = $id"
 _QUESTION = "SELECT * FROM benchmark_questions WHERE benchmark = $benchmark AND question_id = $question"
+# The samples to the same prompt under the same limits; of one that was judged again, the last, but always this one.
 _SAMPLES = """SELECT evaluation_id FROM evaluations WHERE checkpoint_id = $checkpoint AND benchmark = $benchmark
-    AND question_id = $question AND temperature = $temperature ORDER BY sample_index, evaluation_id"""
+        AND question_id = $question AND (temperature, top_p, max_tokens) = ($temperature, $top_p, $max_tokens)
+        AND template_version IS NOT DISTINCT FROM $prompt AND instruction IS NOT DISTINCT FROM $instruction
+    QUALIFY row_number() OVER (PARTITION BY sample_index ORDER BY evaluation_id = $id DESC, rowid DESC) = 1
+    ORDER BY sample_index"""
 _SENTENCES = """SELECT s.*, coalesce(t.sentence_type, 'untyped') AS kind
     FROM answer_sentences s LEFT JOIN (FROM answer_sentence_types WHERE threshold_version = $version) t
         USING (answer_id, checkpoint_id, teacher_fingerprint, student_fingerprint, sentence_index)
@@ -34,8 +38,9 @@ def answer(viewer: Viewer, request: Request) -> Response:
         if not rows:
             raise AuditError(f"there is no answer {request.path_params['id']}")
         [row] = rows
-        key = {name: row[name] for name in ("benchmark", "temperature")}
-        key |= {"question": row["question_id"], "checkpoint": row["checkpoint_id"]}
+        key = {name: row[name] for name in ("benchmark", "temperature", "top_p", "max_tokens", "instruction")}
+        key |= {"question": row["question_id"], "checkpoint": row["checkpoint_id"], "prompt": row["template_version"]}
+        key |= {"id": row["evaluation_id"]}
         questions = reading.read(_QUESTION, key).to_dicts()
         samples = reading.read(_SAMPLES, key)["evaluation_id"].to_list()
         sentences = sentences_of(viewer, reading, row)
