@@ -164,6 +164,25 @@ def test_a_rollout_is_listed_once_with_the_verdict_that_training_goes_by(copy: P
     assert counts_of(client.get("/mixed").text) == before
 
 
+def test_verdicts_of_earlier_filters_are_folded(copy: Project) -> None:
+    """On the pages of a response and of a continuation."""
+    client = client_of(copy)
+    response = copy.read("SELECT min(response_id) FROM response_verdicts").item()
+    continuation = copy.read("SELECT min(continuation_id) FROM continuation_verdicts").item()
+    pages = [f"/response/{response}", f"/continuation/{continuation}"]
+    before = [client.get(page).text for page in pages]
+    assert not any("earlier versions" in page for page in before)
+    with copy.warehouse.commit("test") as transaction:
+        for table in ("response_verdicts", "continuation_verdicts"):
+            verdicts = transaction.read(f"SELECT * FROM {table}")
+            earlier = verdicts.with_columns(filter_version=pl.lit("0"), reason=pl.lit("as it was"))
+            transaction.append_missing(table, earlier)
+    for page, known in zip(pages, before, strict=True):
+        shown, _, folded = client.get(page).text.partition("by earlier versions of the filters")
+        assert "as it was" not in shown and folded.count("as it was") > 1
+        assert known.startswith(shown.removesuffix("<details><summary>"))
+
+
 def counts_of(page: str) -> dict[str, int]:
     """What a page counts, by the words of the link that shows it."""
     found = re.findall(r'>([^<]+)</a> <span class="num">([\d,]+)</span>', page)

@@ -14,6 +14,7 @@ from dasd_assets.rules.filters import continuation_filter_version, required_filt
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import asked, page_number, paging, place
+from dasd_assets.viewer.response import by_version
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.tables import measured
@@ -90,14 +91,19 @@ def _params(viewer: Viewer) -> Mapping[str, object]:
         "temperature": recipe.mixed_policy.continuation_temperature,
         "top_p": recipe.generation.top_p,
         "max_tokens": recipe.generation.max_tokens,
-        "filter_version": continuation_filter_version(recipe, models.get("student", "")),
+        "filter_version": _filter_version(viewer),
         "filters": list(required_filters(recipe.mixed_policy.require_correct, recipe.filters.required)),
     }
 
 
+def _filter_version(viewer: Viewer) -> str:
+    """By which the recipe's mixture judges."""
+    return continuation_filter_version(viewer.recipe, viewer.student() or "")
+
+
 def continuation(viewer: Viewer, request: Request) -> Response:
     """What both wrote, beside the teacher's own response."""
-    identity = request.path_params["id"]
+    identity, version = request.path_params["id"], _filter_version(viewer)
     with viewer.lake.reading() as reading:
         known = "SELECT count(*) FROM teacher_continuations WHERE continuation_id = $id"
         if not reading.read(known, {"id": identity}).item():
@@ -109,6 +115,7 @@ def continuation(viewer: Viewer, request: Request) -> Response:
             request,
             "continuation.html",
             record=record,
+            verdicts=by_version(record["verdicts"], version),
             made=record["continuation"],
             prompt=record["prompt"],
             rollout=rollout,

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.response import audit_selections, learned_from, located, response_record, typed_sentences
+from dasd_assets.rules.filters.catalogue import filter_version
 from dasd_assets.rules.scores import SCORES, threshold_version
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import among
@@ -32,6 +34,7 @@ def response(viewer: Viewer, request: Request) -> Response:
         siblings = {"id": record["prompt"]["prompt_id"], "batch": record["generation"]["batch"]}
         candidates = reading.read(_CANDIDATES, siblings)["response_id"].to_list()
     sentences = typed_sentences(record["sentences"], student, version)
+    verdicts = by_version(record["verdicts"], filter_version(viewer.recipe, student or ""))
     return viewer.page(
         request,
         "response.html",
@@ -42,6 +45,7 @@ def response(viewer: Viewer, request: Request) -> Response:
         sentences=sentences,
         sums=[[*(row[name] for name in SUMS), row["stop"] - row["start"]] for row in sentences],
         divergence=viewer.recipe.selection.divergence,
+        verdicts=verdicts,
         scores=_scores(record["scores"], student, version),
         meanings={name: score.meaning for name, score in SCORES.items()},
         **among("response", candidates, record["response_id"]),
@@ -61,6 +65,12 @@ def selection(viewer: Viewer, request: Request) -> Response:
     with viewer.lake.reading() as reading:
         found = audit_selections(reading, located(reading, request.path_params["id"]))
     return viewer.page(request, "selection.html", selections=found)
+
+
+def by_version(rows: Sequence[Record], version: str) -> dict[str, list[Record]]:
+    """Verdicts by this version of the filters, and by earlier ones: `now`, `earlier`."""
+    now = [row for row in rows if row["filter_version"] == version]
+    return {"now": now, "earlier": [row for row in rows if row["filter_version"] != version]}
 
 
 def _scores(rows: Sequence[Mapping[str, object]], student: str | None, version: str) -> list[Mapping[str, object]]:
