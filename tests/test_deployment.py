@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import dagster as dg
@@ -28,7 +29,8 @@ from dasd_assets.cli.parser import parse
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.batches_run import JOB
 from dasd_assets.service.step_pods import CONFIG, VARIABLE, PodError, pod_settings, read_pods
-from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE
+from dasd_assets.viewer.access import Access
+from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE, VIEWER
 from dasd_resources.storage.place import CATALOG_VARIABLE, DATA_VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -51,15 +53,26 @@ def test_compose_is_of_the_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_compose_publishes_on_loopback_alone_and_the_viewer_with_a_token() -> None:
+    services = read("compose.yaml")["services"]
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"webserver": ["127.0.0.1:3000:3000"], "viewer": ["127.0.0.1:3001:3001"]}
+    arguments = parse(services["viewer"]["command"][1:])
+    access = Access.to(arguments.host, arguments.allow_host)
+    assert access.token is not None and not access.accepts_token(None)
+    address = urlsplit(access.address(arguments.port))
+    assert address._replace(query="").geturl() == f"{VIEWER}/" and access.accepts_host(address.netloc)
+
+
 def test_every_service_of_compose_finds_the_others() -> None:
     compose = read("compose.yaml")
     services = compose["services"]
-    assert set(services) >= {"webserver", "daemon", "code", "postgres", "objects", "teacher"}
+    assert set(services) >= {"webserver", "viewer", "daemon", "code", "postgres", "objects", "teacher"}
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
         assert {volume.partition(":")[0] for volume in service.get("volumes", ())} <= set(compose["volumes"])
     ours = [service for service in services.values() if "build" in service]
-    assert [service["environment"] for service in ours] == [services["code"]["environment"]] * 4
+    assert [service["environment"] for service in ours] == [services["code"]["environment"]] * 5
     environment = services["code"]["environment"]
     assert {CATALOG_VARIABLE, DATA_VARIABLE, HISTORY_VARIABLE, "PGPASSWORD"} < set(environment)
     [location] = read("workspace.yaml")["load_from"]

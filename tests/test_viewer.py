@@ -397,6 +397,14 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
             _listen("127.0.0.1", taken.getsockname()[1])
 
 
+def test_the_address_that_is_printed_has_the_token_and_a_name_that_is_answered() -> None:
+    assert Access.to("127.0.0.1").address(3001) == "http://127.0.0.1:3001/"
+    published = Access.to("0.0.0.0", ["127.0.0.1", "dasd.example.org"])
+    assert published.address(3001) == f"http://127.0.0.1:3001/?token={published.token}"
+    everywhere = Access.to("::", ["::1"])
+    assert everywhere.address(80) == f"http://[::1]:80/?token={everywhere.token}"
+
+
 def test_an_access_keeps_its_token_to_itself() -> None:
     assert Access.to("localhost").token is None
     assert replace(Access.to("10.0.0.1"), token="abc").accepts_token("abc")

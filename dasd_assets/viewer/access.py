@@ -13,6 +13,7 @@ The texts were written by models, the server may run beside a browser with hosti
 import hmac
 import ipaddress
 import secrets
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
@@ -51,6 +52,12 @@ class Access:
     def to(host: str, names: Collection[str] = ()) -> "Access":
         """As is fit for a host: with a new token for any but loopback."""
         return Access(host, names, None if host in LOOPBACK_NAMES else secrets.token_urlsafe(24))
+
+    def address(self, port: int) -> str:
+        """What to open in a browser: where the server listens on all interfaces, by the first of the names."""
+        host = [*self.names, socket.gethostname()][0] if self.host in EVERYWHERE else self.host
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{port}/" + (f"?token={self.token}" if self.token else "")
 
     def accepts_host(self, header: str) -> bool:
         """Whether a request with this Host header may be answered."""

@@ -58,7 +58,7 @@ def command(args: argparse.Namespace) -> int:
     access = Access.to(args.host, args.allow_host)
     listening = _listen(args.host, args.port)
     Thread(target=viewer.rows.refresh, name="explore-rows", daemon=True).start()  # before somebody asks
-    echo(f"the viewer of {args.home} is on {_address(args.host, args.port, access.token)}; stop it with Ctrl-C")
+    echo(f"the viewer of {args.home} is on {access.address(args.port)}; stop it with Ctrl-C")
     config = uvicorn.Config(create_app(viewer, access), log_level="warning", server_header=False, access_log=False)
     uvicorn.Server(config).run(sockets=[listening])
     return 0
@@ -74,8 +74,3 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise CannotServe(f"cannot listen on {host}:{port} ({error}): give another --port") from None
     return found
-
-
-def _address(host: str, port: int, token: str | None) -> str:
-    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
