@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dasd_assets.commands.land import Hub, NotLanded, hugging_face, land, land_dataset
+from dasd_assets.commands.land import Hub, NotLanded, hugging_face, land, land_datasets
 from dasd_resources.recipe import Landing, Recipe, load_recipe
 
 GOOD, BAD = (
@@ -118,20 +118,31 @@ def test_of_a_dataset_the_data_of_a_split_is_fetched_and_nothing_else(
     tmp_path: Path, recipe: Recipe, config: str | None, split: str | None, wanted: list[str]
 ) -> None:
     asked: list[str] = []
-    land_dataset(recipe, tmp_path, "us/set", hub(asked), config, split, print)
+    land_datasets(recipe, tmp_path, [("us/set", hub(asked))], config, split, print)
     assert asked == wanted
     assert landed(tmp_path) == sorted(f"us__set/{path}" for path in wanted)
 
 
+def test_where_one_dataset_is_refused_none_of_them_lands(tmp_path: Path, recipe: Recipe) -> None:
+    no_prompts = Hub(lambda: FILES[3:4], lambda path, folder: written(folder / path, b'{"text": "no question"}'))
+    for name, other in (("us/empty", Hub(list, written)), ("us/other", no_prompts), ("us/set", hub([]))):
+        with pytest.raises(NotLanded, match=f"us(/|__){name[3:]}"):
+            land_datasets(recipe, tmp_path, [("us/set", hub([])), (name, other)], None, None, print)
+        assert landed(tmp_path) == []
+    land_datasets(recipe, tmp_path, [("us/set", hub([])), ("us/other", hub([]))], "main", None, print)
+    assert landed(tmp_path) == [f"us__{name}/main/train-00000-of-00001.jsonl" for name in ("other", "set")]
+
+
 def test_what_a_dataset_does_not_have_and_no_network_are_one_sentence(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(NotLanded, match=r"us/set has no file of .parquet.* so named; it has \['README.md'"):
-        land_dataset(recipe, tmp_path, "us/set", hub([]), "nope", None, print)
+        land_datasets(recipe, tmp_path, [("us/set", hub([]))], "nope", None, print)
 
     def unreachable() -> list[str]:
         raise ConnectionError("name or service not known")
 
     with pytest.raises(NotLanded, match=r"us/set could not be downloaded: .*not known'; is there a network"):
-        land_dataset(recipe, tmp_path, "us/set", Hub(unreachable, lambda path, folder: folder), None, None, print)
+        hubs = [("us/set", Hub(unreachable, lambda path, folder: folder))]
+        land_datasets(recipe, tmp_path, hubs, None, None, print)
     with pytest.raises(NotLanded, match="--revision 'main' is not a commit: give the 40 digits"):
         hugging_face("us/set", "main")
 

@@ -56,9 +56,8 @@ def command(args: argparse.Namespace) -> int:
             raise NotLanded("--config and --split are of a dataset of the hub, which needs --revision COMMIT, too")
         land(recipe, args.home, [Path(source) for source in args.source], print_message)
     else:
-        for name in args.source:
-            hub = hugging_face(name, args.revision)
-            land_dataset(recipe, args.home, name, hub, args.config, args.split, print_message)
+        hubs = [(name, hugging_face(name, args.revision)) for name in args.source]
+        land_datasets(recipe, args.home, hubs, args.config, args.split, print_message)
     return 0
 
 
@@ -75,10 +74,21 @@ def land(recipe: Recipe, home: Path, sources: Sequence[Path], echo: Echo) -> Non
         echo(f"landed {source.resolve().name} in {target}")
 
 
-def land_dataset(
-    recipe: Recipe, home: Path, name: str, hub: Hub, config: str | None, split: str | None, echo: Echo
+def land_datasets(
+    recipe: Recipe, home: Path, hubs: Sequence[tuple[str, Hub]], config: str | None, split: str | None, echo: Echo
 ) -> None:
-    """Download a dataset's files of data into a folder of its name. Raises NotLanded where there are none."""
+    """Download the files of data of each (name, hub) into a folder of its name, then land them: all of them or none.
+
+    Raises NotLanded where one has no such files.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        roots = [Path(folder, name.replace("/", "__")) for name, _ in hubs]
+        for (name, hub), root in zip(hubs, roots, strict=True):
+            _download(name, hub, root, config, split, echo)
+        land(recipe, home, roots, echo)
+
+
+def _download(name: str, hub: Hub, root: Path, config: str | None, split: str | None, echo: Echo) -> None:
     try:
         paths = hub.list_files()
         wanted = [path for path in paths if _is_wanted(path, config, split)]
@@ -86,17 +96,14 @@ def land_dataset(
             raise NotLanded(
                 f"{name} has no file of {', '.join(OF_A_HUB)} so named; it has {excerpt(sorted(paths), 300)}"
             )
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder, name.replace("/", "__"))
-            for path in wanted:
-                echo(f"downloading {path}")
-                hub.download(path, root)
-            shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's own notes
-            land(recipe, home, [root], echo)
+        for path in wanted:
+            echo(f"downloading {path}")
+            hub.download(path, root)
     except HubError as error:
         raise NotLanded(str(error)) from None
     except OSError as error:
         raise NotLanded(f"{name} could not be downloaded: {excerpt(str(error), 200)}; is there a network?") from None
+    shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's own notes
 
 
 def hugging_face(name: str, revision: str) -> Hub:
