@@ -13,6 +13,7 @@ from dasd_resources.landing.file_parts import part_digests, rows_of
 from dasd_resources.landing.landing_folder import ChangedWhileRead, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
+from dasd_resources.landing.row_files import MAX_ROW_BYTES
 
 
 def written(path: Path, questions: list[str]) -> Path:
@@ -99,9 +100,29 @@ def test_damage_is_said_by_the_last_part_and_is_in_its_name(tmp_path: Path) -> N
     said = [list(read_prompts(path, rows=rows_of(number, 2, 2))) for number in range(2)]
     assert [type(record) for record in said[0]] == [Prompt, Prompt]
     assert isinstance(said[1][-1], RejectedPrompt) and said[1][-1].kind == "damaged_file"
-    assert said[1][-1].reason.startswith("file is damaged after row 2: ")
+    assert said[1][-1].reason.startswith("file is damaged after line 2: ")
     path.write_text('[{"question": "1"}, {"question": "2"}, {"question": "3"}]')
     assert part_digests(path, 2)[0] == digests[0] and part_digests(path, 2)[1] != digests[1]
+
+
+def test_a_long_quoted_record_is_one_row_of_its_part_and_no_other_is_moved(tmp_path: Path) -> None:
+    """Longer than a prompt may be, and on several lines or on a line of its own; the file ends in damage."""
+    long = "x" * MAX_ROW_BYTES
+    records = ["question", "1", f'"2\n{long}"', '"3\nb"', f'"{long}\n4"', '"5\nb\nc"', "6", '"not closed']
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(records))
+    num_parts = len(part_digests(path, 2))
+    assert num_parts == 4
+    parts = [list(read_prompts(path, rows=rows_of(number, num_parts, 2))) for number in range(num_parts)]
+    assert [[(record.source_line, getattr(record, "kind", "")) for record in part] for part in parts] == [
+        [(2, ""), (3, "row_too_long")],
+        [(5, ""), (7, "row_too_long")],
+        [(9, ""), (12, "")],
+        [(0, "damaged_file")],
+    ]
+    assert parts[-1][0].reason == (
+        "file is damaged after line 12: a cell's quote in the record at line 13 is not closed within 16777216 bytes"
+    )
 
 
 def test_a_part_that_was_edited_meanwhile_is_not_read(tmp_path: Path) -> None:

@@ -225,11 +225,11 @@ def test_damage_is_one_rejection_after_the_good_rows(tmp_path: Path) -> None:
     assert isinstance(first, Prompt) and isinstance(second, Prompt) and isinstance(last, RejectedPrompt)
     assert last.source_line == 0
     assert last.kind == "damaged_file"
-    assert last.reason.startswith("file is damaged after row 2: ZSTD")
+    assert last.reason.startswith("file is damaged after line 2: ZSTD")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet PAR1")
     [damaged] = read_prompts(tmp_path / "b.parquet")
     assert isinstance(damaged, RejectedPrompt)
-    assert damaged.reason.startswith("file is damaged after row 0: ")
+    assert damaged.reason.startswith("file is damaged after line 0: ")
 
 
 json_values = st.recursive(

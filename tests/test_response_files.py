@@ -10,7 +10,6 @@ import pytest
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import (
-    MAX_RESPONSE_ROW_BYTES,
     Landed,
     LandedResponse,
     Logprobs,
@@ -18,6 +17,7 @@ from dasd_resources.landing.response_files import (
     read_responses,
 )
 from dasd_resources.landing.response_rejections import RejectedResponse
+from dasd_resources.landing.row_files import MAX_RESPONSE_ROW_BYTES
 from dasd_resources.recipe.landing_settings import Columns
 
 ASKED, SAID = "What is 1 + 1?", "<think>\n1 + 1 = 2\n</think>\n2"

@@ -22,7 +22,15 @@ from pathlib import Path
 from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import DUPLICATES, RejectedPrompt, RejectionKind
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, SUFFIXES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files import (
+    MAX_RESPONSE_ROW_BYTES,
+    MAX_ROW_BYTES,
+    SUFFIXES,
+    DamagedFile,
+    FileRow,
+    limited,
+    read_rows,
+)
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt
@@ -103,27 +111,34 @@ def read_prompts(
     whose question an earlier row has, instead of a rejection. rows: the only ones that are read; None: all.
     Raises OSError only where the system, not the file's content, is at fault.
     """
-    name, line, rejected = readable_name(name or path.name), 0 if rows is None else rows[0], 0
+    name, line, rejected = readable_name(name or path.name), 0, 0
     columns = columns_for(mappings, name)
     seen: dict[bytes, int] = {}
     try:
-        for row in rows_within(read_rows(path, max_row_bytes), rows):
+        for number, row in enumerate(_rows_until(path, max_row_bytes, rows)):
             line = row.line
+            if rows is not None and number < rows[0]:
+                continue
             for record in _records(name, row, seen, columns, part, may_repeat):
                 yield record
                 rejected += isinstance(record, RejectedPrompt) and record.kind not in DUPLICATES
             if rejected > max(MAX_REJECTED, len(seen)):
                 raise DamagedFile(f"{rejected} rows are no prompts, most of the file so far; correct it, land it again")
     except DamagedFile as error:
-        yield RejectedPrompt(name, 0, "damaged_file", f"file is damaged after row {line}: {error}")
+        yield RejectedPrompt(name, 0, "damaged_file", f"file is damaged after line {line}: {error}")
     else:
         if line == 0:
             yield RejectedPrompt(name, 0, "empty_file", "file is empty")
 
 
-def rows_within(found: Iterator[FileRow], rows: Rows | None) -> Iterator[FileRow]:
-    """Those of a file's rows that are wanted; None: all."""
-    return found if rows is None else islice(found, *rows)
+def _rows_until(path: Path, most: int, rows: Rows | None) -> Iterator[FileRow]:
+    """A file's rows up to the last that is wanted, of a part as it was counted (`file_parts`): with the largest limit.
+
+    With a smaller one, a record of a `.csv` file on several lines would be no row, but the end of the file.
+    """
+    if rows is None:
+        return read_rows(path, most)
+    return (limited(row, most) for row in islice(read_rows(path, MAX_RESPONSE_ROW_BYTES), rows[1]))
 
 
 def first_rows(path: Path, most: int) -> list[dict[str, object]]:

@@ -16,6 +16,7 @@ text, which only the teacher's tokenizer can tell (`rules.imports`).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from dasd_resources.content_hash import content_hash
@@ -30,11 +31,10 @@ from dasd_resources.landing.prompt_files import (
     read_prompts,
     readable_name,
     row_object,
-    rows_within,
 )
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_rejections import InvalidResponse, RejectedResponse
-from dasd_resources.landing.row_files import DamagedFile, read_rows
+from dasd_resources.landing.row_files import MAX_RESPONSE_ROW_BYTES, DamagedFile, read_rows
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.visible_text import excerpt
 
@@ -45,7 +45,6 @@ CONTINUATION = "continuation"  # `origin` of a published row of the mixed-policy
 MAX_LOGPROB = 1e-4  # a certain token's is 0, which arithmetic may miss by so much (`inference.engine.check_logprobs`)
 LEAST_LOGPROB = -3.4028234e38  # that the column holds, as float32
 MAX_TOKEN_ID = 2**31 - 1
-MAX_RESPONSE_ROW_BYTES = 16 << 20  # of a row that may hold responses: eight of 65,536 tokens with logprobs
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def read_responses(
     name = readable_name(name)
     columns = columns_for(mappings, name)
     try:
-        for row in rows_within(read_rows(path, MAX_RESPONSE_ROW_BYTES), rows):
+        for row in islice(read_rows(path, MAX_RESPONSE_ROW_BYTES), *(rows or (None,))):
             try:
                 fields = row_object(row)
                 yield from (

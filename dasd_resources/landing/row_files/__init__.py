@@ -16,6 +16,23 @@ out: what a row must contain, which `prompt_files.py` checks; pickles, scripts, 
 """
 
 from dasd_resources.landing.row_files.formats import FORMATS, SUFFIXES, read_rows
-from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, FileRow, UnreadableRow
+from dasd_resources.landing.row_files.rows import (
+    MAX_RESPONSE_ROW_BYTES,
+    MAX_ROW_BYTES,
+    DamagedFile,
+    FileRow,
+    UnreadableRow,
+    limited,
+)
 
-__all__ = ["FORMATS", "MAX_ROW_BYTES", "SUFFIXES", "DamagedFile", "FileRow", "UnreadableRow", "read_rows"]
+__all__ = [
+    "FORMATS",
+    "MAX_RESPONSE_ROW_BYTES",
+    "MAX_ROW_BYTES",
+    "SUFFIXES",
+    "DamagedFile",
+    "FileRow",
+    "UnreadableRow",
+    "limited",
+    "read_rows",
+]

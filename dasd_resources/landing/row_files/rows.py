@@ -9,6 +9,7 @@ from dasd_resources.landing.rejections import RejectionKind
 from dasd_resources.visible_text import excerpt
 
 MAX_ROW_BYTES = 1 << 20  # bounds the memory that one row can take, unless the caller says otherwise
+MAX_RESPONSE_ROW_BYTES = 16 << 20  # of a row that may hold responses: eight of 65,536 tokens with logprobs
 # What a file may unpack to: so many times its size, and on top. Prompts that all repeat one long text come to a hundred
 # times; a bomb to tens of thousands.
 MAX_RATIO, FREE_BYTES = 1000, 1 << 20
@@ -69,6 +70,12 @@ def row(line: int, content: bytes, length: int, most: int) -> Iterator[FileRow]:
             yield FileRow(line, content.decode("utf-8"))
         except UnicodeDecodeError as error:
             yield unreadable(line, "invalid_encoding", f"not UTF-8 at byte {error.start}: {shown}")
+
+
+def limited(found: FileRow, most: int) -> FileRow:
+    """The row, or that it is too long, where it was read with a larger limit than this."""
+    content = found.text.encode("utf-8", "surrogatepass")
+    return next(row(found.line, content, len(content), most)) if len(content) > most else found
 
 
 def unreadable(line: int, kind: RejectionKind, message: str) -> FileRow:
