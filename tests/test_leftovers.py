@@ -2,13 +2,18 @@
 
 import fcntl
 import os
+import socket
+import subprocess
 import time
+import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
 from dasd_resources.sft.checkpoint import epoch_folder
+from dasd_resources.storage.connections import attach
 from dasd_resources.storage.leftovers import (
     pin_snapshot,
     pinned_snapshots,
@@ -16,6 +21,7 @@ from dasd_resources.storage.leftovers import (
     sweep_owner_locks,
     sweep_spilled,
 )
+from dasd_resources.storage.place import catalog_of
 from dasd_resources.storage.upkeep import Swept
 
 HOUR, DAY = 3600.0, 86400.0
@@ -108,6 +114,35 @@ def test_spills_of_the_dead_are_deleted(tmp_path: Path) -> None:
             grow_old(path, age)
     assert sweep_spilled(tmp_path, HOUR) == Swept(1, 5)
     assert [path.name for path in tmp_path.iterdir()] == [".spill-young"]
+
+
+def spilled(home: Path, process: int, host: str = "") -> Path:
+    folder = home / f".spill-{host or socket.gethostname()}-{process}-{uuid.uuid4().hex}"
+    folder.mkdir()
+    (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"spilt")
+    return folder
+
+
+def test_spills_of_the_living_are_kept_however_old(tmp_path: Path) -> None:
+    """A number that another process has by now is none of the living."""
+    with subprocess.Popen(["sleep", "100"]) as dead:
+        dead.kill()
+    own, of_dead, elsewhere = spilled(tmp_path, os.getpid()), spilled(tmp_path, dead.pid), spilled(tmp_path, 1, "other")
+    began = psutil.Process().create_time()
+    for folder in (own, of_dead, elsewhere):
+        grow_old(folder, time.time() - (began + 1))
+    assert sweep_spilled(tmp_path, DAY) == Swept()
+    assert sweep_spilled(tmp_path, 0) == Swept(2, 10)
+    assert list(tmp_path.iterdir()) == [own]
+    grow_old(own, time.time() - (began - DAY))
+    assert sweep_spilled(tmp_path, HOUR) == Swept(1, 5)
+
+
+def test_a_connection_spills_where_its_process_is_named(tmp_path: Path) -> None:
+    with attach(catalog_of(tmp_path)) as connection:
+        [(folder,)] = connection.sql("SELECT current_setting('temp_directory')").fetchall()
+    assert Path(folder).parent == tmp_path
+    assert Path(folder).name.startswith(f".spill-{socket.gethostname()}-{os.getpid()}-")
 
 
 def test_an_empty_home_has_none(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
+from os import getpid
 from pathlib import Path
+from socket import gethostname
 from threading import Lock
 from uuid import uuid4
 
@@ -20,7 +22,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.storage.catalogs import Catalog, RequireLock
 
 AUTHOR = "dasd"  # of every commit that is made here
-SPILL = ".spill-"
+SPILL = ".spill-"  # then machine, process and connection: `leftovers` asks whether that process lives
 # DuckDB handles 2,048 rows at a time: of 65,536 tokens each, one list column of them takes 512 MB. With 256 MB, 1,536
 # rows of 20,000 tokens could not be joined, nor 512 of them written with 512 MB.
 MEMORY_GB = 4.0
@@ -143,7 +145,8 @@ def _spill_into(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
     now = connection.execute("SELECT current_setting('temp_directory')").fetchone()
     if now is None or Path(str(now[0])).parent != home:
         with suppress(duckdb.Error):  # DuckDB refuses to move it once it has been used
-            connection.execute(f"SET temp_directory = '{quoted(home / (SPILL + uuid4().hex))}'")
+            folder = home / f"{SPILL}{gethostname()}-{getpid()}-{uuid4().hex}"
+            connection.execute(f"SET temp_directory = '{quoted(folder)}'")
 
 
 def check_snapshot(connection: duckdb.DuckDBPyConnection, catalog: Catalog, at: int | None) -> None:

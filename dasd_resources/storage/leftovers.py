@@ -7,11 +7,13 @@ waste. Nothing that a living process holds locked is touched. Published checkpoi
 import fcntl
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from dasd_resources.home import CHECKPOINT_FOLDER
@@ -65,12 +67,23 @@ def sweep_owner_locks(home: Path, grace_seconds: float) -> Swept:
 
 
 def sweep_spilled(home: Path, grace_seconds: float) -> Swept:
-    """Delete what queries of dead processes had spilled to disk."""
+    """Delete what queries of dead processes had spilled to disk; of those on another machine, by its age alone."""
     swept = Swept()
     for folder in home.glob(f"{SPILL}*"):
-        if _age(folder) > grace_seconds:
+        if (age := _age(folder)) > grace_seconds and not _has_owner(folder.name, time.time() - age):
             swept += _delete(folder)
     return swept
+
+
+def _has_owner(name: str, written: float) -> bool:
+    """Whether the process of this machine that spills there lives; one that began since it was written is another."""
+    host, number = [*name.removeprefix(SPILL).rsplit("-", 2), ""][:2]
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        return bool(psutil.Process(int(number)).create_time() <= written)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _delete(path: Path) -> Swept:
