@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 
 import duckdb
 import pytest
@@ -42,6 +43,22 @@ def test_rows_with_long_lists_are_durable_after_fewer(warehouse: Warehouse) -> N
         assert book.num_added == 2
         book.add(tokens("c"))
         assert book.num_added == 2, "the values were counted anew"
+
+
+def test_waiting_lists_are_held_as_arrays(warehouse: Warehouse) -> None:
+    def tokens(key: str) -> Row:
+        lists = {"token_ids": list(range(1000, 51_000)), "offsets": [*range(1000, 50_999), -1]}
+        return {"response_id": key, "batch": "b", "student_fingerprint": "s", "num_prompt_tokens": 0, **lists}
+
+    with Ledger(warehouse, "student_tokens", "test") as book:
+        tracemalloc.start()  # sees Python's objects: 4 MB of each row
+        for key in "abc":
+            book.add(tokens(key))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert held < 1_000_000
+    stored = warehouse.read("SELECT token_ids, offsets FROM student_tokens WHERE response_id = 'c'").row(0)
+    assert stored == (tokens("c")["token_ids"], tokens("c")["offsets"])
 
 
 def test_finished_rows_are_kept_when_the_work_fails(warehouse: Warehouse) -> None:

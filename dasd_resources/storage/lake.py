@@ -103,7 +103,8 @@ class Transaction(Reading):
         # Files whose rows all lie before or after the incoming ones are not read: many, where rows come in order.
         keys = ", ".join(key)
         scope = "TRUE" if batch is None else "batch = $batch"
-        self._register(table, rows.unique(subset=list(key), keep="first", maintain_order=True))
+        is_first = rows.select(pl.struct(key).is_first_distinct()).to_series()
+        self._register(table, rows if is_first.all() else rows.filter(is_first))  # all would be copied
         present = f"SELECT {keys} FROM {table} WHERE {scope} AND {key[0]} BETWEEN $first AND $last"
         inserted = self._connection.execute(
             f"INSERT INTO {table} BY NAME SELECT {self._incoming(table)} FROM incoming "
