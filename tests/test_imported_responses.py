@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from conftest import Project, prompt_rows
+from shared_stores import data_of
 
 from dasd_assets.audit.pages import response_page
 from dasd_assets.audit.response import audit_response
@@ -22,6 +23,8 @@ from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.model_files import PROMPTING
 from dasd_resources.recipe import Recipe
+from dasd_resources.storage.data_files import data_files
+from dasd_resources.storage.repair import drop_files, plan_repair
 
 WRITER = "demo-teacher@1"
 GENERATED = """SELECT p.question, p.reference_answer, p.verifier, p.domain, p.metadata::JSON AS metadata,
@@ -105,6 +108,29 @@ def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
         page = response_page(audit_response(reading, identity))
     assert "landed as     line " in page and "logprobs as they landed" in page
     assert "not compared" in parity(project)
+
+
+def test_what_was_read_of_a_landed_file_is_read_again_where_it_was_lost(
+    project: Project, rows: list[dict[str, object]]
+) -> None:
+    absent(project)
+    land(project, "a.jsonl", rows[:4])
+    project.materialize("student_model,held_out_questions,prompts,landed_responses")
+    with project.warehouse.commit("flush") as transaction:
+        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    tables = ("landed_responses", "landed_logprobs", "landed_files")
+    before = {table: project.read(f"SELECT * EXCLUDE run_id FROM {table} ORDER BY ALL") for table in tables}
+    assert before["landed_responses"].height == before["landed_logprobs"].height == 4
+    lost = [file for file in data_files(project.warehouse.catalog) if file.table == "landed_responses"]
+    for file in lost:
+        data_of(project.warehouse).delete_file(file.path)
+    gone = plan_repair(project.warehouse, unlanded=before["landed_files"]["batch"].to_list())
+    assert not gone.drop and "its rows come from a landed file that is gone" in gone.keep[0][1]
+    drop_files(project.warehouse, plan_repair(project.warehouse, unlanded=()), 0)
+    assert project.count("landed_responses") == 0
+    project.materialize("landed_responses")
+    for table, known in before.items():
+        assert project.read(f"SELECT * EXCLUDE run_id FROM {table} ORDER BY ALL").equals(known), table
 
 
 @pytest.mark.drill

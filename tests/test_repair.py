@@ -1,6 +1,7 @@
 """Lost data files are named wherever somebody looks, and made again exactly where that can be; the others stay."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -116,6 +117,17 @@ def test_what_only_a_model_can_make_is_kept_and_named(copy: Project) -> None:
     unlanded = plan_repair(copy.warehouse, unlanded=["a-1"])
     assert {damage.file.table for damage in unlanded.drop} <= {"prompts"}
     assert "its rows come from a landed file that is gone" in " ".join(reason for _, reason in unlanded.keep)
+
+
+def test_the_page_says_of_every_table_what_brings_its_rows_back() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+    listed = {
+        row: re.findall(r"`(\w+)`", re.search(rf"^\| {row}(.*?)(\. |\|)", page, re.MULTILINE)[1])
+        for row in ("a file of a table", "what a model wrote", "what records events")
+    }
+    again, made, events = listed.values()
+    assert sorted(again) == sorted(DERIVED)
+    assert sorted([*made, *events]) == sorted(TABLES.keys() - set(DERIVED))
 
 
 def test_the_command(copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

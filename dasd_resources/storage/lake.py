@@ -161,8 +161,8 @@ class Transaction(Reading):
 
 
 def _equal(where: Params) -> str:
-    """The condition that every named column equals its parameter, NULL equal to NULL."""
-    return " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where)
+    """The condition that every named column equals its parameter, NULL equal to NULL; of all rows where none is."""
+    return " AND ".join(f"{column} IS NOT DISTINCT FROM ${column}" for column in where) or "TRUE"
 
 
 class Lake:

@@ -33,6 +33,17 @@ OF_EXPERIMENTS = {
     "selected_responses",
     "sft_examples",
 }
+# Tables that have what stands in no other, but in the landed file of their batch.
+OF_LANDED_FILES = {
+    "held_out_overlaps",
+    "landed_files",
+    "landed_logprobs",
+    "landed_responses",
+    "prompt_lines",
+    "prompts",
+    "rejected_prompts",
+    "rejected_responses",
+}
 AT_WORK = "{}: nothing was changed; try again when it has ended"
 
 
@@ -93,7 +104,7 @@ def _irreplaceable(file: DataFile, unlanded: Collection[str]) -> str | None:
         )
     if not file.derived:
         return f"nothing else holds its rows; {RESTORE}"
-    if file.table in ("prompts", "rejected_prompts"):
+    if file.table in OF_LANDED_FILES:
         gone = sorted(unlanded) if file.batch is None else [file.batch] if file.batch in unlanded else []
         if gone:
             return f"its rows come from a landed file that is gone (batch {', '.join(gone)}): put it back, or {RESTORE}"
@@ -177,6 +188,10 @@ def _note(lake: Lake, drop: Sequence[Damage], last_event: int) -> None:
     with lake.commit(json.dumps({"repair": "about to drop files", "files": len(rows)})) as transaction:
         for row in rows:
             transaction.replace("repaired_files", {"path": row["path"]}, pl.DataFrame([row]))
+        # Landed responses that were read once are not read again. What `landed_files` itself has lost goes by itself.
+        if all(damage.file.table != "landed_files" for damage in drop):
+            for batch in {damage.file.batch for damage in drop if damage.file.table in OF_LANDED_FILES}:
+                transaction.replace("landed_files", {} if batch is None else {"batch": batch}, pl.DataFrame())
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, drop: Sequence[Damage]) -> int:
