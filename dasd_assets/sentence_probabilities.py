@@ -19,14 +19,15 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import TOKENS_PER_PASS, enough, passes
-from dasd_resources.storage.tables import measured
+from dasd_resources.storage.lake import Lake, Params
+from dasd_resources.storage.passes import enough
+from dasd_resources.storage.spool import in_order, merged
 from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESPONSES_AT_ONCE = 64  # of a pass in Python; of 65,536 tokens, 85 MB of lists and text
+RESPONSES_AT_ONCE = 64  # in Python; of 65,536 tokens, 85 MB of lists and text
 SENTENCES_AT_ONCE = 200_000  # 550 bytes each while they are written
 PLOTTED = 100_000  # sentences of a batch, drawn at random
 _OF_BATCH = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
@@ -128,29 +129,43 @@ def _sentences(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unsplit(warehouse: Warehouse, batch: str, student: str, num_read: int) -> Iterator[pl.DataFrame]:
-    """Scored responses that have no sentences of this segmenter version yet, `num_read` at a time.
+    """Scored responses that have no sentences of this segmenter version yet, as `token_lists` gives them.
 
     Those to withdrawn questions are left out: nothing reads their sentences, and they may have no tokens any more.
     """
-    params = {"batch": batch, "student": student, "version": SEGMENTER_VERSION}
-    with warehouse.reading() as reading:
-        for first, last in passes(reading.read(_UNSPLIT, params).rows(), TOKENS_PER_PASS):
-            yield from reading.stream(_TO_SPLIT, {**params, "first": first, "last": last}, num_read)
+    ids = warehouse.read(_UNSPLIT, {"batch": batch, "student": student, "version": SEGMENTER_VERSION})["response_id"]
+    yield from token_lists(warehouse, batch, student, ids, num_read)
 
 
-_LENGTHS = measured("responses", "num_tokens", "response_id", "prompt_id", "batch")
-_UNSPLIT = f"""SELECT s.response_id, r.num_tokens FROM student_logprobs s JOIN {_LENGTHS} r USING (response_id)
-        SEMI JOIN (FROM prompts WHERE batch = $batch) p ON p.prompt_id = r.prompt_id
-    WHERE s.batch = $batch AND r.batch = $batch AND s.student_fingerprint = $student
-      AND s.response_id NOT IN (SELECT response_id FROM sentence_probabilities
+def token_lists(
+    lake: Lake, batch: str, student: str, ids: pl.Series, num_read: int = RESPONSES_AT_ONCE
+) -> Iterator[pl.DataFrame]:
+    """What `sentence_table` takes, of these responses in this order, `num_read` in memory; NULL where a table has none.
+
+    Each table is read once, before the first is given.
+    """
+    params = {"batch": batch, "student": student, "ids": ids.to_list()}
+    with in_order(_streamed(lake, params, num_read), "response_id", ids, num_read, lake.home) as parts:
+        for part in parts:
+            yield merged(part, "response_id")
+
+
+def _streamed(lake: Lake, params: Params, num_read: int) -> Iterator[pl.DataFrame]:
+    with lake.reading() as reading:
+        yield from reading.stream(_TOKEN_LISTS, params, num_read)
+
+
+_UNSPLIT = """SELECT response_id FROM student_logprobs
+        SEMI JOIN (SELECT response_id FROM responses SEMI JOIN (FROM prompts WHERE batch = $batch) USING (prompt_id)
+            WHERE batch = $batch) USING (response_id)
+    WHERE batch = $batch AND student_fingerprint = $student
+      AND response_id NOT IN (SELECT response_id FROM sentence_probabilities
         WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)
-    ORDER BY s.response_id"""
-_PART = "batch = $batch AND response_id BETWEEN $first AND $last"
-_TO_SPLIT = f"""SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs, r.offsets AS teacher_offsets,
-        s.logprobs AS student_logprobs, t.offsets AS student_offsets
-    FROM (FROM student_logprobs WHERE {_PART} AND student_fingerprint = $student) s
-        JOIN (FROM responses WHERE {_PART}) r USING (response_id)
-        SEMI JOIN (FROM prompts WHERE batch = $batch) p ON p.prompt_id = r.prompt_id
-        LEFT JOIN (FROM student_tokens WHERE {_PART} AND student_fingerprint = $student) t USING (response_id)
-    WHERE r.response_id NOT IN (SELECT response_id FROM sentence_probabilities
-        WHERE {_PART} AND student_fingerprint = $student AND segmenter_version = $version)"""
+    ORDER BY response_id"""
+_THESE = "batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
+_TOKEN_LISTS = f"""SELECT response_id, text, logprobs AS teacher_logprobs, offsets AS teacher_offsets
+        FROM responses WHERE {_THESE}
+    UNION ALL BY NAME SELECT response_id, logprobs AS student_logprobs
+        FROM student_logprobs WHERE {_THESE} AND student_fingerprint = $student
+    UNION ALL BY NAME SELECT response_id, offsets AS student_offsets
+        FROM student_tokens WHERE {_THESE} AND student_fingerprint = $student"""

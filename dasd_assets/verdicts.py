@@ -17,19 +17,19 @@ from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
-from dasd_assets.rules.instructions import AS_ASKED
+from dasd_assets.rules.instructions import as_asked
 from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import LENGTH_BY_STUDENT, require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Filters, Recipe
 from dasd_resources.storage.ledger import Ledger
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS, TOKENS_PER_PASS, passes
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
-RESPONSES_AT_ONCE = 64  # of a pass as a data frame; of 65,536 tokens, 50 MB
+RESPONSES_AT_ONCE = 64  # as a data frame; of 65,536 tokens, 50 MB
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -88,41 +88,35 @@ def unjudged(warehouse: Warehouse, batch: str, student: str, version: str) -> tu
     """
     params = {"batch": batch, "student": student, "version": version, "filters": list(FILTERS)}
     lacking = warehouse.read(_LACKING, params)
-    todo = lacking.filter("has_tokens").select("response_id", "num_tokens").rows()
-    if not todo:
+    todo = lacking.filter("has_tokens")
+    if todo.is_empty():
         require_tokens(0, lacking.height, "student_tokens")
 
     def rows() -> Iterator[Row]:
         with warehouse.reading() as reading:
-            for first, last in passes(todo, TOKENS_PER_PASS):
-                for part in reading.stream(_TO_JUDGE, {**params, "first": first, "last": last}, RESPONSES_AT_ONCE):
-                    yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+            # Joined here: DuckDB, which takes filtered rows for few, may keep the texts of a whole batch for its join.
+            questions = reading.read(_QUESTIONS, params)
+            texts = reading.stream(_TEXTS, {"batch": batch, "ids": todo["response_id"].to_list()}, RESPONSES_AT_ONCE)
+            for part in texts:
+                known = part.join(questions, on="prompt_id").join(todo, on="response_id")
+                for row in known.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS):
+                    yield {**row, "asked": as_asked(row["question"], row["instruction"])}
 
-    return len(todo), lacking.height - len(todo), rows()
-
-
-def _known(where: str) -> str:
-    """Response -> `known`, the filters that have judged it by these rules."""
-    return f"""(SELECT response_id, list(filter) AS known FROM response_verdicts
-        WHERE {where} AND filter_version = $version GROUP BY response_id)"""
+    return todo.height, lacking.height - todo.height, rows()
 
 
-_LACKS = "NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"
-_BATCH, _PART = "batch = $batch", "batch = $batch AND response_id BETWEEN $first AND $last"
-_LACKING = f"""SELECT a.response_id, a.num_tokens, s.response_id IS NOT NULL AS has_tokens
-    FROM (FROM {measured("responses", "num_tokens", "response_id", "prompt_id", "batch")} WHERE {_BATCH}) a
-        SEMI JOIN (FROM prompts WHERE {_BATCH}) p USING (prompt_id)
-        LEFT JOIN (FROM student_tokens WHERE {_BATCH} AND student_fingerprint = $student) s USING (response_id)
-        LEFT JOIN {_known(_BATCH)} v USING (response_id)
-    WHERE {_LACKS} ORDER BY a.response_id"""
 _TOKENS = measured("student_tokens", "num_tokens", "response_id", "batch", "student_fingerprint", "kind", "reason")
-_TO_JUDGE = f"""SELECT a.response_id, a.text, a.token_ids, a.finish_reason, a.tool_call,
-        p.question, {AS_ASKED} AS asked, p.reference_answer, p.verifier, p.metadata,
-        coalesce(v.known, []) AS known, {LENGTH_BY_STUDENT}
-    FROM (FROM responses WHERE {_PART}) a JOIN (FROM prompts WHERE {_BATCH}) p USING (prompt_id)
-        JOIN (FROM {_TOKENS} WHERE {_PART} AND student_fingerprint = $student) s USING (response_id)
-        LEFT JOIN {_known(_PART)} v USING (response_id)
-    WHERE {_LACKS}"""
+_LACKING = f"""SELECT a.response_id, s.response_id IS NOT NULL AS has_tokens, {LENGTH_BY_STUDENT},
+        coalesce(v.known, []) AS known
+    FROM (SELECT response_id, prompt_id FROM responses WHERE batch = $batch) a
+        SEMI JOIN (FROM prompts WHERE batch = $batch) p USING (prompt_id)
+        LEFT JOIN (FROM {_TOKENS} WHERE batch = $batch AND student_fingerprint = $student) s USING (response_id)
+        LEFT JOIN (SELECT response_id, list(filter) AS known FROM response_verdicts
+            WHERE batch = $batch AND filter_version = $version GROUP BY response_id) v USING (response_id)
+    WHERE NOT list_has_all(coalesce(v.known, []), $filters::VARCHAR[])"""
+_QUESTIONS = "SELECT prompt_id, question, reference_answer, verifier, metadata FROM prompts WHERE batch = $batch"
+_TEXTS = """SELECT response_id, prompt_id, text, token_ids, finish_reason, tool_call, instruction
+    FROM responses WHERE batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 
 
 def _result(

@@ -51,7 +51,7 @@ from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import LOSSES, RECORD, Progress, Trained, publish
 from dasd_resources.sft.trainer import SftJob
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Params, Reading, Warehouse
 
 EXPRESSION = re.compile(r"problem: (.+?) =")
 TURN = "<|im_start|>assistant\n"
@@ -395,6 +395,19 @@ def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def warehouse(storage: Storage, tmp_path: Path) -> Warehouse:
     """An empty warehouse."""
     return Warehouse(home=str(storage.begin(tmp_path / "home")))
+
+
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queries whose rows are streamed from now on."""
+    queries, stream = list[str](), Reading.stream
+
+    def noted(self: Reading, query: str, params: Params, num_rows: int) -> Iterator[pl.DataFrame]:
+        queries.append(query)
+        return stream(self, query, params, num_rows)
+
+    monkeypatch.setattr(Reading, "stream", noted)
+    return queries
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dasd_resources.storage.spool import in_order, spooled
+from dasd_resources.storage.spool import in_order, merged, spooled
 
 ROWS = pl.DataFrame({"id": ["a", "b", "c"], "token_ids": [[1, 2], None, []], "score": [0.5, None, 1.5]})
 
@@ -58,3 +58,13 @@ def test_rows_come_back_in_the_order_of_their_keys_some_at_a_time(tmp_path: Path
 def test_nothing_comes_in_order_of_nothing(tmp_path: Path) -> None:
     with in_order([], "id", pl.Series("id", [], pl.String), 3, str(tmp_path)) as found:
         assert list(found) == []
+
+
+def test_tables_that_are_read_one_after_the_other_are_joined_in_order(tmp_path: Path) -> None:
+    texts = pl.DataFrame({"id": ["b", "unwanted", "a"], "text": ["of b", "no", "of a"]})
+    token_ids = pl.DataFrame({"id": ["a", "b", "unwanted"], "token_ids": [[1, 2], [], [9]]})
+    no_tokens = pl.DataFrame({"id": ["c"], "text": ["of c"]})
+    rows = pl.concat([texts, token_ids, no_tokens], how="diagonal").iter_slices(2)
+    with in_order(rows, "id", pl.Series("id", ["a", "b", "c"]), 2, str(tmp_path)) as parts:
+        found = pl.concat(merged(part, "id") for part in parts)
+    assert found.rows() == [("a", "of a", [1, 2]), ("b", "of b", []), ("c", "of c", None)]

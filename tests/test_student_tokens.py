@@ -25,7 +25,6 @@ from dasd_resources.chat import Chat, Encoded
 from dasd_resources.inference.engine import InferenceEngine
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Model, load_recipe
-from dasd_resources.storage.lake import Reading
 
 RECIPE = load_recipe("demo")
 TEXT = "<think>\n4 + 3 = 7.\n</think>\nThe answer is 7."
@@ -206,23 +205,19 @@ def test_responses_whose_tokens_are_missing_are_judged_later_and_counted(copy: P
     assert some not in {row["response_id"] for row in rows}
 
 
-def test_a_batch_is_judged_in_parts_each_response_once(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_judged_in_parts_each_response_once(
+    copy: Project, streamed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = copy.engines.fingerprint(copy.recipe.student, "student.model")
-    batch, tokens = copy.read("SELECT batch, max(num_tokens) FROM responses GROUP BY ALL LIMIT 1").row(0)
+    batch = copy.read("SELECT batch FROM responses LIMIT 1").item()
     num_todo, _, rows = unjudged(copy.warehouse, batch, student, "other rules")
     at_once = sorted(rows, key=itemgetter("response_id"))
-    read = list[str]()
-    stream = Reading.stream
-
-    def counted(self: Reading, query: str, params: dict[str, object], num_rows: int) -> Iterator[pl.DataFrame]:
-        read.append(query)
-        return stream(self, query, params, num_rows)
-
-    monkeypatch.setattr(Reading, "stream", counted)
-    monkeypatch.setattr(verdicts_module, "TOKENS_PER_PASS", 2 * tokens)
+    streamed.clear()
+    monkeypatch.setattr(verdicts_module, "RESPONSES_AT_ONCE", 2)
     in_parts = unjudged(copy.warehouse, batch, student, "other rules")[2]
     assert sorted(in_parts, key=itemgetter("response_id")) == at_once
-    assert 2 < len(read) < num_todo == len(at_once)
+    assert 2 < num_todo == len(at_once)
+    assert len(streamed) == 1, "the texts were read again for each part"
 
 
 def test_a_reference_without_tokens_takes_no_question_from_the_mixed_dataset(copy: Project) -> None:

@@ -2,8 +2,8 @@
 
 Tables hold their rows in different orders, so a join as a whole would keep one of them in memory or spill it; read
 again for every part of the ids, only that part is kept. Rows may be a thousand times as long as others, so ids are
-counted by a size: their tokens, say. Reading costs time, so there are at most MAX_PASSES: beyond that many times
-`at_once`, what is kept grows with the whole.
+counted by a size: their sentences, say. Reading costs time, so there are at most MAX_PASSES: beyond that many times
+`at_once`, what is kept grows with the whole. Where rows hold long lists, `spool` reads them once instead.
 """
 
 import math
@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 ROWS_OF_OBJECTS = 32  # of a part that are Python objects at once: of 65,536 tokens and their text, 75 MB
-# Over 26 M tokens, a pass takes 1.7 s of CPU time however short it is. Of the sentence table, the peak was 1.3 GB with
-# 16 M tokens a pass, 0.9 with 8 M and 0.8 with 4 M.
-TOKENS_PER_PASS = 8_000_000
 MAX_PASSES = 64  # over the tables; where there is more, a pass is for more of it
 Item = TypeVar("Item")
 

@@ -5,39 +5,42 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import part, some
 from dasd_assets.divergence import SENTENCES_AT_ONCE
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
 from dasd_assets.rules.sentence_table import sentence_table
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.sentence_probabilities import RESPONSES_AT_ONCE
+from dasd_assets.sentence_probabilities import token_lists
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.lake import Lake, Reading
-from dasd_resources.storage.passes import TOKENS_PER_PASS, parts
-from dasd_resources.storage.tables import measured
+from dasd_resources.storage.passes import parts
 
 TOLERANCE = 1e-6
+MODELS = ("teacher", "student")
 
 
 def sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Sentences split and summed again, for both models: spans, counts and sums must be the stored ones."""
     groups = reading.read("SELECT DISTINCT batch, student_fingerprint AS student FROM student_logprobs ORDER BY ALL")
-    query = _LENGTHS + some("response_id", part(sample, groups))
+    query = _WITH_LOGPROBS + some("response_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
-        with lake.reading() as streaming:
-            for chunk in _token_lists(streaming, key, streaming.read(query, key).rows()):
-                params = {**key, "ids": chunk["response_id"].to_list(), "segmenter": SEGMENTER_VERSION}
-                for response in _changed_sentences(reading.read(_STORED, params), chunk):
-                    what = "its sentences are not those that its text, tokens and logprobs give"
-                    yield Fault("sentence_probabilities", f"response_id {response}", what, AGAIN)
+        ids = reading.read(query, key)["response_id"].sort()
+        for chunk in map(_sound, token_lists(lake, key["batch"], key["student"], ids)):
+            params = {**key, "ids": chunk["response_id"].to_list(), "segmenter": SEGMENTER_VERSION}
+            for response in _changed_sentences(reading.read(_STORED, params), chunk):
+                what = "its sentences are not those that its text, tokens and logprobs give"
+                yield Fault("sentence_probabilities", f"response_id {response}", what, AGAIN)
 
 
-def _token_lists(reading: Reading, key: Record, lengths: list[tuple[str, int]]) -> Iterator[pl.DataFrame]:
-    """What `sentence_table` takes, of these responses, few in memory. lengths: of each, in tokens."""
-    for ids in parts(lengths, TOKENS_PER_PASS):
-        yield from reading.stream(_TOKEN_LISTS, {**key, "ids": ids}, RESPONSES_AT_ONCE)
+def _sound(rows: pl.DataFrame) -> pl.DataFrame:
+    """Without the responses whose lists are lacking or do not fit to each other: they are reported already."""
+    logprobs, offsets = ([pl.col(f"{model}_{what}").list for model in MODELS] for what in ("logprobs", "offsets"))
+    return rows.filter(
+        *(values.len() == places.len() for values, places in zip(logprobs, offsets, strict=True)),
+        *(values.sum().is_finite() for values in logprobs),
+        pl.max_horizontal(places.max() for places in offsets) < pl.col("text").str.len_chars(),
+    )
 
 
 def _changed_sentences(stored: pl.DataFrame, responses: pl.DataFrame) -> list[str]:
@@ -57,17 +60,9 @@ def close(column: str) -> pl.Expr:
 
 _COUNTS = ("start", "stop", "teacher_num_tokens", "student_num_tokens")
 _VALUES = ("teacher_sum_logprob", "student_sum_logprob", "teacher_prob", "student_prob")
-_LENGTHS = f"""SELECT response_id, num_tokens FROM {measured("responses", "num_tokens", "response_id", "batch")}
-    SEMI JOIN (FROM student_logprobs WHERE batch = $batch AND student_fingerprint = $student) s USING (response_id)
-    WHERE batch = $batch"""
-_PART = "batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
-_TOKEN_LISTS = f"""SELECT r.response_id, r.text, r.logprobs AS teacher_logprobs,
-        r.offsets AS teacher_offsets, s.logprobs AS student_logprobs, t.offsets AS student_offsets
-    FROM (FROM responses WHERE {_PART}) r JOIN (FROM student_logprobs WHERE {_PART}) s USING (response_id)
-        JOIN (FROM student_tokens WHERE {_PART}) t USING (response_id, student_fingerprint)
-    WHERE s.student_fingerprint = $student AND len(r.logprobs) = len(r.offsets) AND len(s.logprobs) = len(t.offsets)
-        AND isfinite(coalesce(list_sum(r.logprobs) + list_sum(s.logprobs), 0))
-        AND greatest(list_max(r.offsets), list_max(t.offsets)) < length(r.text)"""  # the others are reported already
+_WITH_LOGPROBS = """SELECT response_id FROM student_logprobs
+    SEMI JOIN (FROM responses WHERE batch = $batch) r USING (response_id)
+    WHERE batch = $batch AND student_fingerprint = $student"""
 _STORED = """SELECT * FROM sentence_probabilities WHERE batch = $batch AND segmenter_version = $segmenter
     AND student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
 

@@ -6,12 +6,10 @@ from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import TOKENS_PER_PASS
 
-# Some steps read a batch once for every TOKENS_PER_PASS of it. At so many tokens a third of their time is spent on that
-# where responses are as long as the report's, a quarter of `max_tokens`; in a batch ten times as large most of it, and
-# what a kill or an edited file can undo is days of work. Of short responses, ids and rows are what grows.
-MOST_TOKENS, MOST_RESPONSES = 32 * TOKENS_PER_PASS, 64_000
+# A larger batch is days of work before its first score, and none was run of responses as long as the report's, which
+# are a quarter of `max_tokens`. Of short responses, ids and rows are what grows.
+MOST_TOKENS, MOST_RESPONSES = 256_000_000, 64_000
 # Below it, a batch's own costs outweigh its work: some ten steps, as many commits, files and looks of every tick.
 FEWEST_RESPONSES, MANY_BATCHES = 1000, 20
 
@@ -40,7 +38,7 @@ def _judged(sizes: Collection[int], most: int, of_what: str, each: int, reason: 
     found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses{of_what}"
     if max(sizes) > most:
         raise CheckWarning(
-            f"{found}: beyond {most:,} as long as these may be, steps read a batch again and again, and {reason}; "
+            f"{found}: beyond {most:,} as long as these may be, a batch takes days, and {reason}; "
             f"set landing.questions_per_batch: {max(most // each, 1)}"
         )
     if len(small) > MANY_BATCHES:
