@@ -19,9 +19,9 @@ from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.stored_tokens import require_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.lake import Lake, Params
+from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.passes import enough
-from dasd_resources.storage.spool import in_order, merged
+from dasd_resources.storage.spool import joined
 from dasd_resources.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -144,15 +144,8 @@ def token_lists(
 
     Each table is read once, before the first is given.
     """
-    params = {"batch": batch, "student": student, "ids": ids.to_list()}
-    with in_order(_streamed(lake, params, num_read), "response_id", ids, num_read, lake.home) as parts:
-        for part in parts:
-            yield merged(part, "response_id")
-
-
-def _streamed(lake: Lake, params: Params, num_read: int) -> Iterator[pl.DataFrame]:
-    with lake.reading() as reading:
-        yield from reading.stream(_TOKEN_LISTS, params, num_read)
+    of_batch = {"batch": batch, "student": student}
+    return joined(lake, _TOKEN_LISTS, of_batch, "response_id", ids, num_read)
 
 
 _UNSPLIT = """SELECT response_id FROM student_logprobs
@@ -162,7 +155,7 @@ _UNSPLIT = """SELECT response_id FROM student_logprobs
       AND response_id NOT IN (SELECT response_id FROM sentence_probabilities
         WHERE batch = $batch AND student_fingerprint = $student AND segmenter_version = $version)
     ORDER BY response_id"""
-_THESE = "batch = $batch AND response_id IN (SELECT unnest($ids::VARCHAR[]))"
+_THESE = "batch = $batch AND response_id IN (SELECT unnest($keys::VARCHAR[]))"
 _TOKEN_LISTS = f"""SELECT response_id, text, logprobs AS teacher_logprobs, offsets AS teacher_offsets
         FROM responses WHERE {_THESE}
     UNION ALL BY NAME SELECT response_id, logprobs AS student_logprobs

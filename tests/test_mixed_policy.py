@@ -18,13 +18,14 @@ from dasd_assets.mixed_policy.continuations import (
     request,
     teachers_prefix,
 )
-from dasd_assets.mixed_policy.mixture import continuation_example, off_policy_draw
+from dasd_assets.mixed_policy.mixture import continuation_example, continuations_to_teach, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import rollout_row
 from dasd_assets.rules.filters import FILTERS, repetition
 from dasd_assets.rules.ids import continuation_id, seed_of
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.rollouts import length_cap, wanted_rollouts
 from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
+from dasd_assets.rules.stored_tokens import NoTokens
 from dasd_assets.rules.tokens import tokens_of
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest
@@ -277,6 +278,21 @@ def test_wanted_continuations_are_found_in_one_pass(finished: Project, monkeypat
         num_queries.add(len(queries))
         queries.clear()
     assert len(num_queries) == 1
+
+
+def test_continuations_to_teach_are_read_once_in_their_order(finished: Project, streamed: list[str]) -> None:
+    student = finished.engines.fingerprint(finished.recipe.student, "student.model")
+    every = finished.read("""SELECT continuation_id, text, prefix_text, num_prompt_tokens, t.token_ids, t.offsets
+        FROM teacher_continuations JOIN continuation_tokens t USING (continuation_id) ORDER BY ALL""")
+    ids = every["continuation_id"].to_list()[::-1]
+    rows = list(continuations_to_teach(finished.warehouse, student, ids, num_read=1))
+    assert rows == every.reverse().to_dicts()
+    assert len(rows) > 1
+    [query] = streamed
+    assert [query.count(f"FROM {table} ") for table in ("teacher_continuations", "continuation_tokens")] == [1, 1]
+    assert list(continuations_to_teach(finished.warehouse, student, [])) == []
+    with pytest.raises(NoTokens, match="materialize continuation_tokens first"):
+        list(continuations_to_teach(finished.warehouse, "another student", ids))
 
 
 def test_a_cut_that_is_stored_is_not_drawn_again(copy: Project) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dasd_resources.storage.spool import in_order, merged, spooled
+from dasd_resources.storage.spool import in_order, joined, spooled
+from dasd_resources.storage.warehouse import Warehouse
 
 ROWS = pl.DataFrame({"id": ["a", "b", "c"], "token_ids": [[1, 2], None, []], "score": [0.5, None, 1.5]})
 
@@ -60,11 +61,13 @@ def test_nothing_comes_in_order_of_nothing(tmp_path: Path) -> None:
         assert list(found) == []
 
 
-def test_tables_that_are_read_one_after_the_other_are_joined_in_order(tmp_path: Path) -> None:
-    texts = pl.DataFrame({"id": ["b", "unwanted", "a"], "text": ["of b", "no", "of a"]})
-    token_ids = pl.DataFrame({"id": ["a", "b", "unwanted"], "token_ids": [[1, 2], [], [9]]})
-    no_tokens = pl.DataFrame({"id": ["c"], "text": ["of c"]})
-    rows = pl.concat([texts, token_ids, no_tokens], how="diagonal").iter_slices(2)
-    with in_order(rows, "id", pl.Series("id", ["a", "b", "c"]), 2, str(tmp_path)) as parts:
-        found = pl.concat(merged(part, "id") for part in parts)
-    assert found.rows() == [("a", "of a", [1, 2]), ("b", "of b", []), ("c", "of c", None)]
+def test_tables_are_joined_in_order_reading_each_once(tmp_path: Path, streamed: list[str]) -> None:
+    query = """FROM (VALUES ('b', 'of b'), ('unwanted', 'no'), ('c', 'of c'), ('a', 'of a')) t(id, text)
+            WHERE list_contains($keys, id)
+        UNION ALL BY NAME FROM (VALUES ('a', [1, $last]), ('unwanted', [9]), ('b', [])) t(id, token_ids)"""
+    warehouse, keys = Warehouse(home=str(tmp_path)), pl.Series(["a", "b", "c"])
+    parts = list(joined(warehouse, query, {"last": 2}, "id", keys, 2))
+    assert [part.height for part in parts] == [2, 1]
+    assert pl.concat(parts).rows() == [("a", "of a", [1, 2]), ("b", "of b", []), ("c", "of c", None)]
+    assert streamed == [query]
+    assert list(joined(warehouse, query, {"last": 2}, "id", keys[:0], 2)) == []

@@ -29,11 +29,10 @@ from dasd_assets.rules.filters import FILTERING, continuation_filter_version, re
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, stored_tokens
+from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, require_tokens
 from dasd_assets.selection import write_rows
 from dasd_assets.sft_datasets import (
     EXAMPLES,
-    EXAMPLES_AT_ONCE,
     audit_figures,
     example_row,
     selected_ids,
@@ -44,8 +43,10 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.passes import ROWS_OF_OBJECTS
+from dasd_resources.storage.spool import joined
 from dasd_resources.storage.warehouse import Row, Warehouse
 
+CONTINUATIONS_AT_ONCE = 64  # of 65,536 tokens with their text, 50 MB
 MIXTURE_VERSION = "1"
 MIXTURE = Rule(
     "mixture",
@@ -134,18 +135,25 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [mixed_policy_dataset]
 
 
-def continuations_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str]) -> Iterator[Row]:
-    """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets), a part read at a time."""
-    query = """SELECT continuation_id, text, prefix_text FROM teacher_continuations
-        WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[])) ORDER BY continuation_id"""
-    columns = "num_prompt_tokens, token_ids, offsets"
-    for first in range(0, len(ids), EXAMPLES_AT_ONCE):
-        part = ids[first : first + EXAMPLES_AT_ONCE]
-        tokens = stored_tokens(warehouse, OF_CONTINUATIONS, columns, student, part)
-        texts = warehouse.read(query, {"ids": part})
-        yield from texts.join(tokens, on="continuation_id", maintain_order="left").iter_rows(
-            named=True, buffer_size=ROWS_OF_OBJECTS
-        )
+def continuations_to_teach(
+    warehouse: Warehouse, student: str, ids: Sequence[str], num_read: int = CONTINUATIONS_AT_ONCE
+) -> Iterator[Row]:
+    """(continuation_id, text, prefix_text, num_prompt_tokens, token_ids, offsets) of these, `num_read` in memory.
+
+    Raises NoTokens if one has none.
+    """
+    parts = joined(
+        warehouse, _TO_TEACH, {"student": student}, OF_CONTINUATIONS.key, pl.Series(ids, dtype=pl.String), num_read
+    )
+    for part in parts:
+        require_tokens(part["has_tokens"].count(), part.height, OF_CONTINUATIONS.name)
+        yield from part.drop("has_tokens").iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+
+
+_THESE = "continuation_id IN (SELECT unnest($keys::VARCHAR[]))"
+_TO_TEACH = f"""SELECT continuation_id, text, prefix_text FROM teacher_continuations WHERE {_THESE}
+    UNION ALL BY NAME SELECT continuation_id, num_prompt_tokens, token_ids, offsets, TRUE AS has_tokens
+        FROM continuation_tokens WHERE {_THESE} AND student_fingerprint = $student"""
 
 
 def _accepted(warehouse: Warehouse, recipe: Recipe, student: str, continuations: pl.DataFrame) -> pl.DataFrame:

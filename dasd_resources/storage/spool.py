@@ -12,6 +12,8 @@ from tempfile import TemporaryFile
 import polars as pl
 import pyarrow as pa
 
+from dasd_resources.storage.lake import Lake, Params
+
 OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -68,9 +70,17 @@ def _together(file: pa.ipc.RecordBatchFileReader, numbers: list[int]) -> pl.Data
     return rows.sort("position").drop("position")
 
 
-def merged(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    """One row per key, of rows that have some of its columns and NULL in the others, as UNION ALL BY NAME gives them.
+def joined(lake: Lake, query: str, params: Params, key: str, keys: pl.Series, at_once: int) -> Iterator[pl.DataFrame]:
+    """One row for each of these keys in their order, `at_once` in memory, of tables that are read once each.
 
-    With `in_order`, a join of tables that are each read once: DuckDB's keeps the long lists of one of them in memory.
+    query: UNION ALL BY NAME of the tables' rows of `$keys`, each with columns of its own; NULL where a table has none.
+    DuckDB's own join keeps the long lists of one of the tables in memory.
     """
-    return rows.group_by(key, maintain_order=True).agg(pl.all().drop_nulls().first())
+
+    def parts() -> Iterator[pl.DataFrame]:
+        with lake.reading() as reading:
+            yield from reading.stream(query, {**params, "keys": keys.to_list()}, at_once)
+
+    with in_order(parts(), key, keys, at_once, lake.home) as found:
+        for part in found:
+            yield part.group_by(key, maintain_order=True).agg(pl.all().drop_nulls().first())
