@@ -79,10 +79,11 @@ def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[s
     """Read what the recipe's pipeline has made so far from these batches."""
     params = _params(engines, recipe, batches)
     checkpoints = current_checkpoints(warehouse, recipe)
+    shares, teacher_share = _teacher_shares(warehouse, params)
     return ReportData(
         drops=drop_counts(warehouse, params, FILTERS),
-        shares=_shares(warehouse, params),
-        teacher_share=_teacher_share(warehouse, params),
+        shares=shares,
+        teacher_share=teacher_share,
         accuracies=stored_accuracy(warehouse, recipe),
         checkpoints=checkpoints,
         num_questions=num_answered(warehouse, params),
@@ -183,32 +184,31 @@ _NUM_RESPONSES = f"""SELECT r.temperature, count(*) AS num_responses FROM respon
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} GROUP BY ALL ORDER BY ALL"""
 # Not what a verifier could not compare: it is neither right nor known to be wrong.
 _DECIDED = f"{JUDGED} AND coalesce(NOT list_contains({[*UNVERIFIABLE, 'verifier_failed']}, v.kind), TRUE)"
-_TYPED = f"""responses r JOIN sentence_types t USING (response_id)
-    JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = '{CORRECTNESS}'
-    WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES}
-      AND v.filter_version = $filter_version AND t.student_fingerprint = $student
-      AND t.threshold_version = $threshold_version
+# Each judged response with the number of its typed sentences, as a table: so that each query below reads the sentences
+# once past it. DuckDB thinks them fewer than they are, and would hold all of them.
+_RESPONSES = f"""SELECT r.response_id, v.passed AS correct, l.num_sentences
+    FROM responses r JOIN response_verdicts v ON v.response_id = r.response_id AND v.filter = '{CORRECTNESS}'
+        JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_types
+            WHERE student_fingerprint = $student AND threshold_version = $threshold_version GROUP BY ALL) l
+            ON l.response_id = r.response_id
+    WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} AND v.filter_version = $filter_version
       AND {_DECIDED}"""
+_TYPED = """judged JOIN (SELECT response_id, sentence_index, (sentence_type = 'teacher')::INT AS is_teacher
+        FROM sentence_types WHERE student_fingerprint = $student AND threshold_version = $threshold_version
+          AND sentence_type IS NOT NULL) t USING (response_id)"""
+_TEACHER_SHARE = f"""WITH each AS (SELECT response_id, correct, avg(is_teacher) AS share FROM {_TYPED} GROUP BY ALL)
+    SELECT correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
+    GROUP BY ALL ORDER BY correct DESC"""
+_SHARES = f"""SELECT (floor({NUM_POSITIONS} * sentence_index / num_sentences) + 0.5) / {NUM_POSITIONS} AS position,
+        correct, avg(is_teacher) AS teacher_share
+    FROM {_TYPED} GROUP BY ALL ORDER BY ALL"""
 
 
-def _teacher_share(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
-    query = f"""WITH each AS (SELECT r.response_id, v.passed, avg((t.sentence_type = 'teacher')::INT) AS share
-            FROM {_TYPED} GROUP BY ALL)
-        SELECT passed AS correct, count(*) AS num_responses, avg(share) AS teacher_share FROM each
-        WHERE share IS NOT NULL GROUP BY ALL ORDER BY correct DESC"""
-    return warehouse.read(query, params)
-
-
-def _shares(warehouse: Warehouse, params: Mapping[str, object]) -> pl.DataFrame:
-    # Counted apart: a window over the sentences would hold all of them in memory.
-    query = f"""WITH lengths AS (SELECT response_id, count(*) AS num_sentences FROM sentence_types
-            WHERE student_fingerprint = $student AND threshold_version = $threshold_version GROUP BY ALL),
-        each AS (SELECT r.response_id, v.passed AS correct, t.sentence_index,
-            (t.sentence_type = 'teacher')::INT AS is_teacher FROM {_TYPED})
-        SELECT (floor({NUM_POSITIONS} * sentence_index / num_sentences) + 0.5) / {NUM_POSITIONS} AS position, correct,
-            avg(is_teacher) AS teacher_share FROM each JOIN lengths USING (response_id)
-        WHERE is_teacher IS NOT NULL GROUP BY ALL ORDER BY ALL"""
-    return warehouse.read(query, params)
+def _teacher_shares(warehouse: Warehouse, params: Mapping[str, object]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """`shares` and `teacher_share` of `ReportData`."""
+    with warehouse.reading() as reading:
+        reading.create_temp_table("judged", _RESPONSES, params)
+        return reading.read(_SHARES, params), reading.read(_TEACHER_SHARE, params)
 
 
 def _response_probs(warehouse: Warehouse, params: Mapping[str, object], recipe: Recipe) -> dict[str, list[float]]:
