@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from trl import pack_dataset
 
 from dasd_resources.inference.model_files import count_weights
 from dasd_resources.recipe import Training
@@ -520,11 +522,21 @@ def test_rows_that_are_fine_are_counted_and_none_is_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_rows_in_arrow_are_as_large_as_is_reckoned(tmp_path: Path, packing: bool) -> None:
-    rows = write_rows(tmp_path / "rows.parquet", [([5] * 64, [5] * 64)] * 400)
-    training = TRAINING.model_copy(update={"packing": packing})
+    rows = write_rows(tmp_path / "rows.parquet", [([5] * 512, [5] * 512)] * 100)
+    training = TRAINING.model_copy(update={"packing": packing, "max_length": 512})
     load_rows(rows, training, tmp_path / "cache")
     files = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.arrow")]
-    assert sum(files) == pytest.approx(arrow_bytes(400 * 64, training), rel=0.05)
+    assert sum(files) == pytest.approx(arrow_bytes(100 * 512, training), rel=0.05)
+
+
+def test_a_column_packed_alone_gives_the_bins_of_all_columns_together(tmp_path: Path) -> None:
+    lengths = [random.Random(index).randrange(2, 64) for index in range(200)]
+    rows = write_rows(tmp_path / "rows.parquet", [([i] * n, [-100, *[i] * (n - 1)]) for i, n in enumerate(lengths)])
+    training = TRAINING.model_copy(update={"packing": True, "max_length": 64})
+    found = load_rows(rows, training, tmp_path / "cache")
+    plain = load_rows(rows, TRAINING, tmp_path / "plain")
+    together = pack_dataset(plain, 64, "bfd_split", {"batch_size": rows_at_once(plain)})
+    assert found.to_dict() == together.to_dict()
 
 
 @pytest.mark.parametrize("packing", [False, True])

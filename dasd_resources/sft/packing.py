@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import torch
 from accelerate.state import PartialState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from trl import pack_dataset
 
 from dasd_resources.recipe import Training
@@ -31,8 +31,14 @@ def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
     dataset = Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=["input_ids", "labels"])
     if not training.packing:
         return dataset
+    # A column at a time: which rows share a bin depends on their lengths alone, and TRL copies whole columns.
+    batches = {"batch_size": rows_at_once(dataset)}
     with PartialState().main_process_first():
-        return pack_dataset(dataset, training.max_length, "bfd_split", {"batch_size": rows_at_once(dataset)})
+        ids, labels = (
+            pack_dataset(dataset.select_columns([name]), training.max_length, "bfd_split", batches)
+            for name in dataset.column_names
+        )
+        return concatenate_datasets([ids, labels.remove_columns("seq_lengths")], axis=1)
 
 
 def rows_at_once(dataset: Dataset) -> int:
