@@ -31,7 +31,8 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 EXAMPLES_VERSION = "1"
 EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
-EXAMPLES_AT_ONCE = 1024
+ROWS_READ_AT_ONCE = 128
+EXAMPLES_AT_ONCE = 1024  # in one insert, which is a file
 TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels take 16 MB
 SPOOLED = pa.schema(
     {
@@ -134,7 +135,7 @@ def tokens_to_teach(warehouse: Warehouse, student: str, ids: Sequence[str]) -> I
         WHERE student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
     num_found = 0
     with warehouse.reading() as reading:
-        for part in reading.stream(query, {"student": student, "ids": list(ids)}, EXAMPLES_AT_ONCE):
+        for part in reading.stream(query, {"student": student, "ids": list(ids)}, ROWS_READ_AT_ONCE):
             num_found += part.height
             yield from part.iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
     require_tokens(num_found, len(ids), "student_tokens")
