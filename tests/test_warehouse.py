@@ -44,6 +44,21 @@ def test_only_missing_keys_are_appended(warehouse: Warehouse) -> None:
     assert present(warehouse) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("num_bytes", [1, 100, 10**6])
+def test_many_bytes_are_inserted_some_at_a_time_and_each_key_once(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    monkeypatch.setattr("dasd_resources.storage.lake.BYTES_PER_INSERT", num_bytes)
+    append(warehouse, "k0")
+    with warehouse.commit("test") as transaction:
+        rows = pl.concat([cuts(*(f"k{number}" for number in range(9))), cuts("k4", "k0", "new", token=2)])
+        assert transaction.append_missing("prefix_cuts", rows) == 9
+        assert transaction.append_missing("prefix_cuts", rows) == 0
+    assert present(warehouse) == [*(f"k{number}" for number in range(9)), "new"]
+    second = warehouse.read("SELECT rollout_id FROM prefix_cuts WHERE cut_token = 2")["rollout_id"]
+    assert second.to_list() == ["new"], "a later copy was inserted in place of the first"
+
+
 def test_an_error_leaves_nothing_behind(warehouse: Warehouse) -> None:
     append(warehouse, "a")
     with pytest.raises(KeyError), warehouse.commit("test") as transaction:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from dasd_resources.storage.tables import TABLES, declared, owned_by
 
 Row = Mapping[str, Any]  # a table's row: column -> value of the column's type
 Params = Mapping[str, object]
+
+
+BYTES_PER_INSERT = 64_000_000  # DuckDB takes seven times as much for it, and is given 4 GB
 
 
 class Reading:
@@ -79,13 +83,15 @@ class Transaction(Reading):
         if rows.is_empty():
             return 0
         declaration = declared(table)
-        if batch is None or declaration.owner is None:
-            return self._append(table, declaration.key, rows, batch)
-        [column] = declared(declaration.owner).key
-        parts = self._by_owner(rows, batch, declaration.owner, column)
-        return sum(self._append(table, declaration.key, part, name) for name, part in parts)
+        parts = [(batch, rows)]
+        if batch is not None and declaration.owner is not None:
+            [column] = declared(declaration.owner).key
+            parts = self._by_owner(rows, batch, declaration.owner, column)
+        return sum(self._append(table, declaration.key, some, name) for name, part in parts for some in _slices(part))
 
-    def _by_owner(self, rows: pl.DataFrame, batch: str, table: str, column: str) -> list[tuple[str, pl.DataFrame]]:
+    def _by_owner(
+        self, rows: pl.DataFrame, batch: str, table: str, column: str
+    ) -> list[tuple[str | None, pl.DataFrame]]:
         """The rows by the batch that their owner is in now; `batch` for those whose owner no longer exists."""
         # 1. The common case: all owners are in the batch, which its own files show.
         query = f"SELECT {column}, min(batch) AS now FROM {table} WHERE {column} IN (SELECT unnest($ids::VARCHAR[]))"
@@ -158,6 +164,12 @@ class Transaction(Reading):
         """What is inserted of `incoming`: its columns, and those of the table that are computed from them."""
         computed = declared(table).computed_from(self._connection.sql("SELECT * FROM incoming LIMIT 0").columns)
         return ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
+
+
+def _slices(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows in order, about BYTES_PER_INSERT at a time."""
+    num_inserts = max(ceil(rows.estimated_size() / BYTES_PER_INSERT), 1)
+    return rows.iter_slices(ceil(rows.height / num_inserts))
 
 
 def _equal(where: Params) -> str:
