@@ -28,10 +28,11 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe, Thinking
 from dasd_resources.storage.ledger import Ledger, missing
+from dasd_resources.storage.spool import joined
 from dasd_resources.storage.tables import measured
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Params, Row, Warehouse
 
-CONTINUATIONS_AT_ONCE = 1024  # whose texts are in memory
+CONTINUATIONS_AT_ONCE = 64  # in memory; of 65,536 tokens with their text, 50 MB
 CONTINUATION_VERSION = "1"
 CONTINUATIONS = Rule(
     "continuations",
@@ -158,18 +159,28 @@ def made_of(warehouse: Warehouse, ids: Iterable[str]) -> pl.DataFrame:
     return warehouse.read(query, {"ids": list(ids)})
 
 
-def continuation_texts(warehouse: Warehouse, ids: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """These continuations with their questions, in their order, a part read at a time.
+def continuation_texts(
+    warehouse: Warehouse, ids: Sequence[str], others: str = "", params: Params | None = None
+) -> Iterator[pl.DataFrame]:
+    """These continuations with their questions, in their order, CONTINUATIONS_AT_ONCE in memory.
 
     Columns of both, but for the lists of tokens; `asked`: the question as it was asked.
+    others: SQL of rows with further columns, of continuation_id in `$keys`; params: its other parameters.
     """
-    query = f"""SELECT c.* EXCLUDE (token_ids, logprobs, offsets),
-            p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer, p.verifier, p.metadata
-        FROM (FROM teacher_continuations WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))) c
-            JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}
-        ORDER BY c.continuation_id"""
-    for first in range(0, len(ids), CONTINUATIONS_AT_ONCE):
-        yield warehouse.read(query, {"ids": list(ids[first : first + CONTINUATIONS_AT_ONCE])})
+    questions = warehouse.read(_QUESTIONS, {"ids": list(ids)})
+    query = f"{_TEXTS} UNION ALL BY NAME {others}" if others else _TEXTS
+    keys = pl.Series(ids, dtype=pl.String)
+    for part in joined(warehouse, query, params or {}, "continuation_id", keys, CONTINUATIONS_AT_ONCE):
+        yield part.join(questions, on="continuation_id", maintain_order="left")
+
+
+_TEXTS = """SELECT * EXCLUDE (token_ids, logprobs, offsets) FROM teacher_continuations
+    WHERE continuation_id IN (SELECT unnest($keys::VARCHAR[]))"""
+_QUESTIONS = f"""SELECT c.continuation_id, p.question, {AS_ASKED} AS asked, p.system_prompt, p.reference_answer,
+        p.verifier, p.metadata
+    FROM (SELECT continuation_id, prompt_id, rollout_id FROM teacher_continuations
+            WHERE continuation_id IN (SELECT unnest($ids::VARCHAR[]))) c
+        JOIN prompts p USING (prompt_id) {REFERENCE.format(continuation="c")}"""
 
 
 def prefixes_read(recipe: Recipe) -> Sources:

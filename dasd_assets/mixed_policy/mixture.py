@@ -13,6 +13,7 @@ import polars as pl
 
 from dasd_assets.mixed_policy.continuations import (
     CONTINUATIONS,
+    CONTINUATIONS_AT_ONCE,
     continuations_read,
     current_continuations,
     current_cuts,
@@ -46,7 +47,6 @@ from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.spool import joined
 from dasd_resources.storage.warehouse import Row, Warehouse
 
-CONTINUATIONS_AT_ONCE = 64  # of 65,536 tokens with their text, 50 MB
 MIXTURE_VERSION = "1"
 MIXTURE = Rule(
     "mixture",
