@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,9 @@ import reliability
 import shared_stores
 from PIL import Image
 from shared_stores import Storage
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
@@ -352,6 +356,16 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup() -> None:
     reliability.begun = time.monotonic()
+
+
+@event.listens_for(Engine, "connect")
+def unsynced(connection: DBAPIConnection, record: object) -> None:
+    """Dagster's databases in this process need not survive the machine: to wait for its disk is half of a small run.
+
+    What a test kills is another process, and is asked for all that it has committed.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(autouse=True)
