@@ -28,6 +28,7 @@ import polars as pl
 import pytest
 import reliability
 import shared_stores
+from matplotlib.figure import Figure
 from PIL import Image
 from shared_stores import Storage
 from sqlalchemy import event
@@ -37,7 +38,6 @@ from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
-from dasd_assets.records import plots
 from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
@@ -196,11 +196,18 @@ def fake_engines(home: Path, fake: Fake) -> Engines:
 
 @contextmanager
 def nothing_drawn() -> Iterator[None]:
-    """The web UI's pictures left blank: to draw them is a tenth of a run."""
-    blank = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(blank, format="png")
+    """All pictures left blank: to draw them is an eighth of a run."""
+    picture = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(picture, format="png")
+
+    def save(figure: Figure, target: io.BytesIO | io.StringIO, **options: object) -> None:
+        if isinstance(target, io.StringIO):
+            target.write("<svg/>")
+        else:
+            target.write(picture.getvalue())
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "png", lambda figure, dpi: blank.getvalue())
+        patch.setattr(Figure, "savefig", save)
         yield
 
 
