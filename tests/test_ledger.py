@@ -61,6 +61,15 @@ def test_waiting_lists_are_held_as_arrays(warehouse: Warehouse) -> None:
     assert stored == (tokens("c")["token_ids"], tokens("c")["offsets"])
 
 
+def test_a_logprob_of_exactly_zero_may_come_as_an_integer(warehouse: Warehouse) -> None:
+    model = {"batch": "b", "student_fingerprint": "s", "engine": "openai", "dtype": "float32"}
+    with Ledger(warehouse, "student_logprobs", "test") as book:
+        book.add({"response_id": "a", **model, "logprobs": [0, -1.5]})
+        book.add({"response_id": "b", **model, "logprobs": [0]})
+    stored = warehouse.read("SELECT logprobs FROM student_logprobs ORDER BY response_id")["logprobs"].to_list()
+    assert stored == [[0.0, -1.5], [0.0]]
+
+
 def test_finished_rows_are_kept_when_the_work_fails(warehouse: Warehouse) -> None:
     with pytest.raises(RuntimeError, match="engine died"), ledger(warehouse) as book:
         book.add(row("a"))

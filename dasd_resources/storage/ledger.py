@@ -58,7 +58,8 @@ class Ledger:
     def add(self, row: Row) -> None:
         """Take a finished row; it is durable after the next flush."""
         with self._lock:
-            lists = {name: pl.Series(value) for name, value in row.items() if isinstance(value, list)}
+            # Not strict: a logprob of exactly 0 may be an integer among floats, all of which are floats then.
+            lists = {name: pl.Series(value, strict=False) for name, value in row.items() if isinstance(value, list)}
             self._rows.append({**row, **lists})
             self._num_values += sum(map(len, lists.values()))
             self._flush_if_due()
