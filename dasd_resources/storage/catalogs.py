@@ -6,7 +6,7 @@ catalog: libpq takes it from PGPASSWORD or ~/.pgpass (`place.choose_storage`).
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -202,7 +202,10 @@ class PostgresCatalog:
         # keepalives; when the database starts again, so that who commits asks once more just before.
         with closing(self._session(PATIENCE_SECONDS)) as session:
             self._take(session, name, timeout)
-            yield lambda: self._require(session)
+            try:
+                yield lambda: self._require(session)
+            finally:
+                self._give_back(session, name)
 
     def _take(self, session: "Session", name: str, timeout: float) -> None:
         key, until = (LOCK_SPACE, LOCK_KEYS[name]), time.monotonic() + timeout
@@ -214,6 +217,13 @@ class PostgresCatalog:
                 if timeout >= 0 and until <= time.monotonic():
                     raise Timeout(f"{name} of {self}")
                 time.sleep(LOOK_SECONDS)
+
+    def _give_back(self, session: "Session", name: str) -> None:
+        import psycopg2
+
+        # The server notices the end of a session only a little after it.
+        with suppress(psycopg2.Error), session.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, LOCK_KEYS[name]))
 
     def _require(self, session: "Session") -> None:
         with session.cursor() as cursor, self._saying_away():
