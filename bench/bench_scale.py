@@ -165,8 +165,9 @@ def page(kept: Measurements, left: Sequence[str]) -> str:
         "## At the report's size: shares of it, and what all of it would take",
         "",
         _counts(sized),
-        f"Nothing larger was run. One batch; CPU seconds. An idle process takes {idle['cpu']:.1f} s and "
-        f"{idle['peak'] / 1e6:,.0f} MB, which is off the seconds, and off the memory that is extrapolated.",
+        f"Nothing larger was run. Batches of {QUESTIONS_PER_BATCH} questions; CPU seconds. An idle process takes "
+        f"{idle['cpu']:.1f} s and {idle['peak'] / 1e6:,.0f} MB, which is off the seconds, and off the memory that is "
+        "extrapolated.",
         "",
         table(_head(shares), [_row(one, shares, sized) for one in grown]),
     ]
