@@ -30,7 +30,7 @@ from dasd_assets.rules.heldout import (
     sentence_sums,
 )
 from dasd_assets.rules.scores import threshold_version
-from dasd_assets.rules.stored_tokens import OF_RESPONSES, stored_tokens
+from dasd_assets.rules.stored_tokens import stored_tokens
 from dasd_assets.student_logprobs import RESPONSES_PER_SCORING, STUDENT_SCORING, scoring_requests
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -153,7 +153,7 @@ def scored_rows(
     with engines.open(model) as engine:
         for first in range(0, len(todo), RESPONSES_PER_SCORING):
             part = list(key_of)[first : first + RESPONSES_PER_SCORING]
-            tokens = stored_tokens(warehouse, OF_RESPONSES, columns, student, part)
+            tokens = stored_tokens(warehouse, columns, student, part)
             keys = pl.col("response_id").replace_strict(key_of, return_dtype=pl.String)
             requests, refused = scoring_requests(tokens.with_columns(response_id=keys))
             yield from refused

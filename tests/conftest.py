@@ -367,7 +367,7 @@ def pytest_runtest_setup() -> None:
 
 @event.listens_for(Engine, "connect")
 def unsynced(connection: DBAPIConnection, record: object) -> None:
-    """Dagster's databases in this process need not survive the machine: to wait for its disk is half of a small run.
+    """Dagster's databases here need not survive the machine; a small run waited up to half its time for the disk.
 
     What a test kills is another process, and is asked for all that it has committed.
     """

@@ -158,7 +158,7 @@ def test_responses_are_tokenised_with_their_question_and_only_where_missing(copy
     with copy.warehouse.commit("a test") as transaction:
         transaction.delete_keys("student_tokens", {"batch": batch}, "response_id", [some])
     with pytest.raises(NoTokens, match="materialize student_tokens first"):
-        stored_tokens(copy.warehouse, OF_RESPONSES, "token_ids", student.fingerprint, [some], batch)
+        stored_tokens(copy.warehouse, "token_ids", student.fingerprint, [some])
     number, todo = untokenised(copy.warehouse, batch, student.fingerprint)
     rows = [*todo]
     query = """SELECT r.response_id, r.text, p.question, p.system_prompt FROM responses r JOIN prompts p

@@ -26,11 +26,10 @@ from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
-from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, require_tokens
+from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, rows_with_tokens
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers import VERDICTS, in_order
 
@@ -98,9 +97,7 @@ def _judged(warehouse: Warehouse, version: str) -> pl.Series:
 
 def to_judge(warehouse: Warehouse, student: str, ids: Sequence[str]) -> Iterator[Row]:
     """Each continuation as `judge_row` takes it, on the student's tokens of its whole text, few in memory."""
-    for part in continuation_texts(warehouse, ids, _TOKENS, {"student": student}):
-        require_tokens(part["has_tokens"].count(), part.height, OF_CONTINUATIONS.name)
-        yield from part.drop("has_tokens").iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+    return rows_with_tokens(continuation_texts(warehouse, ids, _TOKENS, {"student": student}), OF_CONTINUATIONS)
 
 
 _TOKENS = f"""SELECT s.continuation_id, {TEXT_TOKENS} AS token_ids, {BY_STUDENT}, TRUE AS has_tokens

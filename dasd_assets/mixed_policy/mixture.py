@@ -30,7 +30,7 @@ from dasd_assets.rules.filters import FILTERING, continuation_filter_version, re
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, require_tokens
+from dasd_assets.rules.stored_tokens import OF_CONTINUATIONS, rows_with_tokens
 from dasd_assets.selection import write_rows
 from dasd_assets.sft_datasets import (
     EXAMPLES,
@@ -43,7 +43,6 @@ from dasd_assets.sft_datasets import (
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.spool import joined
 from dasd_resources.storage.warehouse import Row, Warehouse
 
@@ -142,12 +141,9 @@ def continuations_to_teach(
 
     Raises NoTokens if one has none.
     """
-    parts = joined(
-        warehouse, _TO_TEACH, {"student": student}, OF_CONTINUATIONS.key, pl.Series(ids, dtype=pl.String), num_read
-    )
-    for part in parts:
-        require_tokens(part["has_tokens"].count(), part.height, OF_CONTINUATIONS.name)
-        yield from part.drop("has_tokens").iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
+    keys = pl.Series(ids, dtype=pl.String)
+    parts = joined(warehouse, _TO_TEACH, {"student": student}, OF_CONTINUATIONS.key, keys, num_read)
+    return rows_with_tokens(parts, OF_CONTINUATIONS)
 
 
 _THESE = "continuation_id IN (SELECT unnest($keys::VARCHAR[]))"

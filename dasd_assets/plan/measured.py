@@ -271,14 +271,8 @@ def _of_disk(lake: Lake) -> dict[str, Figure]:
     """Of the tables that grow with tokens, the bytes of a token: those of a small home, whose files compress less."""
     responses, tokens = (stored(name, "num_tokens", "response_id") for name in ("responses", "student_tokens"))
     counts = {
-        "bytes.teacher_token": (
-            "responses",
-            f"SELECT sum(num_tokens) FROM {responses}",
-        ),
-        "bytes.student_token": (
-            "student_tokens",
-            f"SELECT sum(num_tokens) FROM {tokens}",
-        ),
+        "bytes.teacher_token": ("responses", f"SELECT sum(num_tokens) FROM {responses}"),
+        "bytes.student_token": ("student_tokens", f"SELECT sum(num_tokens) FROM {tokens}"),
         "bytes.student_logprob": ("student_logprobs", "SELECT sum(len(logprobs)) FROM student_logprobs"),
         "bytes.sentence": ("sentence_probabilities", "SELECT count(*) FROM sentence_probabilities"),
         "bytes.example_token": ("sft_examples", "SELECT sum(len(input_ids)) FROM sft_examples"),

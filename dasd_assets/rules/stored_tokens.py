@@ -3,13 +3,14 @@
 `rules/tokens.py` makes them; a text that has none yet is an error, which names the asset to materialize.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from dasd_resources.errors import UserError
-from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.lake import Lake, Row
+from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 
 # In SQL, of a row s of such a table, or of its `measured` lengths: the tokens of the text and of its end, and what a
 # filter is given (`judge_row`).
@@ -34,19 +35,20 @@ class NoTokens(UserError, LookupError):
     """Texts that a table of tokens lacks; the message says what to do."""
 
 
-def stored_tokens(
-    lake: Lake, table: TokenTable, columns: str, student: str, ids: Sequence[str], batch: str | None = None
-) -> pl.DataFrame:
-    """The key and columns of these texts, in no order. Raises NoTokens if one is lacking.
-
-    columns: in SQL, of the table as s. batch: of all of the texts, where the table has batches.
-    """
-    scope, params = ("", {}) if batch is None else ("s.batch = $batch AND ", {"batch": batch})
-    query = f"""SELECT s.{table.key}, {columns} FROM {table.name} s
-        WHERE {scope}s.student_fingerprint = $student AND s.{table.key} IN (SELECT unnest($ids::VARCHAR[]))"""
-    found = lake.read(query, {**params, "student": student, "ids": list(ids)})
-    require_tokens(found.height, len(ids), table.name)
+def stored_tokens(lake: Lake, columns: str, student: str, ids: Sequence[str]) -> pl.DataFrame:
+    """The response_id and columns of these responses, in no order. Raises NoTokens if one is lacking."""
+    query = f"""SELECT response_id, {columns} FROM student_tokens
+        WHERE student_fingerprint = $student AND response_id IN (SELECT unnest($ids::VARCHAR[]))"""
+    found = lake.read(query, {"student": student, "ids": list(ids)})
+    require_tokens(found.height, len(ids), OF_RESPONSES.name)
     return found
+
+
+def rows_with_tokens(parts: Iterable[pl.DataFrame], table: TokenTable) -> Iterator[Row]:
+    """The rows of all parts, few at a time as Python objects. Raises NoTokens if one lacks `has_tokens`."""
+    for part in parts:
+        require_tokens(part["has_tokens"].count(), part.height, table.name)
+        yield from part.drop("has_tokens").iter_rows(named=True, buffer_size=ROWS_OF_OBJECTS)
 
 
 def require_tokens(num_found: int, num_wanted: int, table: str) -> None:

@@ -35,7 +35,6 @@ from dasd_resources.storage.tables import TABLES, declared, owned_by
 Row = Mapping[str, Any]  # a table's row: column -> value of the column's type
 Params = Mapping[str, object]
 
-
 BYTES_PER_INSERT = 64_000_000  # DuckDB takes seven times as much for it, and is given 4 GB
 
 
