@@ -20,6 +20,7 @@ import polars as pl
 from measurements import Limit, Measurements, default_folder
 from results import table
 
+from dasd_resources.storage.catalogs import SQLITE_FILE
 from dasd_resources.storage.upkeep import expire_snapshots, merge_small_files, table_sizes
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -100,7 +101,7 @@ def state(warehouse: Warehouse, times: list[float]) -> dict[str, float]:
     began = time.perf_counter()
     count(warehouse)
     reading = time.perf_counter() - began
-    files = warehouse.catalog.parent.glob(f"{warehouse.catalog.name}*")  # with what SQLite has not moved into it yet
+    files = Path(warehouse.home).glob(f"{SQLITE_FILE}*")  # with what SQLite has not moved into it yet
     return {
         "catalog": float(sum(file.stat().st_size for file in files)),
         "files": float(table_sizes(warehouse)["num_files"].sum()),
