@@ -2,7 +2,7 @@
 
     python bench/bench_commits.py [commits] [--minutes M] [--folder FOLDER]   # or DASD_COMMITS, DASD_COMMITS_MINUTES
 
-Each commit adds a few rows of one batch, as a flush of a ledger does. Maintenance then merges the files and expires
+Each commit is a ledger's flush of a few rows of one batch. Maintenance then merges the files and expires
 every snapshot but the newest. Figures are appended to FOLDER/commits.jsonl as they come; a run that was stopped or
 killed, or has used up its minutes, is gone on with by the next one. What was measured so far is printed each time.
 """
@@ -13,19 +13,20 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
-import polars as pl
 from measurements import Limit, Measurements, default_folder
 from results import table
 
 from dasd_resources.storage.catalogs import SQLITE_FILE
+from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.upkeep import expire_snapshots, merge_small_files, table_sizes
 from dasd_resources.storage.warehouse import Warehouse
 
 NUM_COMMITS = 1000
-NUM_BATCHES, NUM_ROWS = 10, 50  # rows of a commit: fewer than some ten would stay in the catalog
+COMMITS_PER_BATCH, NUM_ROWS = 100, 50  # fewer rows than some ten would stay in the catalog
 TIMED = 20  # commits, at each of the points
 POINTS = (0.01, 0.1, 0.25, 0.5, 1.0)  # of all commits
 MERGED, EXPIRED = "files merged", "snapshots expired"
@@ -33,7 +34,9 @@ HEAD = {"catalog": 1e-6, "files": 1, "snapshots": 1, "commit": 1000, "open": 100
 
 
 def main(num_commits: int, folder: Path, limit: Limit) -> None:
-    kept = Measurements(folder / "commits.jsonl", {"commits": num_commits, "rows": NUM_ROWS, "batches": NUM_BATCHES})
+    kept = Measurements(
+        folder / "commits.jsonl", {"commits": num_commits, "rows": NUM_ROWS, "commits of a batch": COMMITS_PER_BATCH}
+    )
     if (EXPIRED,) in kept.found:
         print(page(kept, num_commits, ""))
         return
@@ -83,16 +86,18 @@ def extra(warehouse: Warehouse, done: int) -> list[float]:
 
 
 def count(warehouse: Warehouse) -> int:
-    return int(warehouse.read("SELECT count(*) FROM failed_requests").item())
+    return int(warehouse.read("SELECT count(*) FROM student_logprobs").item())
 
 
 def commit(warehouse: Warehouse, number: int) -> float:
-    """Seconds of adding a few rows."""
-    row = {"asset": "bench", "batch": f"b{number % NUM_BATCHES}", "reason": "none", "failed_at": datetime.now(UTC)}
-    rows = pl.DataFrame([{**row, "request_id": f"{number} {index}"} for index in range(NUM_ROWS)])
+    """Seconds of one flush of a ledger: a few rows, whose ids tell nothing of their order."""
+    same = {"student_fingerprint": "none", "engine": "none", "dtype": "float32", "logprobs": [-0.5] * 4}
+    ids = [sha256(f"{number} {index}".encode()).hexdigest() for index in range(NUM_ROWS)]
+    ledger = Ledger(warehouse, "student_logprobs", "bench", f"b{number // COMMITS_PER_BATCH}")
     began = time.perf_counter()
-    with warehouse.commit("bench") as transaction:
-        transaction.append_missing("failed_requests", rows)
+    with ledger:
+        for response in ids:
+            ledger.add({"response_id": response, **same})
     return time.perf_counter() - began
 
 
@@ -113,9 +118,7 @@ def state(warehouse: Warehouse, times: list[float]) -> dict[str, float]:
 
 def page(kept: Measurements, num_commits: int, left: str) -> str:
     rows = [[of[0], *(figures[name] * factor for name, factor in HEAD.items())] for of, figures in kept.found.items()]
-    heading = (
-        f"{num_commits:,} commits of {NUM_ROWS} rows, of {NUM_BATCHES} batches in turn; medians of the last {TIMED}."
-    )
+    heading = f"{num_commits:,} flushes of {NUM_ROWS} rows, batch after batch, {COMMITS_PER_BATCH} of each; medians of the last {TIMED}."
     lines = ["## Many small commits", "", heading, ""]
     lines += [table(["", "catalog, MB", "data files", "snapshots", "commit, ms", "open and count, ms"], rows)]
     if (EXPIRED,) in kept.found:
