@@ -118,7 +118,10 @@ def state(warehouse: Warehouse, times: list[float]) -> dict[str, float]:
 
 def page(kept: Measurements, num_commits: int, left: str) -> str:
     rows = [[of[0], *(figures[name] * factor for name, factor in HEAD.items())] for of, figures in kept.found.items()]
-    heading = f"{num_commits:,} flushes of {NUM_ROWS} rows, batch after batch, {COMMITS_PER_BATCH} of each; medians of the last {TIMED}."
+    heading = (
+        f"{num_commits:,} flushes of {NUM_ROWS} rows, batch after batch, {COMMITS_PER_BATCH} of each; "
+        f"medians of the last {TIMED}."
+    )
     lines = ["## Many small commits", "", heading, ""]
     lines += [table(["", "catalog, MB", "data files", "snapshots", "commit, ms", "open and count, ms"], rows)]
     if (EXPIRED,) in kept.found:
