@@ -24,25 +24,25 @@ import yaml
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from bench_rebuild import copy_events, land_copies, seconds
+from conftest import Project, change, prompt_rows
+from results import against, table
+
+from dasd_assets.audit.checkpoint import audit_checkpoint
+from dasd_assets.audit.outdated import explained
+from dasd_assets.audit.prompt import downstream, prompt_record
+from dasd_assets.audit.response import audit_example, audit_response
+from dasd_assets.audit.verify import verify
+from dasd_assets.records.partitions import batches
+from dasd_assets.rules.ids import RESPONSE_ID_FIELDS, response_id, seed_of
+from dasd_resources.landing.question_identity import question_key
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.storage.connections import AUTHOR, attach
+from dasd_resources.storage.lake import Reading
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
-
-from bench_rebuild import copy_events, land_copies, seconds  # noqa: E402
-from conftest import Project, change, prompt_rows, silent_log  # noqa: E402, F401
-from results import against, table  # noqa: E402
-
-from dasd_assets.audit.checkpoint import audit_checkpoint  # noqa: E402
-from dasd_assets.audit.outdated import explained  # noqa: E402
-from dasd_assets.audit.prompt import downstream, prompt_record  # noqa: E402
-from dasd_assets.audit.response import audit_example, audit_response  # noqa: E402
-from dasd_assets.audit.verify import verify  # noqa: E402
-from dasd_assets.records.partitions import batches  # noqa: E402
-from dasd_assets.rules.ids import RESPONSE_ID_FIELDS, response_id, seed_of  # noqa: E402
-from dasd_resources.landing.question_identity import question_key  # noqa: E402
-from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
-from dasd_resources.storage.connections import AUTHOR, attach  # noqa: E402
-from dasd_resources.storage.lake import Reading  # noqa: E402
-
 NUM_RESPONSES = 1_000_000
 NUM_BATCHES = 20
 NUM_QUESTIONS = 50  # of the batch that is multiplied

@@ -10,9 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parent))
 
 from results import table
 

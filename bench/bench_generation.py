@@ -17,16 +17,17 @@ import dagster as dg
 from models import smollm2
 from results import against, table
 
-from dasd_assets.commands.run import execute, register_batches
+from dasd_assets.commands.run import register_batches
 from dasd_assets.definitions import build_definitions
 from dasd_assets.generations import _questions, requests_for, wanted_responses
 from dasd_assets.records.partitions import batches
+from dasd_assets.service.in_process import execute
 from dasd_resources.demo.questions import questions, write_rows
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine import GenerationRequest, InferenceEngine
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.vllm_engine import VLLMEngine, _sampling_params
-from dasd_resources.recipe import Model, Recipe, load_recipe
+from dasd_resources.recipe import Model, Option, Recipe, load_recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 TASK = "Explain slowly, step by step, how to solve this, then write three similar problems with their solutions."
@@ -64,9 +65,10 @@ class Bench:
         """What the asset will ask for."""
         asked = _questions(self.warehouse, batch, "")
         wanted = wanted_responses({key: row["domain"] for key, row in asked.items()}, self.recipe, 1.0, self.teacher)
-        requests, refused = requests_for(wanted, asked, self.recipe, 1.0, self.teacher)
-        assert not refused, refused
-        return requests
+        requests = list(requests_for(wanted, asked, self.recipe, 1.0, self.teacher))
+        made = [request for request in requests if isinstance(request, GenerationRequest)]
+        assert made == requests, "every question has a prompt"
+        return made
 
     def through_the_asset(self, instance: dg.DagsterInstance, batch: str, side: Side) -> None:
         with self._timed(side):
@@ -134,7 +136,7 @@ def report(asset: Side, bare: Side) -> None:
 
 def smollm2_recipe() -> Recipe:
     demo = load_recipe("demo")
-    options = {"max_model_len": 1024, "kv_cache_memory_bytes": 2 * 2**30}
+    options: dict[str, Option] = {"max_model_len": 1024, "kv_cache_memory_bytes": 2 * 2**30}
     teacher = Model(model=str(smollm2()), engine="vllm", dtype="float32", engine_options=options)
     sizes = {"temperatures": (1.0,), "num_candidates": CANDIDATES, "max_tokens": MAX_TOKENS}
     return demo.model_copy(update={"teacher": teacher, "generation": demo.generation.model_copy(update=sizes)})

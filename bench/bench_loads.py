@@ -9,28 +9,33 @@ whatever it is for; vLLM loads a model anew to score with it.
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from conftest import Fake, Project, change, prompt_rows  # noqa: E402
-from results import against, table  # noqa: E402
+from conftest import Fake, Project, change, prompt_rows
+from results import against, table
 
-from dasd_assets.commands.run import RunFailed  # noqa: E402
-from dasd_resources.inference.engine import InferenceEngine  # noqa: E402
-from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey  # noqa: E402
-from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
-from dasd_resources.inference.kept_loaded import free_kept_engine  # noqa: E402
-from dasd_resources.inference.vllm_engine import Purpose, VLLMEngine  # noqa: E402
-from dasd_resources.recipe import load_recipe  # noqa: E402
+from dasd_assets.service.in_process import RunFailed
+from dasd_resources.inference.engine import InferenceEngine
+from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.kept_loaded import free_kept_engine
+from dasd_resources.inference.vllm_engine import Purpose, VLLMEngine
+from dasd_resources.recipe import load_recipe
+from dasd_resources.sft.checkpoint import Progress
+from dasd_resources.sft.trainer import SftJob
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 NUM_BATCHES, NUM_QUESTIONS = 2, 2  # one after another, each batch loads five models
 loads: list[tuple[str, float]] = []  # what for, and seconds
 
 
-@dataclass
 class Real(Project):
     """A project on the engines of the catalogue."""
 
@@ -42,12 +47,12 @@ class Real(Project):
 class Untrained(Fake):
     """Ends the run where a training would begin."""
 
-    def train(self, *_: object) -> None:  # type: ignore[override]
+    def train(self, job: SftJob, on_progress: Callable[[Progress], None]) -> NoReturn:
         raise RuntimeError("all batches are made")
 
 
 class TimedVLLM(VLLMEngine):
-    def _load(self, purpose: Purpose):  # type: ignore[no-untyped-def]
+    def _load(self, purpose: Purpose) -> "LLM":
         begun, before = time.perf_counter(), self.llm
         llm = super()._load(purpose)
         if llm is not before:
@@ -66,7 +71,7 @@ def main() -> None:
         "up to the first training.\n"
     )
     saved, more = alone - rounds, len(alone_loads) - len(rounds_loads)
-    rows = [
+    rows: list[list[object]] = [
         ["loads", len(alone_loads), len(rounds_loads), against(len(alone_loads) / len(rounds_loads), 2.0)],
         ["seconds in loads", sum(s for _, s in alone_loads), sum(s for _, s in rounds_loads), ""],
         ["seconds in all", alone, rounds, against(alone / rounds, 1.0)],

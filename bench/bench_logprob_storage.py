@@ -112,7 +112,7 @@ def main(num_questions: int) -> None:
             )
             sentences, scores, best = judged(read)
             wrong = np.concatenate([(sentences[f"{m}_prob"] - exact[f"{m}_prob"]).abs().drop_nulls() for m in MODELS])
-            types = (sentences["sentence_type"].fill_null("") != exact["sentence_type"].fill_null("")).mean()
+            types = sentences["sentence_type"].ne_missing(exact["sentence_type"]).to_numpy().mean()
             moved = (scores["score"] - exact_scores["score"]).abs().max()
             num = sum(len(flat[m]) for m in MODELS)
             others = len(exact_best - best) / len(exact_best)

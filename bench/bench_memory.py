@@ -25,22 +25,21 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-import dagster as dg  # noqa: E402
-from conftest import Fake, FakeEngine, Project, change, continuation  # noqa: E402
-from results import table  # noqa: E402
+import dagster as dg
+from conftest import Fake, FakeEngine, Project, change, continuation
+from results import table
 
-import dasd_resources.inference.transformers_engine  # noqa: E402, F401  (torch and transformers, before the forks)
-from dasd_resources.demo.questions import questions  # noqa: E402
-from dasd_resources.demo.traces import steps_of  # noqa: E402
-from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine  # noqa: E402
-from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
-from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
-from dasd_resources.sft.checkpoint import Progress, Trained  # noqa: E402
-from dasd_resources.sft.packing import load_rows  # noqa: E402
-from dasd_resources.sft.trainer import SftJob, check_rows  # noqa: E402
+import dasd_resources.inference.transformers_engine  # noqa: F401  (torch and transformers, before the forks)
+from dasd_resources.demo.questions import questions
+from dasd_resources.demo.traces import steps_of
+from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.sft.checkpoint import Progress, Trained
+from dasd_resources.sft.packing import load_rows
+from dasd_resources.sft.trainer import SftJob, check_rows
 
 NUM_QUESTIONS = 160  # x 4 candidates x 2 temperatures x 16 = 20,480 responses
 SCALES = (1, 4, 16)
@@ -78,8 +77,8 @@ class LongEngine(FakeEngine):
             said = [*self._thinking(rng.randrange(NUM_BODIES), 2 if twice else 1)]
             said += self._tokenizer.encode(answer, add_special_tokens=False).ids
         token_ids = [*said, self._end_of_turn][: request.max_tokens]
-        reason = "stop" if token_ids[-1] == self._end_of_turn else "length"
-        return Completion(request.request_id, token_ids, self._logprobs(token_ids), reason)
+        ended = token_ids[-1] == self._end_of_turn
+        return Completion(request.request_id, token_ids, self._logprobs(token_ids), "stop" if ended else "length")
 
     @lru_cache(maxsize=2 * NUM_BODIES)  # noqa: B019  (an engine lives as long as its step)
     def _thinking(self, number: int, times: int) -> tuple[int, ...]:

@@ -5,11 +5,12 @@ in every way that a recipe can name. The last row of each model is float32, for 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -123,7 +124,7 @@ def loaded(model: PromptedModel) -> InferenceEngine:
     return ENGINES[model.spec.engine].load(model, lambda variable: None)
 
 
-def prompted(name: str, dtype: str, engine: str, options: dict[str, object]) -> PromptedModel:
+def prompted(name: str, dtype: str, engine: str, options: Mapping[str, object]) -> PromptedModel:
     if name in RECIPES:
         recipe, role = RECIPES[name]
         spec: Model = getattr(load_recipe(recipe), role)
@@ -137,9 +138,9 @@ def prompted(name: str, dtype: str, engine: str, options: dict[str, object]) -> 
 def asked(name: str) -> list[str]:
     """Questions of the kind that the model answers."""
     if name.startswith("demo"):
-        return [entry["question"] for entry, _ in zip(questions("prompts"), range(NUM_QUESTIONS), strict=False)]
+        return [str(entry["question"]) for entry in islice(questions("prompts"), NUM_QUESTIONS)]
     rows = first_rows("prompts", 8)
-    return [entry["question"] for entry in rows[:: max(1, len(rows) // NUM_QUESTIONS)]][:NUM_QUESTIONS]
+    return [str(entry["question"]) for entry in rows[:: max(1, len(rows) // NUM_QUESTIONS)]][:NUM_QUESTIONS]
 
 
 if __name__ == "__main__":

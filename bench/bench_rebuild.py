@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,19 +20,18 @@ from pathlib import Path
 
 import dagster as dg
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from conftest import Project, prompt_rows, silent_log  # noqa: E402, F401
-from results import against, table  # noqa: E402
+from conftest import Project, prompt_rows
+from results import against, table
 
-from dasd_assets.records.partitions import batches  # noqa: E402
-from dasd_assets.service.automation import batch_tick, landing_tick, requests, training_tick  # noqa: E402
-from dasd_assets.service.planning import Planner, root_versions  # noqa: E402
-from dasd_resources.landing.landing_folder import LandingFolder  # noqa: E402
-from dasd_resources.recipe import load_recipe  # noqa: E402
-from dasd_resources.storage.catalogs import Catalog  # noqa: E402
-from dasd_resources.storage.connections import attach  # noqa: E402
+from dasd_assets.records.partitions import batches
+from dasd_assets.service.automation import batch_tick, landing_tick, requests, training_tick
+from dasd_assets.service.planning import Planner, root_versions
+from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.recipe import load_recipe
+from dasd_resources.storage.catalogs import Catalog
+from dasd_resources.storage.connections import attach
 
 NUM_BATCHES = 1000
 NUM_QUESTIONS = 4
@@ -89,7 +88,7 @@ def new_batch(project: Project, name: str, start: int) -> Costs:
         return Costs(made - started, time.perf_counter() - made)
 
 
-def carry_out(project: Project, instance: dg.DagsterInstance, wanted: list[dg.RunRequest]) -> None:
+def carry_out(project: Project, instance: dg.DagsterInstance, wanted: Sequence[dg.RunRequest]) -> None:
     for request in wanted:
         result = project.definitions.resolve_job_def("data_only").execute_in_process(
             instance=instance,
@@ -124,7 +123,7 @@ def ticks(home: Path) -> dict[str, float]:
             "training": lambda: training_tick(planner),
         }
         planner.definitions.resolve_asset_graph()  # the code location, and what reads models, are loaded by then
-        root_versions(project.engines, project.recipe)
+        root_versions(project.engines, project.recipe, project.warehouse)
         return {name: seconds(look) for name, look in looks.items()}
 
 

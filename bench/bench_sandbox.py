@@ -9,15 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "bench"))
+from results import against, table
 
-from results import against, table  # noqa: E402
-
-from dasd_resources.sandbox import USUAL, Confinement  # noqa: E402
-from dasd_resources.verifiers import Asked, verify  # noqa: E402
+from dasd_resources.sandbox import USUAL, Confinement
+from dasd_resources.verifiers import Asked, verify
 
 NUM_PROGRAMS, NUM_TESTS, NUM_CORES = 60, 10, 2
 BAR = 1.0  # the sandbox may not cost more than a Python start for each test does

@@ -114,8 +114,13 @@ def undone_by_a_kill(home: Path, step: str) -> Iterator[None]:
 
 def foretold(kept: Measurements, percent: float, step: str) -> float:
     """Seconds of a step by its largest share so far, as if it grew as the share does."""
-    known = [share for share, name in kept.found if name == step]
+    known = shares_of(kept, step)
     return kept.found[max(known), step]["seconds"] * percent / max(known) if known else 0.0
+
+
+def shares_of(kept: Measurements, step: str) -> list[float]:
+    """The shares at which a step was measured, in percent, the smallest first."""
+    return sorted(share for share, name in kept.found if name == step and isinstance(share, float))
 
 
 def needed(percent: float) -> float:
@@ -145,7 +150,7 @@ class Growth:
 
 
 def growth(kept: Measurements, step: str) -> Growth:
-    shares = sorted(share for share, name in kept.found if name == step)
+    shares = shares_of(kept, step)
     figures, idle = ([kept.found[share, name] for share in shares] for name in (step, NOTHING))
     pairs = list(zip(figures, idle, strict=True))
     seconds = [max(one["cpu"] - zero["cpu"], 0.01) for one, zero in pairs]

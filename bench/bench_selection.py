@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 
 import polars as pl
 from results import against, table
@@ -124,12 +125,10 @@ def main(num_rows: int) -> None:
             rows, whole = [], []
             for policy in BARS:
                 ours, row = chosen(reading, policy, most)
-                control, control_seconds = timed(
-                    lambda o=ours, p=policy: draw_control(reading, o, Competition(p, None), recipe.seed)
-                )
-                assert (
-                    control.group_by("domain").len().sort("domain").equals(ours.group_by("domain").len().sort("domain"))
-                )
+                rule = Competition(policy, None)
+                control, control_seconds = timed(partial(draw_control, reading, ours, rule, recipe.seed))
+                of_control, of_ours = (drawn["domain"].value_counts().sort("domain") for drawn in (control, ours))
+                assert of_control.equals(of_ours)
                 rows.append(row)
                 whole.append([policy, gathering, row[1], gathering + float(str(row[1])), control_seconds])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -99,8 +99,9 @@ def choose(scores: pl.DataFrame, choice: Choice) -> tuple[pl.DataFrame, pl.DataF
 
 def row(scores: pl.DataFrame, choice: Choice) -> list[object]:
     pool, selected = choose(scores, choice)
-    ratio = float(selected["num_sentences"].mean() / pool["num_sentences"].mean())  # type: ignore[operator, arg-type]
-    return [choice.name, float(selected["num_sentences"].median()), ratio, selected["prompt_id"].n_unique()]  # type: ignore[arg-type]
+    of_pool, of_selected = (rows["num_sentences"].to_numpy() for rows in (pool, selected))
+    ratio = float(of_selected.mean() / of_pool.mean())
+    return [choice.name, float(np.median(of_selected)), ratio, selected["prompt_id"].n_unique()]
 
 
 def draw(scores: pl.DataFrame) -> None:
@@ -121,11 +122,11 @@ def draw(scores: pl.DataFrame) -> None:
 def main() -> None:
     scores = scored()
     draw(scores)
-    one = scores.filter(score_name="teacher_share")["num_sentences"]
+    one = scores.filter(score_name="teacher_share")["num_sentences"].to_numpy()
     print("## What selection picks where there is nothing to pick\n")
     print(
         f"{NUM_RESPONSES:,} responses of {NUM_QUESTIONS:,} questions, {SHORTEST} to {LONGEST} sentences (median "
-        f"{one.median():.0f}), all of one law; `top_k` keeps {KEPT}. A\nratio of 1 is no preference for length.\n"
+        f"{np.median(one):.0f}), all of one law; `top_k` keeps {KEPT}. A\nratio of 1 is no preference for length.\n"
     )
     head = ["selection", "median sentences of the selected", "mean length, ratio to the pool's", "questions"]
     print(table(head, [row(scores, choice) for choice in CHOICES]))

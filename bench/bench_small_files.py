@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from conftest import Project, prompt_rows  # noqa: E402
-from results import against, table  # noqa: E402
+from conftest import Project, prompt_rows
+from results import against, table
 
-from dasd_resources.recipe import load_recipe  # noqa: E402
+from dasd_resources.recipe import load_recipe
 
 NUM_FILES = 58
 TARGET_S = 120.0

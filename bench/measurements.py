@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Measurements:
     """
 
     path: Path
-    settings: dict[str, object]
+    settings: Mapping[str, object]
     found: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -10,19 +10,18 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-import numpy as np  # noqa: E402
-from conftest import Fake, FakeEngine, Project, change  # noqa: E402
+import numpy as np
+from conftest import Fake, FakeEngine, Project, change
 
-from dasd_assets.cli import main as dasd  # noqa: E402
-from dasd_resources.demo.questions import questions  # noqa: E402
-from dasd_resources.demo.traces import steps_of  # noqa: E402
-from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine  # noqa: E402
-from dasd_resources.inference.engines import Engines, PromptedModel  # noqa: E402
-from dasd_resources.recipe import Recipe, load_recipe  # noqa: E402
-from dasd_resources.storage.upkeep import table_sizes  # noqa: E402
+from dasd_assets.cli import main as dasd
+from dasd_resources.demo.questions import questions
+from dasd_resources.demo.traces import steps_of
+from dasd_resources.inference.engine import Completion, GenerationRequest, InferenceEngine
+from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.storage.upkeep import table_sizes
 
 NUM_QUESTIONS, NUM_CANDIDATES = 105_000, 8  # at each of two temperatures
 QUESTIONS_PER_BATCH = load_recipe("dasd-4b").landing.questions_per_batch
