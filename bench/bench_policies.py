@@ -28,7 +28,8 @@ RULES = {
 MAX_SECONDS, MAX_DISTANCE = 5.0, 0.03
 POOL = f"""SELECT md5(i::VARCHAR) AS response_id, md5('p' || i // {NUM_CANDIDATES}) AS prompt_id,
         'domain' || (i // {NUM_CANDIDATES} % {NUM_DOMAINS}) AS domain, true AS accepted, 1 AS cost,
-        hash(i) % 3 > 0 AS correct, num_tokens, ln(num_tokens) + noise AS score, ln(num_tokens) + noise AS key
+        hash(i) % 3 > 0 AS correct, num_tokens, ln(num_tokens) + noise AS score, ln(num_tokens) + noise AS key,
+        -exp(-noise) AS mean_logprob
     FROM lengths"""
 
 

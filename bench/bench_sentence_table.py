@@ -65,11 +65,13 @@ def fill(warehouse: Warehouse, num_responses: int) -> int:
         scored.append({**key, **MADE_BY, "logprobs": by_student.pop("logprobs")})
         tokenised.append({**key, **by_student, "num_prompt_tokens": 0})
     with warehouse.commit("bench") as transaction:
+        transaction.append_missing("prompts", pl.DataFrame([PROMPT]))
         for name, rows in (("responses", responses), ("student_tokens", tokenised), ("student_logprobs", scored)):
             transaction.append_missing(name, pl.DataFrame(rows))
     return sum(len(row["offsets"]) for row in responses + tokenised)
 
 
+PROMPT = {"prompt_id": "p", "batch": "b", "domain": "math", "question": "q", "source_file": "f", "source_line": 1}
 MADE_BY = {"engine": "e", "dtype": "float32"}
 RESPONSE = {
     "prompt_id": "p", "temperature": 1.0, "top_p": 1.0, "max_tokens": 8000, "sample_index": 0, "finish_reason": "stop",
