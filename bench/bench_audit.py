@@ -1,6 +1,6 @@
 """Audits over a million responses: each answer in a warm process, each command as a user types it, and a naive scan.
 
-    python bench/bench_audit.py [HOME]
+    python bench/bench_audit.py [HOME] [NUM_RESPONSES]
 
 The home is one batch made by a run on the fake engine, multiplied with new questions and true ids, then selected from,
 trained on and evaluated as any other; `dasd audit verify`, of a sample, must find nothing wrong with it. Given a
@@ -63,12 +63,11 @@ class Question:
     naive: Callable[[], object]
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        project = home(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "home")
-        rows = [measured(project, name, asked) for name, asked in questions(project).items()]
-        took = seconds(lambda: check(project))
-        print(page(project, rows, took))
+def main(folder: Path, num_responses: int) -> None:
+    project = home(folder, num_responses)
+    rows = [measured(project, name, asked) for name, asked in questions(project).items()]
+    took = seconds(lambda: check(project))
+    print(page(project, rows, took))
 
 
 def check(project: Project) -> None:
@@ -76,13 +75,13 @@ def check(project: Project) -> None:
     assert faults == [], "\n".join(faults)
 
 
-def home(folder: Path) -> Project:
+def home(folder: Path, num_responses: int) -> Project:
     """The multiplied home; a finished one is taken as it is."""
     project = Project(folder, recipe())
     if not (folder / "recipe.yaml").exists():
         project.land("first.jsonl", prompt_rows(0, NUM_QUESTIONS))
         project.run()
-        reported(f"{NUM_RESPONSES:,} responses", lambda: multiply(project))
+        reported(f"{num_responses:,} responses", lambda: multiply(project, num_responses))
         reported("selection, datasets, checkpoints", project.run)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(project.recipe.model_dump_json())))
     return project
@@ -108,13 +107,13 @@ def recipe() -> Recipe:
     return chosen
 
 
-def multiply(project: Project) -> None:
+def multiply(project: Project, num_responses: int) -> None:
     """Copy the rows of the one batch there is, its events, and a landed line for each new batch."""
     with project.instance() as instance:
         [first] = batches(instance)
         keys = list(land_copies(project.home / "prompts", NUM_BATCHES - 1))
         instance.add_dynamic_partitions("prompt_batch", keys)
-    prompts, responses = new_ids(project, keys)
+    prompts, responses = new_ids(project, keys, num_responses)
     with attach(project.warehouse.catalog) as connection:
         connection.register("new_prompts", prompts)
         connection.register("new_responses", responses)
@@ -143,7 +142,7 @@ def copies() -> Iterator[str]:
         WHERE n.batch = $batch AND q.batch = $batch AND r.batch = $first"""
 
 
-def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def new_ids(project: Project, keys: list[str], num_responses: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(old, batch, question, prompt_id, prompt_ids) and (old, batch, prompt_id, response_id, seed) of every copy.
 
     With true ids, and the tokens that the student has of the question.
@@ -154,7 +153,7 @@ def new_ids(project: Project, keys: list[str]) -> tuple[pl.DataFrame, pl.DataFra
     made = project.read(
         "SELECT * EXCLUDE (text, token_ids, logprobs, offsets, num_tokens, mean_logprob) FROM responses"
     ).to_dicts()
-    per_batch = ceil(NUM_RESPONSES / (len(keys) * len(made)))
+    per_batch = ceil(num_responses / (len(keys) * len(made)))
     prompts, responses = [], []
     for batch_number, batch in enumerate(keys):
         for copy in range(per_batch):
@@ -300,5 +299,10 @@ rows of each table, and found nothing wrong: {verified:.0f} s."""
 
 if __name__ == "__main__":
     started = time.monotonic()
-    main()
+    wanted = int(sys.argv[2]) if len(sys.argv) > 2 else NUM_RESPONSES
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]).resolve(), wanted)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary) / "home", wanted)
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

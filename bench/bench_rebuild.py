@@ -1,6 +1,6 @@
 """A home with 1,000 batches: what one more costs, and what the service's ticks cost, on the fake engine.
 
-    python bench/bench_rebuild.py
+    python bench/bench_rebuild.py [batches]
 
 The home is one batch made by a run and multiplied: rows, landed files, and events of Dagster's log. Ticks are timed in
 a process of their own, which has seen nothing before.
@@ -55,21 +55,18 @@ class Costs:
     selection: float
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(ticks(Path(sys.argv[1]))))
-        return
+def main(num_batches: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         warm = Project(Path(folder) / "warm", load_recipe("demo"))
         new_batch(warm, "warm.jsonl", 0)
         empty, full = (Project(Path(folder) / name, load_recipe("demo")) for name in ("empty", "full"))
         new_batch(full, "first.jsonl", 0)
         started = time.perf_counter()
-        multiply(full, NUM_BATCHES)
-        print(f"{NUM_BATCHES} batches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        multiply(full, num_batches)
+        print(f"{num_batches} batches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
         cold, fresh, again = fresh_ticks(full.home), fresh_ticks(full.home), ticks(full.home)
         alone, among = new_batch(empty, "new.jsonl", 100), new_batch(full, "new.jsonl", 100)
-    print(page(alone, among, cold, fresh, again))
+    print(page(num_batches, alone, among, cold, fresh, again))
 
 
 def new_batch(project: Project, name: str, start: int) -> Costs:
@@ -106,7 +103,8 @@ def planner_of(project: Project, instance: dg.DagsterInstance) -> Planner:
 
 def fresh_ticks(home: Path) -> dict[str, float]:
     """`ticks` in a new process."""
-    done = subprocess.run([sys.executable, __file__, str(home)], check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, "--ticks", str(home)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout))
 
 
@@ -190,7 +188,14 @@ def copy_events(index: Path, first: str, keys: list[str]) -> None:
                 log.execute("INSERT INTO asset_check_executions VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, check[10]))
 
 
-def page(alone: Costs, among: Costs, cold: dict[str, float], fresh: dict[str, float], again: dict[str, float]) -> str:
+def page(
+    num_batches: int,
+    alone: Costs,
+    among: Costs,
+    cold: dict[str, float],
+    fresh: dict[str, float],
+    again: dict[str, float],
+) -> str:
     costs = [
         ("batch, with its ticks", among.batch, alone.batch, against(alone.batch / among.batch, 0.5)),
         (
@@ -203,15 +208,18 @@ def page(alone: Costs, among: Costs, cold: dict[str, float], fresh: dict[str, fl
     looks = [(name, cold[name], again[name], fresh[name], against(1 / fresh[name], 1)) for name in fresh]
     return f"""## Rebuilds
 
-One new batch of {NUM_QUESTIONS} questions on the fake engine, seconds, beside {NUM_BATCHES:,} batches and in an empty
+One new batch of {NUM_QUESTIONS} questions on the fake engine, seconds, beside {num_batches:,} batches and in an empty
 project; the ratio is the latter over the former.
 
-{table(["cost of", f"beside {NUM_BATCHES:,}", "empty project", "ratio"], costs)}
-A tick with {NUM_BATCHES:,} batches present, seconds, in a new process and later in the same one; the ratio is one
+{table(["cost of", f"beside {num_batches:,}", "empty project", "ratio"], costs)}
+A tick with {num_batches:,} batches present, seconds, in a new process and later in the same one; the ratio is one
 second over the former. The first look of all hashes every landed file and fetches every event; both are kept on disk.
 
 {table(["sensor or schedule", "first of all", "later", "new process", "ratio"], looks)}"""
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--ticks"]:
+        print(json.dumps(ticks(Path(sys.argv[2]))))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else NUM_BATCHES)
