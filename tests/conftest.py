@@ -365,7 +365,11 @@ def pytest_runtest_setup() -> None:
     reliability.begun = time.monotonic()
 
 
-@event.listens_for(Engine, "connect")
+def pytest_configure() -> None:
+    """Under pytest alone: the benches and the tests' own child processes import this module, too."""
+    event.listen(Engine, "connect", unsynced)
+
+
 def unsynced(connection: DBAPIConnection, record: object) -> None:
     """Dagster's databases here need not survive the machine; a small run waited up to half its time for the disk.
 
