@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
 import polars as pl
 from results import against, table
@@ -28,7 +29,7 @@ from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.warehouse import Reading, Warehouse
 
-NUM_ROWS, NUM_BATCHES, NUM_CANDIDATES = 10_000_000, 100, 8
+NUM_ROWS, ROWS_PER_BATCH, NUM_CANDIDATES = 10_000_000, 100_000, 8
 DATASET = "t100"
 DOMAINS = tuple(f"domain{number}" for number in range(8))
 BARS = {"top_k": 2.0, "best_per_question": 4.0}
@@ -42,14 +43,15 @@ RANKED = """SELECT response_id, prompt_id, domain, score,
     FROM ({source}) QUALIFY rank <= {most} ORDER BY domain, rank"""
 
 
-def params_of_pool(recipe: Recipe, engines: Engines) -> dict[str, object]:
+def params_of_pool(recipe: Recipe, engines: Engines, num_rows: int) -> dict[str, object]:
     teacher, student = (engines.find(model, "model").fingerprint for model in (recipe.teacher, recipe.student))
-    return pool_params(recipe, teacher, student, DATASET, [f"batch{number}" for number in range(NUM_BATCHES)])
+    batches = [f"batch{number}" for number in range(ceil(num_rows / ROWS_PER_BATCH))]
+    return pool_params(recipe, teacher, student, DATASET, batches)
 
 
 def fill(warehouse: Warehouse, recipe: Recipe, engines: Engines, num_rows: int) -> None:
     """Responses, prompts, verdicts and scores as the assets write them, their texts and token lists tiny."""
-    params = params_of_pool(recipe, engines)
+    params = params_of_pool(recipe, engines, num_rows)
     values = {
         "sampling": f"{recipe.datasets[DATASET]} AS temperature, {params['top_p']} AS top_p, "
         f"{params['max_tokens']} AS max_tokens, '{params['teacher']}' AS teacher_fingerprint",
@@ -58,7 +60,7 @@ def fill(warehouse: Warehouse, recipe: Recipe, engines: Engines, num_rows: int) 
         f"'{threshold_version(recipe)}' AS threshold_version, 100 AS num_sentences",
     }
     ids = f"""SELECT i, md5(i::VARCHAR) AS response_id, md5('p' || i // {NUM_CANDIDATES}) AS prompt_id,
-        'batch' || (i * {NUM_BATCHES} // {num_rows}) AS batch FROM range({num_rows}) AS t(i)"""
+        'batch' || (i // {ROWS_PER_BATCH}) AS batch FROM range({num_rows}) AS t(i)"""
     queries = [
         ("prompts", f"""SELECT prompt_id, batch, 'domain' || (i // {NUM_CANDIDATES} % 8) AS domain, 'q' AS question,
             'f' AS source_file, i AS source_line FROM ids WHERE i % {NUM_CANDIDATES} = 0"""),
@@ -120,7 +122,7 @@ def main(num_rows: int) -> None:
         fill(warehouse, recipe, engines, num_rows)
         with warehouse.reading() as reading:
             assert reading.read("SELECT current_setting('threads')").item() == 1
-            gathering = gather(reading, params_of_pool(recipe, engines))
+            gathering = gather(reading, params_of_pool(recipe, engines, num_rows))
             size = reading.read("SELECT count(*), count(DISTINCT prompt_id) FROM pool").row(0)
             rows, whole = [], []
             for policy in BARS:
