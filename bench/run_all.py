@@ -60,14 +60,15 @@ def sections_of(page: str) -> dict[str, str]:
 
 
 def section(script: Path) -> tuple[str, bool]:
-    """What the script printed, when and how long it ran, and its exit code; and whether that was 0."""
+    """What the script printed, when, how long and on what it ran, and its exit code; and whether that was 0."""
     print(f"{script.name} …", file=sys.stderr, flush=True)
     start, load = time.monotonic(), os.getloadavg()[0]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
     )
-    took = f"`{script.name}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {time.monotonic() - start:.0f} s, load {load:.1f}"
+    seconds, now = time.monotonic() - start, datetime.now(UTC)
+    took = f"`{script.name}`, {now:%Y-%m-%d %H:%M} UTC, {seconds:.0f} s, load {load:.1f}, on {machine()}"
     if done.returncode:
         took += f": **FAILED with exit code {done.returncode}**"
     text = done.stdout.strip() or f"## {script.name}\n\nNothing was printed."
@@ -93,27 +94,27 @@ def purpose(script: Path) -> str:
 
 
 def heading() -> str:
-    """Title, machine and versions."""
+    """Title and versions."""
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`. Every ratio compares what ran side by side, in one run on one machine. A section",
-        "ends with how long it ran and, but for the oldest, when, and the load average just before.",
+        "ends with how long it ran and on what, and, but for the oldest, when, and the load average just before.",
+        "Versions of the last run:",
         "",
-        f"- {cpu_model()}, {os.cpu_count()} cores; Python {sys.version.split()[0]}",
-        f"- {', '.join(installed(PACKAGES))}",
+        f"Python {sys.version.split()[0]}, {', '.join(installed(PACKAGES))}",
         "",
     ]
     return "\n".join(lines)
 
 
-def cpu_model() -> str:
-    """As the kernel names it, with the vector units that decide the speed of half precision."""
+def machine() -> str:
+    """The CPU as the kernel names it, with the vector units that decide the speed of half precision, and its cores."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = fields.get("flags", "").split()
     units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return f"{fields.get('model name', 'unknown CPU')} ({', '.join(units)})"
+    return f"{fields.get('model name', 'unknown CPU')} ({', '.join(units)}), {os.cpu_count()} cores"
 
 
 def installed(packages: tuple[str, ...]) -> list[str]:
