@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import EVALUATION, benchmark_rows
+from dasd_assets.evaluation.questions import EVALUATION, benchmark_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.rules.rule import Rule

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dasd_assets import prompts
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.records.declaration import declare
 from dasd_assets.rules.contamination import CONTAMINATION
 from dasd_assets.rules.near_duplicates import NEAR_DUPLICATES

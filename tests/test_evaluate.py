@@ -16,7 +16,9 @@ from dasd_assets.commands.compared_answers import compared
 from dasd_assets.commands.compared_models import Compared
 from dasd_assets.commands.evaluate import evaluate, shown
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
-from dasd_assets.evaluation import checkpoint_accuracy, question_rows, standings
+from dasd_assets.evaluation.accuracy import checkpoint_accuracy
+from dasd_assets.evaluation.leaderboard import standings
+from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.rules.answers import sampled_answers
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.ids import evaluation_id

@@ -12,21 +12,12 @@ from raised_rule import raise_version
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.verify import verify
-from dasd_assets.evaluation import (
-    accuracy,
-    answered,
-    benchmark_rows,
-    benchmark_version,
-    checkpoint_accuracy,
-    judged_row,
-    question_rows,
-    shown_accuracy,
-    standings,
-    store_metrics,
-    stored_accuracy,
-    wanted_answers,
-)
-from dasd_assets.evaluation.leaderboard import leaderboard_page, leaderboard_plot
+from dasd_assets.evaluation.accuracy import accuracy, checkpoint_accuracy
+from dasd_assets.evaluation.accuracy_plots import shown_accuracy
+from dasd_assets.evaluation.answers import answered, judged_row, wanted_answers
+from dasd_assets.evaluation.evaluation_metrics import store_metrics, stored_accuracy
+from dasd_assets.evaluation.leaderboard import leaderboard_page, leaderboard_plot, standings
+from dasd_assets.evaluation.questions import benchmark_rows, benchmark_version, question_rows
 from dasd_assets.rules.verdict import VERIFYING, Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel

@@ -25,7 +25,7 @@ from dasd_assets.cli import main
 from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment, sound_experiments
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
-from dasd_assets.evaluation import standings
+from dasd_assets.evaluation.leaderboard import standings
 from dasd_assets.experiments import assets
 from dasd_assets.experiments.by_difficulty import question_groups
 from dasd_assets.experiments.cells import (

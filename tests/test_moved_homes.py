@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_assets.evaluation import chain
+from dasd_assets.evaluation.evaluations import chain
 from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from drawn import PNG, decoded
 
-from dasd_assets.evaluation import accuracy_bars
+from dasd_assets.evaluation.accuracy_plots import accuracy_bars
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.loss_curve import loss_curve, throughput, training_curves
 from dasd_assets.records.plots import png

@@ -6,7 +6,7 @@ from itertools import pairwise
 import polars as pl
 
 from dasd_assets.checks.findings import AssetCheckFinding, Check, Scope, failed_requests
-from dasd_assets.evaluation import checkpoint_outcomes
+from dasd_assets.evaluation.outcomes import checkpoint_outcomes
 from dasd_assets.mixed_policy.continuations import current_continuations, current_cuts
 from dasd_assets.mixed_policy.distilled_student import distilled_checkpoint, student_rollouts_now
 from dasd_assets.rules.asset_names import checkpoint_asset

@@ -24,7 +24,7 @@ from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.evaluated_model import entry_of, known_checkpoint
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
-from dasd_assets.evaluation import Checkpoint
+from dasd_assets.evaluation.answers import Checkpoint
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.service.instance import open_instance

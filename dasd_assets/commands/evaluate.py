@@ -14,8 +14,10 @@ from dasd_assets.commands.evaluated_benchmarks import entered, named_benchmark, 
 from dasd_assets.commands.evaluated_model import checkpoint_of, require_room
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
-from dasd_assets.evaluation import Checkpoint, accuracy, ask_missing, outcomes, store_metrics
-from dasd_assets.evaluation.evaluation_metrics import shown_figure
+from dasd_assets.evaluation.accuracy import accuracy
+from dasd_assets.evaluation.answers import Checkpoint, ask_missing
+from dasd_assets.evaluation.evaluation_metrics import shown_figure, store_metrics
+from dasd_assets.evaluation.outcomes import outcomes
 from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES

@@ -12,7 +12,7 @@ import polars as pl
 import yaml
 from pydantic import ValidationError
 
-from dasd_assets.evaluation import benchmark_version, question_rows
+from dasd_assets.evaluation.questions import benchmark_version, question_rows
 from dasd_resources.benchmarks.layouts import LAYOUTS, SAMPLES_PER_QUESTION, TEMPERATURE, TOP_P
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Benchmark, Evaluation, Recipe, RecipeError, Task

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from dasd_assets.commands.evaluated_benchmarks import Named
-from dasd_assets.evaluation import Checkpoint, chain
+from dasd_assets.evaluation.answers import Checkpoint
+from dasd_assets.evaluation.evaluations import chain
 from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES

@@ -19,7 +19,7 @@ from dasd_assets.commands.console import console
 from dasd_assets.commands.messages import echo as print_message
 from dasd_assets.commands.run import Echo
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
-from dasd_assets.evaluation import store_metrics
+from dasd_assets.evaluation.evaluation_metrics import store_metrics
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,

@@ -21,7 +21,7 @@ from dasd_assets.commands.console import console
 from dasd_assets.commands.pilot_files import Lines, lines_of, smaller, write_lines
 from dasd_assets.commands.run import Echo, bring_up_to_date
 from dasd_assets.definitions import build_definitions
-from dasd_assets.evaluation import benchmark_rows
+from dasd_assets.evaluation.questions import benchmark_rows
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.figures import Figure, Figures
 from dasd_assets.plan.hardware import DEVICES, Machine, machine

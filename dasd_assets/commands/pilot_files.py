@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dasd_assets.commands.check.landed_responses import landed
-from dasd_assets.evaluation import benchmark_rows
+from dasd_assets.evaluation.questions import benchmark_rows
 from dasd_assets.rules.imports import sampled_at
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.landing_folder import landing_folder

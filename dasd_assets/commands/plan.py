@@ -15,7 +15,7 @@ from dasd_assets.commands.pilot import run_pilot, scaled_to, this_machine
 from dasd_assets.commands.pilot_files import draw
 from dasd_assets.commands.planned_pool import carried_figures, has_answered, landed_figures, over
 from dasd_assets.definitions import EnvironmentEngines
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.plan.assumptions import BENCHMARK_SIZES, NUM_QUESTIONS, OF_QUESTIONS, UNKNOWN_BENCHMARK, assumed
 from dasd_assets.plan.estimate import estimate
 from dasd_assets.plan.figures import Figure, Figures, exact

@@ -17,51 +17,7 @@
 import dagster as dg
 
 from dasd_assets.evaluation import evaluation_metrics, evaluations, leaderboard, questions
-from dasd_assets.evaluation.accuracy import accuracy, checkpoint_accuracy
-from dasd_assets.evaluation.accuracy_plots import accuracy_bars, accuracy_table, shown_accuracy
-from dasd_assets.evaluation.answers import Asked, Checkpoint, answered, ask_missing, judged_row, wanted_answers
-from dasd_assets.evaluation.evaluation_metrics import current_metrics, store_metrics, stored_accuracy
-from dasd_assets.evaluation.evaluations import chain
-from dasd_assets.evaluation.leaderboard import standings, write_leaderboard
-from dasd_assets.evaluation.metrics import METRICS
-from dasd_assets.evaluation.outcomes import checkpoint_outcomes, outcomes
-from dasd_assets.evaluation.questions import (
-    EVALUATION,
-    EVALUATION_VERSION,
-    benchmark_rows,
-    benchmark_version,
-    question_rows,
-)
 from dasd_resources.recipe import Recipe
-
-__all__ = [
-    "EVALUATION",
-    "EVALUATION_VERSION",
-    "METRICS",
-    "Asked",
-    "Checkpoint",
-    "accuracy",
-    "accuracy_bars",
-    "accuracy_table",
-    "answered",
-    "ask_missing",
-    "benchmark_rows",
-    "benchmark_version",
-    "build",
-    "chain",
-    "checkpoint_accuracy",
-    "checkpoint_outcomes",
-    "current_metrics",
-    "judged_row",
-    "outcomes",
-    "question_rows",
-    "shown_accuracy",
-    "standings",
-    "store_metrics",
-    "stored_accuracy",
-    "wanted_answers",
-    "write_leaderboard",
-]
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

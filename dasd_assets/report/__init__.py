@@ -15,7 +15,8 @@ that the web UI plots over time. No table: everything follows from the others, s
 
 import dagster as dg
 
-from dasd_assets.evaluation import METRICS, accuracy_table
+from dasd_assets.evaluation.accuracy_plots import accuracy_table
+from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.mixed_policy.distilled_student import looked_up
 from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.plots import inline

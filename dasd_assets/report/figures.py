@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation import accuracy_bars
+from dasd_assets.evaluation.accuracy_plots import accuracy_bars
 from dasd_assets.mixed_policy.rollouts import cut_off_rates
 from dasd_assets.records.loss_curve import loss_curve
 from dasd_assets.records.plots import TYPE_COLOURS, labelled_axes, with_legend

@@ -7,7 +7,8 @@ from functools import partial, reduce
 import dagster as dg
 import polars as pl
 
-from dasd_assets.evaluation import checkpoint_outcomes, stored_accuracy
+from dasd_assets.evaluation.evaluation_metrics import stored_accuracy
+from dasd_assets.evaluation.outcomes import checkpoint_outcomes
 from dasd_assets.mixed_policy.distilled_student import student_rollouts_now
 from dasd_assets.records.markdown import table
 from dasd_assets.report.one_response import OneResponse, one_response

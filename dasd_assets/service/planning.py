@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dasd_assets.evaluation import EVALUATION_VERSION, benchmark_rows, benchmark_version
+from dasd_assets.evaluation.questions import EVALUATION_VERSION, benchmark_rows, benchmark_version
 from dasd_assets.held_out_questions import HELD_OUT_VERSION, held_out_rows, held_out_version
 from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.dagster_internals import BaseAssetGraph

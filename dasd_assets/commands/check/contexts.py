@@ -2,7 +2,7 @@
 
 from dasd_assets.commands.check.landed import Prompts, _num_characters
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.rollouts import length_cap
 from dasd_resources.inference.engines import PromptedModel

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
-from dasd_assets.evaluation import question_rows
+from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.held_out_questions import held_out_rows
 from dasd_assets.records.unsafe import UNSAFE
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
