@@ -12,7 +12,8 @@ import time
 import numpy as np
 from results import table
 
-from dasd_assets.rules.statistics import Paired, compare
+from dasd_assets.rules.statistics.comparison import compare
+from dasd_assets.rules.statistics.pairing import Paired
 from dasd_assets.rules.statistics.variance import MeanSquares
 
 NUM_COMPARISONS, NUM_QUESTIONS, NUM_SAMPLES, NUM_REPLICATES = 800, 200, 4, 2_000

@@ -13,7 +13,8 @@ from conftest import Project
 from dasd_assets.cli import main
 from dasd_assets.commands.compared_answers import NothingInCommon, compared
 from dasd_assets.commands.compared_models import Compared, find_model
-from dasd_assets.rules.statistics import compare, paired_differences
+from dasd_assets.rules.statistics.comparison import compare
+from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.storage.lake import Lake
 
 

@@ -13,7 +13,9 @@ from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_agai
 from dasd_assets.experiments.result_table import COLUMNS, ONE_SEED, SHOWN, compared_arms, result_markdown, result_rows
 from dasd_assets.experiments.ways import ways_columns, ways_rows
 from dasd_assets.mixed_policy.cut_off_shares import Halves
-from dasd_assets.rules.statistics import compare, holm, mean_accuracy, paired_differences
+from dasd_assets.rules.statistics.comparison import compare, mean_accuracy
+from dasd_assets.rules.statistics.holm import holm
+from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.recipe.experiment import Experiment
 
 ARMS = ["student", "random", "das"]

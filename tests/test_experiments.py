@@ -51,7 +51,8 @@ from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import MULTIPLES, compared_rule, declared_rule
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.statistics import compare, comparisons, paired_differences
+from dasd_assets.rules.statistics.comparison import compare, comparisons
+from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained

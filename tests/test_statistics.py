@@ -7,21 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dasd_assets.rules.statistics import (
-    Comparison,
-    Unpaired,
-    compare,
-    comparisons,
-    detectable_with,
-    holm,
-    mean_accuracy,
-    p_text,
-    paired_differences,
-)
 from dasd_assets.rules.statistics import bootstrap as bootstrap_module
 from dasd_assets.rules.statistics.bootstrap import deviations, interval, p_value
-from dasd_assets.rules.statistics.pairing import Paired
-from dasd_assets.rules.statistics.power import minimum_detectable_effect, student_quantile
+from dasd_assets.rules.statistics.comparison import Comparison, compare, comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics.holm import holm
+from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differences
+from dasd_assets.rules.statistics.power import detectable_with, minimum_detectable_effect, student_quantile
 from dasd_assets.rules.statistics.variance import MeanSquares
 
 SAMPLE = [

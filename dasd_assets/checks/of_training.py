@@ -13,7 +13,9 @@ from dasd_assets.rules.asset_names import checkpoint_asset
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rollouts import current_wanted
-from dasd_assets.rules.statistics import Comparison, compare, holm, paired_differences
+from dasd_assets.rules.statistics.comparison import Comparison, compare
+from dasd_assets.rules.statistics.holm import holm
+from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_assets.rules.statistics.power import LEVEL
 from dasd_resources.recipe import Recipe
 

@@ -4,7 +4,7 @@ import argparse
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
-from dasd_assets.rules.statistics import OF_ONE_SEED, STATISTICS_VERSION, p_text
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, STATISTICS_VERSION, p_text
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import excerpt, show

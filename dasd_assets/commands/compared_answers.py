@@ -12,7 +12,10 @@ import polars as pl
 
 from dasd_assets.commands.compared_models import Compared
 from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
-from dasd_assets.rules.statistics import compare, detectable_with, holm, paired_differences
+from dasd_assets.rules.statistics.comparison import compare
+from dasd_assets.rules.statistics.holm import holm
+from dasd_assets.rules.statistics.pairing import paired_differences
+from dasd_assets.rules.statistics.power import detectable_with
 from dasd_resources.errors import UserError
 from dasd_resources.storage.lake import Reading
 

@@ -29,7 +29,7 @@ from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import compared_rule
 from dasd_assets.rules.asset_names import MIXED, generation_asset
 from dasd_assets.rules.rollouts import ROLLOUTS
-from dasd_assets.rules.statistics import STATISTICS
+from dasd_assets.rules.statistics.comparison import STATISTICS
 from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
-from dasd_assets.rules.statistics import OF_ONE_SEED, comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, mean_accuracy, p_text
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible

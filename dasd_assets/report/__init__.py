@@ -32,7 +32,7 @@ from dasd_assets.rules.filters import FILTERING
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE
-from dasd_assets.rules.statistics import STATISTICS
+from dasd_assets.rules.statistics.comparison import STATISTICS
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse

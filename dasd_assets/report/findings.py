@@ -26,7 +26,7 @@ from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
 from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
-from dasd_assets.rules.statistics import comparisons
+from dasd_assets.rules.statistics.comparison import comparisons
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from dasd_assets.audit.checkpoint import accuracies, several_limits
 from dasd_assets.audit.prompt import Record
-from dasd_assets.rules.statistics import OF_ONE_SEED
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED
 from dasd_assets.viewer.viewer import Viewer
 
 Setting = tuple[str, float, float, int]  # benchmark, temperature, top-p, token limit

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
-from dasd_assets.rules.statistics import p_text
+from dasd_assets.rules.statistics.comparison import p_text
 from dasd_assets.viewer import links
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.explore_rows import ExploreRows

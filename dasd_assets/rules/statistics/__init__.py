@@ -12,37 +12,3 @@
 The model, its sources, and how to read what comes out: docs/statistics.md. Left out: unpaired comparisons, which on the
 same questions are less precise and no simpler.
 """
-
-from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.statistics.comparison import (
-    OF_ONE_SEED,
-    STATISTICS_VERSION,
-    Comparison,
-    Mean,
-    compare,
-    comparisons,
-    mean_accuracy,
-    p_text,
-)
-from dasd_assets.rules.statistics.holm import holm
-from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differences
-from dasd_assets.rules.statistics.power import detectable_with
-
-__all__ = [
-    "OF_ONE_SEED",
-    "STATISTICS",
-    "STATISTICS_VERSION",
-    "Comparison",
-    "Mean",
-    "Paired",
-    "Unpaired",
-    "compare",
-    "comparisons",
-    "detectable_with",
-    "holm",
-    "mean_accuracy",
-    "p_text",
-    "paired_differences",
-]
-
-STATISTICS = Rule("statistics", STATISTICS_VERSION)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import polars as pl
 
+from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.bootstrap import NUM_REPLICATES, deviations, interval, p_value
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import Paired, one_arm, paired_differences
@@ -13,6 +14,7 @@ from dasd_assets.rules.statistics.power import minimum_detectable_effect
 from dasd_assets.rules.statistics.variance import MeanSquares
 
 STATISTICS_VERSION = "1"
+STATISTICS = Rule("statistics", STATISTICS_VERSION)
 OF_ONE_SEED = "of these two models, not of others trained alike"  # what a difference over one seed is
 SETTING = ["benchmark", "temperature"]
 
