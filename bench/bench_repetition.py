@@ -19,7 +19,7 @@ from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetition
 from datatrove.utils.word_tokenizers import WordTokenizer, load_word_tokenizer
 from results import against, table
 
-from dasd_assets.rules.filters import repetition
+from dasd_assets.rules.filters.repeats import repetition
 from dasd_resources.recipe import load_recipe
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))

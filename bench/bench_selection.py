@@ -19,7 +19,7 @@ import polars as pl
 from results import against, table
 
 from dasd_assets.rules.competition import Competition
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.random_control import draw_control
 from dasd_assets.rules.scores import SCORES, threshold_version

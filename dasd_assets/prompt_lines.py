@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
-from dasd_assets.rules.filters import CORRECTNESS
+from dasd_assets.rules.filters.catalogue import CORRECTNESS
 from dasd_assets.rules.language import language
 from dasd_assets.rules.merging import Known, Outcome, merge
 from dasd_assets.rules.prompt_ids import StoredPrompt, find_prompts, id_fields, stored_prompts

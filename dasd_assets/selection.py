@@ -20,7 +20,7 @@ from dasd_assets.records.wording import listed, short
 from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
 from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_BATCHES, OF_RECIPE, drop_counts
 from dasd_assets.rules.empty_datasets import empty_selection
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.selection import SELECTION, competition, select, selection_version

@@ -23,7 +23,7 @@ from dasd_assets.rules.asset_names import (
 )
 from dasd_assets.rules.candidates import held_out_share
 from dasd_assets.rules.empty_datasets import empty_selection
-from dasd_assets.rules.filters import FILTERING, filter_version
+from dasd_assets.rules.filters.catalogue import FILTERING, filter_version
 from dasd_assets.rules.ids import selection_id
 from dasd_assets.rules.selection_source import CARRIED, SELECTION_SOURCE, source_fault, source_rules, source_version
 from dasd_assets.selection import ranks_version, selection_audit, write_rows

@@ -15,7 +15,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
-from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
 from dasd_resources.inference.engine import Failure, Score, ScoringRequest

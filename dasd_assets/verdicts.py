@@ -16,7 +16,7 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.table_metadata import Figure
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
 from dasd_assets.rules.asset_names import generation_asset
-from dasd_assets.rules.filters import FILTERING, FILTERS, filter_version
+from dasd_assets.rules.filters.catalogue import FILTERING, FILTERS, filter_version
 from dasd_assets.rules.instructions import as_asked
 from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 from test_engine_catalogue import ChainSums
 
-from dasd_assets.rules.filters import FILTERS, Filter
+from dasd_assets.rules.filters.catalogue import FILTERS, Filter
 from dasd_assets.rules.scores import SCORES, Score, difference
 from dasd_assets.rules.verdict import VERDICT_KINDS, Verdict
 from dasd_resources.inference.engine import InferenceEngine

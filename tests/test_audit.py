@@ -18,7 +18,7 @@ from dasd_assets.audit.ranking import selections
 from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
 from dasd_assets.records.selection_rules import selection_rule
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.pool import pool_params
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_resources.storage.lake import Lake

@@ -19,7 +19,7 @@ from dasd_assets.checks import (
     teacher_sentence_share,
 )
 from dasd_assets.records.partitions import PROMPT_BATCH
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.service.gates import gates
 from dasd_resources.recipe import Checks, Recipe
 

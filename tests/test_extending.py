@@ -24,7 +24,7 @@ from dasd_assets.commands.summary import summary
 from dasd_assets.definitions import STAGES
 from dasd_assets.mixed_policy.continuations import current_continuations
 from dasd_assets.records.partitions import batches
-from dasd_assets.rules.filters import FILTERS, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERS, required_filters
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.scores import SCORES
 from dasd_assets.service.automation import batch_tick, training_tick

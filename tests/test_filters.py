@@ -4,16 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dasd_assets.rules.filters import (
-    FILTERS,
-    Response,
-    correctness,
-    judge,
-    length,
-    required_filters,
-    structure,
-    truncation,
-)
+from dasd_assets.rules.filters.catalogue import FILTERS, Response, correctness, judge, required_filters
+from dasd_assets.rules.filters.form import length, structure, truncation
 from dasd_assets.rules.verdict import Verdict, VerdictKind, judge_answer
 from dasd_resources.recipe import Filters, Repetition, Thinking
 

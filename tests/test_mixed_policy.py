@@ -20,7 +20,8 @@ from dasd_assets.mixed_policy.continuations import (
 )
 from dasd_assets.mixed_policy.mixture import continuation_example, continuations_to_teach, off_policy_draw
 from dasd_assets.mixed_policy.rollouts import rollout_row
-from dasd_assets.rules.filters import FILTERS, repetition
+from dasd_assets.rules.filters.catalogue import FILTERS
+from dasd_assets.rules.filters.repeats import repetition
 from dasd_assets.rules.ids import continuation_id, seed_of
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.rollouts import length_cap, wanted_rollouts

@@ -19,7 +19,7 @@ from dasd_assets.records.materializations import latest_materializations, metada
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules import sentence_table
 from dasd_assets.rules.checkpoints import current_checkpoints
-from dasd_assets.rules.filters import FILTERING
+from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.sentences import SEGMENTER, edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison

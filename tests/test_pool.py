@@ -16,7 +16,7 @@ from dasd_assets.rules.candidates import (
     responses_to_score,
     to_score_params,
 )
-from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, FILTERS, filter_version, required_filters
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.inference.engines import Engines, PromptedModel

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dasd_assets.rules.filters import Response, judge
+from dasd_assets.rules.filters.catalogue import Response, judge
 from dasd_assets.rules.filters.question import box, relevance, terms
 from dasd_assets.rules.verdict import Verdict
 from dasd_resources.recipe import load_recipe

@@ -9,7 +9,7 @@ from conftest import change
 
 from dasd_assets.cli import main
 from dasd_assets.definitions import build_definitions
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.recipe_names import check_names
 from dasd_assets.rules.scores import SCORES
 from dasd_resources.recipe import RECIPES, RecipeError, load_recipe

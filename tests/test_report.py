@@ -9,7 +9,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.report import ReportData, find, pictures
 from dasd_assets.report.findings import NUM_POSITIONS
 from dasd_assets.report.page import PAGE
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 
 PICTURES = {
     "response_probabilities",

@@ -14,7 +14,7 @@ from dasd_assets.audit.verify import verify
 from dasd_assets.commands.check import check
 from dasd_assets.commands.planned_pool import carried_figures
 from dasd_assets.rules.candidates import is_held_out
-from dasd_assets.rules.filters import filter_version
+from dasd_assets.rules.filters.catalogue import filter_version
 from dasd_assets.rules.selection_source import source_fault, source_version
 from dasd_assets.selection_source import carried, kept_rows
 from dasd_resources.recipe import Recipe, RecipeError

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_assets.rules.filters import may_repeat, repetition
 from dasd_assets.rules.filters.loops import MIN_MASKED_CHARS
+from dasd_assets.rules.filters.repeats import repetition
+from dasd_assets.rules.filters.short_texts import may_repeat
 from dasd_resources.recipe import load_recipe
 
 LIMITS = load_recipe("dasd-4b").filters.repetition

@@ -7,7 +7,7 @@ import pytest
 from conftest import Project, change
 
 from dasd_assets.commands.summary import summary
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_resources.storage.tables import TABLES
 
 

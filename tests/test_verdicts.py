@@ -3,7 +3,7 @@
 import pytest
 from conftest import thinking_of
 
-from dasd_assets.rules.filters import FILTERS, LIMITS, filter_version
+from dasd_assets.rules.filters.catalogue import FILTERS, LIMITS, filter_version
 from dasd_assets.rules.judging import judge_row, verdict_rows
 from dasd_assets.rules.verdict import Verdict
 from dasd_resources.inference.engines import Engines, PromptedModel

@@ -8,7 +8,7 @@ from conftest import change
 from test_filters import GOOD
 
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
-from dasd_assets.rules.filters import LIMITS, correctness, filter_version
+from dasd_assets.rules.filters.catalogue import LIMITS, correctness, filter_version
 from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
 from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.sandbox import USUAL, Confinement

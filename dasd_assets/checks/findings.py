@@ -8,7 +8,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import codes
 from dasd_assets.rules.candidates import candidate_params
-from dasd_assets.rules.filters import filter_version
+from dasd_assets.rules.filters.catalogue import filter_version
 from dasd_resources.inference.engine import PERMANENT
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe

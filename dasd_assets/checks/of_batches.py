@@ -14,7 +14,7 @@ from dasd_assets.rules.candidates import (
     num_scored,
     to_score_params,
 )
-from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERS, filter_version, required_filters
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.thinking import STRUCTURE, advice, dropped_by_structure
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from dasd_assets.records.progress import logged
-from dasd_assets.rules.filters import FILTER_VERSION, may_repeat, repetition
+from dasd_assets.rules.filters.catalogue import FILTER_VERSION
+from dasd_assets.rules.filters.repeats import repetition
+from dasd_assets.rules.filters.short_texts import may_repeat
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_resources.chat import split_thinking

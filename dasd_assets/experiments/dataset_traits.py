@@ -6,7 +6,7 @@ Policies differ in all of these at once; an arm that wins may win by any of them
 import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
-from dasd_assets.rules.filters import CORRECTNESS, WORK, filter_version
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.sft_datasets import NO_LOSS
 from dasd_resources.recipe import Recipe

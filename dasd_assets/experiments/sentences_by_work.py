@@ -12,7 +12,7 @@ from dasd_assets.experiments.result_table import markdown_table
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
 from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE
-from dasd_assets.rules.filters import CORRECTNESS, WORK, filter_version
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment

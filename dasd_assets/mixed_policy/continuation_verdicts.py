@@ -23,7 +23,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.unsafe import confinement_of, sandbox_figure
-from dasd_assets.rules.filters import FILTERING, FILTERS, continuation_filter_version
+from dasd_assets.rules.filters.catalogue import FILTERING, FILTERS, continuation_filter_version
 from dasd_assets.rules.judging import VERDICTS_PER_COMMIT, judge_row, verdict_figures, verdict_rows
 from dasd_assets.rules.prompt_ids import known_versions
 from dasd_assets.rules.stored_tokens import BY_STUDENT, OF_CONTINUATIONS, TEXT_TOKENS, rows_with_tokens

@@ -26,7 +26,7 @@ from dasd_assets.records.provenance import content_version
 from dasd_assets.records.selection_rules import mixture_rule, record_rule
 from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset
 from dasd_assets.rules.empty_datasets import MixtureCounts, empty_mixture
-from dasd_assets.rules.filters import FILTERING, continuation_filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERING, continuation_filter_version, required_filters
 from dasd_assets.rules.ids import mixed_selection_id, off_policy_order
 from dasd_assets.rules.rollouts import current_wanted
 from dasd_assets.rules.rule import Rule

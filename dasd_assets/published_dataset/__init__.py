@@ -25,7 +25,7 @@ from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.rules.asset_names import CONTROL_ASSET, MIXED, dataset_asset, generation_asset, selection_asset
 from dasd_assets.rules.candidates import CANDIDATES
 from dasd_assets.rules.checkpoints import CHAIN, trained_names
-from dasd_assets.rules.filters import FILTERING
+from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse

@@ -9,7 +9,7 @@ import polars as pl
 
 from dasd_assets.published_dataset.examples import Config
 from dasd_assets.rules.candidates import candidate_params, drop_counts, num_answered
-from dasd_assets.rules.filters import FILTERS, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERS, filter_version, required_filters
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Reading, Row

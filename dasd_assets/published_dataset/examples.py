@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.checkpoints import stage, trained_names
-from dasd_assets.rules.filters import CORRECTNESS, continuation_filter_version, filter_version
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, continuation_filter_version, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
 from dasd_resources.errors import UserError
 from dasd_resources.landing.prompt_files import safe_stem

@@ -28,7 +28,7 @@ from dasd_assets.report.page import PAGE, report_folder, write
 from dasd_assets.rules.asset_names import CONTROL_ASSET, generation_asset, selection_asset
 from dasd_assets.rules.candidates import CANDIDATES
 from dasd_assets.rules.checkpoints import chain_reads
-from dasd_assets.rules.filters import FILTERING
+from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE

@@ -23,7 +23,7 @@ from dasd_assets.rules.candidates import (
     num_answered,
 )
 from dasd_assets.rules.checkpoints import current_checkpoints, trained_names
-from dasd_assets.rules.filters import CORRECTNESS, FILTERS, filter_version
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, FILTERS, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.statistics.comparison import comparisons

@@ -22,7 +22,7 @@ from dasd_assets.rules.candidates import (
     held_out_share,
 )
 from dasd_assets.rules.checkpoints import CHAIN
-from dasd_assets.rules.filters import FILTERING, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, TYPE_NAMES, threshold_version
 from dasd_assets.rules.sentences import edges, sentence_spans

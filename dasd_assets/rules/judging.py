@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import polars as pl
 
-from dasd_assets.rules.filters import FILTERS, Response, judge
+from dasd_assets.rules.filters.catalogue import FILTERS, Response, judge
 from dasd_assets.rules.verdict import Verdict, not_decided
 from dasd_resources.recipe import Filters, Thinking
 from dasd_resources.sandbox import USUAL, Confinement

@@ -16,7 +16,7 @@ from dasd_assets.rules.candidates import (
     held_out_share,
 )
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK
-from dasd_assets.rules.filters import CORRECTNESS, FILTERING, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_resources.recipe import Recipe

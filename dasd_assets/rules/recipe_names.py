@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from dasd_assets.rules.filters import CORRECTNESS, FILTERS
+from dasd_assets.rules.filters.catalogue import CORRECTNESS, FILTERS
 from dasd_assets.rules.scores import SCORES
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.spelling import meant

@@ -6,7 +6,7 @@ A response that is dropped for its thinking stays stored: with the key changed i
 from collections.abc import Mapping
 
 from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, OF_BATCHES, OF_RECIPE, Params
-from dasd_assets.rules.filters import FILTERS
+from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.verdict import VerdictKind
 from dasd_resources.recipe import Thinking
 from dasd_resources.storage.lake import Lake

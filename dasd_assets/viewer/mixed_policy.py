@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from dasd_assets.audit.prompt import Record, prompt_record
 from dasd_assets.audit.response import audit_continuation
-from dasd_assets.rules.filters import continuation_filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import continuation_filter_version, required_filters
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import asked, page_number, paging, place

@@ -13,7 +13,7 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
 from dasd_assets.audit.verify.sampling import CHUNK, some
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.filters import (
+from dasd_assets.rules.filters.catalogue import (
     CORRECTNESS,
     FILTERS,
     Response,
