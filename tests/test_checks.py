@@ -8,16 +8,10 @@ import polars as pl
 import pytest
 from conftest import Project, change
 
-from dasd_assets.checks import (
-    Check,
-    Scope,
-    accuracy_change,
-    batch_checks,
-    build,
-    later_checks,
-    share,
-    teacher_sentence_share,
-)
+from dasd_assets.checks import build
+from dasd_assets.checks.findings import Check, Scope, share
+from dasd_assets.checks.of_batches import batch_checks, teacher_sentence_share
+from dasd_assets.checks.of_training import accuracy_change, later_checks
 from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.service.gates import gates

@@ -18,7 +18,7 @@ from conftest import Fake, Project, silent_log
 from reached import versions_reached
 from test_declarations import rule_constants
 
-from dasd_assets.audit.pages import takedown_page
+from dasd_assets.audit.pages.takedown import takedown_page
 from dasd_assets.audit.takedown import take_down
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main

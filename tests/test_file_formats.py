@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_row_files import ANY_TMP, peak_bytes, until_damage, written, zstd
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, SUFFIXES, DamagedFile, read_rows
 from dasd_resources.landing.row_files.documents import document_rows
+from dasd_resources.landing.row_files.formats import SUFFIXES, read_rows
 from dasd_resources.landing.row_files.record_batches import decoded_bytes
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile
 
 ROWS = [{"question": f'{n}?\nSay, "é" \\ or {{[,]}}', "domain": "math"} for n in range(5)]
 LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS).encode()

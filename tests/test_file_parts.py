@@ -13,7 +13,7 @@ from dasd_resources.landing.file_parts import part_digests, rows_of
 from dasd_resources.landing.landing_folder import ChangedWhileRead, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.landing.row_files import MAX_ROW_BYTES
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES
 
 
 def written(path: Path, questions: list[str]) -> Path:

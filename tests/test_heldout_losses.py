@@ -10,7 +10,7 @@ from conftest import Project, change, prompt_rows
 from tensorboard_files import scalars
 
 from dasd_assets.audit.outdated import explained
-from dasd_assets.audit.pages import prompt_page
+from dasd_assets.audit.pages.question import prompt_page
 from dasd_assets.audit.prompt import prompt_record
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify

@@ -18,7 +18,7 @@ import pytest
 from conftest import Project, prompt_rows
 from reliability import record
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES
 
 SEED = 58
 MEMORY_BYTES = 600_000_000  # that the hostile files may take beyond the good one

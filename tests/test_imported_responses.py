@@ -11,7 +11,7 @@ import pytest
 from conftest import Project, prompt_rows
 from shared_stores import data_of
 
-from dasd_assets.audit.pages import response_page
+from dasd_assets.audit.pages.response import response_page
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
 from dasd_assets.audit.verify.imports import imports

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from dasd_resources.landing.columns import mapped
-from dasd_resources.landing.row_files import SUFFIXES
+from dasd_resources.landing.row_files.formats import SUFFIXES
 from dasd_resources.recipe import Columns, Landing, columns_for
 from dasd_resources.recipe.landing_settings import Source
 from dasd_resources.recipe.ready_columns import READY_COLUMNS

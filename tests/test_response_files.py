@@ -17,7 +17,7 @@ from dasd_resources.landing.response_files import (
     read_responses,
 )
 from dasd_resources.landing.response_rejections import RejectedResponse
-from dasd_resources.landing.row_files import MAX_RESPONSE_ROW_BYTES
+from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES
 from dasd_resources.recipe.landing_settings import Columns
 
 ASKED, SAID = "What is 1 + 1?", "<think>\n1 + 1 = 2\n</think>\n2"

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.landing.row_files import MAX_ROW_BYTES, DamagedFile, FileRow, read_rows
+from dasd_resources.landing.row_files.formats import read_rows
 from dasd_resources.landing.row_files.lines import line_rows
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, FileRow
 
 FLIPPED = (92, 94)
 READ = """import sys; from pathlib import Path; from dasd_resources.landing.row_files import DamagedFile, read_rows

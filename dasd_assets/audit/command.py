@@ -10,14 +10,11 @@ from typing import TypeAlias
 
 from dasd_assets.audit.arguments import RECIPE_HELP, positive
 from dasd_assets.audit.checkpoint import audit_checkpoint
-from dasd_assets.audit.pages import (
-    checkpoint_page,
-    example_page,
-    prompt_page,
-    response_page,
-    staleness_page,
-    takedown_page,
-)
+from dasd_assets.audit.pages.checkpoint import checkpoint_page
+from dasd_assets.audit.pages.question import prompt_page
+from dasd_assets.audit.pages.response import example_page, response_page
+from dasd_assets.audit.pages.staleness import staleness_page
+from dasd_assets.audit.pages.takedown import takedown_page
 from dasd_assets.audit.prompt import Record, downstream, prompt_record
 from dasd_assets.audit.response import audit_example, audit_response
 from dasd_assets.rules.typed_ids import AuditError, find_id

@@ -15,26 +15,14 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from dasd_assets.checks.findings import AssetCheckFinding, Check, Scope, share
-from dasd_assets.checks.of_batches import batch_checks, teacher_sentence_share
-from dasd_assets.checks.of_training import accuracy_change, later_checks
+from dasd_assets.checks.findings import AssetCheckFinding, Check, Scope
+from dasd_assets.checks.of_batches import batch_checks
+from dasd_assets.checks.of_training import later_checks
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.records.table_metadata import tidy
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
-
-__all__ = [
-    "AssetCheckFinding",
-    "Check",
-    "Scope",
-    "accuracy_change",
-    "batch_checks",
-    "build",
-    "later_checks",
-    "share",
-    "teacher_sentence_share",
-]
 
 
 def build(recipe: Recipe) -> list[dg.AssetChecksDefinition]:

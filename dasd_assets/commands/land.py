@@ -24,7 +24,7 @@ from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import Logprobs, read_questions, read_responses
-from dasd_resources.landing.row_files import FORMATS, SUFFIXES
+from dasd_resources.landing.row_files.formats import FORMATS, SUFFIXES
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.visible_text import excerpt
 

@@ -8,7 +8,7 @@ from dasd_resources.benchmarks.generated import generated_prompts
 from dasd_resources.benchmarks.layouts import LAYOUTS
 from dasd_resources.landing.prompt_files import Fields, InvalidRow, Prompt, QuestionPart, mapped_row, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.landing.row_files import MAX_ROW_BYTES
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES
 from dasd_resources.recipe import Benchmark, Columns, RecipeError
 from dasd_resources.verifiers.packed_tests import TooManyTests, packed
 from dasd_resources.visible_text import excerpt

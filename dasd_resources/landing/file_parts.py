@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dasd_resources.landing.prompt_files import Rows
-from dasd_resources.landing.row_files import MAX_RESPONSE_ROW_BYTES, DamagedFile, read_rows
+from dasd_resources.landing.row_files.formats import read_rows
+from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES, DamagedFile
 
 NUMBERED = re.compile(r"\.\d{5}$")  # the end of a part's name, before its content's hash
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dasd_resources.landing.row_files import FORMATS, SUFFIXES
+from dasd_resources.landing.row_files.formats import FORMATS, SUFFIXES
 
 MAX_FOLDERS = 3  # within each other
 UNFINISHED_SUFFIXES = (".tmp", ".part")

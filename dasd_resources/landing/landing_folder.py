@@ -31,7 +31,7 @@ from dasd_resources.home import LANDING_FOLDER
 from dasd_resources.landing.file_parts import NUMBERED, part_digests, part_stem, rows_of
 from dasd_resources.landing.folder_contents import Found, contents, local_contents
 from dasd_resources.landing.prompt_files import Rows, safe_stem
-from dasd_resources.landing.row_files import SUFFIXES
+from dasd_resources.landing.row_files.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from dasd_resources.recipe import Recipe

@@ -22,15 +22,8 @@ from pathlib import Path
 from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import DUPLICATES, RejectedPrompt, RejectionKind
-from dasd_resources.landing.row_files import (
-    MAX_RESPONSE_ROW_BYTES,
-    MAX_ROW_BYTES,
-    SUFFIXES,
-    DamagedFile,
-    FileRow,
-    limited,
-    read_rows,
-)
+from dasd_resources.landing.row_files.formats import SUFFIXES, read_rows
+from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES, MAX_ROW_BYTES, DamagedFile, FileRow, limited
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
 from dasd_resources.visible_text import excerpt

@@ -34,7 +34,8 @@ from dasd_resources.landing.prompt_files import (
 )
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_rejections import InvalidResponse, RejectedResponse
-from dasd_resources.landing.row_files import MAX_RESPONSE_ROW_BYTES, DamagedFile, read_rows
+from dasd_resources.landing.row_files.formats import read_rows
+from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES, DamagedFile
 from dasd_resources.recipe.landing_settings import Columns, columns_for
 from dasd_resources.visible_text import excerpt
 

@@ -15,7 +15,7 @@ from dasd_resources.landing.landing_folder import LandedFile, LandingFolder, lan
 from dasd_resources.landing.prompt_files import Prompt, first_rows, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import read_questions
-from dasd_resources.landing.row_files import FORMATS
+from dasd_resources.landing.row_files.formats import FORMATS
 from dasd_resources.recipe import Recipe, columns_for
 from dasd_resources.visible_text import excerpt
 

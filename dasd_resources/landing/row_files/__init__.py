@@ -14,25 +14,3 @@ out: what a row must contain, which `prompt_files.py` checks; pickles, scripts, 
 | `rows` | a row, and the bounds of every format |
 | `formats` | a file's format, by its suffix |
 """
-
-from dasd_resources.landing.row_files.formats import FORMATS, SUFFIXES, read_rows
-from dasd_resources.landing.row_files.rows import (
-    MAX_RESPONSE_ROW_BYTES,
-    MAX_ROW_BYTES,
-    DamagedFile,
-    FileRow,
-    UnreadableRow,
-    limited,
-)
-
-__all__ = [
-    "FORMATS",
-    "MAX_RESPONSE_ROW_BYTES",
-    "MAX_ROW_BYTES",
-    "SUFFIXES",
-    "DamagedFile",
-    "FileRow",
-    "UnreadableRow",
-    "limited",
-    "read_rows",
-]
