@@ -50,8 +50,9 @@ BUDGET = 20_000  # responses a domain and temperature
 VERIFIED = 2_000  # rows of each table that `verify` recomputes here: all of them would take hours
 BAR = 2.0  # seconds, of the command as typed
 SCORED = ("student_logprobs", "sentence_probabilities", "sentence_types", "response_scores")
-COPIED = ("responses", "response_verdicts", *SCORED)
-OF_RESPONSE = (*COPIED, "student_tokens", "selected_responses", "sft_examples", "checkpoint_examples")
+COPIED = ("responses", *SCORED)
+OF_STUDENT = ("student_tokens", "response_verdicts")  # they depend on the question's tokens
+OF_RESPONSE = (*COPIED, *OF_STUDENT, "selected_responses", "sft_examples", "checkpoint_examples")
 
 
 @dataclass
@@ -135,11 +136,16 @@ def copies() -> Iterator[str]:
         more = ", n.prompt_id AS prompt_id, n.seed AS seed" if name == "responses" else ""
         yield f"""INSERT INTO {name} SELECT r.* REPLACE ({changed}{more})
             FROM {name} r JOIN new_responses n ON n.old = r.response_id WHERE n.batch = $batch AND r.batch = $first"""
-    own = "q.prompt_ids || r.token_ids[r.num_prompt_tokens + 1 :] AS token_ids, len(q.prompt_ids) AS num_prompt_tokens"
-    yield f"""INSERT INTO student_tokens SELECT r.* REPLACE ({changed}, {own})
-        FROM student_tokens r JOIN new_responses n ON n.old = r.response_id
-            JOIN new_prompts q ON q.prompt_id = n.prompt_id
-        WHERE n.batch = $batch AND q.batch = $batch AND r.batch = $first"""
+    # The question is longer by its sheet's number, and so is what the student has of it and `length` has counted.
+    of_new = "JOIN new_responses n ON n.old = t.response_id JOIN new_prompts q ON q.prompt_id = n.prompt_id"
+    added = "len(q.prompt_ids) - t.num_prompt_tokens"
+    yield f"""INSERT INTO student_tokens SELECT t.* REPLACE ({changed}, len(q.prompt_ids) AS num_prompt_tokens,
+            q.prompt_ids || t.token_ids[t.num_prompt_tokens + 1 :] AS token_ids, t.num_tokens + {added} AS num_tokens)
+        FROM student_tokens t {of_new} WHERE n.batch = $batch AND q.batch = $batch AND t.batch = $first"""
+    yield f"""INSERT INTO response_verdicts SELECT r.* REPLACE ({changed},
+            r.value + CASE filter WHEN 'length' THEN {added} ELSE 0 END AS value)
+        FROM response_verdicts r JOIN student_tokens t USING (response_id) {of_new}
+        WHERE n.batch = $batch AND q.batch = $batch AND t.batch = $first AND r.batch = $first"""
 
 
 def new_ids(project: Project, keys: list[str], num_responses: int) -> tuple[pl.DataFrame, pl.DataFrame]:

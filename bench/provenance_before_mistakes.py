@@ -44,6 +44,8 @@ def before_mistakes(sentences: pl.DataFrame) -> pl.DataFrame:
 def row(name: str, what: str, sentences: pl.DataFrame) -> list[object]:
     """Right minus wrong in teacher sentences, within questions, in points."""
     found = differences_within_questions(answer_shares(sentences), ["type"]).filter(pl.col("type") == "teacher")
+    if found.is_empty():  # no question has right answers and wrong ones
+        return [f"{name}, {what}", "", "", 0]
     points = {key: 100 * found[key][0] for key in ("difference", "low", "high")}
     interval = f"{points['low']:+.1f} to {points['high']:+.1f}"
     return [f"{name}, {what}", f"{points['difference']:+.1f}", interval, int(found["num_questions"][0])]
