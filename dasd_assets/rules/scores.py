@@ -113,6 +113,20 @@ def total_difference(reduction: Literal["mean", "weighted", "sum"], measure: Mea
     return pl.when(gap.count() > 0).then(total[reduction])
 
 
+def _of_differences(measure: Measure, per: Per) -> dict[str, Score]:
+    """`mean_probability_token` and the like: what is made of the differences of a response's sentences."""
+    gap = f"teacher minus student {'log-probability' if measure == 'log' else measure} per {per}"
+    by_tokens = f"mean over sentences, weighted by student tokens, of {gap}"
+    of_one = f"{gap}, of all sentences taken as one"
+    scores = {
+        "mean": Score(f"mean over sentences of {gap}", total_difference("mean", measure, per), is_mean=True),
+        "sum": Score(f"sum over sentences of {gap}", total_difference("sum", measure, per)),
+        "weighted": Score(by_tokens, total_difference("weighted", measure, per), is_mean=True),
+        "response": Score(of_one, difference_of_response(measure, per), is_mean=True),
+    }
+    return {f"{name}_{measure}_{per}": score for name, score in scores.items()}
+
+
 # Probabilities are geometric means per token (the report's), or per character (independent of the tokenizer).
 SCORES: dict[str, Score] = {
     "teacher_share": Score("share of the typed sentences that are teacher sentences", teacher_share(), is_mean=True),
@@ -121,82 +135,10 @@ SCORES: dict[str, Score] = {
         teacher_token_share(),
         is_mean=True,
     ),
-    "mean_probability_token": Score(
-        "mean over sentences of teacher minus student probability per token",
-        total_difference("mean", "probability", "token"),
-        is_mean=True,
-    ),
-    "sum_probability_token": Score(
-        "sum over sentences of teacher minus student probability per token",
-        total_difference("sum", "probability", "token"),
-    ),
-    "weighted_probability_token": Score(
-        "mean over sentences, weighted by student tokens, of teacher minus student probability per token",
-        total_difference("weighted", "probability", "token"),
-        is_mean=True,
-    ),
-    "response_probability_token": Score(
-        "teacher minus student probability per token, of all sentences taken as one",
-        difference_of_response("probability", "token"),
-        is_mean=True,
-    ),
-    "mean_log_token": Score(
-        "mean over sentences of teacher minus student log-probability per token",
-        total_difference("mean", "log", "token"),
-        is_mean=True,
-    ),
-    "sum_log_token": Score(
-        "sum over sentences of teacher minus student log-probability per token",
-        total_difference("sum", "log", "token"),
-    ),
-    "weighted_log_token": Score(
-        "mean over sentences, weighted by student tokens, of teacher minus student log-probability per token",
-        total_difference("weighted", "log", "token"),
-        is_mean=True,
-    ),
-    "response_log_token": Score(
-        "teacher minus student log-probability per token, of all sentences taken as one",
-        difference_of_response("log", "token"),
-        is_mean=True,
-    ),
-    "mean_probability_character": Score(
-        "mean over sentences of teacher minus student probability per character",
-        total_difference("mean", "probability", "character"),
-        is_mean=True,
-    ),
-    "sum_probability_character": Score(
-        "sum over sentences of teacher minus student probability per character",
-        total_difference("sum", "probability", "character"),
-    ),
-    "weighted_probability_character": Score(
-        "mean over sentences, weighted by student tokens, of teacher minus student probability per character",
-        total_difference("weighted", "probability", "character"),
-        is_mean=True,
-    ),
-    "response_probability_character": Score(
-        "teacher minus student probability per character, of all sentences taken as one",
-        difference_of_response("probability", "character"),
-        is_mean=True,
-    ),
-    "mean_log_character": Score(
-        "mean over sentences of teacher minus student log-probability per character",
-        total_difference("mean", "log", "character"),
-        is_mean=True,
-    ),
-    "sum_log_character": Score(
-        "sum over sentences of teacher minus student log-probability per character",
-        total_difference("sum", "log", "character"),
-    ),
-    "weighted_log_character": Score(
-        "mean over sentences, weighted by student tokens, of teacher minus student log-probability per character",
-        total_difference("weighted", "log", "character"),
-        is_mean=True,
-    ),
-    "response_log_character": Score(
-        "teacher minus student log-probability per character, of all sentences taken as one",
-        difference_of_response("log", "character"),
-        is_mean=True,
-    ),
+    **_of_differences("probability", "token"),
+    **_of_differences("log", "token"),
+    **_of_differences("probability", "character"),
+    **_of_differences("log", "character"),
 }
 RESPONSE_SCORING = Rule("scores", DIVERGENCE_VERSION, uses=(DIVERGENCE,), catalogue=SCORES)
 
