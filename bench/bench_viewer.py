@@ -38,7 +38,7 @@ PAGES = {
     "of one batch": "/explore?batch=batch_07",
     "wrong answers, longest first": "/explore?verdict=wrong&sort=length",
     "a range of scores": "/explore?score_min=0.5&score_max=0.6&temperature=1.0",
-    "the last page of all": f"/explore?page={NUM_RESPONSES // 50}",
+    "the last page of all": "/explore?page={last}",
     "a text, searched before": "/explore?q=total+4711",
 }
 
@@ -54,7 +54,7 @@ def main(home: Path, num: int) -> None:
     searching = seconds(lambda: client.get(PAGES["a text, searched before"]).raise_for_status())
     identity, question = lake.read("SELECT response_id, prompt_id FROM responses LIMIT 1").row(0)
     pages = PAGES | {"a response": f"/response/{identity}", "its question": f"/question/{question}"}
-    rows = [[name, *timed(client, path)] for name, path in pages.items()]
+    rows = [[name, *timed(client, path.format(last=num // 50))] for name, path in pages.items()]
     slowest = max(float(str(row[1])) for row in rows)
     print(f"## `dasd view` over {num:,} responses\n")
     print(
