@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from results import against, table
 
 from dasd_resources.sandbox import USUAL, Confinement
-from dasd_resources.verifiers import Asked, verify
+from dasd_resources.verifiers.catalogue import verify
+from dasd_resources.verifiers.judgement import Asked
 
 NUM_PROGRAMS, NUM_TESTS, NUM_CORES = 60, 10, 2
 BAR = 1.0  # the sandbox may not cost more than a Python start for each test does

@@ -39,7 +39,7 @@ from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.response_files import read_questions
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehouse
-from dasd_resources.verifiers import VERIFIERS
+from dasd_resources.verifiers.catalogue import VERIFIERS
 from dasd_resources.visible_text import visible
 
 PROMPTS_VERSION = "2"

@@ -27,7 +27,8 @@ from dasd_resources.storage.ledger import Ledger
 from dasd_resources.storage.passes import ROWS_OF_OBJECTS
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Reading, Row, Warehouse
-from dasd_resources.verifiers import VERDICTS, in_order
+from dasd_resources.verifiers.in_order import in_order
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 RESPONSES_AT_ONCE = 64  # as a data frame; of 65,536 tokens, 50 MB
 

@@ -16,7 +16,9 @@ from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.tables.recurring import BATCH, RESPONSE_ID, RUN_ID
 from dasd_resources.storage.tables.table import Column, Reference, Table
-from dasd_resources.verifiers import VERIFIERS, Asked, Judgement, Verifier, compare_final_answer
+from dasd_resources.verifiers.catalogue import VERIFIERS, Verifier
+from dasd_resources.verifiers.final_answer import compare_final_answer
+from dasd_resources.verifiers.judgement import Asked, Judgement
 
 Entry = TypeVar("Entry")
 MAX_CHARACTERS = 200

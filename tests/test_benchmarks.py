@@ -13,8 +13,9 @@ from dasd_resources.benchmarks.layouts import LAYOUTS
 from dasd_resources.benchmarks.questions import benchmark_prompts
 from dasd_resources.landing.prompt_files import InvalidRow, Prompt
 from dasd_resources.recipe import Benchmark, RecipeError, Task
-from dasd_resources.verifiers import Asked, verify
+from dasd_resources.verifiers.catalogue import verify
 from dasd_resources.verifiers.code_tests import OutputTest, question_tests
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.packed_tests import PACKED_FROM, PREFIX, TooManyTests, packed, unpacked
 
 PAGE = Path(__file__).parents[1] / "docs" / "held_out_benchmarks.md"

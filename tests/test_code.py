@@ -10,10 +10,11 @@ import zlib
 import pytest
 
 from dasd_resources.sandbox import USUAL, Confinement
-from dasd_resources.verifiers import Asked, Judgement, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
 from dasd_resources.verifiers.code_output import same_output, same_value
 from dasd_resources.verifiers.code_programs import program_of
 from dasd_resources.verifiers.code_tests import AssertTest, CallTest, InvalidTests, OutputTest, question_tests
+from dasd_resources.verifiers.judgement import Asked, Judgement
 
 pytestmark = pytest.mark.sandbox
 

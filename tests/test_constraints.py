@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.verifiers import Asked, Judgement, needs_reference, reference_fault, verify
+from dasd_resources.verifiers.catalogue import needs_reference, reference_fault, verify
 from dasd_resources.verifiers.instructions import INSTRUCTIONS, Given, num_sentences
+from dasd_resources.verifiers.judgement import Asked, Judgement
 
 ENGLISH = "this is a plain sentence about the weather in the north of the country"
 

@@ -7,8 +7,9 @@ import pytest
 from reasoning_gym import create_dataset
 
 from dasd_resources.sandbox import USUAL, Session
-from dasd_resources.verifiers import Asked, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
 from dasd_resources.verifiers.evaluated_scorers import evaluated_score, exact_value, in_notation
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS
 
 pytestmark = pytest.mark.sandbox

@@ -23,7 +23,7 @@ from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.warehouse import Row
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 SUM = {"question": "What is 2 + 3?", "reference_answer": "5", "verifier": "math"}
 

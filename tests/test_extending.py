@@ -31,7 +31,8 @@ from dasd_assets.service.automation import batch_tick, training_tick
 from dasd_assets.service.jobs import DATA_ONLY
 from dasd_assets.service.planning import Planner
 from dasd_resources.recipe import Recipe, RecipeError
-from dasd_resources.verifiers import VERIFIERS, Verifier, compare_final_answer
+from dasd_resources.verifiers.catalogue import VERIFIERS, Verifier
+from dasd_resources.verifiers.final_answer import compare_final_answer
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd_resources.verifiers import Asked, Judgement, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
 from dasd_resources.verifiers.json_answers import MAX_CHARS
+from dasd_resources.verifiers.judgement import Asked, Judgement
 
 PERSON = {
     "type": "object",

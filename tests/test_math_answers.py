@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dasd_resources.verifiers import Asked, Judgement, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
+from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.math_answers import COMPARISON, MEMORY_BYTES
 from dasd_resources.verifiers.verdict_cache import VERDICTS
 

@@ -6,8 +6,9 @@ from itertools import permutations
 import pytest
 
 from dasd_assets.rules.merging import Known, merge
-from dasd_resources.verifiers import CORRECT, VERIFIERS, Asked, Judgement, Verifier
+from dasd_resources.verifiers.catalogue import VERIFIERS, Verifier
 from dasd_resources.verifiers.exact import judge_exact
+from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 
 BARE = Known("general", None, None, "{}")
 MATHS = Known("math", "5", "math", '{"level":2}')

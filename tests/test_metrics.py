@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from dasd_assets.evaluation.metrics import ks, majority, metrics, over_questions, pass_at_k, quantile
-from dasd_resources.verifiers import Asked, takes_votes, vote
+from dasd_resources.verifiers.catalogue import takes_votes, vote
+from dasd_resources.verifiers.judgement import Asked
 
 NAMES = ["question_id", "status", "correct", "cut_off", "num_tokens", "repetition", "final_answer", "votes"]
 

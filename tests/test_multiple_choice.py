@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasd_resources.verifiers import Asked, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.multiple_choice import MAX_CHARS, chosen
 
 DATA = Path(__file__).parent / "data" / "multiple_choice"

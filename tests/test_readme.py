@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
-from dasd_resources.verifiers import VERIFIERS
+from dasd_resources.verifiers.catalogue import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ import pytest
 from reasoning_gym import create_dataset, get_score_answer_fn
 from reasoning_gym.factory import DATASETS
 
-from dasd_resources.verifiers import Asked, reference_fault, verify
+from dasd_resources.verifiers.catalogue import reference_fault, verify
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.reasoning_gym_datasets import (
     EVALUATED_DATASETS,
     EXCLUDED_DATASETS,

@@ -12,7 +12,7 @@ from dasd_assets.rules.filters.catalogue import LIMITS, correctness, filter_vers
 from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
 from dasd_resources.recipe import RecipeError, load_recipe
 from dasd_resources.sandbox import USUAL, Confinement
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 RECIPE = load_recipe("demo")
 SHORT = Confinement(seconds_per_test=0.25)

@@ -7,12 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasd_resources.verifiers import (
-    MAX_ANSWER_CHARS,
+from dasd_resources.verifiers.catalogue import (
     VERIFIER_VERSION,
     VERIFIERS,
-    Asked,
-    Judgement,
     Verifier,
     known_verifier,
     reference_fault,
@@ -20,7 +17,8 @@ from dasd_resources.verifiers import (
     verifier_names,
     verify,
 )
-from dasd_resources.verifiers.final_answer import extract_answer
+from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, extract_answer
+from dasd_resources.verifiers.judgement import Asked, Judgement
 
 
 def judged(verifier: str, answer: str, reference: str, metadata: str = "{}") -> Judgement:

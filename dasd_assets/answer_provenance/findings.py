@@ -20,7 +20,7 @@ from dasd_assets.rules.type_shares import (
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers import UNVERIFIABLE
+from dasd_resources.verifiers.judgement import UNVERIFIABLE
 
 NUM_CHARACTERISTIC = 8  # sentences of each type
 MAX_SHOWN_SENTENCES = 40  # of the one answer that is drawn

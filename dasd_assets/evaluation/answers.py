@@ -26,7 +26,8 @@ from dasd_resources.recipe import Model, Recipe
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERDICTS, in_order
+from dasd_resources.verifiers.in_order import in_order
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 PATIENCE = 0.02  # seconds for a verdict before the engine is asked for the next answer, so that a crash loses few
 

@@ -19,7 +19,7 @@ from dasd_assets.rules.verdict import VERIFYING_LIMITS, verifier_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import takes_votes
+from dasd_resources.verifiers.catalogue import takes_votes
 
 WHICH = ("checkpoint_id", "benchmark", "temperature", "top_p", "max_tokens", "verifier_version")  # and num_samples
 SETTINGS = (*WHICH[1:], "num_samples")  # the few ways to ask: rows of all checkpoints are deleted by one query of each

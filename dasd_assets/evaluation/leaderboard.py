@@ -17,7 +17,7 @@ from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,8 @@ from dasd_resources.chat import split_thinking
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe, Repetition
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import Asked, vote
+from dasd_resources.verifiers.catalogue import vote
+from dasd_resources.verifiers.judgement import Asked
 
 TRAITS_VERSION = "1"  # raise it when a final answer can be counted otherwise
 REPEATING = Rule("repetition", FILTER_VERSION, ("filters.repetition",))

@@ -42,7 +42,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_recipes import evaluated_recipe
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers import VERDICTS
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:

@@ -31,7 +31,8 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
-from dasd_resources.verifiers import VERDICTS, in_order
+from dasd_resources.verifiers.in_order import in_order
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:

@@ -32,7 +32,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers import UNVERIFIABLE
+from dasd_resources.verifiers.judgement import UNVERIFIABLE
 
 NUM_POSITIONS = 8
 STUDENT = "student"

@@ -11,7 +11,8 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.verification_settings import LIMITS
 from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.storage.lake import Row
-from dasd_resources.verifiers import UNVERIFIABLE, VERIFIER_VERSION, Asked, JudgementKind, verify
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION, verify
+from dasd_resources.verifiers.judgement import UNVERIFIABLE, Asked, JudgementKind
 
 VERIFYING = Rule("verifiers", VERIFIER_VERSION)
 VERIFYING_LIMITS = LIMITS  # of the recipe: they decide what becomes of a program

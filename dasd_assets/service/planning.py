@@ -37,7 +37,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers import VERIFIER_VERSION
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun at a time
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from dasd_resources.landing.prompt_files import InvalidRow, Prompt, prompt_of
 from dasd_resources.recipe.evaluation_settings import Task
 from dasd_resources.recipe.parts import RecipeError
-from dasd_resources.verifiers import known_verifier, unknown_verifier
+from dasd_resources.verifiers.catalogue import known_verifier, unknown_verifier
 
 ATTEMPTS = 20  # entries looked at for each question: small datasets repeat themselves
 

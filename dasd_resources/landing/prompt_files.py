@@ -25,7 +25,8 @@ from dasd_resources.landing.rejections import DUPLICATES, RejectedPrompt, Reject
 from dasd_resources.landing.row_files.formats import SUFFIXES, read_rows
 from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES, MAX_ROW_BYTES, DamagedFile, FileRow, limited
 from dasd_resources.recipe.landing_settings import Columns, columns_for
-from dasd_resources.verifiers import Asked, known_verifier, needs_reference, reference_fault, unknown_verifier
+from dasd_resources.verifiers.catalogue import known_verifier, needs_reference, reference_fault, unknown_verifier
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes

@@ -59,7 +59,7 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import DamagedFiles
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.tables import TABLES
-from dasd_resources.verifiers import VERDICTS
+from dasd_resources.verifiers.verdict_cache import VERDICTS
 
 NUM_REPORTED = 20  # faults named of each check; the others are counted
 Check = tuple[str, set[str], Callable[[], Iterator[Fault]]]

@@ -28,7 +28,9 @@ from dasd_assets.rules.verdict import Verdict, judge_answer, verifier_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.sandbox import USUAL, Confinement, NoSandbox
 from dasd_resources.storage.lake import Reading
-from dasd_resources.verifiers import GIVEN_UP, VERIFIER_VERSION, in_order
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
+from dasd_resources.verifiers.in_order import in_order
+from dasd_resources.verifiers.judgement import GIVEN_UP
 
 GAVE_UP = "their verifier gave up, then or now"
 _OF_PROMPT = "p.prompt_id, p.question, p.system_prompt, p.reference_answer, p.verifier, p.metadata"

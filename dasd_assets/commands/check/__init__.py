@@ -29,7 +29,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.json_text import json_text
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
-from dasd_resources.verifiers import runs_programs
+from dasd_resources.verifiers.catalogue import runs_programs
 from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")

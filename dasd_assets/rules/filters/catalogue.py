@@ -19,7 +19,8 @@ from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, Verdict, fina
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Filters, Recipe, Thinking
 from dasd_resources.sandbox import USUAL, Confinement
-from dasd_resources.verifiers import VERIFIER_VERSION, Asked
+from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
+from dasd_resources.verifiers.judgement import Asked
 
 FILTER_VERSION = "2"  # raise it when a verdict can change; not for a filter that is added
 
