@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from posixpath import dirname, join, normpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -57,7 +58,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def without(link: re.Match[str]) -> str:
         text, address = link[1], link[2].partition("#")[0]
-        if "://" in address or not address or files.get_file_from_path(_normal(page.file.src_uri, address)):
+        at = normpath(join(dirname(page.file.src_uri), address))  # as mkdocs names files: relative to docs/
+        if "://" in address or not address or files.get_file_from_path(at):
             return link[0]
         if recipe := SHIPPED_LINK.search(address):
             return f"[{text}]({'../' * page.file.src_uri.count('/')}reference/recipes/{recipe[1]}.md)"
@@ -66,17 +68,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return text
 
     return LINK.sub(without, markdown)
-
-
-def _normal(page: str, address: str) -> str:
-    """The address as mkdocs names files: relative to docs/."""
-    parts: list[str] = list(Path(page).parent.parts)
-    for part in Path(address).parts:
-        if part == ".." and parts:
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -74,13 +74,13 @@ def at_hand(figures: Figures) -> Values:
     return {name: figure.value for name, figure in figures.items()}
 
 
-def intervals(compute: Callable[[Values], Mapping[str, float]], figures: Figures, seed: int = 0) -> dict[str, Interval]:
+def intervals(compute: Callable[[Values], Mapping[str, float]], figures: Figures) -> dict[str, Interval]:
     """What `compute` gives for the values, and between which ends it lies as all figures vary together.
 
     A figure is drawn log-normally, with the deviation of either side of its interval: sums of stages that share a
     figure are then as uncertain as they should be, and no more.
     """
-    drawn = _draws(figures, seed)
+    drawn = _draws(figures)
     outcomes = [compute({name: float(values[index]) for name, values in drawn.items()}) for index in range(NUM_DRAWS)]
     found = compute(at_hand(figures))
     result = dict[str, Interval]()
@@ -90,12 +90,11 @@ def intervals(compute: Callable[[Values], Mapping[str, float]], figures: Figures
     return result
 
 
-def _draws(figures: Figures, seed: int) -> dict[str, np.ndarray]:
+def _draws(figures: Figures) -> dict[str, np.ndarray]:
     """Name -> NUM_DRAWS values. In the order of the names: a figure that is added changes no other's draws."""
     drawn = dict[str, np.ndarray]()
     for name, figure in sorted(figures.items()):
-        digits = [ord(char) for char in name]
-        normal = np.random.default_rng([seed, *digits]).standard_normal(NUM_DRAWS)
+        normal = np.random.default_rng([0, *map(ord, name)]).standard_normal(NUM_DRAWS)
         if figure.value == 0:
             drawn[name] = np.zeros(NUM_DRAWS)
             continue

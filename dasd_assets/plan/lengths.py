@@ -1,6 +1,7 @@
 """Log-normal lengths of responses, cut at a limit of tokens: what a lower limit changes."""
 
 import math
+from statistics import NormalDist
 
 from dasd_assets.plan.figures import Values
 from dasd_resources.recipe import Recipe
@@ -34,13 +35,9 @@ def _median(mean: float, spread: float, limit: float) -> float:
 
 def _mean_below(median: float, spread: float, limit: float) -> float:
     """E[min(length, limit)]."""
-    z = (math.log(limit) - math.log(median)) / spread
-    return median * math.exp(spread**2 / 2) * _normal(z - spread) + limit * (1 - _normal(z))
+    below = _share_below(median * math.exp(spread**2), spread, limit)
+    return median * math.exp(spread**2 / 2) * below + limit * (1 - _share_below(median, spread, limit))
 
 
 def _share_below(median: float, spread: float, limit: float) -> float:
-    return _normal((math.log(limit) - math.log(median)) / spread)
-
-
-def _normal(z: float) -> float:
-    return (1 + math.erf(z / math.sqrt(2))) / 2
+    return NormalDist(math.log(median), spread).cdf(math.log(limit))
