@@ -46,7 +46,7 @@ def types_by_stage(stages: pl.DataFrame) -> "Figure":
 def types_by_position(positions: pl.DataFrame, newest: str | None) -> "Figure":
     """Share of each type by relative position, in right and in wrong answers, all questions pooled (Figure 6)."""
     title = f"own answers of {newest}, all questions pooled: difficulty confounds right and wrong"
-    figure, axes = panels(list(FOUR_TYPES), "position in the answer", "share", title)
+    figure, axes = panels(list(FOUR_TYPES), "share", title)
     for kind, each in zip(FOUR_TYPES, axes, strict=True):
         for correct, label, style in ((True, "right", "-"), (False, "wrong", "--")):
             part = positions.filter((pl.col("type") == kind) & (pl.col("correct") == correct)).sort("position")
@@ -72,7 +72,7 @@ def right_minus_wrong(pooled: pl.DataFrame, within: pl.DataFrame, newest: str | 
 def right_minus_wrong_by_position(differences: pl.DataFrame, newest: str | None) -> "Figure":
     """The same within questions, by relative position."""
     title = f"own answers of {newest}: right minus wrong answers to the same question"
-    figure, axes = panels(list(FOUR_TYPES), "position in the answer", "difference", title)
+    figure, axes = panels(list(FOUR_TYPES), "difference", title)
     for kind, each in zip(FOUR_TYPES, axes, strict=True):
         part = differences.filter(pl.col("type") == kind).sort("position")
         each.axhline(0, color="black", linewidth=0.6)

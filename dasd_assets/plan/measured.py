@@ -158,12 +158,13 @@ def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
 
 def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figure]:
     asked = lake.read("SELECT count(*) FROM prompts").item()
+    prompts = lake.read("SELECT num_prompt_tokens FROM student_tokens")
     share = asked / max(num_landed, 1)
     figures = {
         "asked_share": measured(np.array([1.0] * asked + [0.0] * (num_landed - asked)), is_share=True)
         if num_landed > asked
         else Figure(share, max(1 - 3 / max(num_landed, 1), 0.0), share, PILOT, True),
-        "prompt_tokens": measured(_column(lake, "SELECT num_prompt_tokens AS value FROM student_tokens")),
+        "prompt_tokens": measured(prompts["num_prompt_tokens"].cast(pl.Float64).to_numpy()),
     }
     filters = required_filters(recipe.filters.require_correct, recipe.filters.required)
     responses = stored("responses", "num_tokens", "response_id", "prompt_id", "temperature")
@@ -285,7 +286,3 @@ def _of_disk(lake: Lake) -> dict[str, Figure]:
             each = sizes[table] / float(number)  # DuckDB sums to a decimal
             figures[name] = Figure(each, 0.7 * each, 1.1 * each, PILOT)
     return figures
-
-
-def _column(lake: Lake, query: str) -> np.ndarray:
-    return lake.read(query)["value"].cast(pl.Float64).to_numpy()

@@ -119,8 +119,8 @@ def labelled_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def panels(titles: Sequence[str], x_label: str, y_label: str, title: str) -> "tuple[Figure, list[Axes]]":
-    """A new figure with a small pair of axes for each of four titles, two by two, in that style."""
+def panels(titles: Sequence[str], y_label: str, title: str) -> "tuple[Figure, list[Axes]]":
+    """A new figure with a small pair of axes over an answer for each of four titles, two by two, in that style."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4.2))
@@ -132,7 +132,7 @@ def panels(titles: Sequence[str], x_label: str, y_label: str, title: str) -> "tu
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         if place >= 2:
-            axes.set_xlabel(x_label, fontsize=8)
+            axes.set_xlabel("position in the answer", fontsize=8)
         if place % 2 == 0:
             axes.set_ylabel(y_label, fontsize=8)
     return figure, every

@@ -78,20 +78,18 @@ def compare(paired: Paired, num_replicates: int = NUM_REPLICATES) -> Comparison:
     )
 
 
-def comparisons(
-    answers: pl.DataFrame, pairs: Sequence[tuple[object, object]], seeds: Sequence[object] | None = None
-) -> pl.DataFrame:
+def comparisons(answers: pl.DataFrame, pairs: Sequence[tuple[object, object]]) -> pl.DataFrame:
     """Each pair's arm less its baseline, per benchmark and temperature; Holm's correction is over all rows.
 
     answers: arm, seed, benchmark, temperature, question_id, correct; one row per sample, failed ones wrong.
-    pairs: arm and baseline. seeds: as for `paired_differences`.
+    pairs: arm and baseline, paired under the seeds that both have.
     Returns arm, baseline, benchmark, temperature, the columns of Comparison, p_holm, statistics_version.
     Raises Unpaired as `paired_differences` does.
     """
     rows = []
     for (benchmark, temperature), part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
         for arm, baseline in pairs:
-            found = compare(paired_differences(part, arm, baseline, seeds))
+            found = compare(paired_differences(part, arm, baseline))
             setting = {"arm": arm, "baseline": baseline, "benchmark": benchmark, "temperature": temperature}
             rows.append({**setting, **asdict(found)})
     adjusted = holm([row["p"] for row in rows])
