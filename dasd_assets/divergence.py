@@ -29,6 +29,7 @@ from dasd_resources.storage.passes import passes
 from dasd_resources.storage.warehouse import Reading, Warehouse
 
 SENTENCES_AT_ONCE = 200_000  # of 250 bytes, twice that with what is made of them
+TYPED_AT_ONCE = 100_000  # 760,000 sentences peaked at 809 MB, 190,000 at 729; with 200,000 at 876 and 742
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -104,7 +105,7 @@ def _response_scores(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def write_types(
-    warehouse: Warehouse, batch: str, student: str, recipe: Recipe, origin: str, at_once: int = SENTENCES_AT_ONCE
+    warehouse: Warehouse, batch: str, student: str, recipe: Recipe, origin: str, at_once: int = TYPED_AT_ONCE
 ) -> None:
     """Type and commit the batch's sentences that this rule has not typed yet, about `at_once` at a time."""
     params: dict[str, object] = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}

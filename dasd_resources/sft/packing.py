@@ -23,27 +23,31 @@ PROBE_TOKENS = 64  # of each of the two samples
 # In nats, for the logprob of a token when other tokens of the same number come before its sample: the shapes are equal,
 # so kernels give the same bits, but for experts, whose loads change with it.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
+COLUMNS = ["input_ids", "labels"]
 Forward = Callable[[list[list[int]]], torch.Tensor]
 
 
 def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
     """The rows, memory-mapped; with packing, bins of whole rows: no row is as long as a bin, so none is split."""
-    dataset = Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=["input_ids", "labels"])
     if not training.packing:
-        return dataset
+        return _mapped(rows, COLUMNS, cache)
     # A column at a time: which rows share a bin depends on their lengths alone, and TRL copies whole columns.
-    batches = {"batch_size": rows_at_once(dataset)}
     with PartialState().main_process_first():
-        ids, labels = (
-            pack_dataset(dataset.select_columns([name]), training.max_length, "bfd_split", batches)
-            for name in dataset.column_names
-        )
+        ids, labels = (_packed(_mapped(rows, [name], cache), training.max_length) for name in COLUMNS)
         return concatenate_datasets([ids, labels.remove_columns("seq_lengths")], axis=1)
+
+
+def _mapped(rows: Path, columns: list[str], cache: Path) -> Dataset:
+    return Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=columns)
+
+
+def _packed(column: Dataset, max_length: int) -> Dataset:
+    return pack_dataset(column, max_length, "bfd_split", {"batch_size": rows_at_once(column)})
 
 
 def rows_at_once(dataset: Dataset) -> int:
     """Rows that are packed together: fewer where they are long."""
-    num_tokens: int = pc.sum(pc.list_value_length(dataset.data.column("input_ids"))).as_py()
+    num_tokens: int = pc.sum(pc.list_value_length(dataset.data.column(0))).as_py()
     return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(dataset) // num_tokens))
 
 
