@@ -28,12 +28,6 @@ def _wrapped(start: str, text: str) -> str:
     )
 
 
-def excerpt(text: str, length: int) -> str:
-    """A text on one line, at most that long."""
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= length else f"{one_line[: length - 1]}…"
-
-
 def run(row: Record) -> str:
     """The Dagster run that wrote a row."""
     return f"run {row['run_id']}" if row.get("run_id") else "run not recorded"

@@ -1,8 +1,9 @@
 """A question: where it landed, who asked it, and where asked for, all that it touched."""
 
-from dasd_assets.audit.pages.layout import Rows, excerpt, page, run, section
+from dasd_assets.audit.pages.layout import Rows, page, run, section
 from dasd_assets.audit.pages.rows import dataset_lines, rollout_lines, touched_lines
 from dasd_assets.audit.prompt import Record
+from dasd_resources.visible_text import excerpt_line
 
 
 def prompt_page(record: Record) -> str:
@@ -46,10 +47,11 @@ def prompt_lines(prompt: Record) -> list[tuple[str, str]]:
             ),
             ("domain", prompt["domain"]),
             ("language", prompt["language"] or "unknown"),
-            ("question", excerpt(prompt["question"], 300)),
+            ("question", excerpt_line(prompt["question"], 300)),
         ]
         if prompt["reference_answer"] is not None:
-            lines.append(("answer", f"{excerpt(prompt['reference_answer'], 80)} (by {prompt['verifier'] or 'nobody'})"))
+            answer = excerpt_line(prompt["reference_answer"], 80)
+            lines.append(("answer", f"{answer} (by {prompt['verifier'] or 'nobody'})"))
     lines += [("merged from", _merged(row)) for row in prompt["merged_lines"]]
     lines += [("asked by", _asked(row)) for row in prompt["asked"]]
     lines += [("HELD OUT", f"no stage of recipe {name} is trained on it") for name in prompt["held_out_by"]]

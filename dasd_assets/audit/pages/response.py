@@ -1,9 +1,10 @@
 """A response from its question to the checkpoints that learned from it; a training example, by its source."""
 
-from dasd_assets.audit.pages.layout import Rows, excerpt, page, run, section
+from dasd_assets.audit.pages.layout import Rows, page, run, section
 from dasd_assets.audit.pages.question import prompt_lines
 from dasd_assets.audit.pages.rows import dataset_lines, rollout_lines
 from dasd_assets.audit.prompt import Record
+from dasd_resources.visible_text import excerpt_line
 
 
 def response_page(record: Record) -> str:
@@ -78,8 +79,8 @@ def _continuation_page(record: Record) -> str:
             ("ended", f"{made['finish_reason']} after {made['num_tokens']:,} tokens"),
             ("made by", run(made)),
         ],
-        section("Prefix (the student's)", [excerpt(made["prefix_text"], 400)]),
-        section("Continuation (the teacher's)", [excerpt(made["continuation_text"], 400)]),
+        section("Prefix (the student's)", [excerpt_line(made["prefix_text"], 400)]),
+        section("Continuation (the teacher's)", [excerpt_line(made["continuation_text"], 400)]),
         section("Filters", _verdicts(record["verdicts"])),
     )
 
@@ -110,7 +111,7 @@ def _sentences(rows: Rows) -> list[str]:
         kinds = "/".join(str(row["types"].get(v, {}).get("sentence_type") or "-") for v in versions) or "-"
         lines.append(
             f"{row['sentence_index'] + 1:>4} {_prob(row['teacher_prob']):>8} {_prob(row['student_prob']):>8}  "
-            f"{kinds:<8} {excerpt(row['text'], 84)}"
+            f"{kinds:<8} {excerpt_line(row['text'], 84)}"
         )
     return lines
 
