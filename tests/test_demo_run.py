@@ -1,6 +1,7 @@
 """The demo recipe, once, for real: tiny models, the transformers engine and TRL in a child, as `make demo` runs it.
 
-The README's queries run on what it made, and a second run finds nothing to do.
+The README's queries run on what it made, and a second run finds nothing to do. On half of the demo's questions, which
+teach the student enough to be seen; on all of them as a drill.
 """
 
 import json
@@ -17,8 +18,13 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="module", params=[800, pytest.param(1600, marks=pytest.mark.drill)])
+def num_questions(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command(tmp_path_factory: pytest.TempPathFactory, num_questions: int) -> Command:
     """Runs a Python module in a home of its own, without the caller's Dagster and DASD settings."""
     home = tmp_path_factory.mktemp("demo")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "DASD"))}
@@ -32,8 +38,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 @pytest.fixture(scope="module")
-def first_run(command: Command) -> subprocess.CompletedProcess[str]:
-    landed = command("dasd_resources.demo.questions", "$HOME/prompts")
+def first_run(command: Command, num_questions: int) -> subprocess.CompletedProcess[str]:
+    landed = command("dasd_resources.demo.questions", "$HOME/prompts", f"--num-prompts={num_questions}")
     assert landed.returncode == 0, landed.stderr
     return command("dasd_assets.cli", "run", "--recipe", "demo")
 
