@@ -9,12 +9,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 IN_MEMORY = Path(":memory:")
+COLUMNS = "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m, pragma_table_info(m.name) c"
 SECONDS_TO_WAIT = 60.0  # for another process's write
 # Errors that say nothing of the file: it is in use, or the disk is full.
 OF_THE_MACHINE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM}
@@ -49,13 +51,18 @@ def _on(path: Path, create_table: str, work: Callable[[sqlite3.Connection], T]) 
 
 def _check_columns(connection: sqlite3.Connection, create_table: str) -> None:
     """Raise Damaged if the table is not as it would be created."""
-    with closing(sqlite3.connect(IN_MEMORY)) as fresh:
-        fresh.execute(create_table)
-        query = "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m, pragma_table_info(m.name) c"
-        wanted = fresh.execute(query).fetchall()
-    found = connection.execute(f"{query} WHERE m.name = ?", (wanted[0][0],)).fetchall()
+    wanted = _created(create_table)
+    found = connection.execute(f"{COLUMNS} WHERE m.name = ?", (wanted[0][0],)).fetchall()
     if found != wanted:
         raise Damaged(f"its table {wanted[0][0]} has other columns")
+
+
+@cache
+def _created(create_table: str) -> list[tuple[str, str, str, int]]:
+    """The columns of the table that a statement creates, as COLUMNS finds them."""
+    with closing(sqlite3.connect(IN_MEMORY)) as fresh:
+        fresh.execute(create_table)
+        return fresh.execute(COLUMNS).fetchall()
 
 
 def _throw_away(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from dasd_resources.content_hash import content_hash, file_hash
-from dasd_resources.file_hashes import cached_hash
+from dasd_resources.file_hashes import FileIdentity, known_hashes, remember_hash
 from dasd_resources.recipe import RecipeError
 
 WEIGHTS = "*.safetensors"
@@ -145,19 +145,20 @@ def _shards(path: Path) -> set[str]:
 
 def _hash_of_files(path: Path, patterns: tuple[str, ...], cache: Path) -> str:
     files = sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
-    hashes = {file.relative_to(path).as_posix(): _file_hash(file.resolve(), cache) for file in files}
-    return content_hash(hashes)[:16]
+    found = {file.relative_to(path).as_posix(): _identity(file.resolve()) for file in files}
+    known = known_hashes(cache, list(found.values()))
+    return content_hash({name: known.get(file) or _read_hash(file, cache) for name, file in found.items()})[:16]
 
 
-def _file_hash(file: Path, cache: Path) -> str:
-    before = file.stat()
-    stamp = (before.st_size, before.st_mtime_ns)
+def _identity(file: Path) -> FileIdentity:
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
 
-    def read() -> str:
-        sha256 = file_hash(file)
-        after = file.stat()
-        if (after.st_size, after.st_mtime_ns) != stamp:
-            raise RecipeError(f"{file} changed while it was read; run again when it is written")
-        return sha256
 
-    return cached_hash(cache, (str(file), *stamp), read)
+def _read_hash(file: FileIdentity, cache: Path) -> str:
+    """The hash of a file that is not in the cache, and is from now on."""
+    sha256 = file_hash(Path(file[0]))
+    if _identity(Path(file[0])) != file:
+        raise RecipeError(f"{file[0]} changed while it was read; run again when it is written")
+    remember_hash(cache, file, sha256)
+    return sha256
