@@ -7,7 +7,7 @@ import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.chats import Chats, NoChat
-from dasd_assets.audit.verify.sampling import CHUNK, part, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn, first_by_hash, part
 from dasd_assets.audit.verify.scores import close
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.answer_types import MODELS, answer_threshold_version, four_types
@@ -44,7 +44,7 @@ _ANSWERS = f"""SELECT DISTINCT ON (answer_id) {ANSWER_ID} AS answer_id, question
 def answer_texts(reading: Reading, chats: Chats, sample: int | None, say: Callable[[str], None]) -> Iterator[Fault]:
     """Scored answers that no evaluation holds, or whose tokens say another text; those without a model are counted."""
     query = f"""SELECT l.*, a.text, a.question_id AS asked
-        FROM (FROM answer_logprobs{some("answer_logprobs_id", sample)}) l LEFT JOIN ({_ANSWERS}) a USING (answer_id)"""
+        FROM {drawn("answer_logprobs", "answer_logprobs_id", sample)} l LEFT JOIN ({_ANSWERS}) a USING (answer_id)"""
     unread: Counter[str] = Counter()
     for chunk in reading.stream(query, {}, CHUNK):
         for row in chunk.iter_rows(named=True):
@@ -69,7 +69,7 @@ def answer_sentences(reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Sentences split and summed again, for three models: spans, counts and sums must be the stored ones."""
     groups = reading.read(_GROUPS)
     each = "SELECT DISTINCT answer_id FROM answer_sentences WHERE segmenter_version = $segmenter AND "
-    query = f"SELECT answer_id FROM ({each} {_MODELS}){some('answer_id', part(sample, groups))}"
+    query = first_by_hash(f"SELECT answer_id FROM ({each} {_MODELS})", "answer_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
         params = {**key, "segmenter": SEGMENTER_VERSION}
         for chunk in reading.read(query, params).iter_slices(CHUNK):

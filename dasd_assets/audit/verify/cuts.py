@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.rules.cuts import CUT_VERSION, cut_row
 from dasd_resources.storage.lake import Reading
 
@@ -11,7 +11,7 @@ from dasd_resources.storage.lake import Reading
 def cuts(reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Rows of this release's rule that are cut elsewhere now."""
     query = f"""SELECT c.rollout_id, c.cut_token, c.cut_char, c.reason, r.text, r.offsets
-        FROM (FROM prefix_cuts WHERE cut_version = $version{some("rollout_id", sample)}) c
+        FROM {drawn("prefix_cuts", "rollout_id", sample, "cut_version = $version")} c
             JOIN student_rollouts r USING (rollout_id)"""
     for chunk in reading.stream(query, {"version": CUT_VERSION}, CHUNK):
         for row in chunk.iter_rows(named=True):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from dasd_assets.audit.files import Fault
 from dasd_assets.audit.prompt import Record
-from dasd_assets.audit.verify.sampling import some
+from dasd_assets.audit.verify.sampling import first_by_hash
 from dasd_assets.audit.verify.scores import TOLERANCE
 from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM, checkpoint_asset, dataset_asset, selection_asset
 from dasd_assets.rules.candidates import HELD_OUT
@@ -125,20 +125,19 @@ _RISES = f"""SELECT count(*) FILTER (key > above + $tolerance) FROM (
 
 def selected_scores(reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Selected responses whose score is not the one that `response_scores` has under a rule of their threshold."""
-    for row in reading.read(
-        _SELECTED_SCORES.format(some=some("response_id", sample)), {"tolerance": TOLERANCE}
-    ).iter_rows(named=True):
+    query = _SELECTED_SCORES.format(selected=first_by_hash("FROM selected_responses", "response_id", sample))
+    for row in reading.read(query, {"tolerance": TOLERANCE}).iter_rows(named=True):
         name = f"{row['recipe']} {row['dataset']} {row['policy']} response_id {row['response_id']}"
         what = f"its {row['score_name']} is {row['score']}, at threshold {row['threshold']} response_scores has another"
         yield Fault("selected_responses", name, what, _select_again(row))
 
 
 _SELECTED_SCORES = """SELECT recipe, dataset, policy, response_id, score_name, score, threshold
-    FROM (FROM selected_responses{some}) s ANTI JOIN (
+    FROM ({selected}) s ANTI JOIN (
         SELECT response_id, score_name, threshold, score AS stored
         FROM response_scores JOIN (SELECT DISTINCT threshold_version, threshold FROM sentence_types)
             USING (threshold_version)
-        WHERE response_id IN (SELECT response_id FROM selected_responses)) r
+        WHERE response_id IN (SELECT response_id FROM ({selected}))) r
     ON s.response_id = r.response_id AND s.score_name = r.score_name AND s.threshold = r.threshold
         AND (abs(s.score - r.stored) <= $tolerance OR (s.score IS NULL AND r.stored IS NULL)) ORDER BY ALL"""
 

@@ -11,7 +11,7 @@ from functools import partial
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats
-from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn, first_by_hash
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.filters.catalogue import (
     CORRECTNESS,
@@ -175,8 +175,8 @@ def _rows(reading: Reading, judged: Judged, students: Mapping[str, str], sample:
     reading.create_temp_table("rules", f"SELECT {columns}", params)
     scope = "TRUE"
     if sample is not None:
-        query = f"SELECT {judged.key} FROM {judged.verdicts} GROUP BY {judged.key}{some(judged.key, sample)}"
-        reading.create_temp_table("chosen", query)
+        ids = f"SELECT DISTINCT {judged.key} FROM {judged.verdicts}"
+        reading.create_temp_table("chosen", first_by_hash(ids, judged.key, sample))
         scope = f"{judged.key} IN (FROM chosen)"
     batches: list[str | None] = [None]
     if "batch" in judged.columns:
@@ -204,7 +204,7 @@ def evaluations(
     query = f"""SELECT e.evaluation_id, e.benchmark, e.question_id, e.correct, e.kind, e.reason, e.response_text,
             e.verifier_version,
             q.question, q.reference_answer, q.verifier, q.metadata
-        FROM (FROM evaluations{some("evaluation_id", sample)}) e
+        FROM {drawn("evaluations", "evaluation_id", sample)} e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
                 AND list_contains($verifiers, e.verifier_version)"""
     num_unjudged = num_given_up = 0

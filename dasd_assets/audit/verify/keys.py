@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
+from dasd_assets.audit.verify.sampling import passes
 from dasd_assets.rules.candidates import JUDGED
-from dasd_resources.storage.lake import Reading
+from dasd_resources.storage.lake import Params, Reading
 from dasd_resources.storage.tables import TABLES, Reference, Table
 
 
@@ -68,11 +69,15 @@ ROW_RULES = (
 
 
 def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
+    """Keys of several rows. Where a reference says of which batch a row is, one in two batches is its fault."""
     key = ", ".join(table.key)
-    query = f"SELECT {key}, count(*) AS num FROM {table.name} GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"
-    for row in reading.read(query).iter_rows(named=True):
-        name = " ".join(str(value) for column, value in row.items() if column != "num")
-        yield Fault(table.name, name, f"there are {row['num']} rows of this key", "delete all but one of them")
+    by_batch = "batch" in table.key or any("batch" in reference.columns for reference in table.references)
+    for where, params in passes(reading, table.name) if by_batch else _ONE_PASS:
+        query = f"""SELECT {key}, count(*) AS num FROM {table.name} WHERE {where}
+            GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"""
+        for row in reading.read(query, params).iter_rows(named=True):
+            name = " ".join(str(value) for column, value in row.items() if column != "num")
+            yield Fault(table.name, name, f"there are {row['num']} rows of this key", "delete all but one of them")
 
 
 def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fault]:
@@ -82,12 +87,18 @@ def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fa
     withdrawn = known if reference.table == "prompts" else ""
     pairs = zip(reference.parent, reference.columns, strict=True)
     columns, names = ", ".join(reference.columns), ", ".join(f"{name} AS {column}" for name, column in pairs)
-    query = f"""SELECT DISTINCT {columns} FROM {table.name}
-        ANTI JOIN (SELECT {names} FROM {reference.table} {withdrawn}) USING ({columns})
-        WHERE {reference.columns[0]} IS NOT NULL ORDER BY ALL"""
-    for row in reading.read(query).iter_rows(named=True):
-        name = " ".join(f"{column} {value}" for column, value in row.items())
-        yield Fault(table.name, name, f"{reference.table} has no such row", AGAIN)
+    by_batch = "batch" in reference.columns and not reference.parent_columns
+    both = passes(reading, table.name, reference.table)
+    for where, params in both if by_batch else _ONE_PASS:
+        query = f"""SELECT DISTINCT {columns} FROM (FROM {table.name} WHERE {where})
+            ANTI JOIN (SELECT {names} FROM {reference.table} WHERE {where} {withdrawn}) USING ({columns})
+            WHERE {reference.columns[0]} IS NOT NULL ORDER BY ALL"""
+        for row in reading.read(query, params).iter_rows(named=True):
+            name = " ".join(f"{column} {value}" for column, value in row.items())
+            yield Fault(table.name, name, f"{reference.table} has no such row", AGAIN)
+
+
+_ONE_PASS: tuple[tuple[str, Params], ...] = (("TRUE", {}),)
 
 
 def wrong(reading: Reading, table: Table) -> Iterator[Fault]:

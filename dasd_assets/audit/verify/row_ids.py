@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dasd_assets.audit.checkpoint import document
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
-from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.rules.answers import answer_logprobs_id
 from dasd_assets.rules.heldout import heldout_logprobs_id
 from dasd_assets.rules.ids import (
@@ -41,7 +41,7 @@ def rehashed(
     made: row -> the values it should have; none for a row that does not hold what would be needed.
     """
     key, num_unknown = columns.split(", ")[0], 0
-    for chunk in reading.stream(f"SELECT {columns} FROM {table}{some(key, sample)}", {}, CHUNK):
+    for chunk in reading.stream(f"SELECT {columns} FROM {drawn(table, key, sample)}", {}, CHUNK):
         for row in chunk.iter_rows(named=True):
             again = made(row)
             num_unknown += TABLES[table].key == (key,) and key not in again

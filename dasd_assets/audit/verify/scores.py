@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.audit.verify.sampling import part, some
+from dasd_assets.audit.verify.sampling import first_by_hash, part
 from dasd_assets.divergence import SENTENCES_AT_ONCE
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.scores import SCORES, response_scores, sentence_type, threshold_version
@@ -23,7 +23,7 @@ MODELS = ("teacher", "student")
 def sentences(lake: Lake, reading: Reading, sample: int | None) -> Iterator[Fault]:
     """Sentences split and summed again, for both models: spans, counts and sums must be the stored ones."""
     groups = reading.read("SELECT DISTINCT batch, student_fingerprint AS student FROM student_logprobs ORDER BY ALL")
-    query = _WITH_LOGPROBS + some("response_id", part(sample, groups))
+    query = first_by_hash(_WITH_LOGPROBS, "response_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
         ids = reading.read(query, key)["response_id"].sort()
         for chunk in map(_sound, token_lists(lake, key["batch"], key["student"], ids)):
@@ -81,7 +81,7 @@ def scores(
     groups = reading.read(
         "SELECT DISTINCT batch, student_fingerprint, threshold_version FROM response_scores ORDER BY ALL"
     )
-    query = _NUM_SENTENCES + some("response_id", part(sample, groups))
+    query = first_by_hash(_NUM_SENTENCES, "response_id", part(sample, groups))
     for key in groups.iter_rows(named=True):
         params = {**key, "segmenter": SEGMENTER_VERSION}
         for ids in parts(reading.read(query, params).sort("response_id").rows(), SENTENCES_AT_ONCE):

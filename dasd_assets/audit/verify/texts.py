@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import Chats, NoChat
-from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.mixed_policy.continuations import prefix_end
 from dasd_resources.chat import Aligned, Chat
 from dasd_resources.storage.lake import Reading
@@ -41,7 +41,7 @@ def texts(
     """Rows whose text is not what their token ids say; those whose model is not here are counted."""
     columns = ", ".join((said.key, said.model, "token_ids", *said.columns))
     unread: Counter[str] = Counter()
-    for chunk in reading.stream(f"SELECT {columns} FROM {said.table}{some(said.key, sample)}", {}, CHUNK):
+    for chunk in reading.stream(f"SELECT {columns} FROM {drawn(said.table, said.key, sample)}", {}, CHUNK):
         for row in chunk.iter_rows(named=True):
             try:
                 changed = _changed(row, chats.find(row[said.model]))

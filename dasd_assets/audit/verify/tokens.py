@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.verify.chats import Chats, NoChat
-from dasd_assets.audit.verify.sampling import CHUNK, some
+from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
 from dasd_assets.rules.tokens import tokens_of
 from dasd_resources.storage.lake import Reading
@@ -36,7 +36,7 @@ def tokens(
 ) -> Iterator[Fault]:
     """Rows whose tokens are not those of their text; those whose student is not here are counted."""
     query = f"""SELECT t.*, r.text, {AS_ASKED} AS question, p.system_prompt
-        FROM (FROM {made.tokens}{some(made.key, sample)}) t JOIN {made.table} r USING ({made.key})
+        FROM {drawn(made.tokens, made.key, sample)} t JOIN {made.table} r USING ({made.key})
             JOIN prompts p USING (prompt_id) {made.response}"""
     unread: Counter[str] = Counter()
     for chunk in reading.stream(query, {}, CHUNK):
@@ -56,8 +56,10 @@ def tokens(
 
 def lengths(reading: Reading) -> Iterator[Fault]:
     """Scored responses with another number of logprobs than tokens."""
-    query = """SELECT s.response_id FROM student_logprobs s JOIN student_tokens t
-        USING (response_id, batch, student_fingerprint)
-        WHERE t.offsets IS NULL OR len(s.logprobs) <> len(t.offsets) ORDER BY ALL"""
+    query = """SELECT response_id
+        FROM (SELECT response_id, batch, student_fingerprint, len(logprobs) AS num_logprobs FROM student_logprobs)
+            JOIN (SELECT response_id, batch, student_fingerprint, len(offsets) AS num_tokens FROM student_tokens)
+                USING (response_id, batch, student_fingerprint)
+        WHERE num_logprobs IS DISTINCT FROM num_tokens ORDER BY ALL"""
     for response in reading.read(query)["response_id"]:
         yield Fault("student_logprobs", response, "its logprobs and student_tokens differ in number", AGAIN)
