@@ -79,6 +79,11 @@ class Catalog(Hashable, Protocol):
         """Whose it is, the claimant's if it was nobody's; None if it lies in the home. Raises CatalogAway."""
         ...
 
+    @property
+    def session_may_end(self) -> bool:
+        """Whether an attached connection may be cut while nobody uses it."""
+        ...
+
     def identity(self) -> Hashable | None:
         """Equal for the same catalog: a restored or new one at this place has another. None if there is none."""
         ...
@@ -130,6 +135,10 @@ class SqliteCatalog:
 
     def claimed(self, claimant: Claimant) -> Owner | None:
         return None
+
+    @property
+    def session_may_end(self) -> bool:
+        return False
 
     def identity(self) -> Hashable | None:
         try:
@@ -192,6 +201,10 @@ class PostgresCatalog:
                     )
             cursor.execute(f"SELECT owner FROM {OWNERS}")
             return Owner.read(cursor.fetchone()[0])
+
+    @property
+    def session_may_end(self) -> bool:
+        return True
 
     def identity(self) -> Hashable | None:
         return self.url

@@ -37,10 +37,12 @@ class UnknownSnapshot(UserError, LookupError):
 def attach(catalog: Catalog, at: int | None = None, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection whose default database is the DuckLake catalog, as of the newest snapshot or of `at`.
 
-    A connection that reads the newest snapshot stays attached for the next reader, which sees what is newest then. One
-    that writes does not: that gains nothing, as each transaction loads the catalog anew.
+    A connection to the newest snapshot stays attached for the next reader, or writer, which sees what is newest then.
+    What DuckLake loads as it attaches, for 0.02 s, it does not free: of a commit, 0.6 MB. Only a writer whose session
+    may end meanwhile is attached anew each time: what took a model's time must not fail for that.
     """
-    reusable_for = catalog.identity() if read_only and at is None else None
+    identity = catalog.identity() if at is None and (read_only or not catalog.session_may_end) else None
+    reusable_for = None if identity is None else (identity, read_only)
     connection, attached = _take_idle(reusable_for)
     try:
         if not attached:
