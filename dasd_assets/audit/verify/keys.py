@@ -73,7 +73,9 @@ def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
     key = ", ".join(table.key)
     by_batch = "batch" in table.key or any("batch" in reference.columns for reference in table.references)
     for where, params in passes(reading, table.name) if by_batch else _ONE_PASS:
-        query = f"""SELECT {key}, count(*) AS num FROM {table.name} WHERE {where}
+        # Hashes take a tenth of the keys' memory; whether the keys of equal ones are equal is then seen.
+        query = f"""SELECT {key}, count(*) AS num FROM {table.name} WHERE {where} AND hash({key}) IN (
+                SELECT hash({key}) FROM {table.name} WHERE {where} GROUP BY ALL HAVING count(*) > 1)
             GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"""
         for row in reading.read(query, params).iter_rows(named=True):
             name = " ".join(str(value) for column, value in row.items() if column != "num")
