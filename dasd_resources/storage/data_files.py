@@ -222,11 +222,21 @@ def _decoder(place: DataPlace) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[int, str]:
+def last_commit(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The snapshot of the last commit on this connection that changed anything; None if none did."""
+    [(found,)] = connection.execute("FROM dasd.last_committed_snapshot()").fetchall()
+    return None if found is None else int(found)
+
+
+def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog, before: int | None) -> dict[int, str]:
     """Keep the hashes of the files of the commit that was just made on this connection, under the lake's lock.
+
+    before: its `last_commit` until then, which is still the last one if nothing was changed.
 
     Returns number -> path of those that would take too long for that: `read_back` without the lock hashes them.
     """
+    if last_commit(connection) == before:
+        return {}
     written = connection.execute(_COMMITTED).fetchall()
     paths = {number: path for number, path, _ in written}
     if not catalog.data.read_at_once(sum(size for _, _, size in written)):

@@ -24,6 +24,7 @@ from dasd_resources.storage.data_files import (
     forget_hashes,
     hash_committed,
     keep_hashes,
+    last_commit,
     naming_damage,
     read_back,
     require_files,
@@ -109,10 +110,10 @@ class Transaction(Reading):
         keys = ", ".join(key)
         scope = "TRUE" if batch is None else "batch = $batch"
         is_first = rows.select(pl.struct(key).is_first_distinct()).to_series()
-        self._register(table, rows if is_first.all() else rows.filter(is_first))  # all would be copied
+        values = self._register(table, rows if is_first.all() else rows.filter(is_first))  # all would be copied
         present = f"SELECT {keys} FROM {table} WHERE {scope} AND {key[0]} BETWEEN $first AND $last"
         inserted = self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT {self._incoming(table)} FROM incoming "
+            f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming "
             f"ANTI JOIN ({present}) AS present USING ({keys})",
             {"first": rows[key[0]].min(), "last": rows[key[0]].max(), **({} if batch is None else {"batch": batch})},
         ).fetchone()
@@ -125,8 +126,8 @@ class Transaction(Reading):
         self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
         for part in [rows] if isinstance(rows, pl.DataFrame) else rows:
             if not part.is_empty():
-                self._register(table, part)
-                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT {self._incoming(table)} FROM incoming")
+                values = self._register(table, part)
+                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming")
                 self._connection.unregister("incoming")
 
     def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
@@ -152,16 +153,15 @@ class Transaction(Reading):
                 self._move(part.name, key, list(found), batch)
         self._connection.execute(f"UPDATE {table} SET batch = $batch WHERE {where}", params)
 
-    def _register(self, table: str, rows: pl.DataFrame) -> None:
-        """Show the rows to DuckDB as `incoming`; `run_id` is added if the table has it and the rows do not."""
-        columns = self._connection.sql(f"SELECT * FROM {table} LIMIT 0").columns
-        if "run_id" in columns and "run_id" not in rows.columns:
+    def _register(self, table: str, rows: pl.DataFrame) -> str:
+        """Show the rows to DuckDB as `incoming`; returns what is inserted of it, in SQL.
+
+        That is its columns, `run_id` if the table has it and the rows do not, and what is computed from them.
+        """
+        if declared(table).has("run_id") and "run_id" not in rows.columns:
             rows = rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
         self._connection.register("incoming", rows)
-
-    def _incoming(self, table: str) -> str:
-        """What is inserted of `incoming`: its columns, and those of the table that are computed from them."""
-        computed = declared(table).computed_from(self._connection.sql("SELECT * FROM incoming LIMIT 0").columns)
+        computed = declared(table).computed_from(rows.columns)
         return ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
 
 
@@ -237,9 +237,10 @@ class Lake:
         catalog = self.catalog
         with naming_damage(catalog):
             with catalog.locked() as require_lock, attach(catalog) as connection:
+                before = last_commit(connection)
                 with committing(connection, origin, require_lock):
                     yield Transaction(connection, _run_id(origin))
-                paths = hash_committed(connection, catalog)
+                paths = hash_committed(connection, catalog, before)
             if paths:  # attached anew: a connection that nobody has used for minutes may be cut
                 hashes = read_back(catalog.data, paths)
                 with catalog.locked(), attach(catalog) as connection:
