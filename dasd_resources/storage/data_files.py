@@ -235,9 +235,7 @@ def hash_committed(connection: duckdb.DuckDBPyConnection, catalog: Catalog, befo
 
     Returns number -> path of those that would take too long for that: `read_back` without the lock hashes them.
     """
-    if last_commit(connection) == before:
-        return {}
-    written = connection.execute(_COMMITTED).fetchall()
+    written = connection.execute(_COMMITTED, {"before": before}).fetchall()
     paths = {number: path for number, path, _ in written}
     if not catalog.data.read_at_once(sum(size for _, _, size in written)):
         return paths
@@ -321,7 +319,8 @@ _UNKNOWN = "SELECT NULL::BIGINT AS file_id, NULL::VARCHAR AS sha256 WHERE FALSE"
 _COMMITTED = f"""WITH {_PLACED},
     before AS (SELECT max(next_file_id) AS first_number FROM {CATALOG_TABLES}.ducklake_snapshot
         WHERE snapshot_id < (FROM dasd.last_committed_snapshot()))
-    SELECT number, path, size FROM placed, before WHERE number >= first_number"""
+    SELECT number, path, size FROM placed, before WHERE number >= first_number
+        AND (FROM dasd.last_committed_snapshot()) IS DISTINCT FROM $before"""
 _INSERT = f"""INSERT INTO {CATALOG_TABLES}.{HASHES} FROM (SELECT unnest($numbers::BIGINT[]) AS file_id,
         unnest($hashes::VARCHAR[]) AS sha256) ANTI JOIN {CATALOG_TABLES}.{HASHES} USING (file_id)"""
 _FORGET = f"""DELETE FROM {CATALOG_TABLES}.{HASHES} WHERE file_id NOT IN (
