@@ -139,9 +139,9 @@ class FakeEngine:
     def _completion(self, request: GenerationRequest) -> Completion:
         said = self._tokenizer.encode(self._text(request), add_special_tokens=False).ids
         token_ids = [*said, self._end_of_turn][: request.max_tokens]
-        reason = "stop" if token_ids[-1] == self._end_of_turn else "length"
         logprobs = self._fake.misreport(self._logprobs(token_ids))
-        return Completion(request.request_id, token_ids, logprobs, reason)
+        ended = token_ids[-1] == self._end_of_turn
+        return Completion(request.request_id, token_ids, logprobs, "stop" if ended else "length")
 
     def _text(self, request: GenerationRequest) -> str:
         prompt = self._tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)

@@ -74,8 +74,8 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses={HOST} -c fsync=off -c max_connections=200"
-        command = ["pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", options, "start"]
-        self._as_user(*command)
+        log = self.folder / "log"
+        self._as_user("pg_ctl", "-D", self.folder / "data", "-w", "-l", log, "-o", options, "start")
 
     def stop(self) -> None:
         """As by a power cut: sessions are lost in the middle of what they do."""
