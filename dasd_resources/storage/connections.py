@@ -101,13 +101,14 @@ def committing(connection: duckdb.DuckDBPyConnection, origin: str, require_lock:
 
 def _take_idle(wanted: Hashable | None) -> tuple[duckdb.DuckDBPyConnection, bool]:
     """An idle connection, and whether the wanted catalog is attached to it; if not, nothing is."""
-    # One that has just what is wanted, else the oldest of several. The only one there is stays as it is: an asset reads
-    # and commits in turn, and each would detach what the other attaches.
+    # One that has just what is wanted, else of several one that has nothing, or the oldest. The only one there is stays
+    # as it is: an asset reads and commits in turn, and each would detach what the other attaches.
     with _idle_lock:
         found = next((index for index in reversed(range(len(_idle))) if _idle[index][1] == wanted), None)
         if found is not None:
             return _idle.pop(found)[0], wanted is not None
-        connection, attached = _idle.pop(0) if len(_idle) > 1 else (loaded(), None)
+        free = next((index for index, (_, attached) in enumerate(_idle) if attached is None), 0)
+        connection, attached = _idle.pop(free) if len(_idle) > 1 else (loaded(), None)
     if attached is not None:
         try:
             _detach(connection)
