@@ -21,7 +21,9 @@ from dasd_resources.landing.row_files.lines import line_rows
 from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, FileRow
 
 FLIPPED = (92, 94)
-READ = """import sys; from pathlib import Path; from dasd_resources.landing.row_files import DamagedFile, read_rows
+READ = """import sys; from pathlib import Path
+from dasd_resources.landing.row_files.formats import read_rows
+from dasd_resources.landing.row_files.rows import DamagedFile
 try: print(len(list(read_rows(Path(sys.argv[1])))))
 except DamagedFile as error: print(error)"""
 ANY_TMP = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
