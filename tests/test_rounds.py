@@ -1,5 +1,6 @@
 """Many batches in rounds: what is made first, what is checked when, and what is left as it was."""
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from dasd_assets.definitions import build_definitions
 from dasd_assets.records.quarantine import Quarantine
 from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
-from dasd_assets.service.rounds import Round, next_part, rounds
+from dasd_assets.service.rounds import Part, Round, next_part, rounds
 from dasd_assets.service.staleness import NEVER, Cause, Stale
 from dasd_assets.service.steps import LEVELS, Step, steps_of
 from dasd_resources.inference.engines import Engines
@@ -38,8 +39,8 @@ def step(batch: str, first: str, only_check: bool = False, retry: bool = False) 
 
 
 def told(*steps: Step) -> tuple[str | None, list[str], list[str]]:
-    part, unchecked = next_part(steps, ROUNDS)
-    return part.batch, part.assets, sorted(unchecked)
+    part = next_part(steps, ROUNDS)
+    return part.step.batch, part.step.assets, sorted(part.unchecked)
 
 
 def test_all_batches_get_responses_before_one_is_checked_and_so_on() -> None:
@@ -58,18 +59,59 @@ def test_all_batches_get_responses_before_one_is_checked_and_so_on() -> None:
 
 def test_a_part_is_an_attempt_at_its_whole_step() -> None:
     steps = [step("a", "prompts"), step("b", "prompts")]
-    part, _ = next_part(steps, ROUNDS)
+    part = next_part(steps, ROUNDS).step
     assert (part.identity, part.target, part.tags) == (steps[0].identity, "a", steps[0].tags)
 
 
-@pytest.mark.parametrize("steps", [[step("a", "prompts")], [step("a", "prompts", retry=True)] * 2])
-def test_one_batch_and_what_only_asks_failed_rows_again_is_made_whole(steps: list[Step]) -> None:
-    assert told(*steps) == ("a", ORDER, [])
+@pytest.mark.parametrize("retry", [False, True])
+def test_one_batch_is_made_whole(retry: bool) -> None:
+    assert told(step("a", "prompts", retry=retry)) == ("a", ORDER, [])
+
+
+def of_assets(batch: str, **kinds: str) -> Step:
+    """A batch of which these assets are out of date: `never` made, to be checked (`check`), or with `failed` rows."""
+    found = [Stale(name, batch, kind, name, kind == "failed", (Cause(kind, ""),)) for name, kind in kinds.items()]
+    [one] = steps_of(found, set(), set())
+    return one
+
+
+def test_failed_rows_are_left_until_all_else_of_the_batch_is_made() -> None:
+    mixed = of_assets("a", responses="failed", verdicts="never", sentences="never")
+    assert told(mixed, mixed) == ("a", ["verdicts"], [])
+    mixed = of_assets("a", responses="failed", sentences="never")
+    assert told(mixed, mixed) == ("a", ["sentences"], [])
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_failed_rows_of_many_batches_are_asked_again_in_rounds(gains: bool) -> None:
+    """Gains: they succeed, and all that follows is made again; else they fail three times in all."""
+    asked = Counter[str]()
+    due = {f"{number:03}": of_assets(f"{number:03}", responses="failed") for number in range(100)}
+    after = {"responses": "verdicts", "verdicts": "scores", "scores": "sentences"}
+    made, last = [], None
+    while due:
+        last = next_part(list(due.values()), ROUNDS, last)
+        batch, assets = last.step.batch, last.step.assets
+        assert batch is not None
+        made.append((tuple(assets), last.only_checks))
+        asked[batch] += assets == ["responses"] and not last.only_checks
+        name = assets[-1]
+        if last.unchecked:
+            due[batch] = of_assets(batch, **{name: "check"})
+        elif not gains and asked[batch] < 3:
+            due[batch] = of_assets(batch, responses="failed")
+        elif gains and name in after:
+            due[batch] = of_assets(batch, **{after[name]: "never"})
+        else:
+            del due[batch]
+    changes = sum(one != other for one, other in pairwise(made))
+    assert set(asked.values()) == {1 if gains else 3}
+    assert changes <= 7
 
 
 def test_without_rounds_batches_are_made_whole() -> None:
     steps = [step("a", "prompts"), step("b", "prompts")]
-    assert next_part(steps, []) == (steps[0], frozenset())
+    assert next_part(steps, []) == Part(steps[0])
 
 
 def test_models_that_take_long_to_load_have_rounds_unless_they_are_turned_off(tmp_path: Path) -> None:
@@ -113,7 +155,8 @@ def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looke
     monkeypatch.setattr(Planner, "_steps", lambda *_: list(due.values()))
     made = []
     while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
-        part, unchecked = next_part([attempt.step for attempt in found], ROUNDS)
+        next_one = next_part([attempt.step for attempt in found], ROUNDS)
+        part, unchecked = next_one.step, next_one.unchecked
         assert part.batch is not None
         made.append((tuple(part.assets), unchecked))
         last = part.assets[-1]

@@ -9,6 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -32,7 +33,7 @@ from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
 from dasd_assets.service.planning import Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs
-from dasd_assets.service.rounds import Round, next_part, rounds
+from dasd_assets.service.rounds import Part, Round, next_part, rounds
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -123,20 +124,32 @@ def bring_up_to_date(
     failed: dict[str, RunFailed | RecipeError] = {}
     reported: set[str] = set()
     in_rounds = rounds(recipe, definitions.resolve_asset_graph())
-    retried: Counter[str] = Counter()  # steps that only ask failed rows again: a few times, then left to a later run
+    retried: Counter[tuple[str, str]] = Counter()  # assets of steps whose failed rows were asked again by this run
+    part: Part | None = None
     while due := _next(planner, in_rounds, failed, retried, home, reported, echo):
-        step, unchecked = next_part(due, in_rounds)
-        retried[step.identity] += step.retry
-        echo(f"materializing {len(step.assets)} assets{_of(step.batch)}: {step.why}")
+        part = next_part(due, in_rounds, part)
+        step = part.step
+        retried.update((step.identity, asset) for asset in step.assets if step.retry)
+        what = "checking" if part.only_checks else "materializing"
+        echo(f"{what} {len(step.assets)} assets{_of(step.batch)}: {step.why}")
         try:
-            execute(instance, definitions, step.assets, step.batch, home, step.tags, unchecked)
+            execute(
+                instance,
+                definitions,
+                step.assets,
+                step.batch,
+                home,
+                step.tags,
+                part.unchecked,
+                part.only_checks,
+            )
         except (RunFailed, RecipeError) as error:
             failed[step.target] = error
             if step.batch is None or len(failed) >= MAX_FAILED_BATCHES:
                 raise
             echo(f"batch {step.batch} failed, going on with the others: {error}")
         else:
-            done += len(step.assets)
+            done += 0 if part.only_checks else len(step.assets)
     if failed:
         raise RunFailed("\n".join(f"batch {batch}: {error}" for batch, error in failed.items()))
     return done
@@ -146,7 +159,7 @@ def _next(
     planner: Planner,
     in_rounds: Sequence[Round],
     failed: Collection[str],
-    retried: Mapping[str, int],
+    retried: Mapping[tuple[str, str], int],
     home: Path,
     reported: set[str],
     echo: Echo,
@@ -160,9 +173,9 @@ def _next(
                 reported.add(batch)
                 echo(f"batch {batch} is quarantined and left out: {row.reason} (see `dasd quarantine`)")
         steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
-        due = [step for step in steps if retried.get(step.identity, 0) < MAX_ATTEMPTS]
+        due = [left for step in steps if (left := _still_retried(step, retried)).reasons]
         for step in steps:
-            if step not in due and step.target not in reported:
+            if not _still_retried(step, retried).reasons and step.target not in reported:
                 reported.add(step.target)
                 echo(f"{step.why}{_of(step.batch)}: left to a later run (see failed_requests)")
         if due:
@@ -178,6 +191,12 @@ def _next(
             reported.update(plan.active_runs)
             echo(f"waiting for runs of the service: {', '.join(run_id[:8] for run_id in plan.active_runs)}")
         time.sleep(WAIT_SECONDS)
+
+
+def _still_retried(step: Step, retried: Mapping[tuple[str, str], int]) -> Step:
+    """The step without the assets whose failed rows were asked a few times: these are left to a later run."""
+    asked = {asset for asset in step.assets if retried.get((step.identity, asset), 0) >= MAX_ATTEMPTS}
+    return replace(step, reasons={asset: why for asset, why in step.reasons.items() if asset not in asked})
 
 
 def _of(batch: str | None) -> str:

@@ -1,8 +1,9 @@
 """Whether a batch's blocking check has passed on the very rows that the batch has now, so that it need not run again.
 
 A new release, or a changed part of the recipe, makes an asset again even where it adds no row: its code version is
-another, its data version the same. What was checked then holds now, and is worth no forward pass. Whoever makes an
-asset again by hand, with nothing changed, has it checked anew.
+another, its data version the same. So does another attempt at failed rows that fail again. What was checked then holds
+now, and is worth no forward pass. Whoever makes an asset of which no row has failed again by hand, with nothing
+changed, has it checked anew.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import dagster as dg
 
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus, PartitionKeyFilter
-from dasd_assets.records.tags import CODE_VERSION_TAG, DATA_VERSION_TAG
+from dasd_assets.records.tags import CODE_VERSION_TAG, DATA_VERSION_TAG, RETRY_TAG
 
 ENDED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 Settings = Mapping[str, object]  # dotted path of the recipe -> value
@@ -20,7 +21,7 @@ Settings = Mapping[str, object]  # dotted path of the recipe -> value
 def passed_on_these_rows(
     instance: dg.DagsterInstance, key: dg.AssetCheckKey, batch: str, settings: Settings
 ) -> dg.AssetCheckResult | None:
-    """The check's last outcome, if it passed with these settings and only the asset's code version differs since."""
+    """The check's last outcome, if it passed with these settings, and the asset was made again for the same rows."""
     # 1. The last evaluation of the batch, and the materialization that it was of.
     wanted = PartitionKeyFilter(key=batch)
     records = instance.event_log_storage.get_asset_check_execution_history(
@@ -31,7 +32,7 @@ def passed_on_these_rows(
     if evaluation is None or not evaluation.passed or evaluation.target_materialization_data is None:
         return None
     checked = _materialization(instance, key.asset_key, storage_id=evaluation.target_materialization_data.storage_id)
-    # 2. The same rows by another code version, checked with the same settings?
+    # 2. The same rows, made by another code version or as others failed again, and checked with the same settings?
     latest = _materialization(instance, key.asset_key, batch=batch)
     if checked is None or latest is None or not _same_rows(checked, latest) or _settings(checked, settings) != settings:
         return None
@@ -57,7 +58,7 @@ def _materialization(
 def _same_rows(checked: dg.AssetMaterialization, latest: dg.AssetMaterialization) -> bool:
     before, now = checked.tags or {}, latest.tags or {}
     return before.get(DATA_VERSION_TAG) == now.get(DATA_VERSION_TAG) and (
-        before.get(CODE_VERSION_TAG) != now.get(CODE_VERSION_TAG)
+        before.get(CODE_VERSION_TAG) != now.get(CODE_VERSION_TAG) or RETRY_TAG in before
     )
 
 

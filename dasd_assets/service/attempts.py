@@ -29,6 +29,7 @@ from dasd_resources.recipe import Automation
 MAX_DEATHS = 10
 MAX_PAUSE = 3600.0  # seconds: an outage may outlast many attempts
 UNCHECKED = ".dagster/dasd_unchecked"  # on a run that leaves blocking checks to a later one, as rounds do
+ONLY_CHECKED = ".dagster/dasd_only_checked"  # on that later one
 RUNS_PER_STEP = 20  # that are read; must exceed MAX_DEATHS
 AUTO_RETRY_SECONDS = 120.0  # within which Dagster starts a run that died again
 CLOCK_SECONDS = 5.0  # by which the clocks of two processes may differ
@@ -79,8 +80,9 @@ def active_run_for(step: Step, runs: Iterable[tuple[dg.DagsterRun, set[str]]]) -
 
 def assets_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     """The assets that a run makes; each of ours has a step of its name."""
-    if run.asset_selection:
-        return {key.to_user_string() for key in run.asset_selection}
+    if run.asset_selection or run.asset_check_selection:
+        checked = {check.asset_key for check in run.asset_check_selection or ()}
+        return {key.to_user_string() for key in checked.union(run.asset_selection or ())}
     if run.step_keys_to_execute or run.execution_plan_snapshot_id is None:
         return set(run.step_keys_to_execute or [])
     return set(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
@@ -106,12 +108,14 @@ def decide(
 ) -> AttemptDecision:
     """Whether a step may be tried now: attempts are its latest runs, back to one that was to make something else.
 
+    What is but to be checked is counted since it was made. A check that passed is no attempt at anything else.
+
     runs: of its target, newest first. released: the runs after which its batch was quarantined, and then released: they
     and earlier ones do not count. Whatever the clock is set to, a step is tried: the runs' order is not that of times.
     """
     # 1. Which runs were attempts: since the last release, ended by themselves or by their step, and of this very step.
     #    An earlier run that was to make something else starts the count anew: its errors may be gone with it.
-    since = takewhile(lambda record: record.dagster_run.run_id not in released, runs)
+    since = takewhile(lambda r: r.dagster_run.run_id not in released and not _has_made(r.dagster_run, step), runs)
     ended = [r for r in since if r.dagster_run.is_finished and not _is_no_attempt(r.dagster_run, step)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
@@ -184,9 +188,14 @@ def _died(run: dg.DagsterRun) -> bool:
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
 
 
+def _has_made(run: dg.DagsterRun, step: Step) -> bool:
+    """Whether it has made what is now but to be checked."""
+    return run.is_success and UNCHECKED in run.tags and bool(step.only_checks)
+
+
 def _is_no_attempt(run: dg.DagsterRun, step: Step) -> bool:
-    """Whether it says nothing of the step: it was cut off, or has made what is now but to be checked."""
-    return _was_cut_off(run) or (run.is_success and UNCHECKED in run.tags and bool(step.only_checks))
+    """Whether it says nothing of the step: it was cut off, or has passed the checks of what was made before."""
+    return _was_cut_off(run) or (run.is_success and ONLY_CHECKED in run.tags and not step.only_checks)
 
 
 def _was_cut_off(run: dg.DagsterRun) -> bool:

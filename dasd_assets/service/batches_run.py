@@ -22,7 +22,7 @@ from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.jobs import owned
 from dasd_assets.service.planning import Attempt, Plan, Planner
 from dasd_assets.service.recovery import INTERRUPTED, MAKER
-from dasd_assets.service.rounds import Round, next_part
+from dasd_assets.service.rounds import Part, Round, next_part
 from dasd_assets.service.steps import Level, Step
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.kept_loaded import free_kept_engine
@@ -73,7 +73,7 @@ def requested(planner: Planner, of_recipe: Sequence[Round]) -> Plan:
     # A retry, so that its errors are not limited, and begun again after any number of deaths: a batch that fails or
     # kills it is given up by itself.
     identity = content_hash(sorted(step.identity for step in steps))[:16]
-    whole = Step("batch", None, {OP: why}, identity, retry=True)
+    whole = Step("batch", None, {OP: why}, identity, only_retries=frozenset({OP}))
     found = planner.plan_of(whole)
     again = [Attempt(step, decision.number, decision.run_id, died=True) for step, decision in found.exhausted]
     return replace(plan, due=[*found.due, *again], waiting=[*plan.waiting, *found.waiting])
@@ -98,12 +98,24 @@ def make(
     A part that fails is an attempt at its batch: the plan leaves it to a later run, and the others go on.
     """
     made = 0
+    part: Part | None = None
     while may_go_on(planner.instance, maker) and (due := planner.plan(LEVELS_MADE, of_recipe=of_recipe).due):
-        step, unchecked = next_part([attempt.step for attempt in due], of_recipe)
+        part = next_part([attempt.step for attempt in due], of_recipe, part)
+        step = part.step
         say(f"{step.target}: {step.why}")
         tags = {**step.tags, MAKER: maker, "dasd.why": step.why[:500]}
         try:
-            execute(planner.instance, planner.definitions, step.assets, step.batch, home, tags, unchecked, logger=None)
+            execute(
+                planner.instance,
+                planner.definitions,
+                step.assets,
+                step.batch,
+                home,
+                tags,
+                part.unchecked,
+                part.only_checks,
+                logger=None,
+            )
             made += 1
         except (RunFailed, RecipeError) as error:
             _end_if_interrupted(planner.instance, maker)

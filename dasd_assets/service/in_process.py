@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, BaseAssetGraph, in_code_location
-from dasd_assets.service.attempts import UNCHECKED, step_error
+from dasd_assets.service.attempts import ONLY_CHECKED, UNCHECKED, step_error
 from dasd_assets.service.gates import closed_gate
 from dasd_assets.service.recovery import OF_COMMAND, canceled_if_interrupted, fail_abandoned_runs, owner
 from dasd_resources.errors import UserError
@@ -26,20 +26,26 @@ def execute(
     home: Path,
     tags: Mapping[str, str] | None = None,
     unchecked: Collection[str] = (),
+    only_checks: bool = False,
     logger: str | None = "console",
 ) -> None:
     """One Dagster run in this process. Raises RunFailed with the first error, or RecipeError.
 
-    unchecked: assets whose blocking checks are left to a later run, until which nothing is made from them. logger: of
-    the definitions; None for the one that Dagster has itself.
+    unchecked: assets whose blocking checks are left to a later run, until which nothing is made from them. only_checks:
+    run these checks alone, of the assets as they are. logger: of the definitions; None for the one of Dagster itself.
     """
     fail_abandoned_runs(instance, home)
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(name) for name in assets]
+    graph = definitions.resolve_asset_graph()
     if unchecked:
-        checks = _checks(definitions.resolve_asset_graph(), keys, unchecked)
+        checks = _checks(graph, assets) - _checks(graph, unchecked, blocking=True)
         job, keys = job.get_subset(asset_selection=set(keys), asset_check_selection=checks), []
         tags = {**(tags or {}), UNCHECKED: "true"}
+    if only_checks:
+        checks = _checks(graph, assets, blocking=True)
+        job, keys = job.get_subset(asset_selection=set(), asset_check_selection=checks), []
+        tags = {**(tags or {}), ONLY_CHECKED: "true"}
     result = run_here(instance, job, home, tags, keys, batch, logger)
     if not result.success:
         raise _first_error(result)
@@ -73,10 +79,10 @@ def run_here(
         )
 
 
-def _checks(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey], unchecked: Collection[str]) -> set[dg.AssetCheckKey]:
-    """The checks of these assets, but for the blocking ones of those that are not to be checked yet."""
-    every = [graph.get(check) for key in keys for check in graph.get(key).check_keys]
-    return {check.key for check in every if not (check.blocking and check.key.asset_key.to_user_string() in unchecked)}
+def _checks(graph: BaseAssetGraph, assets: Collection[str], blocking: bool = False) -> set[dg.AssetCheckKey]:
+    """The checks of these assets. blocking: only those that block."""
+    every = [graph.get(check) for name in assets for check in graph.get(dg.AssetKey(name)).check_keys]
+    return {check.key for check in every if check.blocking or not blocking}
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> RunFailed | RecipeError:

@@ -39,7 +39,7 @@ from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
-STEPS_PER_LOOK = 50  # whose attempts are read; more may be due than are begun at a time
+STEPS_PER_LOOK = 50  # of each kind, whose attempts are read; more may be due than are begun at a time
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,9 @@ class Planner:
         runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
         # A step with an active run is left to it: two runs of one step would do the same work twice.
         active = {step.target: active_run_for(step, runs) for step in steps}
-        idle = [step for step in steps if active[step.target] is None][:STEPS_PER_LOOK]
+        # Retries that wait must not keep others from being looked at, wherever they are in the order.
+        every = [step for step in steps if active[step.target] is None]
+        idle = [one for retry in (False, True) for one in [s for s in every if s.retry == retry][:STEPS_PER_LOOK]]
         records = runs_of(self.instance, idle)
         for step in idle:
             # What its earlier runs allow; the newest of them is part of the attempt's key.

@@ -5,7 +5,7 @@ student scores, another computation checks that. Where loading takes minutes, al
 responses, then these are checked, then scored, then the scores are checked, then the rest is made; `kept_loaded` keeps
 what one batch has loaded for the next. What needs no model has rounds of its own, between those: of a large batch it
 takes longer than an idle engine is kept. A round leaves out only checks, and nothing is made from an asset before they
-pass.
+pass. Rows that failed are asked again when all else is made, in the same rounds.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,19 @@ class Round:
     gated: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is made of a step at once; its identity is the whole step's. place: in the order in which parts are made.
+
+    unchecked: assets of it that are not to be checked yet. only_checks: it is but to be checked.
+    """
+
+    step: Step
+    place: tuple[bool, int] = (False, 0)
+    unchecked: frozenset[str] = frozenset()
+    only_checks: bool = False
+
+
 def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
     """The rounds of a recipe whose models take long to load; none for others, and where no model is kept loaded."""
     if not makes_rounds(recipe):
@@ -42,35 +55,38 @@ def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
 def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
     """The steps by level, and those of batches by the part that `next_part` would make of them."""
 
-    def place(step: Step) -> tuple[int, int]:
-        return LEVELS.index(step.level), _part(step, of_recipe)[0] if step.level == "batch" else 0
+    def place(step: Step) -> tuple[int, tuple[bool, int]]:
+        return LEVELS.index(step.level), _part(step, of_recipe).place if step.level == "batch" else Part(step).place
 
     return sorted(steps, key=place)
 
 
-def next_part(steps: Sequence[Step], of_recipe: Sequence[Round]) -> tuple[Step, frozenset[str]]:
-    """What is to be made next of the steps that are due, and the assets of it that are not to be checked yet.
+def next_part(steps: Sequence[Step], of_recipe: Sequence[Round], last: Part | None = None) -> Part:
+    """What is to be made next of the steps that are due. last: what was made before, whose model is loaded.
 
-    Of several batches, the part that comes first in the rounds; else the first step, whole.
+    Of several batches, a part in the place of the last one, else in the first place; else the first step, whole.
     """
     batches = [step for step in steps if step.level == steps[0].level == "batch"]
-    if len(batches) < 2 or not of_recipe:
-        return steps[0], frozenset()
+    alone = len(batches) == 1 and not batches[0].only_checks  # to be made again for a check, it would ask failed rows
+    if alone or not batches or not of_recipe:
+        return Part(steps[0])
     parts = [_part(step, of_recipe) for step in batches]
-    _, part, unchecked = min(parts, key=lambda found: found[0])  # of equal ones, the first
-    return part, unchecked
+    # Of equal ones, the first.
+    return min(parts, key=lambda part: (last is None or part.place != last.place, part.place))
 
 
-def _part(step: Step, of_recipe: Sequence[Round]) -> tuple[int, Step, frozenset[str]]:
-    """The number of the round that a batch is in, and what it makes there. Its identity is the whole step's."""
-    for number, one in enumerate([] if step.retry else of_recipe):
-        inside = {asset: reason for asset, reason in step.reasons.items() if asset in one.assets}
+def _part(step: Step, of_recipe: Sequence[Round]) -> Part:
+    """What a batch makes in the first round that it is in. Failed rows are left until all else of it is made."""
+    later = frozenset[str]() if step.retry else step.only_retries
+    reasons = {asset: reason for asset, reason in step.reasons.items() if asset not in later}
+    for number, one in enumerate(of_recipe):
+        inside = {asset: reason for asset, reason in reasons.items() if asset in one.assets}
         part = replace(step, reasons=inside)
         if not step.only_checks.issuperset(inside):
-            return 2 * number, part, one.gated
+            return Part(part, (step.retry, 2 * number), one.gated)
         if inside:
-            return 2 * number + 1, part, frozenset()
-    return 2 * len(of_recipe), step, frozenset()
+            return Part(part, (step.retry, 2 * number + 1), only_checks=one.gated.issuperset(inside))
+    return Part(replace(step, reasons=reasons), (step.retry, 2 * len(of_recipe)))
 
 
 def _up_to(names: Sequence[str], graph: BaseAssetGraph) -> frozenset[str]:

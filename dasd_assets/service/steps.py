@@ -23,15 +23,15 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 class Step:
     """Assets to materialize in one run; `identity` names what they are to be made from, not when or how often.
 
-    retry: nothing is out of date, but some rows failed. only_checks: the assets that are but to be checked.
+    only_checks: the assets that are but to be checked. only_retries: those that are up to date, but some rows failed.
     """
 
     level: Level
     batch: str | None
     reasons: Mapping[str, str]
     identity: str
-    retry: bool = False
     only_checks: frozenset[str] = frozenset()
+    only_retries: frozenset[str] = frozenset()
 
     @property
     def assets(self) -> list[str]:
@@ -42,6 +42,11 @@ class Step:
     def target(self) -> str:
         """The batch, or the level of what reads all batches."""
         return self.batch or self.level
+
+    @property
+    def retry(self) -> bool:
+        """Whether nothing is out of date, but some rows failed."""
+        return self.only_retries.issuperset(self.reasons)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -95,6 +100,7 @@ def _order(group: tuple[Level, str | None]) -> int:
 
 def _step(level: Level, batch: str | None, stale: Sequence[Stale]) -> Step:
     identity = content_hash([[one.wanted, one.retry] for one in stale])[:16]
-    retry, reasons = all(one.retry for one in stale), {one.asset: one.reason for one in stale}
+    reasons = {one.asset: one.reason for one in stale}
     only_checks = frozenset(one.asset for one in stale if {cause.kind for cause in one.causes} == {"check"})
-    return Step(level, batch, reasons, identity, retry, only_checks)
+    only_retries = frozenset(one.asset for one in stale if one.retry)
+    return Step(level, batch, reasons, identity, only_checks, only_retries)

@@ -1,0 +1,149 @@
+"""Batches in rounds of which some rows have failed: how often each model is loaded for them, and each row asked."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from conftest import Project, change, prompt_rows
+from test_engine_catalogue import NAME, ChainSums, KeepingProject, on_engine
+
+from dasd_assets.commands.run import RunFailed
+from dasd_assets.records.quarantine import quarantine
+from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
+from dasd_resources.inference.engines import PromptedModel
+from dasd_resources.inference.kept_loaded import free_kept_engine
+from dasd_resources.storage.ledger import MAX_ATTEMPTS
+
+NUM_BATCHES = 3
+WORKS, CHECKS = False, True
+ONCE = {(role, use): 1 for role in ("teacher", "student") for use in (WORKS, CHECKS)}
+
+
+@dataclass
+class Engine:
+    """One that takes long to load, or so its entry says: how often it was, what it was asked, and what fails."""
+
+    loads: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    fails: Callable[[str, str], bool] = lambda role, request_id: False
+    kind: FailureKind = "engine_error"
+
+    def load(self, model: PromptedModel, api_key: ApiKey) -> "Loaded":
+        self.loads[model.path.name, bool(model.spec.engine_options)] += 1
+        return Loaded(model, self)
+
+
+@dataclass
+class Loaded(ChainSums):
+    """A model of which some requests fail, but for those of a check."""
+
+    engine: Engine
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        for request in requests:
+            yield from [failed] if (failed := self._failed(request.request_id)) else super().generate([request])
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        for request in requests:
+            yield from [failed] if (failed := self._failed(request.request_id)) else super().score([request])
+
+    def _failed(self, request_id: str) -> Failure | None:
+        if self.model.spec.engine_options:
+            return None
+        role = self.model.path.name
+        self.engine.asked[role, request_id] += 1
+        fails = self.engine.fails(role, request_id)
+        return Failure(request_id, "told to fail", self.engine.kind) if fails else None
+
+
+class Said(list[str]):
+    """What a run says, which ends when all batches are made."""
+
+    def append(self, line: str) -> None:
+        super().append(line)
+        if "selected_responses_t060" in line or "checkpoint_t060" in line:
+            raise RunFailed("all batches are made")
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine()
+    ENGINES[NAME] = EngineEntry(
+        ui_kind="python",
+        load=made.load,
+        holds_gpu_until_exit=True,
+        quantisation_options=(),
+        context_option=None,
+        plain_scoring_options={"one_at_a_time": True},
+    )
+    yield made
+    del ENGINES[NAME]
+
+
+@pytest.fixture
+def own(project: Project, engine: Engine) -> KeepingProject:
+    """A home in which NUM_BATCHES files have landed."""
+    made = KeepingProject(project.home, change(on_engine(project.recipe), "generation.num_candidates", 2))
+    for number in range(NUM_BATCHES):
+        made.land(f"{number}.jsonl", prompt_rows(3 * number, 3 * number + 3))
+    return made
+
+
+def make_batches(own: KeepingProject, engine: Engine) -> None:
+    engine.loads.clear()
+    engine.asked.clear()
+    own.said = Said()
+    with pytest.raises(RunFailed, match="all batches are made"):
+        own.run()
+    free_kept_engine()
+    assert quarantine(own.warehouse).now == {}
+
+
+def some_of(role: str) -> Callable[[str, str], bool]:
+    """A quarter of the requests to a model; of three batches, some of each."""
+    return lambda asked, request_id: asked == role and int(request_id[:4], 16) % 4 == 0
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_batches_with_failed_rows_alone_share_the_loaded_models(own: KeepingProject, engine: Engine, role: str) -> None:
+    """A former run's requests failed, as those to a server that is away: no attempts."""
+    engine.kind, engine.fails = "server_unavailable", some_of(role)
+    own.recipe = change(own.recipe, "automation.keep_loaded_seconds", 0.0)  # made batch by batch
+    make_batches(own, engine)
+    assert own.read("SELECT DISTINCT batch FROM failed_requests").height == NUM_BATCHES
+    own.recipe = change(own.recipe, "automation.keep_loaded_seconds", 600.0)
+    engine.fails = lambda role, request_id: False
+    make_batches(own, engine)
+    assert engine.loads == (ONCE if role == "teacher" else {key: 1 for key in ONCE if key[0] == "student"})
+    assert own.count("failed_requests") == 0
+
+
+def test_a_row_that_fails_is_asked_as_often_as_without_rounds(own: KeepingProject, engine: Engine) -> None:
+    """And the model is loaded once more for all of them, when all else is made."""
+    engine.fails = some_of("teacher")
+    make_batches(own, engine)
+    failed = own.read("SELECT request_id, num_attempts, batch FROM failed_requests")
+    assert failed["batch"].n_unique() == NUM_BATCHES
+    assert set(failed["num_attempts"]) == {MAX_ATTEMPTS}
+    assert {engine.asked["teacher", request_id] for request_id in failed["request_id"]} == {MAX_ATTEMPTS}
+    assert engine.loads == {**ONCE, ("teacher", WORKS): 2}
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_batch_whose_server_is_away_is_not_quarantined(own: KeepingProject, engine: Engine, role: str) -> None:
+    """Nor is anything else held up; its rows are asked a few times, and left to a later run."""
+    engine.kind, engine.fails = "server_unavailable", some_of(role)
+    make_batches(own, engine)
+    assert set(own.read("SELECT num_attempts FROM failed_requests")["num_attempts"]) == {0}
+    assert own.read("SELECT DISTINCT batch FROM response_scores").height == NUM_BATCHES
+    assert max(engine.asked.values()) == 1 + MAX_ATTEMPTS
+
+
+def test_after_raised_limits_each_model_is_loaded_once_to_be_checked(own: KeepingProject, engine: Engine) -> None:
+    make_batches(own, engine)
+    for role in ("teacher", "student"):
+        own.recipe = change(own.recipe, f"parity.{role}.max_mean_difference", 0.5)
+    make_batches(own, engine)
+    assert engine.loads == {("teacher", CHECKS): 1, ("student", CHECKS): 1}
