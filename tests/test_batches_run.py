@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from conftest import Project, change, prompt_rows
 from test_automation import Service
-from test_engine_catalogue import NAME, ChainSums, KeepingProject, on_engine
+from test_engine_catalogue import ChainSums, KeepingProject, on_engine, slow_to_load
 from test_recovery import ORIGIN
 
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG
@@ -21,7 +21,7 @@ from dasd_assets.service.batches_run import JOB, may_go_on
 from dasd_assets.service.recovery import MAKER, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.rounds import Round, rounds
 from dasd_resources.inference.engine import InferenceEngine
-from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
+from dasd_resources.inference.engine_catalogue import ApiKey
 from dasd_resources.inference.engines import PromptedModel
 
 NUM_BATCHES = 3
@@ -42,16 +42,8 @@ class Loads:
 @pytest.fixture
 def loads() -> Iterator[Loads]:
     found = Loads()
-    ENGINES[NAME] = EngineEntry(
-        ui_kind="python",
-        load=found.load,
-        holds_gpu_until_exit=True,
-        quantisation_options=(),
-        context_option=None,
-        plain_scoring_options={"one_at_a_time": True},
-    )
-    yield found
-    del ENGINES[NAME]
+    with slow_to_load(found.load):
+        yield found
 
 
 @dataclass

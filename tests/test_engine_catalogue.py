@@ -125,6 +125,23 @@ def entry(loaded: list[dict[str, object]]) -> Iterator[EngineEntry]:
     del ENGINES[NAME]
 
 
+@contextmanager
+def slow_to_load(load: Callable[[PromptedModel, ApiKey], InferenceEngine]) -> Iterator[None]:
+    """The test's engine in the catalogue, as one that takes long to load: batches are made in rounds."""
+    ENGINES[NAME] = EngineEntry(
+        ui_kind="python",
+        load=load,
+        holds_gpu_until_exit=True,
+        quantisation_options=(),
+        context_option=None,
+        plain_scoring_options={"one_at_a_time": True},
+    )
+    try:
+        yield
+    finally:
+        del ENGINES[NAME]
+
+
 def on_engine(recipe: Recipe) -> Recipe:
     """Teacher, student and both parity checks on the test's engine."""
     for path in ("teacher.engine", "student.engine", "parity.teacher.engine", "parity.student.engine"):

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from conftest import Project, change, prompt_rows
-from test_engine_catalogue import NAME, ChainSums, KeepingProject, on_engine
+from test_engine_catalogue import ChainSums, KeepingProject, on_engine, slow_to_load
 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.quarantine import quarantine
 from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.engine_catalogue import ENGINES, ApiKey, EngineEntry
+from dasd_resources.inference.engine_catalogue import ApiKey
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.kept_loaded import free_kept_engine
 from dasd_resources.storage.ledger import MAX_ATTEMPTS
@@ -70,16 +70,8 @@ class Said(list[str]):
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     made = Engine()
-    ENGINES[NAME] = EngineEntry(
-        ui_kind="python",
-        load=made.load,
-        holds_gpu_until_exit=True,
-        quantisation_options=(),
-        context_option=None,
-        plain_scoring_options={"one_at_a_time": True},
-    )
-    yield made
-    del ENGINES[NAME]
+    with slow_to_load(made.load):
+        yield made
 
 
 @pytest.fixture

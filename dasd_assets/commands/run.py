@@ -133,16 +133,7 @@ def bring_up_to_date(
         what = "checking" if part.only_checks else "materializing"
         echo(f"{what} {len(step.assets)} assets{_of(step.batch)}: {step.why}")
         try:
-            execute(
-                instance,
-                definitions,
-                step.assets,
-                step.batch,
-                home,
-                step.tags,
-                part.unchecked,
-                part.only_checks,
-            )
+            execute(instance, definitions, step.assets, step.batch, home, step.tags, part.unchecked, part.only_checks)
         except (RunFailed, RecipeError) as error:
             failed[step.target] = error
             if step.batch is None or len(failed) >= MAX_FAILED_BATCHES:
@@ -173,9 +164,11 @@ def _next(
                 reported.add(batch)
                 echo(f"batch {batch} is quarantined and left out: {row.reason} (see `dasd quarantine`)")
         steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
-        due = [left for step in steps if (left := _still_retried(step, retried)).reasons]
+        due = []
         for step in steps:
-            if not _still_retried(step, retried).reasons and step.target not in reported:
+            if (left := _still_retried(step, retried)).reasons:
+                due.append(left)
+            elif step.target not in reported:
                 reported.add(step.target)
                 echo(f"{step.why}{_of(step.batch)}: left to a later run (see failed_requests)")
         if due:

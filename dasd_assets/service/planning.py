@@ -230,8 +230,9 @@ class Planner:
         # A step with an active run is left to it: two runs of one step would do the same work twice.
         active = {step.target: active_run_for(step, runs) for step in steps}
         # Retries that wait must not keep others from being looked at, wherever they are in the order.
-        every = [step for step in steps if active[step.target] is None]
-        idle = [one for retry in (False, True) for one in [s for s in every if s.retry == retry][:STEPS_PER_LOOK]]
+        idle = [step for step in steps if active[step.target] is None]
+        retries, others = ([step for step in idle if step.retry is retry] for retry in (True, False))
+        idle = others[:STEPS_PER_LOOK] + retries[:STEPS_PER_LOOK]
         records = runs_of(self.instance, idle)
         for step in idle:
             # What its earlier runs allow; the newest of them is part of the attempt's key.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dasd_assets.audit.files import AGAIN, Fault
-from dasd_assets.audit.verify.sampling import passes
+from dasd_assets.audit.verify.sampling import by_batches
 from dasd_assets.rules.candidates import JUDGED
 from dasd_resources.storage.lake import Params, Reading
 from dasd_resources.storage.tables import TABLES, Reference, Table
@@ -71,8 +71,8 @@ ROW_RULES = (
 def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
     """Keys of several rows. Where a reference says of which batch a row is, one in two batches is its fault."""
     key = ", ".join(table.key)
-    by_batch = "batch" in table.key or any("batch" in reference.columns for reference in table.references)
-    for where, params in passes(reading, table.name) if by_batch else _ONE_PASS:
+    in_one_batch = "batch" in table.key or any("batch" in reference.columns for reference in table.references)
+    for where, params in by_batches(reading, table.name) if in_one_batch else _ONE_PASS:
         # Hashes take a tenth of the keys' memory; whether the keys of equal ones are equal is then seen.
         query = f"""SELECT {key}, count(*) AS num FROM {table.name} WHERE {where} AND hash({key}) IN (
                 SELECT hash({key}) FROM {table.name} WHERE {where} GROUP BY ALL HAVING count(*) > 1)
@@ -89,9 +89,9 @@ def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fa
     withdrawn = known if reference.table == "prompts" else ""
     pairs = zip(reference.parent, reference.columns, strict=True)
     columns, names = ", ".join(reference.columns), ", ".join(f"{name} AS {column}" for name, column in pairs)
-    by_batch = "batch" in reference.columns and not reference.parent_columns
-    both = passes(reading, table.name, reference.table)
-    for where, params in both if by_batch else _ONE_PASS:
+    in_one_batch = "batch" in reference.columns and not reference.parent_columns
+    both = by_batches(reading, table.name, reference.table)
+    for where, params in both if in_one_batch else _ONE_PASS:
         query = f"""SELECT DISTINCT {columns} FROM (FROM {table.name} WHERE {where})
             ANTI JOIN (SELECT {names} FROM {reference.table} WHERE {where} {withdrawn}) USING ({columns})
             WHERE {reference.columns[0]} IS NOT NULL ORDER BY ALL"""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from dasd_resources.storage.lake import Params, Reading
-from dasd_resources.storage.passes import parts
+from dasd_resources.storage.passes import passes
 
 CHUNK = 2000  # rows that Python compares
 KEYS_AT_ONCE = 4_000_000  # that DuckDB compares, as many as the sentences of a batch of `dasd-4b`
@@ -29,9 +29,9 @@ def part(sample: int | None, groups: pl.DataFrame) -> int | None:
     return None if sample is None else -(-sample // max(groups.height, 1))
 
 
-def passes(reading: Reading, *tables: str) -> Iterator[tuple[str, Params]]:
+def by_batches(reading: Reading, *tables: str) -> Iterator[tuple[str, Params]]:
     """SQL conditions, each with its parameters, that divide these tables: batches of some KEYS_AT_ONCE rows, or one."""
     rows = " UNION ALL ".join(f"SELECT batch FROM {table}" for table in tables)
     batches = reading.read(f"SELECT batch, count(*) FROM ({rows}) GROUP BY batch ORDER BY batch").rows()
-    for together in parts(batches, KEYS_AT_ONCE):
-        yield "batch BETWEEN $first AND $last", {"first": together[0], "last": together[-1]}
+    for first, last in passes(batches, KEYS_AT_ONCE):
+        yield "batch BETWEEN $first AND $last", {"first": first, "last": last}
