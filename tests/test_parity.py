@@ -22,6 +22,7 @@ from dasd_assets.generations import GENERATION
 from dasd_assets.parity.comparison import StoredLogprobs, compare
 from dasd_assets.parity.rescoring import rescoring_model
 from dasd_assets.records.partitions import batches
+from dasd_assets.service.in_process import execute
 from dasd_assets.service.staleness import comparison
 from dasd_assets.student_logprobs import STUDENT_SCORING
 from dasd_resources.inference.engine import Failure, Score
@@ -292,6 +293,25 @@ def test_what_passed_on_the_same_rows_is_not_computed_again(
     role = "student" if asset == "student_logprobs" else "teacher"
     landed.recipe = change(landed.recipe, f"parity.{role}.max_difference", 0.5)
     landed.materialize(asset)
+    assert landed.fake.rescored != []
+
+
+def test_a_check_that_is_run_by_hand_is_computed(landed: Project) -> None:
+    """Also of rows some of which failed, whose next attempt is not checked anew."""
+    landed.fake.fails = lambda request_id: request_id[-1] in "048c"
+    landed.materialize(TEACHER)
+    landed.fake.rescored.clear()
+    landed.materialize("teacher_generations_t060")
+    assert landed.count("failed_requests") > 0 and landed.fake.rescored == []
+    with landed.instance() as instance:
+        execute(
+            instance,
+            landed.definitions,
+            ["teacher_generations_t060"],
+            batches(instance)[0],
+            landed.home,
+            only_checks=True,
+        )
     assert landed.fake.rescored != []
 
 

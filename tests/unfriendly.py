@@ -12,10 +12,10 @@ from typing import TypeVar
 import dagster as dg
 from conftest import Fake, FakeEngine, Project, change, prompt_rows
 
-from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.markdown import code_value, codes
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine, quarantine_batch
+from dasd_assets.service.in_process import RunFailed, execute
 from dasd_resources.demo.questions import QuestionRow, write_rows
 from dasd_resources.inference.engine import (
     Completion,
@@ -146,8 +146,9 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
             )
         )
     project.fake.fails = lambda request_id: True
-    with suppress(RunFailed):
-        project.materialize("teacher_generations_t060")
+    with project.instance() as instance, suppress(RunFailed):
+        parity = ["teacher_generations_t060"]
+        execute(instance, project.definitions, parity, batches(instance)[0], project.home, only_checks=True)
     return project
 
 

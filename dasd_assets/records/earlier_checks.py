@@ -2,11 +2,12 @@
 
 A new release, or a changed part of the recipe, makes an asset again even where it adds no row: its code version is
 another, its data version the same. So does another attempt at failed rows that fail again. What was checked then holds
-now, and is worth no forward pass. Whoever makes an asset of which no row has failed again by hand, with nothing
-changed, has it checked anew.
+now, and is worth no forward pass. Whoever runs a check by hand, or makes an asset again of which no row has failed,
+with nothing changed, has it checked anew.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -31,10 +32,13 @@ def passed_on_these_rows(
     evaluation = event.asset_check_evaluation_data if event is not None else None
     if evaluation is None or not evaluation.passed or evaluation.target_materialization_data is None:
         return None
-    checked = _materialization(instance, key.asset_key, storage_id=evaluation.target_materialization_data.storage_id)
+    checked_id = evaluation.target_materialization_data.storage_id
+    checked = _materialization(instance, key.asset_key, storage_id=checked_id)
     # 2. The same rows, made by another code version or as others failed again, and checked with the same settings?
     latest = _materialization(instance, key.asset_key, batch=batch)
-    if checked is None or latest is None or not _same_rows(checked, latest) or _settings(checked, settings) != settings:
+    if checked is None or latest is None or latest.storage_id == checked_id:
+        return None
+    if not _same_rows(checked.made, latest.made) or _settings(checked.made, settings) != settings:
         return None
     described = (evaluation.description or "").removesuffix(UNCHANGED)
     return dg.AssetCheckResult(passed=True, description=described + UNCHANGED, metadata=evaluation.metadata)
@@ -43,16 +47,25 @@ def passed_on_these_rows(
 UNCHANGED = " (not computed again: the rows are the same)"
 
 
+class Materialization(NamedTuple):
+    """One that Dagster has recorded, and its id there."""
+
+    storage_id: int
+    made: dg.AssetMaterialization
+
+
 def _materialization(
     instance: dg.DagsterInstance, asset: dg.AssetKey, batch: str | None = None, storage_id: int | None = None
-) -> dg.AssetMaterialization | None:
+) -> Materialization | None:
+    """The newest of a batch, or the one with this id."""
     wanted = dg.AssetRecordsFilter(
         asset_key=asset,
         asset_partitions=None if batch is None else [batch],
         storage_ids=None if storage_id is None else [storage_id],
     )
     records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0].asset_materialization if records else None
+    found = [Materialization(record.storage_id, made) for record in records if (made := record.asset_materialization)]
+    return found[0] if found else None
 
 
 def _same_rows(checked: dg.AssetMaterialization, latest: dg.AssetMaterialization) -> bool:
