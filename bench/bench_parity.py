@@ -2,9 +2,15 @@
 
 Each model samples in bfloat16, batched and row by row, with transformers and vLLM; the sampled tokens are scored again
 in every way that a recipe can name. The last row of each model is float32, for what is left when rounding is not.
+
+    python bench/bench_parity.py [--folder FOLDER]
+
+Figures are appended to FOLDER/parity.jsonl as they come; a run after a stop goes on there, by default if it is of the
+same commit.
 """
 
-import time
+import argparse
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -15,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+from measurements import Measurements, default_folder
 from models import smollm2
 from results import table
 
@@ -53,12 +60,32 @@ class Case:
         return f"{self.model}, {self.dtype}: {made} by {' '.join(self.first)}, again by {' '.join(self.again)}"
 
 
-def main() -> None:
-    started = time.monotonic()
-    rows = [row(case, measured(case)) for case in cases()]
+def main(folder: Path) -> None:
+    settings = {"questions": NUM_QUESTIONS, "tokens": NUM_TOKENS}
+    kept = Measurements(folder / "parity.jsonl", settings)
+    for case in cases():
+        if (case.label,) not in kept.found:
+            found = measured(case)
+            if found.faults:
+                sys.exit(f"{case.label}: " + "; ".join(found.faults))
+            kept.add(case.label, tokens=found.num_tokens, **{name: getattr(found, FIGURES[name]) for name in FIGURES})
     print("## Parity: one model's logprobs, computed twice\n")
-    print(f"Up to {NUM_QUESTIONS} answers of each model at temperature 1; nats. {time.monotonic() - started:.0f} s.\n")
-    print(table(["model, computations", "tokens", "mean", "p99", "p99.9", "max", "signed mean"], rows))
+    print(f"Up to {NUM_QUESTIONS} answers of each model at temperature 1; nats.\n")
+    print(table(["model, computations", "tokens", *FIGURES], [row(case, kept) for case in cases()]))
+
+
+FIGURES = {
+    "mean": "mean_difference",
+    "p99": "p99_difference",
+    "p99.9": "p999_difference",
+    "max": "max_difference",
+    "signed mean": "bias",
+}
+
+
+def row(case: Case, kept: Measurements) -> list[object]:
+    figures = kept.found[case.label,]
+    return [case.label, round(figures["tokens"]), *(f"{figures[name]:.2g}" for name in FIGURES)]
 
 
 def cases() -> Iterator[Case]:
@@ -76,11 +103,6 @@ def cases() -> Iterator[Case]:
 
 
 RECIPES = {f"{name} {role}": (name, role) for name in ("demo", "school") for role in ("teacher", "student")}
-
-
-def row(case: Case, found: ParityResult) -> list[object]:
-    figures = (found.mean_difference, found.p99_difference, found.p999_difference, found.max_difference, found.bias)
-    return [case.label, found.num_tokens, *(f"{figure:.2g}" for figure in figures)]
 
 
 def measured(case: Case) -> ParityResult:
@@ -144,4 +166,6 @@ def asked(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, default=default_folder("parity"))
+    main(parser.parse_args().folder)
