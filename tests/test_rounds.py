@@ -12,7 +12,7 @@ from dasd_assets.definitions import build_definitions
 from dasd_assets.records.quarantine import Quarantine
 from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
-from dasd_assets.service.rounds import Part, Round, next_part, rounds
+from dasd_assets.service.rounds import FEW, Part, Round, next_part, rounds
 from dasd_assets.service.staleness import NEVER, Cause, Stale
 from dasd_assets.service.steps import LEVELS, Step, steps_of
 from dasd_resources.inference.engines import Engines
@@ -138,33 +138,52 @@ def test_a_model_on_ray_has_them_too_though_no_step_holds_its_gpu(ray: dict[str,
     assert rounds(change(demo, "teacher", {**demo.teacher.model_dump(), "ray": {"gpus": False}}), graph) == []
 
 
-def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = load_recipe("demo")
+def order_of_parts(folder: Path, num_batches: int, num_made: int = 0) -> list[tuple[tuple[str, ...], bool]]:
+    """The parts in which new batches are made beside others that are: assets, and whether they were but checked."""
     planner = Planner(
         dg.DagsterInstance.ephemeral(),
         dg.Definitions(),
-        recipe,
-        Engines(home=str(tmp_path)),
-        Warehouse(home=str(tmp_path)),
+        load_recipe("demo"),
+        Engines(home=str(folder)),
+        Warehouse(home=str(folder)),
     )
-    due = {f"{number:03}": step(f"{number:03}", "prompts") for number in range(2 * STEPS_PER_LOOK)}
-    monkeypatch.setattr(Planner, "_tables", lambda *_: Tables(Quarantine({}, {}), {}, [], {}))
-    monkeypatch.setattr(Planner, "_stale", lambda *_: [])
-    monkeypatch.setattr(Planner, "_steps", lambda *_: list(due.values()))
+    due = {f"{number:03}": step(f"{number:03}", "prompts") for number in range(num_batches)}
+    known = [*due, *(f"made {number}" for number in range(num_made))]
     made = []
-    while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
-        next_one = next_part([attempt.step for attempt in found], ROUNDS)
-        part, unchecked = next_one.step, next_one.unchecked
-        assert part.batch is not None
-        made.append((tuple(part.assets), unchecked))
-        last = part.assets[-1]
-        if unchecked:
-            due[part.batch] = step(part.batch, last, only_check=True)
-        elif last != ORDER[-1]:
-            due[part.batch] = step(part.batch, ORDER[ORDER.index(last) + 1])
-        else:
-            del due[part.batch]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dasd_assets.service.planning.batches", lambda _: known)
+        patch.setattr(Planner, "_tables", lambda *_: Tables(Quarantine({}, {}), {}, [], {}))
+        patch.setattr(Planner, "_stale", lambda *_: [])
+        patch.setattr(Planner, "_steps", lambda *_: list(due.values()))
+        last: Part | None = None
+        while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
+            last = next_part([attempt.step for attempt in found], ROUNDS, last)
+            batch, assets = last.step.batch, last.step.assets
+            assert batch is not None
+            made.append((tuple(assets), last.only_checks))
+            if last.unchecked:
+                due[batch] = step(batch, assets[-1], only_check=True)
+            elif assets[-1] != ORDER[-1]:
+                due[batch] = step(batch, ORDER[ORDER.index(assets[-1]) + 1])
+            else:
+                del due[batch]
+    return made
+
+
+def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looked_at(tmp_path: Path) -> None:
+    made = order_of_parts(tmp_path, 2 * STEPS_PER_LOOK, num_made=1)
     assert len(made) == 7 * 2 * STEPS_PER_LOOK
     assert sum(one != other for one, other in pairwise(made)) == 6
+
+
+def test_of_many_batches_the_first_is_checked_before_the_others_are_begun(tmp_path: Path) -> None:
+    """Where none has passed yet: what is wrong in all of them costs one. Each model is loaded twice more."""
+    many = 2 * STEPS_PER_LOOK
+    made = order_of_parts(tmp_path, many)
+    sampled = [number for number, part in enumerate(made) if part == (("responses",), False)]
+    scored = [number for number, part in enumerate(made) if part == (("scores",), False)]
+    assert [made.index((("responses",), True)), made.index((("scores",), True))] == [sampled[0] + 1, scored[0] + 1]
+    assert len(made) == 7 * many
+    assert sum(one != other for one, other in pairwise(made)) == 6 + 2 * 2
+    few = order_of_parts(tmp_path, FEW)
+    assert sum(one != other for one, other in pairwise(few)) == 6

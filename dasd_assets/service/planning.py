@@ -28,7 +28,7 @@ from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.rounds import Round, in_order
 from dasd_assets.service.staleness import Stale, comparison
-from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, ready, steps_of
+from dasd_assets.service.steps import LEVELS, Level, Step, data_assets, marked_unproven, ready, steps_of
 from dasd_resources.benchmarks.generated import generator_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.file_hashes import cached_hash
@@ -130,7 +130,7 @@ class Planner:
         known = batches(self.instance)
         tables = self._tables(known)
         quarantined = tables.quarantine
-        steps = self._steps(self._stale(known, tables, quarantined.now))
+        steps = marked_unproven(self._steps(self._stale(known, tables, quarantined.now)), known)
         if self._release(steps, quarantined):
             return replace(self.plan(levels, now, patient, of_recipe), changed=True)
         # Only the first level that has steps may run: what is above it would be made from stale inputs.

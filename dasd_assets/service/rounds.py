@@ -6,6 +6,9 @@ responses, then these are checked, then scored, then the scores are checked, the
 what one batch has loaded for the next. What needs no model has rounds of its own, between those: of a large batch it
 takes longer than an idle engine is kept. A round leaves out only checks, and nothing is made from an asset before they
 pass. Rows that failed are asked again when all else is made, in the same rounds.
+
+Of many batches none of which has passed a check yet, the first to be made is checked before the others are begun: what
+would fail in all of them is found after one. For this the models are loaded once more.
 """
 
 from collections.abc import Sequence
@@ -28,17 +31,22 @@ class Round:
     gated: frozenset[str]
 
 
+FEW = 8  # batches: of as many, none is checked before the others are made
+
+
 @dataclass(frozen=True)
 class Part:
     """What is made of a step at once; its identity is the whole step's. place: in the order in which parts are made.
 
-    unchecked: assets of it that are not to be checked yet. only_checks: it is but to be checked.
+    unchecked: assets of it that are not to be checked yet. only_checks: it is but to be checked. unproven: for the
+    first time, of all batches.
     """
 
     step: Step
     place: tuple[bool, int] = (False, 0)
     unchecked: frozenset[str] = frozenset()
     only_checks: bool = False
+    unproven: bool = False
 
 
 def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
@@ -55,8 +63,9 @@ def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
 def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
     """The steps by level, and those of batches by the part that `next_part` would make of them."""
 
-    def place(step: Step) -> tuple[int, tuple[bool, int]]:
-        return LEVELS.index(step.level), _part(step, of_recipe).place if step.level == "batch" else Part(step).place
+    def place(step: Step) -> tuple[int, bool, tuple[bool, int]]:
+        part = _part(step, of_recipe) if step.level == "batch" else Part(step)
+        return LEVELS.index(step.level), not part.unproven, part.place
 
     return sorted(steps, key=place)
 
@@ -64,13 +73,16 @@ def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
 def next_part(steps: Sequence[Step], of_recipe: Sequence[Round], last: Part | None = None) -> Part:
     """What is to be made next of the steps that are due. last: what was made before, whose model is loaded.
 
-    Of several batches, a part in the place of the last one, else in the first place; else the first step, whole.
+    Of several batches, a part in the place of the last one, else in the first place; else the first step, whole. Before
+    all of these, of many batches, the first check.
     """
     batches = [step for step in steps if step.level == steps[0].level == "batch"]
     alone = len(batches) == 1 and not batches[0].only_checks  # to be made again for a check, it would ask failed rows
     if alone or not batches or not of_recipe:
         return Part(steps[0])
     parts = [_part(step, of_recipe) for step in batches]
+    if len(batches) > FEW and (first := next((part for part in parts if part.unproven), None)):
+        return first
     # Of equal ones, the first.
     return min(parts, key=lambda part: (last is None or part.place != last.place, part.place))
 
@@ -85,7 +97,9 @@ def _part(step: Step, of_recipe: Sequence[Round]) -> Part:
         if not step.only_checks.issuperset(inside):
             return Part(part, (step.retry, 2 * number), one.gated)
         if inside:
-            return Part(part, (step.retry, 2 * number + 1), only_checks=one.gated.issuperset(inside))
+            of_check = one.gated.issuperset(inside)
+            unproven = not step.unproven.isdisjoint(inside)
+            return Part(part, (step.retry, 2 * number + 1), only_checks=of_check, unproven=unproven)
     return Part(replace(step, reasons=reasons), (step.retry, 2 * len(of_recipe)))
 
 

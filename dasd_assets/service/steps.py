@@ -1,7 +1,8 @@
 """What is out of date, as steps: the assets that one run materializes, in the order in which they have to be made."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import dagster as dg
@@ -24,6 +25,7 @@ class Step:
     """Assets to materialize in one run; `identity` names what they are to be made from, not when or how often.
 
     only_checks: the assets that are but to be checked. only_retries: those that are up to date, but some rows failed.
+    unproven: those that are out of date in every batch, so that no batch has passed their checks as it would be now.
     """
 
     level: Level
@@ -32,6 +34,7 @@ class Step:
     identity: str
     only_checks: frozenset[str] = frozenset()
     only_retries: frozenset[str] = frozenset()
+    unproven: frozenset[str] = frozenset()
 
     @property
     def assets(self) -> list[str]:
@@ -73,6 +76,13 @@ def steps_of(stale: Sequence[Stale], data: Collection[str], roots: Collection[st
     for one in stale:
         groups.setdefault((_level(one, data, roots), one.batch), []).append(one)
     return [_step(level, batch, groups[level, batch]) for level, batch in sorted(groups, key=_order)]
+
+
+def marked_unproven(steps: Sequence[Step], batches: Collection[str]) -> list[Step]:
+    """The steps, with what no batch of all of these is up to date of."""
+    out_of_date = Counter(asset for step in steps if step.batch for asset in {*step.reasons} - step.only_retries)
+    unproven = frozenset(asset for asset, number in out_of_date.items() if number == len(batches))
+    return [replace(step, unproven=unproven.intersection(step.reasons)) for step in steps]
 
 
 def ready(steps: Sequence[Step]) -> list[Step]:

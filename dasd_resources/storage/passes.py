@@ -16,17 +16,17 @@ MAX_PASSES = 64  # over the tables; where there is more, a pass is for more of i
 Item = TypeVar("Item")
 
 
-def passes(sizes: Sequence[tuple[str, int]], at_once: int) -> list[tuple[str, str]]:
+def passes(sizes: Sequence[tuple[str, int]], at_once: int, most: float = MAX_PASSES) -> list[tuple[str, str]]:
     """First and last id of each of the `parts` of these ids, which are in order."""
-    return [(ids[0], ids[-1]) for ids in parts(sizes, at_once)]
+    return [(ids[0], ids[-1]) for ids in parts(sizes, at_once, most)]
 
 
-def parts(sizes: Sequence[tuple[str, int]], at_once: int) -> list[list[str]]:
+def parts(sizes: Sequence[tuple[str, int]], at_once: int, most: float = MAX_PASSES) -> list[list[str]]:
     """The ids of each pass: of size `at_once` together and one id more at most, or of more where there is much.
 
-    sizes: each id with its size, at least 1.
+    sizes: each id with its size, at least 1. most: passes; infinite where each reads only its own files.
     """
-    size_of_part = max(at_once, math.ceil(sum(size for _, size in sizes) / MAX_PASSES))
+    size_of_part = max(at_once, math.ceil(sum(size for _, size in sizes) / most))
     found, before = defaultdict[int, list[str]](list), 0
     for name, size in sizes:
         found[before // size_of_part].append(name)

@@ -1,5 +1,6 @@
 """Which rows of a table are looked at: all, a part of them in memory at a time, or a sample."""
 
+import math
 from collections.abc import Iterator
 
 import polars as pl
@@ -33,5 +34,5 @@ def by_batches(reading: Reading, *tables: str) -> Iterator[tuple[str, Params]]:
     """SQL conditions, each with its parameters, that divide these tables: batches of some KEYS_AT_ONCE rows, or one."""
     rows = " UNION ALL ".join(f"SELECT batch FROM {table}" for table in tables)
     batches = reading.read(f"SELECT batch, count(*) FROM ({rows}) GROUP BY batch ORDER BY batch").rows()
-    for first, last in passes(batches, KEYS_AT_ONCE):
+    for first, last in passes(batches, KEYS_AT_ONCE, most=math.inf):  # tables are partitioned by batch
         yield "batch BETWEEN $first AND $last", {"first": first, "last": last}

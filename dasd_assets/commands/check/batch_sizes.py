@@ -7,7 +7,7 @@ from dasd_assets.commands.check.landed_responses import Found
 from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_resources.recipe import Recipe
 
-# A larger batch is days of work before its first score, and none was run of responses as long as the report's, which
+# A larger batch is days of work before its first check, and none was run of responses as long as the report's, which
 # are a quarter of `max_tokens`. Of short responses, ids and rows are what grows.
 MOST_TOKENS, MOST_RESPONSES = 256_000_000, 64_000
 # Below it, a batch's own costs outweigh its work: some ten steps, as many commits, files and looks of every tick.
@@ -19,7 +19,7 @@ def batch_sizes(recipe: Recipe, prompts: Prompts) -> str:
     each = recipe.generation.num_candidates * len(recipe.generation.temperatures)
     sizes = [each * number for number in questions_per_batch(recipe, prompts.per_file.values())]
     most = min(MOST_RESPONSES, MOST_TOKENS // recipe.generation.max_tokens)
-    reason = "nothing is scored before a whole batch is sampled"
+    reason = "nothing is checked before a whole batch is sampled"
     return _judged(sizes, most, f" ({each} of each question)", each, reason)
 
 
@@ -38,7 +38,7 @@ def _judged(sizes: Collection[int], most: int, of_what: str, each: int, reason: 
     found = f"{len(sizes):,} of {min(sizes):,} to {max(sizes):,} responses{of_what}"
     if max(sizes) > most:
         raise CheckWarning(
-            f"{found}: beyond {most:,} as long as these may be, a batch takes days, and {reason}; "
+            f"{found}: beyond {most:,} as long as these may be, a batch may take days, and {reason}; "
             f"set landing.questions_per_batch: {max(most // each, 1)}"
         )
     if len(small) > MANY_BATCHES:

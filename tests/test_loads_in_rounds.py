@@ -1,4 +1,4 @@
-"""Batches in rounds of which some rows have failed: how often each model is loaded for them, and each row asked."""
+"""Batches in rounds, some rows of which fail perhaps: how often each model is loaded for them, and each row asked."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +96,15 @@ def make_batches(own: KeepingProject, engine: Engine) -> None:
 def some_of(role: str) -> Callable[[str, str], bool]:
     """A quarter of the requests to a model; of three batches, some of each."""
     return lambda asked, request_id: asked == role and int(request_id[:4], 16) % 4 == 0
+
+
+@pytest.mark.parametrize(("few", "loads"), [(NUM_BATCHES, 1), (NUM_BATCHES - 1, 2)])
+def test_of_many_new_batches_the_first_is_checked_apart(
+    own: KeepingProject, engine: Engine, few: int, loads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasd_assets.service.rounds.FEW", few)
+    make_batches(own, engine)
+    assert engine.loads == dict.fromkeys(ONCE, loads)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
