@@ -3,12 +3,14 @@
     python bench/bench_scale.py [share ...] [--minutes M] [--disk GB] [--folder FOLDER]
         # shares in percent of 105,000 questions and 1.68 M candidates; also DASD_SCALE="1 3 10", DASD_SCALE_MINUTES,
         # DASD_SCALE_DISK
+    python bench/bench_scale.py --write FOLDER/scale.jsonl
+        # measures nothing: these figures become docs/scale.jsonl, and the tables of docs/planning.md those of them
 
 Responses of log-normal length (mean 15,700 tokens, as the report's are; deviation 0.8, cut at 65,000) go through the
 real assets, one landed file, in batches as the report's recipe makes them. Every step runs in a process of its own,
-whose peak is VmHWM and of which CPU seconds count: other work on the machine hardly changes them. Growth is the power
-law through the shares, and a step's cost at 100 % its largest one's times the ratio to that power; of one share there
-is none. What a process costs that does nothing is taken off first. Left out: models, training.
+whose peak is VmHWM and of which CPU seconds count: other work on the machine hardly changes them. What a process costs
+that does nothing is taken off. Of what is left, the two smallest shares say what a step costs at any size, the two
+largest how the rest grows (`whole`); of one share nothing is said. Left out: models, training.
 
 Every figure is appended to FOLDER/scale.jsonl as it comes. No step is begun that would not end within the minutes, by
 the share before, and no share that would not fit on the disk; the next run goes on where one was stopped or killed,
@@ -17,6 +19,7 @@ by default if it is of the same commit. A share's home is removed when all its s
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -27,7 +30,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from measurements import Limit, Measurements, default_folder
 from results import table
 from scale_home import (
@@ -47,13 +49,17 @@ SHARES = (0.01, 0.03, 0.1)  # percent
 BYTES_PER_TOKEN = 30.0  # of a whole home, with training sets that are written again while they are replaced
 SPARE = 2e9  # bytes of the disk that stay free
 MEMORY_BAR, HOURS_BAR = 64e9, 24.0  # of a step at 100 %: beyond, it has to change first
+NOISE = 0.07  # of a step's time: two runs of it lie so far apart
 SIZES = "sizes"
+SETTINGS = {"mean": MEAN, "candidates": NUM_CANDIDATES, "batch": QUESTIONS_PER_BATCH}
+LONGEST = 7  # steps that are named
+DOCS, PAGE, STORED = Path(__file__).parents[1] / "docs", "planning.md", "scale.jsonl"
+BEGIN, END = "<!-- figures: written by bench/bench_scale.py --write -->\n", "<!-- end of figures -->"
 CATALOG = "catalog.sqlite*"
 
 
 def main(wanted: Sequence[float], folder: Path, limit: Limit, disk: float) -> None:
-    settings = {"mean": MEAN, "candidates": NUM_CANDIDATES, "batch": QUESTIONS_PER_BATCH}
-    kept, left = Measurements(folder / "scale.jsonl", settings), list[str]()
+    kept, left = Measurements(folder / STORED, SETTINGS), list[str]()
     for percent in sorted(wanted):
         if (percent, STEPS[-1]) in kept.found:
             continue
@@ -128,82 +134,127 @@ def needed(percent: float) -> float:
     return 2 * NUM_QUESTIONS * NUM_CANDIDATES * percent / 100 * MEAN * BYTES_PER_TOKEN
 
 
-def whole(shares: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """Exponent of the power law through the shares, by least squares of the logarithms, and its value at 100 %."""
-    power = 0.0
-    if len(shares) > 1:
-        power = float(np.polyfit(np.log(shares), np.log(np.maximum(values, 1e-3)), 1)[0])
-    return power, values[-1] * (100 / shares[-1]) ** max(power, 0.0)
+def whole(shares: Sequence[float], values: Sequence[float]) -> tuple[float, float, float, float]:
+    """What a step costs at any size, the exponent of the rest, and its cost at 100 %: in proportion, by the exponent.
+
+    The fixed cost is where the line through the two smallest shares begins; the exponent is that of the rest between
+    the two largest, of two shares 1. An exponent below 1 is what is left of a fixed cost, or another machine's: at
+    100 % the rest of the largest share grows at least in proportion.
+    """
+    slope = (values[1] - values[0]) / (shares[1] - shares[0])
+    fixed = min(max(values[0] - shares[0] * slope, 0.0), *values)
+    before, last = (max(value - fixed, NOISE * value) for value in values[-2:])
+    exponent = max(math.log(last / before) / math.log(shares[-1] / shares[-2]), 0.0) if len(shares) > 2 else 1.0
+    ratio = 100 / shares[-1]
+    return fixed, exponent, fixed + last * ratio, fixed + last * ratio ** max(exponent, 1.0)
+
+
+def most(shares: Sequence[float], peaks: Sequence[float]) -> float | None:
+    """Bytes at 100 %, if they went on growing as between the two largest shares; None if fewer hold a whole batch.
+
+    Within a batch a peak grows with it; what matters at 100 % is what more batches of the same size add.
+    """
+    held = [
+        pair
+        for pair in zip(shares, peaks, strict=True)
+        if NUM_QUESTIONS * pair[0] / 100 >= (QUESTIONS_PER_BATCH or NUM_QUESTIONS)
+    ]
+    if len(held) < 2:
+        return None
+    (before, low), (last, high) = held[-2:]
+    return high + max(high - low, 0.0) / (last - before) * (100 - last)
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A step at every share that it was measured at, less what an idle process takes, and at 100 %."""
+    """A step at every share that it was measured at: seconds less an idle process's, peak bytes; and at 100 %."""
 
     step: str
     seconds: dict[float, float]
-    peak: float
+    peaks: dict[float, float]
+    fixed: float
     exponent: float
     all_seconds: float
-    memory_exponent: float
-    all_memory: float
+    all_by_exponent: float
+    all_memory: float | None
 
 
 def growth(kept: Measurements, step: str) -> Growth:
+    """Of one share, what is said of the growth is not a number."""
     shares = shares_of(kept, step)
     figures, idle = ([kept.found[share, name] for share in shares] for name in (step, NOTHING))
-    pairs = list(zip(figures, idle, strict=True))
-    seconds = [max(one["cpu"] - zero["cpu"], 0.01) for one, zero in pairs]
-    peaks = [max(one["peak"] - zero["peak"], 1e6) for one, zero in pairs]
-    (exponent, all_seconds), (memory_exponent, memory) = whole(shares, seconds), whole(shares, peaks)
-    of_shares = dict(zip(shares, seconds, strict=True))
-    return Growth(step, of_shares, figures[-1]["peak"], exponent, all_seconds, memory_exponent, memory)
+    seconds = [max(one["cpu"] - zero["cpu"], 0.01) for one, zero in zip(figures, idle, strict=True)]
+    peaks = [one["peak"] for one in figures]
+    at_all = whole(shares, seconds) if len(shares) > 1 else (math.nan,) * 4
+    of_shares, at_shares = (dict(zip(shares, values, strict=True)) for values in (seconds, peaks))
+    return Growth(step, of_shares, at_shares, *at_all, most(shares, peaks))
 
 
 def page(kept: Measurements, left: Sequence[str]) -> str:
-    """The section: steps, bytes, and what would have to change first."""
+    """The section: steps, peaks, bytes, and what would have to change first."""
+    lines = ["## At the report's size: shares of it, and what all of it would take", "", tables(kept)]
+    return "\n".join(lines + ([f"Left out: {'; '.join(left)}."] if left else []))
+
+
+def tables(kept: Measurements) -> str:
+    """All figures, as they stand in docs/planning.md, too."""
     shares = sorted({float(str(share)) for share, _ in kept.found})
     sized = {share: kept.found[share, SIZES] for share in shares if (share, SIZES) in kept.found}
     grown = [growth(kept, step) for step in STEPS[1:] if any(name == step for _, name in kept.found)]
     idle = kept.found[shares[-1], NOTHING]
     lines = [
-        "## At the report's size: shares of it, and what all of it would take",
-        "",
-        _counts(sized),
-        f"Nothing larger was run. Batches of {QUESTIONS_PER_BATCH} questions; CPU seconds. An idle process takes "
-        f"{idle['cpu']:.1f} s and {idle['peak'] / 1e6:,.0f} MB, which is off the seconds, and off the memory that is "
-        "extrapolated.",
+        f"{_counts(sized)} Batches of {QUESTIONS_PER_BATCH} questions, one process, CPU seconds, less those of an idle "
+        f"process ({idle['cpu']:.1f}). *Fixed* is what a step costs at any size, by the two smallest shares; the "
+        "exponent is that of the rest, between the two largest. At 100 % the rest of the largest share is taken in "
+        "proportion and, where its exponent is above 1, by that, too.",
         "",
         table(_head(shares), [_row(one, shares, sized) for one in grown]),
+        f"Peaks, with the {idle['peak'] / 1e6:,.0f} MB of an idle process. Within one batch they grow with it: what "
+        "more batches add is between the two largest shares that hold one. At 100 % they would be at most as shown, "
+        "if it were added again and again (what an allocator keeps is not); empty where fewer than two hold one.",
+        "",
+        table(
+            ["peak, MB", *(f"{share:g} %" for share in shares), "100 %, GB"],
+            [_peaks(one, shares) for one in grown],
+        ),
     ]
     if sized:
-        lines += [_bytes(sized), _disk(sized), ""]
-    lines += [_first(grown)] + ([f"Left out: {'; '.join(left)}."] if left else [])
-    return "\n".join(lines)
+        lines += [_bytes(sized)]
+    return "\n".join([*lines, _first(grown), *([_disk(sized)] if sized else [])])
 
 
 def _counts(sized: dict[float, dict[str, float]]) -> str:
     counted = (
         f"{share:g} %: {one['responses']:,.0f} responses, {one['tokens']:,.0f} tokens" for share, one in sized.items()
     )
-    return f"{'; '.join(counted) or 'No share was finished'}."
+    return f"{'; '.join(counted) or 'No share was finished'}. Nothing larger was run to its end."
 
 
 def _head(shares: Sequence[float]) -> list[str]:
-    columns = ["step", *(f"{share:g} %, s" for share in shares), "responses/s", "M tokens/s", "exponent", "100 %, h"]
-    return [*columns, "peak, MB", "its exponent", "100 %, GB"]
+    return [
+        "step",
+        *(f"{share:g} %, s" for share in shares),
+        "M tokens/s",
+        "fixed, s",
+        "exponent",
+        "100 %, h",
+        "by exponent, h",
+    ]
 
 
 def _row(one: Growth, shares: Sequence[float], sized: dict[float, dict[str, float]]) -> list[object]:
-    last = max(one.seconds)
-    counts, seconds = sized.get(last), one.seconds[last]
-    rates = [counts["responses"] / seconds, counts["tokens"] / seconds / 1e6] if counts else ["", ""]
+    last = max((share for share in one.seconds if share in sized), default=None)
+    pace = "" if last is None else sized[last]["tokens"] / one.seconds[last] / 1e6
     times: list[object] = [one.seconds.get(share, "") for share in shares]
-    peak = one.peak / 1e6
     if len(one.seconds) < 2:  # what a start costs and what grows cannot be told apart
-        return [one.step, *times, *rates, "", "", peak, "", ""]
-    memory = [peak, one.memory_exponent, one.all_memory / 1e9]
-    return [one.step, *times, *rates, one.exponent, one.all_seconds / 3600, *memory]
+        return [one.step, *times, pace, "", "", "", ""]
+    exponent = one.exponent if len(one.seconds) > 2 else ""
+    return [one.step, *times, pace, one.fixed, exponent, one.all_seconds / 3600, one.all_by_exponent / 3600]
+
+
+def _peaks(one: Growth, shares: Sequence[float]) -> list[object]:
+    peaks: list[object] = [one.peaks[share] / 1e6 if share in one.peaks else "" for share in shares]
+    return [one.step, *peaks, "" if one.all_memory is None else one.all_memory / 1e9]
 
 
 def _bytes(sized: dict[float, dict[str, float]]) -> str:
@@ -216,7 +267,7 @@ def _disk(sized: dict[float, dict[str, float]]) -> str:
     share = max(sized)
     each = sum(sized[share][f"bytes.{name}"] for name in ("responses", "student_tokens", "student_logprobs"))
     total = each * sized[share]["tokens"] * 100 / share
-    return f"At 100 %, responses with the student's tokens and logprobs: {total / 1e9:,.0f} GB."
+    return f"Responses with the student's tokens and logprobs would take {total / 1e9:,.0f} GB."
 
 
 def _first(grown: Sequence[Growth]) -> str:
@@ -224,15 +275,42 @@ def _first(grown: Sequence[Growth]) -> str:
     grown = [one for one in grown if len(one.seconds) > 1]
     if not grown:
         return "One share says nothing of growth: with a second one, what all of it would take is computed."
-    first = [f"{one.step} ({one.all_memory / 1e9:,.0f} GB of memory)" for one in grown if one.all_memory > MEMORY_BAR]
-    hours = [one for one in grown if one.all_seconds / 3600 > HOURS_BAR]
-    first += [f"{one.step} ({one.all_seconds / 3600:,.0f} hours)" for one in hours]
-    longest, total = max(grown, key=lambda one: one.all_seconds), sum(one.all_seconds for one in grown)
+    first = [
+        f"{one.step} ({one.all_memory / 1e9:,.0f} GB of memory)"
+        for one in grown
+        if one.all_memory is not None and one.all_memory > MEMORY_BAR
+    ]
+    hours = [one for one in grown if one.all_by_exponent / 3600 > HOURS_BAR]
+    first += [f"{one.step} ({one.all_by_exponent / 3600:,.0f} hours)" for one in hours]
+    longest = sorted(grown, key=lambda one: -one.all_seconds)[:LONGEST]
+    total = sum(one.all_seconds for one in grown) / 3600
+    steeper = sum(one.all_by_exponent for one in grown) / 3600
     return (
-        f"Steps that would take more than {MEMORY_BAR / 1e9:.0f} GB or {HOURS_BAR:.0f} hours in one batch, and so "
-        f"would have to change, or be given smaller files, first: {'; '.join(first) or 'none'}. All steps together: "
-        f"{total / 3600:,.0f} hours of one process, of which {longest.step} {longest.all_seconds / 3600:,.0f}."
+        f"All of it would take one process {total:,.0f} hours in proportion "
+        f"({', '.join(f'{one.step} {one.all_seconds / 3600:.1f}' for one in longest)}), and {steeper:,.0f} by the "
+        f"exponents. Steps that would take more than "
+        f"{MEMORY_BAR / 1e9:.0f} GB or {HOURS_BAR:.0f} hours, and so would have to change first: "
+        f"{'; '.join(first) or 'none'}."
     )
+
+
+def write(figures: Path, docs: Path) -> None:
+    """Makes these figures those of the docs, and the tables of its page anew."""
+    (docs / STORED).write_text(figures.read_text(encoding="utf-8"), encoding="utf-8")
+    (docs / PAGE).write_text(with_tables((docs / PAGE).read_text(encoding="utf-8"), stored(docs)), encoding="utf-8")
+
+
+def stored(docs: Path) -> Measurements:
+    """The figures that the page of the docs is of."""
+    return Measurements(docs / STORED, SETTINGS)
+
+
+def with_tables(text: str, kept: Measurements) -> str:
+    """The page with what is between its marks replaced."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin and end, f"{PAGE} has lost its marks {BEGIN!r} and {END!r}"
+    return f"{before}{begin}\n{tables(kept)}\n{end}{after}"
 
 
 if __name__ == "__main__":
@@ -244,7 +322,11 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("DASD_SCALE_MINUTES", "inf")))
     parser.add_argument("--disk", type=float, default=float(os.environ.get("DASD_SCALE_DISK", "inf")))
     parser.add_argument("--folder", type=Path, default=default_folder("scale"))
+    parser.add_argument("--write", type=Path, metavar="FIGURES")
     given = parser.parse_args()
+    if given.write:
+        write(given.write, DOCS)
+        sys.exit()
     asked = given.share or [float(word) for word in os.environ.get("DASD_SCALE", "").split()] or SHARES
     given.folder.mkdir(parents=True, exist_ok=True)
     main(asked, given.folder, Limit(given.minutes), given.disk)
