@@ -286,7 +286,7 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     # While the largest stage trains: float32 weights and moments of three saves; its file, and both copies in Arrow.
     assert plan["disk"]["training state"]["value"] == pytest.approx(3 * 12 * 4.02e9, rel=0.01)
     assert plan["disk"]["checkpoints"]["value"] == pytest.approx(3 * 2 * 4.02e9, rel=0.01)
-    assert plan["disk"]["rows being trained on"]["value"] == pytest.approx(329_800 * 17_776 * (4 + 2 * 8), rel=0.01)
+    assert plan["disk"]["rows being trained on"]["value"] == pytest.approx(329_800 * 17_776 * (2.9 + 2 * 8), rel=0.01)
     assert plan["money"]["value"] == pytest.approx(2 * plan["device_hours"]["value"])
     assert plan["device_hours"]["low"] < plan["device_hours"]["value"] < plan["device_hours"]["high"]
     assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100", "teacher_continuations"]

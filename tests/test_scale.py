@@ -6,7 +6,27 @@ from types import ModuleType
 import pytest
 from test_bench import FRAME
 
+from dasd_assets.plan.assumptions import assumed
+from dasd_assets.plan.figures import Figure
+from dasd_assets.plan.hardware import machine
+from dasd_resources.recipe import load_recipe
+
 SHARES = (0.03, 0.1, 1.0, 3.0)
+# Step -> the plan's rate of it, and how many of its units there are for a token of the responses (counted at 1 %).
+RATES = {
+    "student tokens": ("tokenised_per_second", 1.0),
+    "verdicts": ("judged_tokens_per_second", 1.0),
+    "sentence table": ("sentence_tokens_per_second", 1.0),
+    "types and scores": ("typed_per_second", 2 * 18_049_725 / 257_140_182),
+    "datasets": ("written_tokens_per_second", 108_484_857 / 257_140_182),
+}
+BYTES = {
+    "bytes.teacher_token": ["responses"],
+    "bytes.student_token": ["student_tokens"],
+    "bytes.student_logprob": ["student_logprobs"],
+    "bytes.sentence": ["sentence_probabilities", "sentence_types"],
+    "bytes.example_token": ["sft_examples"],
+}
 
 
 @pytest.fixture
@@ -54,3 +74,19 @@ def test_peaks_are_extrapolated_from_shares_that_hold_whole_batches(scale: Modul
 def test_the_page_has_the_figures_that_are_kept(scale: ModuleType) -> None:
     text = (scale.DOCS / scale.PAGE).read_text(encoding="utf-8")
     assert scale.with_tables(text, scale.stored(scale.DOCS)) == text, "run bench/bench_scale.py --write"
+
+
+def test_a_plan_assumes_what_was_measured_at_the_largest_share(scale: ModuleType) -> None:
+    """Each value within a fifth, in its interval."""
+    kept, figures = scale.stored(scale.DOCS), assumed(load_recipe("dasd-4b"), machine("H100", 8))
+    last = max(share for share, step in kept.found if step == scale.SIZES)
+    sizes = kept.found[last, scale.SIZES]
+    measured = {name: sum(sizes[f"bytes.{table}"] for table in tables) for name, tables in BYTES.items()}
+    for step, (name, units) in RATES.items():
+        measured[name] = units * sizes["tokens"] / scale.growth(kept, step).seconds[last]
+    wrong = {name: (value, figures[name]) for name, value in measured.items() if not _agrees(value, figures[name])}
+    assert wrong == {}, "set dasd_assets/plan/assumptions.py from docs/planning.md, and its sample output"
+
+
+def _agrees(value: float, figure: Figure) -> bool:
+    return figure.low <= value <= figure.high and figure.value == pytest.approx(value, rel=0.2)

@@ -107,7 +107,7 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     )
     yield Stage(
         "sentence_probabilities",
-        2 * scored / values["sentence_tokens_per_second"],
+        scored / values["sentence_tokens_per_second"],
         batches,
         table="sentence_probabilities",
         rows=rows["sentence_probabilities"],
