@@ -12,7 +12,7 @@ from dasd_assets.commands.run import register_batches
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, RunFailureReason
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
-from dasd_assets.service.attempts import MAX_DEATHS, AttemptDecision, decide
+from dasd_assets.service.attempts import MAX_DEATHS, ONLY_CHECKED, UNCHECKED, AttemptDecision, decide
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.recovery import INTERRUPTED, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.steps import Step
@@ -23,6 +23,14 @@ KILLED = {OWNER: "0" * 32, MAX_RETRIES_TAG: "0"}  # the tags of `dasd run`
 
 @dg.job
 def some_job() -> None: ...
+
+
+@dg.asset
+def a() -> None: ...
+
+
+@dg.asset
+def b() -> None: ...
 
 
 def abandon(project: Project, instance: dg.DagsterInstance, step: Step, of_service: bool) -> None:
@@ -80,6 +88,39 @@ def failed_run(instance: dg.DagsterInstance, step: Step) -> dg.DagsterRun:
     run = instance.create_run_for_job(some_job, tags={**step.tags, **KILLED}, status=dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(run, job_failure_data=JobFailureData(None, RunFailureReason.STEP_FAILURE))
     return run
+
+
+def made_in_rounds(instance: dg.DagsterInstance, step: Step, asset: str, how: str) -> None:
+    """A run that has made an asset of the step without its check, or has but checked it."""
+    job = dg.Definitions([a, b]).resolve_implicit_global_asset_job_def()
+    tags, chosen = {**step.tags, how: "true"}, frozenset({dg.AssetKey(asset)})
+    instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.SUCCESS, asset_selection=chosen)
+
+
+def test_what_is_but_to_be_checked_is_counted_since_it_was_made(project: Project) -> None:
+    """Not since something else was: what stays out of date however often it is made must be given up in the end."""
+    step = replace(STEP, reasons={"a": "to be checked", "b": "changed"}, only_checks=frozenset({"a"}))
+    with project.instance() as instance:
+        failed_run(instance, step)
+        failed_run(instance, step)
+        assert decision(project, instance, step).number == 3
+        made_in_rounds(instance, step, "a", UNCHECKED)
+        assert decision(project, instance, step).number == 1
+        failed_run(instance, step)
+        assert decision(project, instance, step).number == 2
+        made_in_rounds(instance, step, "b", UNCHECKED)
+        made_in_rounds(instance, step, "b", UNCHECKED)
+        assert decision(project, instance, step).kind == "exhausted"
+
+
+def test_a_check_that_passed_is_no_attempt_at_anything_else(project: Project) -> None:
+    with project.instance() as instance:
+        failed_run(instance, STEP)
+        made_in_rounds(instance, replace(STEP, identity="checks"), "a", ONLY_CHECKED)
+        assert decision(project, instance, STEP).number == 2
+        made_in_rounds(instance, STEP, "a", ONLY_CHECKED)
+        made_in_rounds(instance, STEP, "a", ONLY_CHECKED)
+        assert decision(project, instance, replace(STEP, only_checks=frozenset({"a"}))).number == 3
 
 
 def test_a_clock_that_was_set_back_makes_no_step_wait(project: Project) -> None:

@@ -1,6 +1,7 @@
 """Many batches in rounds: what is made first, what is checked when, and what is left as it was."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conftest import change
 
 from dasd_assets.definitions import build_definitions
 from dasd_assets.records.quarantine import Quarantine
+from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
 from dasd_assets.service.rounds import FEW, Part, Round, next_part, rounds
@@ -38,8 +40,12 @@ def step(batch: str, first: str, only_check: bool = False, retry: bool = False) 
     return one
 
 
+def attempts(*steps: Step) -> list[Attempt]:
+    return [Attempt(step, 1) for step in steps]
+
+
 def told(*steps: Step) -> tuple[str | None, list[str], list[str]]:
-    part = next_part(steps, ROUNDS)
+    part = next_part(attempts(*steps), ROUNDS)
     return part.step.batch, part.step.assets, sorted(part.unchecked)
 
 
@@ -59,7 +65,7 @@ def test_all_batches_get_responses_before_one_is_checked_and_so_on() -> None:
 
 def test_a_part_is_an_attempt_at_its_whole_step() -> None:
     steps = [step("a", "prompts"), step("b", "prompts")]
-    part = next_part(steps, ROUNDS).step
+    part = next_part(attempts(*steps), ROUNDS).step
     assert (part.identity, part.target, part.tags) == (steps[0].identity, "a", steps[0].tags)
 
 
@@ -73,6 +79,26 @@ def of_assets(batch: str, **kinds: str) -> Step:
     found = [Stale(name, batch, kind, name, kind == "failed", (Cause(kind, ""),)) for name, kind in kinds.items()]
     [one] = steps_of(found, set(), set())
     return one
+
+
+def test_what_is_but_to_be_checked_is_not_made_again_with_the_rest() -> None:
+    """As after a kill between the two assets of a round."""
+    both = frozenset({"responses", "responses_hot"})
+    first = [Round(frozenset({"prompts", *both}), both)]
+    killed = of_assets("a", responses="check", responses_hot="never", verdicts="never")
+    part = next_part(attempts(killed, killed), first)
+    assert (part.step.assets, part.unchecked, part.only_checks) == (["responses_hot"], both, False)
+    made = of_assets("a", responses="check", responses_hot="check", verdicts="never")
+    part = next_part(attempts(made, made), first)
+    assert (set(part.step.assets), part.only_checks) == (both, True)
+
+
+def test_a_batch_whose_last_attempt_died_holds_up_no_other() -> None:
+    """Wherever it is in the rounds: it may kill this process, too."""
+    deadly, other = Attempt(step("a", "responses"), 2, died=True), Attempt(step("b", "sentences"), 1)
+    part = next_part([deadly, replace(other, died=True)], ROUNDS)
+    assert (part.step.batch, part.step.assets) == ("a", ["responses"])
+    assert next_part([deadly, other], ROUNDS, part).step.batch == "b"
 
 
 def test_failed_rows_are_left_until_all_else_of_the_batch_is_made() -> None:
@@ -90,7 +116,7 @@ def test_failed_rows_of_many_batches_are_asked_again_in_rounds(gains: bool) -> N
     after = {"responses": "verdicts", "verdicts": "scores", "scores": "sentences"}
     made, last = [], None
     while due:
-        last = next_part(list(due.values()), ROUNDS, last)
+        last = next_part(attempts(*due.values()), ROUNDS, last)
         batch, assets = last.step.batch, last.step.assets
         assert batch is not None
         made.append((tuple(assets), last.only_checks))
@@ -111,7 +137,7 @@ def test_failed_rows_of_many_batches_are_asked_again_in_rounds(gains: bool) -> N
 
 def test_without_rounds_batches_are_made_whole() -> None:
     steps = [step("a", "prompts"), step("b", "prompts")]
-    assert next_part(steps, []) == Part(steps[0])
+    assert next_part(attempts(*steps), []) == Part(steps[0])
 
 
 def test_models_that_take_long_to_load_have_rounds_unless_they_are_turned_off(tmp_path: Path) -> None:
@@ -157,7 +183,7 @@ def order_of_parts(folder: Path, num_batches: int, num_made: int = 0) -> list[tu
         patch.setattr(Planner, "_steps", lambda *_: list(due.values()))
         last: Part | None = None
         while found := planner.plan(LEVELS, patient=False, of_recipe=ROUNDS).due:
-            last = next_part([attempt.step for attempt in found], ROUNDS, last)
+            last = next_part(found, ROUNDS, last)
             batch, assets = last.step.batch, last.step.assets
             assert batch is not None
             made.append((tuple(assets), last.only_checks))

@@ -28,6 +28,7 @@ from dasd_assets.records.current_checkpoint import enter_folders
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import quarantine
 from dasd_assets.records.wording import short
+from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
@@ -154,7 +155,7 @@ def _next(
     home: Path,
     reported: set[str],
     echo: Echo,
-) -> list[Step]:
+) -> list[Attempt]:
     """The steps without an active run, in order; waits while there are only others. Empty if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
@@ -163,11 +164,13 @@ def _next(
             if batch not in reported:
                 reported.add(batch)
                 echo(f"batch {batch} is quarantined and left out: {row.reason} (see `dasd quarantine`)")
-        steps = [attempt.step for attempt in plan.due if attempt.step.target not in failed]
         due = []
-        for step in steps:
+        for attempt in plan.due:
+            step = attempt.step
+            if step.target in failed:
+                continue
             if (left := _still_retried(step, retried)).reasons:
-                due.append(left)
+                due.append(replace(attempt, step=left))
             elif step.target not in reported:
                 reported.add(step.target)
                 echo(f"{step.why}{_of(step.batch)}: left to a later run (see failed_requests)")

@@ -59,6 +59,24 @@ class AttemptDecision:
     died: bool = False
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A step that may run now, the number of this attempt, and the run of its target before it, if any.
+
+    died: whether the attempt before it ended with its process.
+    """
+
+    step: Step
+    number: int
+    after: str = ""
+    died: bool = False
+
+    @property
+    def key(self) -> str:
+        """The same as long as no run of the step's target has come: two requests of one key are one."""
+        return "/".join([self.step.target, self.step.identity, str(self.number), self.after])
+
+
 def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
     """Runs that are queued, begun, or died a moment ago and are about to be started again by Dagster."""
     running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
@@ -115,7 +133,9 @@ def decide(
     """
     # 1. Which runs were attempts: since the last release, ended by themselves or by their step, and of this very step.
     #    An earlier run that was to make something else starts the count anew: its errors may be gone with it.
-    since = takewhile(lambda r: r.dagster_run.run_id not in released and not _has_made(r.dagster_run, step), runs)
+    since = takewhile(
+        lambda r: r.dagster_run.run_id not in released and not _has_made(instance, r.dagster_run, step), runs
+    )
     ended = [r for r in since if r.dagster_run.is_finished and not _is_no_attempt(r.dagster_run, step)]
     tried = list(takewhile(lambda record: record.dagster_run.tags.get(STEP) == step.identity, ended))
     number = len(tried) + 1
@@ -188,9 +208,9 @@ def _died(run: dg.DagsterRun) -> bool:
     return run.status == dg.DagsterRunStatus.FAILURE and reason in {None, *[death.value for death in DEATHS]}
 
 
-def _has_made(run: dg.DagsterRun, step: Step) -> bool:
+def _has_made(instance: dg.DagsterInstance, run: dg.DagsterRun, step: Step) -> bool:
     """Whether it has made what is now but to be checked."""
-    return run.is_success and UNCHECKED in run.tags and bool(step.only_checks)
+    return run.is_success and UNCHECKED in run.tags and not step.only_checks.isdisjoint(assets_of(instance, run))
 
 
 def _is_no_attempt(run: dg.DagsterRun, step: Step) -> bool:

@@ -30,9 +30,10 @@ from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.quarantine import check_evaluation, quarantine
 from dasd_assets.records.wording import number_of
 from dasd_assets.service import batches_run
+from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.jobs import DATA_ONLY, TRAIN_ONLY
 from dasd_assets.service.landed import look, never_begun, removed
-from dasd_assets.service.planning import Attempt, Plan, Planner
+from dasd_assets.service.planning import Plan, Planner
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.rounds import Round
 from dasd_assets.service.staleness import NEVER

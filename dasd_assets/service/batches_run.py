@@ -17,10 +17,10 @@ import dagster as dg
 
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, RUN_FAILURE_REASON_TAG, RunFailureReason
 from dasd_assets.records.wording import number_of
-from dasd_assets.service.attempts import UNFINISHED
+from dasd_assets.service.attempts import UNFINISHED, Attempt
 from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.jobs import owned
-from dasd_assets.service.planning import Attempt, Plan, Planner
+from dasd_assets.service.planning import Plan, Planner
 from dasd_assets.service.recovery import INTERRUPTED, MAKER
 from dasd_assets.service.rounds import Part, Round, next_part
 from dasd_assets.service.steps import Level, Step
@@ -100,7 +100,7 @@ def make(
     made = 0
     part: Part | None = None
     while may_go_on(planner.instance, maker) and (due := planner.plan(LEVELS_MADE, of_recipe=of_recipe).due):
-        part = next_part([attempt.step for attempt in due], of_recipe, part)
+        part = next_part(due, of_recipe, part)
         step = part.step
         say(f"{step.target}: {step.why}")
         tags = {**step.tags, MAKER: maker, "dasd.why": step.why[:500]}

@@ -24,7 +24,15 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.rules.asset_names import SOURCE_ASSET, dataset_asset
 from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.selection_source import source_version
-from dasd_assets.service.attempts import AttemptDecision, active_run_for, assets_of, decide, runs_of, unfinished_runs
+from dasd_assets.service.attempts import (
+    Attempt,
+    AttemptDecision,
+    active_run_for,
+    assets_of,
+    decide,
+    runs_of,
+    unfinished_runs,
+)
 from dasd_assets.service.lost_tables import require_tables
 from dasd_assets.service.rounds import Round, in_order
 from dasd_assets.service.staleness import Stale, comparison
@@ -40,24 +48,6 @@ from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 STEPS_PER_LOOK = 50  # of each kind, whose attempts are read; more may be due than are begun at a time
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A step that may run now, the number of this attempt, and the run of its target before it, if any.
-
-    died: whether the attempt before it ended with its process.
-    """
-
-    step: Step
-    number: int
-    after: str = ""
-    died: bool = False
-
-    @property
-    def key(self) -> str:
-        """The same as long as no run of the step's target has come: two requests of one key are one."""
-        return "/".join([self.step.target, self.step.identity, str(self.number), self.after])
 
 
 @dataclass(frozen=True)

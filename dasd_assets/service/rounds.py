@@ -19,6 +19,7 @@ import dagster as dg
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.gpu_engines import makes_rounds
+from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.steps import LEVELS, Step
 from dasd_resources.recipe import Recipe
 
@@ -70,36 +71,41 @@ def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
     return sorted(steps, key=place)
 
 
-def next_part(steps: Sequence[Step], of_recipe: Sequence[Round], last: Part | None = None) -> Part:
+def next_part(due: Sequence[Attempt], of_recipe: Sequence[Round], last: Part | None = None) -> Part:
     """What is to be made next of the steps that are due. last: what was made before, whose model is loaded.
 
     Of several batches, a part in the place of the last one, else in the first place; else the first step, whole. Before
-    all of these, of many batches, the first check.
+    all of these, of many batches, the first check; after them, batches whose last attempt died, which may kill this
+    process, too.
     """
-    batches = [step for step in steps if step.level == steps[0].level == "batch"]
-    alone = len(batches) == 1 and not batches[0].only_checks  # to be made again for a check, it would ask failed rows
+    first = due[0].step
+    batches = [one for one in due if one.step.level == first.level == "batch"]
+    alone = len(batches) == 1 and not first.only_checks  # to be made again for a check, it would ask failed rows
     if alone or not batches or not of_recipe:
-        return Part(steps[0])
-    parts = [_part(step, of_recipe) for step in batches]
-    if len(batches) > FEW and (first := next((part for part in parts if part.unproven), None)):
-        return first
+        return Part(first)
+    parts = [(one.died, _part(one.step, of_recipe)) for one in batches]
+    if len(batches) > FEW and (check := next((part for died, part in parts if part.unproven and not died), None)):
+        return check
     # Of equal ones, the first.
-    return min(parts, key=lambda part: (last is None or part.place != last.place, part.place))
+    return min(parts, key=lambda one: (one[0], last is None or one[1].place != last.place, one[1].place))[1]
 
 
 def _part(step: Step, of_recipe: Sequence[Round]) -> Part:
-    """What a batch makes in the first round that it is in. Failed rows are left until all else of it is made."""
+    """What a batch makes in the first round that it is in. Failed rows are left until all else of it is made.
+
+    What is but to be checked in a round of its own is not made again with the rest, as after a kill between the two.
+    """
     later = frozenset[str]() if step.retry else step.only_retries
     reasons = {asset: reason for asset, reason in step.reasons.items() if asset not in later}
     for number, one in enumerate(of_recipe):
         inside = {asset: reason for asset, reason in reasons.items() if asset in one.assets}
-        part = replace(step, reasons=inside)
         if not step.only_checks.issuperset(inside):
-            return Part(part, (step.retry, 2 * number), one.gated)
+            made = {asset: reason for asset, reason in inside.items() if asset not in step.only_checks & one.gated}
+            return Part(replace(step, reasons=made), (step.retry, 2 * number), one.gated)
         if inside:
-            of_check = one.gated.issuperset(inside)
+            checked, of_check = replace(step, reasons=inside), one.gated.issuperset(inside)
             unproven = not step.unproven.isdisjoint(inside)
-            return Part(part, (step.retry, 2 * number + 1), only_checks=of_check, unproven=unproven)
+            return Part(checked, (step.retry, 2 * number + 1), only_checks=of_check, unproven=unproven)
     return Part(replace(step, reasons=reasons), (step.retry, 2 * len(of_recipe)))
 
 
