@@ -5,8 +5,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
+
+import ray
 
 from dasd_resources.inference.engine import (
     Completion,
@@ -40,6 +43,10 @@ class Deterministic:
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return [-token / 7 for token in token_ids]
+
+
+def deterministic() -> InferenceEngine:
+    return Deterministic(lambda request_id: None)
 
 
 def endless(folder: Path) -> InferenceEngine:
@@ -80,3 +87,17 @@ def joined_then_stuck(folder: Path) -> InferenceEngine:
             time.sleep(0.05)
 
     return Deterministic(note)
+
+
+def stuck_on(node_id: str, mark: Path) -> InferenceEngine:
+    """On that node it leaves the mark at its fifth request, and hangs; on another it waits there for the mark."""
+    asked, is_there = count(1), ray.get_runtime_context().get_node_id() == node_id
+
+    def wait(request_id: str) -> None:
+        if next(asked) == 5:
+            if is_there:
+                mark.touch()
+            while is_there or not mark.exists():
+                time.sleep(0.05)
+
+    return Deterministic(wait)

@@ -1,32 +1,42 @@
 """Replicas on a Ray cluster of two nodes: every request once, whatever dies or joins; and the rows of one engine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import ray
+from conftest import Project, change, prompt_rows
 from ray.cluster_utils import Cluster
-from ray_engines import Deterministic, joined_then_stuck, killed, killed_once, unloadable
+from ray_engines import Deterministic, deterministic, joined_then_stuck, killed, killed_once, stuck_on, unloadable
 
 from dasd_assets.commands.check.cluster import cluster as check_cluster
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
-from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
-from dasd_resources.inference.engine_worker import Raised
+from dasd_resources.inference.engine import (
+    Completion,
+    Failure,
+    GenerationRequest,
+    InferenceEngine,
+    Score,
+    ScoringRequest,
+)
+from dasd_resources.inference.engine_worker import Load, Raised
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.ray_cluster import needs, room_on
 from dasd_resources.inference.ray_node import NodeState, Replica
 from dasd_resources.inference.ray_replicas import LEAST, MOST, Placing, RayReplicas, allowance
-from dasd_resources.recipe import RayCluster, RecipeError, load_recipe
+from dasd_resources.recipe import RayCluster, Recipe, RecipeError, load_recipe
 
 CORE = {"CPU": 1.0}
 QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}  # to find that a node is gone
@@ -115,6 +125,72 @@ def test_a_node_that_joins_takes_work_and_one_that_dies_loses_none(cluster: Clus
     assert found == by_id(ALONE.generate(asked)) and len(found) == 60
     assert scores == by_id(ALONE.score(to_score(20)))
     assert not ray.is_initialized()
+
+
+class Alone(Project):
+    """A project whose engines do what `ALONE` does."""
+
+    @property
+    def engines(self) -> Engines:
+        class OfOne(Engines):
+            @contextmanager
+            def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
+                yield ALONE
+
+        return OfOne(home=str(self.home))
+
+
+@dataclass
+class OnRay(Project):
+    """A project whose replicas sample with what `load` makes; those of the parity check only score."""
+
+    load: Load = deterministic
+
+    @property
+    def engines(self) -> Engines:
+        load = self.load
+
+        class OfReplicas(Engines):
+            def loader(self, model: PromptedModel) -> Load:
+                return deterministic if model.spec.engine_options.get("plain_scoring") else load
+
+        return OfReplicas(home=str(self.home))
+
+
+def test_an_assets_rows_are_committed_as_they_come_and_the_same_though_a_node_dies(
+    cluster: Cluster, tiny: Recipe, tmp_path: Path
+) -> None:
+    """A replica on each of two nodes: one hangs, and its node is killed when rows of the other are committed.
+
+    Of 720 requests a replica has 180 at a time, as four are asked for, so the other has 540: a commit is of 512.
+    """
+    recipe = change(tiny, "generation.num_candidates", 180)
+    alone = Alone(tmp_path / "alone", recipe)
+    alone.land("a.jsonl", prompt_rows(0, 4))
+    alone.materialize("teacher_model,held_out_questions,prompts")
+    there = {"address": cluster.address, "gpus": False}
+    project = OnRay(tmp_path / "home", change(change(recipe, "teacher.ray", there), "teacher.replicas", 4))
+    shutil.copytree(alone.home, project.home)
+    node, hangs = at_last(lambda: cluster.add_node(num_cpus=1)), tmp_path / "hangs"
+    project.load = partial(stuck_on, node.node_id, hangs)
+
+    def kill() -> int:
+        try:
+            wait_until(lambda: hangs.exists() and project.count("responses") > 0, 400)  # the step has to begin first
+            return project.count("responses")
+        finally:
+            hangs.touch()  # or whoever waits for it would for ever
+            cluster.remove_node(node, allow_graceful=False)
+
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill)
+        project.materialize("teacher_generations_t060")
+        assert 0 < killed.result() < 720
+    alone.materialize("teacher_generations_t060")
+    assert project.count("responses") == project.read("FROM responses")["response_id"].n_unique() == 720
+    query = "SELECT * EXCLUDE run_id FROM responses ORDER BY response_id"
+    assert project.read(query).equals(alone.read(query))
+    assert project.count("failed_requests") == 0
 
 
 def test_what_cannot_be_placed_or_loaded_is_an_error_that_says_why(cluster: Cluster) -> None:

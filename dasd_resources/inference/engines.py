@@ -26,6 +26,7 @@ from dasd_resources.inference.engine import (
 )
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engine_processes import EngineProcesses
+from dasd_resources.inference.engine_worker import Load
 from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.kept_loaded import kept_engine, make_room
@@ -125,8 +126,7 @@ class Engines(ConfigurableResource):
     def open(self, model: PromptedModel) -> Iterator[InferenceEngine]:
         """The model loaded in the engine its recipe names; on leaving it is freed, or kept for the next step."""
         if self._processes is not None and model.spec.ray is None:
-            load = partial(_load_replica, model.path, model.fingerprint, model.spec, model.logs)
-            with self._processes.open(load) as engine:
+            with self._processes.open(self.loader(model)) as engine:
                 yield engine
             return
         entry = ENGINES[model.spec.engine]
@@ -187,16 +187,20 @@ class Engines(ConfigurableResource):
         if spec.replicas == 1:
             return ENGINES[spec.engine].load(model, self.api_key)
         gpus = divide(visible_gpus(), spec.replicas, spec.num_gpus_each)
-        return EngineWorkers(partial(_load_replica, model.path, model.fingerprint, spec, model.logs), gpus)
+        return EngineWorkers(self.loader(model), gpus)
+
+    def loader(self, model: PromptedModel) -> Load:
+        """What a process of its own, here or on a node of Ray's, loads the engine with."""
+        logs = model.logs if model.spec.ray is None else None  # of an actor, Ray keeps what is printed
+        return partial(_load_replica, model.path, model.fingerprint, model.spec, logs)
 
     def _load_on_ray(self, model: PromptedModel, cluster: RayCluster) -> InferenceEngine:
         require_ray()
         from dasd_resources.inference.ray_cluster import needs  # Ray takes a second, and few recipes name it
         from dasd_resources.inference.ray_replicas import Placing, RayReplicas
 
-        spec, load = model.spec, partial(_load_replica, model.path, model.fingerprint, model.spec)
-        placing = Placing(cluster.address, needs(spec, cluster), cluster.patience_s)
-        return RayReplicas(load, spec.replicas, placing, model.path, ENGINES[spec.engine].package)
+        spec, placing = model.spec, Placing(cluster.address, needs(model.spec, cluster), cluster.patience_s)
+        return RayReplicas(self.loader(model), spec.replicas, placing, model.path, ENGINES[spec.engine].package)
 
 
 def require_ray() -> None:
@@ -205,7 +209,7 @@ def require_ray() -> None:
         raise RecipeError("engine: ray needs Ray: pip install 'dasd[ray]', on every node, or remove ray")
 
 
-def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None = None) -> InferenceEngine:
+def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None) -> InferenceEngine:
     """The engine in a process of its own, where the tokenizer is loaded anew: not all of them can be pickled."""
     model = PromptedModel(path, fingerprint, Chat.load(path, spec), spec, logs)
     return ENGINES[spec.engine].load(model, lambda variable: None)  # served models, which have keys, have no replicas
