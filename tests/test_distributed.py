@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +28,11 @@ from dasd_resources.sft.trainer import SftJob, TrainingError, train
 # Two optimizer steps an epoch, of 24 rows: two forward passes in each of two processes, four in one alone.
 CHANGES = {"epochs": 2, "global_batch_size": 24, "per_device_batch_size": 6, "save_every_steps": 2}
 # As the report trains: several rows in each bin, which no forward pass keeps in memory; of 8 bins as many passes.
+# A save in the middle of an epoch, and time for a kill before the next.
 PACKED = {
     **CHANGES,
+    "epochs": 4,
+    "save_every_steps": 3,
     "packing": True,
     "batch_counts": "bins",
     "global_batch_size": 8,
@@ -44,6 +48,13 @@ STRATEGIES = ["ddp", "fsdp2", pytest.param("zero3", marks=NEEDS_DEEPSPEED)]
 @pytest.fixture(scope="module")
 def alone(make_job: JobMaker) -> Trained:  # noqa: F811
     return train(make_job("alone", **CHANGES), ignore)
+
+
+@pytest.fixture(scope="module")
+def packed(make_job: JobMaker) -> Trained:  # noqa: F811
+    trained = train(make_job("packed", **PACKED), ignore)
+    assert (trained.num_samples, trained.num_bins, trained.num_steps) == (48, 16, 8)
+    return trained
 
 
 def of_two(
@@ -65,22 +76,15 @@ def assert_same(trained: Trained, alone: Trained) -> None:
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-5)
 
 
-def test_two_processes_of_fsdp2_train_as_one(make_job: JobMaker, alone: Trained) -> None:  # noqa: F811
-    assert_same(train(of_two(make_job, "fsdp2", "fsdp2"), ignore), alone)
+@pytest.mark.drill
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_train_as_one(make_job: JobMaker, alone: Trained, strategy: str) -> None:  # noqa: F811
+    assert_same(train(of_two(make_job, strategy, strategy), ignore), alone)
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        "fsdp2",
-        pytest.param("ddp", marks=pytest.mark.drill),
-        pytest.param("zero3", marks=[pytest.mark.drill, NEEDS_DEEPSPEED]),
-    ],
-)
-def test_two_processes_train_on_bins_as_one(make_job: JobMaker, strategy: str) -> None:  # noqa: F811
-    alone = train(make_job("bins", **PACKED), ignore)
-    assert (alone.num_samples, alone.num_bins, alone.num_steps) == (48, 16, 4)
-    assert_same(train(of_two(make_job, f"bins-{strategy}", strategy, PACKED), ignore), alone)
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=[pytest.mark.drill, NEEDS_DEEPSPEED])])
+def test_two_processes_train_on_bins_as_one(make_job: JobMaker, packed: Trained, strategy: str) -> None:  # noqa: F811
+    assert_same(train(of_two(make_job, f"packed-{strategy}", strategy, PACKED), ignore), packed)
 
 
 @pytest.mark.drill
@@ -90,10 +94,21 @@ def test_after_a_kill_of_one_process_the_others_end_and_a_rerun_goes_on(
     alone: Trained,
     strategy: str,
 ) -> None:
-    job, resumed, killed = of_two(make_job, f"killed-{strategy}", strategy), list[Reading](), list[int]()
+    kill_and_go_on(of_two(make_job, f"killed-{strategy}", strategy), alone)
+
+
+def test_fsdp2_trains_on_bins_as_one_and_goes_on_after_a_kill(make_job: JobMaker, packed: Trained) -> None:  # noqa: F811
+    kill_and_go_on(of_two(make_job, "killed-packed", "fsdp2", PACKED), packed)
+
+
+def kill_and_go_on(job: SftJob, alone: Trained) -> None:
+    """Kill one process after the first save, and train on from there, to the same end."""
+    saved = job.training.save_every_steps
+    assert saved is not None
+    resumed, killed = list[Reading](), list[int]()
 
     def kill(reading: Reading) -> None:
-        if reading.step >= 3 and not killed:
+        if reading.step > saved and not killed:
             killed.extend(processes(job, rank=1))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -101,14 +116,45 @@ def test_after_a_kill_of_one_process_the_others_end_and_a_rerun_goes_on(
         train(job, kill)
     assert killed and not processes(job, rank=0)
     assert not job.destination.exists()
-    if strategy == "fsdp2":
-        state = job.partial / "state" / "checkpoint-2"
+    if job.training.strategy == "fsdp2":
+        state = job.partial / "state" / f"checkpoint-{saved}"
         for part in ("pytorch_model_fsdp_0", "optimizer_0"):
             assert len(list((state / part).glob("*.distcp"))) == 2
     trained = train(job, resumed.append)
-    assert isinstance(resumed[0], Pace) and resumed[0].step == 2
-    assert points_of(resumed)[0].step == 3
+    assert isinstance(resumed[0], Pace) and resumed[0].step == saved
+    assert points_of(resumed)[0].step == saved + 1
     assert_same(trained, alone)
+
+
+# As `srun --ntasks-per-node=1` on two nodes: c10d numbers them. Accelerate refuses a port that is in use on the machine
+# that it takes for the first, which on this one both would be.
+TWO_NODES = """import subprocess, sys
+launch, *arguments = sys.argv[1:]
+nodes = [subprocess.Popen([launch, "--machine_rank", str(node), *arguments]) for node in range(2)]
+sys.exit(any([node.wait() for node in nodes]))
+"""
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_nodes_of_one_process_each_train_as_one(
+    make_job: JobMaker,  # noqa: F811
+    alone: Trained,
+    strategy: str,
+    tmp_path: Path,
+) -> None:
+    launcher, numbered = tmp_path / "nodes.py", set[tuple[str, ...]]()
+    launcher.write_text(TWO_NODES)
+    several = {"nodes": 2, "gpus_per_node": 1, "launcher": (sys.executable, str(launcher))}
+    job = make_job(f"nodes-{strategy}", **CHANGES, strategy=strategy, **several)
+
+    def look(reading: Reading) -> None:
+        for _, environment in _training(job.partial):
+            named = dict(variable.partition("=")[::2] for variable in environment)
+            numbered.add(tuple(named[name] for name in ("RANK", "GROUP_RANK", "LOCAL_RANK") if name in named))
+
+    assert_same(train(job, look), alone)
+    assert {("0", "0", "0"), ("1", "1", "0")} <= numbered
 
 
 def processes(job: SftJob, rank: int) -> list[int]:

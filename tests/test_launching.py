@@ -24,8 +24,8 @@ def test_accelerate_reads_what_is_generated(strategy: str, kind: str, tmp_path: 
     assert (read.distributed_type, read.num_processes, read.num_machines) == (kind, 8, 1)
     assert read.mixed_precision == "bf16"
     command = launch_command(training, file)
-    assert command == ["accelerate", "launch", "--config_file", str(file)]
-    known = launch_command_parser().parse_args([*command[2:], "child.py"])
+    assert command == ["accelerate-launch", "--config_file", str(file)]
+    known = launch_command_parser().parse_args([*command[1:], "child.py"])
     sections = accelerate_config(training)
     for section in ("fsdp_config", "deepspeed_config"):
         settings = sections.get(section, {})
@@ -45,7 +45,7 @@ def test_several_nodes_meet_at_this_one(tmp_path: Path) -> None:
     read = yaml.safe_load(config_text(training))
     assert (read["num_machines"], read["num_processes"], read["rdzv_backend"]) == (2, 16, "c10d")
     assert read["main_process_ip"] and read["main_process_port"]
-    assert launch_command(training, tmp_path)[:3] == ["srun", "--ntasks-per-node=1", "accelerate"]
+    assert launch_command(training, tmp_path)[:3] == ["srun", "--ntasks-per-node=1", "accelerate-launch"]
 
 
 def test_without_a_strategy_all_is_as_it_was(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Training(Part):
                 f"nodes is {self.nodes}, and nothing starts a process on each; set launcher, such as "
                 f"[srun, --nodes={self.nodes}, --ntasks-per-node=1]"
             )
-        if self.launcher[:1] == ("accelerate",) or "torchrun" in self.launcher:
+        if {"accelerate", "accelerate-launch", "torchrun"} & {*self.launcher}:
             raise ValueError("with a strategy accelerate launch is generated; remove launcher, or strategy")
         of_a_pass, of_a_step = self.per_device_batch_size * self.num_processes, self.global_batch_size
         if of_a_step % of_a_pass and not (self.packing and self.batch_counts == "samples"):

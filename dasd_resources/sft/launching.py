@@ -71,4 +71,5 @@ def launch_command(training: Training, config: Path) -> list[str]:
     """What is put before the training's own command. config: where `config_text` is."""
     if training.strategy is None:
         return list(training.launcher or [sys.executable])
-    return [*training.launcher, "accelerate", "launch", "--config_file", str(config)]
+    # As `accelerate launch`, which imports all of accelerate's commands first: 5.3 CPU seconds instead of 2.2.
+    return [*training.launcher, "accelerate-launch", "--config_file", str(config)]
