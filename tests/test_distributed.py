@@ -102,13 +102,14 @@ def test_fsdp2_trains_on_bins_as_one_and_goes_on_after_a_kill(make_job: JobMaker
 
 
 def kill_and_go_on(job: SftJob, alone: Trained) -> None:
-    """Kill one process after the first save, and train on from there, to the same end."""
-    saved = job.training.save_every_steps
-    assert saved is not None
-    resumed, killed = list[Reading](), list[int]()
+    """Kill one process once a save is complete, and train on from the last one, to the same end."""
+    state, resumed, killed = job.partial / "state", list[Reading](), list[int]()
+
+    def saves() -> list[int]:
+        return [int(mark.parent.name.removeprefix("checkpoint-")) for mark in state.glob("checkpoint-*/complete")]
 
     def kill(reading: Reading) -> None:
-        if reading.step > saved and not killed:
+        if not killed and saves():
             killed.extend(processes(job, rank=1))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -116,10 +117,10 @@ def kill_and_go_on(job: SftJob, alone: Trained) -> None:
         train(job, kill)
     assert killed and not processes(job, rank=0)
     assert not job.destination.exists()
+    saved = max(saves())
     if job.training.strategy == "fsdp2":
-        state = job.partial / "state" / f"checkpoint-{saved}"
         for part in ("pytorch_model_fsdp_0", "optimizer_0"):
-            assert len(list((state / part).glob("*.distcp"))) == 2
+            assert len(list((state / f"checkpoint-{saved}" / part).glob("*.distcp"))) == 2
     trained = train(job, resumed.append)
     assert isinstance(resumed[0], Pace) and resumed[0].step == saved
     assert points_of(resumed)[0].step == saved + 1

@@ -63,7 +63,7 @@ def test_without_a_strategy_all_is_as_it_was(tmp_path: Path) -> None:
         ({"gpus_per_node": 8}, "nodes and gpus_per_node are a strategy's"),
         ({"strategy": "fsdp2"}, "for how many GPUs is not said; set gpus_per_node"),
         ({"strategy": "fsdp2", "gpus_per_node": 8, "nodes": 2}, "nothing starts a process on each; set launcher"),
-        ({"strategy": "ddp", "gpus_per_node": 2, "launcher": ("accelerate", "launch")}, "remove launcher, or strategy"),
+        ({"strategy": "ddp", "gpus_per_node": 2, "launcher": ("accelerate-launch",)}, "remove launcher, or strategy"),
         ({"strategy": "ddp", "gpus_per_node": 3}, "64 is no multiple of per_device_batch_size 1 x 3 processes"),
     ],
 )
