@@ -21,7 +21,7 @@ from dasd_assets.plan.estimate import Plan, estimate
 from dasd_assets.plan.figures import Figure, Figures, at_hand, intervals, measured
 from dasd_assets.plan.hardware import Machine, machine
 from dasd_assets.plan.lengths import shorter
-from dasd_assets.plan.measured import Pace, Pass, figures_of, fit, time_figures
+from dasd_assets.plan.measured import Pace, Pass, continued, figures_of, fit, time_figures
 from dasd_assets.plan.model_size import ModelSize, size_of
 from dasd_assets.plan.page import page
 from dasd_assets.plan.savings import savings
@@ -215,11 +215,38 @@ def test_starts_are_counted() -> None:
 
 def test_noise_makes_no_cost_negative() -> None:
     factor, fixed = fit([(10.0, 5.0, 1.0), (50.0, 4.9, 1.0)])
-    assert 0 < factor.low < factor.value <= factor.high < 0.01
+    assert 0 < factor.low < factor.value <= factor.high < 0.02
     assert fixed.value > 4
     factor, fixed = fit([(10.0, 0.1, 1.0), (50.0, 5.0, 1.0)])
     assert factor.value == pytest.approx(0.1)
     assert fixed.value == 0
+
+
+def test_where_noise_leaves_a_pace_open_the_middle_is_taken() -> None:
+    """2 s to start and 13.5 ms a question, whose 20 and 80 take 2.27 and 3.08 s: 1,600 take 23.6 s."""
+    foretold = list[float]()
+    for early, late in ((0.15, -0.15), (0, 0), (-0.15, 0.15)):
+        factor, fixed = fit([(0.05, 2.27 + early, 1.0), (0.2, 3.08 + late, 1.0)])
+        foretold.append(fixed.value + 4 * factor.value)
+        assert fixed.low + 4 * factor.low < 23.6 < fixed.high + 4 * factor.high
+        assert factor.origin == f"pilot, {3.08 + late:.2g} s"
+    assert foretold == sorted(foretold)
+    assert all(seconds == pytest.approx(23.6, rel=0.4) for seconds in foretold)
+
+
+def test_the_shorter_a_pilots_time_the_wider_its_interval() -> None:
+    long, short = (fit([(1.0, 2 * each, 1.0), (5.0, 10 * each, 1.0)])[0] for each in (10, 0.1))
+    assert long.origin == "pilot"
+    assert short.origin == "pilot, 1 s"
+    assert (short.value - short.low) / short.value > 2 * (long.value - long.low) / long.value
+
+
+def test_few_continuations_hardly_change_the_share_that_is_kept() -> None:
+    """Of a student that has learnt little hardly one is kept: no sign of what a trained one's will be."""
+    assert continued(Figure(0.1, 0.0, 0.2, "pilot", True), 10).value == pytest.approx((10 * 0.1 + 30 * 12.7 / 15) / 40)
+    few, many = (continued(Figure(0.1, 0.0, 0.2, "pilot", True), num) for num in (10, 3000))
+    assert few.low < 0.1 and few.high > 0.7
+    assert many.value == pytest.approx(0.1, abs=0.01) and many.high < 0.22
 
 
 def test_decoding_is_bound_by_reading_and_prefill_by_computing() -> None:

@@ -29,6 +29,7 @@ BENCHMARK_SIZES = {
 UNKNOWN_BENCHMARK = 200
 TOKENS_PER_SENTENCE = 27
 OF_SENTENCES = f"ours: {TOKENS_PER_SENTENCE} tokens a sentence"
+CONTINUED = Figure(12.7 / 15, 0.6, 0.95, "report §6.4.2: 12.7K of 15K continuations kept", True)
 UTILISED = ("decode", "prefill", "training")
 
 
@@ -68,7 +69,7 @@ def _of_mixed_policy() -> Figures:
         "rollout_length": Figure(0.9, 0.6, 1.2, "assumed: a rollout's tokens by those of its reference"),
         "cut_off_share": Figure(0.3, 0.15, 0.5, "report §5: 15K of 50K rollouts", True),
         "continuation_length": Figure(0.8, 0.4, 1.3, "assumed: a continuation's tokens by those of the reference"),
-        "continued_share": Figure(12.7 / 15, 0.6, 0.95, "report §6.4.2: 12.7K of 15K continuations kept", True),
+        "continued_share": CONTINUED,
     }
 
 

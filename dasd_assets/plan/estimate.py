@@ -16,12 +16,16 @@ TOTAL = "total"
 
 @dataclass(frozen=True)
 class StagePlan:
-    """is_measured: a pilot measured its time; else it is the machine's peak figures at an assumed utilisation."""
+    """pace: where its time comes from, if a pilot measured it; None: peak figures at an assumed utilisation."""
 
     stage: Stage
     seconds: Interval
     rows: Interval
-    is_measured: bool
+    pace: str | None
+
+    @property
+    def is_measured(self) -> bool:
+        return self.pace is not None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ def estimate(recipe: Recipe, scope: Scope, figures: Figures) -> Plan:
     found = intervals(lambda drawn: _numbers(recipe, scope, drawn), figures)
     planned = tuple(
         StagePlan(
-            stage, found[f"seconds.{stage.asset}"], found[f"rows.{stage.asset}"], f"factor.{stage.kind}" in figures
+            stage,
+            found[f"seconds.{stage.asset}"],
+            found[f"rows.{stage.asset}"],
+            figures[f"factor.{stage.kind}"].origin if f"factor.{stage.kind}" in figures else None,
         )
         for stage in stages
     )

@@ -4,12 +4,14 @@ A pilot runs a recipe twice: on a fifth of its questions, then on all. A stage's
 from what a unit of its work costs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from dasd_assets.plan.assumptions import CONTINUED
 from dasd_assets.plan.figures import PILOT, Figure, Figures, Values, at_hand, exact, measured
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
@@ -25,9 +27,13 @@ from dasd_resources.storage.upkeep import table_sizes
 # Of a step's time: two runs of the same step lie so far apart, and by as many seconds at least. On a busy machine they
 # lie farther apart: then what stages without work of their own took in the two passes says how far.
 NOISE, NOISE_SECONDS = 0.07, 0.1
+STEADY_SECONDS = 10.0  # what is shorter is less certain, as the root of the time: disturbances do not average out
 LEAST_SHARE = 0.02  # of the time of a stage that two noisy times would say costs nothing a unit
-LEAST_CONTINUED = 5  # continuations: the share of fewer that is kept says nothing, and the assumed one stays
-UNSURE = 0.5  # of a difference: if its noise is more than that, the model's own estimate is taken as far as it is open
+LEAST_CONTINUED = 5  # continuations: fewer say nothing, and what is assumed of them stays
+# Of the continuations of a student that has learnt little, fewer are kept (docs/benchmarks.md: 0.08 by a pilot on 100
+# of the questions, 0.68 in the run of the demo): the assumed share counts as so many continuations more.
+ASSUMED_CONTINUED = 30
+UNSURE = 0.5  # of a difference: if its noise is more than that, the middle of what is open is taken
 RATES = ("utilisation.", "parallel_efficiency")  # and all that end in _per_second: what the stages' factors correct
 
 
@@ -112,11 +118,11 @@ def fit(points: Sequence[tuple[float, float, float]], share: float = NOISE) -> t
     is modelled costs what it took, however large the rest. share: of a time, by which two equal ones differ.
     """
     (small, early, few), (large, late, many) = sorted(points)
-    starts = (few + many) / 2
-    noise = NOISE_SECONDS + share * max(early, late)
+    starts, origin = (few + many) / 2, _within(late)
+    noise = NOISE_SECONDS + _share(share, max(early, late)) * max(early, late)
     if large <= 0 or large - small < 1e-9:
         each = (early + late) / (few + many)
-        return Figure(0.0, 0.0, 0.0, PILOT), Figure(each, max(each - noise, 0.0), each + noise, PILOT)
+        return Figure(0.0, 0.0, 0.0, origin), Figure(each, max(each - noise, 0.0), each + noise, PILOT)
     # Of equal starts the difference is the work's alone; else as much more of the fixed cost is in one of them.
     determinant = few * large - many * small
     slope = (few * late - many * early) / determinant if abs(determinant) > 1e-12 else late / large
@@ -125,11 +131,11 @@ def fit(points: Sequence[tuple[float, float, float]], share: float = NOISE) -> t
     factor = min(max(slope, LEAST_SHARE * most), most)
     low, high = max(slope - doubt, LEAST_SHARE * most), min(max(slope + doubt, factor), most * (1 + share))
     if doubt > UNSURE * factor:
-        factor = min(max(1.0, min(low, factor)), max(high, factor))
+        factor = (min(low, factor) + max(high, factor)) / 2
     fixed = max(late - factor * large, 0.0) / many
     spread = noise / starts
     return (
-        Figure(factor, min(low, factor), max(high, factor), PILOT),
+        Figure(factor, min(low, factor), max(high, factor), origin),
         Figure(fixed, max(fixed - spread, 0.0), fixed + spread, PILOT),
     )
 
@@ -143,10 +149,22 @@ def at_pace(
     """
     ratios = [pace.seconds / (pace.tokens * stage.seconds / stage.tokens) for stage, pace in known]
     factor = sum(pace.seconds for _, pace in known) / sum(p.tokens * s.seconds / s.tokens for s, p in known)
-    low, high = min([*ratios, factor * (1 - share)]), max([*ratios, factor * (1 + share)])
+    within = sum(pace.seconds for _, pace in known)
+    apart = 1 + _share(share, within / len(known))
+    low, high = min([*ratios, factor / apart]), max([*ratios, factor * apart])
     each = sum(max(seconds - factor * modelled, 0.0) for modelled, seconds, _ in points) / sum(n for *_, n in points)
     spread = (NOISE_SECONDS + share * max(seconds for _, seconds, _ in points)) / max(n for *_, n in points)
-    return Figure(factor, low, high, PILOT), Figure(each, max(each - spread, 0.0), each + spread, PILOT)
+    return Figure(factor, low, high, _within(within)), Figure(each, max(each - spread, 0.0), each + spread, PILOT)
+
+
+def _share(share: float, seconds: float) -> float:
+    """Of a time, by which two equal ones differ that take so many seconds."""
+    return share * math.sqrt(max(STEADY_SECONDS / max(seconds, NOISE_SECONDS), 1.0))
+
+
+def _within(seconds: float) -> str:
+    """The origin of a pace that was measured within so many seconds."""
+    return f"{PILOT}, {seconds:.2g} s" if seconds < STEADY_SECONDS else PILOT
 
 
 def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
@@ -238,7 +256,7 @@ def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
         "rollout_length": measured(student["length"].to_numpy()),
         "cut_off_share": measured(student["cut_off"].to_numpy(), is_share=True),
     }
-    continued = lake.read(
+    made = lake.read(
         f"""SELECT c.num_tokens / avg(r.reference_num_tokens) OVER () AS length,
             (e.continuation_id IS NOT NULL)::DOUBLE AS kept
         FROM {continuations} c JOIN student_rollouts r USING (rollout_id)
@@ -247,13 +265,29 @@ def _of_mixed_policy(lake: Lake, recipe: Recipe) -> dict[str, Figure]:
         WHERE r.checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))""",
         current,
     )
-    if continued.height < LEAST_CONTINUED:
+    if made.height < LEAST_CONTINUED:
         return figures
     return {
         **figures,
-        "continuation_length": measured(continued["length"].to_numpy()),
-        "continued_share": measured(continued["kept"].to_numpy(), is_share=True),
+        "continuation_length": measured(made["length"].to_numpy()),
+        "continued_share": continued(measured(made["kept"].to_numpy(), is_share=True), made.height),
     }
+
+
+def continued(found: Figure, num: int) -> Figure:
+    """The share of so many continuations that is kept: the fewer, the nearer to the assumed one.
+
+    found: the pilot's. The interval of few holds both, that of many is the pilot's.
+    """
+    weight = ASSUMED_CONTINUED / (num + ASSUMED_CONTINUED)
+
+    def between(own: float, other: float) -> float:
+        return own + weight * (other - own)
+
+    low, high = min(found.low, CONTINUED.low), max(found.high, CONTINUED.high)
+    return Figure(
+        between(found.value, CONTINUED.value), between(found.low, low), between(found.high, high), PILOT, True
+    )
 
 
 def _of_answers(lake: Lake, recipe: Recipe) -> dict[str, Figure]:

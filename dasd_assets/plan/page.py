@@ -7,7 +7,7 @@ from dasd_assets.plan.figures import Interval
 from dasd_assets.plan.savings import Saving
 from dasd_assets.records.wording import number_of
 
-HEAD = ("stage", "rows", "tokens", "time", "90 %", "{device}-h", "money", "time is")
+HEAD = ("stage", "rows", "tokens", "time", "90 %", "{device}-h", "money", "time from")
 OF_TIMES = ("factor.", "fixed.")
 SHORT_SHARE = 0.002  # of the time: shorter stages share one line
 
@@ -89,7 +89,7 @@ def _row(plan: Plan, planned: StagePlan) -> list[str]:
         _time(seconds.value),
         _between(seconds, _time),
         *_cost(plan, seconds.value),
-        "measured" if planned.is_measured else "assumed",
+        planned.pace or "assumed",
     ]
 
 
