@@ -25,9 +25,12 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
+import dasd_resources  # first: it decides how Arrow, which the tests import, takes memory
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import dagster as dg
+import trl  # noqa: F401  (the same of what a training loads)
 from conftest import Fake, FakeEngine, Project, change, continuation
 from results import table
 

@@ -1,5 +1,6 @@
 """Imports run one way, and the command line starts without Dagster: the contracts of pyproject.toml hold."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -66,3 +67,13 @@ def test_the_command_line_is_parsed_without_slow_libraries() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("imported", ["dasd", "dasd_assets.definitions", "dasd_resources.sft.child"])
+def test_arrow_gives_back_what_is_freed(imported: str) -> None:
+    code = f"import {imported}, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    unset = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.strip() == "system"

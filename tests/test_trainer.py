@@ -21,7 +21,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from datasets import Dataset
 from tensorboard_files import events_in
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -529,13 +528,16 @@ def test_rows_in_arrow_are_as_large_as_is_reckoned(tmp_path: Path, packing: bool
     assert sum(files) == pytest.approx(arrow_bytes(100 * 512, training), rel=0.05)
 
 
-def test_a_column_packed_alone_gives_the_bins_of_all_columns_together(tmp_path: Path) -> None:
-    lengths = [random.Random(index).randrange(2, 64) for index in range(200)]
+@pytest.mark.parametrize(("at_once", "in_memory"), [(16_000_000, 1_000_000), (16_000_000, 64), (2_000, 640)])
+def test_bins_are_those_of_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, in_memory: int) -> None:
+    monkeypatch.setattr("dasd_resources.sft.packing.TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr("dasd_resources.sft.packing.TOKENS_IN_MEMORY", in_memory)
+    lengths = [random.Random(index).randrange(2, 65) for index in range(300)]
     rows = write_rows(tmp_path / "rows.parquet", [([i] * n, [-100, *[i] * (n - 1)]) for i, n in enumerate(lengths)])
     training = TRAINING.model_copy(update={"packing": True, "max_length": 64})
     found = load_rows(rows, training, tmp_path / "cache")
     plain = load_rows(rows, TRAINING, tmp_path / "plain")
-    together = pack_dataset(plain, 64, "bfd_split", {"batch_size": rows_at_once(plain)})
+    together = pack_dataset(plain, 64, "bfd_split", {"batch_size": rows_at_once(lengths)})
     assert found.to_dict() == together.to_dict()
 
 
@@ -558,8 +560,7 @@ def test_rows_reach_the_model_unchanged(student: Path, rows: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(("length", "num_rows"), [(5, 10_000), (1_600, 10_000), (17_600, 909)])
 def test_fewer_rows_are_packed_at_once_where_they_are_long(length: int, num_rows: int) -> None:
-    dataset = Dataset.from_dict({"input_ids": [[1] * (length - 1), [1] * (length + 1)]})
-    assert rows_at_once(dataset) == num_rows
+    assert rows_at_once([length - 1, length + 1]) == num_rows
     assert num_rows * length <= TOKENS_AT_ONCE
 
 

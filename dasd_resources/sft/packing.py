@@ -5,20 +5,24 @@ numbers (recurrent layers). Not every model's code does, and one that does not s
 this one does is found out before the first step.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from accelerate.state import PartialState
 from datasets import Dataset, concatenate_datasets
-from trl import pack_dataset
 
 from dasd_resources.recipe import Training
 
-# Packed at once. TRL copies them several times: of 6,000 rows of 17,600 tokens in one batch the peak was 3.8 GB, in
-# batches of 50 M tokens 2.9, of 16 M 2.0, with as many bins but for one.
+# Rows that may share a bin: a training that an earlier release has begun goes on with the bins that it began with.
 ROWS_AT_ONCE, TOKENS_AT_ONCE = 10_000, 16_000_000
+TOKENS_IN_MEMORY = 1_000_000  # of bins that are filled at once
 PROBE_TOKENS = 64  # of each of the two samples
 # In nats, for the logprob of a token when other tokens of the same number come before its sample: the shapes are equal,
 # so kernels give the same bits, but for experts, whose loads change with it.
@@ -31,9 +35,9 @@ def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
     """The rows, memory-mapped; with packing, bins of whole rows: no row is as long as a bin, so none is split."""
     if not training.packing:
         return _mapped(rows, COLUMNS, cache)
-    # A column at a time: which rows share a bin depends on their lengths alone, and TRL copies whole columns.
+    # A column at a time, as what is mapped of the rows counts as memory, too.
     with PartialState().main_process_first():
-        ids, labels = (_packed(_mapped(rows, [name], cache), training.max_length) for name in COLUMNS)
+        ids, labels = (_packed(_mapped(rows, [name], cache), training.max_length, cache) for name in COLUMNS)
         return concatenate_datasets([ids, labels.remove_columns("seq_lengths")], axis=1)
 
 
@@ -41,14 +45,61 @@ def _mapped(rows: Path, columns: list[str], cache: Path) -> Dataset:
     return Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=columns)
 
 
-def _packed(column: Dataset, max_length: int) -> Dataset:
-    return pack_dataset(column, max_length, "bfd_split", {"batch_size": rows_at_once(column)})
+def _packed(column: Dataset, max_length: int, cache: Path) -> Dataset:
+    """A column's bins and the `seq_lengths` of each, in a file of the cache: a few in memory at a time."""
+    lengths = pc.list_value_length(column.data.column(0)).to_pylist()
+    at_once = rows_at_once(lengths)
+    bins = [
+        [first + row for row in rows]
+        for first in range(0, len(lengths), at_once)
+        for rows in best_fit(lengths[first : first + at_once], max_length)
+    ]
+    return Dataset.from_dict({"rows": bins}).map(
+        _filled,
+        batched=True,
+        batch_size=max(1, TOKENS_IN_MEMORY // max_length),
+        fn_kwargs={"column": column.with_format("arrow")},
+        cache_file_name=str(cache / f"packed-{column.column_names[0]}.arrow"),
+    )
 
 
-def rows_at_once(dataset: Dataset) -> int:
+def best_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """The rows of each bin: the longest first, each into the fullest bin that has room for it; as TRL packs them.
+
+    TRL copies the rows several times meanwhile, but which rows share a bin depends on their lengths alone. Of several
+    bins that are equally full the one that has been so the longest is taken. lengths: each at most max_length.
+    """
+    bins, spaces, bins_with = list[list[int]](), list[int](), defaultdict[int, deque[list[int]]](deque)
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        place = bisect_left(spaces, lengths[row])
+        if place == len(spaces):
+            space, chosen = max_length, list[int]()
+            bins.append(chosen)
+        else:
+            space = spaces[place]
+            chosen = bins_with[space].popleft()
+            if not bins_with[space]:
+                del spaces[place]
+        chosen.append(row)
+        space -= lengths[row]
+        if space and not bins_with[space]:
+            insort(spaces, space)
+        bins_with[space].append(chosen)
+    return bins
+
+
+def _filled(bins: dict[str, list[list[int]]], column: Dataset) -> pa.Table:
+    """A row for each bin: the values of its rows one after the other, and the length of each. bins: `rows`."""
+    found = column[list(chain.from_iterable(bins["rows"]))].column(0).combine_chunks()
+    lengths = pc.list_value_length(found)
+    ends = np.cumsum([0, *map(len, bins["rows"])], dtype=np.int32)
+    values = pa.ListArray.from_arrays(np.asarray(found.offsets)[ends], found.values)
+    return pa.table({column.column_names[0]: values, "seq_lengths": pa.ListArray.from_arrays(ends, lengths)})
+
+
+def rows_at_once(lengths: Sequence[int]) -> int:
     """Rows that are packed together: fewer where they are long."""
-    num_tokens: int = pc.sum(pc.list_value_length(dataset.data.column(0))).as_py()
-    return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(dataset) // num_tokens))
+    return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(lengths) // sum(lengths)))
 
 
 def num_rows(dataset: Dataset) -> int:
