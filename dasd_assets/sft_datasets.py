@@ -33,7 +33,7 @@ EXAMPLES = Rule("examples", EXAMPLES_VERSION)
 NO_LOSS = -100
 ROWS_READ_AT_ONCE = 128
 EXAMPLES_AT_ONCE = 1024  # in one insert, which is a file
-TOKENS_AT_ONCE = 2_000_000  # the same for long examples: ids and labels take 16 MB
+TOKENS_AT_ONCE = 1_000_000  # the same for long examples: ids and labels take 8 MB
 SPOOLED = pa.schema(
     {
         "example_id": pa.string(),

@@ -90,7 +90,8 @@ def test_one_snapshot_gives_the_same_bytes(finished: Project, messages: Path, tm
 def test_read_in_many_parts_it_is_the_same(
     finished: Project, messages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examples_module, "EXAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr(examples_module, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(examples_module, "EXAMPLES_AT_ONCE", 4)
     monkeypatch.setattr(examples_module, "MAX_PASSES", 3)
     again = release(finished, tmp_path / "again", logprobs=True, control=True)
     assert (again / MANIFEST).read_bytes() == (messages / MANIFEST).read_bytes()

@@ -17,7 +17,8 @@ from dasd_resources.storage.passes import MAX_PASSES, ROWS_OF_OBJECTS
 from dasd_resources.storage.spool import in_order
 from dasd_resources.storage.warehouse import Reading, Row
 
-EXAMPLES_AT_ONCE = 1024  # of 64K tokens: some 300 MB of text
+TEXTS_AT_ONCE = 128  # of 64K tokens: some 40 MB
+EXAMPLES_AT_ONCE = 1024  # that are looked up at once, without their texts
 
 
 class LostTexts(UserError, LookupError):
@@ -74,12 +75,12 @@ def examples(
     lengths = reading.read(f"SELECT id, len(input_ids) AS num_tokens FROM {_OF_CONFIG} ORDER BY id", params)
     ids = lengths["id"]
     query = _TEXTS.format(logprobs=", token_ids, logprobs" if settings.logprobs else "")
-    texts = reading.stream(query, {"ids": ids.to_list()}, EXAMPLES_AT_ONCE)
-    num_rows, parts_of_pass = 0, ceil(len(ids) / (EXAMPLES_AT_ONCE * MAX_PASSES))
-    with in_order(texts, "id", ids, EXAMPLES_AT_ONCE, str(folder)) as parts:
+    texts = reading.stream(query, {"ids": ids.to_list()}, TEXTS_AT_ONCE)
+    num_rows, parts_of_pass = 0, ceil(max(EXAMPLES_AT_ONCE, len(ids) / MAX_PASSES) / TEXTS_AT_ONCE)
+    with in_order(texts, "id", ids, TEXTS_AT_ONCE, str(folder)) as parts:
         for number, part in enumerate(parts):
             if number % parts_of_pass == 0:
-                of_pass = ids[number * EXAMPLES_AT_ONCE : (number + parts_of_pass) * EXAMPLES_AT_ONCE]
+                of_pass = ids[number * TEXTS_AT_ONCE : (number + parts_of_pass) * TEXTS_AT_ONCE]
                 known = reading.read(_EXAMPLES, {**params, "first": of_pass[0], "last": of_pass[-1]})
             rows = part.join(known, on="id", maintain_order="left").join(lengths, on="id", maintain_order="left")
             num_rows += rows.height
