@@ -58,9 +58,9 @@ class Shards:
             self._writer = pq.ParquetWriter(self._folder / name, self._schema, compression="zstd")
         self._convert()
         rows = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
+        self._batches = []  # copied by now: not held while they are written
         self._writer.write_table(rows)
         self._num_written += rows.num_rows
-        self._batches = []
         if ends_shard:
             self._end_shard()
 
