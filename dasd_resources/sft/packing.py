@@ -5,6 +5,8 @@ numbers (recurrent layers). Not every model's code does, and one that does not s
 this one does is found out before the first step.
 """
 
+from bisect import bisect_left, insort
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -15,7 +17,6 @@ import pyarrow.compute as pc
 import torch
 from accelerate.state import PartialState
 from datasets import Dataset, concatenate_datasets
-from trl import pack_dataset
 
 from dasd_resources.recipe import Training
 
@@ -54,18 +55,37 @@ def _mapped(rows: Path, columns: list[str], cache: Path) -> Dataset:
     return Dataset.from_parquet(str(rows), cache_dir=str(cache), columns=columns)
 
 
-def _bins(column: Dataset, max_length: int) -> Iterator[np.ndarray]:
-    """The rows of each bin. TRL copies what it packs, so it gets two bytes of each token: the number of its row."""
-    lengths = pc.list_value_length(column.data.column(0)).to_numpy()
+def _bins(column: Dataset, max_length: int) -> Iterator[list[int]]:
+    """The rows of each bin; those of one part share bins with no others."""
+    lengths = pc.list_value_length(column.data.column(0)).to_pylist()
     for first in range(0, len(lengths), at_once := rows_at_once(lengths)):
-        of_part = lengths[first : first + at_once]
-        numbers = np.repeat(np.arange(len(of_part), dtype=np.int16), of_part)
-        rows = pa.ListArray.from_arrays(np.cumsum([0, *of_part], dtype=np.int32), numbers)
-        packed = pack_dataset(Dataset(pa.table({"row": rows})), max_length, "bfd_split", {"batch_size": at_once})
-        numbers = packed.data.column("row").combine_chunks().flatten().to_numpy()
-        starts = np.cumsum([0, *chain.from_iterable(packed["seq_lengths"])])[:-1]
-        ends = np.cumsum([len(of_bin) for of_bin in packed["seq_lengths"]])
-        yield from np.split(first + numbers[starts].astype(np.int64), ends[:-1])
+        for rows in best_fit(lengths[first : first + at_once], max_length):
+            yield [first + row for row in rows]
+
+
+def best_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """The rows of each bin: the longest first, each into the fullest bin that has room for it; as TRL packs them.
+
+    TRL copies the rows several times meanwhile, but which rows share a bin depends on their lengths alone. Of several
+    bins that are equally full the one that has been so the longest is taken. lengths: each at most max_length.
+    """
+    bins, spaces, bins_with = list[list[int]](), list[int](), defaultdict[int, deque[list[int]]](deque)
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        place = bisect_left(spaces, lengths[row])
+        if place == len(spaces):
+            space, chosen = max_length, list[int]()
+            bins.append(chosen)
+        else:
+            space = spaces[place]
+            chosen = bins_with[space].popleft()
+            if not bins_with[space]:
+                del spaces[place]
+        chosen.append(row)
+        space -= lengths[row]
+        if space and not bins_with[space]:
+            insort(spaces, space)
+        bins_with[space].append(chosen)
+    return bins
 
 
 def _filled(bins: dict[str, list[list[int]]], column: Dataset) -> pa.Table:
@@ -77,9 +97,9 @@ def _filled(bins: dict[str, list[list[int]]], column: Dataset) -> pa.Table:
     return pa.table({column.column_names[0]: values, "seq_lengths": pa.ListArray.from_arrays(ends, lengths)})
 
 
-def rows_at_once(lengths: Sequence[int] | np.ndarray) -> int:
+def rows_at_once(lengths: Sequence[int]) -> int:
     """Rows that are packed together: fewer where they are long."""
-    return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(lengths) // int(np.sum(lengths, dtype=np.int64))))
+    return min(ROWS_AT_ONCE, max(1, TOKENS_AT_ONCE * len(lengths) // sum(lengths)))
 
 
 def num_rows(dataset: Dataset) -> int:
