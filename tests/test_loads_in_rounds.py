@@ -18,6 +18,7 @@ from dasd_resources.storage.ledger import MAX_ATTEMPTS
 
 NUM_BATCHES = 3
 WORKS, CHECKS = False, True
+ROLES = ["teacher", pytest.param("student", marks=pytest.mark.drill)]  # the same code, 30 CPU seconds each
 ONCE = {(role, use): 1 for role in ("teacher", "student") for use in (WORKS, CHECKS)}
 
 
@@ -106,7 +107,7 @@ def test_of_many_new_batches_the_first_is_checked_apart(
     assert engine.loads == dict.fromkeys(ONCE, 2)
 
 
-@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("role", ROLES)
 def test_batches_with_failed_rows_alone_share_the_loaded_models(own: KeepingProject, engine: Engine, role: str) -> None:
     """A former run's requests failed, as those to a server that is away: no attempts."""
     engine.kind, engine.fails = "server_unavailable", some_of(role)
@@ -131,7 +132,7 @@ def test_a_row_that_fails_is_asked_as_often_as_without_rounds(own: KeepingProjec
     assert engine.loads == {**ONCE, ("teacher", WORKS): 2}
 
 
-@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_batch_whose_server_is_away_is_not_quarantined(own: KeepingProject, engine: Engine, role: str) -> None:
     """Nor is anything else held up; its rows are asked a few times, and left to a later run."""
     engine.kind, engine.fails = "server_unavailable", some_of(role)
