@@ -5,14 +5,14 @@ Started from a forkserver.
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from test_engine_catalogue import ChainSums, KeepingProject, slow_to_load
+from test_engine_catalogue import KeepingProject, TellingChainSums, slow_to_load
 
 from dasd_assets.commands.run import RunFailed
-from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ApiKey
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.kept_loaded import free_kept_engine
@@ -38,36 +38,14 @@ class Events(list[str]):
         if self.end in line:
             raise RunFailed(MADE)
 
-    def load(self, model: PromptedModel, api_key: ApiKey) -> "Loaded":
-        return Loaded(model, self)
+    def load(self, model: PromptedModel, api_key: ApiKey) -> TellingChainSums:
+        return TellingChainSums(model, self.failed)
 
-
-@dataclass
-class Loaded(ChainSums):
-    """A model of which some requests fail, but for those of a check."""
-
-    events: Events
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
-        for request in requests:
-            failed = self._asked(request.request_id, f"samples at {request.temperature}")
-            yield from [failed] if failed else super().generate([request])
-
-    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
-        what = "scores again" if self._checks else "scores"
-        for request in requests:
-            failed = self._asked(request.request_id, what)
-            yield from [failed] if failed else super().score([request])
-
-    @property
-    def _checks(self) -> bool:
-        return bool(self.model.spec.engine_options)
-
-    def _asked(self, request_id: str, what: str) -> Failure | None:
-        role = self.model.path.name
-        self.events.at(f"{role} {what}")
+    def failed(self, role: str, request_id: str, what: str) -> Failure | None:
+        """The failure of a request, if it is no check's."""
+        self.at(f"{role} {what}")
         drawn = int(request_id[:4] if role == "teacher" else request_id[4:8], 16)
-        fails = self.events.fails and not self._checks and drawn % 3 == 0
+        fails = self.fails and what != "scores again" and drawn % 3 == 0
         return Failure(request_id, "told to fail", "engine_error") if fails else None
 
 

@@ -91,6 +91,28 @@ class ChainSums:
         return [-((31 * token + self.tokenizer.get_vocab_size()) % 97) / 48 for token in token_ids]
 
 
+@dataclass
+class TellingChainSums(ChainSums):
+    """Tells of each request before it answers, and gives the failure that it is told, if any.
+
+    asked: of the model's role, the request's id, and what it is asked: `samples at 0.6`, `scores`, `scores again`
+    (for a check).
+    """
+
+    asked: Callable[[str, str, str], Failure | None]
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        for request in requests:
+            failed = self.asked(self.model.path.name, request.request_id, f"samples at {request.temperature}")
+            yield from [failed] if failed else super().generate([request])
+
+    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
+        what = "scores again" if self.model.spec.engine_options else "scores"
+        for request in requests:
+            failed = self.asked(self.model.path.name, request.request_id, what)
+            yield from [failed] if failed else super().score([request])
+
+
 class RealProject(Project):
     """A project on the engines of the catalogue."""
 

@@ -1,16 +1,16 @@
 """Batches in rounds, some rows of which fail perhaps: how often each model is loaded for them, and each row asked."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from conftest import Project, change, prompt_rows
-from test_engine_catalogue import ChainSums, KeepingProject, on_engine, slow_to_load
+from test_engine_catalogue import KeepingProject, TellingChainSums, on_engine, slow_to_load
 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.quarantine import quarantine
-from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine import Failure, FailureKind
 from dasd_resources.inference.engine_catalogue import ApiKey
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.kept_loaded import free_kept_engine
@@ -31,32 +31,16 @@ class Engine:
     fails: Callable[[str, str], bool] = lambda role, request_id: False
     kind: FailureKind = "engine_error"
 
-    def load(self, model: PromptedModel, api_key: ApiKey) -> "Loaded":
+    def load(self, model: PromptedModel, api_key: ApiKey) -> TellingChainSums:
         self.loads[model.path.name, bool(model.spec.engine_options)] += 1
-        return Loaded(model, self)
+        return TellingChainSums(model, self.failed)
 
-
-@dataclass
-class Loaded(ChainSums):
-    """A model of which some requests fail, but for those of a check."""
-
-    engine: Engine
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
-        for request in requests:
-            yield from [failed] if (failed := self._failed(request.request_id)) else super().generate([request])
-
-    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
-        for request in requests:
-            yield from [failed] if (failed := self._failed(request.request_id)) else super().score([request])
-
-    def _failed(self, request_id: str) -> Failure | None:
-        if self.model.spec.engine_options:
+    def failed(self, role: str, request_id: str, what: str) -> Failure | None:
+        """The failure of a request, if it is no check's."""
+        if what == "scores again":
             return None
-        role = self.model.path.name
-        self.engine.asked[role, request_id] += 1
-        fails = self.engine.fails(role, request_id)
-        return Failure(request_id, "told to fail", self.engine.kind) if fails else None
+        self.asked[role, request_id] += 1
+        return Failure(request_id, "told to fail", self.kind) if self.fails(role, request_id) else None
 
 
 class Said(list[str]):
