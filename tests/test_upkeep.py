@@ -107,6 +107,18 @@ def test_kept_snapshots_read_the_same_whatever_is_done(warehouse: Warehouse) -> 
     change_at_random(warehouse, 99, Random(0))  # goes on as ever
 
 
+def test_nothing_of_the_files_that_were_merged_stays_in_memory(tmp_path: Path) -> None:
+    """There are hundreds of files for each hundredth of the report's responses, and all were kept until the end."""
+    warehouse = Warehouse(home=str(tmp_path / "home"))
+    for number in range(4):
+        with warehouse.commit("change") as transaction:
+            transaction.append_missing("student_logprobs", scored(f"r{number}", "b", 40))
+    assert merge_small_files(warehouse, "upkeep") == {"student_logprobs": 4}
+    for read_only in (True, False):
+        with attach(warehouse.catalog, read_only=read_only) as connection:
+            assert connection.sql("FROM duckdb_external_file_cache()").fetchall() == []
+
+
 def test_young_snapshots_and_files_are_left_alone(warehouse: Warehouse) -> None:
     for number in range(3):
         with warehouse.commit("change") as transaction:

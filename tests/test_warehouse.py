@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
@@ -12,6 +13,7 @@ from threading import Event
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -297,6 +299,23 @@ def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: War
     with warehouse.commit("test") as transaction:
         transaction.replace("failed_requests", {"batch": None, "asset": "x"}, pl.DataFrame())
     assert keys(warehouse) == [("b", "b1", "x"), ("c", None, "y")]
+
+
+def test_of_many_parts_one_is_in_memory_until_the_commit(warehouse: Warehouse) -> None:
+    """A frame that is registered with DuckDB, and no longer, would stay in memory as long as the transaction."""
+    num_parts, num_bytes, before, held = 20, 4 << 20, pa.total_allocated_bytes(), list[int]()
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for number in range(num_parts):
+            held.append(pa.total_allocated_bytes() - before)
+            tokens = pa.array(range(num_bytes // 4), pa.int32())
+            row = pl.DataFrame([response(str(number), "b")])
+            yield row.with_columns(token_ids=pl.from_arrow(pa.ListArray.from_arrays([0, len(tokens)], tokens)))
+
+    with warehouse.commit("test") as transaction:
+        transaction.replace("responses", {"batch": "b"}, parts())
+    assert max(held) < 2 * num_bytes
+    assert warehouse.read("SELECT count(*) FROM responses").item() == num_parts
 
 
 def test_keys_are_deleted_where_all_else_is_equal(warehouse: Warehouse) -> None:

@@ -105,7 +105,9 @@ class LocalFolder:
     def extensions(self) -> tuple[str, ...]:
         return ()
 
-    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None: ...
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # Of every file that was opened, 0.1 MB and more would stay in memory, which the system has in its own cache.
+        connection.execute("SET enable_external_file_cache = false")
 
     def claimed(self, claimant: Claimant) -> Owner | None:
         return None

@@ -110,25 +110,21 @@ class Transaction(Reading):
         keys = ", ".join(key)
         scope = "TRUE" if batch is None else "batch = $batch"
         is_first = rows.select(pl.struct(key).is_first_distinct()).to_series()
-        values = self._register(table, rows if is_first.all() else rows.filter(is_first))  # all would be copied
+        incoming = rows if is_first.all() else rows.filter(is_first)  # all would be copied
         present = f"SELECT {keys} FROM {table} WHERE {scope} AND {key[0]} BETWEEN $first AND $last"
-        inserted = self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming "
-            f"ANTI JOIN ({present}) AS present USING ({keys})",
-            {"first": rows[key[0]].min(), "last": rows[key[0]].max(), **({} if batch is None else {"batch": batch})},
-        ).fetchone()
-        self._connection.unregister("incoming")
-        assert inserted is not None
-        return int(inserted[0])
+        params = {
+            "first": rows[key[0]].min(),
+            "last": rows[key[0]].max(),
+            **({} if batch is None else {"batch": batch}),
+        }
+        return self._insert(table, incoming, f"ANTI JOIN ({present}) AS present USING ({keys})", params)
 
     def replace(self, table: str, where: Params, rows: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
         """Delete the rows equal to `where` in every column it names, then insert `rows`, which may come in parts."""
         self._connection.execute(f"DELETE FROM {table} WHERE {_equal(where)}", dict(where))
         for part in [rows] if isinstance(rows, pl.DataFrame) else rows:
             if not part.is_empty():
-                values = self._register(table, part)
-                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming")
-                self._connection.unregister("incoming")
+                self._insert(table, part)
 
     def delete_keys(self, table: str, where: Params, column: str, keys: Sequence[str]) -> None:
         """Delete the rows equal to `where` in every column it names, and whose `column` is one of `keys`."""
@@ -153,16 +149,17 @@ class Transaction(Reading):
                 self._move(part.name, key, list(found), batch)
         self._connection.execute(f"UPDATE {table} SET batch = $batch WHERE {where}", params)
 
-    def _register(self, table: str, rows: pl.DataFrame) -> str:
-        """Show the rows to DuckDB as `incoming`; returns what is inserted of it, in SQL.
-
-        That is its columns, `run_id` if the table has it and the rows do not, and what is computed from them.
-        """
-        if declared(table).has("run_id") and "run_id" not in rows.columns:
-            rows = rows.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
-        self._connection.register("incoming", rows)
-        computed = declared(table).computed_from(rows.columns)
-        return ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
+    def _insert(self, table: str, incoming: pl.DataFrame, where: str = "", params: Params | None = None) -> int:
+        """Insert rows, with `run_id` if the table has it and they do not, and what is computed; returns how many."""
+        if declared(table).has("run_id") and "run_id" not in incoming.columns:
+            incoming = incoming.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
+        computed = declared(table).computed_from(incoming.columns)
+        values = ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
+        # DuckDB finds `incoming` by its name. One that is registered stays in memory until the transaction has ended.
+        query = f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming {where}"
+        inserted = self._connection.execute(query, dict(params or {})).fetchone()
+        assert inserted is not None
+        return int(inserted[0])
 
 
 def _slices(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
