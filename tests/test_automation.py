@@ -1,6 +1,7 @@
 """The service without Dagster's daemon: its ticks, their requests carried out here, engine calls counted."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine, release
 from dasd_assets.service.attempts import step_error
 from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
-from dasd_assets.service.planning import Planner
+from dasd_assets.service.planning import MAX_FAILED_BATCHES, Planner
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
 
@@ -352,6 +353,28 @@ def test_a_batch_that_keeps_failing_is_quarantined_and_released_again(service: S
     service.settle()
     assert quarantine(project.warehouse).now == {}
     assert project.read("SELECT prompt_id FROM selected_responses").height > before.height
+
+
+def test_a_check_that_fails_in_all_of_the_first_batches_holds_back_the_others(service: Service) -> None:
+    project = service.project
+    impatient(project, max_attempts=1)
+    right = project.fake.misreport
+    project.fake.misreport = lambda logprobs: [logprob - 3.0 for logprob in logprobs]
+    for number in range(MAX_FAILED_BATCHES):
+        project.land(f"{number}.jsonl", prompt_rows(3 * number, 3 * number + 3))
+    service.settle()
+    failed = list(quarantine(project.warehouse).now)
+    project.land("later.jsonl", prompt_rows(100, 103))
+    service.settle()
+    [later] = set(batches(service.instance)) - set(failed)
+    assert project.read("SELECT * FROM prompts WHERE batch = $batch", batch=later).is_empty()
+    [why] = service.planner.plan(["models", "batch"]).waiting
+    assert re.search(r"3 batches are quarantined for teacher_generations_t\d+, .*check prefill_parity failed", why)
+
+    project.fake.misreport = right
+    release(project.warehouse, failed[:1])  # two are left: the others go on, and it fails by its wrong rows again
+    service.settle()
+    assert set(project.read("SELECT DISTINCT batch FROM response_scores")["batch"]) == {later}
 
 
 def test_rows_that_failed_are_tried_again_and_hold_nothing_up(service: Service) -> None:

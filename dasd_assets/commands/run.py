@@ -32,7 +32,7 @@ from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.landed import look, never_begun, not_read, read_later, removed
-from dasd_assets.service.planning import Planner, root_versions
+from dasd_assets.service.planning import MAX_FAILED_BATCHES, Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.rounds import Part, Round, next_part, rounds
 from dasd_assets.service.steps import LEVELS, Step
@@ -45,7 +45,6 @@ from dasd_resources.storage.ledger import MAX_ATTEMPTS
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
-MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 WAIT_SECONDS = 1.0
 Echo = Callable[[str], None]
 

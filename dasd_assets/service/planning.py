@@ -7,7 +7,7 @@ reported.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from dasd_assets.held_out_questions import HELD_OUT_VERSION, held_out_rows, held
 from dasd_assets.prompts import outdated_prompts
 from dasd_assets.records.dagster_internals import BaseAssetGraph
 from dasd_assets.records.partitions import batches
-from dasd_assets.records.quarantine import Quarantine, quarantine, quarantine_batch, release
+from dasd_assets.records.quarantine import Quarantine, Quarantined, quarantine, quarantine_batch, release
 from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.asset_names import SOURCE_ASSET, dataset_asset
@@ -47,6 +47,7 @@ from dasd_resources.storage.repair import RepairedFile, repaired_files
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
+MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
 STEPS_PER_LOOK = 50  # of each kind, whose attempts are read; more may be due than are begun at a time
 
 
@@ -112,25 +113,30 @@ class Planner:
     ) -> Plan:
         """What may run now on these levels; quarantines batches without attempts left, releases those that changed.
 
-        patient: keep the pauses between attempts, and the limits of steps without a batch; else try all that could
-        succeed. of_recipe: the rounds in which batches are made; the first of them come first.
+        patient: keep the pauses between attempts and the limits of steps without a batch, and begin no batch that would
+        fail like those before it (`held_back`); else try all that could succeed. of_recipe: the rounds in which batches
+        are made; the first of them come first.
         """
         # Compare everything with what it should be made from; a quarantined batch that would now be made from
         # something else is released first, and the plan is made again with it.
         known = batches(self.instance)
         tables = self._tables(known)
         quarantined = tables.quarantine
-        steps = marked_unproven(self._steps(self._stale(known, tables, quarantined.now)), known)
-        if self._release(steps, quarantined):
+        marked = self._marked(known, tables)
+        if self._release(marked, quarantined):
             return replace(self.plan(levels, now, patient, of_recipe), changed=True)
         # Only the first level that has steps may run: what is above it would be made from stale inputs.
-        found = ready([step for step in steps if step.batch not in quarantined.now])
+        found = ready([step for step in marked if step.batch not in quarantined.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
         plan = Plan(waiting=waiting, num_quarantined=len(quarantined.now))
         # In the order of rounds, before the first of them are taken: a batch that was left out would come next alone.
         steps = in_order([step for step in found if step.level in levels], of_recipe)
-        return self._sorted(plan, steps, quarantined, now, patient)
+        if patient and (why := held_back(marked, quarantined.now)) and any(step.batch for step in steps):
+            steps, plan = [step for step in steps if step.batch is None], replace(plan, waiting=[*waiting, why])
+        plan = self._sorted(plan, steps, quarantined, now, patient)
+        # Where it has quarantined a batch, it may be another plan for the others.
+        return replace(self.plan(levels, now, patient, of_recipe), changed=True) if plan.changed else plan
 
     def outlook(self, new: Sequence[str] = ()) -> Outlook:
         """What there is to do, of these new batches too; nothing is changed."""
@@ -157,7 +163,14 @@ class Planner:
         return self._sorted(Plan(), [step], Quarantine({}, {}), None)
 
     def first_runs(self, new: Sequence[str]) -> list[Attempt]:
-        """The first run of each new batch; it brings the models along if they are not registered yet."""
+        """The first run of each new batch; it brings the models along if they are not registered yet.
+
+        None where batches are held back: they are told so by the plan.
+        """
+        known = batches(self.instance)
+        tables = self._tables(known)
+        if held_back(self._marked(known, tables), tables.quarantine.now):
+            return []
         steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]
         models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
         first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
@@ -193,6 +206,10 @@ class Planner:
             contexts,
             landed,
         ).found
+
+    def _marked(self, known: Sequence[str], tables: "Tables") -> list[Step]:
+        """The steps of all batches, those that are quarantined among them."""
+        return marked_unproven(self._steps(self._stale(known, tables, tables.quarantine.now)), known)
 
     def _steps(self, stale: Sequence[Stale]) -> list[Step]:
         roots = {key.to_user_string() for key in self._graph.root_materializable_asset_keys}
@@ -249,6 +266,26 @@ class Planner:
         num_attempts = decision.number - 1
         quarantine_batch(self.warehouse, step.batch, decision.why, step.identity, num_attempts, decision.run_id)
         return replace(plan, changed=True)
+
+
+def held_back(steps: Sequence[Step], quarantined: Mapping[str, Quarantined]) -> str | None:
+    """Why no further batch is begun: some were given up for the same check, and none has passed it. Else None.
+
+    steps: of all batches, `marked_unproven`.
+    """
+    failed: dict[str, list[str]] = {}  # asset that is made, but has not passed -> its batches
+    for step in steps:
+        if step.batch is not None and step.batch in quarantined:
+            for asset in sorted(step.only_checks & step.unproven):
+                failed.setdefault(asset, []).append(step.batch)
+    for asset, of_asset in failed.items():
+        if len(of_asset) >= MAX_FAILED_BATCHES:
+            return (
+                f"{len(of_asset)} batches are quarantined for {asset}, which has passed its checks in none: no other is"
+                " begun until what is wrong is changed, which releases them, or fewer are left"
+                f" (`dasd quarantine --release BATCH`). {quarantined[of_asset[0]].reason}"
+            )
+    return None
 
 
 def _order(attempt: Attempt) -> tuple[int, bool]:
