@@ -39,9 +39,10 @@ from dasd_assets.experiments.cells import (
 )
 from dasd_assets.experiments.dataset_differences import dataset_differences
 from dasd_assets.experiments.dataset_traits import dataset_traits, traits_by_question
-from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash, trained_on
+from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash
 from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
 from dasd_assets.experiments.pages import write_pages
+from dasd_assets.experiments.report_tables import trait_table
 from dasd_assets.experiments.sentences_by_work import sentences_by_work, shares_by_work
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
@@ -340,6 +341,10 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     drawn = {"differences", "training_loss", "loss_against_accuracy", "cut_off_rate", "response_probabilities"}
     drawn |= {"rollouts_cut_off"}
     assert all("data:image/png" in str(shown.metadata[name].value) for name in drawn)
+    trained, differences = shown.metadata["trained_on"], shown.metadata["training_differences"]
+    assert isinstance(trained, dg.TableMetadataValue) and isinstance(differences, dg.TableMetadataValue)
+    assert {record.data["arm"] for record in trained.records} == {arm for arm, stages in GRID.arms.items() if stages}
+    assert [record.data["arm"] for record in differences.records][-1] == "masked"
 
 
 def test_the_page_of_a_cell_says_what_it_was_trained_on_and_how_accurate_it_is(compared: Project) -> None:
@@ -470,7 +475,8 @@ def test_of_a_mixed_stage_it_is_said_how_much_the_student_began_and_how_much_car
     assert 0 < rows["continued"].sum() < rows.height
     assert (masked["examples"], masked["continuations"]) == (rows.height, rows["continued"].sum())
     assert masked["with_loss"] == pytest.approx(rows["num_targets"].sum() / rows["num_tokens"].sum())
-    assert f"| {rows.height} | {rows['continued'].sum()} |" in trained_on(traits)
+    [shown] = [row for row in trait_table(traits).rows if row["dataset"] == "mixed"]
+    assert (shown["examples"], shown["continuations"]) == (f"{rows.height:,}", f"{rows['continued'].sum():,}")
     drawn = rollouts(compared.warehouse, compared.recipe, stages)
     assert drawn.height == compared.count("student_rollouts") and 0 < drawn["cut_off"].sum() < drawn.height
     assert rollouts(compared.warehouse, compared.recipe, stages.filter(pl.col("arm") != "masked")).is_empty()

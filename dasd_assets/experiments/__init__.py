@@ -8,11 +8,12 @@
 | `comparison` | `experiment_report_…` | `experiment_comparisons` |
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |
+| `report_tables` | | the other tables of a report: from the four below, as rows |
 | `by_difficulty` | | accuracies and differences by domain and by level of difficulty |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |
 | `dataset_differences` | | how these differ between arms that are compared, with intervals |
-| `sentences_by_work` | | teacher sentences where the work is sound and where a step of it is wrong |
 | `ways` | | in which ways the arms' responses and answers solve a question |
+| `sentences_by_work` | | teacher sentences where the work is sound and where a step of it is wrong |
 | `cut_off_rollouts` | | how many rollouts were cut off, by length |
 | `figures`, `figure_data` | | its figures, and what they are drawn from |
 | `pages`, `experiment_page`, `wording` | | the results of all as Markdown files with figures |

@@ -6,7 +6,7 @@ MATH-500. Where there is none, domains alone are told apart.
 
 import polars as pl
 
-from dasd_assets.experiments.result_table import compared_arms, markdown_table, result_rows
+from dasd_assets.experiments.result_table import ShownTable, compared_arms, result_rows
 from dasd_resources.recipe.experiment import ARM, Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -52,8 +52,8 @@ def grouped(questions: pl.DataFrame) -> pl.DataFrame:
 
 def difficulty_tables(
     experiment: Experiment, answers: pl.DataFrame, stages: pl.DataFrame, groups: pl.DataFrame
-) -> list[str]:
-    """Tables of one benchmark and temperature: the accuracies and, where arms can be compared, the differences.
+) -> dict[str, ShownTable]:
+    """Of one benchmark and temperature: a table `accuracy` and, where arms can be compared, `difference`.
 
     They are those of `result_rows`, in a column per group. answers: those of that setting; stages: of
     `cells.stage_rows`; groups: of `question_groups`.
@@ -63,10 +63,10 @@ def difficulty_tables(
     found = pl.DataFrame(rows, infer_schema_length=None)
     sizes = groups.group_by("group", maintain_order=True).agg(pl.col("question_id").n_unique()).rows()
     heads = {group: f"{group} ({number:,})" for group, number in sizes}
-    tables = []
+    tables = dict[str, ShownTable]()
     for value, labels in (("accuracy", (ARM,)), ("difference", (ARM, "less"))):
         present = found.drop_nulls(value)
         if not present.is_empty():
             wide = present.pivot("benchmark", index=labels, values=value).select(*labels, *heads).rename(heads)
-            tables.append(markdown_table(wide.columns, wide.iter_rows(named=True)))
+            tables[value] = ShownTable(wide.columns, wide.to_dicts())
     return tables

@@ -19,7 +19,8 @@ from dasd_assets.experiments.figures import (
     rolled_out,
     told_apart,
 )
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms, of_models, result_rows
+from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
+from dasd_assets.experiments.result_table import COLUMNS, ShownTable, compared_arms, of_models, result_rows
 from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
@@ -28,7 +29,9 @@ from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import compared_rule
 from dasd_assets.rules.asset_names import MIXED, generation_asset
+from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.rollouts import ROLLOUTS
+from dasd_assets.rules.scores import RESPONSE_SCORING
 from dasd_assets.rules.statistics.comparison import STATISTICS
 from dasd_assets.sentence_probabilities import probability_densities
 from dasd_resources.recipe import Recipe
@@ -54,13 +57,23 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "evaluation_requests": EVALUATIONS + experiment.name,
             "failed_requests": EVALUATIONS + experiment.name,
             "benchmark_questions": "benchmark_questions",
+            "sft_examples": CHECKPOINTS + experiment.name,
             **({"prompts": "prompts", "student_rollouts": "student_rollouts", "empty_datasets": ()} if mixed else {}),
         },
         looks_up={
             "responses": list(map(generation_asset, recipe.datasets)),
-            **({"student_tokens": "student_tokens"} if mixed else {}),
+            "response_scores": "response_scores",
+            "response_verdicts": "response_verdicts",
+            "student_tokens": "student_tokens",
         },
-        rules=[compared_rule(experiment), EVALUATION, STATISTICS, *([ROLLOUTS] if mixed else [])],
+        rules=[
+            compared_rule(experiment),
+            EVALUATION,
+            STATISTICS,
+            FILTERING,
+            RESPONSE_SCORING,
+            *([ROLLOUTS] if mixed else []),
+        ],
         parts=["name", "evaluation"],
         rows=f"experiment = '{experiment.name}'",
     )
@@ -92,6 +105,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
                 num_cells=found.select("arm", "seed").n_unique(),
                 num_cells_declared=len(every_cell(experiment)),
                 **{name: inline(figure) for name, figure in figures.items()},
+                **{name: table(*one) for name, one in details(warehouse, recipe, experiment, stages, found).items()},
             ),
         )
 
@@ -107,6 +121,21 @@ def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experimen
     if not stored.sort(by).equals(new.sort(by)):
         with warehouse.commit(text) as transaction:
             transaction.replace("experiment_comparisons", key, new)
+
+
+def details(
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+) -> dict[str, ShownTable]:
+    """Name -> table, for every table of the report beside its result; without those that have no row."""
+    by_level = by_difficulty(warehouse, experiment, stages, found)
+    traits, differences = of_training(warehouse, recipe, experiment, stages)
+    tables = {
+        **{f"by_difficulty {setting}, {of}": one for setting, both in by_level.items() for of, one in both.items()},
+        "trained_on": traits,
+        "training_differences": differences,
+        **{f"ways {name}": one for name, one in by_way(warehouse, recipe, experiment, stages, found).items()},
+    }
+    return {name: one for name, one in tables.items() if one.rows}
 
 
 def pictures(

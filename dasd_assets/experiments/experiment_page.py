@@ -1,18 +1,15 @@
 """What one experiment has found, as the text of a page: its arms, result, figures, and what it was made from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.cells import every_cell, failed_text
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
-from dasd_assets.experiments.dataset_differences import DIFFERENCES, LESS, LOSS, SAME, dataset_differences, width
-from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits, traits_by_question
 from dasd_assets.experiments.figure_data import rollouts
-from dasd_assets.experiments.result_table import SETTING, markdown_table, result_markdown, result_rows, setting_heading
+from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
+from dasd_assets.experiments.result_table import SETTING, ShownTable, markdown_table, result_markdown, result_rows
 from dasd_assets.experiments.sentences_by_work import sentences_by_work
-from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.arms import declared_rule
@@ -30,19 +27,6 @@ CAPTIONS = {
     "cut_off_rate": "Final answers cut off at the benchmark's limit, by how long all arms' answers are",
     "rollouts_cut_off": "Rollouts cut off, by the length of the teacher's response (the report's Figure 7)",
     "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",
-}
-_FORMATS = {
-    "examples": "{:,.0f}",
-    "continuations": "{:,.0f}",
-    "tokens": "{:.1f}",
-    "with_loss": "{:.1%}",
-    "sentences": "{:.2f}",
-    "right": "{:.1%}",
-    "sound": "{:.1%}",
-    "teacher_share": "{:.3f}",
-    "mean_difference": "{:+.4f}",
-    "probability": "{:.3f}",
-    LOSS: "{:.3f}",
 }
 _WAYS_LEGEND = """In %: how much of what an arm is trained on goes this way · how many of its answers do · how many of
 these answers are right. By ways alone: points that the arm would be from `{baseline}` if its answers were as right in
@@ -89,7 +73,7 @@ def experiment_page(
     rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
-    by_question = traits_by_question(warehouse, recipe, stages)
+    traits, differences = of_training(warehouse, recipe, experiment, stages)
     parts = [
         MARK,
         f"# {visible(experiment.title)}",
@@ -105,12 +89,13 @@ def experiment_page(
         "## Result",
         result_markdown(rows),
         *failed,
-        *_by_difficulty(warehouse, experiment, stages, found),
+        *_by_difficulty(by_difficulty(warehouse, experiment, stages, found)),
         "## What they were trained on",
-        trained_on(dataset_traits(warehouse, recipe, stages, by_question)),
-        *_differences(dataset_differences(warehouse, recipe, experiment, stages, by_question)),
+        *_markdown([traits]),
+        _TRAITS_LEGEND,
+        *([*_markdown([differences]), _DIFFERENCES_LEGEND] if differences.rows else []),
         *sentences_by_work(warehouse, recipe, experiment),
-        *_ways(warehouse, recipe, experiment, stages, found),
+        *_by_way(experiment, by_way(warehouse, recipe, experiment, stages, found)),
         *rollouts_cut_off(rollouts(warehouse, recipe, stages)),
         "## Figures",
         *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
@@ -141,82 +126,24 @@ def _hash(value: object) -> str:
     return content_hash(value)[:HASH_CHARS]
 
 
-def _by_difficulty(
-    warehouse: Warehouse, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
-) -> list[str]:
+def _by_difficulty(found: Mapping[str, Mapping[str, ShownTable]]) -> list[str]:
     """The tables of domains and levels; none where all questions are of one domain and none has a level."""
-    groups, parts = question_groups(warehouse, found), ["## By domain and difficulty"]
-    for heading, benchmark, answered in _settings(found):
-        of_benchmark = groups.filter(benchmark=benchmark)
-        if of_benchmark["group"].n_unique() > 1:
-            parts += [heading, *difficulty_tables(experiment, answered, stages, of_benchmark)]
-    return [*parts, _DIFFICULTY_LEGEND] if len(parts) > 1 else []
+    parts = [text for setting, tables in found.items() for text in (f"### {setting}", *_markdown(tables.values()))]
+    return ["## By domain and difficulty", *parts, _DIFFICULTY_LEGEND] if parts else []
 
 
-def _settings(found: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
-    """Heading, benchmark and answers of each benchmark and temperature."""
-    for setting, part in found.sort(SETTING, maintain_order=True).group_by(SETTING, maintain_order=True):
-        yield setting_heading(*setting), str(setting[0]), part
-
-
-def _ways(
-    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
-) -> list[str]:
+def _by_way(experiment: Experiment, found: Mapping[str, ShownTable]) -> list[str]:
     """The tables of the ways that the experiment declares, if any."""
-    if not experiment.ways:
+    if not found:
         return []
-    shown, parts = ways_shown(warehouse, recipe, experiment, stages), ["## Ways of reasoning"]
-    for heading, _, answered in _settings(found):
-        rows = ways_rows(experiment, shown, ways_answered(warehouse, experiment, answered))
-        parts += [heading, markdown_table(ways_columns(experiment), rows)]
+    parts = [text for setting, one in found.items() for text in (f"### {setting}", *_markdown([one]))]
     declared = [{"way": name, "expression": f"`{text}`"} for name, text in experiment.ways.items()]
     legend = _WAYS_LEGEND.format(baseline=experiment.baseline)
-    return [*parts, legend, markdown_table(("way", "expression"), declared)]
+    return ["## Ways of reasoning", *parts, legend, markdown_table(("way", "expression"), declared)]
 
 
-def trained_on(traits: pl.DataFrame) -> str:
-    """The traits of the stages' responses as a table, and below it how they are read. traits: of `dataset_traits`."""
-    columns = ("arm", "stage", "dataset", *(name.replace("_", " ") for name in TRAITS))
-    rows = [
-        {
-            name.replace("_", " "): _shown(name, value, row.get(ERRORS.get(name, "")))
-            for name, value in row.items()
-            if name not in ERRORS.values()
-        }
-        for row in traits.iter_rows(named=True)
-    ]
-    return f"{markdown_table(columns, rows)}\n\n{_TRAITS_LEGEND}"
-
-
-def _shown(name: str, value: str | float | None, error: float | None) -> str | None:
-    """`0.339 ± 0.005`, or without an error, where there is none."""
-    if value is None:
-        return None
-    form = _FORMATS.get(name, "{}")
-    return form.format(value) + (f" ± {form.replace('+', '').format(error)}" if error else "")
-
-
-def _differences(differences: pl.DataFrame) -> list[str]:
-    """The table of how arms differ in what they were trained on, if any two were. differences: of that module."""
-    columns = ("arm", LESS, SAME, *(name.replace("_", " ") for name in DIFFERENCES))
-    rows = [
-        {
-            "arm": row["arm"],
-            LESS: row[LESS],
-            SAME: None if row[SAME] is None else f"{row[SAME]:.1%}",
-            **{name.replace("_", " "): _change(name, row[name], row[width(name)]) for name in DIFFERENCES},
-        }
-        for row in differences.iter_rows(named=True)
-    ]
-    return [markdown_table(columns, rows), _DIFFERENCES_LEGEND] if rows else []
-
-
-def _change(name: str, value: float | None, width: float | None) -> str | None:
-    """`+0.194 [+0.181, +0.207]`, or without an interval, where there is none."""
-    if value is None:
-        return None
-    form = _FORMATS[name].replace("{:", "{:+").replace("++", "+").format
-    return form(value) + ("" if width is None else f" [{form(value - width)}, {form(value + width)}]")
+def _markdown(tables: Iterable[ShownTable]) -> list[str]:
+    return [markdown_table(*one) for one in tables]
 
 
 def declared_after(experiment: Experiment) -> list[str]:

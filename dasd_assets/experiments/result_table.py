@@ -6,6 +6,7 @@ Plain frames in, rows and Markdown out; `comparison` reads and writes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
@@ -35,6 +36,13 @@ SETTING = ("benchmark", "temperature")
 SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchmark and temperature
 Shown = dict[str, Cell | None]
 ONE_SEED = f"A difference over one seed is {OF_ONE_SEED}."
+
+
+class ShownTable(NamedTuple):
+    """Rows as text: a page has them as Markdown, the web UI as a table."""
+
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, Cell | None]]
 
 
 def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
@@ -117,7 +125,7 @@ def result_markdown(rows: Sequence[Shown]) -> str:
     """The rows as Markdown: a table for each benchmark and temperature, and below them how they are read."""
     settings = dict.fromkeys((row["benchmark"], row["temperature"]) for row in rows)
     parts = [
-        f"{setting_heading(*setting)}\n\n"
+        f"### {setting_name(*setting)}\n\n"
         + markdown_table(SHOWN, [row for row in rows if (row["benchmark"], row["temperature"]) == setting])
         for setting in settings
     ]
@@ -129,9 +137,9 @@ def one_seed_note(rows: Sequence[Shown]) -> list[str]:
     return [ONE_SEED] if any(row[COMPARED] == 1 for row in rows) else []
 
 
-def setting_heading(benchmark: Cell | None, temperature: Cell | None) -> str:
-    """The heading of what is said of one benchmark and temperature."""
-    return f"### {_cell(benchmark)}, T={temperature:g}"
+def setting_name(benchmark: Cell | None, temperature: Cell | None) -> str:
+    """What stands above what is said of one benchmark and temperature."""
+    return f"{_cell(benchmark)}, T={temperature:g}"
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Mapping[str, Cell | None]]) -> str:
