@@ -300,7 +300,7 @@ def test_what_a_recipe_cannot_make_of_anothers_experiment_is_refused_with_what_t
     assert {name: len(lines) for name, lines in said.items()} == {
         "filter_order": 2 + 1,
         "one_procedure": 5 + 1,
-        "candidates": 1 + 1,
+        "candidates": 2 + 1,
         "tables_3_4": 4 + 1,
     }
     for name, lines in said.items():
