@@ -110,10 +110,9 @@ def write_types(
     """Type and commit the batch's sentences that this rule has not typed yet, about `at_once` at a time."""
     params: dict[str, object] = {**_keys(batch, student, recipe), "segmenter_version": SEGMENTER_VERSION}
     with warehouse.reading() as reading:
-        for part in _passes(reading, params, at_once):
-            for sentences in reading.stream(_UNTYPED, part, at_once):
-                with warehouse.commit(origin) as transaction:
-                    transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
+        for sentences in reading.stream(_UNTYPED, params, at_once):
+            with warehouse.commit(origin) as transaction:
+                transaction.append_missing("sentence_types", typed(sentences, recipe), batch)
 
 
 def write_scores(
@@ -193,11 +192,14 @@ _RANKING = f"""SELECT response_id, score FROM response_scores WHERE {_OF_RULE} A
     ORDER BY response_id"""
 _SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
-_LENGTHS = f"SELECT response_id, count(*) {_SENTENCES} GROUP BY response_id ORDER BY response_id"
+_LENGTHS = f"SELECT response_id, count(*) AS num_sentences {_SENTENCES} GROUP BY response_id ORDER BY response_id"
 _IN_PASS = "response_id BETWEEN $first AND $last"
-_UNTYPED = f"""SELECT p.* FROM ({_SENTENCES} AND {_IN_PASS}) p
-    ANTI JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)"""
 _SUMS = ", ".join(f"p.{model}_{part}" for model in ("teacher", "student") for part in ("sum_logprob", "num_tokens"))
+# The join keeps the ids of responses alone: sentences stream by, each file of them read once.
+_UNTYPED = f"""SELECT p.response_id, p.batch, p.student_fingerprint, p.sentence_index, {_SUMS} FROM ({_SENTENCES}) p
+    WHERE p.response_id NOT IN (SELECT s.response_id FROM ({_LENGTHS}) s
+        JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_types WHERE {_OF_RULE} GROUP BY response_id) t
+        USING (response_id) WHERE t.num_sentences >= s.num_sentences)"""
 _UNSCORED = f"""SELECT p.response_id, p.start, p.stop, {_SUMS}, t.sentence_type FROM ({_SENTENCES} AND {_IN_PASS}) p
         JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)
     WHERE p.response_id NOT IN (SELECT response_id FROM response_scores
