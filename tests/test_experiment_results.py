@@ -99,6 +99,15 @@ def test_cells_that_are_not_there_yet_are_left_out(answers: pl.DataFrame) -> Non
     without = compared_arms(answers.filter(pl.col("arm") != "random"), GRID)
     assert without.select("arm", "baseline").unique().rows() == [("das", "student")]
     assert compared_arms(answers.filter(pl.col("arm") == "random"), GRID).is_empty()
+    not_in_math = answers.filter(~((pl.col("arm") == "das") & (pl.col("benchmark") == "math")))
+    found = compared_arms(not_in_math, GRID)
+    assert found.select("benchmark", "arm", "baseline").rows() == [
+        ("code", "student", "random"),
+        ("code", "das", "random"),
+        ("code", "das", "student"),
+        ("math", "student", "random"),
+    ]
+    assert found["p_holm"].to_list() == holm(found["p"].to_list())
 
 
 def test_the_untrained_student_is_one_model_and_is_held_against_every_seed(

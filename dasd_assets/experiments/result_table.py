@@ -12,6 +12,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics.holm import holm
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
@@ -48,12 +49,17 @@ class ShownTable(NamedTuple):
 def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
     """`comparisons` of the experiment's pairs whose arms share a seed, in their order; empty if there is none.
 
-    answers: arm, seed, benchmark, temperature, question_id, correct. Cells that are not there yet are left out.
+    answers: arm, seed, benchmark, temperature, question_id, correct. Cells that are not there yet are left out, at each
+    benchmark and temperature by itself.
     """
-    models = of_models(answers, experiment)
-    seeds = {arm: set(models.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
-    pairs = [(arm, other) for arm, other in experiment.compared if _can_be_paired(seeds[arm], seeds[other])]
-    return comparisons(models.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs)
+    models = of_models(answers, experiment).sort(SETTING)
+    found = [comparisons(models.clear(), [])]
+    for _, part in models.group_by(SETTING, maintain_order=True):
+        seeds = {arm: set(part.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
+        pairs = [(arm, other) for arm, other in experiment.compared if _can_be_paired(seeds[arm], seeds[other])]
+        found.append(comparisons(part.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs))
+    rows = pl.concat(found)
+    return rows.with_columns(p_holm=pl.Series(holm(rows["p"].to_list()), dtype=pl.Float64))
 
 
 def of_models(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
