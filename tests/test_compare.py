@@ -169,6 +169,21 @@ def test_failed_requests_are_wrong_answers_until_they_are_answered(
     assert rows(copy, Compared("a", {None: t060}), Compared("b", {None: teacher}))[0]["num_failed"] == {"a": 0, "b": 0}
 
 
+def test_an_evaluation_that_was_not_finished_is_said_to_be_so(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, t060 = checkpoint(copy, "teacher"), checkpoint(copy, "t060")
+    assert rows(copy, Compared("a", {None: t060}), Compared("b", {None: teacher}))[0]["num_missing"] == {"a": 0, "b": 0}
+    stored = copy.read("SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", id=t060)
+    with copy.warehouse.commit("test") as transaction:
+        transaction.replace("evaluations", {"checkpoint_id": t060}, stored.sort("num_tokens").head(stored.height - 3))
+    [row] = rows(copy, Compared("a", {None: t060}), Compared("b", {None: teacher}))
+    assert (row["num_missing"], row["num_failed"]) == ({"a": 3, "b": 0}, {"a": 0, "b": 0})
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    assert main(["compare", "tiny/t060", "tiny/teacher"]) == 0
+    assert "incomplete     A 3 · B 0 answers are still to come. Those that take long" in capsys.readouterr().out
+
+
 def test_domains_have_rows_of_their_own_where_there_are_several(copy: Project) -> None:
     with copy.warehouse.commit("test") as transaction:
         questions = transaction.read("SELECT * EXCLUDE run_id FROM benchmark_questions ORDER BY question_id")

@@ -10,6 +10,9 @@ from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import excerpt, show
 
 WIDTH = 15
+UNFINISHED = (
+    "Those that take long come last and are less often right, so nothing follows from this: finish the evaluation"
+)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -70,6 +73,8 @@ def _block(row: Record) -> list[str]:
         ("mean tokens", _trait(row, "mean_tokens", ",.0f")),
         ("cut off", _trait(row, "cut_off_rate", ".1%")),
     ]
+    if row["num_missing"] and any(row["num_missing"].values()):
+        lines.insert(0, ("incomplete", f"{_both(row['num_missing'], ',')} answers are still to come. {UNFINISHED}"))
     if any(row["num_failed"].values()):
         lines.append(("failed", f"{_both(row['num_failed'], ',')} requests, which count as wrong answers"))
     left_out = row["num_questions_left_out"]

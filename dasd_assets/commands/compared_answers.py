@@ -1,7 +1,7 @@
 """The answers that two models, or two arms, both gave, and what they say of the difference between them.
 
 Only answers to the same questions, sampled and judged in the same way, are compared: where a benchmark has grown, or a
-token limit differs, the rest is left out and counted.
+token limit differs, the rest is left out and counted. What was asked and never came, as after a kill, is counted, too.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,14 @@ from typing import Any
 import polars as pl
 
 from dasd_assets.commands.compared_models import Compared
-from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import (
+    ANSWER,
+    OF_CHECKPOINTS,
+    SAMPLING,
+    failed_answers,
+    last_prompts,
+    newest_answers,
+)
 from dasd_assets.rules.statistics.comparison import compare
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import paired_differences
@@ -50,11 +57,13 @@ def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
     Raises NothingInCommon where there is not one.
     """
     members = _members(a, b)
-    found = reading.read(_ANSWERS, {"ids": members["checkpoint_id"].unique().to_list()})
+    ids = members["checkpoint_id"].unique().to_list()
+    found = reading.read(_ANSWERS, {"ids": ids})
     answers = members.join(found, on="checkpoint_id")
+    missing = members.join(reading.read(_MISSING, {"ids": ids}), on="checkpoint_id")
     whole, parts = [], []
     for common in _common(answers, members.height):
-        whole.append(_record(common, None))
+        whole.append({**_record(common, None), "num_missing": _num_missing(missing, common)})
         domains = common.answers["domain"].drop_nulls().unique().sort().to_list()
         parts += [_record(common, domain) for domain in domains] if len(domains) > 1 else []
     if not whole:
@@ -117,7 +126,15 @@ def _record(common: Common, domain: str | None) -> Record:
         **_of_each(answers),
         **_traits(answers),
         "num_questions_left_out": common.left_out if domain is None else None,
+        "num_missing": None,
     }
+
+
+def _num_missing(missing: pl.DataFrame, common: Common) -> dict[str, int]:
+    """Answers of this setting that each was asked for, neither there nor failed. missing: of `_MISSING`."""
+    same = [pl.col(name).eq_missing(pl.lit(common.setting[name])) for name in SETTING]
+    of_setting = missing.filter(*same)
+    return {arm: int(of_setting.filter(pl.col("arm") == arm)["num"].sum()) for arm in (A, B)}
 
 
 def _of_each(answers: pl.DataFrame) -> Record:
@@ -190,3 +207,10 @@ _ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     SELECT answers.*, domain FROM answers
         LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
     QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""
+_MISSING = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)})
+    SELECT checkpoint_id, {", ".join(SETTING)}, count(DISTINCT (question_id, sample_index)) AS num
+    FROM (SELECT {ANSWER}, instruction FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
+        WHERE {OF_CHECKPOINTS} AND template_version = prompt)
+        ANTI JOIN ({newest_answers(OF_CHECKPOINTS)}) USING ({ANSWER})
+        ANTI JOIN ({failed_answers(OF_CHECKPOINTS)}) USING ({ANSWER})
+    GROUP BY ALL"""
