@@ -77,6 +77,9 @@ def test_teacher_sentences_may_be_too_few_or_too_many() -> None:
     assert "chat templates" in many.message
 
 
+NAMES = ("t100", "t060")
+
+
 def answers(*correct: tuple[str, list[bool]]) -> pl.DataFrame:
     rows = [("math", 1.0, question, right) for question, samples in correct for right in samples]
     return pl.DataFrame(rows, schema=["benchmark", "temperature", "question_id", "correct"], orient="row")
@@ -91,7 +94,10 @@ def test_accuracy_is_compared_question_by_question() -> None:
     assert not finding.passed
     assert finding.figures == {"math, T=1": "-37.5 ± 8.2 points (8 questions; could have seen 26.7)"}
     assert "checkpoint_t100's loss" in finding.message
+    assert "significantly, by more than 4.5 standard errors" in finding.message
     assert accuracy_change(after, before, "t100", "t060", limit=0.0).passed  # better
+    alike = accuracy_change(answers(("a", [True]), ("b", [True])), answers(("a", [False]), ("b", [False])), *NAMES, 2.0)
+    assert not alike.passed and "t100 answers worse than t060 on math, T=1, on each question" in alike.message
 
 
 def test_a_drop_that_chance_or_the_number_of_benchmarks_explains_does_not_warn() -> None:

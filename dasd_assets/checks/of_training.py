@@ -69,9 +69,10 @@ def accuracy_change(
     compared = "; ".join(f"{where}: {change}" for where, change in figures.items())
     message = compared or f"nothing to compare: {name} and {previous} have answered no question in common yet"
     if failed:
+        alike = all(changes[where].p is None for where in failed)
+        how = "on each question" if alike else f"significantly, by more than {limit:g} standard errors"
         message = (
-            f"{name} answers significantly worse than {previous} on {' and '.join(failed)}, by more than {limit:g} "
-            f"standard errors "
+            f"{name} answers worse than {previous} on {' and '.join(failed)}, {how} "
             f"({message}). Look at {checkpoint_asset(name)}'s loss, at its dataset's samples, and at the answers: "
             f"`SELECT * FROM evaluations WHERE NOT correct`; recipe key checks.max_accuracy_drop"
         )
