@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Fake, Project, silent_log
+from conftest import Fake, Project, change, silent_log
 from reached import versions_reached
 from test_declarations import rule_constants
 
@@ -598,9 +598,23 @@ def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Pr
     (project.home / "experiments" / "grid.yaml").write_text(
         json.dumps(GRID.model_dump(mode="json", exclude_unset=True))
     )
-    assert f"({outdated} on data that have changed" in "\n".join(
-        listed(project.warehouse, project.recipe, project.home)
-    )
+    listing = "\n".join(listed(project.warehouse, project.recipe, project.home))
+    assert f"({outdated} cells are of another declaration, recipe or data than there are now: run it again)" in listing
+
+
+def test_a_cell_of_another_declaration_is_said_to_be_so(compared: Project, tmp_path: Path) -> None:
+    declared = GRID.model_dump(mode="json", exclude_unset=True)
+    declared["arms"]["own"][0]["training"] = {"epochs": 9}
+    changed = Experiment.model_validate(declared)
+    assert outdated_cells(compared.warehouse, compared.recipe, GRID) == 0
+    assert outdated_cells(compared.warehouse, compared.recipe, changed) == len(GRID.seeds)
+    said = "2 cells are of another declaration, recipe or data than there are now: run it again"
+    assert f"  {said}" in list(page(compared.warehouse, compared.recipe, changed))
+    write_pages(compared.warehouse, compared.recipe, [changed], tmp_path)
+    assert f"*{said}.*" in (tmp_path / "grid.md").read_text()
+    assert "run it again" not in "\n".join(page(compared.warehouse, compared.recipe, GRID))
+    other = change(compared.recipe, "training.learning_rate", 1e-5)
+    assert outdated_cells(compared.warehouse, other, GRID) > len(GRID.seeds)
 
 
 def test_a_shipped_experiment_runs_on_any_recipe_that_names_it(

@@ -30,6 +30,7 @@ from dasd_assets.experiments.cells import (
     failed_text,
     in_order,
     outdated_cells,
+    outdated_text,
     partition_key,
     stage_rows,
     trained_cells,
@@ -225,6 +226,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     yield from (f"  {note}" for note in one_seed_note(shown))
     if failed := failed_text(found):
         yield f"  {failed}"
+    if outdated := outdated_text(outdated_cells(warehouse, recipe, experiment)):
+        yield f"  {outdated}"
 
 
 def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
@@ -238,7 +241,7 @@ def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
             trained = trained_cells(warehouse, recipe, experiment).height
             answered = answers(warehouse, recipe, experiment).select("arm", "seed").n_unique()
             old = outdated_cells(warehouse, recipe, experiment)
-        title = experiment.title + (f" ({old} on data that have changed: run it again)" if old else "")
+        title = experiment.title + (f" ({text})" if (text := outdated_text(old)) else "")
         yield f"{experiment.name:<16}{trained:>4} trained, {answered:>3} answered of {num:>3}  {title}"
     if others := ", ".join(names_of_others(recipe, home)):
         yield f"of other recipes, for this one's `experiments: [NAME]`: {others}"

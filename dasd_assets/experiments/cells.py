@@ -1,12 +1,16 @@
 """A cell: an arm of an experiment under a seed. Its partition, its rows of `experiment_cells`, its answers."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import dagster as dg
 import polars as pl
 
 from dasd_assets.evaluation.outcomes import outcomes
+from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.rules.arms import arm_dataset
 from dasd_assets.rules.asset_names import EXPERIMENT_CHECKPOINTS
+from dasd_assets.rules.ids import checkpoint_id
+from dasd_assets.stage_training import training_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_recipes import evaluated_recipe
@@ -81,14 +85,43 @@ def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> 
 
 
 def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> int:
-    """How many cells were trained on a dataset that is another by now, or on a question withdrawn since."""
-    query = """SELECT count(DISTINCT (arm, seed)) FROM experiment_cells c
-        WHERE recipe = $recipe AND experiment = $experiment AND dataset_id IS NOT NULL AND (
-            (recipe, dataset, policy, dataset_id) NOT IN
-                (SELECT DISTINCT (recipe, dataset, policy, dataset_id) FROM sft_examples)
-            OR checkpoint_id IN
-                (SELECT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)))"""
-    return int(warehouse.read(query, {"recipe": recipe.name, "experiment": experiment.name}).item())
+    """How many cells are not what would be trained now, by declaration, recipe, data or withdrawn questions."""
+    last = trained_cells(warehouse, recipe, experiment)
+    query = """SELECT DISTINCT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)"""
+    withdrawn = set(warehouse.read(query)["checkpoint_id"])
+    chains = stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED).agg("checkpoint_id")
+    learned = {(arm, seed) for arm, seed, ids in chains.iter_rows() if not withdrawn.isdisjoint(ids)}
+    made = {(row[ARM], row[SEED]): row["checkpoint_id"] for row in last.iter_rows(named=True)}
+    wanted = _wanted_checkpoints(warehouse, recipe, experiment, list(made))
+    return sum(cell in learned or wanted[cell] != checkpoint for cell, checkpoint in made.items())
+
+
+def _wanted_checkpoints(
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, cells: Collection[Cell]
+) -> dict[Cell, str]:
+    """The id of the last checkpoint that each cell would have if it were trained now."""
+    chains = {(arm, seed): [arm_dataset(recipe, stage, seed) for stage in experiment.arms[arm]] for arm, seed in cells}
+    query = """SELECT dataset, policy, list(example_id ORDER BY example_id) FROM sft_examples
+        WHERE recipe = $recipe AND list_contains($policies, policy) GROUP BY ALL"""
+    policies = list({data.policy for chain in chains.values() for data in chain})
+    found = warehouse.read(query, {"recipe": recipe.name, "policies": policies})
+    examples = {(dataset, policy): ids for dataset, policy, ids in found.iter_rows()}
+    student = str(current_checkpoint(warehouse, recipe, "student")["checkpoint_id"]) if cells else ""
+    wanted = dict[Cell, str]()
+    for cell, chain in chains.items():
+        wanted[cell] = student
+        for data in chain:
+            version = training_version(data.recipe, data.name)
+            wanted[cell] = checkpoint_id(wanted[cell], examples.get((data.name, data.policy), []), version)
+    return wanted
+
+
+def outdated_text(number: int) -> str:
+    """What is said of so many `outdated_cells`; empty if there is none."""
+    made = "cell is" if number == 1 else "cells are"
+    return (
+        f"{number:,} {made} of another declaration, recipe or data than there are now: run it again" if number else ""
+    )
 
 
 def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from dasd_assets.experiments.cells import every_cell, failed_text
+from dasd_assets.experiments.cells import every_cell, failed_text, outdated_cells, outdated_text
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
@@ -73,6 +73,7 @@ def experiment_page(
     rows = result_rows(found, stages, compared, experiment)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
+    outdated = [f"*{text}.*"] if (text := outdated_text(outdated_cells(warehouse, recipe, experiment))) else []
     traits, differences = of_training(warehouse, recipe, experiment, stages)
     parts = [
         MARK,
@@ -89,6 +90,7 @@ def experiment_page(
         "## Result",
         result_markdown(rows),
         *failed,
+        *outdated,
         *_by_difficulty(by_difficulty(warehouse, experiment, stages, found)),
         "## What they were trained on",
         *_markdown([traits]),
