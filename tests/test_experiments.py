@@ -613,7 +613,7 @@ def test_a_cell_of_another_declaration_is_said_to_be_so(compared: Project, tmp_p
     write_pages(compared.warehouse, compared.recipe, [changed], tmp_path)
     assert f"*{said}.*" in (tmp_path / "grid.md").read_text()
     assert "run it again" not in "\n".join(page(compared.warehouse, compared.recipe, GRID))
-    other = change(compared.recipe, "training.learning_rate", 1e-5)
+    other = change(compared.recipe, "training.epochs", 9)
     assert outdated_cells(compared.warehouse, other, GRID) > len(GRID.seeds)
 
 
