@@ -60,7 +60,18 @@ from dasd_resources.storage.warehouse import Params, Reading, Warehouse
 EXPRESSION = re.compile(r"problem: (.+?) =")
 TURN = "<|im_start|>assistant\n"
 # Minutes each: one that is begun last leaves the other workers with nothing to do.
-LONGEST = ("test_automation", "test_demo_run", "test_openai_engine", "test_parity", "test_pipeline", "test_vllm_engine")
+LONGEST = (
+    "test_automation",
+    "test_backup",
+    "test_demo_run",
+    "test_distributed",
+    "test_loads_in_rounds",
+    "test_openai_engine",
+    "test_parity",
+    "test_pipeline",
+    "test_trainer",
+    "test_warehouse",
+)
 
 
 @dataclass
