@@ -7,7 +7,7 @@ and those of experiments (`experiments/checkpoints.py`) are trained by it, and a
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,6 +66,10 @@ class Seen:
     def dataset_id(self) -> str:
         return str(self.examples["dataset_id"][0])
 
+    @property
+    def example_ids(self) -> list[str]:
+        return self.examples["example_id"].to_list()
+
 
 def training_version(recipe: Recipe, dataset: str) -> str:
     """Identifies everything but data and parent that a checkpoint's weights depend on."""
@@ -86,9 +90,9 @@ def seen_examples(warehouse: Warehouse, recipe: str, dataset: str, policy: str =
     return Seen(*warehouse.read_latest(query, {"recipe": recipe, "dataset": dataset, "policy": policy}))
 
 
-def identity(recipe: Recipe, dataset: str, parent_id: str, seen: Seen) -> str:
-    """The id of the checkpoint that a stage makes."""
-    return checkpoint_id(parent_id, seen.examples["example_id"].to_list(), training_version(recipe, dataset))
+def identity(recipe: Recipe, dataset: str, parent_id: str, example_ids: Sequence[str]) -> str:
+    """The id of the checkpoint that a stage makes. example_ids: in order."""
+    return checkpoint_id(parent_id, example_ids, training_version(recipe, dataset))
 
 
 def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int | None = None) -> SftJob:
@@ -96,7 +100,7 @@ def stage_job(warehouse: Warehouse, stage: Stage, seen: Seen, num_threads: int |
 
     num_threads: of a training beside others, forked as they are; None for one alone, with a thread per core.
     """
-    checkpoint = identity(stage.recipe, stage.dataset, stage.parent_id, seen)
+    checkpoint = identity(stage.recipe, stage.dataset, stage.parent_id, seen.example_ids)
     folder = Path(warehouse.home) / CHECKPOINT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{checkpoint}.rows.parquet"

@@ -43,11 +43,16 @@ class NothingInCommon(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Common:
-    """What both have in one setting: answers (arm, seed, question_id, …) and how many others each has in it."""
+    """What both have in one setting: answers (arm, seed, question_id, …).
+
+    left_out: how many other questions each has in it. missing: answers that each was asked for and that are neither
+    there nor failed.
+    """
 
     setting: Record
     answers: pl.DataFrame
     left_out: dict[str, int]
+    missing: dict[str, int]
 
 
 def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
@@ -62,8 +67,8 @@ def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
     answers = members.join(found, on="checkpoint_id")
     missing = members.join(reading.read(_MISSING, {"ids": ids}), on="checkpoint_id")
     whole, parts = [], []
-    for common in _common(answers, members.height):
-        whole.append({**_record(common, None), "num_missing": _num_missing(missing, common)})
+    for common in _common(answers, missing, members.height):
+        whole.append(_record(common, None))
         domains = common.answers["domain"].drop_nulls().unique().sort().to_list()
         parts += [_record(common, domain) for domain in domains] if len(domains) > 1 else []
     if not whole:
@@ -87,8 +92,11 @@ def _members(a: Compared, b: Compared) -> pl.DataFrame:
     return pl.DataFrame(sides, schema=schema, orient="row")
 
 
-def _common(answers: pl.DataFrame, num_members: int) -> Iterator[Common]:
-    """Per setting that every member has, the questions that every one answered, judged in the same way."""
+def _common(answers: pl.DataFrame, missing: pl.DataFrame, num_members: int) -> Iterator[Common]:
+    """Per setting that every member has, the questions that every one answered, judged in the same way.
+
+    answers, missing: of `_ANSWERS` and `_MISSING`, by arm.
+    """
     for setting, part in answers.sort(SETTING).group_by(SETTING, maintain_order=True):
         # 1. Of the verifiers' versions that judged answers of all, the one that judged last.
         versions = part.group_by("verifier_version").agg(
@@ -105,7 +113,8 @@ def _common(answers: pl.DataFrame, num_members: int) -> Iterator[Common]:
             continue
         asked = {arm: part.filter(pl.col("arm") == arm)["question_id"].n_unique() for arm in (A, B)}
         left_out = {arm: num - both["question_id"].n_unique() for arm, num in asked.items()}
-        yield Common({**dict(zip(SETTING, setting, strict=True)), "verifier_version": version}, both, left_out)
+        named = dict(zip(SETTING, setting, strict=True))
+        yield Common({**named, "verifier_version": version}, both, left_out, _num_missing(missing, named))
 
 
 def _record(common: Common, domain: str | None) -> Record:
@@ -126,14 +135,13 @@ def _record(common: Common, domain: str | None) -> Record:
         **_of_each(answers),
         **_traits(answers),
         "num_questions_left_out": common.left_out if domain is None else None,
-        "num_missing": None,
+        "num_missing": common.missing if domain is None else None,
     }
 
 
-def _num_missing(missing: pl.DataFrame, common: Common) -> dict[str, int]:
-    """Answers of this setting that each was asked for, neither there nor failed. missing: of `_MISSING`."""
-    same = [pl.col(name).eq_missing(pl.lit(common.setting[name])) for name in SETTING]
-    of_setting = missing.filter(*same)
+def _num_missing(missing: pl.DataFrame, setting: Record) -> dict[str, int]:
+    """How many answers of a setting are missing of each. missing: of `_MISSING`."""
+    of_setting = missing.filter(*(pl.col(name).eq_missing(pl.lit(value)) for name, value in setting.items()))
     return {arm: int(of_setting.filter(pl.col("arm") == arm)["num"].sum()) for arm in (A, B)}
 
 

@@ -7,10 +7,10 @@ import polars as pl
 
 from dasd_assets.evaluation.outcomes import outcomes
 from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.records.wording import number_of
 from dasd_assets.rules.arms import arm_dataset
 from dasd_assets.rules.asset_names import EXPERIMENT_CHECKPOINTS
-from dasd_assets.rules.ids import checkpoint_id
-from dasd_assets.stage_training import training_version
+from dasd_assets.stage_training import identity
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.recipe.experiment_recipes import evaluated_recipe
@@ -86,14 +86,12 @@ def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> 
 
 def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> int:
     """How many cells are not what would be trained now, by declaration, recipe, data or withdrawn questions."""
-    last = trained_cells(warehouse, recipe, experiment)
-    query = """SELECT DISTINCT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)"""
+    query = "SELECT DISTINCT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)"
     withdrawn = set(warehouse.read(query)["checkpoint_id"])
-    chains = stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED).agg("checkpoint_id")
-    learned = {(arm, seed) for arm, seed, ids in chains.iter_rows() if not withdrawn.isdisjoint(ids)}
-    made = {(row[ARM], row[SEED]): row["checkpoint_id"] for row in last.iter_rows(named=True)}
-    wanted = _wanted_checkpoints(warehouse, recipe, experiment, list(made))
-    return sum(cell in learned or wanted[cell] != checkpoint for cell, checkpoint in made.items())
+    stages = stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED, maintain_order=True).agg("checkpoint_id")
+    chains = {(arm, seed): ids for arm, seed, ids in stages.iter_rows()}
+    wanted = _wanted_checkpoints(warehouse, recipe, experiment, chains)
+    return sum(ids[-1] != wanted[cell] or not withdrawn.isdisjoint(ids) for cell, ids in chains.items())
 
 
 def _wanted_checkpoints(
@@ -111,17 +109,17 @@ def _wanted_checkpoints(
     for cell, chain in chains.items():
         wanted[cell] = student
         for data in chain:
-            version = training_version(data.recipe, data.name)
-            wanted[cell] = checkpoint_id(wanted[cell], examples.get((data.name, data.policy), []), version)
+            ids = examples.get((data.name, data.policy), [])
+            wanted[cell] = identity(data.recipe, data.name, wanted[cell], ids)
     return wanted
 
 
 def outdated_text(number: int) -> str:
     """What is said of so many `outdated_cells`; empty if there is none."""
-    made = "cell is" if number == 1 else "cells are"
-    return (
-        f"{number:,} {made} of another declaration, recipe or data than there are now: run it again" if number else ""
-    )
+    if not number:
+        return ""
+    are = number_of(number, "cell is", "cells are")
+    return f"{are} of another declaration, recipe or data than there are now: run it again"
 
 
 def trained_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> pl.DataFrame:

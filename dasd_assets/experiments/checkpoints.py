@@ -181,7 +181,7 @@ class Work:
             data = arm_dataset(self.recipe, declared, seed)
             of = seen[data.name, data.policy]
             stage = Stage(data.recipe, f"{data.name}/{data.policy}", number, data.name, data.policy, parent, path)
-            parent = identity(data.recipe, data.name, parent, of.seen)
+            parent = identity(data.recipe, data.name, parent, of.seen.example_ids)
             path = str(Path(self.warehouse.home) / CHECKPOINT_FOLDER / parent)
             self.stages.setdefault(parent, (stage, of))
             chain.append((parent, stage, of))

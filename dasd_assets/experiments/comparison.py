@@ -65,6 +65,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
             "student_tokens": "student_tokens",
+            "teacher_continuations": ["teacher_continuations"] if mixed else [],
         },
         rules=[
             compared_rule(experiment),

@@ -1,6 +1,6 @@
 """What one experiment has found, as the text of a page: its arms, result, figures, and what it was made from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -93,9 +93,9 @@ def experiment_page(
         *outdated,
         *_by_difficulty(by_difficulty(warehouse, experiment, stages, found)),
         "## What they were trained on",
-        *_markdown([traits]),
+        markdown_table(*traits),
         _TRAITS_LEGEND,
-        *([*_markdown([differences]), _DIFFERENCES_LEGEND] if differences.rows else []),
+        *([markdown_table(*differences), _DIFFERENCES_LEGEND] if differences.rows else []),
         *sentences_by_work(warehouse, recipe, experiment),
         *_by_way(experiment, by_way(warehouse, recipe, experiment, stages, found)),
         *rollouts_cut_off(rollouts(warehouse, recipe, stages)),
@@ -130,7 +130,11 @@ def _hash(value: object) -> str:
 
 def _by_difficulty(found: Mapping[str, Mapping[str, ShownTable]]) -> list[str]:
     """The tables of domains and levels; none where all questions are of one domain and none has a level."""
-    parts = [text for setting, tables in found.items() for text in (f"### {setting}", *_markdown(tables.values()))]
+    parts = [
+        text
+        for setting, tables in found.items()
+        for text in (f"### {setting}", *(markdown_table(*one) for one in tables.values()))
+    ]
     return ["## By domain and difficulty", *parts, _DIFFICULTY_LEGEND] if parts else []
 
 
@@ -138,14 +142,10 @@ def _by_way(experiment: Experiment, found: Mapping[str, ShownTable]) -> list[str
     """The tables of the ways that the experiment declares, if any."""
     if not found:
         return []
-    parts = [text for setting, one in found.items() for text in (f"### {setting}", *_markdown([one]))]
+    parts = [text for setting, one in found.items() for text in (f"### {setting}", markdown_table(*one))]
     declared = [{"way": name, "expression": f"`{text}`"} for name, text in experiment.ways.items()]
     legend = _WAYS_LEGEND.format(baseline=experiment.baseline)
     return ["## Ways of reasoning", *parts, legend, markdown_table(("way", "expression"), declared)]
-
-
-def _markdown(tables: Iterable[ShownTable]) -> list[str]:
-    return [markdown_table(*one) for one in tables]
 
 
 def declared_after(experiment: Experiment) -> list[str]:

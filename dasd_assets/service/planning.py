@@ -167,10 +167,11 @@ class Planner:
 
         None where batches are held back: they are told so by the plan.
         """
-        known = batches(self.instance)
-        tables = self._tables(known)
-        if held_back(self._marked(known, tables), tables.quarantine.now):
-            return []
+        if len(quarantine(self.warehouse).now) >= MAX_FAILED_BATCHES:  # else it is not asked of all batches
+            known = batches(self.instance)
+            tables = self._tables(known)
+            if held_back(self._marked(known, tables), tables.quarantine.now):
+                return []
         steps = [s for s in self._steps(self._stale(new)) if s.level in ("models", "batch")]
         models = {asset: reason for step in steps if step.level == "models" for asset, reason in step.reasons.items()}
         first = [replace(step, reasons={**models, **step.reasons}) for step in steps if step.level == "batch"]
