@@ -1,6 +1,7 @@
 """Peak memory of every asset over batches of three sizes: it is not to grow with the batch.
 
     python bench/bench_memory.py [questions]    # of the smallest batch; the others have 4 and 16 times as many
+    python bench/bench_memory.py --assets published_dataset --sizes 1 16    # these, and what they are made from
 
 One landed file, one batch, of the demo's questions; an engine that thinks for about 2,000 tokens and answers the sum.
 Every asset runs in a process of its own, in the order of the graph, over what those before it have left: a fork of this
@@ -11,13 +12,14 @@ processes that compare formulas, which have limits of their own, real engines, a
 these are written, checked, loaded and packed.
 """
 
+import argparse
 import gc
 import multiprocessing
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -134,27 +136,31 @@ def recipe() -> Recipe:
     return made
 
 
-def main(num_questions: int) -> None:
+def main(num_questions: int, wanted: Sequence[str] = (), scales: Sequence[int] = SCALES) -> None:
+    """wanted: assets that are measured, with those that they are made from; none: all."""
     peaks: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
-    for scale in SCALES:
+    for scale in scales:
         with tempfile.TemporaryDirectory() as folder:
             project = LongProject(Path(folder) / "home", recipe(), RowsAlone())
             project.land("batch.jsonl", list(islice(questions("prompts"), scale * num_questions)))
-            for name in [NOTHING, *assets(project)]:
+            for name in [NOTHING, *assets(project, wanted)]:
                 peak, seconds[name] = measured(project, name)
                 peaks.setdefault(name, []).append(peak)
                 print(f"x {scale}: {name} {peak / 1e6:,.0f} MB, {seconds[name]:.0f} s", file=sys.stderr, flush=True)
             (num_responses, mean), _ = in_a_fork(size_of, project)
-    print(page(num_questions, num_responses, mean, peaks, seconds))
+    print(page([scale * num_questions for scale in scales], num_responses, mean, peaks, seconds))
 
 
-def assets(project: LongProject) -> list[str]:
+def assets(project: LongProject, wanted: Sequence[str] = ()) -> list[str]:
     """The assets in the order of the graph; the job of all of them is built here, for the forks."""
+    graph = project.definitions.resolve_asset_graph()
+    chosen = dg.AssetSelection.assets(*wanted).upstream() if wanted else dg.AssetSelection.all()
+    keys = chosen.resolve(graph)
     project.definitions.resolve_implicit_global_asset_job_def()
     gc.collect()
     gc.freeze()  # a fork that looks for garbage would copy all that it looks at
-    return [key.to_user_string() for key in project.definitions.resolve_asset_graph().toposorted_asset_keys]
+    return [key.to_user_string() for key in graph.toposorted_asset_keys if key in keys]
 
 
 def measured(project: LongProject, asset: str) -> tuple[int, float]:
@@ -184,27 +190,27 @@ def in_a_fork(work: Callable[[LongProject], Result], project: LongProject) -> tu
 
 def size_of(project: LongProject) -> tuple[int, float]:
     """The number of responses, and their mean length in tokens."""
-    num_responses, mean = project.read("SELECT count(*), avg(num_tokens) FROM responses").row(0)
+    num_responses, mean = project.read("SELECT count(*), coalesce(avg(num_tokens), 0) FROM responses").row(0)
     return num_responses, mean
 
 
 def page(
-    num_questions: int, num_responses: int, mean: float, peaks: dict[str, list[int]], seconds: dict[str, float]
+    sizes: list[int], num_responses: int, mean: float, peaks: dict[str, list[int]], seconds: dict[str, float]
 ) -> str:
     rows = [
         (name, *(peak / 1e6 for peak in found), found[-1] / found[0], missed(found), seconds[name])
         for name, found in peaks.items()
     ]
-    sizes = [f"{scale * num_questions:,} questions, MB" for scale in SCALES]
+    columns = [f"{size:,} questions, MB" for size in sizes]
     within = sum(not missed(found) for found in peaks.values()) - 1
     return f"""## Memory of each asset, against the size of a batch
 
-One batch of {", ".join(f"{scale * num_questions:,}" for scale in SCALES)} questions; at the largest, {num_responses:,}
+One batch of {", ".join(f"{size:,}" for size in sizes)} questions; at the largest, {num_responses:,}
 responses of {mean:,.0f} tokens.
 Peak resident memory of a process that makes one asset, on the deterministic engine; the bars are a growth of
 {MAX_GROWTH} from the smallest batch to the largest, and 2,000 MB. {within} of {len(peaks) - 1} assets are within both.
 
-{table(["asset", *sizes, "growth", "missed", "s, the largest"], rows)}"""
+{table(["asset", *columns, "growth", "missed", "s, the largest"], rows)}"""
 
 
 def missed(peaks: list[int]) -> str:
@@ -214,4 +220,9 @@ def missed(peaks: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else NUM_QUESTIONS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("questions", nargs="?", type=int, default=NUM_QUESTIONS)
+    parser.add_argument("--assets", nargs="+", default=[], metavar="ASSET")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SCALES, metavar="TIMES")
+    asked = parser.parse_args()
+    main(asked.questions, asked.assets, asked.sizes)

@@ -286,3 +286,16 @@ def test_shards_hold_all_rows_in_order(num_rows: int, rows_per_shard: int) -> No
     assert [file.name for file in files] == [
         f"train-{index:05d}-of-{len(files):05d}.parquet" for index in range(len(files))
     ]
+
+
+def test_long_rows_are_written_few_at_a_time(tmp_path: Path) -> None:
+    """A row group is in memory as a whole, where it is written and where it is read."""
+    num_rows, row, before, held = 600, {"text": 40_000 * "a"}, pa.total_allocated_bytes(), list[int]()
+    shards = Shards(tmp_path / "s", pa.schema({"text": pa.string()}), num_rows, num_rows)
+    for _ in range(num_rows):
+        shards.add(row)
+        held.append(pa.total_allocated_bytes() - before)
+    shards.close()
+    assert max(held) < 200 * 40_000
+    [file] = (tmp_path / "s").glob("*.parquet")
+    assert pq.ParquetFile(file).metadata.row_group(0).num_rows == 128
