@@ -27,7 +27,7 @@ STAGES = {
     "mixed": "after stage 3\n(mixed policy)",
     "teacher": "teacher",
 }
-ACCURACY = """SELECT c.name, m.value, m.standard_error
+ACCURACY = """SELECT c.name, m.value, coalesce(m.standard_error, 0)
     FROM evaluation_metrics m JOIN checkpoints c USING (checkpoint_id)
     WHERE c.recipe = 'demo' AND m.metric LIKE 'avg@%' AND m.temperature = 0.6
     QUALIFY row_number() OVER (PARTITION BY c.name ORDER BY c.materialized_at DESC) = 1"""

@@ -112,7 +112,7 @@ def test_a_single_question_has_no_standard_error(project: Project, folder: str, 
     first, others = shown(row).splitlines()
     assert re.search(r"avg@3 [0-9.]+% \(one question\)  \(1 questions, 3 answers", first)
     assert others.startswith("  pass@1 ") and "maj@3 " in others and "repetition rate " in others
-    assert row["metrics"]["avg@3"] == {"value": row["accuracy"], "standard_error": None}
+    assert row["metrics"]["avg@3"] == {"value": row["accuracy"], "standard_error": None, "num_questions": 1}
     assert project.read("SELECT metric FROM evaluation_metrics")["metric"].sort().to_list() == sorted(row["metrics"])
     assert shown({**row, "num_missing": 1}).splitlines()[1:] == []
     assert (row["samples_per_question"], row["temperature"], row["top_p"]) == (3, 1.0, 1.0)

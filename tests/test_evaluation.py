@@ -292,6 +292,29 @@ def test_the_leaderboard_ranks_every_model_of_the_home(finished: Project) -> Non
     assert leaderboard_page(pl.DataFrame()).startswith("# Leaderboard") and leaderboard_plot(pl.DataFrame()).axes
 
 
+def test_models_of_one_name_are_lines_of_their_own_and_k_is_said(copy: Project) -> None:
+    """The folder of the best model's name, entered from elsewhere and asked twice as often."""
+    board = standings(copy.warehouse)
+    best = board.row(0, named=True)
+    with copy.warehouse.commit("test") as transaction:
+        for table in ("checkpoints", "evaluation_metrics"):
+            query = f"SELECT * EXCLUDE run_id FROM {table} WHERE checkpoint_id = $id"
+            twin = transaction.read(query, {"id": best["checkpoint_id"]}).with_columns(checkpoint_id=pl.lit("other"))
+            if table == "evaluation_metrics":
+                again = pl.col("metric").str.replace("@2", "@4")
+                twin = twin.with_columns(num_samples=pl.lit(4, pl.Int32), metric=again).unique("metric")
+            transaction.append_missing(table, twin)
+    found = standings(copy.warehouse)
+    assert found.filter(model=best["model"])["checkpoint_id"].to_list() == [best["checkpoint_id"], "other"]
+    axes = leaderboard_plot(found).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[:2] == [f"{best['model']} {best['checkpoint_id'][:8]}", f"{best['model']} other"]
+    assert len(set(names)) == found.height and names[2:] == found["model"].to_list()[2:]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text()[-5:] for text in legend.get_texts()] == [", k=2", ", k=4"]
+
+
 def test_models_that_another_version_of_the_verifier_judged_have_no_rank(copy: Project) -> None:
     """Of one evaluation: two by an earlier version, one of them by other limits of the current one, too."""
     board = standings(copy.warehouse)

@@ -7,7 +7,7 @@ import statistics
 import polars as pl
 import pytest
 
-from dasd_assets.evaluation.metrics import ks, majority, metrics, over_questions, pass_at_k, quantile
+from dasd_assets.evaluation.metrics import Estimate, ks, majority, metrics, over_questions, pass_at_k, quantile
 from dasd_resources.verifiers.catalogue import takes_votes, vote
 from dasd_resources.verifiers.judgement import Asked
 
@@ -70,6 +70,8 @@ def test_the_error_of_a_mean_is_of_questions_and_one_has_none() -> None:
     assert (found.value, found.num_questions) == (0.5, 3)
     assert found.standard_error == pytest.approx(statistics.stdev([1, 0.5, 0]) / math.sqrt(3))
     assert over_questions([0.25]).standard_error is None and str(over_questions([0.25])) == "25.0% (one question)"
+    alike = over_questions([1.0, 1.0, 1.0])  # not ± 0: another question may fall otherwise
+    assert alike.standard_error is None and str(alike) == "100.0% (all questions alike)"
     assert over_questions([]).value is None and str(over_questions([])) == "–"
 
 
@@ -110,6 +112,7 @@ def test_quantiles_weigh_questions_and_their_error_is_woodruffs() -> None:
     # 5 questions have all their answers at or below 49, 5 none: an error of the share of 0.1667.
     assert found.value == 49 and found.standard_error == pytest.approx((66 - 33) / 2)
     assert quantile([[7]], 0.9).standard_error is None
+    assert quantile([[7, 7], [7, 7]], 0.9) == Estimate(7, None, 2)
 
 
 def test_no_majority_is_taken_where_many_answers_are_right() -> None:

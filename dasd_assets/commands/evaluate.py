@@ -30,7 +30,7 @@ NAME = "evaluate_model"  # of its runs in the web UI
 ORIGIN = json.dumps({"command": "evaluate"})
 FAILED = 1  # exit code: a request failed, or no server took it, and the same command asks it again
 GROUP = ["benchmark", "temperature"]
-FIGURE = ["value", "standard_error"]
+FIGURE = ["value", "standard_error", "num_questions"]
 GIVEN = {"samples": "samples_per_question", "temperature": "temperatures", "top_p": "top_p"}
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.evaluation.accuracy import BY
-from dasd_assets.evaluation.metrics import METRICS, metrics
+from dasd_assets.evaluation.metrics import METRICS, Estimate, metrics
 from dasd_assets.evaluation.outcomes import SETTING, outcomes
 from dasd_assets.evaluation.questions import EVALUATION, asked_questions
 from dasd_assets.evaluation.traits import TRAITS, find_traits, traits_version
@@ -156,11 +156,8 @@ def shown_figure(row: Row) -> str:
     """A figure of `evaluation_metrics` with its standard error: `61.3% ± 2.1%`, `84 ± 5` for tokens."""
     if row["num_missing"]:
         return f"incomplete: {row['num_answers'] + row['num_failed']:,} of {_num_wanted(row):,}"
-    if row["value"] is None:
-        return "–"
-    style = ".0f" if "tokens" in row["metric"] else ".1%"
-    error = row["standard_error"]
-    return f"{row['value']:{style}} " + ("(one question)" if error is None else f"± {error:{style}}")
+    found = Estimate(row["value"], row["standard_error"], row["num_questions"])
+    return found.shown(".0f" if "tokens" in row["metric"] else ".1%")
 
 
 def _num_wanted(row: Row) -> int:

@@ -22,10 +22,11 @@ from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEADERBOARD_VERSION = "2"
+LEADERBOARD_VERSION = "3"
 LEADERBOARD = Rule("leaderboard", LEADERBOARD_VERSION)
 NUM_DRAWN = 20  # models in the plot, the best
 NUM_CHARACTERS = 36  # of a model's name beside it, the last
+NUM_DIGITS = 8  # of its id, where another has that name
 ROW_HEIGHT, HEAD = 0.2, 1.6  # inches
 EVALUATION = ["benchmark", "temperature", "top_p", "max_tokens"]  # figures of another are not comparable
 COLUMNS = ["rank", "model", "avg@k", "pass@k", "maj@k", "cut off", "mean tokens", "k", "failed", "checkpoint_id"]
@@ -146,20 +147,28 @@ def leaderboard_page(found: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def labels(found: pl.DataFrame) -> dict[str, str]:
+    """checkpoint_id -> what a plot calls the model: its name, with digits of the id where others have it, too."""
+    models = found.select("checkpoint_id", pl.col("model").str.tail(NUM_CHARACTERS)).unique(maintain_order=True)
+    is_shared = pl.len().over("model") > 1
+    with_id = pl.format("{} {}", "model", pl.col("checkpoint_id").str.head(NUM_DIGITS))
+    return dict(models.select("checkpoint_id", pl.when(is_shared).then(with_id).otherwise("model")).iter_rows())
+
+
 def leaderboard_plot(found: pl.DataFrame) -> "Figure":
-    """Accuracy with one standard error of the best models that have a rank, a colour for each evaluation."""
+    """Accuracy with one standard error of the best models that have a rank, a colour for each evaluation and its k."""
     figure, axes = labelled_axes("accuracy", "")
     known = found.drop_nulls("rank") if found.height else found
-    models = known["model"].unique(maintain_order=True).to_list()[:NUM_DRAWN] if known.height else []
+    models = known["checkpoint_id"].unique(maintain_order=True).to_list()[:NUM_DRAWN] if known.height else []
     places = {model: -place for place, model in enumerate(models)}
-    for part in known.partition_by(EVALUATION, maintain_order=True) if known.height else []:
-        drawn = part.filter(pl.col("model").is_in(models))
-        errors = np.asarray(drawn["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
-        y = [places[model] for model in drawn["model"]]
-        axes.errorbar(
-            drawn["accuracy"], y, xerr=errors, fmt="o", markersize=4, capsize=2, label=title(part.row(0, named=True))
-        )
-    axes.set_yticks(list(places.values()), [model[-NUM_CHARACTERS:] for model in places], fontsize=7)
+    drawn = known.filter(pl.col("checkpoint_id").is_in(models)) if models else known
+    for part in drawn.partition_by(*EVALUATION, "num_samples", maintain_order=True) if models else []:
+        errors = np.asarray(part["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
+        y, first = [places[model] for model in part["checkpoint_id"]], part.row(0, named=True)
+        label = f"{title(first)}, k={first['num_samples']}"
+        axes.errorbar(part["accuracy"], y, xerr=errors, fmt="o", markersize=4, capsize=2, label=label)
+    named = labels(drawn) if models else {}
+    axes.set_yticks(list(places.values()), [named[model] for model in places], fontsize=7)
     figure.set_figheight(HEAD + ROW_HEIGHT * len(models))
     figure.subplots_adjust(left=0.43, top=1 - HEAD / 2 / figure.get_figheight(), bottom=0.45 / figure.get_figheight())
     if models:  # above the axes, as the models fill them

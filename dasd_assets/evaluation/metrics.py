@@ -1,7 +1,7 @@
 """Figures of an evaluation, each with its standard error clustered by question (docs/evaluation.md).
 
 Every question weighs the same, and all its samples are one observation: the error of a figure is that of a mean over
-questions. A single question has none.
+questions. A single question has none, nor have questions that are all alike: of neither is known how others would fall.
 """
 
 import math
@@ -14,35 +14,43 @@ import polars as pl
 
 from dasd_assets.rules.rule import Rule
 
-METRICS_VERSION = "1"
+METRICS_VERSION = "2"
 METRICS = Rule("evaluation metrics", METRICS_VERSION)
 QUANTILES = (0.1, 0.5, 0.9)  # of lengths
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over questions; value: None without any; standard_error: None of fewer than two."""
+    """A mean over questions; value: None without any; standard_error: None of one, or where all are alike."""
 
     value: float | None
     standard_error: float | None
     num_questions: int
 
     def __str__(self) -> str:
-        """`61.3% ± 2.1%`."""
+        """`61.3% ± 2.1%`, `100.0% (all questions alike)`."""
+        return self.shown(".1%")
+
+    def shown(self, style: str) -> str:
+        """The value and its error in a format."""
         if self.value is None:
             return "–"
-        error = "(one question)" if self.standard_error is None else f"± {self.standard_error:.1%}"
-        return f"{self.value:.1%} {error}"
+        if self.standard_error is None:
+            return f"{self.value:{style}} ({'one question' if self.num_questions == 1 else 'all questions alike'})"
+        return f"{self.value:{style}} ± {self.standard_error:{style}}"
 
 
 def over_questions(values: Sequence[float]) -> Estimate:
-    """The mean of one value per question, and its standard error: standard deviation over the root of their number."""
+    """The mean of one value per question, and its standard error: standard deviation over the root of their number.
+
+    Of values that are all alike it would be 0, as if no other question could fall otherwise: there is none then.
+    """
     num = len(values)
     if not num:
         return Estimate(None, None, 0)
     mean = math.fsum(values) / num
-    if num == 1:
-        return Estimate(mean, None, 1)
+    if len(set(values)) == 1:
+        return Estimate(mean, None, num)
     return Estimate(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (num - 1) / num), num)
 
 

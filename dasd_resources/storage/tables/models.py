@@ -259,7 +259,7 @@ EVALUATION_METRICS = Table(
         Column(
             "standard_error",
             "DOUBLE",
-            "Its standard error, clustered by question; NULL: of one question there is none.",
+            "Its standard error, clustered by question; NULL: of one question, or where all are alike, there is none.",
             _MEASURED,
             nullable=True,
         ),
