@@ -218,6 +218,25 @@ def test_failures_that_were_answered_under_another_verifier_do_not_count(copy: P
     assert after == {**before, "num_failed": 1, "accuracy": pytest.approx(before["accuracy"] * 10 / 11)}
 
 
+def test_what_is_still_to_come_stands_beside_the_accuracy(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    student = one(copy, "SELECT checkpoint_id FROM checkpoints WHERE name = 'student'")
+    answers = copy.read("SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", id=student)
+    with copy.warehouse.commit("a kill") as transaction:
+        transaction.replace("evaluations", {"checkpoint_id": student}, answers.head(7))
+    [row] = audit(capsys, "checkpoint", student)["evaluations"]
+    assert (row["num_answers"], row["num_failed"], row["num_missing"]) == (7, 0, answers.height - 7)
+    assert row["accuracy"] == pytest.approx(answers.head(7)["correct"].mean())
+    assert main(["audit", "checkpoint", student]) == 0
+    assert f"7 answers, {answers.height - 7} still to come" in capsys.readouterr().out
+    with copy.warehouse.commit("a kill") as transaction:
+        transaction.replace("evaluations", {"checkpoint_id": student}, [])
+    assert main(["audit", "checkpoint", student]) == 0
+    assert f"accuracy not known yet, 0 answers, {answers.height} still to come" in capsys.readouterr().out
+
+
 def test_answers_of_another_token_limit_are_another_accuracy(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

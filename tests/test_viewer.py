@@ -3,6 +3,7 @@
 import re
 import socket
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from dasd_assets.experiments.cells import write_cell
 from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app
 from dasd_assets.viewer.coloured import runs, shown_text
@@ -249,6 +251,33 @@ def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:
     assert "at most 3,000" in client.get(f"/checkpoints/question/{question}").text
 
 
+def test_failed_requests_are_wrong_and_said_with_what_is_still_to_come(copy: Project) -> None:
+    """Both answers of the student to a question that the teacher has right failed; one to another never came."""
+    names = dict(copy.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())
+    student, teacher = names["student"], names["teacher"]
+    right = "SELECT question_id FROM evaluations WHERE checkpoint_id = $id AND correct ORDER BY question_id LIMIT 1"
+    [failing] = copy.read(right, id=teacher)["question_id"]
+    answers = copy.read("SELECT * EXCLUDE run_id FROM evaluations WHERE checkpoint_id = $id", id=student)
+    failed, others = answers.filter(question_id=failing), answers.filter(pl.col("question_id") != failing)
+    failure = {"asset": "evaluations", "kind": "engine_error", "reason": "r", "num_attempts": 3}
+    with copy.warehouse.commit("test") as transaction:
+        transaction.replace("evaluations", {"checkpoint_id": student}, others.tail(-1))
+        rows = [{"request_id": key, **failure, "failed_at": datetime.now(UTC)} for key in failed["evaluation_id"]]
+        transaction.append_missing("failed_requests", pl.DataFrame(rows))
+    nothing = {"dataset": None, "policy": None, "dataset_id": None, "num_examples": 0, "num_tokens": 0, "num_steps": 0}
+    stage = {"stage": 0, "checkpoint_id": student, **nothing}
+    write_cell(copy.warehouse, "test", copy.recipe, "grid", ("student", 42), [stage])
+    client = client_of(copy)
+    experiments = client.get("/experiments").text
+    assert "Answers of its checkpoints: 2 failed, 1 still to come. What failed counts as wrong." in experiments
+    assert re.search(r"held_out T=1: [0-9.]+ % \(2 failed, 1 still to come\)", experiments)
+    assert f"{others.height - 1}, 2 failed, 1 still to come" in client.get(f"/checkpoint/{student}").text
+    page = client.get(f"/checkpoints?first={student}&second={teacher}&change=gained").text
+    assert "2 failed, 1 still to come. What failed counts as wrong" in page and f"/question/{failing}" in page
+    assert "still to come" not in client.get(f"/checkpoints?first={names['t060']}&second={teacher}").text
+    assert "0 of 2 right, 2 failed" in client.get(f"/checkpoints/question/{failing}").text
+
+
 def test_an_answer_is_among_those_to_the_same_prompt(copy: Project) -> None:
     client = client_of(copy)
     some = "SELECT * EXCLUDE run_id FROM evaluations WHERE evaluation_id = (SELECT min(evaluation_id) FROM evaluations)"
@@ -271,7 +300,8 @@ def test_an_answer_is_among_those_to_the_same_prompt(copy: Project) -> None:
 
 
 def test_results_of_the_home_have_pages(client: TestClient) -> None:
-    assert "avg@k" in client.get("/leaderboard").text
+    board = client.get("/leaderboard").text
+    assert "avg@k" in board and '"name": "tiny teacher, k=2"' in board
     assert "No experiment" in client.get("/experiments").text
 
 

@@ -19,6 +19,7 @@ from dasd_assets.rules.last_prompts import (
     SAMPLING,
     failed_answers,
     last_prompts,
+    missing_answers,
     newest_answers,
 )
 from dasd_resources.sft.checkpoint import RECORD
@@ -71,11 +72,20 @@ def document(row: Record, column: str, faults: list[str]) -> Record | None:
 
 
 def accuracies(reading: Reading, checkpoint_ids: Sequence[str]) -> dict[str, list[Record]]:
-    """Checkpoint -> num_answers, num_failed and accuracy in each benchmark and sampling it was asked in."""
+    """Checkpoint -> accuracy in each benchmark and sampling it was asked in, with num_answers, num_failed, num_missing.
+
+    A request that failed is wrong. accuracy: of what is there; None where nothing is yet.
+    """
     found: dict[str, list[Record]] = {checkpoint_id: [] for checkpoint_id in checkpoint_ids}
     for row in reading.read(_EVALUATIONS, {"ids": list(checkpoint_ids)}).to_dicts():
         found[row.pop("checkpoint_id")].append(row)
     return found
+
+
+def incomplete(row: Record) -> str:
+    """`3 failed, 12 still to come`, of a row of `accuracies`; empty where every answer is there."""
+    counts = ((row["num_failed"], "failed"), (row["num_missing"], "still to come"))
+    return ", ".join(f"{number:,} {words}" for number, words in counts if number)
 
 
 def several_limits(rows: Sequence[Record]) -> bool:
@@ -173,14 +183,16 @@ _LINK = """SELECT checkpoint_id, parent_checkpoint_id, recipe, name, stage, data
 _OF_DATASET = "FROM sft_examples WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy ORDER BY example_id"
 _EXAMPLES = f"SELECT example_id, len(input_ids) AS num_tokens {_OF_DATASET}"
 _TOKENS = f"SELECT example_id, response_id, continuation_id, input_ids, labels {_OF_DATASET}"
+_STATUS = {"answered": "answers", "failed": "failed", "missing": "missing"}
 # Only what was asked with the last prompt counts. A request that failed is a wrong answer until there is one, whichever
 # version of the verifier judged it: ids of requests hold the version.
 _EVALUATIONS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS)}),
     failed AS ({failed_answers(OF_CHECKPOINTS)})
-    SELECT {SAMPLING}, count(*) FILTER (NOT failed) AS num_answers, count(*) FILTER (failed) AS num_failed,
+    SELECT {SAMPLING}, {", ".join(f"count(*) FILTER (status = '{name}') AS num_{of}" for name, of in _STATUS.items())},
         avg(correct::INT) AS accuracy
-    FROM (SELECT {SAMPLING}, correct, FALSE AS failed FROM answers
-        UNION ALL SELECT {SAMPLING}, FALSE, TRUE FROM failed ANTI JOIN answers USING ({ANSWER}))
+    FROM (SELECT {SAMPLING}, correct, 'answered' AS status FROM answers
+        UNION ALL SELECT {SAMPLING}, FALSE, 'failed' FROM failed ANTI JOIN answers USING ({ANSWER})
+        UNION ALL SELECT {SAMPLING}, NULL, 'missing' FROM ({missing_answers(OF_CHECKPOINTS)}))
     GROUP BY ALL ORDER BY ALL"""
 _NUM_ROLLOUTS = "SELECT count(*) FROM student_rollouts WHERE checkpoint_id = $id"

@@ -14,9 +14,9 @@ from dasd_assets.commands.compared_models import Compared
 from dasd_assets.rules.last_prompts import (
     ANSWER,
     OF_CHECKPOINTS,
-    SAMPLING,
     failed_answers,
     last_prompts,
+    missing_answers,
     newest_answers,
 )
 from dasd_assets.rules.statistics.comparison import compare
@@ -215,10 +215,8 @@ _ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     SELECT answers.*, domain FROM answers
         LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
     QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""
-_MISSING = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)})
-    SELECT checkpoint_id, {", ".join(SETTING)}, count(DISTINCT (question_id, sample_index)) AS num
-    FROM (SELECT {ANSWER}, instruction FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
-        WHERE {OF_CHECKPOINTS} AND template_version = prompt)
-        ANTI JOIN ({newest_answers(OF_CHECKPOINTS)}) USING ({ANSWER})
-        ANTI JOIN ({failed_answers(OF_CHECKPOINTS)}) USING ({ANSWER})
-    GROUP BY ALL"""
+_MISSING = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
+    answers AS ({newest_answers(OF_CHECKPOINTS)}),
+    failed AS ({failed_answers(OF_CHECKPOINTS)})
+    SELECT checkpoint_id, {", ".join(SETTING)}, count(*) AS num
+    FROM ({missing_answers(OF_CHECKPOINTS, f"{ANSWER}, instruction")}) GROUP BY ALL"""

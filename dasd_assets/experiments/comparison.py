@@ -9,7 +9,15 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.evaluation.questions import EVALUATION
-from dasd_assets.experiments.cells import CHECKPOINTS, EVALUATIONS, REPORT, answers, every_cell, stage_rows
+from dasd_assets.experiments.cells import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    REPORT,
+    answers,
+    every_cell,
+    failed_text,
+    stage_rows,
+)
 from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities, rollouts
 from dasd_assets.experiments.figures import (
     cut_off_by_length,
@@ -105,6 +113,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
                 baseline=experiment.baseline,
                 num_cells=found.select("arm", "seed").n_unique(),
                 num_cells_declared=len(every_cell(experiment)),
+                **({"failed": failed} if (failed := failed_text(found)) else {}),
                 **{name: inline(figure) for name, figure in figures.items()},
                 **{name: table(*one) for name, one in details(warehouse, recipe, experiment, stages, found).items()},
             ),

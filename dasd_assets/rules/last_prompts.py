@@ -49,6 +49,17 @@ def failed_answers(where: str, answer: str = ANSWER) -> str:
         WHERE {where} AND template_version = prompt"""
 
 
+def missing_answers(where: str, answer: str = ANSWER) -> str:
+    """A query: each `answer` that was asked for with the last prompt, and is neither there nor failed, as after a kill.
+
+    It reads `asked_last` and, of the two queries above, `answers` and `failed`, which the statement has to have.
+    """
+    return f"""SELECT DISTINCT {answer} FROM (
+            SELECT {answer} FROM evaluation_requests JOIN asked_last USING ({SAMPLING})
+            WHERE {where} AND template_version = prompt)
+        ANTI JOIN answers USING ({ANSWER}) ANTI JOIN failed USING ({ANSWER})"""
+
+
 def _asked(where: str) -> str:
     columns = f"{SAMPLING}, template_version, rowid AS place"
     return f"""SELECT {columns}, TRUE AS is_request FROM evaluation_requests WHERE {where}

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.checkpoint import audit_checkpoint, several_limits
+from dasd_assets.audit.checkpoint import accuracies, audit_checkpoint, incomplete, several_limits
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.answers import ANSWER_ID
-from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_assets.viewer.answers import sentences_of
 from dasd_assets.viewer.coloured import runs
@@ -29,17 +29,22 @@ _MODELS = """SELECT checkpoint_id, min_by(name, materialized_at) AS model, min_b
     FROM checkpoints SEMI JOIN evaluations USING (checkpoint_id)
     GROUP BY checkpoint_id ORDER BY of_recipe <> $recipe, of_recipe, min(coalesce(stage, -1)), 2"""
 _CHANGED = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
-    answers AS (
-        SELECT question_id, checkpoint_id, correct FROM ({newest_answers(OF_CHECKPOINTS)})
-        WHERE benchmark = $benchmark AND temperature = $temperature AND top_p = $top_p AND max_tokens = $max_tokens),
+    answers AS ({newest_answers(OF_CHECKPOINTS)}),
+    failed AS ({failed_answers(OF_CHECKPOINTS)}),
     pairs AS (
         SELECT question_id, avg(correct::INT) FILTER (checkpoint_id = $first) AS was,
             avg(correct::INT) FILTER (checkpoint_id = $second) AS now
-        FROM answers GROUP BY question_id HAVING was IS NOT NULL AND now IS NOT NULL)
+        FROM (SELECT {ANSWER}, correct FROM answers
+            UNION ALL SELECT {ANSWER}, FALSE FROM failed ANTI JOIN answers USING ({ANSWER}))
+        WHERE benchmark = $benchmark AND temperature = $temperature AND top_p = $top_p AND max_tokens = $max_tokens
+        GROUP BY question_id HAVING was IS NOT NULL AND now IS NOT NULL)
     SELECT pairs.*, q.question, q.domain, count(*) OVER () AS total
     FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
 _COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
 _OF_QUESTION = "question_id = $question AND temperature = $temperature"
+_FAILED = f"""WITH asked_last AS ({last_prompts(_OF_QUESTION)})
+    SELECT checkpoint_id, count(*) AS num FROM ({failed_answers(_OF_QUESTION)})
+        ANTI JOIN ({newest_answers(_OF_QUESTION)}) USING ({ANSWER}) GROUP BY ALL"""
 _ANSWERS = f"""WITH asked_last AS ({last_prompts(_OF_QUESTION)})
     SELECT *, {ANSWER_ID} AS answer_id FROM ({newest_answers(_OF_QUESTION)}) AS evaluations
     ORDER BY benchmark, top_p, max_tokens, sample_index, evaluation_id"""
@@ -61,6 +66,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         listed = f"""SELECT * FROM ({_CHANGED}) WHERE {CHANGES[change]}
             ORDER BY abs(now - was) DESC, question_id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}"""
         rows = reading.read(listed, chosen).to_dicts()
+        asked_of = accuracies(reading, [chosen["first"], chosen["second"]])
     given = {name: value for name, value in query.items() if name not in ("page", "change")}
     return viewer.page(
         request,
@@ -71,6 +77,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         limits=_of_benchmark(settings, chosen),
         change=change,
         counts=counts,
+        unfinished={name: text for name in asked_of if (text := _unfinished(asked_of[name], chosen))},
         changes={name: asked("/checkpoints", **given, change=name) for name in CHANGES},
         rows=rows,
         **paging(number, counts[change], PAGE, "/checkpoints", **given, change=change),
@@ -148,15 +155,28 @@ def _of_benchmark(settings: list[Record], chosen: Record) -> list[Record]:
     return [row for row in settings if all(row[name] == chosen[name] for name in ("benchmark", "temperature"))]
 
 
+def _unfinished(rows: list[Record], chosen: Record) -> str:
+    """What failed and is missing in the chosen setting. rows: of `accuracies`."""
+    names = ("benchmark", "temperature", "top_p", "max_tokens")
+    return "".join(incomplete(row) for row in rows if all(row[name] == chosen[name] for name in names))
+
+
 def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:
-    """Each model that answered, in the order of training, with its answers."""
-    rows = reading.read(_ANSWERS, {"question": identity, "temperature": temperature}).to_dicts()
+    """Each model that was asked, in the order of training, with its answers; num_failed: of its requests."""
+    params = {"question": identity, "temperature": temperature}
+    rows, failed = reading.read(_ANSWERS, params).to_dicts(), dict(reading.read(_FAILED, params).iter_rows())
     for row in rows:
         row["runs"] = runs(row["response_text"], sentences_of(viewer, reading, row))
     return [
-        {**model, "answers": answers, "num_right": sum(bool(row["correct"]) for row in answers)}
+        {
+            **model,
+            "answers": answers,
+            "num_right": sum(bool(row["correct"]) for row in answers),
+            "num_failed": failed.get(model["checkpoint_id"], 0),
+        }
         for model in reading.read(_MODELS, {"recipe": viewer.recipe.name}).to_dicts()
         if (answers := [row for row in rows if row["checkpoint_id"] == model["checkpoint_id"]])
+        or model["checkpoint_id"] in failed
     ]
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dasd_assets.audit.checkpoint import accuracies, several_limits
+from dasd_assets.audit.checkpoint import accuracies, incomplete, several_limits
 from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED
 from dasd_assets.viewer.viewer import Viewer
@@ -49,6 +49,7 @@ def _experiment(
         "name": name[1],
         "cells": [{**row, "accuracies": answered.get(row["checkpoint_id"], [])} for row in made],
         "several": several,
+        "incomplete": _incomplete({row["checkpoint_id"] for row in made}, answered),
         "comparisons": [
             {"benchmark": setting[0], "temperature": setting[1], "rows": rows, "chart": _intervals(rows)}
             for setting in settings
@@ -56,6 +57,12 @@ def _experiment(
         ],
         "runs": [_runs(setting, several, made, answered) for setting in sorted(set(map(_setting, asked)))],
     }
+
+
+def _incomplete(checkpoints: set[str], answered: dict[str, list[Record]]) -> str:
+    """What failed and is missing of all of them."""
+    rows = [row for checkpoint in checkpoints for row in answered.get(checkpoint, [])]
+    return incomplete({name: sum(row[name] for row in rows) for name in ("num_failed", "num_missing")})
 
 
 def _setting(row: Record) -> Setting:
@@ -90,7 +97,7 @@ def _runs(setting: Setting, several: bool, made: list[Record], answered: dict[st
         for cell in made
         if cell["materialized_at"] is not None
         for row in answered.get(cell["checkpoint_id"], [])
-        if _setting(row) == setting
+        if _setting(row) == setting and row["accuracy"] is not None
     ]
     benchmark, temperature, top_p, max_tokens = setting
     which = f"{benchmark}, T={temperature:g}" + (f", top-p {top_p:g}, at most {max_tokens:,} tokens" if several else "")

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from dasd_assets.audit.checkpoint import incomplete
 from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
 from dasd_assets.rules.statistics.comparison import p_text
 from dasd_assets.viewer import links
@@ -49,6 +50,7 @@ class Viewer:
             "shown": lambda text: shown_text(str(text)),
             "runs": lambda text: runs(str(text)),
             "prob": lambda value: "–" if value is None else f"{value:.3f}",
+            "incomplete": incomplete,
             "p_value": lambda value: "–" if value is None else p_text(value),
             "short": lambda identity: str(identity)[:8],
             "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from dasd_assets.audit.checkpoint import several_limits
+from dasd_assets.audit.checkpoint import incomplete, several_limits
 from dasd_assets.audit.pages.layout import WIDTH, Rows, page, run, section
 from dasd_assets.audit.prompt import Record
 
@@ -47,8 +47,8 @@ def checkpoint_page(record: Record) -> str:
 
 def _accuracy(row: Record, limits_shown: bool) -> str:
     limits = f"top-p {row['top_p']:g}, at most {row['max_tokens']:,} tokens, " if limits_shown else ""
-    failed = f", {row['num_failed']:,} failed" if row["num_failed"] else ""
-    shown = f"accuracy {row['accuracy']:.3f}, {row['num_answers']:,} answers{failed}"
+    accuracy = "not known yet" if row["accuracy"] is None else f"{row['accuracy']:.3f}"
+    shown = ", ".join(filter(None, [f"accuracy {accuracy}, {row['num_answers']:,} answers", incomplete(row)]))
     return f"{row['benchmark']}, T={row['temperature']:<4g} {limits}{shown}"
 
 
