@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,8 +244,43 @@ def test_without_answers_in_common_each_side_is_named(copy: Project) -> None:
         rows(copy, t060, student)
 
 
+def test_a_folder_is_what_was_evaluated_of_it(
+    copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its path, from wherever, and by the name under which it was entered; a trained checkpoint's by its path."""
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    monkeypatch.chdir(tmp_path)
+    t060, folder = checkpoint(copy, "t060"), tmp_path / "elsewhere" / "model"
+
+    def names_of(*words: str) -> list[str]:
+        assert main(["compare", *words, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return [found[key]["checkpoints"][0]["checkpoint_id"] for key in ("a", "b")]
+
+    def enter(identity: str) -> None:
+        with copy.warehouse.commit("test") as transaction:
+            for table in ("checkpoints", "evaluations"):
+                query = f"SELECT * EXCLUDE run_id FROM {table} WHERE checkpoint_id = $id"
+                rows = transaction.read(query, {"id": t060}).with_columns(checkpoint_id=pl.lit(identity))
+                if table == "checkpoints":
+                    none = pl.lit(None, pl.String)
+                    entered = {"recipe": none, "dataset": none, "name": pl.lit("elsewhere/model")}
+                    rows = rows.with_columns(**entered, path=pl.lit(str(folder)))
+                else:
+                    rows = rows.with_columns(evaluation_id=pl.lit(identity[:4]) + pl.col("evaluation_id"))
+                transaction.append_missing(table, rows)
+
+    enter("e" * 16)
+    for name in (str(folder), "./elsewhere/../elsewhere/model", "elsewhere/model"):
+        assert names_of(name, "tiny/t060") == ["e" * 16, t060]
+    assert names_of(str(copy.home / "checkpoints" / t060), "tiny/student") == [t060, checkpoint(copy, "student")]
+    enter("f" * 16)  # other weights there, or another system prompt
+    assert main(["compare", "elsewhere/model", "tiny/t060"]) == 1
+    assert f"give {'e' * 16} or {'f' * 16}" in capsys.readouterr().err
+
+
 def test_a_home_without_checkpoints_says_how_they_are_made(project: Project) -> None:
     with project.warehouse.commit("test"):
         pass
     with Lake(home=str(project.home)).reading() as reading, pytest.raises(LookupError, match="`dasd run` makes them"):
-        find_model(reading, "demo/t060")
+        find_model(reading, "demo/t060", "/nowhere/demo/t060")

@@ -198,7 +198,9 @@ def _add_inspection(commands: Subparsers) -> None:
     compare = commands.add_parser("compare", help="how two models differ on held-out questions, and how sure that is")
     for name in ("a", "b"):
         compare.add_argument(
-            name, metavar=name.upper(), help="a checkpoint's id, or RECIPE/NAME, or [RECIPE/]EXPERIMENT/ARM"
+            name,
+            metavar=name.upper(),
+            help="a checkpoint's id, RECIPE/NAME, [RECIPE/]EXPERIMENT/ARM, or a folder or hub model once evaluated",
         )
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(command=_command("compare"))

@@ -1,6 +1,7 @@
 """`dasd compare A B`: how two models differ on the questions that both answered, and how sure that is. Reads only."""
 
 import argparse
+from pathlib import Path
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
@@ -20,7 +21,8 @@ def command(args: argparse.Namespace) -> int:
     lake = Lake(home=str(args.home))
     lake.require()
     with lake.reading() as reading:
-        a, b = (find_model(reading, name) for name in (args.a, args.b))
+        folders = {name: lake.stored_path(Path(name).expanduser().resolve()) for name in (args.a, args.b)}
+        a, b = (find_model(reading, name, folders[name]) for name in (args.a, args.b))
         if dict(a.checkpoints) == dict(b.checkpoints):
             raise NoSuchModel(
                 f"{args.a} and {args.b} are the same: {', '.join(a.checkpoints.values())}; name two models"
