@@ -5,7 +5,6 @@ again, so a run that was interrupted goes on. Without a name, the known experime
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,6 @@ from dasd_assets.commands.console import console
 from dasd_assets.commands.messages import echo as print_message
 from dasd_assets.commands.run import Echo
 from dasd_assets.definitions import EnvironmentEngines, build_definitions
-from dasd_assets.evaluation.evaluation_metrics import store_metrics
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
@@ -53,13 +51,11 @@ from dasd_resources.recipe.experiment_files import (
     load_experiment,
     names_of_others,
 )
-from dasd_resources.recipe.experiment_recipes import evaluated_recipe
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUESTIONS = "benchmark_questions"
-ORIGIN = json.dumps({"command": "experiment"})
 Name = TypeVar("Name", str, int)
 
 
@@ -151,7 +147,10 @@ def run_experiment(
     home: Path,
     echo: Echo,
 ) -> None:
-    """Train and evaluate these cells, then report on all that are there. Raises RunFailed or RecipeError."""
+    """Train and evaluate these cells, then report on all that are there.
+
+    Raises RunFailed or RecipeError.
+    """
     require_data(instance, definitions, recipe, experiment, engines, home)
     execute(instance, definitions, [QUESTIONS], None, home)
     assets = [CHECKPOINTS + experiment.name, EVALUATIONS + experiment.name]
@@ -160,14 +159,6 @@ def run_experiment(
         tags = {RANGE_START: partition_key(first), RANGE_END: partition_key(last)}
         execute(instance, definitions, assets, None, home, tags)
     execute(instance, definitions, [REPORT + experiment.name], None, home)
-    enter(Warehouse(home=str(home)), recipe, experiment, echo)
-
-
-def enter(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, echo: Echo) -> None:
-    """Enter the arms into the leaderboard, of which they are a part as every evaluated model is."""
-    checkpoints = trained_cells(warehouse, recipe, experiment)["checkpoint_id"].unique().sort().to_list()
-    asked = evaluated_recipe(recipe, experiment)
-    store_metrics(warehouse, asked, checkpoints, origin=ORIGIN, say=echo)
 
 
 def require_data(

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `datasets` | | `selected_responses`, `sft_examples`, … under policies of their own |
 | `checkpoints` | `experiment_checkpoints_…`, a partition per arm and seed | `checkpoints`, `experiment_cells` |
-| `evaluations` | `experiment_evaluations_…`, the same | `evaluations` |
+| `evaluations` | `experiment_evaluations_…`, the same | `evaluations`, `evaluation_metrics` |
 | `comparison` | `experiment_report_…` | `experiment_comparisons` |
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |

@@ -1,4 +1,4 @@
-"""The answers of an experiment's models to held-out questions: `evaluations`, a partition per arm and seed.
+"""The answers of an experiment's models to held-out questions, and their figures: a partition per arm and seed.
 
 Each cell's last checkpoint is asked, under the benchmarks and sampling of the experiment; what it has answered before,
 for whatever asked it, is not asked again. As many are asked side by side as there are cores, or one where there is a
@@ -13,9 +13,11 @@ import dagster as dg
 from dasd_assets.evaluation.accuracy import accuracy
 from dasd_assets.evaluation.accuracy_plots import shown_accuracy
 from dasd_assets.evaluation.answers import Asked, Checkpoint, ask_missing
+from dasd_assets.evaluation.evaluation_metrics import store_metrics
 from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.evaluation.outcomes import SETTING, outcomes
 from dasd_assets.evaluation.questions import EVALUATION
+from dasd_assets.evaluation.traits import TRAITS
 from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
@@ -51,13 +53,13 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     declared = declare(
         asked,
         EVALUATIONS + experiment.name,
-        ["evaluations", "evaluation_requests", "failed_requests"],
+        ["evaluations", "evaluation_requests", "failed_requests", "evaluation_metrics", "answer_traits"],
         reads={
             "benchmark_questions": "benchmark_questions",
             "experiment_cells": CHECKPOINTS + experiment.name,
             "checkpoints": CHECKPOINTS + experiment.name,
         },
-        rules=[declared_rule(experiment), EVALUATION, METRICS],
+        rules=[declared_rule(experiment), EVALUATION, METRICS, TRAITS],
         parts=["name", "evaluation", *VERIFYING_LIMITS],
         rows=f"checkpoint_id IN (SELECT checkpoint_id FROM experiment_cells WHERE experiment = '{experiment.name}')",
     )
@@ -85,6 +87,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             for cell in reversed(wanted)
         }
         answered = _ask(context, warehouse, engines, asked, list(reversed(models.values())))
+        store_metrics(warehouse, asked, sorted(models), origin=origin(context), say=context.log.info)
         _tell_cells(context, warehouse, asked, {cell: rows[cell]["checkpoint_id"] for cell in wanted})
         return dg.MaterializeResult(
             data_version=content_version(answered.ids),
