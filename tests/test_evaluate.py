@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from conftest import Project, change
 
@@ -14,7 +15,7 @@ from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.cli import main
 from dasd_assets.commands.compared_answers import compared
 from dasd_assets.commands.compared_models import Compared
-from dasd_assets.commands.evaluate import evaluate, shown
+from dasd_assets.commands.evaluate import evaluate, rank, shown
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
 from dasd_assets.evaluation.accuracy import checkpoint_accuracy
 from dasd_assets.evaluation.leaderboard import standings
@@ -79,6 +80,16 @@ def test_a_folder_is_entered_and_asked_what_is_missing(project: Project, folder:
     assert (entered["checkpoint_id"], entered["recipe"], entered["stage"]) == (row["checkpoint_id"], None, None)
     assert asked(project, entered["checkpoint_id"], TASK) == [row]
     assert current_checkpoints(project.warehouse, project.recipe).is_empty()
+
+
+def test_the_leaderboard_is_made_with_what_was_asked(project: Project, folder: str) -> None:
+    [row] = asked(project, folder, TASK)
+    with project.instance() as instance:
+        rank(instance, project.recipe, project.home)
+        [event] = instance.fetch_materializations(dg.AssetKey("leaderboard"), limit=2).records
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["num_models"].value == 1
+    assert row["checkpoint_id"] in (project.home / "reports" / "leaderboard.md").read_text(encoding="utf-8")
 
 
 def test_killed_it_goes_on(project: Project, folder: str) -> None:

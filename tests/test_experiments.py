@@ -8,13 +8,14 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Fake, Project, change, silent_log
+from conftest import Fake, Project, change, nothing_drawn, silent_log
 from reached import versions_reached
 from test_declarations import rule_constants
 
@@ -25,7 +26,7 @@ from dasd_assets.cli import main
 from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment, sound_experiments
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.definitions import build_definitions
-from dasd_assets.evaluation.leaderboard import standings
+from dasd_assets.evaluation.leaderboard import leaderboard_page, standings
 from dasd_assets.experiments import assets
 from dasd_assets.experiments.by_difficulty import question_groups
 from dasd_assets.experiments.cells import (
@@ -54,6 +55,7 @@ from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.comparison import compare, comparisons
 from dasd_assets.rules.statistics.pairing import paired_differences
+from dasd_assets.service.in_process import execute
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
@@ -120,12 +122,15 @@ def test_every_cell_is_trained_and_has_answered(compared: Project) -> None:
 
 def test_every_arm_is_in_the_leaderboard(compared: Project) -> None:
     cells = trained_cells(compared.warehouse, compared.recipe, GRID)
-    measured = compared.read("SELECT DISTINCT checkpoint_id FROM evaluation_metrics")["checkpoint_id"]
-    assert set(cells["checkpoint_id"]) <= set(measured)
+    measured = compared.read("SELECT DISTINCT checkpoint_id, run_id FROM evaluation_metrics")
+    assert set(cells["checkpoint_id"]) <= set(measured["checkpoint_id"])
+    assert measured["run_id"].null_count() == 0  # of the asset's runs, whoever began them
     models = dict(standings(compared.warehouse).select("checkpoint_id", "model").iter_rows())
     assert len(set(models.values())) == len(models)
     assert models[checkpoints_of(compared, "own", 42)[-1]] == "tiny t100"
     assert models[checkpoints_of(compared, "shortest", 7)[-1]] == "tiny grid/shortest, seed 7"
+    page = (compared.home / "reports" / "leaderboard.md").read_text(encoding="utf-8")
+    assert page == leaderboard_page(standings(compared.warehouse))
 
 
 def test_what_the_pipeline_has_trained_is_not_trained_again(compared: Project) -> None:
@@ -569,6 +574,25 @@ def test_pages_of_an_experiment_that_has_not_run_in_this_home_stay(compared: Pro
 def compared_copy(compared: Project, tmp_path: Path) -> Project:
     shutil.copytree(compared.home, tmp_path / "home")
     return Project(tmp_path / "home", compared.recipe)
+
+
+def test_a_failed_request_is_on_the_page_of_the_report(compared_copy: Project) -> None:
+    project, checkpoint = compared_copy, checkpoints_of(compared_copy, "shortest", 7)[-1]
+    failure = {"asset": "evaluations", "kind": "engine_error", "reason": "r", "num_attempts": 3}
+    query = "SELECT min(evaluation_id) FROM evaluations WHERE checkpoint_id = $id"
+    with project.warehouse.commit("test") as transaction:
+        key = transaction.read(query, {"id": checkpoint}).item()
+        transaction.delete_keys("evaluations", {"checkpoint_id": checkpoint}, "evaluation_id", [key])
+        row = {"request_id": key, **failure, "failed_at": datetime.now(UTC)}
+        transaction.append_missing("failed_requests", pl.DataFrame([row]))
+    built = build_definitions(project.recipe, project.home, project.engines, project.fake.train, compared=[GRID])
+    definitions = dg.Definitions.merge(built, dg.Definitions(loggers={"console": silent_log}))
+    with project.instance() as instance, nothing_drawn():
+        execute(instance, definitions, ["experiment_report_grid"], None, project.home)
+        [event] = instance.fetch_materializations(dg.AssetKey("experiment_report_grid"), limit=1).records
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata["failed"].value
+    assert shown == "requests that failed and count as wrong: shortest 1 of 20"
 
 
 def test_levels_are_those_that_the_metadata_of_questions_names(compared_copy: Project) -> None:

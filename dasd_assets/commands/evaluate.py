@@ -6,18 +6,22 @@ What is answered stays in `evaluations`, beside the answers of the recipes' own 
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import dagster as dg
 import polars as pl
 
+from dasd_assets.commands.console import console
 from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.evaluated_benchmarks import entered, named_benchmark, recipes_of
 from dasd_assets.commands.evaluated_model import checkpoint_of, require_room
 from dasd_assets.commands.messages import echo
-from dasd_assets.definitions import EnvironmentEngines
+from dasd_assets.definitions import EnvironmentEngines, build_definitions
 from dasd_assets.evaluation.accuracy import accuracy
 from dasd_assets.evaluation.answers import Checkpoint, ask_missing
 from dasd_assets.evaluation.evaluation_metrics import shown_figure, store_metrics
 from dasd_assets.evaluation.outcomes import outcomes
+from dasd_assets.service.in_process import execute
 from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -35,7 +39,7 @@ GIVEN = {"samples": "samples_per_question", "temperature": "temperatures", "top_
 
 
 def command(args: argparse.Namespace) -> int:
-    """Ask what is missing, then print how good the answers are."""
+    """Ask what is missing, print how good the answers are, and rank the model among all of the home."""
     home = args.home
     recipe = load_recipe(args.recipe or args.default_recipe, home)
     dagster_home = prepare_home(home, args.dagster_home)
@@ -47,8 +51,16 @@ def command(args: argparse.Namespace) -> int:
             args,
             lambda ask, loads_here: with_engine(instance, home, NAME, ask, echo, loads_here=loads_here),
         )
-    show(json.dumps(results, indent=2) if args.json else "\n".join(map(shown, results)))
+        show(json.dumps(results, indent=2) if args.json else "\n".join(map(shown, results)))
+        rank(instance, recipe, home)
     return FAILED if any(result["num_failed"] or result["num_missing"] for result in results) else 0
+
+
+def rank(instance: dg.DagsterInstance, recipe: Recipe, home: Path) -> None:
+    """Materialize the leaderboard: it depends on no asset that knows of what was asked here."""
+    loggers = dg.Definitions(loggers={"console": console})
+    definitions = dg.Definitions.merge(build_definitions(recipe, home, compared=[]), loggers)
+    execute(instance, definitions, ["leaderboard"], None, home)
 
 
 def evaluate(

@@ -147,7 +147,7 @@ def run_experiment(
     home: Path,
     echo: Echo,
 ) -> None:
-    """Train and evaluate these cells, then report on all that are there.
+    """Train and evaluate these cells, then report on all that are there, and rank them among all models of the home.
 
     Raises RunFailed or RecipeError.
     """
@@ -158,7 +158,7 @@ def run_experiment(
         echo(f"experiment {experiment.name}: {partition_key(first)} to {partition_key(last)}")
         tags = {RANGE_START: partition_key(first), RANGE_END: partition_key(last)}
         execute(instance, definitions, assets, None, home, tags)
-    execute(instance, definitions, [REPORT + experiment.name], None, home)
+    execute(instance, definitions, [REPORT + experiment.name, "leaderboard"], None, home)
 
 
 def require_data(
