@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from types import FunctionType
 
 import dagster as dg
 import duckdb
-import polars as pl
 from pydantic import BaseModel
 
 from dasd_resources.recipe import Model, Recipe
@@ -91,11 +91,6 @@ class NotingWarehouse(Warehouse):
         self.__dict__["notes"] = notes
         return self
 
-    def read(self, query: str, params: object = None, at: int | None = None) -> pl.DataFrame:
-        notes: Notes = self.__dict__["notes"]
-        notes.note(notes.read, *tables_of(query))
-        return super().read(query, params, at)  # type: ignore[arg-type]
-
     @contextmanager
     def reading(self, at: int | None = None) -> Iterator["NotedReading"]:  # type: ignore[override]
         with super().reading(at) as reading:
@@ -129,16 +124,21 @@ class NotedReading:
         return noted
 
 
-def tables_of(query: str) -> set[str]:
+@cache
+def parser() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
+
+
+@cache
+def tables_of(query: str) -> frozenset[str]:
     """The tables that a query names, as DuckDB parses it; of a COPY, those of the query in it."""
     copied = re.match(r"\s*COPY \((.*)\)\s+TO '", query, re.DOTALL)
     query = copied[1] if copied else query
-    with duckdb.connect() as connection:
-        row = connection.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchone()
+    row = parser().execute("SELECT json_serialize_sql($query)", {"query": query}).fetchone()
     assert row is not None
     tree = json.loads(row[0])
     assert not tree["error"], (query, tree)
-    return set(_tables(tree))
+    return frozenset(_tables(tree))
 
 
 def _tables(node: object) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What the web UI shows of a table: columns, links to where they come from, figures, rows that no text can break."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 import polars as pl
@@ -88,6 +90,10 @@ def test_the_viewer_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatc
 
 class NoRows:
     """A warehouse in which nothing is."""
+
+    @contextmanager
+    def reading(self) -> Iterator["NoRows"]:
+        yield self
 
     def read(self, query: str, params: object = None) -> pl.DataFrame:
         return pl.DataFrame({"count": [0]}) if "count(*)" in query else pl.DataFrame()

@@ -9,7 +9,7 @@ from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.column_lineage import Sources, column_lineage
 from dasd_assets.records.markdown import code_value, table, viewer_link
 from dasd_resources.storage.tables import declared
-from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.storage.warehouse import Reading, Warehouse
 
 Figure = str | int | float | bool | dg.MetadataValue | None
 
@@ -72,27 +72,29 @@ class TableAsset:
         Where `batch` is among them, num_rows is that batch's, and the row count, which the web UI puts on top of the
         page, is of all batches together.
         """
-        counts: dict[str, Figure] = {"dagster/row_count": num_rows}
-        if "batch" in rows:
-            counts = {"dagster/row_count": self._count(warehouse, rows), "num_rows_of_batch": num_rows}
+        with warehouse.reading() as reading:
+            counts: dict[str, Figure] = {"dagster/row_count": num_rows}
+            if "batch" in rows:
+                counts = {"dagster/row_count": self._count(reading, rows), "num_rows_of_batch": num_rows}
+            sample = self._sample(reading, {**rows, **(shown or {})})
         return {
             **counts,
             **_seen(rows),
             "dagster/column_lineage": self.lineage,
             **{name: tidy(value) for name, value in figures.items() if value is not None},
-            "sample": self._sample(warehouse, {**rows, **(shown or {})}),
+            "sample": sample,
             **self.version.metadata,
         }
 
-    def _count(self, warehouse: Warehouse, rows: Mapping[str, object]) -> int:
+    def _count(self, reading: Reading, rows: Mapping[str, object]) -> int:
         """Rows of all batches, those since removed included."""
         others = {column: value for column, value in rows.items() if column != "batch"}
-        return int(warehouse.read(f"SELECT count(*) FROM {self.name} WHERE {_equal(others)}", others).item())
+        return int(reading.read(f"SELECT count(*) FROM {self.name} WHERE {_equal(others)}", others).item())
 
-    def _sample(self, warehouse: Warehouse, rows: Mapping[str, object]) -> dg.TableMetadataValue:
+    def _sample(self, reading: Reading, rows: Mapping[str, object]) -> dg.TableMetadataValue:
         columns = declared(self.name).sample_columns
         query = f"SELECT {', '.join(columns)} FROM {self.name} WHERE {_equal(rows)} LIMIT {NUM_SAMPLES}"
-        found = warehouse.read(query, rows).to_dicts()
+        found = reading.read(query, rows).to_dicts()
         if not found or "response_id" not in columns or self.name == "responses" or "responses" not in self.sources:
             return table(columns, found)
         # A row of numbers says little without the text that they are of.
@@ -100,7 +102,7 @@ class TableAsset:
         asked = f"""SELECT response_id, any_value(text) FROM responses
             WHERE {"batch = $batch" if "batch" in rows else "TRUE"} AND response_id IN (SELECT unnest($ids::VARCHAR[]))
             GROUP BY ALL"""
-        texts = dict(warehouse.read(asked, wanted).iter_rows())
+        texts = dict(reading.read(asked, wanted).iter_rows())
         return table([*columns, TEXT], [{**row, TEXT: texts.get(row["response_id"])} for row in found])
 
 

@@ -204,9 +204,8 @@ class Lake:
 
     def read(self, query: str, params: Params | None = None, at: int | None = None) -> pl.DataFrame:
         """Rows of a query on the newest snapshot, or on snapshot `at`; `$name` takes the parameter of that name."""
-        self.migrate()
-        with naming_damage(self.catalog), attach(self.catalog, at=at, read_only=True) as connection:
-            return _query(connection, query, params)
+        with self.reading(at) as reading:  # planned and run in one transaction: each asks the catalog what is newest
+            return reading.read(query, params)
 
     @contextmanager
     def reading(self, at: int | None = None) -> Iterator[Reading]:
