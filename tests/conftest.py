@@ -28,6 +28,7 @@ import polars as pl
 import pytest
 import reliability
 import shared_stores
+from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image
 from shared_stores import Storage
@@ -38,6 +39,7 @@ from tokenizers import Tokenizer
 
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
+from dasd_assets.service.batches_run import LEVELS_MADE
 from dasd_assets.service.instance import open_instance
 from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
@@ -59,18 +61,24 @@ from dasd_resources.storage.warehouse import Params, Reading, Warehouse
 
 EXPRESSION = re.compile(r"problem: (.+?) =")
 TURN = "<|im_start|>assistant\n"
-# Minutes each: one that is begun last leaves the other workers with nothing to do.
+# The longest first: one that is begun last leaves the other workers with nothing to do. Of the three that are begun at
+# once, one alone needs the finished home, which the others find made.
 LONGEST = (
+    "test_demo_run",
+    "test_loads_in_rounds",
+    "test_pipeline",
     "test_automation",
     "test_backup",
-    "test_demo_run",
-    "test_distributed",
-    "test_loads_in_rounds",
-    "test_openai_engine",
     "test_parity",
-    "test_pipeline",
+    "test_experiments",
+    "test_verify",
+    "test_distributed",
+    "test_declarations",
+    "test_heldout_losses",
+    "test_extending",
+    "test_openai_engine",
+    "test_takedown",
     "test_trainer",
-    "test_warehouse",
 )
 
 
@@ -270,6 +278,12 @@ class Project:
         with self.instance() as instance, nullcontext() if self.draws else nothing_drawn():
             return bring_up_to_date(instance, self.definitions, self.recipe, self.engines, self.home, self.said.append)
 
+    def make_batches(self) -> int:
+        """As `run`, to where every batch is made: nothing is selected or trained."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dasd_assets.commands.run.LEVELS", LEVELS_MADE)
+            return self.run()
+
     def materialize(self, selection: str) -> int:
         """Materialize exactly these assets, in every batch."""
         with self.instance() as instance, nullcontext() if self.draws else nothing_drawn():
@@ -358,7 +372,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first. Tests of the sandbox are left out, and say so, where the system refuses one; where one
     can be, they must pass.
     """
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    place = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
     marked = [item for item in items if item.get_closest_marker("sandbox")]
     if marked and (why := why_no_sandbox()):
         for item in marked:
@@ -398,10 +413,18 @@ def no_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of this session of tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def tiny(common: Path) -> Recipe:
     """The demo recipe with few candidates, short responses and five held-out questions."""
-    held_out = tmp_path_factory.mktemp("held_out") / "held_out.jsonl"
-    write_rows(held_out, list(islice(questions("test"), 5)))
+    held_out = common / "held_out.jsonl"
+    with FileLock(common / "held_out.lock"):
+        write_rows(held_out, list(islice(questions("test"), 5)))
     recipe = load_recipe("demo")
     for path, value in {
         "name": "tiny",
@@ -453,12 +476,22 @@ def project(storage: Storage, tmp_path: Path, tiny: Recipe) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Project:
-    """A home on which everything has run, with two batches; to be read, never to be run again."""
-    project = Project(tmp_path_factory.mktemp("finished"), tiny, draws=True)
-    project.land("a.jsonl", prompt_rows(0, 9))
-    project.land("b.jsonl", prompt_rows(9, 15))
-    project.run()
+def finished(tmp_path_factory: pytest.TempPathFactory, common: Path, tiny: Recipe) -> Project:
+    """A home on which everything has run, with two batches; to be read, never to be run again.
+
+    One process makes it, the others get a copy, of a copy that nobody has opened.
+    """
+    project = Project(tmp_path_factory.mktemp("finished") / "home", tiny, draws=True)
+    kept = common / "finished"
+    with FileLock(common / "finished.lock"):
+        if kept.exists():
+            shutil.copytree(kept, project.home)
+        else:
+            project.land("a.jsonl", prompt_rows(0, 9))
+            project.land("b.jsonl", prompt_rows(9, 15))
+            project.run()
+            shutil.copytree(project.home, common / "copied")
+            (common / "copied").rename(kept)
     return project
 
 

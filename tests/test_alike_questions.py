@@ -132,15 +132,15 @@ def test_a_run_leaves_out_what_a_benchmark_holds_until_it_does_no_more(project: 
     held_out = Path(project.recipe.evaluation.benchmarks[0].path)
     questions = held_out.read_text().splitlines()
     project.land("a.jsonl", [*prompt_rows(0, 3), json.loads(questions[0])])
-    project.run()
+    project.make_batches()
     assert project.read("SELECT source_line, kind FROM rejected_prompts").rows() == [(4, "held_out")]
     assert project.count("prompts") == 3
-    assert project.run() == 0
+    assert project.make_batches() == 0
     fewer = project.home / "fewer.jsonl"
     fewer.write_text("\n".join(questions[1:]) + "\n")
     benchmark = {"name": "held_out", "path": str(fewer), "max_tokens": 200}
     project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
-    project.run()
+    project.make_batches()
     assert (project.count("prompts"), project.count("rejected_prompts")) == (4, 0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Project, change, prompt_rows
+from conftest import Project, change, nothing_drawn, prompt_rows
 
 from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
@@ -97,14 +97,14 @@ class Service:
 
 @pytest.fixture
 def service(project: Project) -> Iterable[Service]:
-    with project.instance() as instance:
+    with project.instance() as instance, nothing_drawn():
         yield Service(project, instance)
 
 
 @pytest.fixture
 def standing(copy: Project) -> Iterable[Service]:
     """Over a home on which everything has run."""
-    with copy.instance() as instance:
+    with copy.instance() as instance, nothing_drawn():
         yield Service(copy, instance)
 
 

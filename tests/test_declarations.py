@@ -17,7 +17,7 @@ from types import FunctionType
 
 import dagster as dg
 import pytest
-from conftest import Fake, fake_engines, prompt_rows, silent_log
+from conftest import Fake, fake_engines, nothing_drawn, prompt_rows, silent_log
 from noted import Notes, NotingWarehouse, leaves, noted
 from pydantic import BaseModel
 from reached import versions_of, versions_reached
@@ -102,7 +102,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Notes:
         build_definitions(recipe, home, fake_engines(home, fake), fake.train, warehouse),
         dg.Definitions(loggers={"console": silent_log}),
     )
-    with open_instance(prepare_home(home, None)) as instance:
+    with open_instance(prepare_home(home, None)) as instance, nothing_drawn():
         register_batches(instance, tiny, home, lambda message: None)
         for _ in range(2):
             for job, batch in jobs(definitions, batches(instance)):

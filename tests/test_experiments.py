@@ -91,7 +91,7 @@ def run(project: Project, arms: list[str] | None = None, seeds: list[int] | None
         build_definitions(project.recipe, project.home, project.engines, project.fake.train, compared=[GRID]),
         dg.Definitions(loggers={"console": silent_log}),
     )
-    with project.instance() as instance:
+    with project.instance() as instance, nothing_drawn():
         cells = chosen_cells(GRID, arms, seeds)
         run_experiment(
             instance, definitions, project.recipe, GRID, cells, project.engines, project.home, project.said.append

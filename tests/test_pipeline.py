@@ -312,7 +312,7 @@ def test_a_changed_teacher_starts_a_new_set_beside_the_old(
 def test_a_new_batch_is_the_only_one_generated(copy: Project) -> None:
     before = ids(copy, "responses", "response_id")
     copy.land("c.jsonl", prompt_rows(15, 18))
-    copy.run()
+    copy.make_batches()
     new = ids(copy, "responses", "response_id") - before
     assert len(new) == 3 * 2 * 2
     assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == new
@@ -359,7 +359,7 @@ def test_failed_rows_are_counted_and_exactly_they_are_tried_again(copy: Project)
     copy.fake.fails = lambda key: False
     copy.fake.generated.clear()
     copy.fake.scored.clear()
-    copy.run()
+    copy.make_batches()
     for asset, table, asked, failed in (
         ("teacher_generations_t060", "responses", copy.fake.generated, generated),
         ("student_logprobs", "student_logprobs", copy.fake.scored, scored),
@@ -546,7 +546,7 @@ def test_an_edited_file_takes_over_what_its_removed_batch_made(copy: Project) ->
     copy.land("a.jsonl", prompt_rows(0, 10)[:9] + prompt_rows(15, 16))
     with copy.instance() as instance:
         instance.delete_dynamic_partition("prompt_batch", old)
-    copy.run()
+    copy.make_batches()
     assert copy.count("prompts") == 16
     assert copy.count("rejected_prompts") == 0
     new = ids(copy, "responses", "response_id") - responses
