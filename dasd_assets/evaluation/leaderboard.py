@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.evaluation.evaluation_metrics import question_set, shown_figure
+from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline, labelled_axes
@@ -196,7 +197,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "experiment_cells": (),
             "checkpoints": [checkpoint_asset(name) for name in checkpoint_names(recipe)],
         },
-        rules=[LEADERBOARD, VERIFYING],
+        rules=[LEADERBOARD, METRICS, VERIFYING],
     )
 
     @declared.asset(
