@@ -13,7 +13,7 @@ from dasd_assets.commands.experiment import listed, named_experiments, sound_exp
 from dasd_assets.definitions import usable_experiments
 from dasd_assets.experiments.experiment_page import HASH_CHARS
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.arms import declared_rule
+from dasd_assets.rules.arms import arm_dataset, declared_rule
 from dasd_assets.stage_training import training_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.demo.questions import read_rows
@@ -99,6 +99,16 @@ def test_a_stage_changes_what_it_names_and_nothing_else(demo: Recipe) -> None:
     assert (recipe.training.epochs, recipe.training.learning_rate) == (3, 1e-3)
     same = ("teacher", "student", "mixed_policy", "evaluation", "name", "selection.divergence", "filters.repetition")
     assert recipe.parts(*same) == demo.parts(*same)
+
+
+def test_a_random_draw_in_tokens_follows_one_rule_under_all_seeds(demo: Recipe) -> None:
+    random = ArmStage(dataset=("t060",), policy="random")
+    assert [arm_dataset(demo, random, seed).is_own for seed in (demo.seed, demo.seed + 1)] == [True, False]
+    in_tokens = ArmStage.model_validate({"dataset": "t060", "policy": "random", "budget": {"tokens": {"math": 1000}}})
+    base = stage_recipe(demo, in_tokens, demo.seed)
+    assert base.selection.budget_unit == "tokens"
+    assert [arm_dataset(base, random, seed).is_own for seed in (base.seed, base.seed + 1)] == [False, False]
+    assert arm_dataset(base, ArmStage(dataset=("t060",)), base.seed).is_own
 
 
 def test_the_epochs_of_a_mixed_stage_are_those_of_the_mixed_policy(demo: Recipe) -> None:

@@ -140,7 +140,12 @@ def test_a_row_is_the_comparison_beside_what_the_arm_was_trained_on(
     assert found.low is not None and found.high is not None and found.minimum_detectable_effect is not None
     assert das["difference"] == f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     assert das["could have seen"] == f"{100 * found.minimum_detectable_effect:.1f}"
-    assert float(str(das["p (Holm)"])) >= (found.p or 1) - 5e-4
+    assert float(str(das["p (Holm)"]).lstrip("≤")) >= (found.p or 1) - 5e-4
+
+
+def test_an_arm_with_cells_of_another_declaration_says_how_many(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
+    rows = result_rows(answers, STAGES, compared, GRID, {("random", 1), ("random", 2), ("das", 1)})
+    assert [row["seeds"] for row in rows[4:]] == [1, "2 (2 cells outdated)", "1 (1 cell outdated)", None]
 
 
 def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, compared: pl.DataFrame) -> None:

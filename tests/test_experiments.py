@@ -42,7 +42,7 @@ from dasd_assets.experiments.cells import (
 from dasd_assets.experiments.dataset_differences import dataset_differences
 from dasd_assets.experiments.dataset_traits import dataset_traits, traits_by_question
 from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash
-from dasd_assets.experiments.figure_data import loss_curves, of_one_seed, rollouts
+from dasd_assets.experiments.figure_data import loss_curves, losses, of_one_seed, rollouts
 from dasd_assets.experiments.pages import write_pages
 from dasd_assets.experiments.report_tables import trait_table
 from dasd_assets.experiments.sentences_by_work import sentences_by_work, shares_by_work
@@ -503,6 +503,13 @@ def test_the_loss_of_an_arm_goes_on_from_stage_to_stage(compared: Project) -> No
     assert curves["own"] == [*curves["shortest"], (3, 0.75), (4, 0.5)]
 
 
+def test_an_accuracy_is_held_against_the_mean_loss_of_the_last_stage(compared: Project) -> None:
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    found = losses(compared.warehouse, stages, answers(compared.warehouse, compared.recipe, GRID))
+    assert found.select("arm", "seed").rows() == [cell for cell in every_cell(GRID) if cell[0] != "student"]
+    assert set(found["loss"]) == {0.625} and found["accuracy"].null_count() == 0
+
+
 def test_a_figure_of_one_seed_has_one_that_every_arm_has_or_names_it() -> None:
     cells = [("a", 2), ("a", 3), ("b", 1), ("b", 3)]  # in the order of the seeds 1, 2, 3
     stages = pl.DataFrame(cells, {"arm": pl.String, "seed": pl.Int64}, orient="row")
@@ -614,12 +621,12 @@ def test_levels_are_those_that_the_metadata_of_questions_names(compared_copy: Pr
 
 def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Project) -> None:
     project = compared_copy
-    assert outdated_cells(project.warehouse, project.recipe, GRID) == 0
+    assert outdated_cells(project.warehouse, project.recipe, GRID) == set()
     query = "SELECT prompt_id FROM selected_responses WHERE dataset = 't060' AND policy = 'das' ORDER BY ALL LIMIT 1"
     record = take_down(project.warehouse, [project.read(query).item()], [], "a claim", undo=False)
     assert record["experiments"] == [{"recipe": project.recipe.name, "experiment": "grid"}]
     assert "dasd experiment grid --recipe tiny" in takedown_page(record)
-    outdated = outdated_cells(project.warehouse, project.recipe, GRID)
+    outdated = len(outdated_cells(project.warehouse, project.recipe, GRID))
     assert 6 <= outdated <= 10  # own, random_second and masked under both seeds, at least; never the untrained student
     (project.home / "experiments").mkdir(exist_ok=True)
     (project.home / "experiments" / "grid.yaml").write_text(
@@ -633,15 +640,18 @@ def test_a_cell_of_another_declaration_is_said_to_be_so(compared: Project, tmp_p
     declared = GRID.model_dump(mode="json", exclude_unset=True)
     declared["arms"]["own"][0]["training"] = {"epochs": 9}
     changed = Experiment.model_validate(declared)
-    assert outdated_cells(compared.warehouse, compared.recipe, GRID) == 0
-    assert outdated_cells(compared.warehouse, compared.recipe, changed) == len(GRID.seeds)
+    assert outdated_cells(compared.warehouse, compared.recipe, GRID) == set()
+    assert outdated_cells(compared.warehouse, compared.recipe, changed) == {("own", seed) for seed in GRID.seeds}
     said = "2 cells are of another declaration, recipe or data than there are now: run it again"
     assert f"  {said}" in list(page(compared.warehouse, compared.recipe, changed))
     write_pages(compared.warehouse, compared.recipe, [changed], tmp_path)
-    assert f"*{said}.*" in (tmp_path / "grid.md").read_text()
+    text = (tmp_path / "grid.md").read_text()
+    assert f"*{said}.*" in text and f"{checkpoints_of(compared, 'own', 7)[-1]} (outdated)" in text
+    _, learned = text.split("## What they were trained on")
+    assert "| own |" not in learned.split("Means over the examples")[0]
     assert "run it again" not in "\n".join(page(compared.warehouse, compared.recipe, GRID))
     other = change(compared.recipe, "training.epochs", 9)
-    assert outdated_cells(compared.warehouse, other, GRID) > len(GRID.seeds)
+    assert len(outdated_cells(compared.warehouse, other, GRID)) > len(GRID.seeds)
 
 
 def test_a_shipped_experiment_runs_on_any_recipe_that_names_it(

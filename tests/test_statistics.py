@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from dasd_assets.rules.statistics import bootstrap as bootstrap_module
-from dasd_assets.rules.statistics.bootstrap import deviations, interval, p_value
+from dasd_assets.rules.statistics.bootstrap import LEAST_P, deviations, interval, p_value
 from dasd_assets.rules.statistics.comparison import Comparison, compare, comparisons, mean_accuracy, p_text
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differences
@@ -373,3 +373,4 @@ def test_what_more_of_each_would_buy() -> None:
 
 def test_no_p_value_is_shown_as_zero() -> None:
     assert [p_text(p) for p in (0.0002, 0.00099, 0.001, 0.0496, 1.0)] == ["<0.001", "<0.001", "0.001", "0.050", "1.000"]
+    assert [p_text(p, at_most=True) for p in (0.0002, 22 * LEAST_P)] == ["<0.001", "≤0.005"]

@@ -206,8 +206,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     if found.is_empty():
         yield "  no cell has answered all questions yet"
         return
-    compared = compared_arms(found, experiment)
-    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, experiment)
+    compared, outdated = compared_arms(found, experiment), outdated_cells(warehouse, recipe, experiment)
+    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, experiment, outdated)
     rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in shown)]
     texts = [["" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -217,8 +217,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
     yield from (f"  {note}" for note in one_seed_note(shown))
     if failed := failed_text(found):
         yield f"  {failed}"
-    if outdated := outdated_text(outdated_cells(warehouse, recipe, experiment)):
-        yield f"  {outdated}"
+    if text := outdated_text(outdated):
+        yield f"  {text}"
 
 
 def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
@@ -227,7 +227,7 @@ def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:
         if isinstance(experiment, RecipeError):
             yield f"faulty: {experiment}"
             continue
-        num, trained, answered, old = len(every_cell(experiment)), 0, 0, 0
+        num, trained, answered, old = len(every_cell(experiment)), 0, 0, set[Cell]()
         if warehouse.catalog.exists():
             trained = trained_cells(warehouse, recipe, experiment).height
             answered = answers(warehouse, recipe, experiment).select("arm", "seed").n_unique()

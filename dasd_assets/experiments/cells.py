@@ -58,6 +58,7 @@ def write_cell(warehouse: Warehouse, origin: str, recipe: Recipe, experiment: st
             transaction.replace("experiment_cells", key, new)
 
 
+_OF_A_CELL = {ARM: pl.String, SEED: pl.Int64}
 _OF_CELL = "recipe = $recipe AND experiment = $experiment AND arm = $arm AND seed = $seed"
 _SCHEMA = {
     "recipe": pl.String,
@@ -80,18 +81,18 @@ def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> 
     query = """SELECT e.*, any_value(c.path) AS path FROM experiment_cells e JOIN checkpoints c USING (checkpoint_id)
         WHERE e.recipe = $recipe AND e.experiment = $experiment GROUP BY ALL"""
     found = warehouse.read(query, {"recipe": recipe.name, "experiment": experiment.name})
-    order = pl.DataFrame(every_cell(experiment), {ARM: pl.String, SEED: pl.Int64}, orient="row").with_row_index("place")
+    order = pl.DataFrame(every_cell(experiment), _OF_A_CELL, orient="row").with_row_index("place")
     return found.join(order, on=[ARM, SEED]).sort("place", "stage").drop("place")
 
 
-def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> int:
-    """How many cells are not what would be trained now, by declaration, recipe, data or withdrawn questions."""
+def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> set[Cell]:
+    """The cells that are not what would be trained now, by declaration, recipe, data or withdrawn questions."""
     query = "SELECT DISTINCT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)"
     withdrawn = set(warehouse.read(query)["checkpoint_id"])
     stages = stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED, maintain_order=True).agg("checkpoint_id")
     chains = {(arm, seed): ids for arm, seed, ids in stages.iter_rows()}
     wanted = _wanted_checkpoints(warehouse, recipe, experiment, chains)
-    return sum(ids[-1] != wanted[cell] or not withdrawn.isdisjoint(ids) for cell, ids in chains.items())
+    return {cell for cell, ids in chains.items() if ids[-1] != wanted[cell] or not withdrawn.isdisjoint(ids)}
 
 
 def _wanted_checkpoints(
@@ -114,11 +115,17 @@ def _wanted_checkpoints(
     return wanted
 
 
-def outdated_text(number: int) -> str:
-    """What is said of so many `outdated_cells`; empty if there is none."""
-    if not number:
+def current(stages: pl.DataFrame, outdated: Collection[Cell]) -> pl.DataFrame:
+    """The stages whose examples are those that the warehouse has now. stages: of `stage_rows`."""
+    cells = pl.DataFrame(sorted(outdated), _OF_A_CELL, orient="row")
+    return stages.join(cells, on=[ARM, SEED], how="anti", maintain_order="left")
+
+
+def outdated_text(outdated: Collection[Cell]) -> str:
+    """What is said of `outdated_cells`; empty if there is none."""
+    if not outdated:
         return ""
-    are = number_of(number, "cell is", "cells are")
+    are = number_of(len(outdated), "cell is", "cells are")
     return f"{are} of another declaration, recipe or data than there are now: run it again"
 
 

@@ -3,6 +3,7 @@
 The answers of all its cells -> `experiment_comparisons`, and the table and figures of its report.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -13,9 +14,13 @@ from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
     REPORT,
+    Cell,
     answers,
+    current,
     every_cell,
     failed_text,
+    outdated_cells,
+    outdated_text,
     stage_rows,
 )
 from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities, rollouts
@@ -99,9 +104,10 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             raise dg.Failure(f"no cell has answered yet: materialize {EVALUATIONS}{experiment.name} first")
         compared = compared_arms(found, experiment)
         write(warehouse, origin(context), recipe, experiment, compared)
-        stages = stage_rows(warehouse, recipe, experiment)
-        rows = result_rows(found, stages, compared, experiment)
-        figures = pictures(warehouse, recipe, experiment, found, stages, compared)
+        stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
+        rows = result_rows(found, stages, compared, experiment, outdated)
+        figures = pictures(warehouse, recipe, experiment, found, stages, outdated, compared)
+        tables = details(warehouse, recipe, experiment, stages, outdated, found)
         return dg.MaterializeResult(
             data_version=content_version(map(str, rows)),
             metadata=declared.result(
@@ -114,8 +120,9 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
                 num_cells=found.select("arm", "seed").n_unique(),
                 num_cells_declared=len(every_cell(experiment)),
                 **({"failed": failed} if (failed := failed_text(found)) else {}),
+                **({"outdated": outdated_text(outdated)} if outdated else {}),
                 **{name: inline(figure) for name, figure in figures.items()},
-                **{name: table(*one) for name, one in details(warehouse, recipe, experiment, stages, found).items()},
+                **{name: table(*one) for name, one in tables.items()},
             ),
         )
 
@@ -134,16 +141,21 @@ def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experimen
 
 
 def details(
-    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, found: pl.DataFrame
+    warehouse: Warehouse,
+    recipe: Recipe,
+    experiment: Experiment,
+    stages: pl.DataFrame,
+    outdated: Collection[Cell],
+    found: pl.DataFrame,
 ) -> dict[str, ShownTable]:
     """Name -> table, for every table of the report beside its result; without those that have no row."""
-    by_level = by_difficulty(warehouse, experiment, stages, found)
-    traits, differences = of_training(warehouse, recipe, experiment, stages)
+    by_level, of_now = by_difficulty(warehouse, experiment, stages, found), current(stages, outdated)
+    traits, differences = of_training(warehouse, recipe, experiment, of_now)
     tables = {
         **{f"by_difficulty {setting}, {of}": one for setting, both in by_level.items() for of, one in both.items()},
         "trained_on": traits,
         "training_differences": differences,
-        **{f"ways {name}": one for name, one in by_way(warehouse, recipe, experiment, stages, found).items()},
+        **{f"ways {name}": one for name, one in by_way(warehouse, recipe, experiment, of_now, found).items()},
     }
     return {name: one for name, one in tables.items() if one.rows}
 
@@ -154,14 +166,16 @@ def pictures(
     experiment: Experiment,
     found: pl.DataFrame,
     stages: pl.DataFrame,
+    outdated: Collection[Cell],
     compared: pl.DataFrame,
 ) -> dict[str, "Figure"]:
-    """Name -> figure, for every figure of the report. stages: of `stage_rows`."""
+    """Name -> figure, for every figure of the report. stages: of `stage_rows`; outdated: of `outdated_cells`."""
+    chosen = probabilities(warehouse, recipe, current(stages, outdated))
     return {
         **({} if compared.is_empty() else {"differences": forest(compared, experiment.baseline)}),
         "training_loss": loss_over_steps(loss_curves(warehouse, stages)),
         "loss_against_accuracy": loss_against_accuracy(losses(warehouse, stages, found)),
         "cut_off_rate": cut_off_by_length(of_models(found, experiment)),
-        "response_probabilities": told_apart(probability_densities(probabilities(warehouse, recipe, stages))),
+        "response_probabilities": told_apart(probability_densities(chosen)),
         **rolled_out(rollouts(warehouse, recipe, stages)),
     }

@@ -1,10 +1,10 @@
 """What one experiment has found, as the text of a page: its arms, result, figures, and what it was made from."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
-from dasd_assets.experiments.cells import every_cell, failed_text, outdated_cells, outdated_text
+from dasd_assets.experiments.cells import Cell, current, every_cell, failed_text, outdated_text
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
@@ -23,7 +23,7 @@ MARK = "<!-- Written by `dasd experiment --write`. What it means is said in the 
 CAPTIONS = {
     "differences": "Each arm less the baseline, and what else is compared, with 95 % intervals",
     "training_loss": "Training loss over all stages' steps, under the first seed of all arms (the report's Figure 3)",
-    "loss_against_accuracy": "Training loss against accuracy, a point per seed (what the report's Figure 3 asks)",
+    "loss_against_accuracy": "Mean training loss of the last stage against accuracy, a point per seed (for Figure 3)",
     "cut_off_rate": "Final answers cut off at the benchmark's limit, by how long all arms' answers are",
     "rollouts_cut_off": "Rollouts cut off, by the length of the teacher's response (the report's Figure 7)",
     "response_probabilities": "How probable the teacher finds what was chosen (the report's Figure 10)",
@@ -60,6 +60,7 @@ def experiment_page(
     recipe: Recipe,
     experiment: Experiment,
     stages: pl.DataFrame,
+    outdated: Collection[Cell],
     found: pl.DataFrame,
     now: str,
     compared: pl.DataFrame,
@@ -67,14 +68,14 @@ def experiment_page(
 ) -> str:
     """An experiment's page.
 
-    stages: of `cells.stage_rows`; found: of `cells.answers`; now: of `answers_hash`; compared: of `compared_arms`;
-    images: figure -> path.
+    stages: of `cells.stage_rows`; outdated: of `cells.outdated_cells`; found: of `cells.answers`; now: of
+    `answers_hash`; compared: of `compared_arms`; images: figure -> path.
     """
-    rows = result_rows(found, stages, compared, experiment)
+    rows, of_now = result_rows(found, stages, compared, experiment, outdated), current(stages, outdated)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
-    outdated = [f"*{text}.*"] if (text := outdated_text(outdated_cells(warehouse, recipe, experiment))) else []
-    traits, differences = of_training(warehouse, recipe, experiment, stages)
+    said_of_outdated = [f"*{text}.*"] if (text := outdated_text(outdated)) else []
+    traits, differences = of_training(warehouse, recipe, experiment, of_now)
     parts = [
         MARK,
         f"# {visible(experiment.title)}",
@@ -90,19 +91,19 @@ def experiment_page(
         "## Result",
         result_markdown(rows),
         *failed,
-        *outdated,
+        *said_of_outdated,
         *_by_difficulty(by_difficulty(warehouse, experiment, stages, found)),
         "## What they were trained on",
         markdown_table(*traits),
         _TRAITS_LEGEND,
         *([markdown_table(*differences), _DIFFERENCES_LEGEND] if differences.rows else []),
         *sentences_by_work(warehouse, recipe, experiment),
-        *_by_way(experiment, by_way(warehouse, recipe, experiment, stages, found)),
+        *_by_way(experiment, by_way(warehouse, recipe, experiment, of_now, found)),
         *rollouts_cut_off(rollouts(warehouse, recipe, stages)),
         "## Figures",
         *(f"![{CAPTIONS[name]}]({path})\n\n*{CAPTIONS[name]}.*" for name, path in images.items()),
         "## Every cell",
-        _cells(stages, found),
+        _cells(stages, outdated, found),
         "## What it was made from",
         _made_from(warehouse, recipe, experiment, stages, found, now),
     ]
@@ -166,7 +167,7 @@ def _compared_text(recipe: Recipe, experiment: Experiment, found: pl.DataFrame) 
     )
 
 
-def _cells(stages: pl.DataFrame, found: pl.DataFrame) -> str:
+def _cells(stages: pl.DataFrame, outdated: Collection[Cell], found: pl.DataFrame) -> str:
     """Checkpoint and accuracies of every cell that has answered."""
     last = {(row["arm"], row["seed"]): row["checkpoint_id"] for row in stages.iter_rows(named=True)}
     settings = found.select(SETTING).unique().sort(SETTING).rows()
@@ -177,7 +178,7 @@ def _cells(stages: pl.DataFrame, found: pl.DataFrame) -> str:
         {
             "arm": arm,
             "seed": seed,
-            "checkpoint": checkpoint,
+            "checkpoint": f"{checkpoint} (outdated)" if (arm, seed) in outdated else checkpoint,
             **{names[at]: f"{of_cell[arm, seed, *at]:.1f}" for at in settings if (arm, seed, *at) in of_cell},
         }
         for (arm, seed), checkpoint in last.items()

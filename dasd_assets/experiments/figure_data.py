@@ -19,18 +19,12 @@ Point = tuple[int, float]  # step, loss in nats per token
 
 
 def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
-    """(arm, seed, loss, accuracy) of every cell that was trained and has answered: the last loss of its last stage.
+    """(arm, seed, loss, accuracy) of every cell that was trained and has answered; loss: of `mean_losses`.
 
-    stages: arm, seed, checkpoint_id, in order. answers: arm, seed, correct.
+    stages: arm, seed, checkpoint_id, num_steps, in order. answers: arm, seed, correct.
     """
-    last = stages.group_by("arm", "seed", maintain_order=True).last()
-    query = """SELECT checkpoint_id, any_value(final_loss) AS loss FROM checkpoints
-        WHERE list_contains($ids, checkpoint_id) AND final_loss IS NOT NULL GROUP BY ALL"""
-    found = warehouse.read(query, {"ids": last["checkpoint_id"].unique().to_list()})
     accuracy = answers.group_by("arm", "seed").agg(accuracy=pl.col("correct").mean())
-    of_cells = last.join(found, on="checkpoint_id", maintain_order="left")
-    joined = of_cells.join(accuracy, on=["arm", "seed"], maintain_order="left")
-    return joined.select("arm", "seed", "loss", "accuracy")
+    return mean_losses(warehouse, stages).join(accuracy, on=["arm", "seed"], maintain_order="left")
 
 
 def loss_curves(warehouse: Warehouse, stages: pl.DataFrame) -> dict[str, list[Point]]:

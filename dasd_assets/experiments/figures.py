@@ -55,9 +55,9 @@ def forest(compared: pl.DataFrame, baseline: str) -> "Figure":
 def loss_against_accuracy(cells: pl.DataFrame) -> "Figure":
     """Training loss of the last stage against accuracy, a point per seed (what Figure 3 asks: is a low loss better?).
 
-    cells: arm, loss (nats per token), accuracy.
+    cells: arm, loss (nats per token, a mean over the stage's steps: that of a single one is noise), accuracy.
     """
-    figure, axes = labelled_axes("loss at the end of the last stage (nats per token)", "accuracy")
+    figure, axes = labelled_axes("training loss, mean over the last stage (nats per token)", "accuracy")
     for arm in cells["arm"].unique(maintain_order=True):
         part = cells.filter(pl.col("arm") == arm)
         axes.plot(part["loss"], part["accuracy"], "o", markersize=4, alpha=0.8, label=arm)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dasd_assets.experiments.cells import answers, every_cell, stage_rows
+from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.experiment_page import (
     MARK,
@@ -60,11 +60,11 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         yield from of_another.items()
         listed.append(_listed(experiment, found, compared, now, bool(of_another)))
         if not found.is_empty():
-            stages = stage_rows(warehouse, recipe, experiment)
-            figures = pictures(warehouse, recipe, experiment, found, stages, compared)
+            stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
+            figures = pictures(warehouse, recipe, experiment, found, stages, outdated, compared)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, stages, found, now, compared, images)
+            text = experiment_page(warehouse, recipe, experiment, stages, outdated, found, now, compared, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, listed).encode()
 

@@ -5,12 +5,15 @@ Below the arms stand the further pairs that the experiment compares: differences
 Plain frames in, rows and Markdown out; `comparison` reads and writes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
+from dasd_assets.records.wording import number_of
+from dasd_assets.rules.statistics.bootstrap import LEAST_P
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, mean_accuracy, p_text
 from dasd_assets.rules.statistics.holm import holm
 from dasd_resources.recipe.experiment import Experiment
@@ -74,13 +77,18 @@ def _can_be_paired(seeds: set[int | None], others: set[int | None]) -> bool:
 
 
 def result_rows(
-    answers: pl.DataFrame, stages: pl.DataFrame, compared: pl.DataFrame, experiment: Experiment
+    answers: pl.DataFrame,
+    stages: pl.DataFrame,
+    compared: pl.DataFrame,
+    experiment: Experiment,
+    outdated: Collection[tuple[str, int]] = (),
 ) -> list[Shown]:
     """Rows of COLUMNS as text, per benchmark and temperature: each arm that has answered, then each further pair.
 
     In %, as the report's tables are. stages: arm, seed, num_examples, num_tokens, num_steps, a row per stage.
-    compared: of `compared_arms`.
+    compared: of `compared_arms`. outdated: of `cells.outdated_cells`; how many an arm has stands beside its seeds.
     """
+    num_outdated = Counter(arm for arm, _ in outdated)
     spent = {row["arm"]: row for row in _spent(stages).to_dicts()}
     rows = list[Shown]()
     for setting, part in of_models(answers, experiment).sort(SETTING).group_by(SETTING, maintain_order=True):
@@ -90,7 +98,8 @@ def result_rows(
             of_arm = part.filter(pl.col("arm") == arm)
             if not of_arm.is_empty():
                 against = _difference(found.get((arm, experiment.baseline)))
-                rows.append({"arm": arm, **named, **against, **_accuracy(of_arm), **_counts(spent[arm])})
+                seeds = _seeds(of_arm, num_outdated[arm])
+                rows.append({"arm": arm, **named, **against, **_accuracy(of_arm), **_counts(spent[arm]), **seeds})
         pairs = [pair for pair in experiment.pairs if pair in found]
         rows += [{"arm": pair[0], **named, **_difference(found[pair])} for pair in pairs]
     return [{name: row.get(name) for name in COLUMNS} for row in rows]
@@ -105,7 +114,12 @@ def _spent(stages: pl.DataFrame) -> pl.DataFrame:
 def _accuracy(answers: pl.DataFrame) -> Shown:
     mean = mean_accuracy(answers)
     error = "" if mean.standard_error is None else f" ± {100 * mean.standard_error:.1f}"
-    return {"accuracy": f"{100 * mean.accuracy:.1f}{error}", "seeds": mean.num_seeds}
+    return {"accuracy": f"{100 * mean.accuracy:.1f}{error}"}
+
+
+def _seeds(answers: pl.DataFrame, num_outdated: int) -> Shown:
+    number = answers["seed"].n_unique()
+    return {"seeds": f"{number} ({number_of(num_outdated, 'cell', 'cells')} outdated)" if num_outdated else number}
 
 
 def _difference(found: Row | None) -> Shown:
@@ -117,7 +131,7 @@ def _difference(found: Row | None) -> Shown:
     return {
         **row,
         "difference": f"{row['difference']} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
-        "p (Holm)": p_text(found["p_holm"]),
+        "p (Holm)": p_text(found["p_holm"], at_most=found["p"] <= LEAST_P),
         "could have seen": f"{100 * found['minimum_detectable_effect']:.1f}",
     }
 

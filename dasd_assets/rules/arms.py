@@ -94,7 +94,10 @@ def _chosen(base: Recipe, recipe: Recipe, stage: ArmStage) -> str:
     if stage.matching is not None:
         rule.append(stage.matching)
     own = [selection_version(base), base.generation.num_candidates, None]
-    if rule == own and stage.policy in (DAS, RANDOM) and (not drawn or recipe.seed == base.seed):
+    # With budgets in tokens an arm's draw may take more of a question than the pipeline's: never that one, so that all
+    # seeds draw alike.
+    as_own = recipe.seed == base.seed and base.selection.budget_unit == "examples"
+    if rule == own and stage.policy in (DAS, RANDOM) and (not drawn or as_own):
         return stage.policy
     decided = [ARMS_VERSION, POLICIES_VERSION, stage.policy, *rule, recipe.seed if drawn else None]
     return f"{stage.policy}-{content_hash(decided)[:8]}"

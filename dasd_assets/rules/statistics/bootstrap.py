@@ -19,6 +19,7 @@ from dasd_assets.rules.statistics.variance import MeanSquares
 from dasd_resources.content_hash import content_hash
 
 NUM_REPLICATES = 10_000
+LEAST_P = 2 / (NUM_REPLICATES + 1)  # where none of them is beyond zero
 CHUNK = 1_000_000  # drawn questions at a time, which bounds the memory to some 20 MB
 LEVEL = 0.95
 

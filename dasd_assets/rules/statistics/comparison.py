@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 
 import numpy as np
 import polars as pl
@@ -105,9 +106,14 @@ def comparisons(answers: pl.DataFrame, pairs: Sequence[tuple[object, object]]) -
 _COLUMNS = tuple(Comparison.__dataclass_fields__)
 
 
-def p_text(p: float) -> str:
-    """`0.012`; one that so many digits would show as zero, which no p-value is, as `<0.001`."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_text(p: float, *, at_most: bool = False) -> str:
+    """`0.012`; one that so many digits would show as zero, which no p-value is, as `<0.001`.
+
+    at_most: whether more replicates could have made it smaller: `≤0.005`.
+    """
+    if p < 0.001:
+        return "<0.001"
+    return f"≤{ceil(1000 * p) / 1000:.3f}" if at_most else f"{p:.3f}"
 
 
 def mean_accuracy(answers: pl.DataFrame) -> Mean:
