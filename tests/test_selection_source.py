@@ -13,11 +13,13 @@ from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.check import check
 from dasd_assets.commands.planned_pool import carried_figures
+from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.filters.catalogue import filter_version
 from dasd_assets.rules.selection_source import source_fault, source_version
 from dasd_assets.selection_source import carried, kept_rows
 from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.recipe.experiment import Experiment
 
 SOURCE, OTHER, LIMIT = "tiny", "larger", 110  # tokens, which some of what `tiny` selected exceeds for this student
 KEPT = ("dataset", "policy", "response_id", "rank", "score", "score_name", "threshold", "selection_version")
@@ -210,6 +212,15 @@ def test_another_teacher_is_refused_and_fewer_temperatures_are_not(finished: Pro
     )
     results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
     assert results["selection_from"].status == "ok"
+
+
+def test_an_experiment_that_would_choose_anew_is_refused_with_the_reason(tiny: Recipe) -> None:
+    grid = {"name": "grid", "title": "x", "report": "x", "recipe": OTHER, "seeds": [42, 7], "baseline": "own"}
+    arms: dict[str, object] = {"own": [{"dataset": "t060"}], "student": []}
+    check_policies(Experiment.model_validate({**grid, "arms": arms}), other(tiny))
+    arms["random"] = [{"dataset": "t060", "policy": "random"}]
+    with pytest.raises(RecipeError, match=r"arms\.random\.0: recipe .* trains on the selection of recipe tiny"):
+        check_policies(Experiment.model_validate({**grid, "arms": arms}), other(tiny))
 
 
 def test_a_recipe_does_not_select_from_itself(tiny: Recipe) -> None:

@@ -68,6 +68,7 @@ def arm_dataset(base: Recipe, stage: ArmStage, seed: int) -> ArmDataset:
 
 def check_policies(experiment: Experiment, base: Recipe) -> None:
     """Raise RecipeError, a line per stage, for a policy or a score that there is not, or that cannot be."""
+    carried = f"recipe {base.name} trains on the selection of recipe {base.selection_from} and scores nothing itself"
     faults = list[str]()
     for arm, stages in experiment.arms.items():
         for number, stage in enumerate(stages):
@@ -78,8 +79,15 @@ def check_policies(experiment: Experiment, base: Recipe) -> None:
                 check_names(stage_recipe(base, stage, experiment.seeds[0]))
             except RecipeError as error:
                 faults += [f"{key}.{line}" for line in str(error).splitlines()]
+            else:
+                if base.selection_from is not None and not _is_carried(base, stage, experiment.seeds):
+                    faults.append(f"{key}: {carried}, so a stage can only be the carried `{DAS}` of one dataset")
     if faults:
         raise RecipeError("\n".join(faults))
+
+
+def _is_carried(base: Recipe, stage: ArmStage, seeds: Iterable[int]) -> bool:
+    return stage.is_mixed or all(arm_dataset(base, stage, seed).is_own for seed in seeds)
 
 
 def datasets_of(base: Recipe, experiment: Experiment, cells: Iterable[tuple[str, int]]) -> list[ArmDataset]:
