@@ -40,7 +40,7 @@ from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
-from dasd_assets.rules.arms import compared_rule
+from dasd_assets.rules.arms import ARMS, compared_rule
 from dasd_assets.rules.asset_names import MIXED, generation_asset
 from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.rollouts import ROLLOUTS
@@ -82,6 +82,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         },
         rules=[
             compared_rule(experiment),
+            ARMS,
             EVALUATION,
             STATISTICS,
             FILTERING,
