@@ -47,6 +47,7 @@ from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.scores import RESPONSE_SCORING
 from dasd_assets.rules.statistics.comparison import STATISTICS
 from dasd_assets.sentence_probabilities import probability_densities
+from dasd_assets.stage_training import TRAINING
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse
@@ -83,6 +84,7 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         rules=[
             compared_rule(experiment),
             ARMS,
+            TRAINING,
             EVALUATION,
             STATISTICS,
             FILTERING,
