@@ -45,6 +45,7 @@ from dasd_resources.sft.child import (
     Reporter,
     StageTrainer,
     accumulation_steps,
+    holds_logits,
     sft_config,
 )
 from dasd_resources.sft.disk import STATE_BYTES, arrow_bytes
@@ -599,6 +600,21 @@ def test_packed_rows_give_the_loss_and_gradient_of_separate_ones(
     assert packed_loss == pytest.approx(loss, abs=1e-5)
     assert torch.allclose(packed_gradient, gradient, rtol=0, atol=1e-5)
     assert gradient.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_all_logits_at_once_give_the_loss_gradient_and_count_of_tiles(make_trainer: Packer, packing: bool) -> None:
+    tiles, whole = make_trainer(packing), make_trainer(packing)
+    whole.holds_logits = True
+    (loss, gradient), (whole_loss, whole_gradient) = loss_and_gradient(tiles), loss_and_gradient(whole)
+    assert whole_loss == pytest.approx(loss, abs=1e-6)
+    torch.testing.assert_close(whole_gradient, gradient, rtol=0, atol=1e-6)
+    assert whole.num_tokens == tiles.num_tokens > 0
+
+
+def test_all_logits_are_held_where_they_are_few() -> None:
+    assert holds_logits(TRAINING.model_copy(update={"per_device_batch_size": 16, "max_length": 512}), 416)
+    assert not holds_logits(TRAINING.model_copy(update={"per_device_batch_size": 1, "max_length": 512}), 151_936)
 
 
 def test_a_model_that_lets_packed_samples_see_one_another_is_refused(make_trainer: Packer) -> None:

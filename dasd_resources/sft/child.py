@@ -43,6 +43,7 @@ from dasd_resources.sft.trackers import SETTINGS
 from dasd_resources.sft.tracking import Tracked, tracked
 
 SECONDS_BETWEEN_LINES = 10.0
+WHOLE_LOGITS = 2**26  # bytes, of a forward pass on a CPU, up to which logits are held at once
 
 
 def main(description: Path, resume: str | None) -> None:
@@ -74,6 +75,7 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
     trainer = StageTrainer(str(model), config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training)
     trainer.unproven = training if training.packing else None
+    trainer.holds_logits = holds_logits(training, trainer.model.config.get_text_config().vocab_size)
     if training.keep_epochs:
         save = partial(save_weights, trainer, tokenizer, training.dtype)
         trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
@@ -118,6 +120,15 @@ def accumulation_steps(training: Training, num_samples: int, num_bins: int, worl
             f"{training.per_device_batch_size} x {world_size} processes; change one of them or the launcher"
         )
     return training.global_batch_size // bins_per_pass
+
+
+def holds_logits(training: Training, vocab_size: int) -> bool:
+    """Whether all logits of a pass are held at once, where they are few: on a CPU, TRL's tiles of them take longer.
+
+    It depends on no row, so that a resumed run computes as the one before it.
+    """
+    positions = training.per_device_batch_size * training.max_length
+    return not torch.accelerator.is_available() and 4 * positions * vocab_size <= WHOLE_LOGITS
 
 
 def sft_config(training: Training, epochs: int, seed: int, accumulation: int, state: Path) -> SFTConfig:
@@ -214,6 +225,7 @@ class StageTrainer(SFTTrainer):
         self.positions = [0, 0]  # of this process: with a token, and all
         self.trackers: list[Tracked] = []
         self.unproven: Training | None = None  # of a training that packs, until its first step
+        self.holds_logits = False
 
     @property
     def num_tokens(self) -> int:
@@ -226,10 +238,27 @@ class StageTrainer(SFTTrainer):
         if self.unproven is not None:
             check_separation(partial(self.last_packed, model), inputs["input_ids"][0].tolist(), self.unproven)
             self.unproven = None
-        mask = inputs.get("attention_mask")  # there is none without padding
-        self.positions[0] += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        self.positions[0] += _num_tokens(inputs)
         self.positions[1] += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """TRL's loss, or Transformers' (`holds_logits`), without TRL's two means over tokens: entropy and accuracy."""
+        if not self.holds_logits:
+            loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return loss
+        tokens = torch.tensor(_num_tokens(inputs), device=self.accelerator.device)
+        self._total_train_tokens += int(self.accelerator.gather(tokens).sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        given = {**inputs, "use_cache": False}
+        loss = super(SFTTrainer, self).compute_loss(model, given, return_outputs, num_items_in_batch)
         return loss
 
     @torch.no_grad()
@@ -253,6 +282,11 @@ class StageTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
+
+
+def _num_tokens(inputs: dict[str, torch.Tensor]) -> int:
+    mask = inputs.get("attention_mask")  # there is none without padding
+    return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
 
 class Reporter(TrainerCallback):
