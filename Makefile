@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 
 # The shipped experiments, each a table of the report or a choice that it leaves open, and docs/experiments/ anew from what
 # they have found. A run that was killed goes on. experiments-all: also when divergence-aware sampling would win.
-TABLES := candidates filter_order per_question table_5 table_7 tables_1_2 tables_3_4
+TABLES := candidates controls_low filter_order per_question table_5 table_7 tables_1_2 tables_3_4
 experiments: school
 	$(BIN)/dasd experiment --recipe school $(TABLES) --write docs/experiments
 
@@ -47,7 +47,7 @@ test: $(VENV)/.installed-test
 
 # DASD_SCREENSHOTS=docs/screenshots keeps the pictures of docs/ui.md and docs/viewer.md.
 test-ui: $(VENV)/.installed-test-ui
-	$(BIN)/python -m pytest -m ui tests/test_ui.py tests/test_ui_viewer.py
+	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -m ui -n 2 --dist loadfile tests/test_ui.py tests/test_ui_viewer.py
 
 # The figures of docs/reliability.md are of the last run of each drill. DASD_SOAK_SECONDS=60 shortens the soaks.
 drill: $(VENV)/.installed-test

@@ -5,6 +5,7 @@ docs/pictures/response.svg: one selected response, its sentences coloured by who
 """
 
 import os
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ STAGES = {
     "mixed": "after stage 3\n(mixed policy)",
     "teacher": "teacher",
 }
-ACCURACY = """SELECT c.name, m.value, coalesce(m.standard_error, 0)
+ACCURACY = """SELECT c.name, m.value, m.standard_error
     FROM evaluation_metrics m JOIN checkpoints c USING (checkpoint_id)
     WHERE c.recipe = 'demo' AND m.metric LIKE 'avg@%' AND m.temperature = 0.6
     QUALIFY row_number() OVER (PARTITION BY c.name ORDER BY c.materialized_at DESC) = 1"""
@@ -69,11 +70,19 @@ def accuracy_figure(accuracy: pl.DataFrame) -> Figure:
     axes = figure.subplots()
     found = {name: (value, error) for name, value, error in accuracy.iter_rows()}
     values = [found[name][0] for name in STAGES]
-    errors = [1.96 * found[name][1] for name in STAGES]
+    errors = [1.96 * (nan if found[name][1] is None else found[name][1]) for name in STAGES]
     colours = [TYPE_COLOURS["student"], *["#5b6fb5"] * 3, TYPE_COLOURS["teacher"]]
     axes.bar(range(len(STAGES)), values, 0.62, yerr=errors, color=colours, ecolor=INK, capsize=3)
     for place, (value, error) in enumerate(zip(values, errors, strict=True)):
-        axes.text(place, value + error + 0.02, f"{value:.2f}", ha="center", va="bottom", fontsize=12, color=INK)
+        axes.text(
+            place,
+            value + (0 if isnan(error) else error) + 0.02,
+            f"{value:.2f}",
+            ha="center",
+            va="bottom",
+            fontsize=12,
+            color=INK,
+        )
     axes.set_xticks(range(len(STAGES)), list(STAGES.values()), fontsize=9)
     axes.set_ylim(0, 1.15)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])

@@ -230,11 +230,11 @@ def test_what_is_still_to_come_stands_beside_the_accuracy(
     assert (row["num_answers"], row["num_failed"], row["num_missing"]) == (7, 0, answers.height - 7)
     assert row["accuracy"] == pytest.approx(answers.head(7)["correct"].mean())
     assert main(["audit", "checkpoint", student]) == 0
-    assert f"7 answers, {answers.height - 7} still to come" in capsys.readouterr().out
+    assert f"7 answers, {answers.height - 7} missing" in capsys.readouterr().out
     with copy.warehouse.commit("a kill") as transaction:
         transaction.replace("evaluations", {"checkpoint_id": student}, [])
     assert main(["audit", "checkpoint", student]) == 0
-    assert f"accuracy not known yet, 0 answers, {answers.height} still to come" in capsys.readouterr().out
+    assert f"accuracy not known yet, 0 answers, {answers.height} missing" in capsys.readouterr().out
 
 
 def test_answers_of_another_token_limit_are_another_accuracy(

@@ -182,7 +182,7 @@ def test_an_evaluation_that_was_not_finished_is_said_to_be_so(
     assert (row["num_missing"], row["num_failed"]) == ({"a": 3, "b": 0}, {"a": 0, "b": 0})
     monkeypatch.setenv("DASD_HOME", str(copy.home))
     assert main(["compare", "tiny/t060", "tiny/teacher"]) == 0
-    assert "incomplete     A 3 · B 0 answers are still to come. Those that take long" in capsys.readouterr().out
+    assert "incomplete     A 3 · B 0 answers are missing. Those that take long" in capsys.readouterr().out
 
 
 def test_domains_have_rows_of_their_own_where_there_are_several(copy: Project) -> None:
@@ -257,14 +257,14 @@ def test_a_folder_is_what_was_evaluated_of_it(
         found = json.loads(capsys.readouterr().out)
         return [found[key]["checkpoints"][0]["checkpoint_id"] for key in ("a", "b")]
 
-    def enter(identity: str) -> None:
+    def enter(identity: str, name: str = "elsewhere/model") -> None:
         with copy.warehouse.commit("test") as transaction:
             for table in ("checkpoints", "evaluations"):
                 query = f"SELECT * EXCLUDE run_id FROM {table} WHERE checkpoint_id = $id"
                 rows = transaction.read(query, {"id": t060}).with_columns(checkpoint_id=pl.lit(identity))
                 if table == "checkpoints":
                     none = pl.lit(None, pl.String)
-                    entered = {"recipe": none, "dataset": none, "name": pl.lit("elsewhere/model")}
+                    entered = {"recipe": none, "dataset": none, "name": pl.lit(name)}
                     rows = rows.with_columns(**entered, path=pl.lit(str(folder)))
                 else:
                     rows = rows.with_columns(evaluation_id=pl.lit(identity[:4]) + pl.col("evaluation_id"))
@@ -277,6 +277,10 @@ def test_a_folder_is_what_was_evaluated_of_it(
     enter("f" * 16)  # other weights there, or another system prompt
     assert main(["compare", "elsewhere/model", "tiny/t060"]) == 1
     assert f"give {'e' * 16} or {'f' * 16}" in capsys.readouterr().err
+    enter("d" * 16, "tiny/t100")
+    assert main(["compare", "tiny/t100", "tiny/t060"]) == 1
+    assert f"give the id, {checkpoint(copy, 't100')} or {'d' * 16}" in capsys.readouterr().err
+    assert main(["compare", "~nobody/model", "tiny/t060"]) == 1
 
 
 def test_a_home_without_checkpoints_says_how_they_are_made(project: Project) -> None:

@@ -71,7 +71,7 @@ def test_the_error_of_a_mean_is_of_questions_and_one_has_none() -> None:
     assert found.standard_error == pytest.approx(statistics.stdev([1, 0.5, 0]) / math.sqrt(3))
     assert over_questions([0.25]).standard_error is None and str(over_questions([0.25])) == "25.0% (one question)"
     alike = over_questions([1.0, 1.0, 1.0])  # not ± 0: another question may fall otherwise
-    assert alike.standard_error is None and str(alike) == "100.0% (all questions alike)"
+    assert alike.standard_error is None and str(alike) == "100.0% (no standard error)"
     assert over_questions([]).value is None and str(over_questions([])) == "–"
 
 

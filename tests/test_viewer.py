@@ -269,12 +269,12 @@ def test_failed_requests_are_wrong_and_said_with_what_is_still_to_come(copy: Pro
     write_cell(copy.warehouse, "test", copy.recipe, "grid", ("student", 42), [stage])
     client = client_of(copy)
     experiments = client.get("/experiments").text
-    assert "Answers of its checkpoints: 2 failed, 1 still to come. What failed counts as wrong." in experiments
-    assert re.search(r"held_out T=1: [0-9.]+ % \(2 failed, 1 still to come\)", experiments)
-    assert f"{others.height - 1}, 2 failed, 1 still to come" in client.get(f"/checkpoint/{student}").text
+    assert "Answers of its checkpoints: 2 failed, 1 missing. What failed counts as wrong." in experiments
+    assert re.search(r"held_out T=1: [0-9.]+ % \(2 failed, 1 missing\)", experiments)
+    assert f"{others.height - 1}, 2 failed, 1 missing" in client.get(f"/checkpoint/{student}").text
     page = client.get(f"/checkpoints?first={student}&second={teacher}&change=gained").text
-    assert "2 failed, 1 still to come. What failed counts as wrong" in page and f"/question/{failing}" in page
-    assert "still to come" not in client.get(f"/checkpoints?first={names['t060']}&second={teacher}").text
+    assert "2 failed, 1 missing. What failed counts as wrong" in page and f"/question/{failing}" in page
+    assert "missing" not in client.get(f"/checkpoints?first={names['t060']}&second={teacher}").text
     assert "0 of 2 right, 2 failed" in client.get(f"/checkpoints/question/{failing}").text
 
 

@@ -83,8 +83,8 @@ def accuracies(reading: Reading, checkpoint_ids: Sequence[str]) -> dict[str, lis
 
 
 def incomplete(row: Record) -> str:
-    """`3 failed, 12 still to come`, of a row of `accuracies`; empty where every answer is there."""
-    counts = ((row["num_failed"], "failed"), (row["num_missing"], "still to come"))
+    """`3 failed, 12 missing`, of a row of `accuracies`; empty where every answer is there."""
+    counts = ((row["num_failed"], "failed"), (row["num_missing"], "missing"))
     return ", ".join(f"{number:,} {words}" for number, words in counts if number)
 
 

@@ -1,6 +1,7 @@
 """`dasd compare A B`: how two models differ on the questions that both answered, and how sure that is. Reads only."""
 
 import argparse
+import os
 from pathlib import Path
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
@@ -22,7 +23,7 @@ def command(args: argparse.Namespace) -> int:
     lake = Lake(home=str(args.home))
     lake.require()
     with lake.reading() as reading:
-        folders = {name: lake.stored_path(Path(name).expanduser().resolve()) for name in (args.a, args.b)}
+        folders = {name: lake.stored_path(Path(os.path.expanduser(name)).resolve()) for name in (args.a, args.b)}
         a, b = (find_model(reading, name, folders[name]) for name in (args.a, args.b))
         if dict(a.checkpoints) == dict(b.checkpoints):
             raise NoSuchModel(
@@ -77,7 +78,7 @@ def _block(row: Record) -> list[str]:
         ("cut off", _trait(row, "cut_off_rate", ".1%")),
     ]
     if row["num_missing"] and any(row["num_missing"].values()):
-        lines.insert(0, ("incomplete", f"{_both(row['num_missing'], ',')} answers are still to come. {UNFINISHED}"))
+        lines.insert(0, ("incomplete", f"{_both(row['num_missing'], ',')} answers are missing. {UNFINISHED}"))
     if any(row["num_failed"].values()):
         lines.append(("failed", f"{_both(row['num_failed'], ',')} requests, which count as wrong answers"))
     left_out = row["num_questions_left_out"]

@@ -45,6 +45,11 @@ def find_model(reading: Reading, name: str, path: str) -> Compared:
     arm = reading.read(_ARM, {"name": name}).rows()
     if newest and arm:
         raise NoSuchModel(f"{name} is a checkpoint and an arm of an experiment: give the checkpoint's id, {newest[0]}")
+    if newest and set(entered) - set(newest):
+        raise NoSuchModel(
+            f"{name} is a checkpoint of a recipe and a model entered by that name: give the id, "
+            f"{' or '.join(dict.fromkeys([*newest, *entered]))}"
+        )
     if len(recipes := dict.fromkeys(recipe for recipe, _, _, _ in arm)) > 1:
         raise NoSuchModel(f"{name} is an arm under several recipes: give {' or '.join(f'{r}/{name}' for r in recipes)}")
     if not newest and not arm and not entered:

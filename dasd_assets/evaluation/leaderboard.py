@@ -19,6 +19,7 @@ from dasd_assets.rules.verdict import VERIFYING
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
+from dasd_resources.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,7 +183,7 @@ def write_leaderboard(warehouse: Warehouse) -> tuple[pl.DataFrame, Path]:
     found = standings(warehouse)
     page = Path(warehouse.home) / "reports" / "leaderboard.md"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(leaderboard_page(found), encoding="utf-8")
+    write_whole(page, leaderboard_page(found).encode())
     return found, page
 
 

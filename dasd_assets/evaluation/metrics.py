@@ -28,7 +28,7 @@ class Estimate:
     num_questions: int
 
     def __str__(self) -> str:
-        """`61.3% ± 2.1%`, `100.0% (all questions alike)`."""
+        """`61.3% ± 2.1%`, `100.0% (no standard error)`."""
         return self.shown(".1%")
 
     def shown(self, style: str) -> str:
@@ -36,7 +36,7 @@ class Estimate:
         if self.value is None:
             return "–"
         if self.standard_error is None:
-            return f"{self.value:{style}} ({'one question' if self.num_questions == 1 else 'all questions alike'})"
+            return f"{self.value:{style}} ({'one question' if self.num_questions == 1 else 'no standard error'})"
         return f"{self.value:{style}} ± {self.standard_error:{style}}"
 
 

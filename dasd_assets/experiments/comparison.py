@@ -72,7 +72,10 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
             "failed_requests": EVALUATIONS + experiment.name,
             "benchmark_questions": "benchmark_questions",
             "sft_examples": CHECKPOINTS + experiment.name,
-            **({"prompts": "prompts", "student_rollouts": "student_rollouts", "empty_datasets": ()} if mixed else {}),
+            "checkpoint_examples": CHECKPOINTS + experiment.name,
+            "withdrawn_prompts": (),
+            "empty_datasets": (),
+            **({"prompts": "prompts", "student_rollouts": "student_rollouts"} if mixed else {}),
         },
         looks_up={
             "responses": list(map(generation_asset, recipe.datasets)),

@@ -19,7 +19,7 @@ Point = tuple[int, float]  # step, loss in nats per token
 
 
 def losses(warehouse: Warehouse, stages: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
-    """(arm, seed, loss, accuracy) of every cell that was trained and has answered; loss: of `mean_losses`.
+    """(arm, seed, loss, accuracy) of every cell whose checkpoints are here; loss: of `mean_losses`.
 
     stages: arm, seed, checkpoint_id, num_steps, in order. answers: arm, seed, correct.
     """

@@ -162,7 +162,7 @@ def _unfinished(rows: list[Record], chosen: Record) -> str:
 
 
 def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:
-    """Each model that was asked, in the order of training, with its answers; num_failed: of its requests."""
+    """Each model that has answered, in the order of training, with its answers; num_failed: of its requests."""
     params = {"question": identity, "temperature": temperature}
     rows, failed = reading.read(_ANSWERS, params).to_dicts(), dict(reading.read(_FAILED, params).iter_rows())
     for row in rows:

@@ -75,7 +75,9 @@ def stage_trainer(job: dict[str, object], folder: Path) -> "StageTrainer":
     trainer = StageTrainer(str(model), config, train_dataset=rows, processing_class=tokenizer)
     trainer.order = epoch_order(rows, config, training)
     trainer.unproven = training if training.packing else None
-    trainer.holds_logits = holds_logits(training, trainer.model.config.get_text_config().vocab_size)
+    few = holds_logits(training, trainer.model.config.get_text_config().vocab_size)
+    # Transformers would weigh an auxiliary loss by the accumulation steps, and processes train as GPUs do: by tiles.
+    trainer.holds_logits = few and world_size == 1 and not trainer.aux_loss_enabled
     if training.keep_epochs:
         save = partial(save_weights, trainer, tokenizer, training.dtype)
         trainer.add_callback(KeepsEpochs(folder / EPOCHS, save))
@@ -254,8 +256,7 @@ class StageTrainer(SFTTrainer):
         if not self.holds_logits:
             loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return loss
-        tokens = torch.tensor(_num_tokens(inputs), device=self.accelerator.device)
-        self._total_train_tokens += int(self.accelerator.gather(tokens).sum())
+        self._total_train_tokens += _num_tokens(inputs)
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         given = {**inputs, "use_cache": False}
         loss = super(SFTTrainer, self).compute_loss(model, given, return_outputs, num_items_in_batch)
