@@ -86,6 +86,6 @@ def test_another_number_is_on_no_page(text: str, pages: str) -> None:
 )
 def test_what_the_readme_says_is_sure_on_the_page(said: str, page: str, arm: str, less: str, sign: int) -> None:
     assert said in " ".join(README.split())
-    row = rf"^\| {arm} \| [^|]+ \| {less} \| \S+ \[(\S+), (\S+)\] \| \d+ \| <?([\d.]+) \|"
+    row = rf"^\| {arm} \| [^|]+ \| {less} \| \S+ \[(\S+), (\S+)\] \| \d+ \| [<≤]?([\d.]+) \|"
     found = re.search(row, PAGES[f"docs/experiments/{page}.md"], re.MULTILINE)
     assert found and min(sign * float(found[1]), sign * float(found[2])) > 0 and float(found[3]) < 0.05

@@ -29,7 +29,7 @@ from dasd_resources.storage.warehouse import Warehouse
 
 PAGES = Path(__file__).parents[1] / "docs" / "experiments"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-OF_THE_SCHOOL = {"filter_order", "one_procedure", "sound_work"}  # by budgets per domain, or expressions
+OF_THE_SCHOOL = {"filter_order", "one_procedure", "sound_work", "wording"}  # by budgets per domain, or expressions
 TWO_ARMS: dict[str, object] = {
     "name": "two_arms",
     "title": "Two arms",
