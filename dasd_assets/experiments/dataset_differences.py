@@ -76,10 +76,15 @@ def of_traits(own: pl.DataFrame, other: pl.DataFrame) -> dict[str, float | None]
     both = both.rename(renamed).with_columns(pl.exclude("prompt_id").fill_null(0))
     freedom = max(1, both.height - 1)
     found = both.select(
-        *((mean_of(name) - mean_of(f"{name}{_OTHER}")).alias(name) for name in ERRORS),
+        *(_rounded(mean_of(name) - mean_of(f"{name}{_OTHER}")).alias(name) for name in ERRORS),
         *((_quantile(freedom) * clustered_error(name, f"{name}{_OTHER}")).alias(width(name)) for name in ERRORS),
     )
     return found.row(0, named=True)
+
+
+def _rounded(difference: pl.Expr) -> pl.Expr:
+    """Without the last digits, in which the order of a sum shows: what two arms share differs by 0, not by -0."""
+    return difference.round(12) + 0.0
 
 
 def of_losses(own: pl.DataFrame, other: pl.DataFrame) -> dict[str, float | None]:
