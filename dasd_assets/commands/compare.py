@@ -6,8 +6,7 @@ from pathlib import Path
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
-from dasd_assets.rules.statistics.bootstrap import LEAST_P
-from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, STATISTICS_VERSION, p_text
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, STATISTICS_VERSION, corrected_p_text, p_text
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import excerpt, show
@@ -106,7 +105,7 @@ def _difference(row: Record) -> str:
         why = "of a single question" if row["num_questions"] == 1 else "where every question differs alike"
         return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
     rows = f"{row['num_corrected']} {'benchmark' if row['domain'] is None else 'domain'} rows"
-    p_holm = p_text(row["p_holm"], at_most=row["p"] <= LEAST_P)
+    p_holm = corrected_p_text(row["p_holm"], row["p"])
     corrected = f", {p_holm} corrected for the {rows}" if row["num_corrected"] > 1 else ""
     seeds = f"; one seed: {OF_ONE_SEED}" if row["num_seeds"] == 1 else ""
     return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"

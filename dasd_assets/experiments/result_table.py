@@ -13,8 +13,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.statistics.bootstrap import LEAST_P
-from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, corrected_p_text, mean_accuracy
 from dasd_assets.rules.statistics.holm import holm
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
@@ -131,7 +130,7 @@ def _difference(found: Row | None) -> Shown:
     return {
         **row,
         "difference": f"{row['difference']} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
-        "p (Holm)": p_text(found["p_holm"], at_most=found["p"] <= LEAST_P),
+        "p (Holm)": corrected_p_text(found["p_holm"], found["p"]),
         "could have seen": f"{100 * found['minimum_detectable_effect']:.1f}",
     }
 

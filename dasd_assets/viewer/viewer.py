@@ -11,8 +11,7 @@ from starlette.responses import HTMLResponse
 
 from dasd_assets.audit.checkpoint import incomplete
 from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
-from dasd_assets.rules.statistics.bootstrap import LEAST_P
-from dasd_assets.rules.statistics.comparison import p_text
+from dasd_assets.rules.statistics.comparison import corrected_p_text
 from dasd_assets.viewer import links
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.explore_rows import ExploreRows
@@ -52,7 +51,7 @@ class Viewer:
             "runs": lambda text: runs(str(text)),
             "prob": lambda value: "–" if value is None else f"{value:.3f}",
             "incomplete": incomplete,
-            "p_value": lambda value, of_one: "–" if value is None else p_text(value, at_most=of_one <= LEAST_P),
+            "p_value": lambda p_holm, p: "–" if p_holm is None else corrected_p_text(p_holm, p),
             "short": lambda identity: str(identity)[:8],
             "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",
         }

@@ -240,8 +240,12 @@ class StageTrainer(SFTTrainer):
         if self.unproven is not None:
             check_separation(partial(self.last_packed, model), inputs["input_ids"][0].tolist(), self.unproven)
             self.unproven = None
-        self.positions[0] += _num_tokens(inputs)
+        mask = inputs.get("attention_mask")  # there is none without padding
+        num_tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        self.positions[0] += num_tokens
         self.positions[1] += inputs["input_ids"].numel()
+        if self.holds_logits:  # TRL counts them in its own loss
+            self._total_train_tokens += num_tokens
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -256,7 +260,6 @@ class StageTrainer(SFTTrainer):
         if not self.holds_logits:
             loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return loss
-        self._total_train_tokens += _num_tokens(inputs)
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         given = {**inputs, "use_cache": False}
         loss = super(SFTTrainer, self).compute_loss(model, given, return_outputs, num_items_in_batch)
@@ -283,11 +286,6 @@ class StageTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
-
-
-def _num_tokens(inputs: dict[str, torch.Tensor]) -> int:
-    mask = inputs.get("attention_mask")  # there is none without padding
-    return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
 
 class Reporter(TrainerCallback):

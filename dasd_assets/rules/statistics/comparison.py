@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.statistics.bootstrap import NUM_REPLICATES, deviations, interval, p_value
+from dasd_assets.rules.statistics.bootstrap import LEAST_P, NUM_REPLICATES, deviations, interval, p_value
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import Paired, one_arm, paired_differences
 from dasd_assets.rules.statistics.power import minimum_detectable_effect
@@ -114,6 +114,11 @@ def p_text(p: float, *, at_most: bool = False) -> str:
     if p < 0.001:
         return "<0.001"
     return f"≤{ceil(1000 * p) / 1000:.3f}" if at_most else f"{p:.3f}"
+
+
+def corrected_p_text(p_holm: float, p: float) -> str:
+    """A corrected p-value. p: the same before; at its least, it may be smaller than is shown."""
+    return p_text(p_holm, at_most=p <= LEAST_P)
 
 
 def mean_accuracy(answers: pl.DataFrame) -> Mean:
