@@ -3,7 +3,6 @@
 The answers of all its cells -> `experiment_comparisons`, and the table and figures of its report.
 """
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,7 +13,6 @@ from dasd_assets.experiments.cells import (
     CHECKPOINTS,
     EVALUATIONS,
     REPORT,
-    Cell,
     answers,
     current,
     every_cell,
@@ -33,7 +31,7 @@ from dasd_assets.experiments.figures import (
     told_apart,
 )
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
-from dasd_assets.experiments.result_table import COLUMNS, ShownTable, compared_arms, of_models, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, Results, ShownTable, compared_arms, of_models, result_rows
 from dasd_assets.experiments.wording import described_as
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
@@ -111,9 +109,10 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
         compared = compared_arms(found, experiment)
         write(warehouse, origin(context), recipe, experiment, compared)
         stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
+        results = Results(found, compared, stages, outdated)
         rows = result_rows(found, stages, compared, experiment, outdated)
-        figures = pictures(warehouse, recipe, experiment, found, stages, outdated, compared)
-        tables = details(warehouse, recipe, experiment, stages, outdated, found)
+        figures = pictures(warehouse, recipe, experiment, results)
+        tables = details(warehouse, recipe, experiment, results)
         return dg.MaterializeResult(
             data_version=content_version(map(str, rows)),
             metadata=declared.result(
@@ -146,15 +145,9 @@ def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experimen
             transaction.replace("experiment_comparisons", key, new)
 
 
-def details(
-    warehouse: Warehouse,
-    recipe: Recipe,
-    experiment: Experiment,
-    stages: pl.DataFrame,
-    outdated: Collection[Cell],
-    found: pl.DataFrame,
-) -> dict[str, ShownTable]:
+def details(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, results: Results) -> dict[str, ShownTable]:
     """Name -> table, for every table of the report beside its result; without those that have no row."""
+    found, _, stages, outdated = results
     by_level, of_now = by_difficulty(warehouse, experiment, stages, found), current(stages, outdated)
     traits, differences = of_training(warehouse, recipe, experiment, of_now)
     tables = {
@@ -166,16 +159,9 @@ def details(
     return {name: one for name, one in tables.items() if one.rows}
 
 
-def pictures(
-    warehouse: Warehouse,
-    recipe: Recipe,
-    experiment: Experiment,
-    found: pl.DataFrame,
-    stages: pl.DataFrame,
-    outdated: Collection[Cell],
-    compared: pl.DataFrame,
-) -> dict[str, "Figure"]:
-    """Name -> figure, for every figure of the report. stages: of `stage_rows`; outdated: of `outdated_cells`."""
+def pictures(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, results: Results) -> dict[str, "Figure"]:
+    """Name -> figure, for every figure of the report."""
+    found, compared, stages, outdated = results
     chosen = probabilities(warehouse, recipe, current(stages, outdated))
     return {
         **({} if compared.is_empty() else {"differences": forest(compared, experiment.baseline)}),

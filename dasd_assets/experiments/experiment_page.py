@@ -8,7 +8,14 @@ from dasd_assets.experiments.cells import Cell, current, every_cell, failed_text
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
-from dasd_assets.experiments.result_table import SETTING, ShownTable, markdown_table, result_markdown, result_rows
+from dasd_assets.experiments.result_table import (
+    SETTING,
+    Results,
+    ShownTable,
+    markdown_table,
+    result_markdown,
+    result_rows,
+)
 from dasd_assets.experiments.sentences_by_work import sentences_by_work
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.recipe_document import described
@@ -59,18 +66,12 @@ def experiment_page(
     warehouse: Warehouse,
     recipe: Recipe,
     experiment: Experiment,
-    stages: pl.DataFrame,
-    outdated: Collection[Cell],
-    found: pl.DataFrame,
+    results: Results,
     now: str,
-    compared: pl.DataFrame,
     images: Mapping[str, str],
 ) -> str:
-    """An experiment's page.
-
-    stages: of `cells.stage_rows`; outdated: of `cells.outdated_cells`; found: of `cells.answers`; now: of
-    `answers_hash`; compared: of `compared_arms`; images: figure -> path.
-    """
+    """An experiment's page. now: of `answers_hash`; images: figure -> path."""
+    found, compared, stages, outdated = results
     rows, of_now = result_rows(found, stages, compared, experiment, outdated), current(stages, outdated)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []

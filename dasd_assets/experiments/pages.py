@@ -19,7 +19,7 @@ from dasd_assets.experiments.experiment_page import (
     experiment_page,
     written_of_others,
 )
-from dasd_assets.experiments.result_table import compared_arms, markdown_table
+from dasd_assets.experiments.result_table import Results, compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
@@ -61,10 +61,11 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         listed.append(_listed(experiment, found, compared, now, bool(of_another)))
         if not found.is_empty():
             stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
-            figures = pictures(warehouse, recipe, experiment, found, stages, outdated, compared)
+            results = Results(found, compared, stages, outdated)
+            figures = pictures(warehouse, recipe, experiment, results)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, stages, outdated, found, now, compared, images)
+            text = experiment_page(warehouse, recipe, experiment, results, now, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, listed).encode()
 

@@ -41,6 +41,19 @@ Shown = dict[str, Cell | None]
 ONE_SEED = f"A difference over one seed is {OF_ONE_SEED}."
 
 
+class Results(NamedTuple):
+    """What an experiment has found so far, as all that is shown of it takes it.
+
+    answers: of `cells.answers`. compared: of `compared_arms`. stages: of `cells.stage_rows`. outdated: of
+    `cells.outdated_cells`.
+    """
+
+    answers: pl.DataFrame
+    compared: pl.DataFrame
+    stages: pl.DataFrame
+    outdated: Collection[tuple[str, int]]
+
+
 class ShownTable(NamedTuple):
     """Rows as text: a page has them as Markdown, the web UI as a table."""
 
