@@ -1,11 +1,14 @@
 """The table and figures of an experiment's report: pure, so of frames that are written here."""
 
+import math
+import re
+
 import numpy as np
 import polars as pl
 import pytest
 from drawn import PNG, decoded
 
-from dasd_assets.experiments.by_difficulty import difficulty_tables, grouped
+from dasd_assets.experiments.by_difficulty import STAR, difficulty_tables, grouped
 from dasd_assets.experiments.cut_off_rollouts import change_text, rollouts_cut_off
 from dasd_assets.experiments.dataset_differences import LOSS, of_losses, of_traits, width
 from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors, count_column
@@ -19,7 +22,7 @@ from dasd_assets.experiments.result_table import (
     result_markdown,
     result_rows,
 )
-from dasd_assets.experiments.ways import ways_columns, ways_rows
+from dasd_assets.experiments.ways import by_ways_alone, ways_rows
 from dasd_assets.mixed_policy.cut_off_shares import Halves
 from dasd_assets.rules.statistics.comparison import compare, mean_accuracy
 from dasd_assets.rules.statistics.holm import holm
@@ -157,24 +160,87 @@ def test_a_table_is_of_one_benchmark_and_temperature(answers: pl.DataFrame, comp
     assert lines[4].startswith("| student | ")
 
 
+def of_ways(arm: str, seed: int | None, *counts: tuple[str, int, int]) -> list[tuple[str, int | None, str, str, bool]]:
+    """Answers of an arm, one to each question. counts: of each way, how many there are and how many are right."""
+    ways = [(way, place < right) for way, number, right in counts for place in range(number)]
+    return [(arm, seed, f"q{place}", way, right) for place, (way, right) in enumerate(ways)]
+
+
+def answered(*rows: list[tuple[str, int | None, str, str, bool]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [row for of_arm in rows for row in of_arm],
+        schema={"arm": pl.String, "seed": pl.Int64, "question_id": pl.String, "way": pl.String, "correct": pl.Boolean},
+        orient="row",
+    )
+
+
 def test_ways_alone_move_an_arm_by_the_accuracy_of_the_baseline_in_each() -> None:
     """Half of the answers moved from a way of .6 to one of .2: .2 of .5 is lost, whatever the arm's own accuracy."""
-    answered = pl.DataFrame(
-        [("random", "long", 1500, 0.6), ("random", "short", 500, 0.2), ("das", "long", 10, 1.0),
-         ("das", "short", 30, 0.0), ("student", "other", 30, 0.1), ("student", "failed", 10, 0.0)],
-        schema=["arm", "way", "number", "right"], orient="row",
-    )  # fmt: skip
+    given = answered(
+        *(of_ways("random", seed, ("long", 30, 18), ("short", 10, 2)) for seed in (1, 2)),
+        of_ways("das", 1, ("long", 10, 10), ("short", 30, 0)),
+        of_ways("student", None, ("other", 30, 3), ("failed", 10, 0)),
+    )
     shown = pl.DataFrame(
         {"arm": ["random", "random", "das", "das"], "way": ["long", "short"] * 2, "number": [1600, 400, 2, 8]}
     )
     grid = GRID.model_copy(update={"ways": {"long": "l", "short": "s"}})
+    rows = [list(row.values()) for row in ways_rows(grid, shown, given)]
+    shares = [[re.sub(r" ± \d+| \[.*", "", str(value)) for value in row] for row in rows]
     # The baseline never goes the student's way, which therefore is as right as it is: 3 of 40, a request failed in ten.
-    expected = [
-        ("student", "– · 0 · –", "– · 0 · –", "– · 100 · 10", "-42.5", "0", "30"),
-        ("random", "80 · 75 · 60", "20 · 25 · 20", "0 · 0 · –", None, "2,000", "2,000"),
-        ("das", "20 · 25 · 100", "80 · 75 · 0", "0 · 0 · –", "-20.0", "10", "40"),
+    assert shares == [
+        ["student", "– · 0 · –", "– · 0 · –", "– · 100 · 10", "-42.5", "0", "30"],
+        ["random", "80 · 75 · 60", "20 · 25 · 20", "0 · 0 · –", "None", "2,000", "80"],
+        ["das", "20 · 25 · 100", "80 · 75 · 0", "0 · 0 · –", "-20.0", "10", "40"],
     ]
-    assert ways_rows(grid, shown, answered) == [dict(zip(ways_columns(grid), row, strict=True)) for row in expected]
+    # Of 40 questions, 10 and 30: the errors of shares of .25 and, of the 30 that are the student's way, of .1.
+    assert rows[2][1] == f"20 · 25 ± {100 * math.sqrt(0.25 * 0.75 / 39):.0f} · 100"
+    assert rows[0][3] == f"– · 100 · 10 ± {100 * math.sqrt(30 * 0.1 * 0.9 * 40 / 39) / 30:.0f}"
+
+
+def test_what_ways_alone_move_has_an_interval_as_wide_as_answers_drawn_anew_spread() -> None:
+    random = np.random.default_rng(0)
+
+    def drawn() -> pl.DataFrame:
+        """Of 100 questions: the arm goes the worse way oftener, by the question's own chance."""
+        hard = random.random(100)
+        rows = [
+            (
+                arm,
+                1,
+                f"q{place}",
+                "long" if long else "short",
+                bool(random.random() < (0.7 if long else 0.3) - chance / 4),
+            )
+            for arm, bias in (("das", 0.3), ("random", 0.0))
+            for place, chance in enumerate(hard)
+            for _ in range(2)
+            for long in (bool(random.random() < 0.8 - chance / 2 - bias),)
+        ]
+        return answered(rows)
+
+    found = [by_ways_alone(drawn(), "das", "random") for _ in range(60)]
+    moved = np.array([one.difference for one in found if one])
+    errors = [one.standard_error for one in found if one and one.standard_error]
+    assert len(moved) == len(errors) == 60
+    assert np.mean(errors) == pytest.approx(moved.std(), rel=0.25)
+    inside = [
+        one.low <= moved.mean() <= one.high for one in found if one and one.low is not None and one.high is not None
+    ]
+    assert 0.9 <= np.mean(inside) <= 0.99
+
+
+def test_ways_alone_are_told_of_the_seeds_that_both_have_and_of_none_otherwise() -> None:
+    given = answered(
+        *(of_ways("random", seed, ("long", 2, seed), ("short", 2, 1)) for seed in (1, 2)),
+        of_ways("das", 2, ("long", 1, 0), ("short", 3, 0)),
+        of_ways("low", 3, ("long", 4, 4)),
+        of_ways("student", None, ("long", 4, 0)),
+    )
+    both, untrained = (by_ways_alone(given, arm, "random") for arm in ("das", "student"))
+    assert by_ways_alone(given, "low", "random") is None
+    assert both and both.num_seeds == 1 and both.difference == pytest.approx((1 + 3 * 0.5) / 4 - 0.75)
+    assert untrained and untrained.num_seeds == 2 and untrained.difference == pytest.approx(0.75 - 0.625)
 
 
 def test_the_error_of_a_mean_is_over_questions_of_which_all_examples_are_one() -> None:
@@ -279,10 +345,10 @@ def test_the_tables_of_difficulty_have_each_arms_accuracy_and_each_difference_in
     asked = [("math", f"q{i}", "sums", 1 + (i >= 30)) for i in range(40)]
     groups = grouped(pl.DataFrame(asked, ["benchmark", "question_id", "domain", "level"], orient="row"))
     found = difficulty_tables(GRID, math, STAGES, groups)
-    assert list(found) == ["accuracy", "difference"]
+    assert list(found) == ["accuracy", "difference", "could have seen"]
     tables = [list(map(cells, markdown_table(*one).splitlines())) for one in found.values()]
     names = ["sums (40)", "sums, level 1 (30)", "sums, level 2 (10)"]
-    assert [table[0] for table in tables] == [["arm", *names], ["arm", "less", *names]]
+    assert [table[0] for table in tables] == [["arm", *names], *[["arm", "less", *names]] * 2]
     # All questions are those of the experiment's own table; the harder ones are a table of their own.
     whole = result_rows(math, STAGES, compared_arms(math, GRID), GRID)
     hard = math.filter(pl.col("question_id").is_in([f"q{i}" for i in range(30, 40)]))
@@ -291,8 +357,18 @@ def test_the_tables_of_difficulty_have_each_arms_accuracy_and_each_difference_in
     assert [line[3] for line in tables[0][2:]] == [row["accuracy"] for row in alone[:3]]
     for place, rows in ((2, whole), (4, alone)):
         differences = [[row["arm"], row["less"], row["difference"]] for row in rows if row["difference"]]
-        assert [[*line[:2], line[place]] for line in tables[1][2:]] == differences
+        assert [[*line[:2], line[place].removesuffix(STAR)] for line in tables[1][2:]] == differences
         assert len(differences) == 3 and all("[" in found for *_, found in differences)
+        seen = [row["could have seen"] for row in rows if row["difference"]]
+        assert [line[place] for line in tables[2][2:]] == seen
+    # A star is of the corrected p of all nine: one that is below .05 by itself alone has none.
+    several = [
+        compared_arms(math.filter(pl.col("question_id").is_in(of["question_id"].implode())), GRID)["p"]
+        for _, of in groups.group_by("group", maintain_order=True)
+    ]
+    corrected = holm([p for one in several for p in one])
+    stars = [line[place].endswith(STAR) for place in (2, 3, 4) for line in tables[1][2:]]
+    assert stars == [p is not None and p < 0.05 for p in corrected] and 0 < sum(stars) < 9
     [only] = found = difficulty_tables(GRID, math.filter(pl.col("arm") == "das"), STAGES, groups)
     assert len(found[only].rows) == 1
 

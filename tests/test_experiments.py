@@ -452,23 +452,22 @@ def test_ways_are_counted_in_what_an_arm_is_trained_on_and_in_what_it_answers(co
     found = answers(compared.warehouse, compared.recipe, GRID)
     given = compared.read("SELECT evaluation_id, response_text AS text FROM evaluations")
     answered = ways_answered(compared.warehouse, experiment, found)
+    assert answered.drop("way").equals(found)
     nines, digits = pl.col("text").str.contains("9"), pl.col("text").str.contains(r"\d")
     way = pl.when(nines).then(pl.lit("nines")).when(digits).then(pl.lit("digits")).otherwise(pl.lit("other"))
     by = ["arm", "way"]
-    for counts, texts in ((shown, compared.read(query)), (answered, found.join(given, on="evaluation_id"))):
+    counted = answered.group_by(by).agg(number=pl.len().cast(pl.Int64))
+    for counts, texts in ((shown, compared.read(query)), (counted, found.join(given, on="evaluation_id"))):
         expected = texts.with_columns(way=way).group_by(by).agg(number=pl.len().cast(pl.Int64))
         assert counts.drop_nulls("way").select(expected.columns).sort(by).equals(expected.sort(by))
     assert {"masked", "pooled"} < set(shown["arm"])
-    right = answered.group_by("arm").agg((pl.col("number") * pl.col("right")).sum() / pl.col("number").sum())
-    accuracy = found.group_by("arm").agg(pl.col("correct").mean())
-    assert dict(right.iter_rows()) == pytest.approx(dict(accuracy.iter_rows()))
 
 
 def test_an_answer_that_could_not_be_had_goes_no_way(compared: Project) -> None:
     experiment = GRID.model_copy(update={"ways": {"digits": r"\d"}})
     found = answers(compared.warehouse, compared.recipe, GRID).filter(pl.col("arm") == "own")
     lost = found.with_columns(evaluation_id=pl.lit(None, pl.String), correct=pl.lit(False))
-    assert ways_answered(compared.warehouse, experiment, lost).rows() == [("own", "failed", found.height, 0.0)]
+    assert set(ways_answered(compared.warehouse, experiment, lost)["way"]) == {"failed"}
 
 
 def test_of_a_mixed_stage_it_is_said_how_much_the_student_began_and_how_much_carries_loss(compared: Project) -> None:

@@ -7,9 +7,11 @@ MATH-500. Where there is none, domains alone are told apart.
 import polars as pl
 
 from dasd_assets.experiments.result_table import ShownTable, compared_arms, result_rows
+from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe.experiment import ARM, Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
+STAR = " *"  # beside a difference whose p, corrected for all of the table, is below SIGNIFICANT
 NUM_GROUPS = 3  # of a domain's levels
 QUESTION = ["benchmark", "question_id"]
 
@@ -53,18 +55,24 @@ def grouped(questions: pl.DataFrame) -> pl.DataFrame:
 def difficulty_tables(
     experiment: Experiment, answers: pl.DataFrame, stages: pl.DataFrame, groups: pl.DataFrame
 ) -> dict[str, ShownTable]:
-    """Of one benchmark and temperature: a table `accuracy` and, where arms can be compared, `difference`.
+    """Of one benchmark and temperature: a table `accuracy` and, where arms can be compared, two more.
 
-    They are those of `result_rows`, in a column per group. answers: those of that setting; stages: of
+    `difference`, with a STAR where it is significant among all of the table's, and `could have seen`. They are those of
+    `result_rows`, in a column per group. answers: those of that setting; stages: of
     `cells.stage_rows`; groups: of `question_groups`.
     """
     of_groups = answers.join(groups, on=QUESTION).with_columns(benchmark="group")  # a group is asked as a benchmark is
-    rows = result_rows(of_groups, stages, compared_arms(of_groups, experiment), experiment)
+    compared = compared_arms(of_groups, experiment)
+    sure = set(compared.filter(pl.col("p_holm") < SIGNIFICANT).select(ARM, "baseline", "benchmark").iter_rows())
+    rows = result_rows(of_groups, stages, compared, experiment)
+    for row in rows:
+        if (row[ARM], row["less"], row["benchmark"]) in sure:
+            row["difference"] = f"{row['difference']}{STAR}"
     found = pl.DataFrame(rows, infer_schema_length=None)
     sizes = groups.group_by("group", maintain_order=True).agg(pl.col("question_id").n_unique()).rows()
     heads = {group: f"{group} ({number:,})" for group, number in sizes}
     tables = dict[str, ShownTable]()
-    for value, labels in (("accuracy", (ARM,)), ("difference", (ARM, "less"))):
+    for value, labels in (("accuracy", (ARM,)), ("difference", (ARM, "less")), ("could have seen", (ARM, "less"))):
         present = found.drop_nulls(value)
         if not present.is_empty():
             wide = present.pivot("benchmark", index=labels, values=value).select(*labels, *heads).rename(heads)

@@ -37,14 +37,16 @@ CAPTIONS = {
 }
 _WAYS_LEGEND = """In %: how much of what an arm is trained on goes this way · how many of its answers do · how many of
 these answers are right. By ways alone: points that the arm would be from `{baseline}` if its answers were as right in
-each way as those of `{baseline}`; what its difference is beyond that comes from how right they are within the ways
-([how it is computed](../statistics.md#by-ways-alone)). Trained on, answers: how many, over all stages, questions and
-seeds. A text goes the first way whose expression is found in it:"""
+each way as those of `{baseline}`, with a 95 % interval; what its difference is beyond that comes from how right they
+are within the ways ([how it is computed](../statistics.md#by-ways-alone)). ± a standard error over seeds and questions;
+what an arm is trained on was counted. Trained on, answers: how many, over all stages, questions and seeds. A text goes
+the first way whose expression is found in it:"""
 _DIFFICULTY_LEGEND = """As above, on the questions of a domain and on those of some of its levels, which their metadata
 names; in brackets how many questions these are. First accuracies in %, ± a standard error over seeds and questions;
-then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval. These
-are not corrected for how many they are: where nothing differs, one in twenty leaves zero out. That one interval does
-and another does not is not yet a difference between the two."""
+then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval; and what
+could have been seen of each, were it the only one. Intervals are not corrected for how many they are: where nothing
+differs, one in twenty leaves zero out. A star stands where p, corrected for all differences of the table, is below
+0.05. That one has a star and another has none is not yet a difference between the two."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds, ± a standard error over questions: all examples
 to a question, of all seeds, are taken as one. Continuations: examples that the student began and the teacher ended,
 where the student's own answer had been cut off; the others are responses of the teacher's own, and the columns after

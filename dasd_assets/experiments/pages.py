@@ -21,6 +21,7 @@ from dasd_assets.experiments.experiment_page import (
 )
 from dasd_assets.experiments.result_table import Results, compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
+from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INDEX, FIGURES = "results.md", "figures"
-SIGNIFICANT = 0.05
 File = tuple[str, bytes]  # path in the folder, content
 
 

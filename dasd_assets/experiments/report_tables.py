@@ -10,7 +10,7 @@ import polars as pl
 from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.dataset_differences import DIFFERENCES, LESS, LOSS, SAME, dataset_differences, width
 from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits, traits_by_question
-from dasd_assets.experiments.result_table import SETTING, ShownTable, setting_name
+from dasd_assets.experiments.result_table import SETTING, ShownTable, of_models, setting_name
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
@@ -52,7 +52,7 @@ def by_way(
     shown, columns = ways_shown(warehouse, recipe, experiment, stages), ways_columns(experiment)
     return {
         setting: ShownTable(columns, ways_rows(experiment, shown, ways_answered(warehouse, experiment, answered)))
-        for setting, _, answered in _settings(found)
+        for setting, _, answered in _settings(of_models(found, experiment))
     }
 
 

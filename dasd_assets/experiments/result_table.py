@@ -71,7 +71,7 @@ def compared_arms(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame
     found = [comparisons(models.clear(), [])]
     for _, part in models.group_by(SETTING, maintain_order=True):
         seeds = {arm: set(part.filter(pl.col("arm") == arm)["seed"]) for arm in experiment.arms}
-        pairs = [(arm, other) for arm, other in experiment.compared if _can_be_paired(seeds[arm], seeds[other])]
+        pairs = [(arm, other) for arm, other in experiment.compared if can_be_paired(seeds[arm], seeds[other])]
         found.append(comparisons(part.filter(pl.col("arm").is_in({arm for pair in pairs for arm in pair})), pairs))
     rows = pl.concat(found)
     return rows.with_columns(p_holm=pl.Series(holm(rows["p"].to_list()), dtype=pl.Float64))
@@ -84,7 +84,8 @@ def of_models(answers: pl.DataFrame, experiment: Experiment) -> pl.DataFrame:
     return answers.filter(~untrained | is_first).with_columns(seed=pl.when(~untrained).then("seed"))
 
 
-def _can_be_paired(seeds: set[int | None], others: set[int | None]) -> bool:
+def can_be_paired(seeds: set[int | None], others: set[int | None]) -> bool:
+    """Whether two arms share a seed, or one of them is a model without one."""
     return bool(seeds & others) or (bool(seeds and others) and None in seeds | others)
 
 

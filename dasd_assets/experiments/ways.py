@@ -1,12 +1,15 @@
 """In which ways the texts that arms are trained on solve a question, and in which ways their students then do.
 
 An experiment declares its ways as regular expressions. A choice of responses can shift what is shown from one way to
-another, so that an arm may win or lose by the way alone: `at_baseline` says how far it would.
+another, so that an arm may win or lose by the way alone: `by_ways_alone` says how far it would.
 """
 
 import polars as pl
 
+from dasd_assets.experiments.result_table import can_be_paired
 from dasd_assets.records.markdown import Cell
+from dasd_assets.rules.statistics.comparison import Comparison, compare, mean_accuracy
+from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import ANSWERED, ARM, BY_WAYS, OTHER_WAY, SHOWN, Experiment
 from dasd_resources.storage.warehouse import Warehouse
@@ -32,16 +35,13 @@ def ways_shown(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, sta
 
 
 def ways_answered(warehouse: Warehouse, experiment: Experiment, answers: pl.DataFrame) -> pl.DataFrame:
-    """(arm, way, number, right): how many of an arm's answers go each way, and the share of these that is right.
-
-    answers: of `cells.answers`, those of one benchmark and temperature.
-    """
+    """The answers with the `way` of each. answers: of `result_table.of_models`, of one benchmark and temperature."""
     query = f"""SELECT evaluation_id, {_way(experiment, "response_text")} AS way FROM evaluations
         WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))"""
     ids = answers["evaluation_id"].drop_nulls().unique().to_list()
     found = warehouse.read(query, {"ids": ids, **_expressions(experiment)})
-    given = answers.join(found, on="evaluation_id", how="left").with_columns(pl.col("way").fill_null(FAILED))
-    return given.group_by(ARM, "way").agg(number=pl.len().cast(pl.Int64), right=pl.col("correct").mean())
+    given = answers.join(found, on="evaluation_id", how="left", maintain_order="left")
+    return given.with_columns(pl.col("way").fill_null(FAILED))
 
 
 def _way(experiment: Experiment, column: str) -> str:
@@ -67,43 +67,66 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
     """
     rows = list[dict[str, Cell | None]]()
     for arm in experiment.arms:
-        learned, given = (_of_arm(counts, arm) for counts in (shown, answered))
-        if given:
-            num_shown = sum(number for number, *_ in learned.values())
-            num_given = sum(number for way, (number, *_) in given.items() if way != FAILED)
-            cells: dict[str, Cell | None] = {
-                way: _cell(
-                    learned.get(way, (0,))[0] / num_shown if num_shown else None,
-                    given.get(way, (0,))[0] / num_given if num_given else None,
-                    given[way][1] if way in given else None,
+        given = answered.filter(pl.col(ARM) == arm)
+        if given.is_empty():
+            continue
+        learned = dict(shown.filter(pl.col(ARM) == arm).select("way", "number").iter_rows())
+        num_shown, was_given = sum(learned.values()), pl.col("way") != FAILED
+        ways = {
+            way: " · ".join(
+                (
+                    _percent(learned.get(way, 0) / num_shown if num_shown else None),
+                    _percent(*_share(given, pl.col("way") == way, was_given)),
+                    _percent(*_share(given, (pl.col("way") == way) & pl.col("correct"), pl.col("way") == way)),
                 )
-                for way in (*experiment.ways, OTHER_WAY)
-            }
-            shift = None if arm == experiment.baseline else at_baseline(answered, arm, experiment.baseline)
-            moved = None if shift is None else f"{100 * shift:+.1f}"
-            rows.append({ARM: arm, **cells, BY_WAYS: moved, SHOWN: f"{num_shown:,}", ANSWERED: f"{num_given:,}"})
+            )
+            for way in (*experiment.ways, OTHER_WAY)
+        }
+        moved = None if arm == experiment.baseline else by_ways_alone(answered, arm, experiment.baseline)
+        counts = {SHOWN: f"{num_shown:,}", ANSWERED: f"{given.filter(was_given).height:,}"}
+        rows.append({ARM: arm, **ways, BY_WAYS: None if moved is None else _points(moved), **counts})
     return rows
 
 
-def _of_arm(counts: pl.DataFrame, arm: str) -> dict[str, tuple[float, ...]]:
-    """Way -> the other columns of its row, in order."""
-    return {way: tuple(row) for way, *row in counts.filter(pl.col(ARM) == arm).drop(ARM).iter_rows()}
-
-
-def at_baseline(answered: pl.DataFrame, arm: str, baseline: str) -> float | None:
+def by_ways_alone(answered: pl.DataFrame, arm: str, baseline: str) -> Comparison | None:
     """The arm's accuracy less the baseline's, were it as right in each way as the baseline is: direct standardisation.
 
-    In a way that the baseline never goes the arm is as right as it is. None where either has no answers.
-    answered: of `ways_answered`.
+    In a way that the baseline never goes the arm is as right as it is. Its interval is that of any difference, of what
+    each answer adds to it: an arm's answer the baseline's accuracy in its way; an answer of the baseline, by how much
+    it moves that accuracy. None where they share no seed. answered: of `ways_answered`.
     """
-    own, other = (answered.filter(pl.col(ARM) == name) for name in (arm, baseline))
-    if own.is_empty() or other.is_empty():
+    seeds = [set(answered.filter(pl.col(ARM) == name)["seed"]) for name in (arm, baseline)]
+    if not can_be_paired(*seeds):
         return None
-    both = own.join(other, on="way", how="left", suffix="_of_baseline")
-    expected = (pl.col("number") * pl.coalesce("right_of_baseline", "right")).sum() / pl.col("number").sum()
-    accuracy = (pl.col("number") * pl.col("right")).sum() / pl.col("number").sum()
-    return float(both.select(expected).item()) - float(other.select(accuracy).item())
+    common = set.intersection(*seeds) or set.union(*seeds)  # a model without a seed is held against every one
+    pair = answered.filter(pl.col(ARM).is_in([arm, baseline]), pl.col("seed").is_in(list(common), nulls_equal=True))
+    of_arm = pl.col(ARM) == arm
+    own, others = (pl.col("way").filter(side).count().over("way") / side.sum() for side in (of_arm, ~of_arm))
+    right = pl.col("correct").filter(~of_arm).mean().over("way")
+    correct = pl.col("correct").cast(pl.Float64)
+    added = pl.when(of_arm).then(pl.coalesce(right, correct)).otherwise(correct - (correct - right) * own / others)
+    return compare(paired_differences(pair.with_columns(added=added), arm, baseline, value="added"))
 
 
-def _cell(*shares: float | None) -> str:
-    return " · ".join("–" if share is None else f"{100 * share:.0f}" for share in shares)
+def _share(answers: pl.DataFrame, hits: pl.Expr, among: pl.Expr) -> tuple[float | None, float | None]:
+    """Of an arm's answers, how many of some are of a kind, and a standard error over seeds and questions."""
+    num_hits, number = (int(answers.select(of.sum()).item()) for of in (hits, among))
+    if not number:
+        return None, None
+    share = num_hits / number
+    # The error of a ratio is that of the mean of what each answer adds to it.
+    added = (hits.cast(pl.Float64) - share * among.cast(pl.Float64)) * len(answers) / number
+    return share, mean_accuracy(answers.with_columns(correct=added)).standard_error
+
+
+def _percent(share: float | None, error: float | None = None) -> str:
+    """`26`, or `26 ± 1`."""
+    return "–" if share is None else f"{100 * share:.0f}" + ("" if error is None else f" ± {100 * error:.0f}")
+
+
+def _points(found: Comparison) -> str:
+    """`+1.8 [+0.9, +2.7]`, in points."""
+    points = f"{100 * found.difference:+.1f}"
+    if found.low is None or found.high is None:
+        return points
+    return f"{points} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+SIGNIFICANT = 0.05  # an adjusted p-value below it
+
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusted p-values, in the order given: with all below 0.05 called different, no error in 95 of 100 tables.
