@@ -426,6 +426,10 @@ def test_the_examples_of_compared_arms_are_held_against_each_other(compared: Pro
 
 def test_teacher_sentences_are_counted_by_the_work_before_them(compared: Project) -> None:
     found = shares_by_work(compared.warehouse, compared.recipe, ["t060"])
+    fewer = compared.recipe.model_copy(
+        update={"generation": compared.recipe.generation.model_copy(update={"num_candidates": 1})}
+    )
+    assert 0 < shares_by_work(compared.warehouse, fewer, ["t060"])["responses"].sum() < found["responses"].sum()
     query = """SELECT response_id, list(t.sentence_type = 'teacher' ORDER BY sentence_index) AS is_teacher
         FROM sentence_types t JOIN responses r USING (response_id)
         WHERE r.temperature = 0.6 AND response_id IN

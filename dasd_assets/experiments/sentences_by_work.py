@@ -11,7 +11,7 @@ from dasd_assets.experiments.dataset_traits import clustered_error, mean_of
 from dasd_assets.experiments.result_table import markdown_table
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
-from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE
+from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, OF_RECIPE, candidate_params
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
@@ -37,7 +37,9 @@ def sentences_by_work(warehouse: Warehouse, recipe: Recipe, experiment: Experime
 
 def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]) -> pl.DataFrame:
     """(domain, sound, responses, last, last_error, earlier, earlier_error): shares of teacher sentences."""
-    student = str(current_checkpoint(warehouse, recipe, "student")["checkpoint_id"])
+    teacher, student = (
+        str(current_checkpoint(warehouse, recipe, of)["checkpoint_id"]) for of in ("teacher", "student")
+    )
     query = f"""WITH typed AS (SELECT response_id, sentence_type = 'teacher' AS is_teacher,
             sentence_index = max(sentence_index) OVER (PARTITION BY response_id) AS is_last FROM sentence_types
             WHERE student_fingerprint = $student AND threshold_version = $threshold_version),
@@ -49,9 +51,10 @@ def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]
             count(*) FILTER (NOT is_last AND is_teacher)::DOUBLE AS earlier,
             count(*) FILTER (NOT is_last) AS earlier_count
         FROM responses r JOIN judged USING (response_id) JOIN typed USING (response_id) JOIN prompts p USING (prompt_id)
-        WHERE {AT_ANY_TEMPERATURE} AND is_right AND sound IS NOT NULL AND is_teacher IS NOT NULL
+        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND is_right AND sound IS NOT NULL AND is_teacher IS NOT NULL
         GROUP BY ALL ORDER BY ALL"""
     params = {
+        **candidate_params(recipe, teacher),
         "student": student,
         "threshold_version": threshold_version(recipe),
         "filter_version": filter_version(recipe, student),
