@@ -67,7 +67,7 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/run_all.py
 
-# Shares of the report's size, in percent, and commits: the largest takes hours and 80 GB of disk.
+# Shares of the report's size, in percent, and commits: the largest takes hours and 130 GB of disk.
 # DASD_SCALE="0.01 0.03" is quick.
 bench-scale: export DASD_SCALE ?= 1 3 10
 bench-scale: export DASD_COMMITS ?= 10000

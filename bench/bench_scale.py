@@ -46,10 +46,11 @@ from scale_home import (
 )
 
 SHARES = (0.01, 0.03, 0.1)  # percent
-BYTES_PER_TOKEN = 30.0  # of a whole home, with training sets that are written again while they are replaced
+BYTES_PER_TOKEN = 50.0  # of a whole home: some 24, and as much again while files that were merged stay beside the new
 SPARE = 2e9  # bytes of the disk that stay free
 MEMORY_BAR, HOURS_BAR = 64e9, 24.0  # of a step at 100 %: beyond, it has to change first
 NOISE = 0.07  # of a step's time: two runs of it lie so far apart
+SHORT = 5.0  # seconds: how less than that grows is not seen
 SIZES = "sizes"
 SETTINGS = {"mean": MEAN, "candidates": NUM_CANDIDATES, "batch": QUESTIONS_PER_BATCH}
 LONGEST = 7  # steps that are named
@@ -138,13 +139,14 @@ def whole(shares: Sequence[float], values: Sequence[float]) -> tuple[float, floa
     """What a step costs at any size, the exponent of the rest, and its cost at 100 %: in proportion, by the exponent.
 
     The fixed cost is where the line through the two smallest shares begins; the exponent is that of the rest between
-    the two largest, of two shares 1. An exponent below 1 is what is left of a fixed cost, or another machine's: at
-    100 % the rest of the largest share grows at least in proportion.
+    the two largest, and 1 of two shares, or of a few seconds. An exponent below 1 is what is left of a fixed cost, or
+    another machine's: at 100 % the rest of the largest share grows at least in proportion.
     """
     slope = (values[1] - values[0]) / (shares[1] - shares[0])
     fixed = min(max(values[0] - shares[0] * slope, 0.0), *values)
     before, last = (max(value - fixed, NOISE * value) for value in values[-2:])
-    exponent = max(math.log(last / before) / math.log(shares[-1] / shares[-2]), 0.0) if len(shares) > 2 else 1.0
+    told = len(shares) > 2 and last > SHORT
+    exponent = max(math.log(last / before) / math.log(shares[-1] / shares[-2]), 0.0) if told else 1.0
     ratio = 100 / shares[-1]
     return fixed, exponent, fixed + last * ratio, fixed + last * ratio ** max(exponent, 1.0)
 

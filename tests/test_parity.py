@@ -270,6 +270,15 @@ def test_the_sample_is_bounded_and_the_same_every_time(landed: Project) -> None:
     assert set(first) < set(landed.fake.generated)
 
 
+def test_of_the_longest_response_all_tokens_are_compared_and_the_first_of_others(landed: Project) -> None:
+    landed.recipe = change(landed.recipe, "parity.max_tokens", 2)
+    landed.materialize(TEACHER)
+    lengths = landed.read("SELECT len(token_ids) AS num FROM responses WHERE temperature = 0.6")["num"].sort()
+    _, _, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+    assert lengths[0] > 2 and metadata["num_responses"] == len(lengths)
+    assert metadata["num_tokens"] == 2 * (len(lengths) - 1) + lengths[-1]
+
+
 @pytest.mark.parametrize("asset", ["teacher_generations_t060", "student_logprobs"])
 def test_what_passed_on_the_same_rows_is_not_computed_again(
     landed: Project, asset: str, monkeypatch: pytest.MonkeyPatch
@@ -334,7 +343,9 @@ def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
         rows = transaction.read("SELECT * FROM responses")
         moved = rows.with_columns(offsets=rows["offsets"].list.eval(pl.element() + 1))
         transaction.replace("responses", {"temperature": 0.6}, moved)
-    with pytest.raises(RunFailed, match="its tokens no longer read as its stored text and offsets"):
+    with pytest.raises(
+        RunFailed, match=r"its tokens no longer read as its stored text and offsets.*no limit mends that"
+    ):
         landed.materialize("teacher_generations_t060")
 
 

@@ -62,6 +62,8 @@ def test_noise_makes_no_cost_negative(scale: ModuleType) -> None:
     fixed, exponent, *hours = scale.whole(SHARES, [0.6, 0.8, 0.4, 0.5])
     assert 0 <= fixed <= 0.4 and exponent >= 0
     assert all(0 < seconds < 60 for seconds in hours)
+    _, exponent, *hours = scale.whole(SHARES, [0.6, 0.8, 0.4, 2.0])  # of a few seconds the growth is not seen
+    assert exponent == 1 and hours[0] == hours[1]
 
 
 def test_peaks_are_extrapolated_from_shares_that_hold_whole_batches(scale: ModuleType) -> None:

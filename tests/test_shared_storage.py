@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import duckdb
 import polars as pl
@@ -99,6 +99,26 @@ def test_a_database_that_starts_again_is_waited_for(lake: Lake) -> None:
     finally:
         again.join()
     assert lake.read(COUNT).row(0)[0] == 4
+
+
+def test_who_waits_for_the_lock_while_the_database_starts_again_gets_it(lake: Lake) -> None:
+    server = shared_stores.postgres()
+    holds, waits = Event(), Event()
+
+    def hold() -> None:
+        with lake.catalog.locked():
+            holds.set()
+            waits.wait()
+
+    holder = Thread(target=hold, daemon=True)
+    holder.start()
+    holds.wait()
+    restart = Timer(1, lambda: (server.stop(), server.start(), waits.set()))
+    restart.start()
+    with lake.catalog.locked() as require:
+        require()
+    restart.join()
+    holder.join()
 
 
 def test_only_old_objects_that_no_commit_named_are_deleted(lake: Lake) -> None:

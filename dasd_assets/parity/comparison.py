@@ -18,7 +18,7 @@ from dasd_resources.storage.warehouse import Row
 
 @dataclass(frozen=True)
 class StoredLogprobs:
-    """Token ids and stored logprobs of a response, (T,), up to the recipe's limit; pieces: the text of each token."""
+    """Token ids and stored logprobs of a response that are compared, (T,); pieces: the text of each token."""
 
     response_id: str
     prompt_ids: list[int]

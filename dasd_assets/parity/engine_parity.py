@@ -34,7 +34,7 @@ def build(recipe: Recipe) -> dg.AssetChecksDefinition:
                 faults.append(f"response {row['response_id']}: its tokens are not in student_tokens: materialize that")
                 continue
             ids, num_prompt = row["token_ids"], row["num_prompt_tokens"]
-            stored.append(stored_logprobs(row, ids[:num_prompt], ids[num_prompt:], student, recipe.parity))
+            stored.append(stored_logprobs(row, ids[:num_prompt], ids[num_prompt:], student))
         return rescore("student", recipe, engines, student, stored, faults)
 
     return engine_parity

@@ -29,12 +29,15 @@ def _advice(comparison: ParityResult, limits: Rescoring, role: str) -> list[str]
     """What a failed check asks of the user; nothing where no token was compared, as the faults say it then."""
     if comparison.table.is_empty():
         return []
-    wider = yaml.safe_dump(comparison.wider(limits), default_flow_style=True, sort_keys=False, width=10**6)
+    shown = f"`dasd check` and `dasd audit response {comparison.table.row(0, named=True)['response_id']}` show more"
+    wider = comparison.wider(limits)
+    if comparison.faults or wider == limits.model_dump(exclude_none=True):
+        return [f"no limit mends that: one of the two computations is wrong, and {shown}"]
+    line = yaml.safe_dump({role: wider}, default_flow_style=True, sort_keys=False, width=10**6).strip()[1:-1]
     return [
         f"rounding alone has a signed mean near 0 (here {comparison.bias:.2g}): then write "
-        f"{code(f'{role}: {wider.strip()}')} in the recipe's `parity` and `dasd run`, which makes no row again and "
-        "scores each batch's sample once more; else one of the two computations is wrong, and `dasd check` and "
-        f"`dasd audit response {comparison.table.row(0, named=True)['response_id']}` show more"
+        f"{code(line)} in the recipe's `parity` and `dasd run`, which makes no row again and "
+        f"scores each batch's sample once more; else one of the two computations is wrong, and {shown}"
     ]
 
 

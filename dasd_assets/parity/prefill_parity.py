@@ -48,7 +48,7 @@ def build(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetChecksDef
                     f"response {row['response_id']}: its tokens no longer read as its stored text and offsets"
                 )
             prompt_ids = teacher.chat.prompt_ids(row["question"], row["system_prompt"])
-            stored.append(stored_logprobs(row, prompt_ids, row["token_ids"], teacher, recipe.parity))
+            stored.append(stored_logprobs(row, prompt_ids, row["token_ids"], teacher))
         return rescore("teacher", recipe, engines, teacher, stored, faults)
 
     return prefill_parity

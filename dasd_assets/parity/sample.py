@@ -1,6 +1,7 @@
 """A sample of a batch's responses, with the logprobs that are stored of their tokens.
 
-Those whose ids hash lowest: a repeated check compares the same ones, and the sample is spread over the batch.
+Those whose ids hash lowest: a repeated check compares the same ones, and the sample is spread over the batch. Of each
+its first tokens, up to the recipe's limit, and of the longest all, since a fault may lie far from the beginning.
 `SEMI JOIN prompts` leaves out responses whose prompt was withdrawn.
 """
 
@@ -29,12 +30,15 @@ _STUDENT = f"""SELECT s.response_id, t.num_prompt_tokens, t.token_ids, s.logprob
 
 
 def teacher_sample(warehouse: Warehouse, parity: Parity, params: Row) -> Sequence[Row]:
-    """Responses of a batch at a temperature, with their prompts, by id. params: the candidates', batch, temperature."""
+    """Responses of a batch at a temperature, with their prompts, by id; num_compared: of its tokens.
+
+    params: the candidates', batch, temperature.
+    """
     return _sample(warehouse, parity, _DRAWN_OF_TEACHER, _TEACHER, params)
 
 
 def student_sample(warehouse: Warehouse, parity: Parity, params: Row) -> Sequence[Row]:
-    """Responses of a batch that the student has scored, by id. params: batch, student.
+    """Responses of a batch that the student has scored, by id; num_compared: of its tokens. params: batch, student.
 
     token_ids: prompt and response; None if `student_tokens` lacks them.
     """
@@ -44,13 +48,15 @@ def student_sample(warehouse: Warehouse, parity: Parity, params: Row) -> Sequenc
 def _sample(warehouse: Warehouse, parity: Parity, drawn: str, query: str, params: Row) -> Sequence[Row]:
     with warehouse.reading() as reading:
         ids = reading.read(drawn, {**params, "num_responses": parity.num_responses})["response_id"].to_list()
-        return reading.read(query, {**params, "ids": ids}).sort("response_id").to_dicts()
+        rows = reading.read(query, {**params, "ids": ids}).sort("response_id").to_dicts()
+    longest = max((len(row["logprobs"]) for row in rows), default=0)
+    kept = parity.max_tokens
+    whole = next((row["response_id"] for row in rows if len(row["logprobs"]) == longest), None)
+    return [{**row, "num_compared": longest if row["response_id"] == whole else kept} for row in rows]
 
 
-def stored_logprobs(
-    row: Row, prompt_ids: list[int], token_ids: list[int], model: PromptedModel, parity: Parity
-) -> StoredLogprobs:
-    """The logprobs of a row of a sample, up to the recipe's limit of tokens."""
-    kept = slice(parity.max_tokens)
+def stored_logprobs(row: Row, prompt_ids: list[int], token_ids: list[int], model: PromptedModel) -> StoredLogprobs:
+    """The logprobs of a row of a sample that are compared."""
+    kept = slice(row["num_compared"])
     pieces = model.chat.token_texts(token_ids[kept])
     return StoredLogprobs(row["response_id"], prompt_ids, token_ids[kept], row["logprobs"][kept], pieces)

@@ -106,8 +106,8 @@ def in_bfloat16(engine: str) -> Rescoring:
     """The limits where a recipe sets none.
 
     More than twice what rounding made of models that could be run (bench_parity.py, docs/log.md) on average, at most
-    0.043, and at p99, at most 0.22; a 1.7B model was reported with a mean of 0.046 (vLLM issue 18352). At p99.9 it is
-    five times the largest, 0.31, as that was seen on some hundred tokens of the largest model. Logprobs of sampling at
+    0.045, and at p99, at most 0.22; a 1.7B model was reported with a mean of 0.046 (vLLM issue 18352). At p99.9 it is
+    six times the largest, 0.25, as that was seen on some hundred tokens of the largest model. Logprobs of sampling at
     temperature 0.6, taken for raw ones, are above 0.5 at p99 even where a model is sure of 19 tokens in 20; their mean
     alone is not.
     """
@@ -124,7 +124,7 @@ class Parity(Part):
     num_responses: Positive = 16
     """Of each batch."""
     max_tokens: Positive = 4096
-    """Of each response."""
+    """Of each response but the longest of a sample, of which all are compared."""
     teacher: Rescoring = in_bfloat16(OWN)
     """The teacher's logprobs, which came with sampling."""
     student: Rescoring = in_bfloat16(PLAIN_SCORER)

@@ -29,7 +29,12 @@ PATIENCE_SECONDS = 60.0  # of who is about to commit, while the database starts 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # between two tries to connect
 LOOK_SECONDS = 0.05  # as often as a lock file is looked at
 # What libpq says of a server that is away for a moment; with a wrong password or name there is nothing to wait for.
-AWAY = ("refused", "starting up", "shutting down", "recovery", "unexpectedly", "timeout expired", "reset by peer")
+AWAY = (
+    *("refused", "starting up", "shutting down", "recovery", "unexpectedly", "timeout expired", "reset by peer"),
+    *("translate host name", "No route to host", "unreachable"),  # while its address moves to another machine
+    *("too many clients", "connection slots"),
+)
+TRIES = 3  # to take a lock, each with PATIENCE_SECONDS, where the database goes away while somebody waits for it
 RequireLock = Callable[[], None]  # raises CatalogAway if the lock has been lost meanwhile
 
 
@@ -213,12 +218,25 @@ class PostgresCatalog:
     def locked(self, name: str = COMMIT, timeout: float = -1) -> Iterator[RequireLock]:
         # The lock ends with its session: when the process is killed, at once; when its machine is lost, with the
         # keepalives; when the database starts again, so that who commits asks once more just before.
-        with closing(self._session(PATIENCE_SECONDS)) as session:
-            self._take(session, name, timeout)
+        with closing(self._holder(name, timeout)) as session:
             try:
                 yield lambda: self._require(session)
             finally:
                 self._give_back(session, name)
+
+    def _holder(self, name: str, timeout: float) -> "Session":
+        """A session that holds the lock; another one where the database starts again while the first waits for it."""
+        for tries_left in reversed(range(TRIES)):
+            session = self._session(PATIENCE_SECONDS)
+            try:
+                self._take(session, name, timeout)
+            except BaseException as error:
+                session.close()
+                if not (tries_left and isinstance(error, CatalogAway)):
+                    raise
+            else:
+                return session
+        raise AssertionError("the last try returns or raises")
 
     def _take(self, session: "Session", name: str, timeout: float) -> None:
         key, until = (LOCK_SPACE, LOCK_KEYS[name]), time.monotonic() + timeout
