@@ -227,20 +227,30 @@ def test_what_ways_alone_move_has_an_interval_as_wide_as_answers_drawn_anew_spre
     inside = [
         one.low <= moved.mean() <= one.high for one in found if one and one.low is not None and one.high is not None
     ]
-    assert 0.9 <= np.mean(inside) <= 0.99
+    assert np.mean(inside) >= 0.9
 
 
 def test_ways_alone_are_told_of_the_seeds_that_both_have_and_of_none_otherwise() -> None:
     given = answered(
-        *(of_ways("random", seed, ("long", 2, seed), ("short", 2, 1)) for seed in (1, 2)),
-        of_ways("das", 2, ("long", 1, 0), ("short", 3, 0)),
-        of_ways("low", 3, ("long", 4, 4)),
-        of_ways("student", None, ("long", 4, 0)),
+        *(of_ways("random", seed, ("long", 20, 10 * seed), ("short", 20, 10)) for seed in (1, 2)),
+        of_ways("das", 2, ("long", 10, 0), ("short", 30, 0)),
+        of_ways("low", 3, ("long", 40, 40)),
+        of_ways("student", None, ("long", 40, 0)),
     )
     both, untrained = (by_ways_alone(given, arm, "random") for arm in ("das", "student"))
     assert by_ways_alone(given, "low", "random") is None
     assert both and both.num_seeds == 1 and both.difference == pytest.approx((1 + 3 * 0.5) / 4 - 0.75)
     assert untrained and untrained.num_seeds == 2 and untrained.difference == pytest.approx(0.75 - 0.625)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_of_a_way_that_the_baseline_goes_on_few_questions_no_accuracy_is_taken_from_it(right: int) -> None:
+    given = answered(
+        of_ways("random", 1, ("rare", 1, right), ("often", 39, 20)),
+        of_ways("das", 1, ("rare", 20, 7), ("often", 20, 0)),
+    )
+    found = by_ways_alone(given, "das", "random")
+    assert found and found.difference == pytest.approx((7 + 20 * 20 / 39) / 40 - (20 + right) / 40)
 
 
 def test_the_error_of_a_mean_is_over_questions_of_which_all_examples_are_one() -> None:
@@ -371,6 +381,20 @@ def test_the_tables_of_difficulty_have_each_arms_accuracy_and_each_difference_in
     assert stars == [p is not None and p < 0.05 for p in corrected] and 0 < sum(stars) < 9
     [only] = found = difficulty_tables(GRID, math.filter(pl.col("arm") == "das"), STAGES, groups)
     assert len(found[only].rows) == 1
+
+
+def test_of_a_group_of_one_question_and_of_one_that_nobody_answers_right_nothing_could_be_seen(
+    answers: pl.DataFrame,
+) -> None:
+    math = answers.filter(pl.col("benchmark") == "math").with_columns(
+        correct=pl.col("correct") & ~pl.col("question_id").is_in(["q0", "q1"])
+    )
+    asked = [("math", f"q{i}", {0: "hard", 1: "hard", 2: "alone"}.get(i, "sums"), None) for i in range(40)]
+    schema = {"benchmark": pl.String, "question_id": pl.String, "domain": pl.String, "level": pl.Int32}
+    found = difficulty_tables(GRID, math, STAGES, grouped(pl.DataFrame(asked, schema, orient="row")))
+    seen = found["could have seen"]
+    assert list(seen.columns) == ["arm", "less", "alone (1)", "hard (2)", "sums (37)"]
+    assert all(row["alone (1)"] is row["hard (2)"] is None and row["sums (37)"] for row in seen.rows)
 
 
 def cells(line: str) -> list[str]:

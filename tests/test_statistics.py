@@ -9,7 +9,14 @@ import pytest
 
 from dasd_assets.rules.statistics import bootstrap as bootstrap_module
 from dasd_assets.rules.statistics.bootstrap import LEAST_P, deviations, interval, p_value
-from dasd_assets.rules.statistics.comparison import Comparison, compare, comparisons, mean_accuracy, p_text
+from dasd_assets.rules.statistics.comparison import (
+    Comparison,
+    compare,
+    comparisons,
+    corrected_p_text,
+    mean_accuracy,
+    p_text,
+)
 from dasd_assets.rules.statistics.holm import holm
 from dasd_assets.rules.statistics.pairing import Paired, Unpaired, paired_differences
 from dasd_assets.rules.statistics.power import detectable_with, minimum_detectable_effect, student_quantile
@@ -373,4 +380,9 @@ def test_what_more_of_each_would_buy() -> None:
 
 def test_no_p_value_is_shown_as_zero() -> None:
     assert [p_text(p) for p in (0.0002, 0.00099, 0.001, 0.0496, 1.0)] == ["<0.001", "<0.001", "0.001", "0.050", "1.000"]
+    of_two = [corrected_p_text(p, 2) for p in (2 * LEAST_P, 4 * LEAST_P)]
+    assert of_two == ["<0.001", "<0.001"]
+    found = [LEAST_P] * 17 + [2 * LEAST_P, 30 * LEAST_P]  # the one but last is no smaller than those before it
+    shown = [corrected_p_text(p, len(found)) for p in holm(found) if p is not None]
+    assert shown == ["≤0.004"] * 18 + ["0.006"]
     assert [p_text(p, at_most=True) for p in (0.0002, 22 * LEAST_P)] == ["<0.001", "≤0.005"]

@@ -105,7 +105,7 @@ def _difference(row: Record) -> str:
         why = "of a single question" if row["num_questions"] == 1 else "where every question differs alike"
         return f"{row['difference']:+.1%} (no interval: {why} it is not known how much another one would)"
     rows = f"{row['num_corrected']} {'benchmark' if row['domain'] is None else 'domain'} rows"
-    p_holm = corrected_p_text(row["p_holm"], row["p"])
+    p_holm = corrected_p_text(row["p_holm"], row["num_corrected"])
     corrected = f", {p_holm} corrected for the {rows}" if row["num_corrected"] > 1 else ""
     seeds = f"; one seed: {OF_ONE_SEED}" if row["num_seeds"] == 1 else ""
     return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"

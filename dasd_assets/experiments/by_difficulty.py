@@ -75,6 +75,8 @@ def difficulty_tables(
     for value, labels in (("accuracy", (ARM,)), ("difference", (ARM, "less")), ("could have seen", (ARM, "less"))):
         present = found.drop_nulls(value)
         if not present.is_empty():
-            wide = present.pivot("benchmark", index=labels, values=value).select(*labels, *heads).rename(heads)
+            wide = present.pivot("benchmark", index=labels, values=value)
+            lacking = [pl.lit(None, pl.String).alias(group) for group in heads if group not in wide.columns]
+            wide = wide.with_columns(lacking).select(*labels, *heads).rename(heads)
             tables[value] = ShownTable(wide.columns, wide.to_dicts())
     return tables

@@ -52,6 +52,11 @@ def _halves(ordered: pl.DataFrame, shortest: pl.DataFrame) -> str:
 
 
 def change_text(halves: Halves) -> str:
-    """The longer half less the shorter, with its interval: `-8.4 [-10.6, -6.1]`, in points of %."""
+    """The longer half less the shorter, with its interval: `-8.4 [-10.6, -6.1]`, in points of %.
+
+    Without one where all of each half are alike, which does not say how exact that is.
+    """
+    if not halves.width:
+        return f"{100 * halves.change:+.1f}"
     low, high = (100 * (halves.change + side * halves.width) for side in (-1, 1))
     return f"{100 * halves.change:+.1f} [{low:+.1f}, {high:+.1f}]"

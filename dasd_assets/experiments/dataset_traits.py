@@ -6,6 +6,7 @@ Policies differ in all of these at once; an arm that wins may win by any of them
 import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
+from dasd_assets.rules.candidates import JUDGED
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.sft_datasets import NO_LOSS
@@ -131,8 +132,8 @@ def _examples(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> tupl
         for name, score in _SCORES.items()
     )
     verdicts = "".join(
-        f"""LEFT JOIN (SELECT response_id, passed FROM response_verdicts WHERE filter = '{filter_name}'
-            AND filter_version = $filter_version) {name}_verdict USING (response_id)
+        f"""LEFT JOIN (SELECT response_id, passed FROM response_verdicts v WHERE filter = '{filter_name}'
+            AND filter_version = $filter_version AND {JUDGED}) {name}_verdict USING (response_id)
         """
         for name, filter_name in _PASSED.items()
     )

@@ -37,16 +37,18 @@ CAPTIONS = {
 }
 _WAYS_LEGEND = """In %: how much of what an arm is trained on goes this way · how many of its answers do · how many of
 these answers are right. By ways alone: points that the arm would be from `{baseline}` if its answers were as right in
-each way as those of `{baseline}`, with a 95 % interval; what its difference is beyond that comes from how right they
-are within the ways ([how it is computed](../statistics.md#by-ways-alone)). ± a standard error over seeds and questions;
-what an arm is trained on was counted. Trained on, answers: how many, over all stages, questions and seeds. A text goes
-the first way whose expression is found in it:"""
+each way as those of `{baseline}`, over the seeds that both have, with a 95 % interval; what its difference is beyond
+that comes from how right they are within the ways ([how it is computed](../statistics.md#by-ways-alone)). ± a standard
+error over seeds and questions, of one model over questions, and none where all are alike; what an arm is trained on was
+counted. Trained on, answers: how many, over all stages, questions and seeds. A text goes the first way whose expression
+is found in it:"""
 _DIFFICULTY_LEGEND = """As above, on the questions of a domain and on those of some of its levels, which their metadata
 names; in brackets how many questions these are. First accuracies in %, ± a standard error over seeds and questions;
 then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval; and what
 could have been seen of each, were it the only one. Intervals are not corrected for how many they are: where nothing
 differs, one in twenty leaves zero out. A star stands where p, corrected for all differences of the table, is below
-0.05. That one has a star and another has none is not yet a difference between the two."""
+0.05, which none of more than 250 can be. That one has a star and another has none is not yet a difference between the
+two."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds, ± a standard error over questions: all examples
 to a question, of all seeds, are taken as one. Continuations: examples that the student began and the teacher ended,
 where the student's own answer had been cut off; the others are responses of the teacher's own, and the columns after
@@ -56,11 +58,11 @@ is known to be wrong (the filter `work`). Teacher share: of the sentences. Mean 
 less the student's, per token, over the sentences. Probability: of a token under the teacher, a geometric mean of a
 response."""
 _DIFFERENCES_LEGEND = """What of this differs between arms that are compared, an arm less the one that is named, over
-all stages. Same: the share of the arm's examples that the other has, too, under the same seed. What two arms share, and
-a trait in which they hardly differ, cannot make their students differ. The others are differences of the means above,
-with a 95 % interval over questions, each with all its examples, of all seeds and both arms
-([how it is computed](../statistics.md#what-arms-were-trained-on)). Training loss: a mean over the steps of the last
-stage, paired by seed, with an interval over seeds; where one arm takes more steps, it differs by these, too."""
+all stages. Same: the share of the arm's examples that the other has, too, under the same seed. Where arms share all and
+differ in no trait, their order, repetition or labels are what is left to make their students differ. The others are
+differences of the means above, with a 95 % interval over questions, each with all its examples, of all seeds and both
+arms ([how it is computed](../statistics.md#what-arms-were-trained-on)). Training loss: a mean over the steps of the
+last stage, paired by seed, with an interval over seeds; where one arm takes more steps, it differs by these, too."""
 HASH_CHARS = 12
 
 

@@ -102,11 +102,12 @@ def result_rows(
     compared: of `compared_arms`. outdated: of `cells.outdated_cells`; how many an arm has stands beside its seeds.
     """
     num_outdated = Counter(arm for arm, _ in outdated)
+    corrected = compared.with_columns(num_corrected=pl.col("p").count())
     spent = {row["arm"]: row for row in _spent(stages).to_dicts()}
     rows = list[Shown]()
     for setting, part in of_models(answers, experiment).sort(SETTING).group_by(SETTING, maintain_order=True):
         named = dict(zip(SETTING, setting, strict=True))
-        found = {(row["arm"], row["baseline"]): row for row in compared.filter(**named).to_dicts()}
+        found = {(row["arm"], row["baseline"]): row for row in corrected.filter(**named).to_dicts()}
         for arm in experiment.arms:
             of_arm = part.filter(pl.col("arm") == arm)
             if not of_arm.is_empty():
@@ -144,7 +145,7 @@ def _difference(found: Row | None) -> Shown:
     return {
         **row,
         "difference": f"{row['difference']} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
-        "p (Holm)": corrected_p_text(found["p_holm"], found["p"]),
+        "p (Holm)": corrected_p_text(found["p_holm"], found["num_corrected"]),
         "could have seen": f"{100 * found['minimum_detectable_effect']:.1f}",
     }
 

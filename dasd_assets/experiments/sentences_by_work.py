@@ -11,7 +11,7 @@ from dasd_assets.experiments.dataset_traits import clustered_error, mean_of
 from dasd_assets.experiments.result_table import markdown_table
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
-from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, OF_RECIPE, candidate_params
+from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, JUDGED, OF_RECIPE, candidate_params
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
@@ -44,7 +44,8 @@ def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]
             sentence_index = max(sentence_index) OVER (PARTITION BY response_id) AS is_last FROM sentence_types
             WHERE student_fingerprint = $student AND threshold_version = $threshold_version),
         judged AS (SELECT response_id, bool_and(passed) FILTER (filter = '{WORK}') AS sound,
-            bool_and(passed) FILTER (filter = '{CORRECTNESS}') AS is_right FROM response_verdicts
+            bool_and(passed) FILTER (filter = '{CORRECTNESS}' AND {JUDGED}) AS is_right
+            FROM response_verdicts v
             WHERE filter_version = $filter_version GROUP BY ALL)
         SELECT p.domain, sound, r.prompt_id, count(DISTINCT response_id) AS responses,
             count(*) FILTER (is_last AND is_teacher)::DOUBLE AS last, count(*) FILTER (is_last) AS last_count,
@@ -67,6 +68,10 @@ def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]
 
 
 def _row(row: Row) -> dict[str, str]:
-    shares = (f"{100 * row[name]:.1f} ± {100 * (row[f'{name}_error'] or 0):.1f}" for name in _SHARES)
+    shares = (_percent(row[name], row[f"{name}_error"]) for name in _SHARES)
     values = (row["domain"], _WORK[row["sound"]], f"{row['responses']:,}", *shares)
     return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _percent(share: float | None, error: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")

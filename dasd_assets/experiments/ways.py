@@ -15,6 +15,7 @@ from dasd_resources.recipe.experiment import ANSWERED, ARM, BY_WAYS, OTHER_WAY, 
 from dasd_resources.storage.warehouse import Warehouse
 
 FAILED = "failed"  # the way of a request that failed, in no table
+FEW = 10  # questions: of fewer, an accuracy has no error to be relied on
 
 
 def ways_shown(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame) -> pl.DataFrame:
@@ -91,9 +92,10 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
 def by_ways_alone(answered: pl.DataFrame, arm: str, baseline: str) -> Comparison | None:
     """The arm's accuracy less the baseline's, were it as right in each way as the baseline is: direct standardisation.
 
-    In a way that the baseline never goes the arm is as right as it is. Its interval is that of any difference, of what
-    each answer adds to it: an arm's answer the baseline's accuracy in its way; an answer of the baseline, by how much
-    it moves that accuracy. None where they share no seed. answered: of `ways_answered`.
+    In a way that the baseline goes on fewer than FEW questions, the arm is as right as it is. Its interval is that of
+    any difference, of what each answer adds to it: an arm's answer the baseline's accuracy in its way; an answer of the
+    baseline, by how much it moves that accuracy. None where they share no seed. answered: of `ways_answered`, as many
+    to each question.
     """
     seeds = [set(answered.filter(pl.col(ARM) == name)["seed"]) for name in (arm, baseline)]
     if not can_be_paired(*seeds):
@@ -102,9 +104,11 @@ def by_ways_alone(answered: pl.DataFrame, arm: str, baseline: str) -> Comparison
     pair = answered.filter(pl.col(ARM).is_in([arm, baseline]), pl.col("seed").is_in(list(common), nulls_equal=True))
     of_arm = pl.col(ARM) == arm
     own, others = (pl.col("way").filter(side).count().over("way") / side.sum() for side in (of_arm, ~of_arm))
-    right = pl.col("correct").filter(~of_arm).mean().over("way")
+    known = pl.col("question_id").filter(~of_arm).n_unique().over("way") >= FEW
+    right = pl.when(known).then(pl.col("correct").filter(~of_arm).mean().over("way"))
     correct = pl.col("correct").cast(pl.Float64)
-    added = pl.when(of_arm).then(pl.coalesce(right, correct)).otherwise(correct - (correct - right) * own / others)
+    expected = pl.coalesce(right, correct)
+    added = pl.when(of_arm).then(expected).otherwise(correct - (correct - expected) * own / others)
     return compare(paired_differences(pair.with_columns(added=added), arm, baseline, value="added"))
 
 

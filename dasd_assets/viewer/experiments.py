@@ -11,7 +11,7 @@ from dasd_assets.rules.statistics.comparison import OF_ONE_SEED
 from dasd_assets.viewer.viewer import Viewer
 
 Setting = tuple[str, float, float, int]  # benchmark, temperature, top-p, token limit
-_COMPARED = """SELECT * FROM experiment_comparisons
+_COMPARED = """SELECT *, count(p) OVER (PARTITION BY recipe, experiment) AS num_corrected FROM experiment_comparisons
     ORDER BY recipe, experiment, benchmark, temperature, difference DESC"""
 _CELLS = """SELECT x.recipe, x.experiment, x.arm, x.seed, x.stage, x.checkpoint_id, x.dataset, x.policy, x.num_examples,
         x.num_tokens, x.num_steps, x.run_id, c.materialized_at

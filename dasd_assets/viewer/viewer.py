@@ -51,7 +51,7 @@ class Viewer:
             "runs": lambda text: runs(str(text)),
             "prob": lambda value: "–" if value is None else f"{value:.3f}",
             "incomplete": incomplete,
-            "p_value": lambda p_holm, p: "–" if p_holm is None else corrected_p_text(p_holm, p),
+            "p_value": lambda p_holm, num: "–" if p_holm is None else corrected_p_text(p_holm, num),
             "short": lambda identity: str(identity)[:8],
             "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",
         }

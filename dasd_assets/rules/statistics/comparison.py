@@ -116,9 +116,9 @@ def p_text(p: float, *, at_most: bool = False) -> str:
     return f"≤{ceil(1000 * p) / 1000:.3f}" if at_most else f"{p:.3f}"
 
 
-def corrected_p_text(p_holm: float, p: float) -> str:
-    """A corrected p-value. p: the same before; at its least, it may be smaller than is shown."""
-    return p_text(p_holm, at_most=p <= LEAST_P)
+def corrected_p_text(p_holm: float, num_corrected: int) -> str:
+    """A p-value corrected for so many; at the least that it can be, more replicates could have made it smaller."""
+    return p_text(p_holm, at_most=p_holm <= num_corrected * LEAST_P * (1 + 1e-9))
 
 
 def mean_accuracy(answers: pl.DataFrame) -> Mean:
