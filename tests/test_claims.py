@@ -30,13 +30,13 @@ def plain(text: str) -> str:
 
 
 def blocks() -> list[tuple[str, str]]:
-    """(text, pages) of each row and paragraph of a section; of a row of what was found, what was.
+    """(text, pages) of each row, list item and paragraph of a section that has figures.
 
     Its pages are those that it links to; why it was found is said of the pages that the whole section links to.
     """
-    found = [(part.split(" | ")[1] if part.startswith("| ") else part, linked(part)) for part in parts(FOUND)]
-    why = [(part, linked(WHY)) for part in parts(WHY) if VALUE.search(plain(part))]
-    return [(re.sub(r"T=[\d.]+", "", plain(LINK.sub("", text))), pages) for text, pages in [*found, *why] if pages]
+    found = [(part, linked(part)) for part in parts(FOUND)] + [(part, linked(WHY)) for part in parts(WHY)]
+    texts = [(re.sub(r"T=[\d.]+", "", plain(LINK.sub("", part))), pages) for part, pages in found if pages]
+    return [(text, pages) for text, pages in texts if VALUE.search(text)]
 
 
 def parts(section: str) -> list[str]:

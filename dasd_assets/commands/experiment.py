@@ -33,8 +33,9 @@ from dasd_assets.experiments.cells import (
     stage_rows,
     trained_cells,
 )
+from dasd_assets.experiments.claims import verdicts
 from dasd_assets.experiments.pages import write_pages
-from dasd_assets.experiments.result_table import COLUMNS, compared_arms, one_seed_note, result_rows
+from dasd_assets.experiments.result_table import COLUMNS, Results, compared_arms, one_seed_note, result_rows
 from dasd_assets.records.progress import duration
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.in_process import RunFailed, execute
@@ -200,14 +201,15 @@ def _neighbours(every: Sequence[Name], chosen: Iterable[Name]) -> Iterator[tuple
 
 
 def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterator[str]:
-    """The experiment's table, with what the report found."""
+    """The experiment's table, with what the report found, and the verdict on each claim."""
     found, num = answers(warehouse, recipe, experiment), len(every_cell(experiment))
     yield from ("", experiment.title, f"  baseline {experiment.baseline}; the report: {experiment.report}", "")
     if found.is_empty():
         yield "  no cell has answered all questions yet"
         return
-    compared, outdated = compared_arms(found, experiment), outdated_cells(warehouse, recipe, experiment)
-    shown = result_rows(found, stage_rows(warehouse, recipe, experiment), compared, experiment, outdated)
+    compared, stages = compared_arms(found, experiment), stage_rows(warehouse, recipe, experiment)
+    outdated = outdated_cells(warehouse, recipe, experiment)
+    shown = result_rows(found, stages, compared, experiment, outdated)
     rows = [COLUMNS, *([row[name] for name in COLUMNS] for row in shown)]
     texts = [["" if value is None else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -219,6 +221,8 @@ def page(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> Iterat
         yield f"  {failed}"
     if text := outdated_text(outdated):
         yield f"  {text}"
+    for one in verdicts(warehouse, recipe, experiment, Results(found, compared, stages, outdated)):
+        yield from ("", f"  claim: {one.claim}", f"  verdict: {one.text}", *(f"    {line}" for line in one.comparisons))
 
 
 def listed(warehouse: Warehouse, recipe: Recipe, home: Path) -> Iterator[str]:

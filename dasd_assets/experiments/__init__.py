@@ -8,6 +8,7 @@
 | `comparison` | `experiment_report_…` | `experiment_comparisons` |
 | `cells` | | what an arm has under a seed: partitions, rows, answers |
 | `result_table` | | the table of a report, as rows and as Markdown |
+| `claims` | | what the experiment claims, and what its comparisons say of it |
 | `report_tables` | | the other tables of a report: from the four below, as rows |
 | `by_difficulty` | | accuracies and differences by domain and by level of difficulty |
 | `dataset_traits` | | what the arms were trained on: length, correctness, scores |

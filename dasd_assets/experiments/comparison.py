@@ -21,6 +21,7 @@ from dasd_assets.experiments.cells import (
     outdated_text,
     stage_rows,
 )
+from dasd_assets.experiments.claims import claims_table, verdicts
 from dasd_assets.experiments.figure_data import loss_curves, losses, probabilities, rollouts
 from dasd_assets.experiments.figures import (
     cut_off_by_length,
@@ -151,6 +152,7 @@ def details(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, result
     by_level, of_now = by_difficulty(warehouse, experiment, stages, found), current(stages, outdated)
     traits, differences = of_training(warehouse, recipe, experiment, of_now)
     tables = {
+        "claims": claims_table(verdicts(warehouse, recipe, experiment, results)),
         **{f"by_difficulty {setting}, {of}": one for setting, both in by_level.items() for of, one in both.items()},
         "trained_on": traits,
         "training_differences": differences,

@@ -1,10 +1,11 @@
 """What one experiment has found, as the text of a page: its arms, result, figures, and what it was made from."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
 from dasd_assets.experiments.cells import Cell, current, every_cell, failed_text, outdated_text
+from dasd_assets.experiments.claims import Verdict, claims_section
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
@@ -71,10 +72,11 @@ def experiment_page(
     recipe: Recipe,
     experiment: Experiment,
     results: Results,
+    judged: Sequence[Verdict],
     now: str,
     images: Mapping[str, str],
 ) -> str:
-    """An experiment's page. now: of `answers_hash`; images: figure -> path."""
+    """An experiment's page. judged: of `claims.verdicts`; now: of `answers_hash`; images: figure -> path."""
     found, compared, stages, outdated = results
     rows, of_now = result_rows(found, stages, compared, experiment, outdated), current(stages, outdated)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
@@ -88,6 +90,7 @@ def experiment_page(
         *meaning,
         *written_of_others(experiment, now),
         *declared_after(experiment),
+        *claims_section(judged),
         "## What is compared",
         _compared_text(recipe, experiment, found),
         markdown_table(

@@ -4,13 +4,14 @@ Everything is read from the warehouse. The same rows give the same bytes: no tim
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows
+from dasd_assets.experiments.claims import CLAIMED, LEGEND, claim_rows, verdicts
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.experiment_page import (
     MARK,
@@ -19,7 +20,7 @@ from dasd_assets.experiments.experiment_page import (
     experiment_page,
     written_of_others,
 )
-from dasd_assets.experiments.result_table import Results, compared_arms, markdown_table
+from dasd_assets.experiments.result_table import Results, Shown, compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe import Recipe
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INDEX, FIGURES = "results.md", "figures"
+CLAIMS = (*CLAIMED, "page")
+EXPERIMENTS = ("experiment", "arms", "seeds", "cells", "significant", "what it means")
+OF_ANOTHER_HOME = "*Not run in this home: the page is of another.*"
 File = tuple[str, bytes]  # path in the folder, content
 
 
@@ -51,23 +55,28 @@ def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Expe
 
 
 def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> Iterator[File]:
-    listed = list[dict[str, Cell | None]]()
+    claimed, listed = list[Shown](), list[Shown]()
     for experiment in experiments:
         found = answers(warehouse, recipe, experiment)
-        compared = compared_arms(found, experiment)
-        now = answers_hash(found)
-        of_another = dict(_written(folder, experiment.name)) if found.is_empty() else {}
-        yield from of_another.items()
-        listed.append(_listed(experiment, found, compared, now, bool(of_another)))
+        compared, now = compared_arms(found, experiment), answers_hash(found)
+        row = _listed(experiment, found, compared, now)
+        if found.is_empty() and (of_another := dict(_written(folder, experiment.name))):
+            yield from of_another.items()
+            claimed += _rows_there(folder, CLAIMS, experiment.name)
+            listed.append(_of_another(next(iter(_rows_there(folder, EXPERIMENTS, experiment.name)), row), experiment))
+            continue
+        stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
+        results = Results(found, compared, stages, outdated)
+        judged = verdicts(warehouse, recipe, experiment, results)
+        claimed += [{**claim, "page": row["experiment"]} for claim in claim_rows(judged)]
+        listed.append(row)
         if not found.is_empty():
-            stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
-            results = Results(found, compared, stages, outdated)
             figures = pictures(warehouse, recipe, experiment, results)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, results, now, images)
+            text = experiment_page(warehouse, recipe, experiment, results, judged, now, images)
             yield f"{experiment.name}.md", text.encode()
-    yield INDEX, index_page(recipe, listed).encode()
+    yield INDEX, index_page(recipe, claimed, listed).encode()
 
 
 def _written(folder: Path, name: str) -> Iterator[File]:
@@ -76,31 +85,45 @@ def _written(folder: Path, name: str) -> Iterator[File]:
         yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
-def index_page(recipe: Recipe, listed: Sequence[Mapping[str, Cell | None]]) -> str:
-    """The list of the experiments: how far each is, how many differences are significant, and a sentence on each."""
-    columns = ("experiment", "arms", "seeds", "cells", "significant", "what it means")
+def _rows_there(folder: Path, columns: Sequence[str], name: str) -> list[Shown]:
+    """The rows that an experiment has in a table of the list that is in the folder, as they stand there."""
+    text = (folder / INDEX).read_text(encoding="utf-8") if (folder / INDEX).is_file() else ""
+    _, _, below = text.partition(markdown_table(columns, []) + "\n")
+    lines = (line.removeprefix("| ").removesuffix(" |") for line in below.partition("\n\n")[0].splitlines())
+    cells = ([None if cell == "–" else cell.replace(r"\|", "|") for cell in line.split(" | ")] for line in lines)
+    rows = (dict[str, Cell | None](zip(columns, row, strict=True)) for row in cells if len(row) == len(columns))
+    return [row for row in rows if str(row.get("page", row.get("experiment"))).endswith(f"]({name}.md)")]
+
+
+def _of_another(row: Shown, experiment: Experiment) -> Shown:
+    """A row of the list that says that the page is of another home, and links to it."""
+    said = str(row["what it means"] or "").removesuffix(OF_ANOTHER_HOME).strip()
+    title = f"[{experiment.title}]({experiment.name}.md)"
+    return {**row, "experiment": title, "what it means": f"{said} {OF_ANOTHER_HOME}".strip()}
+
+
+def index_page(recipe: Recipe, claimed: Sequence[Shown], listed: Sequence[Shown]) -> str:
+    """The claims of the experiments with their verdicts, and the list: how far each is, and a sentence on each."""
     parts = [
         MARK,
         f"# Results of the experiments of `{recipe.name}`",
         "What an experiment is and how it is declared: [experiments](../experiments.md). How intervals and p-values "
         "are computed: [statistics](../statistics.md).",
-        markdown_table(columns, listed),
+        *(["## What is claimed", markdown_table(CLAIMS, claimed), LEGEND, "## The experiments"] if claimed else []),
+        markdown_table(EXPERIMENTS, listed),
         "Significant: differences, from the baseline and of further pairs, whose p, corrected within an experiment, "
         f"is below {SIGNIFICANT}.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _listed(
-    experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame, now: str, of_another_home: bool
-) -> dict[str, Cell | None]:
+def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame, now: str) -> Shown:
     done = found.select("arm", "seed").n_unique()
     said = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
     said += [*written_of_others(experiment, now), *declared_after(experiment)] if done else declared_after(experiment)
-    said += ["*Not run in this home: the page is of another.*"] if of_another_home else []
     significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
     return {
-        "experiment": f"[{experiment.title}]({experiment.name}.md)" if done or of_another_home else experiment.title,
+        "experiment": f"[{experiment.title}]({experiment.name}.md)" if done else experiment.title,
         "arms": len(experiment.arms),
         "seeds": len(experiment.seeds),
         "cells": f"{done} of {len(every_cell(experiment))}",

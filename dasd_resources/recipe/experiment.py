@@ -10,13 +10,12 @@ import duckdb
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dasd_resources.dataset_names import MIXED
+from dasd_resources.recipe.claim import Claim, Name, Pair
 from dasd_resources.recipe.parts import AddedLater, DecidesNothing, Part, Positive
 from dasd_resources.recipe.selection_settings import Selection, Unit
 from dasd_resources.recipe.training_settings import StageTraining
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Pair = Annotated[tuple[Name, Name], Field(strict=False)]  # arms, of which the first less the second is asked for
 # Columns of the table of ways, besides the ways: the arm, what goes none of them, what they make of accuracy, counts.
 OF_WAYS = ARM, OTHER_WAY, BY_WAYS, SHOWN, ANSWERED = "arm", "other", "by ways alone", "trained on", "answers"
 
@@ -149,7 +148,8 @@ class ArmStage(Part):
 class Experiment(Part):
     """What is compared with what: each arm is trained from each seed, and all answer the same held-out questions.
 
-    report: what the report found, in words, to stand beside the result. meaning: what the result says, written by who
+    report: what the report found, in words, to stand beside the result. claims: what it or you expect, declared before
+    looking; the verdict on each is computed. meaning: what the result says, written by who
     has read it; meaning_of: the hash, on the page, of the judged answers that were read. declared_after: experiments
     whose results had been seen by then, which the page says. arms: name -> its stages, in order; one without stages is
     the untrained student. Every arm is compared with the baseline; pairs: arms that are compared besides, the first
@@ -160,6 +160,7 @@ class Experiment(Part):
     name: Name
     title: Annotated[str, Field(min_length=1)]
     report: Annotated[str, Field(min_length=1)]
+    claims: Annotated[tuple[Claim, ...], DecidesNothing] = Field((), strict=False)
     meaning: Annotated[str | None, DecidesNothing] = Field(None, min_length=1)
     meaning_of: Annotated[str | None, DecidesNothing] = Field(None, pattern=r"^[0-9a-f]{12}$")
     declared_after: Annotated[tuple[Name, ...], DecidesNothing] = Field((), strict=False)
@@ -202,15 +203,33 @@ class Experiment(Part):
     def _new_pairs(self) -> Self:
         found = [frozenset({arm, self.baseline}) for arm in self.arms]
         for pair in self.pairs:
-            shown = f"pairs: [{', '.join(pair)}]"
-            if unknown := [name for name in pair if name not in self.arms]:
-                raise ValueError(f"{shown}: {unknown[0]!r} is no arm; there are {', '.join(self.arms)}")
+            shown = self._shown("pairs", pair)
             if len(set(pair)) == 1:
                 raise ValueError(f"{shown} is an arm and itself; name two")
             if frozenset(pair) in found:
                 raise ValueError(f"{shown} is compared already, this way round or the other; remove it")
             found.append(frozenset(pair))
         return self
+
+    @model_validator(mode="after")
+    def _decidable(self) -> Self:
+        compared = set(map(frozenset, self.compared))
+        for number, claim in enumerate(self.claims):
+            for pair in claim.above:
+                shown = self._shown(f"claims.{number}.above", pair)
+                if frozenset(pair) not in compared:
+                    raise ValueError(f"{shown} is not compared; name it in pairs, too")
+                untrained = [arm for arm in pair if not self.arms[arm]]
+                if untrained and claim.of != "accuracy":
+                    raise ValueError(f"{shown}: {untrained[0]} is trained on nothing, so it has no {claim.of}")
+        return self
+
+    def _shown(self, key: str, pair: Pair) -> str:
+        """A pair as a message names it; raises ValueError where one of the two is no arm."""
+        shown = f"{key}: [{', '.join(pair)}]"
+        if unknown := [name for name in pair if name not in self.arms]:
+            raise ValueError(f"{shown}: {unknown[0]!r} is no arm; there are {', '.join(self.arms)}")
+        return shown
 
     @property
     def datasets(self) -> set[str]:
