@@ -13,7 +13,7 @@ from dasd_assets.commands.experiment import listed, named_experiments, sound_exp
 from dasd_assets.definitions import usable_experiments
 from dasd_assets.experiments.experiment_page import HASH_CHARS
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.arms import arm_dataset, declared_rule
+from dasd_assets.rules.arms import arm_dataset, compared_rule, declared_rule
 from dasd_assets.stage_training import training_version
 from dasd_resources.content_hash import content_hash
 from dasd_resources.demo.questions import read_rows
@@ -189,6 +189,36 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             {"ways": {"other": "x"}},
             "two_arms.yaml: ways: other is a column of the table of ways; name it otherwise",
         ),
+        (
+            {"claims": [{"claim": "It trains better.", "above": [["hihg", "low"]]}]},
+            "two_arms.yaml: experiment: claims.0.above: [hihg, low]: 'hihg' is no arm; there are low, high",
+        ),
+        (
+            {
+                "arms": {"low": [{"dataset": "t060"}], "high": [{"dataset": "t100"}], "none": []},
+                "claims": [
+                    {"claim": "It trains better.", "above": [["none", "low"]]},
+                    {"claim": "It trains best.", "above": [["high", "low"], ["high", "none"]]},
+                ],
+            },
+            "two_arms.yaml: experiment: claims.1.above: [high, none] is not compared; name it in pairs, too",
+        ),
+        (
+            {
+                "arms": {"low": [{"dataset": "t060"}], "none": []},
+                "claims": [{"claim": "It has less loss.", "above": [["none", "low"]], "of": "training_loss"}],
+            },
+            "two_arms.yaml: experiment: claims.0.above: [none, low]: none is trained on nothing, so it has no training",
+        ),
+        (
+            {"claims": [{"claim": "It trains better.", "above": [["low", "high"], ["high", "low"]]}]},
+            "two_arms.yaml: claims.0.above: names a pair twice, this way round or the other; remove one",
+        ),
+        (
+            {"claims": [{"claim": "It trains better.", "above": [["low", "high"]], "of": "loss"}]},
+            "two_arms.yaml: claims.0.of: Input should be 'accuracy', 'training_loss' or 'probability' (found 'loss')",
+        ),
+        ({"claims": [{"claim": "It trains better.", "above": []}]}, "two_arms.yaml: claims.0.above: Tuple should have"),
         ({"pairs": [["low", "low"]]}, "two_arms.yaml: experiment: pairs: [low, low] is an arm and itself; name two"),
         (
             {"arms": {"low": [{"dataset": "t060", "epochs_of": ["t060"], "training": {"epochs": 3}}], "high": []}},
@@ -203,6 +233,13 @@ def test_a_faulty_file_is_refused_by_file_and_key(changes: dict[str, object], sa
     with pytest.raises(RecipeError) as refused:
         load_experiment(str(path), tmp_path)
     assert str(refused.value).startswith(said)
+
+
+def test_what_is_claimed_changes_no_hash() -> None:
+    claims = [{"claim": "It trains better.", "above": [["low", "high"]]}]
+    assert experiment(claims=claims).claims and not experiment().claims
+    assert declared_rule(experiment(claims=claims)) == declared_rule(experiment())
+    assert compared_rule(experiment(claims=claims)) == compared_rule(experiment())
 
 
 def test_experiments_of_the_home_are_known_by_name_and_a_faulty_one_leaves_the_others(
@@ -245,11 +282,8 @@ def test_a_recipe_makes_the_shipped_experiments_that_it_names(tmp_path: Path) ->
     for carried in found:
         shipped = read_experiment(SHIPPED / f"{carried.name}.yaml")
         assert carried.recipe == "mine" and list(carried.arms) == list(shipped.arms)
-        assert (carried.baseline, carried.compared, carried.seeds) == (
-            shipped.baseline,
-            shipped.compared,
-            shipped.seeds,
-        )
+        kept = ("baseline", "compared", "claims", "seeds")
+        assert [getattr(carried, name) for name in kept] == [getattr(shipped, name) for name in kept]
         assert (carried.meaning, carried.meaning_of, carried.declared_after, carried.ways) == (None, None, (), {})
         asked = evaluated_recipe(recipe, carried).evaluation
         assert [one.name for one in asked.benchmarks] == ["aime25"] and asked.temperatures == shipped.temperatures

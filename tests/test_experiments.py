@@ -39,12 +39,14 @@ from dasd_assets.experiments.cells import (
     stage_rows,
     trained_cells,
 )
+from dasd_assets.experiments.claims import verdicts
 from dasd_assets.experiments.dataset_differences import dataset_differences
 from dasd_assets.experiments.dataset_traits import dataset_traits, traits_by_question
 from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash
 from dasd_assets.experiments.figure_data import loss_curves, losses, of_one_seed, rollouts
-from dasd_assets.experiments.pages import write_pages
+from dasd_assets.experiments.pages import OF_ANOTHER_HOME, write_pages
 from dasd_assets.experiments.report_tables import trait_table
+from dasd_assets.experiments.result_table import Results, compared_arms
 from dasd_assets.experiments.sentences_by_work import sentences_by_work, shares_by_work
 from dasd_assets.experiments.side_by_side import side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
@@ -82,6 +84,11 @@ GRID = Experiment.model_validate(
             "masked": [{"dataset": "t060"}, {"dataset": "t100"}, {"dataset": "mixed", "loss_on_prefix": False}],
         },
         "pairs": [["masked", "random_second"]],
+        "claims": [
+            {"claim": "Training is worth it", "above": [["own", "student"], ["masked", "random_second"]]},
+            {"claim": "A draw has more loss", "above": [["random_second", "own"]], "of": "training_loss"},
+            {"claim": "A draw is more probable", "above": [["own", "random_second"]], "of": "probability"},
+        ],
     }
 )
 
@@ -226,6 +233,16 @@ def test_the_page_compares_each_arm_with_the_baseline(compared: Project) -> None
     pair = next(line for line in text.splitlines() if line.split()[:1] == ["masked"] and " random_second " in line)
     [header] = [line for line in text.splitlines() if "seeds compared" in line]
     assert pair[header.index("seeds compared") :].split()[0] == "2"  # those that both have
+    lines = text.splitlines()
+    found = dict(zip(lines, lines[1:], strict=False))
+    stages = stage_rows(compared.warehouse, compared.recipe, GRID)
+    given = answers(compared.warehouse, compared.recipe, GRID)
+    judged = verdicts(compared.warehouse, compared.recipe, GRID, Results(given, compared_arms(given, GRID), stages, ()))
+    assert [one.claim for one in judged] == [one.claim for one in GRID.claims]
+    for one in judged:
+        assert found[f"  claim: {one.claim}"] == f"  verdict: {one.text}"
+        assert found[f"  verdict: {one.text}"].startswith("    ") and f"    {one.comparisons[-1]}" in lines
+    assert all(figure for one in judged for figure in one.figures)
 
 
 class KillsItself(Fake):
@@ -353,6 +370,11 @@ def test_the_report_has_a_table_and_figures(compared: Project) -> None:
     assert isinstance(trained, dg.TableMetadataValue) and isinstance(differences, dg.TableMetadataValue)
     assert {record.data["arm"] for record in trained.records} == {arm for arm, stages in GRID.arms.items() if stages}
     assert [record.data["arm"] for record in differences.records][-1] == "masked"
+    claims = shown.metadata["claims"]
+    assert isinstance(claims, dg.TableMetadataValue)
+    assert [record.data["comparison"] for record in claims.records] == [
+        " less ".join(pair) for claim in GRID.claims for pair in claim.above
+    ]
 
 
 def test_the_page_of_a_cell_says_what_it_was_trained_on_and_how_accurate_it_is(compared: Project) -> None:
@@ -557,6 +579,9 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     assert f"## Ways of reasoning\n\n### held_out, T=1\n\n{head}" in page and "| otherwise | `x^` |" in page
     after = "Declared after the results of `first` had been seen."
     assert "Nothing follows. And so on." in page and after in page
+    assert page.index(after) < page.index("## What is claimed") < page.index("## What is compared")
+    rows = [line.removesuffix(" |") for line in page.splitlines() if line.startswith("| Training is worth it |")]
+    assert rows and f"{rows[0]} | [{GRID.title}](grid.md) |" in (first / "results.md").read_text()
     assert "| Nothing follows. *Written" in (first / "results.md").read_text()
     assert all(f"(figures/grid_{name}.svg)" in page for name in CAPTIONS)
     assert str(compared.home) not in page
@@ -581,6 +606,25 @@ def test_pages_of_an_experiment_that_has_not_run_in_this_home_stay(compared: Pro
     listed_there = (tmp_path / "results.md").read_text()
     assert "| [Of another home](other.md) | 6 | 2 | 0 of 12 | – | Nothing. *Not run in this home: " in listed_there
     assert "| Of no home | 6 | 2 | 0 of 12 |" in listed_there
+
+
+def test_rows_of_an_experiment_that_ran_in_another_home_stay_as_they_are(compared: Project, tmp_path: Path) -> None:
+    there = GRID.model_copy(update={"title": "There | too", "meaning": "It did. And more."})
+    write_pages(compared.warehouse, compared.recipe, [there], tmp_path)
+    (tmp_path / "grid.md").rename(tmp_path / "other.md")  # a name that has not run in this home
+    listed_there = tmp_path / "results.md"
+    listed_there.write_text(listed_there.read_text().replace("](grid.md) |", "](other.md) |"))
+    *claims, row = lines_of("other", listed_there)
+    assert len(claims) == len(GRID.claims) and "| 12 of 12 |" in row
+    for _ in range(2):  # that it is of another home is said once
+        write_pages(compared.warehouse, compared.recipe, [there.model_copy(update={"name": "other"})], tmp_path)
+        said = f"{row.removesuffix(' |')} {OF_ANOTHER_HOME} |"
+        assert lines_of("other", listed_there) == [*claims, said]
+
+
+def lines_of(name: str, path: Path) -> list[str]:
+    """Rows of a table that link to an experiment's page."""
+    return [line for line in path.read_text().splitlines() if f"]({name}.md) |" in line]
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
         row = _listed(experiment, found, compared, now)
         if found.is_empty() and (of_another := dict(_written(folder, experiment.name))):
             yield from of_another.items()
-            claimed += _rows_there(folder, CLAIMS, experiment.name)
-            listed.append(_of_another(next(iter(_rows_there(folder, EXPERIMENTS, experiment.name)), row), experiment))
+            claimed += rows_there(folder, CLAIMS, experiment.name)
+            listed.append(_of_another(next(iter(rows_there(folder, EXPERIMENTS, experiment.name)), row), experiment))
             continue
         stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
         results = Results(found, compared, stages, outdated)
@@ -85,7 +85,7 @@ def _written(folder: Path, name: str) -> Iterator[File]:
         yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
-def _rows_there(folder: Path, columns: Sequence[str], name: str) -> list[Shown]:
+def rows_there(folder: Path, columns: Sequence[str], name: str) -> list[Shown]:
     """The rows that an experiment has in a table of the list that is in the folder, as they stand there."""
     text = (folder / INDEX).read_text(encoding="utf-8") if (folder / INDEX).is_file() else ""
     _, _, below = text.partition(markdown_table(columns, []) + "\n")
