@@ -63,6 +63,14 @@ def test_the_page_of_a_shipped_experiment_is_of_what_is_declared(name: str, tmp_
     assert f"| grid | {content_hash(declared_rule(one).version)[:HASH_CHARS]} |" in (PAGES / f"{name}.md").read_text()
 
 
+def test_every_claim_of_a_shipped_experiment_is_in_the_list_of_results() -> None:
+    shipped = [read_experiment(SHIPPED / f"{name}.yaml") for name in NAMES]
+    claims = [(claim.claim, f"[{one.title}]({one.name}.md)") for one in shipped for claim in one.claims]
+    rows = [line.split(" | ") for line in (PAGES / "results.md").read_text().splitlines()]
+    found = {(row[0].removeprefix("| "), row[-1].removesuffix(" |")) for row in rows}
+    assert len(set(claims)) == len(claims) > 5 and set(claims) - found == set()
+
+
 def test_what_is_asked_at_other_temperatures_was_trained_for_other_grids() -> None:
     asked = read_experiment(SHIPPED / "other_temperatures.yaml")
     others = [read_experiment(SHIPPED / f"{name}.yaml") for name in asked.declared_after]
