@@ -11,7 +11,6 @@ from dasd_assets.experiments.claims import (
     HOLDS,
     LEGEND,
     OPEN,
-    SIGNIFICANT,
     claim_rows,
     claims_section,
     claims_table,
@@ -20,6 +19,7 @@ from dasd_assets.experiments.claims import (
 from dasd_assets.experiments.dataset_differences import LESS, LOSS, width
 from dasd_assets.experiments.pages import CLAIMS, EXPERIMENTS, OF_ANOTHER_HOME, rows_there
 from dasd_assets.experiments.result_table import markdown_table
+from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe.claim import Claim
 from dasd_resources.recipe.experiment import Experiment
 
