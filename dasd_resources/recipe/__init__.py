@@ -23,6 +23,7 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 | `document` | a recipe as a YAML file, whole or in short; the JSON schema of recipes |
 | `recipe`, `load` | all of them together; from a file |
 | `experiment`, `experiment_files` | arms that change a recipe in part, to compare them; from files |
+| `claim` | what an experiment claims of its arms, and which comparisons decide it |
 | `experiment_recipes` | the recipes that an experiment makes of the one that it is of, or is carried over to |
 """
 
