@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What is imported is compiled then: of 450 MB of sources, a small part. pip would compile all, on one core, for over a minute.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Compiled once, not by every process anew, which takes half of its start: many containers forbid Python to keep it.
+export PYTHONDONTWRITEBYTECODE :=
 DASD_HOME ?= .dasd
 export DASD_HOME := $(abspath $(DASD_HOME))
 
