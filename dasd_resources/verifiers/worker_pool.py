@@ -141,8 +141,10 @@ class WorkerPool:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        # -I: neither PYTHONPATH nor the current folder decide what it imports.
-        return Worker([sys.executable, "-I", "-B", str(self.script), *self.arguments])
+        # -I: neither PYTHONPATH nor the current folder decide what it imports. What it imports stays compiled, unless
+        # the caller's does not: sympy and a parser's tables would take seconds of each child.
+        flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+        return Worker([sys.executable, *flags, str(self.script), *self.arguments])
 
 
 def num_cores() -> int:
