@@ -7,41 +7,24 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
 from conftest import Project, prompt_rows
 from shared_stores import Storage, content, overwrite
+from storage_processes import NUM_ROWS, append, save
 
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
-from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, back_up, complete_backups, read_manifest
+from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.warehouse import Warehouse
 
+PROCESSES = Path(__file__).with_name("storage_processes.py")
 COPIER = "dasd_resources.storage.sqlite_copy"
-NUM_ROWS = 300  # of each table, per commit
-
-
-def save(home: Path, target: Path, keep: int = 2, link: bool = False) -> tuple[Path, Manifest]:
-    return back_up(home, home / "dagster", target, keep, link)
-
-
-def append(home: Path, number: int) -> None:
-    """One commit of as many rows to each of two tables, in data files of their own."""
-    ids = pl.DataFrame({"rollout_id": [f"{number}-{i}" for i in range(NUM_ROWS)]})
-    cuts = ids.with_columns(seed=pl.lit(1), cut_version=pl.lit("1"))
-    failures = ids.rename({"rollout_id": "request_id"}).with_columns(
-        asset=pl.lit("a"), reason=pl.lit("r"), failed_at=pl.lit(datetime.now(UTC))
-    )
-    with Warehouse(home=str(home)).commit("append") as transaction:
-        transaction.append_missing("prefix_cuts", cuts)
-        transaction.append_missing("failed_requests", failures)
 
 
 def counts(home: Path) -> list[int]:
@@ -140,22 +123,11 @@ def test_writers_go_on_beside_it(home: Path, tmp_path: Path) -> None:
         number += 1
     assert writer.returncode == 0
     assert number > 1
-    assert counts(home) == [NUM_ROWS * 11] * 4
-
-
-def append_for_a_while(home: Path) -> None:
-    for number in range(1, 11):
-        append(home, number)
+    assert counts(home) == [NUM_ROWS * 21] * 4
 
 
 def child(function: str, *folders: Path) -> "subprocess.Popen[bytes]":
-    code = f"import sys, test_backup; from pathlib import Path; test_backup.{function}(*map(Path, sys.argv[1:]))"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, folders)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-    )
+    return subprocess.Popen([sys.executable, PROCESSES, function, *folders], stdout=subprocess.PIPE)
 
 
 @pytest.mark.storage
@@ -201,12 +173,6 @@ def test_killed_while_its_child_copies_the_catalog(home: Path, tmp_path: Path) -
         folder, manifest = backup.result(timeout=60)
     assert not copier.is_running() or copier.status() == psutil.STATUS_ZOMBIE
     assert set(manifest.entries) == files(folder) - {MANIFEST}
-
-
-def back_up_for_ever(home: Path, target: Path) -> None:
-    print("started", flush=True)
-    while True:
-        save(home, target)
 
 
 def files(folder: Path) -> set[str]:

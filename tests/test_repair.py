@@ -216,19 +216,9 @@ def test_it_waits_for_nobody(warehouse: Warehouse) -> None:
         require_files(warehouse.catalog)
 
 
-def repair_for_ever(home: str) -> None:
-    """In a process that is killed: drop whatever is lost."""
-    warehouse = Warehouse(home=home)
-    warehouse.read("SELECT 1")
-    print("started", flush=True)
-    while True:
-        if (plan := plan_repair(warehouse, ())).drop:
-            drop_files(warehouse, plan, 0)
-
-
 def test_killed_anywhere_it_has_dropped_all_or_nothing(warehouse: Warehouse) -> None:
-    code = f"import test_repair; test_repair.repair_for_ever({warehouse.home!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE)
+    command = [sys.executable, Path(__file__).with_name("storage_processes.py"), "repair_for_ever", warehouse.home]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"started\n"
     lost = data_files(warehouse.catalog)[:2]
