@@ -2,15 +2,17 @@
 
 It runs twice, on a fifth of the questions and then on all of them, so that what a stage costs to start is told apart
 from what its work costs (`plan/measured.py`). The home is kept in DASD_HOME/pilots: a pilot that was killed goes on,
-and one that is complete is read again at once. Of each benchmark, too, only so many questions are asked.
+and one that is complete is read again at once. Of each benchmark, too, only so many questions are asked, and each
+only a few times. While it runs it has the engine slot of the home that it plans for.
 """
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -18,10 +20,11 @@ import dagster as dg
 import polars as pl
 
 from dasd_assets.commands.console import console
+from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.pilot_files import Lines, lines_of, smaller, write_lines
 from dasd_assets.commands.run import Echo, bring_up_to_date
 from dasd_assets.definitions import build_definitions
-from dasd_assets.evaluation.questions import benchmark_rows
+from dasd_assets.evaluation.questions import benchmark_rows, benchmark_version
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.figures import Figure, Figures
 from dasd_assets.plan.hardware import DEVICES, Machine, machine
@@ -31,11 +34,12 @@ from dasd_assets.plan.stages import BETWEEN
 from dasd_assets.rules.asset_names import ROLES, checkpoint_asset
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.service.instance import open_instance
-from dasd_assets.stage_training import Train
+from dasd_assets.stage_training import Train, environment
 from dasd_resources.content_hash import content_hash
 from dasd_resources.errors import UserError
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
+from dasd_resources.inference.kept_loaded import make_room
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Trained
@@ -43,6 +47,7 @@ from dasd_resources.sft.trainer import train as train_in_child
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.whole_files import write_whole
 
+NAME = "pilot"  # of its runs in the web UI of the home that it plans for
 FOLDER = "pilots"
 FINGERPRINTS = "fingerprints.sqlite"  # of files by size and time: a large teacher need not be read once more
 FIRST_SHARE = 5  # the first pass has one in so many of the questions
@@ -75,22 +80,29 @@ def run_pilot(
     engines: Engines,
     echo: Echo,
     train: Train = train_in_child,
+    dagster_home: str | None = None,
 ) -> Pilot:
-    """prompts: those that are asked. scope: as for the whole recipe, on this machine. Raises as `dasd run` does."""
+    """prompts: those that are asked. scope: as for the whole recipe, on this machine. Raises as `dasd run` does.
+
+    dagster_home: of the home that is planned for, whose engine slot is taken; default: `home`/dagster.
+    """
     import torch  # noqa: F401  # loaded now, it is no part of the first step's time
     import transformers  # noqa: F401
 
-    made = _prepare(recipe, prompts, home, engines, train)
+    made = _prepare(recipe, prompts, scope.machine, home, engines, train)
     first = max(len(prompts) // FIRST_SHARE, 1)
     if first >= len(prompts):
         raise UserError("--pilot: at least 2 questions must have landed, as it runs on a part of them and then on all")
     passes = list[Pass]()
     for number, part in enumerate((prompts[:first], prompts[first:]), start=1):
         echo(f"pilot, pass {number} of 2: {len(part)} questions more")
-        seconds = _pass(made, number, part, echo)
+        record = made.path / f"pass_{number}.json"
+        if not record.is_file():
+            seconds = _alone(partial(_pass, made, number, part, echo), home, dagster_home, echo)
+            write_whole(record, json.dumps(seconds, indent=1).encode())
         parts = (part, prompts[: first if number == 1 else None])
         own, whole = (_scope_of(scope, made.recipe, some, number) for some in parts)
-        passes.append(Pass(own, whole, seconds))
+        passes.append(Pass(own, whole, json.loads(record.read_text())))
     warehouse = Warehouse(home=str(made.path))
     found = figures_of(warehouse, made.recipe, len(prompts))
     figures = {**assumed(made.recipe, scope.machine), **found}
@@ -123,13 +135,12 @@ def this_machine() -> Machine:
     return machine(known, torch.cuda.device_count())
 
 
-def _prepare(recipe: Recipe, prompts: Sequence[Prompt], home: Path, engines: Engines, train: Train) -> _Home:
+def _prepare(
+    recipe: Recipe, prompts: Sequence[Prompt], on: Machine, home: Path, engines: Engines, train: Train
+) -> _Home:
     """The pilot's home, new or as it was left, and the recipe as it runs there: a smaller copy in everything landed."""
-    asked, lines = sorted(prompt.prompt_id for prompt in prompts), lines_of(recipe, prompts, home)
-    # Of a recipe that imports, also what landed to them by now.
-    landed = [] if recipe.imports is None else [lines[prompt_id] for prompt_id in asked]
-    key = content_hash([recipe.model_dump(mode="json"), asked, *landed])[:12]
-    path = home / FOLDER / f"{recipe.name}-{len(prompts)}-{key}"
+    lines = lines_of(recipe, prompts, home)
+    path = home / FOLDER / f"{recipe.name}-{len(prompts)}-{key_of(recipe, lines, on, engines, environment())}"
     path.mkdir(parents=True, exist_ok=True)
     if (home / FINGERPRINTS).is_file() and not (path / FINGERPRINTS).exists():
         shutil.copy(home / FINGERPRINTS, path / FINGERPRINTS)
@@ -140,11 +151,33 @@ def _prepare(recipe: Recipe, prompts: Sequence[Prompt], home: Path, engines: Eng
     return _Home(path, made, engines, logged, lines)
 
 
+def key_of(recipe: Recipe, lines: Lines, on: Machine, engines: Engines, versions: Mapping[str, str]) -> str:
+    """Of all that a pilot's figures follow from: where any of it is another, what was measured is not read again.
+
+    versions: of packages and code. Of landed lines, those of imported responses count, too.
+    """
+    landed = sorted(lines) if recipe.imports is None else sorted(lines.items())
+    models = [engines.fingerprint(getattr(recipe, role), f"{role}.model") for role in ("teacher", "student")]
+    held_out = benchmark_version(benchmark_rows(recipe))
+    known = [recipe.model_dump(mode="json"), landed, models, held_out, on.device.name, on.num, dict(versions)]
+    return content_hash(known)[:12]
+
+
+def _alone(
+    measure: Callable[[], dict[str, float]], home: Path, dagster_home: str | None, echo: Echo
+) -> dict[str, float]:
+    """What `measure` returns, called when no other process has a model of this home loaded, nor loads one."""
+
+    def measured() -> dict[str, float]:
+        make_room(home)
+        return measure()
+
+    with open_instance(prepare_home(home, dagster_home)) as instance:
+        return with_engine(instance, home, NAME, measured, echo, converses=True)
+
+
 def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> dict[str, float]:
-    """Asset -> seconds of this pass; of one that was made before, as they were then."""
-    record = made.path / f"pass_{number}.json"
-    if record.is_file():
-        return dict(json.loads(record.read_text()))
+    """Asset -> seconds of this pass."""
     file = made.path / LANDING_FOLDER / f"pass_{number}.jsonl"
     write_lines(file, chain.from_iterable(made.lines[prompt.prompt_id] for prompt in prompts))
     settled = time.time() - SETTLED_SECONDS
@@ -158,7 +191,6 @@ def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> di
     seconds = {asset: spent - before.get(asset, 0.0) for asset, spent in after.items()}
     seconds = {asset: spent for asset, spent in seconds.items() if spent > 0}
     seconds[BETWEEN] = max(wall - sum(seconds.values()), 0.0)
-    write_whole(record, json.dumps(seconds, indent=1).encode())
     return seconds
 
 

@@ -1,11 +1,13 @@
 """The files of a pilot's home: its questions, with the responses that landed to them, and smaller benchmarks."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dasd_assets.commands.check.landed_responses import landed
 from dasd_assets.evaluation.questions import benchmark_rows
+from dasd_assets.plan.engine_time import MAX_SEQUENCES
 from dasd_assets.rules.imports import sampled_at
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.landing_folder import landing_folder
@@ -15,6 +17,9 @@ from dasd_resources.recipe import Landing, Recipe
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.whole_files import write_whole
 
+# Answers of one model to all benchmarks: an engine of the default size is filled twice over, so that most of its time
+# goes by while it is full, as in the run. A question has at least 2, as some metrics compare the answers to one.
+ANSWERS_EACH, LEAST_SAMPLES = 2 * MAX_SEQUENCES, 2
 Line = dict[str, object]
 Lines = Mapping[str, Sequence[Line]]  # prompt id -> its rows in a landed file
 
@@ -56,15 +61,19 @@ def _said(one: LandedResponse, temperature: float | None, given: Logprobs | None
 
 
 def smaller(recipe: Recipe, most: int, path: Path) -> Recipe:
-    """With at most so many questions of each benchmark, in files of the pilot's own."""
-    rows, benchmarks = benchmark_rows(recipe), []
+    """With at most so many questions of each benchmark, in files of the pilot's own, and few answers to each."""
+    rows, benchmarks, num_questions = benchmark_rows(recipe), [], 0
     for benchmark in recipe.evaluation.benchmarks:
         own = sorted((row for row in rows if row["benchmark"] == benchmark.name), key=lambda row: row["question_id"])
         file = path / "benchmarks" / f"{benchmark.name}.jsonl"
         write_lines(file, (_line(row) for row in own[:most]))
+        num_questions += len(own[:most])
         update = {"path": str(file), "columns": None, "layout": None, "task": None, "shuffle_seed": 0}
         benchmarks.append(benchmark.model_copy(update=update))
-    evaluation = recipe.evaluation.model_copy(update={"benchmarks": tuple(benchmarks)})
+    each = math.ceil(ANSWERS_EACH / max(num_questions * len(recipe.evaluation.temperatures), 1))
+    samples = min(recipe.evaluation.samples_per_question, max(each, LEAST_SAMPLES))
+    update = {"benchmarks": tuple(benchmarks), "samples_per_question": samples}
+    evaluation = recipe.evaluation.model_copy(update=update)
     automation = recipe.automation.model_copy(update={"landing": None})
     return recipe.model_copy(update={"evaluation": evaluation, "automation": automation, "landing": Landing()})
 

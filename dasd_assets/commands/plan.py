@@ -55,7 +55,15 @@ def command(args: argparse.Namespace) -> int:
     if args.pilot:
         asked, on_this = draw(prompts, args.pilot), replace(scope, machine=here)
         with display() as shown:
-            pilot = run_pilot(recipe, asked, on_this, args.home, engines, lambda line: shown.say(timed(line)))
+            pilot = run_pilot(
+                recipe,
+                asked,
+                on_this,
+                args.home,
+                engines,
+                lambda line: shown.say(timed(line)),
+                dagster_home=args.dagster_home,
+            )
         figures = over(told, {**figures, **scaled_to(pilot, planned)})
     plan = estimate(recipe, scope, figures)
     saved = savings(plan)

@@ -45,7 +45,8 @@ def decoding(
     else:
         room = max(MEMORY_SHARE * device.memory * each - size.num_bytes, 0.0)
         sequences = max(min(float(_most_at_once(spec)), room / max(cache, 1.0)), 1.0)
-    sequences = min(sequences, max(num_tokens / mean, 1.0))
+    copies = 1.0 if machine.is_cpu else machine.num / each  # they share the responses
+    sequences = min(sequences, max(num_tokens / mean / copies, 1.0))
     reading = (size.weights_read(sequences) + sequences * cache) / (each * device.bytes_per_second)
     computing = sequences * _forward(size, context) / (each * device.flops)
     utilisation = values["utilisation.decode"] * math.pow(values["parallel_efficiency"], math.log2(each))

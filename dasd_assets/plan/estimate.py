@@ -126,6 +126,9 @@ def _disk(recipe: Recipe, scope: Scope, work: Work, values: Values) -> dict[str,
         "sentences": work.rows["sentence_probabilities"] * values["bytes.sentence"],
         "training sets": taught * values["bytes.example_token"],
         "rollouts and answers": (tokens("rollouts") + tokens("answers.")) * values["bytes.student_token"],
+        # As sampled, and once more, with the rollout's part, in the student's tokens.
+        "continuations": work.tokens["continued"] * values["bytes.teacher_token"]
+        + (work.tokens["prefixes"] + work.tokens["continued"]) * values["bytes.student_token"],
         "other rows": small * values["bytes.row"],
         "checkpoints": sum(published_bytes(num_weights, own, recipe.epochs(name)) for name, own in stages.items()),
         "training state": state_bytes(num_weights),
