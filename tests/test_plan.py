@@ -2,18 +2,23 @@
 
 import json
 import math
+import shutil
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from conftest import Fake, Project, change, fake_engines, prompt_rows
+from filelock import FileLock
 
 from dasd_assets.cli import main
-from dasd_assets.commands.pilot import FOLDER, Pilot, run_pilot, scaled_to
-from dasd_assets.commands.pilot_files import draw
+from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, run_pilot, scaled_to
+from dasd_assets.commands.pilot_files import draw, smaller
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.engine_time import decoding, prefill, training
@@ -28,9 +33,15 @@ from dasd_assets.plan.savings import savings
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import stages_of
 from dasd_assets.plan.work import work_of
+from dasd_assets.records.declaration import ENGINE_POOL
+from dasd_assets.service.in_process import RunFailed
+from dasd_resources.demo.questions import questions, write_rows
 from dasd_resources.errors import UserError
+from dasd_resources.inference.kept_loaded import LOCK, WANTED
+from dasd_resources.inference.model_files import find_model
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.storage.upkeep import table_sizes
 
 NUM_PILOT = 9  # of the 15 questions of `finished`
 OF_CUT_OFF = {"prefix_cuts", "teacher_continuations", "continuation_tokens", "continuation_verdicts"}
@@ -92,6 +103,13 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
     assert all(figure.is_measured for figure in figures.values())
     assert {"teacher_tokens.t060", "accepted_share.t100", "cut_off_share", "answer_tokens.mixed"} <= figures.keys()
     assert wrong_rows(planned_by(figures, finished), finished) == {}
+
+
+def test_the_bytes_of_a_sentence_are_those_of_its_type_too(finished: Project) -> None:
+    sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(finished.warehouse).iter_rows(named=True)}
+    each = figures_of(finished.warehouse, finished.recipe, 15)["bytes.sentence"].value
+    both = sizes["sentence_probabilities"] + sizes["sentence_types"]
+    assert each * finished.count("sentence_probabilities") == pytest.approx(both)
 
 
 def test_answers_to_an_earlier_prompt_say_nothing_of_length(copy: Project) -> None:
@@ -164,6 +182,72 @@ def test_questions_of_a_pilot_are_drawn_from_all_files(project: Project) -> None
     assert drawn == draw(landed_prompts(project.recipe, project.home), 20)
 
 
+def test_a_pilot_asks_each_question_a_few_times(tiny: Recipe, tmp_path: Path) -> None:
+    """A model's answers fill a batching engine twice; of a question there are two at least."""
+    recipe = of_held_out(tiny, tmp_path / "test.jsonl", 600)
+    many = change(recipe, "evaluation.samples_per_question", 64)
+    for num, samples in ((5, 64), (50, 11), (600, 2)):
+        assert smaller(many, num, tmp_path).evaluation.samples_per_question == samples
+    assert smaller(recipe, 5, tmp_path).evaluation.samples_per_question == 2  # the recipe's own
+
+
+def of_held_out(recipe: Recipe, file: Path, num: int) -> Recipe:
+    """With so many held-out questions in this file."""
+    write_rows(file, list(islice(questions("test"), num)))
+    benchmark = {"name": "held_out", "path": str(file), "max_tokens": 200}
+    return change(recipe, "evaluation.benchmarks", [benchmark])
+
+
+def test_a_pilot_is_run_anew_where_anything_that_it_rests_on_is_another(tiny: Recipe, tmp_path: Path) -> None:
+    teacher, held_out = tmp_path / "teacher", tmp_path / "test.jsonl"
+    shutil.copytree(find_model(tiny.teacher.model, "teacher.model"), teacher)
+    recipe = of_held_out(change(tiny, "teacher.model", str(teacher)), held_out, 5)
+
+    def key(on: Machine = CORE, **versions: str) -> str:
+        return key_of(recipe, {"a question": []}, on, fake_engines(tmp_path, Fake()), versions)
+
+    keys = [key(), key(dasd="2"), key(machine("cpu", 2))]
+    assert key() == keys[0]
+    of_held_out(recipe, held_out, 6)
+    keys.append(key())
+    weights = next(teacher.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    keys.append(key())
+    assert len(set(keys)) == 5
+
+
+def test_a_pilot_has_the_engine_of_the_home_that_it_plans_for(project: Project) -> None:
+    """Its slot in the pool; and a model that another process keeps loaded is freed before the first request."""
+    project.land("a.jsonl", prompt_rows(0, 3))
+    prompts = list(landed_prompts(project.recipe, project.home))
+    scope, _ = scope_of(project.recipe, prompts, CORE, None)
+    kept, seen = FileLock(project.home / LOCK, thread_local=False), list[tuple[list[str], bool]]()
+
+    def free_when_asked() -> None:
+        while not (project.home / WANTED).exists():
+            time.sleep(0.05)
+        kept.release()
+
+    with project.instance() as instance, kept:
+        threading.Thread(target=free_when_asked, daemon=True).start()
+
+        def taken() -> list[str]:
+            return [
+                slot.step_key for slot in instance.event_log_storage.get_concurrency_info(ENGINE_POOL).claimed_slots
+            ]
+
+        def fail(request_id: str) -> bool:
+            seen.append((taken(), kept.is_locked))
+            raise RuntimeError("enough has been seen")
+
+        fake = Fake(fails=fail)
+        engines = fake_engines(project.home, fake)
+        with pytest.raises(RunFailed, match="enough has been seen"):
+            run_pilot(project.recipe, prompts, scope, project.home, engines, project.said.append, fake.train)
+        assert seen[0] == ([NAME], False)
+        assert taken() == []
+
+
 def test_two_passes_tell_what_starts_from_what_works() -> None:
     factor, fixed = fit([(10.0, 2.0 + 3.0 * 10, 1.0), (50.0, 2.0 + 3.0 * 50, 1.0)])
     assert factor.value == pytest.approx(3.0)
@@ -188,6 +272,11 @@ def test_the_times_of_two_passes_are_found_again(tiny: Recipe) -> None:
     assert found["fixed.checkpoint_t060"].value == pytest.approx(1.5)
     plan = estimate(tiny, scope, {**figures, **found})
     assert all(stage.is_measured for stage in plan.stages)
+    # A recipe that asks each question 32 times as often as its pilot did.
+    often = estimate(change(tiny, "evaluation.samples_per_question", 64), scope, {**figures, **found})
+    few, many = (next(one for one in each.stages if one.stage.asset == "evaluations") for each in (plan, often))
+    assert many.rows.value == pytest.approx(32 * few.rows.value)
+    assert many.seconds.value == pytest.approx(1.5 * many.stage.starts + 2 * many.stage.seconds)
 
 
 def test_a_trainings_own_pace_is_believed_more_than_two_short_times(tiny: Recipe) -> None:
@@ -260,6 +349,9 @@ def test_decoding_is_bound_by_reading_and_prefill_by_computing() -> None:
     assert prefill(1e6, 1000, SMALL, one, 0.5) == pytest.approx(1e6 * (2e9 + 1e3 * 10 * 500) / 1e15 / 0.5)
     settings = load_recipe("dasd-4b").training
     assert training(1e6, 1000, SMALL, settings, one, 0.5) == pytest.approx(4 * prefill(1e6, 1000, SMALL, one, 0.5))
+    # Few responses leave the copies of a model as empty as one that has its share of them: 10 each.
+    shared, alone = (decoding(num * 1e4, 1000, 1000, SMALL, spec, replace(one, num=num), values) for num in (8, 1))
+    assert shared == pytest.approx(alone)
 
 
 def test_sizes_are_those_that_the_models_are_published_with() -> None:
@@ -314,6 +406,10 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     assert plan["disk"]["training state"]["value"] == pytest.approx(3 * 12 * 4.02e9, rel=0.01)
     assert plan["disk"]["checkpoints"]["value"] == pytest.approx(3 * 2 * 4.02e9, rel=0.01)
     assert plan["disk"]["rows being trained on"]["value"] == pytest.approx(329_800 * 17_776 * (2.9 + 2 * 8), rel=0.01)
+    # 15,000 continuations of 0.8 · 17,576 tokens, as sampled and, after 1.125 · 17,576 of a rollout, as the student's.
+    continued, prefixes = 15_000 * 0.8 * 17_576, 15_000 * (1.125 * 17_576 + 200)
+    continuations = 10.5 * continued + 4.8 * (continued + prefixes)
+    assert plan["disk"]["continuations"]["value"] == pytest.approx(continuations, rel=0.01)
     assert plan["money"]["value"] == pytest.approx(2 * plan["device_hours"]["value"])
     assert plan["device_hours"]["low"] < plan["device_hours"]["value"] < plan["device_hours"]["high"]
     assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100", "teacher_continuations"]
