@@ -72,8 +72,8 @@ def smaller(recipe: Recipe, most: int, path: Path) -> Recipe:
         benchmarks.append(benchmark.model_copy(update=update))
     each = math.ceil(ANSWERS_EACH / max(num_questions * len(recipe.evaluation.temperatures), 1))
     samples = min(recipe.evaluation.samples_per_question, max(each, LEAST_SAMPLES))
-    update = {"benchmarks": tuple(benchmarks), "samples_per_question": samples}
-    evaluation = recipe.evaluation.model_copy(update=update)
+    fewer = {"benchmarks": tuple(benchmarks), "samples_per_question": samples}
+    evaluation = recipe.evaluation.model_copy(update=fewer)
     automation = recipe.automation.model_copy(update={"landing": None})
     return recipe.model_copy(update={"evaluation": evaluation, "automation": automation, "landing": Landing()})
 
