@@ -152,7 +152,7 @@ def numbers(value: object) -> Iterator[float]:
 
 
 def test_no_value_of_the_chart_is_written_with_an_exponent() -> None:
-    """Helm writes 1209600 as 1.2096e+06, which Dagster refuses for an integer: such a number is a string."""
+    """Helm writes 7776000 as 7.776e+06, which Dagster refuses for an integer: such a number is a string."""
     values = read("helm-values.yaml")
     assert max(numbers(values)) < 1e6
     limit = values["dagsterDaemon"]["runMonitoring"]["maxRuntimeSeconds"]
