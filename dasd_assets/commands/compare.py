@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dasd_assets.commands.compared_answers import A, B, Record, compared
 from dasd_assets.commands.compared_models import Compared, NoSuchModel, find_model
+from dasd_assets.records.wording import with_interval
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, STATISTICS_VERSION, corrected_p_text, p_text
 from dasd_resources.json_text import json_text
 from dasd_resources.storage.lake import Lake
@@ -96,8 +97,7 @@ def _trait(row: Record, name: str, form: str) -> str:
     found = row["trait_differences"][name]
     if found is None:
         return _both(row[name], form)
-    interval = "" if found["low"] is None else f" [{found['low']:+{form}}, {found['high']:+{form}}]"
-    return f"{_both(row[name], form)}; {found['difference']:+{form}}{interval}"
+    return f"{_both(row[name], form)}; {with_interval(found['difference'], found['low'], found['high'], f'+{form}')}"
 
 
 def _difference(row: Record) -> str:
@@ -108,7 +108,8 @@ def _difference(row: Record) -> str:
     p_holm = corrected_p_text(row["p_holm"], row["num_corrected"])
     corrected = f", {p_holm} corrected for the {rows}" if row["num_corrected"] > 1 else ""
     seeds = f"; one seed: {OF_ONE_SEED}" if row["num_seeds"] == 1 else ""
-    return f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}], {_p(row['p'])}{corrected}{seeds}"
+    found = with_interval(row["difference"], row["low"], row["high"], "+.1%")
+    return f"{found}, {_p(row['p'])}{corrected}{seeds}"
 
 
 def _p(p: float) -> str:

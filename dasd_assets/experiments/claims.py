@@ -13,6 +13,7 @@ from dasd_assets.experiments.cells import current
 from dasd_assets.experiments.dataset_differences import LESS, dataset_differences, width
 from dasd_assets.experiments.dataset_traits import traits_by_question
 from dasd_assets.experiments.result_table import SETTING, Results, Shown, ShownTable, markdown_table, setting_name
+from dasd_assets.records.wording import with_interval
 from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.claim import Pair
@@ -47,8 +48,8 @@ class Difference(NamedTuple):
         return YES if self.value > 0 else OTHER_WAY
 
     def __str__(self) -> str:
-        value, *ends = map(self.form.format, (self.value, *(self.interval or ())))
-        return f"{value} [{', '.join(ends)}]" if ends else value
+        low, high = self.interval or (None, None)
+        return with_interval(self.value, low, high, self.form)
 
 
 class Verdict(NamedTuple):
@@ -92,11 +93,16 @@ class Verdict(NamedTuple):
         return [f"{name} {figure} ({said})" if figure else f"{name} ({said})" for (name, said), figure in shown]
 
 
-def verdicts(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, results: Results) -> list[Verdict]:
-    """The verdict on each claim, in the experiment's order; one of accuracy at each benchmark and temperature."""
+def verdicts(
+    warehouse: Warehouse, recipe: Recipe, experiment: Experiment, results: Results, trained: pl.DataFrame | None = None
+) -> list[Verdict]:
+    """The verdict on each claim, in the experiment's order; one of accuracy at each benchmark and temperature.
+
+    trained: of `dataset_differences`; read if a claim needs it and it is not given.
+    """
     of_training = any(claim.of != "accuracy" for claim in experiment.claims)
-    if not of_training or results.answers.is_empty():
-        return judged(experiment, results.compared, None)
+    if trained is not None or not of_training or results.answers.is_empty():
+        return judged(experiment, results.compared, trained)
     stages = current(results.stages, results.outdated)
     by_question = traits_by_question(warehouse, recipe, stages)
     trained = dataset_differences(warehouse, recipe, experiment, stages, by_question)
@@ -130,7 +136,7 @@ def _either_way(pair: Pair, known: Mapping[Pair, Difference]) -> Difference | No
 
 def _of_accuracy(row: Row) -> Difference:
     """In points of %. What is of one seed says nothing of others trained alike, however small its p is."""
-    value, form = 100 * row["difference"], "{:+.1f}"
+    value, form = 100 * row["difference"], "+.1f"
     if row["low"] is None:
         return Difference(value, None, False, NO_INTERVAL, form)
     interval = (100 * row["low"], 100 * row["high"])
@@ -145,8 +151,8 @@ def _of_training(row: Row, of: str) -> Difference | None:
     if value is None:
         return None
     if half is None:
-        return Difference(value, None, False, NO_INTERVAL, "{:+.3f}")
-    return Difference(value, (value - half, value + half), abs(value) > half, UNSURE, "{:+.3f}")
+        return Difference(value, None, False, NO_INTERVAL, "+.3f")
+    return Difference(value, (value - half, value + half), abs(value) > half, UNSURE, "+.3f")
 
 
 def claim_rows(found: Sequence[Verdict]) -> list[Shown]:

@@ -31,10 +31,10 @@ from dasd_assets.experiments.figures import (
     rolled_out,
     told_apart,
 )
-from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
+from dasd_assets.experiments.report_tables import by_difficulty, by_way, difference_table, of_training, trait_table
 from dasd_assets.experiments.result_table import COLUMNS, Results, ShownTable, compared_arms, of_models, result_rows
 from dasd_assets.experiments.wording import described_as
-from dasd_assets.records.declaration import declare
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
@@ -57,45 +57,7 @@ if TYPE_CHECKING:
 
 def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     """`experiment_report_…`."""
-    mixed = MIXED in experiment.datasets
-    declared = declare(
-        recipe,
-        REPORT + experiment.name,
-        "experiment_comparisons",
-        reads={
-            "experiment_cells": CHECKPOINTS + experiment.name,
-            "checkpoints": CHECKPOINTS + experiment.name,
-            "selected_responses": CHECKPOINTS + experiment.name,
-            "evaluations": EVALUATIONS + experiment.name,
-            "evaluation_requests": EVALUATIONS + experiment.name,
-            "failed_requests": EVALUATIONS + experiment.name,
-            "benchmark_questions": "benchmark_questions",
-            "sft_examples": CHECKPOINTS + experiment.name,
-            "checkpoint_examples": CHECKPOINTS + experiment.name,
-            "withdrawn_prompts": (),
-            "empty_datasets": (),
-            **({"prompts": "prompts", "student_rollouts": "student_rollouts"} if mixed else {}),
-        },
-        looks_up={
-            "responses": list(map(generation_asset, recipe.datasets)),
-            "response_scores": "response_scores",
-            "response_verdicts": "response_verdicts",
-            "student_tokens": "student_tokens",
-            "teacher_continuations": ["teacher_continuations"] if mixed else [],
-        },
-        rules=[
-            compared_rule(experiment),
-            ARMS,
-            TRAINING,
-            EVALUATION,
-            STATISTICS,
-            FILTERING,
-            RESPONSE_SCORING,
-            *([ROLLOUTS] if mixed else []),
-        ],
-        parts=["name", "evaluation"],
-        rows=f"experiment = '{experiment.name}'",
-    )
+    declared = _declaration(recipe, experiment)
 
     @declared.asset(
         group=EXPERIMENTS,
@@ -135,6 +97,48 @@ def build(recipe: Recipe, experiment: Experiment) -> dg.AssetsDefinition:
     return experiment_report
 
 
+def _declaration(recipe: Recipe, experiment: Experiment) -> Declaration:
+    mixed = MIXED in experiment.datasets
+    return declare(
+        recipe,
+        REPORT + experiment.name,
+        "experiment_comparisons",
+        reads={
+            "experiment_cells": CHECKPOINTS + experiment.name,
+            "checkpoints": CHECKPOINTS + experiment.name,
+            "selected_responses": CHECKPOINTS + experiment.name,
+            "evaluations": EVALUATIONS + experiment.name,
+            "evaluation_requests": EVALUATIONS + experiment.name,
+            "failed_requests": EVALUATIONS + experiment.name,
+            "benchmark_questions": "benchmark_questions",
+            "sft_examples": CHECKPOINTS + experiment.name,
+            "checkpoint_examples": CHECKPOINTS + experiment.name,
+            "withdrawn_prompts": (),
+            "empty_datasets": (),
+            **({"prompts": "prompts", "student_rollouts": "student_rollouts"} if mixed else {}),
+        },
+        looks_up={
+            "responses": list(map(generation_asset, recipe.datasets)),
+            "response_scores": "response_scores",
+            "response_verdicts": "response_verdicts",
+            "student_tokens": "student_tokens",
+            "teacher_continuations": ["teacher_continuations"] if mixed else [],
+        },
+        rules=[
+            compared_rule(experiment),
+            ARMS,
+            TRAINING,
+            EVALUATION,
+            STATISTICS,
+            FILTERING,
+            RESPONSE_SCORING,
+            *([ROLLOUTS] if mixed else []),
+        ],
+        parts=["name", "evaluation"],
+        rows=f"experiment = '{experiment.name}'",
+    )
+
+
 def write(warehouse: Warehouse, text: str, recipe: Recipe, experiment: Experiment, compared: pl.DataFrame) -> None:
     """Replace the experiment's rows of `experiment_comparisons`; unchanged ones make no commit. text: its message."""
     key, by = {"recipe": recipe.name, "experiment": experiment.name}, ["arm", "baseline", "benchmark", "temperature"]
@@ -152,10 +156,10 @@ def details(warehouse: Warehouse, recipe: Recipe, experiment: Experiment, result
     by_level, of_now = by_difficulty(warehouse, experiment, stages, found), current(stages, outdated)
     traits, differences = of_training(warehouse, recipe, experiment, of_now)
     tables = {
-        "claims": claims_table(verdicts(warehouse, recipe, experiment, results)),
+        "claims": claims_table(verdicts(warehouse, recipe, experiment, results, differences)),
         **{f"by_difficulty {setting}, {of}": one for setting, both in by_level.items() for of, one in both.items()},
-        "trained_on": traits,
-        "training_differences": differences,
+        "trained_on": trait_table(traits),
+        "training_differences": difference_table(differences),
         **{f"ways {name}": one for name, one in by_way(warehouse, recipe, experiment, of_now, found).items()},
     }
     return {name: one for name, one in tables.items() if one.rows}

@@ -6,7 +6,7 @@ The figure has the shares alone; what is said of it needs the counts, and an int
 import numpy as np
 import polars as pl
 
-from dasd_assets.experiments.result_table import markdown_table
+from dasd_assets.experiments.result_table import markdown_table, percent, points
 from dasd_assets.mixed_policy.cut_off_shares import Halves, Share
 from dasd_assets.mixed_policy.rollouts import NUM_GROUPS
 
@@ -30,12 +30,11 @@ def rollouts_cut_off(rollouts: pl.DataFrame) -> list[str]:
 
 def _row(group: pl.DataFrame) -> dict[str, str]:
     share, lengths = Share.of(group["cut_off"].to_list()), group[_LENGTH].to_list()  # the shortest first
-    error = f" ± {100 * share.error:.1f}" if share.error else ""
     values = (
         f"{lengths[0]} to {lengths[-1]}",
         f"{group.height:,}",
         f"{group['cut_off'].sum():,}",
-        f"{100 * share.value:.1f}{error}",
+        percent(share.value, share.error or None),
     )
     return dict(zip(_COLUMNS, values, strict=True))
 
@@ -56,7 +55,5 @@ def change_text(halves: Halves) -> str:
 
     Without one where all of each half are alike, which does not say how exact that is.
     """
-    if not halves.width:
-        return f"{100 * halves.change:+.1f}"
-    low, high = (100 * (halves.change + side * halves.width) for side in (-1, 1))
-    return f"{100 * halves.change:+.1f} [{low:+.1f}, {high:+.1f}]"
+    low, high = (halves.change + side * halves.width if halves.width else None for side in (-1, 1))
+    return points(halves.change, low, high)

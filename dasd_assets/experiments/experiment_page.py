@@ -8,7 +8,7 @@ from dasd_assets.experiments.cells import Cell, current, every_cell, failed_text
 from dasd_assets.experiments.claims import Verdict, claims_section
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
-from dasd_assets.experiments.report_tables import by_difficulty, by_way, of_training
+from dasd_assets.experiments.report_tables import by_difficulty, by_way, difference_table, trait_table
 from dasd_assets.experiments.result_table import (
     SETTING,
     Results,
@@ -72,17 +72,21 @@ def experiment_page(
     recipe: Recipe,
     experiment: Experiment,
     results: Results,
+    trained: tuple[pl.DataFrame, pl.DataFrame],
     judged: Sequence[Verdict],
     now: str,
     images: Mapping[str, str],
 ) -> str:
-    """An experiment's page. judged: of `claims.verdicts`; now: of `answers_hash`; images: figure -> path."""
+    """An experiment's page.
+
+    trained: of `of_training`; judged: of `claims.verdicts`; now: of `answers_hash`; images: figure -> path.
+    """
     found, compared, stages, outdated = results
     rows, of_now = result_rows(found, stages, compared, experiment, outdated), current(stages, outdated)
     meaning = [] if experiment.meaning is None else ["## What it means", experiment.meaning.strip()]
     failed = [f"{text[0].upper()}{text[1:]}."] if (text := failed_text(found)) else []
     said_of_outdated = [f"*{text}.*"] if (text := outdated_text(outdated)) else []
-    traits, differences = of_training(warehouse, recipe, experiment, of_now)
+    traits, differences = trait_table(trained[0]), difference_table(trained[1])
     parts = [
         MARK,
         f"# {visible(experiment.title)}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from dasd_assets.experiments.cells import answers, every_cell, outdated_cells, stage_rows
+from dasd_assets.experiments.cells import answers, current, every_cell, outdated_cells, stage_rows
 from dasd_assets.experiments.claims import CLAIMED, LEGEND, claim_rows, verdicts
 from dasd_assets.experiments.comparison import pictures
 from dasd_assets.experiments.experiment_page import (
@@ -20,6 +20,7 @@ from dasd_assets.experiments.experiment_page import (
     experiment_page,
     written_of_others,
 )
+from dasd_assets.experiments.report_tables import of_training
 from dasd_assets.experiments.result_table import Results, Shown, compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.holm import SIGNIFICANT
@@ -67,14 +68,16 @@ def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experimen
             continue
         stages, outdated = stage_rows(warehouse, recipe, experiment), outdated_cells(warehouse, recipe, experiment)
         results = Results(found, compared, stages, outdated)
-        judged = verdicts(warehouse, recipe, experiment, results)
+        of_now = current(stages, outdated)
+        trained = None if found.is_empty() else of_training(warehouse, recipe, experiment, of_now)
+        judged = verdicts(warehouse, recipe, experiment, results, trained and trained[1])
         claimed += [{**claim, "page": row["experiment"]} for claim in claim_rows(judged)]
         listed.append(row)
-        if not found.is_empty():
+        if trained is not None:
             figures = pictures(warehouse, recipe, experiment, results)
             images = {name: f"{FIGURES}/{experiment.name}_{name}.svg" for name in figures}
             yield from ((images[name], svg(figure)) for name, figure in figures.items())
-            text = experiment_page(warehouse, recipe, experiment, results, judged, now, images)
+            text = experiment_page(warehouse, recipe, experiment, results, trained, judged, now, images)
             yield f"{experiment.name}.md", text.encode()
     yield INDEX, index_page(recipe, claimed, listed).encode()
 

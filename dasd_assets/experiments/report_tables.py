@@ -12,22 +12,23 @@ from dasd_assets.experiments.dataset_differences import DIFFERENCES, LESS, LOSS,
 from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits, traits_by_question
 from dasd_assets.experiments.result_table import SETTING, ShownTable, of_models, setting_name
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
+from dasd_assets.records.wording import with_error, with_interval
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
 _FORMATS = {
-    "examples": "{:,.0f}",
-    "continuations": "{:,.0f}",
-    "tokens": "{:.1f}",
-    "with_loss": "{:.1%}",
-    "sentences": "{:.2f}",
-    "right": "{:.1%}",
-    "sound": "{:.1%}",
-    "teacher_share": "{:.3f}",
-    "mean_difference": "{:+.4f}",
-    "probability": "{:.3f}",
-    LOSS: "{:.3f}",
+    "examples": ",.0f",
+    "continuations": ",.0f",
+    "tokens": ".1f",
+    "with_loss": ".1%",
+    "sentences": ".2f",
+    "right": ".1%",
+    "sound": ".1%",
+    "teacher_share": ".3f",
+    "mean_difference": "+.4f",
+    "probability": ".3f",
+    LOSS: ".3f",
 }
 
 
@@ -58,12 +59,12 @@ def by_way(
 
 def of_training(
     warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame
-) -> tuple[ShownTable, ShownTable]:
-    """What arms are trained on, and how those that are compared differ in it."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """`dataset_traits` of what arms are trained on, and `dataset_differences` of those that are compared."""
     by_question = traits_by_question(warehouse, recipe, stages)
     traits = dataset_traits(warehouse, recipe, stages, by_question)
     differences = dataset_differences(warehouse, recipe, experiment, stages, by_question)
-    return trait_table(traits), difference_table(differences)
+    return traits, differences
 
 
 def trait_table(traits: pl.DataFrame) -> ShownTable:
@@ -105,13 +106,14 @@ def _shown(name: str, value: str | float | None, error: float | None) -> str | N
     """`0.339 ± 0.005`, or without an error, where there is none."""
     if value is None:
         return None
-    form = _FORMATS.get(name, "{}")
-    return form.format(value) + (f" ± {form.replace('+', '').format(error)}" if error else "")
+    if isinstance(value, str):
+        return value
+    return with_error(value, error or None, _FORMATS.get(name, ""))
 
 
 def _change(name: str, value: float | None, width: float | None) -> str | None:
     """`+0.194 [+0.181, +0.207]`, or without an interval, where there is none."""
     if value is None:
         return None
-    form = _FORMATS[name].replace("{:", "{:+").replace("++", "+").format
-    return form(value) + ("" if width is None else f" [{form(value - width)}, {form(value + width)}]")
+    low, high = (None if width is None else value + side * width for side in (-1, 1))
+    return with_interval(value, low, high, "+" + _FORMATS[name].removeprefix("+"))

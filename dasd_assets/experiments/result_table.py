@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dasd_assets.records.markdown import Cell
-from dasd_assets.records.wording import number_of
+from dasd_assets.records.wording import number_of, with_error, with_interval
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, corrected_p_text, mean_accuracy
 from dasd_assets.rules.statistics.holm import holm
 from dasd_resources.recipe.experiment import Experiment
@@ -127,8 +127,7 @@ def _spent(stages: pl.DataFrame) -> pl.DataFrame:
 
 def _accuracy(answers: pl.DataFrame) -> Shown:
     mean = mean_accuracy(answers)
-    error = "" if mean.standard_error is None else f" ± {100 * mean.standard_error:.1f}"
-    return {"accuracy": f"{100 * mean.accuracy:.1f}{error}"}
+    return {"accuracy": percent(mean.accuracy, mean.standard_error)}
 
 
 def _seeds(answers: pl.DataFrame, num_outdated: int) -> Shown:
@@ -139,15 +138,28 @@ def _seeds(answers: pl.DataFrame, num_outdated: int) -> Shown:
 def _difference(found: Row | None) -> Shown:
     if found is None:
         return {}
-    row = {"less": found["baseline"], "difference": f"{100 * found['difference']:+.1f}", COMPARED: found["num_seeds"]}
+    difference = points(found["difference"], found["low"], found["high"])
+    row = {"less": found["baseline"], "difference": difference, COMPARED: found["num_seeds"]}
     if found["low"] is None:
         return row
     return {
         **row,
-        "difference": f"{row['difference']} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
         "p (Holm)": corrected_p_text(found["p_holm"], found["num_corrected"]),
         "could have seen": f"{100 * found['minimum_detectable_effect']:.1f}",
     }
+
+
+def percent(share: float | None, error: float | None, num_digits: int = 1) -> str:
+    """`26.1 ± 1.2`, in %; of no share a dash."""
+    if share is None:
+        return "–"
+    return with_error(100 * share, None if error is None else 100 * error, f".{num_digits}f")
+
+
+def points(difference: float, low: float | None, high: float | None) -> str:
+    """`-8.4 [-10.6, -6.1]`, in points of %."""
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return with_interval(100 * difference, low, high, "+.1f")
 
 
 def _counts(spent: Row) -> Shown:

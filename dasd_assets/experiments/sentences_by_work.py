@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from dasd_assets.experiments.dataset_traits import clustered_error, mean_of
-from dasd_assets.experiments.result_table import markdown_table
+from dasd_assets.experiments.result_table import markdown_table, percent
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
 from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, JUDGED, OF_RECIPE, candidate_params
@@ -68,10 +68,6 @@ def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]
 
 
 def _row(row: Row) -> dict[str, str]:
-    shares = (_percent(row[name], row[f"{name}_error"]) for name in _SHARES)
+    shares = (percent(row[name], row[f"{name}_error"]) for name in _SHARES)
     values = (row["domain"], _WORK[row["sound"]], f"{row['responses']:,}", *shares)
     return dict(zip(_COLUMNS, values, strict=True))
-
-
-def _percent(share: float | None, error: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")

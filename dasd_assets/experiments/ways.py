@@ -6,7 +6,7 @@ another, so that an arm may win or lose by the way alone: `by_ways_alone` says h
 
 import polars as pl
 
-from dasd_assets.experiments.result_table import can_be_paired
+from dasd_assets.experiments.result_table import can_be_paired, percent, points
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.comparison import Comparison, compare, mean_accuracy
 from dasd_assets.rules.statistics.pairing import paired_differences
@@ -76,16 +76,17 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
         ways = {
             way: " · ".join(
                 (
-                    _percent(learned.get(way, 0) / num_shown if num_shown else None),
-                    _percent(*_share(given, pl.col("way") == way, was_given)),
-                    _percent(*_share(given, (pl.col("way") == way) & pl.col("correct"), pl.col("way") == way)),
+                    percent(learned.get(way, 0) / num_shown if num_shown else None, None, 0),
+                    percent(*_share(given, pl.col("way") == way, was_given), 0),
+                    percent(*_share(given, (pl.col("way") == way) & pl.col("correct"), pl.col("way") == way), 0),
                 )
             )
             for way in (*experiment.ways, OTHER_WAY)
         }
         moved = None if arm == experiment.baseline else by_ways_alone(answered, arm, experiment.baseline)
+        shift = None if moved is None else points(moved.difference, moved.low, moved.high)
         counts = {SHOWN: f"{num_shown:,}", ANSWERED: f"{given.filter(was_given).height:,}"}
-        rows.append({ARM: arm, **ways, BY_WAYS: None if moved is None else _points(moved), **counts})
+        rows.append({ARM: arm, **ways, BY_WAYS: shift, **counts})
     return rows
 
 
@@ -121,16 +122,3 @@ def _share(answers: pl.DataFrame, hits: pl.Expr, among: pl.Expr) -> tuple[float 
     # The error of a ratio is that of the mean of what each answer adds to it.
     added = (hits.cast(pl.Float64) - share * among.cast(pl.Float64)) * len(answers) / number
     return share, mean_accuracy(answers.with_columns(correct=added)).standard_error
-
-
-def _percent(share: float | None, error: float | None = None) -> str:
-    """`26`, or `26 ± 1`."""
-    return "–" if share is None else f"{100 * share:.0f}" + ("" if error is None else f" ± {100 * error:.0f}")
-
-
-def _points(found: Comparison) -> str:
-    """`+1.8 [+0.9, +2.7]`, in points."""
-    points = f"{100 * found.difference:+.1f}"
-    if found.low is None or found.high is None:
-        return points
-    return f"{points} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -49,10 +49,8 @@ def _sample(warehouse: Warehouse, parity: Parity, drawn: str, query: str, params
     with warehouse.reading() as reading:
         ids = reading.read(drawn, {**params, "num_responses": parity.num_responses})["response_id"].to_list()
         rows = reading.read(query, {**params, "ids": ids}).sort("response_id").to_dicts()
-    longest = max((len(row["logprobs"]) for row in rows), default=0)
-    kept = parity.max_tokens
-    whole = next((row["response_id"] for row in rows if len(row["logprobs"]) == longest), None)
-    return [{**row, "num_compared": longest if row["response_id"] == whole else kept} for row in rows]
+    longest = max(rows, key=lambda row: len(row["logprobs"]), default=None)
+    return [{**row, "num_compared": len(row["logprobs"]) if row is longest else parity.max_tokens} for row in rows]
 
 
 def stored_logprobs(row: Row, prompt_ids: list[int], token_ids: list[int], model: PromptedModel) -> StoredLogprobs:

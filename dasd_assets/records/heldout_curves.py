@@ -14,6 +14,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import TYPE_COLOURS, labelled_axes, with_legend
+from dasd_assets.records.wording import with_error
 from dasd_assets.rules.heldout import ALL
 from dasd_assets.rules.scores import TYPE_NAMES
 from dasd_resources.sft.events import add, events
@@ -29,9 +30,9 @@ def loss_table(losses: pl.DataFrame) -> dg.TableMetadataValue:
     columns, rows = ["dataset", "question", "sentences", "num_tokens"], dict[tuple[object, ...], dict[str, object]]()
     for row in losses.to_dicts():
         key = (row["dataset"], "seen" if row["question_seen"] else "not seen", row["sentence_type"], row["num_tokens"])
-        error = "" if row["change_standard_error"] is None else f" ± {row['change_standard_error']:.3f}"
-        change = f" ({row['change']:+.3f}{error})" if row["checkpoint"] != "student" else ""
-        rows.setdefault(key, dict(zip(columns, key, strict=True)))[row["checkpoint"]] = f"{row['loss']:.3f}{change}"
+        change = with_error(row["change"], row["change_standard_error"], "+.3f")
+        shown = f"{row['loss']:.3f}" + ("" if row["checkpoint"] == "student" else f" ({change})")
+        rows.setdefault(key, dict(zip(columns, key, strict=True)))[row["checkpoint"]] = shown
     names = losses["checkpoint"].unique(maintain_order=True).to_list()
     return table([*columns, *names], rows.values())
 

@@ -1,4 +1,4 @@
-"""Counts with singular or plural nouns, and names that others chose, for messages."""
+"""Counts with singular or plural nouns, numbers with what is known of their error, names that others chose."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,16 @@ NAME_CHARS, NUM_LISTED = 40, 20
 def number_of(count: int, noun: str, plural: str | None = None) -> str:
     """`1 run`, `2 runs`, `1,000 batches`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def with_error(value: float, error: float | None, form: str) -> str:
+    """`26.1 ± 1.2`; of an error that is not known nothing is said. form: `.1f`; a sign is the value's alone."""
+    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
+
+
+def with_interval(value: float, low: float | None, high: float | None, form: str) -> str:
+    """`-8.4 [-10.6, -6.1]`; of an interval that is not known nothing is said. form: `+.1f`."""
+    return f"{value:{form}}" + ("" if low is None or high is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def short(name: str) -> str:
