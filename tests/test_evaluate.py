@@ -212,6 +212,7 @@ def test_a_folder_that_holds_another_model_by_now_is_not_asked_as_the_first(proj
         ("aime25", "no benchmark of recipe tiny (held_out), no layout with its file (aime24=FILE"),
         ("aime25=none.jsonl", "there is no such file; put one there, as downloaded (math-ai/aime25"),
         ("reasoning_gym:chain_sum,seed", "'seed' must be an option and its value, as in seed=1"),
+        ("reasoning_gym:chain_sum,min_terms=[", "'min_terms=[': the value is no YAML"),
         ("reasoning_gym:chain_sum,num_questions=0", "num_questions: Input should be greater than or equal to 1"),
         ("reasoning_gym:nothing", "unknown verifier"),
     ],

@@ -174,6 +174,10 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             "two_arms.yaml: arms.low.0.budget: give exactly one of examples, tokens and times",
         ),
         (
+            {"arms": {"low": [{"dataset": "t060", "budget": {"examples": {}}}], "high": []}},
+            "two_arms.yaml: arms.low.0.budget.examples: ",
+        ),
+        (
             {"arms": {"low": [{"dataset": "mixed", "policy": "random"}], "high": []}},
             "two_arms.yaml: arms.low.0: the mixed-policy dataset is not selected: remove policy",
         ),
@@ -257,10 +261,14 @@ def test_experiments_of_the_home_are_known_by_name_and_a_faulty_one_leaves_the_o
     folder.mkdir()
     (folder / "two_arms.yaml").write_text(yaml.safe_dump(TWO_ARMS))
     (folder / "broken.yaml").write_text("name: broken")
+    (folder / ".#two_arms.yaml").symlink_to("somebody@somewhere.1234")  # an editor's
+    (folder / "folder.yaml").mkdir()
     assert load_experiment("two_arms", tmp_path) == experiment()
     found = list(experiments_of(demo, tmp_path))
     assert experiment() in found
-    assert [str(one).partition(":")[0] for one in found if isinstance(one, RecipeError)] == ["broken.yaml"]
+    assert [str(one).partition(":")[0] for one in found if isinstance(one, RecipeError)] == [
+        *("broken.yaml", str(folder / "folder.yaml"))
+    ]
     with pytest.raises(RecipeError, match="no experiment 'nothing': give the path of a YAML file, or one of broken, "):
         load_experiment("nothing", tmp_path)
 

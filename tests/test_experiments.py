@@ -42,6 +42,7 @@ from dasd_assets.experiments.cells import (
 from dasd_assets.experiments.claims import verdicts
 from dasd_assets.experiments.dataset_differences import dataset_differences
 from dasd_assets.experiments.dataset_traits import dataset_traits, traits_by_question
+from dasd_assets.experiments.datasets import make_datasets
 from dasd_assets.experiments.experiment_page import CAPTIONS, MARK, answers_hash
 from dasd_assets.experiments.figure_data import loss_curves, losses, of_one_seed, rollouts
 from dasd_assets.experiments.pages import OF_ANOTHER_HOME, write_pages
@@ -53,7 +54,7 @@ from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
-from dasd_assets.rules.arms import MULTIPLES, compared_rule, declared_rule
+from dasd_assets.rules.arms import MULTIPLES, arm_dataset, compared_rule, declared_rule
 from dasd_assets.rules.pool import create_pool_table, pool_params
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.comparison import compare, comparisons
@@ -199,6 +200,14 @@ def test_only_responses_in_which_the_expression_is_found_compete(compared: Proje
             pools[matching] = set(rows["response_id"])
             assert matching is None or rows["text"].str.contains(matching).all()
     assert pools["^nowhere"] == set() < pools[r"\d\d"] < pools[None]
+
+
+def test_a_budget_of_a_domain_that_there_is_not_is_refused(compared: Project) -> None:
+    stage = ArmStage.model_validate({"dataset": "t060", "budget": {"examples": {"leters": 3}}})
+    data = arm_dataset(compared.recipe, stage, 42)
+    told = r"t060 das-\w+: the budget names leters, but no question is of that domain; the domains are \w"
+    with pytest.raises(dg.Failure, match=told):
+        make_datasets(dg.build_asset_context(), compared.warehouse, compared.engines, compared.recipe, [data], ["a"])
 
 
 def test_a_masked_stage_has_the_same_examples_with_loss_on_the_teachers_part_alone(compared: Project) -> None:
@@ -563,14 +572,18 @@ def test_pages_are_of_the_same_bytes_and_keep_what_was_written_by_hand(compared:
     first, second = tmp_path / "first", tmp_path / "second"
     (first / "figures").mkdir(parents=True)
     (first / "figures" / "gone_differences.svg").write_text("<svg/>")
-    (first / "gone.md").write_text(f"{MARK}\n# An experiment that there is no more\n")
-    (first / "own_notes.md").write_text("# By hand\n")
+    (first / "gone.md").write_text(
+        f"{MARK}\n# An experiment that there is no more\n![](figures/gone_differences.svg)\n"
+    )
+    (first / "own_notes.md").write_bytes("# Von Hand, für uns\n![](figures/own.svg)\n".encode("latin-1"))
+    (first / "figures" / "own.svg").write_text("<svg/>")
+    by_hand = {"own_notes.md", "figures/own.svg"}
     changed = write_pages(compared.warehouse, compared.recipe, [meant], first)
     write_pages(compared.warehouse, compared.recipe, [meant], second)
     names = {path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file()}
-    assert names == {"grid.md", "results.md", "own_notes.md", *(f"figures/grid_{name}.svg" for name in CAPTIONS)}
-    assert set(changed) == (names | {"gone.md", "figures/gone_differences.svg"}) - {"own_notes.md"}
-    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - {"own_notes.md"})
+    assert names == {"grid.md", "results.md", *by_hand, *(f"figures/grid_{name}.svg" for name in CAPTIONS)}
+    assert set(changed) == (names | {"gone.md", "figures/gone_differences.svg"}) - by_hand
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - by_hand)
     assert write_pages(compared.warehouse, compared.recipe, [meant], first) == []
     page = (first / "grid.md").read_text()
     head = "| arm | with digits | otherwise | other | by ways alone | trained on | answers |"
@@ -728,6 +741,8 @@ def test_a_shipped_experiment_runs_on_any_recipe_that_names_it(
     assert main(["compare", "tiny/table_7/low", "tiny/table_7/student", "--json"]) == 0
     [of] = json.loads(capsys.readouterr().out)["a"]["checkpoints"]
     assert (of["seed"], of["checkpoint_id"]) == (42, checkpoints_of(project, "own", 42)[0])
+    assert main(["compare", "tiny/table_7/low", "tiny/t060"]) == 1
+    assert "tiny/table_7/low and tiny/t060 are the same" in capsys.readouterr().err
 
 
 @pytest.mark.drill

@@ -25,7 +25,7 @@ def command(args: argparse.Namespace) -> int:
     with lake.reading() as reading:
         folders = {name: lake.stored_path(Path(os.path.expanduser(name)).resolve()) for name in (args.a, args.b)}
         a, b = (find_model(reading, name, folders[name]) for name in (args.a, args.b))
-        if dict(a.checkpoints) == dict(b.checkpoints):
+        if set(a.checkpoints.values()) == set(b.checkpoints.values()):
             raise NoSuchModel(
                 f"{args.a} and {args.b} are the same: {', '.join(a.checkpoints.values())}; name two models"
             )

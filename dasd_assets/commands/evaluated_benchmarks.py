@@ -71,7 +71,10 @@ def _of_task(text: str, recipe: Recipe) -> Benchmark:
         key, equals, value = option.partition("=")
         if not equals:
             raise RecipeError(f"--benchmark {text}: {option!r} must be an option and its value, as in seed=1")
-        given[key] = yaml.safe_load(value)
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(f"--benchmark {text}: {option!r}: the value is no YAML") from None
     own = {key: given.pop(key, default) for key, default in {"num_questions": NUM_QUESTIONS, "seed": 0}.items()}
     try:
         task = Task.model_validate({"dataset": dataset, **own, "config": given})

@@ -17,6 +17,7 @@ import polars as pl
 from dasd_assets.mixed_policy.mixture import continuation_example, continuations_to_teach
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.selection_rules import selection_rule
+from dasd_assets.records.wording import listed, short
 from dasd_assets.rules.arms import ArmDataset
 from dasd_assets.rules.asset_names import DAS, MIXED, dataset_asset, selection_asset
 from dasd_assets.rules.competition import NUM_TOKENS
@@ -28,7 +29,7 @@ from dasd_assets.sft_datasets import example_row, selected_ids, tokens_to_teach,
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 
 
 def make_datasets(
@@ -88,6 +89,7 @@ def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recip
     with warehouse.reading() as reading, reading.all_cores():
         means = create_pool_table(reading, draws[0].params, draws[0].columns, draws[0].data.stage.matching)
         for one in draws:
+            _require_domains(reading, one)
             data, part, stage = one.data, one.part, one.data.stage
             budget, times = _budget(warehouse, base, data, part, one.params)
             competing, most = competition(data.recipe), _of_a_question(data, times)
@@ -98,6 +100,18 @@ def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recip
             _write(context, warehouse, data, part, chosen, rule)
             taken = dict(chosen["domain"].value_counts().iter_rows())
             context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
+
+
+def _require_domains(reading: Reading, one: _Draw) -> None:
+    """Raise dg.Failure if its budget names a domain that no question has: of the one meant, all would be taken."""
+    named = one.data.stage.budget and one.data.stage.budget.per_domain
+    if not named:
+        return
+    known = reading.read("SELECT DISTINCT domain FROM prompts ORDER BY domain")["domain"].to_list()
+    if unknown := sorted(set(named) - set(known)):
+        fault = f"the budget names {', '.join(unknown)}, but no question is of that domain"
+        domains = listed(list(map(short, known)))
+        raise dg.Failure(f"{one.part} {one.data.policy}: {fault}; the domains are {domains}")
 
 
 def _budget(

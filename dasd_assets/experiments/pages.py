@@ -4,7 +4,9 @@ Everything is read from the warehouse. The same rows give the same bytes: no tim
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,17 +44,24 @@ File = tuple[str, bytes]  # path in the folder, content
 def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> list[str]:
     """Write a page for each experiment that has answers, and the list of all; returns the names of changed files.
 
-    Each file is there whole or not at all. Pages and figures of experiments that are no longer known are removed; those
-    of one that this home has no answers of stay, and the list says so.
+    Each file is there whole or not at all. Of earlier pages, what is no longer written is removed, with the figures
+    that they show; those of an experiment that this home has no answers of stay, and the list says so.
     """
+    before = _written_before(folder)
     files = dict(_files(warehouse, recipe, experiments, folder))
     changed = [name for name, content in files.items() if _write(folder / name, content)]
-    for path in [*folder.glob("*.md"), *(folder / FIGURES).glob("*.svg")]:
-        name = path.relative_to(folder).as_posix()
-        if name not in files and (path.suffix == ".svg" or path.read_text(encoding="utf-8").startswith(MARK)):
-            path.unlink()
-            changed.append(name)
+    for name in sorted(before - files.keys()):
+        (folder / name).unlink(missing_ok=True)
+        changed.append(name)
     return changed
+
+
+def _written_before(folder: Path) -> set[str]:
+    """The pages in the folder that `write_pages` has written, and the figures that they show."""
+    texts = {path.name: path.read_bytes() for path in folder.glob("*.md") if path.is_file()}
+    ours = {name: text.decode() for name, text in texts.items() if text.startswith(MARK.encode())}
+    shown = (re.findall(rf"\(({FIGURES}/[\w-]+\.svg)\)", text) for text in ours.values())
+    return {*ours, *chain.from_iterable(shown)}
 
 
 def _files(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Experiment], folder: Path) -> Iterator[File]:

@@ -44,8 +44,8 @@ class Budget(Part):
     recipe's own selection takes of each domain, counted in `unit`.
     """
 
-    examples: dict[str, Positive] | None = None
-    tokens: dict[str, Positive] | None = None
+    examples: Annotated[dict[str, Positive], Field(min_length=1)] | None = None
+    tokens: Annotated[dict[str, Positive], Field(min_length=1)] | None = None
     times: Annotated[float, Field(gt=0)] | None = None
     unit: Unit = "examples"
 

@@ -43,6 +43,8 @@ def read_experiment(path: Path) -> Experiment:
         raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error, Experiment))) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     if experiment.name != path.stem:
         raise RecipeError(f"{path.name}: name: must be {path.stem}, as the file is called (found {experiment.name!r})")
     return experiment
@@ -55,9 +57,12 @@ def _validated(text: str) -> Experiment:
 
 
 def experiment_files(home: Path) -> dict[str, Path]:
-    """Name -> file of all that are known, in order of name; the home's where one is shipped under its name."""
-    found = {path.stem: path for folder in (SHIPPED, home / EXPERIMENT_FOLDER) for path in folder.glob("*.yaml")}
-    return dict(sorted(found.items()))
+    """Name -> file of all that are known, in order of name; the home's where one is shipped under its name.
+
+    Hidden ones are an editor's.
+    """
+    every = (path for folder in (SHIPPED, home / EXPERIMENT_FOLDER) for path in folder.glob("*.yaml"))
+    return dict(sorted({path.stem: path for path in every if not path.name.startswith(".")}.items()))
 
 
 def experiments_of(recipe: Recipe, home: Path) -> Iterator[Experiment | RecipeError]:
