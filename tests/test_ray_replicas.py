@@ -272,6 +272,17 @@ def test_a_node_with_other_versions_code_or_model_is_told_from_one_without_the_p
     assert here.difference(state({}, model="")) == "no model in /model"
 
 
+def test_whose_model_cannot_be_read_leaves_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+    where = "dasd_resources.inference.ray_replicas"
+    monkeypatch.setattr(f"{where}.join", lambda address: calls.append("join"))
+    monkeypatch.setattr(f"{where}.leave", lambda: calls.append("leave"))
+    monkeypatch.setattr(f"{where}.state_of", lambda folder, package: (folder / "none").read_bytes())
+    with pytest.raises(FileNotFoundError):
+        RayReplicas(ALONE, 1, Placing("a:1", CORE, 1.0), tmp_path, None)
+    assert calls == ["join", "leave"]
+
+
 def test_what_an_engine_raises_is_said() -> None:
     [said] = Replica().answer(unloadable, gpus=True)
     assert isinstance(said, Raised) and str(said.error) == "set engine: vllm"

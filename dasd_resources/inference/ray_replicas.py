@@ -77,10 +77,13 @@ class RayReplicas:
         self._num_losses = self._num_unloaded = 0  # in a row, and before they were ready; of a call
         self._placed_at = time.monotonic()  # when some replica last had a place
         join(placing.address)
-        self._expected = state_of(folder, package)
-        if placing.address == LOCAL and not num_places(placing.needs):
+        try:
+            self._expected = state_of(folder, package)
+            if placing.address == LOCAL and not num_places(placing.needs):
+                raise RecipeError(f"no replica fits this machine: {too_small(placing.needs)}; {CURE}")
+        except BaseException:
             leave()
-            raise RecipeError(f"no replica fits this machine: {too_small(placing.needs)}; {CURE}")
+            raise
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         """Sample every request. Raises RecipeError where no replica finds a place, or a node computes otherwise."""
