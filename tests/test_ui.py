@@ -268,6 +268,7 @@ UNFRIENDLY = [
 
 def test_nothing_that_others_wrote_is_loaded_or_linked(unfriendly: Service, page: "Page", bait: str) -> None:
     """Questions, domains, answers, responses, reasons and a file's name, where the UI shows them."""
+    page.goto("about:blank")  # what the tests before have opened asks its own service for news
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     links = dict[str, list[str]]()
