@@ -59,7 +59,7 @@ def write_pages(warehouse: Warehouse, recipe: Recipe, experiments: Sequence[Expe
 def _written_before(folder: Path) -> set[str]:
     """The pages in the folder that `write_pages` has written, and the figures that they show."""
     texts = {path.name: path.read_bytes() for path in folder.glob("*.md") if path.is_file()}
-    ours = {name: text.decode() for name, text in texts.items() if text.startswith(MARK.encode())}
+    ours = {name: text.decode(errors="replace") for name, text in texts.items() if text.startswith(MARK.encode())}
     shown = (re.findall(rf"\(({FIGURES}/[\w-]+\.svg)\)", text) for text in ours.values())
     return {*ours, *chain.from_iterable(shown)}
 
