@@ -272,15 +272,15 @@ def test_a_node_with_other_versions_code_or_model_is_told_from_one_without_the_p
     assert here.difference(state({}, model="")) == "no model in /model"
 
 
-def test_whose_model_cannot_be_read_leaves_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = list[str]()
-    where = "dasd_resources.inference.ray_replicas"
-    monkeypatch.setattr(f"{where}.join", lambda address: calls.append("join"))
-    monkeypatch.setattr(f"{where}.leave", lambda: calls.append("leave"))
-    monkeypatch.setattr(f"{where}.state_of", lambda folder, package: (folder / "none").read_bytes())
-    with pytest.raises(FileNotFoundError):
-        RayReplicas(ALONE, 1, Placing("a:1", CORE, 1.0), tmp_path, None)
-    assert calls == ["join", "leave"]
+def test_whose_model_cannot_be_read_leaves_the_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(folder: Path, package: str | None) -> NodeState:
+        assert ray.is_initialized()  # it has joined
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("dasd_resources.inference.ray_replicas.state_of", unreadable)
+    with pytest.raises(OSError, match="the disk is gone"):
+        replicas(cluster, ALONE)
+    assert not ray.is_initialized()
 
 
 def test_what_an_engine_raises_is_said() -> None:

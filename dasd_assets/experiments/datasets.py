@@ -29,7 +29,7 @@ from dasd_assets.sft_datasets import example_row, selected_ids, tokens_to_teach,
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Reading, Row, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 
 def make_datasets(
@@ -41,6 +41,7 @@ def make_datasets(
     batches: Sequence[str],
 ) -> None:
     """Write the rows of datasets that are not the pipeline's; unchanged ones make no commit. base: the recipe."""
+    _require_domains(warehouse, every)
     student = engines.fingerprint(base.student, "student.model")
     # 1. Choose of each pool for all that draw from it: seeds and most policies share one, and it costs most.
     pools = dict[str, list[_Draw]]()
@@ -89,7 +90,6 @@ def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recip
     with warehouse.reading() as reading, reading.all_cores():
         means = create_pool_table(reading, draws[0].params, draws[0].columns, draws[0].data.stage.matching)
         for one in draws:
-            _require_domains(reading, one)
             data, part, stage = one.data, one.part, one.data.stage
             budget, times = _budget(warehouse, base, data, part, one.params)
             competing, most = competition(data.recipe), _of_a_question(data, times)
@@ -102,16 +102,15 @@ def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recip
             context.log.info(f"{part} {data.policy}: {chosen.height:,} responses chosen, by domain {taken}")
 
 
-def _require_domains(reading: Reading, one: _Draw) -> None:
-    """Raise dg.Failure if its budget names a domain that no question has: of the one meant, all would be taken."""
-    named = one.data.stage.budget and one.data.stage.budget.per_domain
-    if not named:
-        return
-    known = reading.read("SELECT DISTINCT domain FROM prompts ORDER BY domain")["domain"].to_list()
-    if unknown := sorted(set(named) - set(known)):
-        fault = f"the budget names {', '.join(unknown)}, but no question is of that domain"
-        domains = listed(list(map(short, known)))
-        raise dg.Failure(f"{one.part} {one.data.policy}: {fault}; the domains are {domains}")
+def _require_domains(warehouse: Warehouse, every: Sequence[ArmDataset]) -> None:
+    """Raise dg.Failure if a budget names a domain that no question has: of the one meant, all would be taken."""
+    known = warehouse.read("SELECT DISTINCT domain FROM prompts ORDER BY domain")["domain"].to_list()
+    for data in every:
+        named = data.stage.budget and data.stage.budget.per_domain
+        if unknown := sorted(set(named or ()) - set(known)):
+            fault = f"the budget names {', '.join(unknown)}, but no question is of that domain"
+            domains = listed(list(map(short, known)))
+            raise dg.Failure(f"{data.name} {data.policy}: {fault}; the domains are {domains}")
 
 
 def _budget(
