@@ -303,12 +303,12 @@ def test_replace_takes_null_for_a_value_and_every_column_together(warehouse: War
 
 def test_of_many_parts_one_is_in_memory_until_the_commit(warehouse: Warehouse) -> None:
     """A frame that is registered with DuckDB, and no longer, would stay in memory as long as the transaction."""
-    num_parts, num_bytes, before, held = 20, 4 << 20, pa.total_allocated_bytes(), list[int]()
+    num_parts, num_bytes, before, held = 6, 1 << 20, pa.total_allocated_bytes(), list[int]()
 
     def parts() -> Iterator[pl.DataFrame]:
         for number in range(num_parts):
             held.append(pa.total_allocated_bytes() - before)
-            tokens = pa.array(range(num_bytes // 4), pa.int32())
+            tokens = pa.repeat(pa.scalar(7, pa.int32()), num_bytes // 4)
             row = pl.DataFrame([response(str(number), "b")])
             yield row.with_columns(token_ids=pl.from_arrow(pa.ListArray.from_arrays([0, len(tokens)], tokens)))
 
