@@ -200,9 +200,13 @@ _UNTYPED = f"""SELECT p.response_id, p.batch, p.student_fingerprint, p.sentence_
     WHERE p.response_id NOT IN (SELECT s.response_id FROM ({_LENGTHS}) s
         JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_types WHERE {_OF_RULE} GROUP BY response_id) t
         USING (response_id) WHERE t.num_sentences >= s.num_sentences)"""
+_TYPES = f"FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}"
+# A response that was typed by halves, as after a kill, waits for the other: what is scored is not scored again.
 _UNSCORED = f"""SELECT p.response_id, p.start, p.stop, {_SUMS}, t.sentence_type FROM ({_SENTENCES} AND {_IN_PASS}) p
-        JOIN (FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}) t USING (response_id, sentence_index)
-    WHERE p.response_id NOT IN (SELECT response_id FROM response_scores
+        JOIN ({_TYPES}) t USING (response_id, sentence_index)
+    WHERE p.response_id NOT IN (SELECT s.response_id FROM ({_SENTENCES} AND {_IN_PASS}) s
+        ANTI JOIN ({_TYPES}) USING (response_id, sentence_index))
+    AND p.response_id NOT IN (SELECT response_id FROM response_scores
         WHERE {_OF_RULE} AND {_IN_PASS} AND list_contains($names, score_name)
         GROUP BY ALL HAVING count(*) = len($names))
     ORDER BY p.response_id, p.sentence_index"""  # a sum's last digits depend on the order

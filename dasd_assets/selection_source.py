@@ -69,7 +69,8 @@ def _source(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _carried(recipe: Recipe, name: str, datasets: list[str], policy: str) -> dg.AssetsDefinition:
-    which = f"dataset = '{datasets[0]}' AND " if policy == DAS else ""
+    which = {"dataset": datasets[0]} if policy == DAS else {}
+    of_rows = " AND ".join(f"{column} = '{value}'" for column, value in {**which, "policy": policy}.items())
     selected = {} if policy == DAS else {"empty_datasets": list(map(selection_asset, datasets))}
     declared = declare(
         recipe,
@@ -87,7 +88,7 @@ def _carried(recipe: Recipe, name: str, datasets: list[str], policy: str) -> dg.
         models=["student_model"],
         rules=[SELECTION_SOURCE, FILTERING],
         parts=["generation.temperatures", "heldout.questions"],
-        rows=f"{which}policy = '{policy}'",
+        rows=of_rows,
     )
 
     @declared.asset(
@@ -110,7 +111,8 @@ def _carried(recipe: Recipe, name: str, datasets: list[str], policy: str) -> dg.
             write_rows(context, warehouse, recipe, dataset, policy, kept_rows(found, recipe))
             if policy == DAS:
                 _record(context, warehouse, recipe, dataset, found, version, existing)
-        return _result(warehouse, recipe, declared, policy, which, pl.concat(parts), read)
+        rows = {"recipe": recipe.name, "policy": policy, **which}
+        return _result(warehouse, recipe, declared, rows, of_rows, pl.concat(parts), read)
 
     return carried_responses
 
@@ -187,15 +189,13 @@ def _result(
     warehouse: Warehouse,
     recipe: Recipe,
     declared: Declaration,
-    policy: str,
-    which: str,
+    rows: dict[str, str],
+    of_rows: str,
     found: pl.DataFrame,
     read: dict[str, str],
 ) -> dg.MaterializeResult:
     counts = dict(found["outcome"].value_counts().iter_rows())
     kept = found.filter(pl.col("outcome") == "kept")
-    of_rows = f"{which}policy = '{policy}'"
-    rows = {"recipe": recipe.name, "policy": policy} | ({"dataset": found["dataset"][0]} if which else {})
     return dg.MaterializeResult(
         data_version=ranks_version(kept),
         tags=read,

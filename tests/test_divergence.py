@@ -89,3 +89,20 @@ def test_a_response_that_lacks_one_score_is_scored_again(copy: Project) -> None:
     write_scores(copy.warehouse, lost["batch"], lost["student_fingerprint"], copy.recipe, "test")
     assert copy.read(every).equals(before)
     assert before.height % len(SCORES) == 0
+
+
+def test_a_response_that_is_typed_by_halves_is_scored_when_it_is_whole(copy: Project) -> None:
+    """As where a killed step left it so, and somebody materializes the scores alone."""
+    every = "SELECT * EXCLUDE (run_id) FROM response_scores ORDER BY ALL"
+    before = copy.read(every)
+    lost = before.row(0, named=True)
+    key = {"response_id": lost["response_id"]}
+    with copy.warehouse.commit("test") as transaction:
+        transaction.replace("response_scores", key, pl.DataFrame())
+        transaction.replace("sentence_types", {**key, "sentence_index": 0}, pl.DataFrame())
+    which = (copy.warehouse, lost["batch"], lost["student_fingerprint"], copy.recipe, "test")
+    write_scores(*which)
+    assert copy.count("response_scores") == before.height - len(SCORES)
+    write_types(*which)
+    write_scores(*which)
+    assert copy.read(every).equals(before)

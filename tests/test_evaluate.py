@@ -114,6 +114,21 @@ def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, f
     assert (row["num_failed"], row["accuracy"], len(project.fake.generated)) == (0, 1.0, 12 + failed)
 
 
+def test_what_no_server_took_is_told_as_incomplete(project: Project, folder: str, tmp_path: Path) -> None:
+    """Also where nothing of a benchmark was answered, or nothing at all: then no figure is stored."""
+    project.fake.away, project.fake.fails = True, lambda request_id: True
+    [nothing] = asked(project, folder, TASK)
+    assert (nothing["num_answers"], nothing["num_failed"], nothing["num_missing"]) == (0, 0, 6)
+    assert "is incomplete" in shown(nothing) and nothing["metrics"] == {}
+    assert project.count("evaluation_metrics") == 0
+
+    asked_before = len(project.fake.generated)
+    project.fake.fails = lambda request_id: len(project.fake.generated) > asked_before + 6
+    first, second = asked(project, folder, TASK, aime(tmp_path), samples=2, max_tokens=200)
+    assert (first["num_answers"], first["num_missing"]) == (6, 0) and first["metrics"]
+    assert (second["benchmark"], second["num_answers"], second["num_missing"]) == ("aime25", 0, 2)
+
+
 def test_a_single_question_has_no_standard_error(project: Project, folder: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"aime25: max_tokens 102,400 and .* exceed the context of .*: --max-tokens"):
         asked(project, folder, aime(tmp_path), samples=3)

@@ -258,6 +258,13 @@ def test_failed_requests_count_as_wrong_until_they_are_answered(project: Project
     assert (again["accuracy"] >= rows["accuracy"]).all() and again["accuracy"].sum() > rows["accuracy"].sum()
 
 
+def test_figures_of_questions_that_a_benchmark_has_no_more_are_of_the_past(copy: Project) -> None:
+    assert stored_accuracy(copy.warehouse, copy.recipe).height > 0
+    with copy.warehouse.commit("other questions") as transaction:
+        transaction.read("UPDATE benchmark_questions SET question_id = 'another' || question_id")
+    assert stored_accuracy(copy.warehouse, copy.recipe).is_empty()
+
+
 def test_what_no_server_took_is_not_asked_yet(copy: Project) -> None:
     """Not an attempt: neither right nor wrong, and the evaluation says that it is incomplete."""
     with copy.warehouse.commit("test") as transaction:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
-from dasd_resources.sft.launching import accelerate_config, config_text, launch_command
+from dasd_resources.sft.launching import accelerate_config, config_text, gpus_seen, launch_command
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,20 @@ def test_several_nodes_meet_at_this_one(tmp_path: Path) -> None:
     assert (read["num_machines"], read["num_processes"], read["rdzv_backend"]) == (2, 16, "c10d")
     assert read["main_process_ip"] and read["main_process_port"]
     assert launch_command(training, tmp_path)[:3] == ["srun", "--ntasks-per-node=1", "accelerate-launch"]
+
+
+@pytest.mark.parametrize(
+    ("here", "seen"), [(None, "0"), ("3,5", "3"), ("MIG-a,MIG-b", "MIG-a"), ("", ""), ("-1", "-1")]
+)
+def test_one_process_that_nothing_launches_sees_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, here: str | None, seen: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if here is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here)
+    assert gpus_seen(Training()) == {"CUDA_VISIBLE_DEVICES": seen}
+    assert gpus_seen(Training(strategy="ddp", gpus_per_node=8)) == {}
+    assert gpus_seen(Training(launcher=("torchrun", "--nproc-per-node", "8"))) == {}
 
 
 def test_without_a_strategy_all_is_as_it_was(tmp_path: Path) -> None:

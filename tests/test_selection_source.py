@@ -157,6 +157,17 @@ def test_what_the_other_recipe_selects_anew_is_taken_over(trained: Project, fini
     assert set(ours["response_id"]) <= set(theirs["response_id"])
 
 
+def test_a_selection_that_is_empty_there_is_empty_here_for_a_reason(trained: Project, tmp_path: Path) -> None:
+    shutil.copytree(trained.home, tmp_path / "home")
+    project = Project(tmp_path / "home", trained.recipe)
+    with project.warehouse.commit("nothing was selected") as transaction:
+        transaction.replace("selected_responses", {"recipe": SOURCE, "dataset": "t100"}, pl.DataFrame())
+    project.materialize("selected_responses_t100")
+    assert selected(project, OTHER).filter(dataset="t100", policy="das").is_empty()
+    [reason] = project.read("SELECT reason FROM empty_datasets WHERE recipe = 'larger'")["reason"]
+    assert reason.endswith("recipe tiny had selected: nothing")
+
+
 def test_its_version_is_of_what_it_takes_alone(copy: Project) -> None:
     """Not of temperatures that it does not have, the mixed-policy dataset, and what experiments have chosen."""
     recipe = other(copy.recipe, **{"generation.temperatures": [0.6]})

@@ -99,6 +99,13 @@ def question_set(questions: pl.DataFrame) -> str:
     return content_hash(questions.select("question_id", "instruction").sort("question_id").rows())[:12]
 
 
+def question_sets(warehouse: Warehouse) -> pl.DataFrame:
+    """The `question_set` of each benchmark now: figures of another are of questions that it no longer has."""
+    asked = warehouse.read("SELECT benchmark, question_id, instruction FROM benchmark_questions")
+    sets = [(name, question_set(part)) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()]
+    return pl.DataFrame(sets, {"benchmark": pl.String, "question_set": pl.String}, orient="row")
+
+
 def _with_traits(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> pl.DataFrame:
     query = """SELECT t.evaluation_id, t.final_answer, t.repetition
         FROM answer_traits t JOIN evaluations e USING (evaluation_id)
@@ -126,7 +133,8 @@ def current_metrics(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
         "temperatures": list(recipe.evaluation.temperatures),
         "verifier": verifier_version(recipe),
     }
-    found = warehouse.read(query, params).join(current, on="checkpoint_id")
+    stored = warehouse.read(query, params).join(question_sets(warehouse), on=["benchmark", "question_set"], how="semi")
+    found = stored.join(current, on="checkpoint_id")
     return found.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe)))).sort(*BY, "metric")
 
 

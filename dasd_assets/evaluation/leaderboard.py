@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from dasd_assets.evaluation.evaluation_metrics import question_set, shown_figure
+from dasd_assets.evaluation.evaluation_metrics import question_sets, shown_figure
 from dasd_assets.evaluation.metrics import METRICS
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
@@ -56,10 +56,7 @@ def standings(warehouse: Warehouse) -> pl.DataFrame:
         ) c USING (checkpoint_id) LEFT JOIN ({_ARMS}) a USING (checkpoint_id)
         ORDER BY checkpoint_id, metric"""
     stored = warehouse.read(query)
-    asked = warehouse.read("SELECT benchmark, question_id, instruction FROM benchmark_questions")
-    sets = [(name, question_set(part)) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()]
-    now = pl.DataFrame(sets, {"benchmark": pl.String, "question_set": pl.String}, orient="row")
-    found = _newest(stored.join(now, on=["benchmark", "question_set"], how="semi"))
+    found = _newest(stored.join(question_sets(warehouse), on=["benchmark", "question_set"], how="semi"))
     return _ranked([_entry(part) for part in found.partition_by("checkpoint_id", *EVALUATION, maintain_order=True)])
 
 

@@ -47,12 +47,14 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
     ORDER BY w.checkpoint_id, w.benchmark, w.temperature, w.question_id, w.sample_index"""
 
 
-def outcomes(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> pl.DataFrame:
+def outcomes(
+    warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str], *, unasked: bool = False
+) -> pl.DataFrame:
     """One row per answer that the recipe's `evaluation` wants of these checkpoints, in a fixed order.
 
     The columns of its id; evaluation_id, None unless answered; status: `answered`, `failed`, `missing`; correct: False
-    where failed, None where missing; kind, num_tokens, cut_off: None unless answered. An evaluation of which nothing
-    was asked yet is left out.
+    where failed, None where missing; kind, num_tokens, cut_off: None unless answered. unasked: with
+    evaluations of which nothing was asked yet, which are left out else.
     """
     params = {
         "names": [benchmark.name for benchmark in recipe.evaluation.benchmarks],
@@ -64,7 +66,7 @@ def outcomes(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -
         "verifier": verifier_version(recipe),
     }
     found = warehouse.read(_OUTCOMES, params)
-    return found.filter((pl.col("status") != "missing").any().over(SETTING))
+    return found if unasked else found.filter((pl.col("status") != "missing").any().over(SETTING))
 
 
 def checkpoint_outcomes(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:

@@ -5,12 +5,14 @@ One process a GPU, on every node. Each strategy gives the losses of one process;
 Without a strategy the recipe's own `launcher` starts the training, or nothing does and it is one process.
 """
 
+import os
 import socket
 import sys
 from pathlib import Path
 
 import yaml
 
+from dasd_resources.inference.gpus import VISIBLE
 from dasd_resources.recipe import Training
 
 CONFIG = "accelerate.yaml"  # in a training's partial folder
@@ -73,3 +75,13 @@ def launch_command(training: Training, config: Path) -> list[str]:
         return list(training.launcher or [sys.executable])
     # As `accelerate launch`, which imports all of accelerate's commands first: 5.3 CPU seconds instead of 2.2.
     return [*training.launcher, "accelerate-launch", "--config_file", str(config)]
+
+
+def gpus_seen(training: Training) -> dict[str, str]:
+    """What the environment of a training adds: one process that nothing launches sees the first GPU alone.
+
+    Of several, TRL spreads the model over all of them, or refuses.
+    """
+    if training.strategy or training.launcher:
+        return {}
+    return {VISIBLE: os.environ.get(VISIBLE, "0").partition(",")[0]}

@@ -43,7 +43,7 @@ from dasd_resources.sft.environment import CHILD_ENVIRONMENT
 from dasd_resources.sft.events import add_point, events
 from dasd_resources.sft.forked import ForkedChild
 from dasd_resources.sft.forked import start as fork
-from dasd_resources.sft.launching import CONFIG, config_text, launch_command
+from dasd_resources.sft.launching import CONFIG, config_text, gpus_seen, launch_command
 from dasd_resources.sft.trackers import SETTINGS, Run, places, tracker_environment
 from dasd_resources.whole_files import write_whole
 
@@ -277,12 +277,20 @@ def _path() -> str:
 
 
 def _environment(job: SftJob) -> dict[str, str]:
-    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate launch` would choose one."""
+    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate` would choose one."""
     threads = len(os.sched_getaffinity(0)) // (job.training.gpus_per_node or 1)
     defaults = {"OMP_NUM_THREADS": str(max(threads, 1))}
     wanted = {"OMP_NUM_THREADS": str(job.num_threads)} if job.num_threads else {}
     trackers = tracker_environment(job.training.report_to, job.run) if job.run else {}
-    return {**defaults, **os.environ, **wanted, **trackers, **CHILD_ENVIRONMENT, "PATH": _path()}
+    return {
+        **defaults,
+        **os.environ,
+        **gpus_seen(job.training),
+        **wanted,
+        **trackers,
+        **CHILD_ENVIRONMENT,
+        "PATH": _path(),
+    }
 
 
 def _lines_until_exit(child: Child, progress: TextIO) -> Iterator[str]:
