@@ -25,6 +25,7 @@ from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import BROKEN, ENCODING, MODEL, Json, Stub, events, listening, logprob, sampled
 from transformers import AutoTokenizer
 
+from dasd_assets.commands.rescore import NotScored, drop_unused
 from dasd_assets.commands.run import RunFailed
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import (
@@ -502,6 +503,14 @@ def test_a_student_is_scored_by_its_server_and_one_of_other_weights_goes_no_furt
     with pytest.raises(RunFailed, match="engine_parity failed"):
         project.materialize("student_logprobs")
     assert project.fake.scored == []
+    batches = project.read("SELECT DISTINCT batch FROM student_logprobs")["batch"].to_list()
+    with pytest.raises(NotScored, match=f"nothing of another; of {batches[0]}"):
+        drop_unused(project.warehouse, student, ["another"])
+    assert drop_unused(project.warehouse, student, batches) == {batches[0]: rows.height}
+    project.materialize("student_logprobs")
+    assert len(project.fake.scored) == rows.height == project.count("student_logprobs WHERE engine <> 'openai'")
+    project.materialize("sentence_probabilities")
+    assert drop_unused(project.warehouse, student, batches) == {batches[0]: 0}, "what is in use stays"
 
 
 def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(

@@ -195,6 +195,10 @@ def _add_inspection(commands: Subparsers) -> None:
     quarantine.add_argument("--list", action="store_true", help="the default")
     quarantine.add_argument("--json", action="store_true", help=JSON_HELP)
     quarantine.set_defaults(command=_command("quarantine"))
+    rescore = commands.add_parser("rescore", help="drop what the student scored wrongly, to have it scored again")
+    rescore.add_argument("batches", nargs="+", metavar="BATCH", help="one whose engine_parity failed")
+    rescore.add_argument("--recipe", help=RECIPE_HELP)
+    rescore.set_defaults(command=_command("rescore"))
     compare = commands.add_parser("compare", help="how two models differ on held-out questions, and how sure that is")
     for name in ("a", "b"):
         compare.add_argument(

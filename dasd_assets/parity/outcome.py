@@ -30,6 +30,8 @@ def _advice(comparison: ParityResult, limits: Rescoring, role: str) -> list[str]
     if comparison.table.is_empty():
         return []
     shown = f"`dasd check` and `dasd audit response {comparison.table.row(0, named=True)['response_id']}` show more"
+    if role == "student":
+        shown += "; once that is mended, `dasd rescore BATCH` has the student score again"
     wider = comparison.wider(limits)
     if comparison.faults or wider == limits.model_dump(exclude_none=True):
         return [f"no limit mends that: one of the two computations is wrong, and {shown}"]

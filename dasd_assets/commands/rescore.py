@@ -1,0 +1,58 @@
+"""`dasd rescore`: what the student scored wrongly is dropped, to be scored again by what the recipe names now.
+
+A batch whose scores fail `engine_parity` goes no further, so what is wrong has no sentence made of it; what has, stays.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from dasd_assets.commands.messages import echo
+from dasd_assets.definitions import EnvironmentEngines
+from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.records.wording import number_of
+from dasd_resources.errors import UserError
+from dasd_resources.recipe import load_recipe
+from dasd_resources.storage.warehouse import Warehouse
+
+_BATCHES = "SELECT DISTINCT batch FROM student_logprobs WHERE student_fingerprint = $student ORDER BY batch"
+_UNUSED = """SELECT response_id FROM student_logprobs ANTI JOIN sentence_probabilities
+        USING (response_id, student_fingerprint, batch)
+    WHERE batch = $batch AND student_fingerprint = $student"""
+
+
+class NotScored(UserError):
+    """A batch of which the student has scored nothing; the message names those that it has scored."""
+
+
+def command(args: argparse.Namespace) -> int:
+    """Drop the scores of these batches, and release the batches, if they are quarantined."""
+    warehouse = Warehouse(home=str(args.home))
+    warehouse.require()
+    recipe = load_recipe(args.recipe or args.default_recipe, args.home)
+    student = EnvironmentEngines(home=str(args.home)).fingerprint(recipe.student, "student.model")
+    for batch, number in drop_unused(warehouse, student, args.batches).items():
+        echo(
+            f"{batch}: {number_of(number, 'score')} of the student dropped that went no further; `dasd run` makes them"
+        )
+    if quarantined := [batch for batch in args.batches if batch in quarantine(warehouse).now]:
+        release(warehouse, quarantined)
+    return 0
+
+
+def drop_unused(warehouse: Warehouse, student: str, batches: Sequence[str]) -> dict[str, int]:
+    """Delete the batches' `student_logprobs` rows of which no sentence was made; how many they were, by batch.
+
+    student: its fingerprint. Raises NotScored, before anything is deleted, for a batch that has no such row at all.
+    """
+    known = warehouse.read(_BATCHES, {"student": student})["batch"].to_list()
+    if unknown := sorted(set(batches) - set(known)):
+        raise NotScored(f"the student has scored nothing of {', '.join(unknown)}; of {', '.join(known) or 'no batch'}")
+    dropped = dict[str, int]()
+    with warehouse.commit(json.dumps({"rescore": sorted(batches)})) as transaction:
+        for batch in dict.fromkeys(batches):
+            ids = transaction.read(_UNUSED, {"batch": batch, "student": student})["response_id"].to_list()
+            of = {"batch": batch, "student_fingerprint": student}
+            transaction.delete_keys("student_logprobs", of, "response_id", ids)
+            dropped[batch] = len(ids)
+    return dropped
