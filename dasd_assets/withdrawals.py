@@ -7,7 +7,7 @@ withdrawals differ, so no event can be missed. Rows that were made before stay, 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -57,7 +57,7 @@ def withdraw(lake: Lake, prompt_ids: Sequence[str], questions: Sequence[str], re
         unlanded = [key for key in new if key not in landed]
         ids = [(row["prompt_id"], row["question_hash"]) for row in prompts] + [(key, key) for key in unlanded]
         ids += _retired(transaction, dict(ids))
-        transaction.append_missing("withdrawn_prompts", _withdrawal_rows(ids, reason))
+        transaction.append_missing("withdrawn_prompts", _withdrawal_rows(ids, dict.fromkeys(new, reason)))
         named = transaction.read(_IDS_OF_QUESTIONS, {"hashes": list(hashes)})["prompt_id"].to_list()
     return TakedownResult(prompts, [new[key] for key in unlanded], len(hashes) - len(new), named)
 
@@ -86,8 +86,8 @@ def withdrawals_of(transaction: Transaction, questions: Iterable[tuple[str, str]
         return {}
     hashes = {prompt_id: question_hash(text) for prompt_id, text in questions}
     found = {prompt_id: reasons[key] for prompt_id, key in hashes.items() if key in reasons}
-    for prompt_id, reason in found.items():
-        transaction.append_missing("withdrawn_prompts", _withdrawal_rows([(prompt_id, hashes[prompt_id])], reason))
+    ids = [(prompt_id, hashes[prompt_id]) for prompt_id in found]
+    transaction.append_missing("withdrawn_prompts", _withdrawal_rows(ids, reasons))
     return found
 
 
@@ -138,10 +138,11 @@ def _retired(reading: Reading, hashes: dict[str, str]) -> list[tuple[str, str]]:
     return [(retired, hashes[key]) for retired, key in reading.read(query, {"ids": list(hashes)}).iter_rows()]
 
 
-def _withdrawal_rows(ids: Sequence[tuple[str, str]], reason: str) -> pl.DataFrame:
+def _withdrawal_rows(ids: Sequence[tuple[str, str]], reasons: Mapping[str, str]) -> pl.DataFrame:
+    """ids: of prompts, with the hash of their question. reasons: by that hash."""
     now = datetime.now(UTC)
     return pl.DataFrame(
-        [{"prompt_id": i, "question_hash": key, "reason": reason, "withdrawn_at": now} for i, key in ids],
+        [{"prompt_id": i, "question_hash": key, "reason": reasons[key], "withdrawn_at": now} for i, key in ids],
     )
 
 

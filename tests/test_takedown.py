@@ -4,6 +4,7 @@ import json
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Project, prompt_rows
 
@@ -12,8 +13,10 @@ from dasd_assets.cli import main
 from dasd_assets.commands.run import execute
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.typed_ids import AuditError
-from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw
+from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw, withdrawals_of
 from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.storage.lake import Transaction
+from dasd_resources.storage.warehouse import Warehouse
 
 MADE = (
     "prompts",
@@ -116,6 +119,29 @@ def test_withdrawing_twice_changes_nothing(copy: Project) -> None:
     assert len(undo_withdrawal(copy.warehouse, [prompt], []).prompts) == 1
     assert undo_withdrawal(copy.warehouse, [prompt], []).num_already == 1
     assert copy.count("withdrawn_prompts") == 0
+
+
+def test_many_withdrawn_questions_of_a_batch_are_noted_at_once(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = {f"question {number}": f"claim {number % 2}" for number in range(20)}
+    for reason in ("claim 0", "claim 1"):
+        withdraw(warehouse, [], [question for question, why in reasons.items() if why == reason], reason)
+    appended, append = list[int](), Transaction.append_missing
+
+    def counted(self: Transaction, table: str, rows: pl.DataFrame, batch: str | None = None) -> int:
+        appended.append(rows.height)
+        return append(self, table, rows, batch)
+
+    monkeypatch.setattr(Transaction, "append_missing", counted)
+    landed = {f"id of {question}": question for question in [*reasons, "another"]}
+    for _ in range(2):  # as when the batch's prompts are made again
+        with warehouse.commit("test") as transaction:
+            found = withdrawals_of(transaction, landed.items())
+        assert found == {f"id of {question}": why for question, why in reasons.items()}
+    assert appended == [20, 20]
+    noted = warehouse.read("SELECT prompt_id, reason FROM withdrawn_prompts WHERE prompt_id LIKE 'id of %'")
+    assert dict(noted.iter_rows()) == found
 
 
 def test_a_shortened_id_is_the_one_it_begins_or_an_error(copy: Project) -> None:
