@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dasd_assets.commands.land import Hub, NotLanded, hugging_face, land, land_datasets
+from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Landing, Recipe, load_recipe
 
 GOOD, BAD = (
@@ -57,6 +58,36 @@ def test_two_sources_of_one_name_are_refused_before_any_is_there(tmp_path: Path,
     with pytest.raises(NotLanded, match=r"are the same; name it once"):
         land(recipe, tmp_path / "home", [first, same], print)
     assert landed(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "why"),
+    [
+        (".a.jsonl", ".a.jsonl", "still being written, and not read: rename it"),
+        ("a.jsonl.part", "a.jsonl.part", "still being written, and not read: rename it"),
+        ("set.tmp", "set.tmp/a.jsonl", "still being written, and not read: rename it"),
+        ("set", "set/README.md", r"1 not read \('README.md': only .jsonl, .* are read: convert it, or remove it\)"),
+        ("set", "set/a.jsonl.tmp", "no file is in it, or a name that .*ends in .tmp or .part is of what is still"),
+        ("set", "set/a/b/c/d.jsonl", r"1 not read \('a/b/c': folders are read to a depth of 3: put its files higher"),
+    ],
+)
+def test_what_would_not_be_read_is_refused_before_any_is_there(
+    tmp_path: Path, recipe: Recipe, source: str, file: str, why: str
+) -> None:
+    good = written(tmp_path / "good" / "a" / "b" / "c.jsonl", GOOD)
+    written(tmp_path / file, GOOD)
+    with pytest.raises(NotLanded, match=why):
+        land(recipe, tmp_path / "home", [tmp_path / "good", tmp_path / source], print)
+    assert landed(tmp_path / "home") == []
+    land(recipe, tmp_path / "home", [tmp_path / "good"], print)
+    found = LandingFolder.of(None, tmp_path / "home").files()
+    assert [one.name for one in found] == [good.relative_to(tmp_path).as_posix()]
+
+
+def test_a_link_lands_under_its_own_name(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "a.jsonl").symlink_to(written(tmp_path / "blob", GOOD))
+    land(recipe, tmp_path / "home", [tmp_path / "a.jsonl"], print)
+    assert [one.name for one in LandingFolder.of(None, tmp_path / "home").files()] == ["a.jsonl"]
 
 
 def test_where_a_recipe_imports_files_of_responses_and_of_their_logprobs_are_landed(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from itertools import islice
 from pathlib import Path
 
 from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.service.landed import not_read
 from dasd_resources.errors import UserError
 from dasd_resources.hub import HubError, HuggingFace
-from dasd_resources.landing.folder_contents import HELD_OUT, landed_files
+from dasd_resources.landing.folder_contents import HELD_OUT, is_being_written, local_contents
 from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
@@ -30,6 +31,7 @@ from dasd_resources.visible_text import excerpt
 
 NUM_LOOKED_AT = 100  # first rows of a file
 OF_A_HUB = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+BEING_WRITTEN = "a name that begins with a dot or ends in .tmp or .part is of what is still being written, and not read"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 Echo = Callable[[str], None]
 
@@ -66,12 +68,11 @@ def land(recipe: Recipe, home: Path, sources: Sequence[Path], echo: Echo) -> Non
     target = _target(recipe, home)
     _check_names(sources, target)
     for source in sources:
-        for path in landed_files(source) if source.is_dir() else [source]:
-            name = str(Path(source.resolve().name, path.relative_to(source))) if source.is_dir() else source.name
+        for name, path in _files(source).items():
             echo(f"{name}: {_first_rows(recipe, path, name)}")
     for source in sources:
-        _copied(source.resolve(), target)
-        echo(f"landed {source.resolve().name} in {target}")
+        _copied(source, target / _name(source))
+        echo(f"landed {_name(source)} in {target}")
 
 
 def land_datasets(
@@ -132,12 +133,17 @@ def _target(recipe: Recipe, home: Path) -> Path:
 
 
 def _check_names(sources: Sequence[Path], target: Path) -> None:
-    """Raise NotLanded for a source that is not there, or whose name another has: one that landed, or one of these."""
+    """Raise NotLanded for a source that is not there, or whose name another has: one that landed, or one of these.
+
+    Nor may its name be that of something that is still being written.
+    """
     named: dict[str, Path] = {}
     for source in sources:
-        name = source.resolve().name
+        name = _name(source)
         if not source.exists():
             raise NotLanded(f"{source}: there is no such file")
+        if is_being_written(name):
+            raise NotLanded(f"{source}: {BEING_WRITTEN}: rename it")
         if (target / name).exists():
             raise NotLanded(f"{source}: {target} has a {name} already; rename one of them")
         if name in named:
@@ -149,7 +155,28 @@ def _clash(first: Path, second: Path) -> str:
     """Why not both of two sources of one name can land."""
     if first.resolve() == second.resolve():
         return f"{first} and {second} are the same; name it once"
-    return f"{first} and {second} would both land as {second.resolve().name}; rename one of them"
+    return f"{first} and {second} would both land as {_name(second)}; rename one of them"
+
+
+def _name(source: Path) -> str:
+    """Under which a source lands: a link under its own name, not under that of what it leads to."""
+    return Path(os.path.abspath(source)).name
+
+
+def _files(source: Path) -> dict[str, Path]:
+    """Name in the landing folder -> file, of all that will be read. Raises NotLanded where that is nothing.
+
+    Nor may a folder have others deeper than they are read once it lies in the landing folder.
+    """
+    if not source.is_dir():
+        return {_name(source): source}
+    found = list(local_contents(source, depth=1))
+    unread = {one.name: one.what_to_do for one in found if not one.is_landed}
+    too_deep = {one.name: one.what_to_do for one in found if one.kind == "too_deep"}
+    if too_deep or len(unread) == len(found):
+        why = not_read(too_deep or unread) if unread else f"no file is in it, or {BEING_WRITTEN}"
+        raise NotLanded(f"{source}: {why}")
+    return {f"{_name(source)}/{one.name}": source / one.name for one in found if one.is_landed}
 
 
 def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
@@ -175,13 +202,13 @@ def _num_companions(recipe: Recipe, path: Path, name: str) -> int:
     return len(landed) if all(isinstance(one, Logprobs) for one in landed) else 0
 
 
-def _copied(source: Path, target: Path) -> None:
+def _copied(source: Path, landed: Path) -> None:
     """Copied beside its place under a name that is not read, then renamed: it is there whole or not at all."""
-    target.mkdir(parents=True, exist_ok=True)
-    unfinished = target / f"{source.name}.{os.getpid()}.tmp"
+    landed.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = landed.with_name(f"{landed.name}.{os.getpid()}.tmp")
     try:
         shutil.copytree(source, unfinished) if source.is_dir() else shutil.copyfile(source, unfinished)
-        unfinished.rename(target / source.name)
+        unfinished.rename(landed)
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)

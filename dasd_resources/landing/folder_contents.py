@@ -87,13 +87,13 @@ def _kind(child: Found, names: set[str], depth: int) -> str:
     return child.kind
 
 
-def local_contents(root: Path) -> Iterator[Found]:
-    """Everything in a local folder; nothing where there is none."""
+def local_contents(root: Path, depth: int = 0) -> Iterator[Found]:
+    """Everything in a local folder; nothing where there is none. depth: how deep in the landing folder it is to lie."""
 
     def list_folder(folder: str) -> Iterator[Found]:
         return (Found(path.name, _local_kind(path, root)) for path in (root / folder).iterdir())
 
-    return contents(list_folder) if root.is_dir() else iter(())
+    return contents(list_folder, depth=depth) if root.is_dir() else iter(())
 
 
 def _local_kind(path: Path, root: Path) -> str:
