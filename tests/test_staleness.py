@@ -1,6 +1,6 @@
 """What is out of date, on a small graph: model -> rows (per batch) -> total (reads all batches) -> page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -8,10 +8,12 @@ import pytest
 
 from dasd_assets.audit.changes import NUM_LOOKED_UP, Changes
 from dasd_assets.records.code_versions import CodeVersion
+from dasd_assets.records.declaration import DECLARED
 from dasd_assets.records.materializations import latest_materializations
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.records.tags import batches_tag, batches_version
 from dasd_assets.service.staleness import comparison
+from dasd_resources.storage.repair import RepairedFile
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Graph:
     code: str = "1"
     settings: Mapping[str, object] | None = None  # of rows, as a recipe's
     root: str = "m1"
+    repaired: Sequence[RepairedFile] = ()
     widened: bool = False  # with an asset per batch between model and rows that was not there before
 
     @property
@@ -42,7 +45,10 @@ class Graph:
             return result("extra")
 
         @dg.asset(
-            partitions_def=PROMPT_BATCH, deps=[model, *[extra] * self.widened], code_version=self.code, metadata=made
+            partitions_def=PROMPT_BATCH,
+            deps=[model, *[extra] * self.widened],
+            code_version=self.code,
+            metadata={**made, DECLARED: dg.JsonMetadataValue({"writes": ["responses"]})},
         )
         def rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return result(context.partition_key)
@@ -84,7 +90,8 @@ class Graph:
 
     @property
     def stale(self) -> list[tuple[str, str | None, str]]:
-        found = comparison(self.instance, self.definitions, batches(self.instance), {"model": self.root}).found
+        known, roots = batches(self.instance), {"model": self.root}
+        found = comparison(self.instance, self.definitions, known, roots, repaired=self.repaired).found
         return [(s.asset, s.batch, s.reason) for s in found]
 
 
@@ -183,6 +190,21 @@ def test_a_new_asset_in_the_middle_makes_all_below_stale(fresh: Graph) -> None:
     fresh.make("extra", "a")
     fresh.make("extra", "b")
     assert fresh.stale == [("rows", batch, "extra changed") for batch in ("a", "b")] + DOWNSTREAM
+
+
+def test_a_dropped_file_is_made_again_once(fresh: Graph) -> None:
+    last_event = fresh.instance.event_log_storage.get_maximum_record_id() or 0
+    fresh.repaired = [RepairedFile("responses", "a", last_event)]
+    lost = "rows of responses were lost with a damaged file, which `dasd repair` has dropped"
+    assert fresh.stale == [("rows", "a", lost), *DOWNSTREAM]
+    fresh.make("rows", "a")
+    assert fresh.stale == []
+
+
+def test_a_file_that_was_dropped_under_a_log_before_this_one_makes_nothing_stale(fresh: Graph) -> None:
+    """As where a home is restored without Dagster's history: all is made anew, under ids that begin at 1."""
+    fresh.repaired = [RepairedFile("responses", batch, 10**6) for batch in ("a", None)]
+    assert fresh.stale == []
 
 
 def test_more_batches_than_one_query_returns(empty: Graph) -> None:

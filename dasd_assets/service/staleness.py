@@ -85,7 +85,7 @@ def comparison(
     quarantined: batches that the assets which read all batches leave out.
     assumed_current: assets that are not compared, as if they were up to date.
     withdrawn: batch -> why its `prompts` must follow withdrawals or deleted batches (`withdrawals.outdated_batches`).
-    repaired: damaged files that were dropped, whose rows are to be made again.
+    repaired: damaged files that were dropped, whose rows are to be made again; but for those of another log.
     contexts: of the models now (`tags.context_of`): requests that exceeded another are worth an attempt.
     landed: batch -> the data version that its `landed_responses` should have (`rules.landed.landed_versions`).
     """
@@ -95,7 +95,10 @@ def comparison(
     latest = latest_materializations(instance, {name: node.is_partitioned for name, node in nodes.items()})
     closed = gates(instance, graph, [node.key for node in nodes.values()])
     usable = [batch for batch in batches if batch not in quarantined]
-    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, repaired, contexts, landed or {})
+    # A log that was begun anew (a home without its old history) has other ids: there all was made since the repair.
+    newest = instance.event_log_storage.get_maximum_record_id() or 0 if repaired else 0
+    dropped = [file for file in repaired if file.last_event <= newest]
+    made = Comparison(nodes, latest, closed, roots, usable, withdrawn or {}, dropped, contexts, landed or {})
     for name, node in nodes.items():
         if name in assumed_current:
             continue
