@@ -13,9 +13,16 @@ from conftest import Project, change, nothing_drawn, prompt_rows
 
 from dasd_assets.records.dagster_internals import PARTITION_NAME_TAG
 from dasd_assets.records.partitions import batches
-from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.records.quarantine import quarantine, quarantine_batch, release
 from dasd_assets.service.attempts import step_error
-from dasd_assets.service.automation import RUNS_AT_A_TIME, batch_tick, landing_tick, requests, training_tick
+from dasd_assets.service.automation import (
+    RUNS_AT_A_TIME,
+    batch_tick,
+    landing_tick,
+    requests,
+    rounds_tick,
+    training_tick,
+)
 from dasd_assets.service.planning import MAX_FAILED_BATCHES, Planner
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
@@ -353,6 +360,35 @@ def test_a_batch_that_keeps_failing_is_quarantined_and_released_again(service: S
     service.settle()
     assert quarantine(project.warehouse).now == {}
     assert project.read("SELECT prompt_id FROM selected_responses").height > before.height
+
+
+@pytest.mark.parametrize("in_rounds", [False, True])
+def test_a_quarantine_that_others_changed_is_reported_once(service: Service, in_rounds: bool) -> None:
+    """As a run in rounds does, `dasd run`, `dasd quarantine --release`, or a tick of `selection_rebuilds`."""
+    warehouse, instance = service.project.warehouse, service.instance
+    instance.add_dynamic_partitions("prompt_batch", ["a", "b"])
+    identities = {step.batch: step.identity for step in service.planner.outlook().steps}
+
+    def reported() -> list[set[str]]:
+        events = (rounds_tick(service.planner, ()) if in_rounds else batch_tick(service.planner, None)).asset_events
+        assert all(isinstance(event, dg.AssetCheckEvaluation) for event in events)
+        for event in events:
+            instance.report_runless_asset_event(event)
+        return [set(event.metadata) for event in events]
+
+    def quarantined(batch: str, reason: str) -> None:
+        quarantine_batch(warehouse, batch, reason, identities[batch], 3, "run")
+
+    assert reported() == []  # nothing ever was
+    quarantined("a", "told to fail")
+    assert [reported(), reported()] == [[{"a"}], []]
+    quarantined("b", "told to fail")
+    assert [reported(), reported()] == [[{"a", "b"}], []]
+    release(warehouse, ["a"])
+    quarantined("a", "of something else")
+    assert [reported(), reported()] == [[{"a", "b"}], []]
+    release(warehouse, ["a", "b"])
+    assert [reported(), reported()] == [[set()], []]
 
 
 def test_a_check_that_fails_in_all_of_the_first_batches_holds_back_the_others(service: Service) -> None:

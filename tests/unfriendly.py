@@ -134,7 +134,7 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
     project.materialize("*student_rollouts,benchmark_questions,evaluations")
     quarantine_batch(project.warehouse, "other-0123456789ab", "; ".join(hostile_texts(bait)), "a step", 3, "a run")
     with project.instance() as instance:
-        instance.report_runless_asset_event(check_evaluation(quarantine(project.warehouse)))
+        instance.report_runless_asset_event(check_evaluation(quarantine(project.warehouse).now))
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
                 asset_key=dg.AssetKey("prompts"),

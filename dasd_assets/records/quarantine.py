@@ -6,13 +6,14 @@ when an input, the code or the recipe of its failing `step` changes: after a fix
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
 
+from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
 from dasd_assets.records.partitions import batches
 from dasd_resources.storage.warehouse import Reading, Warehouse
 from dasd_resources.visible_text import visible_page
@@ -87,7 +88,7 @@ def build() -> list[dg.AssetChecksDefinition]:
         asset="prompts", description="No batch is quarantined. If one is, the metadata name it and its reason."
     )
     def no_quarantined_batches(warehouse: Warehouse) -> dg.AssetCheckResult:
-        found = check_evaluation(quarantine(warehouse))
+        found = check_evaluation(quarantine(warehouse).now)
         return dg.AssetCheckResult(
             passed=found.passed, severity=found.severity, description=found.description, metadata=found.metadata
         )
@@ -95,17 +96,30 @@ def build() -> list[dg.AssetChecksDefinition]:
     return [no_quarantined_batches]
 
 
-def check_evaluation(current: Quarantine) -> dg.AssetCheckEvaluation:
+def changed_evaluation(instance: dg.DagsterInstance, now: Mapping[str, Quarantined]) -> list[dg.AssetCheckEvaluation]:
+    """The check's outcome, if it is another than was last recorded: never evaluated counts as passed.
+
+    Whoever changed the quarantine: a tick, a run in rounds, `dasd run` or `dasd quarantine --release`.
+    """
+    key = QUARANTINE_CHECK
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    planned = AssetCheckExecutionRecordStatus.PLANNED
+    last = record.evaluation if record is not None and record.status != planned else None
+    found = check_evaluation(now)
+    return [found] if found.metadata != (last.metadata if last else {}) else []
+
+
+def check_evaluation(now: Mapping[str, Quarantined]) -> dg.AssetCheckEvaluation:
     """The check's outcome: a warning with every quarantined batch and its reason."""
     return dg.AssetCheckEvaluation(
         asset_key=QUARANTINE_CHECK.asset_key,
         check_name=QUARANTINE_CHECK.name,
-        passed=not current.now,
+        passed=not now,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
-            f"{len(current.now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` releases one"
-            if current.now
+            f"{len(now)} quarantined, see `dasd quarantine`; `dasd quarantine --release BATCH` releases one"
+            if now
             else "no batch is quarantined"
         ),
-        metadata={batch: dg.MetadataValue.text(visible_page(row.reason)) for batch, row in current.now.items()},
+        metadata={batch: dg.MetadataValue.text(visible_page(row.reason)) for batch, row in now.items()},
     )

@@ -27,7 +27,7 @@ import dagster as dg
 from dasd_assets.records.data_file_check import report_damage
 from dasd_assets.records.landing_check import landing_evaluation
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
-from dasd_assets.records.quarantine import check_evaluation, quarantine
+from dasd_assets.records.quarantine import changed_evaluation
 from dasd_assets.records.wording import number_of
 from dasd_assets.service import batches_run
 from dasd_assets.service.attempts import Attempt
@@ -159,7 +159,7 @@ def batch_tick(planner: Planner, cursor: str | None) -> dg.SensorResult:
         run_requests=requests(due),
         skip_reason=None if due else idle(plan),
         cursor=known[-1] if known else None,
-        asset_events=[check_evaluation(quarantine(planner.warehouse))] if plan.changed else [],
+        asset_events=changed_evaluation(planner.instance, plan.quarantined),
     )
 
 
@@ -169,7 +169,7 @@ def rounds_tick(planner: Planner, of_recipe: Sequence[Round]) -> dg.SensorResult
     return dg.SensorResult(
         run_requests=batches_run.requests(plan, planner.recipe),
         skip_reason=None if plan.due else idle(plan),
-        asset_events=[check_evaluation(quarantine(planner.warehouse))] if plan.changed else [],
+        asset_events=changed_evaluation(planner.instance, plan.quarantined),
     )
 
 
@@ -201,6 +201,6 @@ def idle(plan: Plan) -> str:
     """Why nothing is requested."""
     exhausted = [f"no attempts left for {step.target}: {decision.why}" for step, decision in plan.exhausted]
     active = [f"{number_of(len(plan.active_runs), 'run')} active"] if plan.active_runs else []
-    quarantined = number_of(plan.num_quarantined, "quarantined batch", "quarantined batches")
-    except_for = f", except for {quarantined}" if plan.num_quarantined else ""
+    quarantined = number_of(len(plan.quarantined), "quarantined batch", "quarantined batches")
+    except_for = f", except for {quarantined}" if plan.quarantined else ""
     return "; ".join([*exhausted, *plan.waiting, *active]) or f"everything is up to date{except_for}"

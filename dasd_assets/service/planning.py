@@ -55,15 +55,15 @@ STEPS_PER_LOOK = 50  # of each kind, whose attempts are read; more may be due th
 class Plan:
     """due: what may run now, in order. waiting: why other steps do not. active_runs: ids of runs that make some.
 
-    exhausted: steps without a batch that have no attempts left, with the reason. num_quarantined: batches. changed:
-    whether this plan has quarantined or released any.
+    exhausted: steps without a batch that have no attempts left, with the reason. quarantined: by batch.
+    changed: whether this plan has quarantined or released any.
     """
 
     due: list[Attempt] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     active_runs: list[str] = field(default_factory=list)
     exhausted: list[tuple[Step, AttemptDecision]] = field(default_factory=list)
-    num_quarantined: int = 0
+    quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
     changed: bool = False
 
 
@@ -129,7 +129,7 @@ class Planner:
         found = ready([step for step in marked if step.batch not in quarantined.now])
         first = [step for step in found if step.level not in levels and LEVELS.index(step.level) < _last(levels)]
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
-        plan = Plan(waiting=waiting, num_quarantined=len(quarantined.now))
+        plan = Plan(waiting=waiting, quarantined=quarantined.now)
         # In the order of rounds, before the first of them are taken: a batch that was left out would come next alone.
         steps = in_order([step for step in found if step.level in levels], of_recipe)
         if patient and (why := held_back(marked, quarantined.now)) and any(step.batch for step in steps):
