@@ -109,7 +109,26 @@ def test_a_file_that_was_removed_after_landing_is_named(project: Project) -> Non
         register_batches(instance, project.recipe, project.home, project.said.append)
     (project.home / "prompts" / "a.jsonl").unlink()
     project.materialize("held_out_questions,prompts")
-    assert any("removed 1 partition that no landed file has" in line for line in project.said)
+    assert any(f"removed 1 partition that no file in {project.home / 'prompts'} has" in line for line in project.said)
+
+
+def test_a_recipe_with_another_landing_folder_leaves_what_has_not_begun_to_the_one_it_landed_for(
+    project: Project, tmp_path: Path
+) -> None:
+    project.land("a.jsonl", prompt_rows(0, 1))
+    (tmp_path / "other").mkdir()
+    other = change(project.recipe, "automation.landing", str(tmp_path / "other"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        register_batches(instance, project.recipe, project.home, project.said.append)
+        [batch] = batches(instance)
+        register_batches(instance, other, project.home, project.said.append)
+        assert batches(instance) == []
+        assert (
+            f"that no file in {tmp_path / 'other'} has, and of which nothing was made ('{batch}')" in project.said[-1]
+        )
+        assert project.said[-1].endswith("a run of that recipe registers it again")
+        register_batches(instance, project.recipe, project.home, project.said.append)
+        assert batches(instance) == [batch]
 
 
 def test_rows_that_no_server_was_there_for_do_not_keep_a_run_from_ending(project: Project) -> None:

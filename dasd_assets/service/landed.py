@@ -1,7 +1,8 @@
 """Which landed files are new batches: those that are complete and whose content no batch has.
 
 And which batches are of no file: Dagster's web UI adds a partition of any name. One of which nothing was made is
-removed again, as a batch comes to be by a file alone; a file that lands later makes a new one.
+removed again, as a batch comes to be by a file alone; a file that lands later makes a new one. So is one whose file
+lies in another recipe's landing folder: this recipe could not read it, and a run of that one registers it again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,7 @@ def removed(names: Sequence[str], url: str) -> str:
     """What is said of batches without a file that were removed."""
     shown = ", ".join(repr(short(name)) for name in names[:NUM_SHOWN]) + (", …" if len(names) > NUM_SHOWN else "")
     return (
-        f"removed {number_of(len(names), 'partition')} that no landed file has ({shown}): a batch comes of a file "
-        f"dropped into {url}"
+        f"removed {number_of(len(names), 'partition')} that no file in {url} has, and of which nothing was made "
+        f"({shown}): a batch comes of a file dropped there; of one in another recipe's landing folder, a run of that "
+        "recipe registers it again"
     )
