@@ -138,6 +138,19 @@ def test_questions_held_out_are_asked_and_scored_and_not_trained_on(finished: Pr
     assert less.rows["heldout_logprobs"] > whole.rows["heldout_logprobs"]
 
 
+@pytest.mark.parametrize(("policy", "each"), [("best_per_question", 0.95), ("top_k", 8 * 0.85)])
+def test_a_quota_limits_what_is_selected_of_its_domain_alone(policy: str, each: float) -> None:
+    """Of a million questions in maths 1,000 are asked, and all of 500 in code: 8 responses each at a temperature."""
+    recipe = change(load_recipe("dasd-4b"), "generation.questions_per_domain", {"math": 1000})
+    recipe = change(change(recipe, "selection.policy", policy), "selection.budgets", {"t100": {"math": 10}})
+    scope, _ = scope_of(recipe, [], machine("H100", 8), None)
+    scope = replace(scope, questions={"math": 1e6, "code": 500})
+    work = work_of(recipe, scope, at_hand(assumed(recipe, scope.machine)))
+    assert work.rows["responses"] == 1500 * 8 * 2
+    assert work.selected["t060"] == pytest.approx(1500 * each)
+    assert work.selected["t100"] == pytest.approx(10 + 500 * each)
+
+
 @pytest.mark.drill
 def test_a_pilot_foretells_the_rows_of_the_whole(finished: Project, pilot: Pilot) -> None:
     """Within 30 %, but for what is made of few rollouts that are cut off, and for the difference of two numbers.

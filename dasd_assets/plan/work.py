@@ -56,7 +56,7 @@ def answering(recipe: Recipe) -> list[str]:
 
 def _responses(recipe: Recipe, scope: Scope, values: Values, work: Work) -> None:
     rows, tokens = work.rows, work.tokens
-    asked = _asked(recipe, scope, values)
+    asked = sum(_asked(recipe, scope, values).values())
     carries = recipe.selection_from is not None
     rows["prompts"] = 0.0 if carries else scope.num_questions * values["asked_share"]
     for dataset in recipe.datasets:
@@ -90,9 +90,10 @@ def _made(recipe: Recipe, asked: float, values: Values, dataset: str) -> tuple[f
     return made, made
 
 
-def _asked(recipe: Recipe, scope: Scope, values: Values) -> float:
+def _asked(recipe: Recipe, scope: Scope, values: Values) -> dict[str, float]:
+    """Domain -> questions that are asked."""
     quotas = recipe.generation.questions_per_domain
-    return sum(min(num * values["asked_share"], quotas.get(name, math.inf)) for name, num in scope.questions.items())
+    return {name: min(num * values["asked_share"], quotas.get(name, math.inf)) for name, num in scope.questions.items()}
 
 
 def _selection(recipe: Recipe, scope: Scope, values: Values, work: Work) -> None:
@@ -111,16 +112,16 @@ def _selection(recipe: Recipe, scope: Scope, values: Values, work: Work) -> None
 
 
 def _kept(recipe: Recipe, scope: Scope, values: Values, work: Work, dataset: str) -> float:
-    share = work.pool[dataset] / max(scope.num_questions, 1)
+    asked = _asked(recipe, scope, values)
     if recipe.selection.policy == "best_per_question":
-        each = values["asked_share"] * values[f"covered_share.{dataset}"]
+        each = values[f"covered_share.{dataset}"]
     else:
-        each = share * values[f"accepted_share.{dataset}"]
+        each = work.pool[dataset] / max(sum(asked.values()), 1) * values[f"accepted_share.{dataset}"]
         each = min(each, recipe.selection.max_per_question or math.inf)
     budget = recipe.selection.budgets.get(dataset, {})
     length = values[f"student_tokens.{dataset}"] if recipe.selection.budget_unit == "tokens" else 1.0
     each *= 1 - held_out_share(recipe)
-    return sum(min(num * each, budget.get(name, math.inf) / length) for name, num in scope.questions.items())
+    return sum(min(num * each, budget.get(name, math.inf) / length) for name, num in asked.items())
 
 
 def _mixed_policy(recipe: Recipe, values: Values, work: Work) -> None:
