@@ -216,17 +216,18 @@ def test_a_pilot_is_run_anew_where_anything_that_it_rests_on_is_another(tiny: Re
     shutil.copytree(find_model(tiny.teacher.model, "teacher.model"), teacher)
     recipe = of_held_out(change(tiny, "teacher.model", str(teacher)), held_out, 5)
 
-    def key(on: Machine = CORE, **versions: str) -> str:
-        return key_of(recipe, {"a question": []}, on, fake_engines(tmp_path, Fake()), versions)
+    def key(on: Machine = CORE, answer: str = "2", **versions: str) -> str:
+        lines = {"a question": [{"question": "1 + 1", "reference_answer": answer}]}
+        return key_of(recipe, lines, on, fake_engines(tmp_path, Fake()), versions)
 
-    keys = [key(), key(dasd="2"), key(machine("cpu", 2))]
+    keys = [key(), key(dasd="2"), key(machine("cpu", 2)), key(answer="3")]
     assert key() == keys[0]
     of_held_out(recipe, held_out, 6)
     keys.append(key())
     weights = next(teacher.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     keys.append(key())
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
 
 
 def test_a_pilot_has_the_engine_of_the_home_that_it_plans_for(project: Project) -> None:
@@ -448,7 +449,19 @@ def test_an_unknown_gpu_is_refused_with_those_that_are_known() -> None:
 
 
 def test_filters_before_scoring_save_the_students_passes(tiny: Recipe) -> None:
-    after = change(tiny, "filters.apply", "after_selection")
+    after = change(change(tiny, "filters.apply", "after_selection"), "selection.policy", "top_k")
     scope, _ = scope_of(after, [], CORE, 1000)
-    plan = estimate(after, scope, assumed(after, CORE))
+    half = {f"scored_share.{dataset}": Figure(0.5, 0.5, 0.5, "assumed", True) for dataset in after.datasets}
+    plan = estimate(after, scope, {**assumed(after, CORE), **half})
     assert any(one.change == "filters.apply: before_selection" and one.examples == 0 for one in savings(plan))
+
+
+def test_filtered_after_selection_a_question_counts_if_its_best_response_was_accepted(tiny: Recipe) -> None:
+    assert tiny.selection.policy == "best_per_question"
+    scope, _ = scope_of(tiny, [], CORE, 1000)
+    values = {**at_hand(assumed(tiny, CORE)), "accepted_share.t060": 0.57, "covered_share.t060": 0.95}
+    before, after = (
+        work_of(change(tiny, "filters.apply", when), scope, values).selected["t060"]
+        for when in ("before_selection", "after_selection")
+    )
+    assert after == pytest.approx(0.6 * before)

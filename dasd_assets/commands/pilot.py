@@ -154,12 +154,11 @@ def _prepare(
 def key_of(recipe: Recipe, lines: Lines, on: Machine, engines: Engines, versions: Mapping[str, str]) -> str:
     """Of all that a pilot's figures follow from: where any of it is another, what was measured is not read again.
 
-    versions: of packages and code. Of landed lines, those of imported responses count, too.
+    versions: of packages and code.
     """
-    landed = sorted(lines) if recipe.imports is None else sorted(lines.items())
     models = [engines.fingerprint(getattr(recipe, role), f"{role}.model") for role in ("teacher", "student")]
     held_out = benchmark_version(benchmark_rows(recipe))
-    known = [recipe.model_dump(mode="json"), landed, models, held_out, on.device.name, on.num, dict(versions)]
+    known = [recipe.model_dump(mode="json"), sorted(lines.items()), models, held_out, on.device.name, on.num, dict(versions)]
     return content_hash(known)[:12]
 
 
