@@ -114,7 +114,9 @@ def _selection(recipe: Recipe, scope: Scope, values: Values, work: Work) -> None
 def _kept(recipe: Recipe, scope: Scope, values: Values, work: Work, dataset: str) -> float:
     asked = _asked(recipe, scope, values)
     if recipe.selection.policy == "best_per_question":
-        each = values[f"covered_share.{dataset}"]
+        # Filtered after selection, a question gives its best response or, if that was rejected, none.
+        after = recipe.filters.apply == "after_selection"
+        each = values[f"{'accepted_share' if after else 'covered_share'}.{dataset}"]
     else:
         each = work.pool[dataset] / max(sum(asked.values()), 1) * values[f"accepted_share.{dataset}"]
         each = min(each, recipe.selection.max_per_question or math.inf)
