@@ -21,7 +21,7 @@ from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, run_pilot, s
 from dasd_assets.commands.pilot_files import draw, smaller
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
-from dasd_assets.plan.engine_time import decoding, prefill, training
+from dasd_assets.plan.engine_time import decoding, idle, prefill, training
 from dasd_assets.plan.estimate import Plan, estimate
 from dasd_assets.plan.figures import Figure, Figures, at_hand, intervals, measured
 from dasd_assets.plan.hardware import Machine, machine
@@ -37,10 +37,11 @@ from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.service.in_process import RunFailed
 from dasd_resources.demo.questions import questions, write_rows
 from dasd_resources.errors import UserError
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.kept_loaded import LOCK, WANTED
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.landing.prompt_files import Prompt
-from dasd_resources.recipe import Recipe, load_recipe
+from dasd_resources.recipe import Model, Recipe, Training, load_recipe
 from dasd_resources.storage.upkeep import table_sizes
 
 NUM_PILOT = 9  # of the 15 questions of `finished`
@@ -360,12 +361,100 @@ def test_decoding_is_bound_by_reading_and_prefill_by_computing() -> None:
     seconds = decoding(1e6, 1000, 1000, SMALL, spec, one, values)
     assert seconds == pytest.approx(1e6 / 256 * (2e9 + 256 * 1e3 * 10 * 1500) / 1e12 / 0.5)
     # Two operations a parameter, and 1 k for each of 500 tokens in each of 10 layers.
-    assert prefill(1e6, 1000, SMALL, one, 0.5) == pytest.approx(1e6 * (2e9 + 1e3 * 10 * 500) / 1e15 / 0.5)
+    assert prefill(1e6, 1000, SMALL, spec, one, 0.5) == pytest.approx(1e6 * (2e9 + 1e3 * 10 * 500) / 1e15 / 0.5)
     settings = load_recipe("dasd-4b").training
-    assert training(1e6, 1000, SMALL, settings, one, 0.5) == pytest.approx(4 * prefill(1e6, 1000, SMALL, one, 0.5))
+    trained, read = training(1e6, 1000, SMALL, settings, one, 0.5), prefill(1e6, 1000, SMALL, spec, one, 0.5)
+    assert trained == pytest.approx(4 * read)
     # Few responses leave the copies of a model as empty as one that has its share of them: 10 each.
     shared, alone = (decoding(num * 1e4, 1000, 1000, SMALL, spec, replace(one, num=num), values) for num in (8, 1))
     assert shared == pytest.approx(alone)
+
+
+EIGHT = machine("H100", 8)
+RATES = {"utilisation.decode": 0.5, "parallel_efficiency": 0.9}
+SERVED = {"model": "teacher", "server": {"base_urls": ["http://a/v1"], "model": "teacher", "revision": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "num"),
+    [
+        ({}, 1),
+        ({"replicas": 4}, 4),
+        ({"replicas": 2, "engine_options": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}}, 8),
+        ({"replicas": 16}, 8),
+        ({"engine": "transformers", "replicas": 3}, 3),
+        (SERVED, 8),
+    ],
+)
+def test_a_model_is_as_fast_as_the_gpus_that_its_copies_are_on(asked: dict[str, object], num: int) -> None:
+    """However many more there are; a server's are all."""
+    spec, part = Model.model_validate({"model": "m", **asked}), replace(EIGHT, num=num)
+    assert prefill(1e6, 1000, SMALL, spec, EIGHT, 0.5) == pytest.approx(prefill(1e6, 1000, SMALL, spec, part, 0.5))
+    if not ENGINES[spec.engine].served:
+        here, there = (decoding(1e8, 1000, 1000, SMALL, spec, some, RATES) for some in (EIGHT, part))
+        assert here == pytest.approx(there)
+    alone = prefill(1e6, 1000, SMALL, Model(model="m"), machine("H100", 1), 0.5)
+    assert prefill(1e6, 1000, SMALL, spec, EIGHT, 0.5) == pytest.approx(alone / num)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num"),
+    [
+        ({}, 1),
+        ({"strategy": "fsdp2", "gpus_per_node": 4}, 4),
+        ({"strategy": "fsdp2", "gpus_per_node": 16}, 8),
+        ({"launcher": ["accelerate", "launch"]}, 8),
+        ({"strategy": "ddp", "gpus_per_node": 2, "nodes": 2, "launcher": ["srun"]}, 4),
+    ],
+)
+def test_a_training_is_as_fast_as_the_gpus_that_its_processes_are_on(settings: dict[str, object], num: int) -> None:
+    of_one, shared = (
+        training(1e6, 1000, SMALL, Training.model_validate(asked), some, 0.5)
+        for asked, some in (({}, machine("H100", 1)), (settings, EIGHT))
+    )
+    assert shared == pytest.approx(of_one / num)
+
+
+def test_what_a_recipe_leaves_idle_is_said_with_the_key_to_change() -> None:
+    recipe = load_recipe("dasd-4b")
+
+    def planned(num: int, changed: Recipe) -> tuple[Plan, str]:
+        scope, _ = scope_of(changed, [], machine("H100", num), 1000)
+        plan = estimate(changed, scope, assumed(changed, scope.machine))
+        return plan, page(plan, savings(plan))
+
+    one = change(change(recipe, "student.replicas", 1), "training.gpus_per_node", 1)
+    (all_used, text), (some, said) = (planned(8, changed) for changed in (recipe, one))
+    assert "idle" not in text
+    assert "GPUs stay idle, and are paid for: 7 of 8 by student.replicas, 7 of 8 by training.gpus_per_node" in said
+    assert some.seconds.value > 1.5 * all_used.seconds.value
+    assert some.device_hours.value == pytest.approx(some.seconds.value * 8 / 3600)
+    sixteen, said = planned(16, recipe)
+    assert "8 of 16 by teacher.replicas, 8 of 16 by student.replicas, 8 of 16 by training.gpus_per_node" in said
+    assert sixteen.seconds.value == pytest.approx(all_used.seconds.value)
+    assert idle(recipe, machine("H100", 12))["teacher.engine_options"] == 4  # no whole copy more
+    assert idle(load_recipe("demo"), EIGHT)["training.strategy"] == 7
+    assert idle(recipe, machine("cpu", 12)) == {}
+
+
+@pytest.mark.parametrize(
+    ("num", "sizes", "proposed"),
+    [
+        (8, {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, set()),
+        (16, {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, {"teacher: replicas 2"}),
+        (8, {"tensor_parallel_size": 8}, {f"teacher: tensor_parallel_size {n}, replicas {8 // n}" for n in (2, 4)}),
+        (
+            12,
+            {"tensor_parallel_size": 4},
+            {"teacher: replicas 3", *(f"teacher: tensor_parallel_size {n}, replicas {12 // n}" for n in (1, 2))},
+        ),
+    ],
+)
+def test_more_copies_are_proposed_as_far_as_there_are_gpus(num: int, sizes: dict[str, int], proposed: set[str]) -> None:
+    recipe = change(load_recipe("dasd-4b"), "teacher.engine_options", sizes)
+    scope, _ = scope_of(recipe, [], machine("H100", num), None)
+    plan = estimate(recipe, scope, assumed(recipe, scope.machine))
+    assert {one.change for one in savings(plan) if one.change.startswith("teacher")} == proposed
 
 
 def test_sizes_are_those_that_the_models_are_published_with() -> None:
@@ -429,7 +518,8 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100", "teacher_continuations"]
     saved = {one["change"]: one for one in plan["savings"]}
     assert saved["generation.num_candidates: 4"]["money"] > 0
-    assert saved["--gpus 16"]["hours"] > 0
+    assert "--gpus 16" not in saved  # it uses 8
+    assert plan["idle"] == {}
     assert {figure["origin"] for figure in plan["figures"].values()}.isdisjoint({"pilot"})
 
 

@@ -158,7 +158,8 @@ def key_of(recipe: Recipe, lines: Lines, on: Machine, engines: Engines, versions
     """
     models = [engines.fingerprint(getattr(recipe, role), f"{role}.model") for role in ("teacher", "student")]
     held_out = benchmark_version(benchmark_rows(recipe))
-    known = [recipe.model_dump(mode="json"), sorted(lines.items()), models, held_out, on.device.name, on.num, dict(versions)]
+    landed = sorted(lines.items())
+    known = [recipe.model_dump(mode="json"), landed, models, held_out, on.device.name, on.num, dict(versions)]
     return content_hash(known)[:12]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from dasd_assets.plan.engine_time import idle
 from dasd_assets.plan.estimate import HOUR, TOTAL, Plan, StagePlan
 from dasd_assets.plan.figures import Interval
 from dasd_assets.plan.savings import Saving
@@ -14,7 +15,7 @@ SHORT_SHARE = 0.002  # of the time: shorter stages share one line
 
 def page(plan: Plan, saved: Sequence[Saving]) -> str:
     """What is planned, its stages, what dominates, what would be cheaper, and what all of it rests on."""
-    parts = [_heading(plan), _stages(plan), _totals(plan), _disk(plan), _dominates(plan), _cheaper(saved)]
+    parts = [_heading(plan), _stages(plan), _totals(plan), *_idle(plan), _disk(plan), _dominates(plan), _cheaper(saved)]
     return "\n\n".join([*parts, _figures(plan)])
 
 
@@ -28,6 +29,7 @@ def document(plan: Plan, saved: Sequence[Saving]) -> dict[str, object]:
         "device": machine.device.name,
         "num_devices": machine.num,
         "price": machine.price,
+        "idle": idle(plan.recipe, machine),
         "seconds": vars(plan.seconds),
         "device_hours": vars(plan.device_hours),
         "money": vars(plan.money),
@@ -107,6 +109,12 @@ def _totals(plan: Plan) -> str:
         ("disk", f"{_bytes(plan.disk[TOTAL].value)}, {_between(plan.disk[TOTAL], _bytes)}"),
     ]
     return "\n".join(["In all (in brackets what holds nine times in ten)", *(f"  {n:<12}{v}" for n, v in lines)])
+
+
+def _idle(plan: Plan) -> list[str]:
+    machine = plan.scope.machine
+    parts = [f"{num} of {machine.num} by {key}" for key, num in idle(plan.recipe, machine).items()]
+    return [f"GPUs stay idle, and are paid for: {', '.join(parts)}"] if parts else []
 
 
 def _disk(plan: Plan) -> str:

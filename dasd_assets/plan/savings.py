@@ -110,20 +110,28 @@ def _with(recipe: Recipe, section: str, update: Mapping[str, object]) -> Recipe:
 
 
 def _parallel(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]:
-    """Other divisions of the machine among copies of a model that is sharded over some of its devices."""
+    """As many copies of a model as there are GPUs for, each on as many as now or on others."""
     for role in ("teacher", "student"):
         spec: Model = getattr(recipe, role)
-        if SHARDING not in ENGINES[spec.engine].gpu_options or scope.machine.is_cpu:
+        if ENGINES[spec.engine].served or ENGINES[spec.engine].absent or scope.machine.is_cpu:
             continue
-        for each in _divisions(getattr(scope, role), scope.machine):
-            if each != spec.num_gpus_each:
-                options = {**spec.engine_options, SHARDING: each}
-                copies = scope.machine.num // each
-                changed = spec.model_copy(update={"engine_options": options, "replicas": copies})
-                change = f"{role}: {SHARDING} {each}, replicas {copies}"
-                yield Changed(change, recipe.model_copy(update={role: changed}), scope, values)
+        for each in _divisions(spec, getattr(scope, role), scope.machine):
+            sharded = {} if each == spec.num_gpus_each else {SHARDING: each}
+            copies = scope.machine.num // each
+            options = {"engine_options": {**spec.engine_options, **sharded}, "replicas": copies}
+            said = ", ".join(f"{key} {value}" for key, value in {**sharded, "replicas": copies}.items())
+            yield Changed(
+                f"{role}: {said}",
+                recipe.model_copy(update={role: spec.model_copy(update=options)}),
+                scope,
+                values,
+            )
 
 
-def _divisions(size: ModelSize, machine: Machine) -> list[int]:
-    powers = [2**power for power in range(8) if machine.num % 2**power == 0 and 2**power <= machine.num]
-    return [each for each in powers if fits(size, machine, each)]
+def _divisions(spec: Model, size: ModelSize, machine: Machine) -> list[int]:
+    """GPUs of one copy: as now, and powers of 2 on which it fits, unless another option divides it, too."""
+    found = {spec.num_gpus_each}
+    options = ENGINES[spec.engine].gpu_options
+    if SHARDING in options and spec.num_gpus_each == int(spec.engine_options.get(SHARDING) or 1):
+        found |= {2**power for power in range(8) if machine.num % 2**power == 0 and fits(size, machine, 2**power)}
+    return sorted(each for each in found if each <= machine.num)

@@ -93,11 +93,11 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     yield Stage("response_verdicts", judged, batches, table="response_verdicts", rows=rows["response_verdicts"])
     if recipe.selection_from is not None:  # which scores nothing
         return
-    scored, num = _sum(tokens, "scored."), rows["student_logprobs"]
+    scored, num, scorer = _sum(tokens, "scored."), rows["student_logprobs"], recipe.student.as_scored
     starts, restarts = _starts(recipe, scope)
     yield Stage(
         "student_logprobs",
-        prefill(scored, scored / max(num, 1), scope.student, scope.machine, values["utilisation.prefill"]),
+        prefill(scored, scored / max(num, 1), scope.student, scorer, scope.machine, values["utilisation.prefill"]),
         starts,
         starts * load["student"],
         table="student_logprobs",
@@ -134,7 +134,7 @@ def _imported(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset:
     tokens, made = work.tokens[f"generated.{dataset}"], work.rows[f"responses.{dataset}"]
     mean, given = values[f"teacher_tokens.{dataset}"] + values["prompt_tokens"], values[f"given_share.{dataset}"]
     scored = (1 - given) * made * mean
-    seconds = prefill(scored, mean, scope.teacher, scope.machine, values["utilisation.prefill"])
+    seconds = prefill(scored, mean, scope.teacher, recipe.teacher, scope.machine, values["utilisation.prefill"])
     seconds += tokens / values["landed_tokens_per_second"]
     return Stage(generation_asset(dataset), seconds, family=IMPORTS, table="responses", rows=made, tokens=tokens)
 
@@ -187,10 +187,10 @@ def _mixed_policy(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
     yield Stage("prefix_cuts", small, table="prefix_cuts", rows=cut)
     longer, each = tokens["prefixes"] / max(cut, 1), values["continuation_length"] * mean
     seconds = decoding(tokens["continued"], each, longer, scope.teacher, recipe.teacher, machine, values)
-    seconds += prefill(tokens["prefixes"], longer, scope.teacher, machine, values["utilisation.prefill"])
+    read = prefill(tokens["prefixes"], longer, scope.teacher, recipe.teacher, machine, values["utilisation.prefill"])
     load = _load(scope, "teacher", values)
     yield Stage(
-        "teacher_continuations", seconds, 1, load, GENERATION, "teacher_continuations", cut, tokens["continued"]
+        "teacher_continuations", seconds + read, 1, load, GENERATION, "teacher_continuations", cut, tokens["continued"]
     )
     whole = tokens["prefixes"] + tokens["continued"]
     tokenised = whole / values["tokenised_per_second"]
@@ -220,12 +220,12 @@ def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values)
     yield Stage("evaluation_metrics", measured)
     if recipe.heldout is not None:
         trained, mean = len(trained_here(recipe)), tokens["held_out"] / max(rows["heldout_logprobs"], 1)
-        seconds = prefill(tokens["held_out"], mean, scope.student, machine, score)
+        seconds = prefill(tokens["held_out"], mean, scope.student, recipe.student, machine, score)
         loads = trained * _load(scope, "student", values)
         num = rows["heldout_logprobs"]
         yield Stage("heldout_losses", seconds, trained, loads, "", "heldout_logprobs", num, tokens["held_out"])
     if recipe.provenance is not None and rows["answer_logprobs"]:
-        yield _answer_logprobs(scope, work, values)
+        yield _answer_logprobs(recipe, scope, work, values)
         yield Stage("answer_sentences", rows["answer_logprobs"] / values["rows_per_second"])
     if recipe.export is not None:
         seconds = _sum(tokens, "trained.") / values["written_tokens_per_second"]
@@ -235,7 +235,7 @@ def _evaluation_stages(recipe: Recipe, scope: Scope, work: Work, values: Values)
             yield Stage(asset, 0.0)
 
 
-def _answer_logprobs(scope: Scope, work: Work, values: Values) -> Stage:
+def _answer_logprobs(recipe: Recipe, scope: Scope, work: Work, values: Values) -> Stage:
     """Each answer is scored by the teacher, the undistilled student and, of a trained checkpoint, by that."""
     score, seconds, read = values["utilisation.prefill"], 0.0, 0.0
     names = [name for name, num in work.tokens.items() if name.startswith("provenance.") and num]
@@ -243,8 +243,8 @@ def _answer_logprobs(scope: Scope, work: Work, values: Values) -> Stage:
         tokens = work.tokens[name]
         mean = values[f"answer_tokens.{name.removeprefix('provenance.')}"] + values["prompt_tokens"]
         by_student = 1 if name.endswith(".student") else 2
-        seconds += prefill(tokens, mean, scope.teacher, scope.machine, score)
-        seconds += by_student * prefill(tokens, mean, scope.student, scope.machine, score)
+        seconds += prefill(tokens, mean, scope.teacher, recipe.teacher, scope.machine, score)
+        seconds += by_student * prefill(tokens, mean, scope.student, recipe.student, scope.machine, score)
         read += tokens * (1 + by_student)
     loads = _load(scope, "teacher", values) + len(names) * _load(scope, "student", values)
     num = work.rows["answer_logprobs"]
