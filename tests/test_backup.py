@@ -1,6 +1,7 @@
 """A backup is consistent while writers run, complete or absent when killed; a restored home is the same home."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from storage_processes import NUM_ROWS, append, save
 
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_resources.sft.checkpoint import publish, published
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.lake import Lake
@@ -100,6 +102,32 @@ def test_a_later_backup_shares_what_has_not_changed(home: Path, tmp_path: Path) 
     assert len(later.entries) > len(manifest.entries)
     third, _ = save(home, tmp_path / "backups")
     assert complete_backups(tmp_path / "backups") == [second, third]
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_checkpoint_trained_anew_is_saved_anew(home: Path, tmp_path: Path, link: bool) -> None:
+    """Under the same id, with weights of the same size; also over what a killed backup left."""
+    (home / "checkpoints").mkdir()
+    trained(home, b"first weights")
+    folder, _ = save(home, tmp_path / "backups", link=link)
+    folder.rename(tmp_path / "backups" / ".partial")
+    for weights in (b"other weights", b"third weights", b"third weights"):
+        trained(home, weights)
+        folder, _ = save(home, tmp_path / "backups", link=link)
+        restore(folder, tmp_path / folder.name)
+        found = published(tmp_path / folder.name / "checkpoints" / "abc", "abc")
+        assert found is not None
+        assert (found.path / "model.safetensors").read_bytes() == weights
+    [before, last] = [path / "checkpoints/abc/model.safetensors" for path in complete_backups(tmp_path / "backups")]
+    assert os.path.samefile(before, last)
+
+
+def trained(home: Path, weights: bytes) -> None:
+    shutil.rmtree(home / "checkpoints" / "abc", ignore_errors=True)
+    (new := home / "training").mkdir()
+    (new / "model.safetensors").write_bytes(weights)
+    counts = dict.fromkeys(("seconds", "num_steps", "num_samples", "num_bins"), 1)
+    publish(new, home / "checkpoints" / "abc", {"checkpoint_id": "abc", **counts}, [])
 
 
 @pytest.mark.parametrize("link", [True, False])

@@ -120,6 +120,14 @@ def published(destination: Path, checkpoint_id: str) -> Trained | None:
     return Trained.load(destination)
 
 
+def published_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of a checkpoint's files, as they were published; none where its record cannot be read."""
+    try:
+        return dict(json.loads((folder / RECORD).read_text())["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
 def epoch_folder(checkpoint: Path, epoch: int) -> Path:
     """Where the weights after an epoch of a checkpoint's training are published; epochs count from 1."""
     return checkpoint.with_name(f"{checkpoint.name}-epoch-{epoch}")

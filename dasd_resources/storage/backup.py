@@ -27,6 +27,7 @@ from dasd_resources.content_hash import file_hash
 from dasd_resources.errors import UserError
 from dasd_resources.home import BENCHMARK_FOLDER, CHECKPOINT_FOLDER, EXPERIMENT_FOLDER, LANDING_FOLDER
 from dasd_resources.landing.folder_contents import landed_files
+from dasd_resources.sft.checkpoint import published_hashes
 from dasd_resources.storage.catalog_copy import dump
 from dasd_resources.storage.catalogs import SQLITE_FILE, UPKEEP
 from dasd_resources.storage.data_files import (
@@ -187,12 +188,21 @@ class _Writer:
         folder = self._home / CHECKPOINT_FOLDER
         for path in folder.glob("[!.]*"):
             if path.is_dir() and not path.suffix:
-                for file in _files(path):
-                    opened = partial(LocalFolder(file.parent).open, file.name)
-                    self._share(file.stat().st_size, opened, file, file.relative_to(self._home).as_posix())
+                self._checkpoint(path)
         query = f"SELECT DISTINCT checkpoint_id FROM checkpoints WHERE {TRAINED_HERE}"
         named = Lake(home=str(self._home)).read(query, at=snapshot)["checkpoint_id"]
         return [checkpoint for checkpoint in sorted(named) if not (folder / checkpoint).is_dir()]
+
+    def _checkpoint(self, folder: Path) -> None:
+        """The files of a checkpoint: one that was trained anew has the same id, and others of the same sizes."""
+        hashes = published_hashes(folder)
+        for file in _files(folder):
+            name = file.relative_to(self._home).as_posix()
+            if sha256 := hashes.get(file.relative_to(folder).as_posix()):
+                opened = partial(LocalFolder(file.parent).open, file.name)
+                self._share(file.stat().st_size, opened, file, name, sha256)
+            else:
+                self._copy(file, name)
 
     def _share(
         self, size: int, opened: Callable[[], BinaryIO], own: Path | None, name: str, sha256: str | None = None
