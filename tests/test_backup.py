@@ -104,6 +104,29 @@ def test_a_later_backup_shares_what_has_not_changed(home: Path, tmp_path: Path) 
     assert complete_backups(tmp_path / "backups") == [second, third]
 
 
+def test_what_else_lies_beside_backups_is_no_backup(home: Path, tmp_path: Path) -> None:
+    target = tmp_path / "backups"
+    others = [target / name for name in ("1-release", "release", ".2024-private")]
+    for folder in others:
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_text('{"form": "messages", "configs": [], "files": {}}')
+    (target / ".20240101T000000.000000Z").mkdir()  # of a killed one
+    for _ in range(2):
+        last, manifest = save(home, target, keep=1)
+    assert restore(target, tmp_path / "new") == (manifest, None)
+    assert {*target.iterdir()} == {last, target / ".lock", *others}
+
+
+def test_the_backup_just_made_stays_when_the_clock_was_set_back(home: Path, tmp_path: Path) -> None:
+    for year in (2998, 2999):
+        folder, _ = save(home, tmp_path / "backups")
+        later = folder.rename(folder.with_name(f"{year}0101T000000.000000Z"))
+    last, _ = save(home, tmp_path / "backups", keep=2)
+    assert complete_backups(tmp_path / "backups") == [last, later]
+    last, _ = save(home, tmp_path / "backups", keep=1)
+    assert complete_backups(tmp_path / "backups") == [last]
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_a_checkpoint_trained_anew_is_saved_anew(home: Path, tmp_path: Path, link: bool) -> None:
     """Under the same id, with weights of the same size; also over what a killed backup left."""

@@ -11,6 +11,7 @@ waits. `manifest.json` has every hash.
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from dasd_resources.storage.sqlite_copy import copy_database
 
 MANIFEST, PARTIAL, CATALOG = "manifest.json", ".partial", SQLITE_FILE
 FORMAT = 1
+NAME, NAME_FORM = "%Y%m%dT%H%M%S.%fZ", re.compile(r"\d{8}T\d{6}\.\d{6}Z")  # of a backup: its moment
 KEPT = (BENCHMARK_FOLDER, EXPERIMENT_FOLDER, "reports")  # folders of the home, with all that is in them
 DATA_FILES = """
     SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative
@@ -101,12 +103,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def complete_backups(target: Path) -> list[Path]:
-    """The backups of a folder, oldest first."""
-    return sorted(path for path in target.glob("*") if (path / MANIFEST).is_file() and not path.name.startswith("."))
+    """The backups of a folder, oldest first; not what else lies there and has a manifest."""
+    return sorted(path for path in target.glob("*") if NAME_FORM.fullmatch(path.name) and (path / MANIFEST).is_file())
 
 
 def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool = False) -> tuple[Path, Manifest]:
-    """Make a backup in `target`, and delete all but the newest `keep` there.
+    """Make a backup in `target`, and delete all but the newest `keep` there; this one stays, whatever the clock says.
 
     link: hard-link data and checkpoints to the home's own files where the file system can, instead of copying them.
     Raises BackupError, and OSError where the disk is full.
@@ -119,14 +121,16 @@ def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool 
         raise BackupError(f"{home} has no catalog, {catalog}: set DASD_HOME to a home that `dasd run` has made")
     target.mkdir(parents=True, exist_ok=True)
     with FileLock(target / ".lock"), catalog.locked(UPKEEP):
-        for doomed in target.glob(".2*"):
-            shutil.rmtree(doomed)
+        for doomed in target.glob(".*"):
+            if NAME_FORM.fullmatch(doomed.name[1:]):  # renamed below, and not deleted to its end
+                shutil.rmtree(doomed)
         writer = _Writer(home, target / PARTIAL, complete_backups(target)[-1:], link)
         manifest = writer.write(dagster_home)
-        finished = target / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        finished = target / datetime.now(UTC).strftime(NAME)
         os.sync()
         (target / PARTIAL).rename(finished)
-        for old in complete_backups(target)[:-keep]:
+        others = [path for path in reversed(complete_backups(target)) if path != finished]  # after a wrong clock: later
+        for old in others[keep - 1 :]:
             shutil.rmtree(old.rename(target / f".{old.name}"))
     return finished, manifest
 
