@@ -22,6 +22,7 @@ from dasd_resources.sft.checkpoint import publish, published
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.place import PLACE
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -275,6 +276,16 @@ def test_a_home_that_is_there_is_moved_aside_only_if_asked(home: Path, tmp_path:
     assert kept is not None
     assert counts(home) == [NUM_ROWS] * 4
     assert counts(kept) == [2 * NUM_ROWS] * 4
+
+
+def test_a_home_with_its_data_in_an_object_store_is_not_replaced(home: Path, tmp_path: Path) -> None:
+    """The one moved aside would name files that the restored one's maintenance takes for nobody's."""
+    save(home, tmp_path / "backups")
+    (home / PLACE).write_text('{"data": "s3://lake/prefix"}')
+    with pytest.raises(BackupError, match="set DASD_HOME to a new folder and DASD_DATA to an empty prefix"):
+        restore(tmp_path / "backups", home, replace=True)
+    (home / PLACE).unlink()
+    assert counts(home) == [NUM_ROWS] * 4
 
 
 @pytest.mark.storage

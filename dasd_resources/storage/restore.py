@@ -23,7 +23,7 @@ from dasd_resources.storage.backup import (
     read_manifest,
 )
 from dasd_resources.storage.catalog_copy import restore_dump
-from dasd_resources.storage.catalogs import Catalog, PostgresCatalog
+from dasd_resources.storage.catalogs import Catalog, PostgresCatalog, SqliteCatalog
 from dasd_resources.storage.data_places import LocalFolder
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.one_home import IDENTITY, require_own
@@ -37,7 +37,8 @@ def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, 
 
     The home's `warehouse.json` stays, and says where catalog and data files go. Returns the manifest and, if `replace`
     moved an existing home out of the way, where that is now.
-    Raises BackupError if a file is damaged or missing, or if `home` is not empty and `replace` is false.
+    Raises BackupError if a file is damaged or missing, if `home` is not empty and `replace` is false, or if its data
+    files are in an object store, where a home that is replaced would lose them.
     """
     folder = chosen(source)
     manifest = read_manifest(folder)
@@ -47,6 +48,7 @@ def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, 
     if home.is_mount():
         raise BackupError(f"{home} is a mount point, which cannot be replaced as a whole: restore to a folder in it")
     catalog = Lake(home=str(home)).catalog
+    _require_movable(catalog)
     require_own(catalog)
     shutil.rmtree(staging, ignore_errors=True)
     _copy(folder, manifest, staging)
@@ -68,6 +70,16 @@ def _check_free(home: Path) -> None:
     if home.exists() and (not home.is_dir() or _has_more_than_settings(home)):
         raise BackupError(
             f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it out of the way"
+        )
+
+
+def _require_movable(catalog: Catalog) -> None:
+    """Where an old home's files stay in place, maintenance of the new one would delete those that it does not name."""
+    # Of a catalog in a database that has tables: CatalogInUse.
+    if isinstance(catalog, SqliteCatalog) and not isinstance(catalog.data, LocalFolder) and catalog.exists():
+        raise BackupError(
+            f"{catalog.home} has its data files in {catalog.data.root}, which cannot be moved out of the way with it: "
+            "set DASD_HOME to a new folder and DASD_DATA to an empty prefix, and restore there without --replace"
         )
 
 
