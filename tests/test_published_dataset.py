@@ -228,6 +228,11 @@ def test_what_is_there_stays_unless_it_is_a_release(finished: Project, tmp_path:
         release(finished, folder)
     assert (folder / "thesis.txt").read_text() == "years of work"
     (folder / "thesis.txt").unlink()
+    for manifest in ('{"entries": {}, "files": []}', "half", "[]"):  # of a backup, say
+        (folder / MANIFEST).write_text(manifest)
+        with pytest.raises(ExportError, match="holds something else than a release"):
+            release(finished, folder)
+    (folder / MANIFEST).unlink()
     release(finished, folder)
     release(finished, folder, form="report")
     assert json.loads((folder / MANIFEST).read_text())["form"] == "report"

@@ -80,8 +80,17 @@ def _require_ours(folder: Path) -> None:
     """An existing folder is overwritten only if it is empty or a release."""
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name a folder that is not there yet")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise ExportError(f"{folder} holds something else than a release (no {MANIFEST}); name another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_release(folder):
+        raise ExportError(f"{folder} holds something else than a release (no {MANIFEST} of one); name another folder")
+
+
+def _is_release(folder: Path) -> bool:
+    """Whether its manifest is that of a release: backups have one, too."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.keys() >= {"form", "configs", "files"}
 
 
 def _write_configs(
