@@ -49,7 +49,7 @@ def repair_for_ever(home: Path) -> None:
     warehouse.read("SELECT 1")
     print("started", flush=True)
     while True:
-        if (plan := plan_repair(warehouse, ())).drop:
+        if (plan := plan_repair(warehouse, (), ())).drop:
             drop_files(warehouse, plan, 0)
 
 

@@ -783,7 +783,7 @@ def test_repair_says_what_makes_the_rows_of_experiments_again_and_it_does(compar
     for file in data_files(warehouse.catalog):
         if file.newest and file.table == "sft_examples":
             Path(warehouse.catalog.data.location(file.path)).unlink()
-    plan = plan_repair(warehouse, [])
+    plan = plan_repair(warehouse, [], [])
     assert {damage.file.table for damage in plan.drop} == {"sft_examples"}
     assert "sft_examples: after `dasd run`, `dasd experiment grid --recipe tiny` makes its rows again" in plan.notes
     with compared_copy.instance() as instance:

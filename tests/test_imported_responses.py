@@ -124,9 +124,10 @@ def test_what_was_read_of_a_landed_file_is_read_again_where_it_was_lost(
     lost = [file for file in data_files(project.warehouse.catalog) if file.table == "landed_responses"]
     for file in lost:
         data_of(project.warehouse).delete_file(file.path)
-    gone = plan_repair(project.warehouse, unlanded=before["landed_files"]["batch"].to_list())
+    batches = before["landed_files"]["batch"].to_list()
+    gone = plan_repair(project.warehouse, batches, unlanded=batches)
     assert not gone.drop and "its rows come from a landed file that is gone" in gone.keep[0][1]
-    drop_files(project.warehouse, plan_repair(project.warehouse, unlanded=()), 0)
+    drop_files(project.warehouse, plan_repair(project.warehouse, batches, unlanded=()), 0)
     assert project.count("landed_responses") == 0
     project.materialize("landed_responses")
     for table, known in before.items():

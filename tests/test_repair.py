@@ -19,6 +19,7 @@ from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
 from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
+from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.service.automation import reporting_damage
 from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
@@ -51,6 +52,11 @@ def in_files(project: Project) -> Warehouse:
 def rows(project: Project, table: str) -> pl.DataFrame:
     columns = ", ".join(c for c in TABLES[table].column_names if c != "run_id")
     return project.read(f"SELECT {columns} FROM {table} ORDER BY {', '.join(TABLES[table].key)}")
+
+
+def existing(project: Project) -> list[str]:
+    with project.instance() as instance:
+        return batches(instance)
 
 
 def last_event(project: Project) -> int:
@@ -87,7 +93,7 @@ def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project) -> N
         shown = instance.event_log_storage.get_latest_asset_check_execution_by_key([DATA_FILE_CHECK])[DATA_FILE_CHECK]
         assert shown.status == AssetCheckExecutionRecordStatus.SUCCEEDED
     # 2. They are dropped, and only then made again: the same rows, and nothing is asked of a model.
-    plan = plan_repair(copy.warehouse, unlanded=())
+    plan = plan_repair(copy.warehouse, existing(copy), unlanded=())
     assert {damage.file.path for damage in plan.drop} == {file.path for file in lost}
     assert plan.keep == []
     assert all("the rows it was trained on cannot be read as of its snapshot" in note for note in plan.notes)
@@ -109,14 +115,31 @@ def test_what_only_a_model_can_make_is_kept_and_named(copy: Project) -> None:
     remove(copy.warehouse, there["responses"], *[f for f in data_files(copy.warehouse.catalog) if f.table == "prompts"])
     [tokens] = [f for f in data_files(copy.warehouse.catalog) if f.table == "student_tokens" and f.batch == batch][-1:]
     remove(copy.warehouse, tokens)
-    plan = plan_repair(copy.warehouse, unlanded=())
+    plan = plan_repair(copy.warehouse, existing(copy), unlanded=())
     kept = {damage.file.table: reason for damage, reason in plan.keep}
     assert kept["responses"] == "nothing else holds its rows; `dasd restore` brings it back from a backup"
     assert kept["student_tokens"].startswith("its rows are made from responses, which is damaged too")
     assert {damage.file.table for damage in plan.drop} == {"prompts"}
-    unlanded = plan_repair(copy.warehouse, unlanded=["a-1"])
+    unlanded = plan_repair(copy.warehouse, existing(copy), unlanded=["a-1"])
     assert {damage.file.table for damage in unlanded.drop} <= {"prompts"}
     assert "its rows come from a landed file that is gone" in " ".join(reason for _, reason in unlanded.keep)
+
+
+def test_rows_of_a_removed_batch_are_made_by_nothing(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(copy.home))
+    there = files(in_files(copy))
+    of_batch, of_none = there["student_tokens"], there["held_out_questions"]
+    assert (of_batch.batch in existing(copy), of_none.batch) == (True, None)
+    remove(copy.warehouse, of_batch, of_none)
+    with copy.instance() as instance:
+        instance.delete_dynamic_partition(str(PROMPT_BATCH.name), str(of_batch.batch))
+    assert main(["repair"]) == 1
+    assert "its batch was removed, so nothing makes its rows again; `dasd restore`" in capsys.readouterr().out
+    plan = plan_repair(copy.warehouse, existing(copy), unlanded=())
+    assert [damage.file for damage, _ in plan.keep] == [of_batch]
+    assert [damage.file for damage in plan.drop] == [of_none]
 
 
 def test_the_page_says_of_every_table_what_brings_its_rows_back() -> None:
@@ -175,13 +198,13 @@ def test_a_drop_is_a_commit_like_any_other(warehouse: Warehouse) -> None:
         transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", [f"1-{i}" for i in range(50)])
     lost = data_files(warehouse.catalog)[1]
     remove(warehouse, lost)
-    snapshot = drop_files(warehouse, plan_repair(warehouse, ()), last_event=7)
+    snapshot = drop_files(warehouse, plan_repair(warehouse, (), ()), last_event=7)
     assert count(warehouse) == 200
     with warehouse.reading() as reading:
         assert [file.last_event for file in repaired_files(reading)] == [7]
     query = "SELECT author, commit_message FROM dasd.snapshots() WHERE snapshot_id = $snapshot"
     assert warehouse.read(query, {"snapshot": snapshot}).row(0) == ("dasd", json.dumps({"repair": [lost.path]}))
-    assert plan_repair(warehouse, ()).drop == []
+    assert plan_repair(warehouse, (), ()).drop == []
     with warehouse.commit("again") as transaction:
         cuts = pl.DataFrame({"rollout_id": [f"{n}-{i}" for n in range(4) for i in range(100)]})
         added = transaction.append_missing("prefix_cuts", cuts.with_columns(seed=pl.lit(1), cut_version=pl.lit("1")))
@@ -201,7 +224,7 @@ def test_a_damaged_delete_file_takes_its_data_file_along(warehouse: Warehouse) -
     [deletes] = [file for file in data_files(warehouse.catalog) if file.deletes]
     written = content(warehouse, deletes.path)
     overwrite(warehouse, deletes.path, bytes([written[0] ^ 1]) + written[1:])
-    [damage] = (plan := plan_repair(warehouse, ())).drop
+    [damage] = (plan := plan_repair(warehouse, (), ())).drop
     assert damage.file == deletes
     drop_files(warehouse, plan, last_event=0)
     assert count(warehouse) == 200
@@ -209,7 +232,7 @@ def test_a_damaged_delete_file_takes_its_data_file_along(warehouse: Warehouse) -
 
 def test_it_waits_for_nobody(warehouse: Warehouse) -> None:
     remove(warehouse, data_files(warehouse.catalog)[0])
-    plan = plan_repair(warehouse, ())
+    plan = plan_repair(warehouse, (), ())
     with warehouse.catalog.locked(UPKEEP), pytest.raises(HomeInUse, match="nothing was changed"):
         drop_files(warehouse, plan, 0)
     with pytest.raises(DamagedFiles):
@@ -229,7 +252,7 @@ def test_killed_anywhere_it_has_dropped_all_or_nothing(warehouse: Warehouse) -> 
     time.sleep(0.01)
     process.kill()
     process.wait()
-    if (plan := plan_repair(warehouse, ())).drop:
+    if (plan := plan_repair(warehouse, (), ())).drop:
         assert {damage.file.path for damage in plan.drop} == {file.path for file in lost}
         drop_files(warehouse, plan, 0)
     assert count(warehouse) == 100

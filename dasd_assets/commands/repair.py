@@ -31,8 +31,9 @@ def command(args: argparse.Namespace) -> int:
     folder = landing_folder(recipe, args.home)
     with open_instance(prepare_home(args.home, args.dagster_home)) as instance:
         _require_rest(instance, args.home)
-        unlanded = [batch for batch in batches(instance) if folder.find(batch) is None]
-        plan, checkpoints = plan_repair(lake, unlanded), list(_checkpoints(lake))
+        existing = batches(instance)
+        unlanded = [batch for batch in existing if folder.find(batch) is None]
+        plan, checkpoints = plan_repair(lake, existing, unlanded), list(_checkpoints(lake))
         show_message("\n".join(described(plan, checkpoints, list(_landed(folder, unlanded)))))
         if args.apply and plan.drop:
             snapshot = drop_files(lake, plan, instance.event_log_storage.get_maximum_record_id() or 0)

@@ -72,14 +72,14 @@ class RepairedFile:
     last_event: int
 
 
-def plan_repair(lake: Lake, unlanded: Collection[str]) -> RepairPlan:
-    """What can be done about every damaged file. unlanded: batches whose landed file is gone.
+def plan_repair(lake: Lake, batches: Collection[str], unlanded: Collection[str]) -> RepairPlan:
+    """What can be done about every damaged file. batches: that exist. unlanded: those whose landed file is gone.
 
     Reads every file.
     """
     damages = list(damaged(lake.catalog, files_not_dropped(lake)))
     # A file is kept for what it is itself; then, until nothing changes, for a source of its rows that is kept.
-    keep = {d: reason for d in damages if (reason := _irreplaceable(d.file, unlanded))}
+    keep = {d: reason for d in damages if (reason := _irreplaceable(d.file, batches, unlanded))}
     while found := {
         d: f"its rows are made from {source}, which is damaged too; {RESTORE}"
         for d in damages
@@ -96,7 +96,7 @@ def files_not_dropped(lake: Lake) -> list[DataFile]:
     return [file for file in data_files(lake.catalog) if file.newest or file.path not in dropped]
 
 
-def _irreplaceable(file: DataFile, unlanded: Collection[str]) -> str | None:
+def _irreplaceable(file: DataFile, batches: Collection[str], unlanded: Collection[str]) -> str | None:
     """Why a file's rows cannot be made again, whatever else is whole."""
     if not file.newest:
         return (
@@ -104,6 +104,8 @@ def _irreplaceable(file: DataFile, unlanded: Collection[str]) -> str | None:
         )
     if not file.derived:
         return f"nothing else holds its rows; {RESTORE}"
+    if file.batch is not None and file.batch not in batches:
+        return f"its batch was removed, so nothing makes its rows again; {RESTORE}"
     if file.table in OF_LANDED_FILES:
         gone = sorted(unlanded) if file.batch is None else [file.batch] if file.batch in unlanded else []
         if gone:
