@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from dasd_resources.storage.catalogs import Catalog
-from dasd_resources.storage.data_files import damaged, data_files
+from dasd_resources.storage.connections import attach
+from dasd_resources.storage.data_files import CATALOG_TABLES, HASHES, damaged, data_files
 from dasd_resources.storage.data_places import AT_ONCE_BYTES, DataPlace, LocalFolder, ObjectStore
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.upkeep import delete_unreferenced, merge_small_files
@@ -87,6 +88,35 @@ def test_files_that_are_merged_before_they_are_read_back_are_left_out(warehouse:
     assert append(Watched(warehouse, merge), "b") == NUM_ROWS
     assert len(data_files(warehouse.catalog)) == 1
     assert unhashed(warehouse) == []
+
+
+def test_a_commit_is_made_whatever_fails_as_its_files_are_read_back(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(path: str) -> None:
+        raise OSError("the store is away")
+
+    assert append(Watched(warehouse, away), "a") == NUM_ROWS
+    [line] = caplog.messages
+    assert line == "committed, but files of it have no hash until the next maintenance: the store is away"
+    assert len(unhashed(warehouse)) == 1
+    assert warehouse.hash_files() == 1
+
+
+def test_a_commit_is_made_whatever_fails_as_its_hashes_are_kept(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection, in the middle of another transaction by then, is not used again."""
+    append(warehouse, "a")
+    hashes = f"{CATALOG_TABLES}.{HASHES}"
+    with warehouse.catalog.locked(), attach(warehouse.catalog) as connection:
+        connection.execute(f"DROP TABLE {hashes}; CREATE TABLE {hashes}(other INT)")
+    assert append(warehouse, "b") == append(warehouse, "c") == NUM_ROWS
+    assert len(caplog.messages) == 2
+    with warehouse.catalog.locked(), attach(warehouse.catalog) as connection:
+        connection.execute(f"DROP TABLE {hashes}")
+    assert warehouse.read("SELECT count(*) FROM prefix_cuts").item() == 3 * NUM_ROWS
+    assert warehouse.hash_files() == 3
 
 
 def test_who_ends_before_files_are_read_back_leaves_them_to_be_first_seen(warehouse: Warehouse) -> None:

@@ -3,8 +3,8 @@
 DuckLake keeps a file's size and no hash of its content. Ours stands beside its own tables in the catalog, in
 `dasd_file_hashes`, and is taken right after the commit, while the file is in memory (5 to 20 ms a commit); where it has
 to be fetched, or is large, the lake's lock is let go meanwhile. Files that no commit of this release has written (a
-home of an earlier one, another program, a kill in between) get theirs from maintenance or `dasd audit verify`: as it
-was first seen, which says nothing of the time before.
+home of an earlier one, another program), or that could not be read back (a kill in between, a lost connection), get
+theirs from maintenance or `dasd audit verify`: as it was first seen, which says nothing of the time before.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

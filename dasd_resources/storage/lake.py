@@ -7,6 +7,7 @@ Which catalog, and where its files are: `place`.
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -35,6 +36,8 @@ from dasd_resources.storage.tables import TABLES, declared, owned_by
 
 Row = Mapping[str, Any]  # a table's row: column -> value of the column's type
 Params = Mapping[str, object]
+
+log = logging.getLogger(__name__)
 
 BYTES_PER_INSERT = 64_000_000  # DuckDB takes seven times as much for it, and is given 4 GB
 
@@ -228,19 +231,28 @@ class Lake:
 
     @contextmanager
     def commit(self, origin: str) -> Iterator[Transaction]:
-        """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises."""
+        """A transaction recorded as one snapshot whose commit message is `origin`; rolled back if the block raises.
+
+        What fails after the commit is logged: whoever made it must not take it for undone and write its rows again.
+        """
         self.migrate()
-        catalog = self.catalog
-        with naming_damage(catalog):
-            with catalog.locked() as require_lock, attach(catalog) as connection:
-                before = last_commit(connection)
-                with committing(connection, origin, require_lock):
-                    yield Transaction(connection, _run_id(origin))
-                paths = hash_committed(connection, catalog, before)
-            if paths:  # attached anew: a connection that nobody has used for minutes may be cut
-                hashes = read_back(catalog.data, paths)
-                with catalog.locked(), attach(catalog) as connection:
-                    keep_hashes(connection, hashes)
+        catalog, committed = self.catalog, False
+        try:
+            with naming_damage(catalog):
+                with catalog.locked() as require_lock, attach(catalog) as connection:
+                    before = last_commit(connection)
+                    with committing(connection, origin, require_lock):
+                        yield Transaction(connection, _run_id(origin))
+                    committed = True
+                    paths = hash_committed(connection, catalog, before)
+                if paths:  # attached anew: a connection that nobody has used for minutes may be cut
+                    hashes = read_back(catalog.data, paths)
+                    with catalog.locked(), attach(catalog) as connection:
+                        keep_hashes(connection, hashes)
+        except Exception as error:
+            if not committed:
+                raise
+            log.warning("committed, but files of it have no hash until the next maintenance: %s", error, exc_info=True)
 
     def require_files(self) -> None:
         """Raise DamagedFiles if a data file of the newest snapshot is gone or cut; cheap, as none is read."""
