@@ -114,7 +114,7 @@ def test_a_commit_is_made_whatever_fails_as_its_hashes_are_kept(
     assert append(warehouse, "b") == append(warehouse, "c") == NUM_ROWS
     assert len(caplog.messages) == 2
     with warehouse.catalog.locked(), attach(warehouse.catalog) as connection:
-        connection.execute(f"DROP TABLE {hashes}")
+        connection.execute(f"DROP TABLE {hashes}; CREATE TABLE {hashes}(file_id BIGINT, sha256 VARCHAR)")
     assert warehouse.read("SELECT count(*) FROM prefix_cuts").item() == 3 * NUM_ROWS
     assert warehouse.hash_files() == 3
 
