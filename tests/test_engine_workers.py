@@ -133,6 +133,17 @@ def test_a_caller_may_stop_early_and_ask_again() -> None:
         assert set(answered(engine.generate(asked))) == {r.request_id for r in asked}
 
 
+def test_what_died_between_two_calls_is_started_again() -> None:
+    asked = requests(40)
+    with closing(EngineWorkers(undisturbed, NO_GPUS)) as engine:
+        answered(engine.generate(asked))
+        for worker in engine._workers:
+            os.kill(worker.process.pid or 0, signal.SIGKILL)
+            worker.process.join()
+        assert set(answered(engine.generate(asked))) == {r.request_id for r in asked}
+        assert len(engine._workers) == 2
+
+
 def test_closing_ends_a_process_at_work() -> None:
     engine = EngineWorkers(endless, NO_GPUS)
     generating = engine.generate(requests(2))

@@ -108,6 +108,8 @@ class EngineWorkers:
         self, method: Method, requests: Sequence[Request], length: Callable[[Request], int]
     ) -> Iterator[Completion | Score | Failure]:
         waiting, deaths = sorted(requests, key=length, reverse=True), Counter[str]()
+        for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
+            self._lost(worker)  # since the last call
         self._free, self._of_lost = [*self._free, *self._of_lost], []
         self._start(len(waiting))
         for worker in self._workers:
