@@ -458,6 +458,31 @@ def test_a_request_that_can_never_succeed_is_asked_once_until_the_context_is_ano
     assert not GENERATIONS & set(attempt.step.assets)
 
 
+def test_a_response_too_long_to_score_is_asked_again_once_another_server_scores(service: Service) -> None:
+    project = service.project
+    impatient(project)
+    served = {"base_urls": ["http://127.0.0.1:1/v1"], "model": "student", "revision": "1"}
+    project.recipe = change(project.recipe, "student.scoring_server", served)
+    project.land("a.jsonl", prompt_rows(0, 3))
+    refused: list[str] = []
+    project.fake.kind = "context_overflow"
+    project.fake.fails = lambda key: (
+        key in refused or (not refused and key in project.fake.scored and not refused.append(key))
+    )
+    service.run(service.landing())
+    assert project.read("SELECT asset, request_id FROM failed_requests").rows() == [("student_logprobs", refused[0])]
+    as_scored = project.recipe
+    assert not any(attempt.step.retry for attempt in service.planner.plan(["batch"]).due)
+
+    for other in ({**served, "base_urls": ["http://127.0.0.1:2/v1"]}, None):
+        project.recipe = change(as_scored, "student.scoring_server", other)
+        [attempt] = service.planner.plan(["batch"]).due
+        assert attempt.step.retry and "student_logprobs" in attempt.step.assets
+    project.fake.fails = lambda key: False
+    service.run(requests([attempt]))
+    assert project.count("failed_requests") == 0
+
+
 def test_a_batch_none_of_whose_requests_can_succeed_gets_no_other_attempt(service: Service) -> None:
     project = service.project
     impatient(project, max_attempts=5)

@@ -47,10 +47,11 @@ def failure(message: str, permanent: bool) -> dg.Failure:
 
 
 def context_of(model: Model) -> str:
-    """Identifies what bounds a model's context besides its own files: engine, engine option, servers."""
+    """Identifies what bounds a model's context besides its own files: engine, engine option, servers of both kinds."""
     option = ENGINES[model.engine].context_option
     limit = model.engine_options.get(option) if option else None
-    return content_hash([model.engine, limit, model.server and list(model.server.base_urls)])[:12]
+    scored_by = [] if model.scoring_server is None else [list(model.scoring_server.base_urls)]
+    return content_hash([model.engine, limit, model.server and list(model.server.base_urls), *scored_by])[:12]
 
 
 def batches_tag(instance: dg.DagsterInstance, asset: str, batches: list[str]) -> dict[str, str]:
