@@ -137,6 +137,21 @@ def test_responses_too_long_to_be_scored_are_doubtful(project: Project) -> None:
     assert found.message.endswith("such responses cannot be scored")
 
 
+@pytest.mark.parametrize(("engine", "status"), [("transformers", "ok"), ("vllm", "warning")])
+def test_a_sequence_as_long_as_the_context_is_scored_by_transformers_alone(
+    project: Project, engine: str, status: str
+) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    for path, value in {"student.engine": engine, "filters.apply": "after_selection"}.items():
+        project.recipe = change(project.recipe, path, value)
+    student = project.engines.find(project.recipe.student, "student.model")
+    prompt = max(len(student.chat.prompt_ids(row["question"])) for row in prompt_rows(0, 9))
+    project.recipe = change(project.recipe, "generation.max_tokens", student.context - prompt)
+    found = findings(project, quick=True)["student context"]
+    assert found.status == status
+    assert status == "ok" or f"{prompt} and 1 that scoring needs for itself exceed the context of" in found.message
+
+
 def test_what_is_not_read_is_a_warning(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 3))
     (project.home / "prompts" / "b.JSONL").write_text("{}")

@@ -148,13 +148,15 @@ def test_what_exceeds_the_context_the_server_names_is_not_sent(chat: Chat) -> No
     long = [GenerationRequest(f"{n}", (5,) * 500, 1.0, 1.0, n, 0, ()) for n in (12, 13)]
     with closing(engine(stub)) as opened:
         kinds = {r.request_id: type(r) for r in opened.generate(long)}
-        scored = opened.score([ScoringRequest(f"{n}", (5,) * n, 1) for n in (511, 512)])
+        scored = list(opened.score([ScoringRequest(f"{n}", (5,) * n, 1) for n in (511, 512)]))
         assert kinds | {r.request_id: type(r) for r in scored} == {
             "12": Completion,
             "13": Failure,
             "511": Score,
             "512": Failure,
         }
+    [too_long] = [failure for failure in scored if isinstance(failure, Failure)]
+    assert "exceeds the model's context of 512, of which scoring needs 1 for itself;" in too_long.reason
     assert len(stub.asked) == 2
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dasd_resources.inference.engine import InferenceEngine
+from dasd_resources.inference.limits import SAMPLED_TO_SCORE
 from dasd_resources.inference.vllm_log import LOG as VLLM_LOG
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class EngineEntry:
     holds_gpu_until_exit: bool  # its memory comes back only when its process ends: one process per step
     quantisation_options: tuple[str, ...]  # engine_options that change the weights' values, so the fingerprint
     context_option: str | None  # the engine option that lowers the model's context, in tokens
+    sampled_to_score: int = 0  # tokens of the context that scoring takes for itself, for the preflight
     served: bool = False
     absent: bool = False
     served_context: Callable[[InferenceEngine], int | None] = lambda engine: None  # the one a server reports, if any
@@ -124,6 +126,7 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=True,
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
+        sampled_to_score=SAMPLED_TO_SCORE,
         gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
         # Those that read safetensors, of which the fingerprint is; others would read pickles, or no weights at all.
         option_values={"load_format": ("safetensors", "fastsafetensors", "runai_streamer")},
@@ -148,6 +151,7 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=False,
         quantisation_options=(),
         context_option=None,
+        sampled_to_score=SAMPLED_TO_SCORE,
         served=True,
         served_context=_openai_context,
     ),

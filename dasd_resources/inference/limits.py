@@ -9,6 +9,7 @@ from typing import TypeVar
 from dasd_resources.inference.engine import Failure, GenerationRequest, ScoringRequest
 
 Request = TypeVar("Request", GenerationRequest, ScoringRequest)
+SAMPLED_TO_SCORE = 1  # token that vLLM, here or behind a server, insists on sampling after a sequence that it scores
 
 
 def split_supported(
@@ -51,13 +52,16 @@ def unsupported_generation(request: GenerationRequest, context: int, vocabulary:
     )
 
 
-def unsupported_scoring(request: ScoringRequest, context: int, vocabulary: int | None = None) -> Failure | None:
-    """A Failure if the sequence exceeds `context` tokens, or one of them is not in the vocabulary."""
-    if len(request.token_ids) <= context:
+def unsupported_scoring(
+    request: ScoringRequest, context: int, vocabulary: int | None = None, sampled: int = 0
+) -> Failure | None:
+    """A Failure if the sequence and what is sampled after it exceed `context`, or a token is not in the vocabulary."""
+    if len(request.token_ids) + sampled <= context:
         return _unknown_token(request.request_id, request.token_ids, vocabulary)
     return Failure(
         request.request_id,
-        f"sequence of {len(request.token_ids)} tokens exceeds the model's context of {context}; lower the recipe's "
+        f"sequence of {len(request.token_ids)} tokens exceeds the model's context of {context}"
+        f"{f', of which scoring needs {sampled} for itself' if sampled else ''}; lower the recipe's "
         "generation.max_tokens or take a model with a longer context",
         "context_overflow",
     )

@@ -23,6 +23,7 @@ from anyio.from_thread import start_blocking_portal
 from dasd_resources.chat import Chat
 from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.limits import (
+    SAMPLED_TO_SCORE,
     check_generation,
     check_scoring,
     split_supported,
@@ -129,8 +130,10 @@ class OpenAIEngine:
         """Score every sequence by prefill."""
         for request in requests:
             check_scoring(request)
-        context = self._most_tokens - 1  # servers insist on sampling one more token
-        fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, context))
+        context = self._most_tokens
+        fitting, failures = split_supported(
+            requests, lambda r: unsupported_scoring(r, context, sampled=SAMPLED_TO_SCORE)
+        )
         yield from failures
         yield from self._run(fitting, self._scoring)
 
@@ -153,7 +156,12 @@ class OpenAIEngine:
         return Job(r.request_id, body, len(r.prompt_token_ids) + r.max_tokens, partial(read_completion, r))
 
     def _scoring(self, r: ScoringRequest) -> Job[Score]:
-        return Job(r.request_id, scoring_body(self.server.model, r), len(r.token_ids) + 1, partial(read_score, r))
+        return Job(
+            r.request_id,
+            scoring_body(self.server.model, r),
+            len(r.token_ids) + SAMPLED_TO_SCORE,
+            partial(read_score, r),
+        )
 
     def _run(self, requests: Sequence[Request], job: Callable[[Request], Job[Result]]) -> Iterator[Result | Failure]:
         """Results as they come."""

@@ -21,6 +21,7 @@ import torch
 from dasd_resources.inference.engine import Completion, Failure, FinishReason, GenerationRequest, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.limits import (
+    SAMPLED_TO_SCORE,
     check_generation,
     check_scoring,
     split_supported,
@@ -94,7 +95,7 @@ class VLLMEngine:
         for request in requests:
             check_scoring(request)
         llm = self._load("score")
-        limits = (_context(llm) - 1, _vocabulary(llm))  # vLLM insists on sampling one more token
+        limits = (_context(llm), _vocabulary(llm), SAMPLED_TO_SCORE)
         fitting, failures = split_supported(requests, lambda r: unsupported_scoring(r, *limits))
         yield from failures
         yield from (Score(r.request_id, []) for r in fitting if _is_all_prompt(r))

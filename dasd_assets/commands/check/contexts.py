@@ -5,6 +5,7 @@ from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckW
 from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.rollouts import length_cap
+from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 
@@ -32,11 +33,13 @@ def room(recipe: Recipe, role: str, model: PromptedModel, prompts: Prompts, cont
         raise CheckFailed(
             f"training.max_length {recipe.training.max_length:,} exceeds the context of {context:,}; lower it"
         )
-    scored = limit + landed if recipe.filters.apply == "after_selection" else recipe.filters.max_student_tokens
-    if role == "student" and scored > context:
+    filtered, sampled = recipe.filters.apply != "after_selection", ENGINES[model.spec.as_scored.engine].sampled_to_score
+    scored = min(limit + landed, recipe.filters.max_student_tokens) if filtered else limit + landed
+    if role == "student" and scored + sampled > context:
         raise CheckWarning(
-            f"a response may have generation.max_tokens {limit:,}, which with the longest prompt's {landed:,} exceed "
-            f"the context of {context:,}: such responses cannot be scored"
+            f"a response may have generation.max_tokens {limit:,}, which with the longest prompt's {landed:,}"
+            f"{f' and {sampled} that scoring needs for itself' if sampled else ''} exceed the context of {context:,}: "
+            "such responses cannot be scored"
         )
     capped = length_cap(recipe.filters.max_student_tokens, recipe.mixed_policy.length_cap)
     if role == "student" and capped + landed > context:
