@@ -122,13 +122,13 @@ def _work(work: Callable[[], int], outcome: Outcome) -> None:
 
 def _end(code: int, message: str, error_output: int) -> None:
     if _state.interrupted:
-        _kill_children(seconds=0)
+        kill_children(seconds=0)
         os._exit(code)
     _state.interrupted = True
     with _state.lock:
         closings = list(_state.closings)
     codes = _do([(closing.action, closing.seconds) for closing in closings])
-    _kill_children(CHILDREN_SECONDS)
+    kill_children(CHILDREN_SECONDS)
     codes += _do([(closing.last, LAST_SECONDS) for closing in closings if closing.last is not None])
     with suppress(OSError):  # the terminal may be gone
         os.write(error_output, f"dasd: {message}\n".encode())
@@ -154,7 +154,7 @@ def _do(actions: Sequence[tuple[Action, float]]) -> list[int]:
     return codes
 
 
-def _kill_children(seconds: float) -> None:
+def kill_children(seconds: float) -> None:
     """Kill every process that this one or a child of it has started, and wait so long until they are gone."""
     import psutil  # here, as it takes a moment that no other command needs to spend
 

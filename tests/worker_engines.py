@@ -78,6 +78,14 @@ def killed_beside_a_child(lock: Path) -> InferenceEngine:
     return Own(lambda request_id: _die())
 
 
+def endless_beside_a_child(note: Path) -> InferenceEngine:
+    """Starts a process, as vLLM does, and writes down its own id and that one's; then it never answers."""
+    child = subprocess.Popen(["sleep", "3600"])
+    note.with_suffix(".part").write_text(f"{os.getpid()} {child.pid}")
+    note.with_suffix(".part").rename(note)
+    return endless()
+
+
 def failing_at(at: str) -> InferenceEngine:
     def fail(request_id: str) -> None:
         if request_id == at:
