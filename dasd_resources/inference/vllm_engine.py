@@ -11,7 +11,7 @@ the response alone, 1024 rows at a time (`prompt_logprob_start`; the tests drive
 import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -29,6 +29,7 @@ from dasd_resources.inference.limits import (
     unsupported_scoring,
 )
 from dasd_resources.inference.vllm_log import output_in
+from dasd_resources.orphans import children_watched
 from dasd_resources.recipe import Option
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class VLLMEngine:
         self.on_gpu = torch.cuda.is_available()
         self.purpose: Purpose | None = None
         self.llm: LLM | None = None
+        self._watching = ExitStack()
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         """Sample every request, those that share a prompt one after another."""
@@ -111,11 +113,14 @@ class VLLMEngine:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
             gc.collect()
+        self._watching.close()
 
     def _load(self, purpose: Purpose) -> "LLM":
         if self.llm is None or self.purpose != purpose:
             self.close()
             _prepare_environment(self.on_gpu)
+            if self.on_gpu:  # the model is in a process of vLLM's, which outlives one that is killed
+                self._watching.enter_context(children_watched())
             defaults = {**_DEFAULTS[purpose], **(_GPU if self.on_gpu else _CPU)[purpose]}
             if ENGINES["vllm"].num_gpus(self.options) > 1:
                 defaults["distributed_executor_backend"] = "mp"  # in an actor, vLLM would ask Ray for more of them
