@@ -362,6 +362,28 @@ def test_a_server_of_another_model_is_refused(chat: Chat) -> None:
         engine(Stub(chat, models={"data": [{"id": "other"}]}))
 
 
+@pytest.mark.parametrize(("apart", "refused"), [(0.2, False), (0.5, True)])
+def test_a_server_of_other_weights_than_the_first_is_refused(chat: Chat, apart: float, refused: bool) -> None:
+    def answer_otherwise(reply: Json) -> None:
+        (choice,) = reply["choices"]
+        if "prompt_logprobs" in choice:
+            for [value] in map(dict.values, choice["prompt_logprobs"][1:]):
+                value["logprob"] -= apart
+        else:
+            said = choice["logprobs"]
+            said["token_logprobs"] = [value - apart for value in said["token_logprobs"]]
+
+    stubs = [Stub(chat), Stub(chat, change_probe=answer_otherwise)]
+    with ExitStack() as stack:
+        urls = [stack.enter_context(listening(stub)) for stub in stubs]
+        stack.enter_context(
+            pytest.raises(RecipeError, match=r"its logprobs of one text are 0\.50 nats from those of http")
+            if refused
+            else nullcontext()
+        )
+        OpenAIEngine(served(*urls), chat, None).close()
+
+
 def test_no_server_is_a_clear_error(chat: Chat) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -94,6 +94,7 @@ class OpenAIEngine:
         )
         self._probe_text, self._said = chat.prompt(PROBE), chat.said
         self._contexts: dict[str, int] = {}
+        self._first: tuple[str, list[float]] | None = None  # the first server probed, and its logprobs of the prompt
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
             opening = open_replicas(server, checked_secret(server, secret), self._check, transport)
@@ -235,10 +236,12 @@ class OpenAIEngine:
         reply = await ask("/completions", generation_body(model, probe, self._probe_text))
         sampled = read_completion(probe, reply)
         _check_text(self._said(sampled.token_ids), read_text(probe, reply))
-        token_ids = (*probe.prompt_token_ids, *sampled.token_ids)
-        to_score = ScoringRequest(probe.request_id, token_ids, len(probe.prompt_token_ids))
-        scored = read_score(to_score, await ask("/completions", scoring_body(model, to_score)))
-        _check_raw(sampled, scored)
+        to_score = ScoringRequest(probe.request_id, (*probe.prompt_token_ids, *sampled.token_ids), 1)
+        scored = read_score(to_score, await ask("/completions", scoring_body(model, to_score))).logprobs
+        start = len(probe.prompt_token_ids) - 1  # the first token has none
+        _check_raw(sampled.logprobs, scored[start:])
+        self._first = self._first or (replica.url, scored[:start])
+        _check_same(scored[:start], *self._first)
         if context is not None:
             self._contexts[replica.url] = context
 
@@ -261,11 +264,24 @@ def _check_text(said: str, text: str | None) -> None:
         raise BadReply(f"it reads the ids it sampled as {text!r}, which are {said!r} here: its tokenizer is another")
 
 
-def _check_raw(sampled: Completion, scored: Score) -> None:
+def _check_raw(sampled: Sequence[float], scored: Sequence[float]) -> None:
     """Raise BadReply if the logprobs that came with sampling are not those of the untempered distribution."""
-    difference = fmean(abs(a - b) for a, b in zip(sampled.logprobs, scored.logprobs, strict=True))
+    difference = _difference(sampled, scored)
     if difference > MAX_DIFFERENCE:
         raise BadReply(
             f"the logprobs it samples with at temperature {PROBE_TEMPERATURE:g} are {difference:.2f} nats from what it "
             "scores the same tokens with; start it with --logprobs-mode raw_logprobs, or else its numbers are wrong"
         )
+
+
+def _check_same(of_prompt: Sequence[float], first: str, of_first: Sequence[float]) -> None:
+    """Raise BadReply if the probe's prompt has other logprobs than under the first server."""
+    difference = _difference(of_prompt, of_first)
+    if difference > MAX_DIFFERENCE:
+        raise BadReply(
+            f"its logprobs of one text are {difference:.2f} nats from those of {first}: its weights are others"
+        )
+
+
+def _difference(some: Sequence[float], others: Sequence[float]) -> float:
+    return fmean(abs(a - b) for a, b in zip(some, others, strict=True))
