@@ -106,6 +106,18 @@ def test_a_home_foretells_its_own_rows(finished: Project) -> None:
     assert wrong_rows(planned_by(figures, finished), finished) == {}
 
 
+def test_questions_that_a_quota_left_out_are_not_unanswered(copy: Project) -> None:
+    with copy.warehouse.commit("none of sums") as transaction:
+        transaction.read(
+            """INSERT INTO asked_prompts BY NAME SELECT $recipe AS recipe, prompt_id, batch,
+            false AS asked, 1 AS place, 0 AS quota FROM prompts WHERE domain = 'sums'""",
+            {"recipe": copy.recipe.name},
+        )
+        transaction.read("DELETE FROM responses WHERE prompt_id IN (SELECT prompt_id FROM asked_prompts)")
+    recipe = change(copy.recipe, "generation.questions_per_domain", {"sums": 0})
+    assert "answered_share" not in figures_of(copy.warehouse, recipe, 15)
+
+
 def test_the_bytes_of_a_sentence_are_those_of_its_type_too(finished: Project) -> None:
     sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(finished.warehouse).iter_rows(named=True)}
     each = figures_of(finished.warehouse, finished.recipe, 15)["bytes.sentence"].value

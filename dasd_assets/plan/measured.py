@@ -177,6 +177,8 @@ def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
 def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figure]:
     asked = lake.read("SELECT count(*) FROM prompts").item()
     prompts = lake.read("SELECT num_prompt_tokens FROM student_tokens")
+    quotas = "SELECT count(*) FROM asked_prompts WHERE recipe = $recipe AND NOT asked"
+    left_out = lake.read(quotas, {"recipe": recipe.quota_scope}).item()
     share = asked / max(num_landed, 1)
     figures = {
         "asked_share": measured(np.array([1.0] * asked + [0.0] * (num_landed - asked)), is_share=True)
@@ -203,7 +205,7 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         if recipe.imports is not None:
             figures |= _of_imports(lake, recipe, dataset, asked)
         if not rows.is_empty():
-            num_wanted = 0 if recipe.imports is not None else asked * recipe.generation.num_candidates
+            num_wanted = 0 if recipe.imports is not None else (asked - left_out) * recipe.generation.num_candidates
             figures |= _of_dataset(dataset, rows, num_wanted)
     return figures
 
