@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import httpx
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
@@ -18,6 +19,7 @@ from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.machine import most_examples, size
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.commands.check.training import gpu_processes, kernels_here, launcher
+from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
@@ -348,6 +350,23 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["teacher"]["status"] == "failed"
     assert found["disk"]["status"] == "unknown"  # the student is not here
+
+
+def test_a_home_has_a_run_for_each_model_that_was_loaded_in_the_engine_slot(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.land("a.jsonl", prompt_rows(0, 3))
+    monkeypatch.setenv("DASD_HOME", str(project.home))
+    with project.instance() as instance:
+        assert main(["check", "--recipe", "demo", "--json", "--quick"]) == 0
+        assert instance.get_runs() == []
+        capsys.readouterr()
+        assert main(["check", "--recipe", "demo", "--json"]) == 0
+        assert {run.job_name: run.status for run in instance.get_runs()} == {"check": dg.DagsterRunStatus.SUCCESS}
+        assert instance.get_runs_count() == 2
+        assert instance.event_log_storage.get_concurrency_info(ENGINE_POOL).claimed_slots == []
+    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["teacher logprobs"]["status"] == found["student logprobs"]["status"] == "ok"
 
 
 @pytest.mark.sandbox

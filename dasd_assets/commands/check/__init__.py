@@ -1,12 +1,14 @@
 """`dasd check`: everything that a recipe needs, checked before hours are spent on a run (no table).
 
 Each check ends in a result of its own; none stops the others. What an engine really returns is tried out: a few tokens
-are sampled and scored again, and the teacher begins a few answers. `--quick` loads no engine.
+are sampled and scored again, and the teacher begins a few answers. A model that is loaded here has the slot of the
+engine pool, as in a step. `--quick` loads no engine.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, ParamSpec
 
@@ -23,8 +25,11 @@ from dasd_assets.commands.check.models import absent, find, gpus, logprobs, temp
 from dasd_assets.commands.check.other_selection import other_selection
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
 from dasd_assets.commands.check.training import attention, launcher, memory, trackers
+from dasd_assets.commands.engine_slot import with_engine
+from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
 from dasd_assets.rules.recipe_names import check_names
+from dasd_assets.service.instance import open_instance
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.json_text import json_text
@@ -34,6 +39,7 @@ from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")
 Status = Literal["ok", "warning", "unknown", "failed"]
+NAME = "check"  # of its runs in the web UI
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,32 @@ class PreflightResult:
     message: str
 
 
+Loading = Callable[[Callable[[], str]], str]  # calls what loads a model
+
+
+def _here(look: Callable[[], str]) -> str:
+    return look()
+
+
 def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed, as a run would then fail too."""
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     check_names(recipe)
-    return int(print_checks(recipe, args.home, args.quick, args.json))
+    dagster_home = Path(args.dagster_home or args.home / "dagster")
+    if args.quick or not dagster_home.is_dir():  # where no home is, nothing else is loaded from it
+        return int(print_checks(recipe, args.home, args.quick, args.json))
+    with open_instance(dagster_home) as instance:
+
+        def in_slot(look: Callable[[], str]) -> str:
+            return with_engine(instance, args.home, NAME, look, echo)
+
+        return int(print_checks(recipe, args.home, args.quick, args.json, in_slot))
 
 
-def print_checks(recipe: Recipe, home: Path, quick: bool, as_json: bool = False) -> bool:
+def print_checks(recipe: Recipe, home: Path, quick: bool, as_json: bool = False, loading: Loading = _here) -> bool:
     """Print each result as soon as it is known, or all as JSON; returns whether a check failed."""
     results: list[PreflightResult] = []
-    for result in check(recipe, home, EnvironmentEngines(home=str(home)), quick):
+    for result in check(recipe, home, EnvironmentEngines(home=str(home)), quick, loading):
         results.append(result)
         if not as_json:
             show_message(f"{result.status:8}{result.check:22}{result.message}")
@@ -64,7 +85,9 @@ def print_checks(recipe: Recipe, home: Path, quick: bool, as_json: bool = False)
     return any(result.status == "failed" for result in results)
 
 
-def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> Iterator[PreflightResult]:
+def check(
+    recipe: Recipe, home: Path, engines: Engines, quick: bool = False, loading: Loading = _here
+) -> Iterator[PreflightResult]:
     """Results in the order of the data path, each as soon as it is known."""
     models: dict[str, PromptedModel] = {}
     for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
@@ -97,7 +120,9 @@ def check(recipe: Recipe, home: Path, engines: Engines, quick: bool = False) -> 
         yield _result(f"{role} context", context, recipe, role, model, prompts)
         begun: list[Begun] = []
         if not quick:
-            yield _result(f"{role} logprobs", logprobs, recipe, role, model, prompts, engines, begun)
+            look = partial(logprobs, recipe, role, model, prompts, engines, begun)
+            load = _here if ENGINES[model.spec.engine].served else loading
+            yield _result(f"{role} logprobs", load, look)
             if model.spec.scoring_server is not None:
                 served = replace(model, spec=model.spec.as_scored)
                 yield _result(f"{role} server", logprobs, recipe, role, served, prompts, engines, [])
