@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -26,17 +27,25 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(done: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while not done():
         assert time.monotonic() < ends, what
         time.sleep(0.05)
+
+
+def wait_for(note: Path, writer: BaseProcess) -> None:
+    try:
+        wait_until(note.exists, "it has not begun")
+    except AssertionError:
+        writer.kill()
+        raise
 
 
 def test_what_an_engine_started_ends_with_a_killed_caller_of_its_process(tmp_path: Path) -> None:
     note = tmp_path / "note"
     caller = multiprocessing.get_context("spawn").Process(target=ask_for_ever, args=(note,))
     caller.start()
-    wait_until(note.exists, "the engine is not loaded")
+    wait_for(note, caller)
     worker, child = map(int, note.read_text().split())
     try:
         assert is_alive(worker) and is_alive(child)
@@ -57,7 +66,7 @@ def test_what_a_watched_process_started_ends_with_it_and_so_does_the_watcher(tmp
     note = tmp_path / "note"
     watched = multiprocessing.get_context("spawn").Process(target=start_something, args=(note,))
     watched.start()
-    wait_until(note.exists, "nothing is started")
+    wait_for(note, watched)
     watcher, child, grandchild = map(int, note.read_text().split())
     try:
         time.sleep(3 * SECONDS_BETWEEN_LOOKS)
