@@ -63,11 +63,11 @@ def test_two_sources_of_one_name_are_refused_before_any_is_there(tmp_path: Path,
 @pytest.mark.parametrize(
     ("source", "file", "why"),
     [
-        (".a.jsonl", ".a.jsonl", "still being written, and not read: rename it"),
-        ("a.jsonl.part", "a.jsonl.part", "still being written, and not read: rename it"),
-        ("set.tmp", "set.tmp/a.jsonl", "still being written, and not read: rename it"),
+        (".a.jsonl", ".a.jsonl", "still being written, and not read; rename it"),
+        ("a.jsonl.part", "a.jsonl.part", "still being written, and not read; rename it"),
+        ("set.tmp", "set.tmp/a.jsonl", "still being written, and not read; rename it"),
         ("set", "set/README.md", r"1 not read \('README.md': only .jsonl, .* are read: convert it, or remove it\)"),
-        ("set", "set/a.jsonl.tmp", "no file is in it, or a name that .*ends in .tmp or .part is of what is still"),
+        ("set", "set/a.jsonl.tmp", "no file in it will be read .a name that .*ends in .tmp or .part is of what"),
         ("set", "set/a/b/c/d.jsonl", r"1 not read \('a/b/c': folders are read to a depth of 3: put its files higher"),
     ],
 )

@@ -143,7 +143,7 @@ def _check_names(sources: Sequence[Path], target: Path) -> None:
         if not source.exists():
             raise NotLanded(f"{source}: there is no such file")
         if is_being_written(name):
-            raise NotLanded(f"{source}: {BEING_WRITTEN}: rename it")
+            raise NotLanded(f"{source}: {BEING_WRITTEN}; rename it")
         if (target / name).exists():
             raise NotLanded(f"{source}: {target} has a {name} already; rename one of them")
         if name in named:
@@ -174,7 +174,7 @@ def _files(source: Path) -> dict[str, Path]:
     unread = {one.name: one.what_to_do for one in found if not one.is_landed}
     too_deep = {one.name: one.what_to_do for one in found if one.kind == "too_deep"}
     if too_deep or len(unread) == len(found):
-        why = not_read(too_deep or unread) if unread else f"no file is in it, or {BEING_WRITTEN}"
+        why = not_read(too_deep or unread) if unread else f"no file in it will be read ({BEING_WRITTEN})"
         raise NotLanded(f"{source}: {why}")
     return {f"{_name(source)}/{one.name}": source / one.name for one in found if one.is_landed}
 

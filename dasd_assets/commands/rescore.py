@@ -32,9 +32,8 @@ def command(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     student = EnvironmentEngines(home=str(args.home)).fingerprint(recipe.student, "student.model")
     for batch, number in drop_unused(warehouse, student, args.batches).items():
-        echo(
-            f"{batch}: {number_of(number, 'score')} of the student dropped that went no further; `dasd run` makes them"
-        )
+        again = "; `dasd run` makes them again" if number else ": all that the student scored of it is in use"
+        echo(f"{batch}: {number_of(number, 'score')} of the student dropped{again}")
     if quarantined := [batch for batch in args.batches if batch in quarantine(warehouse).now]:
         release(warehouse, quarantined)
     return 0
