@@ -26,8 +26,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(done: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 120
+def wait_until(done: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    ends = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < ends, what
         time.sleep(0.05)
@@ -108,7 +108,7 @@ def test_a_step_ends_with_its_runs_process_and_that_outlives_its_starter(tmp_pat
         command = [sys.executable, str(Path(__file__).with_name("orphan_run.py")), str(home)]
         starter = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            starter.wait(600)
+            starter.wait(120)
         finally:
             starter.kill()
     assert (home / "processes").exists(), log.read_text()[-3000:]
@@ -118,7 +118,7 @@ def test_a_step_ends_with_its_runs_process_and_that_outlives_its_starter(tmp_pat
         time.sleep(1)
         assert is_alive(worker) and is_alive(step)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: not is_alive(step), "the step goes on without its run")
+        wait_until(lambda: not is_alive(step), "the step goes on without its run", seconds=10)
     finally:
         for pid in (worker, step):
             if is_alive(pid):

@@ -5,6 +5,7 @@ What is answered stays in `evaluations`, beside the answers of the recipes' own 
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,13 +91,15 @@ def evaluate(
 def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: Checkpoint) -> Iterator[Row]:
     ask_missing(warehouse, engines, recipe, [checkpoint], origin=ORIGIN, say=echo, warn=echo)
     stored = store_metrics(warehouse, recipe, [checkpoint.checkpoint_id], origin=ORIGIN, say=echo)
-    figures = stored.partition_by(GROUP, as_dict=True) if stored.height else {}
+    figures = defaultdict[tuple[str, float], dict[str, Row]](dict)
+    for figure in stored.to_dicts():
+        setting = figure["benchmark"], figure["temperature"]
+        figures[setting][figure["metric"]] = {name: figure[name] for name in FIGURE}
     answers = outcomes(warehouse, recipe, [checkpoint.checkpoint_id], unasked=True)  # no server may have taken any
     cut_off = answers.group_by(GROUP).agg(num_cut_off=pl.col("cut_off").sum())
     scores = accuracy(answers, GROUP).join(cut_off, on=GROUP, maintain_order="left")
     limits = {benchmark.name: benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks}
     for row in scores.to_dicts():
-        of_setting = figures.get((row["benchmark"], row["temperature"]), pl.DataFrame())
         yield {
             "checkpoint_id": checkpoint.checkpoint_id,
             "model": checkpoint.name,
@@ -104,7 +107,7 @@ def _asked(warehouse: Warehouse, engines: Engines, recipe: Recipe, checkpoint: C
             "samples_per_question": recipe.evaluation.samples_per_question,
             "top_p": recipe.evaluation.top_p,
             "max_tokens": limits[row["benchmark"]],
-            "metrics": {figure["metric"]: {name: figure[name] for name in FIGURE} for figure in of_setting.to_dicts()},
+            "metrics": figures[row["benchmark"], row["temperature"]],
         }
 
 
@@ -116,8 +119,7 @@ def shown(row: Row) -> str:
     accuracy = "is incomplete" if row["num_missing"] else figures.pop(f"avg@{row['samples_per_question']}")
     first = (
         f"{row['model']}  {row['benchmark']}, T={row['temperature']:<4g} avg@{row['samples_per_question']} "
-        f"{accuracy}  "
-        f"({row['num_questions']} questions, {row['num_answers']} answers, "
+        f"{accuracy}  ({row['num_questions']} questions, {row['num_answers']} answers, "
         f"{row['num_cut_off']} cut off, {row['num_failed']} failed, {row['num_missing']} not asked yet)"
     )
     others = ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dasd_assets.commands.messages import echo
 from dasd_assets.definitions import EnvironmentEngines
-from dasd_assets.records.quarantine import quarantine, release
+from dasd_assets.records.quarantine import release
 from dasd_assets.records.wording import number_of
 from dasd_resources.errors import UserError
 from dasd_resources.recipe import load_recipe
@@ -34,8 +34,7 @@ def command(args: argparse.Namespace) -> int:
     for batch, number in drop_unused(warehouse, student, args.batches).items():
         again = "; `dasd run` makes them again" if number else ": all that the student scored of it is in use"
         echo(f"{batch}: {number_of(number, 'score')} of the student dropped{again}")
-    if quarantined := [batch for batch in args.batches if batch in quarantine(warehouse).now]:
-        release(warehouse, quarantined)
+    release(warehouse, args.batches)  # those that are quarantined
     return 0
 
 

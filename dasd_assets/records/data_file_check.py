@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
+from dasd_assets.records.earlier_checks import last_evaluation
 from dasd_resources.storage.data_files import DAMAGED_FILE, Damage, lost_files
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -32,9 +32,8 @@ def build() -> list[dg.AssetChecksDefinition]:
 
 def report_damage(instance: dg.DagsterInstance, damages: Sequence[Damage]) -> None:
     """Record the check's outcome, if it is another than last time: never evaluated counts as passed."""
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([DATA_FILE_CHECK]).get(DATA_FILE_CHECK)
-    failed = record is not None and record.status == AssetCheckExecutionRecordStatus.FAILED
-    if failed != bool(damages):
+    last = last_evaluation(instance, DATA_FILE_CHECK)
+    if (last is None or last.passed) == bool(damages):
         instance.report_runless_asset_event(_evaluation(damages))
 
 

@@ -44,6 +44,12 @@ def passed_on_these_rows(
     return dg.AssetCheckResult(passed=True, description=described + UNCHANGED, metadata=evaluation.metadata)
 
 
+def last_evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
+    """The last outcome of a check, whatever batch it is of; None where it has never ended, or raised an error."""
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    return record.evaluation if record is not None and record.status in ENDED else None
+
+
 UNCHANGED = " (not computed again: the rows are the same)"
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
+from dasd_assets.records.earlier_checks import last_evaluation
 from dasd_assets.records.partitions import batches
 from dasd_resources.storage.warehouse import Reading, Warehouse
 from dasd_resources.visible_text import visible_page
@@ -101,11 +101,7 @@ def changed_evaluation(instance: dg.DagsterInstance, now: Mapping[str, Quarantin
 
     Whoever changed the quarantine: a tick, a run in rounds, `dasd run` or `dasd quarantine --release`.
     """
-    key = QUARANTINE_CHECK
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-    planned = AssetCheckExecutionRecordStatus.PLANNED
-    last = record.evaluation if record is not None and record.status != planned else None
-    found = check_evaluation(now)
+    last, found = last_evaluation(instance, QUARANTINE_CHECK), check_evaluation(now)
     return [found] if found.metadata != (last.metadata if last else {}) else []
 
 

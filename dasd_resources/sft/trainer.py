@@ -277,7 +277,7 @@ def _path() -> str:
 
 
 def _environment(job: SftJob) -> dict[str, str]:
-    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate` would choose one."""
+    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate launch` would choose one."""
     threads = len(os.sched_getaffinity(0)) // (job.training.gpus_per_node or 1)
     defaults = {"OMP_NUM_THREADS": str(max(threads, 1))}
     wanted = {"OMP_NUM_THREADS": str(job.num_threads)} if job.num_threads else {}

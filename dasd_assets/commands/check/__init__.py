@@ -7,6 +7,7 @@ engine pool, as in a step. `--quick` loads no engine.
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,14 +64,12 @@ def command(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     check_names(recipe)
     dagster_home = Path(args.dagster_home or args.home / "dagster")
-    if args.quick or not dagster_home.is_dir():  # where no home is, nothing else is loaded from it
-        return int(print_checks(recipe, args.home, args.quick, args.json))
-    with open_instance(dagster_home) as instance:
-
-        def in_slot(look: Callable[[], str]) -> str:
-            return with_engine(instance, args.home, NAME, look, echo)
-
-        return int(print_checks(recipe, args.home, args.quick, args.json, in_slot))
+    loading = _here
+    with ExitStack() as stack:
+        if not args.quick and dagster_home.is_dir():  # where no home is, nothing else is loaded from it
+            instance = stack.enter_context(open_instance(dagster_home))
+            loading = partial(with_engine, instance, args.home, NAME, say=echo)
+        return int(print_checks(recipe, args.home, args.quick, args.json, loading))
 
 
 def print_checks(recipe: Recipe, home: Path, quick: bool, as_json: bool = False, loading: Loading = _here) -> bool:
