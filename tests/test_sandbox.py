@@ -269,7 +269,7 @@ import sys
 from dasd_resources.sandbox import Confinement, Session
 session = Session(Confinement(seconds_per_test=60))
 print(session.process_id, flush=True)
-program = "import os, time\\nos.fork()\\nif os.fork(): os.setsid()\\ntime.sleep(600)"
+program = "import os, time\\nos.fork()\\nif not os.fork(): os.setsid()\\ntime.sleep(600)"
 session.run({"kind": "program", "program": program, "input": ""})
 """
     judge = subprocess.Popen(
@@ -277,7 +277,8 @@ session.run({"kind": "program", "program": program, "input": ""})
     )
     assert judge.stdout is not None
     outer = int(judge.stdout.readline())
-    inside = until(lambda: [pid for pid in tree(outer) if pid != outer][1:])
+    inside = until(lambda: found if len(found := tree(outer)[1:]) > 4 else [])  # its first process, and four programs
+    assert inside
     judge.send_signal(signal.SIGKILL)
     judge.wait()
     judge.stdout.close()

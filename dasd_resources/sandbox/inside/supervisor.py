@@ -4,7 +4,6 @@ As process 1 of its namespace it cannot be killed or stopped by what it runs, an
 request and a reply are a line of JSON each. What a test expects never comes here, but for assertions (`tests`).
 """
 
-import ctypes
 import json
 import os
 import selectors
@@ -23,7 +22,6 @@ from dasd_resources.sandbox.inside.children import Limits, null, pipe, spawn
 _ERROR_BYTES = 2000  # of what a program writes to its standard error, the last
 _CHUNK = 1 << 16
 _POLL = 0.02  # seconds
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -66,12 +64,11 @@ def _empty(folder: str) -> None:
 
 
 def _become(uid: int | None) -> None:
-    """Nobody in particular, where this was started by root; and gone when bubblewrap is."""
+    """Nobody in particular, where this was started by root."""
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # which a change of user undoes
     if os.getuid() == 0 and os.getpid() == 1:
         raise SystemExit("the sandbox must not run as root")
 
@@ -129,7 +126,11 @@ def _start_test(job: dict, limits: Limits) -> Watched:
 
 
 def _watch(watched: Watched, limits: Limits) -> Watched:
-    """Feed and read until the job ends or has used up what it may; then end all that is left."""
+    """Feed and read until the job ends or has used up what it may; then end all that is left.
+
+    Whoever sent the job sends nothing more until the reply: what is to be read from him before is his end, and ours. The
+    kernel's signal at a parent's death does not do: bubblewrap's is not permitted to reach the user that we have become.
+    """
     deadline, most_files = time.monotonic() + limits.wall_seconds, limits.files + _num_files()
     first = os.pidfd_open(watched.children[0])
     with selectors.DefaultSelector() as selector:
@@ -137,12 +138,16 @@ def _watch(watched: Watched, limits: Limits) -> Watched:
             os.set_blocking(descriptor, False)
             selector.register(descriptor, selectors.EVENT_READ)
         selector.register(first, selectors.EVENT_READ)
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
         if watched.feed is not None:
             os.set_blocking(watched.feed, False)
             selector.register(watched.feed, selectors.EVENT_WRITE)
         going = True
         while going:
             ready = {key.fd for key, _ in selector.select(_POLL)}
+            if sys.stdin.fileno() in ready:
+                _kill(watched.children)
+                raise SystemExit("whoever sent the job is gone")
             _exchange(watched, ready, selector, limits)
             if time.monotonic() > deadline:
                 watched.status = "timed_out"
