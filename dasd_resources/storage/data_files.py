@@ -17,7 +17,7 @@ import duckdb
 
 from dasd_resources.errors import UserError
 from dasd_resources.storage.catalogs import Catalog
-from dasd_resources.storage.connections import attach, load
+from dasd_resources.storage.connections import CONFIG, attach, load
 from dasd_resources.storage.data_places import DataPlace, content_of
 from dasd_resources.storage.tables import TABLES
 
@@ -215,7 +215,7 @@ def _decode(place: DataPlace, path: str) -> None:
 @lru_cache(maxsize=1)
 def _decoder(place: DataPlace) -> duckdb.DuckDBPyConnection:
     """A connection apart from the lake's; opening one for each file would take 20 ms."""
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection = duckdb.connect(config=CONFIG)
     for extension in place.extensions:
         load(connection, extension)
     place.prepare(connection)
