@@ -128,8 +128,8 @@ def _start_test(job: dict, limits: Limits) -> Watched:
 def _watch(watched: Watched, limits: Limits) -> Watched:
     """Feed and read until the job ends or has used up what it may; then end all that is left.
 
-    Whoever sent the job sends nothing more until the reply: what is to be read from him before is his end, and ours. The
-    kernel's signal at a parent's death does not do: bubblewrap's is not permitted to reach the user that we have become.
+    Whoever sent the job sends nothing more until the reply: what is to be read from him before is his end, and ours.
+    The kernel's signal at a parent's death does not do: it may not reach the user that root has become.
     """
     deadline, most_files = time.monotonic() + limits.wall_seconds, limits.files + _num_files()
     first = os.pidfd_open(watched.children[0])
