@@ -1,12 +1,17 @@
 from collections.abc import Callable
+from itertools import product
 from random import Random
+from typing import get_args
 
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import Project, change
+from test_scores import sentences
 
 from dasd_assets.divergence import whole_responses, write_scores, write_types
 from dasd_assets.rules.scores import SCORES
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_resources.recipe import Measure, Per, Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 MADE = {"sentence_types": write_types, "response_scores": write_scores}
@@ -25,6 +30,32 @@ def test_no_part_holds_a_response_by_halves(size: int) -> None:
 def test_nothing_comes_of_no_rows() -> None:
     empty = pl.DataFrame(schema={"response_id": pl.String})
     assert list(whole_responses([])) == list(whole_responses([empty])) == []
+
+
+# Of the sentences of `test_scores`, by hand: exp(-0.02) - exp(-0.2) = 0.161 and exp(-0.25) - exp(-0.05) = -0.172.
+BY_HAND = {
+    ("probability", "token"): (0.25, ["teacher", "student", None]),
+    ("log", "token"): (0.39, ["teacher", "student", None]),
+    ("probability", "character"): (0.17, ["close", "student", None]),
+    ("log", "character"): (0.19, ["close", "student", None]),
+}
+
+
+@pytest.mark.parametrize(("measure", "per"), [*product(get_args(Measure), get_args(Per))])
+def test_sentences_are_typed_and_responses_scored_by_each_measure(
+    warehouse: Warehouse, tiny: Recipe, measure: Measure, per: Per
+) -> None:
+    threshold, types = BY_HAND[measure, per]
+    recipe = change(tiny, "selection.divergence", {"measure": measure, "per": per, "threshold": threshold})
+    keys = {"batch": "b", "student_fingerprint": "s", "segmenter_version": SEGMENTER_VERSION}
+    rows = sentences().with_columns(pl.lit(value).alias(name) for name, value in keys.items())
+    with warehouse.commit("test") as transaction:
+        transaction.append_missing("sentence_probabilities", rows)
+    write_types(warehouse, "b", "s", recipe, "test")
+    write_scores(warehouse, "b", "s", recipe, "test")
+    typed = warehouse.read("SELECT sentence_type FROM sentence_types ORDER BY sentence_index")
+    assert typed["sentence_type"].to_list() == types
+    assert warehouse.read("FROM response_scores").height == len(SCORES)
 
 
 class Killed(Exception):
