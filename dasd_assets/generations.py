@@ -19,6 +19,7 @@ from dasd_assets.records.tags import failure, retry_tags
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.ids import response_id, seed_of
 from dasd_assets.rules.instructions import as_asked
+from dasd_assets.rules.quotas import IS_ASKED
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import UnsupportedQuestion
@@ -166,11 +167,9 @@ def _generations(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsD
 
 def _questions(warehouse: Warehouse, batch: str, scope: str) -> dict[str, Row]:
     """The batch's questions that are asked. scope: whose quotas say so, see `Recipe.quota_scope`."""
-    query = """SELECT prompt_id, question, system_prompt, domain FROM prompts WHERE batch = $batch
-        AND prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
-        AND prompt_id NOT IN (SELECT prompt_id FROM asked_prompts WHERE recipe = $scope AND NOT asked)
-        ORDER BY prompt_id"""
-    params = {"batch": batch, "scope": scope}
+    query = f"""SELECT prompt_id, question, system_prompt, domain FROM prompts p
+        WHERE batch = $batch AND {IS_ASKED} ORDER BY prompt_id"""
+    params = {"batch": batch, "quota_scope": scope}
     return {row["prompt_id"]: row for row in warehouse.read(query, params).iter_rows(named=True)}
 
 

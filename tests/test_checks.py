@@ -15,6 +15,7 @@ from dasd_assets.checks.of_training import accuracy_change, later_checks
 from dasd_assets.records.partitions import PROMPT_BATCH
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.service.gates import gates
+from dasd_assets.withdrawals import withdraw
 from dasd_resources.recipe import Checks, Recipe
 
 LENIENT = {
@@ -178,6 +179,27 @@ def test_each_fails_on_planted_data_and_names_the_remedy(spoilt: Project, checks
     assert 0 < int(unscored.figures["count"]) < int(unscored.figures["total"]) == num_accepted(spoilt, look.batch)
     assert "oom" in unscored.message
     assert "FROM rejected_prompts" in findings["prompts", "duplicate_questions"].message
+
+
+def test_what_is_asked_no_more_is_no_failed_request_and_hides_none(copy: Project) -> None:
+    """One question is withdrawn, one beyond its quota; both were answered. Of a third one a response is missing."""
+    recipe = change(limited(copy, STRICT), "generation.questions_per_domain", {"math": 1})
+    look = scope(copy, recipe)
+    prompts = copy.read("SELECT prompt_id FROM prompts WHERE batch = $batch ORDER BY ALL", batch=look.batch)
+    withdrawn, beyond, failed, *others = prompts["prompt_id"]
+    withdraw(copy.warehouse, [withdrawn], [], "a claim")
+    plant(
+        copy,
+        f"""INSERT INTO asked_prompts BY NAME
+            SELECT '{recipe.name}' AS recipe, prompt_id, batch, FALSE AS asked, 1 AS place
+            FROM prompts WHERE prompt_id IN ('{withdrawn}', '{beyond}');
+        DELETE FROM responses WHERE prompt_id = '{failed}' AND temperature = 0.6 AND sample_index = 0""",
+    )
+    check = named(batch_checks(recipe), "teacher_generations_t060", "failed_requests")
+    found = [check.evaluate(look).figures]
+    plant(copy, f"DELETE FROM prompts WHERE prompt_id = '{withdrawn}'")  # as when it is made again
+    found.append(check.evaluate(look).figures)
+    assert [(one["count"], one["total"]) for one in found] == [(1, 2 * len([failed, *others]))] * 2
 
 
 def test_a_file_of_which_no_line_became_a_question_warns(spoilt: Project) -> None:

@@ -15,6 +15,7 @@ from dasd_assets.rules.candidates import (
     to_score_params,
 )
 from dasd_assets.rules.filters.catalogue import FILTERS, filter_version, required_filters
+from dasd_assets.rules.quotas import IS_ASKED
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.thinking import STRUCTURE, advice, dropped_by_structure
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
@@ -112,10 +113,10 @@ _RESPONSES = f"""FROM responses r WHERE r.batch = $batch AND {OF_RECIPE} AND {AT
 
 
 def _unanswered(scope: Scope, dataset: str) -> AssetCheckFinding:
-    query = f"""SELECT ((SELECT count(*) FROM prompts WHERE batch = $batch) - (SELECT count(*) FROM asked_prompts
-            WHERE recipe = $quotas_of AND batch = $batch AND NOT asked)) * $num_candidates AS wanted,
-        (SELECT count(*) {_RESPONSES}) AS present"""
-    params = {"temperature": scope.recipe.datasets[dataset], "quotas_of": scope.recipe.quota_scope}
+    query = f"""WITH questions AS (SELECT prompt_id FROM prompts p WHERE batch = $batch AND {IS_ASKED})
+        SELECT (SELECT count(*) FROM questions) * $num_candidates AS wanted,
+            (SELECT count(*) {_RESPONSES} AND r.prompt_id IN (FROM questions)) AS present"""
+    params = {"temperature": scope.recipe.datasets[dataset], "quota_scope": scope.recipe.quota_scope}
     wanted, present = scope.read(query, **params).row(0)
     if scope.recipe.imports is not None:  # which says nothing of how many responses a question has
         query = "SELECT count(*) FROM failed_requests WHERE asset = 'responses' AND batch = $batch"

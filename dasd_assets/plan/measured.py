@@ -19,6 +19,7 @@ from dasd_assets.plan.work import work_of
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.rules.filters.catalogue import required_filters
 from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, last_prompts, newest_answers
+from dasd_assets.rules.quotas import IS_ASKED
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.tables import measured as stored
@@ -177,8 +178,8 @@ def _by_asset(recipe: Recipe, one: Pass, values: Values) -> dict[str, Stage]:
 def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figure]:
     asked = lake.read("SELECT count(*) FROM prompts").item()
     prompts = lake.read("SELECT num_prompt_tokens FROM student_tokens")
-    quotas = "SELECT count(*) FROM asked_prompts WHERE recipe = $recipe AND NOT asked"
-    left_out = lake.read(quotas, {"recipe": recipe.quota_scope}).item()
+    within = f"SELECT count(*) FROM prompts p WHERE {IS_ASKED}"
+    num_within = lake.read(within, {"quota_scope": recipe.quota_scope}).item()
     share = asked / max(num_landed, 1)
     figures = {
         "asked_share": measured(np.array([1.0] * asked + [0.0] * (num_landed - asked)), is_share=True)
@@ -205,7 +206,7 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         if recipe.imports is not None:
             figures |= _of_imports(lake, recipe, dataset, asked)
         if not rows.is_empty():
-            num_wanted = 0 if recipe.imports is not None else (asked - left_out) * recipe.generation.num_candidates
+            num_wanted = 0 if recipe.imports is not None else num_within * recipe.generation.num_candidates
             figures |= _of_dataset(dataset, rows, num_wanted)
     return figures
 

@@ -15,6 +15,9 @@ from dasd_resources.storage.lake import Lake, Reading, Row, Transaction
 QUOTA_VERSION = "1"
 QUOTAS = Rule("quotas", QUOTA_VERSION, ("name", "seed", "generation.questions_per_domain", "generation.question_order"))
 
+# In SQL, of a question p: whether it is asked now; `asked_prompts` keeps what was chosen of withdrawn ones.
+IS_ASKED = """p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+    AND p.prompt_id NOT IN (SELECT prompt_id FROM asked_prompts WHERE recipe = $quota_scope AND NOT asked)"""
 # Every question of a domain with a quota, and every one that was ever chosen: its place among those of its domain, and
 # whether that is within the quota.
 _PLACES = """quotas AS (SELECT unnest($domains::VARCHAR[]) AS domain, unnest($limits::BIGINT[]) AS quota),
