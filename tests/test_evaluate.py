@@ -114,6 +114,24 @@ def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, f
     assert (row["num_failed"], row["accuracy"], len(project.fake.generated)) == (0, 1.0, 12 + failed)
 
 
+def test_a_question_that_the_template_refuses_fails_alone(project: Project, folder: str, tmp_path: Path) -> None:
+    template, path = Path(folder) / "chat_template.jinja", tmp_path / "sums.jsonl"
+    refusing = "{% if messages[0].content == 'Hm.' %}{{ raise_exception('no such system prompt') }}{% endif %}"
+    template.write_text(refusing + template.read_text())
+    row = {"reference_answer": "5", "verifier": "math"}
+    rows = [
+        {**row, "question": "What is 2 + 3?", "system_prompt": "Hm."},
+        {**row, "question": "The problem: 2 + 3 = ?"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = {"name": "sums", "path": str(path), "max_tokens": 200}
+    project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
+    [found] = asked(project, folder, "sums")
+    assert (found["num_answers"], found["num_failed"], len(project.fake.generated)) == (2, 2, 2)
+    failed = project.read("SELECT kind, reason FROM failed_requests")
+    assert set(failed["kind"]) == {"unsupported_question"} and "no such system prompt" in failed["reason"][0]
+
+
 def test_what_no_server_took_is_told_as_incomplete(project: Project, folder: str, tmp_path: Path) -> None:
     """Also where nothing of a benchmark was answered, or nothing at all: then no figure is stored."""
     project.fake.away, project.fake.fails = True, lambda request_id: True

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def test_a_continuation_has_the_rest_of_the_teachers_budget(tmp_path: Path) -> N
     assert isinstance(refused, Failure)
     assert refused.kind == "no_budget"
     assert "generation.max_tokens 256" in refused.reason
+
+
+def test_a_question_that_the_teachers_template_refuses_is_a_failure(teacher: PromptedModel, tmp_path: Path) -> None:
+    """As of a response that was imported with its logprobs: its teacher has never been asked here."""
+    folder = shutil.copytree(teacher.path, tmp_path / "model")
+    refusing = "{% if messages[0].content == 'Hm.' %}{{ raise_exception('no such system prompt') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
+    refuses = replace(teacher, chat=Chat.load(folder, teacher.spec))
+    row = {**PREFIX, "prefix_text": "<think>\n4 + 3"}
+    assert isinstance(request(row, refuses, RECIPE), GenerationRequest)
+    refused = request({**row, "system_prompt": "Hm."}, refuses, RECIPE)
+    assert isinstance(refused, Failure)
+    assert (refused.request_id, refused.kind) == ("k", "unsupported_question")
+    assert "(no such system prompt)" in refused.reason
 
 
 def test_a_teacher_that_writes_no_thinking_goes_on_from_the_answer_alone() -> None:

@@ -19,6 +19,7 @@ from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, last_prompt
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.rules.stored_answers import stored_answers
 from dasd_assets.rules.verdict import judge_answer, verifier_version
+from dasd_resources.chat import UnsupportedQuestion
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -184,7 +185,10 @@ def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confineme
     return result if isinstance(result, Failure) else judged_row(result[0], wanted[result[0]], result[1], confinement)
 
 
-def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest:
+def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest | Failure:
     asked = wanted["asked"]
-    prompt = model.chat.prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
+    try:
+        prompt = model.chat.prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
+    except UnsupportedQuestion as error:
+        return Failure(key, str(error), "unsupported_question")
     return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])

@@ -22,7 +22,7 @@ from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
 from dasd_assets.rules.rollouts import asked_texts, texts_of
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.sampling import sampling_request
-from dasd_resources.chat import without_empty_thinking
+from dasd_resources.chat import UnsupportedQuestion, without_empty_thinking
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
@@ -43,11 +43,17 @@ CONTINUATIONS = Rule(
 
 
 def request(row: Row, teacher: PromptedModel, recipe: Recipe) -> GenerationRequest | Failure:
-    """Continue a prefix (continuation_id, question, system_prompt, prefix_text); a Failure if it fills the budget."""
+    """Continue a prefix (continuation_id, question, system_prompt, prefix_text).
+
+    A Failure if it fills the budget, or if the chat template refuses the question.
+    """
     identity, question, prefix, system = (
         row[key] for key in ("continuation_id", "question", "prefix_text", "system_prompt")
     )
-    tokens = teacher.chat.continuation_ids(question, prefix, system)
+    try:
+        tokens = teacher.chat.continuation_ids(question, prefix, system)
+    except UnsupportedQuestion as error:
+        return Failure(identity, str(error), "unsupported_question")
     num_left = recipe.generation.max_tokens - (len(tokens) - len(teacher.chat.prompt_ids(question, system)))
     if num_left < 1:
         reason = f"the prefix alone fills generation.max_tokens {recipe.generation.max_tokens}; raise it"
