@@ -25,7 +25,14 @@ from dasd_assets.rules.candidates import held_out_share
 from dasd_assets.rules.empty_datasets import empty_selection
 from dasd_assets.rules.filters.catalogue import FILTERING, filter_version
 from dasd_assets.rules.ids import selection_id
-from dasd_assets.rules.selection_source import CARRIED, SELECTION_SOURCE, source_fault, source_rules, source_version
+from dasd_assets.rules.selection_source import (
+    CARRIED,
+    SAMPLING,
+    SELECTION_SOURCE,
+    source_fault,
+    source_rules,
+    source_version,
+)
 from dasd_assets.selection import ranks_version, selection_audit, write_rows
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -46,7 +53,7 @@ def _source(recipe: Recipe) -> dg.AssetsDefinition:
         SOURCE_ASSET,
         reads={"selected_responses": (), "selection_rules": ()},
         rules=[SELECTION_SOURCE],
-        parts=["generation.temperatures", "generation.top_p", "generation.max_tokens", "generation.num_candidates"],
+        parts=["generation.temperatures", *(path for name, path in SAMPLING.items() if name != "teacher")],
     )
 
     @declared.asset(

@@ -16,6 +16,7 @@ from dasd_assets.commands.planned_pool import carried_figures
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.candidates import is_held_out
 from dasd_assets.rules.filters.catalogue import filter_version
+from dasd_assets.rules.instructions import instruction_params, stored_instructions
 from dasd_assets.rules.selection_source import source_fault, source_version
 from dasd_assets.selection_source import carried, kept_rows
 from dasd_resources.recipe import Recipe, RecipeError
@@ -202,6 +203,7 @@ def _outdated(project: Project) -> dict[str, str]:
         ({"generation.temperatures": [0.6, 0.8]}, "recipe tiny has selected t060, t100 and not t080"),
         ({"generation.top_p": 0.9}, "recipe tiny has selected t060 from responses of generation.top_p 1.0"),
         ({"generation.num_candidates": 3}, "generation.num_candidates 2, and this recipe has 3"),
+        ({"generation.instructions": {"math": "Box it."}}, "instructions {}, and this recipe has {'math': 'Box it.'}"),
     ],
 )
 def test_a_selection_that_is_not_there_or_of_other_responses_is_refused(
@@ -212,6 +214,11 @@ def test_a_selection_that_is_not_there_or_of_other_responses_is_refused(
     assert found is not None and fault in found and "\n" not in found
     results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
     assert (results["selection_from"].status, results["selection_from"].message) == ("failed", found)
+
+
+def test_a_rule_of_before_there_were_instructions_has_none() -> None:
+    assert stored_instructions({}) == {}
+    assert stored_instructions(instruction_params({"math": "Box it."})) == {"math": "Box it."}
 
 
 def test_another_teacher_is_refused_and_fewer_temperatures_are_not(finished: Project) -> None:

@@ -14,7 +14,7 @@ from dasd_assets.rules.asset_names import DAS, MIXED, RANDOM
 from dasd_assets.rules.candidates import ACCEPTED, AT_TEMPERATURE, HELD_OUT, OF_BATCHES, OF_RECIPE, is_held_out
 from dasd_assets.rules.competition import NUM_TOKENS, SHRUNK, Competition
 from dasd_assets.rules.ids import off_policy_order
-from dasd_assets.rules.instructions import instruction_params
+from dasd_assets.rules.instructions import instruction_params, stored_instructions
 from dasd_resources.storage.lake import Reading
 from dasd_resources.visible_text import excerpt
 
@@ -179,8 +179,7 @@ def _outside_pool(rule: Record, response: Record, domain: str | None) -> Iterato
         number = response["sample_index"] + 1
         why = f"not in the pool: it is candidate {number} of its question, the recipe takes {rule['num_candidates']}"
         yield Exclusion("beyond_candidates", why)
-    instructions = dict(zip(rule["instructed"], rule["instructions"], strict=True))
-    if domain is not None and response["instruction"] != (wanted := instructions.get(domain)):
+    if domain is not None and response["instruction"] != (wanted := stored_instructions(rule).get(domain)):
         told = f"not in the pool: its question was asked with {_quoted(response['instruction'])} below it"
         yield Exclusion("other_instruction", f"{told}, the recipe's has {_quoted(wanted)}")
     if response["batch"] not in rule["batches"]:

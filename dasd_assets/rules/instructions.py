@@ -4,6 +4,9 @@ A response keeps the instruction that it was asked with: its tokens, its scores 
 the same question as the teacher had. A recipe takes the responses that were asked as it asks now.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from dasd_resources.benchmarks.layouts import QUESTION
 
 # In SQL, of a question p and the response a to it (or its rollout's reference).
@@ -37,3 +40,8 @@ def asked_as(question: str, instruction: str | None) -> str:
 def instruction_params(instructions: dict[str, str]) -> dict[str, object]:
     """The parameters of ASKED_AS_NOW. instructions: domain -> text, the recipe's."""
     return {"instructed": list(instructions), "instructions": list(instructions.values())}
+
+
+def stored_instructions(rule: Mapping[str, Any]) -> dict[str, str]:
+    """Domain -> text, of a stored rule with these parameters; none where it was stored before there were any."""
+    return dict(zip(rule.get("instructed", ()), rule.get("instructions", ()), strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.candidates import HELD_OUT, OF_BATCHES
+from dasd_assets.rules.instructions import stored_instructions
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
@@ -23,6 +24,7 @@ SAMPLING = {
     "top_p": "generation.top_p",
     "max_tokens": "generation.max_tokens",
     "num_candidates": "generation.num_candidates",
+    "instructions": "generation.instructions",
 }
 
 
@@ -61,19 +63,16 @@ def source_fault(lake: Lake, recipe: Recipe, teacher: str) -> str | None:
             f"selection_from: recipe {source} has selected {', '.join(sorted(rules))} and not {', '.join(absent)}; "
             "generation.temperatures may name only temperatures of it"
         )
-    own = {"teacher": teacher} | {name: _value(recipe, path) for name, path in SAMPLING.items() if name != "teacher"}
+    own = {"teacher": teacher} | {name: getattr(recipe.generation, name) for name in SAMPLING if name != "teacher"}
     for dataset in recipe.datasets:
+        theirs = {**rules[dataset], "instructions": stored_instructions(rules[dataset])}
         for name, path in SAMPLING.items():
-            if rules[dataset][name] != own[name]:
+            if theirs[name] != own[name]:
                 return (
-                    f"selection_from: recipe {source} has selected {dataset} from responses of {path} "
-                    f"{rules[dataset][name]}, and this recipe has {own[name]}; make them equal"
+                    f"selection_from: recipe {source} has selected {dataset} from responses of {path} {theirs[name]}, "
+                    f"and this recipe has {own[name]}; make them equal"
                 )
     return None
-
-
-def _value(recipe: Recipe, path: str) -> object:
-    return recipe.parts(path)[path]
 
 
 # The rows of another recipe's selection, each with what may keep it from this student: its question or batch is gone;
