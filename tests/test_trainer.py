@@ -296,6 +296,12 @@ def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
     assert points[0].loss == pytest.approx(mean_loss(stage1[0].path), rel=1e-4)
 
 
+def test_a_stage_of_one_step_learns(student: Path, make_job: JobMaker) -> None:
+    trained = train(replace(make_job("one-step", epochs=1, global_batch_size=48), num_threads=1), ignore)
+    assert [point.learning_rate for point in trained.losses] == [4e-3]
+    assert mean_loss(trained.path) < mean_loss(student)
+
+
 def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     stage1: tuple[Trained, list[Progress]], make_job: JobMaker
 ) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import torch
 from accelerate.state import DistributedType, PartialState
 from datasets import Dataset
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
 from transformers import (
     PreTrainedTokenizerBase,
@@ -283,6 +284,15 @@ class StageTrainer(SFTTrainer):
         tokens, positions = self.accelerator.gather(counts).sum(dim=0).tolist()
         self.positions = [0, 0]
         return 1 - tokens / positions if positions else 0.0
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler:
+        """Transformers', without a warm-up where there is one step: the first of a warm-up has the rate 0."""
+        if num_training_steps == 1:
+            self.args.warmup_steps = 0
+        scheduler: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        return scheduler
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         return self.order
