@@ -249,6 +249,9 @@ class OneProcess:
     def is_world_process_zero(self) -> bool:
         return True
 
+    def padding_share(self) -> float:
+        return 0.0
+
 
 def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Path) -> None:
     progress, args = tmp_path / "progress.jsonl", TrainingArguments(tmp_path)
@@ -262,6 +265,37 @@ def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Pat
     reporter.on_step_end(args, TrainerState(global_step=9, max_steps=90), TrainerControl())
     told = [json.loads(line) for line in progress.read_text().splitlines()[1:]]
     assert told == [asdict(Pace(5, 90, 3000)), asdict(Pace(8, 90, 3700))]
+
+
+@pytest.mark.parametrize(
+    ("logs", "told"),
+    [
+        ({"loss": math.nan, "grad_norm": math.nan}, r"loss is nan at step 7 of 90; lower training.learning_rate"),
+        ({"loss": 0.5, "grad_norm": math.inf}, r"grad_norm is inf at step 7 of 90; .* which is 0\.3 here"),
+    ],
+)
+def test_a_training_that_diverges_is_ended(tmp_path: Path, logs: dict[str, float], told: str) -> None:
+    args = TrainingArguments(tmp_path, learning_rate=0.3)
+    reporter = Reporter(tmp_path / "progress.jsonl", OneProcess())
+    with pytest.raises(ValueError, match=told):
+        reporter.on_log(args, TrainerState(global_step=7, max_steps=90, log_history=[logs]), TrainerControl())
+    assert not reporter.progress.exists()
+
+
+def test_a_point_without_a_gradient_norm_is_kept_and_what_is_no_point_is_not(tmp_path: Path) -> None:
+    reporter = Reporter(tmp_path / "progress.jsonl", OneProcess())
+    for logs in ({"loss": 0.5, "learning_rate": 0.3}, {"train_runtime": 3.0}):
+        state = TrainerState(global_step=7, max_steps=90, log_history=[logs])
+        reporter.on_log(TrainingArguments(tmp_path), state, TrainerControl())
+    [point] = map(json.loads, reporter.progress.read_text().splitlines())
+    assert (point["step"], point["loss"], point["grad_norm"]) == (7, 0.5, None)
+
+
+def test_a_diverged_training_is_not_published(make_job: JobMaker) -> None:
+    job = replace(make_job("diverged", learning_rate=1e30, warmup_ratio=0.0), num_threads=1)
+    with pytest.raises(TrainingError, match=r"the training has diverged: (loss|grad_norm) is (nan|inf) at step"):
+        train(job, ignore)
+    assert not job.destination.exists()
 
 
 def test_learning_rate_warms_up_and_ends_at_the_minimum(stage1: tuple[Trained, list[Progress]]) -> None:

@@ -6,6 +6,7 @@ Rows reach the model as they are: no templates, no tokenization, no truncation (
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -174,6 +175,7 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
         save_steps=training.save_every_steps or 1,
         save_total_limit=KEPT_STATES,
         logging_steps=1 / 200,  # of all steps
+        logging_nan_inf_filter=False,  # which would log a diverged training as a loss of 0
         disable_tqdm=True,
         report_to=[],
         use_cpu=not torch.accelerator.is_available(),
@@ -285,9 +287,7 @@ class StageTrainer(SFTTrainer):
         self.positions = [0, 0]
         return 1 - tokens / positions if positions else 0.0
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> LRScheduler:
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Transformers', without a warm-up where there is one step: the first of a warm-up has the rate 0."""
         if num_training_steps == 1:
             self.args.warmup_steps = 0
@@ -302,7 +302,8 @@ class Reporter(TrainerCallback):
     """Appends each point of the loss curve to `progress`, with every save too, and marks saves that are complete.
 
     Between the points, which lie hours apart in a long training, it reports the pace. The points are of fixed steps and
-    never of a clock: a run that was killed and resumed ends with the curve of one that was not.
+    never of a clock: a run that was killed and resumed ends with the curve of one that was not. A point that is not
+    finite ends the training, by ValueError, before what diverged is saved.
     """
 
     def __init__(self, progress: Path, trainer: StageTrainer) -> None:
@@ -336,6 +337,12 @@ class Reporter(TrainerCallback):
         logs = state.log_history[-1]
         if "loss" not in logs:
             return
+        for measured in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(measured) or 0.0):
+                raise ValueError(
+                    f"the training has diverged: {measured} is {logs[measured]} at step {state.global_step} of "
+                    f"{state.max_steps}; lower training.learning_rate, which is {args.learning_rate:g} here"
+                )
         now, tokens = time.monotonic(), self.trainer.num_tokens
         point = Progress(
             step=state.global_step,
