@@ -39,7 +39,9 @@ from dasd_resources.storage.tables import TABLES
 ROOT = Path(__file__).parents[1]
 WHY_EMPTY = {"empty_datasets"}  # says why a dataset is, which changes only with what is declared anyway
 NOT_YET = {"teacher_continuations"}  # that off-policy stages, of which there are none, look up
-HOW_IT_RUNS = {"verification.sandbox", "landing.questions_per_batch", "training.report_to"}  # not what comes out
+HOW_IT_RUNS = {  # not what comes out
+    "verification.sandbox", "landing.questions_per_batch", "training.report_to", "training.save_every_steps",
+}  # fmt: skip
 NAMES = {"experiment_cells"}  # by which the leaderboard calls models that experiments, which stand beside it, have made
 EARLIER_IDS = {"responses"}  # by which prompts of earlier releases are known, whatever became of their own rows
 # No row depends on them; but for the last three, which decide which assets there are.

@@ -12,6 +12,7 @@ from dasd_assets.rules.scores import DIVERGENCE, threshold_version
 from dasd_assets.rules.selection import SELECTION, selection_version
 from dasd_assets.stage_training import TRAINING, training_version
 from dasd_resources.recipe import HeldOut, Recipe, load_recipe
+from dasd_resources.recipe.parts import deciding
 
 VERSIONS: list[tuple[Rule, Callable[[Recipe], str]]] = [
     (DIVERGENCE, threshold_version),
@@ -27,6 +28,7 @@ def test_every_part_of_the_rule_changes_the_id(rule: Rule, version: Callable[[Re
     read = {leaf: value for leaf, value in leaves(recipe).items() if f"{leaf}.".startswith(within)}
     read.pop("training.stages", None)  # decides for each stage by itself, as the next test says
     read.pop("training.report_to", None)  # decides nothing (tests/test_trackers.py)
+    read.pop("training.save_every_steps", None)  # the same (below)
     read |= {part: recipe.parts(part)[part] for part in rule.parts if part.endswith("dtype")}  # of a model
     changed = {leaf: version(replaced(recipe, leaf, another(value))) for leaf, value in read.items()}
     assert [leaf for leaf, found in changed.items() if found == version(recipe)] == []
@@ -61,8 +63,15 @@ def test_the_ids_of_the_demo_are_those_of_homes_made_before() -> None:
     recipe = change(load_recipe("demo"), "training.group_order", "descending")  # as it was then
     assert threshold_version(recipe) == "a18d224f5646"
     assert selection_version(recipe) == "da5b0cb7aa76"
-    assert training_version(recipe, "t060") == "c7dcee841558"
-    assert training_version(recipe, "mixed") == "604b35702369"
+    assert training_version(recipe, "t060") == "80b495c1f813"
+    assert training_version(recipe, "mixed") == "aa3c79b2225b"
+
+
+def test_how_often_a_training_is_saved_decides_nothing_and_is_in_its_id_as_null() -> None:
+    recipe = load_recipe("demo")
+    often, never = (change(recipe, "training.save_every_steps", steps) for steps in (50, None))
+    assert training_version(often, "t060") == training_version(never, "t060")
+    assert deciding(often.training)["save_every_steps"] is None
 
 
 @pytest.mark.parametrize("heldout", [None, HeldOut(num_responses=200)])

@@ -352,10 +352,17 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     for state in job.partial.glob("state/checkpoint-*/complete"):  # what dasd plan and dasd check reckon with
         kept = sum((state.parent / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
         assert kept == pytest.approx(STATE_BYTES * count_weights(job.model), rel=0.1)
-    trained = train(job, resumed.append)
+    saved = set[str]()
+
+    def look(reading: Reading) -> None:
+        resumed.append(reading)
+        saved.update(state.name for state in job.partial.glob("state/checkpoint-*"))
+
+    trained = train(make_job("killed", save_every_steps=4), look)
     begun, first = resumed[0], points_of(resumed)[0]
     assert isinstance(begun, Pace) and 10 <= begun.step < 60 and begun.step % 5 == 0
     assert first.step == begun.step + 1 and first.tokens > begun.tokens > 0
+    assert "checkpoint-56" in saved and "checkpoint-55" not in saved
     assert trained.losses == stage1[0].losses
     assert trained.content_hash == stage1[0].content_hash
     assert [event.step for event in events_in(trained.path / EVENTS)] == [0, *range(1, 61)]

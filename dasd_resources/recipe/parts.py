@@ -31,6 +31,10 @@ class DecidesNothing:
     """Marks a key that no row or checkpoint depends on: hashes leave it out, whatever it is."""
 
 
+class HashedAsDefault:
+    """Marks a key that decides nothing but is in ids made before: hashes take its default, whatever it is."""
+
+
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be run; the message names key, value and remedy."""
 
@@ -52,7 +56,12 @@ class Part(BaseModel):
         document: dict[str, object] = serialize(self)
         if info.context != DECIDING:
             return document
-        return {name: value for name, value in document.items() if not is_unset(self, name)}
+        fields = type(self).model_fields
+        return {
+            name: fields[name].default if HashedAsDefault in fields[name].metadata else value
+            for name, value in document.items()
+            if not is_unset(self, name)
+        }
 
 
 def deciding(value: object) -> object:

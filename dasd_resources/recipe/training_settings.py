@@ -5,7 +5,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dasd_resources.dataset_names import MIXED
-from dasd_resources.recipe.parts import CONTEXT, AddedLater, DecidesNothing, Part, Positive, Probability
+from dasd_resources.recipe.parts import (
+    CONTEXT,
+    AddedLater,
+    DecidesNothing,
+    HashedAsDefault,
+    Part,
+    Positive,
+    Probability,
+)
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
@@ -78,8 +86,8 @@ class Training(Part):
     """Of Transformers; sdpa needs no further package."""
     use_kernels: bool = True
     """Liger's layer kernels, which need the package `kernels`."""
-    save_every_steps: Positive | None = None
-    """How often a resume point is saved; null: each epoch."""
+    save_every_steps: Annotated[Positive | None, HashedAsDefault] = None
+    """How often a resume point is saved; null: each epoch. No checkpoint's id depends on it."""
     group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"
     """Of the groups of like length: as Hugging Face has it, or random, which learns more (docs/training.md)."""
     keep_epochs: Annotated[bool, AddedLater] = False

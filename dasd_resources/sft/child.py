@@ -315,6 +315,7 @@ class Reporter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        state.save_steps = int(args.save_steps)  # a resumed training's state has those of before
         points = self.progress.read_text().splitlines()
         self.tokens_before = json.loads(points[-1])["tokens"] if points else 0
         self.point_at = time.monotonic()

@@ -27,7 +27,7 @@ import polars as pl
 from dasd_resources.content_hash import file_hash
 from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.recipe import Training
-from dasd_resources.recipe.parts import DECIDING
+from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import (
     EVENTS,
     SAVING,
@@ -188,19 +188,24 @@ def _document(job: SftJob) -> dict[str, object]:
         "model": str(job.model),
         "rows": str(job.rows),
         "rows_hash": file_hash(job.rows),
-        "training": job.training.model_dump(mode="json", context=DECIDING),  # an older release's goes on
+        "training": job.training.model_dump(mode="json"),
         "epochs": job.epochs,
         "seed": job.seed,
     }
 
 
 def _is_same(description: Path, document: Mapping[str, object]) -> bool:
-    """Whether the job described there is this one; its model and rows, which id and hash name, may have been moved."""
+    """Whether the job described there has the weights of this one; an older release may have begun it."""
     try:
-        begun = json.loads(description.read_text())
-    except (OSError, ValueError):  # none was begun, or it was killed as it wrote this
+        return _deciding(json.loads(description.read_text())) == _deciding(document)
+    except (OSError, ValueError, KeyError):  # none was begun, or it was killed as it wrote this
         return False
-    return {**begun, "model": document["model"], "rows": document["rows"]} == document
+
+
+def _deciding(document: Mapping[str, object]) -> dict[str, object]:
+    """What a job's weights depend on: of its model and rows, which id and hash name, not where they are."""
+    training = deciding(Training.model_validate(document["training"]))
+    return {**document, "model": None, "rows": None, "training": training}
 
 
 def _last_complete(state: Path) -> Path | None:
