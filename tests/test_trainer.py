@@ -23,6 +23,7 @@ import pytest
 import torch
 from tensorboard_files import events_in
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.distributed.launcher.api import LaunchConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -49,11 +50,20 @@ from dasd_resources.sft.child import (
     sft_config,
 )
 from dasd_resources.sft.disk import STATE_BYTES, arrow_bytes
+from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.forked import ForkedChild, start
 from dasd_resources.sft.packing import TOKENS_AT_ONCE, check_separation, load_rows, num_rows, rows_at_once
 from dasd_resources.sft.trackers import Run
-from dasd_resources.sft.trainer import SftJob, TrainingError, _interrupt, check_rows, train
+from dasd_resources.sft.trainer import (
+    SAVING_SECONDS,
+    SftJob,
+    TrainingError,
+    _environment,
+    _interrupt,
+    check_rows,
+    train,
+)
 
 NUM_ROWS, PROMPT = 48, 8
 TRAINING = Training(
@@ -482,6 +492,28 @@ print("trains on", flush=True)
     assert child.stdout is not None
     assert (child.wait(10), child.stdout.read()) == (1, b"has saved\n")
     assert not (tmp_path / "saving").exists()
+
+
+def test_of_several_processes_the_first_alone_marks_a_save(tmp_path: Path) -> None:
+    mark, args, state = tmp_path / "saving", TrainingArguments(tmp_path), TrainerState(is_world_process_zero=False)
+    before, ending = signal.getsignal(signal.SIGTERM), SavesBeforeEnding(mark)
+    try:
+        ending.on_step_end(args, state, TrainerControl(should_save=True))
+        assert ending.saving and not mark.exists()
+        mark.touch()
+        ending.on_save(args, state, TrainerControl())
+        assert not ending.saving and mark.exists()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_launcher_gives_a_save_as_long_as_the_trainer_does(
+    make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    given = _environment(make_job("waits"))["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", given)
+    assert LaunchConfig(1, 1, 1).shutdown_timeout == SAVING_SECONDS
 
 
 def test_an_interrupted_child_that_does_not_end_is_killed(tmp_path: Path) -> None:

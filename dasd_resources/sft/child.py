@@ -366,6 +366,7 @@ class Reporter(TrainerCallback):
                 lines.write(json.dumps(asdict(reading)) + "\n")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             flush(folder)

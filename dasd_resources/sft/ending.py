@@ -11,7 +11,7 @@ TOLD_TO_END = 1  # exit code
 
 
 class SavesBeforeEnding(TrainerCallback):
-    """To be added after the callback that completes a save. `mark` is a file that exists during one."""
+    """To be added after the callback that completes a save. mark: a file that exists while any process is saving."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -26,12 +26,14 @@ class SavesBeforeEnding(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if control.should_save:
             self.saving = True
-            self.mark.touch()
+            if state.is_world_process_zero:
+                self.mark.touch()
 
     on_epoch_end = on_step_end
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self.mark.unlink(missing_ok=True)
+        if state.is_world_process_zero:  # which completes the save once all have done their part
+            self.mark.unlink(missing_ok=True)
         self.saving = False
         if self.told:
             os._exit(TOLD_TO_END)

@@ -282,9 +282,15 @@ def _path() -> str:
 
 
 def _environment(job: SftJob) -> dict[str, str]:
-    """Ours, with this venv's commands on the path, and all CPUs' threads where `accelerate launch` would choose one."""
+    """Ours, with this venv's commands on the path, and defaults instead of those of `accelerate launch`.
+
+    They are all CPUs' threads, and the time that an interrupted save has here.
+    """
     threads = len(os.sched_getaffinity(0)) // (job.training.gpus_per_node or 1)
-    defaults = {"OMP_NUM_THREADS": str(max(threads, 1))}
+    defaults = {
+        "OMP_NUM_THREADS": str(max(threads, 1)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(SAVING_SECONDS)),  # or 30
+    }
     wanted = {"OMP_NUM_THREADS": str(job.num_threads)} if job.num_threads else {}
     trackers = tracker_environment(job.training.report_to, job.run) if job.run else {}
     return {
