@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.sft.checkpoint import CheckpointError, Progress, publish, published
+from dasd_resources.sft.checkpoint import CheckpointError, Progress, flush, publish, published
 
 RECORD = {"checkpoint_id": "c1", "seconds": 1.5, "num_steps": 2, "num_samples": 3, "num_bins": 3, "parent": "c0"}
 LOSSES = [Progress(1, 2, 0.5, 0.1, 10), Progress(2, 2, 0.25, 0.0, 20)]
@@ -32,6 +32,16 @@ def test_pickles_are_not_published(tmp_path: Path) -> None:
     (weights(tmp_path / "w") / "training_args.bin").touch()
     with pytest.raises(AssertionError, match=r"training_args\.bin"):
         publish(tmp_path / "w", tmp_path / "c1", RECORD, LOSSES)
+
+
+def test_a_state_in_folders_of_its_own_is_brought_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tmp_path / "optimizer_0" / "__0_0.distcp"
+    shard.parent.mkdir()
+    shard.touch()
+    synced = list[Path]()
+    monkeypatch.setattr("dasd_resources.sft.checkpoint._fsync", synced.append)
+    flush(tmp_path)
+    assert set(synced) == {shard, shard.parent, tmp_path}
 
 
 def test_an_absent_checkpoint_is_none(tmp_path: Path) -> None:

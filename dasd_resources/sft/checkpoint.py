@@ -140,8 +140,8 @@ def saved_epochs(partial: Path) -> Iterator[tuple[int, Path]]:
 
 
 def flush(folder: Path) -> None:
-    """Bring a folder and the files in it to disk."""
-    for path in [*folder.iterdir(), folder]:
+    """Bring a folder and all in it to disk: the state of several processes lies in folders of its own."""
+    for path in [*folder.rglob("*"), folder]:
         _fsync(path)
 
 
