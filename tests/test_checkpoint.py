@@ -53,8 +53,25 @@ def test_a_folder_that_is_not_the_checkpoint_is_an_error(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="holds checkpoint c1, not c2; move or delete"):
         published(tmp_path / "c1", "c2")
     (tmp_path / "c1" / "model.safetensors").write_text("hullo")
-    with pytest.raises(CheckpointError, match="its files are not those that were published"):
+    with pytest.raises(
+        CheckpointError, match=r"are not those that were published \(model\.safetensors\); put them right"
+    ):
         published(tmp_path / "c1", "c1")
     (tmp_path / "c1" / "dasd.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no dasd\.json"):
+        published(tmp_path / "c1", "c1")
+
+
+def test_what_others_put_beside_it_is_let_be(tmp_path: Path) -> None:
+    trained = publish(weights(tmp_path / "w"), tmp_path / "c1", RECORD, LOSSES)
+    (tmp_path / "c1" / "model.gguf").touch()
+    (tmp_path / "c1" / ".ipynb_checkpoints").mkdir()
+    assert published(tmp_path / "c1", "c1") == trained
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "model-00001-of-00002.safetensors"])
+def test_what_could_be_a_part_of_the_model_is_not(tmp_path: Path, name: str) -> None:
+    publish(weights(tmp_path / "w"), tmp_path / "c1", RECORD, LOSSES)
+    (tmp_path / "c1" / name).touch()
+    with pytest.raises(CheckpointError, match=f"not those that were published .{name}.; put them right"):
         published(tmp_path / "c1", "c1")
