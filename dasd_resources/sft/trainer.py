@@ -177,7 +177,7 @@ def _prepare(job: SftJob) -> Path | None:
     step = int(resume.name.removeprefix("checkpoint-")) if resume else 0
     points = [point for point in _points(job.partial) if point.step <= step]
     lines = [json.dumps(dataclasses.asdict(point)) + "\n" for point in points]
-    (job.partial / "progress.jsonl").write_text("".join(lines))
+    write_whole(job.partial / "progress.jsonl", "".join(lines).encode())
     (job.partial / SAVING).unlink(missing_ok=True)
     return resume
 
