@@ -47,6 +47,8 @@ def test_every_shipped_recipe_loads(name: str) -> None:
         ("generation.temperatures", [0.6, 0.601], "generation.temperatures: .*must ascend"),
         ("mixed_policy.length_cap", 0.9, "mixed_policy.length_cap: .*greater than or equal to 1.*0.9"),
         ("training.min_learning_rate", 1.0, "min_learning_rate 1.0 is above learning_rate 0.003"),
+        ("training.adam_beta1", -0.1, "training.adam_beta1: .*greater than or equal to 0"),
+        ("training.adam_beta2", 1.0, "training.adam_beta2: .*less than 1"),
         ("training.global_batch_size", 17, "global_batch_size 17 is no multiple"),
         ("training.batch_counts", "bins", "batch_counts is bins but packing is off; set batch_counts: samples"),
         ("selection.budgets", {"t070": {"math": 1}}, r"budgets names \['t070'\]; generation makes \['t060', 't100'\]"),
@@ -131,6 +133,10 @@ def test_a_landing_url_without_secret_is_taken(tmp_path: Path, url: str) -> None
 @pytest.mark.parametrize("cron", ["@daily", "*/5 0-23/2 1,15 jan-jun MON,fri", "30 4 * * 7", None])
 def test_a_cron_expression_is_taken(tmp_path: Path, cron: str | None) -> None:
     assert load_recipe(changed(tmp_path, "automation.training_cron", cron)).automation.training_cron == cron
+
+
+def test_adam_without_momentum_is_taken(tmp_path: Path) -> None:
+    assert load_recipe(changed(tmp_path, "training.adam_beta1", 0.0)).training.adam_beta1 == 0
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:

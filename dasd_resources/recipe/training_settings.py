@@ -15,6 +15,7 @@ from dasd_resources.recipe.parts import (
     Probability,
 )
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
@@ -53,10 +54,10 @@ class Training(Part):
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
     """At the end, along a cosine."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps."""
-    adam_beta1: Probability = 0.9
+    """Share of the steps; a stage of one step has no warm-up."""
+    adam_beta1: Beta = 0.9
     """AdamW's."""
-    adam_beta2: Probability = 0.95
+    adam_beta2: Beta = 0.95
     """AdamW's."""
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """AdamW's."""
@@ -79,7 +80,7 @@ class Training(Part):
     gradient_checkpointing: bool = True
     """Less memory, more computing."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of weights and gradients."""
+    """In which it computes (autocast) and publishes; the weights that it trains are float32 (zero3: a copy of them)."""
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"] = (
         "flash_attention_2"
     )
