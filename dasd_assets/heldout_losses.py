@@ -27,6 +27,7 @@ from dasd_assets.rules.heldout import (
     heldout_logprobs_id,
     heldout_responses,
     losses_by_type,
+    nothing_typed,
     sentence_sums,
 )
 from dasd_assets.rules.scores import threshold_version
@@ -97,6 +98,7 @@ def _heldout_losses(recipe: Recipe) -> dg.AssetsDefinition:
                 losses.height,
                 {"recipe": recipe.name},
                 num_responses=heldout.height,
+                empty=None if heldout.height else why_empty(warehouse, recipe, student),
                 num_new=sum(ledger.num_added for ledger, _ in ledgers),
                 num_failed=sum(ledger.num_failed for ledger, _ in ledgers),
                 losses=loss_table(named),
@@ -169,6 +171,15 @@ def scored_rows(
                         "dtype": model.spec.dtype,
                         "logprobs": result.logprobs,
                     }
+
+
+def why_empty(warehouse: Warehouse, recipe: Recipe, student: str) -> str:
+    """Why no response is held out."""
+    if nothing_typed(warehouse, recipe, student):
+        return "the student has scored no response by whose sentences its losses could be told apart" + (
+            ": with selection_from it scores none itself" if recipe.selection_from else ""
+        )
+    return "every accepted response was selected, or has the words of one that was"
 
 
 def losses_of(

@@ -138,6 +138,19 @@ def test_what_this_recipe_holds_out_is_left_out(trained: Project) -> None:
     assert less["carried.t060"].value == found.height - found.filter(outcome="held_out").height
 
 
+def test_nothing_is_held_out_of_what_it_has_not_scored_and_that_is_said(trained: Project) -> None:
+    results = {row.check: row for row in check(trained.recipe, trained.home, trained.engines, quick=True)}
+    assert results["selection_from"].status == "warning"
+    assert "heldout_losses will have no row: remove heldout" in results["selection_from"].message
+    trained.materialize("heldout_losses")
+    with trained.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("heldout_losses"))
+    assert event is not None and event.asset_materialization is not None
+    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert shown["num_responses"] == 0
+    assert str(shown["empty"]).endswith("with selection_from it scores none itself")
+
+
 def test_a_verification_finds_no_fault_in_either(trained: Project) -> None:
     assert list(verify(trained.warehouse)) == []
 
@@ -228,7 +241,8 @@ def test_another_teacher_is_refused_and_fewer_temperatures_are_not(finished: Pro
     assert (
         source_fault(finished.warehouse, other(finished.recipe, **{"generation.temperatures": [0.6]}), teacher) is None
     )
-    results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
+    without = change(recipe, "heldout", None)
+    results = {row.check: row for row in check(without, finished.home, finished.engines, quick=True)}
     assert results["selection_from"].status == "ok"
 
 

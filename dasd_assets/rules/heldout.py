@@ -86,6 +86,12 @@ def heldout_responses(
     return found.select("response_id", "prompt_id", "question_seen", dataset=names)
 
 
+def nothing_typed(lake: Lake, recipe: Recipe, student: str) -> bool:
+    """Whether the student has scored no response that has types of sentences, so that none can be held out."""
+    query = "SELECT 1 FROM sentence_types WHERE student_fingerprint = $student AND threshold_version = $version LIMIT 1"
+    return lake.read(query, {"student": student, "version": threshold_version(recipe)}).is_empty()
+
+
 def sentence_sums(responses: pl.DataFrame) -> pl.DataFrame:
     """Sums of logprobs per sentence and, as one with no index, of the tokens outside of all.
 

@@ -106,7 +106,7 @@ def check(
         yield _result("responses", landed_responses, recipe, home, models.get("teacher"), responses)
         yield _result("batches", imported_batch_sizes, responses)
     if recipe.selection_from is not None and "teacher" in models:
-        yield _result("selection_from", other_selection, recipe, home, models["teacher"])
+        yield _result("selection_from", other_selection, recipe, home, models["teacher"], models.get("student"))
     if recipe.imports is None:
         yield _result("batches", batch_sizes, recipe, prompts)
     yield _result("budgets", budgets, recipe, prompts)
