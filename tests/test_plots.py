@@ -1,5 +1,7 @@
 """Figures in the event log: PNG images small enough for it, and one-line texts."""
 
+import math
+
 import numpy as np
 import pytest
 from drawn import PNG, decoded
@@ -47,6 +49,8 @@ def test_a_shape_and_a_trend_are_one_line_of_text() -> None:
     assert plots.shape([]) == plots.trend([]) == "no values"
     assert plots.trend([4.0, 3.0, 2.0, 1.0]) == "4 █▆▃▁ 1"
     assert plots.trend([2.0]) == "2 ▁ 2"
+    assert plots.trend([2.0, 1.0, math.nan]) == "2 █▁  nan"  # of a training by an earlier release, which had diverged
+    assert plots.trend([math.inf, math.nan]) == "inf    nan"
     assert len(plots.trend(range(1000)).split()[1]) == plots.NUM_BLOCKS
 
 

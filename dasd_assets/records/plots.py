@@ -58,7 +58,7 @@ def shape(values: Sequence[float]) -> str:
 
 
 def trend(values: Sequence[float]) -> str:
-    """A series as one line of text: `2.31 █▅▃▂▁▁ 0.29`, from its first value to its last."""
+    """A series as one line of text: `2.31 █▅▃▂▁▁ 0.29`, from its first value to its last; blank where not finite."""
     if not len(values):
         return "no values"
     parts = np.array_split(np.asarray(values, dtype=np.float64), min(NUM_BLOCKS, len(values)))
@@ -66,9 +66,10 @@ def trend(values: Sequence[float]) -> str:
 
 
 def _blocks(heights: "np.ndarray") -> str:
-    low, high = heights.min(), heights.max()
+    finite = heights[np.isfinite(heights)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0, 0)
     scaled = (heights - low) / (high - low if high > low else 1) * (len(BLOCKS) - 1)
-    return "".join(BLOCKS[round(height)] for height in scaled)
+    return "".join(BLOCKS[round(height)] if np.isfinite(height) else " " for height in scaled)
 
 
 def png(figure: "Figure", dpi: int = FILE_DPI) -> bytes:
