@@ -102,6 +102,10 @@ LAYOUTS = {
         asked(test="def check(candidate):\n    assert candidate(1) == 2\n", entry_point="f"),
         [AssertTest("def check(candidate):\n    assert candidate(1) == 2\n\n\ncheck(f)\n")],
     ),
+    "a list of untyped calls": (
+        asked(tests=[{"fn_name": "f", "input": [1], "output": [2]}]),
+        [CallTest("f", [1], ([2], 2))],
+    ),
     "assertions as the reference": (asked("assert f(1) == 2"), [AssertTest("assert f(1) == 2")]),
     "a solution as the reference, tests elsewhere": (
         asked("print(2 * int(input()))", inputs=["1"], outputs=["2"]),
@@ -134,6 +138,18 @@ def test_tests_are_read_in_the_layouts_there_are(name: str) -> None:
         (asked(public_test_cases=json.dumps(FUNCTIONAL)), "None is no name; give fn_name or func_name"),
         (asked(test_list=["assert f(1) =="]), "a test is no Python"),
         (asked(test_list=["f(1)"]), "a test asserts nothing"),
+        (asked("def test_f():\n    assert f(1) == 2"), "a test only defines functions; call them at its end"),
+        (asked(test="def check(candidate):\n    assert candidate(1) == 2\n"), "only defines functions"),
+        (
+            asked(
+                test="import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        assert f(1) == 2\n"
+                "if __name__ == '__main__':\n    unittest.main(exit=False)"
+            ),
+            "only defines functions",
+        ),
+        (asked("from solution import f\nassert f(1) == 2"), "a test imports solution: the sandbox has the standard"),
+        (asked("import math, numpy.linalg, pytest\nassert f(1) == 2"), "a test imports numpy, pytest: "),
+        (asked("from . import f\nassert f(1) == 2"), r"a test imports \.: "),
     ],
 )
 def test_tests_that_cannot_be_run_are_refused_when_they_land(about: Asked, message: str) -> None:
@@ -213,6 +229,9 @@ VERDICTS = [
     ("a class", fenced("class S:\n  def __init__(self): self.a = []\n  def push(self, x): self.a.append(x)\n  def __len__(self): return len(self.a)"),
      asked(test="s = S()\ns.push(4)\nassert len(s) == 1 and s.a == [4]"), None),
     ("a generator", fenced("def f(n):\n  yield from range(n)"), asked(test="assert list(f(3)) == [0, 1, 2]"), None),
+    ("a test's own function", fenced("def f(n): return n"),
+     asked("try:\n  import numpy\nexcept ImportError:\n  pass\ndef test():\n  assert f(1) == 2\nif __name__ == '__main__':\n  test()"),
+     ("wrong_output", "test 1 of 1: 'AssertionError'")),
     ("an expected error", fenced("def f(n): raise ValueError('no')"),
      asked(test="try:\n  f(1)\n  assert False\nexcept ValueError as e:\n  assert str(e) == 'no'"), None),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ are refused, never loaded.
 import ast
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from dasd_resources.visible_text import excerpt
 
 _BY_ORIGIN = ("public_tests", "private_tests", "generated_tests")
 _LISTS = ("public_test_cases", "private_test_cases", "tests", "test_cases")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}={0,2}\s*", re.ASCII)
 CONVERT = (
     "write it as JSON where you trust its source: json.dumps(json.loads(pickle.loads(zlib.decompress("
@@ -130,8 +132,8 @@ def _listed(key: str, tests: object, fields: Mapping[str, object]) -> Iterator[T
     for number, test in enumerate(tests):
         if not (isinstance(test, dict) and "input" in test and "output" in test):
             raise InvalidTests(f"{key}[{number}] must have input and output, found {excerpt(test)}")
-        kind = str(test.get("testtype") or test.get("type") or "stdin")
         name = test.get("fn_name") or test.get("func_name") or fields.get("func_name") or fields.get("fn_name")
+        kind = str(test.get("testtype") or test.get("type") or ("functional" if name else "stdin"))
         if kind in ("functional", "function_call") or (name and kind not in ("stdin", "stdin_stdout")):
             output = test["output"]
             if isinstance(test["input"], str):  # LiveCodeBench: a line of JSON for each argument, and JSON again
@@ -167,7 +169,41 @@ def _checked(code: str) -> AssertTest:
         raise InvalidTests(f"a test is no Python ({error}): {excerpt(code)}") from None
     if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(tree)):
         raise InvalidTests(f"a test asserts nothing: {excerpt(code)}")
+    if not _asserts_when_run(tree):
+        raise InvalidTests(f"a test only defines functions; call them at its end: {excerpt(code)}")
+    if missing := sorted(_imported(tree) - sys.stdlib_module_names):
+        raise InvalidTests(
+            f"a test imports {', '.join(missing)}: the sandbox has the standard library alone, and what the program "
+            f"defines needs no import; leave it out: {excerpt(code)}"
+        )
     return AssertTest(code)
+
+
+def _asserts_when_run(tree: ast.Module) -> bool:
+    """Whether what is outside every function and class asserts, raises, or uses one of them."""
+    outside, defined = list[ast.AST](tree.body), set[str]()
+    for node in outside:  # which grows
+        if isinstance(node, _DEFINITIONS):
+            defined.add(node.name)
+        else:
+            outside += ast.iter_child_nodes(node)
+    return any(
+        isinstance(node, ast.Assert | ast.Raise) or (isinstance(node, ast.Name) and node.id in defined)
+        for node in outside
+    )
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """The modules that a test cannot do without: it may try one (`try: import numpy`)."""
+    found, nodes = set[str](), [tree]
+    for node in nodes:  # which grows
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level or str(node.module).partition(".")[0])
+        elif not isinstance(node, ast.Try):
+            nodes += ast.iter_child_nodes(node)
+    return found
 
 
 def _arguments(given: object) -> list[object]:

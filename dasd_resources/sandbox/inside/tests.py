@@ -105,7 +105,7 @@ def run_test(test: str, requests: int, replies: int) -> None:
         return write_result({"fault": f"the test is no Python: {error.msg}"})
     with open(requests, "w", encoding="ascii") as asked, open(replies, encoding="ascii") as answered:
         program = Program(asked, answered)
-        names = granted() | {name: Remote(program, name) for name in unbound(tree)} | {"__name__": "test"}
+        names = granted() | {name: Remote(program, name) for name in unbound(tree)} | {"__name__": "__main__"}
         write_result(_outcome(compile(tree, "test", "exec"), names, program))
         sys.stdout.flush()
     return None
