@@ -1,9 +1,9 @@
-"""Whether a program gave what a test expects: output word by word, values as plain data; numbers within a tolerance."""
+"""Whether a program gave what a test expects: output word by word, values as plain data; decimals within 1e-6."""
 
 import math
 import re
 
-TOLERANCE = 1e-6  # relative or absolute, the usual one of contests; only where a fraction is expected
+TOLERANCE = 1e-6  # relative or absolute, the usual one of contests; only where a decimal is expected
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -17,7 +17,7 @@ def same_output(found: str, expected: str) -> bool:
 
 def same_value(found: object, expected: object) -> bool:
     """Equal plain data; a tuple is a list, a key of a dict its text, as JSON has them; no code of a program acts."""
-    if isinstance(expected, float) or isinstance(found, float):
+    if isinstance(expected, float):
         first, second = _number(found), _number(expected)
         return first is not None and second is not None and _close(first, second)
     if isinstance(expected, list | tuple):
