@@ -9,7 +9,7 @@ from types import ModuleType
 from dasd_resources.sandbox.inside.values import NotPlain, decoded, encoded
 
 RESULT = 3  # the descriptor of a child's result
-LISTED = "[*]"  # asks for all that an object yields, in place of a name
+LISTED, TRUTH = "[*]", "[?]"  # ask, in place of a name, for all that an object yields, and whether it counts as true
 # What a starter code of the sites that ask for a function takes for granted.
 _TAKEN_FOR_GRANTED = """
 import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys
@@ -110,8 +110,8 @@ def _target(request: dict[str, object], names: dict[str, object], kept: list[obj
         found = names[str(name)] if str(name) in names else _function(names, str(name))
     else:
         found = kept[int(str(number))]
-        if name == LISTED:
-            return lambda: list(found)  # type: ignore[call-overload]
+        if name in (LISTED, TRUTH):
+            return lambda: (list if name == LISTED else bool)(found)  # type: ignore[call-overload]
         found = found if name is None else getattr(found, str(name))
     return found  # type: ignore[return-value]
 

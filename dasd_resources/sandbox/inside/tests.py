@@ -77,6 +77,11 @@ class Remote:
         listed = self._asked(jobs.LISTED)
         return iter(listed if isinstance(listed, list) else [listed])
 
+    def __bool__(self) -> bool:
+        if self._kept is None:
+            return bool(self._program.ask(self._name, None, False, (), {}))
+        return bool(self._asked(jobs.TRUTH))
+
     def __len__(self) -> int:
         return int(str(self._asked("__len__")))
 
