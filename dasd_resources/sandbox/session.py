@@ -84,7 +84,10 @@ class Session:
             self._errors.close()
             raise
         try:
-            self._hear(_START_SECONDS, watch_memory=False)
+            if isinstance(self._hear(_START_SECONDS, watch_memory=False), Ended):
+                raise NoSandbox(
+                    f"the sandbox did not start within {_START_SECONDS:g} s; run again when the machine is less busy"
+                )
         except BaseException:
             self.close()
             raise
