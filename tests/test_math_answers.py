@@ -17,8 +17,8 @@ PAIRS = json.loads((Path(__file__).parent / "data" / "verifiers" / "math_pairs.j
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)
 
 
-def judged(answer: str, reference: str, question: str = "q") -> Judgement:
-    return verify("math", answer, Asked(question, reference, "{}"))
+def judged(answer: str, reference: str, question: str = "q", verifier: str = "math") -> Judgement:
+    return verify(verifier, answer, Asked(question, reference, "{}"))
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("same", "correct"), ("different", "incorrect")])
@@ -49,16 +49,19 @@ def test_a_reference_that_says_nothing_is_refused_with_a_remedy(reference: str) 
     assert fault is not None
 
 
-def test_a_percent_sign_may_be_left_out_where_percent_are_asked_for() -> None:
+@pytest.mark.parametrize("verifier", ["math", "numeric", "numeric:abs=0.4"])
+def test_a_percent_sign_may_be_left_out_where_percent_are_asked_for(verifier: str) -> None:
     for question in ("What percent of 80 is 4?", "As a percentage, how much is it?"):
-        assert judged("\\boxed{5\\%}", "5", question).outcome == "correct"
-        assert judged("\\boxed{5}", "5\\%", question).outcome == "correct"
-        assert judged("\\boxed{0.05}", "5", question).outcome == "incorrect"
+        for reference in ("5", "5\\%"):
+            assert judged("\\boxed{5\\%}", reference, question, verifier).outcome == "correct"
+            assert judged("\\boxed{5}", reference, question, verifier).outcome == "correct"
+            assert judged("\\boxed{6\\%}", reference, question, verifier).outcome == "incorrect"
+        assert judged("\\boxed{0.05}", "5", question, verifier).outcome == "incorrect"
     for question in (
         "After a discount of 20%, what does it cost?",
         "A discount of 20 percent is given on 6. What is paid?",
     ):
-        assert judged("\\boxed{5\\%}", "5", question).outcome == "incorrect"
+        assert judged("\\boxed{5\\%}", "5", question, verifier).outcome == "incorrect"
 
 
 def test_sentences_are_not_comparable_but_by_their_words() -> None:

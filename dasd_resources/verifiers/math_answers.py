@@ -17,6 +17,7 @@ from dasd_resources.verifiers.verdict_cache import VERDICTS
 from dasd_resources.verifiers.worker_pool import Died, TimedOut, WorkerPool
 from dasd_resources.verifiers.written_numbers import (
     TEXT_COMMAND,
+    asks_percent,
     listed_unit,
     plain,
     quantity,
@@ -71,9 +72,6 @@ _UNICODE = str.maketrans(
         "\xb3": "^3",
     }
 )
-_ASKS_PERCENT = re.compile(
-    r"(?:what|how many|which|as an?|in|the|of) (?:[a-z]+ ){0,2}percent(?:age)?\b|percentage|\u767e\u5206", re.IGNORECASE
-)
 
 
 def judge_math(answer: str, asked: Asked) -> Judgement:
@@ -81,7 +79,7 @@ def judge_math(answer: str, asked: Asked) -> Judgement:
     found, expected = stated_answer(answer), stated_answer(asked.reference_answer)
     if fault := size_fault(found):
         return fault
-    compared = _compared(found, expected, in_percent=_ASKS_PERCENT.search(asked.question) is not None)
+    compared = _compared(found, expected, in_percent=asks_percent(asked.question))
     match compared:
         case "same":
             return CORRECT

@@ -11,7 +11,7 @@ from fractions import Fraction
 from dasd_resources.verifiers.final_answer import size_fault, wrong
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 from dasd_resources.verifiers.math_text import stated_answer
-from dasd_resources.verifiers.written_numbers import Quantity, plain, quantity
+from dasd_resources.verifiers.written_numbers import Quantity, asks_percent, plain, quantity
 
 DEFAULT = "rel=0.000001"
 _TOLERANCE = re.compile(r"(rel|abs)=(\d{1,9}(?:\.\d{1,12})?|\.\d{1,12})", re.ASCII)
@@ -34,7 +34,8 @@ def judge_numeric(answer: str, asked: Asked) -> Judgement:
     if fault := size_fault(found):
         return fault
     numbers = _number(found), stated_number(asked.reference_answer)
-    if numbers[0] and numbers[1] and _within(numbers[0], numbers[1], asked.parameter or DEFAULT):
+    in_percent = asks_percent(asked.question)
+    if numbers[0] and numbers[1] and _within(numbers[0], numbers[1], asked.parameter or DEFAULT, in_percent):
         return CORRECT
     return wrong(found, asked)
 
@@ -50,7 +51,9 @@ def _number(text: str) -> Quantity | None:
     return quantity(parts[-1].strip())
 
 
-def _within(found: Quantity, expected: Quantity, parameter: str) -> bool:
+def _within(found: Quantity, expected: Quantity, parameter: str, in_percent: bool) -> bool:
+    if in_percent:
+        found, expected = found.without_percent, expected.without_percent
     tolerances = _tolerances(parameter)
     if tolerances is None or (found.unit and expected.unit and found.unit != expected.unit):
         return False

@@ -5,7 +5,7 @@ Read exactly, as fractions. What is more than a number and its unit (`5 million`
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from dasd_resources.verifiers.final_answer import tidy
@@ -82,6 +82,9 @@ _LATEX = (
     (re.compile("[\N{MINUS SIGN}\N{EN DASH}]"), "-"),
     (re.compile("\N{DIVISION SIGN}"), "/"),
 )
+_ASKS_PERCENT = re.compile(
+    r"(?:what|how many|which|as an?|in|the|of) (?:[a-z]+ ){0,2}percent(?:age)?\b|percentage|\u767e\u5206", re.IGNORECASE
+)
 _THIN_GROUPS = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\,|\\ |[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 
 
@@ -102,6 +105,16 @@ class Quantity:
     def is_percentage(self) -> bool:
         """Whether it is counted in hundredths."""
         return self.unit == "%"
+
+    @property
+    def without_percent(self) -> "Quantity":
+        """The number before the sign: what an answer in percent says, with the sign or without."""
+        return replace(self, unit="") if self.is_percentage else self
+
+
+def asks_percent(question: str) -> bool:
+    """Whether a question asks for percent, so that an answer may leave the sign out."""
+    return _ASKS_PERCENT.search(question) is not None
 
 
 def plain(text: str) -> str:
@@ -143,11 +156,8 @@ def same_quantity(found: Quantity, expected: Quantity, *, in_percent: bool = Fal
     A unit may be left out, but a percent sign is part of the number: 5 % is 0.05 and not 5. in_percent: the question
     asks for percent, so it may be left out as other units.
     """
-    if in_percent and found.is_percentage != expected.is_percentage:
-        found, expected = (
-            Quantity(found.value, "", found.num_decimals),
-            Quantity(expected.value, "", expected.num_decimals),
-        )
+    if in_percent:
+        found, expected = found.without_percent, expected.without_percent
     values = [q.value / 100 if q.is_percentage else q.value for q in (found, expected)]
     units = {q.unit for q in (found, expected) if q.unit and not q.is_percentage}
     if len(units) > 1 or (units and found.is_percentage | expected.is_percentage):
