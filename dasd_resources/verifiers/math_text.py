@@ -51,11 +51,13 @@ def stated_answer(text: str) -> str:
     if not _ROWS.search(text):
         text = _GLUED.sub(r" \1 ", _DOUBLED.sub(r"\\", text))
     boxes = boxed(text)
-    if boxes and not (_FINAL.search(text, boxes[-1][0][1]) and _stated(marked(text), one_number=True)):
+    rest = text[boxes[-1][0][1] :] if boxes else text
+    said = _stated(marked(rest), one_number=True)
+    if boxes and not (_FINAL.search(rest) and said):
         return _last_boxes(text, boxes)
     if not boxes and (unclosed := _UNCLOSED.search(text)):
         return unclosed[1].strip()
-    return _stated(marked(text), one_number=True) or _stated(text.strip(), one_number=False) or tidy(text)
+    return said or _stated(text.strip(), one_number=False) or tidy(text)
 
 
 def _stated(text: str, one_number: bool) -> str:
