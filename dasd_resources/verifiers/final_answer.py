@@ -18,6 +18,8 @@ _MARKER = re.compile(
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|\u3002")
 _DISPLAYED = (("$$", "$$"), (r"\[", r"\]"))  # maths that may run over several lines
 _BRACE = re.compile(r"(?P<boxed>\\f?box(?:ed)?\s*\{)|\\.|(?P<brace>[{}])", re.DOTALL)
+TEXT_COMMAND = r"\\(?:text|textbf|textit|textnormal|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
+_TEXT = re.compile(TEXT_COMMAND)
 MARKUP = " \t\r\n*_`$"
 
 
@@ -51,11 +53,14 @@ def wrong(answer: str, asked: Asked) -> Judgement:
 
 
 def extract_answer(answer: str) -> str:
-    r"""The last \boxed{…}, else what follows the last "answer is" or the like in its sentence, else everything."""
+    r"""The last \boxed{…}, else what follows the last "answer is" or the like in its sentence, else everything.
+
+    Of an answer that is a \text{…}, what that holds.
+    """
     boxes = boxed(answer)
-    if boxes:
-        return boxes[-1][1].strip()
-    return tidy(marked(answer)) or tidy(answer) or answer.strip()
+    found = boxes[-1][1].strip() if boxes else tidy(marked(answer)) or tidy(answer) or answer.strip()
+    text = _TEXT.fullmatch(found)
+    return text[1].strip() if text else found
 
 
 def marked(answer: str) -> str:

@@ -10,13 +10,12 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from dasd_resources.verifiers.final_answer import size_fault, wrong
+from dasd_resources.verifiers.final_answer import TEXT_COMMAND, size_fault, wrong
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 from dasd_resources.verifiers.math_text import stated_answer, words
 from dasd_resources.verifiers.verdict_cache import VERDICTS
 from dasd_resources.verifiers.worker_pool import Died, TimedOut, WorkerPool
 from dasd_resources.verifiers.written_numbers import (
-    TEXT_COMMAND,
     asks_percent,
     listed_unit,
     plain,
@@ -48,11 +47,12 @@ _UNIT_TAIL = re.compile(
     rf"^(?P<value>.*\S)\s*(?:{TEXT_COMMAND}|\s(?P<word>[A-Za-z]{{3,}}))(?P<power>\s*\^\s*\{{?[23]\}}?)?$"
 )
 _LOOSE_DIGITS = re.compile(r"\d\s+\d(?![\d\s]*/)|\d\.\d+\.\d")
-# Maths without LaTeX, as it stands in plain text.
+# Maths without LaTeX, as it stands in plain text, and a command that math-verify does not know.
 _TYPED = (
     (re.compile(r"(?:\u221a|(?<![\\A-Za-z])sqrt)\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))"), r"\\sqrt{\1\2}"),
     (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
 )
 _UNICODE = str.maketrans(
     {

@@ -6,8 +6,8 @@ it only mentions (`not $5$`, `$4$ or so than $5$`).
 
 import re
 
-from dasd_resources.verifiers.final_answer import boxed, marked, tidy
-from dasd_resources.verifiers.written_numbers import TEXT_COMMAND, plain, quantity, unit_name
+from dasd_resources.verifiers.final_answer import TEXT_COMMAND, boxed, marked, tidy
+from dasd_resources.verifiers.written_numbers import plain, quantity, unit_name
 
 MAX_GAP = 60  # characters between boxes that are one answer, as in `\boxed{1} papers and \boxed{2} bins`
 MAX_SEARCHED = 2000  # last characters of a text in which a formula is looked for

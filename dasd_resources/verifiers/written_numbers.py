@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from dasd_resources.verifiers.final_answer import tidy
+from dasd_resources.verifiers.final_answer import TEXT_COMMAND, tidy
 
 MAX_NUMBER_CHARS = 200
 MIN_ROUNDED_DIGITS = 6  # of a decimal that may stand for 1/3; math-verify compares six decimals, too
@@ -68,7 +68,6 @@ _NOT_UNITS = re.compile(
 )
 _WORD = re.compile(r"[a-z]{3,}(?:-[a-z]+)*", re.IGNORECASE)
 _POWER = re.compile(r"\s*(?:\^\s*\{?\s*([23])\s*\}?|([\xb2\xb3])|([23]))$")
-TEXT_COMMAND = r"\\(?:text|textbf|textit|textnormal|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 _LATEX = (
     (re.compile(TEXT_COMMAND), r" \1 "),
     (re.compile(r"\\(?:left|right|displaystyle|Large|large|bf|rm)(?![A-Za-z])|\\[,;:! $]|[$€£¥₹~]"), ""),
