@@ -29,6 +29,7 @@ NORMALIZATION = NormalizationConfig(
 )
 CONVERSION = ConversionConfig(lowercase_symbols=False)
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+PARENTHESIS = re.compile(r"\s*(?:\\left\s*)?\(")  # begins a tuple; one of two members is an interval to sympy
 EXACT, ROUNDED = 1e-12, 2e-6  # relative differences: of two exact numbers, and where one is a decimal
 
 
@@ -66,6 +67,8 @@ def compared(reference: str, answer: str) -> str:
     found = parsed(answer)
     if found is None:
         return "unreadable_answer"
+    if isinstance(gold, Interval | Tuple) and PARENTHESIS.match(reference):
+        found = in_order(found, answer)
     return "same" if same(gold, found, reference, answer) else "different"
 
 
@@ -90,6 +93,12 @@ def parsed(latex: str) -> Basic | None:
     return None
 
 
+def in_order(found: Basic, answer: str) -> Basic:
+    """An answer as the tuple that it is without its parentheses, if it is one: math-verify would sort a list."""
+    ordered = parsed(f"({answer})") if isinstance(found, FiniteSet) and r"\{" not in answer else None
+    return found if ordered is None else ordered
+
+
 def without_argument(expression: Basic) -> Basic:
     """Of a function that is constant, `W = 1`: the name of its variable, in `W(x) = 1`, is nothing to compare."""
     if isinstance(expression, FiniteSet):
@@ -105,7 +114,7 @@ def same(gold: Basic, found: Basic, reference: str, answer: str) -> bool:
     """math-verify's verdict, but for the pairs of which it is known to be wrong."""
     if confused(gold, found, reference, answer) or not close(gold, found):  # two numbers need no simplification then
         return False
-    bounds = isinstance(gold, Set) and is_bounds(found)
+    bounds = isinstance(gold, Set) and not isinstance(gold, FiniteSet) and is_bounds(found)
     return bool(verify(gold, found, timeout_seconds=None, allow_set_relation_comp=bounds))
 
 
