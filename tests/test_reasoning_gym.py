@@ -164,10 +164,23 @@ def asked(dataset: str, reference: str, metadata: str = "{}") -> Asked:
         ('Here:\n```json\n["fill A"]\n```\nDone.', '["fill A"]', '["fill A"]'),
         ("\\boxed{7}", "7", "7"),
         ("The answer is _ Q\nQ _", "_ Q\nQ _", "_ Q\nQ _"),
+        ("The answer is:\n```json\n[1]\n```", "[1]", "[1]"),
+        ("The answer is as follows:\n\n```\n1 2\n3 4\n```", "1 2\n3 4", "1 2\n3 4"),
+        ("```\nAnswer: 5\n```", "5", "5"),
+        ("\\boxed{\\text{Paris}}", "Paris", "Paris"),
     ],
 )
 def test_where_an_answer_stands(text: str, reference: str, among: str) -> None:
     assert among in final_candidates(text, reference)
+
+
+@pytest.mark.parametrize(
+    "hedge",
+    ["The answer is 5.\n```\n7\n```", "```\n7\n```\nThe answer is 5.", "\\boxed{5}, the answer is\n```\n7\n```"],
+)
+def test_of_two_answers_one_counts(hedge: str) -> None:
+    assert final_candidates(hedge, "7") == ["5"]
+    assert final_candidates("\\boxed{5}, the answer is\n7\n8", "7\n8") == ["5"]
 
 
 def test_tags_say_which_part_is_the_answer() -> None:

@@ -65,8 +65,13 @@ def extract_answer(answer: str) -> str:
 
 def marked(answer: str) -> str:
     """What follows the last "answer is", "Answer:", "Final Answer", "####" in its sentence; empty without one."""
-    end = max((match.end() for match in _MARKER.finditer(answer)), default=None)
-    return "" if end is None else _sentence(answer[end:])
+    marker = last_marker(answer)
+    return _sentence(answer[marker.end() :]) if marker else ""
+
+
+def last_marker(answer: str) -> re.Match[str] | None:
+    """The last "answer is", "Answer:", "Final Answer" or "####", with the white space and markup that follow."""
+    return max(_MARKER.finditer(answer), key=re.Match.end, default=None)
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,15 @@ from collections.abc import Callable
 from functools import cache
 
 from dasd_resources.verifiers.evaluated_scorers import check_evaluated, evaluated_score, in_notation
-from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS, extract_answer, tidy
+from dasd_resources.verifiers.final_answer import (
+    MARKUP,
+    MAX_ANSWER_CHARS,
+    boxed,
+    extract_answer,
+    last_marker,
+    marked,
+    tidy,
+)
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS
 from dasd_resources.visible_text import excerpt
@@ -70,17 +78,14 @@ def check_reasoning_gym(asked: Asked) -> str | None:
 
 
 def final_candidates(text: str, reference: str) -> list[str]:
-    """What may be the final answer, each as written and without markup: `<answer>` tags, a fenced block or in words.
+    """What may be the final answer, as written and without markup: of the tags, else of a fenced block or the words.
 
     An answer part that is the reference's very text is the reference, whatever markup it seems to hold.
     """
     if text.strip() == reference.strip():
         return [reference] if reference.strip() else []
-    tagged, fenced = _tagged(text), _FENCED.findall(text)
-    found = [tagged] if tagged is not None else [extract_answer(text), *fenced[-1:]]
-    if tagged is None and "\n" in reference.strip() and (markers := list(_AFTER_MARKER.finditer(text))):
-        found.append(text[markers[-1].end() :])  # an answer of several lines
-    return list(dict.fromkeys(one for part in found for one in (part.strip(), tidy(part)) if one))
+    parts = [part for part in (_tagged(text), _block(text)) if part is not None][:1] or _worded(text, reference)
+    return list(dict.fromkeys(one for part in parts for one in (part.strip(), tidy(part)) if one))
 
 
 def has_form(answer: str, asked: Asked) -> bool:
@@ -96,6 +101,25 @@ def _tagged(text: str) -> str | None:
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, end) if end >= 0 else -1
     return text[start + len("<answer>") : end] if start >= 0 else None
+
+
+def _worded(text: str, reference: str) -> list[str]:
+    """The final answer in words; of a reference of several lines, also with all the lines that follow the marker."""
+    several = "\n" in reference.strip() and not boxed(text)
+    markers = list(_AFTER_MARKER.finditer(text)) if several else []
+    return [extract_answer(text), *(text[marker.end() :] for marker in markers[-1:])]
+
+
+def _block(text: str) -> str | None:
+    """The last fenced block, where nothing but this block is said to be the answer ("The answer is as follows:")."""
+    fence = max(_FENCED.finditer(text), key=re.Match.end, default=None)
+    if fence is None or boxed(text):
+        return None
+    marker = last_marker(text)
+    if marker is None:
+        return fence[1]
+    leads = marker.end() > fence.start() or marked(text).rstrip(MARKUP).endswith(":")
+    return fence[1] if marker.start() < fence.start() and leads else None
 
 
 def _score(answer: str, asked: Asked) -> float | None:
