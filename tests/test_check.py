@@ -370,7 +370,7 @@ def test_a_home_has_a_run_for_each_model_that_was_loaded_in_the_engine_slot(
 
 
 @pytest.mark.sandbox
-def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> None:
+def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.land("a.jsonl", prompt_rows(0, 3))
     assert "sandbox" not in findings(project, quick=True)
     tests = json.dumps({"inputs": ["4"], "outputs": ["8"]})
@@ -380,6 +380,11 @@ def test_the_sandbox_is_tried_where_a_question_needs_one(project: Project) -> No
     project.recipe = change(project.recipe, "verification.sandbox", "unsafe")
     found = findings(project, quick=True)["sandbox"]
     assert (found.status, found.message[:30]) == ("warning", "verification.sandbox is unsafe")
+    task = {"reference_answer": "1 + 2", "metadata": {"numbers": [1, 2], "target": 3}}
+    project.land("c.jsonl", [{"question": "Come to 3.", "verifier": "reasoning_gym:countdown", **task}])
+    monkeypatch.setattr("dasd_resources.verifiers.catalogue.PRELOAD", ("no_such_module",))
+    found = findings(project, quick=True)["sandbox"]
+    assert found.status == "failed" and "No module named 'no_such_module'" in found.message
 
 
 @pytest.mark.parametrize(

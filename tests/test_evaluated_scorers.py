@@ -6,10 +6,10 @@ from fractions import Fraction
 import pytest
 from reasoning_gym import create_dataset
 
-from dasd_resources.sandbox import USUAL, Session
+from dasd_resources.sandbox import USUAL, Confinement, Session
 from dasd_resources.verifiers.catalogue import reference_fault, verify
 from dasd_resources.verifiers.evaluated_scorers import evaluated_score, exact_value, in_notation
-from dasd_resources.verifiers.judgement import Asked
+from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS
 
 pytestmark = pytest.mark.sandbox
@@ -75,6 +75,14 @@ def test_a_row_that_no_answer_could_match_is_refused_without_evaluating_it() -> 
     assert fault == "metadata lacks numbers; land the dataset's own metadata unchanged"
     wrong = reference_fault(name, Asked("?", "1 + 3", json.dumps({"target": 3, "numbers": [1, 3]})))
     assert wrong == "reference_answer '1 + 3' is no answer of countdown; land it unchanged"
+
+
+def test_a_scorer_that_reaches_a_limit_says_nothing_of_the_answer() -> None:
+    metadata = json.dumps({"numbers": [1, 2], "target": 3})
+    asked = Asked("?", "1 + 2", metadata, confinement=Confinement(seconds_per_test=0.001))
+    assert verify("reasoning_gym:countdown", "2 + 1", asked) == Judgement(
+        "unverifiable", "verifier_timed_out", "reasoning_gym:countdown: scoring took more than 0.001 s: answer '2 + 1'"
+    )
 
 
 def test_exact_values_are_of_whole_numbers_and_four_operations() -> None:

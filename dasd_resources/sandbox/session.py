@@ -216,11 +216,11 @@ class Session:
         )
 
 
-def sandbox_fault(confinement: Confinement) -> str | None:
-    """Why no program can be run so confined, found out by running one; None if it can."""
+def sandbox_fault(confinement: Confinement, preload: tuple[str, ...] = ()) -> str | None:
+    """Why no program can be run so confined, found out by running one; None if it can. preload: as of a session."""
     job: Job = {"kind": "program", "program": "print(6 * 7)", "input": ""}
     try:
-        with Session(confinement) as session:
+        with Session(confinement, preload) as session:
             found = session.run(job)
     except NoSandbox as error:
         return str(error)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from dasd_resources.verifiers.code import check_tests, judge_code
 from dasd_resources.verifiers.constraints import check_constraints, judge_constraints
+from dasd_resources.verifiers.evaluated_scorers import PRELOAD
 from dasd_resources.verifiers.exact import judge_exact
 from dasd_resources.verifiers.final_answer import MAX_ANSWER_CHARS
 from dasd_resources.verifiers.json_answers import check_json, judge_json
@@ -90,6 +91,11 @@ def runs_programs(name: str) -> bool:
     """Whether judging by this known verifier runs what a model wrote, which takes a sandbox."""
     kind, _, parameter = name.partition(":")
     return kind == "code" or (kind == "reasoning_gym" and parameter in EVALUATED_DATASETS)
+
+
+def preloaded(name: str) -> tuple[str, ...]:
+    """The installed modules that judging by this known verifier loads in its sandbox."""
+    return PRELOAD if runs_programs(name) and name != "code" else ()
 
 
 def known_verifier(name: str) -> bool:

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from fractions import Fraction
 from threading import Lock
 
-from dasd_resources.sandbox import Confinement, Job, Session
-from dasd_resources.verifiers.judgement import Asked
+from dasd_resources.sandbox import Confinement, Ended, Job, Session
+from dasd_resources.verifiers.judgement import Asked, Judgement
 from dasd_resources.visible_text import excerpt
 
 MAX_EXPRESSION_CHARS = 1_000
-_PRELOAD = ("reasoning_gym",)
+PRELOAD = ("reasoning_gym",)
 _NAMES = frozenset((  # and single letters
     "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln",
     "sqrt", "Abs", "pi", "erf",
@@ -29,6 +29,14 @@ _ARITHMETIC = re.compile(r"[\d\s+\-*/()]+")
 _ALGEBRA = re.compile(r"[A-Za-z0-9\s+\-*/().,]+", re.ASCII)
 _HEXADECIMAL = re.compile(r"\s*-?(?:0[xX])?[0-9a-fA-F]+\s*")
 _LEFT_OUT = re.compile(r"\.\s*[A-Za-z]|\*\*[^*]*\*\*[^*]*\*\*")  # attributes; towers of powers
+
+
+class GaveUp(Exception):
+    """The scorer came to no end, so whether the answer is right is not known."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(judgement.reason)
+        self.judgement = judgement
 
 
 def in_notation(answer: str, asked: Asked) -> bool:
@@ -49,18 +57,29 @@ def check_evaluated(asked: Asked) -> str | None:
 
 
 def evaluated_score(answer: str, entry: dict[str, object], asked: Asked) -> float | None:
-    """What the dataset's own scorer gives the answer; None if it comes to no end. Raises NoSandbox."""
+    """What the dataset's own scorer gives the answer; None where it raises. Raises GaveUp, and NoSandbox."""
     job: Job = {"kind": "score", "dataset": asked.parameter, "answer": answer, "entry": entry}
     with _session(asked.confinement) as session:
         came = session.run(job)
     if came.status == "broken":  # it ended with the thread that had opened it, or with this answer
-        with Session(asked.confinement, _PRELOAD) as session:
+        with Session(asked.confinement, PRELOAD) as session:
             came = session.run(job)
+    if came.status != "ended":
+        raise GaveUp(_given_up(came, asked.confinement))
     try:
-        result = json.loads(came.output)
-        return float(result["value"]) if came.status == "ended" else None
+        return float(json.loads(came.output)["value"])
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _given_up(came: Ended, confinement: Confinement) -> Judgement:
+    if came.status == "timed_out":
+        why = f"scoring took more than {confinement.seconds_per_test:g} s"
+        return Judgement("unverifiable", "verifier_timed_out", why)
+    if came.status == "out_of_memory":
+        why = f"scoring took more than {confinement.memory_mb} MB"
+        return Judgement("unverifiable", "verifier_out_of_memory", why)
+    return Judgement("error", "verifier_failed", f"the scorer's sandbox ended with it ({came.status})")
 
 
 def exact_value(expression: str) -> Fraction | None:
@@ -135,7 +154,7 @@ _opening = Lock()
 @contextmanager
 def _session(confinement: Confinement) -> Iterator[Session]:
     """An open sandbox that nobody uses, else another; it is kept if it survives."""
-    session = _idle(confinement) or Session(confinement, _PRELOAD)
+    session = _idle(confinement) or Session(confinement, PRELOAD)
     try:
         yield session
     finally:

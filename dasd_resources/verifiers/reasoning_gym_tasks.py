@@ -8,9 +8,10 @@ or would work without bound, a form is asked of the answer first (FORMS).
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
-from dasd_resources.verifiers.evaluated_scorers import check_evaluated, evaluated_score, in_notation
+from dasd_resources.verifiers.evaluated_scorers import GaveUp, check_evaluated, evaluated_score, in_notation
 from dasd_resources.verifiers.final_answer import (
     MARKUP,
     MAX_ANSWER_CHARS,
@@ -48,8 +49,11 @@ def judge_reasoning_gym(text: str, asked: Asked) -> Judgement:
     if (longest := max(map(len, candidates))) > MAX_ANSWER_CHARS:
         reason = f"the answer has {longest} characters, at most {MAX_ANSWER_CHARS} are compared"
         return Judgement("incorrect", "wrong_answer", reason)
-    if any(has_form(answer, asked) and _score(answer, asked) == 1.0 for answer in candidates):
-        return CORRECT
+    try:
+        if any(has_form(answer, asked) and _score(answer, asked) == 1.0 for answer in candidates):
+            return CORRECT
+    except GaveUp as error:
+        return replace(error.judgement, reason=f"{error}: answer {excerpt(candidates[0])}")
     expected = f", expected {excerpt(asked.reference_answer)}" if asked.reference_answer else " does not solve the task"
     return Judgement("incorrect", "wrong_answer", f"answer {excerpt(candidates[0])}{expected}")
 

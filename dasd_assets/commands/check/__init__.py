@@ -131,8 +131,9 @@ def check(
         yield _result(f"benchmark {benchmark.name}", benchmark_questions, benchmark)
     if recipe.decontamination is not None and recipe.decontamination.files:
         yield _result("held-out questions", held_out, recipe)
-    if any(map(runs_programs, verifiers(recipe, prompts))):
-        yield _result("sandbox", sandbox, recipe)
+    names = verifiers(recipe, prompts)
+    if any(map(runs_programs, names)):
+        yield _result("sandbox", sandbox, recipe, names)
     yield _result("launcher", launcher, recipe)
     yield _result("attention", attention, recipe, models.get("student"))
     if recipe.training.report_to:

@@ -9,6 +9,7 @@ from dasd_assets.held_out_questions import held_out_rows
 from dasd_assets.records.unsafe import UNSAFE
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.sandbox import sandbox_fault
+from dasd_resources.verifiers.catalogue import preloaded, runs_programs
 
 
 def benchmark_questions(benchmark: Benchmark) -> str:
@@ -28,11 +29,12 @@ def verifiers(recipe: Recipe, prompts: Prompts) -> set[str]:
     return found
 
 
-def sandbox(recipe: Recipe) -> str:
-    """A program runs in it and is seen to end."""
+def sandbox(recipe: Recipe, names: set[str]) -> str:
+    """A program runs in it and is seen to end, beside whatever these verifiers load in it."""
     confinement = recipe.verification.confinement
-    if (fault := sandbox_fault(confinement)) is not None:
-        raise CheckFailed(fault)
+    for preload in {preloaded(name) for name in names if runs_programs(name)}:
+        if (fault := sandbox_fault(confinement, preload)) is not None:
+            raise CheckFailed(fault)
     if confinement.unsafe:
         raise CheckWarning(UNSAFE)
     return (
