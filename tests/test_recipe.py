@@ -228,6 +228,11 @@ def test_datasets_are_named_for_their_temperature() -> None:
         ("generation.temperatures", [], "generation.temperatures: Tuple should have at least 1 item"),
         ("selection.divergence.threshold", float("nan"), "threshold: Input should be a finite number (found nan)"),
         ("selection.divergence.threshold", 0.0, "threshold: Input should be greater than 0 (found 0.0)"),
+        (
+            "selection.divergence.threshold",
+            1.0,
+            "selection.divergence: threshold must be below 1 with measure probability",
+        ),
         ("selection.budgets", {"t060": {"math": 0}}, "selection.budgets.t060.math: Input should be greater than"),
         ("evaluation.temperatures", [1.0, 0.6, 1.0], "evaluation.temperatures: the same temperature twice would ask"),
         (

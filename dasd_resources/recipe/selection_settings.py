@@ -61,9 +61,15 @@ class Divergence(Part):
     measure: Measure = "probability"
     """Difference of the probabilities, or of their logarithms."""
     threshold: Annotated[float, Field(gt=0)] = 0.1
-    """The report says much greater."""
+    """The report says much greater; below 1 where probabilities are compared."""
     per: Per = "token"
     """Geometric mean over tokens (report §4), or over characters, which favours no tokenizer."""
+
+    @model_validator(mode="after")
+    def _can_be_exceeded(self) -> Self:
+        if self.measure == "probability" and self.threshold >= 1:
+            raise ValueError("threshold must be below 1 with measure probability; for nats, write measure: log")
+        return self
 
 
 class Selection(Part):
