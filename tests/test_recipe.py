@@ -245,6 +245,15 @@ def test_datasets_are_named_for_their_temperature() -> None:
         ("student.thinking_format", "harmony", "student.thinking_format must be think_tags"),
         ("teacher", "x", "teacher: Input should be a valid dictionary or instance of Model (found 'x')"),
         ("name", "Ä", "name: String should match pattern"),
+        ("name", 1234567, "name: Input should be a valid string; put it in quotes (found 1234567)"),
+        (
+            "training.learning_rate",
+            "5e-5",
+            "training.learning_rate: YAML reads 5e-5 as text: write 5.0e-5 (found '5e-5')",
+        ),
+        ("training.learning_rate", "1.5E3", "YAML reads 1.5E3 as text: write 1.5e+3"),
+        ("training.learning_rate", "fast", "training.learning_rate: Input should be a valid number (found 'fast')"),
+        ("generation.temperatures", 0.6, "generation.temperatures: must be a list: [a, b] (found 0.6)"),
     ],
 )
 def test_a_fault_names_key_value_and_remedy(tmp_path: Path, path: str, value: object, message: str) -> None:
