@@ -53,7 +53,7 @@ def open(folder: str | Path | None = None, at: int | None = None) -> "Home":
     Raises NoHome.
     """
     take_password(os.environ)
-    home = Home(home_of(os.environ) if folder is None else Path(folder).expanduser().resolve(), at)
+    home = Home(home_of(os.environ) if folder is None else Path(os.path.expanduser(folder)).resolve(), at)
     if not home.lake.catalog.exists():
         raise NoHome(
             f"there is no home in {home.path}: `dasd run` makes one; name another by dasd.open(FOLDER) or by DASD_HOME"

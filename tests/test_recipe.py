@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dasd_resources.inference.model_files import find_model
 from dasd_resources.recipe import RECIPES, RayCluster, Recipe, RecipeError, Server, dataset_name, load_recipe
 from dasd_resources.recipe.faults import MAY_HOLD_SECRETS
 from dasd_resources.recipe.parts import Part, deciding
@@ -272,11 +273,28 @@ def test_every_fault_has_its_line(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"a: [", b"\xff\xfe\x00", b"\x00", b"!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"a: [", b"\xff\xfe\x00", b"\x00", b"!!python/object:os.system {}", b"!!int x"]
+)
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(RecipeError, match=r"mine\.yaml: (not a YAML file|recipe: Input should be a valid dictionary)"):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_date_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for date in ("2025-02-03", "2025-02-30"):
+        path.write_text((RECIPES / "demo.yaml").read_text().replace("name: demo", f"name: {date}"))
+        assert load_recipe(str(path)).name == date
+
+
+def test_a_user_that_there_is_not_has_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe '~nobody-here/mine.yaml': give the path of a YAML file"):
+        load_recipe("~nobody-here/mine.yaml")
+    folder = load_recipe(changed(tmp_path, "teacher.model", "~nobody-here/teacher")).teacher.model
+    with pytest.raises(RecipeError, match=r"teacher.model: no folder ~nobody-here/teacher; give the path"):
+        find_model(folder, "teacher.model")
 
 
 def test_a_key_said_twice_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ this machine's cache, or a YAML file with the keys of a recipe's `teacher`: the 
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,7 +124,7 @@ def entry_of(recipe: Recipe, asked: str) -> Entry:
         return Entry(asked, recipe.teacher if asked == "teacher" else recipe.student)
     if asked.endswith(YAML) and Path(asked).is_file():
         return Entry(Path(asked).stem, load_model(Path(asked)))
-    folder = Path(asked).expanduser()
+    folder = Path(os.path.expanduser(asked))
     # Two parts of a folder's path, as a hub model has, so that no folder is taken for a stage of a recipe.
     name = "/".join(folder.resolve().parts[-2:]) if folder.is_dir() else asked
     return Entry(name, recipe.student.model_copy(update={"model": asked}))

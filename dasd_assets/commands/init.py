@@ -51,7 +51,7 @@ class NotSaid(UserError):
 
 def command(args: argparse.Namespace) -> int:
     """Exit code 1 if a check failed: the recipe is written all the same, to be corrected."""
-    path = Path(args.file).expanduser().resolve()
+    path = Path(os.path.expanduser(args.file)).resolve()
     if path.exists() and not args.force:
         raise NotSaid(f"{path} is there; name another file, or add --force to replace it")
     document = drafted(args, path)
@@ -137,7 +137,7 @@ def _served_teacher(args: argparse.Namespace, url: str) -> tuple[ServedModel, di
 
 
 def _local_model(name: str, folder: Path) -> dict[str, Plain]:
-    model: dict[str, Plain] = {"model": _relative(name, folder) if Path(name).expanduser().is_dir() else name}
+    model: dict[str, Plain] = {"model": _relative(name, folder) if Path(os.path.expanduser(name)).is_dir() else name}
     package = ENGINES[DEFAULT_ENGINE].package
     if package is not None and find_spec(package) is None:
         model["engine"] = PLAIN_SCORER
@@ -184,7 +184,7 @@ def _said(value: str | None, flag: str, question: str, known: Sequence[str]) -> 
 
 def _relative(path: str, folder: Path) -> str:
     """As a recipe in that folder names it: from there if it lies below, else from the root."""
-    full = Path(path).expanduser().resolve()
+    full = Path(os.path.expanduser(path)).resolve()
     return f"./{full.relative_to(folder)}" if full.is_relative_to(folder) and full != folder else str(full)
 
 

@@ -8,6 +8,7 @@ code).
 import hashlib
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def find_model(name: str, key: str) -> Path:
 
     Raises RecipeError naming the recipe key (`teacher.model`), its value and what to do; it never downloads.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():

@@ -1,5 +1,6 @@
 """Loading experiments: shipped ones, those in the home's folder `experiments`, or a file given by its path."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -25,7 +26,7 @@ def load_experiment(name_or_path: str, home: Path) -> Experiment:
 
     Raises RecipeError with a line per fault: the file, the key, what is wrong with it, the value found.
     """
-    path = experiment_files(home).get(name_or_path, Path(name_or_path).expanduser().resolve())
+    path = experiment_files(home).get(name_or_path, Path(os.path.expanduser(name_or_path)).resolve())
     if not path.is_file():
         known = ", ".join(experiment_files(home))
         raise RecipeError(
@@ -41,7 +42,7 @@ def read_experiment(path: Path) -> Experiment:
         experiment = _validated(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error, Experiment))) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None

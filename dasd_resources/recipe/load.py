@@ -4,6 +4,7 @@ Relative paths start at the folder of the recipe's file. A shipped recipe's star
 files, but for those that the package itself holds (the demo's and the school's).
 """
 
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +38,7 @@ def load_recipe(name_or_path: str, home: Path | None = None) -> Recipe:
 def load_model(path: Path) -> Model:
     """The model of a YAML file with the keys of a recipe's `teacher`; raises RecipeError as `load_recipe` does."""
     model = _read(path, Model)
-    folder = (path.parent / Path(model.model).expanduser()).resolve()
+    folder = (path.parent / os.path.expanduser(model.model)).resolve()
     return model.model_copy(update={"model": str(folder)}) if folder.is_dir() else model
 
 
@@ -49,12 +50,12 @@ def _read(path: Path, part: type[Section]) -> Section:
         return part.model_validate(yaml.load(path.read_text(encoding="utf-8"), UniqueKeys))
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path.name}: {line}" for line in error_lines(error, part))) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets a `!!int x` be one
         raise RecipeError(f"{path}: not a YAML file: {error}") from None
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which no key occurs twice; of two, YAML would silently take the last."""
+    """Safe YAML in which no key occurs twice, of which YAML would silently take the last, and a date is a text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set[Hashable]()
@@ -68,9 +69,15 @@ class UniqueKeys(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
+UniqueKeys.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _find(name_or_path: str) -> Path:
     shipped = RECIPES / f"{name_or_path}.yaml"
-    path = shipped if shipped.is_file() else Path(name_or_path).expanduser().resolve()
+    path = shipped if shipped.is_file() else Path(os.path.expanduser(name_or_path)).resolve()
     if path.is_file():
         return path
     names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
@@ -82,7 +89,7 @@ def _find(name_or_path: str) -> Path:
 
 def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:
     def resolve(path: str) -> str:
-        here = (folder / Path(path).expanduser()).resolve()
+        here = (folder / os.path.expanduser(path)).resolve()
         if folder.resolve() == RECIPES and here.is_relative_to(PACKAGE) and not here.exists():
             return str((home / path).resolve())
         return str(here)
