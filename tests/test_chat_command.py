@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,15 @@ import dagster as dg
 import pytest
 from conftest import Fake, FakeEngine, Project
 
-from dasd_assets.commands.chat import Sampling, Speaker, answer_all, find_model, questions, require_one_process
+from dasd_assets.commands.chat import (
+    Sampling,
+    Speaker,
+    answer_all,
+    find_model,
+    questions,
+    require_one_process,
+    sampling_of,
+)
 from dasd_assets.commands.engine_slot import ENGINE_POOL
 from dasd_assets.service.instance import open_instance
 from dasd_resources.home import prepare_home
@@ -111,6 +120,18 @@ def test_two_models_are_not_put_on_a_gpu_that_one_keeps(project: Project) -> Non
     require_one_process([("student", kept)])
     with pytest.raises(RecipeError, match=r"^student: this engine keeps its GPU .* leave --beside out, or serve"):
         require_one_process([("student", kept), ("teacher", speaker.model)])
+
+
+def test_a_sampling_that_no_recipe_may_have_is_refused(project: Project) -> None:
+    given = Namespace(temperature=0.5, top_p=None, max_tokens=None, system=None)
+    assert sampling_of(project.recipe, given).temperature == 0.5
+    for name, value, told in (
+        ("temperature", 0.0, r"temperatures.0: Input should be greater than 0 \(found 0.0\)"),
+        ("temperature", 7.0, "temperatures.0: Input should be less than or equal to 2"),
+        ("top_p", 1.5, "top_p: Input should be less than or equal to 1"),
+    ):
+        with pytest.raises(RecipeError, match=f"^dasd chat: {told}"):
+            sampling_of(project.recipe, Namespace(**{**vars(given), name: value}))
 
 
 def test_blank_lines_ask_nothing() -> None:

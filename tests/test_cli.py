@@ -21,6 +21,13 @@ def test_sql_prints_json(home: Project, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out) == [{"n": 15}]
 
 
+@pytest.mark.parametrize("words", [["ui", "--port", "99999"], ["view", "--port", "0"], ["ui", "--port", "-1"]])
+def test_a_port_is_one_that_there_is(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "argument --port: 1 to 65535" in capsys.readouterr().err
+
+
 def test_sql_reads_an_earlier_snapshot(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sql", "SELECT count(*) AS n FROM prompts", "--json", "--at", "2"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"n": 0}]

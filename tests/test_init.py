@@ -8,6 +8,7 @@ import yaml
 from stub_server import MODEL, Stub, listening
 
 from dasd_assets.cli import main
+from dasd_assets.cli.parser import parse
 from dasd_assets.commands import init
 from dasd_assets.commands.found_models import base_url, cached_models, context_of
 from dasd_resources.chat import Chat
@@ -65,6 +66,43 @@ def test_a_server_says_what_it_has(folder: Path, capsys: pytest.CaptureFixture[s
     assert "start the server, or correct the address" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "told"),
+    [
+        (
+            "http://10.0.0.9:8000",
+            "sk-secret",
+            "the key in TEACHER_KEY would cross the network in the clear to http://10.",
+        ),
+        ("http://127.0.0.1:9", "sk-secret\nmore", "the value of TEACHER_KEY is not a key; set it to the key alone"),
+        ("http://127.0.0.1:9", "", "the environment variable TEACHER_KEY is not set"),
+        ("http://127.0.0.1:9", "sk-secret", "start the server, or correct the address"),
+        ("http://me:sk-secret@10.0.0.9", "", "--teacher: server.base_urls: each must read http(s)://host[:port]/v1"),
+        ("http://[::1", "", "each must read http(s)://host[:port]/v1"),
+    ],
+)
+def test_a_key_is_sent_nowhere_in_the_clear_and_never_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str, key: str, told: str
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", key)
+    words = ["--teacher", url, "--student", STUDENT, "--benchmark", TASK, "--api-key-env", "TEACHER_KEY"]
+    assert main(["init", "mine.yaml", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "sk-secret" not in error
+
+
+def test_a_terminal_that_ends_says_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ends)
+    assert main(["init", "mine.yaml"]) == 2
+    assert "--teacher is missing; answer the question, or give the flag" in capsys.readouterr().err
+
+
 def test_what_was_not_said_is_asked_in_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["", TEACHER, STUDENT, TASK])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -79,6 +117,17 @@ def test_without_a_terminal_the_flag_is_named(folder: Path, capsys: pytest.Captu
     assert main(["init", "mine.yaml", "--teacher", TEACHER, "--student", STUDENT, "--benchmark", "amie25=x"]) == 2
     assert "--benchmark amie25=x: no layout with its file (aime24=FILE" in capsys.readouterr().err
     assert not (folder / "mine.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("landing", "written"),
+    [("s3://bucket/prompts", "s3://bucket/prompts"), ("zip://*.jsonl::s3://b/p.zip",) * 2, ("prompts", "./prompts")],
+)
+def test_questions_may_land_in_a_store(folder: Path, landing: str, written: str) -> None:
+    words = ["init", "mine.yaml", "--teacher", TEACHER, "--student", STUDENT, "--benchmark", TASK, "--landing", landing]
+    args = parse(words)
+    args.home = folder / ".dasd"
+    assert init.drafted(args, folder / "mine.yaml")["automation"] == {"landing": written}
 
 
 def test_models_of_the_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,3 +11,10 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return value
+
+
+def port(text: str) -> int:
+    """The type of an argument that is a port to listen on."""
+    if not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError("1 to 65535")
+    return int(text)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from dasd_assets.audit.arguments import RECIPE_HELP, positive
+from dasd_assets.audit.arguments import RECIPE_HELP, port, positive
 from dasd_assets.commands import LOOPBACK
 from dasd_resources.spelling import meant
 from dasd_resources.visible_text import hand_over
@@ -94,7 +94,8 @@ def _add_init(commands: Subparsers) -> None:
     init.add_argument(
         "--benchmark", nargs="+", metavar="LAYOUT=FILE", help="held-out questions; or reasoning_gym:DATASET"
     )
-    init.add_argument("--landing", metavar="FOLDER", help="where questions land (default: $DASD_HOME/prompts)")
+    landing_help = "where questions land, or an fsspec URL such as s3://… (default: $DASD_HOME/prompts)"
+    init.add_argument("--landing", metavar="FOLDER", help=landing_help)
     init.add_argument("--force", action="store_true", help="replace a file that is there")
     init.set_defaults(command=_command("init"))
 
@@ -146,7 +147,7 @@ def _add_work(commands: Subparsers) -> None:
     _add_experiment(commands)
     ui = commands.add_parser("ui", help="open Dagster's web UI and daemon on loopback")
     ui.add_argument("--host", default=LOOPBACK, help="any address but loopback is open to everybody who can reach it")
-    ui.add_argument("--port", type=int, default=3000)
+    ui.add_argument("--port", type=port, default=3000)
     help_text = "the report's page in the web browser (default: on a terminal, where a browser has a window)"
     ui.add_argument("--open", action=argparse.BooleanOptionalAction, help=help_text)
     ui.set_defaults(command=_command("ui"))

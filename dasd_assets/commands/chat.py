@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
@@ -33,7 +34,8 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engine import Completion, Failure, GenerationRequest, InferenceEngine, StreamingEngine
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.recipe import Recipe, RecipeError, load_recipe
+from dasd_resources.recipe import Evaluation, Recipe, RecipeError, load_recipe
+from dasd_resources.recipe.faults import error_lines
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show, show_message
 
@@ -91,13 +93,15 @@ def converse(engines: Engines, models: Sequence[tuple[str, PromptedModel]], samp
 
 
 def sampling_of(recipe: Recipe, args: argparse.Namespace) -> Sampling:
-    """As held-out questions are asked, but for what the call says; as long as a response may be."""
-    return Sampling(
-        recipe.evaluation.temperatures[0] if args.temperature is None else args.temperature,
-        recipe.evaluation.top_p if args.top_p is None else args.top_p,
-        args.max_tokens or recipe.generation.max_tokens,
-        args.system,
-    )
+    """As held-out questions are asked, but for what the call says; as long as a response may be. Raises RecipeError."""
+    instead = {"temperatures": None if args.temperature is None else (args.temperature,), "top_p": args.top_p}
+    said = {key: value for key, value in instead.items() if value is not None}
+    try:
+        asked = Evaluation.model_validate({**recipe.evaluation.model_dump(), **said})
+    except ValidationError as error:
+        raise RecipeError(f"dasd chat: {'; '.join(error_lines(error, Evaluation))}") from None
+    max_tokens = args.max_tokens or recipe.generation.max_tokens
+    return Sampling(asked.temperatures[0], asked.top_p, max_tokens, args.system)
 
 
 def find_model(warehouse: Warehouse, engines: Engines, recipe: Recipe, asked: str) -> Checkpoint:

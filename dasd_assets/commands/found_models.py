@@ -1,17 +1,20 @@
 """The models that a recipe can name: those of this machine's Hugging Face cache, and those that a server has."""
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+from pydantic import ValidationError
 
 from dasd_resources.inference.model_files import CONTEXT_KEYS, find_model
-from dasd_resources.recipe import RecipeError
+from dasd_resources.inference.replica import AttemptFailed, Busy, Refused, Replica, checked_secret, http_client
+from dasd_resources.recipe import Model, RecipeError, Server
+from dasd_resources.recipe.faults import error_lines
 
-SECONDS = 10.0  # for a server to list its models
+SECONDS, MAX_BYTES = 10.0, 2**22  # for a server to list its models
 
 
 @dataclass(frozen=True)
@@ -79,22 +82,20 @@ def is_url(text: str) -> bool:
 
 def base_url(url: str) -> str:
     """The address that its API begins with: `http://host:8000` -> `http://host:8000/v1`."""
-    parts = httpx.URL(url)
-    return str(parts.copy_with(path="/v1")) if parts.path in ("", "/") else url.rstrip("/")
+    path = url.partition("://")[2].partition("/")[2]
+    return url.rstrip("/") + ("" if path else "/v1")
 
 
 def served_models(url: str, api_key_env: str | None) -> list[ServedModel]:
     """What an OpenAI-compatible server lists under /models. Raises RecipeError, with what to do, if it does not."""
-    key = os.environ.get(api_key_env) if api_key_env else None
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    server = _server(url, api_key_env)
+    secret = checked_secret(server, os.environ.get(api_key_env or ""))
     try:
-        reply = httpx.get(f"{url}/models", headers=headers, timeout=SECONDS)
-        reply.raise_for_status()
-        listed = reply.json()["data"]
+        listed = json.loads(asyncio.run(_models_page(server, secret)))["data"]
         found = [
             ServedModel(str(one["id"]), _text(one.get("root")), _number(one.get("max_model_len"))) for one in listed
         ]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (AttemptFailed, Busy, Refused, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(
             f"--teacher {url}: no list of models at {url}/models ({type(error).__name__}: {error}); start the server, "
             "or correct the address" + ("" if api_key_env else "; if it wants a key, name its variable: --api-key-env")
@@ -102,6 +103,23 @@ def served_models(url: str, api_key_env: str | None) -> list[ServedModel]:
     if not found:
         raise RecipeError(f"--teacher {url}: the server has no model")
     return found
+
+
+def _server(url: str, api_key_env: str | None) -> Server:
+    """The server as a recipe has it, whose rules hold: no password in the address, no key in the clear."""
+    server = {"base_urls": [url], "model": "any", "revision": "any", "api_key_env": api_key_env}
+    try:
+        served = Model.model_validate({"model": "any", "server": server}).server
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"--teacher: {line}" for line in error_lines(error, Model))) from None
+    assert served is not None
+    return served
+
+
+async def _models_page(server: Server, secret: str | None) -> bytes:
+    async with http_client(server, secret, None) as client:
+        replica = Replica(server.base_urls[0], client, secret, asyncio.Semaphore(1))
+        return await replica.fetch("/models", None, MAX_BYTES, SECONDS)
 
 
 def _text(value: object) -> str | None:

@@ -34,6 +34,7 @@ from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.recipe import load_recipe
 from dasd_resources.recipe.document import SCHEMA_HINT, Plain, schema_text, text_of
 from dasd_resources.recipe.parts import CONTEXT
+from dasd_resources.recipe.service_settings import is_store
 from dasd_resources.visible_text import show, visible
 from dasd_resources.whole_files import write_whole
 
@@ -84,9 +85,7 @@ def drafted(args: argparse.Namespace, path: Path) -> dict[str, Plain]:
         teacher["thinking_format"] = "harmony"
     student = {**_local_model(student_name, path.parent), "system_prompt": SYSTEM_PROMPT}
     of_student = context_of(student_name)
-    landing: dict[str, Plain] = (
-        {"automation": {"landing": _relative(args.landing, path.parent)}} if args.landing else {}
-    )
+    landing: dict[str, Plain] = {"automation": {"landing": _landing(args.landing, path.parent)}} if args.landing else {}
     training = training_here(of_student)
     return {
         "name": re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_") or "mine",
@@ -177,9 +176,16 @@ def _said(value: str | None, flag: str, question: str, known: Sequence[str]) -> 
         raise NotSaid(f"{flag} is missing. {question}.{listed}")
     for number, name in enumerate(known, start=1):
         show(f"  {number}  {name}")
-    while not (answer := input(f"{visible(question)}: ").strip()):
-        pass
+    try:
+        while not (answer := input(f"{visible(question)}: ").strip()):
+            pass
+    except EOFError:
+        raise NotSaid(f"{flag} is missing; answer the question, or give the flag") from None
     return known[int(answer) - 1] if answer.isdecimal() and 0 < int(answer) <= len(known) else answer
+
+
+def _landing(place: str, folder: Path) -> str:
+    return place if is_store(place) else _relative(place, folder)
 
 
 def _relative(path: str, folder: Path) -> str:

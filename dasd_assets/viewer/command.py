@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from threading import Thread
 from urllib.parse import urlsplit
 
-from dasd_assets.audit.arguments import RECIPE_HELP
+from dasd_assets.audit.arguments import RECIPE_HELP, port
 from dasd_assets.commands import LOOPBACK
 from dasd_resources.errors import UserError
 from dasd_resources.home import VIEWER
@@ -26,7 +26,7 @@ def add_commands(commands: Subparsers) -> None:
     """Add `view` to the `dasd` command's parsers; cli.py sets `home` on the arguments."""
     view = commands.add_parser("view", help="look at questions, responses, answers and results in the browser")
     view.add_argument("--host", default=LOOPBACK, help="for any but loopback, the address has a token in it")
-    view.add_argument("--port", type=int, default=urlsplit(VIEWER).port)
+    view.add_argument("--port", type=port, default=urlsplit(VIEWER).port)
     view.add_argument("--allow-host", nargs="+", default=[], metavar="NAME", help="names by which others reach it")
     view.add_argument("--dagster", metavar="URL", help="where `dasd ui` is, for links (default: this home's last)")
     view.add_argument("--recipe", help=RECIPE_HELP)

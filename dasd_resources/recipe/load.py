@@ -17,6 +17,7 @@ from dasd_resources.recipe.faults import error_lines
 from dasd_resources.recipe.model_settings import Model
 from dasd_resources.recipe.parts import Part, RecipeError
 from dasd_resources.recipe.recipe import Recipe
+from dasd_resources.recipe.service_settings import is_store
 from dasd_resources.spelling import meant
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def _resolve_paths(recipe: Recipe, folder: Path, home: Path) -> Recipe:
         return resolve(name) if name.startswith(".") or Path(resolve(name)).is_dir() else name
 
     landing = recipe.automation.landing
-    if landing is not None and "://" not in landing and "::" not in landing:
+    if landing is not None and not is_store(landing):
         landing = resolve(landing)
     compared = recipe.decontamination
     if compared is not None:

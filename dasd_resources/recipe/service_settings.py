@@ -22,6 +22,11 @@ QUERY = re.compile(r"^(?!file:)[^:/]+://.*\?")  # a signature, a token
 Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 
 
+def is_store(landing: str) -> bool:
+    """Whether files land behind an fsspec URL, chained ones too, rather than in a folder of this machine."""
+    return "://" in landing or "::" in landing
+
+
 def checked_cron(cron: str | None) -> str | None:
     """The expression: a word such as @daily, or five fields of numbers, ranges, lists and steps. Raises ValueError."""
     fields = (cron or "").split()

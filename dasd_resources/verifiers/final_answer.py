@@ -71,7 +71,7 @@ def marked(answer: str) -> str:
 
 def last_marker(answer: str) -> re.Match[str] | None:
     """The last "answer is", "Answer:", "Final Answer" or "####", with the white space and markup that follow."""
-    return max(_MARKER.finditer(answer), key=re.Match.end, default=None)
+    return next(reversed(list(_MARKER.finditer(answer))), None)
 
 
 def _sentence(text: str) -> str:

@@ -116,7 +116,7 @@ def _worded(text: str, reference: str) -> list[str]:
 
 def _block(text: str) -> str | None:
     """The last fenced block, where nothing but this block is said to be the answer ("The answer is as follows:")."""
-    fence = max(_FENCED.finditer(text), key=re.Match.end, default=None)
+    fence = next(reversed(list(_FENCED.finditer(text))), None)
     if fence is None or boxed(text):
         return None
     marker = last_marker(text)
