@@ -11,6 +11,8 @@ REFUSALS = [
     "I cannot provide instructions for this.",
     "I'm unable to help with that.",
     "Sorry, I can't answer this.",
+    "Sorry, I am not able to respectfully answer.",
+    "Sorry, that's not something I can do.",
     "I must decline.",
     "I won't be able to help you here, sorry. I can't assist with that.",
     "As an AI language model, I cannot have opinions on that.",

@@ -28,8 +28,8 @@ def _spaced(pattern: str) -> str:
 _REFUSAL = re.compile(
     rf"""(?<![\"'“‘「])(?:
         \b(?:I|we)\s?{_spaced(_CANNOT)}\ (?:\w+ly\ )?(?:{_DO}|{_GIVE}{_spaced(_THAT)})
-      | \bsorry,?\ (?:but\ )?(?:I|we)\s?(?:{_spaced(_CANNOT)})\ (?:\w+ly\ )?(?:{_DO}|{_GIVE})
-      | \bsorry,?\ (?:but\ )?(?:that's|this\ is|that\ is)\ (?:not\ )?something\ I\ (?:can|can't|cannot)\b
+      | \b[Ss]orry,?\ (?:but\ )?(?:I|we)\s?(?:{_spaced(_CANNOT)})\ (?:\w+ly\ )?(?:{_DO}|{_GIVE})
+      | \b[Ss]orry,?\ (?:but\ )?(?:that's|this\ is|that\ is)\ (?:not\ )?something\ I\ (?:can|can't|cannot)\b
       | \b(?:I|we)\ (?:must|have\ to|need\ to|will\ have\ to)\ (?:respectfully\ )?(?:decline|refuse)\b
       | \bI(?:'d|\ would)\ (?:rather|prefer)\ not\ (?:to\ )?(?:answer|discuss|help|say)\b
       | \b[Aa]s\ an?\ (?:AI|artificial\ intelligence|(?:large\ )?language\ model)\b[^.\n]{{0,80}}

@@ -24,15 +24,15 @@ _NUMBER = rf"[-−]?(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,{MAX_DIGITS}}})(?:\.\d{{1,{M
 _OPERATOR = r"(?:[-−+*/×·÷]|\\times|\\cdot|\\div)"
 _SIDE = rf"{_NUMBER}(?:\s*{_OPERATOR}\s*{_NUMBER}){{0,{MAX_TERMS}}}"
 _EQUALS = r"\s*(?:=|\bgives\b|\bequals\b)\s*"
-_EQUATION = re.compile(rf"(?<![\w.,$^_\\]){_SIDE}(?:{_EQUALS}{_SIDE})+(?![\w%^!(\[{{\\])(?![.,]\d)")
+_EQUATION = re.compile(rf"(?<![\w.,$^_√\\]){_SIDE}(?:{_EQUALS}{_SIDE})+(?![\w%^√!(\[{{\\])(?![.,]\d)")
 _PART = re.compile(rf"({_NUMBER})|({_OPERATOR})")
 _COMPUTES = re.compile(rf"\d\s*{_OPERATOR}")
 # What stands beside an equation where it is a part of another formula, or holds in other arithmetic.
 _GOES_ON_BEFORE = re.compile(
-    r"(?:[-−+*/×·÷^=)}\]|:]|\\[a-z]+|\b(?:of|plus|minus|times|over|by|log|ln|sin|cos|tan|sqrt|root))\s*\Z"
+    r"(?:[-−+*/×·÷^√=)}\]|:]|\\[a-z]+|\b(?:of|plus|minus|times|over|by|log|ln|sin|cos|tan|sqrt|root))\s*\Z"
 )
 _GOES_ON_AFTER = re.compile(
-    r"\s*(?:[-−+*/×·÷^|:]\s*[\w(\\{]|\(?\s*\\?[bp]?mod\b|r(?:emainder)?\s*\d|remainder|times\b|over\b)"
+    r"\s*(?:[-−+*/×·÷^|:]\s*[\w(√\\{]|\(?\s*\\?[bp]?mod\b|r(?:emainder)?\s*\d|remainder|times\b|over\b)"
 )
 _TAKEN_BACK = re.compile(
     r"[\s.,;!?)*-]*(?:wait|hmm|no\b|oops|actually|but\b|(?:that|this)(?:'s| is)? (?:not|wrong))", re.I
@@ -89,6 +89,7 @@ def _value(side: str) -> Fraction:
             terms[-1] /= value
         else:
             terms.append(-value if pending in _MINUS else value)
+        pending = "+"  # the sign of a number that follows without an operator is its own: `2*3-5`
     return sum(terms, Fraction(0))
 
 
