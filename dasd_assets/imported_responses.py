@@ -33,7 +33,7 @@ from dasd_assets.rules.imports import (
     wanted_imports,
     without_dataset,
 )
-from dasd_assets.rules.landed import ITS_PROMPT, LANDED_ASSET
+from dasd_assets.rules.landed import ITS_PROMPT, LANDED, LANDED_ASSET, LANDED_LOGPROBS
 from dasd_resources.chat import Aligned
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -44,16 +44,12 @@ from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_PER_READ = 4096  # of 8,192 tokens: 400 MB of texts and lists
 RESPONSES_PER_SCORING = 1024
-_LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.sample, l.text, l.finish_reason,
-        p.question, p.system_prompt
-    FROM landed_responses l {ITS_PROMPT}
-    WHERE p.batch = $batch AND l.landed_id IN (SELECT unnest($ids::VARCHAR[]))
-    ORDER BY l.landed_id, l.batch, l.source_line, l.item"""
-_TEXTS = f"SELECT * EXCLUDE (sample) FROM ({_LANDED})"
-# Several files may name one sample: those count that landed first, as of several equal responses.
-_WITH_LOGPROBS = f"""SELECT DISTINCT ON (t.landed_id) t.landed_id, t.text, t.finish_reason, g.token_ids, g.logprobs
-    FROM ({_LANDED}) t JOIN landed_logprobs g USING (sample)
-    ORDER BY t.landed_id, g.batch, g.source_line, g.item"""
+_WANTED = "p.batch = $batch AND l.landed_id IN (SELECT unnest($ids::VARCHAR[]))"
+_TEXTS = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.text, l.finish_reason, p.question, p.system_prompt
+    FROM {LANDED} l {ITS_PROMPT} WHERE {_WANTED} ORDER BY l.landed_id"""
+_WITH_LOGPROBS = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.text, l.finish_reason, g.token_ids, g.logprobs
+    FROM {LANDED} l {ITS_PROMPT} JOIN {LANDED_LOGPROBS} g ON g.sample = l.sample WHERE {_WANTED}
+    ORDER BY l.landed_id, g.place, g.source_line, g.item"""
 
 
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -86,7 +82,8 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
         context: dg.AssetExecutionContext, warehouse: Warehouse, engines: Engines
     ) -> dg.MaterializeResult:
         teacher, batch = engines.find(recipe.teacher, "teacher.model"), context.partition_key
-        landed = landed_in(warehouse, batch, batches(context.instance))
+        existing = batches(context.instance)
+        landed = landed_in(warehouse, batch, existing)
         wanted = wanted_imports(landed, recipe, dataset, teacher)
         todo = [wanted[key] for key in missing(wanted, present_responses(warehouse, batch, temperature, teacher))]
         # Those of no dataset are nobody's: the first asset reports them, and takes back what it reported before.
@@ -96,7 +93,7 @@ def _imports(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetsDefin
         with Ledger(warehouse, "responses", origin(context), batch) as ledger:
             for failure in without_dataset(landed, recipe) if is_first else ():
                 ledger.fail(failure)
-            rows = Importer(recipe, warehouse, teacher, batch, todo).rows(engines)
+            rows = Importer(recipe, warehouse, teacher, batch, existing, todo).rows(engines)
             for row in logged(rows, len(todo), "responses imported", context.log.info):
                 if isinstance(row, Failure):
                     ledger.fail(row)
@@ -117,6 +114,7 @@ class Importer:
     warehouse: Warehouse
     teacher: PromptedModel
     batch: str
+    existing: Sequence[str]
     todo: Sequence[WantedImport]
     _indices: dict[str, int] = field(init=False)
 
@@ -171,7 +169,8 @@ class Importer:
         """Each with what landed of it, some at a time; no snapshot is held while these are scored."""
         for first in range(0, len(todo), RESPONSES_PER_READ):
             part = {one.landed_id: one for one in todo[first : first + RESPONSES_PER_READ]}
-            found = self.warehouse.read(query, {"batch": self.batch, "ids": list(part)})
+            params = {"batch": self.batch, "existing": list(self.existing), "ids": list(part)}
+            found = self.warehouse.read(query, params)
             for rows in found.iter_slices(RESPONSES_PER_SCORING):
                 yield [(part[row["landed_id"]], row) for row in rows.iter_rows(named=True)]
 

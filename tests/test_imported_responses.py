@@ -16,7 +16,10 @@ from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
 from dasd_assets.audit.verify.imports import imports
 from dasd_assets.commands.check import check
+from dasd_assets.imported_responses import Importer
 from dasd_assets.landed_responses import landed_counts
+from dasd_assets.rules.imports import landed_in, wanted_imports
+from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.withdrawals import withdraw
 from dasd_resources.inference.engine import Completion
@@ -132,6 +135,35 @@ def test_what_was_read_of_a_landed_file_is_read_again_where_it_was_lost(
     project.materialize("landed_responses")
     for table, known in before.items():
         assert project.read(f"SELECT * EXCLUDE run_id FROM {table} ORDER BY ALL").equals(known), table
+
+
+def test_logprobs_are_those_that_landed_first_with_any_landing_of_the_response(
+    project: Project, rows: list[dict[str, object]]
+) -> None:
+    absent(project)
+    teacher = project.engines.find(project.recipe.teacher, "teacher.model")
+    companion = {**logprobs_of(rows[:1])[0], **{key: rows[1][key] for key in TOKENS}}  # of another response
+    for name, landed in (("texts", texts_of(rows[:1])), ("whole", rows[:1]), ("wrong", [companion])):
+        land(project, f"{name}.jsonl", landed)
+    project.materialize("prompts,landed_responses")
+    batch_of = dict(project.read("SELECT source_file, batch FROM landed_files").iter_rows())
+    texts, whole, wrong = (batch_of[f"{name}.jsonl"] for name in ("texts", "whole", "wrong"))
+    [batch] = project.read("SELECT batch FROM prompts")["batch"]
+
+    def imported(*existing: str) -> object:
+        wanted = wanted_imports(landed_in(project.warehouse, batch, existing), project.recipe, "t060", teacher)
+        todo = list(wanted.values())
+        [found] = Importer(project.recipe, project.warehouse, teacher, batch, existing, todo).rows(project.engines)
+        return found["token_ids"] if isinstance(found, dict) else found.kind
+
+    tokens = rows[0]["token_ids"]
+    assert [imported(texts), imported(texts, wrong), imported(texts, wrong, whole)] == [
+        *("no_logprobs", "tokens_differ", "tokens_differ")
+    ]
+    assert imported(texts, whole) == imported(whole, texts) == imported(whole) == tokens
+    assert imported(texts, whole, wrong) == tokens
+    versions = [landed_versions(project.warehouse, one)[batch] for one in ([texts], [texts, whole], [whole, texts])]
+    assert versions[0] != versions[1] == versions[2]
 
 
 @pytest.mark.drill

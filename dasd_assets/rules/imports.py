@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dasd_assets.rules.ids import imported_response_id, seed_of
-from dasd_assets.rules.landed import IN_EXISTING, ITS_PROMPT
+from dasd_assets.rules.landed import IS_GIVEN, ITS_PROMPT, LANDED
 from dasd_assets.rules.rule import Rule
 from dasd_resources.chat import Aligned, UnsupportedQuestion
 from dasd_resources.chat.landed_text import canonical_response
@@ -40,10 +40,10 @@ NO_DATASET: FailureKind = "no_dataset"
 GIVEN, PREFILL = "given", "prefill"  # values of `responses.logprob_origin`
 # The first landing of each response to a question of the batch. Texts and lists are read later, a part at a time.
 _LANDED = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, p.prompt_id, l.temperature, l.sample_index, l.source_file,
-        l.source_line, l.item, l.batch AS landed_in, l.sample IN (SELECT sample FROM landed_logprobs) AS given
-    FROM landed_responses l {ITS_PROMPT}
-    WHERE p.batch = $batch AND {IN_EXISTING} AND p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
-    ORDER BY l.landed_id, l.batch, l.source_line, l.item"""
+        l.source_line, l.item, l.place, bool_or({IS_GIVEN}) OVER (PARTITION BY l.landed_id) AS given
+    FROM {LANDED} l {ITS_PROMPT}
+    WHERE p.batch = $batch AND p.prompt_id NOT IN (SELECT prompt_id FROM withdrawn_prompts)
+    ORDER BY l.landed_id, l.place, l.source_line, l.item"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class WantedImport:
 def landed_in(lake: Lake, batch: str, existing: Sequence[str]) -> pl.DataFrame:
     """The landed responses to a batch's questions, without their texts, in the order in which they landed.
 
-    existing: all batches.
+    existing: all batches, in the same order.
     """
-    return lake.read(_LANDED, {"batch": batch, "existing": list(existing)}).sort("landed_in", "source_line", "item")
+    return lake.read(_LANDED, {"batch": batch, "existing": list(existing)}).sort("place", "source_line", "item")
 
 
 def sampled_at(row: Mapping[str, object], recipe: Recipe) -> float | None:

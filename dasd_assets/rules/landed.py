@@ -23,14 +23,18 @@ NOTHING_LANDED = "none"
 _SAME_QUESTION = "coalesce(p.question_key, p.prompt_id) = l.prompt_id"
 ITS_PROMPT = f"JOIN prompts p ON {_SAME_QUESTION}"
 WITHOUT_PROMPT = f"ANTI JOIN prompts p ON {_SAME_QUESTION}"  # its question was rejected: held out, or withdrawn, say
-# A file whose batch was removed brings nothing any more; what was imported of it stays.
-IN_EXISTING = "l.batch IN (SELECT unnest($existing::VARCHAR[]))"
+# A file whose batch was removed brings nothing any more; what was imported of it stays. Batches exist in the order in
+# which they landed, and of several equal responses, or of several logprobs for one, those count that landed first.
+_OF_EXISTING = """FROM {} JOIN (SELECT unnest($existing::VARCHAR[]) AS batch,
+        generate_subscripts($existing::VARCHAR[], 1) AS place) USING (batch)"""
+LANDED, LANDED_LOGPROBS = (f"({_OF_EXISTING.format(table)})" for table in ("landed_responses", "landed_logprobs"))
+# Whether logprobs of a landed response l are there: with one of its landings, or in a companion that names one of them.
+IS_GIVEN = f"l.sample IN (SELECT sample FROM {LANDED_LOGPROBS})"
 # A response that landed twice counts once. The sum does not depend on order.
-_VERSIONS = f"""WITH given AS (SELECT DISTINCT sample FROM landed_logprobs),
-        landed AS (SELECT DISTINCT l.landed_id, l.prompt_id, l.sample FROM landed_responses l WHERE {IN_EXISTING})
-    SELECT p.batch, count(*) || '-' || sum(md5_number_lower(
-            l.landed_id || CASE WHEN g.sample IS NULL THEN '' ELSE ' given' END)::HUGEINT) AS version
-    FROM landed l {ITS_PROMPT} LEFT JOIN given g ON g.sample = l.sample GROUP BY p.batch"""
+_VERSIONS = f"""SELECT p.batch, count(*) || '-' || sum(md5_number_lower(
+            l.landed_id || CASE WHEN l.given THEN ' given' ELSE '' END)::HUGEINT) AS version
+    FROM (SELECT landed_id, prompt_id, bool_or({IS_GIVEN}) AS given FROM {LANDED} l GROUP BY ALL) l {ITS_PROMPT}
+    GROUP BY p.batch"""
 
 
 def reading_version(recipe: "Recipe") -> str:
