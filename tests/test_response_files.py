@@ -195,6 +195,25 @@ def test_a_questions_rows_are_no_duplicate_lines(tmp_path: Path) -> None:
     assert len(brought(path)) == 3
 
 
+def test_what_a_later_row_knows_of_its_question_is_not_lost(tmp_path: Path) -> None:
+    known = [{}, {"reference_answer": 2, "verifier": "math"}, {"reference_answer": 2, "verifier": "math"}, {}]
+    rows = [{"question": ASKED, "response": str(number), **one} for number, one in enumerate(known)]
+    first, second = read_questions(landed(tmp_path, *rows), "a.jsonl")
+    assert isinstance(first, Prompt) and isinstance(second, RejectedPrompt) and second.line is not None
+    assert (second.kind, second.source_line) == ("duplicate_line", 2)
+    assert (second.line.reference_answer, second.line.verifier) == ("2", "math")
+
+
+def test_a_row_with_a_response_is_no_companion_whatever_its_question_is_called(tmp_path: Path) -> None:
+    row = {"problem": ASKED, "response": SAID, "sample_uuid": "u1", "token_ids": [1], "logprobs": [-1]}
+    path, mapping = landed(tmp_path, row), Columns.model_validate({"question": "problem"})
+    [question] = read_questions(path, path.name, [mapping])
+    assert isinstance(question, Prompt) and question.question == ASKED
+    found, logprobs = read_responses(path, path.name, [mapping])
+    assert isinstance(found, LandedResponse) and isinstance(logprobs, Logprobs)
+    assert (found.text, found.sample_uuid, logprobs.sample) == (SAID, "u1", found.landed_id)
+
+
 def test_float32_of_parquet_comes_through_exactly(tmp_path: Path) -> None:
     values = [-0.1, -3.4028e38, 0.0]
     logprobs = pa.array([values], pa.list_(pa.float32()))

@@ -4,7 +4,7 @@ A row is an object. `question` is required; `domain` (default "general"), `syste
 `verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
 absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Where the recipe maps a
 file's columns (columns.py), that is how its rows are after the mapping. Rows are streamed; finding duplicates takes
-about 150 bytes of memory each. Left out: duplicates across files, which only the warehouse can tell.
+about 240 bytes of memory each. Left out: duplicates across files, which only the warehouse can tell.
 """
 
 import json
@@ -74,6 +74,7 @@ class InvalidRow(ValueError):
 
 Fields = Mapping[str, object]
 QuestionPart = Callable[[Fields, Columns | None], Fields | None]
+Seen = dict[bytes, tuple[int, int]]  # a question's key -> its first line, and what the last that counted said of it
 
 
 def mapped_row(row: Fields, columns: Columns | None) -> Fields:
@@ -102,12 +103,13 @@ def read_prompts(
 
     name: of the source file, if `path` is a copy of it. mappings: of the recipe; the first that fits the name counts.
     part: of a row what is its question, None where it has none: such a row gives no record. may_repeat: nor does one
-    whose question an earlier row has, instead of a rejection. rows: the only ones that are read; None: all.
+    whose question an earlier row has, instead of a rejection, unless it says something else of it. rows: the only ones
+    that are read; None: all.
     Raises OSError only where the system, not the file's content, is at fault.
     """
     name, line, rejected = readable_name(name or path.name), 0, 0
     columns = columns_for(mappings, name)
-    seen: dict[bytes, int] = {}
+    seen: Seen = {}
     try:
         for number, row in enumerate(_rows_until(path, max_row_bytes, rows)):
             line = row.line
@@ -165,7 +167,7 @@ def row_object(row: FileRow) -> dict[str, object]:
 
 
 def _records(
-    name: str, row: FileRow, seen: dict[bytes, int], columns: Columns | None, part: QuestionPart, may_repeat: bool
+    name: str, row: FileRow, seen: Seen, columns: Columns | None, part: QuestionPart, may_repeat: bool
 ) -> Iterator[Prompt | RejectedPrompt]:
     """The row's prompt or rejection, if it has a question; `seen` gains the prompt's id."""
     try:
@@ -174,9 +176,11 @@ def _records(
         if question is None:
             return
         prompt = prompt_of(name, row.line, question, found, columns)
-        first = seen.setdefault(bytes.fromhex(prompt.prompt_id), row.line)
-        if first != row.line and may_repeat:
+        key, said = bytes.fromhex(prompt.prompt_id), _said(prompt.domain, prompt.reference_answer, prompt.verifier)
+        first, known = seen.get(key, (row.line, said))
+        if first != row.line and may_repeat and said in (known, SAYS_NOTHING):
             return
+        seen[key] = first, said
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
             yield RejectedPrompt(name, row.line, "duplicate_line", message, prompt.prompt_id, line=prompt)
@@ -187,6 +191,14 @@ def _records(
         yield RejectedPrompt(name, row.line, "invalid_json", f"row is nested too deeply: {excerpt(row.text)}")
     else:
         yield prompt
+
+
+def _said(domain: str, reference_answer: str | None, verifier: str | None) -> int:
+    """What a row says of its question; a hash, as references may be long."""
+    return hash((domain, reference_answer, verifier))
+
+
+SAYS_NOTHING = _said("general", None, None)
 
 
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:

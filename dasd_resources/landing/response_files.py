@@ -1,7 +1,7 @@
 """Landed files -> responses to their questions, and token logprobs of responses, landed with them or by themselves.
 
 A row has a question with its response (`conversations` lists the shapes), or it is a companion's: `sample_uuid`,
-`token_ids` and `logprobs`, without a question. Of a response a row may say:
+`token_ids` and `logprobs`, without a question or a response. Of a response a row may say:
 
     sample_uuid (or uuid, id)   by which a companion names it
     temperature, sample_index   how it was sampled; which of the question's samples it is
@@ -89,7 +89,8 @@ def read_questions(
 ) -> Iterator[Prompt | RejectedPrompt]:
     """`read_prompts` of a file that brings responses: they are no part of the prompts' metadata.
 
-    A question that stands in several rows, with another response each, is no duplicate line.
+    A question that stands in several rows, with another response each, is a duplicate line only where the row says
+    something of it that the rows before do not: a domain, a reference answer or a verifier.
     """
     return read_prompts(path, name, mappings, question_part, MAX_RESPONSE_ROW_BYTES, True, rows)
 
@@ -106,13 +107,8 @@ def question_part(row: Fields, columns: Columns | None) -> Fields | None:
 def is_companion(row: Fields) -> bool:
     """Whether a row holds the logprobs of a response that landed elsewhere."""
     named = {key for key, value in row.items() if value is not None}
-    return named >= {"sample_uuid", *TOKENS} and not named & {
-        "question",
-        "messages",
-        "conversations",
-        "input",
-        "prompt",
-    }
+    of_a_question = {"question", "messages", "conversations", "input", "prompt", "response", "responses"}
+    return named >= {"sample_uuid", *TOKENS} and not named & of_a_question
 
 
 def read_responses(
