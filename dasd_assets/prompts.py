@@ -42,7 +42,7 @@ from dasd_resources.storage.warehouse import Reading, Row, Transaction, Warehous
 from dasd_resources.verifiers.catalogue import VERIFIERS
 from dasd_resources.visible_text import visible
 
-PROMPTS_VERSION = "2"
+PROMPTS_VERSION = "3"
 NOTHING_HELD_OUT = (
     "held_out_questions was not materialized yet, so no question was compared with a benchmark: materialize it, and "
     "then prompts again, as `dasd run` does"

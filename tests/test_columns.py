@@ -413,6 +413,8 @@ def test_a_verifier_of_the_mapping_is_for_rows_with_a_reference() -> None:
         "verifier": "math",
     }
     assert mapped(mapping, {"q": "x", "a": "so 5"}) == {"question": "x"}
+    tested = columns(question="q", verifier={"constant": "code"})
+    assert mapped(tested, {"q": "x", "tests": []}) == {"question": "x", "verifier": "code", "tests": []}
     own = columns(question="q")
     assert mapped(own, {"q": "x", "verifier": "math"}) == {"question": "x", "verifier": "math"}  # is rejected as ever
 

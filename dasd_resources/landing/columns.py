@@ -12,6 +12,7 @@ from functools import cache
 
 from dasd_resources.recipe.landing_settings import FIELD, Columns, Source
 from dasd_resources.recipe.ready_columns import READY_COLUMNS
+from dasd_resources.verifiers.catalogue import known_verifier, needs_reference
 from dasd_resources.verifiers.final_answer import boxed
 from dasd_resources.visible_text import excerpt
 
@@ -39,12 +40,16 @@ class Message:
 def mapped(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
     """The row with our keys and `metadata`. Raises UnmappableRow.
 
-    A verifier that the mapping sets is for rows with a reference answer: the others have none.
+    A verifier that the mapping sets, and that needs a reference answer, is for rows with one: the others have none.
     """
     ours = {key: _value_of(columns, key, row) for key in OUR_KEYS}
-    if columns.verifier is not None and ours["reference_answer"] is None:
+    if columns.verifier is not None and ours["reference_answer"] is None and _needs_reference(ours["verifier"]):
         ours["verifier"] = None
     return {**_others(columns, row), **{key: value for key, value in ours.items() if value is not None}}
+
+
+def _needs_reference(verifier: object) -> bool:
+    return isinstance(verifier, str) and known_verifier(verifier) and needs_reference(verifier)
 
 
 def _value_of(columns: Columns, key: str, row: Mapping[str, object]) -> object:
