@@ -60,7 +60,7 @@ def _value_of(columns: Columns, key: str, row: Mapping[str, object]) -> object:
 
 
 def _others(columns: Columns, row: Mapping[str, object]) -> dict[str, object]:
-    """What becomes metadata: what the mapping keeps, or every column that it takes nothing from."""
+    """What becomes metadata: what the mapping keeps, or all columns but those a key is made of, or named as a key."""
     if columns.metadata is not None:
         kept = {name: at_path(row, path) for name, path in columns.metadata.items()}
         return {"metadata": {name: value for name, value in kept.items() if value is not None}}

@@ -120,7 +120,7 @@ class Columns(Part):
 
     where: patterns (`*`, `?`, `[…]`) of file names, with their folder or without; every file by default.
     ready: the ready mapping that it begins with.
-    metadata: paths to keep, or names for them; by default all columns that no key is made of.
+    metadata: paths to keep, or names for them; by default all columns but those a key is made of or named as.
     """
 
     where: Annotated[tuple[str, ...], _SeveralTexts, Field(min_length=1, strict=False)] = ("*",)
