@@ -6,6 +6,8 @@ from test_chat import ANSWER, THINKING, harmony, harmony_ids
 from dasd_resources.chat.landed_text import canonical_response
 
 BOTH = "<think>\na b\n</think>\nc"
+HARMONY = "<|channel|>analysis<|message|>a b<|end|><|start|>assistant<|channel|>final<|message|>c<|return|>"
+MENTIONED = f"<think>\nHarmony writes {HARMONY}, then?\n</think>\nIt does."
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ BOTH = "<think>\na b\n</think>\nc"
         ("a b</think>c", BOTH),
         ("c", "c"),
         ("<think>\na b", "<think>\na b"),
-        ("<|channel|>analysis<|message|>a b<|end|><|start|>assistant<|channel|>final<|message|>c<|return|>", BOTH),
+        (HARMONY, BOTH),
         (
             "<|start|>assistant<|channel|>analysis<|message|>a b<|end|><|start|>assistant<|channel|>final<|message|>c",
             BOTH,
@@ -25,6 +27,7 @@ BOTH = "<think>\na b\n</think>\nc"
         ("<|channel|>final<|message|>c<|return|>", "c"),
         ("<|channel|>analysis<|message|>a b", "<think>\na b"),
         ("é\u200b<think>", "é\u200b<think>"),
+        *[(MENTIONED, MENTIONED), (f"\n{HARMONY}", BOTH)],
     ],
 )
 def test_thinking_is_marked_in_one_way(text: str, canonical: str) -> None:

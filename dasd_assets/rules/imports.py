@@ -24,7 +24,7 @@ from dasd_resources.storage.lake import Lake, Row
 if TYPE_CHECKING:  # it loads Dagster
     from dasd_resources.inference.engines import PromptedModel
 
-IMPORT_VERSION = "1"
+IMPORT_VERSION = "2"
 IMPORTING = Rule(
     "imports",
     IMPORT_VERSION,
