@@ -39,8 +39,8 @@ def test_files_and_folders_are_landed_with_a_word_on_their_first_rows(tmp_path: 
     land(recipe, home, [file, tmp_path / "set"], said.append)
     assert landed(home) == ["a.jsonl", "set/README.md", "set/data/b.json"]
     assert said[:2] == [
-        "a.jsonl: 2 of the first 3 rows are prompts (missing_question 1)",
-        "set/data/b.json: 1 of the first 1 rows are prompts",
+        "a.jsonl: the first 3 rows: prompts 2, missing_question 1",
+        "set/data/b.json: the first 1 row: prompts 1",
     ]
     with pytest.raises(NotLanded, match=r"has a a.jsonl already; rename one"):
         land(recipe, home, [file], said.append)
@@ -95,13 +95,17 @@ def test_where_a_recipe_imports_files_of_responses_and_of_their_logprobs_are_lan
     importing = Recipe.model_validate({**demo, "imports": {}, "teacher": {**demo["teacher"], "stands_for": "itself"}})
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     responses = written(tmp_path / "a.jsonl", json.dumps({"messages": talk, "uuid": "1"}).encode())
-    companion = b'{"sample_uuid": "1", "token_ids": [7], "logprobs": [-0.5]}\n'
-    land(importing, home, [responses, written(tmp_path / "b.jsonl", companion)], said.append)
+    companion, bad = (
+        b'{"sample_uuid": "1", "token_ids": [7], "logprobs": [%s]}\n' % value for value in (b"-0.5", b"5")
+    )
+    land(importing, home, [responses, written(tmp_path / "b.jsonl", bad + companion)], said.append)
     assert landed(home) == ["a.jsonl", "b.jsonl"]
     assert said[:2] == [
-        "a.jsonl: 1 of the first 1 rows are prompts",
-        "b.jsonl: the first 1 rows are logprobs of responses",
+        "a.jsonl: the first 1 row: prompts 1, responses 1",
+        "b.jsonl: the first 2 rows: invalid_logprobs 1, logprobs 1",
     ]
+    with pytest.raises(NotLanded, match=r"c.jsonl: none of the first 1 rows is a prompt: logprob 5 at token 0 is not"):
+        land(importing, home, [written(tmp_path / "c.jsonl", bad)], said.append)
 
 
 def test_a_file_without_prompts_is_not_landed_and_its_mapping_is_named(tmp_path: Path, recipe: Recipe) -> None:

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 from dasd_assets.commands.messages import echo as print_message
+from dasd_assets.records.wording import number_of
 from dasd_assets.service.landed import not_read
 from dasd_resources.errors import UserError
 from dasd_resources.hub import HubError, HuggingFace
@@ -24,12 +24,15 @@ from dasd_resources.landing.folder_contents import HELD_OUT, is_being_written, l
 from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.landing.response_files import Logprobs, read_questions, read_responses
+from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_questions, read_responses
+from dasd_resources.landing.response_rejections import RejectedResponse
 from dasd_resources.landing.row_files.formats import FORMATS, SUFFIXES
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.visible_text import excerpt
 
 NUM_LOOKED_AT = 100  # first rows of a file
+HELD = {Prompt: "prompts", LandedResponse: "responses", Logprobs: "logprobs"}
+Rejected = RejectedPrompt | RejectedResponse
 OF_A_HUB = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 BEING_WRITTEN = "a name that begins with a dot or ends in .tmp or .part is of what is still being written, and not read"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -183,23 +186,18 @@ def _first_rows(recipe: Recipe, path: Path, name: str) -> str:
     """What became of the first rows. Raises NotLanded if nothing did."""
     if not name.endswith(SUFFIXES):
         raise NotLanded(f"{name}: only {FORMATS} are read; convert it")
-    if recipe.imports is not None and (num_companions := _num_companions(recipe, path, name)):
-        return f"the first {num_companions} rows are logprobs of responses"
-    read = read_prompts if recipe.imports is None else read_questions
-    records = list(islice(read(path, name, recipe.landing.columns), NUM_LOOKED_AT))
-    rejected = [record for record in records if isinstance(record, RejectedPrompt)]
-    num_prompts = sum(isinstance(record, Prompt) for record in records)
-    if not num_prompts:
-        raise NotLanded(f"{name}: none of the first {len(records)} rows is a prompt: {rejected[0].reason}")
-    kinds = Counter(record.kind for record in rejected)
-    shown = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-    return f"{num_prompts} of the first {len(records)} rows are prompts" + (f" ({shown})" if shown else "")
-
-
-def _num_companions(recipe: Recipe, path: Path, name: str) -> int:
-    """How many of the first rows are logprobs alone, if all that the file brings is; 0 of any other file."""
-    landed = list(islice(read_responses(path, name, recipe.landing.columns), NUM_LOOKED_AT))
-    return len(landed) if all(isinstance(one, Logprobs) for one in landed) else 0
+    rows, columns = (0, NUM_LOOKED_AT), recipe.landing.columns
+    if recipe.imports is None:
+        records: list[Prompt | RejectedPrompt | Landed] = [*read_prompts(path, name, columns, rows=rows)]
+    else:
+        records = [*read_questions(path, name, columns, rows), *read_responses(path, name, columns, rows)]
+    rejected = [one for one in records if isinstance(one, Rejected)]
+    counts = Counter(one.kind if isinstance(one, Rejected) else HELD[type(one)] for one in records)
+    num_rows = len({one.source_line for one in records})
+    if len(rejected) == len(records):
+        raise NotLanded(f"{name}: none of the first {num_rows} rows is a prompt: {rejected[0].reason}")
+    shown = ", ".join(f"{what} {count}" for what, count in counts.items())
+    return f"the first {number_of(num_rows, 'row')}: {shown}"
 
 
 def _copied(source: Path, landed: Path) -> None:
