@@ -95,9 +95,8 @@ def test_where_a_recipe_imports_files_of_responses_and_of_their_logprobs_are_lan
     importing = Recipe.model_validate({**demo, "imports": {}, "teacher": {**demo["teacher"], "stands_for": "itself"}})
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     responses = written(tmp_path / "a.jsonl", json.dumps({"messages": talk, "uuid": "1"}).encode())
-    companion, bad = (
-        b'{"sample_uuid": "1", "token_ids": [7], "logprobs": [%s]}\n' % value for value in (b"-0.5", b"5")
-    )
+    row = b'{"sample_uuid": "1", "token_ids": [7], "logprobs": [%s]}\n'
+    companion, bad = row % b"-0.5", row % b"5"
     land(importing, home, [responses, written(tmp_path / "b.jsonl", bad + companion)], said.append)
     assert landed(home) == ["a.jsonl", "b.jsonl"]
     assert said[:2] == [

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from dasd_assets.cli import main
 from dasd_assets.published_dataset import examples as examples_module
-from dasd_assets.published_dataset.examples import LostTexts
+from dasd_assets.published_dataset.examples import LostTexts, QuestionsGone
 from dasd_assets.published_dataset.forms import FORMS
+from dasd_assets.published_dataset.hub import push
 from dasd_assets.published_dataset.release import MANIFEST, ExportError, write_release
 from dasd_assets.published_dataset.shards import Shards
+from dasd_assets.withdrawals import undo_withdrawal, withdraw
 from dasd_resources.content_hash import file_hash
 from dasd_resources.recipe import Export
 
@@ -103,6 +105,22 @@ def test_an_example_without_its_response_makes_no_release(copy: Project, tmp_pat
     with copy.warehouse.commit("a test") as transaction:
         transaction.delete_keys("responses", {"batch": batch}, "response_id", [lost])
     with pytest.raises(LostTexts, match=r"^1 of \d+ examples of t\w+ have no text; `dasd audit verify` says which"):
+        release(copy, tmp_path / "release")
+    assert not (tmp_path / "release").exists()
+
+
+def test_a_question_that_is_withdrawn_or_no_prompt_any_more_is_not_published(copy: Project, tmp_path: Path) -> None:
+    query = """SELECT p.prompt_id, p.batch FROM sft_examples JOIN responses USING (response_id)
+        JOIN prompts p USING (prompt_id) WHERE policy = 'das' LIMIT 1"""
+    prompt, batch = copy.read(query).row(0)
+    withdraw(copy.warehouse, [prompt], [], "asked to")
+    refused = r"^\d+ of \d+ examples of t\w+ are of questions that are withdrawn, or no longer prompts: `dasd run`"
+    with pytest.raises(QuestionsGone, match=refused):
+        release(copy, tmp_path / "release")
+    undo_withdrawal(copy.warehouse, [prompt], [])
+    with copy.warehouse.commit("a test") as transaction:
+        transaction.delete_keys("prompts", {"batch": batch}, "prompt_id", [prompt])
+    with pytest.raises(QuestionsGone, match=refused):
         release(copy, tmp_path / "release")
     assert not (tmp_path / "release").exists()
 
@@ -234,6 +252,12 @@ def test_what_is_there_stays_unless_it_is_a_release(finished: Project, tmp_path:
             release(finished, folder)
     (folder / MANIFEST).unlink()
     release(finished, folder)
+    for name in ("LICENSE", ".git/HEAD"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(ExportError, match=f"holds something else than a release, {name}: move it away"):
+            release(finished, folder)
+        (folder / name).unlink()
     release(finished, folder, form="report")
     assert json.loads((folder / MANIFEST).read_text())["form"] == "report"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
@@ -275,6 +299,33 @@ def test_the_command(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main([*call, "sharegpt", "--push", "me/mine"]) == 1
     assert "me/mine was not uploaded" in capsys.readouterr().err
+
+
+class Hub:
+    """A hub whose repositories are all there, and public or private."""
+
+    def __init__(self, *, private: bool) -> None:
+        self.private, self.uploaded = private, list[str]()
+
+    def create_repo(self, name: str, **settings: object) -> str:
+        return f"hub/{name}"
+
+    def repo_info(self, name: str, **settings: object) -> "Hub":
+        return self
+
+    def upload_folder(self, repo_id: str, **settings: object) -> None:
+        self.uploaded.append(repo_id)
+
+
+def test_what_is_private_does_not_go_to_a_repository_that_is_public(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{}")
+    there = Hub(private=False)
+    with pytest.raises(ExportError, match=r"^me/mine is public already: add --public if that is meant$"):
+        push(tmp_path, "me/mine", public=False, hub=there)  # type: ignore[arg-type]
+    assert there.uploaded == []
+    for hub, public in ((there, True), (Hub(private=True), False)):
+        assert push(tmp_path, "me/mine", public=public, hub=hub) == "hub/me/mine"  # type: ignore[arg-type]
+        assert hub.uploaded == ["me/mine"]
 
 
 @given(st.integers(0, 40), st.integers(1, 12))

@@ -62,6 +62,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
             "continuation_verdicts": "continuation_verdicts",
             "student_rollouts": "student_rollouts",
             "quarantined_batches": (),
+            "withdrawn_prompts": (),
             **({"held_out_questions": "held_out_questions"} if recipe.decontamination else {}),
         },
         looks_up={"teacher_continuations": "teacher_continuations"},

@@ -25,6 +25,10 @@ class LostTexts(UserError, LookupError):
     """Responses or continuations that are trained on are gone; the message says how many."""
 
 
+class QuestionsGone(UserError, LookupError):
+    """Examples are of questions that are withdrawn, or no longer prompts; the message says how many."""
+
+
 @dataclass(frozen=True)
 class Config:
     """A training set as the hub names it: one of the recipe's datasets under a policy."""
@@ -62,7 +66,7 @@ def examples(
     """Rows of `_EXAMPLES` and `_TEXTS`, with the metadata that may go out and the source; never all in memory.
 
     student: its fingerprint, with whose tokens lengths were judged. folder: on whose disk the texts are put in order.
-    Raises LostTexts, at the end, if one has none.
+    Raises QuestionsGone before the first row, LostTexts, at the end, if one has none.
     """
     params = {
         "recipe": recipe.name,
@@ -74,6 +78,11 @@ def examples(
     }
     lengths = reading.read(f"SELECT id, len(input_ids) AS num_tokens FROM {_OF_CONFIG} ORDER BY id", params)
     ids = lengths["id"]
+    if num_gone := reading.read(_NUM_GONE, params).item():
+        raise QuestionsGone(
+            f"{num_gone:,} of {len(ids):,} examples of {config.name} are of questions that are withdrawn, or no "
+            "longer prompts: `dasd run` makes the training sets without them; --at takes an earlier snapshot"
+        )
     query = _TEXTS.format(logprobs=", token_ids, logprobs" if settings.logprobs else "")
     texts = reading.stream(query, {"ids": ids.to_list()}, TEXTS_AT_ONCE)
     num_rows, parts_of_pass = 0, ceil(max(EXAMPLES_AT_ONCE, len(ids) / MAX_PASSES) / TEXTS_AT_ONCE)
@@ -93,6 +102,10 @@ def examples(
 
 _OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft_examples
         WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy)"""
+_NUM_GONE = f"""SELECT count(*) FROM {_OF_CONFIG} e
+        JOIN (SELECT response_id AS id, prompt_id FROM responses
+            UNION ALL SELECT continuation_id, prompt_id FROM teacher_continuations) USING (id)
+    WHERE prompt_id NOT IN (SELECT prompt_id FROM prompts) OR prompt_id IN (SELECT prompt_id FROM withdrawn_prompts)"""
 # A verdict of a verifier is there or not (a question without one passes as `no_verifier`): then `correct` is NULL.
 # `question` is the text that the student is trained on, with the instruction that the response was asked with.
 _EXAMPLES = f"""

@@ -1,14 +1,19 @@
 """A release to the Hugging Face hub: only a command asks for it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dasd_assets.published_dataset.release import MANIFEST, ExportError
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
-def push(folder: Path, name: str, *, public: bool) -> str:
+
+def push(folder: Path, name: str, *, public: bool, hub: "HfApi | None" = None) -> str:
     """Upload a release to the dataset repository `owner/name`, which is made if there is none; returns its address.
 
-    The key is that of `hf auth login` or HF_TOKEN. Raises ExportError if the hub cannot be reached or refuses.
+    The key is that of `hf auth login` or HF_TOKEN. Raises ExportError if the hub cannot be reached or refuses, or if
+    the repository is public and that was not asked for: then nothing is uploaded.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -19,8 +24,10 @@ def push(folder: Path, name: str, *, public: bool) -> str:
     if not (folder / MANIFEST).is_file():
         raise ExportError(f"{folder} is no release: `dasd export {folder}` writes one")
     try:
-        hub = HfApi()
+        hub = hub or HfApi()
         repository = hub.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        if not public and not hub.repo_info(name, repo_type="dataset").private:
+            raise ExportError(f"{name} is public already: add --public if that is meant")
         replaced = ["data/*", "logprobs/*"]  # files of an earlier release that had more shards
         hub.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder, delete_patterns=replaced)
     except failures as error:

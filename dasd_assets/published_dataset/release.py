@@ -60,7 +60,7 @@ def write_release(
     """Write the training sets of a recipe, as of snapshot `at` (default: the newest), to a folder.
 
     A release that is there is replaced, when the new one is complete. Raises ExportError if the folder holds anything
-    else, or if there is nothing to write.
+    else, or if there is nothing to write, QuestionsGone if some of it must not be written.
     """
     _require_ours(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,20 +77,24 @@ def write_release(
 
 
 def _require_ours(folder: Path) -> None:
-    """An existing folder is overwritten only if it is empty or a release."""
+    """An existing folder is overwritten only if it holds nothing but a release: a clone's history, say, would go."""
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name a folder that is not there yet")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_release(folder):
-        raise ExportError(f"{folder} holds something else than a release (no {MANIFEST} of one); name another folder")
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    if others := sorted(there - _files_of_release(folder)):
+        raise ExportError(
+            f"{folder} holds something else than a release, {others[0]}: move it away, or name another folder"
+        )
 
 
-def _is_release(folder: Path) -> bool:
-    """Whether its manifest is that of a release: backups have one, too."""
+def _files_of_release(folder: Path) -> set[str]:
+    """What the folder's manifest lists, and that; nothing unless it is a release's: backups have one, too."""
     try:
         document = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.keys() >= {"form", "configs", "files"}
+        return set()
+    is_release = isinstance(document, dict) and document.keys() >= {"form", "configs", "files"}
+    return {MANIFEST, *document["files"]} if is_release else set()
 
 
 def _write_configs(
