@@ -144,6 +144,11 @@ def test_a_json_file_may_hold_lines_or_one_object(tmp_path: Path) -> None:
         {"question": "b"},
     ]
     assert rows_of(tmp_path, ".json", b'{"question": "a"}') == [{"question": "a"}]
+    with_lists = [{"question": "a", "data": [1]}, {"question": "b", "rows": []}]
+    for blank in (b"", b"\n \n", b"\n" * 100_000):
+        lines = blank + b"\n".join(json.dumps(row).encode() for row in with_lists)
+        assert rows_of(tmp_path, ".json", lines) == with_lists
+        assert rows_of(tmp_path, ".json", blank + b'{"data": [{"question": "a"}]}' + blank) == [{"question": "a"}]
     assert rows_of(tmp_path, ".json", b'\xef\xbb\xbf[{"question": "a"}]') == [{"question": "a"}]
     assert rows_of(tmp_path, ".json", b" [ ] ") == rows_of(tmp_path, ".json", b"") == []
 

@@ -4,7 +4,6 @@ The document is never parsed as a whole: its brackets, commas and strings say wh
 element is then a row by itself. So one that is no JSON spoils none but itself, and memory is bounded by that of a row.
 """
 
-import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from itertools import chain
 
 from dasd_resources.landing.row_files.lines import line_rows
 from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, DamagedFile, FileRow, row, unreadable
-from dasd_resources.landing.row_files.unpacking import without_mark
+from dasd_resources.landing.row_files.unpacking import CHUNK_BYTES, without_mark
 from dasd_resources.visible_text import excerpt
 
 LISTS = ("data", "rows")  # keys of an object that the rows may stand under
@@ -25,31 +24,32 @@ STRUCTURE = re.compile(rb'["\[\]{},]')
 
 def document_rows(chunks: Iterable[bytes], most: int = MAX_ROW_BYTES) -> Iterator[FileRow]:
     """The rows; `line` is the number of the element, or the line where the file is JSON Lines. Raises DamagedFile."""
-    chunks = iter(chunks)
-    first, found = _first_line(chunks, most)
+    chunks = without_mark(chunks)
+    first, is_last, found = _first_line(chunks, most)
     whole = chain(found, chunks)
-    return line_rows(whole, most) if _is_row(first, most) else _elements(without_mark(whole), most)
+    return line_rows(whole, most) if _is_row(first, is_last, most) else _elements(whole, most)
 
 
-def _first_line(chunks: Iterator[bytes], most: int) -> tuple[bytes, list[bytes]]:
-    """The first line, cut if it is too long for a row, and the chunks that were read for it."""
+def _first_line(chunks: Iterator[bytes], most: int) -> tuple[bytes, bool, list[bytes]]:
+    """The first line that is not blank, cut if it is too long for a row; if it is the last; the chunks it took."""
     found: list[bytes] = []
     length = 0
     for chunk in chunks:
         found.append(chunk)
         length += len(chunk)
-        if b"\n" in chunk or length > most:
+        if length > most + CHUNK_BYTES or (b"\n" in chunk and b"\n" in b"".join(found).strip()):
             break
-    return b"".join(found).removeprefix(codecs.BOM_UTF8).partition(b"\n")[0], found
+    line, _, others = b"".join(found).strip().partition(b"\n")
+    return line, not others, found
 
 
-def _is_row(line: bytes, most: int) -> bool:
-    """Whether a line is an object of its own, and not the one that holds the rows."""
+def _is_row(line: bytes, is_last: bool, most: int) -> bool:
+    """Whether a line is an object of its own, and not the one that holds the rows, which no other line follows."""
     try:
         value = json.loads(line) if len(line) <= most else None
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and not any(isinstance(value.get(key), list) for key in LISTS)
+    return isinstance(value, dict) and not (is_last and any(isinstance(value.get(key), list) for key in LISTS))
 
 
 class _Part:
