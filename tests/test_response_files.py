@@ -188,6 +188,13 @@ def test_logprobs_come_in_the_responses_row_or_in_a_companion(tmp_path: Path) ->
     assert list(read_questions(companion, "a.jsonl")) == []
 
 
+def test_an_id_may_be_a_whole_float_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for said, uuid in (({"id": 7.0}, "7"), ({"sample_uuid": "", "id": 7}, "7"), ({"id": ""}, None)):
+        assert the_response(tmp_path, {"question": ASKED, "response": SAID, **said}).sample_uuid == uuid
+    [found] = brought(landed(tmp_path, {"sample_uuid": "", "token_ids": [1], "logprobs": [-1]}))
+    assert isinstance(found, RejectedResponse) and found.reason.startswith("sample_uuid is empty")
+
+
 def test_a_questions_rows_are_no_duplicate_lines(tmp_path: Path) -> None:
     path = landed(tmp_path, *[{"question": ASKED, "response": text} for text in ("1", "2", "3")])
     assert [type(record) for record in read_questions(path, "a.jsonl")] == [Prompt]
@@ -261,6 +268,8 @@ BAD_RESPONSES = {
     "sample_index must be a number from 0": ("invalid_response", {"response": "a", "sample_index": -1}),
     "finish_reason must be stop or length": ("invalid_response", {"response": "a", "finish_reason": "tool_calls"}),
     "sample_uuid must be a text": ("invalid_response", {"response": "a", "sample_uuid": [1]}),
+    "id must be a text, found 1.5": ("invalid_response", {"response": "a", "uuid": "", "id": 1.5}),
+    "uuid holds a NUL character": ("invalid_response", {"response": "a", "uuid": "a\0b"}),
 }
 
 

@@ -139,8 +139,8 @@ def read_responses(
 
 def _companion(name: str, line: int, row: Fields) -> Iterator[Landed]:
     try:
-        sample = _uuid(row)
-        assert sample is not None, "a companion's row has one"
+        if (sample := _uuid(row)) is None:
+            raise InvalidResponse("invalid_logprobs", "sample_uuid is empty: it must name their response")
         yield _logprobs(row, sample, name, line, 0)
     except InvalidResponse as error:
         yield RejectedResponse(name, line, 0, error.kind, str(error))
@@ -187,7 +187,7 @@ def _response(prompt: Prompt, item: int, row: Fields) -> Iterator[Landed]:
         raise InvalidResponse(
             "invalid_response", "a continuation, which a student began, is no response of the teacher"
         )
-    text, uuid = _text(row.get("response")), _uuid(row)
+    text, uuid = _text("response", row.get("response")), _uuid(row)
     temperature, index = _temperature(row), _sample_index(row)
     ended = row.get("finish_reason") or "stop"
     if ended not in FINISH_REASONS:
@@ -209,26 +209,28 @@ def landed_response_id(
     return content_hash(["landed", prompt_id, sample_uuid, temperature, finish_reason, text])[:32]
 
 
-def _text(value: object) -> str:
+def _text(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InvalidResponse("invalid_response", f"response must be a text, found {excerpt(value)}")
+        raise InvalidResponse("invalid_response", f"{key} must be a text, found {excerpt(value)}")
     if "\0" in value:
-        raise InvalidResponse("invalid_response", f"response holds a NUL character: {excerpt(value)}; remove it")
+        raise InvalidResponse("invalid_response", f"{key} holds a NUL character: {excerpt(value)}; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        message = f"response holds a lone surrogate at character {error.start}: {excerpt(value)}; replace it"
+        message = f"{key} holds a lone surrogate at character {error.start}: {excerpt(value)}; replace it"
         raise InvalidResponse("invalid_response", message) from None
     return value
 
 
 def _uuid(row: Fields) -> str | None:
-    value = next((row[key] for key in ("sample_uuid", "uuid", "id") if row.get(key) is not None), None)
-    if value is None:
+    """What names a response. A whole number may be a float, as a column with gaps has it; an empty text is none."""
+    named = (key for key in ("sample_uuid", "uuid", "id") if row.get(key) not in (None, ""))
+    if (key := next(named, None)) is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InvalidResponse("invalid_response", f"sample_uuid must be a text, found {excerpt(value)}")
-    return _text(str(value))
+    value = row[key]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _text(key, str(value) if type(value) is int else value)
 
 
 def _temperature(row: Fields) -> float | None:
