@@ -59,6 +59,14 @@ def test_wording_that_held_out_questions_share_shows_nothing() -> None:
     assert index(exam[0]).find(f"A pirate hides gold. {CLOSING}") is not None
 
 
+def test_variants_of_one_question_do_not_hide_what_they_share() -> None:
+    exam = index(TRAIN, HOSPITAL, HOSPITAL.replace("every floor", "all floors of the house"), f"Read on. {HOSPITAL}")
+    quoted = exam.find(f"Consider this. {HOSPITAL[: HOSPITAL.index(' on every')]}")
+    assert quoted is not None and (quoted.twin.question_id, quoted.num_shared) == ("q1", 5)
+    changed = exam.find("beds in each of its four long wards on all floors of the house?")
+    assert changed is not None and changed.twin.question_id == "q2"
+
+
 def test_the_least_share_of_a_recipe() -> None:
     quoted = HOSPITAL[: HOSPITAL.index(" on every")]
     assert index(HOSPITAL, min_share=5 / 8).find(quoted) is not None

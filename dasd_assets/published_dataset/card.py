@@ -175,7 +175,8 @@ def _decontamination(composition: Composition) -> str:
     share = f"{settings.min_share:.0%} of" if settings.min_share else "any of"
     return (
         f"They were compared with the held-out questions of {named}: left out was what has the same words, or shares "
-        f"{share} a held-out question's {settings.ngram_size}-grams that no other has. Paraphrases were not looked for."
+        f"{share} a held-out question's {settings.ngram_size}-grams that none but its variants has. Paraphrases were "
+        "not looked for."
     )
 
 

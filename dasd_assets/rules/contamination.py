@@ -1,7 +1,8 @@
 """Questions that benchmarks hold: exact copies, and overlap in word n-grams (13, as GPT-3's authors chose).
 
 An n-gram that several held-out questions share is wording of their kind ("where m and n are relatively prime positive
-integers …") and shows nothing. A held-out question of fewer words than an n-gram is found by exact copies alone.
+integers …") and shows nothing; but where they share half of one's n-grams, they are variants of one question, and the
+first of them has it. A held-out question of fewer words than an n-gram is found by exact copies alone.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.words import ngrams, words
 
-CONTAMINATION_VERSION = "1"
+CONTAMINATION_VERSION = "2"
 CONTAMINATION = Rule(
     "contamination", CONTAMINATION_VERSION, ("decontamination.ngram_size", "decontamination.min_share")
 )
@@ -54,11 +55,19 @@ class HeldOutIndex:
         self._whole: dict[str, HeldOut] = {}
         for one in questions:
             self._whole.setdefault(" ".join(words(one.question)), one)
-        # n-gram -> the only question that has it; several questions: None.
+        # n-gram -> the first question that has it; None where one that is no variant of that has it, too.
         self._owner: dict[str, HeldOut | None] = {}
+        first, num_of = dict[str, HeldOut](), dict[HeldOut, int]()
         for text, one in self._whole.items():
-            for gram in set(self._grams(text.split())):
-                self._owner[gram] = one if gram not in self._owner else None
+            grams = set(self._grams(text.split()))
+            shared = Counter(first[gram] for gram in grams & first.keys())
+            variants = {twin for twin, num in shared.items() if 2 * num >= min(len(grams), num_of[twin])}
+            for gram in grams:
+                if first.setdefault(gram, one) is one:
+                    self._owner[gram] = one
+                elif first[gram] not in variants:
+                    self._owner[gram] = None
+            num_of[one] = len(grams)
         self._num_grams = Counter(one for one in self._owner.values() if one is not None)
 
     def find(self, question: str) -> Overlap | None:

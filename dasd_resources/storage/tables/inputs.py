@@ -171,7 +171,7 @@ HELD_OUT_OVERLAPS = Table(
         Column("source", "VARCHAR", "Benchmark or file of the held-out question."),
         Column("question_id", "VARCHAR", "Its id there."),
         Column("num_shared", "INTEGER", "Word n-grams in common; 0 where the two are the same."),
-        Column("num_ngrams", "INTEGER", "N-grams of the held-out question that no other has; 0 as above."),
+        Column("num_ngrams", "INTEGER", "N-grams by which the held-out question is known; 0 as above."),
         Column("overlap", "VARCHAR", "The longest run of words in common."),
         RUN_ID,
     ),
