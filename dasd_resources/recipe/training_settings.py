@@ -9,7 +9,7 @@ from dasd_resources.recipe.parts import (
     CONTEXT,
     AddedLater,
     DecidesNothing,
-    HashedAsDefault,
+    HashedAs,
     Part,
     Positive,
     Probability,
@@ -87,7 +87,7 @@ class Training(Part):
     """Of Transformers; sdpa needs no further package."""
     use_kernels: bool = True
     """Liger's layer kernels, which need the package `kernels`."""
-    save_every_steps: Annotated[Positive | None, HashedAsDefault] = None
+    save_every_steps: Annotated[Positive | None, HashedAs(200)] = None
     """How often a resume point is saved; null: each epoch. No checkpoint's id depends on it."""
     group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"
     """Of the groups of like length: as Hugging Face has it, or random, which learns more (docs/training.md)."""
