@@ -76,6 +76,14 @@ def test_a_single_question_has_no_error_bar_rather_than_one_of_nothing() -> None
     assert decoded(accuracy_bars(accuracies(None))) != decoded(accuracy_bars(accuracies(0.0)))
 
 
+def test_a_bar_stands_over_the_name_of_its_checkpoint() -> None:
+    asked = pl.col("temperature").eq(1.0) | pl.col("checkpoint").ne("student")
+    [axes] = accuracy_bars(accuracies(0.02).filter(asked)).axes  # the student lacks the first of two groups
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["teacher", "student", "t060"]
+    assert list(axes.get_xticks()) == pytest.approx([0.2, 1.2, 2.2])
+    assert sorted(bar.get_x() + bar.get_width() / 2 for bar in axes.patches) == pytest.approx([0, 0.4, 1.4, 2, 2.4])
+
+
 @pytest.mark.filterwarnings("error")
 def test_nothing_to_draw_is_an_empty_figure() -> None:
     empty = [
@@ -84,6 +92,7 @@ def test_nothing_to_draw_is_an_empty_figure() -> None:
         sentence_bars(sentences([])),
         teacher_share_by_position(shares()),
         cut_off_rates([], []),
+        accuracy_bars(accuracies(None).clear()),
     ]
     assert all(decoded(figure).startswith(PNG) for figure in empty)
 

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 def accuracy_bars(table: pl.DataFrame) -> "Figure":
     """Accuracy with one standard error per checkpoint, one group of bars per benchmark and temperature."""
     figure, axes = labelled_axes("", "accuracy")
+    names = table["checkpoint"].unique(maintain_order=True).to_list()
     groups = table.partition_by("benchmark", "temperature", maintain_order=True)
     for number, group in enumerate(groups):
-        position = np.arange(group.height) + number * 0.8 / len(groups)
+        places = np.asarray([names.index(name) for name in group["checkpoint"]])  # one may lack a benchmark
+        position = places + number * 0.8 / len(groups)
         label = f"{group['benchmark'][0]}, T={group['temperature'][0]:g}"
         errors = np.asarray(group["standard_error"].fill_null(float("nan")), dtype=np.float64)  # NaN: none is drawn
         heights = group["accuracy"].fill_null(0)  # of an incomplete evaluation no bar is seen
         axes.bar(position, heights, 0.75 / len(groups), yerr=errors, capsize=2, label=label)
-        middle = np.arange(group.height) + 0.4 * (1 - 1 / len(groups))  # of the checkpoint's bars
-        axes.set_xticks(middle, list(group["checkpoint"]), fontsize=8)
+    middle = np.arange(len(names)) + 0.4 * (1 - 1 / max(len(groups), 1))  # of a checkpoint's bars
+    axes.set_xticks(middle, names, fontsize=8)
     axes.set_ylim(0, 1.15)
     return with_legend(figure, axes, columns=2)
 
