@@ -1,5 +1,6 @@
 """`dasd view` by plain requests: pages of a finished home, who may ask, and texts that are never HTML."""
 
+import html
 import re
 import socket
 from dataclasses import replace
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import Project, change
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from dasd_assets.audit.pages.response import response_page
+from dasd_assets.audit.response import audit_response, typed_sentences
 from dasd_assets.experiments.cells import write_cell
+from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app
 from dasd_assets.viewer.coloured import runs, shown_text
@@ -104,6 +108,32 @@ def test_a_response_has_its_sentences_scores_and_the_audits_words(client: TestCl
     assert client.get("/response/ffff").status_code == 404
 
 
+def test_what_another_student_scored_is_said_to_be_its(
+    client: TestClient, finished: Project, ids: dict[str, str]
+) -> None:
+    """On the page by a recipe whose student has scored nothing; `dasd audit` has no recipe, and names each student."""
+    page, said = f"/response/{ids['response_id']}", "not by this recipe"
+    assert said not in client.get(page).text
+    other = client_of(replace(finished, recipe=change(finished.recipe, "name", "other"))).get(page).text
+    student = finished.read("SELECT checkpoint_id FROM checkpoints WHERE name = 'student'").item()
+    assert "Scored by student" in other.partition(said)[0] and f'title="{student}"' in other.partition(said)[0]
+    assert f"{said}'s rule: student {student[:8]}" in html.unescape(other)
+    with finished.warehouse.reading() as reading:
+        audit = response_page(audit_response(reading, ids["response_id"]))
+    assert f"sentences, under student {student}, rule" in audit
+
+
+def test_sentences_are_of_the_asked_student_first_then_of_todays_segmenter() -> None:
+    def first(student: str) -> tuple[str, str]:
+        keys = [("a", "0"), ("a", SEGMENTER_VERSION), ("b", "0")]
+        rows = [{"student_fingerprint": s, "segmenter_version": v, "sentence_index": 0, "types": {}} for s, v in keys]
+        [row] = typed_sentences(rows, student, None)
+        return row["student_fingerprint"], row["segmenter_version"]
+
+    assert [first("a"), first("b"), first("c")] == [("a", SEGMENTER_VERSION), ("b", "0"), ("a", SEGMENTER_VERSION)]
+    assert typed_sentences([], "a", None) == []
+
+
 def test_the_tokens_of_a_sentence_add_up_to_its_stored_sums(finished: Project) -> None:
     from dasd_assets.viewer.response_tokens import _SENTENCE, tokens_within
 
@@ -111,7 +141,7 @@ def test_the_tokens_of_a_sentence_add_up_to_its_stored_sums(finished: Project) -
     some = lake.read("SELECT response_id, batch FROM sentence_probabilities GROUP BY ALL ORDER BY ALL LIMIT 5")
     for identity, batch in some.iter_rows():
         for index in range(3):
-            params = {"id": identity, "batch": batch, "index": index, "student": ""}
+            params = {"id": identity, "batch": batch, "index": index, "student": "", "segmenter": ""}
             for row in lake.read(_SENTENCE, params).to_dicts():
                 for model in ("teacher", "student"):
                     tokens = tokens_within(row, model)

@@ -130,17 +130,18 @@ def _sentences(reading: Reading, key: Record, text: str) -> list[Record]:
 
 
 def typed_sentences(rows: Sequence[Record], student: str | None, version: str | None) -> list[Record]:
-    """The sentences under this student and today's segmenter, else under others; `kind` is the type by one threshold.
+    """The sentences under this student, else under another; of today's segmenter, else of an earlier one.
 
-    rows: `sentences` of `audit_response`. version: of the threshold.
+    rows: `sentences` of `audit_response`. version: of the threshold by which `kind` is the type. Whose they are is in
+    `student_fingerprint`.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in rows:
         groups.setdefault((row["student_fingerprint"], row["segmenter_version"]), []).append(row)
-    found = groups.get((str(student), SEGMENTER_VERSION)) or next(iter(groups.values()), [])
+    best = max(groups, key=lambda group: (group[0] == student, group[1] == SEGMENTER_VERSION), default=("", ""))
     return [
         {**row, "kind": row["types"].get(version, {}).get("sentence_type") or "untyped"}
-        for row in sorted(found, key=lambda row: int(row["sentence_index"]))
+        for row in sorted(groups.get(best, []), key=lambda row: int(row["sentence_index"]))
     ]
 
 

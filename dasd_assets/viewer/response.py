@@ -43,6 +43,8 @@ def response(viewer: Viewer, request: Request) -> Response:
         prompt=record["prompt"],
         runs=runs(record["text"], sentences),
         sentences=sentences,
+        student=student,
+        version=version,
         sums=[[*(row[name] for name in SUMS), row["stop"] - row["start"]] for row in sentences],
         divergence=viewer.recipe.selection.divergence,
         verdicts=verdicts,

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.audit.prompt import Record
-from dasd_assets.rules.sentences import attribute
+from dasd_assets.rules.sentences import SEGMENTER_VERSION, attribute
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_assets.viewer.coloured import shown_text
 from dasd_assets.viewer.viewer import Viewer
@@ -19,7 +19,8 @@ _SENTENCE = """SELECT s.*, r.text, r.offsets AS teacher_offsets, r.logprobs AS t
         LEFT JOIN student_tokens t USING (response_id, batch, student_fingerprint)
         LEFT JOIN student_logprobs l USING (response_id, batch, student_fingerprint)
     WHERE s.response_id = $id AND s.batch = $batch AND s.sentence_index = $index
-    ORDER BY s.student_fingerprint = $student DESC, s.segmenter_version DESC LIMIT 1"""
+    ORDER BY s.student_fingerprint = $student DESC, s.segmenter_version = $segmenter DESC, s.student_fingerprint,
+        s.segmenter_version LIMIT 1"""  # as `typed_sentences` chooses
 _BATCH = "SELECT batch FROM responses WHERE response_id = $id"
 
 
@@ -32,6 +33,7 @@ def sentence_tokens(viewer: Viewer, request: Request) -> Response:
             "batch": reading.read(_BATCH, {"id": identity}).item(0, 0),
             "index": request.path_params["index"],
             "student": viewer.student() or "",
+            "segmenter": SEGMENTER_VERSION,
         }
         rows = reading.read(_SENTENCE, params).to_dicts()
     if not rows:

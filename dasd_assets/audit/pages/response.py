@@ -119,7 +119,7 @@ def _sentences(rows: Rows) -> list[str]:
 def _scores(rows: Rows) -> list[str]:
     return [
         f"{r['score_name']:<32}{'none' if r['score'] is None else format(r['score'], '>10.4f')}  "
-        f"over {r['num_sentences']} sentences, rule {r['threshold_version']}"
+        f"over {r['num_sentences']} sentences, under student {r['student_fingerprint']}, rule {r['threshold_version']}"
         for r in rows
     ]
 
