@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from conftest import Project, change
@@ -22,6 +23,7 @@ from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.command import CannotServe, _listen
+from dasd_assets.viewer.explore_rows import _VERDICTS
 from dasd_assets.viewer.links import asked, linked
 from dasd_assets.viewer.markup import pieces
 from dasd_assets.viewer.viewer import Viewer
@@ -85,6 +87,34 @@ def test_explore_reads_a_home_that_was_written_to(copy: Project) -> None:
         if viewer.rows.read("SELECT count(*) FROM rows", {}).item() == before - 3:
             return
     pytest.fail("the rows are as they were")
+
+
+def test_passed_is_every_required_verdict_and_wrong_what_a_verifier_decided() -> None:
+    verdicts = [
+        ("right", "length", True, None),
+        ("right", "correctness", True, None),
+        ("wrong", "length", True, None),
+        ("wrong", "correctness", False, "wrong_answer"),
+        *((kind, "correctness", False, kind) for kind in ("not_comparable", "verifier_failed")),
+        ("no verifier", "correctness", True, "no_verifier"),
+        ("no verifier", "length", True, None),
+    ]
+    memory = duckdb.connect()
+    rows = pl.DataFrame(verdicts, schema=["response_id", "filter", "passed", "kind"], orient="row")
+    memory.register("response_verdicts", rows.with_columns(filter_version=pl.lit("1"), value=pl.lit(1)))
+    params = {"filters": ["length", "correctness"], "filter_version": "1"}
+    found = {row[0]: (row[1], row[3]) for row in memory.sql(_VERDICTS, params=params).fetchall()}
+    assert found == {
+        "right": (True, True),
+        "wrong": (False, False),
+        "not_comparable": (False, None),
+        "verifier_failed": (False, None),
+        "no verifier": (True, None),
+    }
+    memory.register(
+        "response_verdicts", rows.filter(filter="length").with_columns(filter_version=pl.lit("1"), value=pl.lit(1))
+    )
+    assert [row[1] for row in memory.sql(_VERDICTS, params=params).fetchall()] == [None, None, None]
 
 
 def _some_responses(lake: Lake) -> list[str]:

@@ -17,10 +17,10 @@ from dasd_assets.rules.type_shares import (
     position_shares,
     sensitivity,
 )
+from dasd_assets.rules.verdict import UNDECIDED
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Divergence, Recipe
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers.judgement import UNVERIFIABLE
 
 NUM_CHARACTERISTIC = 8  # sentences of each type
 MAX_SHOWN_SENTENCES = 40  # of the one answer that is drawn
@@ -93,7 +93,7 @@ def findings(answers: pl.DataFrame, sentences: pl.DataFrame, divergence: Diverge
 
 def decided(answers: pl.DataFrame) -> pl.DataFrame:
     """The answers with `correct` NULL where the verifier could not tell: neither right nor known to be wrong."""
-    unknown = pl.col("kind").is_in([*UNVERIFIABLE, "verifier_failed"]).fill_null(False)
+    unknown = pl.col("kind").is_in(UNDECIDED).fill_null(False)
     return answers.with_columns(correct=pl.when(~unknown).then("correct"))
 
 

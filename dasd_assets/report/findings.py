@@ -15,7 +15,6 @@ from dasd_assets.report.one_response import OneResponse, one_response
 from dasd_assets.rules.asset_names import DAS, MIXED
 from dasd_assets.rules.candidates import (
     AT_ANY_TEMPERATURE,
-    JUDGED,
     OF_BATCHES,
     OF_RECIPE,
     candidate_params,
@@ -27,12 +26,12 @@ from dasd_assets.rules.filters.catalogue import CORRECTNESS, FILTERS, filter_ver
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.rules.statistics.comparison import comparisons
+from dasd_assets.rules.verdict import DECIDED
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.storage.tables import measured
 from dasd_resources.storage.warehouse import Warehouse
-from dasd_resources.verifiers.judgement import UNVERIFIABLE
 
 NUM_POSITIONS = 8
 STUDENT = "student"
@@ -183,8 +182,6 @@ def _params(engines: Engines, recipe: Recipe, batches: list[str]) -> dict[str, o
 
 _NUM_RESPONSES = f"""SELECT r.temperature, count(*) AS num_responses FROM responses r
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} GROUP BY ALL ORDER BY ALL"""
-# Not what a verifier could not compare: it is neither right nor known to be wrong.
-_DECIDED = f"{JUDGED} AND coalesce(NOT list_contains({[*UNVERIFIABLE, 'verifier_failed']}, v.kind), TRUE)"
 # Each judged response with the number of its typed sentences, as a table: so that each query below reads the sentences
 # once past it. DuckDB thinks them fewer than they are, and would hold all of them.
 _RESPONSES = f"""SELECT r.response_id, v.passed AS correct, l.num_sentences
@@ -193,7 +190,7 @@ _RESPONSES = f"""SELECT r.response_id, v.passed AS correct, l.num_sentences
             WHERE student_fingerprint = $student AND threshold_version = $threshold_version GROUP BY ALL) l
             ON l.response_id = r.response_id
     WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} AND v.filter_version = $filter_version
-      AND {_DECIDED}"""
+      AND {DECIDED}"""
 _TYPED = """judged JOIN (SELECT response_id, sentence_index, (sentence_type = 'teacher')::INT AS is_teacher
         FROM sentence_types WHERE student_fingerprint = $student AND threshold_version = $threshold_version
           AND sentence_type IS NOT NULL) t USING (response_id)"""

@@ -75,6 +75,9 @@ VERDICT_KINDS: dict[VerdictKind, str] = {
     "wrong_step": "A step of the thinking is known to be wrong: an equation, or the work of a question of the school.",
 }
 assert get_args(VerdictKind) == tuple(VERDICT_KINDS), "each kind stands in both, in one order"
+# The answer is neither right nor known to be wrong. DECIDED: in SQL, with the alias v of a table of verdicts.
+UNDECIDED: tuple[VerdictKind, ...] = (*UNVERIFIABLE, "verifier_failed")
+DECIDED = f"coalesce(NOT list_contains({['no_verifier', *UNDECIDED]}, v.kind), TRUE)"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dasd_assets.rules.asset_names import DAS
 from dasd_assets.rules.checkpoints import undistilled_student
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, filter_version, required_filters
 from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.verdict import DECIDED
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 
@@ -26,12 +27,14 @@ REST = 10  # times what reading took
 NUM_SEARCHES = 8  # remembered
 TEACHER_SHARE = "teacher_share"
 
+# Passed: every required verdict is there, as the pool wants it; NULL where one is missing and no other failed.
 _VERDICTS = f"""SELECT response_id,
-        bool_and(passed) FILTER (WHERE list_contains($filters, filter)) AS passed,
+        bool_and(passed) FILTER (WHERE list_contains($filters, filter))
+            AND nullif(count(*) FILTER (WHERE list_contains($filters, filter)) = len($filters), FALSE) AS passed,
         string_agg(filter, ' ' ORDER BY filter) FILTER (WHERE NOT passed) AS failed,
-        bool_and(passed) FILTER (WHERE filter = '{CORRECTNESS}' AND kind IS DISTINCT FROM 'no_verifier') AS correct,
+        bool_and(passed) FILTER (WHERE filter = '{CORRECTNESS}' AND {DECIDED}) AS correct,
         max(value) FILTER (WHERE filter = 'length')::INTEGER AS length
-    FROM response_verdicts WHERE filter_version = $filter_version GROUP BY response_id"""
+    FROM response_verdicts v WHERE filter_version = $filter_version GROUP BY response_id"""
 _SCORES = f"""SELECT response_id,
         max(score) FILTER (WHERE score_name = $score) AS score,
         max(score) FILTER (WHERE score_name = '{TEACHER_SHARE}') AS teacher_share,
