@@ -307,9 +307,10 @@ def test_rollouts_are_counted_by_the_length_of_the_reference_and_their_halves_co
     assert len(rows) == 2 + 8 + 1 and heading.startswith("## ")
     assert rows[2:4] == ["| 1 to 2 | 2 | 2 | 100.0 |", "| 3 to 4 | 2 | 0 | 0.0 |"]
     assert rows[9:] == ["| 15 to 16 | 2 | 1 | 50.0 ± 35.4 |", "| 1 to 16 | 16 | 3 | 18.8 ± 9.8 |"]
-    # 1/8 - 2/8, of an error of sqrt((7 + 12) / 8 ** 3) = .193; without the first two 1/7, of sqrt(6 / 7 ** 3) = .132.
-    assert change_text(Halves.of(cut_off)) == "-12.5 [-50.3, +25.3]"
-    assert text.endswith("which has 2 of the 3, +14.3 [-11.6, +40.2].")
+    # 1/8 - 2/8; the interval is that of 2/10 - 3/10, whose error is sqrt((16 + 21) / 10 ** 3) = .192. Without the first
+    # two 1/7, and the interval of 2/9 - 1/9, whose error is sqrt((14 + 8) / 9 ** 3) = .174.
+    assert change_text(Halves.of(cut_off)) == "-12.5 [-47.7, +27.7]"
+    assert text.endswith("which has 2 of the 3, +14.3 [-22.9, +45.2].")
     assert rollouts_cut_off(rollouts.head(15)) == []
 
 

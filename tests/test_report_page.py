@@ -167,7 +167,11 @@ def test_a_verdict_is_that_of_the_interval(low: float | None, high: float | None
 
 
 def test_an_interval_is_within_what_an_accuracy_can_be() -> None:
-    assert accuracy_interval({"accuracy": 0.99, "standard_error": 0.01}) == Interval(0.99, pytest.approx(0.9704), 1.0)
+    """Student's t of three degrees of freedom is 3.182, of 9 it is 2.262."""
+    few, more = ({"accuracy": 0.5, "standard_error": 0.1, "num_questions": num} for num in (4, 10))
+    assert accuracy_interval(few) == Interval(0.5, pytest.approx(0.1818, abs=1e-4), pytest.approx(0.8182, abs=1e-4))
+    expected = Interval(0.99, pytest.approx(0.7638, abs=1e-4), 1.0)
+    assert accuracy_interval({**more, "accuracy": 0.99}) == expected
     assert accuracy_interval({"accuracy": None, "standard_error": None}) is None
 
 
@@ -178,6 +182,10 @@ def test_an_interval_is_within_what_an_accuracy_can_be() -> None:
 def test_the_direction_of_the_cut_off_rate(short: int, long: int, said: str) -> None:
     cut = [*[n < short for n in range(40)], *[n < long for n in range(40)]]
     assert said in cut_off_direction(pl.DataFrame({"reference_num_tokens": list(range(80)), "cut_off": cut}))
+
+
+def test_two_rollouts_show_no_direction() -> None:
+    assert "no clear difference" in cut_off_direction(data().rollouts)
 
 
 def test_the_sawtooth_is_explained_by_the_order_of_the_recipe(recipe: Recipe) -> None:

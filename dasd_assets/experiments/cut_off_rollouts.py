@@ -51,9 +51,5 @@ def _halves(ordered: pl.DataFrame, shortest: pl.DataFrame) -> str:
 
 
 def change_text(halves: Halves) -> str:
-    """The longer half less the shorter, with its interval: `-8.4 [-10.6, -6.1]`, in points of %.
-
-    Without one where all of each half are alike, which does not say how exact that is.
-    """
-    low, high = (halves.change + side * halves.width if halves.width else None for side in (-1, 1))
-    return points(halves.change, low, high)
+    """The longer half less the shorter, with its interval: `-8.4 [-10.6, -6.1]`, in points of %."""
+    return points(halves.change, *halves.interval)

@@ -9,16 +9,20 @@ WIDTH_95 = 1.96  # standard errors on either side of an interval of 95 %
 
 @dataclass(frozen=True)
 class Share:
-    """The share of rollouts that were cut off, and its standard error."""
+    """The share of rollouts that were cut off, of how many."""
 
     value: float
-    error: float
+    num: int
 
     @classmethod
     def of(cls, cut_off: Sequence[bool]) -> "Share":
         """Of independent rollouts, one per question."""
-        value = sum(cut_off) / len(cut_off)
-        return cls(value, math.sqrt(value * (1 - value) / len(cut_off)))
+        return cls(sum(cut_off) / len(cut_off), len(cut_off))
+
+    @property
+    def error(self) -> float:
+        """Its standard error."""
+        return math.sqrt(self.value * (1 - self.value) / self.num)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Halves:
         return self.long.value - self.short.value
 
     @property
-    def width(self) -> float:
-        """Of the 95 % interval of the change, on either side: the halves are independent samples."""
-        return WIDTH_95 * math.hypot(self.short.error, self.long.error)
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the change: Agresti and Caffo's (American Statistician 2000), for independent samples.
+
+        Each half is counted with one more rollout that was cut off and one more that was not, so that a few rollouts
+        that are all alike are not taken for certain.
+        """
+        short, long = (Share((one.value * one.num + 1) / (one.num + 2), one.num + 2) for one in (self.short, self.long))
+        middle, reach = long.value - short.value, WIDTH_95 * math.hypot(short.error, long.error)
+        return max(-1.0, middle - reach), min(1.0, middle + reach)

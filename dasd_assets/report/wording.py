@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dasd_assets.mixed_policy.cut_off_shares import WIDTH_95, Halves
+from dasd_assets.mixed_policy.cut_off_shares import Halves
 from dasd_assets.report.findings import ReportData
+from dasd_assets.rules.statistics.power import LEVEL, student_quantile
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row
 
@@ -27,13 +28,14 @@ class Interval:
 
 
 def accuracy_interval(row: Row) -> Interval | None:
-    """Of a row of `ReportData.accuracies`; None where the evaluation is incomplete."""
+    """Of a row of `ReportData.accuracies`, by Student's t over its questions; None where it is incomplete."""
     value, error = row["accuracy"], row["standard_error"]
     if value is None:
         return None
     if error is None:
         return Interval(value, None, None)
-    return Interval(value, max(0.0, value - WIDTH_95 * error), min(1.0, value + WIDTH_95 * error))
+    reach = student_quantile(1 - LEVEL / 2, row["num_questions"] - 1) * error
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
 def headline(data: ReportData) -> str:
@@ -72,9 +74,10 @@ def cut_off_direction(rollouts: pl.DataFrame) -> str:
     halved = Halves.of(ordered["cut_off"].to_list())
     short, long = halved.short.value, halved.long.value
     halves = f"of the shorter half of the references {short:.1%} are cut off, of the longer half {long:.1%}"
-    if abs(halved.change) <= halved.width:
+    low, high = halved.interval
+    if low <= 0 <= high:
         return f"Here length makes no clear difference: {halves}. The technical report found that the rate grows."
-    if halved.change > 0:
+    if low > 0:
         return f"Here it grows too: {halves}."
     return (
         f"Here it falls, the other way than in the technical report: {halves}. One reason: a cap of a multiple of the "
