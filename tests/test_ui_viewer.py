@@ -26,7 +26,7 @@ from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Lake
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.ui
 
@@ -212,6 +212,19 @@ def test_sentences_are_typed_anew_and_show_their_tokens(site: Site, page: "Page"
     page.keyboard.press("r")
     assert page.evaluate("document.body.classList.contains('raw')") and sentences.first.inner_text() == before
     keep(page, "response")
+
+
+@pytest.mark.parametrize("threshold", ["0.0123", "7.0123"])
+def test_a_threshold_of_the_recipe_is_neither_rounded_nor_clamped(site: Site, page: "Page", threshold: str) -> None:
+    def with_threshold(route: "Route") -> None:
+        text = route.fetch().text()
+        assert '"threshold": 0.1' in text
+        route.fulfill(body=text.replace('"threshold": 0.1', f'"threshold": {threshold}'), content_type="text/html")
+
+    page.route("**/response/*", with_threshold)
+    page.goto(site.url + site.pages["response"])
+    page.locator("[data-chart=curve] svg").wait_for()
+    assert page.locator("#threshold").input_value() == page.locator("#threshold-value").inner_text() == threshold
 
 
 def test_no_hostile_text_does_anything(site: Site, browser: "Browser") -> None:

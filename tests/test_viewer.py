@@ -153,6 +153,12 @@ def test_what_another_student_scored_is_said_to_be_its(
     assert f"sentences, under student {student}, rule" in audit
 
 
+def test_the_slider_takes_any_threshold_of_a_recipe(finished: Project, ids: dict[str, str]) -> None:
+    strict = change(finished.recipe, "selection.divergence", {"measure": "log", "threshold": 7.0123})
+    page = client_of(replace(finished, recipe=strict)).get(f"/response/{ids['response_id']}").text
+    assert 'min="0" max="7.0123" step="any" value="7.0123"' in page
+
+
 def test_sentences_are_of_the_asked_student_first_then_of_todays_segmenter() -> None:
     def first(student: str) -> tuple[str, str]:
         keys = [("a", "0"), ("a", SEGMENTER_VERSION), ("b", "0")]

@@ -40,27 +40,28 @@
     }
     const typed = data.sums.length - counts.untyped;
     document.getElementById("teacher-share").textContent = typed ? `${(100 * counts.teacher / typed).toFixed(1)} %` : "–";
-    value.textContent = Number(slider.value).toFixed(3);
+    value.textContent = Number(Number(slider.value).toPrecision(6));
     charts.curve(document.querySelector("[data-chart=curve]"), rows.filter(Boolean), Number(slider.value));
   }
 
-  function setMeasure() {
-    slider.max = MOST[measure.value];
+  // A range input clamps its value: there has to be room for the recipe's threshold.
+  function makeRoom() {
+    const own = measure.value === data.divergence.measure ? data.divergence.threshold : 0;
+    slider.max = Math.max(MOST[measure.value], own);
+  }
+
+  function reset() {
+    measure.value = data.divergence.measure;
+    per.value = data.divergence.per;
+    makeRoom();
+    slider.value = data.divergence.threshold;
     show();
   }
 
   slider.addEventListener("input", show);
   per.addEventListener("change", show);
-  measure.addEventListener("change", setMeasure);
-  document.getElementById("threshold-reset").addEventListener("click", () => {
-    measure.value = data.divergence.measure;
-    per.value = data.divergence.per;
-    slider.max = MOST[measure.value];
-    slider.value = data.divergence.threshold;
-    show();
-  });
+  measure.addEventListener("change", () => { makeRoom(); show(); });
+  document.getElementById("threshold-reset").addEventListener("click", reset);
   form.addEventListener("submit", (event) => event.preventDefault());
-  slider.max = MOST[data.divergence.measure];
-  slider.value = data.divergence.threshold;
-  show();
+  reset();
 })();
