@@ -21,6 +21,7 @@ from dasd_assets.experiments.cells import write_cell
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app
+from dasd_assets.viewer.checkpoints import _chosen
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.command import CannotServe, _listen
 from dasd_assets.viewer.explore_rows import _VERDICTS
@@ -289,6 +290,25 @@ def test_checkpoints_are_compared_by_what_became_right(client: TestClient, finis
     assert question in client.get(f"/answer/{answer}").text
     assert "everything agrees" in client.get(f"/checkpoint/{names['t060']}").text
     assert client.get("/checkpoints?first=ffff").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "compared"),
+    [
+        ("teacher student t060 t100", ("student", "t100")),
+        ("student t060 t100", ("student", "t100")),
+        ("teacher student", ("teacher", "student")),
+        ("teacher t060", ("teacher", "t060")),
+        ("student", ("student", "student")),
+    ],
+)
+def test_the_student_and_the_last_checkpoint_are_compared(evaluated: str, compared: tuple[str, str]) -> None:
+    models = [{"checkpoint_id": name, "model": name} for name in evaluated.split()]
+    setting = {"benchmark": "b", "temperature": 1.0, "top_p": 1.0, "max_tokens": 9, "models": evaluated.split()}
+    of_recipe = [{"checkpoint_id": name, "name": name} for name in ("teacher", "student", "t060", "t100")]
+    for current in (of_recipe, []):
+        chosen = _chosen(current, {}.get, [setting], models)
+        assert (chosen["first"], chosen["second"]) == compared
 
 
 def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:

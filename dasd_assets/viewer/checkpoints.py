@@ -1,5 +1,7 @@
 """Models' answers to held-out questions: which became right or wrong, all of them side by side; and a model."""
 
+from collections.abc import Mapping, Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -58,7 +60,7 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
         models = reading.read(_MODELS, {"recipe": viewer.recipe.name}).to_dicts()
         if not settings or not models:
             raise AuditError("no model has answered held-out questions yet: run `dasd run` or `dasd evaluate`")
-        chosen = _chosen(viewer, query.get, settings, models)
+        chosen = _chosen(viewer.models(), query.get, settings, models)
         change, number = query.get("change") or "all", page_number(query)
         if change not in CHANGES:
             raise ValueError(f"change {change!r} is none of {', '.join(CHANGES)}")
@@ -123,13 +125,19 @@ def checkpoint(viewer: Viewer, request: Request) -> Response:
     return viewer.page(request, "checkpoint.html", model=record, several=several, examples=examples)
 
 
-def _chosen(viewer: Viewer, given: object, settings: list[Record], models: list[Record]) -> Record:
-    """What is compared: by the address, else student and last checkpoint in the first setting, as both were asked."""
+def _chosen(
+    current: Sequence[Mapping[str, object]], given: object, settings: list[Record], models: list[Record]
+) -> Record:
+    """What is compared: by the address, else student and last checkpoint in the first setting, as both were asked.
+
+    current: the recipe's checkpoints. Without an evaluated student, or with nothing after it, it begins with the first.
+    """
     assert callable(given)
-    ids = [row["checkpoint_id"] for row in models]
-    chain = [row["checkpoint_id"] for row in viewer.models() if row["checkpoint_id"] in ids] or ids
-    first = given("first") or chain[1 if len(chain) > 2 else 0]
-    second = given("second") or chain[-1]
+    ids = {row["checkpoint_id"]: row["model"] for row in models}
+    chain = {row["checkpoint_id"]: row["name"] for row in current if row["checkpoint_id"] in ids} or ids
+    *before, last = chain
+    first = given("first") or next((one for one in before if chain[one] == "student"), next(iter(chain)))
+    second = given("second") or last
     for name in (first, second):
         if name not in ids:
             raise AuditError(f"checkpoint {name} has answered no held-out question")
