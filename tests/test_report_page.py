@@ -148,7 +148,7 @@ def test_sentences_count_from_1_and_no_text_is_lost() -> None:
 
 def test_the_gain_is_told_with_its_interval() -> None:
     text = headline(data())
-    assert text.startswith("The student answered 10.0% of sums at T = 1 before and 90.0% after: +80.0 points [+")
+    assert text.startswith("The student answered 10.0% of sums at T = 1 before and 90.0% after t060: +80.0 points [+")
     assert text.endswith("a gain that chance does not explain.")
 
 

@@ -39,7 +39,7 @@ def accuracy_interval(row: Row) -> Interval | None:
 
 
 def headline(data: ReportData) -> str:
-    """What the student gained, in a sentence: of its last checkpoint, in the first setting that it was asked in."""
+    """What the student gained, in a sentence: by the last checkpoint that is compared, in its first setting."""
     if data.gains.is_empty():
         return "No trained model has been compared with the undistilled student yet."
     last = data.gains["arm"][-1]
@@ -47,8 +47,8 @@ def headline(data: ReportData) -> str:
     gained = Interval(row["difference"], row["low"], row["high"])
     where = f"{row['benchmark']} at T = {row['temperature']:g}"
     return (
-        f"The student answered {row['baseline_accuracy']:.1%} of {where} before and {row['accuracy']:.1%} after: "
-        f"{gained.shown('+')}, {verdict(gained)}."
+        f"The student answered {row['baseline_accuracy']:.1%} of {where} before and {row['accuracy']:.1%} after "
+        f"{last}: {gained.shown('+')}, {verdict(gained)}."
     )
 
 
