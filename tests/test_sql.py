@@ -3,13 +3,18 @@
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shared_stores import Storage
 
 from dasd_assets.cli import main
+from dasd_assets.commands.sql import _ends, _write_csv
 from dasd_resources.storage.lake import Lake
 
 LONG = "SELECT repeat('word ', 100) || 'the end' AS text, 1 AS number"
@@ -62,6 +67,55 @@ def test_a_name_is_whole_where_its_texts_are_shorter(capsys: pytest.CaptureFixtu
 def test_rows_that_are_not_shown_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sql", "FROM range(1234)"]) == 0
     assert "200 of 1,234 rows are shown" in capsys.readouterr().err
+
+
+def test_the_first_and_the_last_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for num_rows, shown in (
+        (200, list(map(str, range(200)))),
+        (201, [*map(str, range(100)), "…", *map(str, range(101, 201))]),
+        (9999, [*map(str, range(100)), "…", *map(str, range(9899, 9999))]),
+    ):
+        assert main(["sql", f"FROM range({num_rows})"]) == 0
+        shape, *lines = capsys.readouterr().out.splitlines()
+        assert shape == f"shape: ({num_rows:_}, 1)"
+        assert [line.strip("│ ") for line in lines if line.startswith("│")][3:] == shown
+
+
+@pytest.mark.parametrize("consume", [_ends, partial(_write_csv, file=Path(os.devnull))])
+def test_a_result_is_held_a_part_at_a_time(consume: Callable[[pa.RecordBatchReader], object]) -> None:
+    """40 parts of a megabyte each."""
+    before, held = pa.total_allocated_bytes(), list[int]()
+
+    def parts() -> Iterator[pa.RecordBatch]:
+        for _ in range(40):
+            yield pa.record_batch({"t": ["x" * 1000] * 1000})
+            held.append(pa.total_allocated_bytes() - before)
+
+    consume(pa.RecordBatchReader.from_batches(pa.schema({"t": pa.string()}), parts()))
+    assert len(held) == 40 and max(held) < 10_000_000
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+def test_an_error_in_the_middle_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    query = "SELECT CASE WHEN range = 900000 THEN error('so far') ELSE range END AS i FROM range(1000000)"
+    assert main(["sql", query, option, str(tmp_path / "rows")]) == 1
+    err = capsys.readouterr().err
+    assert ("so far" in err or "Interrupted" in err) and os.listdir(tmp_path) == ["home"]
+
+
+def test_a_parquet_file_has_row_groups_of_like_size(tmp_path: Path) -> None:
+    """Of 82 and 18 MB: five parts of 2,048 rows."""
+    file = tmp_path / "rows.parquet"
+    assert main(["sql", "SELECT repeat('x', 10000) AS t FROM range(10000)", "--parquet", str(file)]) == 0
+    groups = pq.read_metadata(file)
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [8192, 1808]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+def test_a_result_without_rows_has_its_columns(tmp_path: Path, option: str) -> None:
+    file = tmp_path / "rows"
+    assert main(["sql", "SELECT 1 AS a, [2] AS b WHERE false", option, str(file)]) == 0
+    assert (pl.read_csv if option == "--csv" else pl.read_parquet)(file).columns == ["a", "b"]
 
 
 @pytest.mark.storage

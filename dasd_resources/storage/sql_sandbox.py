@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain, count
 from pathlib import Path
 
@@ -48,9 +48,18 @@ class RefusedQuery(UserError, ValueError):
 
 
 def select(catalog: Catalog, query: str, at: int | None = None) -> pl.DataFrame:
-    """Rows of a query on the newest snapshot, or on snapshot `at`.
+    """All rows of a query on the newest snapshot, or on snapshot `at`. Raises what `selecting` does."""
+    with selecting(catalog, query, at) as found:
+        return pl.DataFrame(found)
 
-    Raises RefusedQuery, UnknownSnapshot, DamagedFiles, and duckdb.Error for what is wrong with the query itself.
+
+@contextmanager
+def selecting(catalog: Catalog, query: str, at: int | None = None) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The rows of such a query, to be read in the block; what was read is known to be whole where the block ends.
+
+    Raises RefusedQuery, UnknownSnapshot, DamagedFiles, and duckdb.Error for what is wrong with the query itself; where
+    its rows are read part by part, Arrow makes an OSError of that, which may say "Interrupted!" alone: another thread
+    met the error.
     """
     check_select(query, (CATALOG_TABLES,) if catalog.shared else ())
     with (
@@ -61,9 +70,8 @@ def select(catalog: Catalog, query: str, at: int | None = None) -> pl.DataFrame:
         connection.execute("RESET threads")
         attach_to(connection, catalog, at, read_only=True)
         _lock(connection, catalog.data.root, Path(spill))
-        rows = pl.DataFrame(_shown(connection.sql(query)))
+        yield _shown(connection.sql(query))
         check_snapshot(connection, catalog, at)
-        return rows
 
 
 def _shown(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
