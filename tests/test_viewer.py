@@ -412,6 +412,11 @@ def test_for_others_a_token_is_asked(finished: Project) -> None:
     assert client.get("/explore", headers={"host": "box.lan:3001"}).status_code == 200
     assert client.get("/explore", headers={"host": "10.1.2.3:3001"}).status_code == 200
     assert client.get("/explore", headers={"host": "evil.example"}).status_code == 400
+    beside = Access.to("0.0.0.0")
+    other = client_of(finished, beside)  # at another port of this host, whose cookies a browser sends to both
+    other.get(f"/explore?token={beside.token}", headers={"host": "127.0.0.1:3002"})
+    client.cookies.update(other.cookies)
+    assert client.get("/explore").status_code == 200
     elsewhere = client.get(f"//evil.example/?token={access.token}")
     assert not elsewhere.headers.get("location", "/x").startswith("//")
 

@@ -5,13 +5,14 @@ The texts were written by models, the server may run beside a browser with hosti
 1. A page of another site whose name is made to lead here (DNS rebinding) sends its own name as Host, and is refused.
    Addresses in numbers cannot be made to lead elsewhere, so where all may ask they are accepted.
 2. Where others than this machine can reach the server, a token is asked for: once in the address that `dasd view`
-   prints, then as a cookie that only this site is sent.
+   prints, then as a cookie that only this host is sent, at whatever port.
 3. Pages may load this server's own files, and nothing else; no inline script or style, no frame, no form elsewhere.
 4. Only GET and HEAD are answered.
 """
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Collection
@@ -25,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
-COOKIE = "dasd_view_token"
+COOKIE = "dasd_view_token"  # and the port: a browser sends one host's cookies to all its ports
 # Observable Plot adds one style sheet to each chart: its hash, for which tests/test_ui_viewer.py looks.
 PLOT_STYLE = "sha256-+TfQir1nvDucAdvE6XUQBt4ayUjpAWkbw2kCdSfekHM="
 HEADERS = {
@@ -77,6 +78,12 @@ def _name_of(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
+def _cookie(request: Request) -> str:
+    """The name of the cookie that holds the token of the viewer at the port that was asked."""
+    port = re.search(r":(\d+)$", request.headers.get("host", ""))
+    return f"{COOKIE}_{port[1]}" if port else COOKIE
+
+
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
@@ -114,7 +121,7 @@ class Guard:
             return PlainTextResponse("The viewer only shows.\n", 405)
         if "token" in request.query_params and self._access.token is not None:
             return self._welcome(request)
-        if not self._access.accepts_token(request.cookies.get(COOKIE)):
+        if not self._access.accepts_token(request.cookies.get(_cookie(request))):
             return PlainTextResponse("Open the address that `dasd view` printed: it has the token.\n", 403)
         return None
 
@@ -126,5 +133,5 @@ class Guard:
         # Of the path alone, with one slash in front: two would name another site.
         path = "/" + request.url.path.lstrip("/\\")
         response = RedirectResponse(f"{path}?{urlencode(rest)}" if rest else path, 303)
-        response.set_cookie(COOKIE, str(self._access.token), httponly=True, samesite="strict", path="/")
+        response.set_cookie(_cookie(request), str(self._access.token), httponly=True, samesite="strict", path="/")
         return response
