@@ -24,7 +24,7 @@ from dasd_assets.viewer.app import create_app
 from dasd_assets.viewer.checkpoints import _chosen
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.command import CannotServe, _listen
-from dasd_assets.viewer.explore_rows import _VERDICTS
+from dasd_assets.viewer.explore_rows import _VERDICTS, FOUND, NUM_SEARCHES
 from dasd_assets.viewer.links import asked, linked
 from dasd_assets.viewer.markup import pieces
 from dasd_assets.viewer.viewer import Viewer
@@ -88,6 +88,17 @@ def test_explore_reads_a_home_that_was_written_to(copy: Project) -> None:
         if viewer.rows.read("SELECT count(*) FROM rows", {}).item() == before - 3:
             return
     pytest.fail("the rows are as they were")
+
+
+def test_what_a_search_found_stays_while_a_page_asks_for_it(finished: Project) -> None:
+    viewer = Viewer(Lake(home=str(finished.home)), finished.recipe)
+    viewer.rows.refresh()
+    found = viewer.rows.search("the")
+    assert viewer.rows.search("the") is found  # remembered
+    for number in range(NUM_SEARCHES + 1):
+        assert viewer.rows.search(f"no text has {number} of this").is_empty()
+    query = f"SELECT count(*) FROM rows WHERE response_id IN (SELECT response_id FROM {FOUND})"
+    assert viewer.rows.read(query, {FOUND: found}).item() == found.height > 0
 
 
 def test_passed_is_every_required_verdict_and_wrong_what_a_verifier_decided() -> None:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.rules.filters.catalogue import FILTERS
-from dasd_assets.viewer.explore_rows import TEACHER_SHARE, ExploreRows
+from dasd_assets.viewer.explore_rows import FOUND, TEACHER_SHARE, ExploreRows
 from dasd_assets.viewer.links import asked, page_number, paging
 from dasd_assets.viewer.viewer import FRAGMENT, Viewer
 
@@ -40,7 +40,7 @@ _COLUMNS = {"finish": "finish_reason"}
 
 @dataclass(frozen=True)
 class Condition:
-    """What the address asks for, as SQL over `rows` and its parameters."""
+    """What the address asks for, as SQL over `rows` and its parameters; what a search found is one of them."""
 
     sql: str
     params: dict[str, object]
@@ -66,7 +66,8 @@ def condition(request: Request, rows: ExploreRows) -> Condition:
         parts.append("chosen IS NULL" if dataset == "none" else "list_contains(string_split(chosen, ' '), $chosen)")
         params["chosen"] = dataset
     if text := given.get("q", "").strip():
-        parts.append(f"response_id IN (SELECT response_id FROM {rows.search(text)})")
+        parts.append(f"response_id IN (SELECT response_id FROM {FOUND})")
+        params[FOUND] = rows.search(text)
     return Condition(" AND ".join(parts), params)
 
 

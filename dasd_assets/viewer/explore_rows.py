@@ -7,8 +7,8 @@ much time has passed as REST readings take. Texts stay in the warehouse; those t
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache
 from threading import Lock, Thread
 
 import duckdb
@@ -26,6 +26,7 @@ Params = Mapping[str, object]
 REST = 10  # times what reading took
 NUM_SEARCHES = 8  # remembered
 TEACHER_SHARE = "teacher_share"
+FOUND = "found"  # the table of what a search found
 
 # Passed: every required verdict is there, as the pool wants it; NULL where one is missing and no other failed.
 _VERDICTS = f"""SELECT response_id,
@@ -57,14 +58,13 @@ _SEARCH = """SELECT response_id FROM responses WHERE contains(lower(text), lower
 
 
 class ExploreRows:
-    """The table `rows` as of a snapshot, which `read` queries, with a table of what a text search found beside it."""
+    """The table `rows` as of a snapshot, which `read` queries, with what a text search found as the table `found`."""
 
     def __init__(self, lake: Lake, recipe: Recipe) -> None:
         self._lake, self._recipe = lake, recipe
         self._memory = duckdb.connect(config={"autoinstall_known_extensions": False})
         self._reading, self._asking = Lock(), Lock()
-        self._searches: OrderedDict[tuple[int, str], str] = OrderedDict()
-        self._named = 0
+        self._remembered = lru_cache(NUM_SEARCHES)(self._search)
         self._not_before = 0.0
         self.snapshot: int | None = None
         self.newest = 0
@@ -114,28 +114,17 @@ class ExploreRows:
         }
 
     def read(self, query: str, params: Params) -> pl.DataFrame:
-        """Rows of a query on `rows`."""
+        """Rows of a query on `rows`, and on `found` where that is among the parameters."""
         named = {name: value for name, value in params.items() if f"${name}" in query}
         with self._asking:
+            if FOUND in params:
+                self._memory.register(FOUND, params[FOUND])
             return pl.DataFrame(self._memory.sql(query, params=named))
 
-    def search(self, text: str) -> str:
-        """A table of the ids of responses whose text, or whose question, has `text` in it, whatever the case."""
-        key = (self.snapshot or 0, text)
-        with self._asking:
-            if key in self._searches:
-                self._searches.move_to_end(key)
-                return self._searches[key]
+    def search(self, text: str) -> pl.DataFrame:
+        """The ids of responses whose text, or whose question, has `text` in it, whatever the case."""
+        return self._remembered(self.snapshot, text)
+
+    def _search(self, snapshot: int | None, text: str) -> pl.DataFrame:
         with self._lake.reading() as reading, reading.all_cores():
-            found = reading.read(_SEARCH, {"text": text})
-        with self._asking:
-            self._named += 1
-            name = f"found_{self._named}"
-            self._memory.register("incoming", found)
-            self._memory.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
-            self._memory.unregister("incoming")
-            self._searches[key] = name
-            if len(self._searches) > NUM_SEARCHES:
-                _, oldest = self._searches.popitem(last=False)
-                self._memory.execute(f"DROP TABLE {oldest}")
-            return name
+            return reading.read(_SEARCH, {"text": text})
