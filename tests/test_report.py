@@ -7,7 +7,7 @@ from conftest import Project
 
 from dasd_assets.records.partitions import batches
 from dasd_assets.report import ReportData, find, pictures
-from dasd_assets.report.findings import NUM_POSITIONS
+from dasd_assets.report.findings import NUM_POSITIONS, _losses
 from dasd_assets.report.page import PAGE
 from dasd_assets.rules.filters.catalogue import FILTERS
 
@@ -66,6 +66,13 @@ def test_sentences_without_a_type_keep_their_place_but_are_no_share(copy: Projec
 def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: ReportData) -> None:
     names = ["teacher", "student", "t060", "t100", "mixed"]
     assert findings.accuracies["checkpoint"].to_list() == findings.checkpoints["name"].to_list() == names
+
+
+def test_the_curve_of_a_checkpoint_whose_folder_is_gone_is_left_out(findings: ReportData, finished: Project) -> None:
+    assert list(findings.losses) == findings.trained == ["t060", "t100", "mixed"]
+    path = pl.when(pl.col("name") == "t060").then(pl.lit("checkpoints/gone")).otherwise("path")
+    found = _losses(finished.warehouse, findings.checkpoints.with_columns(path=path))
+    assert found == {name: findings.losses[name] for name in ("t100", "mixed")}
 
 
 def test_every_picture_is_there(findings: ReportData) -> None:

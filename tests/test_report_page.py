@@ -1,6 +1,7 @@
 """The report's page: whole without anything loaded, what others wrote only as text, and findings in right sentences."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def response(text: str, stop: int) -> OneResponse:
 def data(shown: OneResponse | None = None) -> ReportData:
     counts = {"num_questions": [10], "num_answers": [20], "num_failed": [0], "num_missing": [0]}
     models = {"name": ["t060"], "checkpoint_id": ["c1"], "num_examples": [5], "num_steps": [2], "final_loss": [0.5]}
+    models |= {"parent_checkpoint_id": ["c0"]}
     return ReportData(
         drops=pl.DataFrame({"temperature": [1.0], "filter": ["length"], "num_dropped": [1], "num_judged": [4]}),
         shares=pl.DataFrame({"position": [0.5], "correct": [True], "teacher_share": [0.25]}),
@@ -124,6 +126,13 @@ def test_every_figure_has_a_title_a_caption_and_its_counterpart(recipe: Recipe) 
     assert set(about) == set(pictures(found))
     for one in about.values():
         assert one.title and one.look and re.search(r"Figure \d|§\d", one.answers)
+
+
+def test_a_curve_that_is_gone_is_named(recipe: Recipe) -> None:
+    gone = replace(data(), losses={})
+    assert "Without a line: t060," in captions(gone, recipe)["training_loss"].look
+    assert "Without a line" not in captions(data(), recipe)["training_loss"].look
+    assert "<b>1</b> trained checkpoints" in page(gone, pictures(gone), recipe)
 
 
 def test_a_home_with_nothing_yet_has_a_page(recipe: Recipe, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def captions(data: ReportData, recipe: Recipe) -> dict[str, Caption]:
     """Name of a figure -> its caption, in the order of the page."""
     shown = data.response
     which = "No response is selected yet." if shown is None else f"Shown: {shown.name}, below in full."
+    gone = ", ".join(name for name in data.trained if name not in data.losses)
     multiple = f"{recipe.mixed_policy.length_cap:g}"
     return {
         "accuracy": Caption(
@@ -55,7 +56,8 @@ def captions(data: ReportData, recipe: Recipe) -> dict[str, Caption]:
         ),
         "training_loss": Caption(
             "Training loss, stage by stage",
-            f"Each line should fall and flatten. {sawtooth(recipe)}",
+            f"Each line should fall and flatten. {sawtooth(recipe)}"
+            + (f" Without a line: {gone}, whose files are gone." if gone else ""),
             "Figure 3, where the set of the high temperature has a higher loss, converges more slowly, and ends "
             "better: a low loss is no proof of a good model.",
         ),

@@ -1,6 +1,7 @@
 """What the report reads from the warehouse: counts, drops, accuracies, what changed, and what its figures draw."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -57,7 +58,7 @@ class ReportData:
     num_questions: answered ones. responses: temperature, num_responses. datasets: dataset, num_selected, num_examples,
     num_tokens, in the order of training. gains: `comparisons` of each checkpoint with the undistilled student; without
     incomplete evaluations. response_probs: of the teacher's responses, by group. rollouts: reference_num_tokens,
-    cut_off. losses: the curve of each checkpoint. response: None until one is selected.
+    cut_off. losses: the curve of each trained checkpoint whose folder is there. response: None until one is selected.
     """
 
     drops: pl.DataFrame
@@ -73,6 +74,11 @@ class ReportData:
     rollouts: pl.DataFrame
     losses: Mapping[str, Sequence[Progress]]
     response: OneResponse | None
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of the trained checkpoints, in order."""
+        return self.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())["name"].to_list()
 
 
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
@@ -236,4 +242,8 @@ def _datasets(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
 
 def _losses(warehouse: Warehouse, checkpoints: pl.DataFrame) -> dict[str, list[Progress]]:
     trained = checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    return {row["name"]: Trained.load(warehouse.folder(row["path"])).losses for row in trained.to_dicts()}
+    found: dict[str, list[Progress]] = {}
+    for row in trained.to_dicts():
+        with suppress(FileNotFoundError):
+            found[row["name"]] = Trained.load(warehouse.folder(row["path"])).losses
+    return found

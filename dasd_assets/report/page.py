@@ -75,7 +75,7 @@ def page(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe) -> s
         data=data,
         num_responses=int(data.responses["num_responses"].sum()),
         num_examples=int(data.datasets["num_examples"].sum()),
-        num_trained=len(data.losses),
+        num_trained=len(data.trained),
         datasets=data.datasets.to_dicts(),
         drop_columns=drop_columns,
         drops=drops,
