@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from conftest import Project, change
 
-from dasd_assets.commands.summary import summary
+from dasd_assets.commands.summary import seconds_of, summary
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_resources.storage.tables import TABLES
 
@@ -70,6 +70,10 @@ def test_times_name_every_asset_that_ran(page: str, finished: Project) -> None:
         assert {line.split()[0] for line in lines} == {key.to_user_string() for key in instance.all_asset_keys()}
     seconds = [float(line.split()[1]) for line in lines]
     assert seconds == sorted(seconds, reverse=True)
+
+
+def test_a_step_without_an_end_counts_nothing() -> None:
+    assert seconds_of([(1.0, 3.5), (1_764_460_800.0, None), (None, None)]) == 2.5
 
 
 def test_times_leave_out_assets_that_are_no_more(copy: Project) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from dasd_assets.records.materializations import latest_materializations
 from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.report import ReportData, find
 from dasd_assets.rules.checkpoints import trained_names
@@ -82,15 +83,22 @@ def _failed(row: Row) -> str:
 
 def _times(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[str]:
     """Seconds each asset took in the last run that materialized it, over its batches; not those that are no more."""
-    seconds: dict[str, float] = {}
-    for key in definitions.resolve_asset_graph().toposorted_asset_keys:
-        name = key.to_user_string()
-        records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1000).records
-        latest = {record.partition_key: record.run_id for record in reversed(records)}
-        for run_id in set(latest.values()):
-            for step in instance.get_run_step_stats(run_id, [name]):
-                seconds[name] = seconds.get(name, 0.0) + (step.end_time or 0) - (step.start_time or 0)
+    graph = definitions.resolve_asset_graph()
+    partitioned = {key.to_user_string(): graph.get(key).is_partitioned for key in graph.toposorted_asset_keys}
+    seconds = {
+        name: sum(
+            seconds_of((step.start_time, step.end_time) for step in instance.get_run_step_stats(run_id, [name]))
+            for run_id in {made.run_id for made in latest.values()}
+        )
+        for name, latest in latest_materializations(instance, partitioned).items()
+        if latest
+    }
     return [f"{name:<28}{value:>8.1f} s" for name, value in sorted(seconds.items(), key=lambda item: -item[1])]
+
+
+def seconds_of(steps: Iterable[tuple[float | None, float | None]]) -> float:
+    """From the start to the end of each step; one of a process that was killed has no end, and counts nothing."""
+    return sum((end - start for start, end in steps if start is not None and end is not None), 0.0)
 
 
 def _places(warehouse: Warehouse, recipe: Recipe, findings: ReportData) -> list[str]:
