@@ -14,7 +14,7 @@ from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import generation_asset
-from dasd_assets.rules.candidates import CANDIDATES, responses_to_score, to_score_params
+from dasd_assets.rules.candidates import CANDIDATES, Params, responses_to_score, to_score_params
 from dasd_assets.rules.filters.catalogue import FILTERING, filter_version, required_filters
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.stored_tokens import OF_RESPONSES, require_tokens
@@ -96,6 +96,12 @@ def scoring_requests(tokens: pl.DataFrame) -> tuple[list[ScoringRequest], list[F
     return requests, [Failure(*row) for row in refused.iter_rows()]
 
 
+def scoring_params(recipe: Recipe, teacher: str, student: str, batch: str) -> Params:
+    """The parameters of `responses_to_score` and `num_scored`. teacher, student: their fingerprints."""
+    filters = required_filters(False, recipe.filters.required)
+    return to_score_params(recipe, teacher, batch, filter_version(recipe, student), filters)
+
+
 def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """`student_logprobs`."""
     return [_student_logprobs(recipe)]
@@ -132,10 +138,7 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         student = engines.find(recipe.student, "student.model")
         teacher = engines.fingerprint(recipe.teacher, "teacher.model")
         batch = context.partition_key
-        version = filter_version(recipe, student.fingerprint)
-        filters = required_filters(False, recipe.filters.required)
-        params = to_score_params(recipe, teacher, batch, version, filters)
-        pool = responses_to_score(warehouse, params)
+        pool = responses_to_score(warehouse, scoring_params(recipe, teacher, student.fingerprint, batch))
         todo = missing(pool, _present(warehouse, batch, student))
         num_new_tokens = 0
         scorer = replace(student, spec=student.spec.as_scored)  # the same weights, wherever they are: engine_parity

@@ -528,13 +528,15 @@ def test_a_student_is_scored_by_its_server_and_one_of_other_weights_goes_no_furt
         project.materialize("student_logprobs")
     assert project.fake.scored == []
     batches = project.read("SELECT DISTINCT batch FROM student_logprobs")["batch"].to_list()
-    with pytest.raises(NotScored, match=f"nothing of another; of {batches[0]}"):
-        drop_unused(project.warehouse, student, ["another"])
-    assert drop_unused(project.warehouse, student, batches) == {batches[0]: rows.height}
+    with project.instance() as instance:
+        with pytest.raises(NotScored, match=f"nothing of another; of {batches[0]}"):
+            drop_unused(instance, project.warehouse, student, ["another"])
+        assert drop_unused(instance, project.warehouse, student, batches) == {batches[0]: rows.height}
     project.materialize("student_logprobs")
     assert len(project.fake.scored) == rows.height == project.count("student_logprobs WHERE engine <> 'openai'")
     project.materialize("sentence_probabilities")
-    assert drop_unused(project.warehouse, student, batches) == {batches[0]: 0}, "what is in use stays"
+    with project.instance() as instance:
+        assert drop_unused(instance, project.warehouse, student, batches) == {batches[0]: 0}, "what is in use stays"
 
 
 def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(

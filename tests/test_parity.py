@@ -17,6 +17,7 @@ from conftest import Project, change, prompt_rows
 from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
 
+from dasd_assets.commands.rescore import drop_unused
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.generations import GENERATION
 from dasd_assets.parity.comparison import StoredLogprobs, compare
@@ -208,6 +209,27 @@ def test_wrong_student_logprobs_fail_and_block(landed: Project, spoil: Callable[
         landed.run()
     assert landed.count("student_logprobs") > 0
     assert landed.count("sentence_probabilities") == 0
+
+
+def test_what_was_scored_wrongly_is_scored_again_also_of_a_batch_made_in_rounds(landed: Project) -> None:
+    """There it was but to be checked, which passed: of no score there was nothing to compare."""
+    landed.recipe = change(landed.recipe, "teacher.engine", "vllm")
+    landed.recipe = change(landed.recipe, "parity.teacher", landed.recipe.parity.student.model_dump())
+    landed.fake.misscore = shifted
+    with pytest.raises(RunFailed, match="engine_parity failed"):
+        landed.make_batches()
+    landed.fake.misscore = list
+    num_scored, student = len(landed.fake.scored), landed.engines.fingerprint(landed.recipe.student, "student.model")
+    with landed.instance() as instance:
+        [batch] = batches(instance)
+        assert drop_unused(instance, landed.warehouse, student, [batch]) == {batch: num_scored}
+        with pytest.raises(RunFailed, match=f"engine_parity failed.*none of {num_scored} responses has a score"):
+            execute(instance, landed.definitions, ["student_logprobs"], batch, landed.home, only_checks=True)
+        found = {one.asset: one for one in comparison(instance, landed.definitions, [batch], {}).found}
+    assert found["student_logprobs"].reason == f"{num_scored} rows were dropped by `dasd rescore`"
+    landed.make_batches()
+    assert landed.count("student_logprobs") == num_scored == len(landed.fake.scored) / 2
+    assert landed.count("sentence_probabilities") > 0
 
 
 def test_the_limits_that_the_message_names_let_it_through_and_generate_nothing(landed: Project) -> None:

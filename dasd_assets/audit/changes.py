@@ -52,7 +52,7 @@ class Changes:
 
     def _explained(self, stale: Stale, cause: Cause) -> Iterator[Record]:
         made = self.latest[stale.asset].get(stale.batch)
-        if made is None or cause.kind in ("never", "withdrawals", "repaired", "upstream", "check", "failed", "landed"):
+        if made is None or cause.kind not in ("code", "files", "input"):
             yield _record(cause.kind, cause.upstream or None, message=cause.reason)
         elif cause.kind == "code":
             yield from self._code(stale.asset, made)

@@ -12,12 +12,12 @@ from dasd_assets.rules.candidates import (
     OF_RECIPE,
     candidate_params,
     num_scored,
-    to_score_params,
 )
-from dasd_assets.rules.filters.catalogue import FILTERS, filter_version, required_filters
+from dasd_assets.rules.filters.catalogue import FILTERS, filter_version
 from dasd_assets.rules.quotas import IS_ASKED
 from dasd_assets.rules.scores import threshold_version
 from dasd_assets.rules.thinking import STRUCTURE, advice, dropped_by_structure
+from dasd_assets.student_logprobs import scoring_params
 from dasd_resources.landing.rejections import DUPLICATES, MALFORMED
 from dasd_resources.recipe import Checks, Recipe
 
@@ -162,9 +162,7 @@ def _thinking_advice(scope: Scope) -> str:
 
 
 def _unscored(scope: Scope) -> AssetCheckFinding:
-    version = filter_version(scope.recipe, scope.student)
-    filters = required_filters(False, scope.recipe.filters.required)
-    params = to_score_params(scope.recipe, scope.teacher, scope.batch, version, filters)
+    params = scoring_params(scope.recipe, scope.teacher, scope.student, scope.batch)
     scored, wanted = num_scored(scope.warehouse, params, scope.student)
     return failed_requests(scope, "student_logprobs", wanted - scored, wanted)
 

@@ -23,6 +23,7 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"  # + the input's name
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"  # + its name: its last event of any batch before the step
 BATCHES_VERSION_TAG = "dasd.batches_version/"  # + the input's name
 RETRY_TAG = "dasd.retry"
+DROPPED_TAG = "dasd.dropped"  # on the event by which `dasd rescore` tells how many rows of a batch it has dropped
 CONTEXT_TAG = "dasd.context"  # the contexts that some requests exceeded: worth an attempt once these are others
 PERMANENT = "dasd.permanent"  # metadata of a step's failure that no further attempt can mend
 EXPERIMENTS = "experiments"  # the group of assets that compare ways of training: made when asked for, never out of date

@@ -21,6 +21,7 @@ from dasd_assets.records.tags import (
     CODE_VERSION_TAG,
     CONTEXT_TAG,
     DATA_VERSION_TAG,
+    DROPPED_TAG,
     EXPERIMENTS,
     INPUT_VERSION_TAG,
     RETRY_TAG,
@@ -46,7 +47,19 @@ class Cause:
     upstream: of the kinds `upstream` (that asset is itself out of date) and `input` (it has another version by now).
     """
 
-    kind: Literal["never", "withdrawals", "repaired", "code", "files", "upstream", "input", "check", "failed", "landed"]
+    kind: Literal[
+        "never",
+        "withdrawals",
+        "dropped",
+        "repaired",
+        "code",
+        "files",
+        "upstream",
+        "input",
+        "check",
+        "failed",
+        "landed",
+    ]
     reason: str
     upstream: str = ""
 
@@ -162,6 +175,9 @@ class Comparison:
         # the first cause is the reason that people are shown.
         if name == "prompts" and batch is not None and batch in self.withdrawn:
             yield Cause("withdrawals", self.withdrawn[batch])
+        if DROPPED_TAG in tags:  # nothing else is recorded of what is left
+            yield Cause("dropped", f"{tags[DROPPED_TAG]} rows were dropped by `dasd rescore`")
+            return
         if table := self._dropped(name, batch):
             yield Cause("repaired", f"rows of {table} were lost with a damaged file, which `dasd repair` has dropped")
         code_version, root_version = self._code_versions[name], self.roots.get(name)
