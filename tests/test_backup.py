@@ -10,14 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
-from conftest import Project, prompt_rows
+from conftest import Project, new_dagster_home, prompt_rows
 from shared_stores import Storage, content, overwrite
 from storage_processes import NUM_ROWS, append, save
 
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
+from dasd_assets.service.instance import open_instance
+from dasd_resources.home import prepare_home
 from dasd_resources.sft.checkpoint import publish, published
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
 from dasd_resources.storage.data_files import data_files
@@ -305,6 +308,34 @@ def test_a_backup_of_nothing_or_into_the_home_is_refused(home: Path, tmp_path: P
         save(tmp_path / "nowhere", tmp_path / "backups")
     with pytest.raises(BackupError, match="no complete backup"):
         restore(tmp_path, tmp_path / "new")
+
+
+@pytest.mark.parametrize("in_database", [False, True])
+def test_a_history_elsewhere_that_goes_on_after_the_backup_is_refused(
+    home: Path,
+    tmp_path: Path,
+    in_database: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else what was made since would count as made, though the restored tables lack it."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(new_dagster_home(), elsewhere)
+    with open_instance(elsewhere) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("prompts"))
+        save(home, tmp_path / "backups")
+        monkeypatch.setenv("DASD_HOME", str(tmp_path / "new"))
+        if in_database:  # as far as the settings tell: they name the place
+            settings = prepare_home(tmp_path / "new", None) / "dagster.yaml"
+            settings.write_text(f"{settings.read_text()}\nstorage: {{sqlite: {{base_dir: {elsewhere}}}}}\n")
+        else:
+            monkeypatch.setenv("DAGSTER_HOME", str(elsewhere))
+        instance.report_runless_asset_event(dg.AssetMaterialization("responses"))
+    assert main(["restore", str(tmp_path / "backups")]) == 1
+    assert "it says that responses was made since" in capsys.readouterr().err
+    save(home, tmp_path / "backups")
+    assert main(["restore", str(tmp_path / "backups")]) == 0
+    assert counts(tmp_path / "new") == [NUM_ROWS] * 4
 
 
 @pytest.mark.storage

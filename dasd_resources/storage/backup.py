@@ -145,6 +145,7 @@ class _Writer:
         self._entries: dict[str, Entry] = {}
 
     def write(self, dagster_home: Path) -> Manifest:
+        created_at = datetime.now(UTC).isoformat()  # what is made from now on may be missing
         self._folder.mkdir(exist_ok=True)
         (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in _dagster_databases(dagster_home):
@@ -160,7 +161,7 @@ class _Writer:
         for path in [*landed_files(self._home / LANDING_FOLDER), *others]:
             self._copy(path, path.relative_to(self._home).as_posix())
         self._delete_others()
-        manifest = Manifest(str(self._home), datetime.now(UTC).isoformat(), snapshot, self._entries, missing)
+        manifest = Manifest(str(self._home), created_at, snapshot, self._entries, missing)
         manifest.write(self._folder)
         return manifest
 
