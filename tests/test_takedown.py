@@ -6,13 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Project, prompt_rows
+from conftest import Project, change, prompt_rows
 
 from dasd_assets.audit.takedown import read_names, take_down
 from dasd_assets.cli import main
 from dasd_assets.commands.run import execute
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.typed_ids import AuditError
+from dasd_assets.service.planning import Planner
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw, withdrawals_of
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.storage.lake import Transaction
@@ -65,6 +66,16 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     copy.run()
     after = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
     assert after == before
+
+
+def test_nothing_is_trained_on_withdrawn_questions_while_a_batch_keeps_the_selection_waiting(copy: Project) -> None:
+    copy.recipe = change(copy.recipe, "training.learning_rate", 1e-3)
+    with copy.instance() as instance:
+        planner = Planner(instance, copy.definitions, copy.recipe, copy.engines, copy.warehouse)
+        assert planner.training_plan().due
+        withdraw(copy.warehouse, [selected_prompt(copy)[0]], [], "a claim")
+        plan = planner.training_plan()
+    assert (plan.due, plan.waiting) == ([], ["1 withdrawn question is in the datasets: first selection"])
 
 
 @pytest.mark.drill

@@ -21,7 +21,8 @@ from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import Quarantine, Quarantined, quarantine, quarantine_batch, release
 from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
-from dasd_assets.rules.asset_names import SOURCE_ASSET, dataset_asset
+from dasd_assets.rules.asset_names import DAS, SOURCE_ASSET, dataset_asset
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.selection_source import source_version
 from dasd_assets.service.attempts import (
@@ -48,6 +49,8 @@ from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 MAX_FAILED_BATCHES = 3  # different ones: the fault is then hardly the batches'
+_WITHDRAWN = f"""SELECT count(DISTINCT prompt_id) FROM lineage_examples SEMI JOIN withdrawn_prompts USING (prompt_id)
+    WHERE recipe = $recipe AND policy = '{DAS}' AND dataset IN (SELECT unnest($datasets::VARCHAR[]))"""
 STEPS_PER_LOOK = 50  # of each kind, whose attempts are read; more may be due than are begun at a time
 
 
@@ -155,8 +158,16 @@ class Planner:
         for name in (*map(dataset_asset, self.recipe.datasets), *sorted(data)):
             if self.instance.get_latest_materialization_event(dg.AssetKey(name)) is None:
                 return Plan(waiting=[f"{name} was never materialized"])
-        stale = self._stale(known, tables, quarantined.now, assumed_current=data)
-        return self._sorted(Plan(), self._steps(stale), quarantined, now)
+        steps = self._steps(self._stale(known, tables, quarantined.now, assumed_current=data))
+        if steps and (num_withdrawn := self._num_withdrawn()):
+            withdrawn = number_of(num_withdrawn, "withdrawn question is", "withdrawn questions are")
+            return Plan(waiting=[f"{withdrawn} in the datasets: first selection"])
+        return self._sorted(Plan(), steps, quarantined, now)
+
+    def _num_withdrawn(self) -> int:
+        """How many questions that are withdrawn are trained on until the datasets are made again."""
+        datasets = list(trained_names(self.recipe))  # rows of others are made no more
+        return int(self.warehouse.read(_WITHDRAWN, {"recipe": self.recipe.name, "datasets": datasets}).item())
 
     def plan_of(self, step: Step) -> Plan:
         """What its earlier runs allow of a step that is none of an asset."""
