@@ -1,5 +1,6 @@
 """Which runs count as attempts at a step, and where a step goes whose process died of it."""
 
+import fcntl
 import time
 from dataclasses import replace
 
@@ -12,7 +13,15 @@ from dasd_assets.commands.run import register_batches
 from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, RunFailureReason
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.quarantine import quarantine
-from dasd_assets.service.attempts import MAX_DEATHS, ONLY_CHECKED, UNCHECKED, AttemptDecision, decide
+from dasd_assets.service.attempts import (
+    MAX_DEATHS,
+    ONLY_CHECKED,
+    UNCHECKED,
+    AttemptDecision,
+    decide,
+    unfinished_runs,
+)
+from dasd_assets.service.one_service import LOCK
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.recovery import INTERRUPTED, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.steps import Step
@@ -141,6 +150,19 @@ def test_attempts_after_a_release_are_told_by_the_order_of_runs(project: Project
         assert decide(instance, STEP, instance.get_run_records(), policy, released, later).number == 1
         failed_run(instance, STEP)
         assert decide(instance, STEP, instance.get_run_records(), policy, released, later).number == 2
+
+
+def test_runs_that_a_stopped_service_left_in_its_queue_are_waited_for_by_nobody(project: Project) -> None:
+    with project.instance() as instance:
+        begun, queued = (
+            instance.create_run_for_job(some_job, status=status, remote_job_origin=ORIGIN)
+            for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED)
+        )
+        assert [run.run_id for run in unfinished_runs(instance, project.home, 0.0)] == [begun.run_id]
+        with (project.home / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # as a service holds it
+            unfinished = unfinished_runs(instance, project.home, 0.0)
+        assert {run.run_id for run in unfinished} == {begun.run_id, queued.run_id}
 
 
 def test_an_interrupted_run_is_no_attempt(project: Project) -> None:

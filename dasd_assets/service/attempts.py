@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
+from pathlib import Path
 from typing import Literal
 
 import dagster as dg
@@ -22,6 +23,7 @@ from dasd_assets.records.dagster_internals import (
 )
 from dasd_assets.records.tags import PERMANENT
 from dasd_assets.service.gates import refusal
+from dasd_assets.service.one_service import starts_queued_runs
 from dasd_assets.service.recovery import ABANDONED, INTERRUPTED, of_command
 from dasd_assets.service.steps import STEP, TARGET, Step
 from dasd_resources.recipe import Automation
@@ -77,9 +79,15 @@ class Attempt:
         return "/".join([self.step.target, self.step.identity, str(self.number), self.after])
 
 
-def unfinished_runs(instance: dg.DagsterInstance, now: float) -> list[dg.DagsterRun]:
-    """Runs that are queued, begun, or died a moment ago and are about to be started again by Dagster."""
+def unfinished_runs(instance: dg.DagsterInstance, home: Path, now: float) -> list[dg.DagsterRun]:
+    """Runs that are queued, begun, or died a moment ago and are about to be started again by Dagster.
+
+    Not those that a stopped service has left in its queue: nobody begins them, unless it is started again.
+    """
     running = list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
+    queued = [run for run in running if run.status == dg.DagsterRunStatus.QUEUED]
+    if queued and not starts_queued_runs(instance, home):
+        running = [run for run in running if run not in queued]
     # Not those of the future either, where a clock that was set back has left them: they would be waited for so long.
     since, until = (datetime.fromtimestamp(now + s).astimezone() for s in (-AUTO_RETRY_SECONDS, AUTO_RETRY_SECONDS))
     failed, tags = [dg.DagsterRunStatus.FAILURE], {WILL_RETRY_TAG: "true"}

@@ -19,6 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
+import dagster as dg
+
 from dasd_assets.records.dagster_internals import ConfigurableClassData, DagsterDaemonScheduler
 from dasd_resources.errors import UserError
 from dasd_resources.home import home_of
@@ -73,6 +75,18 @@ def hold(home: Path, command: str, address: str) -> str:
     _held.append(lock)
     os.environ[SERVICE] = ours
     return ours
+
+
+def starts_queued_runs(instance: dg.DagsterInstance, home: Path) -> bool:
+    """Whether a service is there to begin what is queued; taken for granted under another `dagster.yaml` than ours."""
+    if not isinstance(instance.scheduler, OneService):
+        return True
+    with (home / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def last_address(home: Path) -> str | None:

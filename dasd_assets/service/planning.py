@@ -245,7 +245,8 @@ class Planner:
     ) -> Plan:
         """The plan with these steps sorted into due, active, waiting and exhausted ones."""
         now = time.time() if now is None else now
-        runs = [(run, assets_of(self.instance, run)) for run in unfinished_runs(self.instance, now)]
+        unfinished = unfinished_runs(self.instance, Path(self.warehouse.home), now)
+        runs = [(run, assets_of(self.instance, run)) for run in unfinished]
         # A step with an active run is left to it: two runs of one step would do the same work twice.
         active = {step.target: active_run_for(step, runs) for step in steps}
         # Retries that wait must not keep others from being looked at, wherever they are in the order.
