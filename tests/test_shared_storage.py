@@ -14,16 +14,18 @@ import polars as pl
 import pytest
 import shared_stores
 from filelock import Timeout
+from old_catalog import old_catalog
 from shared_stores import overwrite
 
 from dasd_resources.home import prepare_home
 from dasd_resources.storage import place
 from dasd_resources.storage.backup import back_up
-from dasd_resources.storage.catalog_copy import CatalogInUse
-from dasd_resources.storage.catalogs import CatalogAway
+from dasd_resources.storage.catalog_copy import CatalogInUse, dump, restore_dump
+from dasd_resources.storage.catalogs import SQLITE_FILE, CatalogAway, PostgresCatalog
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import UnreadableCatalog, damaged, data_files, lost_files
 from dasd_resources.storage.lake import Lake
+from dasd_resources.storage.migrations import MIGRATIONS
 from dasd_resources.storage.one_home import IDENTITY, PlaceTaken
 from dasd_resources.storage.place import PLACE, PlaceError, choose_storage
 from dasd_resources.storage.restore import restore
@@ -192,6 +194,27 @@ def test_a_backup_of_either_is_restored_as_the_other(lake: Lake, tmp_path: Path)
     assert damaged_files(again) == []
     with pytest.raises(CatalogInUse, match="name an empty database"):
         restore(tmp_path / "backups", tmp_path / "again", replace=True)
+
+
+def test_inlined_rows_keep_the_types_of_their_time(tmp_path: Path) -> None:
+    """Of `checkpoints.stage` there were two: a text, which is `name` now, and a number."""
+    old = old_catalog(tmp_path / "old", next(n for n, step in enumerate(MIGRATIONS) if "RENAME COLUMN stage" in step))
+    insert = f"""INSERT INTO checkpoints({{columns}}, checkpoint_id, path, content_hash, materialized_at)
+        VALUES ({{values}}, 'p', 'h', '{datetime(2026, 1, 1, tzinfo=UTC)}')"""
+    with attach(old.catalog) as connection:
+        connection.execute(insert.format(columns="stage", values="'student', 'a'"))
+        [then] = connection.sql("SELECT max(snapshot_id) FROM dasd.snapshots()").fetchall()[0]
+    old.migrate()
+    with attach(old.catalog) as connection:
+        connection.execute(insert.format(columns="name, stage", values="'t060', 1, 'b'"))
+    dump(old.catalog, tmp_path / SQLITE_FILE)
+    shared_stores.share(tmp_path / "home", shared_stores.EMPTY)
+    lake = Lake(home=str(tmp_path / "home"))
+    assert isinstance(lake.catalog, PostgresCatalog)
+    restore_dump(tmp_path / SQLITE_FILE, lake.catalog)
+    rows = lake.read("SELECT checkpoint_id, name, stage FROM checkpoints ORDER BY ALL").rows()
+    assert rows == [("a", "student", 0), ("b", "t060", 1)]
+    assert lake.read("SELECT checkpoint_id, stage FROM checkpoints", at=then).rows() == [("a", "student")]
 
 
 def test_a_database_and_a_prefix_are_of_one_home(lake: Lake, tmp_path: Path) -> None:

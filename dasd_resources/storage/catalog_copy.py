@@ -99,9 +99,15 @@ def _of_sqlite(kind: str) -> str:
 
 
 def _inlined_types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """PostgreSQL's types of the columns of a table of inlined rows, beside those that DuckLake adds."""
-    query = """SELECT column_name, column_type FROM file.ducklake_column
-        JOIN file.ducklake_inlined_data_tables t USING (table_id)
+    """PostgreSQL's types of the columns of a table of inlined rows, beside those that DuckLake adds.
+
+    As they were under its schema version: a column of the same name may be of another type by now.
+    """
+    query = """SELECT column_name, column_type FROM file.ducklake_inlined_data_tables t
+            JOIN (SELECT schema_version, min(begin_snapshot) AS begun FROM file.ducklake_schema_versions GROUP BY ALL)
+                USING (schema_version)
+            JOIN file.ducklake_column c ON c.table_id = t.table_id AND c.begin_snapshot <= begun
+                AND (c.end_snapshot IS NULL OR c.end_snapshot > begun)
         WHERE t.table_name = $table AND parent_column IS NULL"""
     rows = connection.execute(query, {"table": table}).fetchall()
     return {name: INLINED.get(kind, "VARCHAR") for name, kind in rows}
