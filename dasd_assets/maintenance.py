@@ -1,4 +1,4 @@
-"""Maintenance of a home: merges small data files, expires old snapshots, deletes leftovers (no table).
+"""Maintenance of a home: merges small commits and data files, expires old snapshots, deletes leftovers (no table).
 
 A snapshot that a checkpoint or any other row names is never expired, so the rows a checkpoint was trained on stay
 readable. Files are deleted only after the recipe's grace period, as readers and writers may be at work. The asset is
@@ -19,6 +19,7 @@ from dasd_resources.storage.leftovers import pinned_snapshots, sweep_checkpoints
 from dasd_resources.storage.upkeep import (
     delete_unreferenced,
     expire_snapshots,
+    flush_small_commits,
     merge_small_files,
     table_sizes,
 )
@@ -33,6 +34,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
     home, now = Path(warehouse.home), datetime.now(UTC)
     grace = timedelta(hours=settings.grace_hours)
     unfinished = timedelta(days=settings.keep_unfinished_days)
+    num_flushed = flush_small_commits(warehouse, origin)
     merged = merge_small_files(warehouse, origin)
     before = now - timedelta(days=settings.keep_snapshots_days)
     expired, kept = expire_snapshots(warehouse, origin, before, pinned_snapshots(home))
@@ -42,6 +44,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
     first_seen = warehouse.hash_files()
     present = table_sizes(warehouse)
     return {
+        "num_rows_flushed": num_flushed,
         "num_files_merged": sum(merged.values()),
         "num_snapshots_expired": expired,
         "num_old_snapshots_kept": kept,
@@ -62,8 +65,8 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group_name=UPKEEP,
         kinds={"ducklake"},
         code_version=MAINTENANCE_VERSION,
-        description="Maintenance of the home: merges small data files, expires old snapshots that nothing refers to, "
-        "and deletes files that no snapshot has named for the recipe's grace period.",
+        description="Maintenance of the home: merges small commits and data files, expires old snapshots that nothing "
+        "refers to, and deletes files that no snapshot has named for the recipe's grace period.",
     )
     def maintenance(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         try:
@@ -85,6 +88,6 @@ def build_schedules(recipe: Recipe) -> list[dg.ScheduleDefinition]:
         cron_schedule=recipe.maintenance.cron,
         job=job,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Merges small data files, expires old snapshots, deletes leftovers.",
+        description="Merges small commits and data files, expires old snapshots, deletes leftovers.",
     )
     return [schedule]

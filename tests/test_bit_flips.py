@@ -17,7 +17,7 @@ from dasd_assets.audit.verify import verify
 from dasd_resources.storage.backup import BackupError, back_up
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, UnreadableCatalog, data_files
-from dasd_resources.storage.upkeep import merge_small_files
+from dasd_resources.storage.upkeep import flush_small_commits, merge_small_files
 from dasd_resources.storage.warehouse import Warehouse
 
 SEED = 14
@@ -27,8 +27,7 @@ NUM_FLIPS, NUM_DRILLED, NUM_VERIFIED = 10, 1000, 10
 def with_delete_files(project: Project) -> Warehouse:
     """The home with every table in files, and rows of one deleted: too many for that to be kept in the catalog."""
     kept = "(SELECT response_id, sentence_index FROM sentence_types ORDER BY ALL LIMIT 5)"
-    with project.warehouse.commit("flush") as transaction:
-        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    flush_small_commits(project.warehouse, "flush")
     with project.warehouse.commit("a delete") as transaction:
         transaction.read(f"DELETE FROM sentence_types WHERE (response_id, sentence_index) NOT IN {kept}")
     assert any(file.deletes for file in data_files(project.warehouse.catalog))

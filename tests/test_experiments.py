@@ -66,6 +66,7 @@ from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.repair import drop_files, plan_repair
+from dasd_resources.storage.upkeep import flush_small_commits
 from dasd_resources.storage.warehouse import Warehouse
 
 GRID = Experiment.model_validate(
@@ -778,8 +779,7 @@ def test_repair_says_what_makes_the_rows_of_experiments_again_and_it_does(compar
         "SELECT DISTINCT policy FROM experiment_cells WHERE seed = 7 AND arm IN ('own', 'shortest')"
     )
     before = compared_copy.read(rows, policies=policies["policy"].to_list())
-    with warehouse.commit("flush") as transaction:  # tables of few rows are kept in the catalog
-        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    flush_small_commits(warehouse, "flush")  # tables of few rows are kept in the catalog
     for file in data_files(warehouse.catalog):
         if file.newest and file.table == "sft_examples":
             Path(warehouse.catalog.data.location(file.path)).unlink()

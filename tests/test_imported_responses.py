@@ -28,6 +28,7 @@ from dasd_resources.inference.model_files import PROMPTING
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.repair import drop_files, plan_repair
+from dasd_resources.storage.upkeep import flush_small_commits
 
 WRITER = "demo-teacher@1"
 GENERATED = """SELECT p.question, p.reference_answer, p.verifier, p.domain, p.metadata::JSON AS metadata,
@@ -119,8 +120,7 @@ def test_what_was_read_of_a_landed_file_is_read_again_where_it_was_lost(
     absent(project)
     land(project, "a.jsonl", rows[:4])
     project.materialize("student_model,held_out_questions,prompts,landed_responses")
-    with project.warehouse.commit("flush") as transaction:
-        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    flush_small_commits(project.warehouse, "flush")
     tables = ("landed_responses", "landed_logprobs", "landed_files")
     before = {table: project.read(f"SELECT * EXCLUDE run_id FROM {table} ORDER BY ALL") for table in tables}
     assert before["landed_responses"].height == before["landed_logprobs"].height == 4

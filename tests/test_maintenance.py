@@ -10,7 +10,12 @@ from conftest import Project, change
 from dasd_assets.maintenance import build_schedules
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.upkeep import (
+    delete_unreferenced,
+    expire_snapshots,
+    flush_small_commits,
+    merge_small_files,
+)
 
 pytestmark = pytest.mark.storage
 
@@ -44,6 +49,7 @@ def test_checkpoints_and_datasets_keep_their_rows_and_nothing_goes_stale(copy: P
     published = published_rows(copy)
     assert list(published) == ["mixed das", "t060 das", "t060 random", "t100 das", "t100 random"]
     num_snapshots = copy.count("dasd.snapshots()")
+    assert flush_small_commits(copy.warehouse, "upkeep") > 0
     merge_small_files(copy.warehouse, "upkeep")
     later = datetime.now(UTC) + timedelta(days=2)
     _, num_kept = expire_snapshots(copy.warehouse, "upkeep", later, [])
@@ -65,6 +71,7 @@ def test_the_asset_counts_what_it_does(copy: Project) -> None:
         event = instance.get_latest_materialization_event(dg.AssetKey("maintenance"))
     assert event is not None and event.asset_materialization is not None
     counts = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert counts["num_rows_flushed"] > 0
     assert counts["num_files_merged"] > 0
     assert counts["num_data_files"] > 0
     assert counts["num_snapshots_expired"] == counts["num_data_files_deleted"] == 0

@@ -25,7 +25,12 @@ from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
 from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
-from dasd_resources.storage.upkeep import delete_unreferenced, expire_snapshots, merge_small_files
+from dasd_resources.storage.upkeep import (
+    delete_unreferenced,
+    expire_snapshots,
+    flush_small_commits,
+    merge_small_files,
+)
 from dasd_resources.storage.warehouse import Warehouse
 
 pytestmark = pytest.mark.storage
@@ -44,8 +49,7 @@ def remove(warehouse: Warehouse, *lost: DataFile) -> None:
 
 def in_files(project: Project) -> Warehouse:
     """The project's tables, those of few rows, which are kept in the catalog, included."""
-    with project.warehouse.commit("flush") as transaction:
-        transaction.read("CALL ducklake_flush_inlined_data('dasd')")
+    flush_small_commits(project.warehouse, "flush")
     return project.warehouse
 
 

@@ -20,6 +20,7 @@ from dasd_resources.storage.upkeep import (
     Swept,
     delete_unreferenced,
     expire_snapshots,
+    flush_small_commits,
     merge_small_files,
 )
 from dasd_resources.storage.warehouse import Warehouse
@@ -94,6 +95,7 @@ def test_kept_snapshots_read_the_same_whatever_is_done(warehouse: Warehouse) -> 
     pinned, named = rng.sample(snapshots(warehouse)[first:-1], 2)
     register_checkpoint(warehouse, named)
     before = {snapshot: contents(warehouse, snapshot) for snapshot in snapshots(warehouse)[first:]}
+    assert flush_small_commits(warehouse, "upkeep") > 0 == flush_small_commits(warehouse, "upkeep")
     merge_small_files(warehouse, "upkeep")
     assert {snapshot: contents(warehouse, snapshot) for snapshot in before} == before
     newest = snapshots(warehouse)[-1]
@@ -281,6 +283,7 @@ def test_killed_anywhere_it_loses_nothing(warehouse: Warehouse) -> None:
 
 
 def upkeep_once(warehouse: Warehouse) -> None:
+    flush_small_commits(warehouse, "upkeep")
     merge_small_files(warehouse, "upkeep")
     expire_snapshots(warehouse, "upkeep", soon(), [])
     delete_unreferenced(warehouse, "upkeep", past_grace())
