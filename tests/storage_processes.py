@@ -50,7 +50,7 @@ def repair_for_ever(home: Path) -> None:
     print("started", flush=True)
     while True:
         if (plan := plan_repair(warehouse, (), ())).drop:
-            drop_files(warehouse, plan, 0)
+            drop_files(warehouse, plan, int)
 
 
 if __name__ == "__main__":

@@ -787,7 +787,7 @@ def test_repair_says_what_makes_the_rows_of_experiments_again_and_it_does(compar
     assert {damage.file.table for damage in plan.drop} == {"sft_examples"}
     assert "sft_examples: after `dasd run`, `dasd experiment grid --recipe tiny` makes its rows again" in plan.notes
     with compared_copy.instance() as instance:
-        drop_files(warehouse, plan, instance.event_log_storage.get_maximum_record_id() or 0)
+        drop_files(warehouse, plan, lambda: instance.event_log_storage.get_maximum_record_id() or 0)
     assert compared_copy.count("sft_examples") == 0
     compared_copy.run()
     compared_copy.fake.trained.clear()

@@ -130,7 +130,7 @@ def test_what_was_read_of_a_landed_file_is_read_again_where_it_was_lost(
     batches = before["landed_files"]["batch"].to_list()
     gone = plan_repair(project.warehouse, batches, unlanded=batches)
     assert not gone.drop and "its rows come from a landed file that is gone" in gone.keep[0][1]
-    drop_files(project.warehouse, plan_repair(project.warehouse, batches, unlanded=()), 0)
+    drop_files(project.warehouse, plan_repair(project.warehouse, batches, unlanded=()), int)
     assert project.count("landed_responses") == 0
     project.materialize("landed_responses")
     for table, known in before.items():

@@ -6,24 +6,29 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from conftest import Project
 from shared_stores import Storage, content, data_of, overwrite
+from test_attempts import some_job
 
 from dasd_assets.audit.files import file_faults
 from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_assets.records.dagster_internals import AssetCheckExecutionRecordStatus
+from dasd_assets.records.dagster_internals import MAX_RETRIES_TAG, AssetCheckExecutionRecordStatus
 from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.service.automation import reporting_damage
+from dasd_assets.service.recovery import owner
 from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
-from dasd_resources.storage.repair import HomeInUse, drop_files, plan_repair, repaired_files, sources_of
+from dasd_resources.storage.repair import HomeInUse, RepairPlan, drop_files, plan_repair, repaired_files, sources_of
 from dasd_resources.storage.tables import TABLES
 from dasd_resources.storage.upkeep import (
     delete_unreferenced,
@@ -101,7 +106,7 @@ def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project) -> N
     assert {damage.file.path for damage in plan.drop} == {file.path for file in lost}
     assert plan.keep == []
     assert all("the rows it was trained on cannot be read as of its snapshot" in note for note in plan.notes)
-    snapshot = drop_files(copy.warehouse, plan, last_event(copy))
+    snapshot = drop_files(copy.warehouse, plan, partial(last_event, copy))
     assert copy.warehouse.snapshot_id() == snapshot
     assert copy.run() > 0
     assert copy.fake.generated == []
@@ -174,6 +179,18 @@ def test_the_command(copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["repair"]) == 1
     assert f"sentence_types {named}" in (said := capsys.readouterr().out)
     assert "Nothing was changed" in said
+
+    def plan_while_a_run_begins(*args: Any) -> RepairPlan:
+        with copy.instance() as instance:
+            instance.create_run_for_job(
+                some_job, tags={**tags, MAX_RETRIES_TAG: "0"}, status=dg.DagsterRunStatus.STARTED
+            )
+        return plan_repair(*args)
+
+    with owner(copy.home) as tags, monkeypatch.context() as patch:
+        patch.setattr("dasd_assets.commands.repair.plan_repair", plan_while_a_run_begins)
+        assert main(["repair", "--apply"]) == 1
+    assert "a run is at work" in capsys.readouterr().err
     assert copy.warehouse.read("SELECT count(*) FROM repaired_files").item() == 0
     assert main(["repair", "--apply"]) == 0
     assert "Dropped 1 file" in capsys.readouterr().out
@@ -202,7 +219,7 @@ def test_a_drop_is_a_commit_like_any_other(warehouse: Warehouse) -> None:
         transaction.delete_keys("prefix_cuts", {"seed": 1}, "rollout_id", [f"1-{i}" for i in range(50)])
     lost = data_files(warehouse.catalog)[1]
     remove(warehouse, lost)
-    snapshot = drop_files(warehouse, plan_repair(warehouse, (), ()), last_event=7)
+    snapshot = drop_files(warehouse, plan_repair(warehouse, (), ()), lambda: 7)
     assert count(warehouse) == 200
     with warehouse.reading() as reading:
         assert [file.last_event for file in repaired_files(reading)] == [7]
@@ -230,7 +247,7 @@ def test_a_damaged_delete_file_takes_its_data_file_along(warehouse: Warehouse) -
     overwrite(warehouse, deletes.path, bytes([written[0] ^ 1]) + written[1:])
     [damage] = (plan := plan_repair(warehouse, (), ())).drop
     assert damage.file == deletes
-    drop_files(warehouse, plan, last_event=0)
+    drop_files(warehouse, plan, int)
     assert count(warehouse) == 200
 
 
@@ -238,7 +255,7 @@ def test_it_waits_for_nobody(warehouse: Warehouse) -> None:
     remove(warehouse, data_files(warehouse.catalog)[0])
     plan = plan_repair(warehouse, (), ())
     with warehouse.catalog.locked(UPKEEP), pytest.raises(HomeInUse, match="nothing was changed"):
-        drop_files(warehouse, plan, 0)
+        drop_files(warehouse, plan, int)
     with pytest.raises(DamagedFiles):
         require_files(warehouse.catalog)
 
@@ -258,7 +275,7 @@ def test_killed_anywhere_it_has_dropped_all_or_nothing(warehouse: Warehouse) -> 
     process.wait()
     if (plan := plan_repair(warehouse, (), ())).drop:
         assert {damage.file.path for damage in plan.drop} == {file.path for file in lost}
-        drop_files(warehouse, plan, 0)
+        drop_files(warehouse, plan, int)
     assert count(warehouse) == 100
 
 

@@ -1,16 +1,19 @@
 """`dasd repair`: what is damaged, what of it can be made again, and, with `--apply`, the first step to that."""
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
 from dasd_assets.records.partitions import batches
 from dasd_assets.records.wording import number_of
+from dasd_assets.service.attempts import unfinished_runs
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.recovery import BEGUN, fail_abandoned_runs
+from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_resources.home import prepare_home
 from dasd_resources.landing.landing_folder import LandingFolder, landing_folder
 from dasd_resources.recipe import load_recipe
@@ -30,13 +33,13 @@ def command(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe or args.default_recipe, args.home)
     folder = landing_folder(recipe, args.home)
     with open_instance(prepare_home(args.home, args.dagster_home)) as instance:
-        _require_rest(instance, args.home)
+        _last_event_at_rest(instance, args.home)
         existing = batches(instance)
         unlanded = [batch for batch in existing if folder.find(batch) is None]
         plan, checkpoints = plan_repair(lake, existing, unlanded), list(_checkpoints(lake))
         show_message("\n".join(described(plan, checkpoints, list(_landed(folder, unlanded)))))
         if args.apply and plan.drop:
-            snapshot = drop_files(lake, plan, instance.event_log_storage.get_maximum_record_id() or 0)
+            snapshot = drop_files(lake, plan, partial(_last_event_at_rest, instance, args.home))
             show_message(
                 f"Dropped {number_of(len(plan.drop), 'file')} (snapshot {snapshot}): `dasd run` makes the rows again."
             )
@@ -47,12 +50,13 @@ def command(args: argparse.Namespace) -> int:
     return LEFT if plan.keep or (plan.drop and not args.apply) or checkpoints else 0
 
 
-def _require_rest(instance: dg.DagsterInstance, home: Path) -> None:
-    """Raise HomeInUse while a run is at work: it may be reading what is to be dropped."""
+def _last_event_at_rest(instance: dg.DagsterInstance, home: Path) -> int:
+    """The last event of Dagster's log. Raises HomeInUse while a run is at work, or about to be."""
     fail_abandoned_runs(instance, home)
-    if runs := instance.get_runs(dg.RunsFilter(statuses=BEGUN)):
+    if runs := unfinished_runs(instance, home, time.time()):
         named = ", ".join(run.run_id[:8] for run in runs)
         raise HomeInUse(f"a run is at work ({named}): nothing was changed; wait for it, or stop it and `dasd ui`")
+    return instance.event_log_storage.get_maximum_record_id() or 0
 
 
 def described(plan: RepairPlan, checkpoints: list[str], landed: list[str]) -> Iterator[str]:

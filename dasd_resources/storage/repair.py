@@ -8,7 +8,7 @@ stays as it is.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -158,15 +158,17 @@ def _experiments(lake: Lake, damages: Sequence[Damage]) -> Iterator[str]:
             yield f"{', '.join(tables)}: after `dasd run`, {again}"
 
 
-def drop_files(lake: Lake, plan: RepairPlan, last_event: int) -> int:
+def drop_files(lake: Lake, plan: RepairPlan, last_event: Callable[[], int]) -> int:
     """Drop the plan's files from the newest snapshot; returns the snapshot without them.
 
-    last_event: of Dagster's log. Raises HomeInUse if another process writes, or maintenance or a backup is at work.
+    last_event: the one of Dagster's log, asked when maintenance and backups are kept out; it may raise HomeInUse, as
+    runs that began while the plan was made may be reading what is to be dropped. Raises HomeInUse, too, if another
+    process writes, or maintenance or a backup is at work.
     Killed in between, it has changed nothing, or only noted what it was about to drop: another repair goes on.
     """
     try:
         with lake.catalog.locked(UPKEEP, timeout=0):
-            _note(lake, plan.drop, last_event)
+            _note(lake, plan.drop, last_event())
             with lake.catalog.locked(timeout=0), attach(lake.catalog) as connection:
                 return _drop(connection, plan.drop)
     except Timeout as error:
