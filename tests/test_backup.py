@@ -1,5 +1,6 @@
 """A backup is consistent while writers run, complete or absent when killed; a restored home is the same home."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -20,6 +21,8 @@ from storage_processes import NUM_ROWS, append, save
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.service.instance import open_instance
+from dasd_assets.service.one_service import LOCK
+from dasd_assets.service.recovery import owner
 from dasd_resources.home import prepare_home
 from dasd_resources.sft.checkpoint import publish, published
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
@@ -348,6 +351,14 @@ def test_the_commands(
     assert f"snapshot {Warehouse(home=str(home)).snapshot_id()}" in capsys.readouterr().out
     assert main(["restore", str(tmp_path / "backups")]) == 1
     assert "is not empty" in capsys.readouterr().err
+    replace = ["restore", str(tmp_path / "backups"), "--replace"]
+    with (home / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as a service holds it
+        assert main(replace) == 1
+    assert "has a service already" in capsys.readouterr().err
+    with owner(home):
+        assert main(replace) == 1
+    assert "a run is at work" in capsys.readouterr().err
     monkeypatch.setenv("DASD_HOME", str(tmp_path / "new"))
     assert main(["restore", str(tmp_path / "backups")]) == 0
     assert counts(tmp_path / "new") == [NUM_ROWS] * 4

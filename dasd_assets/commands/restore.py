@@ -2,6 +2,8 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +11,8 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 
 from dasd_assets.service.instance import open_instance
+from dasd_assets.service.one_service import without_service
+from dasd_assets.service.recovery import living_owners
 from dasd_resources.storage.backup import BackupError, Manifest, read_manifest
 from dasd_resources.storage.restore import chosen, restore
 from dasd_resources.visible_text import show_message
@@ -18,13 +22,23 @@ def command(args: argparse.Namespace) -> int:
     """Every file is verified before any is put in place."""
     folder = chosen(Path(args.folder))
     _require_no_later_history(args.home, Path(args.dagster_home or args.home / "dagster"), read_manifest(folder))
-    manifest, kept = restore(folder, args.home, args.replace)
+    with _at_rest(args.home) if args.replace and args.home.is_dir() else nullcontext():
+        manifest, kept = restore(folder, args.home, args.replace)
     show_message(
         f"{args.home}: {len(manifest.entries)} files of {manifest.created_at}, snapshot {manifest.snapshot_id}"
     )
     if kept:
         show_message(f"what was there before is in {kept}")
     return 0
+
+
+@contextmanager
+def _at_rest(home: Path) -> Iterator[None]:
+    """Raise ServiceRunning or BackupError where a process would go on in the home when it has been moved aside."""
+    with without_service(home):
+        if living_owners(home):
+            raise BackupError(f"a run is at work in {home}: wait for it, or stop it, then restore")
+        yield
 
 
 def _require_no_later_history(home: Path, dagster_home: Path, manifest: Manifest) -> None:

@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -67,11 +68,7 @@ def hold(home: Path, command: str, address: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        holder = _holder(home)
-        raise ServiceRunning(
-            f"{home} has a service already: {holder.said if holder else 'one that is just starting'}; use that one, "
-            "or stop it first"
-        ) from None
+        raise _running(home) from None
     _held.append(lock)
     os.environ[SERVICE] = ours
     return ours
@@ -81,12 +78,28 @@ def starts_queued_runs(instance: dg.DagsterInstance, home: Path) -> bool:
     """Whether a service is there to begin what is queued; taken for granted under another `dagster.yaml` than ours."""
     if not isinstance(instance.scheduler, OneService):
         return True
+    try:
+        with without_service(home):
+            return False
+    except ServiceRunning:
+        return True
+
+
+@contextmanager
+def without_service(home: Path) -> Iterator[None]:
+    """No service has the home, and none gets it while the block lasts. Raises ServiceRunning."""
     with (home / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-    return False
+            raise _running(home) from None
+        yield
+
+
+def _running(home: Path) -> ServiceRunning:
+    holder = _holder(home)
+    said = holder.said if holder else "one that is just starting"
+    return ServiceRunning(f"{home} has a service already: {said}; use that one, or stop it first")
 
 
 def last_address(home: Path) -> str | None:

@@ -76,6 +76,11 @@ def _unlink(file: Path, _: AcquireReturnProxy) -> None:
     file.unlink(missing_ok=True)
 
 
+def living_owners(home: Path) -> list[str]:
+    """The lock files that a process holds, as it executes runs."""
+    return [file.name for file in owners(home).iterdir() if not file.suffix and not _is_dead(file)]
+
+
 def of_command(run: dg.DagsterRun) -> bool:
     """Whether a `dasd run` executes it, and no worker of the service. Runs of earlier releases had no code location."""
     return run.remote_job_origin is None or run.tags.get(OF_COMMAND) == run.run_id
