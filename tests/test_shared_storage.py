@@ -24,9 +24,10 @@ from dasd_resources.storage.catalog_copy import CatalogInUse, dump, restore_dump
 from dasd_resources.storage.catalogs import SQLITE_FILE, CatalogAway, PostgresCatalog
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import UnreadableCatalog, damaged, data_files, lost_files
+from dasd_resources.storage.data_places import LocalFolder
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.migrations import MIGRATIONS
-from dasd_resources.storage.one_home import IDENTITY, PlaceTaken
+from dasd_resources.storage.one_home import IDENTITY, PlaceTaken, require_own
 from dasd_resources.storage.place import PLACE, PlaceError, choose_storage
 from dasd_resources.storage.restore import restore
 from dasd_resources.storage.schema import migrate
@@ -215,6 +216,15 @@ def test_inlined_rows_keep_the_types_of_their_time(tmp_path: Path) -> None:
     rows = lake.read("SELECT checkpoint_id, name, stage FROM checkpoints ORDER BY ALL").rows()
     assert rows == [("a", "student", 0), ("b", "t060", 1)]
     assert lake.read("SELECT checkpoint_id, stage FROM checkpoints", at=then).rows() == [("a", "student")]
+
+
+def test_a_user_who_may_make_no_table_is_told_what_to_grant(tmp_path: Path) -> None:
+    server = shared_stores.postgres()
+    url = server.create()
+    server.execute("CREATE ROLE guest LOGIN")
+    catalog = PostgresCatalog(tmp_path, LocalFolder(tmp_path / "data"), url.replace(f"{server.user}@", "guest@"))
+    with pytest.raises(CatalogAway, match=r"permission denied for schema public.*GRANT CREATE ON SCHEMA"):
+        require_own(catalog)
 
 
 def test_a_database_and_a_prefix_are_of_one_home(lake: Lake, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ RequireLock = Callable[[], None]  # raises CatalogAway if the lock has been lost
 
 
 class CatalogAway(UserError, RuntimeError):
-    """The catalog's database cannot be reached, or was lost in the middle of a commit; the message says how."""
+    """The catalog's database cannot be reached or used, or was lost in the middle of a commit; the message says how."""
 
 
 class Catalog(Hashable, Protocol):
@@ -280,9 +280,15 @@ class PostgresCatalog:
     @contextmanager
     def _saying_away(self) -> Iterator[None]:
         import psycopg2
+        import psycopg2.errors
 
         try:
             yield
+        except psycopg2.errors.InsufficientPrivilege as error:
+            raise CatalogAway(
+                f"{self} cannot be used ({error.diag.message_primary}): its user must own the database (ALTER DATABASE "
+                "… OWNER TO …) or may at least make tables there (GRANT CREATE ON SCHEMA public TO …)"
+            ) from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             raise self._away(error) from None
 
