@@ -60,7 +60,7 @@ def test_planted_faults_are_named(copy: Project) -> None:
     assert f"response_scores response_id {response}: its teacher_share is 0.123" in found
     assert f"sft_examples {example}: its token ids and labels differ in number" in found
     assert f"sft_examples {example}: its example_id is" in found
-    assert "there are 2 rows of this key; delete all but one of them" in found
+    assert "there are 2 rows of this key; restore a backup" in found
     assert f"response_verdicts response_id nobody batch {batch}: responses has no such row" in found
     assert "its prompt_id is" in found
     assert "its seed is 5" in found

@@ -8,7 +8,8 @@ from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.repair import files_not_dropped
 
 REMEDY = "restore it from a backup (`dasd restore`)"
-AGAIN = "delete the row and materialize its asset again (`dasd run --select ASSET`), or restore a backup"
+AGAIN = "restore a backup of before (`dasd restore`)"  # a row that is there is not made again
+RESCORE = f"if no sentence was made of it, `dasd rescore BATCH` and `dasd run`, else {AGAIN}"
 
 
 @dataclass(frozen=True)

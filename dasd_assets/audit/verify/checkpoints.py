@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
-from dasd_assets.audit.files import Fault
+from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.chats import recorded_recipe
 from dasd_assets.rules.candidates import HELD_OUT, held_out_share
@@ -19,7 +19,7 @@ def checkpoints(lake: Lake, reading: Reading) -> Iterator[Fault]:
     for row in {row["checkpoint_id"]: row for row in rows}.values():
         audit = audit_checkpoint(lake, reading, row["checkpoint_id"], all_tokens=True)
         for what in audit["faults"]:
-            yield Fault("checkpoints", row["checkpoint_id"], what, "or delete its row, and materialize it again")
+            yield Fault("checkpoints", row["checkpoint_id"], what, f"or {AGAIN}")
         if row["dataset"] is not None:
             yield from _folder(lake, row)
             yield from _examples(reading, row, audit["trained_on"]["example_ids"])

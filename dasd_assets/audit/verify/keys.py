@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dasd_assets.audit.files import AGAIN, Fault
+from dasd_assets.audit.files import AGAIN, RESCORE, Fault
 from dasd_assets.audit.verify.sampling import by_batches
 from dasd_assets.rules.candidates import JUDGED
 from dasd_resources.storage.lake import Params, Reading
@@ -79,7 +79,7 @@ def doubled(reading: Reading, table: Table) -> Iterator[Fault]:
             GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"""
         for row in reading.read(query, params).iter_rows(named=True):
             name = " ".join(str(value) for column, value in row.items() if column != "num")
-            yield Fault(table.name, name, f"there are {row['num']} rows of this key", "delete all but one of them")
+            yield Fault(table.name, name, f"there are {row['num']} rows of this key", AGAIN)
 
 
 def orphans(reading: Reading, table: Table, reference: Reference) -> Iterator[Fault]:
@@ -110,4 +110,5 @@ def wrong(reading: Reading, table: Table) -> Iterator[Fault]:
         if table.has(*rule.columns):
             query = f"SELECT {name} AS id FROM {table.name} v WHERE {rule.fault} ORDER BY id"
             for row in reading.read(query).iter_rows(named=True):
-                yield Fault(table.name, str(row["id"]), rule.what, AGAIN)
+                remedy = RESCORE if table.name == "student_logprobs" else AGAIN
+                yield Fault(table.name, str(row["id"]), rule.what, remedy)
