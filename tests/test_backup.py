@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -267,10 +268,20 @@ def test_a_damaged_backup_is_refused_and_leaves_the_home_alone(home: Path, tmp_p
 def test_a_backup_that_names_files_outside_is_refused(home: Path, tmp_path: Path) -> None:
     folder, manifest = save(home, tmp_path / "backups")
     outside = {"../../evil": manifest.entries["catalog.sqlite"], **manifest.entries}
-    Manifest(str(home), "", manifest.snapshot_id, outside).write(folder)
+    Manifest(str(home), manifest.created_at, manifest.snapshot_id, outside).write(folder)
     with pytest.raises(BackupError, match="outside"):
         restore(folder, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_log_of_a_run_that_is_deleted_meanwhile_is_left_out(home: Path, tmp_path: Path) -> None:
+    (log := home / "dagster" / "run.db").symlink_to("deleted")  # listed, and not there when it is to be copied
+    _, manifest = save(home, tmp_path / "backups")
+    assert "dagster/run.db" not in manifest.entries
+    log.unlink()
+    log.write_text("no database")
+    with pytest.raises(sqlite3.Error):
+        save(home, tmp_path / "backups")
 
 
 def test_a_home_that_is_there_is_moved_aside_only_if_asked(home: Path, tmp_path: Path) -> None:

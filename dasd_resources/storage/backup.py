@@ -15,7 +15,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -96,6 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads((folder / MANIFEST).read_text())
         if document["format"] > FORMAT:
             raise BackupError(f"{folder} was written by a later release (format {document['format']}): upgrade")
+        datetime.fromisoformat(document["created_at"])
         entries = {name: Entry(**entry) for name, entry in document.pop("entries").items()}
         return Manifest(entries=entries, **document)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -149,7 +150,8 @@ class _Writer:
         self._folder.mkdir(exist_ok=True)
         (self._folder / MANIFEST).unlink(missing_ok=True)
         for name in _dagster_databases(dagster_home):
-            self._database(dagster_home / name, f"dagster/{name}")
+            with _unless_gone(dagster_home / name):
+                self._database(dagster_home / name, f"dagster/{name}")
         self._copy(dagster_home / "dagster.yaml", "dagster/dagster.yaml")
         dump(self._catalog, self._folder / CATALOG)
         self._enter(CATALOG)
@@ -159,7 +161,8 @@ class _Writer:
         missing = self._checkpoints(snapshot)
         others = (path for folder in KEPT for path in _files(self._home / folder))
         for path in [*landed_files(self._home / LANDING_FOLDER), *others]:
-            self._copy(path, path.relative_to(self._home).as_posix())
+            with _unless_gone(path):
+                self._copy(path, path.relative_to(self._home).as_posix())
         self._delete_others()
         manifest = Manifest(str(self._home), created_at, snapshot, self._entries, missing)
         manifest.write(self._folder)
@@ -250,6 +253,16 @@ class _Writer:
 
 def _damaged(file: DataFile, what: str) -> BackupError:
     return BackupError(f"nothing was backed up: {Damage(file, what)}; {DAMAGED_FILE}, `dasd audit verify` names all")
+
+
+@contextmanager
+def _unless_gone(source: Path) -> Iterator[None]:
+    """Leave out what was deleted since it was listed, as the log of a run is with the run."""
+    try:
+        yield
+    except (OSError, sqlite3.Error):
+        if source.exists():
+            raise
 
 
 def copy_file(opened: Callable[[], BinaryIO], copy: Path) -> Entry:
