@@ -60,10 +60,11 @@ class Part(BaseModel):
         document: dict[str, object] = serialize(self)
         if info.context != DECIDING:
             return document
-        found = {name: value for name, value in document.items() if not is_unset(self, name)}
-        for name, field in type(self).model_fields.items():
-            found |= {name: mark.value for mark in field.metadata if isinstance(mark, HashedAs)}
-        return found
+        return {name: self._hashed(name, value) for name, value in document.items() if not is_unset(self, name)}
+
+    def _hashed(self, key: str, value: object) -> object:
+        marks = type(self).model_fields[key].metadata
+        return next((mark.value for mark in marks if isinstance(mark, HashedAs)), value)
 
 
 def deciding(value: object) -> object:
