@@ -12,6 +12,7 @@ import pytest
 from conftest import Project, change
 
 from dasd_assets.audit.checkpoint import accuracies
+from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
 from dasd_assets.commands.compared_answers import compared
 from dasd_assets.commands.compared_models import Compared
@@ -292,6 +293,25 @@ def test_an_instruction_that_a_recipe_adds_is_asked_anew_and_alone_counts(copy: 
     assert after.height == before.height and set(after["answer_id"]).isdisjoint(before["answer_id"])
     assert set(after["question"]) == {f"Say: {question}" for question in before["question"]}
     assert checkpoint_accuracy(copy.warehouse, copy.recipe)["num_answers"].unique().to_list() == [10]
+
+
+def test_where_constraints_change_stored_answers_are_judged_again_and_no_model_is_asked(
+    project: Project, folder: str, tmp_path: Path
+) -> None:
+    """A word that no answer has, demanded and then forbidden; back again, nothing is left to judge."""
+    path = tmp_path / "rules.jsonl"
+    project.recipe = change(project.recipe, "provenance", None)  # which names benchmarks
+    values = {"name": "rules", "path": str(path), "max_tokens": 200}
+    project.recipe = change(project.recipe, "evaluation.benchmarks", [values])
+    rules = ("keywords:existence", {"keywords": ["zzz"]}), ("keywords:forbidden_words", {"forbidden_words": ["zzz"]})
+    for (rule, given), accuracy, num_verdicts in ((rules[0], 0.0, 2), (rules[1], 1.0, 4), (rules[0], 0.0, 4)):
+        judge = {"verifier": "constraint", "instruction_id_list": [rule], "kwargs": [given]}
+        path.write_text("".join(json.dumps({"question": f"Say {word}.", **judge}) + "\n" for word in ("a", "b")))
+        [row] = asked(project, folder, "rules", samples=1)
+        assert (row["num_answers"], row["accuracy"]) == (2, accuracy)
+        assert set(figures(project, "elsewhere/model").values()) == {accuracy}
+        assert (len(project.fake.generated), project.count("evaluations")) == (2, num_verdicts)
+        assert list(verify(project.warehouse)) == []
 
 
 def figures(project: Project, name: str) -> dict[str, float]:

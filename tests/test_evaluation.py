@@ -25,6 +25,7 @@ from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
+NOTHING_ELSE = {"instruction": None, "judged_by": None}  # of a benchmark question
 SUM = {"question": "What is 2 + 3?", "reference_answer": "5", "verifier": "math"}
 
 
@@ -36,7 +37,7 @@ def benchmark(folder: Path, *lines: str | dict[str, str]) -> Benchmark:
 
 
 def question(**values: str) -> Row:
-    return {"system_prompt": None, "metadata": "{}", "instruction": None, **SUM, **values}
+    return {"system_prompt": None, "metadata": "{}", **NOTHING_ELSE, **SUM, **values}
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_only_the_final_answer_is_judged(text: str, verdict: Verdict) -> None:
 def test_wanted_answers_are_questions_times_temperatures_times_samples(tiny: Recipe, student: PromptedModel) -> None:
     recipe = change(tiny, "evaluation.temperatures", [0.6, 1.0])
     questions = pl.DataFrame(
-        [{"benchmark": "held_out", "question_id": key, "instruction": None} for key in ("q1", "q2", "q3")]
+        [{**NOTHING_ELSE, "benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")]
     )
     wanted = wanted_answers(questions, "c1", student, recipe)
     asked = {(row["question_id"], row["temperature"], row["sample_index"]) for row in wanted.values()}
@@ -117,7 +118,7 @@ def test_wanted_answers_are_questions_times_temperatures_times_samples(tiny: Rec
 def test_answer_ids_depend_on_what_is_asked_alone(tiny: Recipe, student: PromptedModel) -> None:
     tiny = change(tiny, "provenance", None)  # which names temperatures, too
     questions = pl.DataFrame(
-        [{"benchmark": "held_out", "question_id": key, "instruction": None} for key in ("q1", "q2", "q3")]
+        [{**NOTHING_ELSE, "benchmark": "held_out", "question_id": key} for key in ("q1", "q2", "q3")]
     )
     ids = set(wanted_answers(questions, "c1", student, tiny))
     assert set(wanted_answers(questions.reverse(), "c1", student, tiny)) == ids

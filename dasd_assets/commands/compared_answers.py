@@ -108,7 +108,7 @@ def _common(answers: pl.DataFrame, missing: pl.DataFrame, num_members: int) -> I
         version = shared["verifier_version"][-1]
         alike = part.filter(pl.col("verifier_version") == version)
         # 2. The questions that all answered.
-        both = alike.filter(pl.struct("arm", "seed").n_unique().over("question_id") == num_members)
+        both = alike.filter(pl.struct("arm", "seed").n_unique().over("question_id", "judged_by") == num_members)
         if both.is_empty():
             continue
         asked = {arm: part.filter(pl.col("arm") == arm)["question_id"].n_unique() for arm in (A, B)}
@@ -204,16 +204,17 @@ def _settings(answers: pl.DataFrame) -> str:
 
 
 _ASKED = f"{ANSWER}, instruction, verifier_version"
-# A request that failed is a wrong answer. What was asked with several prompts counts as it was asked last.
+# A request that failed is a wrong answer by any judge. What was asked with several prompts counts as it was asked last.
 _ANSWERS = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS (
-        SELECT {_ASKED}, place AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
+        SELECT {_ASKED}, judged_by, place AS judged, correct, num_tokens, (finish_reason = 'length')::INT AS cut_off,
             FALSE AS failed
         FROM ({newest_answers(OF_CHECKPOINTS, _ASKED)})
         UNION ALL
-        SELECT {_ASKED}, -1, FALSE, NULL, NULL, TRUE FROM ({failed_answers(OF_CHECKPOINTS, _ASKED)}))
-    SELECT answers.*, domain FROM answers
-        LEFT JOIN (SELECT benchmark, question_id, domain FROM benchmark_questions) USING (benchmark, question_id)
+        SELECT {_ASKED}, NULL, -1, FALSE, NULL, NULL, TRUE FROM ({failed_answers(OF_CHECKPOINTS, _ASKED)}))
+    SELECT answers.* REPLACE (CASE WHEN failed THEN judged_now ELSE judged_by END AS judged_by), domain FROM answers
+        LEFT JOIN (SELECT benchmark, question_id, domain, judged_by AS judged_now FROM benchmark_questions)
+            USING (benchmark, question_id)
     QUALIFY row_number() OVER (PARTITION BY {_ASKED} ORDER BY judged DESC) = 1"""
 _MISSING = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS)}),

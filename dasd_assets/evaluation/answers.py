@@ -96,6 +96,7 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "verifier_version": verifier_version(recipe),
                     "template_version": model.chat.template_version,
                     "instruction": question["instruction"],
+                    "judged_by": question["judged_by"],
                 }
                 wanted[evaluation_id(row)] = {**row, "asked": question}
     return wanted

@@ -74,7 +74,7 @@ def _of_other_samples(warehouse: Warehouse, recipe: Recipe, rows: pl.DataFrame) 
 def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:
     """The `evaluation_metrics` rows of one evaluation. answers: `outcomes` with traits and `votes`."""
     counts = dict(answers["status"].value_counts().iter_rows())
-    questions = answers.select("question_id", "instruction").unique()
+    questions = answers.select("question_id", "instruction", "judged_by").unique()
     rows: list[Row] = [
         {
             **{key: answers[key][0] for key in WHICH},
@@ -95,13 +95,17 @@ def metric_rows(answers: pl.DataFrame, version: str) -> pl.DataFrame:
 
 
 def question_set(questions: pl.DataFrame) -> str:
-    """Identifies what a benchmark asks: figures of other sets are not comparable. questions: id and instruction."""
-    return content_hash(questions.select("question_id", "instruction").sort("question_id").rows())[:12]
+    """Identifies what a benchmark asks, and what judges it: figures of other sets are not comparable.
+
+    questions: id, instruction, judged_by, which counts where there is one.
+    """
+    rows = questions.select("question_id", "instruction", "judged_by").sort("question_id").rows()
+    return content_hash([row if row[-1] is not None else row[:-1] for row in rows])[:12]
 
 
 def question_sets(warehouse: Warehouse) -> pl.DataFrame:
     """The `question_set` of each benchmark now: figures of another are of questions that it no longer has."""
-    asked = warehouse.read("SELECT benchmark, question_id, instruction FROM benchmark_questions")
+    asked = warehouse.read("SELECT benchmark, question_id, instruction, judged_by FROM benchmark_questions")
     sets = [(name, question_set(part)) for (name,), part in asked.partition_by("benchmark", as_dict=True).items()]
     return pl.DataFrame(sets, {"benchmark": pl.String, "question_set": pl.String}, orient="row")
 

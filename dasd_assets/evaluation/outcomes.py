@@ -18,19 +18,19 @@ from dasd_resources.storage.warehouse import Warehouse
 
 SETTING = ["checkpoint_id", "benchmark", "temperature"]
 _ANSWER = f"{ANSWER}, verifier_version"
-_ASKED = f"{_ANSWER}, instruction"
+_ASKED = f"{_ANSWER}, instruction, judged_by"
 
 
 def _same(other: str) -> str:
     """The condition that a row of another table is of the wanted answer."""
     equal = [f"{other}.{name} = w.{name}" for name in _ANSWER.split(", ")]
-    return " AND ".join([*equal, f"{other}.instruction IS NOT DISTINCT FROM w.instruction"])
+    return " AND ".join([*equal, *(f"{other}.{n} IS NOT DISTINCT FROM w.{n}" for n in ("instruction", "judged_by"))])
 
 
 _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
     wanted AS (
         SELECT m.checkpoint_id, q.benchmark, t.temperature, $top_p::DOUBLE AS top_p, asked.max_tokens, q.question_id,
-            q.instruction, s.sample_index::INTEGER AS sample_index, $verifier AS verifier_version
+            q.instruction, q.judged_by, s.sample_index::INTEGER AS sample_index, $verifier AS verifier_version
         FROM benchmark_questions q JOIN asked USING (benchmark),
             (SELECT unnest($ids::VARCHAR[]) AS checkpoint_id) m,
             (SELECT unnest($temperatures::DOUBLE[]) AS temperature) t,
@@ -38,7 +38,7 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
     asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS, _ASKED)}),
     failed AS ({failed_answers(OF_CHECKPOINTS, _ASKED)})
-    SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, e.evaluation_id,
+    SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, w.judged_by, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'
             ELSE 'missing' END AS status,
         CASE WHEN e.evaluation_id IS NOT NULL THEN e.correct WHEN f.checkpoint_id IS NOT NULL THEN FALSE END AS correct,

@@ -15,8 +15,9 @@ from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.landing.question_identity import judged_question_id
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.verifiers.catalogue import reads_metadata
 
-EVALUATION_VERSION = "1"
+EVALUATION_VERSION = "2"
 EVALUATION = Rule("evaluation", EVALUATION_VERSION, (), (VERIFYING,))
 
 
@@ -44,9 +45,17 @@ def _question_row(prompt: Prompt, benchmark: Benchmark) -> Row:
         "reference_answer": prompt.reference_answer,
         "verifier": prompt.verifier,
         "metadata": prompt.metadata,
+        "judged_by": _judged_by(prompt),
         "source_line": prompt.source_line,
         "instruction": benchmark.instruction,
     }
+
+
+def _judged_by(prompt: Prompt) -> str | None:
+    """Hash of what the question's id does not hold of its judge: the metadata, where the verifier reads it."""
+    if prompt.metadata is None or prompt.verifier is None or not reads_metadata(prompt.verifier):
+        return None
+    return content_hash(prompt.metadata)[:16]
 
 
 def benchmark_rows(recipe: Recipe) -> list[Row]:

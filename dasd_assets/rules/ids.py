@@ -57,11 +57,11 @@ def response_id(key: Mapping[str, object]) -> str:
 
     An instruction counts where there is one, so that ids from before there were any stay.
     """
-    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | _instruction(key))[:32]
+    return content_hash({name: key[name] for name in RESPONSE_ID_FIELDS} | _where_given(key, "instruction"))[:32]
 
 
-def _instruction(key: Mapping[str, object]) -> dict[str, object]:
-    return {"instruction": key["instruction"]} if key.get("instruction") is not None else {}
+def _where_given(key: Mapping[str, object], *names: str) -> dict[str, object]:
+    return {name: key[name] for name in names if key.get(name) is not None}
 
 
 def imported_response_id(key: Mapping[str, object]) -> str:
@@ -82,10 +82,11 @@ def continuation_id(key: Mapping[str, object]) -> str:
 def evaluation_id(key: Mapping[str, object]) -> str:
     """Hash of everything that decides an answer and how it is judged; key: the columns of its row.
 
-    An instruction counts where there is one, so that ids from before there were any stay.
+    An instruction, and a judge that the question's id does not hold, count where there is one, so that ids from before
+    there were any stay.
     """
-    known = {name: key[name] for name in EVALUATION_ID_FIELDS}
-    return content_hash([known | _instruction(key), key["template_version"]])[:32]
+    known = {name: key[name] for name in EVALUATION_ID_FIELDS} | _where_given(key, "instruction", "judged_by")
+    return content_hash([known, key["template_version"]])[:32]
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:

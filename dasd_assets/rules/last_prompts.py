@@ -30,12 +30,15 @@ def newest_answers(where: str, answer: str = ANSWER) -> str:
     """A query: the rows of `evaluations` to the last prompt, of each `answer` the one judged last; `place`: the order.
 
     It reads `asked_last`, which the statement has to have: `WITH asked_last AS (last_prompts(…))`. An answer of a
-    release that did not store the prompt's version counts until the same is answered to the last prompt.
+    release that did not store the prompt's version counts until the same is answered to the last prompt. A verdict by
+    what judges the question now (`judged_by`) comes before later ones.
     """
     return f"""SELECT evaluations.*, evaluations.rowid AS place FROM evaluations JOIN asked_last USING ({SAMPLING})
+            LEFT JOIN (SELECT benchmark, question_id, judged_by AS judged_now FROM benchmark_questions)
+                USING (benchmark, question_id)
         WHERE {where} AND coalesce(template_version, prompt) IS NOT DISTINCT FROM prompt
-        QUALIFY row_number() OVER (
-            PARTITION BY {answer} ORDER BY template_version IS NULL, evaluations.rowid DESC) = 1"""
+        QUALIFY row_number() OVER (PARTITION BY {answer} ORDER BY
+            template_version IS NULL, judged_by IS DISTINCT FROM judged_now, evaluations.rowid DESC) = 1"""
 
 
 def failed_answers(where: str, answer: str = ANSWER) -> str:

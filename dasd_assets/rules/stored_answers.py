@@ -1,4 +1,4 @@
-"""Answers to held-out questions that are stored with an older verifier's verdict: judged again, not asked again."""
+"""Answers to held-out questions that are stored with the verdict of another judge: judged again, not asked again."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ _ASKED = (*(name for name in EVALUATION_ID_FIELDS if name != "verifier_version")
 
 
 def stored_answers(lake: Lake, checkpoint: str, wanted: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
-    """The id of each wanted answer of a checkpoint that is stored under another verifier version, and its `ANSWERED`.
+    """The id of each wanted answer that is stored under another verifier version or `judged_by`, and its `ANSWERED`.
 
     wanted: evaluation_id -> columns of EVALUATION_ID_FIELDS, template_version, instruction. Each id comes at most once.
     """

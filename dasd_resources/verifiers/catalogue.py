@@ -42,7 +42,7 @@ class Verifier:
     parameters: what may follow a colon in its name; one of them must, where there are any; "" is for none. takes: the
     same where they cannot be listed; nothing need follow then.
     check_reference: why no answer could be correct, None if one could; for a verifier whose reference is no answer,
-    such as tests of code or a schema. Without it, the reference must pass as an answer.
+    such as tests of code or a schema: those read the metadata, too. Without it, the reference must pass as an answer.
     needs_no_reference: those parameters ("" for none) with which a row may have no reference answer, which is then "".
     excluded: parameters that one might expect, each with the reason why it is not taken.
     vote: an answer in the form in which equal ones are counted for a majority (votes.py); without it none is taken.
@@ -107,6 +107,11 @@ def known_verifier(name: str) -> bool:
     if bool(colon) != bool(parameter):
         return False
     return entry.takes(parameter) if entry.takes is not None else parameter in (entry.parameters or {""})
+
+
+def reads_metadata(name: str) -> bool:
+    """Whether what this known verifier judges by (tests, a schema, constraints) may be in the row's metadata."""
+    return VERIFIERS[name.partition(":")[0]].check_reference is not None
 
 
 def needs_reference(name: str) -> bool:

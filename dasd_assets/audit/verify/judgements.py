@@ -206,6 +206,7 @@ def evaluations(
             q.question, q.reference_answer, q.verifier, q.metadata
         FROM {drawn("evaluations", "evaluation_id", sample)} e
             LEFT JOIN benchmark_questions q ON q.benchmark = e.benchmark AND q.question_id = e.question_id
+                AND q.judged_by IS NOT DISTINCT FROM e.judged_by
                 AND list_contains($verifiers, e.verifier_version)"""
     num_unjudged = num_given_up = 0
     chunks = reading.stream(query, {"verifiers": [VERIFIER_VERSION, *confinements]}, CHUNK)

@@ -105,6 +105,7 @@ def _landed(row: Record) -> Mapping[str, object]:
 
 
 _PROMPT = "prompt_id, question, system_prompt, domain, verifier, reference_answer, question_key, id_fields"
+_EVALUATION = ", ".join(["evaluation_id", "template_version", "instruction", "judged_by", *EVALUATION_ID_FIELDS])
 HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = (
     ("prompts", _PROMPT, _prompt),
     ("landed_responses", "landed_id, sample_uuid, prompt_id, temperature, finish_reason, text", _landed),
@@ -115,10 +116,7 @@ HASHED: tuple[tuple[str, str, Callable[[Record], Mapping[str, object]]], ...] = 
     ),
     ("prefix_cuts", "rollout_id, seed", lambda r: {"seed": seed_of(f"cut {r['rollout_id']}")}),
     ("teacher_continuations", ", ".join(["continuation_id", "seed", *CONTINUATION_ID_FIELDS]), _continuation),
-    *(
-        (table, ", ".join(["evaluation_id", "template_version", "instruction", *EVALUATION_ID_FIELDS]), _evaluation)
-        for table in ("evaluations", "evaluation_requests")
-    ),
+    *((table, _EVALUATION, _evaluation) for table in ("evaluations", "evaluation_requests")),
     (
         "answer_logprobs",
         "answer_logprobs_id, answer_id, checkpoint_id",

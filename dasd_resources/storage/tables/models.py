@@ -32,7 +32,7 @@ from dasd_resources.storage.tables.recurring import (
 )
 from dasd_resources.storage.tables.table import Column, Reference, Table
 
-EVALUATION_ID = Column("evaluation_id", "VARCHAR", "Hash of checkpoint, question, sampling and verifier.")
+EVALUATION_ID = Column("evaluation_id", "VARCHAR", "Hash of checkpoint, question, sampling and what judges it.")
 VERIFIER_VERSION = Column("verifier_version", "VARCHAR", "Version of the verifiers' code, and of math-verify.")
 
 _TRAINED = ("checkpoints.path", "sft_examples.input_ids", "sft_examples.labels")
@@ -99,6 +99,13 @@ INSTRUCTION = Column(
     nullable=True,
 )
 
+JUDGE = Column(
+    "judged_by",
+    "VARCHAR",
+    "Hash of the metadata, where the verifier reads it (tests, a schema, constraints); NULL: not, or not known.",
+    nullable=True,
+)
+
 CHECKPOINT_EXAMPLES = Table(
     name="checkpoint_examples",
     one_row_per="example that a checkpoint was trained on",
@@ -132,6 +139,7 @@ BENCHMARK_QUESTIONS = Table(
         REFERENCE_ANSWER,
         VERIFIER,
         METADATA,
+        JUDGE,
         SOURCE_LINE.here("Line of the benchmark's file, from 1; of a generated question, the number of its entry."),
         INSTRUCTION,
         RUN_ID,
@@ -170,6 +178,7 @@ EVALUATIONS = Table(
         QUESTION_ID.of("benchmark_questions.question_id"),
         SAMPLE_INDEX,
         INSTRUCTION.of("benchmark_questions.instruction"),
+        JUDGE.of("benchmark_questions.judged_by"),
         Column("correct", "BOOLEAN", "Whether the final answer is right.", _JUDGED),
         KIND.here("[Code](kinds.md) of why it is not.").of(*_JUDGED),
         REASON.here("The same for people.").optional().of(*_JUDGED),
@@ -201,6 +210,7 @@ EVALUATION_REQUESTS = Table(
         SAMPLE_INDEX,
         VERIFIER_VERSION,
         INSTRUCTION.of("benchmark_questions.instruction"),
+        JUDGE.of("benchmark_questions.judged_by"),
         RUN_ID,
     ),
     key=("evaluation_id",),
@@ -270,8 +280,8 @@ EVALUATION_METRICS = Table(
         Column(
             "question_set",
             "VARCHAR",
-            "Hash of the questions and their instructions.",
-            ("benchmark_questions.question_id",),
+            "Hash of the questions, their instructions and what judges them.",
+            ("benchmark_questions.question_id", "benchmark_questions.judged_by"),
         ),
         Column("traits_version", "VARCHAR", "Of the `answer_traits` behind `maj@k` and `repetition_rate`."),
         RUN_ID,
