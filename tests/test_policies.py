@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_selection import budgets, chosen_of, kept, pool, pools, reading_of, rules
 
+from dasd_assets.experiments.datasets import domain_budgets
+from dasd_assets.rules.arms import arm_dataset
 from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.competition import Competition
 from dasd_assets.rules.policies import LENGTH_MATCHED, POLICIES, TOLERANCE, draw
 from dasd_assets.rules.random_control import draw_control
+from dasd_resources.recipe import Recipe
+from dasd_resources.recipe.experiment import ArmStage
 
 CONTROLS = [name for name in POLICIES if name != DAS]
 
@@ -157,6 +161,20 @@ def test_a_multiple_is_of_the_budget_and_not_of_what_a_smaller_pool_has(policy: 
     table, rule = big_pool(240).with_columns(correct=pl.lit(True)), ("best_per_question", None)
     expected = {0.5: 50, 0.7: 60, 2: 120}  # as far as there are questions: of 60, one each, or two each
     assert drawn(table, policy, rule, {"math": 100}, times=times).height == expected[times]
+
+
+def test_a_multiple_is_no_less_by_the_error_of_a_product() -> None:
+    assert 100 * 0.29 < 29
+    assert drawn(big_pool(240), DAS, ("top_k", None), {"math": 100}, times=0.29).height == 29
+
+
+def test_a_multiple_of_a_domain_of_which_the_recipe_took_nothing_is_nothing(tiny: Recipe) -> None:
+    stage = ArmStage.model_validate({"dataset": "t060", "budget": {"times": 2}})
+    own = "'tiny' AS recipe, 't060' AS dataset, 'das' AS policy, 'math' AS domain, unnest(['b1', 'b2']) AS response_id"
+    with reading_of(pool()) as reading:
+        reading.create_temp_table("selected_responses", f"SELECT {own}")
+        found = domain_budgets(reading, tiny, arm_dataset(tiny, stage, 42), "t060", {})
+    assert found == ({"code": 0, "math": 2}, 2.0)
 
 
 def test_equal_tokens_are_reached_by_further_responses_where_they_are_asked_for() -> None:

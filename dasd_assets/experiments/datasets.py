@@ -29,7 +29,7 @@ from dasd_assets.sft_datasets import example_row, selected_ids, tokens_to_teach,
 from dasd_resources.content_hash import content_hash
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Row, Warehouse
+from dasd_resources.storage.warehouse import Reading, Row, Warehouse
 
 
 def make_datasets(
@@ -91,7 +91,7 @@ def _choose(context: dg.AssetExecutionContext, warehouse: Warehouse, base: Recip
         means = create_pool_table(reading, draws[0].params, draws[0].columns, draws[0].data.stage.matching)
         for one in draws:
             data, part, stage = one.data, one.part, one.data.stage
-            budget, times = _budget(warehouse, base, data, part, one.params)
+            budget, times = domain_budgets(reading, base, data, part, one.params)
             competing, most = competition(data.recipe), _of_a_question(data, times)
             chosen = draw(reading, stage.policy, competing, budget, data.recipe.seed, times, most)
             chosen_by = {"chosen_by": stage.policy, "budget": budget, "times": times}
@@ -113,10 +113,13 @@ def _require_domains(warehouse: Warehouse, every: Sequence[ArmDataset]) -> None:
             raise dg.Failure(f"{data.name} {data.policy}: {fault}; the domains are {domains}")
 
 
-def _budget(
-    warehouse: Warehouse, base: Recipe, data: ArmDataset, part: str, params: dict[str, object]
+def domain_budgets(
+    reading: Reading, base: Recipe, data: ArmDataset, part: str, params: dict[str, object]
 ) -> tuple[dict[str, int], float]:
-    """Domain -> how much DAS may choose of it, all of one that is not named; and how many times that is chosen."""
+    """Domain -> how much DAS may choose of it, all of one that is not named; and how many times that is chosen.
+
+    A multiple of the recipe's own selection names every domain of table `pool`: nothing of what that has nothing of.
+    """
     wanted = data.stage.budget
     if wanted is None or wanted.times is None:
         return data.recipe.selection.budgets.get(part, {}), 1.0
@@ -124,10 +127,11 @@ def _budget(
     query = f"""SELECT domain, sum({"t.num_tokens" if in_tokens else "1"})::BIGINT FROM selected_responses s
         {f"JOIN {NUM_TOKENS} t USING (response_id)" if in_tokens else ""}
         WHERE s.recipe = $recipe AND s.dataset = $dataset AND s.policy = '{DAS}' GROUP BY ALL"""
-    own = warehouse.read(query, {**params, "recipe": base.name, "dataset": part})
-    if own.is_empty():
+    own = dict(reading.read(query, {**params, "recipe": base.name, "dataset": part}).iter_rows())
+    if not own:
         raise dg.Failure(f"the recipe has selected nothing for {part}: materialize {selection_asset(part)} first")
-    return dict(sorted(own.iter_rows())), wanted.times
+    domains = reading.read("SELECT DISTINCT domain FROM pool")["domain"]
+    return dict(sorted({**dict.fromkeys(domains, 0), **own}.items())), wanted.times
 
 
 def _of_a_question(data: ArmDataset, times: float) -> int | None:

@@ -25,7 +25,7 @@ ARMS = Rule("arms", ARMS_VERSION, ("name", "generation.temperatures", "seed"), (
 
 
 # Of stages with a budget of so many times the recipe's own selection: no other experiment is made anew for it.
-MULTIPLES_VERSION = "1"
+MULTIPLES_VERSION = "2"
 MULTIPLES = Rule("multiples of the own selection", MULTIPLES_VERSION)
 
 

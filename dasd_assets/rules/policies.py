@@ -115,7 +115,7 @@ def draw(
     chosen = select(reading, rule, budget)
     limits = spent(reading, chosen)
     if times != 1:
-        limits = {domain: int(much * times) for domain, much in {**limits, **budget}.items()}
+        limits = {domain: int(round(much * times, 6)) for domain, much in {**limits, **budget}.items()}
         chosen = select(reading, rule, {**budget, **limits})
     if policy == DAS and most == 1:
         return chosen
