@@ -18,7 +18,7 @@ from dasd_assets.records.selection_rules import record_rule, selection_rule
 from dasd_assets.records.table_metadata import Figure, audited
 from dasd_assets.records.wording import listed, short
 from dasd_assets.rules.asset_names import DAS, generation_asset, selection_asset
-from dasd_assets.rules.candidates import AT_TEMPERATURE, OF_BATCHES, OF_RECIPE, drop_counts
+from dasd_assets.rules.candidates import AT_TEMPERATURE, HELD_OUT, OF_BATCHES, OF_RECIPE, drop_counts
 from dasd_assets.rules.empty_datasets import empty_selection
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.rules.ids import selection_id
@@ -93,7 +93,7 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         selected, pool = select_from_pool(warehouse, recipe, dataset, params)
         if unused := unused_budgets(recipe, dataset, pool):
             context.log.warning(_warning(dataset, unused, pool))
-        empty = _why_empty(warehouse, recipe, dataset, params) if selected.is_empty() else None
+        empty = why_empty(warehouse, recipe, dataset, params) if selected.is_empty() else None
         record_empty(context, warehouse, recipe, dataset, empty)
         write_selection(context, warehouse, recipe, dataset, DAS, selected)
         record_rule(context, warehouse, recipe, dataset, selection_rule(recipe, dataset, params, pool.domain_means))
@@ -185,11 +185,37 @@ def selection_audit(warehouse: Warehouse, recipe: Recipe, where: str) -> dict[st
     return audited("response RESPONSE_ID", query, warehouse.snapshot_id())
 
 
-def _why_empty(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> Row:
+def why_empty(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> Row:
     """The `empty_datasets` row of a dataset of which nothing was selected."""
     query = f"SELECT count(*) FROM responses r WHERE {OF_RECIPE} AND {AT_TEMPERATURE} AND {OF_BATCHES}"
     number = int(warehouse.read(query, params).item())
-    return empty_selection(recipe.name, dataset, number, _drops(warehouse, params, recipe.teacher.thinking))
+    left_none = _left_none(warehouse, recipe, dataset, params)
+    drops = _drops(warehouse, params, recipe.teacher.thinking)
+    return empty_selection(recipe.name, dataset, number, "; ".join(filter(None, (left_none, drops))))
+
+
+def _left_none(warehouse: Warehouse, recipe: Recipe, dataset: str, params: dict[str, object]) -> str:
+    """The recipe's key that left none of the scored responses, in words; empty where filters alone did."""
+    every = {**params, "held_out_share": 0.0, "min_sentences": 0, "only_accepted": False}
+    with warehouse.reading() as reading, reading.all_cores():
+        create_pool_table(reading, every)
+        scored, trained_on, accepted, long = reading.read(_NUM_LEFT, params).row(0)
+        create_pool_table(reading, params)
+        competing = reading.read(f"SELECT count(*) FROM ({competition(recipe).rows('pool')})").item()
+    best = "the best response"
+    steps = [
+        (trained_on, f"all questions of the {scored:,} scored ones are held out: lower heldout.questions"),
+        (accepted, ""),
+        (long, f"the {accepted:,} accepted ones have fewer sentences than selection.min_sentences: lower that"),
+        (competing, f"filters drop {best} of every question: write filters.apply: before_selection"),
+        (0, f"{best} of every domain has more tokens than its budget: raise selection.budgets.{dataset}"),
+    ]
+    return next(told for number, told in steps if not number) if scored else ""
+
+
+_NUM_LEFT = f"""SELECT count(*), count(*) FILTER (trained_on), count(*) FILTER (trained_on AND accepted),
+        count(*) FILTER (trained_on AND accepted AND num_sentences >= $min_sentences)
+    FROM (SELECT *, NOT {HELD_OUT} AS trained_on FROM pool r WHERE key IS NOT NULL)"""
 
 
 def _drops(warehouse: Warehouse, params: dict[str, object], thinking: Thinking) -> str:

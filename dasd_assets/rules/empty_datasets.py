@@ -21,7 +21,7 @@ EmptyKind = Literal[
 ]
 EMPTY_KINDS: dict[EmptyKind, str] = {
     "no_response": "There is no response of its temperature.",
-    "none_selectable": "Filters dropped every response of its temperature, or none could be scored.",
+    "none_selectable": "Filters, or a key that the reason names, left none of its temperature, or none was scored.",
     "no_question": "Of `mixed`: the last temperature's dataset is empty, so there is no question to roll out.",
     "none_rolled_out": "Of `mixed`: every rollout failed.",
     "none_cut_off": "Of `mixed`: no rollout reached its token limit.",
@@ -95,7 +95,7 @@ _MIXTURE: dict[EmptyKind, str] = {
 
 
 def empty_selection(recipe: str, dataset: str, num_responses: int, drops: str) -> Row:
-    """The `empty_datasets` row of a temperature's dataset. drops: how many responses each filter dropped, in words."""
+    """The `empty_datasets` row of a temperature's dataset. drops: what left none, in words."""
     kind: EmptyKind = "none_selectable" if num_responses else "no_response"
     reason = f"none of {num_responses:,} responses is left to select; {drops}" if num_responses else drops
     counts = {"num_rolled_out": None, "num_cut_off": None, "num_continued": None, "num_passed": None}
