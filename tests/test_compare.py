@@ -12,6 +12,7 @@ import pytest
 from conftest import Project
 
 from dasd_assets.cli import main
+from dasd_assets.commands.compare import page
 from dasd_assets.commands.compared_answers import NothingInCommon, compared
 from dasd_assets.commands.compared_models import Compared, find_model
 from dasd_assets.rules.statistics.comparison import compare
@@ -208,8 +209,19 @@ def test_arms_are_paired_by_common_seeds_and_a_checkpoint_with_all(home: Project
     assert row["accuracy"]["a"] == pytest.approx(sum(share) / 2)
     [single] = rows(home, arm, Compared("teacher", {None: ids["teacher"]}))
     assert single["num_seeds"] == 3
-    with pytest.raises(NothingInCommon, match=r"no seed is common to the arms \(a: 1; b: 2\): train both"):
+    with pytest.raises(NothingInCommon, match=r"no seed is common to the arms \(a: 1; b: 2\): train and evaluate"):
         rows(home, Compared("a", {1: ids["t060"]}), Compared("b", {2: ids["student"]}))
+
+
+def test_a_seed_under_which_a_side_has_no_answer_is_left_out_and_said(home: Project) -> None:
+    ids = {name: checkpoint(home, name) for name in ("student", "t060", "t100")}
+    arm, unfinished = Compared("a", {1: ids["t060"], 2: ids["t100"]}), Compared("b", {1: ids["student"], 2: "trained"})
+    [row] = found = rows(home, arm, unfinished)
+    assert (row["num_seeds"], row["seeds_left_out"]) == (1, {"a": [], "b": [2]})
+    assert row["accuracy"]["a"] == pytest.approx(answers(home, ids["t060"])["correct"].mean())
+    assert "\nB  left out is seed 2, which has no answer: evaluate it\n" in page(arm, unfinished, found)
+    with pytest.raises(NothingInCommon, match="b has answered no held-out question"):
+        rows(home, arm, Compared("b", {1: "trained"}))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,12 @@ def _named(of: Compared) -> Record:
 
 def page(a: Compared, b: Compared, rows: list[Record]) -> str:
     """One screen: who is compared, then a block per setting and domain."""
-    lines = [f"A  {_who(a)}", f"B  {_who(b)}", "", *_EXPLAINED]
+    left_out = [
+        f"{arm.upper()}  left out is seed {', '.join(map(str, seeds))}, which has no answer: evaluate it"
+        for arm, seeds in rows[0]["seeds_left_out"].items()
+        if seeds
+    ]
+    lines = [f"A  {_who(a)}", f"B  {_who(b)}", *left_out, "", *_EXPLAINED]
     for row in rows:
         lines += ["", *_block(row)]
     return "\n".join(lines)

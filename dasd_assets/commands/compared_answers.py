@@ -5,7 +5,7 @@ token limit differs, the rest is left out and counted. What was asked and never 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -58,12 +58,14 @@ class Common:
 def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
     """A record per benchmark, sampling setting and, where a benchmark has several, domain; a less b.
 
-    Holm's correction is over the benchmarks' rows, and apart from these over the domains'.
-    Raises NothingInCommon where there is not one.
+    Left out are seeds under which one has no answer (`seeds_left_out`). Holm's correction is over the benchmarks' rows,
+    and apart from these over the domains'. Raises NothingInCommon where there is not one.
     """
-    members = _members(a, b)
-    ids = members["checkpoint_id"].unique().to_list()
+    ids = [*a.checkpoints.values(), *b.checkpoints.values()]
     found = reading.read(_ANSWERS, {"ids": ids})
+    answering = {arm: _answering(of, set(found["checkpoint_id"])) for arm, of in ((A, a), (B, b))}
+    left_out = {arm: [s for s in of.checkpoints if s not in answering[arm].checkpoints] for arm, of in ((A, a), (B, b))}
+    members = _members(answering[A], answering[B])
     answers = members.join(found, on="checkpoint_id")
     missing = members.join(reading.read(_MISSING, {"ids": ids}), on="checkpoint_id")
     whole, parts = [], []
@@ -73,7 +75,13 @@ def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
         parts += [_record(common, domain) for domain in domains] if len(domains) > 1 else []
     if not whole:
         raise NothingInCommon(_why(answers, a, b))
-    return [*_corrected(whole), *_corrected(parts)]
+    return [{**record, "seeds_left_out": left_out} for record in (*_corrected(whole), *_corrected(parts))]
+
+
+def _answering(of: Compared, answered: set[str]) -> Compared:
+    """The same without the seeds under which it has no answer; as it is where it has none at all."""
+    kept = {seed: checkpoint for seed, checkpoint in of.checkpoints.items() if checkpoint in answered}
+    return replace(of, checkpoints=kept or of.checkpoints)
 
 
 def _members(a: Compared, b: Compared) -> pl.DataFrame:
@@ -86,7 +94,7 @@ def _members(a: Compared, b: Compared) -> pl.DataFrame:
         seeds = set(a.checkpoints) & set(b.checkpoints)
     if not seeds:
         each = "; ".join(f"{of.name}: {', '.join(map(str, of.checkpoints))}" for of in (a, b))
-        raise NothingInCommon(f"no seed is common to the arms ({each}): train both under the same seeds")
+        raise NothingInCommon(f"no seed is common to the arms ({each}): train and evaluate both under the same")
     sides = [(arm, *one) for arm, of in ((A, a), (B, b)) for one in of.checkpoints.items() if one[0] in seeds]
     schema = {"arm": pl.String, "seed": pl.Int64, "checkpoint_id": pl.String}
     return pl.DataFrame(sides, schema=schema, orient="row")
