@@ -282,6 +282,8 @@ def test_the_difference_of_two_means_is_paired_by_question() -> None:
     examples: .25, -.25 and 0; sqrt(3 / 2 · .125) = .433, and t of two degrees of freedom is 4.303."""
     own, other = of_questions(p=(2.0, 2), q=(0.0, 2)), of_questions(p=(2.0, 2), r=(2.0, 2))
     apart, alike = of_traits(own, other), of_traits(own, own)
+    without = pl.concat([other, of_questions(s=(0.0, 0), t=(0.0, 0))])  # two questions of which no example has it
+    assert of_traits(own, without) == pytest.approx(apart)
     for name in ERRORS:
         assert (apart[name], apart[width(name)]) == (pytest.approx(-0.5), pytest.approx(1.8631, abs=1e-3))
         assert (alike[name], alike[width(name)]) == (0.0, None)

@@ -8,7 +8,7 @@ has to be read beside these.
 import numpy as np
 import polars as pl
 
-from dasd_assets.experiments.dataset_traits import ERRORS, clustered_error, count_column, mean_of
+from dasd_assets.experiments.dataset_traits import ERRORS, clustered_error, count_column, mean_of, num_clusters
 from dasd_assets.experiments.figure_data import mean_losses
 from dasd_assets.rules.statistics.power import LEVEL, student_quantile
 from dasd_resources.recipe import Recipe
@@ -74,10 +74,11 @@ def of_traits(own: pl.DataFrame, other: pl.DataFrame) -> dict[str, float | None]
     both = own.join(other, on="prompt_id", how="full", coalesce=True, suffix=_OTHER)
     renamed = {f"{count_column(name)}{_OTHER}": count_column(f"{name}{_OTHER}") for name in ERRORS}
     both = both.rename(renamed).with_columns(pl.exclude("prompt_id").fill_null(0))
-    freedom = max(1, both.height - 1)
+    num = both.select(num_clusters(name, f"{name}{_OTHER}") for name in ERRORS).row(0)
+    quantiles = {name: _quantile(max(1, number - 1)) for name, number in zip(ERRORS, num, strict=True)}
     found = both.select(
         *(_rounded(mean_of(name) - mean_of(f"{name}{_OTHER}")).alias(name) for name in ERRORS),
-        *((_quantile(freedom) * clustered_error(name, f"{name}{_OTHER}")).alias(width(name)) for name in ERRORS),
+        *((quantiles[name] * clustered_error(name, f"{name}{_OTHER}")).alias(width(name)) for name in ERRORS),
     )
     return found.row(0, named=True)
 

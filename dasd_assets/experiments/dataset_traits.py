@@ -93,12 +93,16 @@ def clustered_error(name: str, less: str | None = None) -> pl.Expr:
 
     less: another sum of the same clusters, whose mean is taken off; the error is then that of the difference.
     """
-    residual, number = _residual(name), pl.col(count_column(name))
-    if less is not None:
-        residual, number = residual - _residual(less), number + pl.col(count_column(less))
-    clusters = (number > 0).sum().cast(pl.Float64)
+    residual = _residual(name) if less is None else _residual(name) - _residual(less)
+    clusters = num_clusters(name, less).cast(pl.Float64)
     error = ((residual**2).sum() * clusters / (clusters - 1)).sqrt()
     return pl.when((clusters > 1) & (error > _ROUNDING)).then(error)
+
+
+def num_clusters(name: str, less: str | None = None) -> pl.Expr:
+    """In how many clusters there is an example that has it, or the other."""
+    has = pl.any_horizontal(pl.col(count_column(each)) > 0 for each in (name, less) if each is not None)
+    return has.sum()
 
 
 def mean_of(name: str) -> pl.Expr:
