@@ -460,6 +460,8 @@ def test_teacher_sentences_are_counted_by_the_work_before_them(compared: Project
         update={"generation": compared.recipe.generation.model_copy(update={"num_candidates": 1})}
     )
     assert 0 < shares_by_work(compared.warehouse, fewer, ["t060"])["responses"].sum() < found["responses"].sum()
+    held_out = change(compared.recipe, "heldout.questions", 0.5)
+    assert 0 < shares_by_work(compared.warehouse, held_out, ["t060"])["responses"].sum() < found["responses"].sum()
     query = """SELECT response_id, list(t.sentence_type = 'teacher' ORDER BY sentence_index) AS is_teacher
         FROM sentence_types t JOIN responses r USING (response_id)
         WHERE r.temperature = 0.6 AND response_id IN
@@ -643,6 +645,12 @@ def lines_of(name: str, path: Path) -> list[str]:
 def compared_copy(compared: Project, tmp_path: Path) -> Project:
     shutil.copytree(compared.home, tmp_path / "home")
     return Project(tmp_path / "home", compared.recipe)
+
+
+def test_teacher_sentences_of_batches_that_are_gone_do_not_count(compared_copy: Project) -> None:
+    with compared_copy.warehouse.commit("test") as transaction:
+        transaction.read("UPDATE responses SET batch = 'gone'")
+    assert shares_by_work(compared_copy.warehouse, compared_copy.recipe, ["t060"]).is_empty()
 
 
 def test_a_failed_request_is_on_the_page_of_the_report(compared_copy: Project) -> None:

@@ -40,7 +40,7 @@ from dasd_assets.records.plots import inline
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import ARMS, compared_rule
-from dasd_assets.rules.asset_names import MIXED, generation_asset
+from dasd_assets.rules.asset_names import MIXED, generation_asset, selection_asset
 from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.rollouts import ROLLOUTS
 from dasd_assets.rules.scores import RESPONSE_SCORING
@@ -119,6 +119,8 @@ def _declaration(recipe: Recipe, experiment: Experiment) -> Declaration:
         },
         looks_up={
             "responses": list(map(generation_asset, recipe.datasets)),
+            "selection_rules": list(map(selection_asset, recipe.datasets)),
+            "experiment_datasets": CHECKPOINTS + experiment.name,
             "response_scores": "response_scores",
             "response_verdicts": "response_verdicts",
             "student_tokens": "student_tokens",
@@ -134,7 +136,7 @@ def _declaration(recipe: Recipe, experiment: Experiment) -> Declaration:
             RESPONSE_SCORING,
             *([ROLLOUTS] if mixed else []),
         ],
-        parts=["name", "evaluation"],
+        parts=["name", "evaluation", "heldout.questions"],
         rows=f"experiment = '{experiment.name}'",
     )
 

@@ -3,6 +3,7 @@
 For an experiment that compares the two: a score that counts teacher sentences takes what has more of them.
 """
 
+import json
 from collections.abc import Iterable
 
 import polars as pl
@@ -11,7 +12,15 @@ from dasd_assets.experiments.dataset_traits import clustered_error, mean_of
 from dasd_assets.experiments.result_table import markdown_table, percent
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.rules.asset_names import MIXED
-from dasd_assets.rules.candidates import AT_ANY_TEMPERATURE, JUDGED, OF_RECIPE, candidate_params
+from dasd_assets.rules.candidates import (
+    AT_ANY_TEMPERATURE,
+    HELD_OUT,
+    JUDGED,
+    OF_BATCHES,
+    OF_RECIPE,
+    candidate_params,
+    held_out_share,
+)
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
 from dasd_resources.recipe import Recipe
@@ -36,7 +45,11 @@ def sentences_by_work(warehouse: Warehouse, recipe: Recipe, experiment: Experime
 
 
 def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]) -> pl.DataFrame:
-    """(domain, sound, responses, last, last_error, earlier, earlier_error): shares of teacher sentences."""
+    """(domain, sound, responses, last, last_error, earlier, earlier_error): shares of teacher sentences.
+
+    Of the batches that these datasets were chosen from, without questions that the recipe holds out.
+    """
+    names = list(datasets)
     teacher, student = (
         str(current_checkpoint(warehouse, recipe, of)["checkpoint_id"]) for of in ("teacher", "student")
     )
@@ -52,19 +65,31 @@ def shares_by_work(warehouse: Warehouse, recipe: Recipe, datasets: Iterable[str]
             count(*) FILTER (NOT is_last AND is_teacher)::DOUBLE AS earlier,
             count(*) FILTER (NOT is_last) AS earlier_count
         FROM responses r JOIN judged USING (response_id) JOIN typed USING (response_id) JOIN prompts p USING (prompt_id)
-        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND is_right AND sound IS NOT NULL AND is_teacher IS NOT NULL
+        WHERE {OF_RECIPE} AND {AT_ANY_TEMPERATURE} AND {OF_BATCHES} AND NOT {HELD_OUT}
+          AND is_right AND sound IS NOT NULL AND is_teacher IS NOT NULL
         GROUP BY ALL ORDER BY ALL"""
     params = {
         **candidate_params(recipe, teacher),
         "student": student,
         "threshold_version": threshold_version(recipe),
         "filter_version": filter_version(recipe, student),
-        "temperatures": [recipe.datasets[name] for name in datasets],
+        "temperatures": [recipe.datasets[name] for name in names],
+        "held_out_share": held_out_share(recipe),
+        "batches": _batches(warehouse, recipe, names),
     }
     questions = warehouse.read(query, params)
     of_all = questions.group_by("domain", "sound", maintain_order=True)
     errors = [clustered_error(name).alias(f"{name}_error") for name in _SHARES]
     return of_all.agg(pl.col("responses").sum(), *map(mean_of, _SHARES), *errors)
+
+
+def _batches(warehouse: Warehouse, recipe: Recipe, datasets: list[str]) -> list[str]:
+    """The batches that the recipe, or a stage, has chosen these datasets from."""
+    query = """SELECT rule FROM (SELECT recipe, dataset, rule FROM selection_rules
+            UNION ALL SELECT recipe, dataset, rule FROM experiment_datasets)
+        WHERE recipe = $recipe AND list_contains($datasets, dataset)"""
+    rules = map(json.loads, warehouse.read(query, {"recipe": recipe.name, "datasets": datasets})["rule"])
+    return sorted({batch for rule in rules for batch in rule["batches"]})
 
 
 def _row(row: Row) -> dict[str, str]:
