@@ -120,8 +120,8 @@ def test_each_benchmark_and_temperature_has_a_verdict_and_is_named_where_there_a
     assert loss.text == HOLDS  # what they were trained on is one, wherever they are asked
 
 
-def trained(difference: float | None, half: float | None) -> pl.DataFrame:
-    names = {"arm": "das", LESS: "random", LOSS: difference, width(LOSS): half}
+def trained(difference: float | None, half: float | None, num_seeds: int = 2) -> pl.DataFrame:
+    names = {"arm": "das", LESS: "random", LOSS: difference, width(LOSS): half, "num_seeds": num_seeds}
     return pl.DataFrame([names], schema_overrides=dict.fromkeys((LOSS, width(LOSS)), pl.Float64))
 
 
@@ -143,6 +143,8 @@ def test_what_arms_are_trained_on_is_decided_by_the_interval(
     assert (found.whole, found.comparisons) == (whole, [f"das less random{shown}"])
     [turned] = judged(of(("random", "das"), measure="training_loss"), rows, trained(difference, half))
     assert turned.whole == {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}[whole]
+    [of_one] = judged(of(("das", "random"), measure="training_loss"), rows, trained(difference, half, num_seeds=1))
+    assert of_one.whole == OPEN and (half is None or of_one.comparisons[0].endswith("] (one seed)"))
 
 
 def test_a_page_has_a_row_of_each_claim_and_the_web_ui_one_of_each_comparison() -> None:

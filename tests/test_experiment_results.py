@@ -13,6 +13,7 @@ from dasd_assets.experiments.cut_off_rollouts import change_text, rollouts_cut_o
 from dasd_assets.experiments.dataset_differences import LOSS, of_losses, of_traits, width
 from dasd_assets.experiments.dataset_traits import ERRORS, clustered_errors, count_column
 from dasd_assets.experiments.figures import cut_off_by_length, forest, loss_against_accuracy
+from dasd_assets.experiments.pages import _listed
 from dasd_assets.experiments.result_table import (
     COLUMNS,
     ONE_SEED,
@@ -316,6 +317,12 @@ def test_rollouts_are_counted_by_the_length_of_the_reference_and_their_halves_co
     assert rollouts_cut_off(rollouts.head(15)) == []
 
 
+def test_the_list_counts_no_difference_of_one_seed(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
+    sure = compared.filter(pl.col("p_holm") < 0.05)
+    assert 0 < sure.filter(pl.col("arm") != "das").height < sure.height
+    assert _listed(GRID, answers, compared, "")["significant"] == f"{sure.filter(pl.col('arm') != 'das').height} of 6"
+
+
 def test_figures_are_small_and_show_every_arm(answers: pl.DataFrame, compared: pl.DataFrame) -> None:
     losses = pl.DataFrame({"arm": ARMS * 2, "loss": [0.5, 0.4, 0.3] * 2, "accuracy": [0.1, 0.4, 0.7] * 2})
     figures = [forest(compared, "random"), loss_against_accuracy(losses), cut_off_by_length(answers)]
@@ -374,14 +381,18 @@ def test_the_tables_of_difficulty_have_each_arms_accuracy_and_each_difference_in
         assert len(differences) == 3 and all("[" in found for *_, found in differences)
         seen = [row["could have seen"] for row in rows if row["difference"]]
         assert [line[place] for line in tables[2][2:]] == seen
-    # A star is of the corrected p of all nine: one that is below .05 by itself alone has none.
-    several = [
-        compared_arms(math.filter(pl.col("question_id").is_in(of["question_id"].implode())), GRID)["p"]
-        for _, of in groups.group_by("group", maintain_order=True)
-    ]
-    corrected = holm([p for one in several for p in one])
-    stars = [line[place].endswith(STAR) for place in (2, 3, 4) for line in tables[1][2:]]
-    assert stars == [p is not None and p < 0.05 for p in corrected] and 0 < sum(stars) < 9
+    # A star is of the corrected p of all nine: one that is below .05 by itself alone has none, nor has one of one seed.
+    of_two = pl.concat([math, math.filter(pl.col("arm") == "das").with_columns(seed=pl.lit(2, pl.Int64))])
+    for given, of_one_seed in ((math, "das"), (of_two, None)):
+        several = [
+            compared_arms(given.filter(pl.col("question_id").is_in(of["question_id"].implode())), GRID)["p"]
+            for _, of in groups.group_by("group", maintain_order=True)
+        ]
+        sure = [p is not None and p < 0.05 for p in holm([p for one in several for p in one])]
+        rows = difficulty_tables(GRID, given, STAGES, groups)["difference"].rows
+        stars = [(row["arm"], str(row[name]).endswith(STAR)) for name in names for row in rows]
+        assert stars == [(arm, one and arm != of_one_seed) for (arm, _), one in zip(stars, sure, strict=True)]
+        assert 0 < sum(sure) < 9
     [only] = found = difficulty_tables(GRID, math.filter(pl.col("arm") == "das"), STAGES, groups)
     assert len(found[only].rows) == 1
 

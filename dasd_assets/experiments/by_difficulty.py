@@ -6,12 +6,11 @@ MATH-500. Where there is none, domains alone are told apart.
 
 import polars as pl
 
-from dasd_assets.experiments.result_table import ShownTable, compared_arms, result_rows
-from dasd_assets.rules.statistics.holm import SIGNIFICANT
+from dasd_assets.experiments.result_table import IS_SURE, ShownTable, compared_arms, result_rows
 from dasd_resources.recipe.experiment import ARM, Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
-STAR = " *"  # beside a difference whose p, corrected for all of the table, is below SIGNIFICANT
+STAR = " *"  # beside a difference whose p, corrected for all of the table, says that they differ
 NUM_GROUPS = 3  # of a domain's levels
 QUESTION = ["benchmark", "question_id"]
 
@@ -57,13 +56,13 @@ def difficulty_tables(
 ) -> dict[str, ShownTable]:
     """Of one benchmark and temperature: a table `accuracy` and, where arms can be compared, two more.
 
-    `difference`, with a STAR where it is significant among all of the table's, and `could have seen`. They are those of
+    `difference`, with a STAR where it `IS_SURE` among all of the table's, and `could have seen`. They are those of
     `result_rows`, in a column per group. answers: those of that setting; stages: of
     `cells.stage_rows`; groups: of `question_groups`.
     """
     of_groups = answers.join(groups, on=QUESTION).with_columns(benchmark="group")  # a group is asked as a benchmark is
     compared = compared_arms(of_groups, experiment)
-    sure = set(compared.filter(pl.col("p_holm") < SIGNIFICANT).select(ARM, "baseline", "benchmark").iter_rows())
+    sure = set(compared.filter(IS_SURE).select(ARM, "baseline", "benchmark").iter_rows())
     rows = result_rows(of_groups, stages, compared, experiment)
     for row in rows:
         if (row[ARM], row["less"], row["benchmark"]) in sure:

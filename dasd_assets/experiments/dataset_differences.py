@@ -23,11 +23,12 @@ _OTHER = "_of_other"
 def dataset_differences(
     warehouse: Warehouse, recipe: Recipe, experiment: Experiment, stages: pl.DataFrame, by_question: pl.DataFrame
 ) -> pl.DataFrame:
-    """(arm, less, SAME, DIFFERENCES, and `WIDTHS` of these) of all that the experiment compares and was trained.
+    """(arm, less, num_seeds, SAME, DIFFERENCES, and `width` of these) of what the experiment compares and was trained.
 
-    Of all stages together. same: the share of the arm's examples that the other has, too, under the same seed. A
-    difference is of two means over all examples of all seeds, with a 95 % interval over questions, in which all
-    examples to a question are one; training_loss: of `mean_losses`, paired by seed, its interval over seeds.
+    Of all stages together. num_seeds: those of both. same: the share of the arm's examples that the other has, too,
+    under the same seed. A difference is of two means over all examples of all seeds, with a 95 % interval over
+    questions, in which all examples to a question are one; training_loss: of `mean_losses`, paired by seed, its
+    interval over seeds.
     stages: of `cells.stage_rows`; by_question: of `traits_by_question`.
     """
     examples, losses = _examples(warehouse, recipe, stages), mean_losses(warehouse, stages)
@@ -38,6 +39,7 @@ def dataset_differences(
         {
             "arm": arm,
             LESS: other,
+            "num_seeds": len(set.intersection(*(set(examples.filter(arm=name)["seed"]) for name in (arm, other)))),
             SAME: _same(*(examples.filter(arm=name) for name in (arm, other))),
             **of_traits(*(questions.filter(arm=name).drop("arm") for name in (arm, other))),
             **of_losses(*(losses.filter(arm=name) for name in (arm, other))),
@@ -46,7 +48,9 @@ def dataset_differences(
         if {arm, other} <= trained
     ]
     numbers = (SAME, *DIFFERENCES, *map(width, DIFFERENCES))
-    return pl.DataFrame(rows, schema={"arm": pl.String, LESS: pl.String, **dict.fromkeys(numbers, pl.Float64)})
+    return pl.DataFrame(
+        rows, schema={"arm": pl.String, LESS: pl.String, "num_seeds": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
+    )
 
 
 def width(name: str) -> str:

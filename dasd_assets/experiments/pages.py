@@ -23,7 +23,7 @@ from dasd_assets.experiments.experiment_page import (
     written_of_others,
 )
 from dasd_assets.experiments.report_tables import of_training
-from dasd_assets.experiments.result_table import Results, Shown, compared_arms, markdown_table
+from dasd_assets.experiments.result_table import IS_SURE, Results, Shown, compared_arms, markdown_table
 from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe import Recipe
@@ -133,7 +133,7 @@ def _listed(experiment: Experiment, found: pl.DataFrame, compared: pl.DataFrame,
     done = found.select("arm", "seed").n_unique()
     said = [] if experiment.meaning is None else [first_sentence(" ".join(experiment.meaning.split()))]
     said += [*written_of_others(experiment, now), *declared_after(experiment)] if done else declared_after(experiment)
-    significant = compared.filter(pl.col("p_holm") < SIGNIFICANT).height if compared.height else 0
+    significant = compared.filter(IS_SURE).height
     return {
         "experiment": f"[{experiment.title}]({experiment.name}.md)" if done else experiment.title,
         "arms": len(experiment.arms),

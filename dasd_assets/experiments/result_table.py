@@ -14,12 +14,14 @@ import polars as pl
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.wording import number_of, with_error, with_interval
 from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, corrected_p_text, mean_accuracy
-from dasd_assets.rules.statistics.holm import holm
+from dasd_assets.rules.statistics.holm import SIGNIFICANT, holm
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
 from dasd_resources.visible_text import visible
 
 COMPARED = "seeds compared"
+# Of rows of `compared_arms`: whether they differ; what is of one seed says nothing of others trained alike.
+IS_SURE = (pl.col("p_holm") < SIGNIFICANT) & (pl.col("num_seeds") > 1)
 COLUMNS = (
     "arm",
     "benchmark",
