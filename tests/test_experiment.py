@@ -202,6 +202,10 @@ def test_what_the_recipe_cannot_give_is_refused_by_file_arm_and_key(
             "two_arms.yaml: ways: other is a column of the table of ways; name it otherwise",
         ),
         (
+            {"ways": {"failed": "x"}},
+            "two_arms.yaml: ways: failed is the way of requests that failed; name it otherwise",
+        ),
+        (
             {"claims": [{"claim": "It trains better.", "above": [["hihg", "low"]]}]},
             "two_arms.yaml: experiment: claims.0.above: [hihg, low]: 'hihg' is no arm; there are low, high",
         ),

@@ -11,10 +11,9 @@ from dasd_assets.records.markdown import Cell
 from dasd_assets.rules.statistics.comparison import Comparison, compare, mean_accuracy
 from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.recipe import Recipe
-from dasd_resources.recipe.experiment import ANSWERED, ARM, BY_WAYS, OTHER_WAY, SHOWN, Experiment
+from dasd_resources.recipe.experiment import ANSWERED, ARM, BY_WAYS, FAILED_WAY, OTHER_WAY, SHOWN, Experiment
 from dasd_resources.storage.warehouse import Warehouse
 
-FAILED = "failed"  # the way of a request that failed, in no table
 FEW = 10  # questions: of fewer, an accuracy has no error to be relied on
 
 
@@ -42,7 +41,7 @@ def ways_answered(warehouse: Warehouse, experiment: Experiment, answers: pl.Data
     ids = answers["evaluation_id"].drop_nulls().unique().to_list()
     found = warehouse.read(query, {"ids": ids, **_expressions(experiment)})
     given = answers.join(found, on="evaluation_id", how="left", maintain_order="left")
-    return given.with_columns(pl.col("way").fill_null(FAILED))
+    return given.with_columns(pl.col("way").fill_null(FAILED_WAY))
 
 
 def _way(experiment: Experiment, column: str) -> str:
@@ -72,7 +71,7 @@ def ways_rows(experiment: Experiment, shown: pl.DataFrame, answered: pl.DataFram
         if given.is_empty():
             continue
         learned = dict(shown.filter(pl.col(ARM) == arm).select("way", "number").iter_rows())
-        num_shown, was_given = sum(learned.values()), pl.col("way") != FAILED
+        num_shown, was_given = sum(learned.values()), pl.col("way") != FAILED_WAY
         ways = {
             way: " · ".join(
                 (

@@ -18,6 +18,7 @@ from dasd_resources.recipe.training_settings import StageTraining
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Columns of the table of ways, besides the ways: the arm, what goes none of them, what they make of accuracy, counts.
 OF_WAYS = ARM, OTHER_WAY, BY_WAYS, SHOWN, ANSWERED = "arm", "other", "by ways alone", "trained on", "answers"
+FAILED_WAY = "failed"  # the way of a request that failed, in no table
 
 
 def _an_expression(value: str) -> str:
@@ -197,6 +198,8 @@ class Experiment(Part):
     def _not_taken(cls, ways: dict[str, str]) -> dict[str, str]:
         if taken := [name for name in ways if name in OF_WAYS]:
             raise ValueError(f"{taken[0]} is a column of the table of ways; name it otherwise")
+        if FAILED_WAY in ways:
+            raise ValueError(f"{FAILED_WAY} is the way of requests that failed; name it otherwise")
         return ways
 
     @model_validator(mode="after")
