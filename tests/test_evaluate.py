@@ -111,6 +111,10 @@ def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, f
     assert 0 < row["num_failed"] == failed < 12
     assert row["accuracy"] == pytest.approx((12 - failed) / 12)
     project.fake.fails = lambda request_id: False
+    asked(project, folder, TASK, samples=2)  # and what it answers is no failure among four either
+    left = project.count("failed_requests")
+    [stored] = project.read("SELECT num_failed, value FROM evaluation_metrics WHERE metric = 'avg@4'").rows()
+    assert left < failed and stored == (left, pytest.approx((12 - left) / 12))
     [row] = asked(project, folder, TASK, samples=4)
     assert (row["num_failed"], row["accuracy"], len(project.fake.generated)) == (0, 1.0, 12 + failed)
 

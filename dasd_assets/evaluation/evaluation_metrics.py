@@ -57,11 +57,14 @@ def _rows(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str]) -> p
 def _of_other_samples(warehouse: Warehouse, recipe: Recipe, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The stored rows of other numbers of samples, made anew, where a checkpoint was asked with several prompts.
 
-    They may be of an earlier prompt, and the leaderboard takes those of the most samples. rows: of this recipe.
+    They may be of an earlier prompt, and the leaderboard takes those of the most samples. So it is where requests had
+    failed: they may be answered by now. rows: of this recipe.
     """
     which = [*WHICH, "num_samples"]
+    failed = f"SELECT {SAMPLING} FROM evaluation_metrics WHERE {OF_CHECKPOINTS} AND num_failed > 0"
     query = f"""SELECT DISTINCT {", ".join(which)} FROM evaluation_metrics
-        SEMI JOIN ({asked_with_several(OF_CHECKPOINTS)}) USING ({SAMPLING}) WHERE num_samples <> $samples"""
+        SEMI JOIN ({asked_with_several(OF_CHECKPOINTS)} UNION {failed}) USING ({SAMPLING})
+        WHERE num_samples <> $samples"""
     params = {"ids": rows["checkpoint_id"].unique().to_list(), "samples": recipe.evaluation.samples_per_question}
     stored = warehouse.read(query, params).cast(rows.select(which).schema)
     for samples in stored["num_samples"].unique().sort():

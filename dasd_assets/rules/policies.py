@@ -49,8 +49,8 @@ POLICIES: dict[str, Policy] = {
         "Responses drawn by a hash of seed and id.", "the pool: its filters, questions and number of examples"
     ),
     "random_correct": Policy(
-        "Responses drawn as in `random`, of those whose answer passed verification, required or not; a question without "
-        "a verifier passes unseen.",
+        "Responses drawn as in `random`, of those whose answer passed verification, required or not; a question "
+        "without a verifier passes unseen.",
         "correctness: whether DAS is only more often (or less often) right",
         taken="correct",
         columns=("correct",),
