@@ -37,6 +37,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from tokenizers import Tokenizer
 
+from dasd_assets.audit.files import Fault, tables
+from dasd_assets.audit.verify import checks
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
 from dasd_assets.service.batches_run import LEVELS_MADE
@@ -300,6 +302,15 @@ class Project:
 
     def count(self, table: str) -> int:
         return int(self.read(f"SELECT count(*) FROM {table}").item())
+
+    def faults(
+        self, *titles: str, sample: int | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> list[Fault]:
+        """What these checks of `dasd audit verify` find; all of them take seconds."""
+        with self.warehouse.reading() as reading:
+            made = checks(self.warehouse, reading, set(tables(reading)), sample, say)
+            by_title = {title: check for title, _, check in made}
+            return [fault for title in titles for fault in by_title[title]()]
 
 
 @cache

@@ -179,7 +179,8 @@ def test_the_audit_finds_nothing_wrong_and_a_planted_fault(run: Run, tmp_path: P
         ):
             transaction.read(statement)
     said: list[str] = []
-    found = "\n".join(str(fault) for fault in verify(project.warehouse, say=said.append))
+    titles = (f"{TABLE}.response_id, batch", "response_verdicts", "types and scores")
+    found = "\n".join(map(str, project.faults(*titles, say=said.append)))
     assert f"{TABLE} response_id nobody" in found
     assert f" {FILTER}: its verdict is passed, its text gives failed (too_wordy" in found
     assert f"its {SCORE} is 9.0 of" in found

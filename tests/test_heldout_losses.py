@@ -203,7 +203,7 @@ def test_a_verification_finds_a_held_out_question_that_was_trained_on(holding: P
     with project.warehouse.commit("a test") as transaction:  # as if those of before had been trained by this recipe
         transaction.read("""UPDATE checkpoints SET recipe_document = (
             SELECT max(recipe_document) FROM checkpoints WHERE recipe_document LIKE '%"questions": 0.3%')""")
-    found = [str(fault) for fault in verify(project.warehouse) if "holds out" in str(fault)]
+    found = [str(fault) for fault in project.faults("checkpoints") if "holds out" in str(fault)]
     assert any("checkpoint_examples" in fault and "(heldout.questions)" in fault for fault in found)
 
 
@@ -213,7 +213,8 @@ def test_a_verification_finds_a_held_out_question_in_a_dataset(holding: Project,
     with project.warehouse.commit("a test") as transaction:  # as if more had been held out when t100 was selected
         transaction.read("""UPDATE selection_rules SET rule = json_merge_patch(rule, '{"held_out_share": 0.6}')
             WHERE dataset = 't100'""")
-    found = [fault for fault in verify(project.warehouse) if "(heldout.questions)" in str(fault)]
+    found = project.faults("held-out questions in selected_responses", "held-out questions in sft_examples")
+    assert all("(heldout.questions)" in fault.what for fault in found)
     named = {(*fault.row.split()[1:3], fault.table): fault for fault in found}
     groups = [("t100", "das"), ("t100", "random"), ("mixed", "das")]
     assert set(named) == {(*group, table) for group in groups for table in ("selected_responses", "sft_examples")}

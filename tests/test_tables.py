@@ -7,7 +7,6 @@ from importlib import import_module
 import pytest
 from conftest import Project
 
-from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
 from dasd_assets.records.code_versions import CodeVersion
 from dasd_assets.records.table_metadata import TableAsset
@@ -137,7 +136,7 @@ def test_an_entry_is_all_that_a_new_table_needs(copy: Project, monkeypatch: pyte
             "INSERT INTO marks SELECT * REPLACE ('nobody' AS response_id, [1] AS offsets) FROM marks LIMIT 1"
         )
     # It is checked.
-    found = "\n".join(str(fault) for fault in verify(copy.warehouse) if fault.table == "marks")
+    found = "\n".join(str(fault) for fault in copy.faults("keys of marks", "rows of marks", "marks.response_id, batch"))
     name = response["response_id"].item()
     assert f"marks {name}: there are 2 rows of this key" in found
     assert f"marks response_id nobody batch {response['batch'].item()}: responses has no such row" in found

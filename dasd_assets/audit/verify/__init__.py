@@ -26,7 +26,7 @@ be checked, but counted. Memory is bounded by a chunk of rows, of sentences or o
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -91,8 +91,7 @@ def _checked(
     title, number = "", start
     try:
         with lake.reading() as reading, reading.all_cores():
-            checks = chain(_queries(reading), _again(lake, reading, sample, say, usable))
-            for number, (title, needs, check) in enumerate(checks):
+            for number, (title, needs, check) in enumerate(checks(lake, reading, usable, sample, say)):
                 if number >= start and needs <= usable:
                     say(title)
                     yield from _first(check())
@@ -100,6 +99,18 @@ def _checked(
         yield Fault(title, "as a whole", f"it could not be checked: {error}", "see the damaged files above")
         return number + 1
     return None
+
+
+def checks(
+    lake: Lake,
+    reading: Reading,
+    usable: set[str],
+    sample: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Check]:
+    """The checks of rows, none of them made yet. usable: the tables that can be read."""
+    yield from _queries(reading)
+    yield from _again(lake, reading, sample, say, usable)
 
 
 def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
