@@ -226,15 +226,17 @@ def test_a_verification_finds_a_held_out_question_in_a_dataset(holding: Project,
     assert {fault.row.split()[-1] for fault in in_selection} == wrong
 
 
-@pytest.mark.parametrize("patch", [{"held_out_share": "a third"}, {"drawn_from": 5}, {"domain_means": [0.5]}])
-def test_a_rule_that_has_been_damaged_is_a_fault(holding: Project, tmp_path: Path, patch: dict[str, object]) -> None:
+def test_a_rule_that_has_been_damaged_is_a_fault(holding: Project, tmp_path: Path) -> None:
     shutil.copytree(holding.home, tmp_path / "home")
     project = Project(tmp_path / "home", holding.recipe)
+    damage = {"mixed": {"drawn_from": 5}, "t060": {"held_out_share": "a third"}, "t100": {"domain_means": [0.5]}}
     with project.warehouse.commit("a test") as transaction:
-        query = "UPDATE selection_rules SET rule = json_merge_patch(rule, $patch) WHERE dataset = 'mixed'"
-        transaction.read(query, {"patch": json.dumps(patch)})
-    [fault] = [fault for fault in verify(project.warehouse) if fault.table == "selection_rules"]
-    assert fault.what == "its rule cannot be read" and "mixed" in fault.row
+        for dataset, patch in damage.items():
+            query = "UPDATE selection_rules SET rule = json_merge_patch(rule, $patch) WHERE dataset = $dataset"
+            transaction.read(query, {"patch": json.dumps(patch), "dataset": dataset})
+    faults = [fault for fault in verify(project.warehouse) if fault.table == "selection_rules"]
+    assert {fault.row.split()[-1] for fault in faults} == set(damage) and len(faults) == len(damage)
+    assert {fault.what for fault in faults} == {"its rule cannot be read"}
 
 
 @pytest.mark.drill
