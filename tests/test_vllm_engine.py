@@ -150,6 +150,36 @@ def test_stopping_early_leaves_nothing_behind(engine: VLLMEngine) -> None:
     assert result.request_id == "next"
 
 
+def test_a_request_beyond_the_context_fails_and_the_others_go_on(engine: VLLMEngine) -> None:
+    long, exact = (GenerationRequest(f"{n}", (5,) * 200, 1.0, 1.0, n, 0, ()) for n in (57, 56))
+    results = {r.request_id: r for r in engine.generate([long, exact])}
+    assert isinstance(results["56"], Completion)
+    failure = results["57"]
+    assert isinstance(failure, Failure)
+    assert all(part in failure.reason for part in ("200", "57", "256", "generation.max_tokens"))
+
+
+def test_a_streamed_response_is_the_one_that_would_come_whole(engine: VLLMEngine) -> None:
+    for request in mixed_requests()[3:6]:
+        [whole] = engine.generate([request])
+        *tokens, last = engine.stream(request)
+        assert isinstance(whole, Completion) and last == whole and tokens == whole.token_ids
+    [failure] = engine.stream(GenerationRequest("long", tuple([5] * CONTEXT), 1.0, 1.0, 8, 0, ()))
+    assert isinstance(failure, Failure)
+
+
+def test_candidates_of_one_prompt_share_its_cached_prefix(engine: VLLMEngine) -> None:
+    llm, prompts = engine._load("generate"), [tuple(range(i, i + 150)) for i in (3, 70)]
+    requests = _by_prompt([GenerationRequest(f"{i}", prompts[i % 2], 1.0, 1.0, 4, i, ()) for i in range(8)])
+    outputs = _run(llm, [(r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in requests])
+    cached = {output.request_id: output.num_cached_tokens or 0 for output in outputs}
+    assert [key for key in cached if cached[key] == 0] == ["0", "1"]
+    assert all(cached[key] >= 128 for key in cached if key not in "01")
+
+
+# From here on it scores, for which it is loaded anew.
+
+
 def test_a_request_with_a_token_that_the_model_has_not_fails_alone(
     engine: VLLMEngine, plain: TransformersEngine
 ) -> None:
@@ -162,15 +192,6 @@ def test_a_request_with_a_token_that_the_model_has_not_fails_alone(
         refused = [results[name] for name in ("unknown", "negative")]
         assert all(failure.kind == "unknown_token" for failure in refused)
         assert all("leave the model's vocabulary of 300" in failure.reason for failure in refused)
-
-
-def test_a_request_beyond_the_context_fails_and_the_others_go_on(engine: VLLMEngine) -> None:
-    long, exact = (GenerationRequest(f"{n}", (5,) * 200, 1.0, 1.0, n, 0, ()) for n in (57, 56))
-    results = {r.request_id: r for r in engine.generate([long, exact])}
-    assert isinstance(results["56"], Completion)
-    failure = results["57"]
-    assert isinstance(failure, Failure)
-    assert all(part in failure.reason for part in ("200", "57", "256", "generation.max_tokens"))
 
 
 def test_scores_equal_those_of_transformers(engine: VLLMEngine, plain: TransformersEngine) -> None:
@@ -202,16 +223,9 @@ def test_an_empty_prompt_is_an_error(engine: VLLMEngine) -> None:
         list(engine.score([ScoringRequest("a", (5, 6), 0)]))
 
 
-def test_a_second_engine_after_closing_the_first_takes_options(engine: VLLMEngine, checkpoint: Path) -> None:
-    engine.close()
-    second = VLLMEngine(checkpoint, "bfloat16", {"max_model_len": 64, "skip_tokenizer_init": False})
-    (result,) = second.generate([GenerationRequest("a", (5,) * 60, 1.0, 1.0, 5, 0, ())])
-    assert isinstance(result, Failure)
-    assert "64" in result.reason
-    # No option makes it load a tokenizer: ids go in, and the folder of these tests has none to make them of.
-    assert second.llm is not None and second.llm.llm_engine.model_config.skip_tokenizer_init
-    assert not list(checkpoint.glob("tokenizer*"))
-    second.close()
+def test_a_sequence_that_is_all_prompt_has_no_logprobs(engine: VLLMEngine) -> None:
+    (score,) = engine.score([ScoringRequest("a", (5, 6), 2)])
+    assert score == Score("a", [])
 
 
 def test_a_request_is_ids_and_no_text_is_made_of_its_answer() -> None:
@@ -225,27 +239,9 @@ def test_data_parallelism_is_refused_with_what_to_do(checkpoint: Path) -> None:
         VLLMEngine(checkpoint, "float32", {"data_parallel_size": 2})
 
 
-def test_a_streamed_response_is_the_one_that_would_come_whole(engine: VLLMEngine) -> None:
-    for request in mixed_requests()[3:6]:
-        [whole] = engine.generate([request])
-        *tokens, last = engine.stream(request)
-        assert isinstance(whole, Completion) and last == whole and tokens == whole.token_ids
-    [failure] = engine.stream(GenerationRequest("long", tuple([5] * CONTEXT), 1.0, 1.0, 8, 0, ()))
-    assert isinstance(failure, Failure)
-
-
 def test_candidates_of_one_prompt_follow_one_another() -> None:
     requests = [GenerationRequest(f"{i}", tuple(PROMPTS[i % 3]), 1.0, 1.0, 8, i, ()) for i in range(6)]
     assert [r.request_id for r in _by_prompt(requests)] == ["0", "3", "1", "4", "2", "5"]
-
-
-def test_candidates_of_one_prompt_share_its_cached_prefix(engine: VLLMEngine) -> None:
-    llm, prompts = engine._load("generate"), [tuple(range(i, i + 150)) for i in (3, 70)]
-    requests = _by_prompt([GenerationRequest(f"{i}", prompts[i % 2], 1.0, 1.0, 4, i, ()) for i in range(8)])
-    outputs = _run(llm, [(r.request_id, r.prompt_token_ids, _sampling_params(r)) for r in requests])
-    cached = {output.request_id: output.num_cached_tokens or 0 for output in outputs}
-    assert [key for key in cached if cached[key] == 0] == ["0", "1"]
-    assert all(cached[key] >= 128 for key in cached if key not in "01")
 
 
 @pytest.mark.parametrize("cut", [1, 6, 7, 13])
@@ -280,6 +276,13 @@ def test_missing_response_logprobs_are_an_error(returned: np.ndarray | None) -> 
         _response_score(ScoringRequest("a", tuple(range(13)), 7), SimpleNamespace(prompt_token_id_logprobs=returned))
 
 
-def test_a_sequence_that_is_all_prompt_has_no_logprobs(engine: VLLMEngine) -> None:
-    (score,) = engine.score([ScoringRequest("a", (5, 6), 2)])
-    assert score == Score("a", [])
+def test_a_second_engine_after_closing_the_first_takes_options(engine: VLLMEngine, checkpoint: Path) -> None:
+    engine.close()
+    second = VLLMEngine(checkpoint, "bfloat16", {"max_model_len": 64, "skip_tokenizer_init": False})
+    (result,) = second.generate([GenerationRequest("a", (5,) * 60, 1.0, 1.0, 5, 0, ())])
+    assert isinstance(result, Failure)
+    assert "64" in result.reason
+    # No option makes it load a tokenizer: ids go in, and the folder of these tests has none to make them of.
+    assert second.llm is not None and second.llm.llm_engine.model_config.skip_tokenizer_init
+    assert not list(checkpoint.glob("tokenizer*"))
+    second.close()
