@@ -87,27 +87,18 @@ def some_of(role: str) -> Callable[[str, str], bool]:
     return lambda asked, request_id: asked == role and int(request_id[:4], 16) % 4 == 0
 
 
-def test_of_many_new_batches_the_first_is_checked_apart(
-    own: KeepingProject, engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_of_many_new_batches_the_first_is_checked_apart_and_none_after_raised_limits(
+    own: KeepingProject, engine: Engine
 ) -> None:
     land(own, NUM_BATCHES)  # one more: it and the last share the models
-    monkeypatch.setattr("dasd_assets.service.rounds.FEW", NUM_BATCHES)
-    make_batches(own, engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dasd_assets.service.rounds.FEW", NUM_BATCHES)
+        make_batches(own, engine)
     assert engine.loads == dict.fromkeys(ONCE, 2)
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_batches_with_failed_rows_alone_share_the_loaded_models(own: KeepingProject, engine: Engine, role: str) -> None:
-    """A former run's requests failed, as those to a server that is away: no attempts."""
-    engine.kind, engine.fails = "server_unavailable", some_of(role)
-    own.recipe = change(own.recipe, "automation.keep_loaded_seconds", 0.0)  # made batch by batch
+    for role in ("teacher", "student"):
+        own.recipe = change(own.recipe, f"parity.{role}.max_mean_difference", 0.5)
     make_batches(own, engine)
-    assert own.read("SELECT DISTINCT batch FROM failed_requests").height == NUM_BATCHES
-    own.recipe = change(own.recipe, "automation.keep_loaded_seconds", 600.0)
-    engine.fails = lambda role, request_id: False
-    make_batches(own, engine)
-    assert engine.loads == (ONCE if role == "teacher" else {key: 1 for key in ONCE if key[0] == "student"})
-    assert own.count("failed_requests") == 0
+    assert engine.loads == {("teacher", CHECKS): 1, ("student", CHECKS): 1}
 
 
 def test_a_row_that_fails_is_asked_as_often_as_without_rounds(own: KeepingProject, engine: Engine) -> None:
@@ -123,17 +114,16 @@ def test_a_row_that_fails_is_asked_as_often_as_without_rounds(own: KeepingProjec
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_batch_whose_server_is_away_is_not_quarantined(own: KeepingProject, engine: Engine, role: str) -> None:
-    """Nor is anything else held up; its rows are asked a few times, and left to a later run."""
+    """Nor is anything else held up; its rows are asked a few times, and left to a later run, which loads each model
+    once for those of all batches.
+    """
     engine.kind, engine.fails = "server_unavailable", some_of(role)
     make_batches(own, engine)
-    assert set(own.read("SELECT num_attempts FROM failed_requests")["num_attempts"]) == {0}
+    failed = own.read("SELECT batch, num_attempts FROM failed_requests")
+    assert failed["batch"].n_unique() == NUM_BATCHES and set(failed["num_attempts"]) == {0}
     assert own.read("SELECT DISTINCT batch FROM response_scores").height == NUM_BATCHES
     assert max(engine.asked.values()) == 1 + MAX_ATTEMPTS
-
-
-def test_after_raised_limits_each_model_is_loaded_once_to_be_checked(own: KeepingProject, engine: Engine) -> None:
+    engine.fails = lambda role, request_id: False
     make_batches(own, engine)
-    for role in ("teacher", "student"):
-        own.recipe = change(own.recipe, f"parity.{role}.max_mean_difference", 0.5)
-    make_batches(own, engine)
-    assert engine.loads == {("teacher", CHECKS): 1, ("student", CHECKS): 1}
+    assert engine.loads == (ONCE if role == "teacher" else {key: 1 for key in ONCE if key[0] == "student"})
+    assert own.count("failed_requests") == 0
