@@ -284,9 +284,13 @@ def test_prompts_land_in_any_store(service: Service, tmp_path: Path) -> None:
 
 
 def test_a_new_threshold_costs_no_forward_pass(standing: Service) -> None:
+    before = standing.project.count("sentence_probabilities")
     standing.project.recipe = change(standing.project.recipe, "selection.divergence.threshold", 0.3)
     standing.settle()
     assert (standing.project.fake.generated, standing.project.fake.scored) == ([], [])
+    assert standing.project.count("sentence_probabilities") == before
+    versions = standing.project.read("SELECT threshold_version, count(*) AS n FROM sentence_types GROUP BY ALL")
+    assert versions["n"].to_list() == [before, before]
     per_batch = [names for batch, names in standing.made if batch]
     assert per_batch == [["sentence_types", "response_scores"]] * 2
     assert any("selected_responses_t060" in names for batch, names in standing.made if not batch)

@@ -169,20 +169,6 @@ def test_a_second_run_does_nothing(copy: Project) -> None:
     assert (copy.fake.generated, copy.fake.scored, copy.fake.trained) == ([], [], [])
 
 
-def test_a_new_threshold_costs_no_forward_pass(copy: Project) -> None:
-    before = copy.count("sentence_probabilities")
-    copy.recipe = change(copy.recipe, "selection.divergence.threshold", 0.3)
-    copy.run()
-    assert not set(copy.fake.generated) & ids(copy, "responses", "response_id")
-    assert copy.fake.scored == []
-    assert copy.count("sentence_probabilities") == before
-    versions = copy.read("SELECT threshold_version, count(*) AS n FROM sentence_types GROUP BY ALL")
-    assert versions["n"].to_list() == [before, before]
-    assert {"sentence_types", "response_scores", "selected_responses_t060"} <= copy.materialized
-    assert not copy.materialized & {"prompts", "response_verdicts", "student_logprobs", "sentence_probabilities"}
-    assert not any(name.startswith("teacher_generations") for name in copy.materialized)
-
-
 def test_a_new_segmenter_never_scores_again(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before, responses = copy.count("sentence_probabilities"), ids(copy, "responses", "response_id")
     raise_version(monkeypatch, "SEGMENTER_VERSION", SEGMENTER, "whole bodies")
