@@ -75,7 +75,7 @@ def test_a_restored_home_runs_on_with_nothing_to_do(copy: Project, tmp_path: Pat
         assert there.warehouse.folder(path).parent == there.home / "checkpoints"
         assert there.warehouse.folder(path).is_dir()
     there.land("c.jsonl", prompt_rows(15, 18))
-    assert there.run() > 10
+    assert there.make_batches() > 5
 
 
 def test_a_backup_in_the_middle_of_a_run_restores_to_a_home_that_finishes_it(project: Project, tmp_path: Path) -> None:
