@@ -43,6 +43,7 @@ from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
 from dasd_assets.service.batches_run import LEVELS_MADE
 from dasd_assets.service.instance import open_instance
+from dasd_assets.service.steps import LEVELS, Level
 from dasd_resources.demo.questions import QuestionRow, questions, write_rows
 from dasd_resources.demo.traces import canonical, steps_of, worked_body
 from dasd_resources.home import prepare_home
@@ -275,16 +276,19 @@ class Project:
         write_rows(path, list(rows))
         os.utime(path, (time.time() - 60, time.time() - 60))
 
-    def run(self) -> int:
-        """Bring everything up to date; returns the number of materializations."""
+    def run(self, levels: Sequence[Level] = LEVELS) -> int:
+        """Bring everything up to date, or the steps of these levels; returns the number of materializations."""
         with self.instance() as instance, nullcontext() if self.draws else nothing_drawn():
-            return bring_up_to_date(instance, self.definitions, self.recipe, self.engines, self.home, self.said.append)
+            made, say = self.definitions, self.said.append
+            return bring_up_to_date(instance, made, self.recipe, self.engines, self.home, say, levels)
 
     def make_batches(self) -> int:
         """As `run`, to where every batch is made: nothing is selected or trained."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dasd_assets.commands.run.LEVELS", LEVELS_MADE)
-            return self.run()
+        return self.run(LEVELS_MADE)
+
+    def select(self) -> int:
+        """As `run`, to where the training sets are made."""
+        return self.run((*LEVELS_MADE, "selection"))
 
     def materialize(self, selection: str) -> int:
         """Materialize exactly these assets, in every batch."""

@@ -63,7 +63,7 @@ def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing
     capsys.readouterr()
     assert main(["takedown", str(tmp_path / "names.txt"), "--undo"]) == 0
     assert "Brought back: 1 prompt" in capsys.readouterr().out
-    copy.run()
+    copy.select()
     after = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
     assert after == before
 

@@ -35,7 +35,7 @@ from dasd_assets.service.landed import look, never_begun, not_read, read_later, 
 from dasd_assets.service.planning import MAX_FAILED_BATCHES, Planner, root_versions
 from dasd_assets.service.recovery import fail_abandoned_runs
 from dasd_assets.service.rounds import Part, Round, next_part, rounds
-from dasd_assets.service.steps import LEVELS, Step
+from dasd_assets.service.steps import LEVELS, Level, Step
 from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import LOG_FOLDER, Engines
@@ -109,9 +109,11 @@ def bring_up_to_date(
     engines: Engines,
     home: Path,
     echo: Echo,
+    levels: Sequence[Level] = LEVELS,
 ) -> int:
     """Materialize what is out of date; returns the number of materializations. Raises RunFailed or RecipeError.
 
+    levels: of the steps that are made, such as batches alone.
     A batch that fails does not stop the others, but what reads all batches then waits. MAX_FAILED_BATCHES of them end
     the run; a batch that has no attempts left is quarantined. Active runs of the service are waited for.
     """
@@ -126,7 +128,7 @@ def bring_up_to_date(
     in_rounds = rounds(recipe, definitions.resolve_asset_graph())
     retried: Counter[tuple[str, str]] = Counter()  # assets of steps whose failed rows were asked again by this run
     part: Part | None = None
-    while due := _next(planner, in_rounds, failed, retried, home, reported, echo):
+    while due := _next(planner, levels, in_rounds, failed, retried, home, reported, echo):
         part = next_part(due, in_rounds, part)
         step = part.step
         retried.update((step.identity, asset) for asset in step.assets if step.retry)
@@ -148,6 +150,7 @@ def bring_up_to_date(
 
 def _next(
     planner: Planner,
+    levels: Sequence[Level],
     in_rounds: Sequence[Round],
     failed: Collection[str],
     retried: Mapping[tuple[str, str], int],
@@ -158,7 +161,7 @@ def _next(
     """The steps without an active run, in order; waits while there are only others. Empty if none is left."""
     while True:
         fail_abandoned_runs(planner.instance, home)
-        plan = planner.plan(LEVELS, patient=False, of_recipe=in_rounds)
+        plan = planner.plan(levels, patient=False, of_recipe=in_rounds)
         for batch, row in quarantine(planner.warehouse).now.items():
             if batch not in reported:
                 reported.add(batch)
