@@ -121,20 +121,29 @@ def impatient(project: Project, max_attempts: int = 2) -> None:
     project.recipe = change(project.recipe, "automation.max_attempts", max_attempts)
 
 
-def test_what_lands_before_the_first_tick_is_made_with_the_models_in_one_run(service: Service) -> None:
+def test_what_lands_first_is_made_with_the_models_in_one_run_and_what_lands_meanwhile_is_not_missed(
+    service: Service,
+) -> None:
     service.project.land("a.jsonl", prompt_rows(0, 3))
     [request] = service.landing()
     assert batches(service.instance) == [request.partition_key]
+    service.project.land("b.jsonl", prompt_rows(3, 6))  # while the run of the first is about to begin
     service.run([request])
     assert set(service.made[0][1]) >= {"teacher_model", "student_model", "prompts", "response_scores", *GENERATIONS}
     service.settle()
-    assert [made for made in service.made if made[0] is not None] == service.made[:1]
+    assert [made for made in service.made if made[0] == request.partition_key] == service.made[:1]
+    scored = service.project.read("SELECT DISTINCT batch FROM response_scores")["batch"]
+    assert sorted(scored) == sorted(batches(service.instance))
+    assert len(scored) == 2
     assert service.project.count("sft_examples") > 0
     assert service.project.fake.trained == []
 
 
 @pytest.mark.storage
-def test_a_new_batch_runs_only_its_own(standing: Service) -> None:
+def test_a_new_batch_runs_only_its_own_and_training_waits_for_its_hour_and_for_a_change(standing: Service) -> None:
+    skipped = standing.training()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "everything is up to date"
     standing.project.land("c.jsonl", prompt_rows(15, 18))
     standing.settle()
     new = standing.project.read("SELECT response_id FROM responses WHERE batch LIKE 'c-%'")["response_id"]
@@ -142,17 +151,12 @@ def test_a_new_batch_runs_only_its_own(standing: Service) -> None:
     assert sorted(standing.project.fake.generated) == sorted(new)
     assert set(standing.project.fake.scored) <= set(new)
     assert {batch for batch, _ in standing.made if batch} == set(batches(standing.instance)[-1:])
-
-
-def test_what_lands_while_a_run_is_on_is_not_missed(service: Service) -> None:
-    service.project.land("a.jsonl", prompt_rows(0, 3))
-    first = service.landing()
-    service.project.land("b.jsonl", prompt_rows(3, 6))  # while the run of the first is about to begin
-    service.run(first)
-    service.settle()
-    selected = service.project.read("SELECT DISTINCT batch FROM response_scores")["batch"]
-    assert sorted(selected) == sorted(batches(service.instance))
-    assert len(selected) == 2
+    assert standing.project.fake.trained == []
+    requested = standing.training()
+    assert isinstance(requested, list)
+    standing.run(requested, "train_only")
+    assert len(standing.project.fake.trained) == 3
+    assert isinstance(standing.training(), dg.SkipReason)
 
 
 def test_a_lost_cursor_and_a_lost_request_cost_nothing(service: Service) -> None:
@@ -342,7 +346,7 @@ def fails_in(project: Project, batch: str) -> Callable[[str], bool]:
     return fails
 
 
-def test_a_batch_that_keeps_failing_is_quarantined_and_released_again(service: Service) -> None:
+def test_a_batch_that_keeps_failing_is_quarantined_and_released_by_hand_or_by_a_fixed_recipe(service: Service) -> None:
     project = service.project
     impatient(project)
     project.land("bad.jsonl", prompt_rows(0, 3))
@@ -361,6 +365,15 @@ def test_a_batch_that_keeps_failing_is_quarantined_and_released_again(service: S
     project.fake.fails = lambda request_id: False
     assert [*service.rebuild(), *service.selection()] == []  # it stays quarantined though the teacher answers again
     assert release(project.warehouse, [bad]) == [bad]
+    assert [request.partition_key for request in service.rebuild()] == [bad]
+
+    quarantine_batch(project.warehouse, bad, row.reason, row.step, row.num_attempts, row.failed_run_id)
+    assert service.rebuild() == []
+    recipe, project.recipe = project.recipe, change(project.recipe, "generation.max_tokens", 201)
+    assert bad in {request.partition_key for request in service.rebuild()}
+    assert quarantine(project.warehouse).now == {}
+
+    project.recipe = recipe
     service.settle()
     assert quarantine(project.warehouse).now == {}
     assert project.read("SELECT prompt_id FROM selected_responses").height > before.height
@@ -500,21 +513,6 @@ def test_a_batch_none_of_whose_requests_can_succeed_gets_no_other_attempt(servic
     assert row.num_attempts == 1
 
 
-def test_a_fixed_recipe_releases_a_batch_by_itself(service: Service) -> None:
-    project = service.project
-    impatient(project)
-    project.land("bad.jsonl", prompt_rows(0, 3))
-    project.fake.fails = lambda request_id: True
-    for _ in range(5):
-        service.run([*service.landing(), *service.rebuild()])
-    assert len(quarantine(project.warehouse).now) == 1
-    project.fake.fails = lambda request_id: False
-    project.recipe = change(project.recipe, "generation.max_tokens", 201)
-    service.settle()
-    assert quarantine(project.warehouse).now == {}
-    assert project.count("sft_examples") > 0
-
-
 def test_the_pause_between_attempts_grows(service: Service) -> None:
     project = service.project
     project.land("bad.jsonl", prompt_rows(0, 3))
@@ -530,20 +528,6 @@ def test_the_pause_between_attempts_grows(service: Service) -> None:
         assert attempt.number == number
         service.run(requests([attempt]))
         assert service.planner.plan(["batch"], time.time() + pause - 5).due == []
-
-
-def test_training_waits_for_its_hour_and_for_a_change(standing: Service) -> None:
-    skipped = standing.training()
-    assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message == "everything is up to date"
-    standing.project.land("c.jsonl", prompt_rows(15, 18))
-    standing.settle()
-    assert standing.project.fake.trained == []
-    requested = standing.training()
-    assert isinstance(requested, list)
-    standing.run(requested, "train_only")
-    assert len(standing.project.fake.trained) == 3
-    assert isinstance(standing.training(), dg.SkipReason)
 
 
 def test_training_follows_its_part_of_the_recipe_and_no_other(standing: Service) -> None:
