@@ -57,25 +57,30 @@ def sentences_and_the_rest_make_the_whole(project: Project) -> bool:
     return bool(project.read(query).item())
 
 
-def test_a_teacher_that_does_not_think(project: Project) -> None:
+def test_where_the_key_is_corrected_all_is_judged_anew_and_nothing_generated_again(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
-    project.recipe = change(project.recipe, "mixed_policy.length_cap", 1.0)
     project.fake.thinks = lambda seed: False
-    project.fake.steady = True  # its responses are short, and some of the rollouts that follow, which are not, cut off
+    project.fake.steady = True  # so that the only reason to be dropped is the missing thinking
     project.materialize("*selected_responses_t060")
     (reason,) = project.read("SELECT reason FROM empty_datasets")["reason"]
     assert "structure dropped 18 of 18" in reason
     assert "18 of the 18 that structure dropped have no thinking part" in reason
     assert "write teacher.thinking: none" in reason
-
-    # With the key corrected all is judged anew, and nothing generated again.
-    asked = len(project.fake.generated)
     responses = set(project.read("SELECT response_id FROM responses")["response_id"])
+    project.fake.generated.clear()
     project.recipe = thinking_of(project.recipe, "none")
-    project.fake.steady = False
-    project.run()
-    assert responses.isdisjoint(project.fake.generated[asked:])
+    project.select()
+    assert responses.isdisjoint(project.fake.generated)
     assert sentences_and_the_rest_make_the_whole(project)
+    assert project.read("SELECT count(DISTINCT dataset) FROM sft_examples").item() == 2
+
+
+@pytest.mark.drill
+def test_a_teacher_that_does_not_think(project: Project) -> None:
+    project.land("a.jsonl", prompt_rows(0, 9))
+    project.recipe = thinking_of(change(project.recipe, "mixed_policy.length_cap", 1.0), "none")
+    project.fake.thinks = lambda seed: False
+    project.run()
     for table in ("student_rollouts", "teacher_continuations"):
         num_without, total = without_thinking(project, table)
         assert num_without == total > 0
