@@ -255,6 +255,7 @@ def test_all_that_was_added_ran_from_an_empty_home(begun: Run) -> None:
     project = begun.project
     for table in ("responses", "student_logprobs"):
         assert project.read(f"SELECT DISTINCT engine FROM {table}")["engine"].to_list() == [ENGINE]
+    assert project.count("evaluations") > 0
     assert project.read("SELECT DISTINCT verifier FROM prompts")["verifier"].to_list() == ["items"]
     assert project.count("rejected_prompts") == 0
     right = project.read("SELECT DISTINCT passed, kind FROM response_verdicts WHERE filter = 'correctness'").rows()
