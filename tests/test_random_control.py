@@ -39,7 +39,7 @@ def test_another_seed_draws_another_control() -> None:
     assert len(draws[0]) == len(draws[1]) == 20
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pools, rules, budgets, st.integers(0, 3))
 def test_the_control_matches_any_selection(
     pool: pl.DataFrame, rule: tuple[str, int | None], budget: dict[str, int], seed: int
@@ -62,7 +62,7 @@ def test_the_control_matches_any_selection(
     assert kept(control_of(pool.reverse(), chosen, policy, seed, most)) == kept(drawn)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(pools, rules, budgets)
 def test_where_all_rows_cost_the_same_the_control_is_as_large(
     pool: pl.DataFrame, rule: tuple[str, int | None], budget: dict[str, int]
