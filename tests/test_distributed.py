@@ -82,7 +82,8 @@ def test_two_processes_train_as_one(make_job: JobMaker, alone: Trained, strategy
     assert_same(train(of_two(make_job, strategy, strategy), ignore), alone)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=[pytest.mark.drill, NEEDS_DEEPSPEED])])
+@pytest.mark.drill
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=NEEDS_DEEPSPEED)])
 def test_two_processes_train_on_bins_as_one(make_job: JobMaker, packed: Trained, strategy: str) -> None:  # noqa: F811
     assert_same(train(of_two(make_job, f"packed-{strategy}", strategy, PACKED), ignore), packed)
 
