@@ -23,6 +23,7 @@ from dasd_assets.rules.filters.catalogue import FILTERING
 from dasd_assets.rules.sentences import SEGMENTER, edges, sentence_spans
 from dasd_assets.service.lost_tables import LostTables
 from dasd_assets.service.staleness import comparison
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.schema import migrate
 
 CONTRACT = {
@@ -251,9 +252,9 @@ def test_more_candidates_generate_exactly_the_other_half(copy: Project) -> None:
     assert sorted(copy.fake.generated) == sorted(after - before)
 
 
-def test_a_new_temperature_is_a_new_set_and_a_new_stage(copy: Project) -> None:
+def test_a_new_temperature_is_a_new_set_and_a_new_stage(copy: Project, lean: Recipe) -> None:
     before = ids(copy, "responses", "response_id")
-    copy.recipe = change(copy.recipe, "generation.temperatures", [0.6, 0.8, 1.0])
+    copy.recipe = change(lean, "generation.temperatures", [0.6, 0.8, 1.0])
     copy.recipe = change(copy.recipe, "mixed_policy.length_cap", 1.0)  # or no rollout may be cut off
     copy.run()
     new = copy.read("SELECT response_id, temperature FROM responses").filter(~pl.col("response_id").is_in(list(before)))
@@ -463,7 +464,8 @@ def test_an_empty_dataset_skips_its_own_stage_and_no_other(project: Project, mon
     assert project.run() == 0
 
 
-def test_where_the_last_dataset_is_empty_nothing_is_rolled_out(project: Project) -> None:
+def test_where_the_last_dataset_is_empty_nothing_is_rolled_out(project: Project, lean: Recipe) -> None:
+    project.recipe = lean
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.silent_at = 1.0
     project.run()

@@ -16,6 +16,7 @@ from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.service.planning import Planner
 from dasd_assets.withdrawals import UnknownPrompts, outdated_batches, undo_withdrawal, withdraw, withdrawals_of
 from dasd_resources.landing.landing_folder import LandingFolder
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Transaction
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -35,9 +36,10 @@ def selected_prompt(project: Project) -> tuple[str, str]:
 
 @pytest.mark.storage
 def test_a_withdrawn_question_leaves_all_that_is_made_and_comes_back_for_nothing(
-    copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copy: Project, lean: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASD_HOME", str(copy.home))
+    copy.recipe = lean
     prompt, question = selected_prompt(copy)
     before = {table: copy.read(f"SELECT * FROM {table} WHERE prompt_id = $id", id=prompt).height for table in MADE}
     responses = copy.count("responses")
