@@ -202,7 +202,7 @@ def test_what_was_scored_wrongly_is_scored_again_also_of_a_batch_made_in_rounds(
     """There it was but to be checked, which passed: of no score there was nothing to compare."""
     landed.recipe = change(landed.recipe, "teacher.engine", "vllm")
     landed.recipe = change(landed.recipe, "parity.teacher", landed.recipe.parity.student.model_dump())
-    landed.fake.misscore = shifted
+    landed.fake.misscore = one_off
     with pytest.raises(RunFailed, match="engine_parity failed"):
         landed.make_batches()
     landed.fake.misscore = list
