@@ -180,12 +180,10 @@ def plain_score(name: str, sentences: list[Sentence], divergence: Divergence) ->
 
 logprobs = st.floats(-30, 0, width=32)
 sentence = st.tuples(logprobs, st.integers(0, 5), logprobs, st.integers(0, 5), st.integers(1, 40))
+per = st.sampled_from(["token", "character"])
 divergences = st.builds(
-    Divergence,
-    measure=st.sampled_from(["probability", "log"]),
-    threshold=st.floats(0.01, 2),
-    per=st.sampled_from(["token", "character"]),
-)
+    Divergence, measure=st.just("probability"), threshold=st.floats(0.01, 0.99), per=per
+) | st.builds(Divergence, measure=st.just("log"), threshold=st.floats(0.01, 2), per=per)
 
 
 @settings(max_examples=60, deadline=None)
