@@ -53,7 +53,7 @@ def _source(recipe: Recipe) -> dg.AssetsDefinition:
         SOURCE_ASSET,
         reads={"selected_responses": (), "selection_rules": ()},
         rules=[SELECTION_SOURCE],
-        parts=["generation.temperatures", *(path for name, path in SAMPLING.items() if name != "teacher")],
+        parts=["generation.temperatures", *SAMPLING.values()],
     )
 
     @declared.asset(

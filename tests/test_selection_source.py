@@ -1,17 +1,17 @@
 """One student's selection trains another: two recipes of one home, whose students have different tokenizers."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pytest
 from conftest import Project, change
+from test_check import findings
 
 from dasd_assets.audit.outdated import explained
 from dasd_assets.audit.response import audit_response
 from dasd_assets.audit.verify import verify
-from dasd_assets.commands.check import check
 from dasd_assets.commands.planned_pool import carried_figures
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.rules.candidates import is_held_out
@@ -91,10 +91,7 @@ def test_its_student_is_trained_on_its_own_tokens(trained: Project) -> None:
 
 
 def test_the_metadata_say_how_many_fall_out(trained: Project) -> None:
-    with trained.instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("selected_responses_t060"))
-    assert event is not None and event.asset_materialization is not None
-    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    shown = trained.metadata("selected_responses_t060")
     theirs = selected(trained, SOURCE).filter(dataset="t060", policy="das").height
     ours = selected(trained, OTHER).filter(dataset="t060", policy="das").height
     assert shown["selected_by"] == SOURCE
@@ -139,14 +136,11 @@ def test_what_this_recipe_holds_out_is_left_out(trained: Project) -> None:
 
 
 def test_nothing_is_held_out_of_what_it_has_not_scored_and_that_is_said(trained: Project) -> None:
-    results = {row.check: row for row in check(trained.recipe, trained.home, trained.engines, quick=True)}
+    results = findings(trained, quick=True)
     assert results["selection_from"].status == "warning"
     assert "heldout_losses will have no row: remove heldout" in results["selection_from"].message
     trained.materialize("heldout_losses")
-    with trained.instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("heldout_losses"))
-    assert event is not None and event.asset_materialization is not None
-    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    shown = trained.metadata("heldout_losses")
     assert shown["num_responses"] == 0
     assert str(shown["empty"]).endswith("with selection_from it scores none itself")
 
@@ -225,7 +219,7 @@ def test_a_selection_that_is_not_there_or_of_other_responses_is_refused(
     recipe = other(finished.recipe, **values)
     found = source_fault(finished.warehouse, recipe, finished.engines.fingerprint(recipe.teacher, "teacher.model"))
     assert found is not None and fault in found and "\n" not in found
-    results = {row.check: row for row in check(recipe, finished.home, finished.engines, quick=True)}
+    results = findings(replace(finished, recipe=recipe), quick=True)
     assert (results["selection_from"].status, results["selection_from"].message) == ("failed", found)
 
 
@@ -241,8 +235,7 @@ def test_another_teacher_is_refused_and_fewer_temperatures_are_not(finished: Pro
     assert (
         source_fault(finished.warehouse, other(finished.recipe, **{"generation.temperatures": [0.6]}), teacher) is None
     )
-    without = change(recipe, "heldout", None)
-    results = {row.check: row for row in check(without, finished.home, finished.engines, quick=True)}
+    results = findings(replace(finished, recipe=change(recipe, "heldout", None)), quick=True)
     assert results["selection_from"].status == "ok"
 
 

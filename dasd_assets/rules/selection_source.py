@@ -18,9 +18,8 @@ from dasd_resources.storage.lake import Lake
 
 SOURCE_VERSION = "1"
 SELECTION_SOURCE = Rule("selection source", SOURCE_VERSION, ("name", "selection_from"))
-# What decides that the two recipes mean the same responses: its name in `selection_rules`, and in a recipe.
+# What decides, with the teacher, that both recipes mean the same responses: its name in `selection_rules`, in a recipe.
 SAMPLING = {
-    "teacher": "teacher",
     "top_p": "generation.top_p",
     "max_tokens": "generation.max_tokens",
     "num_candidates": "generation.num_candidates",
@@ -63,14 +62,15 @@ def source_fault(lake: Lake, recipe: Recipe, teacher: str) -> str | None:
             f"selection_from: recipe {source} has selected {', '.join(sorted(rules))} and not {', '.join(absent)}; "
             "generation.temperatures may name only temperatures of it"
         )
-    own = {"teacher": teacher} | {name: getattr(recipe.generation, name) for name in SAMPLING if name != "teacher"}
+    own = {"teacher": teacher} | {path: getattr(recipe.generation, name) for name, path in SAMPLING.items()}
     for dataset in recipe.datasets:
-        theirs = {**rules[dataset], "instructions": stored_instructions(rules[dataset])}
-        for name, path in SAMPLING.items():
-            if theirs[name] != own[name]:
+        rule = {**rules[dataset], "instructions": stored_instructions(rules[dataset])}
+        theirs = {"teacher": rule["teacher"]} | {path: rule[name] for name, path in SAMPLING.items()}
+        for path, value in own.items():
+            if theirs[path] != value:
                 return (
-                    f"selection_from: recipe {source} has selected {dataset} from responses of {path} {theirs[name]}, "
-                    f"and this recipe has {own[name]}; make them equal"
+                    f"selection_from: recipe {source} has selected {dataset} from responses of {path} {theirs[path]}, "
+                    f"and this recipe has {value}; make them equal"
                 )
     return None
 

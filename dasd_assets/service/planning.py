@@ -22,7 +22,6 @@ from dasd_assets.records.quarantine import Quarantine, Quarantined, quarantine, 
 from dasd_assets.records.tags import context_of
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.asset_names import DAS, SOURCE_ASSET, dataset_asset
-from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.selection_source import source_version
 from dasd_assets.service.attempts import (
@@ -165,8 +164,8 @@ class Planner:
         return self._sorted(Plan(), steps, quarantined, now)
 
     def _num_withdrawn(self) -> int:
-        """How many questions that are withdrawn are trained on until the datasets are made again."""
-        datasets = list(trained_names(self.recipe))  # rows of others are made no more
+        """How many withdrawn questions are in the datasets; not the mixed one, which a training makes again itself."""
+        datasets = list(self.recipe.datasets)  # rows of others are made no more
         return int(self.warehouse.read(_WITHDRAWN, {"recipe": self.recipe.name, "datasets": datasets}).item())
 
     def plan_of(self, step: Step) -> Plan:
