@@ -16,6 +16,7 @@ CHECKPOINT_FOLDER = "checkpoints"
 BENCHMARK_FOLDER = "benchmarks"  # where the shipped recipes name the files of benchmarks that we may not ship
 VIEWER = "http://127.0.0.1:3001"  # where `dasd view` is unless it is told otherwise: Dagster's pages link to it
 EXPERIMENT_FOLDER = "experiments"  # experiments that are declared in the home
+SERVICE_LOCK = "service.lock"  # held while a service runs
 DAGSTER_SETTINGS = Path(__file__).parent / "dagster.yaml"
 HISTORY_VARIABLE = "DASD_DAGSTER_STORAGE"  # where Dagster keeps its history
 DRIVER = "postgresql+psycopg2://"  # SQLAlchemy would take another one, which Dagster does not bring
@@ -66,6 +67,11 @@ def prepare_home(home: Path, dagster_home: str | None) -> Path:
     return folder
 
 
+def names_history(settings: str) -> bool:
+    """Whether the text of a dagster.yaml says where the history is; else it is in files beside it."""
+    return "\nstorage:" in settings
+
+
 def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
     """Have Dagster keep the history of a new home in the database of HISTORY_VARIABLE, whose URL is not written down.
 
@@ -77,7 +83,7 @@ def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
         raise HistoryConflict(f"{HISTORY_VARIABLE} needs dagster-postgres: pip install 'dasd[cluster]'")
     settings = prepare_home(home, dagster_home) / "dagster.yaml"
     found = settings.read_text()
-    if "\nstorage:" in found:
+    if names_history(found):
         return
     if any(settings.parent.rglob("*.db")):
         raise HistoryConflict(

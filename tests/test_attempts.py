@@ -21,10 +21,10 @@ from dasd_assets.service.attempts import (
     decide,
     unfinished_runs,
 )
-from dasd_assets.service.one_service import LOCK
 from dasd_assets.service.planning import Planner
 from dasd_assets.service.recovery import INTERRUPTED, OWNER, fail_abandoned_runs, owners
 from dasd_assets.service.steps import Step
+from dasd_resources.home import SERVICE_LOCK
 
 STEP = Step("batch", "a-0", {"prompts": "never materialized"}, "step0")
 KILLED = {OWNER: "0" * 32, MAX_RETRIES_TAG: "0"}  # the tags of `dasd run`
@@ -159,7 +159,7 @@ def test_runs_that_a_stopped_service_left_in_its_queue_are_waited_for_by_nobody(
             for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED)
         )
         assert [run.run_id for run in unfinished_runs(instance, project.home, 0.0)] == [begun.run_id]
-        with (project.home / LOCK).open() as lock:
+        with (project.home / SERVICE_LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)  # as a service holds it
             unfinished = unfinished_runs(instance, project.home, 0.0)
         assert {run.run_id for run in unfinished} == {begun.run_id, queued.run_id}

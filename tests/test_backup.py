@@ -22,9 +22,8 @@ from storage_processes import NUM_ROWS, append, save
 from dasd_assets.cli import main
 from dasd_assets.rules.checkpoints import current_checkpoints
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.one_service import LOCK
 from dasd_assets.service.recovery import owner
-from dasd_resources.home import prepare_home
+from dasd_resources.home import SERVICE_LOCK, prepare_home
 from dasd_resources.sft.checkpoint import publish, published
 from dasd_resources.storage.backup import MANIFEST, BackupError, Manifest, complete_backups, read_manifest
 from dasd_resources.storage.data_files import data_files
@@ -363,13 +362,15 @@ def test_the_commands(
     assert main(["restore", str(tmp_path / "backups")]) == 1
     assert "is not empty" in capsys.readouterr().err
     replace = ["restore", str(tmp_path / "backups"), "--replace"]
-    with (home / LOCK).open("a") as lock:
+    with (home / SERVICE_LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)  # as a service holds it
         assert main(replace) == 1
     assert "has a service already" in capsys.readouterr().err
     with owner(home):
         assert main(replace) == 1
     assert "a run is at work" in capsys.readouterr().err
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / SERVICE_LOCK).touch()  # as an earlier `restore --replace` leaves it
     monkeypatch.setenv("DASD_HOME", str(tmp_path / "new"))
     assert main(["restore", str(tmp_path / "backups")]) == 0
     assert counts(tmp_path / "new") == [NUM_ROWS] * 4

@@ -35,9 +35,9 @@ from test_drill import (
 from dasd_assets.commands.service_end import end_service
 from dasd_assets.commands.ui import PortTaken, _require_free
 from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
-from dasd_assets.service.one_service import LOCK, SERVICE, ServiceRunning, address_of, hold, starts_a_service
+from dasd_assets.service.one_service import SERVICE, ServiceRunning, address_of, hold, starts_a_service
 from dasd_assets.service.recovery import ABANDONED
-from dasd_resources.home import HISTORY_VARIABLE, WORKSPACE, prepare_home
+from dasd_resources.home import HISTORY_VARIABLE, SERVICE_LOCK, WORKSPACE, prepare_home
 from dasd_resources.recipe import Recipe
 
 HOLD = "import sys; from pathlib import Path; from dasd_assets.service.one_service import hold; "
@@ -72,8 +72,8 @@ def test_a_lock_is_held_by_the_living_alone(tmp_path: Path, monkeypatch: pytest.
 def test_a_lock_of_the_dead_is_taken(tmp_path: Path) -> None:
     code = f"{HOLD}hold(Path(sys.argv[1]), 'dasd ui', ''); import os; os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert (tmp_path / LOCK).read_text() != ""
-    assert hold(tmp_path, "dasd ui", "") in (tmp_path / LOCK).read_text()
+    assert (tmp_path / SERVICE_LOCK).read_text() != ""
+    assert hold(tmp_path, "dasd ui", "") in (tmp_path / SERVICE_LOCK).read_text()
 
 
 @pytest.mark.parametrize(

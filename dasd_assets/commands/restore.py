@@ -13,6 +13,7 @@ import dagster as dg
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.one_service import without_service
 from dasd_assets.service.recovery import living_owners
+from dasd_resources.home import names_history
 from dasd_resources.storage.backup import BackupError, Manifest, read_manifest
 from dasd_resources.storage.restore import chosen, restore
 from dasd_resources.visible_text import show_message
@@ -45,7 +46,7 @@ def _require_no_later_history(home: Path, dagster_home: Path, manifest: Manifest
     """Raise BackupError where Dagster's history is not in the home, which is replaced, and goes on after the backup."""
     settings = dagster_home / "dagster.yaml"
     in_home = settings.resolve().is_relative_to(home.resolve())
-    if not settings.is_file() or (in_home and "\nstorage:" not in settings.read_text()):
+    if not settings.is_file() or (in_home and not names_history(settings.read_text())):
         return
     with TemporaryDirectory() as folder:
         if in_home:  # the home stays as empty as it is

@@ -24,9 +24,8 @@ import dagster as dg
 
 from dasd_assets.records.dagster_internals import ConfigurableClassData, DagsterDaemonScheduler
 from dasd_resources.errors import UserError
-from dasd_resources.home import home_of
+from dasd_resources.home import SERVICE_LOCK, home_of
 
-LOCK = "service.lock"
 SERVICE = "DASD_SERVICE"  # environment variable: the id of the service that a process belongs to
 STARTERS = {"dagster": "dev", "dg": "dev", "dagster-daemon": "run", "_daemon": "run"}  # program -> its command
 _held: list[int] = []  # file descriptors, until the process ends
@@ -59,7 +58,7 @@ def hold(home: Path, command: str, address: str) -> str:
     ServiceRunning if another service has the lock.
     """
     home.mkdir(parents=True, exist_ok=True)
-    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(home / SERVICE_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     ours, holder = os.environ.get(SERVICE), _holder(home)
     try:
         if ours is None or holder is None or holder.service != ours:
@@ -88,7 +87,7 @@ def starts_queued_runs(instance: dg.DagsterInstance, home: Path) -> bool:
 @contextmanager
 def without_service(home: Path) -> Iterator[None]:
     """No service has the home, and none gets it while the block lasts. Raises ServiceRunning."""
-    with (home / LOCK).open("a") as lock:
+    with (home / SERVICE_LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -119,7 +118,7 @@ def _write(lock: int, command: str, address: str) -> str:
 def _holder(home: Path) -> Holder | None:
     """None while it is being written."""
     try:
-        return Holder(**json.loads((home / LOCK).read_text()))
+        return Holder(**json.loads((home / SERVICE_LOCK).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from dasd_resources.home import SERVICE_LOCK
 from dasd_resources.storage.backup import (
     CATALOG,
     MANIFEST,
@@ -29,7 +30,7 @@ from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.one_home import IDENTITY, require_own
 from dasd_resources.storage.place import PLACE
 
-SETTINGS = (PLACE, IDENTITY, "dagster/dagster.yaml")
+NOTHING_LOST = (PLACE, IDENTITY, "dagster/dagster.yaml", SERVICE_LOCK)  # files that commands make in a new home
 
 
 def restore(source: Path, home: Path, replace: bool = False) -> tuple[Manifest, Path | None]:
@@ -67,7 +68,7 @@ def chosen(source: Path) -> Path:
 
 
 def _check_free(home: Path) -> None:
-    if home.exists() and (not home.is_dir() or _has_more_than_settings(home)):
+    if home.exists() and (not home.is_dir() or _has_something_to_lose(home)):
         raise BackupError(
             f"{home} is not empty: set DASD_HOME to a new folder, or give --replace to move it out of the way"
         )
@@ -118,7 +119,7 @@ def _into_place(staging: Path, home: Path) -> Path | None:
     """Rename the finished home into place; returns where one that was there is now."""
     kept = None
     home.parent.mkdir(parents=True, exist_ok=True)
-    if home.exists() and _has_more_than_settings(home):
+    if home.exists() and _has_something_to_lose(home):
         kept = home.with_name(f"{home.name}.before-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}")
         home.rename(kept)
     shutil.rmtree(home, ignore_errors=True)  # a folder is renamed onto an empty one alone
@@ -126,6 +127,6 @@ def _into_place(staging: Path, home: Path) -> Path | None:
     return kept
 
 
-def _has_more_than_settings(home: Path) -> bool:
-    """Whether anything is lost with this folder: every command writes down the settings of a new home."""
-    return any(path.relative_to(home).as_posix() not in SETTINGS for path in home.rglob("*") if not path.is_dir())
+def _has_something_to_lose(home: Path) -> bool:
+    """Whether anything would be lost with this folder."""
+    return any(path.relative_to(home).as_posix() not in NOTHING_LOST for path in home.rglob("*") if not path.is_dir())
