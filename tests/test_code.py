@@ -234,6 +234,7 @@ VERDICTS = [
     ("a generator", fenced("def f(n):\n  yield from range(n)"), asked(test="assert list(f(3)) == [0, 1, 2]"), None),
     ("truth", fenced("import re\nX = []\nclass Empty:\n  def __len__(self): return 0\ndef f(a): return re.match('a', a) or Empty()"),
      asked(test="assert f('abc') and f and not f('b') and not X"), None),
+    ("a name's own", fenced("PRIMES = [2, 3, 5]"), asked(test="assert len(PRIMES) == 3 and 5 in PRIMES and PRIMES[1] == 3 and list(PRIMES)"), None),
     ("a test's own function", fenced("def f(n): return n"),
      asked("try:\n  import numpy\nexcept ImportError:\n  pass\ndef test():\n  assert f(1) == 2\nif __name__ == '__main__':\n  test()"),
      ("wrong_output", "test 1 of 1: 'AssertionError'")),

@@ -70,7 +70,9 @@ class Session:
     answers, and ends when a job has left a file, so that none leaves anything to the next. Raises NoSandbox.
     """
 
-    def __init__(self, confinement: Confinement, preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, confinement: Confinement, preload: tuple[str, ...] = (), start_seconds: float = _START_SECONDS
+    ) -> None:
         self._confinement, self._received, self._killed = confinement, bytearray(), False
         self._serves_many = bool(preload)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -84,9 +86,9 @@ class Session:
             self._errors.close()
             raise
         try:
-            if isinstance(self._hear(_START_SECONDS, watch_memory=False), Ended):
+            if isinstance(self._hear(start_seconds, watch_memory=False), Ended):
                 raise NoSandbox(
-                    f"the sandbox did not start within {_START_SECONDS:g} s; run again when the machine is less busy"
+                    f"the sandbox did not start within {start_seconds:g} s; run again when the machine is less busy"
                 )
         except BaseException:
             self.close()
@@ -183,7 +185,7 @@ class Session:
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             while b"\n" not in self._received[-1:]:
-                if selector.select(_POLL):
+                if selector.select(min(_POLL, seconds)):
                     self._receive(os.read(stdout.fileno(), 1 << 20))
                 elif time.monotonic() > deadline:
                     self._kill()

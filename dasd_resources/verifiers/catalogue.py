@@ -89,13 +89,13 @@ VERIFIERS: dict[str, Verifier] = {
 
 def runs_programs(name: str) -> bool:
     """Whether judging by this known verifier runs what a model wrote, which takes a sandbox."""
-    kind, _, parameter = name.partition(":")
-    return kind == "code" or (kind == "reasoning_gym" and parameter in EVALUATED_DATASETS)
+    return name == "code" or bool(preloaded(name))
 
 
 def preloaded(name: str) -> tuple[str, ...]:
     """The installed modules that judging by this known verifier loads in its sandbox."""
-    return PRELOAD if runs_programs(name) and name != "code" else ()
+    kind, _, parameter = name.partition(":")
+    return PRELOAD if kind == "reasoning_gym" and parameter in EVALUATED_DATASETS else ()
 
 
 def known_verifier(name: str) -> bool:

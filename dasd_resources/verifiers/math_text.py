@@ -52,8 +52,8 @@ def stated_answer(text: str) -> str:
         text = _GLUED.sub(r" \1 ", _DOUBLED.sub(r"\\", text))
     boxes = boxed(text)
     rest = text[boxes[-1][0][1] :] if boxes else text
-    said = _stated(marked(rest), one_number=True)
-    if boxes and not (_FINAL.search(rest) and said):
+    said = "" if boxes and not _FINAL.search(rest) else _stated(marked(rest), one_number=True)
+    if boxes and not said:
         return _last_boxes(text, boxes)
     if not boxes and (unclosed := _UNCLOSED.search(text)):
         return unclosed[1].strip()

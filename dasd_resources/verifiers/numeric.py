@@ -57,6 +57,5 @@ def _within(found: Quantity, expected: Quantity, parameter: str, in_percent: boo
     tolerances = _tolerances(parameter)
     if tolerances is None or (found.unit and expected.unit and found.unit != expected.unit):
         return False
-    one, other = (n.value / 100 if n.is_percentage else n.value for n in (found, expected))
-    allowed = max(tolerances.get("rel", Fraction(0)) * abs(other), tolerances.get("abs", Fraction(0)))
-    return abs(one - other) <= allowed
+    allowed = max(tolerances.get("rel", Fraction(0)) * abs(expected.number), tolerances.get("abs", Fraction(0)))
+    return abs(found.number - expected.number) <= allowed

@@ -88,7 +88,10 @@ def final_candidates(text: str, reference: str) -> list[str]:
     """
     if text.strip() == reference.strip():
         return [reference] if reference.strip() else []
-    parts = [part for part in (_tagged(text), _block(text)) if part is not None][:1] or _worded(text, reference)
+    found = _tagged(text)
+    if found is None:
+        found = _block(text)
+    parts = _worded(text, reference) if found is None else [found]
     return list(dict.fromkeys(one for part in parts for one in (part.strip(), tidy(part)) if one))
 
 

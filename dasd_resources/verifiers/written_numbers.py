@@ -106,6 +106,11 @@ class Quantity:
         return self.unit == "%"
 
     @property
+    def number(self) -> Fraction:
+        """The value, of percent in hundredths."""
+        return self.value / 100 if self.is_percentage else self.value
+
+    @property
     def without_percent(self) -> "Quantity":
         """The number before the sign: what an answer in percent says, with the sign or without."""
         return replace(self, unit="") if self.is_percentage else self
@@ -157,11 +162,10 @@ def same_quantity(found: Quantity, expected: Quantity, *, in_percent: bool = Fal
     """
     if in_percent:
         found, expected = found.without_percent, expected.without_percent
-    values = [q.value / 100 if q.is_percentage else q.value for q in (found, expected)]
     units = {q.unit for q in (found, expected) if q.unit and not q.is_percentage}
     if len(units) > 1 or (units and found.is_percentage | expected.is_percentage):
         return False
-    return values[0] == values[1] or _rounds(found, expected) or _rounds(expected, found)
+    return found.number == expected.number or _rounds(found, expected) or _rounds(expected, found)
 
 
 def _rounds(decimal: Quantity, exact: Quantity) -> bool:

@@ -35,7 +35,7 @@ from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.json_text import json_text
 from dasd_resources.recipe import Recipe, RecipeError, load_recipe
-from dasd_resources.verifiers.catalogue import runs_programs
+from dasd_resources.verifiers.catalogue import preloaded, runs_programs
 from dasd_resources.visible_text import show, show_message
 
 Parameters = ParamSpec("Parameters")
@@ -131,9 +131,8 @@ def check(
         yield _result(f"benchmark {benchmark.name}", benchmark_questions, benchmark)
     if recipe.decontamination is not None and recipe.decontamination.files:
         yield _result("held-out questions", held_out, recipe)
-    names = verifiers(recipe, prompts)
-    if any(map(runs_programs, names)):
-        yield _result("sandbox", sandbox, recipe, names)
+    if preloads := {preloaded(name) for name in verifiers(recipe, prompts) if runs_programs(name)}:
+        yield _result("sandbox", sandbox, recipe, preloads)
     yield _result("launcher", launcher, recipe)
     yield _result("attention", attention, recipe, models.get("student"))
     if recipe.training.report_to:

@@ -9,7 +9,6 @@ from dasd_assets.held_out_questions import held_out_rows
 from dasd_assets.records.unsafe import UNSAFE
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
 from dasd_resources.sandbox import sandbox_fault
-from dasd_resources.verifiers.catalogue import preloaded, runs_programs
 
 
 def benchmark_questions(benchmark: Benchmark) -> str:
@@ -29,10 +28,10 @@ def verifiers(recipe: Recipe, prompts: Prompts) -> set[str]:
     return found
 
 
-def sandbox(recipe: Recipe, names: set[str]) -> str:
-    """A program runs in it and is seen to end, beside whatever these verifiers load in it."""
+def sandbox(recipe: Recipe, preloads: set[tuple[str, ...]]) -> str:
+    """A program runs in it and is seen to end, beside each of these sets of modules that verifiers load in it."""
     confinement = recipe.verification.confinement
-    for preload in {preloaded(name) for name in names if runs_programs(name)}:
+    for preload in preloads:
         if (fault := sandbox_fault(confinement, preload)) is not None:
             raise CheckFailed(fault)
     if confinement.unsafe:

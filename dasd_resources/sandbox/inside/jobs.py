@@ -105,15 +105,18 @@ def _list(value: object) -> list:
 
 
 def _target(request: dict[str, object], names: dict[str, object], kept: list[object]) -> Callable[..., object]:
-    name, number = request["name"], request["kept"]
-    if number is None:
-        found = names[str(name)] if str(name) in names else _function(names, str(name))
-    else:
-        found = kept[int(str(number))]
-        if name in (LISTED, TRUTH):
-            return lambda: (list if name == LISTED else bool)(found)  # type: ignore[call-overload]
-        found = found if name is None else getattr(found, str(name))
-    return found  # type: ignore[return-value]
+    name, of = request["name"], request["kept"]
+    if of is None:
+        return _named(names, str(name))  # type: ignore[return-value]
+    found = _named(names, of) if isinstance(of, str) else kept[int(str(of))]
+    if name in (LISTED, TRUTH):
+        return lambda: (list if name == LISTED else bool)(found)  # type: ignore[call-overload]
+    return found if name is None else getattr(found, str(name))  # type: ignore[return-value]
+
+
+def _named(names: dict[str, object], name: str) -> object:
+    """What a name of the program stands for; a function may be a method of its class Solution."""
+    return names[name] if name in names else _function(names, name)
 
 
 def _reply(value: object, kept: list[object]) -> dict[str, object]:

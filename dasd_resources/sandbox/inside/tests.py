@@ -30,8 +30,11 @@ class Program:
         self._requests, self._replies = requests, replies
         self.raised: BaseException | None = None  # by the program, the last time
 
-    def ask(self, name: str | None, kept: int | None, call: bool, arguments: tuple, keywords: dict) -> object:
-        """A value, or a `Remote` for an object that stays there; raises what the program raised."""
+    def ask(self, name: str | None, kept: int | str | None, call: bool, arguments: tuple, keywords: dict) -> object:
+        """A value, or a `Remote` for an object that stays there; raises what the program raised.
+
+        name: of the program; or an attribute of what is `kept`, an object's number or a name of the program.
+        """
         request = {
             **{"name": name, "kept": kept, "call": call},
             "arguments": [encoded(argument) for argument in arguments],
@@ -78,8 +81,6 @@ class Remote:
         return iter(listed if isinstance(listed, list) else [listed])
 
     def __bool__(self) -> bool:
-        if self._kept is None:
-            return bool(self._program.ask(self._name, None, False, (), {}))
         return bool(self._asked(jobs.TRUTH))
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class Remote:
     def _asked(self, method: str, *arguments: object) -> object:
         """What a method says; not `__eq__`: a program's own would call anything equal to what is expected."""
         try:
-            return self._program.ask(method, self._kept, True, arguments, {})
+            return self._program.ask(method, self._kept if self._name is None else self._name, True, arguments, {})
         except AttributeError as error:
             raise TypeError(str(error)) from None  # as Python itself says of an object without the method
 
