@@ -211,6 +211,12 @@ def test_what_a_later_row_knows_of_its_question_is_not_lost(tmp_path: Path) -> N
     assert (second.line.reference_answer, second.line.verifier) == ("2", "math")
 
 
+def test_a_later_row_that_says_nothing_new_is_no_duplicate_line(tmp_path: Path) -> None:
+    known = [{"domain": "math", "reference_answer": 2, "verifier": "math"}, {"reference_answer": 2}] * 2
+    rows = [{"question": ASKED, "response": str(number), **one} for number, one in enumerate(known)]
+    assert [type(one) for one in read_questions(landed(tmp_path, *rows), "a.jsonl")] == [Prompt]
+
+
 def test_a_row_with_a_response_is_no_companion_whatever_its_question_is_called(tmp_path: Path) -> None:
     row = {"problem": ASKED, "response": SAID, "sample_uuid": "u1", "token_ids": [1], "logprobs": [-1]}
     path, mapping = landed(tmp_path, row), Columns.model_validate({"question": "problem"})

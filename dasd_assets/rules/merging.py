@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.landing.prompt_files import InvalidRow, check_verifier
+from dasd_resources.landing.prompt_files import NO_DOMAIN, InvalidRow, check_verifier
 from dasd_resources.landing.question_identity import normalised
 from dasd_resources.visible_text import excerpt
 
 MERGING_VERSION = "1"
-NO_DOMAIN = "general"  # of a line that names none
 
 MergeKind = Literal[
     "conflicting_reference",

@@ -4,7 +4,7 @@ A row is an object. `question` is required; `domain` (default "general"), `syste
 `verifier` and `metadata` (an object, or a string holding one, as Parquet files have it) are optional, null meaning
 absent; a reference answer may be a number. Other keys, an `id` say, are kept in the metadata. Where the recipe maps a
 file's columns (columns.py), that is how its rows are after the mapping. Rows are streamed; finding duplicates takes
-about 240 bytes of memory each. Left out: duplicates across files, which only the warehouse can tell.
+up to 370 bytes of memory each. Left out: duplicates across files, which only the warehouse can tell.
 """
 
 import json
@@ -37,9 +37,10 @@ MAX_MARKS = 1000
 MARKS_WITHOUT_CLASS = "\u0f73\u0f75\u0f81"  # not marks themselves, but composed of two
 Rows = tuple[int, int | None]  # the first of a file's rows, from 0, and the one after the last; None: to its end
 TEXT_KEYS = ("question", "domain", "system_prompt", "reference_answer", "verifier")
+NO_DOMAIN = "general"  # of a row that names none
 _INSTEAD_OF_EMPTY = {
     "question": "write the question, or remove the row",
-    "domain": 'leave the key out, or write null, for "general"',
+    "domain": f'leave the key out, or write null, for "{NO_DOMAIN}"',
     "system_prompt": "leave the key out, or write null, for the model's own system prompt",
     "reference_answer": "leave the key out, or write null, where there is none",
     "verifier": "leave the key out, or write null, where nothing is to be verified",
@@ -74,7 +75,7 @@ class InvalidRow(ValueError):
 
 Fields = Mapping[str, object]
 QuestionPart = Callable[[Fields, Columns | None], Fields | None]
-Seen = dict[bytes, tuple[int, int]]  # a question's key -> its first line, and what the last that counted said of it
+Seen = dict[bytes, tuple[int, tuple[int, ...]]]  # a question's key -> its first line, and what is said of it
 
 
 def mapped_row(row: Fields, columns: Columns | None) -> Fields:
@@ -178,9 +179,9 @@ def _records(
         prompt = prompt_of(name, row.line, question, found, columns)
         key, said = bytes.fromhex(prompt.prompt_id), _said(prompt.domain, prompt.reference_answer, prompt.verifier)
         first, known = seen.get(key, (row.line, said))
-        if first != row.line and may_repeat and said in (known, SAYS_NOTHING):
+        if first != row.line and may_repeat and all(one in (0, other) for one, other in zip(said, known, strict=True)):
             return
-        seen[key] = first, said
+        seen[key] = first, tuple(other or one for one, other in zip(said, known, strict=True))
         if first != row.line:
             message = f"duplicate of prompt {prompt.prompt_id} (line {first})"
             yield RejectedPrompt(name, row.line, "duplicate_line", message, prompt.prompt_id, line=prompt)
@@ -193,12 +194,10 @@ def _records(
         yield prompt
 
 
-def _said(domain: str, reference_answer: str | None, verifier: str | None) -> int:
-    """What a row says of its question; a hash, as references may be long."""
-    return hash((domain, reference_answer, verifier))
-
-
-SAYS_NOTHING = _said("general", None, None)
+def _said(domain: str, reference_answer: str | None, verifier: str | None) -> tuple[int, ...]:
+    """What a row says of its question, 0 where nothing; hashes, as references may be long."""
+    given = (None if domain == NO_DOMAIN else domain, reference_answer, verifier)
+    return tuple(0 if one is None else hash(one) for one in given)
 
 
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
@@ -243,7 +242,7 @@ def prompt_of(name: str, line: int, row: Fields, found: Fields, columns: Columns
     question, domain, system_prompt, reference_answer, verifier = (_text(row, key) for key in TEXT_KEYS)
     if question is None:
         raise InvalidRow("missing_question", without_question(columns, found))
-    domain, metadata = domain or "general", _metadata(row)
+    domain, metadata = domain or NO_DOMAIN, _metadata(row)
     if verifier is not None:
         check_verifier(verifier, question, reference_answer, metadata)
     identity = question_key(question, system_prompt)
