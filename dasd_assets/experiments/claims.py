@@ -152,9 +152,10 @@ def _of_training(row: Row, of: str) -> Difference | None:
         return None
     if half is None:
         return Difference(value, None, False, NO_INTERVAL, "+.3f")
-    one_seed = row["num_seeds"] < 2
-    unsure = ONE_SEED if one_seed else UNSURE
-    return Difference(value, (value - half, value + half), abs(value) > half and not one_seed, unsure, "+.3f")
+    interval = (value - half, value + half)
+    if row["num_seeds"] < 2:
+        return Difference(value, interval, False, ONE_SEED, "+.3f")
+    return Difference(value, interval, abs(value) > half, UNSURE, "+.3f")
 
 
 def claim_rows(found: Sequence[Verdict]) -> list[Shown]:

@@ -10,7 +10,7 @@ import polars as pl
 
 from dasd_assets.experiments.dataset_traits import ERRORS, clustered_error, count_column, mean_of, num_clusters
 from dasd_assets.experiments.figure_data import mean_losses
-from dasd_assets.rules.statistics.power import LEVEL, student_quantile
+from dasd_assets.rules.statistics.power import interval_quantile
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse
@@ -35,11 +35,12 @@ def dataset_differences(
     names = [*ERRORS, *map(count_column, ERRORS)]
     questions = by_question.group_by("arm", "prompt_id", maintain_order=True).agg(pl.col(names).sum())
     trained = set(questions["arm"])
+    seeds = {arm: set(part["seed"].unique()) for (arm,), part in examples.group_by("arm")}
     rows = [
         {
             "arm": arm,
             LESS: other,
-            "num_seeds": len(set.intersection(*(set(examples.filter(arm=name)["seed"]) for name in (arm, other)))),
+            "num_seeds": len(seeds[arm] & seeds[other]),
             SAME: _same(*(examples.filter(arm=name) for name in (arm, other))),
             **of_traits(*(questions.filter(arm=name).drop("arm") for name in (arm, other))),
             **of_losses(*(losses.filter(arm=name) for name in (arm, other))),
@@ -79,7 +80,7 @@ def of_traits(own: pl.DataFrame, other: pl.DataFrame) -> dict[str, float | None]
     renamed = {f"{count_column(name)}{_OTHER}": count_column(f"{name}{_OTHER}") for name in ERRORS}
     both = both.rename(renamed).with_columns(pl.exclude("prompt_id").fill_null(0))
     num = both.select(num_clusters(name, f"{name}{_OTHER}") for name in ERRORS).row(0)
-    quantiles = {name: _quantile(max(1, number - 1)) for name, number in zip(ERRORS, num, strict=True)}
+    quantiles = {name: interval_quantile(max(1, number - 1)) for name, number in zip(ERRORS, num, strict=True)}
     found = both.select(
         *(_rounded(mean_of(name) - mean_of(f"{name}{_OTHER}")).alias(name) for name in ERRORS),
         *((quantiles[name] * clustered_error(name, f"{name}{_OTHER}")).alias(width(name)) for name in ERRORS),
@@ -100,9 +101,5 @@ def of_losses(own: pl.DataFrame, other: pl.DataFrame) -> dict[str, float | None]
     error = float(differences.std(ddof=1)) / np.sqrt(num) if num > 1 else None
     return {
         LOSS: float(differences.mean()) if num else None,
-        width(LOSS): _quantile(num - 1) * error if error else None,
+        width(LOSS): interval_quantile(num - 1) * error if error else None,
     }
-
-
-def _quantile(freedom: int) -> float:
-    return student_quantile(1 - LEVEL / 2, freedom)

@@ -47,9 +47,9 @@ _DIFFICULTY_LEGEND = """As above, on the questions of a domain and on those of s
 names; in brackets how many questions these are. First accuracies in %, ± a standard error over seeds and questions;
 then the difference of each arm less the one that is named, paired by seed and question, with a 95 % interval; and what
 could have been seen of each, were it the only one. Intervals are not corrected for how many they are: where nothing
-differs, one in twenty leaves zero out. A star stands where p, corrected for all differences of the table, is below
-0.05, which none of more than 250 can be. That one has a star and another has none is not yet a difference between the
-two."""
+differs, one in twenty leaves zero out. A star stands where two seeds or more are compared and p, corrected for all
+differences of the table, is below 0.05, which none of more than 250 can be. That one has a star and another has none is
+not yet a difference between the two."""
 _TRAITS_LEGEND = """Means over the examples of a stage, then over seeds, ± a standard error over questions: all examples
 to a question, of all seeds, are taken as one. Continuations: examples that the student began and the teacher ended,
 where the student's own answer had been cut off; the others are responses of the teacher's own, and the columns after

@@ -123,7 +123,8 @@ def index_page(recipe: Recipe, claimed: Sequence[Shown], listed: Sequence[Shown]
         "are computed: [statistics](../statistics.md).",
         *(["## What is claimed", markdown_table(CLAIMS, claimed), LEGEND, "## The experiments"] if claimed else []),
         markdown_table(EXPERIMENTS, listed),
-        "Significant: differences, from the baseline and of further pairs, whose p, corrected within an experiment, "
+        "Significant: differences, from the baseline and of further pairs, over two seeds or more, whose p, corrected "
+        "within an experiment, "
         f"is below {SIGNIFICANT}.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -20,7 +20,7 @@ def captions(data: ReportData, recipe: Recipe) -> dict[str, Caption]:
     """Name of a figure -> its caption, in the order of the page."""
     shown = data.response
     which = "No response is selected yet." if shown is None else f"Shown: {shown.name}, below in full."
-    gone = ", ".join(name for name in data.trained if name not in data.losses)
+    gone = ", ".join(name for name in data.trained["name"] if name not in data.losses)
     multiple = f"{recipe.mixed_policy.length_cap:g}"
     return {
         "accuracy": Caption(

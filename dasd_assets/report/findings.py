@@ -76,9 +76,9 @@ class ReportData:
     response: OneResponse | None
 
     @property
-    def trained(self) -> list[str]:
-        """Names of the trained checkpoints, in order."""
-        return self.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())["name"].to_list()
+    def trained(self) -> pl.DataFrame:
+        """The rows of the trained checkpoints, in order."""
+        return _trained(self.checkpoints)
 
 
 def find(warehouse: Warehouse, engines: Engines, recipe: Recipe, batches: list[str]) -> ReportData:
@@ -240,10 +240,13 @@ def _datasets(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     return reduce(partial(pl.DataFrame.join, on="dataset", how="left", maintain_order="left"), counts, names)
 
 
+def _trained(checkpoints: pl.DataFrame) -> pl.DataFrame:
+    return checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
+
+
 def _losses(warehouse: Warehouse, checkpoints: pl.DataFrame) -> dict[str, list[Progress]]:
-    trained = checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
     found: dict[str, list[Progress]] = {}
-    for row in trained.to_dicts():
+    for row in _trained(checkpoints).to_dicts():
         with suppress(FileNotFoundError):
             found[row["name"]] = Trained.load(warehouse.folder(row["path"])).losses
     return found

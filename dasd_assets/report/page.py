@@ -75,7 +75,7 @@ def page(data: ReportData, figures: Mapping[str, "Figure"], recipe: Recipe) -> s
         data=data,
         num_responses=int(data.responses["num_responses"].sum()),
         num_examples=int(data.datasets["num_examples"].sum()),
-        num_trained=len(data.trained),
+        num_trained=data.trained.height,
         datasets=data.datasets.to_dicts(),
         drop_columns=drop_columns,
         drops=drops,

@@ -6,7 +6,7 @@ import polars as pl
 
 from dasd_assets.mixed_policy.cut_off_shares import Halves
 from dasd_assets.report.findings import ReportData
-from dasd_assets.rules.statistics.power import LEVEL, student_quantile
+from dasd_assets.rules.statistics.power import interval_quantile
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row
 
@@ -34,7 +34,7 @@ def accuracy_interval(row: Row) -> Interval | None:
         return None
     if error is None:
         return Interval(value, None, None)
-    reach = student_quantile(1 - LEVEL / 2, row["num_questions"] - 1) * error
+    reach = interval_quantile(row["num_questions"] - 1) * error
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from dasd_assets.rules.answer_types import FOUR_TYPES, four_types
 from dasd_assets.rules.rule import Rule
-from dasd_assets.rules.statistics.power import student_quantile
+from dasd_assets.rules.statistics.power import interval_quantile
 from dasd_resources.recipe import Divergence
 
 TYPE_SHARES_VERSION = "2"
@@ -21,7 +21,6 @@ NUM_POSITIONS = 8
 THRESHOLD_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the recipe's threshold
 QUESTION = ["benchmark", "question_id"]
 ANSWER = ["checkpoint", *QUESTION, "temperature", "sample_index"]
-UPPER = 0.975  # the quantile at which an interval of 95 % ends
 
 
 def answer_shares(sentences: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +117,7 @@ def _with_interval(means: pl.DataFrame, errors: pl.DataFrame, by: Sequence[str],
 
 def _between(table: pl.DataFrame, column: str) -> pl.DataFrame:
     """The table with the interval of a column whose `error` has as many degrees of freedom as questions but one."""
-    quantiles = [student_quantile(UPPER, count - 1) if count > 1 else None for count in table["num_questions"]]
+    quantiles = [interval_quantile(count - 1) if count > 1 else None for count in table["num_questions"]]
     reach = pl.Series(quantiles, dtype=pl.Float64) * pl.col("error")
     return table.with_columns(low=pl.col(column) - reach, high=pl.col(column) + reach).drop("error")
 

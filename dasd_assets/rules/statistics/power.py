@@ -23,7 +23,7 @@ def minimum_detectable_effect(squares: MeanSquares) -> float | None:
     if squares.standard_error is None:
         return None
     freedom = squares.degrees_of_freedom
-    return (student_quantile(1 - LEVEL / 2, freedom) + student_quantile(POWER, freedom)) * squares.standard_error
+    return (interval_quantile(freedom) + student_quantile(POWER, freedom)) * squares.standard_error
 
 
 def detectable_with(paired: Paired, seeds: float = 1, questions: float = 1, samples: float = 1) -> float | None:
@@ -64,6 +64,11 @@ def _expected(now: MeanSquares, saved: float, saved_of_questions: float, seeds: 
     of_seeds = max(0.0, now.seeds - now.rest) / now.num_questions
     of_questions = _of_questions(now) - saved_of_questions
     return MeanSquares(num_seeds, num_questions, num_questions * of_seeds + rest, num_seeds * of_questions + rest, rest)
+
+
+def interval_quantile(freedom: float) -> float:
+    """How many standard errors a 95 % interval by Student's t goes to either side."""
+    return student_quantile(1 - LEVEL / 2, freedom)
 
 
 @lru_cache(maxsize=1024)
