@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,6 +41,7 @@ from dasd_assets.audit.files import Fault, tables
 from dasd_assets.audit.verify import checks
 from dasd_assets.commands.run import bring_up_to_date, materialize_selected
 from dasd_assets.definitions import STAGES, Stage, build_definitions
+from dasd_assets.rules.pool import pool_params
 from dasd_assets.service.batches_run import LEVELS_MADE
 from dasd_assets.service.instance import open_instance
 from dasd_assets.service.steps import LEVELS, Level
@@ -307,6 +308,20 @@ class Project:
     def count(self, table: str) -> int:
         return int(self.read(f"SELECT count(*) FROM {table}").item())
 
+    def metadata(self, asset: str) -> dict[str, object]:
+        """Figures of an asset's last materialization."""
+        with self.instance() as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+        assert event is not None and event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    def pool_params(self, recipe: Recipe, dataset: str) -> dict[str, object]:
+        """Those of a dataset's pool over all batches of this home."""
+        models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
+        teacher, student = (self.engines.fingerprint(spec, key) for spec, key in models)
+        existing = self.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
+        return pool_params(recipe, teacher, student, dataset, existing)
+
     def faults(
         self, *titles: str, sample: int | None = None, say: Callable[[str], None] = lambda line: None
     ) -> list[Fault]:
@@ -346,6 +361,19 @@ def change(recipe: Recipe, path: str, value: object) -> Recipe:
     assert last in part, path
     part[last] = value
     return Recipe.model_validate(document)
+
+
+def changed(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """The same with several values, one after another."""
+    for path, value in values.items():
+        recipe = change(recipe, path, value)
+    return recipe
+
+
+def refuse(folder: Path, when: str, reason: str) -> None:
+    """Have the chat template in a model's folder raise an exception where this holds."""
+    template = folder / "chat_template.jinja"
+    template.write_text(f"{{% if {when} %}}{{{{ raise_exception({reason!r}) }}}}{{% endif %}}" + template.read_text())
 
 
 def thinking_of(recipe: Recipe, thinking: str) -> Recipe:
@@ -440,8 +468,7 @@ def tiny(common: Path) -> Recipe:
     held_out = common / "held_out.jsonl"
     with FileLock(common / "held_out.lock"):
         write_rows(held_out, list(islice(questions("test"), 5)))
-    recipe = load_recipe("demo")
-    for path, value in {
+    values = {
         "name": "tiny",
         "generation.num_candidates": 2,
         "generation.max_tokens": 200,
@@ -449,17 +476,14 @@ def tiny(common: Path) -> Recipe:
         "evaluation.samples_per_question": 2,
         "evaluation.temperatures": [1.0],
         "evaluation.benchmarks": [{"name": "held_out", "path": str(held_out), "max_tokens": 200}],
-    }.items():
-        recipe = change(recipe, path, value)
-    return recipe
+    }
+    return changed(load_recipe("demo"), values)
 
 
 @pytest.fixture(scope="session")
 def lean(tiny: Recipe) -> Recipe:
     """The same, and nothing beside the training sets and checkpoints: a fifth of a run's time."""
-    for part in ("provenance", "heldout", "export"):
-        tiny = change(tiny, part, None)
-    return tiny
+    return changed(tiny, dict.fromkeys(("provenance", "heldout", "export")))
 
 
 @pytest.fixture

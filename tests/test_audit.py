@@ -19,7 +19,6 @@ from dasd_assets.audit.response import audit_response
 from dasd_assets.cli import main
 from dasd_assets.records.selection_rules import selection_rule
 from dasd_assets.rules.filters.catalogue import FILTERS
-from dasd_assets.rules.pool import pool_params
 from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_resources.storage.lake import Lake
 
@@ -82,10 +81,7 @@ def test_every_response_of_a_batch_is_explained_by_the_rules_of_selection(home: 
 def test_a_budget_is_named_with_the_rank(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pool under a smaller budget: ranks are counted as selection counts them."""
     recipe = change(copy.recipe, "selection.budgets", {"t100": {"math": 1}})
-    existing = copy.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
-    models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
-    teacher, student = (copy.engines.find(spec, key).fingerprint for spec, key in models)
-    rule = selection_rule(recipe, "t100", pool_params(recipe, teacher, student, "t100", existing), {})
+    rule = selection_rule(recipe, "t100", copy.pool_params(recipe, "t100"), {})
     ranked = copy.read(
         "SELECT response_id, rank FROM selected_responses WHERE dataset = 't100' AND policy = 'das' AND domain = 'math'"
     )

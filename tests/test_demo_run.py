@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import change
+from conftest import changed
 
 from dasd_resources.recipe import load_recipe
 
@@ -51,9 +51,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, num_questions: int) -> str:
     """The demo's as it is shipped, or a file of a shorter one."""
     if num_questions == 1600:
         return "demo"
-    shorter = load_recipe("demo")
-    for path, value in SHORTER.items():
-        shorter = change(shorter, path, value)
+    shorter = changed(load_recipe("demo"), SHORTER)
     file = tmp_path_factory.mktemp("recipe") / "demo.yaml"
     file.write_text(yaml.safe_dump(shorter.model_dump(mode="json")))
     return str(file)

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import pytest
-from conftest import Project, change
+from conftest import Project, change, changed
 
 from dasd_assets.rules.empty_datasets import MixtureCounts, empty_mixture, empty_selection
-from dasd_assets.rules.pool import pool_params
 from dasd_assets.selection import select_from_pool, why_empty
 
 
@@ -42,7 +41,6 @@ def test_a_selection_is_empty_without_responses_or_by_the_filters() -> None:
 
 
 TOKENS = {"selection.budget_unit": "tokens", "selection.budgets": {"t100": {"math": 1, "sums": 1, "code": 1}}}
-FILTERED_LAST = {"filters.apply": "after_selection"}
 
 
 @pytest.mark.parametrize(
@@ -51,24 +49,24 @@ FILTERED_LAST = {"filters.apply": "after_selection"}
         ({"selection.min_sentences": 1_000}, "fewer sentences than selection.min_sentences: lower that; "),
         ({"heldout.questions": 0.999_999}, "scored ones are held out: lower heldout.questions; "),
         (TOKENS, "has more tokens than its budget: raise selection.budgets.t100; "),
-        (FILTERED_LAST, "filters drop the best response of every question: write filters.apply: before_selection; "),
     ],
 )
 def test_a_key_that_leaves_none_of_the_accepted_responses_is_named(
-    copy: Project, settings: Mapping[str, object], told: str
+    finished: Project, settings: Mapping[str, object], told: str
 ) -> None:
-    recipe = copy.recipe
-    for path, value in settings.items():
-        recipe = change(recipe, path, value)
-    batches = copy.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
-    models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
-    teacher, student = (copy.engines.find(spec, key).fingerprint for spec, key in models)
-    params = pool_params(recipe, teacher, student, "t100", batches)
+    recipe = changed(finished.recipe, settings)
+    params = finished.pool_params(recipe, "t100")
+    assert select_from_pool(finished.warehouse, recipe, "t100", params)[0].is_empty()
+    assert told in why_empty(finished.warehouse, recipe, "t100", params)["reason"]
+
+
+def test_filters_that_drop_the_best_response_of_every_question_are_named(copy: Project) -> None:
+    recipe = change(copy.recipe, "filters.apply", "after_selection")
+    params = copy.pool_params(recipe, "t100")
     selected, _ = select_from_pool(copy.warehouse, recipe, "t100", params)
-    if settings is FILTERED_LAST:
-        with copy.warehouse.commit("test") as transaction:
-            query = "UPDATE response_verdicts SET passed = FALSE WHERE list_contains($ids, response_id)"
-            transaction.read(query, {"ids": selected["response_id"].to_list()})
-        selected, _ = select_from_pool(copy.warehouse, recipe, "t100", params)
-    assert selected.is_empty()
+    with copy.warehouse.commit("test") as transaction:
+        query = "UPDATE response_verdicts SET passed = FALSE WHERE list_contains($ids, response_id)"
+        transaction.read(query, {"ids": selected["response_id"].to_list()})
+    assert select_from_pool(copy.warehouse, recipe, "t100", params)[0].is_empty()
+    told = "filters drop the best response of every question: write filters.apply: before_selection; "
     assert told in why_empty(copy.warehouse, recipe, "t100", params)["reason"]

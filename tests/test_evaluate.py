@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Project, change
+from conftest import Project, change, refuse
 
 from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.audit.verify import verify
@@ -30,6 +30,13 @@ from dasd_resources.storage.warehouse import Row
 
 TASK = "reasoning_gym:chain_sum,num_questions=3,seed=9000000,min_terms=3,max_terms=4,min_digits=1,max_digits=1"
 AIME = {"problem": "What is 2 + 3?", "answer": "5"}
+
+
+def ask_of(project: Project, path: Path, *rows: Row) -> None:
+    """Make these questions the recipe's one benchmark, named for its file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = {"name": path.stem, "path": str(path), "max_tokens": 200}
+    project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
 
 
 def asked(
@@ -120,17 +127,13 @@ def test_a_failed_request_counts_as_wrong_and_is_asked_again(project: Project, f
 
 
 def test_a_question_that_the_template_refuses_fails_alone(project: Project, folder: str, tmp_path: Path) -> None:
-    template, path = Path(folder) / "chat_template.jinja", tmp_path / "sums.jsonl"
-    refusing = "{% if messages[0].content == 'Hm.' %}{{ raise_exception('no such system prompt') }}{% endif %}"
-    template.write_text(refusing + template.read_text())
+    refuse(Path(folder), "messages[0].content == 'Hm.'", "no such system prompt")
     row = {"reference_answer": "5", "verifier": "math"}
     rows = [
         {**row, "question": "What is 2 + 3?", "system_prompt": "Hm."},
         {**row, "question": "The problem: 2 + 3 = ?"},
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    benchmark = {"name": "sums", "path": str(path), "max_tokens": 200}
-    project.recipe = change(project.recipe, "evaluation.benchmarks", [benchmark])
+    ask_of(project, tmp_path / "sums.jsonl", *rows)
     [found] = asked(project, folder, "sums")
     assert (found["num_answers"], found["num_failed"], len(project.fake.generated)) == (2, 2, 2)
     failed = project.read("SELECT kind, reason FROM failed_requests")
@@ -303,14 +306,10 @@ def test_where_constraints_change_stored_answers_are_judged_again_and_no_model_i
     project: Project, folder: str, tmp_path: Path
 ) -> None:
     """A word that no answer has, demanded and then forbidden; back again, nothing is left to judge."""
-    path = tmp_path / "rules.jsonl"
-    project.recipe = change(project.recipe, "provenance", None)  # which names benchmarks
-    values = {"name": "rules", "path": str(path), "max_tokens": 200}
-    project.recipe = change(project.recipe, "evaluation.benchmarks", [values])
     rules = ("keywords:existence", {"keywords": ["zzz"]}), ("keywords:forbidden_words", {"forbidden_words": ["zzz"]})
     for (rule, given), accuracy, num_verdicts in ((rules[0], 0.0, 2), (rules[1], 1.0, 4), (rules[0], 0.0, 4)):
         judge = {"verifier": "constraint", "instruction_id_list": [rule], "kwargs": [given]}
-        path.write_text("".join(json.dumps({"question": f"Say {word}.", **judge}) + "\n" for word in ("a", "b")))
+        ask_of(project, tmp_path / "rules.jsonl", *({"question": f"Say {word}.", **judge} for word in ("a", "b")))
         [row] = asked(project, folder, "rules", samples=1)
         assert (row["num_answers"], row["accuracy"]) == (2, accuracy)
         assert set(figures(project, "elsewhere/model").values()) == {accuracy}

@@ -55,7 +55,7 @@ from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
 from dasd_assets.records.tags import EXPERIMENTS
 from dasd_assets.rules.arms import MULTIPLES, arm_dataset, compared_rule, declared_rule
-from dasd_assets.rules.pool import create_pool_table, pool_params
+from dasd_assets.rules.pool import create_pool_table
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.comparison import compare, comparisons
 from dasd_assets.rules.statistics.pairing import paired_differences
@@ -189,10 +189,7 @@ def test_twice_the_data_is_two_responses_of_a_question(compared: Project) -> Non
 
 
 def test_only_responses_in_which_the_expression_is_found_compete(compared: Project) -> None:
-    recipe, batches = compared.recipe, compared.read("SELECT DISTINCT batch FROM responses")["batch"].to_list()
-    teacher = compared.engines.fingerprint(recipe.teacher, "teacher.model")
-    student = compared.engines.fingerprint(recipe.student, "student.model")
-    params = pool_params(recipe, teacher, student, "t060", batches)
+    params = compared.pool_params(compared.recipe, "t060")
     pools = dict[str | None, set[str]]()
     for matching in (None, r"\d\d", "^nowhere"):
         with compared.warehouse.reading() as reading:

@@ -85,14 +85,6 @@ def run(request: pytest.FixtureRequest) -> Run:
     return found
 
 
-def metadata(project: Project, asset: str) -> dict[str, object]:
-    """Figures of its last materialization."""
-    with project.instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    assert event is not None and event.asset_materialization is not None
-    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
-
-
 def test_a_filter_judges_every_response_and_continuation(run: Run) -> None:
     project = run.project
     query = "SELECT count(*), count(*) FILTER (passed) FROM response_verdicts WHERE filter = $filter"
@@ -124,7 +116,7 @@ def test_a_filter_has_its_check_and_its_figure(run: Run) -> None:
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert evaluation.metadata["limit"].value == 0.3
     assert evaluation.metadata["total"].value > 0
-    assert f"failed_{FILTER}" in metadata(run.project, "response_verdicts")
+    assert f"failed_{FILTER}" in run.project.metadata("response_verdicts")
     assert f"- `{FILTER}`: {ADDED_FILTERS[FILTER].drops}" in description(run.project, "response_verdicts")
 
 
@@ -160,7 +152,7 @@ def test_a_table_is_filled_per_batch_described_and_counted(run: Run) -> None:
         text = summary(instance, project.definitions, project.warehouse, project.engines, project.recipe)
     assert re.search(rf"^  {TABLE} +{project.count(TABLE)}$", text, re.MULTILINE)
     assert re.search(rf"^  T=1 +{FILTER} ", text, re.MULTILINE)
-    figures = metadata(project, TABLE)
+    figures = project.metadata(TABLE)
     assert figures["dagster/row_count"] == project.count(TABLE)
     assert float(str(figures["mean_num_tokens"])) > 0
 

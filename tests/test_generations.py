@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from conftest import refuse
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -149,8 +150,7 @@ def test_candidates_share_their_prompt_and_a_question_the_template_refuses_fails
     teacher: PromptedModel, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(teacher.path, tmp_path / "model")
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
+    refuse(folder, "messages[0].role == 'system'", "no system role")
     chat = Chat.load(folder, teacher.spec.model_copy(update={"system_prompt": None}))
     asked = replace(teacher, chat=chat)
     questions = {

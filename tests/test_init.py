@@ -1,5 +1,6 @@
 """`dasd init`: a short recipe of flags and of what is found here, which loads; what is not said is asked for."""
 
+import io
 import json
 from pathlib import Path
 
@@ -91,22 +92,23 @@ def test_a_key_is_sent_nowhere_in_the_clear_and_never_shown(
     assert told in error and "sk-secret" not in error
 
 
+class Terminal(io.StringIO):
+    """What somebody types, and then nothing."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_terminal_that_ends_says_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ends(question: str) -> str:
-        raise EOFError
-
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", ends)
+    monkeypatch.setattr("sys.stdin", Terminal())
     assert main(["init", "mine.yaml"]) == 2
     assert "--teacher is missing; answer the question, or give the flag" in capsys.readouterr().err
 
 
 def test_what_was_not_said_is_asked_in_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter(["", TEACHER, STUDENT, TASK])
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    monkeypatch.setattr("sys.stdin", Terminal(f"\n{TEACHER}\n{STUDENT}\n{TASK}\n"))
     assert main(["init", "mine.yaml"]) == 0
     assert load_recipe("mine.yaml").teacher.model == TEACHER
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import Project, refuse
 from hypothesis import given
 from hypothesis import strategies as st
 from test_chat import harmony, harmony_ids
@@ -70,8 +70,7 @@ def test_a_continuation_has_the_rest_of_the_teachers_budget(tmp_path: Path) -> N
 def test_a_question_that_the_teachers_template_refuses_is_a_failure(teacher: PromptedModel, tmp_path: Path) -> None:
     """As of a response that was imported with its logprobs: its teacher has never been asked here."""
     folder = shutil.copytree(teacher.path, tmp_path / "model")
-    refusing = "{% if messages[0].content == 'Hm.' %}{{ raise_exception('no such system prompt') }}{% endif %}"
-    (folder / "chat_template.jinja").write_text(refusing + (folder / "chat_template.jinja").read_text())
+    refuse(folder, "messages[0].content == 'Hm.'", "no such system prompt")
     refuses = replace(teacher, chat=Chat.load(folder, teacher.spec))
     row = {**PREFIX, "prefix_text": "<think>\n4 + 3"}
     assert isinstance(request(row, refuses, RECIPE), GenerationRequest)

@@ -174,7 +174,7 @@ def test_a_new_segmenter_never_scores_again(copy: Project, monkeypatch: pytest.M
     before, responses = copy.count("sentence_probabilities"), ids(copy, "responses", "response_id")
     raise_version(monkeypatch, "SEGMENTER_VERSION", SEGMENTER, "whole bodies")
     monkeypatch.setattr(sentence_table, "sentence_spans", whole_bodies)
-    copy.make_batches()
+    copy.run()
     assert copy.fake.scored == []
     assert not set(copy.fake.generated) & responses
     assert {"sentence_probabilities", "sentence_types", "response_scores"} <= copy.materialized

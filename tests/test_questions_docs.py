@@ -1,20 +1,19 @@
 """The queries in docs/questions.md run, and its recipe keys load."""
 
 import re
-import shlex
 from pathlib import Path
 
 import yaml
 from conftest import Project
+from test_docs import PAGES, commands
 
 from dasd_resources.recipe import Recipe, load_recipe
 
 TEXT = (Path(__file__).parents[1] / "docs" / "questions.md").read_text(encoding="utf-8")
-COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^dasd .+$", TEXT, re.MULTILINE)]
 
 
 def test_the_queries_run(finished: Project) -> None:
-    queries = [words[1] for words in COMMANDS if words[0] == "sql"]
+    queries = [words[1] for words in commands(PAGES["docs/questions.md"]) if words[0] == "sql"]
     assert len(queries) == 4
     for query in queries:
         finished.read(query)

@@ -4,12 +4,11 @@ import json
 
 import polars as pl
 import pytest
-from conftest import Project, change
+from conftest import Project, changed
 
 from dasd_assets.audit.ranking import selections
 from dasd_assets.audit.verify.datasets import ranks
 from dasd_assets.records.selection_rules import selection_rule
-from dasd_assets.rules.pool import pool_params
 from dasd_assets.selection import select_from_pool, selected_rows
 from dasd_resources.recipe import Recipe
 
@@ -32,9 +31,7 @@ RULES: list[tuple[dict[str, object], set[str]]] = [  # settings by dotted path, 
 def test_every_response_is_explained_as_it_was_selected(
     copy: Project, settings: dict[str, object], kinds: set[str]
 ) -> None:
-    recipe = copy.recipe
-    for path, value in settings.items():
-        recipe = change(recipe, path, value)
+    recipe = changed(copy.recipe, settings)
     chosen = select_anew(copy, recipe)
     query = "SELECT * FROM responses WHERE temperature = 1.0"
     found = set()
@@ -53,10 +50,7 @@ def test_every_response_is_explained_as_it_was_selected(
 
 def select_anew(project: Project, recipe: Recipe) -> set[str]:
     """Select by a recipe over the project's tables, and store rows and rule; returns the ids selected."""
-    existing = project.read("SELECT DISTINCT batch FROM prompts")["batch"].to_list()
-    models = (recipe.teacher, "teacher.model"), (recipe.student, "student.model")
-    teacher, student = (project.engines.find(spec, key).fingerprint for spec, key in models)
-    params = pool_params(recipe, teacher, student, DATASET, existing)
+    params = project.pool_params(recipe, DATASET)
     selected, pool = select_from_pool(project.warehouse, recipe, DATASET, params)
     rule = json.dumps(selection_rule(recipe, DATASET, params, pool.domain_means))
     key = {"recipe": recipe.name, "dataset": DATASET}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import FakeEngine, Project, change, prompt_rows
+from conftest import FakeEngine, Project, change, prompt_rows, refuse
 
 from dasd_assets import student_tokens as student_tokens_module
 from dasd_assets import verdicts as verdicts_module
@@ -54,8 +54,7 @@ def test_the_questions_own_system_prompt_is_part_of_it() -> None:
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     """The student's chat with a template that takes no system prompt."""
     folder = shutil.copytree(RECIPE.student.model, tmp_path_factory.mktemp("refusing") / "model")
-    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    (folder / "chat_template.jinja").write_text(refusal + (folder / "chat_template.jinja").read_text())
+    refuse(folder, "messages[0].role == 'system'", "no system role")
     return Chat.load(folder, RECIPE.student.model_copy(update={"system_prompt": None}))
 
 

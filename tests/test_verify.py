@@ -8,7 +8,7 @@ from conftest import Project
 from shared_stores import content, data_of, overwrite
 
 from dasd_assets.audit.files import file_faults
-from dasd_assets.audit.verify import NUM_REPORTED, _first, verify
+from dasd_assets.audit.verify import NUM_REPORTED, verify
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.commits import by_hand
 from dasd_assets.audit.verify.datasets import ranks, selected_scores
@@ -337,7 +337,7 @@ def test_columns_that_follow_from_others_are_followed_up(copy: Project) -> None:
 
 def test_many_faults_of_one_kind_are_counted(copy: Project) -> None:
     edit(copy, "UPDATE responses SET seed = 5")
-    of_seeds = [str(fault) for fault in _first(iter(copy.faults("ids of responses")))]
+    of_seeds = list(map(str, copy.faults("ids of responses")))
     assert len(of_seeds) == NUM_REPORTED + 1
     assert of_seeds[-1].startswith(f"responses {copy.count('responses') - NUM_REPORTED} more rows: the same; ")
 

@@ -9,7 +9,9 @@ from dasd_resources.storage.repair import files_not_dropped
 
 REMEDY = "restore it from a backup (`dasd restore`)"
 AGAIN = "restore a backup of before (`dasd restore`)"  # a row that is there is not made again
-RESCORE = f"if no sentence was made of it, `dasd rescore BATCH` and `dasd run`, else {AGAIN}"
+REMEDIES = {  # of a wrong row, where there is one short of AGAIN
+    "student_logprobs": f"if no sentence was made of it, `dasd rescore BATCH` and `dasd run`, else {AGAIN}"
+}
 
 
 @dataclass(frozen=True)

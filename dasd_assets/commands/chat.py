@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
@@ -35,7 +34,7 @@ from dasd_resources.inference.engine import Completion, Failure, GenerationReque
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Evaluation, Recipe, RecipeError, load_recipe
-from dasd_resources.recipe.faults import error_lines
+from dasd_resources.recipe.faults import checked
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.visible_text import show, show_message
 
@@ -96,10 +95,7 @@ def sampling_of(recipe: Recipe, args: argparse.Namespace) -> Sampling:
     """As held-out questions are asked, but for what the call says; as long as a response may be. Raises RecipeError."""
     instead = {"temperatures": None if args.temperature is None else (args.temperature,), "top_p": args.top_p}
     said = {key: value for key, value in instead.items() if value is not None}
-    try:
-        asked = Evaluation.model_validate({**recipe.evaluation.model_dump(), **said})
-    except ValidationError as error:
-        raise RecipeError(f"dasd chat: {'; '.join(error_lines(error, Evaluation))}") from None
+    asked = checked(Evaluation, {**recipe.evaluation.model_dump(), **said}, "dasd chat")
     max_tokens = args.max_tokens or recipe.generation.max_tokens
     return Sampling(asked.temperatures[0], asked.top_p, max_tokens, args.system)
 

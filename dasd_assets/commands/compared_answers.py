@@ -63,8 +63,9 @@ def compared(reading: Reading, a: Compared, b: Compared) -> list[Record]:
     """
     ids = [*a.checkpoints.values(), *b.checkpoints.values()]
     found = reading.read(_ANSWERS, {"ids": ids})
-    answering = {arm: _answering(of, set(found["checkpoint_id"])) for arm, of in ((A, a), (B, b))}
-    left_out = {arm: [s for s in of.checkpoints if s not in answering[arm].checkpoints] for arm, of in ((A, a), (B, b))}
+    sides, answered = {A: a, B: b}, set(found["checkpoint_id"].unique())
+    answering = {arm: _answering(of, answered) for arm, of in sides.items()}
+    left_out = {arm: [s for s in of.checkpoints if s not in answering[arm].checkpoints] for arm, of in sides.items()}
     members = _members(answering[A], answering[B])
     answers = members.join(found, on="checkpoint_id")
     missing = members.join(reading.read(_MISSING, {"ids": ids}), on="checkpoint_id")

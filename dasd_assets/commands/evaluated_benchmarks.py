@@ -10,13 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import yaml
-from pydantic import ValidationError
 
 from dasd_assets.evaluation.questions import benchmark_version, question_rows
 from dasd_resources.benchmarks.layouts import LAYOUTS, SAMPLES_PER_QUESTION, TEMPERATURE, TOP_P
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Benchmark, Evaluation, Recipe, RecipeError, Task
-from dasd_resources.recipe.faults import error_lines
+from dasd_resources.recipe.faults import checked
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 TASK = "reasoning_gym:"
@@ -76,10 +75,7 @@ def _of_task(text: str, recipe: Recipe) -> Benchmark:
         except yaml.YAMLError:
             raise RecipeError(f"--benchmark {text}: {option!r}: the value is no YAML") from None
     own = {key: given.pop(key, default) for key, default in {"num_questions": NUM_QUESTIONS, "seed": 0}.items()}
-    try:
-        task = Task.model_validate({"dataset": dataset, **own, "config": given})
-    except ValidationError as error:
-        raise RecipeError(f"--benchmark {text}: {'; '.join(error_lines(error, Task))}") from None
+    task = checked(Task, {"dataset": dataset, **own, "config": given}, f"--benchmark {text}")
     name = f"{dataset}-{content_hash(task.model_dump())[:6]}"
     return Benchmark(name=name, task=task, max_tokens=recipe.generation.max_tokens)
 
@@ -123,15 +119,10 @@ def recipes_of(recipe: Recipe, named: list[Named], instead: Mapping[str, object]
     groups: dict[Sampling, list[Benchmark]] = {}
     for one in named:
         groups.setdefault(one.sampling, []).append(one.benchmark)
-    try:
-        return [
-            recipe.model_copy(
-                update={"evaluation": Evaluation.model_validate({**_keys(how), **instead, "benchmarks": of})}
-            )
-            for how, of in groups.items()
-        ]
-    except ValidationError as error:
-        raise RecipeError(f"dasd evaluate: {'; '.join(error_lines(error, Evaluation))}") from None
+    own = (
+        checked(Evaluation, {**_keys(how), **instead, "benchmarks": of}, "dasd evaluate") for how, of in groups.items()
+    )
+    return [recipe.model_copy(update={"evaluation": evaluation}) for evaluation in own]
 
 
 def _keys(sampling: Sampling) -> dict[str, object]:

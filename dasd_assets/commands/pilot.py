@@ -23,6 +23,7 @@ from dasd_assets.commands.console import console
 from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.commands.pilot_files import Lines, lines_of, smaller, write_lines
 from dasd_assets.commands.run import Echo, bring_up_to_date
+from dasd_assets.commands.summary import run_seconds
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation.questions import benchmark_rows, benchmark_version
 from dasd_assets.plan.assumptions import assumed
@@ -211,9 +212,8 @@ def step_seconds(instance: dg.DagsterInstance) -> dict[str, float]:
     """Asset -> seconds of all its steps so far."""
     seconds = dict[str, float]()
     for run in instance.get_runs():
-        for step in instance.get_run_step_stats(run.run_id):
-            if step.end_time is not None and step.start_time is not None:
-                seconds[step.step_key] = seconds.get(step.step_key, 0.0) + step.end_time - step.start_time
+        for step, spent in run_seconds(instance, run.run_id).items():
+            seconds[step] = seconds.get(step, 0.0) + spent
     return seconds
 
 

@@ -31,7 +31,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.json_text import json_text
 from dasd_resources.landing.landing_folder import landing_folder
-from dasd_resources.landing.prompt_files import Prompt
+from dasd_resources.landing.prompt_files import NO_DOMAIN, Prompt
 from dasd_resources.recipe import Benchmark, Model, Recipe, RecipeError, load_recipe
 from dasd_resources.storage.lake import Lake
 from dasd_resources.visible_text import show
@@ -132,7 +132,7 @@ def scope_of(
         total, origin = float(num_questions), "--questions"
     elif not prompts:
         total, origin = float(NUM_QUESTIONS), OF_QUESTIONS
-    shares = dict(landed) or dict(recipe.selection.budgets.get(recipe.last_dataset, {})) or {"general": 1}
+    shares = dict(landed) or dict(recipe.selection.budgets.get(recipe.last_dataset, {})) or {NO_DOMAIN: 1}
     questions = {domain: total * num / sum(shares.values()) for domain, num in shares.items()}
     told = {"questions": exact(total, origin)}
     benchmarks = dict[str, int]()

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 
 from dasd_assets.records.materializations import latest_materializations
 from dasd_assets.records.quarantine import usable_batches
@@ -85,15 +84,17 @@ def _times(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[st
     """Seconds each asset took in the last run that materialized it, over its batches; not those that are no more."""
     graph = definitions.resolve_asset_graph()
     partitioned = {key.to_user_string(): graph.get(key).is_partitioned for key in graph.toposorted_asset_keys}
-    seconds = {
-        name: sum(
-            seconds_of((step.start_time, step.end_time) for step in instance.get_run_step_stats(run_id, [name]))
-            for run_id in {made.run_id for made in latest.values()}
-        )
-        for name, latest in latest_materializations(instance, partitioned).items()
-        if latest
-    }
+    made = latest_materializations(instance, partitioned)
+    runs = {name: {one.run_id for one in latest.values()} for name, latest in made.items() if latest}
+    took = {run_id: run_seconds(instance, run_id) for run_id in set[str]().union(*runs.values())}
+    seconds = {name: sum(took[run_id].get(name, 0.0) for run_id in of_asset) for name, of_asset in runs.items()}
     return [f"{name:<28}{value:>8.1f} s" for name, value in sorted(seconds.items(), key=lambda item: -item[1])]
+
+
+def run_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
+    """Step -> its seconds in a run."""
+    steps = instance.get_run_step_stats(run_id)
+    return {step.step_key: seconds_of([(step.start_time, step.end_time)]) for step in steps}
 
 
 def seconds_of(steps: Iterable[tuple[float | None, float | None]]) -> float:
@@ -107,6 +108,5 @@ def _places(warehouse: Warehouse, recipe: Recipe, findings: ReportData) -> list[
         f'tables       {warehouse.catalog}   (dasd sql "SELECT … FROM sft_examples")',
         f"plots        {home / 'reports' / recipe.name}",
     ]
-    trained = findings.checkpoints.filter(pl.col("parent_checkpoint_id").is_not_null())
-    lines += [f"{row['name']:<13}{warehouse.folder(row['path'])}" for row in trained.iter_rows(named=True)]
+    lines += [f"{row['name']:<13}{warehouse.folder(row['path'])}" for row in findings.trained.iter_rows(named=True)]
     return [*lines, "web UI       dasd ui, then open the address it prints"]

@@ -17,14 +17,12 @@ from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 SETTING = ["checkpoint_id", "benchmark", "temperature"]
-_ANSWER = f"{ANSWER}, verifier_version"
-_ASKED = f"{_ANSWER}, instruction, judged_by"
+_ASKED = f"{ANSWER}, verifier_version, instruction, judged_by"
 
 
 def _same(other: str) -> str:
     """The condition that a row of another table is of the wanted answer."""
-    equal = [f"{other}.{name} = w.{name}" for name in _ANSWER.split(", ")]
-    return " AND ".join([*equal, *(f"{other}.{n} IS NOT DISTINCT FROM w.{n}" for n in ("instruction", "judged_by"))])
+    return " AND ".join(f"{other}.{name} IS NOT DISTINCT FROM w.{name}" for name in _ASKED.split(", "))
 
 
 _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
@@ -38,7 +36,7 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
     asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     answers AS ({newest_answers(OF_CHECKPOINTS, _ASKED)}),
     failed AS ({failed_answers(OF_CHECKPOINTS, _ASKED)})
-    SELECT {", ".join(f"w.{name}" for name in _ANSWER.split(", "))}, w.instruction, w.judged_by, e.evaluation_id,
+    SELECT {", ".join(f"w.{name}" for name in _ASKED.split(", "))}, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'
             ELSE 'missing' END AS status,
         CASE WHEN e.evaluation_id IS NOT NULL THEN e.correct WHEN f.checkpoint_id IS NOT NULL THEN FALSE END AS correct,

@@ -6,7 +6,7 @@ from dasd_assets.parity.rescoring import passed_earlier, rescore
 from dasd_assets.parity.sample import stored_logprobs, student_sample
 from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
-from dasd_assets.rules.candidates import Params, num_scored
+from dasd_assets.rules.candidates import Params, responses_to_score
 from dasd_assets.student_logprobs import scoring_params
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -40,16 +40,16 @@ def build(recipe: Recipe) -> dg.AssetChecksDefinition:
         if not stored and not faults:
             teacher = engines.fingerprint(recipe.teacher, "teacher.model")
             wanted = scoring_params(recipe, teacher, student.fingerprint, batch_of(context))
-            faults += _none_scored(warehouse, wanted, student.fingerprint)
+            faults += _none_scored(warehouse, wanted)
         return rescore("student", recipe, engines, student, stored, faults)
 
     return engine_parity
 
 
-def _none_scored(warehouse: Warehouse, params: Params, student: str) -> list[str]:
+def _none_scored(warehouse: Warehouse, params: Params) -> list[str]:
     """The fault of a batch without any score, unless the student was asked for all of them, and each request failed."""
-    num_scores, num_wanted = num_scored(warehouse, params, student)
+    num_wanted = len(responses_to_score(warehouse, params))
     query = "SELECT count(*) FROM failed_requests WHERE asset = 'student_logprobs' AND batch = $batch"
-    if num_scores or num_wanted <= warehouse.read(query, {"batch": params["batch"]}).item():
+    if num_wanted <= warehouse.read(query, {"batch": params["batch"]}).item():
         return []
     return [f"none of {num_wanted} responses has a score of the student: materialize student_logprobs"]

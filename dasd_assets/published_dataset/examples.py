@@ -102,10 +102,10 @@ def examples(
 
 _OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft_examples
         WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy)"""
-_NUM_GONE = f"""SELECT count(*) FROM {_OF_CONFIG} e
-        JOIN (SELECT response_id AS id, prompt_id FROM responses
-            UNION ALL SELECT continuation_id, prompt_id FROM teacher_continuations) USING (id)
-    WHERE prompt_id NOT IN (SELECT prompt_id FROM prompts) OR prompt_id IN (SELECT prompt_id FROM withdrawn_prompts)"""
+# One whose response or continuation is gone has no prompt_id, and is not counted here: it is a lost text.
+_NUM_GONE = """SELECT count(*) FROM lineage_examples
+    WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy AND prompt_id IS NOT NULL AND (
+        prompt_id NOT IN (SELECT prompt_id FROM prompts) OR prompt_id IN (SELECT prompt_id FROM withdrawn_prompts))"""
 # A verdict of a verifier is there or not (a question without one passes as `no_verifier`): then `correct` is NULL.
 # `question` is the text that the student is trained on, with the instruction that the response was asked with.
 _EXAMPLES = f"""

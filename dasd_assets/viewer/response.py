@@ -7,7 +7,7 @@ The types shown first are the recipe's; the thresholds on the page type the sent
 browser, and write nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,7 +44,6 @@ def response(viewer: Viewer, request: Request) -> Response:
         runs=runs(record["text"], sentences),
         sentences=sentences,
         student=student,
-        version=version,
         sums=[[*(row[name] for name in SUMS), row["stop"] - row["start"]] for row in sentences],
         divergence=viewer.recipe.selection.divergence,
         verdicts=verdicts,
@@ -75,7 +74,8 @@ def by_version(rows: Sequence[Record], version: str) -> dict[str, list[Record]]:
     return {"now": now, "earlier": [row for row in rows if row["filter_version"] != version]}
 
 
-def _scores(rows: Sequence[Mapping[str, object]], student: str | None, version: str) -> list[Mapping[str, object]]:
-    """Those by the recipe's rule, else all that there are."""
-    current = [row for row in rows if (row["student_fingerprint"], row["threshold_version"]) == (student, version)]
-    return current or list(rows)
+def _scores(rows: Sequence[Record], student: str | None, version: str) -> list[Record]:
+    """Those by the recipe's rule, else all that there are; `own`: whether it is by that rule."""
+    rule = (student, version)
+    marked = [{**row, "own": (row["student_fingerprint"], row["threshold_version"]) == rule} for row in rows]
+    return [row for row in marked if row["own"]] or marked

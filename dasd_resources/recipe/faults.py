@@ -2,18 +2,29 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from dasd_resources.recipe.keys import key_meant
-from dasd_resources.recipe.parts import Part
+from dasd_resources.recipe.parts import Part, RecipeError
+
+Section = TypeVar("Section", bound=Part)
 
 # Values never shown: a key or password may be in them by mistake.
 MAY_HOLD_SECRETS = {"server", "scoring_server", "landing"}
 _UNKNOWN = "extra_forbidden"
 _POWER_OF_TEN = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)")  # a number to YAML only with both point and sign
 _REMEDIES = {_UNKNOWN: "; remove the key or correct its spelling", "missing": "; add the key"}
+
+
+def checked(part: type[Section], document: object, where: str) -> Section:
+    """The document as a `part`. Raises RecipeError: where it was given, and each fault."""
+    try:
+        return part.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {'; '.join(error_lines(error, part))}") from None
 
 
 def error_lines(error: ValidationError, part: type[Part]) -> Iterator[str]:

@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
-from dasd_resources.recipe.parts import AddedLater, Part, Positive
+from dasd_resources.recipe.parts import AddedLater, BelowOne, Part, Positive
 
 
 class HeldOut(Part):
@@ -12,5 +10,5 @@ class HeldOut(Part):
 
     num_responses: Positive
     """At most so many to questions that were trained on with another response, and as many to others."""
-    questions: Annotated[float, Field(ge=0, lt=1), AddedLater] = 0.0
+    questions: Annotated[BelowOne, AddedLater] = 0.0
     """Share of the questions, by a hash of their ids, that no stage is trained on; then these alone are the others."""

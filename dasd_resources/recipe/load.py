@@ -7,15 +7,14 @@ files, but for those that the package itself holds (the demo's and the school's)
 import os
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from dasd_resources.home import home_of
-from dasd_resources.recipe.faults import error_lines
+from dasd_resources.recipe.faults import Section, error_lines
 from dasd_resources.recipe.model_settings import Model
-from dasd_resources.recipe.parts import Part, RecipeError
+from dasd_resources.recipe.parts import RecipeError
 from dasd_resources.recipe.recipe import Recipe
 from dasd_resources.recipe.service_settings import is_store
 from dasd_resources.spelling import meant
@@ -41,9 +40,6 @@ def load_model(path: Path) -> Model:
     model = _read(path, Model)
     folder = (path.parent / os.path.expanduser(model.model)).resolve()
     return model.model_copy(update={"model": str(folder)}) if folder.is_dir() else model
-
-
-Section = TypeVar("Section", bound=Part)
 
 
 def _read(path: Path, part: type[Section]) -> Section:

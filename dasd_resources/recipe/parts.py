@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 CONTEXT = 65_536  # tokens that the student is trained on (report §6.4.1)
 DECIDING = "deciding"  # the serialization of what decides rows, for versions
 

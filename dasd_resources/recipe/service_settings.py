@@ -23,7 +23,7 @@ Owner = Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
 
 
 def is_store(landing: str) -> bool:
-    """Whether files land behind an fsspec URL, chained ones too, rather than in a folder of this machine."""
+    """Whether a landing place is an fsspec URL, chained ones and file:// too, rather than a path to resolve."""
     return "://" in landing or "::" in landing
 
 

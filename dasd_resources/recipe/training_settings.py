@@ -8,6 +8,7 @@ from dasd_resources.dataset_names import MIXED
 from dasd_resources.recipe.parts import (
     CONTEXT,
     AddedLater,
+    BelowOne,
     DecidesNothing,
     HashedAs,
     Part,
@@ -15,7 +16,6 @@ from dasd_resources.recipe.parts import (
     Probability,
 )
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
@@ -53,11 +53,11 @@ class Training(Part):
     """At the end of the warm-up."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
     """At the end, along a cosine."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup_ratio: BelowOne = 0.1
     """Share of the steps; a stage of one step has no warm-up."""
-    adam_beta1: Beta = 0.9
+    adam_beta1: BelowOne = 0.9
     """AdamW's."""
-    adam_beta2: Beta = 0.95
+    adam_beta2: BelowOne = 0.95
     """AdamW's."""
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """AdamW's."""
@@ -87,6 +87,7 @@ class Training(Part):
     """Of Transformers; sdpa needs no further package."""
     use_kernels: bool = True
     """Liger's layer kernels, which need the package `kernels`."""
+    # 200: as the demo and the school have it, whose ids stay.
     save_every_steps: Annotated[Positive | None, HashedAs(200)] = None
     """How often a resume point is saved; null: each epoch. No checkpoint's id depends on it."""
     group_order: Annotated[Literal["descending", "random"], AddedLater] = "descending"

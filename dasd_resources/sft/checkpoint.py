@@ -8,7 +8,7 @@ it changes afterwards. What others put beside it, such as a conversion for llama
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -90,7 +90,7 @@ def publish(weights: Path, destination: Path, record: Mapping[str, object], loss
     """
     unexpected = [p.name for p in weights.iterdir() if p.suffix not in PUBLISHED_SUFFIXES and p.name != EVENTS]
     assert not unexpected, f"{weights}: {unexpected} must not be published"
-    files = _file_hashes(weights, ())
+    files = _file_hashes(weights)
     document = {**record, "content_hash": content_hash(files), "files": files}
     (weights / RECORD).write_text(json.dumps(document, indent=1, ensure_ascii=False))
     (weights / LOSSES).write_text(json.dumps([dataclasses.asdict(point) for point in losses], indent=1))
@@ -116,7 +116,7 @@ def published(destination: Path, checkpoint_id: str) -> Trained | None:
             f"{destination} holds checkpoint {record['checkpoint_id']}, not {checkpoint_id}; {remedy}"
         )
     files = dict(record["files"])
-    if others := sorted({name for name, _ in files.items() ^ _file_hashes(destination, files).items()}):
+    if others := sorted({name for name, _ in files.items() ^ _file_hashes(destination).items()}):
         what = f"its files are not those that were published ({', '.join(others)})"
         raise CheckpointError(f"{destination}: {what}; put them right, or {remedy}")
     return Trained.load(destination)
@@ -147,10 +147,10 @@ def flush(folder: Path) -> None:
         _fsync(path)
 
 
-def _file_hashes(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Of the files of these names, and of whatever else could be a part of the model: not of what was made of it."""
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """Of whatever could be a part of the model, and not of what others made of it."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in NOT_HASHED)
-    return {path.name: file_hash(path) for path in files if path.name in names or path.suffix in PUBLISHED_SUFFIXES}
+    return {path.name: file_hash(path) for path in files if path.suffix in PUBLISHED_SUFFIXES}
 
 
 def _fsync(path: Path) -> None:

@@ -26,7 +26,8 @@ be checked, but counted. Memory is bounded by a chunk of rows, of sentences or o
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import duckdb
@@ -94,7 +95,7 @@ def _checked(
             for number, (title, needs, check) in enumerate(checks(lake, reading, usable, sample, say)):
                 if number >= start and needs <= usable:
                     say(title)
-                    yield from _first(check())
+                    yield from check()
     except (duckdb.Error, OSError, DamagedFiles) as error:  # of a damaged file of an old snapshot, or of the catalog
         yield Fault(title, "as a whole", f"it could not be checked: {error}", "see the damaged files above")
         return number + 1
@@ -102,19 +103,16 @@ def _checked(
 
 
 def checks(
-    lake: Lake,
-    reading: Reading,
-    usable: set[str],
-    sample: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    lake: Lake, reading: Reading, usable: set[str], sample: int | None, say: Callable[[str], None]
 ) -> Iterator[Check]:
-    """The checks of rows, none of them made yet. usable: the tables that can be read."""
-    yield from _queries(reading)
-    yield from _again(lake, reading, sample, say, usable)
+    """The checks of rows, none of them made yet, each with its first faults. usable: the tables that can be read."""
+    for title, needs, check in chain(_queries(reading), _again(lake, reading, sample, say, usable)):
+        yield title, needs, partial(_first, check)
 
 
-def _first(faults: Iterator[Fault]) -> Iterator[Fault]:
+def _first(check: Callable[[], Iterator[Fault]]) -> Iterator[Fault]:
     """So many of a check's faults, and the number of the others."""
+    faults = check()
     last = None
     for last in islice(faults, NUM_REPORTED):
         yield last

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dasd_assets.audit.files import AGAIN, RESCORE, Fault
+from dasd_assets.audit.files import AGAIN, REMEDIES, Fault
 from dasd_assets.audit.verify.sampling import by_batches
 from dasd_assets.rules.candidates import JUDGED
 from dasd_resources.storage.lake import Params, Reading
@@ -110,5 +110,4 @@ def wrong(reading: Reading, table: Table) -> Iterator[Fault]:
         if table.has(*rule.columns):
             query = f"SELECT {name} AS id FROM {table.name} v WHERE {rule.fault} ORDER BY id"
             for row in reading.read(query).iter_rows(named=True):
-                remedy = RESCORE if table.name == "student_logprobs" else AGAIN
-                yield Fault(table.name, str(row["id"]), rule.what, remedy)
+                yield Fault(table.name, str(row["id"]), rule.what, REMEDIES.get(table.name, AGAIN))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dasd_assets.audit.files import AGAIN, RESCORE, Fault
+from dasd_assets.audit.files import AGAIN, REMEDIES, Fault
 from dasd_assets.audit.verify.chats import Chats, NoChat
 from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.rules.instructions import AS_ASKED, REFERENCE
@@ -62,4 +62,5 @@ def lengths(reading: Reading) -> Iterator[Fault]:
                 USING (response_id, batch, student_fingerprint)
         WHERE num_logprobs IS DISTINCT FROM num_tokens ORDER BY ALL"""
     for response in reading.read(query)["response_id"]:
-        yield Fault("student_logprobs", response, "its logprobs and student_tokens differ in number", RESCORE)
+        what = "its logprobs and student_tokens differ in number"
+        yield Fault("student_logprobs", response, what, REMEDIES["student_logprobs"])
