@@ -29,47 +29,32 @@ starts (`dasd_resources/inference/model_files.py`, `dasd_resources/chat`).
 
 from dasd_resources.recipe.evaluation_settings import Benchmark, Evaluation, Task
 from dasd_resources.recipe.export_settings import Export
-from dasd_resources.recipe.generation_settings import Generation, Parity, Rescoring, dataset_name
+from dasd_resources.recipe.generation_settings import Parity, Rescoring, dataset_name
 from dasd_resources.recipe.heldout_settings import HeldOut
-from dasd_resources.recipe.import_settings import Imports
 from dasd_resources.recipe.landing_settings import Columns, Landing, columns_for
-from dasd_resources.recipe.load import RECIPES, UniqueKeys, load_model, load_recipe
+from dasd_resources.recipe.load import RECIPES, load_model, load_recipe
 from dasd_resources.recipe.model_settings import Model, Thinking
-from dasd_resources.recipe.overlap_settings import Decontamination, NearDuplicates
-from dasd_resources.recipe.parts import Option, Part, Positive, Probability, RecipeError, Seconds, Share
-from dasd_resources.recipe.provenance_settings import Provenance
+from dasd_resources.recipe.overlap_settings import NearDuplicates
+from dasd_resources.recipe.parts import Option, RecipeError
 from dasd_resources.recipe.ray_settings import LOCAL, RayCluster
 from dasd_resources.recipe.recipe import Recipe
-from dasd_resources.recipe.selection_settings import (
-    Divergence,
-    Filters,
-    Measure,
-    Per,
-    Repetition,
-    Selection,
-)
-from dasd_resources.recipe.server_settings import BASE_URL, Server
-from dasd_resources.recipe.service_settings import Automation, Checks, Freshness, Maintenance, Owner
+from dasd_resources.recipe.selection_settings import Divergence, Filters, Measure, Per, Repetition
+from dasd_resources.recipe.server_settings import Server
+from dasd_resources.recipe.service_settings import Automation, Checks, Maintenance
 from dasd_resources.recipe.training_settings import MixedPolicy, Training
-from dasd_resources.recipe.verification_settings import Verification
 
 __all__ = [
-    "BASE_URL",
     "LOCAL",
     "RECIPES",
     "Automation",
     "Benchmark",
     "Checks",
     "Columns",
-    "Decontamination",
     "Divergence",
     "Evaluation",
     "Export",
     "Filters",
-    "Freshness",
-    "Generation",
     "HeldOut",
-    "Imports",
     "Landing",
     "Maintenance",
     "Measure",
@@ -77,27 +62,17 @@ __all__ = [
     "Model",
     "NearDuplicates",
     "Option",
-    "Owner",
     "Parity",
-    "Part",
     "Per",
-    "Positive",
-    "Probability",
-    "Provenance",
     "RayCluster",
     "Recipe",
     "RecipeError",
     "Repetition",
     "Rescoring",
-    "Seconds",
-    "Selection",
     "Server",
-    "Share",
     "Task",
     "Thinking",
     "Training",
-    "UniqueKeys",
-    "Verification",
     "columns_for",
     "dataset_name",
     "load_model",

@@ -16,6 +16,6 @@ Left out: cgroups. Where they can be written to depends on the machine; the limi
 """
 
 from dasd_resources.sandbox.confinement import USUAL, Confinement
-from dasd_resources.sandbox.session import Ended, Job, NoSandbox, Session, Status, sandbox_fault
+from dasd_resources.sandbox.session import Ended, Job, NoSandbox, Session, sandbox_fault
 
-__all__ = ["USUAL", "Confinement", "Ended", "Job", "NoSandbox", "Session", "Status", "sandbox_fault"]
+__all__ = ["USUAL", "Confinement", "Ended", "Job", "NoSandbox", "Session", "sandbox_fault"]

@@ -22,10 +22,8 @@ from dasd_resources.verifiers.final_answer import (
     tidy,
 )
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
-from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS, REASONING_GYM_DATASETS
+from dasd_resources.verifiers.reasoning_gym_datasets import EVALUATED_DATASETS
 from dasd_resources.visible_text import excerpt
-
-__all__ = ["EVALUATED_DATASETS", "REASONING_GYM_DATASETS", "check_reasoning_gym", "judge_reasoning_gym"]
 
 Entry = dict[str, object]
 Metadata = dict[str, object]
