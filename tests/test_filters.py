@@ -103,7 +103,6 @@ def test_structure(text: str, kind: VerdictKind | None, reason: str | None) -> N
     assert structure(text, tool_call=False) == Verdict(reason is None, kind, reason)
 
 
-UNASKED = "a thinking part, where teacher.thinking is none"
 BOTH, ANSWER, EMPTY = "<think>\na\n</think>\nb", "b", "<think>\n \n</think>\nb"
 
 

@@ -19,8 +19,6 @@ from dasd_assets.rules.random_control import draw_control
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import ArmStage
 
-CONTROLS = [name for name in POLICIES if name != DAS]
-
 
 def drawn(
     pool: pl.DataFrame,

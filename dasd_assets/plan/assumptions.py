@@ -14,7 +14,6 @@ from dasd_resources.recipe import Recipe
 LOW_TEMPERATURE = "report §6.3: 1.45G tokens in 105K responses at T=0.6"
 HIGH_TEMPERATURE = "report §6.3: 5.8G tokens in 330K responses at T=1.0"
 MEANS = {LOW_TEMPERATURE: 1.45e9 / 105e3, HIGH_TEMPERATURE: 5.8e9 / 330e3}
-REPORTED_LIMIT = 65_536
 NUM_QUESTIONS = 105_000
 OF_QUESTIONS = "report §6.3: 105K questions; none has landed"
 # LiveCodeBench as the report names it (§7): v5 is of August 2024 to February 2025, v6 of February to May 2025.

@@ -17,21 +17,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from dasd_resources.inference.engine import (
-    Completion,
-    Failure,
-    GenerationRequest,
-    InferenceEngine,
-    Score,
-    ScoringRequest,
-)
+from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.gpus import VISIBLE
 from dasd_resources.orphans import end_with_starter
 
 SECONDS_TO_END = 5.0  # for closing the engine; a command that is interrupted has ten in all
 Load = Callable[[], InferenceEngine]
 Method = Literal["generate", "score"]
-Job = tuple[Method, Sequence[GenerationRequest] | Sequence[ScoringRequest]]
 
 
 @dataclass(frozen=True)
