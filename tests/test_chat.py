@@ -14,7 +14,7 @@ from small_tokenizers import SPECIAL, byte_level, llama_of_transformers_5, sente
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dasd_assets.rules.sentences import attribute, sentence_logprobs, sentence_spans
+from dasd_assets.rules.sentences import attribute, edges, sentence_spans
 from dasd_resources.chat import Aligned, Chat, cut_points, has_tool_call, split_thinking, without_empty_thinking
 from dasd_resources.chat.canonical import canonical, decode
 from dasd_resources.chat.harmony import MARKERS
@@ -404,7 +404,7 @@ def test_sentences_of_an_answer_alone_and_its_cuts_lose_nothing(text: str, name:
         logprobs = [-0.25 * (1 + index % 7) for index in range(len(encoded.offsets))]
         spans = sentence_spans(answer)
         assert "".join(answer[a:b] for a, b in spans) == answer
-        sums, _ = sentence_logprobs(answer, logprobs, encoded.offsets, spans)
+        sums, _ = edges(answer, spans).sums(logprobs, encoded.offsets)
         owners = attribute(answer, encoded.offsets, spans)
         apart = sum(value for value, owner in zip(logprobs, owners, strict=True) if owner < 0)
         assert sums.sum() + apart == pytest.approx(sum(logprobs))

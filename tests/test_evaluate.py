@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from conftest import Project, change, refuse
+from test_evaluation import checkpoint_accuracy
 
 from dasd_assets.audit.checkpoint import accuracies
 from dasd_assets.audit.verify import verify
@@ -18,7 +19,6 @@ from dasd_assets.commands.compared_answers import compared
 from dasd_assets.commands.compared_models import Compared
 from dasd_assets.commands.evaluate import evaluate, rank, shown
 from dasd_assets.commands.evaluated_benchmarks import named_benchmark
-from dasd_assets.evaluation.accuracy import checkpoint_accuracy
 from dasd_assets.evaluation.leaderboard import standings
 from dasd_assets.evaluation.questions import question_rows
 from dasd_assets.rules.answers import sampled_answers

@@ -12,17 +12,18 @@ from raised_rule import raise_version
 
 from dasd_assets.audit.checkpoint import audit_checkpoint
 from dasd_assets.audit.verify import verify
-from dasd_assets.evaluation.accuracy import accuracy, checkpoint_accuracy
+from dasd_assets.evaluation.accuracy import BY, accuracy
 from dasd_assets.evaluation.accuracy_plots import shown_accuracy
 from dasd_assets.evaluation.answers import answered, judged_row, wanted_answers
 from dasd_assets.evaluation.evaluation_metrics import store_metrics, stored_accuracy
 from dasd_assets.evaluation.leaderboard import leaderboard_page, leaderboard_plot, standings
+from dasd_assets.evaluation.outcomes import checkpoint_outcomes
 from dasd_assets.evaluation.questions import benchmark_rows, benchmark_version, question_rows
 from dasd_assets.rules.verdict import VERIFYING, Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Benchmark, Recipe, RecipeError
-from dasd_resources.storage.warehouse import Row
+from dasd_resources.storage.warehouse import Row, Warehouse
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 
 NOTHING_ELSE = {"instruction": None, "judged_by": None}  # of a benchmark question
@@ -35,6 +36,11 @@ def benchmark(folder: Path, *lines: str | dict[str, str]) -> Benchmark:
     path = folder / "held_out.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
     return Benchmark(name="sums", path=str(path), max_tokens=50)
+
+
+def checkpoint_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
+    """`accuracy` of every current checkpoint by its name, benchmark and temperature, in the order of training."""
+    return accuracy(checkpoint_outcomes(warehouse, recipe), BY)
 
 
 def question(**values: str) -> Row:

@@ -26,7 +26,7 @@ from dasd_assets.rules.filters.repeats import repetition
 from dasd_assets.rules.ids import continuation_id, seed_of
 from dasd_assets.rules.judging import judge_row
 from dasd_assets.rules.rollouts import length_cap, wanted_rollouts
-from dasd_assets.rules.sentences import sentence_logprobs, sentence_spans
+from dasd_assets.rules.sentences import edges, sentence_spans
 from dasd_assets.rules.stored_tokens import NoTokens
 from dasd_assets.rules.tokens import tokens_of
 from dasd_resources.chat import Chat
@@ -247,7 +247,7 @@ def test_a_harmony_teacher_goes_on_in_its_analysis_channel_and_every_logprob_kee
     assert made["continuation_text"] == " = 7. Done.\n</think>\n7"
     spans = sentence_spans(made["text"])
     assert [made["text"][a:b] for a, b in spans] == ["We start with 4. ", "4 + 3 = 7. ", "Done.", "7"]
-    sums, counts = sentence_logprobs(made["text"], made["logprobs"], made["offsets"], spans)
+    sums, counts = edges(made["text"], spans).sums(made["logprobs"], made["offsets"])
     apart = [lp for lp, offset in zip(logprobs, made["offsets"], strict=True) if offset < 0]
     assert len(apart) == len(harmony_ids(header)) + 1  # and the end of turn
     assert counts[0] == 0 and counts[-1] == 1

@@ -17,7 +17,6 @@ from dasd_assets.rules.sentences import (
     bodies,
     edges,
     mean_probs,
-    sentence_logprobs,
     sentence_spans,
     split,
 )
@@ -250,7 +249,7 @@ def test_sums_by_hand() -> None:
     spans = sentence_spans(text)
     offsets = [0, 8, 10, 13, 14, 17, 19, 29, -1]
     logprobs = [-9.0, -0.5, -0.25, 0.0, -1.0, -2.0, -8.0, -0.125, -7.0]
-    sums, counts = sentence_logprobs(text, logprobs, offsets, spans)
+    sums, counts = edges(text, spans).sums(logprobs, offsets)
     assert sums.tolist() == [-0.75, -3.0, -0.125]
     assert counts.tolist() == [3, 2, 1]
     assert math.fsum(logprobs) - sums.sum() == -9.0 - 8.0 - 7.0  # the delimiters and the end of turn
@@ -259,11 +258,11 @@ def test_sums_by_hand() -> None:
 
 def test_a_sentence_without_tokens_has_no_probability() -> None:
     text = "It is. So. No."
-    sums, counts = sentence_logprobs(text, np.array([-1, -2], np.float32), np.array([0, 11], np.int32), split(text))
+    sums, counts = edges(text, split(text)).sums(np.array([-1, -2], np.float32), np.array([0, 11], np.int32))
     assert (sums.tolist(), counts.tolist()) == ([-1.0, 0.0, -2.0], [1, 0, 1])
     assert mean_probs(sums, counts) == pytest.approx([math.exp(-1), math.nan, math.exp(-2)], nan_ok=True)
-    assert [part.tolist() for part in sentence_logprobs(text, [], [], [(0, 14)])] == [[0.0], [0]]
-    assert [part.tolist() for part in sentence_logprobs("", [-1.0], [-1], [])] == [[], []]
+    assert [part.tolist() for part in edges(text, [(0, 14)]).sums([], [])] == [[0.0], [0]]
+    assert [part.tolist() for part in edges("", []).sums([-1.0], [-1])] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_a_sentence_without_tokens_has_no_probability() -> None:
 )
 def test_bad_tokens_raise(logprobs: list[float], offsets: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sentence_logprobs("A. B. C.", logprobs, offsets, split("A. B. C."))
+        edges("A. B. C.", split("A. B. C.")).sums(logprobs, offsets)
 
 
 @pytest.mark.parametrize("spans", [[(0, 9)], [(3, 5), (0, 3)], [(0, 4), (3, 8)], [(-1, 3)]])
@@ -306,7 +305,7 @@ def test_attribution_and_sums_equal_the_plain_loop(case: tuple[str, list[int]]) 
     assert attribute(text, offsets, spans).tolist() == owners
 
     logprobs = -np.random.default_rng(len(text)).exponential(3.0, len(offsets))
-    sums, counts = sentence_logprobs(text, logprobs, offsets, spans)
+    sums, counts = edges(text, spans).sums(logprobs, offsets)
     owned: list[list[float]] = [[] for _ in range(len(spans) + 1)]  # the last one: of no sentence
     for logprob, owner in zip(logprobs, owners, strict=True):
         owned[owner].append(logprob)

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 import polars as pl
 
 from dasd_assets.evaluation.metrics import accuracy as estimate
-from dasd_assets.evaluation.outcomes import checkpoint_outcomes
-from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Warehouse
 
 BY = ["checkpoint", "benchmark", "temperature"]
 _COLUMNS = {
@@ -32,8 +29,3 @@ def accuracy(answers: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         rows.append((*key, *figures, *(counts.get(name, 0) for name in ("answered", "failed", "missing"))))
     schema = {name: answers.schema[name] for name in by} | _COLUMNS
     return pl.DataFrame(rows, schema=schema, orient="row").sort(by)
-
-
-def checkpoint_accuracy(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
-    """`accuracy` of every current checkpoint by its name, benchmark and temperature, in the order of training."""
-    return accuracy(checkpoint_outcomes(warehouse, recipe), BY)

@@ -222,7 +222,10 @@ class Edges:
         return owner
 
     def sums(self, logprobs: ArrayLike, offsets: ArrayLike) -> tuple[Floats, Ints]:
-        """`sentence_logprobs` for these sentences."""
+        """Sum of token logprobs and number of tokens per sentence, (S,) each; the rest of the response is unattributed.
+
+        logprobs, offsets: (T,) nats, and starts as for `attribute`. Raises ValueError if a logprob is NaN or infinite.
+        """
         starts, present = self._present(offsets)
         values = np.asarray(logprobs, np.float64)
         if values.shape != present.shape or not np.isfinite(response := values.sum()):
@@ -293,14 +296,6 @@ def attribute(text: str, offsets: ArrayLike, spans: list[Span]) -> Ints:
     the next larger one starts. Returns (T,), -1 for none. Raises ValueError if an offset leaves the text or goes back.
     """
     return edges(text, spans).attribute(offsets)
-
-
-def sentence_logprobs(text: str, logprobs: ArrayLike, offsets: ArrayLike, spans: list[Span]) -> tuple[Floats, Ints]:
-    """Sum of token logprobs and number of tokens per sentence, (S,) each; the rest of the response is unattributed.
-
-    logprobs, offsets: (T,) nats, and starts as for `attribute`. Raises ValueError if a logprob is NaN or infinite.
-    """
-    return edges(text, spans).sums(logprobs, offsets)
 
 
 def mean_probs(sums: Floats, num_tokens: Ints) -> Floats:
