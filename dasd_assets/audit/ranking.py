@@ -157,7 +157,7 @@ def _exclusions(
     if isinstance(scored, Exclusion):
         yield scored
         return
-    of_question = _outranked_in_question(reading, rule, response, scored)
+    of_question = _outranked_in_question(reading, rule, scored)
     if failed and rule["policy"] == "top_k":
         yield Exclusion("filtered", f"passed over by selection: {failed}")
     yield from of_question
@@ -243,12 +243,12 @@ def _cost(rule: Record) -> str:
     return f"(SELECT t.num_tokens FROM {NUM_TOKENS} t WHERE t.response_id = r.response_id)"
 
 
-def _outranked_in_question(reading: Reading, rule: Record, response: Record, scored: Scored) -> Iterator[Exclusion]:
+def _outranked_in_question(reading: Reading, rule: Record, scored: Scored) -> Iterator[Exclusion]:
     """The better responses to the same question, where one, or so many, keep it out."""
     competition = Competition.of_rule(rule)
     if competition.is_plain:
         return
-    query = f"""SELECT response_id, score {_above(rule, scored, "r.prompt_id = $prompt AND r.batch = $batch")}
+    query = f"""SELECT response_id, score {_above(rule, "r.prompt_id = $prompt AND r.batch = $batch")}
         WHERE accepted OR $policy <> 'top_k' ORDER BY key DESC, response_id"""
     better = reading.read(query, scored.params).to_dicts()
     if rule["policy"] == "best_per_question" and better:
@@ -267,7 +267,7 @@ def _beyond_budget(reading: Reading, rule: Record, scored: Scored) -> Iterator[E
     budget = rule["budget"].get(scored.domain)
     if budget is None:
         return
-    query = f"""WITH above AS ({_above(rule, scored, f"p.domain = $domain AND {OF_BATCHES}")})
+    query = f"""WITH above AS ({_above(rule, f"p.domain = $domain AND {OF_BATCHES}")})
         SELECT coalesce(sum(cost), 0)::BIGINT FROM ({Competition.of_rule(rule).rows("above")})"""
     with reading.all_cores():
         spent = int(reading.read(query, scored.params).item()) + scored.cost
@@ -345,7 +345,7 @@ _SCORES = """FROM response_scores s WHERE s.score_name = $score_name AND s.thres
     AND s.student_fingerprint = $student"""
 
 
-def _above(rule: Record, scored: Scored, where: str) -> str:
+def _above(rule: Record, where: str) -> str:
     """The rows of the pool that rank above a response, with the columns that a `Competition` needs."""
     # Those above first: verdicts are then looked up for them alone, not for every response there is.
     of_prompts = "JOIN prompts p ON p.prompt_id = r.prompt_id"

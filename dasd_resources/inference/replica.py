@@ -145,7 +145,7 @@ def http_client(server: Server, secret: str | None, transport: httpx.AsyncBaseTr
     """A client for all replicas; transport: replaces the network in tests."""
     key = {"Authorization": f"Bearer {secret}"} if secret else {}
     return httpx.AsyncClient(
-        transport=transport or _network(server),
+        transport=transport or _network(),
         headers={"Accept-Encoding": PLAIN, **key},
         timeout=httpx.Timeout(None, connect=server.connect_timeout_s),
         follow_redirects=False,
@@ -170,7 +170,7 @@ def checked_secret(server: Server, value: str | None) -> str | None:
     return secret
 
 
-def _network(server: Server) -> httpx.AsyncBaseTransport:
+def _network() -> httpx.AsyncBaseTransport:
     """Idle connections are closed before servers do so (uvicorn: 5 s); a vanished peer is noticed in two minutes."""
     options: list[tuple[int, int, int]] = [(SOL_SOCKET, SO_KEEPALIVE, 1)]
     if sys.platform == "linux":
