@@ -66,9 +66,9 @@ def answers(*texts: str) -> pl.DataFrame:
     )
 
 
-def sentences(table: pl.DataFrame, teacher_logprob: float = -0.1) -> pl.DataFrame:
+def sentences(table: pl.DataFrame) -> pl.DataFrame:
     """Each answer as one sentence, which the teacher likes and the others do not."""
-    sums = {f"{model}_sum_logprob": teacher_logprob if model == "teacher" else -3.0 for model in MODELS}
+    sums = {f"{model}_sum_logprob": -0.1 if model == "teacher" else -3.0 for model in MODELS}
     columns = {**sums, **{f"{model}_num_tokens": 1 for model in MODELS}, **{f"{model}_prob": 0.5 for model in MODELS}}
     literals = {name: pl.lit(value) for name, value in columns.items()}
     return table.drop("text").with_columns(

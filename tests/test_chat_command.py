@@ -160,8 +160,8 @@ def test_a_person_may_type_and_end_with_ctrl_c(project: Project, tmp_path: Path)
     assert kept and not any(b"tokens in" in log.read_bytes() for log in kept)  # said to the person, not to the run
 
 
-def _until(terminal: int, wanted: bytes, seconds: float = 300.0) -> bytes:
-    said, ends = b"", time.monotonic() + seconds
+def _until(terminal: int, wanted: bytes) -> bytes:
+    said, ends = b"", time.monotonic() + 300.0
     while wanted not in said and time.monotonic() < ends:
         said += os.read(terminal, 4096)
     return said

@@ -98,9 +98,9 @@ def test_a_seed_by_hand_and_no_two_alike() -> None:
     assert max(seeds) > 2**61
 
 
-def completion(teacher: PromptedModel, text: str = TEXT) -> Completion:
-    """The teacher's own tokens of a text, with a different logprob each."""
-    encoded = teacher.chat.encode_response("4 + 3?", text)
+def completion(teacher: PromptedModel) -> Completion:
+    """The teacher's own tokens of TEXT, with a different logprob each."""
+    encoded = teacher.chat.encode_response("4 + 3?", TEXT)
     token_ids = encoded.token_ids[encoded.num_prompt_tokens :]
     return Completion("r1", token_ids, [-0.25 * index for index in range(len(token_ids))], "stop")
 

@@ -26,9 +26,9 @@ def against(answer: object, schema: object) -> Judgement:
     return verify("json:schema", json.dumps(answer), Asked("q", json.dumps(schema), "{}"))
 
 
-def fault(schema: object, metadata: str = "{}") -> str:
+def fault(schema: object) -> str:
     reference = "" if schema is None else json.dumps(schema)
-    return reference_fault("json:schema", Asked("q", reference, metadata)) or ""
+    return reference_fault("json:schema", Asked("q", reference, "{}")) or ""
 
 
 @pytest.mark.parametrize(

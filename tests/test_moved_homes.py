@@ -31,7 +31,7 @@ def moved(copy: Project, tmp_path: Path) -> Project:
     return Project(tmp_path / "moved", copy.recipe)
 
 
-def folders(home: Path, checkpoints: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[Path]:
+def folders(checkpoints: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[Path]:
     """As `dasd audit checkpoint` names them; none of them may be at fault."""
     found = []
     for checkpoint in checkpoints:
@@ -52,7 +52,7 @@ def test_a_moved_home_has_its_weights_and_nothing_to_do(
     checkpoints = trained(moved)
     assert len(checkpoints) == 3
     expected = [moved.home / "checkpoints" / checkpoint for checkpoint in checkpoints]
-    assert folders(moved.home, checkpoints, capsys) == expected
+    assert folders(checkpoints, capsys) == expected
     assert moved.run() == 0 and moved.fake.trained == []
     assert list(verify(moved.warehouse)) == []
     viewer = create_app(Viewer(Lake(home=str(moved.home)), moved.recipe), Access.to("127.0.0.1"))
@@ -68,7 +68,7 @@ def test_a_copy_names_its_own_weights_not_the_originals(
     for folder in (copy.home / "checkpoints").iterdir():
         (folder / "model.safetensors").write_bytes(b"changed")
     monkeypatch.setenv("DASD_HOME", str(other.home))
-    assert all(folder.parent == other.home / "checkpoints" for folder in folders(other.home, trained(other), capsys))
+    assert all(folder.parent == other.home / "checkpoints" for folder in folders(trained(other), capsys))
     chained = chain(other.warehouse, other.engines, other.recipe)
     assert {Path(one.spec.model).parent for one in chained[2:]} == {other.home / "checkpoints"}
     assert other.run() == 0

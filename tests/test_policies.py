@@ -186,9 +186,9 @@ def test_equal_tokens_are_reached_by_further_responses_where_they_are_asked_for(
     assert most - table["cost"].max() < filled <= most
 
 
-def big_pool(num_rows: int, seed: int = 0) -> pl.DataFrame:
+def big_pool(num_rows: int) -> pl.DataFrame:
     """Four responses a question, their lengths log-normal and the score following them, so that DAS takes long ones."""
-    drawn = np.random.default_rng(seed)
+    drawn = np.random.default_rng(0)
     lengths = np.exp(drawn.normal(6, 0.5, num_rows)).astype(int) + 1
     return pl.DataFrame(
         {

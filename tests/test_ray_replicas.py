@@ -87,8 +87,8 @@ def cluster() -> Iterator[Cluster]:
         started.shutdown()
 
 
-def replicas(cluster: Cluster, load: Callable, num: int = 2, patience_s: float = 60.0) -> RayReplicas:  # type: ignore[type-arg]
-    return RayReplicas(load, num, Placing(cluster.address, CORE, patience_s), TESTS / "no_model", None)
+def replicas(cluster: Cluster, load: Callable, num: int = 2) -> RayReplicas:  # type: ignore[type-arg]
+    return RayReplicas(load, num, Placing(cluster.address, CORE, 60.0), TESTS / "no_model", None)
 
 
 def wait_until(happens: Callable[[], bool], seconds: float = 120.0) -> None:

@@ -38,9 +38,9 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def rows(dataset: str, size: int = 3) -> Iterator[tuple[Asked, str]]:
+def rows(dataset: str) -> Iterator[tuple[Asked, str]]:
     """Rows as landing stores them, with the dataset's own answer, or one that is right where it gives none."""
-    for entry in create_dataset(dataset, seed=1, size=size):
+    for entry in create_dataset(dataset, seed=1, size=3):
         metadata = json.dumps(entry["metadata"], sort_keys=True)
         yield Asked(entry["question"], entry["answer"] or "", metadata), entry["answer"] or solved(dataset, entry)
 

@@ -110,9 +110,9 @@ def test_the_demo_runs_and_is_seen(installed: Installed) -> None:
         assert b"dagster_webserver_version" in fetched("http://127.0.0.1:3918/server_info")
 
 
-def fetched(address: str, seconds: float = 120.0) -> bytes:
+def fetched(address: str) -> bytes:
     """The page, as soon as somebody serves it."""
-    ends = time.monotonic() + seconds
+    ends = time.monotonic() + 120.0
     while True:
         try:
             with urllib.request.urlopen(address, timeout=30) as answer:

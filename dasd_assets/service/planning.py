@@ -148,7 +148,7 @@ class Planner:
         stale = [one for one in self._stale(known, tables, quarantined) if one.batch not in quarantined]
         return Outlook(known, quarantined, stale, self._steps(stale))
 
-    def training_plan(self, now: float | None = None) -> Plan:
+    def training_plan(self) -> Plan:
         """The training that the current datasets call for, even where the data they were made from are out of date."""
         known, data = batches(self.instance), self._data()
         tables = self._tables(known)
@@ -161,7 +161,7 @@ class Planner:
         if steps and (num_withdrawn := self._num_withdrawn()):
             withdrawn = number_of(num_withdrawn, "withdrawn question is", "withdrawn questions are")
             return Plan(waiting=[f"{withdrawn} in the datasets: first selection"])
-        return self._sorted(Plan(), steps, quarantined, now)
+        return self._sorted(Plan(), steps, quarantined, None)
 
     def _num_withdrawn(self) -> int:
         """How many withdrawn questions are in the datasets; not the mixed one, which a training makes again itself."""

@@ -49,10 +49,10 @@ def chain_sum(min_terms: int, max_terms: int, seed: int) -> ProceduralDataset:
     return create_dataset("chain_sum", seed=seed, size=ROWS_PER_SEED, **config)
 
 
-def questions(split: Split, seed: int = SEED) -> Iterator[QuestionRow]:
+def questions(split: Split) -> Iterator[QuestionRow]:
     """Endless rows of one split (3-6 terms), each question text once."""
     seen: set[str] = set()
-    entries = chain_sum(3, 6, seed)
+    entries = chain_sum(3, 6, SEED)
     for index in count():
         row = prompt_row(entries[index])
         question = str(row["question"])

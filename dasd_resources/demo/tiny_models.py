@@ -28,6 +28,7 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 END_OF_TURN = "<|im_end|>"
+BATCH_SIZE, PEAK_LEARNING_RATE = 16, 4e-3
 
 
 @dataclass(frozen=True)
@@ -173,16 +174,16 @@ def fit(
     model.eval()
 
 
-def make(tiny_model: TinyModel, seed: int, batch_size: int = 16, peak: float = 4e-3) -> Made:
+def make(tiny_model: TinyModel, seed: int) -> Made:
     """Tokenizer, then model."""
     rng = Random(f"{tiny_model.folder.name}-{seed}")
     torch.manual_seed(seed)
     corpus = (e.context + e.target for e in (tiny_model.draw(rng) for _ in range(4000)))
     tokenizer = make_tokenizer(corpus, tiny_model.vocab_size)
     model = untrained(tiny_model, tokenizer)
-    batches = drawn_batches(tiny_model, tokenizer, rng, batch_size)
+    batches = drawn_batches(tiny_model, tokenizer, rng, BATCH_SIZE)
     for num_steps in tiny_model.num_steps:
-        fit(model, batches, num_steps, peak)
+        fit(model, batches, num_steps, PEAK_LEARNING_RATE)
     return model, tokenizer
 
 

@@ -54,20 +54,20 @@ def family_row(family: Family, index: int, seed: int) -> QuestionRow | None:
     return row | {"metadata": metadata_of(row) | {"level": family.level(row)}}
 
 
-def questions(family: Family, split: Split, seed: int = SEED) -> Iterator[QuestionRow]:
+def questions(family: Family, split: Split) -> Iterator[QuestionRow]:
     """Rows of one split, each question text once; endless as long as the family has questions."""
     seen: set[str] = set()
     for index in count():
-        row = family_row(family, index, seed)
+        row = family_row(family, index, SEED)
         if row is None or (question := str(row["question"])) in seen or split_of(question) != split:
             continue
         seen.add(question)
         yield row
 
 
-def first_rows(split: Split, per_family: int, seed: int = SEED) -> list[QuestionRow]:
+def first_rows(split: Split, per_family: int) -> list[QuestionRow]:
     """The first rows of a split, family after family."""
-    return [row for family in FAMILIES for row in islice(questions(family, split, seed), per_family)]
+    return [row for family in FAMILIES for row in islice(questions(family, split), per_family)]
 
 
 def write_prompt_files(folder: Path, per_family: int = NUM_PROMPTS) -> list[Path]:
