@@ -19,7 +19,6 @@ class StoredPrompt:
     """
 
     prompt_id: str
-    question_key: str
     batch: str
     source_line: int
     id_fields: str | None
@@ -40,11 +39,11 @@ def find_prompts(reading: Reading, keys: Sequence[str], existing: Sequence[str])
 
 def stored_prompts(reading: Reading, keys: Sequence[str]) -> dict[str, list[StoredPrompt]]:
     """Key -> its rows of `prompts`, of existing and of removed batches."""
-    query = """SELECT prompt_id, question_key, batch, source_line, id_fields FROM prompts
+    query = """SELECT question_key, prompt_id, batch, source_line, id_fields FROM prompts
         WHERE question_key IN (SELECT unnest($keys::VARCHAR[])) ORDER BY batch, source_line"""
     found: dict[str, list[StoredPrompt]] = {}
-    for row in reading.read(query, {"keys": list(keys)}).iter_rows():
-        found.setdefault(row[1], []).append(StoredPrompt(*row))
+    for key, *row in reading.read(query, {"keys": list(keys)}).iter_rows():
+        found.setdefault(key, []).append(StoredPrompt(*row))
     return found
 
 
