@@ -1,5 +1,6 @@
 """The embedded default: questions that never leak, tokenizers that lose nothing, models that load."""
 
+import runpy
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -10,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from dasd_resources.demo import check_models, examples, tiny_models
+from dasd_resources.demo import examples, tiny_models
 from dasd_resources.demo import questions as demo_questions
 from dasd_resources.demo.questions import TEST_FILE, read_rows, score, split_of, write_prompt_files, write_test_file
 from dasd_resources.demo.traces import QUESTION, SumStep, canonical, slip, steps_of, worked_body
 
+CHECK = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "check_models.py"))
 DEMO = TEST_FILE.parent
 TOKENIZERS = {name: AutoTokenizer.from_pretrained(DEMO / name) for name in ("teacher", "student")}
 both_models = pytest.mark.parametrize("name", ["teacher", "student"])
@@ -95,7 +97,7 @@ def test_a_slip_is_always_wrong(seed: int) -> None:
 def test_a_trace_ends_in_the_right_answer(seed: int) -> None:
     sentences, slipped, separator = worked_body("4 - 7 + 9", Random(seed), slip_at=1)
     text = canonical(separator.join(sentences), 6)
-    assert check_models.final_answer(text) == "6"
+    assert CHECK["final_answer"](text) == "6"
     assert " 6." not in sentences[slipped - 1]
     assert any("9" in sentence and "6." in sentence for sentence in sentences[slipped:])
 
@@ -157,10 +159,8 @@ def test_models_load_and_answer_with_a_thinking_part(name: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(DEMO / name)
     assert model.config.vocab_size == len(TOKENIZERS[name])
     prompt = {"teacher": None, "student": tiny_models.STUDENT_SYSTEM_PROMPT}[name]
-    speaker = check_models.LoadedModel(model, TOKENIZERS[name], prompt)
-    texts = speaker.tokenizer.batch_decode(
-        check_models.sample(speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6)
-    )
+    speaker = CHECK["LoadedModel"](model, TOKENIZERS[name], prompt)
+    texts = speaker.tokenizer.batch_decode(CHECK["sample"](speaker, [speaker.prompt(read_rows(TEST_FILE)[0])] * 8, 0.6))
     assert sum(text.startswith("<think>\n") and "\n</think>\nThe answer is " in text for text in texts) >= 6
 
 

@@ -1,6 +1,7 @@
 """The world of the experiments: questions of graded difficulty, several right ways to each, models that load."""
 
 import json
+import runpy
 import tomllib
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dasd_resources.demo import check_models, make_models, tiny_models
+from dasd_resources.demo import make_models, tiny_models
 from dasd_resources.demo.questions import QuestionRow, assert_disjoint, read_rows, score
 from dasd_resources.demo.traces import canonical
 from dasd_resources.recipe import load_recipe
@@ -36,6 +37,7 @@ from dasd_resources.school.sums import slip_total
 from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.reasoning_gym_tasks import check_reasoning_gym, judge_reasoning_gym
 
+CHECK = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "check_models.py"))
 TOKENIZERS = {role: AutoTokenizer.from_pretrained(SCHOOL / role) for role in ("teacher", "student")}
 both_models = pytest.mark.parametrize("role", ["teacher", "student"])
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.domain)
@@ -92,7 +94,7 @@ def test_the_verifier_takes_every_landed_row_and_a_right_answer(prompts: list[Qu
         assert check_reasoning_gym(asked) is None
         answer = canonical("", reference).partition("</think>")[2]
         assert judge_reasoning_gym(answer, asked).outcome == "correct"
-        assert check_models.final_answer(answer) == reference
+        assert CHECK["final_answer"](answer) == reference
         assert judge_reasoning_gym(f"The answer is {reference}1.", asked).outcome == "incorrect"
 
 
@@ -201,10 +203,10 @@ def test_models_load_and_answer_with_a_thinking_part(role: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(SCHOOL / role)
     assert model.config.vocab_size == len(TOKENIZERS[role])
     prompt = {"teacher": None, "student": tiny_models.STUDENT_SYSTEM_PROMPT}[role]
-    speaker = check_models.LoadedModel(model, TOKENIZERS[role], prompt)
+    speaker = CHECK["LoadedModel"](model, TOKENIZERS[role], prompt)
     rows = read_rows(HELD_OUT_FILES["validation"])[:: NUM_HELD_OUT["validation"]]
     assert {row["domain"] for row in rows} == set(FAMILY_OF_DOMAIN)
-    everything = check_models.answered(speaker, rows, 0.6, samples=2)
+    everything = CHECK["answered"](speaker, rows, 0.6, samples=2)
     texts = [text for per_question in everything.texts for text in per_question]
     assert sum(text.startswith("<think>\n") and "\n</think>\nThe answer is " in text for text in texts) >= 3
     assert everything.only("letters").correct.shape == (1, 2)

@@ -1,5 +1,7 @@
 """Measures a world's models with plain PyTorch: accuracy per domain before, between and after two SFT stages.
 
+    python bench/check_models.py [demo | school]
+
 Left out, because the pipeline is there for it: divergence-aware sampling, filters, mixed policy, provenance.
 """
 
