@@ -22,6 +22,7 @@ WITHOUT_TORCHVISION := $(if $(NEEDS_CPU_TORCH),$(BIN)/python -m pip uninstall --
 .PHONY: demo experiments experiments-all school test test-ui drill ui check docs bench bench-scale models clean
 .DELETE_ON_ERROR:
 
+# The questions are landed here, as `dasd run` brings them only to a home that has none: demo and school may share one.
 demo: $(VENV)/.installed
 	$(BIN)/python -m dasd_resources.demo.questions $(DASD_HOME)/prompts
 	$(BIN)/dasd run --recipe demo
