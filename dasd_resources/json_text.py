@@ -1,9 +1,12 @@
-"""Values as strict JSON, which has no NaN and no infinity."""
+"""Strict JSON: it has no NaN, no infinity and no repeated key, and what is read is nested MAX_DEPTH deep at most."""
 
 import json
 import math
+from collections import Counter
 
-from dasd_resources.visible_text import ODD, visible
+from dasd_resources.visible_text import ODD, excerpt, visible
+
+MAX_DEPTH = 100  # of objects and lists within each other
 
 
 def json_text(value: object) -> str:
@@ -19,6 +22,29 @@ def finite(value: object) -> object:
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def depth(value: object) -> int:
+    """How many objects and lists are within each other, at most."""
+    deep, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        deep += 1
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    return deep
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An `object_pairs_hook` of `json`. Raises ValueError for a repeated key."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {excerpt(key)}")
+    return value
+
+
+def no_constant(name: str) -> None:
+    """A `parse_constant` of `json`. Raises ValueError for NaN and infinity."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text(value: object) -> str:

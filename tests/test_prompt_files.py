@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dasd_resources.content_hash import content_hash
+from dasd_resources.json_text import MAX_DEPTH
 from dasd_resources.landing.folder_contents import landed_files
 from dasd_resources.landing.prompt_files import (
-    MAX_DEPTH,
     MAX_REJECTED,
     Prompt,
     read_prompts,

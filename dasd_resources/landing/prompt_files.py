@@ -12,13 +12,13 @@ import math
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from dasd_resources.json_text import MAX_DEPTH, depth, no_constant, unique
 from dasd_resources.landing.columns import UnmappableRow, mapped, without_question
 from dasd_resources.landing.question_identity import question_key
 from dasd_resources.landing.rejections import DUPLICATES, RejectedPrompt, RejectionKind
@@ -30,7 +30,6 @@ from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.visible_text import excerpt
 
 MAX_REJECTED = 100_000  # rows of a file, if they are also most of it: each takes 10 microseconds and 600 bytes
-MAX_DEPTH = 100  # of a row's nested objects and lists
 # Marks in a row over one letter. Unicode's composition takes the square of their number: 80,000 marks took 7 s, and a
 # row has room for six times as many. Unicode's own stream-safe form allows 30.
 MAX_MARKS = 1000
@@ -86,7 +85,7 @@ def mapped_row(row: Fields, columns: Columns | None) -> Fields:
         ours = mapped(columns, row)
     except UnmappableRow as error:
         raise InvalidRow("invalid_field", f"landing.columns: {error}") from None
-    if _depth(ours) > MAX_DEPTH:
+    if depth(ours) > MAX_DEPTH:
         raise InvalidRow("invalid_field", f"landing.columns: the row is nested more than {MAX_DEPTH} deep")
     return ours
 
@@ -203,7 +202,7 @@ def _said(domain: str, reference_answer: str | None, verifier: str | None) -> tu
 def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object]:
     """A JSON object without repeated keys, NaN or infinity. Raises InvalidRow with code `kind` for anything else."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}: {excerpt(text)}"
         raise InvalidRow(kind, message) from None
@@ -211,30 +210,9 @@ def _object(text: str, kind: RejectionKind = "invalid_json") -> dict[str, object
         raise InvalidRow(kind, f"{error}: {excerpt(text)}") from None
     if not isinstance(value, dict):
         raise InvalidRow(kind, f"not a JSON object: {excerpt(text)}")
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and depth(value) > MAX_DEPTH:
         raise InvalidRow(kind, f"nested more than {MAX_DEPTH} deep: {excerpt(text)}")
     return value
-
-
-def _depth(value: object) -> int:
-    """How many objects and lists are within each other, at most."""
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
-    return depth
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {excerpt(key)}")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def prompt_of(name: str, line: int, row: Fields, found: Fields, columns: Columns | None) -> Prompt:

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from functools import cache
 
+from dasd_resources.json_text import MAX_DEPTH, depth, no_constant, unique
 from dasd_resources.verifiers.final_answer import extract_answer
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
 from dasd_resources.visible_text import excerpt
 
 MAX_CHARS = 50_000
-MAX_DEPTH = 100
 SCHEMA_KEYS = ("json_schema", "schema", "response_format")
 
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
@@ -149,27 +149,16 @@ def _parsed(text: str, exact: bool) -> object:
 
 
 def _limited(value: object) -> object:
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise NoJson(f"JSON is nested more than {MAX_DEPTH} deep")
-        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    if depth(value) > MAX_DEPTH:
+        raise NoJson(f"JSON is nested more than {MAX_DEPTH} deep")
     return value
 
 
 @cache
 def _decoder(exact: bool) -> json.JSONDecoder:
     return json.JSONDecoder(
-        object_pairs_hook=_unique, parse_float=_decimal if exact else _finite, parse_constant=_no_constant
+        object_pairs_hook=unique, parse_float=_decimal if exact else _finite, parse_constant=no_constant
     )
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise NoJson("a key is repeated")
-    return value
 
 
 def _decimal(text: str) -> Decimal:
@@ -183,10 +172,6 @@ def _finite(text: str) -> float:
     if abs(value := float(text)) == float("inf"):
         raise NoJson(f"{excerpt(text)} is too large")
     return value
-
-
-def _no_constant(name: str) -> None:
-    raise NoJson(f"{name} is not JSON")
 
 
 def _schema(asked: Asked) -> object:
