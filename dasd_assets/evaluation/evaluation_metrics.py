@@ -7,15 +7,15 @@ import polars as pl
 
 from dasd_assets.evaluation.accuracy import BY
 from dasd_assets.evaluation.metrics import METRICS, Estimate, metrics
-from dasd_assets.evaluation.outcomes import SETTING, outcomes
+from dasd_assets.evaluation.outcomes import SETTING, evaluation_params, outcomes
 from dasd_assets.evaluation.questions import EVALUATION, asked_questions
 from dasd_assets.evaluation.traits import TRAITS, find_traits, traits_version
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.markdown import table
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.rules.checkpoints import CHAIN, chain_reads, checkpoint_names, current_checkpoints
-from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, asked_with_several
-from dasd_assets.rules.verdict import VERIFYING_LIMITS, verifier_version
+from dasd_assets.rules.last_prompts import ASKED, OF_CHECKPOINTS, SAMPLING, asked_with_several
+from dasd_assets.rules.verdict import VERIFYING_LIMITS
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Row, Warehouse
@@ -127,19 +127,11 @@ def _with_traits(warehouse: Warehouse, recipe: Recipe, checkpoints: Sequence[str
 def current_metrics(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:
     """`evaluation_metrics` of the recipe's current checkpoints, as it evaluates now; `checkpoint` is their name."""
     current = current_checkpoints(warehouse, recipe).select("checkpoint_id", checkpoint="name")
-    query = """WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)
+    query = f"""WITH {ASKED}
         SELECT m.* FROM evaluation_metrics m JOIN asked USING (benchmark, max_tokens)
         WHERE list_contains($ids, checkpoint_id) AND top_p = $top_p AND num_samples = $samples
             AND list_contains($temperatures, temperature) AND verifier_version = $verifier"""
-    params = {
-        "names": [benchmark.name for benchmark in recipe.evaluation.benchmarks],
-        "limits": [benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks],
-        "ids": current["checkpoint_id"].to_list(),
-        "top_p": recipe.evaluation.top_p,
-        "samples": recipe.evaluation.samples_per_question,
-        "temperatures": list(recipe.evaluation.temperatures),
-        "verifier": verifier_version(recipe),
-    }
+    params = evaluation_params(recipe, current["checkpoint_id"])
     stored = warehouse.read(query, params).join(question_sets(warehouse), on=["benchmark", "question_set"], how="semi")
     found = stored.join(current, on="checkpoint_id")
     return found.with_columns(pl.col("checkpoint").cast(pl.Enum(checkpoint_names(recipe)))).sort(*BY, "metric")

@@ -6,26 +6,26 @@ took (`NOT_ATTEMPTS`) was not asked yet, nor was one that a killed run did not c
 several prompts, the answers to the last count alone (`rules/last_prompts`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
 from dasd_assets.rules.checkpoints import checkpoint_names, current_checkpoints
-from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import ANSWER, ASKED, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
 from dasd_assets.rules.verdict import verifier_version
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
 
 SETTING = ["checkpoint_id", "benchmark", "temperature"]
-_ASKED = f"{ANSWER}, verifier_version, instruction, judged_by"
+_WANTED = f"{ANSWER}, verifier_version, instruction, judged_by"
 
 
 def _same(other: str) -> str:
     """The condition that a row of another table is of the wanted answer."""
-    return " AND ".join(f"{other}.{name} IS NOT DISTINCT FROM w.{name}" for name in _ASKED.split(", "))
+    return " AND ".join(f"{other}.{name} IS NOT DISTINCT FROM w.{name}" for name in _WANTED.split(", "))
 
 
-_OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
+_OUTCOMES = f"""WITH {ASKED},
     wanted AS (
         SELECT m.checkpoint_id, q.benchmark, t.temperature, $top_p::DOUBLE AS top_p, asked.max_tokens, q.question_id,
             q.instruction, q.judged_by, s.sample_index::INTEGER AS sample_index, $verifier AS verifier_version
@@ -34,9 +34,9 @@ _OUTCOMES = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, un
             (SELECT unnest($temperatures::DOUBLE[]) AS temperature) t,
             range($samples) s(sample_index)),
     asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
-    answers AS ({newest_answers(OF_CHECKPOINTS, _ASKED)}),
-    failed AS ({failed_answers(OF_CHECKPOINTS, _ASKED)})
-    SELECT {", ".join(f"w.{name}" for name in _ASKED.split(", "))}, e.evaluation_id,
+    answers AS ({newest_answers(OF_CHECKPOINTS, _WANTED)}),
+    failed AS ({failed_answers(OF_CHECKPOINTS, _WANTED)})
+    SELECT {", ".join(f"w.{name}" for name in _WANTED.split(", "))}, e.evaluation_id,
         CASE WHEN e.evaluation_id IS NOT NULL THEN 'answered' WHEN f.checkpoint_id IS NOT NULL THEN 'failed'
             ELSE 'missing' END AS status,
         CASE WHEN e.evaluation_id IS NOT NULL THEN e.correct WHEN f.checkpoint_id IS NOT NULL THEN FALSE END AS correct,
@@ -54,7 +54,13 @@ def outcomes(
     where failed, None where missing; kind, num_tokens, cut_off: None unless answered. unasked: with
     evaluations of which nothing was asked yet, which are left out else.
     """
-    params = {
+    found = warehouse.read(_OUTCOMES, evaluation_params(recipe, checkpoints))
+    return found if unasked else found.filter((pl.col("status") != "missing").any().over(SETTING))
+
+
+def evaluation_params(recipe: Recipe, checkpoints: Iterable[str]) -> dict[str, object]:
+    """The parameters of a query for what the recipe's `evaluation` asks of these checkpoints; `ASKED` takes two."""
+    return {
         "names": [benchmark.name for benchmark in recipe.evaluation.benchmarks],
         "limits": [benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks],
         "ids": list(dict.fromkeys(checkpoints)),
@@ -63,8 +69,6 @@ def outcomes(
         "temperatures": list(recipe.evaluation.temperatures),
         "verifier": verifier_version(recipe),
     }
-    found = warehouse.read(_OUTCOMES, params)
-    return found if unasked else found.filter((pl.col("status") != "missing").any().over(SETTING))
 
 
 def checkpoint_outcomes(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import polars as pl
 
 from dasd_assets.rules.checkpoints import CHAIN, current_checkpoints
 from dasd_assets.rules.instructions import asked_as
-from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, last_prompts, newest_answers
+from dasd_assets.rules.last_prompts import ANSWER, ASKED, OF_CHECKPOINTS, last_prompts, newest_answers
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING, VERIFYING_LIMITS, verifier_version
 from dasd_resources.chat import Chat, Encoded, UnsupportedQuestion
@@ -38,7 +38,7 @@ def sampled_answers(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     Returns answer_id, checkpoint_id, checkpoint (its name), benchmark, temperature, question_id, sample_index, correct,
     kind, finish_reason, text, question (as it was asked), system_prompt. Empty where the recipe has no `provenance`.
     """
-    query = f"""WITH asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens),
+    query = f"""WITH {ASKED},
             questions AS (SELECT q.*, max_tokens FROM benchmark_questions q JOIN asked USING (benchmark)
                 QUALIFY row_number() OVER (PARTITION BY benchmark ORDER BY question_id) <= $questions),
             asked_last AS ({last_prompts(OF_CHECKPOINTS)})

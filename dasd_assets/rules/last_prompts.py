@@ -9,6 +9,8 @@ releases, which lack rows of that table, have the order of `evaluations`. All is
 SAMPLING = "checkpoint_id, benchmark, temperature, top_p, max_tokens"
 ANSWER = f"{SAMPLING}, question_id, sample_index"
 OF_CHECKPOINTS = "checkpoint_id IN (SELECT unnest($ids::VARCHAR[]))"
+# The benchmarks that a recipe names, for a statement's WITH.
+ASKED = "asked AS (SELECT unnest($names::VARCHAR[]) AS benchmark, unnest($limits::INTEGER[]) AS max_tokens)"
 
 
 def last_prompts(where: str) -> str:
