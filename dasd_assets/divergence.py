@@ -23,6 +23,7 @@ from dasd_assets.rules.scores import (
     threshold_version,
 )
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
+from dasd_assets.sentence_probabilities import SENTENCES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.passes import passes
@@ -190,22 +191,20 @@ _OF_RULE = "batch = $batch AND student_fingerprint = $student_fingerprint AND th
 _TYPE_COUNTS = f"SELECT sentence_type, count(*) FROM sentence_types WHERE {_OF_RULE} GROUP BY ALL"
 _RANKING = f"""SELECT response_id, score FROM response_scores WHERE {_OF_RULE} AND score_name = $score_name
     ORDER BY response_id"""
-_SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
-    AND segmenter_version = $segmenter_version"""
-_LENGTHS = f"SELECT response_id, count(*) AS num_sentences {_SENTENCES} GROUP BY response_id ORDER BY response_id"
+_LENGTHS = f"SELECT response_id, count(*) AS num_sentences {SENTENCES} GROUP BY response_id ORDER BY response_id"
 _IN_PASS = "response_id BETWEEN $first AND $last"
 # What a difference is made of, per token and per character.
 _COMPARED = "p.start, p.stop, p.teacher_sum_logprob, p.teacher_num_tokens, p.student_sum_logprob, p.student_num_tokens"
 # The join keeps the ids of responses alone: sentences stream by, each file of them read once.
-_UNTYPED = f"""SELECT p.response_id, p.batch, p.student_fingerprint, p.sentence_index, {_COMPARED} FROM ({_SENTENCES}) p
+_UNTYPED = f"""SELECT p.response_id, p.batch, p.student_fingerprint, p.sentence_index, {_COMPARED} FROM ({SENTENCES}) p
     WHERE p.response_id NOT IN (SELECT s.response_id FROM ({_LENGTHS}) s
         JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_types WHERE {_OF_RULE} GROUP BY response_id) t
         USING (response_id) WHERE t.num_sentences >= s.num_sentences)"""
 _TYPES = f"FROM sentence_types WHERE {_OF_RULE} AND {_IN_PASS}"
 # A response that was typed by halves, as after a kill, waits for the other: what is scored is not scored again.
-_UNSCORED = f"""SELECT p.response_id, {_COMPARED}, t.sentence_type FROM ({_SENTENCES} AND {_IN_PASS}) p
+_UNSCORED = f"""SELECT p.response_id, {_COMPARED}, t.sentence_type FROM ({SENTENCES} AND {_IN_PASS}) p
         JOIN ({_TYPES}) t USING (response_id, sentence_index)
-    WHERE p.response_id NOT IN (SELECT s.response_id FROM ({_SENTENCES} AND {_IN_PASS}) s
+    WHERE p.response_id NOT IN (SELECT s.response_id FROM ({SENTENCES} AND {_IN_PASS}) s
         ANTI JOIN ({_TYPES}) USING (response_id, sentence_index))
     AND p.response_id NOT IN (SELECT response_id FROM response_scores
         WHERE {_OF_RULE} AND {_IN_PASS} AND list_contains($names, score_name)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 RESPONSES_AT_ONCE = 64  # in Python; of 65,536 tokens, 85 MB of lists and text
 SENTENCES_AT_ONCE = 200_000  # 550 bytes each while they are written
 PLOTTED = 100_000  # sentences of a batch, drawn at random
-_OF_BATCH = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
+SENTENCES = """FROM sentence_probabilities WHERE batch = $batch AND student_fingerprint = $student_fingerprint
     AND segmenter_version = $segmenter_version"""
-_MEANS = f"SELECT count(*), avg(teacher_prob), avg(student_prob) {_OF_BATCH}"
-PROBS = f"""SELECT teacher_prob AS teacher, student_prob AS student FROM (FROM (SELECT * {_OF_BATCH})
+_MEANS = f"SELECT count(*), avg(teacher_prob), avg(student_prob) {SENTENCES}"
+PROBS = f"""SELECT teacher_prob AS teacher, student_prob AS student FROM (FROM (SELECT * {SENTENCES})
     USING SAMPLE reservoir({PLOTTED} ROWS) REPEATABLE (1))"""
 
 

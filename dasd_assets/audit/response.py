@@ -94,15 +94,19 @@ def audit_continuation(reading: Reading, continuation_id: str) -> Record:
     """A continuation back to its cut, rollout, checkpoint, reference response and question."""
     key = {"id": continuation_id}
     continuation = reading.read(_CONTINUATION, key).row(0, named=True)
-    rollout = reading.read(_ROLLOUT, {"id": continuation["rollout_id"]}).to_dicts()
     return {
         "continuation": continuation,
         "cut": reading.read(_CUT, {"id": continuation["rollout_id"]}).to_dicts(),
-        "rollout": rollout[0] if rollout else None,
+        "rollout": rollout_record(reading, continuation["rollout_id"]),
         "verdicts": reading.read(_CONTINUATION_VERDICTS, key).to_dicts(),
         "teacher": _teacher(reading, continuation["teacher_fingerprint"]),
         "prompt": prompt_record(reading, continuation["prompt_id"]),
     }
+
+
+def rollout_record(reading: Reading, rollout_id: str) -> Record | None:
+    """A rollout of the student; None where there is none of this id."""
+    return next(iter(reading.read(_ROLLOUT, {"id": rollout_id}).to_dicts()), None)
 
 
 def _teacher(reading: Reading, fingerprint: str) -> list[Record]:

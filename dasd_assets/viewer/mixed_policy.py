@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.audit.prompt import Record, prompt_record
-from dasd_assets.audit.response import audit_continuation
+from dasd_assets.audit.response import audit_continuation, rollout_record
 from dasd_assets.rules.filters.catalogue import continuation_filter_version, required_filters
 from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import runs
@@ -46,8 +46,6 @@ _OF_ROLLOUT = (
 _ROWS = f"""SELECT r.*, c.continuation_id, c.passed, c.failed
     FROM {measured("student_rollouts", "num_tokens", *_OF_ROLLOUT)} r
         LEFT JOIN ({_CONTINUED}) c USING (rollout_id)"""
-_ROLLOUT = """SELECT * EXCLUDE (token_ids, logprobs, offsets, num_tokens), len(token_ids) AS num_tokens
-    FROM student_rollouts WHERE rollout_id = $id"""
 _CONTINUATION_OF = "SELECT continuation_id FROM teacher_continuations WHERE rollout_id = $id ORDER BY ALL"
 _REFERENCE = "SELECT text FROM responses WHERE response_id = $id"
 _NEXT = {
@@ -132,17 +130,17 @@ def rollout(viewer: Viewer, request: Request) -> Response:
     """A rollout that was not cut, or was not continued yet; else where its continuation is."""
     identity = request.path_params["id"]
     with viewer.lake.reading() as reading:
-        found = reading.read(_ROLLOUT, {"id": identity}).to_dicts()
-        if not found:
+        found = rollout_record(reading, identity)
+        if found is None:
             raise AuditError(f"there is no rollout {identity}")
         return viewer.page(
             request,
             "rollout.html",
-            rollout=found[0],
-            prompt=prompt_record(reading, found[0]["prompt_id"]),
-            text=runs(found[0]["text"]),
+            rollout=found,
+            prompt=prompt_record(reading, found["prompt_id"]),
+            text=runs(found["text"]),
             continuations=reading.read(_CONTINUATION_OF, {"id": identity})["continuation_id"].to_list(),
-            reference=_reference(reading, found[0]),
+            reference=_reference(reading, found),
         )
 
 

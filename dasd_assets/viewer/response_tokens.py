@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dasd_assets.audit.prompt import Record
+from dasd_assets.audit.response import located
 from dasd_assets.rules.sentences import SEGMENTER_VERSION, attribute
-from dasd_assets.rules.typed_ids import AuditError, find_id
+from dasd_assets.rules.typed_ids import AuditError
 from dasd_assets.viewer.coloured import shown_text
 from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.visible_text import visible
@@ -21,23 +22,17 @@ _SENTENCE = """SELECT s.*, r.text, r.offsets AS teacher_offsets, r.logprobs AS t
     WHERE s.response_id = $id AND s.batch = $batch AND s.sentence_index = $index
     ORDER BY s.student_fingerprint = $student DESC, s.segmenter_version = $segmenter DESC, s.student_fingerprint,
         s.segmenter_version LIMIT 1"""  # as `typed_sentences` chooses
-_BATCH = "SELECT batch FROM responses WHERE response_id = $id"
 
 
 def sentence_tokens(viewer: Viewer, request: Request) -> Response:
     """The tokens of sentence `index`, counted from 0."""
+    index = request.path_params["index"]
     with viewer.lake.reading() as reading:
-        identity = find_id(reading, "response", request.path_params["id"])
-        params = {
-            "id": identity,
-            "batch": reading.read(_BATCH, {"id": identity}).item(0, 0),
-            "index": request.path_params["index"],
-            "student": viewer.student() or "",
-            "segmenter": SEGMENTER_VERSION,
-        }
+        key = located(reading, request.path_params["id"])
+        params = {**key, "index": index, "student": viewer.student() or "", "segmenter": SEGMENTER_VERSION}
         rows = reading.read(_SENTENCE, params).to_dicts()
     if not rows:
-        raise AuditError(f"response {identity} has no sentence {params['index'] + 1}, or the student has not scored it")
+        raise AuditError(f"response {key['id']} has no sentence {index + 1}, or the student has not scored it")
     [row] = rows
     return viewer.page(
         request,
