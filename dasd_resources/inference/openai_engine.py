@@ -21,7 +21,15 @@ from anyio.abc import ObjectSendStream
 from anyio.from_thread import start_blocking_portal
 
 from dasd_resources.chat import Chat
-from dasd_resources.inference.engine import Completion, Failure, FailureKind, GenerationRequest, Score, ScoringRequest
+from dasd_resources.inference.engine import (
+    MAX_MEAN_DIFFERENCE,
+    Completion,
+    Failure,
+    FailureKind,
+    GenerationRequest,
+    Score,
+    ScoringRequest,
+)
 from dasd_resources.inference.limits import (
     SAMPLED_TO_SCORE,
     check_generation,
@@ -60,9 +68,6 @@ PROBE_TOKENS = 16
 PROBE_TEMPERATURE = 2.0  # far from 1, so that tempered logprobs are far from raw ones
 PROBE_BYTES = 2**22
 PROBE_TIMEOUT_S = 300.0
-# Nats, on average, between raw logprobs of sampling and of prefill; bfloat16 makes some 0.01. Measured with vLLM 0.32:
-# 0.00 with raw_logprobs, 1.1 to 1.7 with processed_logprobs (at temperature 0.6 it would be 0.04 to 0.35).
-MAX_DIFFERENCE = 0.3
 # Of the text that a server makes of what it sampled for the probe, with ours: 1 where both have the same tokenizer, far
 # less where the ids are of different vocabularies.
 MIN_LIKENESS = 0.5
@@ -267,7 +272,7 @@ def _check_text(said: str, text: str | None) -> None:
 def _check_raw(sampled: Sequence[float], scored: Sequence[float]) -> None:
     """Raise BadReply if the logprobs that came with sampling are not those of the untempered distribution."""
     difference = _difference(sampled, scored)
-    if difference > MAX_DIFFERENCE:
+    if difference > MAX_MEAN_DIFFERENCE:
         raise BadReply(
             f"the logprobs it samples with at temperature {PROBE_TEMPERATURE:g} are {difference:.2f} nats from what it "
             "scores the same tokens with; start it with --logprobs-mode raw_logprobs, or else its numbers are wrong"
@@ -277,7 +282,7 @@ def _check_raw(sampled: Sequence[float], scored: Sequence[float]) -> None:
 def _check_same(of_prompt: Sequence[float], first: str, of_first: Sequence[float]) -> None:
     """Raise BadReply if the probe's prompt has other logprobs than under the first server."""
     difference = _difference(of_prompt, of_first)
-    if difference > MAX_DIFFERENCE:
+    if difference > MAX_MEAN_DIFFERENCE:
         raise BadReply(
             f"its logprobs of one text are {difference:.2f} nats from those of {first}: its weights are others"
         )

@@ -9,7 +9,7 @@ from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
 from dasd_assets.rules.sampling import sampling_request
 from dasd_resources.chat import without_empty_thinking
-from dasd_resources.inference.engine import Completion, Failure, Score, ScoringRequest
+from dasd_resources.inference.engine import MAX_MEAN_DIFFERENCE, Completion, Failure, Score, ScoringRequest
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import divide, visible_gpus
@@ -24,7 +24,6 @@ RESPONSES: dict[Thinking, tuple[str, ...]] = {
     "none": (ANSWER,),
 }
 NUM_TOKENS = 8  # sampled and scored again
-MAX_DIFFERENCE = 0.3  # nats, on average; bfloat16 makes some 0.01 between decode and prefill
 
 
 def find(role: str, spec: Model, engines: Engines, models: dict[str, PromptedModel]) -> str:
@@ -111,8 +110,8 @@ def absent(model: PromptedModel) -> str:
 def _agreement(sampled: Completion, scored: Score) -> str:
     difference = fmean(abs(a - b) for a, b in zip(sampled.logprobs, scored.logprobs, strict=True))
     message = f"{len(sampled.logprobs)} tokens sampled and scored again, {difference:.2g} nats apart on average"
-    if difference > MAX_DIFFERENCE:
+    if difference > MAX_MEAN_DIFFERENCE:
         raise CheckFailed(
-            f"{message}: more than {MAX_DIFFERENCE}; they are not both raw log-probabilities of one model"
+            f"{message}: more than {MAX_MEAN_DIFFERENCE}; they are not both raw log-probabilities of one model"
         )
     return message
