@@ -34,6 +34,7 @@ from dasd_assets.rules.imports import (
     without_dataset,
 )
 from dasd_assets.rules.landed import ITS_PROMPT, LANDED, LANDED_ASSET, LANDED_LOGPROBS
+from dasd_assets.student_logprobs import RESPONSES_PER_SCORING
 from dasd_resources.chat import Aligned
 from dasd_resources.inference.engine import Failure
 from dasd_resources.inference.engine_catalogue import ENGINES
@@ -43,7 +44,6 @@ from dasd_resources.storage.ledger import Ledger, missing
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 RESPONSES_PER_READ = 4096  # of 8,192 tokens: 400 MB of texts and lists
-RESPONSES_PER_SCORING = 1024
 _WANTED = "p.batch = $batch AND l.landed_id IN (SELECT unnest($ids::VARCHAR[]))"
 _TEXTS = f"""SELECT DISTINCT ON (l.landed_id) l.landed_id, l.text, l.finish_reason, p.question, p.system_prompt
     FROM {LANDED} l {ITS_PROMPT} WHERE {_WANTED} ORDER BY l.landed_id"""

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dasd_resources.demo import make_models, tiny_models
 from dasd_resources.demo.questions import QuestionRow, assert_disjoint, read_rows, score
-from dasd_resources.demo.traces import canonical
+from dasd_resources.demo.traces import DOUBTS, canonical
 from dasd_resources.recipe import load_recipe
 from dasd_resources.school import examples
 from dasd_resources.school.catalogue import FAMILIES, FAMILY_OF_DOMAIN
-from dasd_resources.school.family import DOUBTS, Family, Pen, Procedure, metadata_of
+from dasd_resources.school.family import Family, Pen, Procedure, metadata_of
 from dasd_resources.school.questions import (
     HELD_OUT_FILES,
     NUM_HELD_OUT,

@@ -7,9 +7,9 @@ import pytest
 
 from dasd_assets.rules.filters.work import equations, work
 from dasd_assets.rules.verdict import Verdict
-from dasd_resources.demo.traces import canonical
+from dasd_resources.demo.traces import DOUBTS, canonical
 from dasd_resources.school.catalogue import FAMILIES
-from dasd_resources.school.family import DOUBTS, Family, Pen
+from dasd_resources.school.family import Family, Pen
 from dasd_resources.school.questions import questions
 
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.domain for family in FAMILIES])

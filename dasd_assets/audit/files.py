@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dasd_resources.storage.data_files import DataFile, damaged, way_back
+from dasd_resources.storage.data_files import FROM_BACKUP, DataFile, damaged, way_back
 from dasd_resources.storage.lake import Lake, Reading
 from dasd_resources.storage.repair import files_not_dropped
 
-REMEDY = "restore it from a backup (`dasd restore`)"
 AGAIN = "restore a backup of before (`dasd restore`)"  # a row that is there is not made again
 REMEDIES = {  # of a wrong row, where there is one short of AGAIN
     "student_logprobs": f"if no sentence was made of it, `dasd rescore BATCH` and `dasd run`, else {AGAIN}"
@@ -44,5 +43,5 @@ def file_faults(lake: Lake) -> Iterator[tuple[DataFile, Fault]]:
 
 def _remedy(file: DataFile) -> str:
     if not file.newest:
-        return f"only snapshots {file.first} to {file.end} have it: {REMEDY}"
+        return f"only snapshots {file.first} to {file.end} have it: {FROM_BACKUP}"
     return f"{way_back(file)}; its rows cannot be read until then"

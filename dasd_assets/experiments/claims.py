@@ -12,8 +12,9 @@ import polars as pl
 from dasd_assets.experiments.cells import current
 from dasd_assets.experiments.dataset_differences import LESS, dataset_differences, width
 from dasd_assets.experiments.dataset_traits import traits_by_question
-from dasd_assets.experiments.result_table import SETTING, Results, Shown, ShownTable, markdown_table, setting_name
+from dasd_assets.experiments.result_table import Results, Shown, ShownTable, markdown_table, setting_name
 from dasd_assets.records.wording import with_interval
+from dasd_assets.rules.statistics.comparison import SETTING
 from dasd_assets.rules.statistics.holm import SIGNIFICANT
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.claim import Pair

@@ -9,18 +9,12 @@ from dasd_assets.experiments.claims import Verdict, claims_section
 from dasd_assets.experiments.cut_off_rollouts import rollouts_cut_off
 from dasd_assets.experiments.figure_data import rollouts
 from dasd_assets.experiments.report_tables import by_difficulty, by_way, difference_table, trait_table
-from dasd_assets.experiments.result_table import (
-    SETTING,
-    Results,
-    ShownTable,
-    markdown_table,
-    result_markdown,
-    result_rows,
-)
+from dasd_assets.experiments.result_table import Results, ShownTable, markdown_table, result_markdown, result_rows
 from dasd_assets.experiments.sentences_by_work import sentences_by_work
 from dasd_assets.experiments.wording import arm_text
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.arms import declared_rule
+from dasd_assets.rules.statistics.comparison import SETTING
 from dasd_resources.content_hash import content_hash
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment

@@ -10,9 +10,10 @@ import polars as pl
 from dasd_assets.experiments.by_difficulty import difficulty_tables, question_groups
 from dasd_assets.experiments.dataset_differences import DIFFERENCES, LESS, LOSS, SAME, dataset_differences, width
 from dasd_assets.experiments.dataset_traits import ERRORS, TRAITS, dataset_traits, traits_by_question
-from dasd_assets.experiments.result_table import SETTING, ShownTable, of_models, setting_name
+from dasd_assets.experiments.result_table import ShownTable, of_models, setting_name
 from dasd_assets.experiments.ways import ways_answered, ways_columns, ways_rows, ways_shown
 from dasd_assets.records.wording import with_error, with_interval
+from dasd_assets.rules.statistics.comparison import SETTING
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Warehouse

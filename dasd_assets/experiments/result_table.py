@@ -13,7 +13,7 @@ import polars as pl
 
 from dasd_assets.records.markdown import Cell
 from dasd_assets.records.wording import number_of, with_error, with_interval
-from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, comparisons, corrected_p_text, mean_accuracy
+from dasd_assets.rules.statistics.comparison import OF_ONE_SEED, SETTING, comparisons, corrected_p_text, mean_accuracy
 from dasd_assets.rules.statistics.holm import SIGNIFICANT, holm
 from dasd_resources.recipe.experiment import Experiment
 from dasd_resources.storage.warehouse import Row
@@ -37,7 +37,6 @@ COLUMNS = (
     "steps",
     "seeds",
 )
-SETTING = ("benchmark", "temperature")
 SHOWN = tuple(name for name in COLUMNS if name not in SETTING)  # of one benchmark and temperature
 Shown = dict[str, Cell | None]
 ONE_SEED = f"A difference over one seed is {OF_ONE_SEED}."

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from dasd_resources.chat import split_thinking
 from dasd_resources.demo.questions import JsonValue, QuestionRow
+from dasd_resources.demo.traces import DOUBTS
 
 Result = TypeVar("Result", int, str)
 ANY, _RESULT = "\0", re.compile(r"-?\w+")  # what stands for a result that is not known, and what it may be
-DOUBTS = ("Wait, that is not right.", "Hmm, let me check that step.", "No, that step is wrong.")
 
 
 @dataclass

@@ -33,6 +33,7 @@ OF_UNREADABLE_FILES = (
     duckdb.SerializationException,
 )
 OTHER_CONTENT = "its content is not what was written (SHA-256)"
+FROM_BACKUP = "restore it from a backup (`dasd restore`)"
 DAMAGED_FILE = "`dasd repair` says what can be made again, `dasd restore` brings a backup back"
 
 
@@ -279,7 +280,7 @@ def forget_hashes(connection: duckdb.DuckDBPyConnection) -> None:
 
 def way_back(file: DataFile) -> str:
     """What to do about a damaged file, in a phrase."""
-    return "`dasd repair` has its rows made again" if file.derived else "restore it from a backup (`dasd restore`)"
+    return "`dasd repair` has its rows made again" if file.derived else FROM_BACKUP
 
 
 def _tables(parts: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dasd_assets.commands.check.begun_answers import NUM_BEGUN
-from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
+from dasd_assets.commands.check.outcome import NUM_REASONS, CheckFailed, CheckWarning
 from dasd_assets.rules.instructions import as_asked
 from dasd_assets.service.landed import not_read
 from dasd_resources.inference.engines import PromptedModel
@@ -19,7 +19,6 @@ from dasd_resources.landing.row_files.formats import FORMATS
 from dasd_resources.recipe import Recipe, columns_for
 from dasd_resources.visible_text import excerpt
 
-NUM_REASONS = 3
 NUM_LOOKED_AT = 100  # first rows of a file, in which a mapping's paths are looked for
 _NOT_LANDED = "of which nothing has landed; there are"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
+from dasd_assets.commands.check.outcome import NUM_REASONS, CheckFailed, CheckWarning
 from dasd_assets.rules.imports import has_teacher
 from dasd_resources.chat.landed_text import canonical_response
 from dasd_resources.inference.engines import PromptedModel
@@ -15,7 +15,6 @@ from dasd_resources.landing.response_rejections import RejectedResponse
 from dasd_resources.recipe import Recipe
 
 NUM_TRIED = 16  # responses whose tokens are read
-NUM_REASONS = 3
 
 
 @dataclass
