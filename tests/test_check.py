@@ -16,10 +16,11 @@ from stub_server import MODEL, Stub
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
 from dasd_assets.commands.check.landed import Prompts
-from dasd_assets.commands.check.machine import most_examples, size
+from dasd_assets.commands.check.machine import most_examples
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.commands.check.training import gpu_processes, kernels_here, launcher
 from dasd_assets.records.declaration import ENGINE_POOL
+from dasd_assets.records.wording import size_of
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
@@ -88,7 +89,7 @@ def test_room_is_needed_for_a_training_while_it_runs(project: Project) -> None:
     project.land("a.jsonl", prompt_rows(0, 9))
     assert not project.recipe.training.packing
     num_weights = count_weights(Path(project.recipe.student.model))
-    expected = size(3 * 12 * num_weights + 9 * 200 * (4 + 8))
+    expected = size_of(3 * 12 * num_weights + 9 * 200 * (4 + 8))
     assert f"{expected} while the largest stage trains" in findings(project, quick=True)["disk"].message
 
 

@@ -6,7 +6,7 @@ from dasd_assets.plan.engine_time import idle
 from dasd_assets.plan.estimate import HOUR, TOTAL, Plan, StagePlan
 from dasd_assets.plan.figures import Interval
 from dasd_assets.plan.savings import Saving
-from dasd_assets.records.wording import number_of
+from dasd_assets.records.wording import number_of, size_of
 
 HEAD = ("stage", "rows", "tokens", "time", "90 %", "{device}-h", "money", "time from")
 OF_TIMES = ("factor.", "fixed.")
@@ -106,7 +106,7 @@ def _totals(plan: Plan) -> str:
         ("time", f"{_time(plan.seconds.value)}, {_between(plan.seconds, _time)}"),
         (device, f"{_count(plan.device_hours.value)}, {_between(plan.device_hours, _count)}"),
         ("money", f"{_dollars(plan.money.value)}, {_between(plan.money, _dollars)}; all devices all the time"),
-        ("disk", f"{_bytes(plan.disk[TOTAL].value)}, {_between(plan.disk[TOTAL], _bytes)}"),
+        ("disk", f"{size_of(plan.disk[TOTAL].value)}, {_between(plan.disk[TOTAL], size_of)}"),
     ]
     return "\n".join(["In all (in brackets what holds nine times in ten)", *(f"  {n:<12}{v}" for n, v in lines)])
 
@@ -119,7 +119,7 @@ def _idle(plan: Plan) -> list[str]:
 
 def _disk(plan: Plan) -> str:
     parts = sorted(((size.value, part) for part, size in plan.disk.items() if part != TOTAL), reverse=True)
-    return "\n".join(["Disk", *(f"  {part:<24}{_bytes(size)}" for size, part in parts)])
+    return "\n".join(["Disk", *(f"  {part:<24}{size_of(size)}" for size, part in parts)])
 
 
 def _dominates(plan: Plan) -> str:
@@ -136,7 +136,7 @@ def _cheaper(saved: Sequence[Saving]) -> str:
     for one in saved:
         money = _dollars(one.money) if abs(one.money) >= 0.005 else "$0"
         examples = _count(one.examples) if one.examples >= 0.5 else ""
-        rows.append([one.change, money, _time(one.hours * HOUR), _bytes(max(one.disk, 0)), examples])
+        rows.append([one.change, money, _time(one.hours * HOUR), size_of(max(one.disk, 0)), examples])
     return _table(rows)
 
 
@@ -185,10 +185,3 @@ def _time(seconds: float) -> str:
 
 def _dollars(amount: float) -> str:
     return f"${amount:,.0f}" if amount >= 100 else f"${amount:.2f}" if amount >= 0 else f"-{_dollars(-amount)}"
-
-
-def _bytes(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f} B"

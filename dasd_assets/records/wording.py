@@ -1,4 +1,4 @@
-"""Counts with singular or plural nouns, numbers with what is known of their error, names that others chose."""
+"""Counts with singular or plural nouns, sizes, numbers with what is known of their error, names that others chose."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,14 @@ NAME_CHARS, NUM_LISTED = 40, 20
 def number_of(count: int, noun: str, plural: str | None = None) -> str:
     """`1 run`, `2 runs`, `1,000 batches`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def size_of(num_bytes: float) -> str:
+    """`512 B`, `719 GB`, `1.08 TB`."""
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
 
 
 def with_error(value: float, error: float | None, form: str) -> str:

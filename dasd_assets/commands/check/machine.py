@@ -9,6 +9,7 @@ from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown
 from dasd_assets.plan.assumptions import TOKENS_PER_SENTENCE, of_disk
 from dasd_assets.plan.figures import at_hand
+from dasd_assets.records.wording import size_of
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.model_files import count_weights
@@ -38,9 +39,9 @@ def disk(recipe: Recipe, home: Path, student: PromptedModel | None, prompts: Pro
     needed, free = math.ceil(checkpoints + training + rows * (not elsewhere)), shutil.disk_usage(there).free
     where = " in the object store" * elsewhere
     message = (
-        f"{size(needed)} needed ({size(rows)}{where} for {num_responses:,} responses of {known} {tokens:,.0f} tokens "
-        f"and the training sets, {size(checkpoints)} for checkpoints, {size(training)} while the largest stage "
-        f"trains), {size(free)} free"
+        f"{size_of(needed)} needed ({size_of(rows)}{where} for {num_responses:,} responses of {known} "
+        f"{tokens:,.0f} tokens and the training sets, {size_of(checkpoints)} for checkpoints, {size_of(training)} "
+        f"while the largest stage trains), {size_of(free)} free"
     )
     if needed > free:
         raise CheckFailed(f"{message}: make room, or set DASD_HOME to a larger disk")
@@ -80,11 +81,3 @@ def _mean_tokens(home: Path) -> tuple[float | None, str]:
         return None, "at most"
     mean = lake.read(f"SELECT avg(num_tokens) FROM {measured('responses', 'num_tokens', 'response_id')}").item()
     return (mean, "so far") if mean else (None, "at most")
-
-
-def size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.1f} TB"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from dasd_assets.commands.check.machine import size
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
+from dasd_assets.records.wording import size_of
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
@@ -154,14 +154,14 @@ def memory(recipe: Recipe, student: PromptedModel | None) -> str:
 
     config = AutoConfig.from_pretrained(student.path, local_files_only=True)
     found = gpu_memory(model_sizes(config, training), training)
-    parts = ", ".join(f"{name} {size(value)}" for name, value in asdict(found).items() if value)
-    message = f"{size(found.total)} of each GPU, for {training.max_length:,} tokens: {parts}"
+    parts = ", ".join(f"{name} {size_of(value)}" for name, value in asdict(found).items() if value)
+    message = f"{size_of(found.total)} of each GPU, for {training.max_length:,} tokens: {parts}"
     if not visible_gpus():
         return f"{message}; there is no GPU here to compare it with"
     there = torch.cuda.get_device_properties(0).total_memory
     if found.total > there:
         raise CheckWarning(
-            f"{message}; a GPU here has {size(there)}: take more GPUs (training.gpus_per_node, nodes), a lower "
+            f"{message}; a GPU here has {size_of(there)}: take more GPUs (training.gpus_per_node, nodes), a lower "
             "training.max_length, or both"
         )
-    return f"{message}; a GPU here has {size(there)}"
+    return f"{message}; a GPU here has {size_of(there)}"
