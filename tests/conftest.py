@@ -332,6 +332,14 @@ class Project:
             return [fault for title in titles for fault in by_title[title]()]
 
 
+class RealProject(Project):
+    """A project on the engines of the catalogue."""
+
+    @property
+    def engines(self) -> Engines:
+        return Engines(home=str(self.home))
+
+
 @cache
 def new_dagster_home() -> Path:
     """The DAGSTER_HOME of a home on which nothing has run, to be copied; it goes with this process."""
@@ -540,6 +548,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, common: Path, tiny: Recip
             shutil.copytree(project.home, common / "copied")
             (common / "copied").rename(kept)
     return project
+
+
+@pytest.fixture
+def home(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The finished home as DASD_HOME."""
+    monkeypatch.setenv("DASD_HOME", str(finished.home))
+    return finished
 
 
 @pytest.fixture

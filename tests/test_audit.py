@@ -23,12 +23,6 @@ from dasd_assets.rules.typed_ids import AuditError, find_id
 from dasd_resources.storage.lake import Lake
 
 
-@pytest.fixture
-def home(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("DASD_HOME", str(finished.home))
-    return finished
-
-
 def audit(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
     """The JSON of an audit, after its page was printed without complaint."""
     assert main(["audit", *words]) == code

@@ -10,12 +10,6 @@ from conftest import Project
 from dasd_assets.cli import main
 
 
-@pytest.fixture
-def home(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("DASD_HOME", str(finished.home))
-    return finished
-
-
 def test_sql_prints_json(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sql", "SELECT count(*) AS n FROM prompts", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"n": 15}]

@@ -20,12 +20,6 @@ from dasd_assets.rules.statistics.pairing import paired_differences
 from dasd_resources.storage.lake import Lake
 
 
-@pytest.fixture
-def home(finished: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("DASD_HOME", str(finished.home))
-    return finished
-
-
 def rows(project: Project, a: Compared, b: Compared) -> list[dict[str, Any]]:
     with Lake(home=str(project.home)).reading() as reading:
         return compared(reading, a, b)

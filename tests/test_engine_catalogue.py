@@ -7,14 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 
 import dagster as dg
 import pytest
-from conftest import EXPRESSION, TURN, Fake, Project, change, continuation, prompt_rows, response
-from tokenizers import Tokenizer
+from conftest import Fake, FakeEngine, Project, RealProject, change, prompt_rows
 
 from dasd_assets.commands.check import check
 from dasd_assets.commands.run import RunFailed
@@ -24,7 +22,6 @@ from dasd_assets.service.staleness import comparison
 from dasd_resources.inference.engine import (
     Completion,
     Failure,
-    FinishReason,
     GenerationRequest,
     InferenceEngine,
     Score,
@@ -55,43 +52,13 @@ OWN_MODULES = ["engine_catalogue.py", *(f"{name}_engine.py" for name in ENGINES)
 PACKAGES = {("stage_training.py", "transformers"), ("engines.py", "transformers"), ("ray_node.py", "transformers")}
 
 
-@dataclass
-class ChainSums:
-    """A deterministic engine for the demo's chain sums: text from a request's seed, logprobs from the token ids."""
+class ChainSums(FakeEngine):
+    """The fake engine, as an entry of the catalogue loads it."""
 
-    model: PromptedModel
-    tokenizer: Tokenizer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokenizer = Tokenizer.from_file(str(self.model.path / "tokenizer.json"))
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
-        for request in requests:
-            prompt = self.tokenizer.decode(list(request.prompt_token_ids), skip_special_tokens=False)
-            question, _, begun = prompt.rpartition(TURN)
-            found = EXPRESSION.search(question)
-            expression = found[1] if found else "1 + 1"
-            text = (
-                continuation(expression, begun) if begun else response(expression, Random(request.seed), steady=False)
-            )
-            end_of_turn = self.model.chat.end_of_turn_id
-            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-            token_ids = [*ids, end_of_turn][: request.max_tokens]
-            reason: FinishReason = "stop" if token_ids[-1] == end_of_turn else "length"
-            yield Completion(request.request_id, token_ids, self.logprobs(token_ids), reason)
-
-    def score(self, requests: Sequence[ScoringRequest]) -> Iterator[Score | Failure]:
-        for request in requests:
-            yield Score(request.request_id, self.logprobs(request.token_ids[request.num_prompt_tokens :]))
-
-    def close(self) -> None: ...
-
-    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Of the token alone; the vocabulary's size tells teacher from student."""
-        return [-((31 * token + self.tokenizer.get_vocab_size()) % 97) / 48 for token in token_ids]
+    def __init__(self, model: PromptedModel) -> None:
+        super().__init__(model, Fake())
 
 
-@dataclass
 class TellingChainSums(ChainSums):
     """Tells of each request before it answers, and gives the failure that it is told, if any.
 
@@ -99,7 +66,9 @@ class TellingChainSums(ChainSums):
     (for a check).
     """
 
-    asked: Callable[[str, str, str], Failure | None]
+    def __init__(self, model: PromptedModel, asked: Callable[[str, str, str], Failure | None]) -> None:
+        super().__init__(model)
+        self.model, self.asked = model, asked
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
         for request in requests:
@@ -111,14 +80,6 @@ class TellingChainSums(ChainSums):
         for request in requests:
             failed = self.asked(self.model.path.name, request.request_id, what)
             yield from [failed] if failed else super().score([request])
-
-
-class RealProject(Project):
-    """A project on the engines of the catalogue."""
-
-    @property
-    def engines(self) -> Engines:
-        return Engines(home=str(self.home))
 
 
 @pytest.fixture

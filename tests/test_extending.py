@@ -13,11 +13,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import response_lengths
-from conftest import Project, change, prompt_rows
+from conftest import Project, RealProject, change, prompt_rows
 from extensions import ADDED_FILTERS, ADDED_SCORES, RESPONSE_LENGTHS, Entry, extended
 from reached import versions_reached
 from test_declarations import code_versions, compute_functions
-from test_engine_catalogue import RealProject, on_engine
+from test_engine_catalogue import on_engine
 
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary

@@ -8,7 +8,7 @@ from statistics import fmean
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Project, prompt_rows
+from conftest import Project, RealProject, prompt_rows
 from shared_stores import data_of
 
 from dasd_assets.audit.pages.response import response_page
@@ -23,7 +23,6 @@ from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.withdrawals import withdraw
 from dasd_resources.inference.engine import Completion
-from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.model_files import PROMPTING
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import data_files
@@ -207,14 +206,6 @@ def selected(project: Project, policy: str) -> pl.DataFrame:
 
 
 IMPORT = "teacher_model,prompts,landed_responses,teacher_generations_t060"
-
-
-class RealProject(Project):
-    """A project on the engines of the catalogue."""
-
-    @property
-    def engines(self) -> Engines:
-        return Engines(home=str(self.home))
 
 
 def test_what_the_teacher_scores_by_prefill_is_what_it_said_when_it_sampled(project: Project) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from conftest import Project, change, prompt_rows
+from conftest import Project, RealProject, change, prompt_rows
 from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
 
@@ -367,16 +367,8 @@ def test_the_services_jobs_run_the_checks(project: Project) -> None:
 # The gate, on real engines
 
 
-class Real(Project):
-    """A project on the recipe's own engines."""
-
-    @property
-    def engines(self) -> Engines:
-        return Engines(home=str(self.home))
-
-
-def real(project: Project) -> Real:
-    return Real(project.home, project.recipe)
+def real(project: Project) -> RealProject:
+    return RealProject(project.home, project.recipe)
 
 
 @pytest.fixture
