@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-IMPORTED = "dasd_resources.sft.imported"
+PRELOAD = "dasd_resources.sft.fork_preload"
 
 
 class ForkedChild:
@@ -45,7 +45,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], log: int, lo
     environment: instead of this process's; what libraries read as they are imported has been decided before.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([IMPORTED])  # of no effect once the server runs
+    context.set_forkserver_preload([PRELOAD])  # of no effect once the server runs
     theirs, ours = context.Pipe(duplex=False)
     with theirs, Connection(os.dup(log)) as to_log, Connection(os.dup(lock)) as holding:  # the child has copies
         process = context.Process(target=_train, args=(list(arguments), dict(environment), theirs, to_log, holding))
