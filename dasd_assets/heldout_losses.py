@@ -22,7 +22,7 @@ from dasd_assets.records.quarantine import usable_batches
 from dasd_assets.records.tags import retry_tags
 from dasd_assets.rules.asset_names import ROLES, checkpoint_asset, generation_asset
 from dasd_assets.rules.checkpoints import chain_reads, trained_names
-from dasd_assets.rules.heldout import (
+from dasd_assets.rules.heldout_responses import (
     HELDOUT,
     heldout_logprobs_id,
     heldout_responses,

@@ -18,7 +18,7 @@ from dasd_assets.heldout_losses import build
 from dasd_assets.records.heldout_curves import loss_by_stage
 from dasd_assets.records.plots import png
 from dasd_assets.rules.candidates import is_held_out
-from dasd_assets.rules.heldout import losses_by_type, sentence_sums
+from dasd_assets.rules.heldout_responses import losses_by_type, sentence_sums
 from dasd_resources.recipe import Recipe
 
 TEXT = "<think>\nSo. No.\n</think>\nIt is 3."

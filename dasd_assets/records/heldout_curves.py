@@ -15,7 +15,7 @@ import polars as pl
 from dasd_assets.records.markdown import table
 from dasd_assets.records.plots import TYPE_COLOURS, labelled_axes, with_legend
 from dasd_assets.records.wording import with_error
-from dasd_assets.rules.heldout import ALL
+from dasd_assets.rules.heldout_responses import ALL
 from dasd_assets.rules.scores import TYPE_NAMES
 from dasd_resources.sft.events import add, events
 

@@ -8,7 +8,7 @@ from dasd_assets.audit.files import AGAIN, Fault
 from dasd_assets.audit.prompt import Record
 from dasd_assets.audit.verify.sampling import CHUNK, drawn
 from dasd_assets.rules.answers import answer_logprobs_id
-from dasd_assets.rules.heldout import heldout_logprobs_id
+from dasd_assets.rules.heldout_responses import heldout_logprobs_id
 from dasd_assets.rules.ids import (
     CONTINUATION_ID_FIELDS,
     EVALUATION_ID_FIELDS,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.rules.asset_names import DAS
-from dasd_assets.rules.heldout import nothing_typed
+from dasd_assets.rules.heldout_responses import nothing_typed
 from dasd_assets.rules.selection_source import source_fault
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.recipe import Recipe
